@@ -1,0 +1,1 @@
+"""The detector: where the DOMs are, how the ice is, what a pulse column means."""

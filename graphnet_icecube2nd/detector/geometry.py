@@ -1,0 +1,262 @@
+"""Where the DOMs are: detector tables, depth against z, the nearest DOM.
+
+A detector is a table of DOMs in the order of their sensor_id. IceCube-86 lies in the
+package; any other detector is a csv file that the user brings. Shape letters: S DOMs
+(sensors), T pulses.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
+from graphnet_icecube2nd.detector.nearest import CellGrid, nearest_dom_plain
+from graphnet_icecube2nd.detector.text_table import TextTable
+
+HIGH_QE_RULES = ("rde", "published")
+DOMS_PER_STRING = 60
+Metres = TypeVar("Metres", float, Tensor)
+
+
+def depth_to_z(depth: Metres) -> Metres:
+    """The z [m], up from the detector centre, of a depth [m] below the surface."""
+    return DETECTOR_CENTRE_DEPTH - depth
+
+
+def z_to_depth(z: Metres) -> Metres:
+    """The depth [m] below the surface of a z [m]; the inverse of `depth_to_z`."""
+    return DETECTOR_CENTRE_DEPTH - z
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DetectorGeometry:
+    """The DOMs of a detector; row i of each tensor is the DOM with sensor_id i.
+
+    Args:
+        name: Name of the detector, for messages and reports.
+        position_S3: (S, 3) float64, x, y, z [m], origin at the detector centre, z up.
+        string_S: (S,) int64, the string a DOM hangs on; 1 to 86 in IceCube.
+        rde_S: (S,) float64, relative DOM efficiency: 1.0 standard, 1.35 high-QE.
+
+    Raises:
+        ValueError: No DOM, a wrong shape or type, or a value that is not finite.
+    """
+
+    name: str
+    position_S3: Tensor
+    string_S: Tensor
+    rde_S: Tensor
+    _grids: dict[float, CellGrid] = field(
+        default_factory=dict, init=False, repr=False
+    )  # tolerance [m] -> search grid, filled by nearest_dom
+
+    def __post_init__(self) -> None:
+        """Check shapes, types and values."""
+        num_doms = len(self.position_S3)
+        if num_doms == 0:
+            raise ValueError(f"detector {self.name!r} has no DOM; at least 1 is needed")
+        for column, shape, dtype in (
+            ("position_S3", (num_doms, 3), torch.float64),
+            ("string_S", (num_doms,), torch.int64),
+            ("rde_S", (num_doms,), torch.float64),
+        ):
+            value = getattr(self, column)
+            if value.shape != shape or value.dtype != dtype:
+                raise ValueError(
+                    f"detector {self.name!r}: {column} must be {shape} {dtype}, "
+                    f"got {tuple(value.shape)} {value.dtype}"
+                )
+            if not value.isfinite().all():
+                row = int((~value.isfinite()).nonzero()[0, 0])
+                raise ValueError(
+                    f"detector {self.name!r}: {column} is not finite at DOM {row}"
+                )
+
+    @classmethod
+    def icecube86(cls) -> DetectorGeometry:
+        """IceCube-86: 5160 DOMs, from the table in the package.
+
+        The table is read once and shared: do not write into its tensors. Its origin
+        and licence (GraphNeT, Apache-2.0) stand at the head of `data/icecube86.csv`.
+        """
+        return _icecube86()
+
+    @classmethod
+    def from_csv(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
+        """Read a DOM table, such as the competition's `sensor_geometry.csv`.
+
+        Columns `sensor_id`, `x`, `y`, `z` [m], rows in any order, each sensor_id from
+        0 to S - 1 once. In place of `sensor_id` a table may have `string` and `dom`
+        (both from 1, 60 DOMs a string), as the package's own table does. Lines that
+        begin with # and further columns are passed over.
+
+        A missing `string` is sensor_id // 60 + 1. A missing `rde` is, DOM by DOM, that
+        of the IceCube-86 DOM within 1 m and 1.0 where there is none: so the
+        competition's table and an extension of IceCube get the efficiencies they
+        ought to have, and another detector gets 1.0. To decide it yourself, add the
+        column.
+
+        Raises:
+            ValueError: A column is missing, a value is not allowed, a sensor_id is
+                missing or there twice; the message names file, line and column.
+        """
+        path = Path(path)
+        table = TextTable.parse(path.read_text(encoding="utf-8-sig"), str(path))
+        return _from_table(table, path.stem)
+
+    def __len__(self) -> int:
+        """Number of DOMs."""
+        return len(self.position_S3)
+
+    def high_qe_flag(self, rule: str = "rde") -> Tensor:
+        """1 for DOMs of high quantum efficiency, 0 for the others; (S,) float32.
+
+        `rde` goes by the table: rde above 1.1. `published` is what the competition
+        models were trained with, and means something for IceCube-86 only: DOMs 12 to
+        60 of strings 79 to 86, and the first DOM of the string after each of them,
+        because the code meant a slice end to be exclusive that is inclusive. Origin:
+        `prepare_sensors` in DrHB/icecube-2nd-place, src/dataset.py.
+
+        Raises:
+            ValueError: Unknown rule.
+        """
+        if rule not in HIGH_QE_RULES:
+            raise ValueError(
+                f"unknown rule {rule!r} for high-QE DOMs; "
+                f"choose from {', '.join(HIGH_QE_RULES)}"
+            )
+        if rule == "rde":
+            return (self.rde_S > 1.1).float()
+        flag_S = torch.zeros(len(self), device=self.rde_S.device)
+        for string_index in range(78, min(86, len(self) // DOMS_PER_STRING)):
+            first = DOMS_PER_STRING * string_index
+            # One too many on purpose: the slip described above.
+            flag_S[first + 11 : first + DOMS_PER_STRING + 1] = 1.0
+        return flag_S
+
+    def lookup(self, sensor_id_T: Tensor) -> Tensor:
+        """Positions (T, 3) float64 [m] of the DOMs with these ids (T,).
+
+        Raises:
+            ValueError: Ids are not integers or not in 0 to S - 1.
+        """
+        if sensor_id_T.is_floating_point() or sensor_id_T.dtype == torch.bool:
+            raise ValueError(f"sensor_id must be integers, got {sensor_id_T.dtype}")
+        sensor_id_T = sensor_id_T.to(self.position_S3.device, torch.int64)
+        bad_T = (sensor_id_T < 0) | (sensor_id_T >= len(self))
+        if bad_T.any():
+            bad = sorted(set(sensor_id_T[bad_T].tolist()))
+            raise ValueError(
+                f"sensor_id {_first_few(bad)} not in detector {self.name!r}; "
+                f"allowed: 0 to {len(self) - 1}"
+            )
+        return self.position_S3[sensor_id_T]
+
+    def nearest_dom(self, position_T3: Tensor, tolerance: float = 1.0) -> Tensor:
+        """sensor_id (T,) int64 of the DOM nearest to each position, -1 for none.
+
+        Space is cut into cells, so that a pulse is compared with the DOMs around it
+        only; a million pulses take a fraction of a second and their share of memory is
+        bounded. `nearest_dom_plain` gives the same the slow way.
+
+        Args:
+            position_T3: (T, 3) x, y, z [m], any float type; NaN has no nearest DOM.
+            tolerance: Farthest distance [m] that counts. Of DOMs equally near the
+                lowest sensor_id is taken.
+
+        Raises:
+            ValueError: Wrong shape, or a tolerance that is not positive and finite.
+        """
+        if position_T3.ndim != 2 or position_T3.shape[1] != 3:
+            raise ValueError(
+                f"positions must be (T, 3), got {tuple(position_T3.shape)}"
+            )
+        if not 0 < tolerance < math.inf:
+            raise ValueError(f"tolerance must be above 0 m and finite, got {tolerance}")
+        if tolerance not in self._grids:
+            self._grids[tolerance] = CellGrid.build(self.position_S3, tolerance)
+        grid = self._grids[tolerance]
+        target_T3 = position_T3.to(self.position_S3)
+        if grid.fullest > 64:  # cells this full save nothing
+            sensor_id_T = nearest_dom_plain(self.position_S3, target_T3, tolerance)
+        else:
+            chunks = torch.split(target_T3, 2**17)
+            sensor_id_T = torch.cat([grid.search(c, tolerance) for c in chunks])
+        return sensor_id_T.to(position_T3.device)
+
+
+@cache
+def _icecube86() -> DetectorGeometry:
+    resource = files("graphnet_icecube2nd.detector") / "data" / "icecube86.csv"
+    table = TextTable.parse(resource.read_text(encoding="utf-8"), resource.name)
+    return _from_table(table, "icecube86")
+
+
+def _from_table(table: TextTable, name: str) -> DetectorGeometry:
+    """The detector of a table, rows sorted by sensor_id; rules in `from_csv`."""
+    order_S = _sensor_id(table).argsort()
+    position_S3 = torch.stack([table.numbers(axis) for axis in "xyz"], 1)[order_S]
+    if "string" in table.columns:
+        string_S = table.numbers("string", "whole numbers", float.is_integer)
+        string_S = string_S.long()[order_S]
+    else:
+        string_S = torch.arange(len(order_S)) // DOMS_PER_STRING + 1
+    if "rde" in table.columns:
+        rde_S = table.numbers("rde", "numbers above 0", lambda rde: rde > 0)[order_S]
+    else:
+        icecube = _icecube86()
+        twin_S = icecube.nearest_dom(position_S3)
+        rde_S = torch.where(twin_S >= 0, icecube.rde_S[twin_S], 1.0)
+    return DetectorGeometry(
+        name=name, position_S3=position_S3, string_S=string_S, rde_S=rde_S
+    )
+
+
+def _sensor_id(table: TextTable) -> Tensor:
+    """(S,) int64 sensor_id of each row; each of 0 to S - 1 is there once."""
+    if "sensor_id" not in table.columns and {"string", "dom"} <= set(table.columns):
+        string_S = table.numbers(
+            "string", "whole numbers from 1", lambda v: v >= 1 and v.is_integer()
+        )
+        dom_S = table.numbers(
+            "dom",
+            f"whole numbers 1 to {DOMS_PER_STRING}",
+            lambda v: 1 <= v <= DOMS_PER_STRING and v.is_integer(),
+        )
+        sensor_id_S = (DOMS_PER_STRING * (string_S - 1) + dom_S - 1).long()
+    else:
+        sensor_id_S = table.numbers(
+            "sensor_id", "whole numbers from 0", lambda v: v >= 0 and v.is_integer()
+        ).long()
+    line_of: dict[int, int] = {}
+    for line, sensor_id in zip(table.lines, sensor_id_S.tolist(), strict=True):
+        if sensor_id in line_of:
+            raise ValueError(
+                f"{table.source}, line {line}, column 'sensor_id': {sensor_id} is in "
+                f"line {line_of[sensor_id]} already; each sensor_id stands once"
+            )
+        line_of[sensor_id] = line
+    missing = sorted(set(range(len(line_of))) - set(line_of))
+    if missing:
+        largest = max(line_of)
+        raise ValueError(
+            f"{table.source}, line {line_of[largest]}, column 'sensor_id': got "
+            f"{largest}, but the {len(line_of)} rows must hold 0 to "
+            f"{len(line_of) - 1}, each once; missing: {_first_few(missing)}"
+        )
+    return sensor_id_S
+
+
+def _first_few(values: list[int]) -> str:
+    """The first five values, and how many there are if that is not all."""
+    text = ", ".join(str(value) for value in values[:5])
+    return text if len(values) <= 5 else f"{text}, ... ({len(values)} in all)"

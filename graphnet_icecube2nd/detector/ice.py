@@ -1,0 +1,189 @@
+"""The ice: scattering and absorption length against depth.
+
+Light goes far in clear ice and not far in dusty layers, so how a pulse is to be read
+depends on the depth of its DOM. Shape letters: N rows of the table, T pulses or DOMs.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.detector.geometry import depth_to_z, z_to_depth
+from graphnet_icecube2nd.detector.text_table import TextTable
+
+ICE_PROFILES = ("correct", "mirrored")
+PUBLISHED_DATUM = 1950.0  # m, the depth that the published code takes for z = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class IceModel:
+    """Optical properties of the ice in horizontal layers, linear between table rows.
+
+    Outside the table the value at its edge holds, and a UserWarning says so once per
+    IceModel. (The published code raises there.)
+
+    Args:
+        depth_N: (N,) float64, m below the surface, increasing; two rows or more.
+        scattering_length_N: (N,) float64, m.
+        absorption_length_N: (N,) float64, m.
+
+    Raises:
+        ValueError: A wrong shape or type, a depth that does not increase, a length
+            that is not positive and finite.
+    """
+
+    depth_N: Tensor
+    scattering_length_N: Tensor
+    absorption_length_N: Tensor
+    _has_warned: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check shapes, types and values."""
+        shape = (max(2, len(self.depth_N)),)
+        for column in ("depth_N", "scattering_length_N", "absorption_length_N"):
+            value = getattr(self, column)
+            if value.shape != shape or value.dtype != torch.float64:
+                raise ValueError(
+                    f"ice model: {column} must be {shape} torch.float64, "
+                    f"got {tuple(value.shape)} {value.dtype}"
+                )
+            # Written so that NaN fails as well.
+            good = value.diff() > 0 if column == "depth_N" else value > 0
+            if not (good.all() and value.isfinite().all()):
+                wanted = "increasing" if column == "depth_N" else "above 0"
+                raise ValueError(f"ice model: {column} must be finite and {wanted}")
+
+    @classmethod
+    def icecube(cls) -> IceModel:
+        """The ice at IceCube, 110 rows from 1398.4 to 2488.4 m; in the package.
+
+        The table is read once and shared: do not write into its tensors. Its origin
+        and licence stand at the head of `data/ice.csv`.
+        """
+        return _icecube()
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> IceModel:
+        """Read a table such as the `ice_transparency.txt` used in the competition.
+
+        Columns `depth`, `scattering_len`, `absorption_len` (or `scattering_length`,
+        `absorption_length`), all in m, between blanks, tabs or commas; rows by
+        increasing depth. Lines that begin with # and further columns are passed over.
+
+        Raises:
+            ValueError: A column is missing or a value is not allowed; the message
+                names file, line and column.
+        """
+        path = Path(path)
+        return _from_table(
+            TextTable.parse(path.read_text(encoding="utf-8-sig"), str(path))
+        )
+
+    def lengths_at(self, z_T: Tensor) -> Tensor:
+        """Scattering and absorption length (T, 2) float64 [m] at z (T,) [m]."""
+        length_N2 = torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
+        return self._interpolate(length_N2, z_T, "correct")
+
+    def scaled_at(self, z_T: Tensor, profile: str = "correct") -> Tensor:
+        """Scattering and absorption (T, 2) float32 as the models read them.
+
+        Robust-scaled over the rows of the table: (value - median) / (75% quantile -
+        25% quantile), as scikit-learn's RobustScaler does.
+
+        Args:
+            z_T: (T,) [m] upwards from the detector centre; NaN gives NaN.
+            profile: `correct` reads the table at depth 1948.07 m - z. `mirrored`
+                reads it at z + 1950 m, upside down, which is what the published models
+                were trained with. Origin: `ice_transparency` in DrHB/icecube-2nd-place,
+                src/dataset.py.
+
+        Raises:
+            ValueError: Unknown profile.
+        """
+        length_N2 = torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
+        quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        low_2, median_2, high_2 = length_N2.quantile(quartile, dim=0)
+        # The same ice everywhere has no spread: it is only centred, as scikit-learn has
+        # it, and the features are 0.
+        spread_2 = torch.where(high_2 > low_2, high_2 - low_2, 1.0)
+        scaled_N2 = (length_N2 - median_2) / spread_2
+        return self._interpolate(scaled_N2, z_T, profile).float()
+
+    def _interpolate(self, value_N2: Tensor, z_T: Tensor, profile: str) -> Tensor:
+        """Table values (T, 2) float64 at z, linear between rows, clamped outside."""
+        if profile not in ICE_PROFILES:
+            raise ValueError(
+                f"unknown ice profile {profile!r}; "
+                f"choose from {', '.join(ICE_PROFILES)}"
+            )
+        z_T = z_T.to(self.depth_N)
+        depth_T = z_to_depth(z_T) if profile == "correct" else z_T + PUBLISHED_DATUM
+        top, bottom = self.depth_N[0], self.depth_N[-1]
+        outside_T = (depth_T < top) | (depth_T > bottom)
+        if not self._has_warned and outside_T.any():
+            self._warn(z_T, outside_T, profile)
+        depth_T = depth_T.clamp(top, bottom)
+        above_T = torch.searchsorted(self.depth_N, depth_T, right=True) - 1
+        above_T = above_T.clamp(0, len(self.depth_N) - 2)
+        step_T = self.depth_N[above_T + 1] - self.depth_N[above_T]
+        weight_T1 = ((depth_T - self.depth_N[above_T]) / step_T)[..., None]
+        return torch.lerp(value_N2[above_T], value_N2[above_T + 1], weight_T1)
+
+    def _warn(self, z_T: Tensor, outside_T: Tensor, profile: str) -> None:
+        object.__setattr__(self, "_has_warned", True)
+        edge_2 = self.depth_N[[0, -1]]
+        if profile == "correct":
+            edge_2 = depth_to_z(edge_2)
+        else:
+            edge_2 = edge_2 - PUBLISHED_DATUM
+        warnings.warn(
+            f"{int(outside_T.sum())} of {outside_T.numel()} DOMs or pulses lie outside "
+            f"the ice table, at z from {float(z_T[outside_T].min()):.2f} to "
+            f"{float(z_T[outside_T].max()):.2f} m; the table covers z from "
+            f"{float(edge_2.min()):.2f} to {float(edge_2.max()):.2f} m (profile "
+            f"{profile!r}) and its edge values are used there. "
+            "This is said once per IceModel.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+@cache
+def _icecube() -> IceModel:
+    resource = files("graphnet_icecube2nd.detector") / "data" / "ice.csv"
+    return _from_table(
+        TextTable.parse(resource.read_text(encoding="utf-8"), resource.name)
+    )
+
+
+def _from_table(table: TextTable) -> IceModel:
+    def lengths(name: str) -> Tensor:
+        # The competition's name, unless the table has ours.
+        column = f"{name}_length"
+        column = column if column in table.columns else f"{name}_len"
+        return table.numbers(column, "numbers above 0", lambda length: length > 0)
+
+    depth_N = table.numbers("depth")
+    stuck_N = (depth_N.diff() <= 0).nonzero().flatten().tolist()
+    if stuck_N:
+        row = stuck_N[0] + 1
+        raise ValueError(
+            f"{table.source}, line {table.lines[row]}, column 'depth': got "
+            f"{float(depth_N[row])}, allowed: above {float(depth_N[row - 1])}, "
+            "the depth in the row before"
+        )
+    if len(depth_N) < 2:
+        raise ValueError(f"{table.source}: an ice table needs two rows or more")
+    return IceModel(
+        depth_N=depth_N,
+        scattering_length_N=lengths("scattering"),
+        absorption_length_N=lengths("absorption"),
+    )

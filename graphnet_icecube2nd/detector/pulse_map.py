@@ -1,0 +1,261 @@
+"""PulseMap: which column of a file means what, its unit and its scaling.
+
+A pulse map is a named set of pulses, such as `SplitInIcePulses`; every experiment and
+every file names its columns differently. This is the one place that knows. A new
+detector is a new `PulseMap`, made with keywords or by changing one of those below.
+Shape letters: T pulses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    CHARGE,
+    CHARGE_DECADES,
+    FEATURE_NAMES,
+    HLC,
+    POSITION_SCALE,
+    RDE,
+    SENSOR_ID,
+    TIME,
+    TIME_OFFSET,
+    TIME_SCALE,
+    X,
+    Y,
+    Z,
+)
+from graphnet_icecube2nd.detector.geometry import HIGH_QE_RULES
+from graphnet_icecube2nd.detector.ice import ICE_PROFILES
+
+TIME_REFERENCES = ("window", "first_pulse")
+ANGLE_CONVENTIONS = ("origin", "flight")
+NO_ICE = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PulseMap:
+    """What the columns of a pulse table mean.
+
+    A column name of None says that the file has no such column. What is then fed to
+    the model: a missing charge counts as 1 p.e., a missing hlc and auxiliary as "not
+    auxiliary"; quantum efficiency comes from `rde`, else from the DOM named by
+    `sensor_id`, else from the DOM within 1 m, else it is 0.
+
+    Args:
+        name: What messages and files call it.
+        x, y, z: DOM position, m. Without them `sensor_id` gives the place.
+        time: Pulse time, ns.
+        charge: p.e., above 0.
+        auxiliary: True (1) where the pulse is not HLC.
+        hlc: The opposite flag, of files that have it instead; turned on reading.
+        rde: Relative DOM efficiency.
+        sensor_id: Row of the detector geometry.
+        extra: Further columns handed to the model under their own names.
+        extra_scale: What each of those is divided by.
+        origin: x, y, z of the detector centre in the file's coordinates, m; taken off.
+        time_reference: `window`: the clock of IceCube's readout window, where the
+            trigger is near 10,000 ns. `first_pulse`: only differences mean anything;
+            the event's first pulse becomes 0.
+        qe: `rde` flags DOMs of high efficiency; `published` has the slip of the
+            competition code, and needs IceCube-86's sensor_id or places.
+        ice: `correct`, `mirrored` (what the published weights were trained with), or
+            `none` where IceCube's ice means nothing: both features are 0.
+        azimuth, zenith: Columns of the truth table, rad.
+        angles: `origin`: the angles say where the particle came from, as in IceCube;
+            `flight`: where it goes.
+
+    Raises:
+        ValueError: An unknown choice, or neither place nor sensor_id.
+    """
+
+    name: str
+    x: str | None = X
+    y: str | None = Y
+    z: str | None = Z
+    time: str = TIME
+    charge: str | None = None
+    auxiliary: str | None = None
+    hlc: str | None = None
+    rde: str | None = None
+    sensor_id: str | None = None
+    extra: tuple[str, ...] = ()
+    extra_scale: tuple[float, ...] = ()
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    time_reference: str = "window"
+    qe: str = "rde"
+    ice: str = "correct"
+    azimuth: str = "azimuth"
+    zenith: str = "zenith"
+    angles: str = "origin"
+
+    def __post_init__(self) -> None:
+        # A YAML file brings lists.
+        for name in ("extra", "extra_scale", "origin"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, allowed in (
+            ("time_reference", TIME_REFERENCES),
+            ("qe", HIGH_QE_RULES),
+            ("ice", (*ICE_PROFILES, NO_ICE)),
+            ("angles", ANGLE_CONVENTIONS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"pulse map {self.name!r}: {name} must be one of "
+                    f"{', '.join(allowed)}, got {getattr(self, name)!r}"
+                )
+        if self.sensor_id is None and None in (self.x, self.y, self.z):
+            raise ValueError(
+                f"pulse map {self.name!r}: columns x, y, z or a sensor_id are needed"
+            )
+        if self.auxiliary is not None and self.hlc is not None:
+            raise ValueError(
+                f"pulse map {self.name!r}: auxiliary and hlc are one flag in two "
+                "polarities; name one of them"
+            )
+        if len(self.extra_scale) != len(self.extra):
+            raise ValueError(
+                f"pulse map {self.name!r}: {len(self.extra)} extra columns, but "
+                f"{len(self.extra_scale)} scales"
+            )
+
+    @classmethod
+    def kaggle(cls, **changes: Any) -> PulseMap:
+        """The competition's batches: sensor_id, time, charge, auxiliary.
+
+        x, y, z are there once the geometry has been joined, as GraphNeT users do.
+        """
+        columns = {CHARGE: CHARGE, AUXILIARY: AUXILIARY, SENSOR_ID: SENSOR_ID}
+        return cls(**{"name": "kaggle", **columns, **changes})
+
+    @classmethod
+    def icecube86(cls, **changes: Any) -> PulseMap:
+        """Names that GraphNeT's IceCube extractors write: dom_x, dom_time, hlc, ..."""
+        return cls(**{"name": "icecube86", **_ICECUBE_FRAMES, **changes})
+
+    @classmethod
+    def upgrade(cls, **changes: Any) -> PulseMap:
+        """IceCube-Upgrade: as icecube86, and the direction each PMT looks."""
+        pmt = ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")
+        extra = {"extra": pmt, "extra_scale": (1.0, 1.0, 1.0)}
+        return cls(**{"name": "upgrade", **_ICECUBE_FRAMES, **extra, **changes})
+
+    @classmethod
+    def prometheus(cls, **changes: Any) -> PulseMap:
+        """Prometheus photons: place and time, no charge, any detector and medium.
+
+        Prometheus's own angles are those of flight, which its raw photon files bear
+        out. Files made of them may have turned them: in the example database that
+        comes with GraphNeT the hits say `origin`. Check yours with
+        `detector.angles.infer_angle_convention`, and give `angles=...`.
+        """
+        columns = {
+            "x": "sensor_pos_x",
+            "y": "sensor_pos_y",
+            "z": "sensor_pos_z",
+            "time": "t",
+            "azimuth": "injection_azimuth",
+            "zenith": "injection_zenith",
+            "angles": "flight",
+            "time_reference": "first_pulse",
+            "ice": NO_ICE,
+        }
+        return cls(**{"name": "prometheus", **columns, **changes})
+
+    @classmethod
+    def by_name(cls, name: str, **changes: Any) -> PulseMap:
+        """Return one of the pulse maps above.
+
+        Raises:
+            ValueError: No such name.
+        """
+        known = {
+            "kaggle": cls.kaggle,
+            "icecube86": cls.icecube86,
+            "upgrade": cls.upgrade,
+            "prometheus": cls.prometheus,
+        }
+        if name not in known:
+            raise ValueError(f"no pulse map {name!r}; choose from {', '.join(known)}")
+        return known[name](**changes)
+
+    def as_published(self) -> PulseMap:
+        """Return it with the competition code's slips, for its weights."""
+        return replace(self, qe="published", ice="mirrored")
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names of the feature matrix's columns."""
+        return FEATURE_NAMES + self.extra
+
+    def columns(self) -> dict[str, str]:
+        """Return what each file column is: {file column: quantity}."""
+        quantities = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
+        named = {getattr(self, quantity): quantity for quantity in quantities}
+        named.pop(None, None)
+        return {**named, **{column: column for column in self.extra}}
+
+    def scale(self, quantity: str, value_T: Tensor) -> Tensor:
+        """Scale one column as the models read it.
+
+        Args:
+            quantity: One of the values of `columns()`.
+            value_T: (T,) in the file's unit; times of one event or already relative.
+
+        Returns:
+            (T,) scaled. `hlc` comes back as auxiliary, `rde` as the high-QE flag.
+        """
+        if quantity in (X, Y, Z):
+            centre = self.origin[(X, Y, Z).index(quantity)]
+            return (value_T - centre) / POSITION_SCALE
+        if quantity == TIME:
+            if self.time_reference == "first_pulse":
+                return (value_T - value_T.min()) / TIME_SCALE
+            return (value_T - TIME_OFFSET) / TIME_SCALE
+        if quantity == CHARGE:
+            return torch.log10(value_T) / CHARGE_DECADES
+        if quantity == HLC:
+            return (value_T == 0).to(value_T.dtype)
+        if quantity == RDE:
+            return (value_T > 1.1).to(value_T.dtype)
+        if quantity in self.extra:
+            return value_T / self.extra_scale[self.extra.index(quantity)]
+        return value_T
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that YAML and JSON can hold."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> PulseMap:
+        """Rebuild what `to_dict` gave.
+
+        Raises:
+            ValueError: A key that is none of a pulse map's.
+        """
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(
+                f"a pulse map has no {', '.join(unknown)}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+        return cls(**values)
+
+
+_ICECUBE_FRAMES = {
+    "x": "dom_x",
+    "y": "dom_y",
+    "z": "dom_z",
+    "time": "dom_time",
+    "charge": "charge",
+    "hlc": "hlc",
+    "rde": "rde",
+}

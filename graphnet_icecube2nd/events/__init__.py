@@ -1,0 +1,1 @@
+"""Events: from pulses in columns to the packed batch that models eat."""

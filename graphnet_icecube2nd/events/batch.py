@@ -1,0 +1,183 @@
+"""PackedBatch: the one thing models eat.
+
+The pulses of all events of a batch lie one after the other; nothing is padded.
+Shape letters: T pulses in the batch, B events, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import FEATURE_NAMES
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """A batch of events as one table of pulses and the borders between events.
+
+    Args:
+        features: (T, F) float32, the scaled features of all pulses.
+        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
+            `offsets[i + 1] - 1`; every event has at least one.
+        n_pulses: (B,) int64, the event's pulses *before* selection; the length
+            feature of the models is its log10.
+        names: F column names of `features`.
+        event_id: (B,) int64, the key that joins events to truth.
+        truth: (B, ...) tensors by name, e.g. `direction` (B, 3).
+
+    Raises:
+        ValueError: A shape, type or value is wrong; the message names the event
+            and the column. Values are looked at on the CPU only, so that a batch
+            on a GPU costs no synchronisation.
+    """
+
+    features: Tensor
+    offsets: Tensor
+    n_pulses: Tensor
+    names: tuple[str, ...] = FEATURE_NAMES
+    event_id: Tensor | None = None
+    truth: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", tuple(self.names))
+        _check_shapes(self)
+        if self.features.device.type == "cpu":
+            _check_values(self)
+
+    @classmethod
+    def from_events(
+        cls,
+        events: Sequence[Tensor],
+        n_pulses: Tensor | None = None,
+        names: Sequence[str] = FEATURE_NAMES,
+        event_id: Tensor | None = None,
+        truth: Mapping[str, Tensor] | None = None,
+    ) -> PackedBatch:
+        """Pack a list of events, each (pulses of the event, F).
+
+        Args:
+            events: One feature matrix per event.
+            n_pulses: (B,) pulses before selection; default: what is given.
+            names: F column names.
+            event_id: (B,) int64.
+            truth: (B, ...) tensors by name.
+        """
+        lengths = torch.tensor([len(event) for event in events])
+        offsets = torch.zeros(len(events) + 1, dtype=torch.int64)
+        torch.cumsum(lengths, 0, out=offsets[1:])
+        return cls(
+            features=torch.cat(list(events)),
+            offsets=offsets,
+            n_pulses=lengths if n_pulses is None else n_pulses,
+            names=tuple(names),
+            event_id=event_id,
+            truth=truth,
+        )
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) int64, the pulses of each event that are in this batch."""
+        return self.offsets.diff()
+
+    def column(self, name: str) -> Tensor:
+        """Return one feature of all pulses, (T,)."""
+        return self.features[:, self._index(name)]
+
+    def columns(self, names: Sequence[str]) -> Tensor:
+        """Return several features in the order asked for, (T, len(names))."""
+        return self.features[:, [self._index(name) for name in names]]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
+        """Return the batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> PackedBatch:
+        """Return the batch in page-locked memory, for copies that overlap work."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
+        # `copy` goes past __init__: what was checked once need not be again.
+        moved = copy(self)
+        for name in ("features", "offsets", "n_pulses", "event_id"):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                object.__setattr__(moved, name, change(tensor))
+        if self.truth is not None:
+            truth = {name: change(tensor) for name, tensor in self.truth.items()}
+            object.__setattr__(moved, "truth", truth)
+        return moved
+
+    def _index(self, name: str) -> int:
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise ValueError(
+                f"no feature {name!r} in this batch; it has {', '.join(self.names)}"
+            ) from None
+
+
+def _check_shapes(batch: PackedBatch) -> None:
+    features, offsets, n_pulses = batch.features, batch.offsets, batch.n_pulses
+    if features.ndim != 2 or not features.is_floating_point():
+        raise ValueError(
+            "features must be a floating point table (pulses, features), got "
+            f"shape {tuple(features.shape)} of {features.dtype}"
+        )
+    if features.shape[1] != len(batch.names):
+        raise ValueError(
+            f"features has {features.shape[1]} columns, names has "
+            f"{len(batch.names)}: {', '.join(batch.names)}"
+        )
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
+        raise ValueError(
+            "offsets must be (events + 1,) int64 for at least one event, got "
+            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
+        )
+    if n_pulses.dtype != torch.int64:
+        raise ValueError(f"n_pulses must be int64, got {n_pulses.dtype}")
+    per_event = {"n_pulses": n_pulses, "event_id": batch.event_id}
+    for name, tensor in {**per_event, **(batch.truth or {})}.items():
+        if tensor is not None and len(tensor) != len(batch):
+            raise ValueError(
+                f"{name} has {len(tensor)} entries for {len(batch)} events"
+            )
+
+
+def _check_values(batch: PackedBatch) -> None:
+    lengths = batch.lengths
+    if int(batch.offsets[0]) != 0 or int(batch.offsets[-1]) != len(batch.features):
+        raise ValueError(
+            f"offsets must run from 0 to {len(batch.features)} pulses, got "
+            f"{int(batch.offsets[0])} to {int(batch.offsets[-1])}"
+        )
+    if int(lengths.min()) < 1:
+        event = int(lengths.argmin())
+        raise ValueError(f"{_event_name(batch, event)} has no pulses")
+    if bool((batch.n_pulses < lengths).any()):
+        event = int((batch.n_pulses < lengths).nonzero()[0])
+        raise ValueError(
+            f"{_event_name(batch, event)} holds {int(lengths[event])} pulses but "
+            f"n_pulses, the number before selection, is {int(batch.n_pulses[event])}"
+        )
+    if not bool(batch.features.isfinite().all()):
+        pulse, column = (~batch.features.isfinite()).nonzero()[0].tolist()
+        event = int(torch.searchsorted(batch.offsets, pulse, right=True)) - 1
+        raise ValueError(
+            f"{_event_name(batch, event)}: feature {batch.names[column]!r} is "
+            f"{float(batch.features[pulse, column])}; it must be finite"
+        )
+
+
+def _event_name(batch: PackedBatch, index: int) -> str:
+    if batch.event_id is None:
+        return f"event {index} of the batch"
+    return f"event {int(batch.event_id[index])}"

@@ -1,0 +1,243 @@
+"""Pulses and geometry into the feature matrix.
+
+Raw columns are checked first, so that a wrong value is named by column, event and
+allowed range before anything is computed from it. Shape letters: T pulses, B events,
+F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import (
+    ABSORPTION,
+    AUXILIARY,
+    CHARGE,
+    HLC,
+    POSITION_SCALE,
+    QE,
+    RDE,
+    SCATTERING,
+    SENSOR_ID,
+    TIME,
+    X,
+    Y,
+    Z,
+)
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+
+QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
+
+
+def pulse_features(
+    columns: Mapping[str, Any],
+    offsets: Tensor,
+    pulse_map: PulseMap,
+    *,
+    geometry: DetectorGeometry | None = None,
+    ice: IceModel | None = None,
+    event_id: Tensor | None = None,
+) -> Tensor:
+    """Build the feature matrix of a batch of events from the columns of a file.
+
+    Args:
+        columns: (T,) arrays or tensors by column name; more than needed is fine.
+        offsets: (B + 1,) int64 borders of the events.
+        pulse_map: What the columns mean.
+        geometry: The DOMs; default IceCube-86.
+        ice: The ice; default IceCube's.
+        event_id: (B,) int64, to name events in messages.
+
+    Returns:
+        (T, F) float32, columns as `pulse_map.feature_names`.
+
+    Raises:
+        ValueError: A missing column, a wrong type, a value out of range, an event
+            without pulses; the message names column, event and what is allowed.
+    """
+    geometry = geometry or DetectorGeometry.icecube86()
+    raw = check_pulses(
+        columns, offsets, pulse_map, geometry=geometry, event_id=event_id
+    )
+    if pulse_map.time_reference == "first_pulse":
+        # In float64: KM3NeT's clock reaches 1e8 ns, where float32 counts in 8 ns.
+        raw[TIME] = raw[TIME] - _event_minimum(raw[TIME], offsets)
+    scaled = {
+        quantity: pulse_map.scale(quantity, value) for quantity, value in raw.items()
+    }
+    return assemble_features(scaled, pulse_map, geometry=geometry, ice=ice)
+
+
+def check_pulses(
+    columns: Mapping[str, Any],
+    offsets: Tensor,
+    pulse_map: PulseMap,
+    *,
+    geometry: DetectorGeometry | None = None,
+    event_id: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """Take the columns a pulse map names and see that their values can be true.
+
+    Args:
+        columns: (T,) arrays or tensors by column name.
+        offsets: (B + 1,) int64 borders of the events.
+        pulse_map: What the columns mean.
+        geometry: The DOMs that a sensor_id may name; default IceCube-86.
+        event_id: (B,) int64, to name events in messages.
+
+    Returns:
+        (T,) float64 tensors by quantity.
+
+    Raises:
+        ValueError: As `pulse_features`.
+    """
+    geometry = geometry or DetectorGeometry.icecube86()
+    where = _Where(offsets, event_id)
+    where.check_not_empty()
+    raw: dict[str, Tensor] = {}
+    for column, quantity in pulse_map.columns().items():
+        if column in columns:
+            raw[quantity] = _numbers(columns[column], column, int(offsets[-1]))
+    _check_complete(raw, columns, pulse_map)
+    names = {quantity: column for column, quantity in pulse_map.columns().items()}
+    for quantity, value in raw.items():
+        where.check(names[quantity], value, value.isfinite(), "must be finite")
+        if quantity == CHARGE:
+            where.check(names[CHARGE], value, value > 0, "must be above 0 p.e.")
+        if quantity in (AUXILIARY, HLC):
+            is_flag = (value == 0) | (value == 1)
+            where.check(names[quantity], value, is_flag, "must be 0 or 1")
+        if quantity == SENSOR_ID:
+            known = (value >= 0) & (value < len(geometry)) & (value == value.round())
+            allowed = f"must be a whole number from 0 to {len(geometry) - 1}"
+            where.check(names[SENSOR_ID], value, known, allowed)
+    return raw
+
+
+def assemble_features(
+    scaled: Mapping[str, Tensor],
+    pulse_map: PulseMap,
+    *,
+    geometry: DetectorGeometry | None = None,
+    ice: IceModel | None = None,
+) -> Tensor:
+    """Join scaled columns into the feature matrix; derive what a file does not have.
+
+    Args:
+        scaled: (T,) tensors by quantity, as `PulseMap.scale` gives them.
+        pulse_map: What a missing column becomes.
+        geometry: The DOMs; default IceCube-86.
+        ice: The ice; default IceCube's.
+
+    Returns:
+        (T, F) float32.
+    """
+    geometry = geometry or DetectorGeometry.icecube86()
+    made = dict(scaled)
+    if X not in made:
+        position = geometry.lookup(made[SENSOR_ID].long())
+        for axis, name in enumerate((X, Y, Z)):
+            made[name] = position[:, axis] / POSITION_SCALE
+    zero_T = torch.zeros_like(made[TIME])
+    if HLC in made:
+        made[AUXILIARY] = made[HLC]  # `PulseMap.scale` has turned it
+    made.setdefault(AUXILIARY, zero_T)
+    made.setdefault(CHARGE, zero_T)  # log10 of 1 p.e.
+    made[QE] = _high_qe(made, pulse_map, geometry)
+    made[SCATTERING] = made[ABSORPTION] = zero_T
+    if pulse_map.ice != NO_ICE:
+        ice = ice or IceModel.icecube()
+        lengths_T2 = ice.scaled_at(made[Z] * POSITION_SCALE, pulse_map.ice)
+        made[SCATTERING], made[ABSORPTION] = lengths_T2.unbind(1)
+    return torch.stack(
+        [made[name].to(torch.float32) for name in pulse_map.feature_names], dim=1
+    )
+
+
+def _high_qe(
+    made: Mapping[str, Tensor], pulse_map: PulseMap, geometry: DetectorGeometry
+) -> Tensor:
+    if RDE in made and pulse_map.qe == "rde":
+        return made[RDE]
+    if SENSOR_ID in made:
+        dom_T = made[SENSOR_ID].long()
+    else:
+        position = torch.stack([made[X], made[Y], made[Z]], dim=1) * POSITION_SCALE
+        dom_T = geometry.nearest_dom(position, QE_TOLERANCE)
+    flag_T = geometry.high_qe_flag(pulse_map.qe)[dom_T.clamp(min=0)]
+    return flag_T.where(dom_T >= 0, 0.0)
+
+
+def _numbers(value: Any, column: str, num_pulses: int) -> Tensor:
+    array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"column {column!r} must be numbers, got {array.dtype} "
+            f"({type(array.flat[0]).__name__ if array.size else 'empty'})"
+        )
+    if array.shape != (num_pulses,):
+        raise ValueError(
+            f"column {column!r} has shape {array.shape}; there are {num_pulses} pulses"
+        )
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _check_complete(
+    raw: Mapping[str, Tensor], columns: Mapping[str, Any], pulse_map: PulseMap
+) -> None:
+    # A column that the pulse map names and the file lacks is an error: to do without
+    # it is a decision, and is written into the pulse map as None. Places and sensor_id
+    # stand in for each other, and for rde.
+    names = {quantity: column for column, quantity in pulse_map.columns().items()}
+    has_place = all(quantity in raw for quantity in (X, Y, Z))
+    optional = {RDE} | ({X, Y, Z} if SENSOR_ID in raw else set())
+    optional |= {SENSOR_ID} if has_place else set()
+    missing = [names[q] for q in names if q not in raw and q not in optional]
+    if missing:
+        raise ValueError(
+            f"pulse map {pulse_map.name!r} needs column {', '.join(missing)}; there "
+            f"is {', '.join(map(str, columns))}. For a file without it, say so in the "
+            "pulse map (None)"
+        )
+
+
+def _event_minimum(value_T: Tensor, offsets: Tensor) -> Tensor:
+    lengths = offsets.diff()
+    least_B = torch.segment_reduce(value_T, "min", lengths=lengths)
+    return least_B.repeat_interleave(lengths)
+
+
+class _Where:
+    """Names the event and pulse at which a check failed."""
+
+    def __init__(self, offsets: Tensor, event_id: Tensor | None) -> None:
+        self.offsets = offsets
+        self.event_id = event_id
+
+    def event(self, index: int) -> str:
+        if self.event_id is None:
+            return f"event {index} of the batch"
+        return f"event {int(self.event_id[index])}"
+
+    def check_not_empty(self) -> None:
+        lengths = self.offsets.diff()
+        if int(lengths.min()) < 1:
+            raise ValueError(f"{self.event(int(lengths.argmin()))} has no pulses")
+
+    def check(self, column: str, value: Tensor, good: Tensor, allowed: str) -> None:
+        if bool(good.all()):
+            return
+        pulse = int((~good).nonzero()[0])
+        index = int(torch.searchsorted(self.offsets, pulse, right=True)) - 1
+        raise ValueError(
+            f"{self.event(index)}, pulse {pulse - int(self.offsets[index])}: column "
+            f"{column!r} is {float(value[pulse]):g}; it {allowed} "
+            f"({int((~good).sum())} of {len(good)} pulses are not)"
+        )

@@ -1,0 +1,58 @@
+"""GraphNeT components: the core, in the words GraphNeT's pipelines use.
+
+The only folder that imports graphnet or torch_geometric. Importing it registers the
+classes below, so that GraphNeT's configuration files can name them.
+"""
+
+try:
+    import graphnet.models as _  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        "graphnet_icecube2nd.graphnet_adapter needs GraphNeT, which is installed from "
+        "its source (the package index's `graphnet` is another library), and "
+        f"graphnet-icecube2nd[graphnet]; the import failed with: {error}"
+    ) from error
+
+from graphnet_icecube2nd.graphnet_adapter.backbones import (
+    DeepIceBackbone,
+    DeepIceGNNBackbone,
+)
+from graphnet_icecube2nd.graphnet_adapter.detectors import (
+    IceCube86PulseMapDetector,
+    KagglePulseMapDetector,
+    PrometheusPulseMapDetector,
+    PulseMapDetector,
+    UpgradePulseMapDetector,
+)
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.losses import (
+    AngularDistance,
+    CombinedDirection,
+    ExactVonMisesFisher3DLoss,
+)
+from graphnet_icecube2nd.graphnet_adapter.registration import register
+from graphnet_icecube2nd.graphnet_adapter.representations import (
+    DeepIcePulses,
+    PackedPulses,
+    collate_events,
+)
+
+register()
+
+__all__ = [
+    "AngularDistance",
+    "CombinedDirection",
+    "DeepIceBackbone",
+    "DeepIceGNNBackbone",
+    "DeepIcePulses",
+    "ExactVonMisesFisher3DLoss",
+    "IceCube86PulseMapDetector",
+    "KagglePulseMapDetector",
+    "OriginDirection",
+    "PackedPulses",
+    "PrometheusPulseMapDetector",
+    "PulseMapDetector",
+    "UpgradePulseMapDetector",
+    "collate_events",
+    "register",
+]

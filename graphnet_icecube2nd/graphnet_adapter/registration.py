@@ -1,0 +1,112 @@
+"""Make our components known to GraphNeT's configuration files.
+
+`Model.from_config`, `ModelConfig`, `DatasetConfig` and the rest find a class by asking
+`graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
+below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
+function answer for our classes too. GraphNeT's files stay untouched, and nothing needs
+`trust` that would not need it for GraphNeT's own classes.
+"""
+
+from __future__ import annotations
+
+import functools
+from types import ModuleType
+from typing import Any
+
+import graphnet.data.dataset.dataset as dataset_module
+import graphnet.models.task as small_package
+from graphnet.utilities.config import model_config, parsing
+
+from graphnet_icecube2nd.graphnet_adapter.backbones import (
+    DeepIceBackbone,
+    DeepIceGNNBackbone,
+)
+from graphnet_icecube2nd.graphnet_adapter.detectors import (
+    IceCube86PulseMapDetector,
+    KagglePulseMapDetector,
+    PrometheusPulseMapDetector,
+    PulseMapDetector,
+    UpgradePulseMapDetector,
+)
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.losses import (
+    AngularDistance,
+    CombinedDirection,
+    ExactVonMisesFisher3DLoss,
+)
+from graphnet_icecube2nd.graphnet_adapter.representations import (
+    DeepIcePulses,
+    PackedPulses,
+)
+
+COMPONENTS: dict[str, type] = {
+    component.__name__: component
+    for component in (
+        AngularDistance,
+        CombinedDirection,
+        DeepIceBackbone,
+        DeepIceGNNBackbone,
+        DeepIcePulses,
+        ExactVonMisesFisher3DLoss,
+        IceCube86PulseMapDetector,
+        KagglePulseMapDetector,
+        OriginDirection,
+        PackedPulses,
+        PrometheusPulseMapDetector,
+        PulseMapDetector,
+        UpgradePulseMapDetector,
+    )
+}
+_MARK = "_knows_graphnet_icecube2nd"
+
+
+def register() -> None:
+    """Let GraphNeT's configurations find our classes by name; again does nothing.
+
+    Raises:
+        RuntimeError: GraphNeT looks classes up in another way than this package
+            knows; the message says what was expected where.
+    """
+    lookup = getattr(parsing, "get_graphnet_classes", None)
+    if lookup is None:
+        raise _changed("graphnet.utilities.config.parsing has get_graphnet_classes")
+    if not hasattr(lookup, _MARK):
+        parsing.get_graphnet_classes = _with_components(lookup)
+    _check_that_it_works()
+
+
+def _with_components(lookup: Any) -> Any:
+    @functools.wraps(lookup)
+    def get_graphnet_classes(module: ModuleType) -> dict[str, type]:
+        # Ours first: should GraphNeT one day have a class of the same name, its own
+        # keeps the name and GraphNeT's warning about duplicates tells.
+        classes: dict[str, type] = {**COMPONENTS, **lookup(module)}
+        return classes
+
+    setattr(get_graphnet_classes, _MARK, True)
+    return get_graphnet_classes
+
+
+def _check_that_it_works() -> None:
+    for module in (model_config, dataset_module):
+        if getattr(module, "get_all_grapnet_classes", None) is not getattr(
+            parsing, "get_all_grapnet_classes", module
+        ):
+            raise _changed(
+                f"{module.__name__} looks classes up with "
+                "graphnet.utilities.config.parsing.get_all_grapnet_classes"
+            )
+    found = parsing.get_all_grapnet_classes(small_package)
+    missing = [name for name in COMPONENTS if found.get(name) is not COMPONENTS[name]]
+    if missing:
+        raise _changed(
+            "graphnet.utilities.config.parsing.get_all_grapnet_classes asks "
+            f"get_graphnet_classes for each module; not found: {', '.join(missing)}"
+        )
+
+
+def _changed(expected: str) -> RuntimeError:
+    return RuntimeError(
+        "GraphNeT's class lookup has changed, so its configuration files would not "
+        f"find graphnet_icecube2nd's components. Expected: {expected}."
+    )

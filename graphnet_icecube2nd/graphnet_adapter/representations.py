@@ -1,0 +1,248 @@
+"""From a pulse table to what the backbones read, in GraphNeT's terms.
+
+`PackedPulses` is a data representation of its own, without edges; `DeepIcePulses` is
+the same step as a node definition, for graphs of GraphNeT's making. Shape letters:
+T pulses of the event, C columns of the file, F features, K kept pulses.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from graphnet.models.data_representation import DataRepresentation
+from graphnet.models.data_representation.graphs.nodes import NodeDefinition
+from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    HLC,
+    RDE,
+    SENSOR_ID,
+    X,
+    Y,
+    Z,
+)
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.events.features import assemble_features, check_pulses
+from graphnet_icecube2nd.events.selection import SELECTIONS, select_pulses
+from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
+
+
+class PackedPulses(DataRepresentation):
+    """An event as its selected pulses and their features; no edges.
+
+    The raw values are checked before anything is made of them. `Data.n_pulses` is the
+    number of pulses before selection, which the length feature needs. Use
+    `collate_events` in data loaders: GraphNeT's own collate function drops one-pulse
+    events without a word.
+
+    Args:
+        detector: A pulse-map detector of this package.
+        max_pulses: Longer events are cut to this many pulses.
+        selection: `uniform`, `hlc_first` or `first`; see `select_pulses`.
+        seed: With a seed an event always keeps the same pulses, whichever worker
+            reads it; without, every reading keeps others.
+        input_feature_names: Columns in the order they come; default the detector's.
+        perturbation_dict: Standard deviations by column, as in GraphNeT.
+        dtype: Of the features.
+
+    Raises:
+        ValueError: Unknown selection, or columns that do not make up the features.
+        TypeError: Not a pulse-map detector.
+    """
+
+    def __init__(
+        self,
+        detector: PulseMapDetector,
+        max_pulses: int = 192,
+        selection: str = "uniform",
+        seed: int | None = None,
+        input_feature_names: list[str] | None = None,
+        perturbation_dict: dict[str, float] | None = None,
+        dtype: torch.dtype = torch.float,
+    ) -> None:
+        if not isinstance(detector, PulseMapDetector):
+            raise TypeError(
+                "PackedPulses needs a pulse-map detector of graphnet_icecube2nd, got "
+                f"{type(detector).__name__}, which scales columns in its own way"
+            )
+        super().__init__(
+            detector=detector,
+            input_feature_names=input_feature_names,
+            dtype=dtype,
+            perturbation_dict=perturbation_dict,
+            seed=seed,
+        )
+        self._reader = _PulseReader(detector.pulse_map, max_pulses, selection, seed)
+        self._reader.check_columns(self._input_feature_names)
+
+    def forward(
+        self,
+        input_features: NDArray[Any],
+        input_feature_names: list[str],
+        truth_dicts: list[dict[str, Any]] | None = None,
+        **further: Any,
+    ) -> Data:
+        """Make the `Data` of one event.
+
+        Args:
+            input_features: (T, C) raw values.
+            input_feature_names: C column names.
+            truth_dicts: As in GraphNeT; the first entry names the event in messages.
+            **further: As in GraphNeT.
+
+        Raises:
+            ValueError: A value cannot be true; names event, column, allowed range.
+        """
+        raw_TC = self._reader.checked(input_features, input_feature_names, truth_dicts)
+        data = super().forward(raw_TC, input_feature_names, truth_dicts, **further)
+        data.x = self._reader.features(data.x, input_feature_names).to(self.dtype)
+        return data
+
+    def _set_output_feature_names(self, input_feature_names: list[str]) -> list[str]:
+        return list(self._reader.pulse_map.feature_names)
+
+
+class DeepIcePulses(NodeDefinition):
+    """The same selection and features as a node definition.
+
+    For `GraphDefinition` and its heirs, whose detector must be a pulse-map detector of
+    this package or one that scales alike, as GraphNeT's `IceCubeKaggle` does.
+
+    Args:
+        input_feature_names: Columns; set by the graph definition.
+        pulse_map: Name of a pulse map (`kaggle`, `icecube86`, ...), or one as
+            `PulseMap.to_dict` gives it.
+        max_pulses: Longer events are cut to this many pulses.
+        selection: `uniform`, `hlc_first` or `first`.
+        seed: With a seed an event always keeps the same pulses.
+        qe: `rde` or `published`; None leaves it to the pulse map.
+        ice: `correct`, `mirrored` or `none`; None leaves it to the pulse map.
+
+    Raises:
+        ValueError: Unknown choice, or columns that do not make up the features.
+    """
+
+    def __init__(
+        self,
+        input_feature_names: list[str] | None = None,
+        pulse_map: str | dict[str, Any] = "kaggle",
+        max_pulses: int = 192,
+        selection: str = "uniform",
+        seed: int | None = None,
+        qe: str | None = None,
+        ice: str | None = None,
+    ) -> None:
+        switches = {"qe": qe, "ice": ice}
+        changes = {key: value for key, value in switches.items() if value is not None}
+        if isinstance(pulse_map, str):
+            chosen = PulseMap.by_name(pulse_map, **changes)
+        else:
+            chosen = PulseMap.from_dict({**pulse_map, **changes})
+        reader = _PulseReader(chosen, max_pulses, selection, seed)
+        # A LightningModule takes attributes only once it is constructed, and this
+        # constructor already asks for the names.
+        object.__setattr__(self, "_reader", reader)
+        super().__init__(input_feature_names=input_feature_names)
+
+    def _define_output_feature_names(self, input_feature_names: list[str]) -> list[str]:
+        self._reader.check_columns(input_feature_names)
+        self._columns = input_feature_names
+        return list(self._reader.pulse_map.feature_names)
+
+    _reader: _PulseReader
+
+    def _construct_nodes(self, x: Tensor) -> Tensor:
+        return self._reader.features(x, self._columns)
+
+
+def collate_events(graphs: Sequence[Data]) -> Batch:
+    """Join events to a batch and keep every one, also those of a single pulse."""
+    return Batch.from_data_list(list(graphs))
+
+
+class _PulseReader:
+    """What `PackedPulses` and `DeepIcePulses` do alike."""
+
+    def __init__(
+        self, pulse_map: PulseMap, max_pulses: int, selection: str, seed: int | None
+    ) -> None:
+        if selection not in SELECTIONS:
+            raise ValueError(
+                f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"
+            )
+        if max_pulses < 1:
+            raise ValueError(f"max_pulses must be at least 1, got {max_pulses}")
+        self.pulse_map = pulse_map
+        self.max_pulses = max_pulses
+        self.selection = selection
+        self.seed = seed
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        known = self.pulse_map.columns()
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise ValueError(
+                f"pulse map {self.pulse_map.name!r} does not say what column "
+                f"{', '.join(unknown)} means; it knows {', '.join(known)}"
+            )
+        given = {known[name] for name in names}
+        optional = {RDE, SENSOR_ID} if {X, Y, Z} <= given else {RDE, X, Y, Z}
+        missing = [c for c, q in known.items() if q not in given | optional]
+        if missing:
+            raise ValueError(
+                f"pulse map {self.pulse_map.name!r} needs column {', '.join(missing)}; "
+                f"given are {', '.join(names)}"
+            )
+
+    def checked(
+        self,
+        values: NDArray[Any],
+        names: Sequence[str],
+        truth_dicts: Sequence[dict[str, Any]] | None,
+    ) -> NDArray[np.float64]:
+        """Return the raw values (T, C) in float64, or say what is wrong with them."""
+        raw_TC = np.array(values, dtype=np.float64)  # None, SQL's NULL, becomes NaN
+        offsets = torch.tensor([0, len(raw_TC)])
+        columns = {name: raw_TC[:, index] for index, name in enumerate(names)}
+        check_pulses(
+            columns, offsets, self.pulse_map, event_id=_event_number(truth_dicts)
+        )
+        if self.pulse_map.time_reference == "first_pulse":
+            # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
+            time_T = columns[self.pulse_map.time]
+            time_T -= time_T.min()
+        return raw_TC
+
+    def features(self, scaled_TC: Tensor, names: Sequence[str]) -> Tensor:
+        """Select pulses of one event and build their features, (K, F)."""
+        quantities = [self.pulse_map.columns()[name] for name in names]
+        scaled = dict(zip(quantities, scaled_TC.unbind(1), strict=True))
+        if len(scaled_TC) > self.max_pulses:
+            # An event is told from others by its content: a node definition knows
+            # nothing else of it.
+            content = zlib.crc32(np.ascontiguousarray(scaled_TC.numpy()).tobytes())
+            kept, _ = select_pulses(
+                torch.tensor([0, len(scaled_TC)]),
+                self.max_pulses,
+                selection=self.selection,
+                auxiliary=scaled.get(AUXILIARY, scaled.get(HLC)),
+                event_id=torch.tensor([content]),
+                seed=self.seed,
+            )
+            scaled = {quantity: value[kept] for quantity, value in scaled.items()}
+        return assemble_features(scaled, self.pulse_map)
+
+
+def _event_number(truth_dicts: Sequence[dict[str, Any]] | None) -> Tensor | None:
+    """Return the event's number, which GraphNeT's datasets put first, (1,)."""
+    if not truth_dicts or not truth_dicts[0]:
+        return None
+    first = np.ravel(next(iter(truth_dicts[0].values())))
+    return torch.tensor([int(first[0])]) if len(first) else None

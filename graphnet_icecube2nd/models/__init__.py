@@ -1,0 +1,1 @@
+"""The models: DeepIce, its hybrids, their names and their weights."""

@@ -1,0 +1,209 @@
+"""DeepIce: a transformer from pulses to a direction.
+
+Reference: the 2nd place of "IceCube - Neutrinos in Deep Ice"
+(github.com/DrHB/icecube-2nd-place, `DeepIceModel`; EPJC 84:571, 2024). Pulses are
+embedded; a few blocks relate them, the first of them weighted by the space-time
+interval of every pair; then a class token joins each event and a deep encoder lets it
+collect what it needs; one linear layer makes it kappa * direction.
+
+Shape letters: T pulses in the batch, B events, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.nn.attention import (
+    IntervalTerm,
+    RelativeAttention,
+    SelfAttention,
+)
+from graphnet_icecube2nd.nn.block import Block
+from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
+from graphnet_icecube2nd.nn.packing import Packing
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepIceConfig:
+    """What DeepIce is built from; names are the published MODEL_KWARGS.
+
+    Args:
+        dim: D, width of the latent vectors.
+        dim_base: Channels of one sinusoid of the embedding.
+        depth: Blocks of the encoder, which the class token goes through.
+        head_size: Width of an attention head; divides `dim`.
+        depth_rel: Blocks before the class token joins.
+        n_rel: How many of those, from the first, see the space-time interval.
+        use_checkpoint: Compute the encoder's blocks again in the backward pass
+            instead of remembering them: less memory, a third more time.
+        extra_features: Further columns of the batch to embed.
+
+    Raises:
+        ValueError: A size does not fit; the message names it and what would.
+    """
+
+    dim: int = 384
+    dim_base: int = 128
+    depth: int = 12
+    head_size: int = 32
+    depth_rel: int = 4
+    n_rel: int = 1
+    use_checkpoint: bool = False
+    extra_features: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extra_features", tuple(self.extra_features))
+        for name in ("dim", "dim_base", "depth", "head_size", "depth_rel"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
+        if self.dim % self.head_size or self.head_size % 2:
+            raise ValueError(
+                f"head_size must be even and divide dim={self.dim}, got "
+                f"{self.head_size}"
+            )
+        if self.dim_base % 4:
+            raise ValueError(
+                f"dim_base must be a multiple of 4 (sines and cosines of half of it), "
+                f"got {self.dim_base}"
+            )
+        if not 0 <= self.n_rel <= self.depth_rel:
+            raise ValueError(
+                f"n_rel must be 0 to depth_rel={self.depth_rel}, got {self.n_rel}"
+            )
+
+
+class DeepIce(nn.Module):
+    """DeepIce, its last layer included.
+
+    Args:
+        dim: D, width of the latent vectors.
+        dim_base: Channels of one sinusoid of the embedding.
+        depth: Blocks of the encoder.
+        head_size: Width of an attention head.
+        depth_rel: Blocks before the class token joins.
+        n_rel: How many of those see the space-time interval.
+        use_checkpoint: Trade time for memory in the encoder.
+        extra_features: Further columns of the batch to embed.
+
+    Raises:
+        ValueError: As `DeepIceConfig`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dim: int = 384,
+        dim_base: int = 128,
+        depth: int = 12,
+        head_size: int = 32,
+        depth_rel: int = 4,
+        n_rel: int = 1,
+        use_checkpoint: bool = False,
+        extra_features: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.config = DeepIceConfig(
+            dim=dim,
+            dim_base=dim_base,
+            depth=depth,
+            head_size=head_size,
+            depth_rel=depth_rel,
+            n_rel=n_rel,
+            use_checkpoint=use_checkpoint,
+            extra_features=extra_features,
+        )
+        self.dim = dim
+        num_heads = dim // head_size
+        self.embedding = self._make_embedding()
+        self.interval = SpaceTimeInterval(head_size)
+        self.local = nn.ModuleList(
+            Block(dim, RelativeAttention(dim, num_heads), layer_scale=False)
+            for _ in range(depth_rel)
+        )
+        self.class_token = nn.Parameter(torch.empty(1, dim))
+        self.encoder = nn.ModuleList(
+            Block(dim, SelfAttention(dim, num_heads), layer_scale=True)
+            for _ in range(depth)
+        )
+        self.head: nn.Module = nn.Linear(dim, 3)
+        start_as_published(self)
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Reconstruct a batch: (B, 3), kappa * direction.
+
+        The direction, in the order x, y, z, points to where the neutrino came from.
+        """
+        latent_BD = self.embed_events(batch)
+        # A direction rounded to bfloat16 is off by a third of a degree.
+        with torch.autocast(latent_BD.device.type, enabled=False):
+            weight = next(self.head.parameters(), latent_BD)
+            prediction_B3: Tensor = self.head(latent_BD.to(weight.dtype))
+        return prediction_B3
+
+    def embed_events(self, batch: PackedBatch) -> Tensor:
+        """Return the class token of every event, (B, D)."""
+        packing = Packing(batch.offsets)
+        latent_TD = self.embed_pulses(batch, packing)
+        latent_TD = self.relate_pulses(latent_TD, batch, packing)
+        return self.encode(latent_TD, packing)
+
+    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
+        """Return each pulse's latent vector before it has met any other, (T, D)."""
+        embedded: Tensor = self.embedding(batch, packing)
+        return embedded
+
+    def relate_pulses(
+        self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
+    ) -> Tensor:
+        """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
+        events_BL4 = packing.pad(self.interval.events(batch))
+        term = IntervalTerm(self.interval, events_BL4)
+        for number, block in enumerate(self.local):
+            with_term = term if number < self.config.n_rel else None
+            latent_TD = block(latent_TD, packing, with_term)
+        return latent_TD
+
+    def encode(self, latent_TD: Tensor, packing: Packing) -> Tensor:
+        """Let a class token collect each event, (B, D)."""
+        latent_TD = packing.prepend(self.class_token[0], latent_TD)
+        packing = packing.with_class_token()
+        for block in self.encoder:
+            if self.config.use_checkpoint and torch.is_grad_enabled():
+                latent_TD = checkpoint(block, latent_TD, packing, use_reentrant=False)
+            else:
+                latent_TD = block(latent_TD, packing)
+        return latent_TD.index_select(0, packing.offsets[:-1])
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return the arguments that build this model anew."""
+        return asdict(self.config)
+
+    def _make_embedding(self) -> PulseEmbedding:
+        config = self.config
+        return PulseEmbedding(
+            config.dim_base, config.dim, extra_features=config.extra_features
+        )
+
+
+def start_as_published(module: nn.Module) -> None:
+    """Draw the linear layers of a module from the published distributions."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.02)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, SelfAttention):
+            # nn.MultiheadAttention, used by the published encoder, keeps this one
+            # weight out of the reach of the loop above.
+            nn.init.xavier_uniform_(part.qkv.weight)

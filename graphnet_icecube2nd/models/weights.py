@@ -1,0 +1,243 @@
+"""Weights: the competition's checkpoints into ours, strictly; ours as safetensors.
+
+Published checkpoints are plain state dicts of the classes in
+github.com/DrHB/icecube-2nd-place. They were trained on directions in the order y, x, z;
+the last layer is turned to x, y, z on the way in. Nothing here executes code from a
+file: `.pth` is read with `weights_only=True`, safetensors holds tensors and text only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.hybrid import DeepIceGNN
+
+Source = str | os.PathLike[str] | Mapping[str, Tensor]
+
+# Ours -> published, as patterns on whole names; the first that fits counts.
+PUBLISHED_NAMES = (
+    (r"class_token", "cls_token.weight"),
+    (r"head\.", "proj_out."),
+    (r"interval\.project\.", "rel_pos.proj."),
+    (r"embedding\.position\.", "extractor.pos."),
+    (r"embedding\.charge\.", "extractor.emb_charge."),
+    (r"embedding\.time\.", "extractor.time."),
+    (r"embedding\.auxiliary\.", "extractor.aux_emb."),
+    (r"embedding\.length\.", "extractor.emb2."),
+    (r"embedding\.project\.", "extractor.proj."),
+    (r"local\.(\d+)\.(attention|mlp)\.", r"sandwich.\1.\2."),
+    (r"encoder\.(\d+)\.(attention|mlp)\.", r"blocks.\1.\2."),
+    (r"graph\.convolutions\.(\d+)\.mlp\.", r"local_root._conv_layers.\1.nn."),
+    (r"graph\.combine\.", "local_root._post_processing."),
+    (r"graph\.readout\.", "local_root._readout."),
+)
+PUBLISHED_NAMES_IN_BLOCK = (
+    (r"attention\.norm\.", "norm1."),
+    (r"attention\.scale", "gamma_1"),
+    (r"attention\.fn\.query\.", "attn.proj_q."),
+    (r"attention\.fn\.key\.", "attn.proj_k."),
+    (r"attention\.fn\.value\.", "attn.proj_v."),
+    (r"attention\.fn\.qkv\.", "attn.in_proj_"),
+    (r"mlp\.norm\.", "norm2."),
+    (r"mlp\.scale", "gamma_2"),
+    (r"mlp\.fn\.expand\.", "mlp.fc1."),
+    (r"mlp\.fn\.contract\.", "mlp.fc2."),
+)
+PUBLISHED_OUTPUT = {"local": "attn.proj.", "encoder": "attn.out_proj."}
+FROM_YXZ = [1, 0, 2]  # rows of the published last layer, in our order x, y, z
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not fit the model; the message names every key at fault."""
+
+
+def load_competition_weights(model: nn.Module, source: Source) -> nn.Module:
+    """Fill a model with a checkpoint of the published code.
+
+    Strict both ways: a key that is missing, too many or of another shape is an error,
+    and then the model is left as it was.
+
+    Args:
+        model: `DeepIce`, `DeepIceGNN`, or a module that holds exactly one of them
+            without its last layer and that layer elsewhere, as GraphNeT's
+            `StandardModel` with our backbone does (its task's `_affine`).
+        source: A `.pth` or `.safetensors` file, or a state dict.
+
+    Returns:
+        The model, filled in place.
+
+    Raises:
+        CheckpointError: Keys or shapes do not fit, naming each.
+        ValueError: The file is no such checkpoint, or `model` holds no model of ours.
+    """
+    state = _read_state(source)
+    targets = _published_targets(model)
+    _check_fit(targets, state)
+    with torch.no_grad():
+        for name, target in targets.items():
+            value = state[name]
+            target.copy_(value[FROM_YXZ] if name.startswith("proj_out.") else value)
+    return model
+
+
+def published_name(name: str) -> str:
+    """Return what the published code calls a parameter of ours."""
+    room = name.split(".", 1)[0]
+    for pattern, published in PUBLISHED_NAMES:
+        renamed, hits = re.subn("^" + pattern, published, name)
+        if hits:
+            name = renamed
+            break
+    if room in PUBLISHED_OUTPUT:
+        output = (r"attention\.fn\.output\.", PUBLISHED_OUTPUT[room])
+        for pattern, published in (*PUBLISHED_NAMES_IN_BLOCK, output):
+            name = re.sub(r"(?<=\d\.)" + pattern, published, name)
+    return name
+
+
+def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
+    """Write a model, arguments and weights, to one safetensors file.
+
+    The file appears whole or not at all.
+
+    Args:
+        model: The model.
+        path: Where to; the suffix `.safetensors` is usual.
+    """
+    config = {"class": type(model).__name__, "kwargs": model.kwargs()}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    path = Path(path)
+    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    os.close(handle)
+    try:
+        save_file(
+            tensors, partial, metadata={"graphnet_icecube2nd": json.dumps(config)}
+        )
+        os.replace(partial, path)
+    except BaseException:
+        os.unlink(partial)
+        raise
+
+
+def load_model(path: str | os.PathLike[str]) -> DeepIce:
+    """Read what `save_model` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: Not such a file.
+        CheckpointError: Its weights do not fit its arguments.
+    """
+    state = _read_state(path)
+    with safe_open(str(path), framework="pt") as file:
+        text = (file.metadata() or {}).get("graphnet_icecube2nd")
+    if text is None:
+        raise ValueError(f"{path} has weights but no model: not from save_model")
+    config: dict[str, Any] = json.loads(text)
+    classes = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
+    if config["class"] not in classes:
+        raise ValueError(
+            f"{path} holds a {config['class']!r}; known are {', '.join(classes)}"
+        )
+    model = classes[config["class"]](**config["kwargs"])
+    _check_fit(dict(model.state_dict()), state)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def _published_targets(model: nn.Module) -> dict[str, Tensor]:
+    """Return the model's parameters by published name."""
+    models = [module for module in model.modules() if isinstance(module, DeepIce)]
+    if len(models) != 1:
+        raise ValueError(
+            f"competition weights need a model with one DeepIce in it; "
+            f"{type(model).__name__} holds {len(models)}"
+        )
+    state = dict(models[0].state_dict(keep_vars=True))
+    if not isinstance(models[0].head, nn.Linear):
+        head = _outer_head(model, models[0].dim)
+        state.update({"head.weight": head.weight, "head.bias": head.bias})
+    return {published_name(name): tensor for name, tensor in state.items()}
+
+
+def _outer_head(model: nn.Module, dim: int) -> nn.Linear:
+    # GraphNeT's learned tasks call their last layer `_affine`.
+    heads = [
+        module
+        for name, module in model.named_modules()
+        if name.endswith("_affine")
+        and isinstance(module, nn.Linear)
+        and (module.in_features, module.out_features) == (dim, 3)
+    ]
+    if len(heads) != 1:
+        raise ValueError(
+            f"competition weights end in a layer from {dim} to 3; "
+            f"{type(model).__name__} has {len(heads)} tasks with such a layer"
+        )
+    return heads[0]
+
+
+def _check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    faults = [f"missing: {name}" for name in targets if name not in state]
+    faults += [f"surplus: {name}" for name in state if name not in targets]
+    faults += [
+        f"misshapen: {name} is {tuple(state[name].shape)}, should be "
+        f"{tuple(target.shape)}"
+        for name, target in targets.items()
+        if name in state and state[name].shape != target.shape
+    ]
+    if faults:
+        raise CheckpointError(
+            f"the checkpoint does not fit the model in {len(faults)} keys:\n  "
+            + "\n  ".join(faults)
+        )
+
+
+def _read_state(source: Source) -> dict[str, Tensor]:
+    if isinstance(source, Mapping):
+        state, origin = dict(source), "the state dict"
+    else:
+        state, origin = _read_file(Path(source)), str(source)
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(
+                f"{origin} holds a {type(value).__name__} under {name!r}; a state dict "
+                "of tensors is needed"
+            )
+    return state
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        try:
+            return dict(load_file(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be read as weights alone, and code from a file is never "
+            f"run: {error}"
+        ) from error
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
+    return dict(state)

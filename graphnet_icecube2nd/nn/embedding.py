@@ -1,0 +1,193 @@
+"""Sinusoidal features, the pulse embedding, and the space-time interval.
+
+References: the 2nd-place code (github.com/DrHB/icecube-2nd-place, src/models.py) and
+its description in EPJC 84:571 (2024). Shape letters: T pulses in the batch, B events,
+L longest event, D width, C channels of a sinusoid.
+
+Sinusoids have arguments of several thousand radians and the interval is a small
+difference of large squares, so both are computed in float32 at least, whatever
+autocast or the weights say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    CHARGE,
+    INTERVAL_SPEED,
+    TIME,
+    X,
+    Y,
+    Z,
+)
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.nn.packing import Packing
+
+# What a feature is multiplied with before its sinusoid: the finest wave then has a
+# length of 2 pi / 4096 * 500 m = 0.77 m, or 46 ns.
+POSITION_WAVES = 4096.0
+TIME_WAVES = 4096.0
+CHARGE_WAVES = 1024.0
+INTERVAL_WAVES = 1024.0
+INTERVAL_LIMIT = 4.0  # scaled units: 2 km; pairs further apart look alike
+
+
+def sinusoids(value: Tensor, channels: int, longest_wave: float = 1e4) -> Tensor:
+    """Expand numbers into sines and cosines of geometrically spaced frequencies.
+
+    Args:
+        value: (...,) numbers; half precision is lifted to float32 first.
+        channels: C, even; the first half are sines, the second cosines.
+        longest_wave: Ratio of the lowest to the highest frequency, about.
+
+    Returns:
+        (..., C) in float32, or float64 for float64 input.
+    """
+    value = value if value.dtype == torch.float64 else value.float()
+    half = channels // 2
+    step = math.log(longest_wave) / half
+    frequency = torch.exp(torch.arange(half, device=value.device) * -step)
+    phase = value[..., None] * frequency.to(value.dtype)
+    return torch.cat((phase.sin(), phase.cos()), dim=-1)
+
+
+class Sinusoids(nn.Module):
+    """Sinusoids of one quantity, in the hybrids with a learned amplitude.
+
+    Args:
+        channels: Length of the expansion, even.
+        scaled: Multiply with a learned scale that starts at 1 / sqrt(channels).
+    """
+
+    def __init__(self, channels: int, *, scaled: bool = False) -> None:
+        super().__init__()
+        self.channels = channels
+        self.scale = nn.Parameter(torch.ones(1) * channels**-0.5) if scaled else None
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Map (...,) to (..., channels)."""
+        waves = sinusoids(value, self.channels)
+        return waves if self.scale is None else waves * self.scale
+
+    def extra_repr(self) -> str:
+        """Show the length of the expansion."""
+        return f"channels={self.channels}, scaled={self.scale is not None}"
+
+
+class PulseEmbedding(nn.Module):
+    """Turn the features of a pulse into its latent vector.
+
+    Position, charge and time as sinusoids, the auxiliary flag as one of two learned
+    vectors, and log10 of the event's pulses before selection, joined and sent through
+    a two-layer network. `scaled` gives each quantity its own learned amplitude, as
+    the hybrids have it.
+
+    Args:
+        dim_base: Channels of one sinusoid, a multiple of 4.
+        dim: Width of the result.
+        scaled: Learned amplitudes.
+        extra_features: Further columns of the batch (PMT direction, time over
+            threshold, ...), each a sinusoid of its own.
+    """
+
+    def __init__(
+        self,
+        dim_base: int,
+        dim: int,
+        *,
+        scaled: bool = False,
+        extra_features: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self.extra_features = tuple(extra_features)
+        self.position = Sinusoids(dim_base, scaled=scaled)
+        self.charge = Sinusoids(dim_base, scaled=scaled)
+        self.time = Sinusoids(dim_base, scaled=scaled)
+        self.auxiliary = nn.Embedding(2, dim_base // 2)
+        self.length = Sinusoids(dim_base // 2, scaled=scaled)
+        if self.extra_features:
+            self.extra = Sinusoids(dim_base, scaled=scaled)
+        dim_joined = (6 + len(self.extra_features)) * dim_base
+        self.project = nn.Sequential(
+            nn.Linear(dim_joined, dim_joined),
+            nn.LayerNorm(dim_joined),
+            nn.GELU(),
+            nn.Linear(dim_joined, dim),
+        )
+
+    def forward(self, batch: PackedBatch, packing: Packing) -> Tensor:
+        """Embed all pulses of a batch, (T, D)."""
+        # The length feature counts the pulses before selection, as published;
+        # GraphNeT's embedding counts those that are left.
+        length_T = batch.n_pulses.float().log10().index_select(0, packing.event_T)
+        parts = [
+            self.position(POSITION_WAVES * batch.columns((X, Y, Z))).flatten(-2),
+            self.charge(CHARGE_WAVES * batch.column(CHARGE)),
+            self.time(TIME_WAVES * batch.column(TIME)),
+            self.auxiliary(batch.column(AUXILIARY).long()),
+            self.length(length_T),
+        ]
+        if self.extra_features:
+            extra = POSITION_WAVES * batch.columns(self.extra_features)
+            parts.append(self.extra(extra).flatten(-2))
+        dtype = self.auxiliary.weight.dtype
+        joined: Tensor = self.project(torch.cat([p.to(dtype) for p in parts], -1))
+        return joined
+
+
+class SpaceTimeInterval(nn.Module):
+    """The relativistic interval between two pulses, as a term of the attention.
+
+    ds2 = dx2 - (c dt)2 tells whether light can have gone from one pulse to the other.
+    Its signed root goes through sinusoids and one linear map; the result R_ij, shared
+    by all heads and blocks, is added to keys and values (attention.py).
+
+    Args:
+        head_size: Channels of R_ij.
+    """
+
+    def __init__(self, head_size: int) -> None:
+        super().__init__()
+        self.channels = head_size
+        self.project = nn.Linear(head_size, head_size)
+
+    @staticmethod
+    def events(batch: PackedBatch) -> Tensor:
+        """Return the scaled place and time of all pulses, (T, 4)."""
+        place = batch.columns((X, Y, Z, TIME))
+        return place if place.dtype == torch.float64 else place.float()
+
+    @staticmethod
+    def signed_root(query: Tensor, key: Tensor) -> Tensor:
+        """Return sign(ds2) sqrt(|ds2|), clipped, of all pairs.
+
+        By differences: |a|^2 + |b|^2 - 2 a.b would lose the small intervals, which
+        matter most.
+
+        Args:
+            query: (B, l, 4) scaled x, y, z, time.
+            key: (B, L, 4) likewise.
+
+        Returns:
+            (B, l, L), positive for space-like pairs, within +-`INTERVAL_LIMIT`.
+        """
+        delta = query[:, :, None] - key[:, None]
+        ds2 = delta[..., :3].pow(2).sum(-1) - (delta[..., 3] * INTERVAL_SPEED).pow(2)
+        # The floor keeps the root's slope finite where two pulses coincide.
+        root = ds2.sign() * ds2.abs().clamp_min(1e-30).sqrt()
+        return root.clip(-INTERVAL_LIMIT, INTERVAL_LIMIT)
+
+    def waves(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return the sinusoids of the interval of all pairs, (B, l, L, C)."""
+        return sinusoids(INTERVAL_WAVES * self.signed_root(query, key), self.channels)
+
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return R_ij of all pairs, (B, l, L, C): the plain form, for comparison."""
+        relative: Tensor = self.project(self.waves(query, key))
+        return relative

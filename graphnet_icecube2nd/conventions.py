@@ -156,7 +156,10 @@ def opening_angle(a: TensorLike, b: TensorLike) -> Tensor:
     a, b = _to_vectors(a, "a"), _to_vectors(b, "b")
     dtype = at_least_float32(a, b)
     (a, a_is_zero), (b, b_is_zero) = _to_unit_size(a), _to_unit_size(b)
-    sine = torch.linalg.vector_norm(torch.linalg.cross(a, b), dim=-1)
+    # Not torch.linalg.cross: its fused multiply-add makes a x a a tiny nonzero vector,
+    # whose gradient has full length and points anywhere.
+    cross = a.roll(-1, -1) * b.roll(1, -1) - a.roll(1, -1) * b.roll(-1, -1)
+    sine = torch.linalg.vector_norm(cross, dim=-1)
     cosine = (a * b).sum(dim=-1)
     # atan2(1, 0) = pi/2 stands in for zero vectors before atan2, because the gradient
     # of atan2(0, 0) is NaN and a later torch.where would let it through.

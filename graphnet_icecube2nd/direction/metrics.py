@@ -18,6 +18,9 @@ from graphnet_icecube2nd.conventions import (
     to_tensor,
 )
 
+# kappa below which a vMF distribution is a uniform sky to the last digit.
+UNIFORM_BELOW = 1e-20
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpeningAngleSummary:
@@ -104,8 +107,8 @@ def kappa_to_radius(kappa: TensorLike, containment: TensorLike) -> Tensor:
     containment = to_tensor(containment).to(kappa)
     _check_range("kappa", kappa, 0, math.inf)
     _check_range("containment", containment, 0, 1)
-    # At kappa 0 the two forms below are 0 / 0; their limit is u = 2 * containment.
-    is_uniform = kappa == 0
+    # Towards kappa 0 the two forms below become 0 / 0; their limit is 2 * containment.
+    is_uniform = kappa < UNIFORM_BELOW
     positive = torch.where(is_uniform, 1.0, kappa)
     # -kappa u = ln(1 - shrink) = ln((1 - containment) + containment * exp(-2 kappa)):
     # the first form keeps its digits at small kappa, the second where 1 - shrink is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from graphnet.training.labels import Label
 from torch_geometric.data import Data
@@ -42,6 +44,16 @@ class OriginDirection(Label):
         self._azimuth_key = azimuth_key
         self._zenith_key = zenith_key
         self._sign = 1.0 if angles == "origin" else -1.0
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the label as GraphNeT's dataset configurations write one."""
+        arguments = {
+            "key": self.key,
+            "azimuth_key": self._azimuth_key,
+            "zenith_key": self._zenith_key,
+            "angles": "origin" if self._sign > 0 else "flight",
+        }
+        return {"class_name": type(self).__name__, "arguments": arguments}
 
     def __call__(self, graph: Data) -> torch.Tensor:
         """Compute the label of one event."""

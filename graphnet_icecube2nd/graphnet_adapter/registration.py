@@ -3,7 +3,8 @@
 `Model.from_config`, `ModelConfig`, `DatasetConfig` and the rest find a class by asking
 `graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
 below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
-function answer for our classes too. GraphNeT's files stay untouched, and nothing needs
+function answer for our classes too. A dataset's configuration can also hold labels,
+which GraphNeT reads from YAML but cannot write; ours can be written. GraphNeT's files stay untouched, and nothing needs
 `trust` that would not need it for GraphNeT's own classes.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 import graphnet.data.dataset.dataset as dataset_module
 import graphnet.models.task as small_package
 from graphnet.utilities.config import model_config, parsing
+from ruamel.yaml.representer import SafeRepresenter
 
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
@@ -72,6 +74,7 @@ def register() -> None:
         raise _changed("graphnet.utilities.config.parsing has get_graphnet_classes")
     if not hasattr(lookup, _MARK):
         parsing.get_graphnet_classes = _with_components(lookup)
+    SafeRepresenter.add_representer(OriginDirection, _represent_label)
     _check_that_it_works()
 
 
@@ -85,6 +88,10 @@ def _with_components(lookup: Any) -> Any:
 
     setattr(get_graphnet_classes, _MARK, True)
     return get_graphnet_classes
+
+
+def _represent_label(representer: Any, label: OriginDirection) -> Any:
+    return representer.represent_dict(label.to_config())
 
 
 def _check_that_it_works() -> None:

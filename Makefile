@@ -1,0 +1,52 @@
+# Every target does its own set-up: it makes .venv on first use, which also sees the
+# site packages of PYTHON, so that a GraphNeT or icetray installed there is found.
+#
+#   make test                              everything, with GraphNeT where it is found
+#   make test GRAPHNET=../graphnet         adds GraphNeT from whatever pip can install:
+#   make test GRAPHNET="-e ../graphnet"    a folder, a wheel, a git URL
+#   make test PYTHON=python3.12            another Python (3.10 to 3.13)
+#   make test PIP_FLAGS="--find-links DIR" options for every `pip install`: where to
+#                                          find a CPU-only torch, ready-made wheels, ...
+#   make test PYTEST_FLAGS="-k losses"     options for pytest
+#   make demo DEMO_FLAGS="--help"          options for the example
+
+PYTHON ?= python3
+GRAPHNET ?=
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+DEMO_FLAGS ?=
+export GRAPHNET PIP_FLAGS
+
+PY := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-fast demo lint format clean
+
+help:  ## say what can be made
+	@sed -n 's/^#   //p; s/^#$$//p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' Makefile
+
+setup:  ## make or update .venv; at once where nothing changed
+	@$(PYTHON) tools/setup_venv.py test dev
+
+test: setup  ## all tests
+	$(PY) -m pytest $(PYTEST_FLAGS)
+
+test-fast: setup  ## the tests not marked slow
+	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+demo: setup  ## train a small model on GraphNeT's example database and report
+	$(PY) examples/01_train_deepice_graphnet.py $(DEMO_FLAGS)
+
+lint: setup  ## linters and type checker
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: setup  ## put the code into its form
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:  ## remove .venv and all caches
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,217 @@
+"""Train a small DeepIceGNN on a GraphNeT database, with GraphNeT's own classes.
+
+By default on the 50 Prometheus events that come with GraphNeT's source, which is
+enough to see everything work and far too little to learn a direction:
+
+    python examples/01_train_deepice_graphnet.py --out runs/example
+
+A database of your own, with the columns of IceCube-86 frames:
+
+    python examples/01_train_deepice_graphnet.py --data my.db --columns icecube86 \
+        --pulsemap SplitInIcePulses --truth-table truth --out runs/mine
+
+Writes into --out: model.yml and dataset.yml (GraphNeT configurations), weights.pth,
+predictions.csv (held-out events), and prints the opening angle on those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+HOW_TO_GET_GRAPHNET = """\
+This example drives GraphNeT, which is not installed (or not importable: {reason}).
+Get its source from github.com/graphnet-team/graphnet and install it, for instance with
+
+    make demo GRAPHNET=<its folder, or anything pip can install>
+
+The package index's project named "graphnet" is another library. README.md says more.
+"""
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", help="SQLite file, or folder of GraphNeT parquet")
+    parser.add_argument(
+        "--columns",
+        default="prometheus",
+        choices=["prometheus", "icecube86", "kaggle"],
+        help="what the pulse columns are called and mean",
+    )
+    parser.add_argument("--pulsemap", default="total", help="table of pulses")
+    parser.add_argument("--truth-table", default="mc_truth")
+    parser.add_argument(
+        "--angles",
+        choices=["origin", "flight"],
+        default="origin",
+        help="whether the truth says where the particle came from or where it goes; "
+        "in GraphNeT's Prometheus example the hits say origin",
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/example"))
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument("--max-pulses", type=int, default=192)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, predict, report."""
+    arguments = parse_arguments()
+    try:
+        import graphnet.models as _  # noqa: F401
+    except ImportError as error:
+        sys.exit(HOW_TO_GET_GRAPHNET.format(reason=error))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = train_and_predict(arguments)
+    print(report)
+
+
+def train_and_predict(arguments: argparse.Namespace) -> str:
+    """Do the work; return what to print at the end."""
+    import pandas as pd
+    import pytorch_lightning as pl
+    import torch
+    from graphnet.constants import EXAMPLE_DATA_DIR
+    from graphnet.data import GraphNeTDataModule
+    from graphnet.data.dataset import ParquetDataset, SQLiteDataset
+    from graphnet.models import StandardModel
+    from graphnet.models.task.reconstruction import DirectionReconstructionWithKappa
+
+    import graphnet_icecube2nd.graphnet_adapter as adapter
+    from graphnet_icecube2nd.direction.metrics import summarise_opening_angles
+
+    pl.seed_everything(arguments.seed)
+    default = os.path.join(
+        EXAMPLE_DATA_DIR, "sqlite", "prometheus", "prometheus-events.db"
+    )
+    path = str(arguments.data or default)
+    is_sqlite = path.endswith(".db")
+
+    # 1. What a pulse is: columns, scaling, which pulses of a long event are kept.
+    detectors: dict[str, Any] = {
+        "prometheus": adapter.PrometheusPulseMapDetector(angles=arguments.angles),
+        "icecube86": adapter.IceCube86PulseMapDetector(),
+        "kaggle": adapter.KagglePulseMapDetector(),
+    }
+    detector = detectors[arguments.columns]
+    representation = adapter.PackedPulses(
+        detector=detector, max_pulses=arguments.max_pulses, seed=arguments.seed
+    )
+    azimuth, zenith = detector.pulse_map.azimuth, detector.pulse_map.zenith
+    direction = adapter.OriginDirection(
+        azimuth_key=azimuth, zenith_key=zenith, angles=arguments.angles
+    )
+
+    # 2. Data, through GraphNeT's data module; a fifth is held out.
+    dataset_args = {
+        "path": path,
+        "pulsemaps": [arguments.pulsemap],
+        "features": list(detector.feature_map()),
+        "truth": [azimuth, zenith],
+        "truth_table": arguments.truth_table,
+        "data_representation": representation,
+        "labels": {"direction": direction},
+    }
+    dataset_class = SQLiteDataset if is_sqlite else ParquetDataset
+    whole = dataset_class(**dataset_args)
+    # SQLite selects events, parquet selects files of events.
+    units = sorted(int(unit) for unit in whole._get_all_indices())
+    shuffled = torch.randperm(len(units)).tolist()
+    num_test = max(1, len(units) // 5)
+    test = [units[index] for index in shuffled[:num_test]]
+    train = [units[index] for index in shuffled[num_test:]]
+    loader = {
+        "batch_size": arguments.batch_size,
+        "num_workers": 0,
+        "prefetch_factor": None,
+        "persistent_workers": False,
+        "collate_fn": adapter.collate_events,  # keeps one-pulse events
+    }
+    data = GraphNeTDataModule(
+        dataset_reference=dataset_class,
+        dataset_args=dataset_args,
+        selection=train,
+        test_selection=test,
+        train_dataloader_kwargs={**loader, "shuffle": True},
+        validation_dataloader_kwargs=loader,
+        test_dataloader_kwargs=loader,
+        train_val_split=[0.8, 0.2],
+        split_seed=arguments.seed,
+    )
+
+    # 3. The model: our backbone and loss in GraphNeT's StandardModel.
+    backbone = adapter.DeepIceGNNBackbone(
+        dim=96, dim_base=32, depth=3, head_size=32, knn_features=4, n_rel=4
+    )
+    task = DirectionReconstructionWithKappa(
+        hidden_size=backbone.nb_outputs,
+        target_labels="direction",
+        loss_function=adapter.CombinedDirection(),
+    )
+    model = StandardModel(
+        data_representation=representation,
+        backbone=backbone,
+        tasks=[task],
+        optimizer_class=torch.optim.AdamW,
+        optimizer_kwargs={"lr": arguments.learning_rate, "weight_decay": 0.05},
+    )
+    model.fit(
+        data.train_dataloader,
+        data.val_dataloader,
+        max_epochs=arguments.epochs,
+        early_stopping_patience=arguments.epochs,
+        distribution_strategy="auto",
+        default_root_dir=str(arguments.out),
+        logger=pl.loggers.CSVLogger(str(arguments.out), name="log"),
+    )
+
+    # 4. Held-out events: predictions, and how far off they are.
+    # A loader of torch's own: for predicting, Lightning makes a loader anew and forgets
+    # num_workers=0; GraphNeT's then forks a worker, in which parquet reading hangs.
+    test_loader = torch.utils.data.DataLoader(
+        data.test_dataloader.dataset,
+        batch_size=arguments.batch_size,
+        collate_fn=adapter.collate_events,
+    )
+    predictions: pd.DataFrame = model.predict_as_dataframe(
+        test_loader,
+        additional_attributes=["event_no", azimuth, zenith, "n_pulses"],
+        default_root_dir=str(arguments.out),
+        logger=False,
+    )
+    columns = ["dir_x_pred", "dir_y_pred", "dir_z_pred"]
+    predicted = torch.tensor(predictions[columns].to_numpy())
+    true = torch.cat([batch["direction"] for batch in test_loader])
+    summary = summarise_opening_angles(predicted, true)
+    # What always answering the mean direction of the training events would reach.
+    trained_on = data.train_dataloader.dataset
+    known = torch.cat([trained_on[i]["direction"] for i in range(len(trained_on))])
+    constant = summarise_opening_angles(known.mean(0).expand(len(true), 3), true)
+
+    # 5. What a colleague needs to use it again.
+    predictions.to_csv(arguments.out / "predictions.csv", index=False)
+    model.save_config(str(arguments.out / "model.yml"))
+    model.save_state_dict(str(arguments.out / "weights.pth"))
+    whole.config.dump(str(arguments.out / "dataset.yml"))
+    degrees = 180 / torch.pi
+    return (
+        f"\n{len(predictions)} held-out events of {path}\n"
+        f"mean opening angle {summary.mean:.3f} rad = {summary.mean * degrees:.1f} deg, "
+        f"median {summary.median * degrees:.1f} deg\n"
+        f"always the training events' mean direction: {constant.mean:.3f} rad = "
+        f"{constant.mean * degrees:.1f} deg\n"
+        f"written to {arguments.out}: model.yml, dataset.yml, weights.pth, "
+        "predictions.csv"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Fixtures that tests of every folder share."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from graphnet_icecube2nd import (
+    FEATURE_NAMES,
+    DeepIce,
+    DeepIceGNN,
+    PackedBatch,
+    build_model,
+    load_competition_weights,
+)
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with real data files, which are not part of the repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("ICECUBE2ND_SHARED", beside))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no data files: {folder}/data is absent; set ICECUBE2ND_SHARED")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seed_torch() -> None:
+    """Give every test the same random numbers, whichever tests run before it."""
+    torch.manual_seed(0)
+
+
+def draw_weight(name: str, shape: Sequence[int]) -> Tensor:
+    """Draw a parameter from its own name; the rule of tests/golden."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+    numbers = generator.standard_normal(tuple(shape))
+    if len(shape) >= 2:
+        numbers = numbers / np.sqrt(shape[-1])
+    elif name.endswith(("weight", "gamma_1", "gamma_2", "scale")):
+        numbers = 1 + 0.1 * numbers
+    else:
+        numbers = 0.1 * numbers
+    return torch.from_numpy(numbers.astype(np.float32))
+
+
+def fill(model: nn.Module) -> nn.Module:
+    """Give every parameter a size at which attention is far from uniform."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(draw_weight(name, parameter.shape))
+    return model
+
+
+def pack(
+    lengths: Sequence[int],
+    seed: int = 0,
+    names: Sequence[str] = FEATURE_NAMES,
+    n_pulses: Sequence[int] | None = None,
+) -> PackedBatch:
+    """Make a batch of random events; no two pulses coincide or are equally far."""
+    generator = torch.Generator().manual_seed(seed)
+    features = 0.3 * torch.randn(sum(lengths), len(names), generator=generator)
+    for flag in ("auxiliary", "qe"):
+        if flag in names:
+            column = features[:, list(names).index(flag)]
+            column.copy_(column > 0)
+    if "time" in names:
+        features[:, list(names).index("time")] *= 0.2
+    counts = torch.tensor(lengths if n_pulses is None else n_pulses)
+    events = features.split(list(lengths))
+    return PackedBatch.from_events(events, n_pulses=counts, names=names)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """A reference: what the published code was given and what it gave."""
+
+    name: str
+    meta: dict[str, Any]
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights under their published names, drawn anew at each call."""
+        shapes = self.meta["state_dict"].items()
+        return {name: draw_weight(name, shape) for name, shape in shapes}
+
+    def batch(self) -> PackedBatch:
+        """The input, packed."""
+        keep_BL, arrays = self.arrays["in_mask"], self.arrays
+        columns = [arrays["in_pos"], arrays["in_ice_properties"]]
+        for column in ("time", "charge", "auxiliary", "qe"):
+            columns.append(arrays[f"in_{column}"][..., None])
+        position, ice, time, charge, auxiliary, qe = columns
+        joined = (position, time, charge, auxiliary, qe, ice)
+        features = np.concatenate(joined, axis=-1, dtype=np.float32)[keep_BL]
+        return PackedBatch(
+            features=torch.from_numpy(features),
+            offsets=torch.from_numpy(np.append(0, keep_BL.sum(1).cumsum())),
+            n_pulses=torch.from_numpy(arrays["in_L0"]),
+        )
+
+    def empty_model(self) -> DeepIce:
+        """Our model of the same sizes, with weights of its own."""
+        if "small" not in self.name:
+            return build_model(self.name)
+        if self.meta["class"] == "DeepIceModel":
+            return DeepIce(**self.meta["kwargs"])
+        graph = {"n_rel": 1, "knn_features": 3}
+        if self.meta["class"].endswith("V23"):
+            graph = {"n_rel": 4, "knn_features": 4}
+        return DeepIceGNN(**self.meta["kwargs"], **graph)
+
+    def model(self) -> DeepIce:
+        """Our model with the weights of the reference, in evaluation mode."""
+        model = self.empty_model()
+        load_competition_weights(model, self.state_dict)
+        return model.eval()
+
+
+def read_golden(name: str) -> Golden:
+    meta = json.loads((GOLDEN / f"{name}.json").read_text())
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return Golden(name=name, meta=meta, arrays=dict(arrays))
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., PackedBatch]:
+    """`make_batch(lengths, seed=0, names=FEATURE_NAMES, n_pulses=None)`."""
+    return pack
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Golden]:
+    """`golden(name)`: a reference with its meta, arrays, batch() and model()."""
+    return read_golden
+
+
+@pytest.fixture(scope="session")
+def drawn_weight() -> Callable[[str, Sequence[int]], Tensor]:
+    """`drawn_weight(name, shape)`: the weights rule of tests/golden."""
+    return draw_weight
+
+
+@pytest.fixture(scope="session")
+def fill_weights() -> Callable[[nn.Module], nn.Module]:
+    """`fill_weights(model)`: weights that make attention anything but uniform."""
+    return fill

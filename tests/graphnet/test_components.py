@@ -1,0 +1,315 @@
+"""Detectors, representations, labels and losses, each against the core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+pytest.importorskip(
+    "graphnet.models",
+    reason="GraphNeT is not installed; README.md says how to have it",
+    exc_type=ImportError,
+)
+
+from graphnet.data.dataloader import collate_fn
+from graphnet.models.data_representation import KNNGraph
+from graphnet.models.detector.icecube import IceCube86, IceCubeKaggle
+from graphnet.training.labels import Direction
+from graphnet.training.loss_functions import VonMisesFisher3DLoss
+
+import graphnet_icecube2nd.graphnet_adapter as adapter
+from graphnet_icecube2nd import (
+    FEATURE_NAMES,
+    AngularDistanceLoss,
+    CombinedDirectionLoss,
+    PulseMap,
+    VonMisesFisherLoss,
+)
+from graphnet_icecube2nd.events.features import pulse_features
+
+pytestmark = pytest.mark.graphnet
+
+ICECUBE86 = ["dom_x", "dom_y", "dom_z", "dom_time", "charge", "hlc", "rde"]
+KAGGLE = ["x", "y", "z", "time", "charge", "auxiliary"]
+
+
+def raw_event(num_pulses: int, seed: int = 0, names: list[str] = ICECUBE86) -> Any:
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(-500, 500, (num_pulses, 3))
+    time = np.sort(rng.uniform(9e3, 2e4, num_pulses))
+    charge = rng.gamma(2.0, 0.6, num_pulses) + 0.05
+    flag = rng.random(num_pulses) < 0.4
+    rde = rng.choice([1.0, 1.35], num_pulses)
+    table = np.column_stack([place, time, charge, flag, rde])
+    return table[:, : len(names)]
+
+
+def test_detectors_know_the_columns_of_their_files() -> None:
+    assert list(adapter.KagglePulseMapDetector().feature_map()) == KAGGLE
+    assert list(adapter.IceCube86PulseMapDetector().feature_map()) == ICECUBE86
+    upgrade = list(adapter.UpgradePulseMapDetector().feature_map())
+    assert upgrade == [*ICECUBE86, "pmt_dir_x", "pmt_dir_y", "pmt_dir_z"]
+    prometheus = list(adapter.PrometheusPulseMapDetector().feature_map())
+    assert prometheus == ["sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"]
+
+
+def test_kaggle_columns_scale_as_graphnets_kaggle_detector() -> None:
+    raw = torch.tensor(raw_event(20, names=KAGGLE), dtype=torch.float32)
+    ours = adapter.KagglePulseMapDetector()(raw.clone(), KAGGLE)
+    assert torch.equal(ours, IceCubeKaggle()(raw.clone(), KAGGLE))
+
+
+@pytest.mark.parametrize("length", [1, 2, 100])
+def test_packed_pulses_are_the_features_of_the_core(length: int) -> None:
+    raw = raw_event(length)
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    data = representation(raw, ICECUBE86)
+    columns = {name: raw[:, index] for index, name in enumerate(ICECUBE86)}
+    core = pulse_features(columns, torch.tensor([0, length]), PulseMap.icecube86())
+    # GraphNeT rounds to float32 before it scales; so times differ in the last digit.
+    torch.testing.assert_close(data.x, core, rtol=1e-6, atol=1e-6)
+    assert data.n_pulses == length
+    assert representation.output_feature_names == list(FEATURE_NAMES)
+
+
+def test_auxiliary_has_one_polarity() -> None:
+    """True = not HLC, from either flag; twice reading turns nothing back."""
+    flag = FEATURE_NAMES.index("auxiliary")
+    raw = raw_event(10)
+    hlc = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    kept = raw.copy()
+    for _ in range(2):
+        auxiliary = hlc(raw, ICECUBE86).x[:, flag]
+        assert torch.equal(auxiliary, torch.tensor(1.0 - kept[:, 5]).float())
+        np.testing.assert_array_equal(raw, kept)
+    kaggle = adapter.PackedPulses(adapter.KagglePulseMapDetector())
+    auxiliary = kaggle(raw[:, :6], KAGGLE).x[:, flag]
+    assert torch.equal(auxiliary, torch.tensor(kept[:, 5]).float())
+
+
+def test_switches_of_the_published_weights_reach_the_features() -> None:
+    raw = raw_event(30, names=KAGGLE)
+    raw[:, :3] = [57.2, -105.52, 0.0]
+    raw[:, 2] = np.linspace(-450, 450, 30)
+    ours = adapter.PackedPulses(adapter.KagglePulseMapDetector())(raw, KAGGLE).x
+    detector = adapter.KagglePulseMapDetector(qe="published", ice="mirrored")
+    published = adapter.PackedPulses(detector)(raw, KAGGLE).x
+    assert torch.equal(ours[:, :6], published[:, :6])
+    # The published profile is the mirror image, but for the two depths of z = 0.
+    torch.testing.assert_close(ours[:, 7:], published[:, 7:].flip(0), atol=0.2, rtol=0)
+    assert not torch.allclose(ours[:, 7:], published[:, 7:], atol=0.5)
+
+
+def test_long_events_are_cut_and_remember_their_length() -> None:
+    raw = raw_event(500)
+    representation = adapter.PackedPulses(
+        adapter.IceCube86PulseMapDetector(), max_pulses=192
+    )
+    data = representation(raw, ICECUBE86)
+    assert data.x.shape == (192, 9)
+    assert data.n_pulses == 500
+    times = data.x[:, 3]
+    assert bool((times.diff() >= 0).all()), "kept in the order they came"
+
+
+def test_a_seed_fixes_the_selection_and_no_seed_does_not() -> None:
+    raw = raw_event(400)
+
+    def kept(seed: int | None) -> torch.Tensor:
+        detector = adapter.IceCube86PulseMapDetector()
+        representation = adapter.PackedPulses(detector, max_pulses=50, seed=seed)
+        return representation(raw, ICECUBE86).x
+
+    assert torch.equal(kept(1), kept(1))
+    assert not torch.equal(kept(1), kept(2))
+    assert not torch.equal(kept(None), kept(None))
+
+
+def test_hlc_first_keeps_hlc_pulses() -> None:
+    raw = raw_event(400)
+    representation = adapter.PackedPulses(
+        adapter.IceCube86PulseMapDetector(), max_pulses=100, selection="hlc_first"
+    )
+    assert raw[:, 5].sum() > 100
+    assert float(representation(raw, ICECUBE86).x[:, 5].max()) == 0.0
+
+
+@pytest.mark.parametrize("detector", [adapter.IceCube86PulseMapDetector])
+def test_node_definition_gives_the_same_features_on_graphnets_graphs(
+    detector: Any,
+) -> None:
+    raw = raw_event(300)
+    packed = adapter.PackedPulses(detector(), max_pulses=64, seed=3)
+    nodes = adapter.DeepIcePulses(pulse_map="icecube86", max_pulses=64, seed=3)
+    graph = KNNGraph(detector=detector(), node_definition=nodes, columns=[0, 1, 2])
+    data = graph(raw, ICECUBE86)
+    assert torch.equal(data.x, packed(raw, ICECUBE86).x)
+    assert data.edge_index.shape[0] == 2
+    assert data.n_pulses == 300
+
+
+def test_node_definition_takes_any_pulse_map() -> None:
+    pulse_map = PulseMap.icecube86(ice="none").to_dict()
+    nodes = adapter.DeepIcePulses(ICECUBE86, pulse_map=pulse_map)
+    x = adapter.IceCube86PulseMapDetector()(torch.tensor(raw_event(5)), ICECUBE86)
+    assert float(nodes(x)[:, 7:].abs().max()) == 0.0
+
+
+def test_graphnets_own_detectors_are_refused() -> None:
+    with pytest.raises(TypeError, match="IceCube86, which scales columns in its own"):
+        adapter.PackedPulses(IceCube86())
+
+
+def test_times_of_a_running_clock_keep_their_nanoseconds() -> None:
+    names = ["sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"]
+    raw = np.zeros((3, 4))
+    raw[:, 3] = 1.5e8 + np.array([1.0, 0.0, 3.0])
+    data = adapter.PackedPulses(adapter.PrometheusPulseMapDetector())(raw, names)
+    torch.testing.assert_close(data.x[:, 3] * 3e4, torch.tensor([1.0, 0.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("charge", 0.0, r"event 17, pulse 4: column 'charge' is 0; .* above 0 p\.e\."),
+        ("dom_time", np.nan, r"event 17, pulse 4: column 'dom_time' is nan; .* finite"),
+        ("dom_x", np.inf, r"event 17, pulse 4: column 'dom_x' is inf"),
+        ("hlc", 2.0, r"event 17, pulse 4: column 'hlc' is 2; it must be 0 or 1"),
+    ],
+)
+def test_bad_values_are_named(column: str, value: float, message: str) -> None:
+    raw = raw_event(9)
+    raw[4, ICECUBE86.index(column)] = value
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    with pytest.raises(ValueError, match=message):
+        representation(raw, ICECUBE86, [{"event_no": np.array([17])}])
+
+
+def test_null_and_no_pulses_are_named() -> None:
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    raw = raw_event(3).astype(object)
+    raw[1, 4] = None
+    with pytest.raises(ValueError, match="column 'charge' is nan"):
+        representation(raw, ICECUBE86)
+    with pytest.raises(ValueError, match="event 5 has no pulses"):
+        representation(np.zeros((0, 7)), ICECUBE86, [{"event_no": np.array([5])}])
+
+
+def test_columns_are_checked_when_the_representation_is_made() -> None:
+    detector = adapter.IceCube86PulseMapDetector()
+    with pytest.raises(ValueError, match="needs column charge; given are dom_x"):
+        adapter.PackedPulses(
+            detector, input_feature_names=[n for n in ICECUBE86 if n != "charge"]
+        )
+    with pytest.raises(ValueError, match="does not say what column width means"):
+        adapter.PackedPulses(detector, input_feature_names=[*ICECUBE86, "width"])
+    without_rde = adapter.PackedPulses(detector, input_feature_names=ICECUBE86[:6])
+    at_a_dom = raw_event(1)[:, :6]
+    at_a_dom[0, :3] = [45.77, -34.41, -360.0]
+    assert without_rde(at_a_dom, ICECUBE86[:6]).x.shape == (1, 9)
+
+
+def test_unknown_choices_are_named() -> None:
+    detector = adapter.IceCube86PulseMapDetector()
+    with pytest.raises(ValueError, match="unknown selection 'best'"):
+        adapter.PackedPulses(detector, selection="best")
+    with pytest.raises(ValueError, match="max_pulses must be at least 1, got 0"):
+        adapter.PackedPulses(detector, max_pulses=0)
+    with pytest.raises(ValueError, match="qe must be one of rde, published"):
+        adapter.KagglePulseMapDetector(qe="yes")
+    with pytest.raises(ValueError, match="no pulse map 'antares'"):
+        adapter.DeepIcePulses(pulse_map="antares")
+    with pytest.raises(ValueError, match="angles must be one of origin, flight"):
+        adapter.OriginDirection(angles="down")
+
+
+def test_collate_keeps_what_graphnets_collate_drops() -> None:
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    graphs = [representation(raw_event(length), ICECUBE86) for length in (1, 5, 1)]
+    batch = adapter.collate_events(graphs)
+    assert batch.ptr.tolist() == [0, 1, 6, 7]
+    assert batch.n_pulses.tolist() == [1, 5, 1]
+    assert collate_fn(graphs).num_graphs == 1
+
+
+def test_label_points_to_the_origin() -> None:
+    data = {"azimuth": torch.tensor([0.3]), "zenith": torch.tensor([2.0])}
+    origin = adapter.OriginDirection()(data)
+    torch.testing.assert_close(origin, Direction()(data))
+    flight = adapter.OriginDirection(angles="flight")(data)
+    torch.testing.assert_close(flight, -origin)
+
+
+@pytest.mark.parametrize(
+    ("component", "core"),
+    [
+        (adapter.ExactVonMisesFisher3DLoss(), VonMisesFisherLoss()),
+        (
+            adapter.ExactVonMisesFisher3DLoss(normalisation="published"),
+            VonMisesFisherLoss(normalisation="published"),
+        ),
+        (adapter.AngularDistance(), AngularDistanceLoss()),
+        (adapter.CombinedDirection(), CombinedDirectionLoss()),
+        (adapter.CombinedDirection(vmf_weight=0.2), CombinedDirectionLoss(0.2)),
+    ],
+)
+def test_losses_are_those_of_the_core(component: Any, core: Any) -> None:
+    torch.manual_seed(0)
+    vector = torch.randn(11, 3) * torch.logspace(-1, 4, 11)[:, None]
+    kappa = vector.norm(dim=1, keepdim=True)
+    prediction = torch.cat((vector / kappa, kappa), dim=1)
+    target = torch.nn.functional.normalize(torch.randn(11, 3), dim=1)
+    elements = component(prediction, target[:, None], return_elements=True)
+    expected = core(vector, target, reduction="none")
+    torch.testing.assert_close(elements, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(component(prediction, target), elements.mean())
+
+
+def test_graphnets_loss_is_ours_below_kappa_100_and_another_above() -> None:
+    direction = torch.tensor([[0.0, 0.0, 1.0]])
+    off = torch.tensor([[0.0, np.sin(0.01), np.cos(0.01)]], dtype=torch.float32)
+    for kappa, equal in ((50.0, True), (5e4, False)):
+        prediction = torch.cat((direction, torch.tensor([[kappa]])), dim=1)
+        ours = adapter.ExactVonMisesFisher3DLoss()(prediction, off)
+        theirs = VonMisesFisher3DLoss()(prediction, off)
+        assert torch.allclose(ours, theirs, rtol=1e-4) == equal
+
+
+def test_weights_per_event_have_an_effect() -> None:
+    """GraphNeT's datasets give weights (N, 1); its losses broadcast them away."""
+    torch.manual_seed(1)
+    prediction = torch.nn.functional.normalize(torch.randn(5, 3), dim=1)
+    prediction = torch.cat((prediction, torch.rand(5, 1) * 9 + 1), dim=1)
+    target = torch.nn.functional.normalize(torch.randn(5, 3), dim=1)
+    weights = torch.tensor([[1.0], [0.0], [3.0], [0.5], [2.0]])
+    loss = adapter.ExactVonMisesFisher3DLoss()
+    elements = loss(prediction, target, return_elements=True)
+    weighted = loss(prediction, target, weights=weights)
+    torch.testing.assert_close(weighted, (elements * weights[:, 0]).mean())
+
+
+def test_backbone_says_what_it_reads() -> None:
+    backbone = adapter.DeepIceBackbone(dim=32, dim_base=8, depth=1, head_size=16)
+    assert backbone.nb_outputs == 32
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    data = representation(raw_event(5), ICECUBE86)
+    assert backbone(data).shape == (1, 32), "one event that is no batch"
+    data.x = data.x[:, :6]
+    with pytest.raises(ValueError, match=r"reads 9 features .* data\.x has 6"):
+        backbone(data)
+
+
+def test_extra_features_go_from_file_to_backbone() -> None:
+    detector = adapter.UpgradePulseMapDetector()
+    names = list(detector.feature_map())
+    raw = np.column_stack([raw_event(6), np.random.default_rng(0).normal(size=(6, 3))])
+    data = adapter.PackedPulses(detector)(raw, names)
+    assert data.x.shape == (6, 12)
+    backbone = adapter.DeepIceGNNBackbone(
+        dim=32, dim_base=8, depth=1, head_size=16, extra_features=names[7:]
+    )
+    first = backbone(data)
+    data.x[:, 9:] += 0.1
+    assert not torch.equal(backbone(data), first)

@@ -204,10 +204,11 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     degrees = 180 / torch.pi
     return (
         f"\n{len(predictions)} held-out events of {path}\n"
-        f"mean opening angle {summary.mean:.3f} rad = {summary.mean * degrees:.1f} deg, "
-        f"median {summary.median * degrees:.1f} deg\n"
-        f"always the training events' mean direction: {constant.mean:.3f} rad = "
-        f"{constant.mean * degrees:.1f} deg\n"
+        f"mean opening angle {summary.mean:.3f} rad "
+        f"({summary.mean * degrees:.1f} deg), "
+        f"median {summary.median:.3f} rad ({summary.median * degrees:.1f} deg)\n"
+        "always answering the training events' mean direction: "
+        f"{constant.mean:.3f} rad ({constant.mean * degrees:.1f} deg)\n"
         f"written to {arguments.out}: model.yml, dataset.yml, weights.pth, "
         "predictions.csv"
     )

@@ -4,8 +4,8 @@
 `graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
 below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
 function answer for our classes too. A dataset's configuration can also hold labels,
-which GraphNeT reads from YAML but cannot write; ours can be written. GraphNeT's files stay untouched, and nothing needs
-`trust` that would not need it for GraphNeT's own classes.
+which GraphNeT reads from YAML but cannot write; ours can be written. GraphNeT's files
+stay untouched, and nothing needs `trust` that would not need it for its own classes.
 """
 
 from __future__ import annotations

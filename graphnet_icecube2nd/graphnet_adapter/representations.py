@@ -28,6 +28,8 @@ from graphnet_icecube2nd.conventions import (
     Y,
     Z,
 )
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.features import assemble_features, check_pulses
 from graphnet_icecube2nd.events.selection import SELECTIONS, select_pulses
@@ -50,6 +52,8 @@ class PackedPulses(DataRepresentation):
             reads it; without, every reading keeps others.
         input_feature_names: Columns in the order they come; default the detector's.
         perturbation_dict: Standard deviations by column, as in GraphNeT.
+        geometry: csv file of DOMs in place of IceCube-86's; see `DetectorGeometry`.
+        ice_table: Text file of ice properties in place of IceCube's; see `IceModel`.
         dtype: Of the features.
 
     Raises:
@@ -65,6 +69,8 @@ class PackedPulses(DataRepresentation):
         seed: int | None = None,
         input_feature_names: list[str] | None = None,
         perturbation_dict: dict[str, float] | None = None,
+        geometry: str | None = None,
+        ice_table: str | None = None,
         dtype: torch.dtype = torch.float,
     ) -> None:
         if not isinstance(detector, PulseMapDetector):
@@ -79,7 +85,9 @@ class PackedPulses(DataRepresentation):
             perturbation_dict=perturbation_dict,
             seed=seed,
         )
-        self._reader = _PulseReader(detector.pulse_map, max_pulses, selection, seed)
+        self._reader = _PulseReader(
+            detector.pulse_map, max_pulses, selection, seed, geometry, ice_table
+        )
         self._reader.check_columns(self._input_feature_names)
 
     def forward(
@@ -124,6 +132,8 @@ class DeepIcePulses(NodeDefinition):
         seed: With a seed an event always keeps the same pulses.
         qe: `rde` or `published`; None leaves it to the pulse map.
         ice: `correct`, `mirrored` or `none`; None leaves it to the pulse map.
+        geometry: csv file of DOMs in place of IceCube-86's.
+        ice_table: Text file of ice properties in place of IceCube's.
 
     Raises:
         ValueError: Unknown choice, or columns that do not make up the features.
@@ -138,6 +148,8 @@ class DeepIcePulses(NodeDefinition):
         seed: int | None = None,
         qe: str | None = None,
         ice: str | None = None,
+        geometry: str | None = None,
+        ice_table: str | None = None,
     ) -> None:
         switches = {"qe": qe, "ice": ice}
         changes = {key: value for key, value in switches.items() if value is not None}
@@ -145,7 +157,7 @@ class DeepIcePulses(NodeDefinition):
             chosen = PulseMap.by_name(pulse_map, **changes)
         else:
             chosen = PulseMap.from_dict({**pulse_map, **changes})
-        reader = _PulseReader(chosen, max_pulses, selection, seed)
+        reader = _PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
         # A LightningModule takes attributes only once it is constructed, and this
         # constructor already asks for the names.
         object.__setattr__(self, "_reader", reader)
@@ -171,7 +183,13 @@ class _PulseReader:
     """What `PackedPulses` and `DeepIcePulses` do alike."""
 
     def __init__(
-        self, pulse_map: PulseMap, max_pulses: int, selection: str, seed: int | None
+        self,
+        pulse_map: PulseMap,
+        max_pulses: int,
+        selection: str,
+        seed: int | None,
+        geometry: str | None,
+        ice_table: str | None,
     ) -> None:
         if selection not in SELECTIONS:
             raise ValueError(
@@ -183,6 +201,12 @@ class _PulseReader:
         self.max_pulses = max_pulses
         self.selection = selection
         self.seed = seed
+        self.geometry = DetectorGeometry.icecube86()
+        if geometry is not None:
+            self.geometry = DetectorGeometry.from_csv(geometry)
+        self.ice = IceModel.icecube()
+        if ice_table is not None:
+            self.ice = IceModel.from_file(ice_table)
 
     def check_columns(self, names: Sequence[str]) -> None:
         known = self.pulse_map.columns()
@@ -212,7 +236,11 @@ class _PulseReader:
         offsets = torch.tensor([0, len(raw_TC)])
         columns = {name: raw_TC[:, index] for index, name in enumerate(names)}
         check_pulses(
-            columns, offsets, self.pulse_map, event_id=_event_number(truth_dicts)
+            columns,
+            offsets,
+            self.pulse_map,
+            geometry=self.geometry,
+            event_id=_event_number(truth_dicts),
         )
         if self.pulse_map.time_reference == "first_pulse":
             # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
@@ -237,7 +265,9 @@ class _PulseReader:
                 seed=self.seed,
             )
             scaled = {quantity: value[kept] for quantity, value in scaled.items()}
-        return assemble_features(scaled, self.pulse_map)
+        return assemble_features(
+            scaled, self.pulse_map, geometry=self.geometry, ice=self.ice
+        )
 
 
 def _event_number(truth_dicts: Sequence[dict[str, Any]] | None) -> Tensor | None:

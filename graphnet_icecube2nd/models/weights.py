@@ -214,6 +214,8 @@ def _read_state(source: Source) -> dict[str, Tensor]:
         state, origin = dict(source), "the state dict"
     else:
         state, origin = _read_file(Path(source)), str(source)
+    if isinstance(state.get("state_dict"), Mapping):  # as trainers like to save
+        state = dict(state["state_dict"])
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise ValueError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
 pytest.importorskip(
     "graphnet.models",
     reason="GraphNeT is not installed; README.md says how to have it",
@@ -209,6 +211,29 @@ def test_columns_are_checked_when_the_representation_is_made() -> None:
     at_a_dom = raw_event(1)[:, :6]
     at_a_dom[0, :3] = [45.77, -34.41, -360.0]
     assert without_rde(at_a_dom, ICECUBE86[:6]).x.shape == (1, 9)
+
+
+def test_geometry_and_ice_of_the_users_own(tmp_path: Path) -> None:
+    doms, ice = tmp_path / "doms.csv", tmp_path / "ice.txt"
+    doms.write_text("sensor_id,x,y,z,rde\n0,0,0,0,1.35\n1,100,0,0,1.0\n")
+    ice.write_text(
+        "depth scattering_len absorption_len\n"
+        "1000 10 100\n1900 20 200\n2000 30 300\n3000 40 400\n"
+    )
+    names = [name for name in ICECUBE86 if name != "rde"]
+    raw = raw_event(2)[:, :6]
+    raw[:, :3] = [[0.2, 0.0, 0.0], [100.0, 0.0, 0.0]]
+    own = {"geometry": str(doms), "ice_table": str(ice)}
+    detector = adapter.IceCube86PulseMapDetector()
+    data = adapter.PackedPulses(detector, input_feature_names=names, **own)(raw, names)
+    assert data.x[:, 6].tolist() == [1.0, 0.0], "high quantum efficiency"
+    # z = 0 lies at 1948.07 m; the lengths there, less the median, over the quartiles.
+    torch.testing.assert_close(
+        data.x[:, 7], torch.full((2,), (24.807 - 25.0) / (32.5 - 17.5))
+    )
+    nodes = adapter.DeepIcePulses(names, pulse_map="icecube86", **own)
+    x = detector(torch.tensor(raw, dtype=torch.float32), names)
+    assert torch.equal(nodes(x), data.x)
 
 
 def test_unknown_choices_are_named() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 pytest.importorskip(
     "graphnet.models",
     reason="GraphNeT is not installed; README.md says how to have it",
@@ -25,7 +26,9 @@ def test_every_public_component_is_found_by_name() -> None:
     import graphnet.models
 
     found = model_config.get_all_grapnet_classes(graphnet.models)
-    public = {name for name in adapter.__all__ if isinstance(getattr(adapter, name), type)}
+    public = {
+        name for name in adapter.__all__ if isinstance(getattr(adapter, name), type)
+    }
     assert public == set(COMPONENTS)
     for name in public:
         assert found[name] is getattr(adapter, name)

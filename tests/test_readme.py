@@ -1,0 +1,95 @@
+"""README's scripts run as they stand there."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def python_blocks() -> dict[str, str]:
+    """README's python scripts, by the heading they stand under."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks: dict[str, str] = {}
+    for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        heading = section.splitlines()[0]
+        for block in re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL):
+            assert heading not in blocks, "one script a section"
+            blocks[heading] = block
+    return blocks
+
+
+def run(heading: str) -> dict[str, object]:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    exec(compile(python_blocks()[heading], f"README.md: {heading}", "exec"), namespace)
+    return namespace
+
+
+def test_readme_has_the_scripts_that_are_tested_here() -> None:
+    assert list(python_blocks()) == [
+        "With GraphNeT: one complete script",
+        "Without GraphNeT",
+        "The models",
+    ]
+
+
+def test_script_without_graphnet() -> None:
+    names = run("Without GraphNeT")
+    assert names["prediction"].shape == (2, 3)
+    assert bool((names["kappa"] > 0).all())
+    assert bool((names["zenith"] <= torch.pi).all())
+
+
+def test_script_of_competition_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = json.loads((ROOT / "tests" / "golden" / "s_gnn.json").read_text())
+    state = {name: torch.zeros(shape) for name, shape in meta["state_dict"].items()}
+    torch.save(state, tmp_path / "V22FT6_1.pth")
+    monkeypatch.chdir(tmp_path)
+    names = run("The models")
+    assert names["pulse_map"].ice == "mirrored"
+
+
+@pytest.mark.graphnet
+def test_script_with_graphnet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(
+        "graphnet.models",
+        reason="GraphNeT is not installed; README.md says how to have it",
+        exc_type=ImportError,
+    )
+    from graphnet.constants import EXAMPLE_DATA_DIR
+
+    if not Path(EXAMPLE_DATA_DIR, "sqlite").is_dir():
+        pytest.skip("this GraphNeT came without its example data")
+    monkeypatch.chdir(tmp_path)
+    names = run("With GraphNeT: one complete script")
+    assert list(names["table"].columns) == [
+        *("dir_x_pred", "dir_y_pred", "dir_z_pred", "direction_kappa"),
+        "event_no",
+    ]
+    assert len(names["table"]) == 5
+    assert (tmp_path / "model.yml").is_file()
+    assert (tmp_path / "weights.pth").is_file()
+
+
+def test_table_of_parameters_is_true() -> None:
+    from graphnet_icecube2nd import build_model, list_models
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| [^|]* \| ([\d,]+) \|", text, flags=re.MULTILINE)
+    stated = {name: int(number.replace(",", "")) for name, number in rows}
+    assert sorted(stated) == list_models()
+    with torch.device("meta"):
+        counted = {
+            name: sum(p.numel() for p in build_model(name).parameters())
+            for name in stated
+        }
+    assert counted == stated

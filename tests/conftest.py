@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -26,6 +27,10 @@ from graphnet_icecube2nd import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
+
+# Tests never judge by the clock: a machine may be busy.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,9 @@ PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "setup.json"
 CONSTRAINTS = VENV / "constraints.txt"
 
-GRAPHNET_LIMITS = ("numpy<2", "pyarrow<23", "torch-geometric<2.8")
+# pandas 3 turns evenly spaced event numbers into a range, which a parquet file holds
+# as metadata and not as the column that GraphNeT reads.
+GRAPHNET_LIMITS = ("numpy<2", "pandas<3", "pyarrow<23", "torch-geometric<2.8")
 # Compiled against one torch; their builds need to see it.
 TORCH_EXTENSIONS = ("torch-scatter", "torch-cluster", "torch-sparse")
 KEPT = ("torch", "torchvision", *TORCH_EXTENSIONS)

@@ -89,7 +89,7 @@ def infer_angle_convention(
     cosine_B = torch.stack(cosines)
     mean = float(cosine_B.mean())
     error = float(cosine_B.std()) / len(cosines) ** 0.5
-    if abs(mean) < 3 * error:
+    if abs(mean) <= 3 * error:
         convention = UNDECIDED
     else:
         convention = "flight" if mean > 0 else "origin"

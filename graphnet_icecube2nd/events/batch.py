@@ -66,7 +66,12 @@ class PackedBatch:
             names: F column names.
             event_id: (B,) int64.
             truth: (B, ...) tensors by name.
+
+        Raises:
+            ValueError: No event, or as `PackedBatch`.
         """
+        if not events:
+            raise ValueError("a batch needs at least one event")
         lengths = torch.tensor([len(event) for event in events])
         offsets = torch.zeros(len(events) + 1, dtype=torch.int64)
         torch.cumsum(lengths, 0, out=offsets[1:])
@@ -142,14 +147,16 @@ def _check_shapes(batch: PackedBatch) -> None:
             "offsets must be (events + 1,) int64 for at least one event, got "
             f"shape {tuple(offsets.shape)} of {offsets.dtype}"
         )
-    if n_pulses.dtype != torch.int64:
-        raise ValueError(f"n_pulses must be int64, got {n_pulses.dtype}")
     per_event = {"n_pulses": n_pulses, "event_id": batch.event_id}
+    for name, tensor in per_event.items():
+        if tensor is not None and tensor.dtype != torch.int64:
+            raise ValueError(f"{name} must be int64, got {tensor.dtype}")
+        if tensor is not None and tensor.ndim != 1:
+            raise ValueError(f"{name} must be (events,), got {tuple(tensor.shape)}")
     for name, tensor in {**per_event, **(batch.truth or {})}.items():
-        if tensor is not None and len(tensor) != len(batch):
-            raise ValueError(
-                f"{name} has {len(tensor)} entries for {len(batch)} events"
-            )
+        if tensor is not None and tensor.shape[:1] != (len(batch),):
+            entries = len(tensor) if tensor.ndim else "no"
+            raise ValueError(f"{name} has {entries} entries for {len(batch)} events")
 
 
 def _check_values(batch: PackedBatch) -> None:

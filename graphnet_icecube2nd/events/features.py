@@ -141,7 +141,7 @@ def assemble_features(
     """
     geometry = geometry or DetectorGeometry.icecube86()
     made = dict(scaled)
-    if X not in made:
+    if not {X, Y, Z} <= made.keys():
         position = geometry.lookup(made[SENSOR_ID].long())
         for axis, name in enumerate((X, Y, Z)):
             made[name] = position[:, axis] / POSITION_SCALE
@@ -176,7 +176,9 @@ def _high_qe(
 
 
 def _numbers(value: Any, column: str, num_pulses: int) -> Tensor:
-    array = value.numpy() if isinstance(value, Tensor) else np.asarray(value)
+    if isinstance(value, Tensor) and not value.is_complex():
+        value = value.detach().to("cpu", torch.float64).numpy()
+    array = np.asarray(value)
     if array.dtype.kind not in "biuf":
         raise ValueError(
             f"column {column!r} must be numbers, got {array.dtype} "

@@ -58,6 +58,8 @@ def select_pulses(
         )
     if max_pulses < 1:
         raise ValueError(f"max_pulses must be at least 1, got {max_pulses}")
+    if selection == "hlc_first" and auxiliary is None:
+        raise ValueError("selection 'hlc_first' needs the auxiliary column")
     lengths = offsets.diff()
     if int(lengths.max()) <= max_pulses:
         return torch.arange(int(offsets[-1])), offsets
@@ -68,9 +70,7 @@ def select_pulses(
     else:
         ids = np.arange(len(lengths)) if event_id is None else event_id.numpy()
         key_T = _random_keys(ids[event_T], position_T, seed, epoch)
-        if selection == "hlc_first":
-            if auxiliary is None:
-                raise ValueError("selection 'hlc_first' needs the auxiliary column")
+        if auxiliary is not None and selection == "hlc_first":
             order_T = np.lexsort((key_T, auxiliary.numpy() > 0.5, event_T))
         else:
             order_T = np.lexsort((key_T, event_T))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +55,7 @@ PUBLISHED_NAMES_IN_BLOCK = (
     (r"mlp\.fn\.contract\.", "mlp.fc2."),
 )
 PUBLISHED_OUTPUT = {"local": "attn.proj.", "encoder": "attn.out_proj."}
+METADATA_KEY = "graphnet_icecube2nd"
 FROM_YXZ = [1, 0, 2]  # rows of the published last layer, in our order x, y, z
 
 
@@ -119,16 +119,18 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
     config = {"class": type(model).__name__, "kwargs": model.kwargs()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     path = Path(path)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    os.close(handle)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        save_file(
-            tensors, partial, metadata={"graphnet_icecube2nd": json.dumps(config)}
-        )
+        metadata = {METADATA_KEY: json.dumps(config)}
+        partial.touch()
+        mode = (
+            partial.stat().st_mode
+        )  # as usual here; safetensors allows its owner only
+        save_file(tensors, partial, metadata=metadata)
+        partial.chmod(mode)
         os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> DeepIce:
@@ -144,9 +146,9 @@ def load_model(path: str | os.PathLike[str]) -> DeepIce:
         ValueError: Not such a file.
         CheckpointError: Its weights do not fit its arguments.
     """
-    state = _read_state(path)
+    state = _read_safetensors(Path(path))
     with safe_open(str(path), framework="pt") as file:
-        text = (file.metadata() or {}).get("graphnet_icecube2nd")
+        text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
         raise ValueError(f"{path} has weights but no model: not from save_model")
     config: dict[str, Any] = json.loads(text)
@@ -227,10 +229,7 @@ def _read_state(source: Source) -> dict[str, Tensor]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}") from error
+        return _read_safetensors(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -243,3 +242,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
     return dict(state)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return dict(load_file(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error

@@ -63,15 +63,28 @@ def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbo
             distance_BlL += difference.square()
         itself = position_L[start : start + rows, None] == position_L
         absent = itself | ~packing.valid_BL[:, None]
-        # The bits of a non-negative float32 order like the number; with the position
-        # below them, one key per pair has no ties.
-        bits = distance_BlL.float().view(torch.int32).long()
-        key_BlL = (bits << 32 | position_L).masked_fill(absent, 2**63 - 1)
-        tiles.append(key_BlL.topk(kept, dim=-1, largest=False).values)
-    key_TK = packing.unpad(torch.cat(tiles, dim=1))
-    valid_TK = key_TK != 2**63 - 1
-    within_TK = torch.where(valid_TK, key_TK & (2**32 - 1), 0)
+        distance_BlL = distance_BlL.masked_fill(absent, torch.inf)
+        tiles.append(_smallest(distance_BlL, position_L, kept))
+    within_TK = packing.unpad(torch.cat(tiles, dim=1))
+    valid_TK = within_TK < packing.lengths_B[packing.event_T, None]
+    within_TK = within_TK.where(valid_TK, 0)
     return Neighbours(within_TK + packing.offsets[packing.event_T, None], valid_TK)
+
+
+def _smallest(distance_BlL: Tensor, position_L: Tensor, num: int) -> Tensor:
+    """Return the places (B, l, K) of the smallest; ties go to the earlier.
+
+    Infinite distances, which stand for no pulse, get a place beyond every event.
+    """
+    if distance_BlL.dtype == torch.float64:
+        distance, place = distance_BlL.sort(dim=-1, stable=True)
+        return place[..., :num].where(distance[..., :num].isfinite(), len(position_L))
+    # topk is faster but does not say who wins a tie. The bits of a non-negative
+    # float32 order like the number; with the position below them no two keys are equal.
+    key_BlL = distance_BlL.view(torch.int32).long() << 32 | position_L
+    beyond = (2**31 - 1) << 32 | len(position_L)
+    key_BlL = key_BlL.where(distance_BlL.isfinite(), beyond)
+    return key_BlL.topk(num, dim=-1, largest=False).values & (2**32 - 1)
 
 
 class EdgeConv(nn.Module):

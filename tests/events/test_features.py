@@ -350,6 +350,12 @@ class TestWhatIsMissing:
         assert column(found, "x") == pytest.approx([9 / 500, 0])
         assert column(found, "z") == pytest.approx([0, 9 / 500])
         assert column(found, "qe") == [0, 1]
+        # A place far from any DOM has no efficiency, not that of the first DOM.
+        geometry = replace(geometry, rde_S=torch.full((3,), 1.35).double())
+        at_places = {"x": np.array([0.0, 50]), **dict.fromkeys("yz", np.zeros(2))}
+        at_places["time"] = np.zeros(2)
+        found = pulse_features(at_places, make_offsets([2]), BARE, geometry=geometry)
+        assert column(found, "qe") == [1, 0]
         columns["pmt"] = np.array([2, 3])
         with pytest.raises(ValueError, match=r"'pmt' is 3; it .* from 0 to 2"):
             pulse_features(columns, make_offsets([2]), pulse_map, geometry=geometry)

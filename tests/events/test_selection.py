@@ -28,7 +28,7 @@ def kept_of_one(length: int, max_pulses: int, **options: object) -> list[int]:
     return kept.tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
     max_pulses=st.integers(1, 45),

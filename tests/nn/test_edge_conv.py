@@ -64,7 +64,7 @@ def events_on_a_grid(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
 
 
 class TestNearestNeighbours:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(events=events_on_a_grid(), tile_numbers=st.sampled_from([1, 37, 2**23]))
     def test_is_plain_with_many_ties(
         self, events: tuple[Tensor, list[int]], tile_numbers: int
@@ -141,7 +141,7 @@ class TestNearestNeighbours:
         assert not edges.index_TK.requires_grad
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(events_on_a_grid())
 def test_event_means(events: tuple[Tensor, list[int]]) -> None:
     values_TF, lengths = events
@@ -150,7 +150,7 @@ def test_event_means(events: tuple[Tensor, list[int]]) -> None:
     torch.testing.assert_close(found_BF, torch.stack(wanted))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(events_on_a_grid())
 def test_homophily(events: tuple[Tensor, list[int]]) -> None:
     """The share of edges between equal values, counted edge by edge."""

@@ -100,6 +100,9 @@ def graphnet_requirement():
             f"GRAPHNET={value!r}: the public index's project of that name is another "
             "library. Give the path, the wheel or the git URL of GraphNeT's source."
         )
+    if len(words) == 1 and Path(words[0]).is_dir():
+        # in place, for GraphNeT's example data are in its source only
+        return ["--editable", words[0]]
     return words
 
 

@@ -94,12 +94,25 @@ class TestRefusals:
                 {"offsets": torch.tensor([0, 2, 3, 6], dtype=torch.int32)},
                 r"offsets.*torch\.int32",
             ),
-            ({"n_pulses": torch.tensor([2.0, 1.0, 500.0])}, "n_pulses must be int64"),
-            ({"n_pulses": torch.tensor([2, 1])}, "n_pulses has 2 entries for 3 events"),
-            ({"event_id": torch.tensor([7])}, "event_id has 1 entries for 3 events"),
+            (
+                {"n_pulses": torch.tensor([2.0, 1.0, 500.0])},
+                r"n_pulses must be .*int64, got .*torch\.float32",
+            ),
+            (
+                {"event_id": torch.tensor([1.0, 2.0, 3.0])},
+                r"event_id must be .*int64, got .*torch\.float32",
+            ),
+            (
+                {"n_pulses": torch.tensor([2, 1])},
+                r"n_pulses .*3 events",
+            ),
+            (
+                {"event_id": torch.tensor([7])},
+                r"event_id .*3 events",
+            ),
             (
                 {"truth": {"zenith": torch.zeros(4)}},
-                "zenith has 4 entries for 3 events",
+                r"zenith .*3 events",
             ),
             ({"offsets": torch.tensor([0, 2, 3, 5])}, "from 0 to 6 pulses, got 0 to 5"),
             ({"offsets": torch.tensor([1, 2, 3, 6])}, "from 0 to 6 pulses, got 1 to 6"),

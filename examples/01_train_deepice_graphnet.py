@@ -57,6 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that read, for SQLite"
+    )
     parser.add_argument("--max-pulses", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -93,22 +96,23 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         EXAMPLE_DATA_DIR, "sqlite", "prometheus", "prometheus-events.db"
     )
     path = str(arguments.data or default)
+    if not os.path.exists(path):
+        sys.exit(f"there is no {path}")
     is_sqlite = path.endswith(".db")
 
     # 1. What a pulse is: columns, scaling, which pulses of a long event are kept.
     detectors: dict[str, Any] = {
         "prometheus": adapter.PrometheusPulseMapDetector(angles=arguments.angles),
-        "icecube86": adapter.IceCube86PulseMapDetector(),
-        "kaggle": adapter.KagglePulseMapDetector(),
+        "icecube86": adapter.IceCube86PulseMapDetector(
+            changes={"angles": arguments.angles}
+        ),
+        "kaggle": adapter.KagglePulseMapDetector(changes={"angles": arguments.angles}),
     }
     detector = detectors[arguments.columns]
     representation = adapter.PackedPulses(
         detector=detector, max_pulses=arguments.max_pulses, seed=arguments.seed
     )
     azimuth, zenith = detector.pulse_map.azimuth, detector.pulse_map.zenith
-    direction = adapter.OriginDirection(
-        azimuth_key=azimuth, zenith_key=zenith, angles=arguments.angles
-    )
 
     # 2. Data, through GraphNeT's data module; a fifth is held out.
     dataset_args = {
@@ -118,20 +122,22 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         "truth": [azimuth, zenith],
         "truth_table": arguments.truth_table,
         "data_representation": representation,
-        "labels": {"direction": direction},
+        "labels": {"direction": detector.direction_label()},
     }
     dataset_class = SQLiteDataset if is_sqlite else ParquetDataset
     whole = dataset_class(**dataset_args)
     # SQLite selects events, parquet selects files of events.
     units = sorted(int(unit) for unit in whole._get_all_indices())
+    if len(units) < 5:
+        sys.exit(f"{path} has {len(units)} events or files; at least 5 are needed")
     shuffled = torch.randperm(len(units)).tolist()
     num_test = max(1, len(units) // 5)
     test = [units[index] for index in shuffled[:num_test]]
     train = [units[index] for index in shuffled[num_test:]]
     loader = {
         "batch_size": arguments.batch_size,
-        "num_workers": 0,
-        "prefetch_factor": None,
+        "num_workers": arguments.workers if is_sqlite else 0,
+        "prefetch_factor": 2 if arguments.workers and is_sqlite else None,
         "persistent_workers": False,
         "collate_fn": adapter.collate_events,  # keeps one-pulse events
     }
@@ -192,14 +198,16 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     true = torch.cat([batch["direction"] for batch in test_loader])
     summary = summarise_opening_angles(predicted, true)
     # What always answering the mean direction of the training events would reach.
-    trained_on = data.train_dataloader.dataset
-    known = torch.cat([trained_on[i]["direction"] for i in range(len(trained_on))])
+    seen = data.train_dataloader.dataset
+    some = range(0, len(seen), 1 + len(seen) // 10_000)
+    known = torch.cat([seen[index]["direction"] for index in some])
     constant = summarise_opening_angles(known.mean(0).expand(len(true), 3), true)
 
     # 5. What a colleague needs to use it again.
     predictions.to_csv(arguments.out / "predictions.csv", index=False)
     model.save_config(str(arguments.out / "model.yml"))
     model.save_state_dict(str(arguments.out / "weights.pth"))
+    whole.config.selection = {"train": train, "test": test}  # before the split for val
     whole.config.dump(str(arguments.out / "dataset.yml"))
     degrees = 180 / torch.pi
     return (

@@ -1,8 +1,8 @@
-"""Which way a file's angles point, asked of its hits.
+"""Which way a file's angles point, asked of its pulses.
 
 IceCube's zenith and azimuth say where a particle came from, some simulations' say
 where it goes, and files made from one another do not always say which. Light is found
-downstream of the vertex and later downstream than upstream; so hits can tell.
+downstream of the vertex and later downstream than upstream; so pulses can tell.
 Shape letters: T pulses, B events.
 """
 
@@ -21,14 +21,14 @@ UNDECIDED = "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class AngleEvidence:
-    """What the hits of a file say about its angles.
+    """What the pulses of a file say about its angles.
 
     Args:
         convention: `origin`, `flight`, or `undecided` within three standard errors.
         mean_cosine: Mean cosine between the way the light spreads and the angles'
             direction; below 0 for `origin`.
         standard_error: Of the mean.
-        num_events: Events with enough hits.
+        num_events: Events with enough pulses.
     """
 
     convention: str
@@ -48,9 +48,9 @@ def infer_angle_convention(
 ) -> AngleEvidence:
     """Compare the way the light spreads with the direction the angles give.
 
-    With vertices, the light's way is from the vertex to the centre of the hits; that
+    With vertices, the light's way is from the vertex to the centre of the pulses; that
     is the better test for events that start near the detector. Without, it is the
-    direction in which hit times grow (the velocity of a line fit).
+    direction in which pulse times grow (the velocity of a line fit).
 
     Args:
         position_T3: (T, 3) m.
@@ -59,13 +59,13 @@ def infer_angle_convention(
         zenith_B: (B,) rad, as in the file.
         azimuth_B: (B,) rad, as in the file.
         vertex_B3: (B, 3) m, where the particle began to shine, if the file knows.
-        min_pulses: Events with fewer hits do not count.
+        min_pulses: Events with fewer pulses do not count.
 
     Returns:
         The evidence; ask for more events if it is `undecided`.
 
     Raises:
-        ValueError: No event has enough hits.
+        ValueError: No event has enough pulses.
     """
     direction_B3 = angles_to_unit_vector(zenith_B.double(), azimuth_B.double())
     cosines = []
@@ -84,7 +84,7 @@ def infer_angle_convention(
     if len(cosines) < 2:
         raise ValueError(
             f"{len(cosines)} events of {len(borders) - 1} have {min_pulses} or more "
-            "hits; at least 2 are needed"
+            "pulses; at least 2 are needed"
         )
     cosine_B = torch.stack(cosines)
     mean = float(cosine_B.mean())

@@ -81,6 +81,10 @@ class DetectorGeometry:
                     f"detector {self.name!r}: {column} is not finite at DOM {row}"
                 )
 
+    def __deepcopy__(self, memo: dict[int, object]) -> DetectorGeometry:
+        """Return itself: nothing in it changes, and a search grid is made once."""
+        return self
+
     @classmethod
     def icecube86(cls) -> DetectorGeometry:
         """IceCube-86: 5160 DOMs, from the table in the package.

@@ -61,6 +61,10 @@ class IceModel:
                 wanted = "increasing" if column == "depth_N" else "above 0"
                 raise ValueError(f"ice model: {column} must be finite and {wanted}")
 
+    def __deepcopy__(self, memo: dict[int, object]) -> IceModel:
+        """Return itself: nothing in it changes, and its warning is said once."""
+        return self
+
     @classmethod
     def icecube(cls) -> IceModel:
         """The ice at IceCube, 110 rows from 1398.4 to 2488.4 m; in the package.
@@ -95,8 +99,10 @@ class IceModel:
     def scaled_at(self, z_T: Tensor, profile: str = "correct") -> Tensor:
         """Scattering and absorption (T, 2) float32 as the models read them.
 
-        Robust-scaled over the rows of the table: (value - median) / (75% quantile -
-        25% quantile), as scikit-learn's RobustScaler does.
+        Robust-scaled: (value - median) / (75% quantile - 25% quantile) over the rows
+        of IceCube's table, as the published code does with scikit-learn's RobustScaler.
+        Another table is scaled with IceCube's quantiles too: a trained model has to see
+        that its ice is another.
 
         Args:
             z_T: (T,) [m] upwards from the detector centre; NaN gives NaN.
@@ -109,11 +115,7 @@ class IceModel:
             ValueError: Unknown profile.
         """
         length_N2 = torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
-        quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-        low_2, median_2, high_2 = length_N2.quantile(quartile, dim=0)
-        # The same ice everywhere has no spread: it is only centred, as scikit-learn has
-        # it, and the features are 0.
-        spread_2 = torch.where(high_2 > low_2, high_2 - low_2, 1.0)
+        median_2, spread_2 = _icecube_quantiles()
         scaled_N2 = (length_N2 - median_2) / spread_2
         return self._interpolate(scaled_N2, z_T, profile).float()
 
@@ -154,6 +156,16 @@ class IceModel:
             UserWarning,
             stacklevel=4,
         )
+
+
+@cache
+def _icecube_quantiles() -> tuple[Tensor, Tensor]:
+    """Median (2,) and distance of the quartiles (2,), m, of the table's two lengths."""
+    ice = _icecube()
+    length_N2 = torch.stack([ice.scattering_length_N, ice.absorption_length_N], 1)
+    quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    low_2, median_2, high_2 = length_N2.quantile(quartile, dim=0)
+    return median_2, high_2 - low_2
 
 
 @cache

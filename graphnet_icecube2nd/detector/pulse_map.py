@@ -36,6 +36,7 @@ from graphnet_icecube2nd.detector.ice import ICE_PROFILES
 TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
+_QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,12 @@ class PulseMap:
                     f"pulse map {self.name!r}: {name} must be one of "
                     f"{', '.join(allowed)}, got {getattr(self, name)!r}"
                 )
+        if not self.time:
+            raise ValueError(f"pulse map {self.name!r}: a time column is needed")
+        if len(self.origin) != 3:
+            raise ValueError(
+                f"pulse map {self.name!r}: origin is x, y, z, got {self.origin}"
+            )
         if self.sensor_id is None and None in (self.x, self.y, self.z):
             raise ValueError(
                 f"pulse map {self.name!r}: columns x, y, z or a sensor_id are needed"
@@ -122,6 +129,19 @@ class PulseMap:
             raise ValueError(
                 f"pulse map {self.name!r}: {len(self.extra)} extra columns, but "
                 f"{len(self.extra_scale)} scales"
+            )
+        if 0 in self.extra_scale:
+            raise ValueError(f"pulse map {self.name!r}: an extra_scale is 0")
+        if clash := set(self.extra) & set(FEATURE_NAMES):
+            raise ValueError(
+                f"pulse map {self.name!r}: extra column {', '.join(sorted(clash))} has "
+                "the name of a feature"
+            )
+        used = [*filter(None, (getattr(self, q) for q in _QUANTITIES)), *self.extra]
+        if twice := sorted({column for column in used if used.count(column) > 1}):
+            raise ValueError(
+                f"pulse map {self.name!r}: column {', '.join(twice)} stands for two "
+                "quantities"
             )
 
     @classmethod
@@ -151,8 +171,10 @@ class PulseMap:
 
         Prometheus's own angles are those of flight, which its raw photon files bear
         out. Files made of them may have turned them: in the example database that
-        comes with GraphNeT the hits say `origin`. Check yours with
-        `detector.angles.infer_angle_convention`, and give `angles=...`.
+        comes with GraphNeT the pulses say `origin`. Check yours with
+        `detector.angles.infer_angle_convention`, best with vertices, and give
+        `angles=...`. Geometry tables of Prometheus lie a kilometre or more below their
+        origin; `origin=(0, 0, -1948.07)` centres its IceCube.
         """
         columns = {
             "x": "sensor_pos_x",
@@ -195,8 +217,7 @@ class PulseMap:
 
     def columns(self) -> dict[str, str]:
         """Return what each file column is: {file column: quantity}."""
-        quantities = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
-        named = {getattr(self, quantity): quantity for quantity in quantities}
+        named = {getattr(self, quantity): quantity for quantity in _QUANTITIES}
         named.pop(None, None)
         return {**named, **{column: column for column in self.extra}}
 
@@ -220,7 +241,7 @@ class PulseMap:
         if quantity == CHARGE:
             return torch.log10(value_T) / CHARGE_DECADES
         if quantity == HLC:
-            return (value_T == 0).to(value_T.dtype)
+            return 1.0 - value_T  # a value that is no flag stays none, to be noticed
         if quantity == RDE:
             return (value_T > 1.1).to(value_T.dtype)
         if quantity in self.extra:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import FEATURE_NAMES
+from graphnet_icecube2nd.conventions import AUXILIARY, FEATURE_NAMES
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +130,44 @@ class PackedBatch:
             ) from None
 
 
+def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
+    """See that borders of events are borders.
+
+    Args:
+        offsets: (B + 1,) int64, from 0 to the number of pulses, for one event or more.
+        num_pulses: T; None leaves the end open.
+
+    Raises:
+        ValueError: They are not; the message says in what. Empty events pass.
+    """
+    if not isinstance(offsets, Tensor):
+        raise ValueError(f"offsets must be a tensor, got {type(offsets).__name__}")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
+        raise ValueError(
+            "offsets must be (events + 1,) int64 for at least one event, got "
+            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
+        )
+    first, last = int(offsets[0]), int(offsets[-1])
+    num_pulses = last if num_pulses is None else num_pulses
+    if first != 0 or last != num_pulses:
+        raise ValueError(
+            f"offsets must run from 0 to {num_pulses} pulses, got {first} to {last}"
+        )
+    if int(offsets.diff().min()) < 0:
+        event = int(offsets.diff().argmin())
+        raise ValueError(
+            f"offsets must not decrease; event {event} would end before it"
+        )
+
+
 def _check_shapes(batch: PackedBatch) -> None:
     features, offsets, n_pulses = batch.features, batch.offsets, batch.n_pulses
+    for name in ("features", "offsets", "n_pulses"):
+        value = getattr(batch, name)
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
+    if len(set(batch.names)) < len(batch.names):
+        raise ValueError(f"a name stands twice in {', '.join(batch.names)}")
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             "features must be a floating point table (pulses, features), got "
@@ -160,12 +196,8 @@ def _check_shapes(batch: PackedBatch) -> None:
 
 
 def _check_values(batch: PackedBatch) -> None:
+    check_offsets(batch.offsets, len(batch.features))
     lengths = batch.lengths
-    if int(batch.offsets[0]) != 0 or int(batch.offsets[-1]) != len(batch.features):
-        raise ValueError(
-            f"offsets must run from 0 to {len(batch.features)} pulses, got "
-            f"{int(batch.offsets[0])} to {int(batch.offsets[-1])}"
-        )
     if int(lengths.min()) < 1:
         event = int(lengths.argmin())
         raise ValueError(f"{_event_name(batch, event)} has no pulses")
@@ -182,6 +214,17 @@ def _check_values(batch: PackedBatch) -> None:
             f"{_event_name(batch, event)}: feature {batch.names[column]!r} is "
             f"{float(batch.features[pulse, column])}; it must be finite"
         )
+
+    if AUXILIARY in batch.names:
+        flag = batch.column(AUXILIARY)
+        wrong = (flag != 0) & (flag != 1)
+        if bool(wrong.any()):
+            pulse = int(wrong.nonzero()[0])
+            event = int(torch.searchsorted(batch.offsets, pulse, right=True)) - 1
+            raise ValueError(
+                f"{_event_name(batch, event)}: feature 'auxiliary' is "
+                f"{float(flag[pulse]):g}; it must be 0 or 1"
+            )
 
 
 def _event_name(batch: PackedBatch, index: int) -> str:

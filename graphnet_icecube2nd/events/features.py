@@ -7,7 +7,7 @@ F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,9 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.events.batch import check_offsets
 
+WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
 
 
@@ -43,7 +45,7 @@ def pulse_features(
     *,
     geometry: DetectorGeometry | None = None,
     ice: IceModel | None = None,
-    event_id: Tensor | None = None,
+    event_id: Sequence[Any] | Tensor | None = None,
 ) -> Tensor:
     """Build the feature matrix of a batch of events from the columns of a file.
 
@@ -53,7 +55,7 @@ def pulse_features(
         pulse_map: What the columns mean.
         geometry: The DOMs; default IceCube-86.
         ice: The ice; default IceCube's.
-        event_id: (B,) int64, to name events in messages.
+        event_id: B numbers or strings, to name events in messages.
 
     Returns:
         (T, F) float32, columns as `pulse_map.feature_names`.
@@ -81,7 +83,7 @@ def check_pulses(
     pulse_map: PulseMap,
     *,
     geometry: DetectorGeometry | None = None,
-    event_id: Tensor | None = None,
+    event_id: Sequence[Any] | Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Take the columns a pulse map names and see that their values can be true.
 
@@ -90,7 +92,7 @@ def check_pulses(
         offsets: (B + 1,) int64 borders of the events.
         pulse_map: What the columns mean.
         geometry: The DOMs that a sensor_id may name; default IceCube-86.
-        event_id: (B,) int64, to name events in messages.
+        event_id: B numbers or strings, to name events in messages.
 
     Returns:
         (T,) float64 tensors by quantity.
@@ -99,18 +101,29 @@ def check_pulses(
         ValueError: As `pulse_features`.
     """
     geometry = geometry or DetectorGeometry.icecube86()
+    check_offsets(offsets)
+    num_pulses = int(offsets[-1])
     where = _Where(offsets, event_id)
     where.check_not_empty()
     raw: dict[str, Tensor] = {}
     for column, quantity in pulse_map.columns().items():
         if column in columns:
-            raw[quantity] = _numbers(columns[column], column, int(offsets[-1]))
+            # Only differences count then, and integers are taken off before float64,
+            # which counts seconds since 1970 in steps of 256 ns.
+            relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
+            raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
     _check_complete(raw, columns, pulse_map)
     names = {quantity: column for column, quantity in pulse_map.columns().items()}
     for quantity, value in raw.items():
         where.check(names[quantity], value, value.isfinite(), "must be finite")
         if quantity == CHARGE:
             where.check(names[CHARGE], value, value > 0, "must be above 0 p.e.")
+        if quantity == TIME and pulse_map.time_reference == "window":
+            allowed = (
+                f"must be a time in the readout window, within {WINDOW_LIMIT:g} ns; "
+                "for a running clock, say time_reference='first_pulse' in the pulse map"
+            )
+            where.check(names[TIME], value, value.abs() <= WINDOW_LIMIT, allowed)
         if quantity in (AUXILIARY, HLC):
             is_flag = (value == 0) | (value == 1)
             where.check(names[quantity], value, is_flag, "must be 0 or 1")
@@ -175,7 +188,7 @@ def _high_qe(
     return flag_T.where(dom_T >= 0, 0.0)
 
 
-def _numbers(value: Any, column: str, num_pulses: int) -> Tensor:
+def _numbers(value: Any, column: str, num_pulses: int, relative: bool) -> Tensor:
     if isinstance(value, Tensor) and not value.is_complex():
         value = value.detach().to("cpu", torch.float64).numpy()
     array = np.asarray(value)
@@ -188,6 +201,8 @@ def _numbers(value: Any, column: str, num_pulses: int) -> Tensor:
         raise ValueError(
             f"column {column!r} has shape {array.shape}; there are {num_pulses} pulses"
         )
+    if relative and array.dtype.kind in "iu" and array.size:
+        array = array - array.min()
     return torch.from_numpy(array.astype(np.float64))
 
 
@@ -219,14 +234,17 @@ def _event_minimum(value_T: Tensor, offsets: Tensor) -> Tensor:
 class _Where:
     """Names the event and pulse at which a check failed."""
 
-    def __init__(self, offsets: Tensor, event_id: Tensor | None) -> None:
+    def __init__(
+        self, offsets: Tensor, event_id: Sequence[Any] | Tensor | None
+    ) -> None:
         self.offsets = offsets
         self.event_id = event_id
 
     def event(self, index: int) -> str:
         if self.event_id is None:
             return f"event {index} of the batch"
-        return f"event {int(self.event_id[index])}"
+        name = self.event_id[index]
+        return f"event {name.item() if isinstance(name, Tensor) else name}"
 
     def check_not_empty(self) -> None:
         lengths = self.offsets.diff()

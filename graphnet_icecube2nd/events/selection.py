@@ -52,12 +52,7 @@ def select_pulses(
         ValueError: Unknown selection, `max_pulses` below 1, no auxiliary for
             `hlc_first`.
     """
-    if selection not in SELECTIONS:
-        raise ValueError(
-            f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"
-        )
-    if max_pulses < 1:
-        raise ValueError(f"max_pulses must be at least 1, got {max_pulses}")
+    check_selection(selection, max_pulses)
     if selection == "hlc_first" and auxiliary is None:
         raise ValueError("selection 'hlc_first' needs the auxiliary column")
     lengths = offsets.diff()
@@ -82,6 +77,22 @@ def select_pulses(
     kept_offsets = torch.zeros_like(offsets)
     torch.cumsum(lengths.clamp(max=max_pulses), 0, out=kept_offsets[1:])
     return kept, kept_offsets
+
+
+def check_selection(selection: str, max_pulses: int) -> None:
+    """See that a way of selecting is one.
+
+    Raises:
+        ValueError: Unknown selection, or `max_pulses` no whole number from 1.
+    """
+    if selection not in SELECTIONS:
+        raise ValueError(
+            f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"
+        )
+    if not isinstance(max_pulses, int) or max_pulses < 1:
+        raise ValueError(
+            f"max_pulses must be a whole number, at least 1, got {max_pulses!r}"
+        )
 
 
 def _random_keys(

@@ -37,7 +37,8 @@ class _Backbone(GNN):
             raise ValueError(
                 f"{type(self).__name__} reads {len(self._names)} features "
                 f"({', '.join(self._names)}), data.x has {data.x.shape[1]}; make it "
-                "with PackedPulses or DeepIcePulses"
+                "with PackedPulses or DeepIcePulses, and name the pulse map's extra "
+                "columns in extra_features"
             )
         offsets = data.get("ptr")
         if offsets is None:  # one event, not a batch

@@ -14,6 +14,18 @@ from graphnet.models.detector import Detector
 from torch import Tensor
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+
+
+class _ColumnMap(dict[str, Callable[[Tensor], Tensor]]):
+    """Scaling by column; a column that no feature needs is left as it is."""
+
+    def __missing__(self, column: str) -> Callable[[Tensor], Tensor]:
+        return _unscaled
+
+
+def _unscaled(value_T: Tensor) -> Tensor:
+    return value_T
 
 
 class PulseMapDetector(Detector):
@@ -22,10 +34,11 @@ class PulseMapDetector(Detector):
     Args:
         pulse_map: The pulse map as `PulseMap.to_dict` gives it, so that it fits into
             a configuration file.
-        replace_with_identity: Columns to leave unscaled, as in GraphNeT.
+        replace_with_identity: Extra columns to leave unscaled. Only those: from the
+            others further features are made.
 
     Raises:
-        ValueError: As `PulseMap`.
+        ValueError: As `PulseMap`, or a column that has to be scaled.
     """
 
     string_id_column = "string"
@@ -36,6 +49,11 @@ class PulseMapDetector(Detector):
         pulse_map: dict[str, Any],
         replace_with_identity: list[str] | None = None,
     ) -> None:
+        if not isinstance(pulse_map, dict):
+            raise ValueError(
+                "pulse_map must be what PulseMap.to_dict() gives, got "
+                f"{type(pulse_map).__name__}"
+            )
         super().__init__(replace_with_identity=replace_with_identity)
         self._set_pulse_map(PulseMap.from_dict(pulse_map))
 
@@ -46,14 +64,44 @@ class PulseMapDetector(Detector):
 
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return the scaling of each column, by its name in the file."""
-        return {
-            column: partial(self._pulse_map.scale, quantity)
-            for column, quantity in self._pulse_map.columns().items()
-        }
+        return _ColumnMap(
+            {
+                column: partial(self._pulse_map.scale, quantity)
+                for column, quantity in self._pulse_map.columns().items()
+            }
+        )
+
+    def direction_label(self, key: str = "direction") -> OriginDirection:
+        """Return the label that reads this pulse map's angles as they are meant."""
+        return OriginDirection(
+            key=key,
+            azimuth_key=self._pulse_map.azimuth,
+            zenith_key=self._pulse_map.zenith,
+            angles=self._pulse_map.angles,
+        )
+
+    @property
+    def geometry_table(self) -> Any:
+        """Nothing: GraphNeT's inactive sensors and masks are not supported.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no geometry table of GraphNeT's form, which "
+            "add_inactive_sensors, sensor_mask and string_mask need"
+        )
 
     def _set_pulse_map(self, pulse_map: PulseMap) -> None:
         self._pulse_map = pulse_map
         self.xyz = [pulse_map.x, pulse_map.y, pulse_map.z]
+        unscaled = self._replace_with_identity or []
+        if needed := [column for column in unscaled if column not in pulse_map.extra]:
+            raise ValueError(
+                f"replace_with_identity: {', '.join(needed)} must be scaled, for "
+                "further features are made of it; only extra columns need not "
+                f"({', '.join(pulse_map.extra) or 'there are none'})"
+            )
 
 
 class _NamedPulseMapDetector(PulseMapDetector):
@@ -62,36 +110,37 @@ class _NamedPulseMapDetector(PulseMapDetector):
     Args:
         qe: `rde` or `published`: which DOMs count as of high quantum efficiency.
         ice: `correct`, `mirrored` (for published weights) or `none`.
-        replace_with_identity: Columns to leave unscaled, as in GraphNeT.
+        changes: Other fields of the `PulseMap`, e.g. `{"hlc": None}` for a file
+            without that column, `{"angles": "flight"}`.
+        replace_with_identity: Extra columns to leave unscaled.
     """
 
     _name: str
-    _changes: dict[str, Any]
 
     def __init__(
         self,
         qe: str = "rde",
         ice: str = "correct",
+        changes: dict[str, Any] | None = None,
         replace_with_identity: list[str] | None = None,
     ) -> None:
         Detector.__init__(self, replace_with_identity=replace_with_identity)
-        self._set_pulse_map(
-            PulseMap.by_name(self._name, qe=qe, ice=ice, **self._changes)
-        )
+        fields = {**PulseMap.by_name(self._name).to_dict(), "qe": qe, "ice": ice}
+        if self._name == "kaggle":
+            fields["sensor_id"] = None  # GraphNeT's files have places
+        self._set_pulse_map(PulseMap.from_dict({**fields, **(changes or {})}))
 
 
 class KagglePulseMapDetector(_NamedPulseMapDetector):
     """The competition's pulses: x, y, z, time, charge, auxiliary."""
 
     _name = "kaggle"
-    _changes: dict[str, Any] = {"sensor_id": None}  # noqa: RUF012
 
 
 class IceCube86PulseMapDetector(_NamedPulseMapDetector):
     """GraphNeT's IceCube columns: dom_x, dom_y, dom_z, dom_time, charge, hlc, rde."""
 
     _name = "icecube86"
-    _changes: dict[str, Any] = {}  # noqa: RUF012
 
 
 class UpgradePulseMapDetector(_NamedPulseMapDetector):
@@ -101,7 +150,6 @@ class UpgradePulseMapDetector(_NamedPulseMapDetector):
     """
 
     _name = "upgrade"
-    _changes: dict[str, Any] = {}  # noqa: RUF012
 
 
 class PrometheusPulseMapDetector(PulseMapDetector):
@@ -109,8 +157,10 @@ class PrometheusPulseMapDetector(PulseMapDetector):
 
     Args:
         angles: `flight` or `origin`: what the file's injection angles mean.
-        ice: `none`, unless the detector hangs in IceCube's ice and coordinates.
-        replace_with_identity: Columns to leave unscaled, as in GraphNeT.
+        ice: `none`, unless the detector hangs in IceCube's ice.
+        origin: The detector's centre in the file's coordinates, m. Prometheus tables
+            lie deep below their origin: for its IceCube (0, 0, -1948.07).
+        replace_with_identity: Extra columns to leave unscaled.
     """
 
     string_id_column = "sensor_string_id"
@@ -119,7 +169,8 @@ class PrometheusPulseMapDetector(PulseMapDetector):
         self,
         angles: str = "flight",
         ice: str = "none",
+        origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         replace_with_identity: list[str] | None = None,
     ) -> None:
         Detector.__init__(self, replace_with_identity=replace_with_identity)
-        self._set_pulse_map(PulseMap.prometheus(angles=angles, ice=ice))
+        self._set_pulse_map(PulseMap.prometheus(angles=angles, ice=ice, origin=origin))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -56,7 +57,23 @@ class OriginDirection(Label):
         return {"class_name": type(self).__name__, "arguments": arguments}
 
     def __call__(self, graph: Data) -> torch.Tensor:
-        """Compute the label of one event."""
-        zenith = graph[self._zenith_key].reshape(-1)
-        azimuth = graph[self._azimuth_key].reshape(-1)
+        """Compute the label of one event.
+
+        Raises:
+            ValueError: An angle is missing, or cannot be one in rad.
+        """
+        zenith = self._angle(graph, self._zenith_key, 0.0, math.pi)
+        azimuth = self._angle(graph, self._azimuth_key, -2 * math.pi, 2 * math.pi)
         return self._sign * angles_to_unit_vector(zenith, azimuth)
+
+    def _angle(self, graph: Data, key: str, low: float, high: float) -> torch.Tensor:
+        if key not in graph:
+            raise ValueError(f"the label {self.key!r} needs the truth column {key!r}")
+        angle: torch.Tensor = graph[key].reshape(-1)
+        # A float32 pi is above pi.
+        if not bool(((angle >= low - 1e-6) & (angle <= high + 1e-6)).all()):
+            raise ValueError(
+                f"truth column {key!r} is {angle.tolist()}; it must be an angle in "
+                f"rad, {low:.4g} to {high:.4g}"
+            )
+        return angle

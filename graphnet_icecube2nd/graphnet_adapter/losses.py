@@ -1,4 +1,4 @@
-"""Direction losses on GraphNeT's (N, 4) predictions: unit vector x, y, z and kappa."""
+"""Direction losses on GraphNeT's (B, 4) predictions: unit vector x, y, z and kappa."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class _DirectionWithKappaLoss(LossFunction):
         """Return the mean loss, or one per event.
 
         Args:
-            prediction: (N, 4) from `DirectionReconstructionWithKappa`.
-            target: (N, 3) or (N, 1, 3) unit vectors.
-            weights: (N,) or (N, 1). GraphNeT's datasets give the latter, which
-                GraphNeT's own losses broadcast to (N, N): the mean then is the
+            prediction: (B, 4) from `DirectionReconstructionWithKappa`.
+            target: (B, 3) or (B, 1, 3) unit vectors.
+            weights: (B,) or (B, 1). GraphNeT's datasets give the latter, which
+                GraphNeT's own losses broadcast to (B, B): the mean then is the
                 product of two means and the weights have no effect.
             return_elements: One loss per event instead of the mean.
         """
@@ -43,12 +43,17 @@ class _DirectionWithKappaLoss(LossFunction):
     def _forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         if prediction.ndim != 2 or prediction.shape[1] != 4:
             raise ValueError(
-                "prediction must be (N, 4), unit vector and kappa, got "
+                "prediction must be (B, 4), unit vector and kappa, got "
                 f"{tuple(prediction.shape)}"
             )
-        vector_N3 = prediction[:, :3] * prediction[:, 3:]
-        loss_N: Tensor = self._loss(vector_N3, target.reshape(-1, 3), reduction="none")
-        return loss_N
+        if target.shape[-1] != 3 or target.numel() != 3 * len(prediction):
+            raise ValueError(
+                f"target must be ({len(prediction)}, 3) unit vectors, got "
+                f"{tuple(target.shape)}"
+            )
+        vector_B3 = prediction[:, :3] * prediction[:, 3:]
+        loss_B: Tensor = self._loss(vector_B3, target.reshape(-1, 3), reduction="none")
+        return loss_B
 
 
 class ExactVonMisesFisher3DLoss(_DirectionWithKappaLoss):

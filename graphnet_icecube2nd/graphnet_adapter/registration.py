@@ -81,8 +81,7 @@ def register() -> None:
 def _with_components(lookup: Any) -> Any:
     @functools.wraps(lookup)
     def get_graphnet_classes(module: ModuleType) -> dict[str, type]:
-        # Ours first: should GraphNeT one day have a class of the same name, its own
-        # keeps the name and GraphNeT's warning about duplicates tells.
+        # A test sees to it that GraphNeT has no class of the same name.
         classes: dict[str, type] = {**COMPONENTS, **lookup(module)}
         return classes
 

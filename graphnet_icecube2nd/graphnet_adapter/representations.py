@@ -32,7 +32,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.features import assemble_features, check_pulses
-from graphnet_icecube2nd.events.selection import SELECTIONS, select_pulses
+from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
 
 
@@ -51,10 +51,13 @@ class PackedPulses(DataRepresentation):
         seed: With a seed an event always keeps the same pulses, whichever worker
             reads it; without, every reading keeps others.
         input_feature_names: Columns in the order they come; default the detector's.
-        perturbation_dict: Standard deviations by column, as in GraphNeT.
+        perturbation_dict: Standard deviations by column, as in GraphNeT; not for
+            flags and ids.
         geometry: csv file of DOMs in place of IceCube-86's; see `DetectorGeometry`.
         ice_table: Text file of ice properties in place of IceCube's; see `IceModel`.
         dtype: Of the features.
+
+    Columns may come in any order, with more than are needed, and without rde.
 
     Raises:
         ValueError: Unknown selection, or columns that do not make up the features.
@@ -89,6 +92,11 @@ class PackedPulses(DataRepresentation):
             detector.pulse_map, max_pulses, selection, seed, geometry, ice_table
         )
         self._reader.check_columns(self._input_feature_names)
+        known = detector.pulse_map.columns()
+        flags = (AUXILIARY, HLC, RDE, SENSOR_ID)
+        wrong = [c for c in perturbation_dict or {} if known.get(c) in flags]
+        if wrong:
+            raise ValueError(f"perturbation_dict: {', '.join(wrong)} cannot be smeared")
 
     def forward(
         self,
@@ -113,6 +121,20 @@ class PackedPulses(DataRepresentation):
         data.x = self._reader.features(data.x, input_feature_names).to(self.dtype)
         return data
 
+    def _validate_input(
+        self, input_features: NDArray[Any], input_feature_names: list[str]
+    ) -> None:
+        # In place of GraphNeT's check, which wants the very columns it was made with:
+        # its datasets drop columns that a file does not have.
+        if list(input_feature_names) != list(self._input_feature_names):
+            if self._perturbation_dict:
+                raise ValueError(
+                    "with a perturbation_dict the columns must come as they were "
+                    f"named: {', '.join(self._input_feature_names)}; got "
+                    f"{', '.join(input_feature_names)}"
+                )
+            self._reader.check_columns(input_feature_names)
+
     def _set_output_feature_names(self, input_feature_names: list[str]) -> list[str]:
         return list(self._reader.pulse_map.feature_names)
 
@@ -121,7 +143,10 @@ class DeepIcePulses(NodeDefinition):
     """The same selection and features as a node definition.
 
     For `GraphDefinition` and its heirs, whose detector must be a pulse-map detector of
-    this package or one that scales alike, as GraphNeT's `IceCubeKaggle` does.
+    this package or one that scales alike, as GraphNeT's `IceCubeKaggle` does; its
+    `IceCube86` does not. A node definition sees values only after they were scaled in
+    float32: so messages cannot name the event, and times of a clock that runs beyond
+    1e7 ns lose their nanoseconds, which `PackedPulses` keeps.
 
     Args:
         input_feature_names: Columns; set by the graph definition.
@@ -158,9 +183,7 @@ class DeepIcePulses(NodeDefinition):
         else:
             chosen = PulseMap.from_dict({**pulse_map, **changes})
         reader = _PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
-        # A LightningModule takes attributes only once it is constructed, and this
-        # constructor already asks for the names.
-        object.__setattr__(self, "_reader", reader)
+        self._reader = reader  # before the base class, which asks for the names
         super().__init__(input_feature_names=input_feature_names)
 
     def _define_output_feature_names(self, input_feature_names: list[str]) -> list[str]:
@@ -168,14 +191,14 @@ class DeepIcePulses(NodeDefinition):
         self._columns = input_feature_names
         return list(self._reader.pulse_map.feature_names)
 
-    _reader: _PulseReader
-
     def _construct_nodes(self, x: Tensor) -> Tensor:
         return self._reader.features(x, self._columns)
 
 
 def collate_events(graphs: Sequence[Data]) -> Batch:
     """Join events to a batch and keep every one, also those of a single pulse."""
+    if not graphs:
+        raise ValueError("a batch needs at least one event")
     return Batch.from_data_list(list(graphs))
 
 
@@ -191,12 +214,7 @@ class _PulseReader:
         geometry: str | None,
         ice_table: str | None,
     ) -> None:
-        if selection not in SELECTIONS:
-            raise ValueError(
-                f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"
-            )
-        if max_pulses < 1:
-            raise ValueError(f"max_pulses must be at least 1, got {max_pulses}")
+        check_selection(selection, max_pulses)
         self.pulse_map = pulse_map
         self.max_pulses = max_pulses
         self.selection = selection
@@ -210,20 +228,17 @@ class _PulseReader:
 
     def check_columns(self, names: Sequence[str]) -> None:
         known = self.pulse_map.columns()
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise ValueError(
-                f"pulse map {self.pulse_map.name!r} does not say what column "
-                f"{', '.join(unknown)} means; it knows {', '.join(known)}"
-            )
-        given = {known[name] for name in names}
+        given = {known[name] for name in names if name in known}
         optional = {RDE, SENSOR_ID} if {X, Y, Z} <= given else {RDE, X, Y, Z}
         missing = [c for c, q in known.items() if q not in given | optional]
         if missing:
             raise ValueError(
                 f"pulse map {self.pulse_map.name!r} needs column {', '.join(missing)}; "
-                f"given are {', '.join(names)}"
+                f"given are {', '.join(names)}. For files without it, say so in the "
+                "pulse map (None)"
             )
+        if self.selection == "hlc_first" and not given & {AUXILIARY, HLC}:
+            raise ValueError("selection 'hlc_first' needs a column auxiliary or hlc")
 
     def checked(
         self,
@@ -232,7 +247,7 @@ class _PulseReader:
         truth_dicts: Sequence[dict[str, Any]] | None,
     ) -> NDArray[np.float64]:
         """Return the raw values (T, C) in float64, or say what is wrong with them."""
-        raw_TC = np.array(values, dtype=np.float64)  # None, SQL's NULL, becomes NaN
+        raw_TC = _as_numbers(values, names)
         offsets = torch.tensor([0, len(raw_TC)])
         columns = {name: raw_TC[:, index] for index, name in enumerate(names)}
         check_pulses(
@@ -240,7 +255,7 @@ class _PulseReader:
             offsets,
             self.pulse_map,
             geometry=self.geometry,
-            event_id=_event_number(truth_dicts),
+            event_id=_event_name(truth_dicts),
         )
         if self.pulse_map.time_reference == "first_pulse":
             # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
@@ -248,10 +263,35 @@ class _PulseReader:
             time_T -= time_T.min()
         return raw_TC
 
+    def _check_scaled(self, scaled: dict[str, Tensor], num_pulses: int) -> None:
+        """See what can be seen after scaling: a detector not ours, a smeared value."""
+        if num_pulses == 0:
+            raise ValueError("an event has no pulses")
+        names = {
+            quantity: column for column, quantity in self.pulse_map.columns().items()
+        }
+        for quantity, value in scaled.items():
+            if quantity in (AUXILIARY, HLC, RDE):
+                good, allowed = (value == 0) | (value == 1), "0 or 1"
+            else:
+                good, allowed = value.isfinite(), "finite"
+            if not bool(good.all()):
+                pulse = int((~good).nonzero()[0])
+                raise ValueError(
+                    f"column {names[quantity]!r} is {float(value[pulse]):g} after "
+                    f"scaling, at pulse {pulse}; it must be {allowed}. Is the value "
+                    "allowed, and the detector a pulse-map detector?"
+                )
+
     def features(self, scaled_TC: Tensor, names: Sequence[str]) -> Tensor:
         """Select pulses of one event and build their features, (K, F)."""
-        quantities = [self.pulse_map.columns()[name] for name in names]
-        scaled = dict(zip(quantities, scaled_TC.unbind(1), strict=True))
+        known = self.pulse_map.columns()
+        scaled = {
+            known[name]: value
+            for name, value in zip(names, scaled_TC.unbind(1), strict=True)
+            if name in known
+        }
+        self._check_scaled(scaled, len(scaled_TC))
         if len(scaled_TC) > self.max_pulses:
             # An event is told from others by its content: a node definition knows
             # nothing else of it.
@@ -270,9 +310,21 @@ class _PulseReader:
         )
 
 
-def _event_number(truth_dicts: Sequence[dict[str, Any]] | None) -> Tensor | None:
-    """Return the event's number, which GraphNeT's datasets put first, (1,)."""
+def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:
+    """Return a copy (T, C) in float64; None, which is SQL's NULL, becomes NaN."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        for index, name in enumerate(names):
+            try:
+                np.array(values[:, index], dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"column {name!r} must be numbers: {error}") from None
+        raise
+
+
+def _event_name(truth_dicts: Sequence[dict[str, Any]] | None) -> list[Any] | None:
+    """Return the event's key, which GraphNeT's datasets put first, in a list."""
     if not truth_dicts or not truth_dicts[0]:
         return None
-    first = np.ravel(next(iter(truth_dicts[0].values())))
-    return torch.tensor([int(first[0])]) if len(first) else None
+    return list(np.ravel(next(iter(truth_dicts[0].values())))[:1]) or None

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.nn.attention import (
     IntervalTerm,
@@ -59,9 +60,22 @@ class DeepIceConfig:
     extra_features: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.extra_features, str):
+            raise ValueError(
+                f"extra_features is a list of names, got {self.extra_features!r}"
+            )
         object.__setattr__(self, "extra_features", tuple(self.extra_features))
-        for name in ("dim", "dim_base", "depth", "head_size", "depth_rel"):
-            if getattr(self, name) < 1:
+        names = (*FEATURE_NAMES, *self.extra_features)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"extra_features has {', '.join(twice)}, which is read already"
+            )
+        for name in ("dim", "dim_base", "depth", "head_size", "depth_rel", "n_rel"):
+            if not isinstance(getattr(self, name), int):
+                raise ValueError(
+                    f"{name} must be a whole number, got {getattr(self, name)!r}"
+                )
+            if name != "n_rel" and getattr(self, name) < 1:
                 raise ValueError(
                     f"{name} must be at least 1, got {getattr(self, name)}"
                 )
@@ -125,6 +139,8 @@ class DeepIce(nn.Module):
         num_heads = dim // head_size
         self.embedding = self._make_embedding()
         self.interval = SpaceTimeInterval(head_size)
+        # Frozen where no block asks for it, or distributed training would wait for it.
+        self.interval.requires_grad_(n_rel > 0)
         self.local = nn.ModuleList(
             Block(dim, RelativeAttention(dim, num_heads), layer_scale=False)
             for _ in range(depth_rel)

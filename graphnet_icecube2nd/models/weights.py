@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 
@@ -55,7 +57,16 @@ PUBLISHED_NAMES_IN_BLOCK = (
     (r"mlp\.fn\.contract\.", "mlp.fc2."),
 )
 PUBLISHED_OUTPUT = {"local": "attn.proj.", "encoder": "attn.out_proj."}
+CLASSES = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
 METADATA_KEY = "graphnet_icecube2nd"
+# What keys and shapes do not show of the published checkpoints, by file name.
+PUBLISHED_SWITCHES = {
+    "baselineV3_BE_globalrel_d32_0_6ema": {"n_rel": 1},
+    "baselineV3_BE_globalrel_d64_0_3emaFT_2": {"n_rel": 1},
+    "VFTV3_4RELFT_7": {"n_rel": 4},
+    "V22FT6_1": {"n_rel": 1, "knn_features": 3},
+    "V23FT5_6": {"n_rel": 4, "knn_features": 4},
+}
 FROM_YXZ = [1, 0, 2]  # rows of the published last layer, in our order x, y, z
 
 
@@ -67,7 +78,10 @@ def load_competition_weights(model: nn.Module, source: Source) -> nn.Module:
     """Fill a model with a checkpoint of the published code.
 
     Strict both ways: a key that is missing, too many or of another shape is an error,
-    and then the model is left as it was.
+    and then the model is left as it was. Files under their published names also tell
+    which blocks see the interval and what the graph is built on, which no key shows.
+    A hybrid in a GraphNeT model whose pulse map is not `as_published()` gets a warning:
+    its weights learned on the published efficiency and ice features.
 
     Args:
         model: `DeepIce`, `DeepIceGNN`, or a module that holds exactly one of them
@@ -83,8 +97,12 @@ def load_competition_weights(model: nn.Module, source: Source) -> nn.Module:
         ValueError: The file is no such checkpoint, or `model` holds no model of ours.
     """
     state = _read_state(source)
-    targets = _published_targets(model)
+    core = _find_deepice(model)
+    targets = _published_targets(model, core)
     _check_fit(targets, state)
+    if not isinstance(source, Mapping):
+        _check_switches(core, Path(source).stem)
+    _warn_of_features(model, core)
     with torch.no_grad():
         for name, target in targets.items():
             value = state[name]
@@ -115,7 +133,15 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
     Args:
         model: The model.
         path: Where to; the suffix `.safetensors` is usual.
+
+    Raises:
+        ValueError: A class that `load_model` could not build, or no last layer.
     """
+    if type(model) not in CLASSES.values() or not isinstance(model.head, nn.Linear):
+        raise ValueError(
+            f"save_model writes {' and '.join(CLASSES)} with their last layer, got "
+            f"{type(model).__name__} with {type(model.head).__name__} as head"
+        )
     config = {"class": type(model).__name__, "kwargs": model.kwargs()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     path = Path(path)
@@ -152,28 +178,59 @@ def load_model(path: str | os.PathLike[str]) -> DeepIce:
     if text is None:
         raise ValueError(f"{path} has weights but no model: not from save_model")
     config: dict[str, Any] = json.loads(text)
-    classes = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
-    if config["class"] not in classes:
+    if config["class"] not in CLASSES:
         raise ValueError(
-            f"{path} holds a {config['class']!r}; known are {', '.join(classes)}"
+            f"{path} holds a {config['class']!r}; known are {', '.join(CLASSES)}"
         )
-    model = classes[config["class"]](**config["kwargs"])
+    model = CLASSES[config["class"]](**config["kwargs"])
     _check_fit(dict(model.state_dict()), state)
+    model.to(state["class_token"].dtype)
     model.load_state_dict(state)
     return model.eval()
 
 
-def _published_targets(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's parameters by published name."""
+def _find_deepice(model: nn.Module) -> DeepIce:
     models = [module for module in model.modules() if isinstance(module, DeepIce)]
     if len(models) != 1:
         raise ValueError(
             f"competition weights need a model with one DeepIce in it; "
             f"{type(model).__name__} holds {len(models)}"
         )
-    state = dict(models[0].state_dict(keep_vars=True))
-    if not isinstance(models[0].head, nn.Linear):
-        head = _outer_head(model, models[0].dim)
+    return models[0]
+
+
+def _check_switches(core: DeepIce, stem: str) -> None:
+    kwargs = core.kwargs()
+    for name, value in PUBLISHED_SWITCHES.get(stem, {}).items():
+        if kwargs[name] != value:
+            raise CheckpointError(
+                f"{stem} was trained with {name}={value}; the model has "
+                f"{name}={kwargs[name]}"
+            )
+
+
+def _warn_of_features(model: nn.Module, core: DeepIce) -> None:
+    pulse_maps = [getattr(module, "pulse_map", None) for module in model.modules()]
+    for pulse_map in pulse_maps:
+        if (
+            isinstance(core, DeepIceGNN)
+            and isinstance(pulse_map, PulseMap)
+            and pulse_map != pulse_map.as_published()
+        ):
+            warnings.warn(
+                f"pulse map {pulse_map.name!r} has qe={pulse_map.qe!r}, "
+                f"ice={pulse_map.ice!r}; competition weights learned with "
+                "qe='published', ice='mirrored'",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
+def _published_targets(model: nn.Module, core: DeepIce) -> dict[str, Tensor]:
+    """Return the model's parameters by published name."""
+    state = dict(core.state_dict(keep_vars=True))
+    if not isinstance(core.head, nn.Linear):
+        head = _outer_head(model, core.dim)
         state.update({"head.weight": head.weight, "head.bias": head.bias})
     return {published_name(name): tensor for name, tensor in state.items()}
 
@@ -236,8 +293,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read as weights alone, and code from a file is never "
-            f"run: {error}"
+            f"{path} cannot be read as weights alone ({type(error).__name__}); code "
+            "from a file is never run"
         ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")

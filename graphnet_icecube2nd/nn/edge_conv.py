@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from graphnet_icecube2nd.nn.packing import Packing
 
@@ -103,7 +104,9 @@ class EdgeConv(nn.Module):
     def forward(self, nodes_TF: Tensor, edges: Neighbours) -> Tensor:
         """Map (T, F) to (T, dim_out); a pulse without neighbours gets zero."""
         centre_TKF = nodes_TF[:, None].expand(-1, edges.index_TK.shape[1], -1)
-        other_TKF = nodes_TF[edges.index_TK]
+        # As an embedding, whose gradient adds up in a fixed order; that of indexing
+        # does not with several threads, and a run could not be repeated to the bit.
+        other_TKF = F.embedding(edges.index_TK, nodes_TF)
         message = self.mlp(torch.cat((centre_TKF, other_TKF - centre_TKF), dim=-1))
         message = message.masked_fill(~edges.valid_TK[..., None], 0.0)
         summed: Tensor = message.sum(1)

@@ -104,7 +104,7 @@ class TestWhichEventsCount:
 
     def test_too_few_events(self) -> None:
         *tracks, _ = make_tracks(num_events=10)
-        with pytest.raises(ValueError, match=r"1 events of 10 have 12 or more hits"):
+        with pytest.raises(ValueError, match=r"1 events of 10 have 12 or more pulses"):
             infer_angle_convention(*tracks, min_pulses=12)
         with pytest.raises(ValueError, match=r"0 events of 10.*at least 2 are needed"):
             infer_angle_convention(*tracks, min_pulses=100)

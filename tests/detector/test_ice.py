@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +21,7 @@ def f64(*values: float) -> Tensor:
 
 @pytest.fixture
 def toy() -> IceModel:
-    """Three rows around the detector centre, a new model for each test.
-
-    Scattering: median 20, quartiles 15 and 30. Absorption: median 200, quartiles 150
-    and 250.
-    """
+    """Three rows around the detector centre, a new model for each test."""
     return IceModel(
         depth_N=f64(1848.07, 1948.07, 2048.07),
         scattering_length_N=f64(10, 20, 40),
@@ -48,24 +45,32 @@ class TestHandComputed:
         )
 
     def test_scaled(self, toy: IceModel) -> None:
+        """With the quartiles of IceCube's table, whatever the table."""
+        table = IceModel.icecube()
+        low, median, high = np.percentile(table.scattering_length_N, [25, 50, 75])
         scaled_T2 = toy.scaled_at(torch.tensor([100.0, 50.0, 0.0, -75.0]))
         assert scaled_T2.dtype == torch.float32
-        wanted_T2 = torch.tensor([[-2 / 3, -1.0], [-1 / 3, 0], [0, 1], [1, 0.25]])
-        torch.testing.assert_close(scaled_T2, wanted_T2, atol=2e-6, rtol=0)
+        wanted_T = (np.array([10, 15, 20, 35]) - median) / (high - low)
+        np.testing.assert_allclose(scaled_T2[:, 0], wanted_T, atol=2e-6)
+        low, median, high = np.percentile(table.absorption_length_N, [25, 50, 75])
+        wanted_T = (np.array([100, 200, 300, 225]) - median) / (high - low)
+        np.testing.assert_allclose(scaled_T2[:, 1], wanted_T, atol=2e-6)
 
     def test_scaled_mirrored(self, toy: IceModel) -> None:
         # z = +48.07 is read at depth 1998.07, in the middle of the lower layer.
-        scaled_T2 = toy.scaled_at(f64(48.07, -1.93), profile="mirrored")
-        wanted_T2 = torch.tensor([[2 / 3, 0.5], [0.0, 1.0]])
-        torch.testing.assert_close(scaled_T2, wanted_T2, atol=2e-6, rtol=0)
+        mirrored_T2 = toy.scaled_at(f64(48.07, -1.93), profile="mirrored")
+        torch.testing.assert_close(mirrored_T2, toy.scaled_at(f64(-50.0, 0.0)))
 
-    def test_same_ice_everywhere(self) -> None:
-        flat = IceModel(
-            depth_N=f64(1000, 3000),
-            scattering_length_N=f64(30, 30),
-            absorption_length_N=f64(90, 90),
-        )
-        assert flat.scaled_at(f64(0, 5)).tolist() == [[0, 0], [0, 0]]
+    def test_clearer_ice_is_seen(self, toy: IceModel) -> None:
+        clearer = replace(toy, absorption_length_N=1.1 * toy.absorption_length_N)
+        z_T = f64(100, 0, -50)
+        before_T2, after_T2 = toy.scaled_at(z_T), clearer.scaled_at(z_T)
+        assert torch.equal(before_T2[:, 0], after_T2[:, 0])
+        assert bool((after_T2[:, 1] > before_T2[:, 1] + 0.1).all())
+
+    def test_copies_are_itself(self, toy: IceModel) -> None:
+        """GraphNeT copies what reads the data into every dataset."""
+        assert deepcopy(toy) is toy
 
     def test_shapes(self, toy: IceModel) -> None:
         assert toy.scaled_at(torch.zeros(0)).shape == (0, 2)
@@ -169,7 +174,7 @@ class TestOutsideTheTable:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             again_T2 = toy.scaled_at(f64(400, -150.25), profile="mirrored")
-        torch.testing.assert_close(again_T2, torch.tensor([[4 / 3, 0], [-2 / 3, -1]]))
+        torch.testing.assert_close(again_T2, toy.scaled_at(f64(-100.0, 100.0)))
 
     def test_mirrored_range(self, toy: IceModel) -> None:
         with pytest.warns(UserWarning, match=r"z from -101\.93 to 98\.07 m \(profile"):

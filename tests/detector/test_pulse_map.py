@@ -181,3 +181,18 @@ class TestScale:
         for quantity in pulse_map.columns().values():
             value_T = torch.tensor([1.0, 0.5], dtype=dtype)
             assert pulse_map.scale(quantity, value_T).dtype == dtype, quantity
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": "z"}, "column z stands for two quantities"),
+        ({"extra": ("qe",), "extra_scale": (1.0,)}, "qe has the name of a feature"),
+        ({"extra": ("tot",), "extra_scale": (0.0,)}, "extra_scale is 0"),
+        ({"origin": (0.0, 1.0)}, "origin is x, y, z"),
+        ({"time": None}, "a time column is needed"),
+    ],
+)
+def test_what_no_pulse_map_can_be(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PulseMap.kaggle(**changes)

@@ -14,10 +14,17 @@ from torch.utils.data import DataLoader
 from graphnet_icecube2nd import FEATURE_NAMES, PackedBatch
 
 
+def numbered(num_pulses: int) -> Tensor:
+    """Features that tell where they stand; auxiliary is a flag."""
+    features = torch.arange(9.0 * num_pulses).reshape(num_pulses, 9)
+    features[:, FEATURE_NAMES.index("auxiliary")] = 1.0
+    return features
+
+
 def make(**changes: Any) -> PackedBatch:
     """Three events of 2, 1 and 3 pulses."""
     arguments: dict[str, Any] = {
-        "features": torch.arange(54, dtype=torch.float32).reshape(6, 9),
+        "features": numbered(6),
         "offsets": torch.tensor([0, 2, 3, 6]),
         "n_pulses": torch.tensor([2, 1, 500]),
     }
@@ -117,7 +124,13 @@ class TestRefusals:
             ({"offsets": torch.tensor([0, 2, 3, 5])}, "from 0 to 6 pulses, got 0 to 5"),
             ({"offsets": torch.tensor([1, 2, 3, 6])}, "from 0 to 6 pulses, got 1 to 6"),
             ({"offsets": torch.tensor([0, 2, 2, 6])}, "event 1 of the batch has no"),
-            ({"offsets": torch.tensor([0, 4, 3, 6])}, "event 1 of the batch has no"),
+            ({"offsets": torch.tensor([0, 4, 3, 6])}, "must not decrease; event 1"),
+            ({"offsets": [0, 2, 3, 6]}, "offsets must be a tensor, got list"),
+            ({"names": ["x"] * 9}, "a name stands twice"),
+            (
+                {"features": with_value(4, "auxiliary", 0.5)},
+                "'auxiliary' is 0.5; .* 0 or 1",
+            ),
             (
                 {"n_pulses": torch.tensor([2, 1, 2])},
                 "event 2 of the batch holds 3 pulses but n_pulses.*is 2",

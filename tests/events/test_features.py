@@ -571,3 +571,36 @@ class TestRefusals:
         raw = check_pulses(make_pulses(6), make_offsets([6]), PulseMap.kaggle())
         assert set(raw) == {"sensor_id", "time", "charge", "auxiliary"}
         assert {values.dtype for values in raw.values()} == {torch.float64}
+
+
+def test_a_clock_since_1970_keeps_its_nanoseconds() -> None:
+    """float64 counts 1.7e18 ns in steps of 256."""
+    time = 1_700_000_000_000_000_000 + np.array([0, 100, 200, 5, 1005])
+    columns = {"x": np.zeros(5), "y": np.zeros(5), "z": np.zeros(5), "time": time}
+    pulse_map = PulseMap(name="clock", time_reference="first_pulse", ice="none")
+    found = pulse_features(columns, make_offsets([3, 2]), pulse_map)
+    torch.testing.assert_close(
+        found[:, 3] * 3e4, torch.tensor([0.0, 100.0, 200.0, 0.0, 1000.0])
+    )
+    window = PulseMap(name="clock", ice="none")
+    with pytest.raises(ValueError, match=r"'time' is 1\.7e\+18; .*first_pulse"):
+        pulse_features(columns, make_offsets([3, 2]), window)
+
+
+def test_offsets_that_are_none_are_refused() -> None:
+    for offsets, message in (
+        (torch.tensor([-1, 3, 5]), "from 0"),
+        (torch.tensor([0.0, 5.0]), "int64"),
+        (torch.tensor([5]), "at least one event"),
+        (np.array([0, 5]), "must be a tensor"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pulse_features(make_pulses(5), offsets, PulseMap.kaggle())
+
+
+def test_events_may_be_called_by_any_name() -> None:
+    pulses = {**make_pulses(2), "charge": np.array([1.0, -1.0])}
+    with pytest.raises(ValueError, match="event run1/e5, pulse 1: column 'charge'"):
+        pulse_features(
+            pulses, make_offsets([2]), PulseMap.kaggle(), event_id=["run1/e5"]
+        )

@@ -29,6 +29,7 @@ from graphnet_icecube2nd import (
     PulseMap,
     VonMisesFisherLoss,
 )
+from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.events.features import pulse_features
 
 pytestmark = pytest.mark.graphnet
@@ -197,6 +198,15 @@ def test_null_and_no_pulses_are_named() -> None:
         representation(raw, ICECUBE86)
     with pytest.raises(ValueError, match="event 5 has no pulses"):
         representation(np.zeros((0, 7)), ICECUBE86, [{"event_no": np.array([5])}])
+    raw[1, 4] = "much"
+    with pytest.raises(ValueError, match="column 'charge' must be numbers"):
+        representation(raw, ICECUBE86)
+    good = representation(
+        raw_event(3), ICECUBE86, [{"event_no": np.array(["run1_e5"])}]
+    )
+    assert len(good.x) == 3
+    with pytest.raises(ValueError, match="event run1_e5 has no pulses"):
+        representation(np.zeros((0, 7)), ICECUBE86, [{"event_no": ["run1_e5"]}])
 
 
 def test_columns_are_checked_when_the_representation_is_made() -> None:
@@ -205,8 +215,12 @@ def test_columns_are_checked_when_the_representation_is_made() -> None:
         adapter.PackedPulses(
             detector, input_feature_names=[n for n in ICECUBE86 if n != "charge"]
         )
-    with pytest.raises(ValueError, match="does not say what column width means"):
-        adapter.PackedPulses(detector, input_feature_names=[*ICECUBE86, "width"])
+    with pytest.raises(ValueError, match="'hlc_first' needs a column auxiliary or hlc"):
+        adapter.PackedPulses(
+            adapter.PrometheusPulseMapDetector(), selection="hlc_first"
+        )
+    with pytest.raises(ValueError, match="perturbation_dict: hlc cannot be smeared"):
+        adapter.PackedPulses(detector, perturbation_dict={"hlc": 0.1})
     without_rde = adapter.PackedPulses(detector, input_feature_names=ICECUBE86[:6])
     at_a_dom = raw_event(1)[:, :6]
     at_a_dom[0, :3] = [45.77, -34.41, -360.0]
@@ -227,10 +241,11 @@ def test_geometry_and_ice_of_the_users_own(tmp_path: Path) -> None:
     detector = adapter.IceCube86PulseMapDetector()
     data = adapter.PackedPulses(detector, input_feature_names=names, **own)(raw, names)
     assert data.x[:, 6].tolist() == [1.0, 0.0], "high quantum efficiency"
-    # z = 0 lies at 1948.07 m; the lengths there, less the median, over the quartiles.
-    torch.testing.assert_close(
-        data.x[:, 7], torch.full((2,), (24.807 - 25.0) / (32.5 - 17.5))
-    )
+    # z = 0 lies at 1948.07 m, where the user's scattering length is 24.807 m.
+    table = IceModel.icecube().scattering_length_N
+    low, median, high = np.percentile(table, [25, 50, 75])
+    wanted = (24.807 - median) / (high - low)
+    np.testing.assert_allclose(data.x[:, 7], wanted, rtol=1e-5)
     nodes = adapter.DeepIcePulses(names, pulse_map="icecube86", **own)
     x = detector(torch.tensor(raw, dtype=torch.float32), names)
     assert torch.equal(nodes(x), data.x)
@@ -240,7 +255,7 @@ def test_unknown_choices_are_named() -> None:
     detector = adapter.IceCube86PulseMapDetector()
     with pytest.raises(ValueError, match="unknown selection 'best'"):
         adapter.PackedPulses(detector, selection="best")
-    with pytest.raises(ValueError, match="max_pulses must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"max_pulses must be a whole number, .* got 0"):
         adapter.PackedPulses(detector, max_pulses=0)
     with pytest.raises(ValueError, match="qe must be one of rde, published"):
         adapter.KagglePulseMapDetector(qe="yes")
@@ -250,6 +265,88 @@ def test_unknown_choices_are_named() -> None:
         adapter.OriginDirection(angles="down")
 
 
+def test_columns_in_any_order_with_more_and_without_rde() -> None:
+    """GraphNeT's datasets drop what a file lacks, and its lists name more."""
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    raw = raw_event(5)
+    wanted = representation(raw[:, :6], ICECUBE86[:6]).x
+    names = ["pmt_area", *ICECUBE86[5::-1]]
+    shuffled = np.column_stack([np.full(5, 0.0444), raw[:, 5::-1]])
+    assert torch.equal(representation(shuffled, names).x, wanted)
+    smeared = adapter.PackedPulses(
+        adapter.IceCube86PulseMapDetector(), perturbation_dict={"dom_time": 1.0}
+    )
+    with pytest.raises(ValueError, match="the columns must come as they were named"):
+        smeared(shuffled, names)
+
+
+def test_files_without_a_flag_are_a_matter_of_the_pulse_map() -> None:
+    detector = adapter.IceCube86PulseMapDetector(changes={"hlc": None})
+    names = [name for name in ICECUBE86 if name != "hlc"]
+    assert list(detector.feature_map()) == names
+    data = adapter.PackedPulses(detector)(raw_event(4)[:, [0, 1, 2, 3, 4, 6]], names)
+    assert float(data.x[:, 5].abs().max()) == 0.0
+
+
+def test_smearing_that_leaves_the_allowed_range_is_noticed() -> None:
+    detector = adapter.IceCube86PulseMapDetector()
+    smeared = adapter.PackedPulses(detector, perturbation_dict={"charge": 5.0}, seed=0)
+    with pytest.raises(ValueError, match="column 'charge' is nan after scaling"):
+        smeared(raw_event(200), ICECUBE86)
+
+
+def test_a_node_definition_notices_values_that_cannot_be() -> None:
+    nodes = adapter.DeepIcePulses(pulse_map="icecube86")
+    detector = adapter.IceCube86PulseMapDetector()
+    graph = KNNGraph(detector=detector, node_definition=nodes)
+    for column, value in (("charge", -1.0), ("hlc", 3.0), ("dom_x", np.inf)):
+        raw = raw_event(9)
+        raw[4, ICECUBE86.index(column)] = value
+        with pytest.raises(ValueError, match=f"column '{column}' is .* at pulse 4"):
+            graph(raw, ICECUBE86)
+    theirs = KNNGraph(
+        detector=IceCube86(), node_definition=nodes, input_feature_names=ICECUBE86
+    )
+    with pytest.raises(ValueError, match=r"column 'rde' .* a pulse-map detector"):
+        theirs(raw_event(9), ICECUBE86)
+    with pytest.raises(ValueError, match="no pulses"):
+        nodes(torch.zeros(0, 7))
+
+
+def test_columns_that_further_features_are_made_of_must_be_scaled() -> None:
+    with pytest.raises(ValueError, match="hlc must be scaled"):
+        adapter.IceCube86PulseMapDetector(replace_with_identity=["hlc"])
+    pulse_map = PulseMap.icecube86(extra=("width",), extra_scale=(8.0,)).to_dict()
+    x = torch.tensor(np.column_stack([raw_event(3), [8.0, 16.0, 24.0]]))
+    for unscaled, wanted in ((None, [1, 2, 3]), (["width"], [8, 16, 24])):
+        detector = adapter.PulseMapDetector(pulse_map, replace_with_identity=unscaled)
+        assert detector(x.clone(), [*ICECUBE86, "width"])[:, 7].tolist() == wanted
+    with pytest.raises(ValueError, match=r"PulseMap\.to_dict\(\) gives, got str"):
+        adapter.PulseMapDetector("icecube86")
+
+
+def test_masks_and_inactive_sensors_say_that_they_are_not_supported() -> None:
+    graph = KNNGraph(
+        detector=adapter.IceCube86PulseMapDetector(),
+        node_definition=adapter.DeepIcePulses(pulse_map="icecube86"),
+        add_inactive_sensors=True,
+    )
+    with pytest.raises(ValueError, match="has no geometry table of GraphNeT's form"):
+        graph(raw_event(3), ICECUBE86)
+
+
+def test_a_detector_deeper_than_its_origin() -> None:
+    detector = adapter.PrometheusPulseMapDetector(
+        ice="correct", origin=(0.0, 0.0, -1948.07)
+    )
+    names = list(detector.feature_map())
+    raw = np.array([[0.0, 0.0, -1948.07, 5.0], [0.0, 0.0, -2048.07, 9.0]])
+    x = adapter.PackedPulses(detector)(raw, names).x
+    torch.testing.assert_close(x[:, 2], torch.tensor([0.0, -0.2]), atol=1e-5, rtol=0)
+    core = IceModel.icecube().scaled_at(torch.tensor([0.0, -100.0]))
+    torch.testing.assert_close(x[:, 7:], core, atol=1e-4, rtol=0)
+
+
 def test_collate_keeps_what_graphnets_collate_drops() -> None:
     representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
     graphs = [representation(raw_event(length), ICECUBE86) for length in (1, 5, 1)]
@@ -257,6 +354,8 @@ def test_collate_keeps_what_graphnets_collate_drops() -> None:
     assert batch.ptr.tolist() == [0, 1, 6, 7]
     assert batch.n_pulses.tolist() == [1, 5, 1]
     assert collate_fn(graphs).num_graphs == 1
+    with pytest.raises(ValueError, match="at least one event"):
+        adapter.collate_events([])
 
 
 def test_label_points_to_the_origin() -> None:
@@ -265,6 +364,35 @@ def test_label_points_to_the_origin() -> None:
     torch.testing.assert_close(origin, Direction()(data))
     flight = adapter.OriginDirection(angles="flight")(data)
     torch.testing.assert_close(flight, -origin)
+
+
+def test_label_of_a_detector_is_that_of_its_pulse_map() -> None:
+    data = {
+        "injection_azimuth": torch.tensor([0.3]),
+        "injection_zenith": torch.tensor([2.0]),
+    }
+    flight = adapter.PrometheusPulseMapDetector().direction_label()(data)
+    origin = adapter.PrometheusPulseMapDetector(angles="origin").direction_label()(data)
+    torch.testing.assert_close(flight, -origin)
+    assert adapter.KagglePulseMapDetector().direction_label("d").key == "d"
+
+
+@pytest.mark.parametrize(
+    ("truth", "message"),
+    [
+        ({"azimuth": 0.3}, "needs the truth column 'zenith'"),
+        (
+            {"azimuth": 0.3, "zenith": 120.0},
+            r"'zenith' is \[120\.0\]; .* rad, 0 to 3\.1",
+        ),
+        ({"azimuth": 200.0, "zenith": 1.0}, "'azimuth' is"),
+        ({"azimuth": 0.3, "zenith": np.nan}, "'zenith' is"),
+    ],
+)
+def test_angles_that_cannot_be_are_named(truth: dict[str, float], message: str) -> None:
+    data = {key: torch.tensor([value]) for key, value in truth.items()}
+    with pytest.raises(ValueError, match=message):
+        adapter.OriginDirection()(data)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +428,14 @@ def test_graphnets_loss_is_ours_below_kappa_100_and_another_above() -> None:
         ours = adapter.ExactVonMisesFisher3DLoss()(prediction, off)
         theirs = VonMisesFisher3DLoss()(prediction, off)
         assert torch.allclose(ours, theirs, rtol=1e-4) == equal
+
+
+def test_loss_shapes_are_named() -> None:
+    loss = adapter.AngularDistance()
+    with pytest.raises(ValueError, match=r"prediction must be \(B, 4\)"):
+        loss(torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"target must be \(2, 3\) .* got \(2, 2\)"):
+        loss(torch.ones(2, 4), torch.ones(2, 2))
 
 
 def test_weights_per_event_have_an_effect() -> None:

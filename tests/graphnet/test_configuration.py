@@ -29,19 +29,21 @@ from graphnet_icecube2nd.models.weights import CheckpointError
 pytestmark = pytest.mark.graphnet
 
 SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
+PUBLISHED = {"qe": "published", "ice": "mirrored"}
 ICECUBE86 = ["dom_x", "dom_y", "dom_z", "dom_time", "charge", "hlc", "rde"]
 
 
-def make_model(backbone: Any = None, loss: Any = None) -> StandardModel:
+def make_model(backbone: Any = None, **switches: str) -> StandardModel:
     backbone = backbone or adapter.DeepIceGNNBackbone(**SMALL)
+    detector = adapter.IceCube86PulseMapDetector(**switches)
     return StandardModel(
-        data_representation=adapter.PackedPulses(adapter.IceCube86PulseMapDetector()),
+        data_representation=adapter.PackedPulses(detector),
         backbone=backbone,
         tasks=[
             DirectionReconstructionWithKappa(
                 hidden_size=backbone.nb_outputs,
                 target_labels="direction",
-                loss_function=loss or adapter.CombinedDirection(),
+                loss_function=adapter.CombinedDirection(),
             )
         ],
     )
@@ -171,7 +173,7 @@ def test_competition_weights_fill_backbone_and_task(
 ) -> None:
     meta, state = golden(name)
     sizes = {**meta["kwargs"], **further}
-    model = make_model(backbone_class(**sizes))
+    model = make_model(backbone_class(**sizes), **PUBLISHED)
     assert load_competition_weights(model, state) is model
     plain = build_model("s_gnn" if "v2" in name else "s_d32", **sizes)
     load_competition_weights(plain, state)
@@ -187,9 +189,19 @@ def test_competition_weights_fill_backbone_and_task(
 
 def test_a_checkpoint_that_does_not_fit_leaves_the_standard_model_alone() -> None:
     meta, state = golden("v22_small")
-    model = make_model(adapter.DeepIceGNNBackbone(**meta["kwargs"]))
+    model = make_model(adapter.DeepIceGNNBackbone(**meta["kwargs"]), **PUBLISHED)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     del state["proj_out.bias"]
     with pytest.raises(CheckpointError, match=r"missing: proj_out\.bias"):
         load_competition_weights(model, state)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_weights_on_other_features_than_theirs_get_a_warning() -> None:
+    meta, state = golden("v22_small")
+    model = make_model(adapter.DeepIceGNNBackbone(**meta["kwargs"]))
+    with pytest.warns(UserWarning, match="qe='rde', ice='correct'; competition"):
+        load_competition_weights(model, state)
+    meta, state = golden("deepice_small")  # reads neither
+    model = make_model(adapter.DeepIceBackbone(**meta["kwargs"]))
+    load_competition_weights(model, state)

@@ -214,3 +214,28 @@ def test_starts_as_the_published_code() -> None:
     scales = [p for n, p in model.encoder.named_parameters() if n.endswith("scale")]
     assert len(scales) == 4
     assert all((scale == 1).all() for scale in scales)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dim": "192"}, "dim must be a whole number, got '192'"),
+        ({"depth": 2.0}, r"depth must be a whole number, got 2\.0"),
+        ({"extra_features": "pmt"}, "list of names, got 'pmt'"),
+        ({"extra_features": ["x"]}, "has x, which is read already"),
+        ({"extra_features": ["a", "a"]}, "has a, which is read already"),
+    ],
+)
+def test_arguments_of_a_wrong_kind(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeepIce(**changes)
+
+
+def test_every_trained_parameter_is_used_also_without_the_interval(
+    make_batch: MakeBatch,
+) -> None:
+    """Or distributed training would wait for a gradient that never comes."""
+    model = DeepIce(dim=32, dim_base=8, depth=1, head_size=16, n_rel=0)
+    model(make_batch([3, 4])).sum().backward()
+    waiting = [k for k, p in model.named_parameters() if p.requires_grad]
+    assert all(model.get_parameter(k).grad is not None for k in waiting)

@@ -383,3 +383,50 @@ class TestOwnFiles:
         before = snapshot(again)
         path.write_bytes(bytes(np.zeros(path.stat().st_size, dtype=np.uint8)))
         assert_untouched(again, before)
+
+
+@pytest.mark.parametrize(
+    ("stem", "wrong", "right"),
+    [
+        ("VFTV3_4RELFT_7", {"n_rel": 1}, {"n_rel": 4}),
+        ("V22FT6_1", {"n_rel": 1, "knn_features": 4}, {"n_rel": 1, "knn_features": 3}),
+        ("V23FT5_6", {"n_rel": 1, "knn_features": 4}, {"n_rel": 4, "knn_features": 4}),
+    ],
+)
+def test_published_file_names_tell_what_no_key_shows(
+    stem: str, wrong: dict[str, int], right: dict[str, int], tmp_path: Path
+) -> None:
+    """1 interval block or 4, a graph in 3 dimensions or 4: the same keys."""
+    sizes = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
+    model_class = DeepIceGNN if "knn_features" in right else DeepIce
+    source = model_class(**sizes, **right)
+    state = {
+        published_name(key): value[[1, 0, 2]] if key.startswith("head.") else value
+        for key, value in source.state_dict().items()
+    }
+    torch.save(state, tmp_path / f"{stem}.pth")
+    with pytest.raises(CheckpointError, match=f"{stem} was trained with"):
+        load_competition_weights(
+            model_class(**sizes, **wrong), tmp_path / f"{stem}.pth"
+        )
+    filled = load_competition_weights(
+        model_class(**sizes, **right), tmp_path / f"{stem}.pth"
+    )
+    for key, value in source.state_dict().items():
+        assert torch.equal(filled.state_dict()[key], value), key
+
+
+def test_only_what_can_be_loaded_is_saved(tmp_path: Path) -> None:
+    class Mine(DeepIce):
+        pass
+
+    sizes = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
+    headless = DeepIce(**sizes)
+    headless.head = torch.nn.Identity()
+    for model in (Mine(**sizes), headless):
+        with pytest.raises(ValueError, match="with their last layer"):
+            save_model(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+    save_model(DeepIce(**sizes).double(), tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.class_token.dtype == torch.float64

@@ -255,7 +255,7 @@ def test_unknown_choices_are_named() -> None:
     detector = adapter.IceCube86PulseMapDetector()
     with pytest.raises(ValueError, match="unknown selection 'best'"):
         adapter.PackedPulses(detector, selection="best")
-    with pytest.raises(ValueError, match=r"max_pulses must be a whole number, .* got 0"):
+    with pytest.raises(ValueError, match=r"must be a whole number, .* got 0"):
         adapter.PackedPulses(detector, max_pulses=0)
     with pytest.raises(ValueError, match="qe must be one of rde, published"):
         adapter.KagglePulseMapDetector(qe="yes")

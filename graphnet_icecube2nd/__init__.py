@@ -13,14 +13,11 @@ from graphnet_icecube2nd.direction.losses import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models import published as _registers_models  # noqa: F401
+from graphnet_icecube2nd.models.competition import load_competition_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.registry import build_model, list_models, register_model
-from graphnet_icecube2nd.models.weights import (
-    load_competition_weights,
-    load_model,
-    save_model,
-)
+from graphnet_icecube2nd.models.weights import load_model, save_model
 
 __version__ = "0.1.0"
 

@@ -7,11 +7,9 @@ T pulses of the event, C columns of the file, F features, K kept pulses.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from graphnet.models.data_representation import DataRepresentation
 from graphnet.models.data_representation.graphs.nodes import NodeDefinition
@@ -19,21 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch_geometric.data import Batch, Data
 
-from graphnet_icecube2nd.conventions import (
-    AUXILIARY,
-    HLC,
-    RDE,
-    SENSOR_ID,
-    X,
-    Y,
-    Z,
-)
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.conventions import AUXILIARY, HLC, RDE, SENSOR_ID
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.features import assemble_features, check_pulses
-from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
+from graphnet_icecube2nd.graphnet_adapter.pulse_reader import PulseReader
 
 
 class PackedPulses(DataRepresentation):
@@ -88,7 +75,7 @@ class PackedPulses(DataRepresentation):
             perturbation_dict=perturbation_dict,
             seed=seed,
         )
-        self._reader = _PulseReader(
+        self._reader = PulseReader(
             detector.pulse_map, max_pulses, selection, seed, geometry, ice_table
         )
         self._reader.check_columns(self._input_feature_names)
@@ -182,7 +169,7 @@ class DeepIcePulses(NodeDefinition):
             chosen = PulseMap.by_name(pulse_map, **changes)
         else:
             chosen = PulseMap.from_dict({**pulse_map, **changes})
-        reader = _PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
+        reader = PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
         self._reader = reader  # before the base class, which asks for the names
         super().__init__(input_feature_names=input_feature_names)
 
@@ -200,131 +187,3 @@ def collate_events(graphs: Sequence[Data]) -> Batch:
     if not graphs:
         raise ValueError("a batch needs at least one event")
     return Batch.from_data_list(list(graphs))
-
-
-class _PulseReader:
-    """What `PackedPulses` and `DeepIcePulses` do alike."""
-
-    def __init__(
-        self,
-        pulse_map: PulseMap,
-        max_pulses: int,
-        selection: str,
-        seed: int | None,
-        geometry: str | None,
-        ice_table: str | None,
-    ) -> None:
-        check_selection(selection, max_pulses)
-        self.pulse_map = pulse_map
-        self.max_pulses = max_pulses
-        self.selection = selection
-        self.seed = seed
-        self.geometry = DetectorGeometry.icecube86()
-        if geometry is not None:
-            self.geometry = DetectorGeometry.from_csv(geometry)
-        self.ice = IceModel.icecube()
-        if ice_table is not None:
-            self.ice = IceModel.from_file(ice_table)
-
-    def check_columns(self, names: Sequence[str]) -> None:
-        known = self.pulse_map.columns()
-        given = {known[name] for name in names if name in known}
-        optional = {RDE, SENSOR_ID} if {X, Y, Z} <= given else {RDE, X, Y, Z}
-        missing = [c for c, q in known.items() if q not in given | optional]
-        if missing:
-            raise ValueError(
-                f"pulse map {self.pulse_map.name!r} needs column {', '.join(missing)}; "
-                f"given are {', '.join(names)}. For files without it, say so in the "
-                "pulse map (None)"
-            )
-        if self.selection == "hlc_first" and not given & {AUXILIARY, HLC}:
-            raise ValueError("selection 'hlc_first' needs a column auxiliary or hlc")
-
-    def checked(
-        self,
-        values: NDArray[Any],
-        names: Sequence[str],
-        truth_dicts: Sequence[dict[str, Any]] | None,
-    ) -> NDArray[np.float64]:
-        """Return the raw values (T, C) in float64, or say what is wrong with them."""
-        raw_TC = _as_numbers(values, names)
-        offsets = torch.tensor([0, len(raw_TC)])
-        columns = {name: raw_TC[:, index] for index, name in enumerate(names)}
-        check_pulses(
-            columns,
-            offsets,
-            self.pulse_map,
-            geometry=self.geometry,
-            event_id=_event_name(truth_dicts),
-        )
-        if self.pulse_map.time_reference == "first_pulse":
-            # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
-            time_T = columns[self.pulse_map.time]
-            time_T -= time_T.min()
-        return raw_TC
-
-    def _check_scaled(self, scaled: dict[str, Tensor], num_pulses: int) -> None:
-        """See what can be seen after scaling: a detector not ours, a smeared value."""
-        if num_pulses == 0:
-            raise ValueError("an event has no pulses")
-        names = {
-            quantity: column for column, quantity in self.pulse_map.columns().items()
-        }
-        for quantity, value in scaled.items():
-            if quantity in (AUXILIARY, HLC, RDE):
-                good, allowed = (value == 0) | (value == 1), "0 or 1"
-            else:
-                good, allowed = value.isfinite(), "finite"
-            if not bool(good.all()):
-                pulse = int((~good).nonzero()[0])
-                raise ValueError(
-                    f"column {names[quantity]!r} is {float(value[pulse]):g} after "
-                    f"scaling, at pulse {pulse}; it must be {allowed}. Is the value "
-                    "allowed, and the detector a pulse-map detector?"
-                )
-
-    def features(self, scaled_TC: Tensor, names: Sequence[str]) -> Tensor:
-        """Select pulses of one event and build their features, (K, F)."""
-        known = self.pulse_map.columns()
-        scaled = {
-            known[name]: value
-            for name, value in zip(names, scaled_TC.unbind(1), strict=True)
-            if name in known
-        }
-        self._check_scaled(scaled, len(scaled_TC))
-        if len(scaled_TC) > self.max_pulses:
-            # An event is told from others by its content: a node definition knows
-            # nothing else of it.
-            content = zlib.crc32(np.ascontiguousarray(scaled_TC.numpy()).tobytes())
-            kept, _ = select_pulses(
-                torch.tensor([0, len(scaled_TC)]),
-                self.max_pulses,
-                selection=self.selection,
-                auxiliary=scaled.get(AUXILIARY, scaled.get(HLC)),
-                event_id=torch.tensor([content]),
-                seed=self.seed,
-            )
-            scaled = {quantity: value[kept] for quantity, value in scaled.items()}
-        return assemble_features(
-            scaled, self.pulse_map, geometry=self.geometry, ice=self.ice
-        )
-
-
-def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return a copy (T, C) in float64; None, which is SQL's NULL, becomes NaN."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        for index, name in enumerate(names):
-            try:
-                np.array(values[:, index], dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"column {name!r} must be numbers: {error}") from None
-        raise
-
-
-def _event_name(truth_dicts: Sequence[dict[str, Any]] | None) -> list[Any] | None:
-    """Return the event's key, which GraphNeT's datasets put first, in a list."""
-    if not truth_dicts or not truth_dicts[0]:
-        return None
-    return list(np.ravel(next(iter(truth_dicts[0].values())))[:1]) or None

@@ -1,7 +1,7 @@
 """DeepIce: a transformer from pulses to a direction.
 
 Reference: the 2nd place of "IceCube - Neutrinos in Deep Ice"
-(github.com/DrHB/icecube-2nd-place, `DeepIceModel`; EPJC 84:571, 2024). Pulses are
+(github.com/DrHB/icecube-2nd-place, `DeepIceModel`; EPJC 84, 646, 2024). Pulses are
 embedded; a few blocks relate them, the first of them weighted by the space-time
 interval of every pair; then a class token joins each event and a deep encoder lets it
 collect what it needs; one linear layer makes it kappa * direction.

@@ -1,7 +1,7 @@
 """DeepIceGNN: DeepIce with a graph network beside its embedding.
 
 Reference: the 2nd-place code (github.com/DrHB/icecube-2nd-place,
-`EncoderWithDirectionReconstructionV22` and `...V23`; EPJC 84:571, 2024). Half of each
+`EncoderWithDirectionReconstructionV22` and `...V23`; EPJC 84, 646, 2024). Half of each
 pulse's latent vector comes from the embedding, with learned amplitudes, half from
 dynamic edge convolutions on the raw features, the only place where quantum efficiency
 and ice properties are read. Shape letters: T pulses in the batch, D width, F features.

@@ -1,7 +1,7 @@
 """Sinusoidal features, the pulse embedding, and the space-time interval.
 
 References: the 2nd-place code (github.com/DrHB/icecube-2nd-place, src/models.py) and
-its description in EPJC 84:571 (2024). Shape letters: T pulses in the batch, B events,
+its description in EPJC 84, 646 (2024). Shape letters: T pulses in the batch, B events,
 L longest event, D width, C channels of a sinusoid.
 
 Sinusoids have arguments of several thousand radians and the interval is a small

@@ -87,15 +87,16 @@ class PublishedPipeline:
         return np.stack(columns, axis=1).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def published(shared_dir: Path) -> PublishedPipeline:
+    return PublishedPipeline(
+        shared_dir / "data/kaggle_sample/sensor_geometry.csv",
+        shared_dir / "data/graphnet/ice_transparency.txt",
+    )
+
+
 @pytest.mark.data
 class TestPublishedPipeline:
-    @pytest.fixture(scope="class")
-    def published(self, shared_dir: Path) -> PublishedPipeline:
-        return PublishedPipeline(
-            shared_dir / "data/kaggle_sample/sensor_geometry.csv",
-            shared_dir / "data/graphnet/ice_transparency.txt",
-        )
-
     def test_real_events(self, shared_dir: Path, published: PublishedPipeline) -> None:
         parquet = pytest.importorskip("pyarrow.parquet")
         path = shared_dir / "data/kaggle_sample/train/batch_1.parquet"

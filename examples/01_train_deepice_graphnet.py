@@ -7,7 +7,7 @@ enough to see everything work and far too little to learn a direction:
 
 A database of your own, with the columns of IceCube-86 frames:
 
-    python examples/01_train_deepice_graphnet.py --data my.db --columns icecube86 \
+    python examples/01_train_deepice_graphnet.py --data my.db --columns icecube86
         --pulsemap SplitInIcePulses --truth-table truth --out runs/mine
 
 Writes into --out: model.yml and dataset.yml (GraphNeT configurations), weights.pth,
@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +37,19 @@ The package index's project named "graphnet" is another library. README.md says 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # a misspelt option is an error
     )
-    parser.add_argument("--data", help="SQLite file, or folder of GraphNeT parquet")
+    parser.add_argument(
+        "--data", help="GraphNeT SQLite file (*.db), or folder of GraphNeT parquet"
+    )
     parser.add_argument(
         "--columns",
         default="prometheus",
-        choices=["prometheus", "icecube86", "kaggle"],
-        help="what the pulse columns are called and mean",
+        choices=["prometheus", "icecube86", "upgrade", "kaggle"],
+        help="what the pulse columns are called and mean; kaggle: a GraphNeT database "
+        "with x, y, z, time, charge, auxiliary, not the competition's own files",
     )
     parser.add_argument("--pulsemap", default="total", help="table of pulses")
     parser.add_argument("--truth-table", default="mc_truth")
@@ -62,7 +69,38 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--max-pulses", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if min(arguments.epochs, arguments.batch_size, arguments.max_pulses) < 1:
+        parser.error("--epochs, --batch-size and --max-pulses must be at least 1")
+    return arguments
+
+
+def check_data(arguments: argparse.Namespace, path: str, columns: list[str]) -> None:
+    """Stop with one line where the data cannot be what the options say."""
+    if not os.path.exists(path):
+        sys.exit(f"there is no {path}")
+    tables = (arguments.pulsemap, arguments.truth_table)
+    if os.path.isdir(path):
+        if missing := [t for t in tables if not os.path.isdir(os.path.join(path, t))]:
+            sys.exit(f"{path} has no folder {', '.join(missing)} of parquet files")
+        return
+    if not path.endswith(".db"):
+        sys.exit(f"{path} must be a GraphNeT SQLite file (*.db) or a parquet folder")
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+        there = sorted(name for (name,) in connection.execute(query))
+        if missing := [table for table in tables if table not in there]:
+            sys.exit(
+                f"{path} has no table {', '.join(missing)}; it has {', '.join(there)}. "
+                "See --pulsemap and --truth-table"
+            )
+        cursor = connection.execute(f'SELECT * FROM "{arguments.pulsemap}" LIMIT 0')
+        named = [entry[0] for entry in cursor.description]
+    if missing := [c for c in columns if c not in named and c != "rde"]:
+        sys.exit(
+            f"table {arguments.pulsemap} has no column {', '.join(missing)}; it has "
+            f"{', '.join(named)}. See --columns"
+        )
 
 
 def main() -> None:
@@ -96,19 +134,17 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         EXAMPLE_DATA_DIR, "sqlite", "prometheus", "prometheus-events.db"
     )
     path = str(arguments.data or default)
-    if not os.path.exists(path):
-        sys.exit(f"there is no {path}")
     is_sqlite = path.endswith(".db")
 
     # 1. What a pulse is: columns, scaling, which pulses of a long event are kept.
     detectors: dict[str, Any] = {
-        "prometheus": adapter.PrometheusPulseMapDetector(angles=arguments.angles),
-        "icecube86": adapter.IceCube86PulseMapDetector(
-            changes={"angles": arguments.angles}
-        ),
-        "kaggle": adapter.KagglePulseMapDetector(changes={"angles": arguments.angles}),
+        "prometheus": adapter.PrometheusPulseMapDetector,
+        "icecube86": adapter.IceCube86PulseMapDetector,
+        "upgrade": adapter.UpgradePulseMapDetector,
+        "kaggle": adapter.KagglePulseMapDetector,
     }
-    detector = detectors[arguments.columns]
+    detector = detectors[arguments.columns](angles=arguments.angles)
+    check_data(arguments, path, list(detector.feature_map()))
     representation = adapter.PackedPulses(
         detector=detector, max_pulses=arguments.max_pulses, seed=arguments.seed
     )
@@ -155,7 +191,13 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
 
     # 3. The model: our backbone and loss in GraphNeT's StandardModel.
     backbone = adapter.DeepIceGNNBackbone(
-        dim=96, dim_base=32, depth=3, head_size=32, knn_features=4, n_rel=4
+        dim=96,
+        dim_base=32,
+        depth=3,
+        head_size=32,
+        knn_features=4,
+        n_rel=4,
+        extra_features=list(detector.pulse_map.extra),
     )
     task = DirectionReconstructionWithKappa(
         hidden_size=backbone.nb_outputs,
@@ -207,11 +249,21 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     predictions.to_csv(arguments.out / "predictions.csv", index=False)
     model.save_config(str(arguments.out / "model.yml"))
     model.save_state_dict(str(arguments.out / "weights.pth"))
-    whole.config.selection = {"train": train, "test": test}  # before the split for val
+    if is_sqlite:  # for parquet GraphNeT's configurations know no selections
+        chosen = {
+            "train": train,
+            "test": test,
+        }  # train: before the split for validation
+        whole.config.selection = {
+            name: f"event_no in ({', '.join(map(str, events))},)"
+            for name, events in chosen.items()
+        }
     whole.config.dump(str(arguments.out / "dataset.yml"))
     degrees = 180 / torch.pi
+    few = "too few to compare: the figures below are chance\n"
     return (
-        f"\n{len(predictions)} held-out events of {path}\n"
+        f"\n{'-' * 72}\n{len(predictions)} held-out events of {path}"
+        f"\n{few if len(predictions) < 100 else ''}"
         f"mean opening angle {summary.mean:.3f} rad "
         f"({summary.mean * degrees:.1f} deg), "
         f"median {summary.median:.3f} rad ({summary.median * degrees:.1f} deg)\n"

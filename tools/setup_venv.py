@@ -70,7 +70,7 @@ def pip_install(*arguments, limited):
     CONSTRAINTS.write_text("".join(f"{c}\n" for c in (*GRAPHNET_LIMITS, *kept)))
     held = ("--constraint", CONSTRAINTS) if limited else ()
     flags = shlex.split(os.environ.get("PIP_FLAGS", ""))
-    run(PYTHON, "-m", "pip", "install", *held, *flags, *arguments)
+    run(PYTHON, "-m", "pip", "install", "--quiet", *held, *flags, *arguments)
 
 
 def create_venv():

@@ -216,12 +216,15 @@ def _check_complete(
     has_place = all(quantity in raw for quantity in (X, Y, Z))
     optional = {RDE} | ({X, Y, Z} if SENSOR_ID in raw else set())
     optional |= {SENSOR_ID} if has_place else set()
-    missing = [names[q] for q in names if q not in raw and q not in optional]
+    if not has_place and SENSOR_ID in names and SENSOR_ID not in raw:
+        optional |= {X, Y, Z}  # either will do; one name is enough to say so
+    missing = [q for q in names if q not in raw and q not in optional]
     if missing:
+        wanted = [names[q] + " (or x, y, z)" * (q == SENSOR_ID) for q in missing]
         raise ValueError(
-            f"pulse map {pulse_map.name!r} needs column {', '.join(missing)}; there "
-            f"is {', '.join(map(str, columns))}. For a file without it, say so in the "
-            "pulse map (None)"
+            f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
+            f"{', '.join(map(str, columns))}. For files without it: "
+            f"PulseMap.{pulse_map.name}({missing[0]}=None)"
         )
 
 

@@ -33,12 +33,18 @@ class _Backbone(GNN):
         return self.model.embed_events(self._packed(data))
 
     def _packed(self, data: Data) -> PackedBatch:
-        if data.x.shape[1] != len(self._names):
+        given = data.get("features")
+        if given and not isinstance(given[0], str):
+            given = given[0]  # a batch has one list an event
+        if data.x.shape[1] != len(self._names) or (
+            given and tuple(given) != self._names
+        ):
             raise ValueError(
                 f"{type(self).__name__} reads {len(self._names)} features "
-                f"({', '.join(self._names)}), data.x has {data.x.shape[1]}; make it "
-                "with PackedPulses or DeepIcePulses, and name the pulse map's extra "
-                "columns in extra_features"
+                f"({', '.join(self._names)}), data.x has {data.x.shape[1]}"
+                f"{' (' + ', '.join(given) + ')' if given else ''}; make it with "
+                "PackedPulses or DeepIcePulses, and name the pulse map's extra columns "
+                "in extra_features"
             )
         offsets = data.get("ptr")
         if offsets is None:  # one event, not a batch

@@ -28,12 +28,30 @@ def _unscaled(value_T: Tensor) -> Tensor:
     return value_T
 
 
+def as_pulse_map(value: PulseMap | dict[str, Any] | str) -> PulseMap:
+    """Return a pulse map given as such, as a dict from a file, or by name.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    if isinstance(value, PulseMap):
+        return value
+    if isinstance(value, str):
+        return PulseMap.by_name(value)
+    if isinstance(value, dict):
+        return PulseMap.from_dict(value)
+    raise ValueError(
+        "pulse_map must be a PulseMap, what its to_dict() gives, or a name; got "
+        f"{type(value).__name__}"
+    )
+
+
 class PulseMapDetector(Detector):
     """A GraphNeT detector made from any `PulseMap`.
 
     Args:
-        pulse_map: The pulse map as `PulseMap.to_dict` gives it, so that it fits into
-            a configuration file.
+        pulse_map: The pulse map, or what its `to_dict` gives; configuration files
+            hold the latter.
         replace_with_identity: Extra columns to leave unscaled. Only those: from the
             others further features are made.
 
@@ -46,16 +64,11 @@ class PulseMapDetector(Detector):
 
     def __init__(
         self,
-        pulse_map: dict[str, Any],
+        pulse_map: PulseMap | dict[str, Any],
         replace_with_identity: list[str] | None = None,
     ) -> None:
-        if not isinstance(pulse_map, dict):
-            raise ValueError(
-                "pulse_map must be what PulseMap.to_dict() gives, got "
-                f"{type(pulse_map).__name__}"
-            )
         super().__init__(replace_with_identity=replace_with_identity)
-        self._set_pulse_map(PulseMap.from_dict(pulse_map))
+        self._set_pulse_map(as_pulse_map(pulse_map))
 
     @property
     def pulse_map(self) -> PulseMap:
@@ -110,8 +123,9 @@ class _NamedPulseMapDetector(PulseMapDetector):
     Args:
         qe: `rde` or `published`: which DOMs count as of high quantum efficiency.
         ice: `correct`, `mirrored` (for published weights) or `none`.
+        angles: `origin` or `flight`: what the angles of the truth mean.
         changes: Other fields of the `PulseMap`, e.g. `{"hlc": None}` for a file
-            without that column, `{"angles": "flight"}`.
+            without that column.
         replace_with_identity: Extra columns to leave unscaled.
     """
 
@@ -121,11 +135,13 @@ class _NamedPulseMapDetector(PulseMapDetector):
         self,
         qe: str = "rde",
         ice: str = "correct",
+        angles: str = "origin",
         changes: dict[str, Any] | None = None,
         replace_with_identity: list[str] | None = None,
     ) -> None:
         Detector.__init__(self, replace_with_identity=replace_with_identity)
         fields = {**PulseMap.by_name(self._name).to_dict(), "qe": qe, "ice": ice}
+        fields["angles"] = angles
         if self._name == "kaggle":
             fields["sensor_id"] = None  # GraphNeT's files have places
         self._set_pulse_map(PulseMap.from_dict({**fields, **(changes or {})}))
@@ -156,7 +172,8 @@ class PrometheusPulseMapDetector(PulseMapDetector):
     """Prometheus photons: sensor_pos_x, sensor_pos_y, sensor_pos_z, t; no charge.
 
     Args:
-        angles: `flight` or `origin`: what the file's injection angles mean.
+        angles: `flight` or `origin`: what the file's injection angles mean. To be
+            said, for files differ; `detector.angles.infer_angle_convention` tells.
         ice: `none`, unless the detector hangs in IceCube's ice.
         origin: The detector's centre in the file's coordinates, m. Prometheus tables
             lie deep below their origin: for its IceCube (0, 0, -1948.07).
@@ -167,7 +184,7 @@ class PrometheusPulseMapDetector(PulseMapDetector):
 
     def __init__(
         self,
-        angles: str = "flight",
+        angles: str,
         ice: str = "none",
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         replace_with_identity: list[str] | None = None,

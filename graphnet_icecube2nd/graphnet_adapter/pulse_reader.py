@@ -75,11 +75,21 @@ class PulseReader:
         if missing:
             raise ValueError(
                 f"pulse map {self.pulse_map.name!r} needs column {', '.join(missing)}; "
-                f"given are {', '.join(names)}. For files without it, say so in the "
-                "pulse map (None)"
+                f"given are {', '.join(names)}. {self._hint(names, missing[0])}"
             )
         if self.selection == "hlc_first" and not given & {AUXILIARY, HLC}:
             raise ValueError("selection 'hlc_first' needs a column auxiliary or hlc")
+
+    def _hint(self, names: Sequence[str], missing: str) -> str:
+        for known in ("kaggle", "icecube86", "prometheus"):
+            others = PulseMap.by_name(known)
+            place_and_time = {others.x, others.y, others.z, others.time}
+            if known != self.pulse_map.name and place_and_time <= set(names):
+                return (
+                    f"Are these the columns of {known!r}? Then say so as the pulse map"
+                )
+        quantity = self.pulse_map.columns()[missing]
+        return f"For files without it: PulseMap.{self.pulse_map.name}({quantity}=None)"
 
     def checked(
         self,
@@ -168,4 +178,6 @@ def _event_name(truth_dicts: Sequence[dict[str, Any]] | None) -> list[Any] | Non
     """Return the event's key, which GraphNeT's datasets put first, in a list."""
     if not truth_dicts or not truth_dicts[0]:
         return None
-    return list(np.ravel(next(iter(truth_dicts[0].values())))[:1]) or None
+    names = np.ravel(next(iter(truth_dicts[0].values())))[:1].tolist()
+    # SQL joins make floats of numbers.
+    return [int(n) if isinstance(n, float) and n.is_integer() else n for n in names]

@@ -19,6 +19,7 @@ import graphnet.models.task as small_package
 from graphnet.utilities.config import model_config, parsing
 from ruamel.yaml.representer import SafeRepresenter
 
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
     DeepIceGNNBackbone,
@@ -75,6 +76,7 @@ def register() -> None:
     if not hasattr(lookup, _MARK):
         parsing.get_graphnet_classes = _with_components(lookup)
     SafeRepresenter.add_representer(OriginDirection, _represent_label)
+    SafeRepresenter.add_representer(PulseMap, _represent_pulse_map)
     _check_that_it_works()
 
 
@@ -91,6 +93,10 @@ def _with_components(lookup: Any) -> Any:
 
 def _represent_label(representer: Any, label: OriginDirection) -> Any:
     return representer.represent_dict(label.to_config())
+
+
+def _represent_pulse_map(representer: Any, pulse_map: PulseMap) -> Any:
+    return representer.represent_dict(pulse_map.to_dict())
 
 
 def _check_that_it_works() -> None:

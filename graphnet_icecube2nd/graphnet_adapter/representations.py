@@ -8,6 +8,7 @@ T pulses of the event, C columns of the file, F features, K kept pulses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,10 @@ from torch_geometric.data import Batch, Data
 
 from graphnet_icecube2nd.conventions import AUXILIARY, HLC, RDE, SENSOR_ID
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
+from graphnet_icecube2nd.graphnet_adapter.detectors import (
+    PulseMapDetector,
+    as_pulse_map,
+)
 from graphnet_icecube2nd.graphnet_adapter.pulse_reader import PulseReader
 
 
@@ -106,6 +110,7 @@ class PackedPulses(DataRepresentation):
         raw_TC = self._reader.checked(input_features, input_feature_names, truth_dicts)
         data = super().forward(raw_TC, input_feature_names, truth_dicts, **further)
         data.x = self._reader.features(data.x, input_feature_names).to(self.dtype)
+        data.features = self.output_feature_names  # as GraphNeT's graphs have it
         return data
 
     def _validate_input(
@@ -137,8 +142,8 @@ class DeepIcePulses(NodeDefinition):
 
     Args:
         input_feature_names: Columns; set by the graph definition.
-        pulse_map: Name of a pulse map (`kaggle`, `icecube86`, ...), or one as
-            `PulseMap.to_dict` gives it.
+        pulse_map: The pulse map of the detector: a name (`kaggle`, `icecube86`, ...),
+            a `PulseMap`, or what its `to_dict` gives.
         max_pulses: Longer events are cut to this many pulses.
         selection: `uniform`, `hlc_first` or `first`.
         seed: With a seed an event always keeps the same pulses.
@@ -154,7 +159,7 @@ class DeepIcePulses(NodeDefinition):
     def __init__(
         self,
         input_feature_names: list[str] | None = None,
-        pulse_map: str | dict[str, Any] = "kaggle",
+        pulse_map: str | PulseMap | dict[str, Any] = "kaggle",
         max_pulses: int = 192,
         selection: str = "uniform",
         seed: int | None = None,
@@ -163,12 +168,8 @@ class DeepIcePulses(NodeDefinition):
         geometry: str | None = None,
         ice_table: str | None = None,
     ) -> None:
-        switches = {"qe": qe, "ice": ice}
-        changes = {key: value for key, value in switches.items() if value is not None}
-        if isinstance(pulse_map, str):
-            chosen = PulseMap.by_name(pulse_map, **changes)
-        else:
-            chosen = PulseMap.from_dict({**pulse_map, **changes})
+        chosen = as_pulse_map(pulse_map)
+        chosen = replace(chosen, qe=qe or chosen.qe, ice=ice or chosen.ice)
         reader = PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
         self._reader = reader  # before the base class, which asks for the names
         super().__init__(input_feature_names=input_feature_names)

@@ -118,6 +118,8 @@ def published_name(name: str) -> str:
 
 
 def _find_deepice(model: nn.Module) -> DeepIce:
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"a model is needed, e.g. build_model('s_gnn'), got {model!r}")
     models = [module for module in model.modules() if isinstance(module, DeepIce)]
     if len(models) != 1:
         raise ValueError(

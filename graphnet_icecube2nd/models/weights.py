@@ -22,6 +22,7 @@ from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 CLASSES = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
+MOST_FAULTS = 20  # keys named in one message
 METADATA_KEY = "graphnet_icecube2nd"
 
 
@@ -114,8 +115,26 @@ def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
     if faults:
         raise CheckpointError(
             f"the checkpoint does not fit the model in {len(faults)} keys:\n  "
-            + "\n  ".join(faults)
+            + "\n  ".join(faults[:MOST_FAULTS])
+            + f"\n  ... and {len(faults) - MOST_FAULTS} more"
+            * (len(faults) > MOST_FAULTS)
+            + _hint(targets, state)
         )
+    wild = [name for name in targets if not bool(state[name].isfinite().all())]
+    if wild:
+        raise CheckpointError(f"weights that are not finite: {', '.join(wild)}")
+
+
+def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    if state and all(name.startswith("module.") for name in state):
+        return (
+            "\nEvery key begins with 'module.': saved from DataParallel; take it off."
+        )
+    if "class_token" in state and "class_token" not in targets:
+        return "\nThese are weights of this package: use load_model or load_state_dict."
+    if "cls_token.weight" in state and "cls_token.weight" not in targets:
+        return "\nThese are published weights: use load_competition_weights."
+    return ""
 
 
 def read_state(source: Source) -> dict[str, Tensor]:
@@ -152,8 +171,9 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be read as weights alone ({type(error).__name__}); code "
-            "from a file is never run"
+            f"{path} cannot be read as weights alone ({type(error).__name__}): it is "
+            "no file of torch's, perhaps a failed download, or it holds more than "
+            "tensors, and code from a file is never run"
         ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
@@ -164,4 +184,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(
+            f"{path} is no safetensors file ({error}); for a published checkpoint use "
+            "load_competition_weights"
+        ) from error

@@ -539,7 +539,7 @@ class TestRefusals:
     def test_neither_place_nor_sensor_id(self) -> None:
         columns = make_pulses(6)
         del columns["sensor_id"]
-        with pytest.raises(ValueError, match="needs column x, y, z, sensor_id"):
+        with pytest.raises(ValueError, match=r"needs column sensor_id .or x, y, z."):
             pulse_features(columns, make_offsets([6]), PulseMap.kaggle())
 
     def test_missing_columns_under_their_own_names(self) -> None:

@@ -54,7 +54,7 @@ def test_detectors_know_the_columns_of_their_files() -> None:
     assert list(adapter.IceCube86PulseMapDetector().feature_map()) == ICECUBE86
     upgrade = list(adapter.UpgradePulseMapDetector().feature_map())
     assert upgrade == [*ICECUBE86, "pmt_dir_x", "pmt_dir_y", "pmt_dir_z"]
-    prometheus = list(adapter.PrometheusPulseMapDetector().feature_map())
+    prometheus = list(adapter.PrometheusPulseMapDetector(angles="origin").feature_map())
     assert prometheus == ["sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"]
 
 
@@ -169,7 +169,9 @@ def test_times_of_a_running_clock_keep_their_nanoseconds() -> None:
     names = ["sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"]
     raw = np.zeros((3, 4))
     raw[:, 3] = 1.5e8 + np.array([1.0, 0.0, 3.0])
-    data = adapter.PackedPulses(adapter.PrometheusPulseMapDetector())(raw, names)
+    data = adapter.PackedPulses(adapter.PrometheusPulseMapDetector(angles="origin"))(
+        raw, names
+    )
     torch.testing.assert_close(data.x[:, 3] * 3e4, torch.tensor([1.0, 0.0, 3.0]))
 
 
@@ -217,7 +219,7 @@ def test_columns_are_checked_when_the_representation_is_made() -> None:
         )
     with pytest.raises(ValueError, match="'hlc_first' needs a column auxiliary or hlc"):
         adapter.PackedPulses(
-            adapter.PrometheusPulseMapDetector(), selection="hlc_first"
+            adapter.PrometheusPulseMapDetector(angles="origin"), selection="hlc_first"
         )
     with pytest.raises(ValueError, match="perturbation_dict: hlc cannot be smeared"):
         adapter.PackedPulses(detector, perturbation_dict={"hlc": 0.1})
@@ -321,8 +323,8 @@ def test_columns_that_further_features_are_made_of_must_be_scaled() -> None:
     for unscaled, wanted in ((None, [1, 2, 3]), (["width"], [8, 16, 24])):
         detector = adapter.PulseMapDetector(pulse_map, replace_with_identity=unscaled)
         assert detector(x.clone(), [*ICECUBE86, "width"])[:, 7].tolist() == wanted
-    with pytest.raises(ValueError, match=r"PulseMap\.to_dict\(\) gives, got str"):
-        adapter.PulseMapDetector("icecube86")
+    with pytest.raises(ValueError, match=r"or a name; got int"):
+        adapter.PulseMapDetector(86)
 
 
 def test_masks_and_inactive_sensors_say_that_they_are_not_supported() -> None:
@@ -337,7 +339,7 @@ def test_masks_and_inactive_sensors_say_that_they_are_not_supported() -> None:
 
 def test_a_detector_deeper_than_its_origin() -> None:
     detector = adapter.PrometheusPulseMapDetector(
-        ice="correct", origin=(0.0, 0.0, -1948.07)
+        angles="origin", ice="correct", origin=(0.0, 0.0, -1948.07)
     )
     names = list(detector.feature_map())
     raw = np.array([[0.0, 0.0, -1948.07, 5.0], [0.0, 0.0, -2048.07, 9.0]])
@@ -371,7 +373,8 @@ def test_label_of_a_detector_is_that_of_its_pulse_map() -> None:
         "injection_azimuth": torch.tensor([0.3]),
         "injection_zenith": torch.tensor([2.0]),
     }
-    flight = adapter.PrometheusPulseMapDetector().direction_label()(data)
+    flight = adapter.PrometheusPulseMapDetector(angles="flight")
+    flight = flight.direction_label()(data)
     origin = adapter.PrometheusPulseMapDetector(angles="origin").direction_label()(data)
     torch.testing.assert_close(flight, -origin)
     assert adapter.KagglePulseMapDetector().direction_label("d").key == "d"
@@ -474,3 +477,15 @@ def test_extra_features_go_from_file_to_backbone() -> None:
     first = backbone(data)
     data.x[:, 9:] += 0.1
     assert not torch.equal(backbone(data), first)
+    other = adapter.DeepIceBackbone(
+        dim=32, dim_base=8, depth=1, head_size=16, extra_features=["a", "b", "c"]
+    )
+    with pytest.raises(ValueError, match=r"\(x, .*, a, b, c\), data\.x has 12 \(x, "):
+        other(adapter.collate_events([data, data]))
+
+
+def test_columns_of_another_pulse_map_are_recognised() -> None:
+    with pytest.raises(ValueError, match="Are these the columns of 'icecube86'"):
+        adapter.DeepIcePulses(ICECUBE86)
+    with pytest.raises(ValueError, match=r"PulseMap\.kaggle\(charge=None\)"):
+        adapter.DeepIcePulses([name for name in KAGGLE if name != "charge"])

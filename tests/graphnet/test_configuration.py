@@ -70,6 +70,7 @@ COMPONENTS = [
     adapter.UpgradePulseMapDetector(),
     adapter.PrometheusPulseMapDetector(angles="origin"),
     adapter.PulseMapDetector(PulseMap.kaggle(charge=None).to_dict()),
+    adapter.KagglePulseMapDetector(angles="flight", changes={"auxiliary": None}),
     adapter.PackedPulses(adapter.KagglePulseMapDetector(), max_pulses=7, seed=1),
     adapter.DeepIcePulses(pulse_map="icecube86", selection="first"),
     adapter.ExactVonMisesFisher3DLoss(normalisation="published"),
@@ -205,3 +206,15 @@ def test_weights_on_other_features_than_theirs_get_a_warning() -> None:
     meta, state = golden("deepice_small")  # reads neither
     model = make_model(adapter.DeepIceBackbone(**meta["kwargs"]))
     load_competition_weights(model, state)
+
+
+def test_a_pulse_map_itself_goes_into_yaml(tmp_path: Path) -> None:
+    pulse_map = PulseMap.kaggle(sensor_id=None, extra=("tot",), extra_scale=(9.0,))
+    detector = adapter.PulseMapDetector(pulse_map)
+    representation = adapter.PackedPulses(detector)
+    representation.save_config(str(tmp_path / "c.yml"))
+    again = Model.from_config(str(tmp_path / "c.yml"))
+    assert again._detector.pulse_map == pulse_map
+    nodes = adapter.DeepIcePulses(pulse_map=pulse_map)
+    nodes.save_config(str(tmp_path / "n.yml"))
+    assert isinstance(Model.from_config(str(tmp_path / "n.yml")), adapter.DeepIcePulses)

@@ -68,3 +68,61 @@ def test_it_trains_and_reports_on_a_database(
     table = (tmp_path / "result" / "predictions.csv").read_text().splitlines()
     assert len(table) == 3
     assert table[0].startswith("dir_x_pred,dir_y_pred,dir_z_pred,direction_kappa")
+    assert "too few to compare" in output
+    if fixture == "database":
+        check_that_a_colleague_can_use_it(tmp_path / "result")
+
+
+def check_that_a_colleague_can_use_it(folder: Path) -> None:
+    import pandas
+    import torch
+    from graphnet.data.dataset import Dataset
+    from graphnet.models import Model
+
+    import graphnet_icecube2nd.graphnet_adapter as adapter
+
+    datasets = Dataset.from_config(str(folder / "dataset.yml"))
+    assert {name: len(part) for name, part in datasets.items()} == {
+        "train": 8,
+        "test": 2,
+    }
+    model = Model.from_config(str(folder / "model.yml"), trust=True)
+    model.load_state_dict(str(folder / "weights.pth"))
+    test = datasets["test"]
+    with torch.no_grad():
+        batch = adapter.collate_events([test[index] for index in range(len(test))])
+        found = model.eval()(batch)[0]
+    written = pandas.read_csv(folder / "predictions.csv").set_index("event_no")
+    for event, prediction in zip(batch["event_no"].tolist(), found, strict=True):
+        expected = torch.tensor(written.loc[event].to_numpy()[:4]).float()
+        torch.testing.assert_close(prediction, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.graphnet
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "none.db"], "there is no none.db"),
+        (["--data", "DB", "--pulsemap", "Nope"], "has no table Nope, mc_truth; it has"),
+        (
+            ["--data", "DB", "--pulsemap", "pulses", "--truth-table", "truth"],
+            "has no column sensor_pos_x, sensor_pos_y, sensor_pos_z, t; it has dom_x",
+        ),
+        (["--epoch", "1"], "unrecognized arguments: --epoch"),
+        (["--epochs", "0"], "must be at least 1"),
+    ],
+)
+def test_wrong_options_end_in_one_line(
+    options: list[str], message: str, database: str, tmp_path: Path
+) -> None:
+    pytest.importorskip(
+        "graphnet.models",
+        reason="GraphNeT is not installed; README.md says how to have it",
+        exc_type=ImportError,
+    )
+    words = [database if word == "DB" else word for word in options]
+    code, output = run_example(tmp_path, *words)
+    assert code != 0
+    assert message in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "none.db").exists()

@@ -431,3 +431,37 @@ def test_only_what_can_be_loaded_is_saved(tmp_path: Path) -> None:
     save_model(DeepIce(**sizes).double(), tmp_path / "model.safetensors")
     again = load_model(tmp_path / "model.safetensors")
     assert again.class_token.dtype == torch.float64
+
+
+class TestMessagesThatHelp:
+    def refused(self, state: dict[str, torch.Tensor]) -> str:
+        model = DeepIce(dim=32, dim_base=8, depth=1, head_size=16)
+        with pytest.raises(CheckpointError) as caught:
+            load_competition_weights(model, state)
+        return str(caught.value)
+
+    def published(self) -> dict[str, torch.Tensor]:
+        source = DeepIce(dim=32, dim_base=8, depth=1, head_size=16).state_dict()
+        return {published_name(key): value for key, value in source.items()}
+
+    def test_long_lists_are_cut(self) -> None:
+        message = self.refused({})
+        assert message.count("missing:") == 20
+        assert "more" in message.splitlines()[-1]
+
+    def test_prefix(self) -> None:
+        state = {f"module.{key}": value for key, value in self.published().items()}
+        assert "saved from DataParallel" in self.refused(state)
+
+    def test_our_own_weights(self) -> None:
+        own = DeepIce(dim=32, dim_base=8, depth=1, head_size=16).state_dict()
+        assert "use load_model or load_state_dict" in self.refused(own)
+
+    def test_not_finite(self) -> None:
+        state = self.published()
+        state["proj_out.bias"] = torch.tensor([0.0, float("nan"), 0.0])
+        assert "weights that are not finite: proj_out.bias" in self.refused(state)
+
+    def test_no_model(self) -> None:
+        with pytest.raises(ValueError, match="a model is needed"):
+            load_competition_weights("s_gnn", {})  # type: ignore[arg-type]

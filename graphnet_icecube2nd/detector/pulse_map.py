@@ -36,6 +36,7 @@ from graphnet_icecube2nd.detector.ice import ICE_PROFILES
 TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
+NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus")
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
@@ -196,15 +197,12 @@ class PulseMap:
         Raises:
             ValueError: No such name.
         """
-        known = {
-            "kaggle": cls.kaggle,
-            "icecube86": cls.icecube86,
-            "upgrade": cls.upgrade,
-            "prometheus": cls.prometheus,
-        }
-        if name not in known:
-            raise ValueError(f"no pulse map {name!r}; choose from {', '.join(known)}")
-        return known[name](**changes)
+        if name not in NAMED_PULSE_MAPS:
+            raise ValueError(
+                f"no pulse map {name!r}; choose from {', '.join(NAMED_PULSE_MAPS)}"
+            )
+        made: PulseMap = getattr(cls, name)(**changes)
+        return made
 
     def as_published(self) -> PulseMap:
         """Return it with the competition code's slips, for its weights."""
@@ -247,6 +245,12 @@ class PulseMap:
         if quantity in self.extra:
             return value_T / self.extra_scale[self.extra.index(quantity)]
         return value_T
+
+    def how_without(self, quantity: str) -> str:
+        """Return, for messages, how to write this pulse map without a quantity."""
+        if self.name in NAMED_PULSE_MAPS:
+            return f"PulseMap.{self.name}({quantity}=None)"
+        return f"PulseMap(..., {quantity}=None)"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that YAML and JSON can hold."""

@@ -224,7 +224,7 @@ def _check_complete(
         raise ValueError(
             f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
             f"{', '.join(map(str, columns))}. For files without it: "
-            f"PulseMap.{pulse_map.name}({missing[0]}=None)"
+            f"{pulse_map.how_without(missing[0])}"
         )
 
 

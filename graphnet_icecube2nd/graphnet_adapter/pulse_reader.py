@@ -89,7 +89,7 @@ class PulseReader:
                     f"Are these the columns of {known!r}? Then say so as the pulse map"
                 )
         quantity = self.pulse_map.columns()[missing]
-        return f"For files without it: PulseMap.{self.pulse_map.name}({quantity}=None)"
+        return f"For files without it: {self.pulse_map.how_without(quantity)}"
 
     def checked(
         self,

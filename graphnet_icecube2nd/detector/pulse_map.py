@@ -8,6 +8,7 @@ Shape letters: T pulses.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -218,6 +219,24 @@ class PulseMap:
         named = {getattr(self, quantity): quantity for quantity in _QUANTITIES}
         named.pop(None, None)
         return {**named, **{column: column for column in self.extra}}
+
+    def column(self, quantity: str) -> str:
+        """Return the file's name of a quantity that this pulse map has."""
+        name = quantity if quantity in self.extra else getattr(self, quantity)
+        return str(name)
+
+    def missing(self, given: Collection[str]) -> list[str]:
+        """Return the quantities that are named here, not given, and not replaceable.
+
+        Places and sensor_id stand in for each other, and either for rde.
+        """
+        named = list(self.columns().values())
+        optional = {RDE}
+        if {X, Y, Z} <= set(given):
+            optional |= {SENSOR_ID}
+        elif SENSOR_ID in named:
+            optional |= {X, Y, Z}  # either will do; one name is enough to ask for
+        return [q for q in named if q not in given and q not in optional]
 
     def scale(self, quantity: str, value_T: Tensor) -> Tensor:
         """Scale one column as the models read it.

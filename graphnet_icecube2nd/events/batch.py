@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -140,13 +141,7 @@ def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
     Raises:
         ValueError: They are not; the message says in what. Empty events pass.
     """
-    if not isinstance(offsets, Tensor):
-        raise ValueError(f"offsets must be a tensor, got {type(offsets).__name__}")
-    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
-        raise ValueError(
-            "offsets must be (events + 1,) int64 for at least one event, got "
-            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
-        )
+    _check_offsets_shape(offsets)
     first, last = int(offsets[0]), int(offsets[-1])
     num_pulses = last if num_pulses is None else num_pulses
     if first != 0 or last != num_pulses:
@@ -160,9 +155,51 @@ def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
         )
 
 
+class EventNames:
+    """What messages call the events of a batch, and which event a pulse is in.
+
+    Args:
+        offsets: (B + 1,) int64 borders of the events.
+        event_id: B numbers or strings; default the place in the batch.
+    """
+
+    def __init__(
+        self, offsets: Tensor, event_id: Sequence[Any] | Tensor | None = None
+    ) -> None:
+        self.offsets = offsets
+        self.event_id = event_id
+
+    def name(self, index: int) -> str:
+        """Return what to call an event."""
+        if self.event_id is None:
+            return f"event {index} of the batch"
+        name = self.event_id[index]
+        return f"event {name.item() if isinstance(name, Tensor) else name}"
+
+    def index_of(self, pulse: int) -> int:
+        """Return the event that a pulse of the batch belongs to."""
+        return int(torch.searchsorted(self.offsets, pulse, right=True)) - 1
+
+    def check_not_empty(self) -> None:
+        """Raise ValueError naming the first event without pulses, if there is one."""
+        lengths = self.offsets.diff()
+        if int(lengths.min()) < 1:
+            raise ValueError(f"{self.name(int(lengths.argmin()))} has no pulses")
+
+
+def _check_offsets_shape(offsets: Tensor) -> None:
+    if not isinstance(offsets, Tensor):
+        raise ValueError(f"offsets must be a tensor, got {type(offsets).__name__}")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
+        raise ValueError(
+            "offsets must be (events + 1,) int64 for at least one event, got "
+            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
+        )
+
+
 def _check_shapes(batch: PackedBatch) -> None:
-    features, offsets, n_pulses = batch.features, batch.offsets, batch.n_pulses
-    for name in ("features", "offsets", "n_pulses"):
+    features, n_pulses = batch.features, batch.n_pulses
+    for name in ("features", "n_pulses"):
         value = getattr(batch, name)
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
@@ -178,11 +215,7 @@ def _check_shapes(batch: PackedBatch) -> None:
             f"features has {features.shape[1]} columns, names has "
             f"{len(batch.names)}: {', '.join(batch.names)}"
         )
-    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
-        raise ValueError(
-            "offsets must be (events + 1,) int64 for at least one event, got "
-            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
-        )
+    _check_offsets_shape(batch.offsets)
     per_event = {"n_pulses": n_pulses, "event_id": batch.event_id}
     for name, tensor in per_event.items():
         if tensor is not None and tensor.dtype != torch.int64:
@@ -197,37 +230,28 @@ def _check_shapes(batch: PackedBatch) -> None:
 
 def _check_values(batch: PackedBatch) -> None:
     check_offsets(batch.offsets, len(batch.features))
+    events = EventNames(batch.offsets, batch.event_id)
+    events.check_not_empty()
     lengths = batch.lengths
-    if int(lengths.min()) < 1:
-        event = int(lengths.argmin())
-        raise ValueError(f"{_event_name(batch, event)} has no pulses")
     if bool((batch.n_pulses < lengths).any()):
         event = int((batch.n_pulses < lengths).nonzero()[0])
         raise ValueError(
-            f"{_event_name(batch, event)} holds {int(lengths[event])} pulses but "
+            f"{events.name(event)} holds {int(lengths[event])} pulses but "
             f"n_pulses, the number before selection, is {int(batch.n_pulses[event])}"
         )
-    if not bool(batch.features.isfinite().all()):
-        pulse, column = (~batch.features.isfinite()).nonzero()[0].tolist()
-        event = int(torch.searchsorted(batch.offsets, pulse, right=True)) - 1
+    finite_TF = batch.features.isfinite()
+    if not bool(finite_TF.all()):
+        pulse, column = (~finite_TF).nonzero()[0].tolist()
         raise ValueError(
-            f"{_event_name(batch, event)}: feature {batch.names[column]!r} is "
-            f"{float(batch.features[pulse, column])}; it must be finite"
+            f"{events.name(events.index_of(pulse))}: feature {batch.names[column]!r} "
+            f"is {float(batch.features[pulse, column])}; it must be finite"
         )
-
     if AUXILIARY in batch.names:
-        flag = batch.column(AUXILIARY)
-        wrong = (flag != 0) & (flag != 1)
-        if bool(wrong.any()):
-            pulse = int(wrong.nonzero()[0])
-            event = int(torch.searchsorted(batch.offsets, pulse, right=True)) - 1
+        flag_T = batch.column(AUXILIARY)
+        wrong_T = (flag_T != 0) & (flag_T != 1)
+        if bool(wrong_T.any()):
+            pulse = int(wrong_T.nonzero()[0])
             raise ValueError(
-                f"{_event_name(batch, event)}: feature 'auxiliary' is "
-                f"{float(flag[pulse]):g}; it must be 0 or 1"
+                f"{events.name(events.index_of(pulse))}: feature 'auxiliary' is "
+                f"{float(flag_T[pulse]):g}; it must be 0 or 1"
             )
-
-
-def _event_name(batch: PackedBatch, index: int) -> str:
-    if batch.event_id is None:
-        return f"event {index} of the batch"
-    return f"event {int(batch.event_id[index])}"

@@ -32,7 +32,7 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
-from graphnet_icecube2nd.events.batch import check_offsets
+from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
@@ -103,8 +103,8 @@ def check_pulses(
     geometry = geometry or DetectorGeometry.icecube86()
     check_offsets(offsets)
     num_pulses = int(offsets[-1])
-    where = _Where(offsets, event_id)
-    where.check_not_empty()
+    events = EventNames(offsets, event_id)
+    events.check_not_empty()
     raw: dict[str, Tensor] = {}
     for column, quantity in pulse_map.columns().items():
         if column in columns:
@@ -113,24 +113,26 @@ def check_pulses(
             relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
             raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
     _check_complete(raw, columns, pulse_map)
-    names = {quantity: column for column, quantity in pulse_map.columns().items()}
+
+    def check(value: Tensor, good: Tensor, allowed: str) -> None:
+        _check(pulse_map.column(quantity), value, good, allowed, events)
+
     for quantity, value in raw.items():
-        where.check(names[quantity], value, value.isfinite(), "must be finite")
+        check(value, value.isfinite(), "must be finite")
         if quantity == CHARGE:
-            where.check(names[CHARGE], value, value > 0, "must be above 0 p.e.")
+            check(value, value > 0, "must be above 0 p.e.")
         if quantity == TIME and pulse_map.time_reference == "window":
             allowed = (
                 f"must be a time in the readout window, within {WINDOW_LIMIT:g} ns; "
                 "for a running clock, say time_reference='first_pulse' in the pulse map"
             )
-            where.check(names[TIME], value, value.abs() <= WINDOW_LIMIT, allowed)
+            check(value, value.abs() <= WINDOW_LIMIT, allowed)
         if quantity in (AUXILIARY, HLC):
-            is_flag = (value == 0) | (value == 1)
-            where.check(names[quantity], value, is_flag, "must be 0 or 1")
+            check(value, (value == 0) | (value == 1), "must be 0 or 1")
         if quantity == SENSOR_ID:
             known = (value >= 0) & (value < len(geometry)) & (value == value.round())
             allowed = f"must be a whole number from 0 to {len(geometry) - 1}"
-            where.check(names[SENSOR_ID], value, known, allowed)
+            check(value, known, allowed)
     return raw
 
 
@@ -210,17 +212,12 @@ def _check_complete(
     raw: Mapping[str, Tensor], columns: Mapping[str, Any], pulse_map: PulseMap
 ) -> None:
     # A column that the pulse map names and the file lacks is an error: to do without
-    # it is a decision, and is written into the pulse map as None. Places and sensor_id
-    # stand in for each other, and for rde.
-    names = {quantity: column for column, quantity in pulse_map.columns().items()}
-    has_place = all(quantity in raw for quantity in (X, Y, Z))
-    optional = {RDE} | ({X, Y, Z} if SENSOR_ID in raw else set())
-    optional |= {SENSOR_ID} if has_place else set()
-    if not has_place and SENSOR_ID in names and SENSOR_ID not in raw:
-        optional |= {X, Y, Z}  # either will do; one name is enough to say so
-    missing = [q for q in names if q not in raw and q not in optional]
+    # it is a decision, and is written into the pulse map as None.
+    missing = pulse_map.missing(raw)
     if missing:
-        wanted = [names[q] + " (or x, y, z)" * (q == SENSOR_ID) for q in missing]
+        wanted = [
+            pulse_map.column(q) + " (or x, y, z)" * (q == SENSOR_ID) for q in missing
+        ]
         raise ValueError(
             f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
             f"{', '.join(map(str, columns))}. For files without it: "
@@ -234,33 +231,15 @@ def _event_minimum(value_T: Tensor, offsets: Tensor) -> Tensor:
     return least_B.repeat_interleave(lengths)
 
 
-class _Where:
-    """Names the event and pulse at which a check failed."""
-
-    def __init__(
-        self, offsets: Tensor, event_id: Sequence[Any] | Tensor | None
-    ) -> None:
-        self.offsets = offsets
-        self.event_id = event_id
-
-    def event(self, index: int) -> str:
-        if self.event_id is None:
-            return f"event {index} of the batch"
-        name = self.event_id[index]
-        return f"event {name.item() if isinstance(name, Tensor) else name}"
-
-    def check_not_empty(self) -> None:
-        lengths = self.offsets.diff()
-        if int(lengths.min()) < 1:
-            raise ValueError(f"{self.event(int(lengths.argmin()))} has no pulses")
-
-    def check(self, column: str, value: Tensor, good: Tensor, allowed: str) -> None:
-        if bool(good.all()):
-            return
-        pulse = int((~good).nonzero()[0])
-        index = int(torch.searchsorted(self.offsets, pulse, right=True)) - 1
-        raise ValueError(
-            f"{self.event(index)}, pulse {pulse - int(self.offsets[index])}: column "
-            f"{column!r} is {float(value[pulse]):g}; it {allowed} "
-            f"({int((~good).sum())} of {len(good)} pulses are not)"
-        )
+def _check(
+    column: str, value: Tensor, good: Tensor, allowed: str, events: EventNames
+) -> None:
+    if bool(good.all()):
+        return
+    pulse = int((~good).nonzero()[0])
+    index = events.index_of(pulse)
+    raise ValueError(
+        f"{events.name(index)}, pulse {pulse - int(events.offsets[index])}: column "
+        f"{column!r} is {float(value[pulse]):g}; it {allowed} "
+        f"({int((~good).sum())} of {len(good)} pulses are not)"
+    )

@@ -130,6 +130,7 @@ class _NamedPulseMapDetector(PulseMapDetector):
     """
 
     _name: str
+    _absent: tuple[str, ...] = ()  # columns that GraphNeT's files do not have
 
     def __init__(
         self,
@@ -140,17 +141,19 @@ class _NamedPulseMapDetector(PulseMapDetector):
         replace_with_identity: list[str] | None = None,
     ) -> None:
         Detector.__init__(self, replace_with_identity=replace_with_identity)
-        fields = {**PulseMap.by_name(self._name).to_dict(), "qe": qe, "ice": ice}
-        fields["angles"] = angles
-        if self._name == "kaggle":
-            fields["sensor_id"] = None  # GraphNeT's files have places
-        self._set_pulse_map(PulseMap.from_dict({**fields, **(changes or {})}))
+        switches = {"qe": qe, "ice": ice, "angles": angles}
+        absent = dict.fromkeys(self._absent)
+        named = PulseMap.by_name(self._name).to_dict()
+        self._set_pulse_map(
+            PulseMap.from_dict({**named, **absent, **switches, **(changes or {})})
+        )
 
 
 class KagglePulseMapDetector(_NamedPulseMapDetector):
     """The competition's pulses: x, y, z, time, charge, auxiliary."""
 
     _name = "kaggle"
+    _absent = ("sensor_id",)
 
 
 class IceCube86PulseMapDetector(_NamedPulseMapDetector):

@@ -18,10 +18,6 @@ from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     HLC,
     RDE,
-    SENSOR_ID,
-    X,
-    Y,
-    Z,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
@@ -70,17 +66,17 @@ class PulseReader:
         """See that columns of these names make up the features; ValueError if not."""
         known = self.pulse_map.columns()
         given = {known[name] for name in names if name in known}
-        optional = {RDE, SENSOR_ID} if {X, Y, Z} <= given else {RDE, X, Y, Z}
-        missing = [c for c, q in known.items() if q not in given | optional]
+        missing = self.pulse_map.missing(given)
         if missing:
+            wanted = ", ".join(self.pulse_map.column(q) for q in missing)
             raise ValueError(
-                f"pulse map {self.pulse_map.name!r} needs column {', '.join(missing)}; "
+                f"pulse map {self.pulse_map.name!r} needs column {wanted}; "
                 f"given are {', '.join(names)}. {self._hint(names, missing[0])}"
             )
         if self.selection == "hlc_first" and not given & {AUXILIARY, HLC}:
             raise ValueError("selection 'hlc_first' needs a column auxiliary or hlc")
 
-    def _hint(self, names: Sequence[str], missing: str) -> str:
+    def _hint(self, names: Sequence[str], quantity: str) -> str:
         for known in ("kaggle", "icecube86", "prometheus"):
             others = PulseMap.by_name(known)
             place_and_time = {others.x, others.y, others.z, others.time}
@@ -88,7 +84,6 @@ class PulseReader:
                 return (
                     f"Are these the columns of {known!r}? Then say so as the pulse map"
                 )
-        quantity = self.pulse_map.columns()[missing]
         return f"For files without it: {self.pulse_map.how_without(quantity)}"
 
     def checked(
@@ -118,9 +113,6 @@ class PulseReader:
         """See what can be seen after scaling: a detector not ours, a smeared value."""
         if num_pulses == 0:
             raise ValueError("an event has no pulses")
-        names = {
-            quantity: column for column, quantity in self.pulse_map.columns().items()
-        }
         for quantity, value in scaled.items():
             if quantity in (AUXILIARY, HLC, RDE):
                 good, allowed = (value == 0) | (value == 1), "0 or 1"
@@ -129,7 +121,8 @@ class PulseReader:
             if not bool(good.all()):
                 pulse = int((~good).nonzero()[0])
                 raise ValueError(
-                    f"column {names[quantity]!r} is {float(value[pulse]):g} after "
+                    f"column {self.pulse_map.column(quantity)!r} is "
+                    f"{float(value[pulse]):g} after "
                     f"scaling, at pulse {pulse}; it must be {allowed}. Is the value "
                     "allowed, and the detector a pulse-map detector?"
                 )

@@ -204,3 +204,13 @@ def test_how_to_leave_a_column_out_is_code_that_works() -> None:
         assert without.charge is None
         assert without.name == pulse_map.name
     assert PulseMap(name="mine").how_without("charge") == "PulseMap(..., charge=None)"
+
+
+def test_what_stands_in_for_what() -> None:
+    both = PulseMap.kaggle()
+    rest = ["time", "charge", "auxiliary"]
+    assert both.missing([*"xyz", *rest]) == []
+    assert both.missing(["sensor_id", *rest]) == []
+    assert both.missing(["x", *rest]) == ["sensor_id"]
+    assert PulseMap.kaggle(sensor_id=None).missing(["x", *rest]) == ["y", "z"]
+    assert PulseMap.icecube86().missing([*"xyz", "time", "charge"]) == ["hlc"]

@@ -217,6 +217,10 @@ def test_columns_are_checked_when_the_representation_is_made() -> None:
         adapter.PackedPulses(
             detector, input_feature_names=[n for n in ICECUBE86 if n != "charge"]
         )
+    with pytest.raises(ValueError, match="needs column x, y, z; given are time"):
+        adapter.PackedPulses(
+            adapter.KagglePulseMapDetector(), input_feature_names=KAGGLE[3:]
+        )
     with pytest.raises(ValueError, match="'hlc_first' needs a column auxiliary or hlc"):
         adapter.PackedPulses(
             adapter.PrometheusPulseMapDetector(angles="origin"), selection="hlc_first"

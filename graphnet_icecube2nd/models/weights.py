@@ -22,7 +22,6 @@ from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 CLASSES = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
-MOST_FAULTS = 20  # keys named in one message
 METADATA_KEY = "graphnet_icecube2nd"
 
 
@@ -54,11 +53,9 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
     try:
         metadata = {METADATA_KEY: json.dumps(config)}
         partial.touch()
-        mode = (
-            partial.stat().st_mode
-        )  # as usual here; safetensors allows its owner only
+        usual = partial.stat().st_mode  # safetensors allows its owner only
         save_file(tensors, partial, metadata=metadata)
-        partial.chmod(mode)
+        partial.chmod(usual)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -114,11 +111,8 @@ def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
     ]
     if faults:
         raise CheckpointError(
-            f"the checkpoint does not fit the model in {len(faults)} keys:\n  "
-            + "\n  ".join(faults[:MOST_FAULTS])
-            + f"\n  ... and {len(faults) - MOST_FAULTS} more"
-            * (len(faults) > MOST_FAULTS)
-            + _hint(targets, state)
+            f"the checkpoint does not fit the model in {len(faults)} keys."
+            f"{_hint(targets, state)}\n  " + "\n  ".join(faults)
         )
     wild = [name for name in targets if not bool(state[name].isfinite().all())]
     if wild:
@@ -127,13 +121,11 @@ def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
 
 def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     if state and all(name.startswith("module.") for name in state):
-        return (
-            "\nEvery key begins with 'module.': saved from DataParallel; take it off."
-        )
+        return " Each begins with 'module.': saved from DataParallel; take it off."
     if "class_token" in state and "class_token" not in targets:
-        return "\nThese are weights of this package: use load_model or load_state_dict."
+        return " These are weights of this package: use load_model or load_state_dict."
     if "cls_token.weight" in state and "cls_token.weight" not in targets:
-        return "\nThese are published weights: use load_competition_weights."
+        return " These are published weights: use load_competition_weights."
     return ""
 
 

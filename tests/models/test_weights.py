@@ -444,10 +444,15 @@ class TestMessagesThatHelp:
         source = DeepIce(dim=32, dim_base=8, depth=1, head_size=16).state_dict()
         return {published_name(key): value for key, value in source.items()}
 
-    def test_long_lists_are_cut(self) -> None:
+    def test_every_key_is_named(self) -> None:
         message = self.refused({})
-        assert message.count("missing:") == 20
-        assert "more" in message.splitlines()[-1]
+        assert message.count("missing:") == len(self.published())
+        for key in self.published():
+            assert f"missing: {key}\n" in message + "\n"
+
+    def test_the_hint_comes_first(self) -> None:
+        state = {f"module.{key}": value for key, value in self.published().items()}
+        assert "saved from DataParallel" in self.refused(state).splitlines()[0]
 
     def test_prefix(self) -> None:
         state = {f"module.{key}": value for key, value in self.published().items()}

@@ -2,24 +2,37 @@
 
 Pulses go in, a unit vector and its kappa come out. This core needs PyTorch, numpy and
 safetensors; `graphnet_icecube2nd.graphnet_adapter` hands it to GraphNeT.
+
+Names below are imported when they are first asked for, so that the command line
+answers before torch is there.
 """
 
-from graphnet_icecube2nd.conventions import FEATURE_NAMES
-from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.direction.losses import (
-    AngularDistanceLoss,
-    CombinedDirectionLoss,
-    VonMisesFisherLoss,
-)
-from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models import published as _registers_models  # noqa: F401
-from graphnet_icecube2nd.models.competition import load_competition_weights
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.hybrid import DeepIceGNN
-from graphnet_icecube2nd.models.registry import build_model, list_models, register_model
-from graphnet_icecube2nd.models.weights import load_model, save_model
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from graphnet_icecube2nd.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.conventions import FEATURE_NAMES
+    from graphnet_icecube2nd.detector.pulse_map import PulseMap
+    from graphnet_icecube2nd.direction.losses import (
+        AngularDistanceLoss,
+        CombinedDirectionLoss,
+        VonMisesFisherLoss,
+    )
+    from graphnet_icecube2nd.events.batch import PackedBatch
+    from graphnet_icecube2nd.loading.datamodule import EventDataModule
+    from graphnet_icecube2nd.models.competition import load_competition_weights
+    from graphnet_icecube2nd.models.deepice import DeepIce
+    from graphnet_icecube2nd.models.hybrid import DeepIceGNN
+    from graphnet_icecube2nd.models.registry import (
+        build_model,
+        list_models,
+        register_model,
+    )
+    from graphnet_icecube2nd.models.weights import load_model, save_model
+    from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.store.prepare import prepare
 
 __all__ = [
     "FEATURE_NAMES",
@@ -27,6 +40,8 @@ __all__ = [
     "CombinedDirectionLoss",
     "DeepIce",
     "DeepIceGNN",
+    "EventDataModule",
+    "EventStore",
     "PackedBatch",
     "PulseMap",
     "VonMisesFisherLoss",
@@ -34,6 +49,41 @@ __all__ = [
     "list_models",
     "load_competition_weights",
     "load_model",
+    "prepare",
     "register_model",
     "save_model",
 ]
+
+_MODULES = {
+    "FEATURE_NAMES": "conventions",
+    "AngularDistanceLoss": "direction.losses",
+    "CombinedDirectionLoss": "direction.losses",
+    "DeepIce": "models.deepice",
+    "DeepIceGNN": "models.hybrid",
+    "EventDataModule": "loading.datamodule",
+    "EventStore": "store.event_store",
+    "PackedBatch": "events.batch",
+    "PulseMap": "detector.pulse_map",
+    "VonMisesFisherLoss": "direction.losses",
+    "build_model": "models.registry",
+    "list_models": "models.registry",
+    "load_competition_weights": "models.competition",
+    "load_model": "models.weights",
+    "prepare": "store.prepare",
+    "register_model": "models.registry",
+    "save_model": "models.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what there is, imported or not."""
+    return sorted({*globals(), *__all__})

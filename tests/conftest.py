@@ -165,3 +165,74 @@ def drawn_weight() -> Callable[[str, Sequence[int]], Tensor]:
 def fill_weights() -> Callable[[nn.Module], nn.Module]:
     """`fill_weights(model)`: weights that make attention anything but uniform."""
     return fill
+
+
+def kaggle_pulses(lengths: Sequence[int], seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Random pulses with the competition's columns, in the order of time."""
+    generator = np.random.default_rng(seed)
+    num_pulses = sum(lengths)
+    event = np.repeat(np.arange(len(lengths)), lengths)
+    time = generator.integers(5_000, 30_000, num_pulses)
+    return {
+        "sensor_id": generator.integers(0, 5160, num_pulses).astype(np.int16),
+        "time": time[np.lexsort((time, event))],
+        "charge": np.round(generator.gamma(2.0, 20.0, num_pulses) + 1) / 40,
+        "auxiliary": generator.random(num_pulses) < 0.7,
+    }
+
+
+def write_kaggle_folder(
+    folder: Path, batches: dict[int, Sequence[int]], which: str = "train"
+) -> Path:
+    """Write batches of random events as the competition's files.
+
+    Args:
+        folder: Where to.
+        batches: Pulses of each event, by the number of the batch.
+        which: `train`, or `test`, which has no angles.
+    """
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    (folder / which).mkdir(parents=True, exist_ok=True)
+    metas = []
+    for batch, lengths in batches.items():
+        generator = np.random.default_rng(1000 + batch)
+        event_id = 1000 * batch + 3 * np.arange(len(lengths))
+        columns = kaggle_pulses(lengths, seed=batch)
+        columns["event_id"] = np.repeat(event_id, lengths)
+        pq.write_table(pa.table(columns), folder / which / f"batch_{batch}.parquet")
+        stop = np.cumsum(lengths, dtype=np.int64)
+        meta = {
+            "batch_id": np.full(len(lengths), batch),
+            "event_id": event_id,
+            "first_pulse_index": stop - lengths,
+            "last_pulse_index": stop - 1,
+        }
+        if which == "train":
+            meta["azimuth"] = generator.uniform(0, 2 * np.pi, len(lengths))
+            meta["zenith"] = np.arccos(generator.uniform(-1, 1, len(lengths)))
+        metas.append(pa.table(meta))
+    pq.write_table(pa.concat_tables(metas), folder / f"{which}_meta.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_kaggle_folder() -> Callable[..., Path]:
+    """`make_kaggle_folder(folder, {batch: lengths}, which="train")`."""
+    return write_kaggle_folder
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., Any]:
+    """`make_store({batch: lengths}, **options of prepare)`: an EventStore of them."""
+    pytest.importorskip("pyarrow")
+
+    def make(batches: dict[int, Sequence[int]], **options: Any) -> Any:
+        from graphnet_icecube2nd import EventStore, prepare
+
+        files = write_kaggle_folder(tmp_path / "files", batches)
+        out = tmp_path / "store"
+        prepare(files, out, **{"workers": 1, **options})
+        return EventStore(out)
+
+    return make

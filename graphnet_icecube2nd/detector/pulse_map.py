@@ -37,7 +37,7 @@ from graphnet_icecube2nd.detector.ice import ICE_PROFILES
 TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
-NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus")
+NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
@@ -190,6 +190,29 @@ class PulseMap:
             "ice": NO_ICE,
         }
         return cls(**{"name": "prometheus", **columns, **changes})
+
+    @classmethod
+    def km3net(cls, **changes: Any) -> PulseMap:
+        """KM3NeT hits, of ORCA or ARCA: place, time of a running clock, tot, trig.
+
+        The time over threshold (`tot`, ns, one byte) grows with the light but is no
+        charge: it is handed to the model under its own name. `trig`, a hit that took
+        part in the trigger, stands for hlc: it too picks, by coincidences, the pulses
+        that are likelier light than noise, which is what models and the selection of
+        pulses use the flag for. `hlc=None` does without. Places count from a point
+        that need not be the middle of the detector; `origin` says where that is.
+        """
+        columns = {
+            "time": "t",
+            "hlc": "trig",
+            "extra": ("tot",),
+            "extra_scale": (255.0,),
+            "azimuth": "azimuth_source",
+            "zenith": "zenith_source",
+            "time_reference": "first_pulse",
+            "ice": NO_ICE,
+        }
+        return cls(**{"name": "km3net", **columns, **changes})
 
     @classmethod
     def by_name(cls, name: str, **changes: Any) -> PulseMap:

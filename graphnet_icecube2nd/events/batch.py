@@ -6,9 +6,10 @@ Shape letters: T pulses in the batch, B events, F features.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -84,6 +85,70 @@ class PackedBatch:
             event_id=event_id,
             truth=truth,
         )
+
+    @classmethod
+    def unchecked(
+        cls,
+        *,
+        features: Tensor,
+        offsets: Tensor,
+        n_pulses: Tensor,
+        names: tuple[str, ...] = FEATURE_NAMES,
+        event_id: Tensor | None = None,
+        truth: Mapping[str, Tensor] | None = None,
+    ) -> PackedBatch:
+        """Make a batch of values that were checked before, as a store's were.
+
+        Looking at every value again costs more than reading it from a store.
+        """
+        made = object.__new__(cls)
+        values = (features, offsets, n_pulses, names, event_id, truth)
+        for field, value in zip(fields(cls), values, strict=True):
+            object.__setattr__(made, field.name, value)
+        return made
+
+    def split(self, sizes: Sequence[int]) -> list[PackedBatch]:
+        """Cut the batch into batches of so many events; their tensors are views.
+
+        Args:
+            sizes: Events of each batch; they add up to the events of this one.
+
+        Raises:
+            ValueError: They do not.
+        """
+        if sum(sizes) != len(self) or min(sizes, default=0) < 1:
+            raise ValueError(
+                f"sizes must be 1 or more and add up to {len(self)} events, got "
+                f"{list(sizes)}"
+            )
+        sizes = list(sizes)
+        border = self.offsets[[0, *itertools.accumulate(sizes)]].tolist()
+        lengths = [stop - start for start, stop in itertools.pairwise(border)]
+        features = torch.split(self.features, lengths)
+        n_pulses = torch.split(self.n_pulses, sizes)
+        event_id: Sequence[Tensor | None] = [None] * len(sizes)
+        if self.event_id is not None:
+            event_id = torch.split(self.event_id, sizes)
+        truth = {
+            name: torch.split(value, sizes)
+            for name, value in (self.truth or {}).items()
+        }
+        made, first = [], 0
+        for index, size in enumerate(sizes):
+            made.append(
+                PackedBatch.unchecked(
+                    features=features[index],
+                    offsets=self.offsets[first : first + size + 1] - border[index],
+                    n_pulses=n_pulses[index],
+                    names=self.names,
+                    event_id=event_id[index],
+                    truth=None
+                    if self.truth is None
+                    else {name: values[index] for name, values in truth.items()},
+                )
+            )
+            first += size
+        return made
 
     def __len__(self) -> int:
         """Return the number of events."""

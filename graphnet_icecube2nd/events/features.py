@@ -34,6 +34,20 @@ from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 
+
+class PulseError(ValueError):
+    """A value of a pulse that cannot be true.
+
+    Args:
+        message: What is wrong, where, and what is allowed.
+        pulse: Which of the T pulses it is.
+    """
+
+    def __init__(self, message: str, pulse: int) -> None:
+        super().__init__(message)
+        self.pulse = pulse
+
+
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
 
@@ -238,8 +252,9 @@ def _check(
         return
     pulse = int((~good).nonzero()[0])
     index = events.index_of(pulse)
-    raise ValueError(
+    raise PulseError(
         f"{events.name(index)}, pulse {pulse - int(events.offsets[index])}: column "
         f"{column!r} is {float(value[pulse]):g}; it {allowed} "
-        f"({int((~good).sum())} of {len(good)} pulses are not)"
+        f"({int((~good).sum())} of {len(good)} pulses are not)",
+        pulse,
     )

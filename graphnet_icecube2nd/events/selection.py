@@ -2,17 +2,31 @@
 
 A model's cost grows with the square of an event's length, and one event in a
 thousand has over 19,000 pulses; so a long event is cut to `max_pulses`, always in
-the order it came. Shape letters: T pulses, B events, K kept pulses.
+the order it came. What is kept follows from an event's length (and its flags, for
+`hlc_first`), at a cost that does not grow with it: no pulse need be read that is not
+kept. Shape letters: T pulses, B events, K kept pulses, E long events, L pulses kept
+of each, N drawn at random, H HLC pulses of the long events.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graphnet_icecube2nd.events.random_numbers import (
+    SELECTION_STREAM,
+    RandomKey,
+    draw_without_replacement,
+)
+
 SELECTIONS = ("uniform", "hlc_first", "first")
+
+ReadAuxiliary = Callable[[int], NDArray[np.bool_]]
 
 
 def select_pulses(
@@ -52,31 +66,101 @@ def select_pulses(
         ValueError: Unknown selection, `max_pulses` below 1, no auxiliary for
             `hlc_first`.
     """
-    check_selection(selection, max_pulses)
-    if selection == "hlc_first" and auxiliary is None:
-        raise ValueError("selection 'hlc_first' needs the auxiliary column")
-    lengths = offsets.diff()
-    if int(lengths.max()) <= max_pulses:
+    read_auxiliary = None
+    if auxiliary is not None:
+        flag_T, border = auxiliary.numpy(), offsets.numpy()
+
+        def read_auxiliary(event: int) -> NDArray[np.bool_]:
+            flag: NDArray[np.bool_] = flag_T[border[event] : border[event + 1]] > 0.5
+            return flag
+
+    length_B = offsets.diff()
+    long_E, position_EL = select_positions(
+        length_B.numpy(),
+        max_pulses,
+        selection=selection,
+        read_auxiliary=read_auxiliary,
+        event_id=None if event_id is None else event_id.numpy(),
+        seed=seed,
+        epoch=epoch,
+    )
+    if not len(long_E):
         return torch.arange(int(offsets[-1])), offsets
-    event_T = np.repeat(np.arange(len(lengths)), lengths.numpy())
-    position_T = np.arange(len(event_T)) - offsets.numpy()[event_T]
-    if selection == "first":
-        rank_T = position_T
-    else:
-        ids = np.arange(len(lengths)) if event_id is None else event_id.numpy()
-        key_T = _random_keys(ids[event_T], position_T, seed, epoch)
-        if auxiliary is not None and selection == "hlc_first":
-            order_T = np.lexsort((key_T, auxiliary.numpy() > 0.5, event_T))
-        else:
-            order_T = np.lexsort((key_T, event_T))
-        # Events are contiguous, so after sorting within events the position of a
-        # pulse in its event is its rank.
-        rank_T = np.empty_like(position_T)
-        rank_T[order_T] = position_T
-    kept = torch.from_numpy(np.flatnonzero(rank_T < max_pulses))
+    kept_B = length_B.clamp(max=max_pulses)
     kept_offsets = torch.zeros_like(offsets)
-    torch.cumsum(lengths.clamp(max=max_pulses), 0, out=kept_offsets[1:])
-    return kept, kept_offsets
+    torch.cumsum(kept_B, 0, out=kept_offsets[1:])
+    kept_K = torch.arange(int(kept_offsets[-1]))
+    kept_K += (offsets[:-1] - kept_offsets[:-1]).repeat_interleave(kept_B)
+    long = torch.from_numpy(long_E)
+    place_EL = kept_offsets[long, None] + torch.arange(max_pulses)
+    kept_K[place_EL] = offsets[long, None] + torch.from_numpy(position_EL)
+    return kept_K, kept_offsets
+
+
+def select_positions(
+    length_B: NDArray[np.integer[Any]],
+    max_pulses: int,
+    *,
+    selection: str = "uniform",
+    read_auxiliary: ReadAuxiliary | None = None,
+    event_id: NDArray[np.int64] | None = None,
+    seed: int | None = None,
+    epoch: int = 0,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose the pulses of long events without having any at hand.
+
+    Rules are those of `select_pulses`, which is made of this. Events of `max_pulses`
+    or fewer keep all pulses and do not appear.
+
+    Args:
+        length_B: (B,) whole numbers, the pulses of each event.
+        max_pulses: L, the longest event allowed, at least 1.
+        selection: One of `SELECTIONS`.
+        read_auxiliary: Called with an event's place in the batch, gives its flags
+            (length,), true where the pulse is not HLC. `hlc_first` needs it, and
+            calls it once for every long event and for no other.
+        event_id: (B,) int64, what tells events apart; default: position in batch.
+        seed: Seed of the choice; None draws one from torch's global generator.
+        epoch: A new epoch shows other pulses of the same event.
+
+    Returns:
+        Places of the long events in the batch (E,) int64, and of the pulses each of
+        them keeps within the event (E, L) int64, ascending.
+
+    Raises:
+        ValueError: As `select_pulses`, or `read_auxiliary` gave something else.
+    """
+    check_selection(selection, max_pulses)
+    if selection == "hlc_first" and read_auxiliary is None:
+        raise ValueError("selection 'hlc_first' needs the auxiliary column")
+    long_E = np.flatnonzero(length_B > max_pulses)
+    shape = (len(long_E), max_pulses)
+    if not len(long_E):
+        return long_E, np.zeros(shape, np.int64)
+    if selection == "first":
+        return long_E, np.tile(np.arange(max_pulses), (len(long_E), 1))
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
+    id_E = long_E if event_id is None else event_id[long_E]
+    key = RandomKey(seed=seed, epoch=epoch, stream=SELECTION_STREAM)
+    key_E = key.of_events(id_E)
+    length_E = length_B[long_E].astype(np.int64)
+    if read_auxiliary is None or selection == "uniform":
+        count_E = np.full(len(long_E), max_pulses)
+        position_EL = draw_without_replacement(length_E, count_E, key_E).reshape(shape)
+    else:
+        hlc = []
+        for event, length in zip(long_E.tolist(), length_E.tolist(), strict=True):
+            auxiliary = read_auxiliary(event)
+            if auxiliary.dtype != np.bool_ or auxiliary.shape != (length,):
+                raise ValueError(
+                    f"read_auxiliary must give ({length},) bool for event {event}, got "
+                    f"{auxiliary.shape} {auxiliary.dtype}"
+                )
+            hlc.append(np.flatnonzero(~auxiliary))
+        position_EL = _hlc_first(hlc, length_E, max_pulses, key_E)
+    position_EL.sort(axis=1)
+    return long_E, position_EL
 
 
 def check_selection(selection: str, max_pulses: int) -> None:
@@ -95,25 +179,34 @@ def check_selection(selection: str, max_pulses: int) -> None:
         )
 
 
-def _random_keys(
-    event_T: NDArray[np.int64],
-    position_T: NDArray[np.int64],
-    seed: int | None,
-    epoch: int,
-) -> NDArray[np.uint64]:
-    """Return a random number per pulse that depends on nothing but its arguments."""
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-    key_T = _mix(np.full(1, seed % 2**64, dtype=np.uint64))
-    for part in (np.full(1, epoch), event_T, position_T):
-        key_T = _mix(key_T ^ part.astype(np.uint64))
-    return key_T
-
-
-def _mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """SplitMix64's step (Steele, Lea and Flood, OOPSLA 2014), modulo 2**64."""
-    mixed = value + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    last: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
-    return last
+def _hlc_first(
+    hlc: list[NDArray[np.int64]],
+    length_E: NDArray[np.int64],
+    max_pulses: int,
+    key_E: NDArray[np.uint64],
+) -> NDArray[np.int64]:
+    """Return the positions kept, (E, L), unsorted; `hlc` are E arrays of positions."""
+    hlc_H, num_hlc_E = np.concatenate(hlc), np.array([len(part) for part in hlc])
+    start_E = np.cumsum(num_hlc_E) - num_hlc_E
+    enough_E = num_hlc_E >= max_pulses
+    # Drawn are HLC pulses where there are enough of them, else others beside them all.
+    size_E = np.where(enough_E, num_hlc_E, length_E - num_hlc_E)
+    count_E = np.where(enough_E, max_pulses, max_pulses - num_hlc_E)
+    rank_N = draw_without_replacement(size_E, count_E, key_E)
+    event_N = np.repeat(np.arange(len(hlc)), count_E)
+    # The r-th of the others stands behind as many HLC pulses as have r or fewer others
+    # before them. One search for all events: each has a range of numbers of its own.
+    event_H = np.repeat(np.arange(len(hlc)), num_hlc_E)
+    others_before_H = hlc_H - (np.arange(len(hlc_H)) - start_E[event_H])
+    span = int(length_E.max()) + 1
+    found_N = np.searchsorted(
+        others_before_H + span * event_H, rank_N + span * event_N, side="right"
+    )
+    drawn_N = rank_N + found_N - start_E[event_N]
+    is_hlc_N = enough_E[event_N]
+    drawn_N[is_hlc_N] = hlc_H[(start_E[event_N] + rank_N)[is_hlc_N]]
+    position_EL = np.empty((len(hlc), max_pulses), np.int64)
+    is_drawn_EL: NDArray[np.bool_] = np.arange(max_pulses) < count_E[:, None]
+    position_EL[is_drawn_EL] = drawn_N
+    position_EL[~is_drawn_EL] = hlc_H[~enough_E[event_H]]
+    return position_EL

@@ -36,6 +36,11 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     PackedPulses,
     collate_events,
 )
+from graphnet_icecube2nd.graphnet_adapter.store_datamodule import (
+    StoreDataModule,
+    as_pyg_batch,
+)
+from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
 
 register()
 
@@ -52,7 +57,10 @@ __all__ = [
     "PackedPulses",
     "PrometheusPulseMapDetector",
     "PulseMapDetector",
+    "StoreDataModule",
+    "StoreDataset",
     "UpgradePulseMapDetector",
+    "as_pyg_batch",
     "collate_events",
     "register",
 ]

@@ -4,7 +4,10 @@
 `graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
 below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
 function answer for our classes too. A dataset's configuration can also hold labels,
-which GraphNeT reads from YAML but cannot write; ours can be written. GraphNeT's files
+which GraphNeT reads from YAML but cannot write; ours can be written.
+
+`GraphNeTDataModule` takes a reference to any dataset by its own words, and then only
+the four classes it names; `register` lets it take `StoreDataset` too. GraphNeT's files
 stay untouched, and nothing needs `trust` that would not need it for its own classes.
 """
 
@@ -16,6 +19,7 @@ from typing import Any
 
 import graphnet.data.dataset.dataset as dataset_module
 import graphnet.models.task as small_package
+from graphnet.data import GraphNeTDataModule
 from graphnet.utilities.config import model_config, parsing
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -41,6 +45,7 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     DeepIcePulses,
     PackedPulses,
 )
+from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
 
 COMPONENTS: dict[str, type] = {
     component.__name__: component
@@ -57,6 +62,7 @@ COMPONENTS: dict[str, type] = {
         PackedPulses,
         PrometheusPulseMapDetector,
         PulseMapDetector,
+        StoreDataset,
         UpgradePulseMapDetector,
     )
 }
@@ -75,6 +81,11 @@ def register() -> None:
         raise _changed("graphnet.utilities.config.parsing has get_graphnet_classes")
     if not hasattr(lookup, _MARK):
         parsing.get_graphnet_classes = _with_components(lookup)
+    check = getattr(GraphNeTDataModule, "_validate_dataset_class", None)
+    if check is None:
+        raise _changed("GraphNeTDataModule has _validate_dataset_class")
+    if not hasattr(check, _MARK):
+        GraphNeTDataModule._validate_dataset_class = _passing_stores(check)
     SafeRepresenter.add_representer(OriginDirection, _represent_label)
     SafeRepresenter.add_representer(PulseMap, _represent_pulse_map)
     _check_that_it_works()
@@ -89,6 +100,16 @@ def _with_components(lookup: Any) -> Any:
 
     setattr(get_graphnet_classes, _MARK, True)
     return get_graphnet_classes
+
+
+def _passing_stores(check: Any) -> Any:
+    @functools.wraps(check)
+    def _validate_dataset_class(self: Any) -> None:
+        if self._dataset is not StoreDataset:
+            check(self)
+
+    setattr(_validate_dataset_class, _MARK, True)
+    return _validate_dataset_class
 
 
 def _represent_label(representer: Any, label: OriginDirection) -> Any:
@@ -119,6 +140,6 @@ def _check_that_it_works() -> None:
 
 def _changed(expected: str) -> RuntimeError:
     return RuntimeError(
-        "GraphNeT's class lookup has changed, so its configuration files would not "
-        f"find graphnet_icecube2nd's components. Expected: {expected}."
+        "GraphNeT has changed, so its configuration files or its data module would not "
+        f"take graphnet_icecube2nd's components. Expected: {expected}."
     )

@@ -26,13 +26,12 @@ def register_model(builder: ModelBuilder) -> ModelBuilder:
     Raises:
         ValueError: The name is taken.
     """
-    name = builder.__name__
-    if name in _BUILDERS:
+    name, known = builder.__name__, _known()
+    if name in known:
         raise ValueError(
-            f"a model named {name!r} is already registered, by "
-            f"{_BUILDERS[name].__module__}"
+            f"a model named {name!r} is already registered, by {known[name].__module__}"
         )
-    _BUILDERS[name] = builder
+    known[name] = builder
     return builder
 
 
@@ -47,10 +46,11 @@ def build_model(name: str, **overrides: Any) -> DeepIce:
         ValueError: No such model; the message has the nearest names.
         TypeError: No such constructor argument.
     """
+    known = _known()
     try:
-        builder = _BUILDERS[name]
+        builder = known[name]
     except KeyError:
-        near = get_close_matches(name, _BUILDERS) or sorted(_BUILDERS)
+        near = get_close_matches(name, known) or sorted(known)
         raise ValueError(
             f"no model named {name!r}; did you mean {', '.join(near)}?"
         ) from None
@@ -59,4 +59,11 @@ def build_model(name: str, **overrides: Any) -> DeepIce:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of the known models that match, `*` and `?` as in a shell."""
-    return sorted(name for name in _BUILDERS if fnmatch(name, pattern))
+    return sorted(name for name in _known() if fnmatch(name, pattern))
+
+
+def _known() -> dict[str, ModelBuilder]:
+    """Return the models, once the published ones have put themselves in."""
+    from graphnet_icecube2nd.models import published  # noqa: F401
+
+    return _BUILDERS

@@ -12,7 +12,7 @@ import torch
 
 from graphnet_icecube2nd import FEATURE_NAMES, PulseMap
 
-BY_NAME = ("kaggle", "icecube86", "upgrade", "prometheus")
+BY_NAME = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 
 
 class TestKnownFiles:
@@ -49,6 +49,23 @@ class TestKnownFiles:
         assert pulse_map.time_reference == "first_pulse"
         assert pulse_map.angles == "flight"
         assert PulseMap.prometheus(angles="origin").angles == "origin"
+
+    def test_km3net(self) -> None:
+        pulse_map = PulseMap.km3net()
+        assert pulse_map.columns() == {
+            **{name: name for name in ("x", "y", "z", "tot")},
+            **{"t": "time", "trig": "hlc"},
+        }
+        assert pulse_map.charge is None
+        assert pulse_map.ice == "none"
+        assert pulse_map.time_reference == "first_pulse"
+        assert (pulse_map.azimuth, pulse_map.zenith, pulse_map.angles) == (
+            "azimuth_source",
+            "zenith_source",
+            "origin",
+        )
+        longest = torch.tensor([255.0, 0.0])  # tot is a byte
+        assert pulse_map.scale("tot", longest).tolist() == [1, 0]
 
     @pytest.mark.parametrize("name", BY_NAME)
     def test_by_name(self, name: str) -> None:

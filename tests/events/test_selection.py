@@ -7,9 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.events.selection import SELECTIONS, select_pulses
+from graphnet_icecube2nd.events.selection import (
+    SELECTIONS,
+    select_positions,
+    select_pulses,
+)
 
 RANDOM = ("uniform", "hlc_first")
 
@@ -212,6 +217,118 @@ class TestWhatTheChoiceDependsOn:
         assert len(kept) == 192
         thirds = np.histogram(kept, bins=3, range=(0, 178_250))[0]
         assert thirds.min() > 40
+
+
+class TestPositions:
+    """Long events only, from their lengths."""
+
+    LENGTHS = np.array([5, 300, 193, 192, 4000])
+
+    def test_shapes(self) -> None:
+        for selection in ("uniform", "first"):
+            long_E, position_EL = select_positions(
+                self.LENGTHS, 192, selection=selection, seed=0
+            )
+            assert long_E.tolist() == [1, 2, 4]
+            assert position_EL.shape == (3, 192)
+            assert position_EL.dtype == long_E.dtype == np.int64
+            assert (np.diff(position_EL, axis=1) > 0).all()
+            assert position_EL.min() >= 0
+            assert (position_EL[:, -1] < self.LENGTHS[long_E]).all()
+
+    @pytest.mark.parametrize("selection", SELECTIONS)
+    @pytest.mark.parametrize("kind", [np.int32, np.uint16, np.int64])
+    def test_same_as_with_pulses(self, selection: str, kind: type) -> None:
+        offsets = make_offsets(self.LENGTHS.tolist())
+        auxiliary = make_auxiliary(int(offsets[-1]), share=0.9)
+        ids = torch.tensor([9, -4, 2**60, 0, 3])
+        options = {"selection": selection, "seed": 3, "epoch": 2}
+        kept, kept_offsets = select_pulses(
+            *(offsets, 100), auxiliary=auxiliary, event_id=ids, **options
+        )
+        parts = [
+            part - start
+            for part, start in zip(
+                kept.split(kept_offsets.diff().tolist()), offsets.tolist(), strict=False
+            )
+        ]
+        flags = auxiliary.split(self.LENGTHS.tolist())
+        long_E, position_EL = select_positions(
+            *(self.LENGTHS.astype(kind), 100),
+            read_auxiliary=lambda event: flags[event].numpy(),
+            event_id=ids.numpy(),
+            **options,  # type: ignore[arg-type]
+        )
+        for event, position in zip(long_E, position_EL, strict=True):
+            assert parts[event].tolist() == position.tolist()
+
+    def test_flags_are_read_where_they_are_needed(self) -> None:
+        asked = []
+
+        def read(event: int) -> NDArray[np.bool_]:
+            asked.append(event)
+            return np.ones(self.LENGTHS[event], bool)
+
+        select_positions(
+            self.LENGTHS, 192, selection="hlc_first", read_auxiliary=read, seed=0
+        )
+        assert asked == [1, 2, 4]
+        select_positions(self.LENGTHS, 192, read_auxiliary=read, seed=0)
+        select_positions(self.LENGTHS, 192, selection="first", read_auxiliary=read)
+        assert len(asked) == 3
+
+    @settings(max_examples=60)
+    @given(st.data())
+    def test_hlc_first_like_its_plain_twin(self, data: st.DataObject) -> None:
+        """HLC as many as fit, then others; whatever the mixture of events."""
+        max_pulses = data.draw(st.integers(1, 12))
+        shares = data.draw(st.lists(st.floats(0, 1), min_size=1, max_size=5))
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+        lengths = rng.integers(max_pulses + 1, 60, len(shares))
+        flags = [rng.random(n) < p for n, p in zip(lengths, shares, strict=True)]
+        _, position_EL = select_positions(
+            *(lengths, max_pulses),
+            selection="hlc_first",
+            read_auxiliary=lambda event: flags[event],
+            seed=data.draw(st.integers(0, 99)),
+        )
+        for flag, kept in zip(flags, position_EL, strict=True):
+            assert (np.diff(kept) > 0).all()
+            assert 0 <= kept[0] <= kept[-1] < len(flag)
+            assert (~flag[kept]).sum() == min(max_pulses, (~flag).sum())
+
+    def test_hlc_first_is_uniform_among_equals(self) -> None:
+        flag = np.arange(70) % 7 > 0  # ten HLC pulses
+        for max_pulses, equals, share in ((4, ~flag, 4 / 10), (25, flag, 15 / 60)):
+            _, kept = select_positions(
+                *(np.full(20_000, 70), max_pulses),
+                selection="hlc_first",
+                read_auxiliary=lambda event: flag,
+                seed=1,
+            )
+            counts = np.bincount(kept.ravel(), minlength=70)
+            chi2 = ((counts[equals] - 20_000 * share) ** 2).sum()
+            freedom = equals.sum() - 1
+            chi2 *= freedom / equals.sum() / (20_000 * share * (1 - share))
+            assert abs(chi2 - freedom) < 4 * (2 * freedom) ** 0.5
+
+    def test_a_million_long_pulses_cost_what_is_kept(self) -> None:
+        """Nothing of the size of an event is made: this would not fit into memory."""
+        _, position_EL = select_positions(np.full(100, 2**40), 192, seed=0)
+        assert 0.4 < position_EL.mean() / 2**40 < 0.6
+
+    @pytest.mark.parametrize("flag", [np.ones(6, bool), np.ones(300)])
+    def test_wrong_flags(self, flag: NDArray[np.bool_]) -> None:
+        with pytest.raises(ValueError, match=r"must give \(300,\) bool for event 0"):
+            select_positions(
+                *(np.array([300]), 192),
+                selection="hlc_first",
+                read_auxiliary=lambda event: flag,
+            )
+
+    def test_no_flags(self) -> None:
+        with pytest.raises(ValueError, match="needs the auxiliary column"):
+            select_positions(np.array([3]), 192, selection="hlc_first")
 
 
 class TestErrors:

@@ -1,0 +1,454 @@
+"""How fast events come to a model: GraphNeT's path beside ours, on the same events.
+
+    python benchmarks/bench_loading.py                 the figures of README
+    python benchmarks/bench_loading.py --toy           seconds, to see that it runs
+    python benchmarks/bench_loading.py --gigabytes 10  memory at a large store, instead
+
+Events have the lengths of the competition's first batch (its published quantiles).
+They are written as Kaggle parquet, prepared into a store, and exported to SQLite, which
+GraphNeT reads. Each case runs in a process of its own, cases take turns, and each is
+repeated; a process first loads once for nothing. `one core` pins the process to one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import context
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES = [0, 0.01, 0.05, 0.10, 0.50, 0.75, 0.90, 0.95, 0.99, 0.999, 1]
+LENGTHS = [15, 30, 36, 40, 63, 89, 144, 219, 1130, 19553, 110517]
+BATCH_SIZE, MAX_PULSES = 32, 192
+
+# name -> (what it is, does it run on one core)
+CASES = {
+    "ours, packed": ("EventDataModule, PackedBatch", True),
+    "ours, PyG": ("StoreDataModule, PyG batch", True),
+    "ours, dataset": ("StoreDataset, PackedPulses, torch DataLoader", True),
+    "ours, SQLite": ("GraphNeT SQLiteDataset, PackedPulses", True),
+    "GraphNeT": ("SQLiteDataset, IceMixNodes, 0 workers", True),
+    "GraphNeT, 2 workers": ("SQLiteDataset, IceMixNodes, 2 workers", False),
+}
+
+
+def lengths_of(num_events: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw pulses per event from the published quantiles, log-linear between them."""
+    drawn = np.exp(np.interp(rng.random(num_events), QUANTILES, np.log(LENGTHS)))
+    return drawn.astype(np.int64)
+
+
+def write_kaggle(folder: Path, num_batches: int, events: int) -> None:
+    """Write batches of random pulses with the competition's columns and types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / "train").mkdir(parents=True)
+    metas = []
+    for batch in range(1, num_batches + 1):
+        rng = np.random.default_rng(batch)
+        lengths = lengths_of(events, rng)
+        num_pulses = int(lengths.sum())
+        event = np.repeat(np.arange(events), lengths)
+        pulse_time = rng.integers(5_900, 20_000, num_pulses)
+        event_id = 10_000_000 * batch + 16 * np.arange(events)
+        pulses = {
+            "sensor_id": rng.integers(0, 5160, num_pulses).astype(np.int16),
+            "time": pulse_time[np.lexsort((pulse_time, event))],
+            "charge": np.round(rng.gamma(2.0, 24.0, num_pulses) + 1) / 40,
+            "auxiliary": rng.random(num_pulses) < 0.7,
+            "event_id": event_id[event],
+        }
+        pq.write_table(pa.table(pulses), folder / "train" / f"batch_{batch}.parquet")
+        stop = np.cumsum(lengths)
+        meta = {
+            "batch_id": np.full(events, batch),
+            "event_id": event_id,
+            "first_pulse_index": stop - lengths,
+            "last_pulse_index": stop - 1,
+            "azimuth": rng.uniform(0, 2 * np.pi, events),
+            "zenith": np.arccos(rng.uniform(-1, 1, events)),
+        }
+        metas.append(pa.table(meta))
+    pq.write_table(pa.concat_tables(metas), folder / "train_meta.parquet")
+
+
+def batches_of(case: str, folder: Path, seed: int) -> Iterator[Any]:
+    """Return the batches of one pass over the training events of a case."""
+    import torch
+
+    torch.set_num_threads(1)
+    if case in ("ours, packed", "ours, PyG"):
+        from graphnet_icecube2nd import EventDataModule
+
+        kind: Any = EventDataModule
+        if case == "ours, PyG":
+            from graphnet_icecube2nd.graphnet_adapter import StoreDataModule as kind
+        data = kind(folder / "store", batch_size=BATCH_SIZE, seed=seed)
+        loader = data.train_dataloader()
+        for _ in range(8):
+            yield from loader
+        return
+    from graphnet.data.dataset import SQLiteDataset
+    from graphnet.models.data_representation import EdgelessGraph
+    from graphnet.models.data_representation.graphs.nodes import IceMixNodes
+    from graphnet.models.detector.icecube import IceCubeKaggle
+
+    import graphnet_icecube2nd.graphnet_adapter as adapter
+
+    columns = ["x", "y", "z", "time", "charge", "auxiliary"]
+    if case.startswith("GraphNeT"):
+        pulses: Any = EdgelessGraph(
+            detector=IceCubeKaggle(),
+            node_definition=IceMixNodes(
+                input_feature_names=columns,
+                max_pulses=MAX_PULSES,
+                z_name="z",
+                hlc_name="auxiliary",
+            ),
+            input_feature_names=columns,
+        )
+    else:
+        pulses = adapter.PackedPulses(adapter.KagglePulseMapDetector(), MAX_PULSES)
+    is_store = case == "ours, dataset"
+    dataset = (adapter.StoreDataset if is_store else SQLiteDataset)(
+        path=str(folder / ("store" if is_store else "events.db")),
+        pulsemaps="pulses",
+        features=columns,
+        truth=["azimuth", "zenith"],
+        data_representation=pulses,
+    )
+    yield from torch.utils.data.DataLoader(
+        dataset,
+        batch_size=BATCH_SIZE,
+        shuffle=True,
+        num_workers=2 if case.endswith("2 workers") else 0,
+        collate_fn=adapter.collate_events,
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def run_case(case: str, folder: Path, seconds: float) -> dict[str, float]:
+    """Load for some seconds, after a warm-up, and say how much came."""
+    real = padded = 0
+
+    import torch  # noqa: F401
+
+    if case == "ours, packed":
+        import graphnet_icecube2nd.loading.datamodule
+    else:
+        import graphnet_icecube2nd.graphnet_adapter  # noqa: F401
+    imports = context.anonymous_memory()
+
+    def passes() -> Iterator[Any]:
+        for seed in range(1_000_000):
+            yield from batches_of(case, folder, seed)
+
+    batches = passes()
+    deadline = time.perf_counter() + min(2.0, seconds)
+    while time.perf_counter() < deadline:
+        next(batches)
+    events, begun = 0, time.perf_counter()
+    while (spent := time.perf_counter() - begun) < seconds:
+        batch = next(batches)
+        border = batch.offsets if hasattr(batch, "offsets") else batch.ptr
+        lengths = border.diff()
+        events += len(lengths)
+        real += int(border[-1])
+        padded += len(lengths) * int(lengths.max())
+    return {
+        "events_per_s": events / spent,
+        "pulses_per_s": real / spent,
+        "real_share_if_padded": real / padded,
+        "anonymous_MB": (context.anonymous_memory() - imports) / 1e6,
+    }
+
+
+def in_process(arguments: list[str], one_core: bool) -> dict[str, float]:
+    """Run this script for one case; return what it prints."""
+    command = [sys.executable, __file__, *arguments]
+    if one_core and hasattr(os, "sched_setaffinity"):
+        core = min(context.cores())
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+        )
+    else:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def has_graphnet() -> bool:
+    """Tell whether GraphNeT is installed; its namesake does not count."""
+    try:
+        from graphnet.models import StandardModel  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def time_prepare(folder: Path, repeats: int) -> dict[str, Any]:
+    """Prepare the parquet files anew some times, on all cores, pages warm."""
+    from graphnet_icecube2nd import prepare
+
+    rates = []
+    for _ in range(repeats + 1):  # the first is for nothing
+        shutil.rmtree(folder / "store", ignore_errors=True)
+        report = prepare(folder / "kaggle", folder / "store")
+        rates.append(report.num_pulses / report.seconds)
+    parquet = sum(f.stat().st_size for f in (folder / "kaggle" / "train").iterdir())
+    return {
+        "pulses_per_s": statistics.median(rates[1:]),
+        "spread": [min(rates[1:]), max(rates[1:])],
+        "events": report.num_events,
+        "pulses": report.num_pulses,
+        "store_bytes_per_pulse": report.num_bytes / report.num_pulses,
+        "parquet_bytes_per_pulse": parquet / report.num_pulses,
+    }
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Write the data and run every case, taking turns."""
+    folder = Path(tempfile.mkdtemp(dir=arguments.scratch))
+    try:
+        write_kaggle(folder / "kaggle", arguments.batches, arguments.events)
+        results: dict[str, Any] = {"prepare": time_prepare(folder, arguments.repeats)}
+        names = list(CASES)
+        if has_graphnet():
+            export_some(folder, arguments.graphnet_events)
+        else:
+            names = ["ours, packed"]
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+        for _ in range(arguments.repeats):
+            for name in names:
+                call = ["--case", name, "--folder", str(folder)]
+                call += ["--seconds", str(arguments.seconds)]
+                runs[name].append(in_process(call, CASES[name][1]))
+                print(name, runs[name][-1], file=sys.stderr)
+        results["loading"] = {name: summary(found) for name, found in runs.items()}
+        return results
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def export_some(folder: Path, num_events: int) -> None:
+    """Give GraphNeT the first events as SQLite."""
+    from graphnet_icecube2nd.store.writers import write_graphnet_sqlite
+
+    write_graphnet_sqlite(
+        folder / "store", folder / "events.db", events=np.arange(num_events)
+    )
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
+    """Return medians, and the spread of the rate."""
+    rates = [run["events_per_s"] for run in runs]
+    middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+    return {**middle, "spread": [min(rates), max(rates)]}
+
+
+def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Convert and load a large store in this process; watch what it holds."""
+    import torch
+
+    from graphnet_icecube2nd import EventDataModule, PulseMap
+    from graphnet_icecube2nd.store.conversion import convert
+    from graphnet_icecube2nd.store.readers.source import EventChunk, Part, Source
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    lengths = lengths_of(10_000, rng)
+    offsets = np.append(0, np.cumsum(lengths))
+    num_pulses = int(offsets[-1])
+    event = np.repeat(np.arange(len(lengths)), lengths)
+    pulse_time = rng.integers(5_900, 20_000, num_pulses)
+    columns = {
+        "sensor_id": rng.integers(0, 5160, num_pulses).astype(np.int16),
+        "time": pulse_time[np.lexsort((pulse_time, event))],
+        "charge": rng.gamma(2.0, 0.6, num_pulses) + 0.02,
+        "auxiliary": rng.random(num_pulses) < 0.7,
+    }
+    truth = {
+        "azimuth": rng.uniform(0, 6, len(lengths)),
+        "zenith": rng.uniform(0, 3, len(lengths)),
+    }
+
+    class Generated(Part):
+        """The same pulses again and again, as new events."""
+
+        name = "generated"
+
+        def fingerprint(self) -> dict[str, Any]:
+            return {}
+
+        def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+            for repeat in range(int(arguments.gigabytes * 1e9 / 11 / num_pulses) + 1):
+                event_id = repeat * len(lengths) + np.arange(len(lengths))
+                yield EventChunk(
+                    columns=columns, offsets=offsets, event_id=event_id, truth=truth
+                )
+
+    peak = imports = context.anonymous_memory()
+
+    def watch(events: int = 0, pulses: int = 0) -> None:
+        nonlocal peak
+        peak = max(peak, context.anonymous_memory())
+
+    folder = Path(tempfile.mkdtemp(dir=arguments.scratch))
+    try:
+        source = Source(
+            kind="generated",
+            pulse_map=PulseMap.kaggle(),
+            parts=[Generated()],
+            pulse_columns=tuple(columns),
+        )
+        begun = time.perf_counter()
+        manifest = convert(source, folder / "store", workers=1, on_progress=watch)
+        results: dict[str, Any] = {
+            "store_GB": directory_bytes(folder / "store") / 1e9,
+            "events": manifest.num_events,
+            "pulses": manifest.num_pulses,
+            "converting_MB": (peak - imports) / 1e6,
+            "converted_pulses_per_s": manifest.num_pulses
+            / (time.perf_counter() - begun),
+        }
+        peak = context.anonymous_memory()
+        loader = EventDataModule(folder / "store", batch_size=BATCH_SIZE)
+        loaded, begun = 0, time.perf_counter()
+        for number, batch in enumerate(loader.train_dataloader()):
+            loaded += len(batch)
+            if number % 100 == 0:
+                watch()
+        results["loading_MB"] = (peak - imports) / 1e6
+        results["loaded_events"] = loaded
+        results["loaded_events_per_s"] = loaded / (time.perf_counter() - begun)
+        return results
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def directory_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def memory_markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return the table of a large store."""
+    return "\n".join(
+        [
+            "# Memory at a large store",
+            "",
+            context.table(about),
+            "",
+            f"A store of {found['store_GB']:.1f} GB, {found['events']:,} events, "
+            f"{found['pulses']:,} pulses, generated, not cached beforehand.",
+            "",
+            "| | anonymous memory above imports | rate |",
+            "|---|---|---|",
+            f"| converting, one process | {found['converting_MB']:.0f} MB | "
+            f"{found['converted_pulses_per_s'] / 1e6:.1f} million pulses/s |",
+            f"| a shuffled sub-epoch of {found['loaded_events']:,} events | "
+            f"{found['loading_MB']:.0f} MB | {found['loaded_events_per_s']:,.0f} "
+            "events/s |",
+            "",
+        ]
+    )
+
+
+def as_markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
+    """Return the table that is stored."""
+    prepared = results["prepare"]
+    low, high = (value / 1e6 for value in prepared["spread"])
+    lines = [
+        "# Loading events",
+        "",
+        context.table(about),
+        "",
+        f"Preparing {prepared['events']:,} events ({prepared['pulses']:,} pulses) of "
+        f"Kaggle parquet on all cores: {prepared['pulses_per_s'] / 1e6:.1f} million "
+        f"pulses/s ({low:.1f} to {high:.1f}); {prepared['store_bytes_per_pulse']:.1f} "
+        f"bytes a pulse in the store, {prepared['parquet_bytes_per_pulse']:.1f} in "
+        "parquet.",
+        "",
+        "| case | what | cores | events/s (spread) | over GraphNeT "
+        "| million pulses/s | real pulses if padded | RssAnon above imports |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    loading = results["loading"]
+    base = loading.get("GraphNeT", {}).get("events_per_s")
+    for name, found in loading.items():
+        what, one_core = CASES[name]
+        low, high = found["spread"]
+        ratio = f"{found['events_per_s'] / base:.1f}" if base else "-"
+        lines.append(
+            f"| {name} | {what} | {1 if one_core else about['cores']} | "
+            f"{found['events_per_s']:,.0f} ({low:,.0f} to {high:,.0f}) | {ratio} | "
+            f"{found['pulses_per_s'] / 1e6:.2f} | "
+            f"{found['real_share_if_padded']:.1%} | {found['anonymous_MB']:.0f} MB |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure, print, store."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batches", type=int, default=4, help="Kaggle files")
+    parser.add_argument("--events", type=int, default=50_000, help="events of a file")
+    parser.add_argument("--graphnet-events", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a run of a case")
+    parser.add_argument("--gigabytes", type=float, help="of a large store")
+    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--scratch", type=Path, help="folder for the data")
+    parser.add_argument("--out", type=Path, help="folder for the result")
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        found = run_case(arguments.case, arguments.folder, arguments.seconds)
+        print(json.dumps(found))
+        return
+    if arguments.toy:
+        arguments.batches, arguments.events, arguments.repeats = 2, 300, 1
+        arguments.graphnet_events, arguments.seconds = 200, 0.3
+    about = context.describe(
+        batch_size=BATCH_SIZE,
+        max_pulses=MAX_PULSES,
+        events=arguments.batches * arguments.events,
+        graphnet_events=arguments.graphnet_events,
+        repeats=arguments.repeats,
+        seconds=arguments.seconds,
+    )
+    if arguments.gigabytes:
+        about["configuration"] = {"batch_size": BATCH_SIZE, "max_pulses": MAX_PULSES}
+        results = measure_memory(arguments)
+        name, text = "loading_memory", memory_markdown(results, about)
+    else:
+        results = measure(arguments)
+        name, text = "loading", as_markdown(results, about)
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / f"{name}.md").write_text(text, encoding="utf-8")
+        content = json.dumps({"context": about, **results}, indent=1)
+        (arguments.out / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from graphnet_icecube2nd.commands import store
+from graphnet_icecube2nd.version import __version__
+
+app = typer.Typer(
+    name="icecube2nd",
+    help="Neutrino directions from pulses of light: DeepIce, the 2nd place of "
+    "'IceCube - Neutrinos in Deep Ice'.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # `cli.main` says what a user can mend
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"icecube2nd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say it."),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the whole trace of an error.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+app.command()(store.prepare)
+app.command()(store.inspect)
+app.command()(store.export)

@@ -1,0 +1,237 @@
+"""Commands of event stores: prepare, inspect, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graphnet_icecube2nd.commands.show import (
+    first_with_pulses,
+    progress,
+    say_report,
+    show_event,
+    show_store,
+)
+
+READING = "What to read"
+MEANING = "What it means"
+WRITING = "How to write"
+
+
+def _option(help: str, panel: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+def prepare(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(metavar="IN... OUT", help="Files or a folder, then the store."),
+    ],
+    format: Annotated[
+        str | None,
+        _option(
+            "kaggle, graphnet-sqlite, graphnet-parquet, parquet, nested-parquet, hdf5. "
+            "Default: recognised.",
+            READING,
+        ),
+    ] = None,
+    truth: Annotated[
+        list[Path] | None,
+        _option("Parquet file of truth; more than once for several.", READING),
+    ] = None,
+    with_truth: Annotated[
+        bool, _option("Take the truth, where there is some.", READING)
+    ] = True,
+    batches: Annotated[
+        str | None,
+        _option("Kaggle batches, as 1,2,5-9, or `present`: those there.", READING),
+    ] = None,
+    which: Annotated[
+        str | None, _option("train or test of Kaggle data.", READING)
+    ] = None,
+    pulses_table: Annotated[
+        str | None, _option("Table (or struct) of pulses.", READING)
+    ] = None,
+    truth_table: Annotated[
+        str | None, _option("Table (or struct) of truth.", READING)
+    ] = None,
+    offsets_table: Annotated[
+        str | None, _option("Dataset of the events' borders in HDF5.", READING)
+    ] = None,
+    event_column: Annotated[
+        str | None, _option("The event key, e.g. event_no.", READING)
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        _option("Further pulse column to keep; `all` keeps all.", READING),
+    ] = None,
+    duplicates: Annotated[
+        str,
+        _option(
+            "`error`, or `renumber` event numbers that stand in several SQLite files.",
+            READING,
+        ),
+    ] = "error",
+    pulse_map: Annotated[
+        str | None,
+        _option(
+            "What the columns mean: kaggle, icecube86, upgrade, prometheus, km3net, "
+            "or a JSON file. Default: known by the columns.",
+            MEANING,
+        ),
+    ] = None,
+    angles: Annotated[
+        str | None,
+        _option(
+            "The truth's angles name the `origin` or the `flight`. Default: as the "
+            "pulse map says.",
+            MEANING,
+        ),
+    ] = None,
+    geometry: Annotated[
+        Path | None, _option("csv of DOMs in place of IceCube-86's.", MEANING)
+    ] = None,
+    ice: Annotated[
+        Path | None, _option("Ice table in place of IceCube's.", MEANING)
+    ] = None,
+    workers: Annotated[
+        int | None, _option("Processes. Default: one a core.", WRITING)
+    ] = None,
+    sort_pulses: Annotated[
+        bool, _option("Put pulses into the order of time.", WRITING)
+    ] = True,
+    shard_pulses: Annotated[int, _option("Pulses of a shard.", WRITING)] = 2**23,
+) -> None:
+    """Convert files of events into an event store.
+
+    Reads the competition's data, GraphNeT's SQLite and parquet, parquet files, HDF5.
+    Killed in the middle, the same command goes on.
+    """
+    if len(paths) < 2:
+        raise typer.BadParameter("give what to read, then the folder of the store")
+    from rich.console import Console
+
+    from graphnet_icecube2nd.store import prepare as preparing
+
+    console = Console(stderr=True)
+    with progress(console) as (on_source, on_progress):
+        report = preparing.prepare(
+            paths[:-1],
+            paths[-1],
+            format=format,
+            pulse_map=pulse_map,
+            angles=angles,
+            truth=truth or None,
+            with_truth=with_truth,
+            pulses_table=pulses_table,
+            truth_table=truth_table,
+            offsets_table=offsets_table,
+            event_column=event_column,
+            keep="all" if keep == ["all"] else keep or (),
+            batches=None if batches is None else parse_batches(batches),
+            which=which,
+            duplicates=duplicates,
+            geometry=geometry,
+            ice=ice,
+            workers=workers,
+            shard_pulses=shard_pulses,
+            sort_pulses=sort_pulses,
+            on_progress=on_progress,
+            on_source=on_source,
+        )
+    say_report(report)
+
+
+def inspect(
+    store: Annotated[Path, typer.Argument(help="The store.")],
+    event: Annotated[
+        int | None, typer.Option(help="Show the event with this event_id.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option(help="Show the event with this place in the store.")
+    ] = None,
+    pulses: Annotated[int, typer.Option(help="Pulses of it to show.")] = 10,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare all checksums.")
+    ] = False,
+) -> None:
+    """Show what is in a store: columns, counts, lengths, and one event."""
+    from rich.console import Console
+
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+    opened = EventStore(store)
+    console = Console()
+    show_store(console, opened)
+    if event is not None:
+        number = opened.find(event)
+    if number is None:
+        number = next(first_with_pulses(opened), None)
+    if number is not None:
+        show_event(console, opened, number, pulses)
+    if verify:
+        opened.verify()
+        console.print("every file is as it was written (SHA-256)")
+
+
+def export(
+    store: Annotated[Path, typer.Argument(help="The store.")],
+    out: Annotated[
+        Path, typer.Argument(help="A .db file, or a folder for GraphNeT parquet.")
+    ],
+    format: Annotated[
+        str | None,
+        typer.Option(help="graphnet-sqlite or graphnet-parquet. Default: by OUT."),
+    ] = None,
+    pulses_table: Annotated[str, typer.Option(help="Table of pulses.")] = "pulses",
+    truth_table: Annotated[str, typer.Option(help="Table of truth.")] = "truth",
+) -> None:
+    """Write a store as GraphNeT's own datasets read it."""
+    from rich.console import Console
+
+    from graphnet_icecube2nd.store import writers
+
+    formats: dict[str, Callable[..., writers.WriteReport]] = {
+        "graphnet-sqlite": writers.write_graphnet_sqlite,
+        "graphnet-parquet": writers.write_graphnet_parquet,
+    }
+    format = format or (
+        "graphnet-sqlite" if out.suffix == ".db" else "graphnet-parquet"
+    )
+    if format not in formats:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(formats)}")
+    with progress(Console(stderr=True)) as (_, on_progress):
+        report = formats[format](
+            store,
+            out,
+            pulses_table=pulses_table,
+            truth_table=truth_table,
+            on_progress=on_progress,
+        )
+    print(f"{out}: {report.events:,} events, {report.pulses:,} pulses")
+    if report.left_out:
+        print(
+            f"  {report.left_out:,} events have no pulses and were not written: "
+            "GraphNeT cannot read such"
+        )
+
+
+def parse_batches(text: str) -> list[int] | str:
+    """Return the batches that `1,2,5-9` names, or `present` as it is.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if text == "present":
+        return text
+    numbers: list[int] = []
+    for piece in text.split(","):
+        first, dash, last = piece.strip().partition("-")
+        last = last if dash else first
+        if not first.isdigit() or not last.isdigit():
+            raise ValueError(f"batches must be like 1,2,5-9 or `present`, got {text!r}")
+        numbers.extend(range(int(first), int(last) + 1))
+    return numbers

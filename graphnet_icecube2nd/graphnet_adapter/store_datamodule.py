@@ -1,0 +1,129 @@
+"""StoreDataModule: batches of a store as `StandardModel.fit` takes them.
+
+The twin of `EventDataModule` in PyG's terms: each batch is built at once, as the same
+tensors, and not joined from one object an event. Shape letters: T pulses, B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from torch_geometric.data import Batch, Data
+
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.loading.loader import EventLoader
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.sampler import EventSampler
+
+
+def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
+    """Return a packed batch as the PyG batch that GraphNeT's models read.
+
+    Args:
+        batch: The batch.
+        index_column: What the event key is called there.
+
+    Returns:
+        `x` (T, F), `batch` (T,), `ptr` (B + 1,), `n_pulses` (B,), the event key (B,),
+        and the truth under its names, `direction` (B, 3) among it.
+    """
+    num_events = len(batch)
+    made = Batch(_base_cls=Data)
+    one_each = torch.arange(num_events + 1)
+    made.x = batch.features
+    slices = {"x": batch.offsets}
+    per_event = {"n_pulses": batch.n_pulses, **(batch.truth or {})}
+    if batch.event_id is not None:
+        per_event[index_column] = batch.event_id
+    for name, values in per_event.items():
+        made[name] = values
+        slices[name] = one_each
+    made.features = [list(batch.names)] * num_events
+    slices["features"] = one_each
+    event_B = torch.arange(num_events)
+    made.batch = event_B.repeat_interleave(batch.lengths)
+    made.ptr = batch.offsets
+    # What PyG needs to take the batch apart again.
+    made._num_graphs = num_events
+    made._slice_dict = slices
+    made._inc_dict = {
+        name: None if name == "features" else torch.zeros(num_events, dtype=torch.int64)
+        for name in slices
+    }
+    return made
+
+
+class PygLoader:
+    """An `EventLoader` whose batches are PyG's; resumes as it does.
+
+    Args:
+        loader: The loader.
+        index_column: What the event key is called in the batches.
+    """
+
+    def __init__(self, loader: EventLoader, index_column: str = "event_no") -> None:
+        self.loader = loader
+        self.index_column = index_column
+
+    def __len__(self) -> int:
+        """Return the number of batches of the sub-epoch."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Hand out the batches of the sub-epoch."""
+        for batch in self.loader:
+            yield as_pyg_batch(batch, self.index_column)
+
+    @property
+    def dataset(self) -> range:
+        """The numbers of the events; GraphNeT asks for how many there are."""
+        return range(self.loader.plan.num_events)
+
+    @property
+    def sampler(self) -> Any:
+        """What GraphNeT looks at to see that predictions come in a fixed order."""
+        options = self.loader.plan.options()
+        is_in_order = not options["shuffle"] and not options["length_buckets"]
+        return SequentialSampler(self.dataset) if is_in_order else None
+
+    batch_sampler = None  # Lightning asks for it where there is a sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it is, as `EventLoader` does."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where a state was taken, as `EventLoader` does."""
+        self.loader.load_state_dict(state)
+
+
+class StoreDataModule(EventDataModule):
+    """A store as data for GraphNeT's models, a whole batch at once.
+
+    `model.fit(data.train_dataloader(), data.val_dataloader(), ...)`, and
+    `model.predict_as_dataframe(data.predict_dataloader(), additional_attributes=
+    ["event_no"])`. Backbones of this package read its batches; the data representation
+    that `StandardModel` asks for is not used on them.
+
+    Args:
+        *arguments: As `EventDataModule`.
+        index_column: What the event key is called in the batches.
+        **options: As `EventDataModule`; truth columns named in `truth` come under
+            their own names.
+    """
+
+    def __init__(
+        self, *arguments: Any, index_column: str = "event_no", **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.index_column = index_column
+
+    def _loader(  # type: ignore[override]
+        self, reader: EventReader, sampler: EventSampler, **options: Any
+    ) -> PygLoader:
+        loader = super()._loader(reader, sampler, **options)
+        return PygLoader(loader, self.index_column)

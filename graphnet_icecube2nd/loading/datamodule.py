@@ -1,0 +1,209 @@
+"""EventDataModule: a store as the data that Lightning trains and validates on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from graphnet_icecube2nd.conventions import EVENT_ID
+from graphnet_icecube2nd.events.augmentation import Augmentation
+from graphnet_icecube2nd.loading.loader import EventLoader
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.sampler import EventSampler
+from graphnet_icecube2nd.loading.subset import EventSubset, default_split
+from graphnet_icecube2nd.store.event_store import EventStore
+
+try:
+    from pytorch_lightning import LightningDataModule
+except ImportError:  # without Lightning its loaders can be had all the same
+    LightningDataModule = object
+
+
+class EventDataModule(LightningDataModule):  # type: ignore[misc]
+    """Batches of a store for `pytorch_lightning.Trainer`, as `PackedBatch`.
+
+    A Lightning epoch is one sub-epoch: with the default of 8, an eighth of the data,
+    so that validation and checkpoints come eight times an epoch of the data, as in the
+    published recipe. Training resumes in the middle of one: Lightning keeps the
+    loader's state in its checkpoints. Every rank of a distributed run gets its share;
+    Lightning need not wrap anything.
+
+    Args:
+        store: The store, or its path.
+        batch_size: Events of a batch on one rank; default 32. Either this or
+            `pulse_budget`.
+        pulse_budget: Pulses of a batch on one rank.
+        max_pulses: Longer events are cut to this many pulses.
+        selection: Which pulses are kept: `uniform`, `hlc_first`, `first`.
+        length_class: `total`, `short` (below 64 pulses), `medium` (64 to 191) or
+            `long` (192 or more): which events are trained and validated on.
+        events: A condition on truth columns and n_pulses, such as `energy > 100`, for
+            training and validation.
+        train, validation: Which events; default: the competition's batches 655 to 659
+            validate where they are there with others, else a tenth by hash.
+        validation_batch_size: Default: as training.
+        validation_max_pulses: Default: as training.
+        num_sub_epochs: Parts of an epoch of the data.
+        sub_epochs: `partition`, or `published`: independent random eighths.
+        truth: What the batches' truth holds; default the direction.
+        augmentations: Of training events.
+        seed: Of all that is random.
+        num_workers: Processes that read, for each loader; 0: a thread does.
+        pin_memory: Hand out page-locked batches; default: where there is a GPU.
+
+    Raises:
+        ValueError: As `EventStore`, `EventReader`, `EventSampler`; or training and
+            validation share events.
+    """
+
+    def __init__(
+        self,
+        store: EventStore | str | os.PathLike[str],
+        *,
+        batch_size: int | None = None,
+        pulse_budget: int | None = None,
+        max_pulses: int = 192,
+        selection: str = "uniform",
+        length_class: str = "total",
+        events: str | None = None,
+        train: EventSubset | None = None,
+        validation: EventSubset | None = None,
+        validation_batch_size: int | None = None,
+        validation_max_pulses: int | None = None,
+        num_sub_epochs: int = 8,
+        sub_epochs: str = "partition",
+        truth: Sequence[str] | None = None,
+        augmentations: Sequence[Augmentation] = (),
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.store = store if isinstance(store, EventStore) else EventStore(store)
+        if batch_size is None and pulse_budget is None:
+            batch_size = 32
+        if (train is None) != (validation is None):
+            raise ValueError("give both train and validation, or neither")
+        if train is None or validation is None:
+            train, validation = default_split(self.store, seed)
+        else:
+            _check_apart(self.store, train, validation)
+        self.train_events, self.validation_events = (
+            narrowed(subset, length_class, events) for subset in (train, validation)
+        )
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self._sampling: dict[str, Any] = {
+            "batch_size": batch_size,
+            "pulse_budget": pulse_budget,
+            "max_pulses": max_pulses,
+            "seed": seed,
+        }
+        self._sub_epochs = {"num_sub_epochs": num_sub_epochs, "sub_epochs": sub_epochs}
+        if validation_batch_size is not None:
+            validation_size: dict[str, Any] = {
+                "batch_size": validation_batch_size,
+                "pulse_budget": None,
+            }
+        else:
+            validation_size = {}
+        self._validating: dict[str, Any] = {
+            **self._sampling,
+            **validation_size,
+            "max_pulses": validation_max_pulses or max_pulses,
+        }
+        reading: dict[str, Any] = {"selection": selection, "seed": seed, "truth": truth}
+        self._train_reader = EventReader(
+            self.store, max_pulses=max_pulses, augmentations=augmentations, **reading
+        )
+        self._validation_reader = EventReader(
+            self.store, max_pulses=self._validating["max_pulses"], **reading
+        )
+
+    def train_dataloader(self) -> EventLoader:
+        """Return shuffled batches, a sub-epoch an iteration."""
+        sampler = self._sampler(self.train_events, **self._sampling, **self._sub_epochs)
+        return self._loader(self._train_reader, sampler)
+
+    def val_dataloader(self) -> EventLoader:
+        """Return the validation events, in a fixed order, the same pulses each time."""
+        sampler = self._sampler(
+            self.validation_events, **self._validating, shuffle=False
+        )
+        return self._loader(self._validation_reader, sampler, always_first_epoch=True)
+
+    def predict_dataloader(self) -> EventLoader:
+        """Return every event that has pulses, in the store's order."""
+        options = {**self._validating, "length_buckets": False, "shuffle": False}
+        sampler = self._sampler(EventSubset(), **options)
+        return self._loader(self._validation_reader, sampler, always_first_epoch=True)
+
+    def _sampler(self, subset: EventSubset, **options: Any) -> EventSampler:
+        rank, world_size = self._place()
+        return EventSampler(
+            self.store, subset, rank=rank, world_size=world_size, **options
+        )
+
+    def _loader(
+        self, reader: EventReader, sampler: EventSampler, **options: Any
+    ) -> EventLoader:
+        import torch
+
+        pin_memory = self.pin_memory
+        if pin_memory is None:
+            pin_memory = torch.cuda.is_available()
+        return EventLoader(
+            reader,
+            sampler,
+            num_workers=self.num_workers,
+            pin_memory=pin_memory,
+            **options,
+        )
+
+    def _place(self) -> tuple[int, int]:
+        """Return rank and world size, from the trainer or from torch."""
+        import torch.distributed as distributed
+
+        trainer = getattr(self, "trainer", None)
+        if trainer is not None:
+            return trainer.global_rank, trainer.world_size
+        if distributed.is_available() and distributed.is_initialized():
+            return distributed.get_rank(), distributed.get_world_size()
+        return 0, 1
+
+
+def _check_apart(
+    store: EventStore, train: EventSubset, validation: EventSubset
+) -> None:
+    for shard in range(len(store.shards)):
+        both_B = train.mask(store, shard) & validation.mask(store, shard)
+        if both_B.any():
+            event = store.event_column(EVENT_ID, shard)[both_B.argmax()]
+            raise ValueError(
+                f"event {event} is in training ({train}) and in validation "
+                f"({validation})"
+            )
+
+
+def narrowed(
+    subset: EventSubset, length_class: str, expression: str | None
+) -> EventSubset:
+    """Return a subset with a length class and a condition of the user's added.
+
+    Raises:
+        ValueError: It has a length class of its own already, and another one.
+    """
+    if length_class != "total":
+        if subset.length_class not in ("total", length_class):
+            raise ValueError(
+                f"length_class is {length_class!r}, but the subset's is "
+                f"{subset.length_class!r}"
+            )
+        subset = replace(subset, length_class=length_class)
+    if expression is not None:
+        both = expression
+        if subset.expression is not None:
+            both = f"({subset.expression}) and ({expression})"
+        subset = replace(subset, expression=both)
+    return subset

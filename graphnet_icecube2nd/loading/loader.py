@@ -1,0 +1,181 @@
+"""EventLoader: batches of a store, one block read ahead, resumable at any batch.
+
+The sampler says which events make a batch; the reader reads a block of batches at
+once, in a background thread or in worker processes; the loader hands them out one by
+one and knows how many were handed out, which is what a checkpoint has to hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.sampler import EventSampler
+
+Block = tuple[int, list[NDArray[np.int64]]]  # epoch, and the events of each batch
+
+
+class EventLoader:
+    """Iterates over the batches of one sub-epoch; the next iteration is the next one.
+
+    Args:
+        reader: Reads events.
+        sampler: Says which, and in which batches.
+        num_workers: Processes that read; 0 reads in this one, which for a warm store
+            is faster than any model trains.
+        prefetch: Without workers: read the next block in a thread meanwhile.
+        block_batches: Batches read at once.
+        pin_memory: Hand out batches in page-locked memory, for GPUs.
+        always_first_epoch: Every iteration is that of the first epoch, with the same
+            pulses of long events: for validation and prediction.
+    """
+
+    def __init__(
+        self,
+        reader: EventReader,
+        sampler: EventSampler,
+        *,
+        num_workers: int = 0,
+        prefetch: bool = True,
+        block_batches: int = 32,
+        pin_memory: bool = False,
+        always_first_epoch: bool = False,
+    ) -> None:
+        if num_workers < 0 or block_batches < 1:
+            raise ValueError(
+                "num_workers must be 0 or more and block_batches 1 or more, got "
+                f"{num_workers} and {block_batches}"
+            )
+        self.reader = reader
+        # Not called `sampler`: Lightning looks for one and sets its epoch.
+        self.plan = sampler
+        self.num_workers = num_workers
+        self.prefetch = prefetch
+        self.block_batches = block_batches
+        self.pin_memory = pin_memory
+        self.always_first_epoch = always_first_epoch
+        # Where it stands: batches handed out of a sub-epoch. The sampler's own
+        # position is not used, for blocks are drawn ahead.
+        self._epoch, self._sub_epoch, self._num_done = 0, 0, 0
+        self._is_resumed = True  # the next iteration begins where this stands
+
+    def __len__(self) -> int:
+        """Return the number of batches of the sub-epoch, from its start."""
+        return self.plan.num_batches(self._epoch, self._sub_epoch)
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Hand out the batches of the sub-epoch.
+
+        An iteration that was left in the middle is over: the next one begins the next
+        sub-epoch. After `load_state_dict` it goes on where the state was taken.
+        """
+        if self._num_done and not self._is_resumed:
+            self._begin(*self._following())
+        self._is_resumed = False
+        num_batches = len(self)
+        for batch in self._batches(self._blocks()):
+            # Counted before it is handed out: who saves a state while using a batch
+            # has had that batch. After the last one nobody may ask for another.
+            self._num_done += 1
+            if self._num_done == num_batches:
+                self._begin(*self._following())
+            yield batch.pin_memory() if self.pin_memory else batch
+
+    def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
+        """Go to the start of a sub-epoch.
+
+        Raises:
+            ValueError: There is no such sub-epoch.
+        """
+        self.plan.set_epoch(epoch, sub_epoch)
+        self._begin(epoch, sub_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where it is: the batches handed out, not those read ahead."""
+        return self.plan.state_at(self._epoch, self._sub_epoch, self._num_done)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go to where a state was taken; the batches that follow are the same.
+
+        Raises:
+            ValueError: It is from a sampler with other options, or other events.
+        """
+        self.plan.load_state_dict(state)
+        self._begin(self.plan.epoch, self.plan.sub_epoch)
+        self._num_done = int(self.plan.state_dict()["batches"])
+        self._is_resumed = True
+
+    def _following(self) -> tuple[int, int]:
+        if self.always_first_epoch:
+            return 0, 0
+        return self.plan.following(self._epoch, self._sub_epoch)
+
+    def _begin(self, epoch: int, sub_epoch: int) -> None:
+        self._epoch, self._sub_epoch, self._num_done = epoch, sub_epoch, 0
+
+    def _blocks(self) -> Iterator[Block]:
+        epoch, sub_epoch = self._epoch, self._sub_epoch
+        batches = self.plan.plan(epoch, sub_epoch, self._num_done)
+        # Independent sub-epochs may show an event twice an epoch: with other pulses.
+        shown = epoch
+        if self.plan.sub_epochs == "published":
+            shown = epoch * self.plan.num_sub_epochs + sub_epoch
+        while groups := list(islice(batches, self.block_batches)):
+            yield shown, groups
+
+    def _batches(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
+        if self.num_workers:
+            yield from self._from_workers(blocks)
+        elif self.prefetch:
+            yield from self._from_thread(blocks)
+        else:
+            for epoch, groups in blocks:
+                yield from self.reader.batches(groups, epoch)
+
+    def _from_thread(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
+        def read() -> Iterator[PackedBatch] | None:
+            block = next(blocks, None)
+            return None if block is None else self.reader.batches(block[1], block[0])
+
+        with ThreadPoolExecutor(1, thread_name_prefix="event-reader") as pool:
+            ahead = pool.submit(read)
+            while (batches := ahead.result()) is not None:
+                ahead = pool.submit(read)
+                yield from batches
+
+    def _from_workers(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
+        sizes: list[list[int]] = []
+
+        def noted() -> Iterator[Block]:
+            for block in blocks:
+                sizes.append([len(group) for group in block[1]])
+                yield block
+
+        loader: DataLoader[PackedBatch] = DataLoader(
+            _Blocks(self.reader),
+            sampler=noted(),  # an iterable is enough
+            batch_size=None,
+            num_workers=self.num_workers,
+        )
+        # Workers hand back whole blocks, in order: a few tensors for many batches.
+        for block in loader:
+            yield from block.split(sizes.pop(0))
+
+
+class _Blocks(Dataset[PackedBatch]):
+    """Blocks of batches, as torch's loader asks for them."""
+
+    def __init__(self, reader: EventReader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, block: Block) -> PackedBatch:
+        epoch, groups = block
+        return self.reader.batch(np.concatenate(groups), epoch)

@@ -1,0 +1,259 @@
+"""Events of a store into batches: many at a time, only the pulses that are kept.
+
+One call reads a block of events: which pulses of long events are kept is known from
+their lengths, so the others are never touched. Shape letters: B events, T kept pulses,
+E long events, L pulses kept of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    HLC,
+    TIME,
+    angles_to_unit_vector,
+)
+from graphnet_icecube2nd.events.augmentation import (
+    Augmentation,
+    apply_augmentations,
+    check_order,
+)
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
+from graphnet_icecube2nd.events.raw import RawEvents
+from graphnet_icecube2nd.events.selection import (
+    check_selection,
+    select_positions,
+    select_pulses,
+)
+from graphnet_icecube2nd.loading.block import EventBlock
+from graphnet_icecube2nd.store.event_store import EventStore
+
+DIRECTION = "direction"
+
+
+class EventReader:
+    """Reads events of a store as the models eat them.
+
+    What an event gives depends on (seed, epoch, event_id) alone: not on the batch it
+    sits in, nor on which process reads it.
+
+    Args:
+        store: The store.
+        max_pulses: Longer events are cut to this many pulses; None keeps all.
+        selection: Which are kept: `uniform`, `hlc_first` or `first`.
+        seed: Of selection and augmentations.
+        truth: What `PackedBatch.truth` holds: `direction` (B, 3), made of the truth's
+            angles and pointing to the origin, and columns of the store. Default:
+            `direction` where the store has angles.
+        augmentations: Applied in this order to the kept pulses.
+
+    Raises:
+        ValueError: Unknown selection or column; a column that is no number.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        *,
+        max_pulses: int | None = 192,
+        selection: str = "uniform",
+        seed: int = 0,
+        truth: Sequence[str] | None = None,
+        augmentations: Sequence[Augmentation] = (),
+    ) -> None:
+        check_selection(selection, 1 if max_pulses is None else max_pulses)
+        self.store = store
+        self.max_pulses = max_pulses
+        self.selection = selection
+        self.seed = seed
+        self.augmentations = tuple(augmentations)
+        check_order(self.augmentations)
+        if self.augmentations and any(store.pulse_map.origin):
+            raise ValueError(
+                f"augmentations take the detector's centre to be at 0, but the pulse "
+                f"map of {store.path} has origin {store.pulse_map.origin}; take it off "
+                "the positions before the store is made"
+            )
+        if truth is None:
+            truth = (DIRECTION,) if store.has_directions else ()
+        self.truth = tuple(truth)
+        self._check_truth()
+        known = store.pulse_map.columns()
+        self._columns = {
+            column: known[column] for column in store.pulse_columns if column in known
+        }
+        self._flag = next(
+            (c for c, q in self._columns.items() if q in (AUXILIARY, HLC)), None
+        )
+        if selection == "hlc_first" and self._flag is None:
+            raise ValueError(
+                f"selection 'hlc_first' needs a column auxiliary or hlc; {store.path} "
+                f"has {', '.join(store.pulse_columns)}"
+            )
+        self._features = FeatureBuilder(store.pulse_map, store.geometry, store.ice)
+
+    def batch(self, events: NDArray[np.int64], epoch: int = 0) -> PackedBatch:
+        """Return the events with these numbers as one batch, in this order.
+
+        Args:
+            events: (B,) int64 numbers of events in the store.
+            epoch: A new epoch shows other pulses of long events.
+
+        Raises:
+            ValueError: A number that no event has, an event without pulses, a
+                direction that is not known.
+        """
+        raw = self.raw(events, epoch)
+        return PackedBatch.unchecked(
+            features=self._features(raw.columns),
+            offsets=raw.offsets,
+            n_pulses=raw.n_pulses,
+            names=self.store.pulse_map.feature_names,
+            event_id=raw.event_id,
+            truth=raw.truth,
+        )
+
+    def batches(
+        self, groups: Sequence[NDArray[np.int64]], epoch: int = 0
+    ) -> Iterator[PackedBatch]:
+        """Return one batch for each group of event numbers, read all at once."""
+        together = self.batch(np.concatenate(groups), epoch)
+        return iter(together.split([len(group) for group in groups]))
+
+    def raw(self, events: NDArray[np.int64], epoch: int = 0) -> RawEvents:
+        """Return the kept pulses of events in physical units, augmented.
+
+        Args:
+            events: (B,) int64 numbers of events in the store.
+            epoch: As for `batch`.
+        """
+        events = np.asarray(events, dtype=np.int64)
+        if not len(events):
+            raise ValueError("a batch needs at least one event")
+        block = EventBlock(self.store, events)
+        if int(block.length_B.min()) < 1:
+            event = int(block.length_B.argmin())
+            raise ValueError(
+                f"event {block.id_B[event]} (number {events[event]} in the store) has "
+                "no pulses; it cannot be part of a batch"
+            )
+        position_T, offsets = self._positions(block, epoch)
+        columns = {
+            quantity: torch.from_numpy(block.pulses(column, position_T, offsets))
+            for column, quantity in self._columns.items()
+        }
+        read = RawEvents(
+            columns=columns,
+            offsets=torch.from_numpy(offsets),
+            n_pulses=torch.from_numpy(block.length_B),
+            event_id=torch.from_numpy(block.id_B),
+            truth={name: self._truth(name, block) for name in self.truth},
+        )
+        return self._augmented(read, epoch) if self.augmentations else read
+
+    def _augmented(self, read: RawEvents, epoch: int) -> RawEvents:
+        events = apply_augmentations(
+            read,
+            self.augmentations,
+            seed=self.seed,
+            epoch=epoch,
+            geometry=self.store.geometry,
+        )
+        columns, offsets = dict(events.columns), events.offsets
+        if self.max_pulses is not None:  # added noise may have made events too long
+            kept, offsets = select_pulses(
+                offsets,
+                self.max_pulses,
+                selection=self.selection,
+                auxiliary=_auxiliary(columns),
+                event_id=events.event_id,
+                seed=self.seed,
+                epoch=epoch,
+            )
+            if len(kept) < int(events.offsets[-1]):
+                columns = {name: value[kept] for name, value in columns.items()}
+        if self.store.pulse_map.time_reference == "first_pulse":
+            lengths = offsets.diff()
+            first = torch.segment_reduce(columns[TIME], "min", lengths=lengths)
+            columns[TIME] = columns[TIME] - first.repeat_interleave(lengths)
+        return replace(events, columns=columns, offsets=offsets)
+
+    def _positions(
+        self, block: EventBlock, epoch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return which of its event's pulses each kept pulse is, (T,), and offsets."""
+        longest = int(block.length_B.max())
+        limit = longest if self.max_pulses is None else self.max_pulses
+        kept_B = np.minimum(block.length_B, limit)
+        offsets = np.zeros(len(kept_B) + 1, np.int64)
+        np.cumsum(kept_B, out=offsets[1:])
+        position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], kept_B)
+        if longest > limit:
+            long_E, chosen_EL = select_positions(
+                block.length_B,
+                limit,
+                selection=self.selection,
+                read_auxiliary=lambda event: self._is_auxiliary(block, event),
+                event_id=block.id_B,
+                seed=self.seed,
+                epoch=epoch,
+            )
+            position_T[offsets[long_E, None] + np.arange(limit)] = chosen_EL
+        return position_T, offsets
+
+    def _is_auxiliary(self, block: EventBlock, event: int) -> NDArray[np.bool_]:
+        assert self._flag is not None  # seen to on construction
+        flag = block.pulses_of(event, self._flag)
+        is_hlc = self._columns[self._flag] == HLC
+        result: NDArray[np.bool_] = (flag == 0) if is_hlc else (flag != 0)
+        return result
+
+    def _truth(self, name: str, block: EventBlock) -> Tensor:
+        if name != DIRECTION:
+            value = torch.from_numpy(block.events(name))
+            return value.float() if value.is_floating_point() else value
+        pulse_map = self.store.pulse_map
+        zenith_B = block.events(pulse_map.zenith)
+        azimuth_B = block.events(pulse_map.azimuth)
+        direction_B3 = angles_to_unit_vector(zenith_B, azimuth_B).float()
+        if not bool(direction_B3.isfinite().all()):
+            event = int((~direction_B3.isfinite().all(1)).nonzero()[0])
+            raise ValueError(
+                f"event {block.id_B[event]} has no direction: {pulse_map.zenith} is "
+                f"{zenith_B[event]}, {pulse_map.azimuth} is {azimuth_B[event]}"
+            )
+        return -direction_B3 if pulse_map.angles == "flight" else direction_B3
+
+    def _check_truth(self) -> None:
+        store = self.store
+        for name in self.truth:
+            if name == DIRECTION and store.has_directions:
+                continue
+            if name == DIRECTION:
+                raise ValueError(
+                    f"{store.path} has no {store.pulse_map.azimuth} and "
+                    f"{store.pulse_map.zenith}, of which directions are made; its "
+                    f"truth is {', '.join(store.truth_columns) or 'empty'}"
+                )
+            if name not in store.event_columns:
+                raise ValueError(
+                    f"{store.path} has no event column {name!r}; it has "
+                    f"{', '.join(store.event_columns)}"
+                )
+            if store.manifest.event_columns[name] == "string":
+                raise ValueError(f"event column {name!r} is text; a batch has numbers")
+
+
+def _auxiliary(columns: Mapping[str, Tensor]) -> Tensor | None:
+    if AUXILIARY in columns:
+        return columns[AUXILIARY]
+    return 1 - columns[HLC] if HLC in columns else None

@@ -1,0 +1,240 @@
+"""Which events of a store are used, and how training and validation are told apart.
+
+Everything is a question to one event: how many pulses it has, what its truth columns
+say, which batch it came from, what its number hashes to. So a subset is worked out a
+piece of a shard at a time and never held for all events. Shape letter: B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import EVENT_ID
+from graphnet_icecube2nd.events.random_numbers import combine, mix, uniform
+from graphnet_icecube2nd.loading.expression import Expression
+
+N_PULSES = "n_pulses"  # (B,) int64, pulses of the event as stored
+
+# Pulses an event of the class has, first and last; names and borders are those of the
+# competition's code. Events without pulses are in no class.
+LENGTH_CLASSES: dict[str, tuple[int, int | None]] = {
+    "total": (1, None),
+    "short": (1, 63),
+    "medium": (64, 191),
+    "long": (192, None),
+}
+# The published models were validated on these batches of the Kaggle data.
+PUBLISHED_VALIDATION_BATCHES = frozenset(range(655, 660))
+
+
+class EventIndex(Protocol):
+    """What subsets and samplers ask of a store; S shards."""
+
+    @property
+    def shard_offsets(self) -> NDArray[np.int64]:
+        """(S + 1,) the number, in the store, of each shard's first event."""
+
+    @property
+    def shard_batches(self) -> Sequence[int | None]:
+        """S numbers of the Kaggle batch that a shard came from, or None."""
+
+    def lengths(self, shard: int) -> NDArray[np.int32]:
+        """(B,) pulses of each event of a shard."""
+
+    def event_column(self, name: str, shard: int) -> NDArray[Any]:
+        """(B,) a truth column, or `event_id`, of a shard."""
+
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """The truth columns there are."""
+
+
+@dataclass(frozen=True)
+class EventSubset:
+    """Some of the events of a store; events without pulses are never among them.
+
+    An event must pass all that is given.
+
+    Args:
+        length_class: One of `LENGTH_CLASSES`, by pulses as stored.
+        expression: A condition on truth columns, `n_pulses` and `event_id`, see
+            `Expression`.
+        batches: Only events of these Kaggle batches; None: of all, also of none.
+        without_batches: No events of these Kaggle batches.
+        hash_range: Only events whose `event_id` hashes into first <= hash < last,
+            within 0 to 1. Ranges that do not overlap share no event, and an event
+            stays where it is when others are added.
+        hash_seed: Another seed, another hash.
+
+    Raises:
+        ValueError: A value is not allowed; for the expression see `Expression`.
+    """
+
+    length_class: str = "total"
+    expression: str | None = None
+    batches: Collection[int] | None = None
+    without_batches: Collection[int] = ()
+    hash_range: tuple[float, float] | None = None
+    hash_seed: int = 0
+    _condition: Expression | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.length_class not in LENGTH_CLASSES:
+            raise ValueError(
+                f"unknown length class {self.length_class!r}; choose from "
+                f"{', '.join(LENGTH_CLASSES)}"
+            )
+        condition = None if self.expression is None else Expression(self.expression)
+        object.__setattr__(self, "_condition", condition)
+        if self.batches is not None:
+            object.__setattr__(self, "batches", frozenset(self.batches))
+        object.__setattr__(self, "without_batches", frozenset(self.without_batches))
+        if self.hash_range is not None:
+            first, last = self.hash_range
+            if not 0 <= first < last <= 1:
+                raise ValueError(
+                    f"hash_range must rise within 0 to 1, got {self.hash_range}"
+                )
+            object.__setattr__(self, "hash_range", (float(first), float(last)))
+        if not isinstance(self.hash_seed, int) or not 0 <= self.hash_seed < 2**64:
+            raise ValueError(
+                f"hash_seed must be a whole number from 0 below 2**64, got "
+                f"{self.hash_seed!r}"
+            )
+
+    def mask(
+        self, index: EventIndex, shard: int, start: int = 0, stop: int | None = None
+    ) -> NDArray[np.bool_]:
+        """Return which events of a shard, or of a piece of it, are in the subset.
+
+        Args:
+            index: The store.
+            shard: Number of the shard.
+            start: First event of the piece, counted within the shard.
+            stop: Event after the last one; None: to the end.
+
+        Returns:
+            (B,) bool for the B events of the piece.
+
+        Raises:
+            ValueError: The expression does not fit the columns, see `Expression`;
+                `event_id` is no whole number.
+        """
+        lengths_B = np.asarray(index.lengths(shard)[start:stop])
+        if not self._has_batch(index.shard_batches[shard]):
+            return np.zeros(len(lengths_B), dtype=np.bool_)
+        shortest, longest = LENGTH_CLASSES[self.length_class]
+        keep_B: NDArray[np.bool_] = lengths_B >= shortest
+        if longest is not None:
+            keep_B &= lengths_B <= longest
+
+        def column(name: str) -> NDArray[Any]:
+            if name == N_PULSES:
+                return lengths_B
+            return np.asarray(index.event_column(name, shard)[start:stop])
+
+        if self.hash_range is not None:
+            first, last = self.hash_range
+            share_B = hash_share(column(EVENT_ID), self.hash_seed)
+            keep_B &= (share_B >= first) & (share_B < last)
+        if self._condition is not None:
+            self._condition.check_names((*index.event_columns, EVENT_ID, N_PULSES))
+            keep_B &= self._condition.evaluate(column, len(lengths_B))
+        return keep_B
+
+    def local_events(self, index: EventIndex, shard: int) -> NDArray[np.int64]:
+        """Return the subset's events of a shard, ascending, counted within it."""
+        return np.flatnonzero(self.mask(index, shard)).astype(np.int64, copy=False)
+
+    def counts(self, index: EventIndex) -> NDArray[np.int64]:
+        """Return how many events of each shard are in the subset, (S,)."""
+        shards = range(len(index.shard_offsets) - 1)
+        counts = [np.count_nonzero(self.mask(index, shard)) for shard in shards]
+        return np.array(counts, dtype=np.int64)
+
+    @property
+    def description(self) -> str:
+        """What the subset is, in words; subsets that differ read differently."""
+        shortest, longest = LENGTH_CLASSES[self.length_class]
+        text = f"{self.length_class} events"
+        if longest is not None:
+            text += f" of {shortest} to {longest} pulses"
+        elif shortest > 1:
+            text += f" of {shortest} pulses or more"
+        if self.batches is not None:
+            text += f", of batches {_listed(self.batches)}"
+        if self.without_batches:
+            text += f", not of batches {_listed(self.without_batches)}"
+        if self.hash_range is not None:
+            first, last = self.hash_range
+            text += f", with event_id hashed into {first!r} to {last!r}"
+            text += f" by seed {self.hash_seed}"
+        if self._condition is not None:
+            text += f", with {self._condition.text}"
+        return text
+
+    def __str__(self) -> str:
+        """Return the description."""
+        return self.description
+
+    def _has_batch(self, batch: int | None) -> bool:
+        if self.batches is not None and batch not in self.batches:
+            return False
+        return batch not in self.without_batches
+
+
+def default_split(
+    index: EventIndex, seed: int = 0, fraction: float = 0.1
+) -> tuple[EventSubset, EventSubset]:
+    """Tell training from validation events where the user did not.
+
+    Where batches that the published models were validated on are present together
+    with other data, these batches are the validation and the rest is for training.
+    Elsewhere validation is a share of the events by the hash of their `event_id`.
+
+    Args:
+        index: The store.
+        seed: Seed of the hash.
+        fraction: Share of the validation, if by hash.
+
+    Returns:
+        Events for training, and for validation; no event is in both. To narrow them,
+        use `dataclasses.replace`.
+
+    Raises:
+        ValueError: `fraction` is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}")
+    batches = set(index.shard_batches)
+    validation = PUBLISHED_VALIDATION_BATCHES
+    if batches & validation and batches - validation:
+        return EventSubset(without_batches=validation), EventSubset(batches=validation)
+    border = 1 - fraction
+    return (
+        EventSubset(hash_range=(0, border), hash_seed=seed),
+        EventSubset(hash_range=(border, 1), hash_seed=seed),
+    )
+
+
+def hash_share(event_id_B: NDArray[Any], seed: int) -> NDArray[np.float64]:
+    """Return a number from 0 up to 1 for every event, evenly spread.
+
+    It depends on `event_id` and the seed alone.
+
+    Raises:
+        ValueError: `event_id` is no whole number.
+    """
+    if event_id_B.dtype.kind not in "iu":
+        raise ValueError(f"event_id must be whole numbers, got {event_id_B.dtype}")
+    key = mix(np.array([seed], dtype=np.uint64))
+    return uniform(combine(key, event_id_B))
+
+
+def _listed(numbers: Collection[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))

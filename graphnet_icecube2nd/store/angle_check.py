@@ -1,0 +1,158 @@
+"""What the angles of a source mean, settled before it is converted.
+
+A pulse map says whether angles name the origin or the flight. Files made of one
+another do not always keep it, so the pulses of the first events are asked as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.detector.angles import (
+    UNDECIDED,
+    AngleEvidence,
+    infer_angle_convention,
+)
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, PulseMap
+from graphnet_icecube2nd.store.readers.source import EventChunk, Source
+
+MAX_EVENTS = 1000
+MAX_PULSES = 2**17
+# Pulse maps whose files are known to differ in what their angles mean.
+UNSETTLED = ("prometheus",)
+# Where a truth table may tell the place at which a particle began to shine, m.
+VERTICES = (
+    ("injection_position_x", "injection_position_y", "injection_position_z"),
+    ("position_x", "position_y", "position_z"),
+    ("initial_state_x", "initial_state_y", "initial_state_z"),
+    ("vx", "vy", "vz"),
+)
+
+
+def settle_angles(source: Source, angles: str | None) -> Source:
+    """Return a source whose pulse map says rightly what its angles mean.
+
+    Args:
+        source: The source.
+        angles: `origin` or `flight`, what the user says; None: nothing.
+
+    Raises:
+        ValueError: Not a convention; or files of this kind differ, the user says
+            nothing and the pulses do not tell.
+    """
+    if angles is not None and angles not in ANGLE_CONVENTIONS:
+        raise ValueError(
+            f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
+        )
+    said = angles or source.pulse_map.angles
+    settled = replace(source, pulse_map=replace(source.pulse_map, angles=said))
+    evidence = _ask_pulses(source)
+    if evidence is None:
+        return settled
+    found = (
+        f"{evidence.num_events} events, mean cosine {evidence.mean_cosine:+.2f} +- "
+        f"{evidence.standard_error:.2f}"
+    )
+    if angles is None and source.pulse_map.name in UNSETTLED:
+        if evidence.convention == UNDECIDED:
+            raise ValueError(
+                f"{source.parts[0].name}: do {source.pulse_map.zenith} and "
+                f"{source.pulse_map.azimuth} say where a particle came from (origin) "
+                "or where it goes (flight)? Files of this kind differ, and the pulses "
+                f"do not tell ({found}). Say angles='origin' or angles='flight' "
+                "(--angles)"
+            )
+        pulse_map = replace(source.pulse_map, angles=evidence.convention)
+        note = f"angles taken as those of {evidence.convention}: the pulses say so"
+        return _noted(replace(source, pulse_map=pulse_map), f"{note} ({found})")
+    if evidence.convention not in (UNDECIDED, said):
+        return _noted(
+            settled,
+            f"angles are taken as those of {said}, but the pulses speak for "
+            f"{evidence.convention} ({found}): please check",
+        )
+    return settled
+
+
+def _noted(source: Source, note: str) -> Source:
+    return replace(source, notes=(*source.notes, note))
+
+
+def _ask_pulses(source: Source) -> AngleEvidence | None:
+    """Return what the first events say; None where they cannot be asked."""
+    geometry = (
+        DetectorGeometry.from_csv(source.geometry)
+        if source.geometry
+        else DetectorGeometry.icecube86()
+    )
+    pieces: list[tuple[Tensor, ...]] = []
+    num_events = 0
+    for part in source.parts:
+        for chunk in islice(part.chunks(MAX_PULSES), 1):
+            piece = _arrays(chunk, source.pulse_map, geometry)
+            if piece is None:
+                return None
+            pieces.append(piece)
+            num_events += len(chunk.event_id)
+        if num_events >= MAX_EVENTS:
+            break
+    if not pieces:
+        return None
+    position, time, length, zenith, azimuth, vertex = (
+        torch.cat(parts) for parts in zip(*pieces, strict=True)
+    )
+    offsets = torch.nn.functional.pad(length.cumsum(0), (1, 0))[: MAX_EVENTS + 1]
+    has_vertex = bool(vertex.isfinite().all())
+    try:
+        return infer_angle_convention(
+            position,
+            time,
+            offsets,
+            zenith[:MAX_EVENTS],
+            azimuth[:MAX_EVENTS],
+            vertex[:MAX_EVENTS] if has_vertex else None,
+        )
+    except ValueError:  # too few pulses to ask
+        return None
+
+
+def _arrays(
+    chunk: EventChunk, pulse_map: PulseMap, geometry: DetectorGeometry
+) -> tuple[Tensor, ...] | None:
+    """Return position, time, length, zenith, azimuth and vertex (NaN: unknown)."""
+    if not {pulse_map.zenith, pulse_map.azimuth} <= chunk.truth.keys():
+        return None
+    known = {quantity: name for name, quantity in pulse_map.columns().items()}
+    try:
+        if {known.get(axis) for axis in (X, Y, Z)} <= chunk.columns.keys():
+            position = _numbers(chunk.columns, [known[axis] for axis in (X, Y, Z)])
+        else:
+            dom = np.asarray(chunk.columns[known[SENSOR_ID]]).astype(np.int64)
+            position = geometry.lookup(torch.from_numpy(dom))
+        time = _numbers(chunk.columns, [known[TIME]])[:, 0]
+        angles = _numbers(chunk.truth, [pulse_map.zenith, pulse_map.azimuth])
+    except (KeyError, ValueError, TypeError):
+        return None  # the conversion says what is wrong, and where
+    names = next((v for v in VERTICES if set(v) <= chunk.truth.keys()), None)
+    if names is None:
+        vertex = torch.full((len(angles), 3), torch.nan, dtype=torch.float64)
+    else:
+        vertex = _numbers(chunk.truth, names)
+    length = torch.from_numpy(np.diff(chunk.offsets).astype(np.int64))
+    if not bool(angles.isfinite().all()):
+        return None
+    return position, time, length, angles[:, 0], angles[:, 1], vertex
+
+
+def _numbers(columns: Mapping[str, Any], names: Any) -> Tensor:
+    arrays = [np.asarray(columns[name], dtype=np.float64) for name in names]
+    return torch.from_numpy(np.stack(arrays, axis=1))

@@ -1,0 +1,156 @@
+"""One Arrow file as columns on a memory map, and its writing.
+
+Arrow's IPC file format, one record batch, nothing compressed: each column is one piece
+of the file, so numpy and torch read it where it lies and a table of any size costs no
+memory. pyarrow writes the files and reads their structure. Shape letters: R rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def import_pyarrow() -> Any:
+    """Return pyarrow, or say what needs it.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise ImportError(
+            "event stores need pyarrow: pip install graphnet-icecube2nd[data]"
+        ) from error
+    return pyarrow
+
+
+class MappedTable:
+    """The columns of an Arrow file, read where they lie.
+
+    Numbers come as arrays on a private mapping of the file: torch takes them without
+    a copy, and what is written into one (nothing should be) never reaches the file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: No Arrow file, a truncated one, or one of several record batches.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        pa = import_pyarrow()
+        self.path = Path(path)
+        try:
+            raw = np.memmap(self.path, dtype=np.uint8, mode="c")
+            reader = pa.ipc.open_file(pa.py_buffer(raw))
+            if reader.num_record_batches != 1:
+                raise ValueError(f"it has {reader.num_record_batches} record batches")
+            batch = reader.get_batch(0)
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise ValueError(
+                f"{self.path} is no table of an event store, or not a whole one: "
+                f"{error}"
+            ) from None
+        self.num_rows: int = batch.num_rows
+        self._batch = batch
+        self._arrays = {
+            field.name: _on_map(raw, batch.column(index))
+            for index, field in enumerate(batch.schema)
+            if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(self._batch.schema.names)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return one column, (R,): numbers on the map, anything else as objects.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        if name in self._arrays:
+            return self._arrays[name]
+        if name not in self.names:
+            raise ValueError(
+                f"{self.path} has no column {name!r}; it has {', '.join(self.names)}"
+            )
+        column: NDArray[Any] = self._batch.column(name).to_numpy(zero_copy_only=False)
+        return column
+
+
+def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Write columns of one length as an Arrow file and see it safely on the disk.
+
+    Returns:
+        `bytes` and `sha256` of the file.
+
+    Raises:
+        OSError: The disk is full, or cannot be written.
+    """
+    pa = import_pyarrow()
+    arrays = [pa.array(column) for column in columns.values()]
+    batch = pa.record_batch(arrays, names=list(columns))
+    with open(path, "wb") as file:
+        hashed = _HashingFile(file)
+        with pa.ipc.new_file(pa.PythonFile(hashed, "w"), batch.schema) as writer:
+            writer.write_batch(batch)
+        file.flush()
+        os.fsync(file.fileno())
+        return {"bytes": file.tell(), "sha256": hashed.digest.hexdigest()}
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(2**22):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+class _HashingFile:
+    """A file that keeps the checksum of what goes through it."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        """Leave the closing to who opened the file."""
+
+
+def _on_map(raw: NDArray[np.uint8], column: Any) -> NDArray[Any]:
+    """Return an Arrow column of numbers as an array on the very mapping it lies on."""
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    data = column.buffers()[1]
+    if column.null_count:
+        raise ValueError("a column of numbers has nulls")
+    if data is None or len(column) == 0:
+        return np.empty(0, dtype)
+    first = data.address - raw.ctypes.data + column.offset * dtype.itemsize
+    return (
+        raw[first : first + len(column) * dtype.itemsize].view(dtype).view(np.ndarray)
+    )

@@ -1,0 +1,229 @@
+"""A source into a store: part by part, in parallel, to be killed and continued.
+
+A part's shards are renamed into place when they are whole, and a note of the part is
+written when all its shards are there. The manifest comes last; a folder without one is
+no store yet, and converting again takes up where it ended. Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.store.duplicates import check_unique_events
+from graphnet_icecube2nd.store.manifest import (
+    FIRST_PULSE,
+    GEOMETRY_FILE,
+    ICE_FILE,
+    MANIFEST,
+    SHARDS,
+    Manifest,
+    ShardRecord,
+    write_json,
+)
+from graphnet_icecube2nd.store.part_conversion import (
+    PartTask,
+    Progress,
+    convert_parts,
+)
+from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.version import __version__
+
+PLAN_FILE = "conversion.json"
+LOCK_FILE = ".lock"
+SHARD_PULSES = 2**23
+VERSION = 1
+
+
+def convert(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    shard_pulses: int = SHARD_PULSES,
+    sort_pulses: bool = True,
+    on_progress: Progress | None = None,
+) -> Manifest:
+    """Convert a source of events into an event store.
+
+    Args:
+        source: What a reader made of the user's files.
+        out: Folder of the store; new, empty, or of an earlier conversion of the same
+            source that did not finish, which is then continued.
+        workers: Processes; None for one a core.
+        shard_pulses: Pulses of a shard at most, unless one event has more; what a
+            process holds in memory grows with it (about 25 bytes a pulse).
+        sort_pulses: Put the pulses of an event into the order of time.
+        on_progress: Called now and then with the events and pulses since the last call.
+
+    Returns:
+        The manifest of the finished store.
+
+    Raises:
+        ValueError: Data that cannot be true, named by file and row; or a folder that
+            holds something else.
+        OSError: The disk is full; what was finished stays, and the next call goes on.
+    """
+    folder = Path(out)
+    plan = _plan(source, shard_pulses, sort_pulses)
+    with _locked(folder):
+        _begin(folder, plan)
+        _copy_tables(source, folder)
+        tasks = [
+            PartTask(
+                number=number,
+                part=part,
+                source=source,
+                folder=folder,
+                shard_pulses=shard_pulses,
+                sort_pulses=sort_pulses,
+            )
+            for number, part in enumerate(source.parts)
+        ]
+        notes = convert_parts(tasks, workers or os.cpu_count() or 1, on_progress)
+        return _finish(source, folder, tasks, notes)
+
+
+def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any]:
+    """Return what has to be the same for a conversion to be continued."""
+    return {
+        "version": VERSION,
+        "kind": source.kind,
+        "pulse_map": source.pulse_map.to_dict(),
+        "pulse_columns": list(source.pulse_columns),
+        "shard_pulses": shard_pulses,
+        "sort_pulses": sort_pulses,
+        "tables": [
+            path and path.read_text(encoding="utf-8-sig")
+            for path in (source.geometry, source.ice)
+        ],
+        "parts": [[part.name, part.fingerprint()] for part in source.parts],
+    }
+
+
+def _begin(folder: Path, plan: dict[str, Any]) -> None:
+    """See that a folder may be written to, and note what is being converted."""
+    path = folder / PLAN_FILE
+    if (folder / MANIFEST).exists():
+        raise ValueError(f"{folder} is an event store already; choose another folder")
+    if path.exists():
+        # as JSON brings it back: tuples become lists
+        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
+            raise ValueError(
+                f"{folder} holds an unfinished conversion of other files, or of files "
+                "that changed, or with other options. Remove it, or choose another "
+                "folder"
+            )
+        return
+    ours = (LOCK_FILE, PLAN_FILE + ".tmp")  # the latter of a kill at the very start
+    strangers = [entry.name for entry in folder.iterdir() if entry.name not in ours]
+    if strangers:
+        raise ValueError(
+            f"{folder} is not empty ({', '.join(sorted(strangers)[:3])}); choose "
+            "another folder"
+        )
+    write_json(path, plan)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep a second conversion out of the folder; the lock dies with the process."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{folder} is a file; a store is a folder") from None
+    with open(folder / LOCK_FILE, "w", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such lock on this system
+            pass
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written by another process") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            (folder / LOCK_FILE).unlink(missing_ok=True)
+
+
+def _copy_tables(source: Source, folder: Path) -> None:
+    """Copy the user's tables of DOMs and ice, once they were seen to be such."""
+    if source.geometry is not None:
+        DetectorGeometry.from_csv(source.geometry)
+        shutil.copyfile(source.geometry, folder / GEOMETRY_FILE)
+    if source.ice is not None:
+        IceModel.from_file(source.ice)
+        shutil.copyfile(source.ice, folder / ICE_FILE)
+
+
+def _finish(
+    source: Source, folder: Path, tasks: list[PartTask], notes: list[dict[str, Any]]
+) -> Manifest:
+    shards = [ShardRecord(**shard) for note in notes for shard in note["shards"]]
+    if not shards:
+        raise ValueError("there is no event in the input")
+    announced = [part.num_pulses for part in source.parts]
+    num_read = sum(shard.num_pulses for shard in shards)
+    if None not in announced and sum(filter(None, announced)) != num_read:
+        raise ValueError(
+            f"the files announced {sum(filter(None, announced))} pulses, but "
+            f"{num_read} were read; did a file change meanwhile?"
+        )
+    pulse_types, event_types = _same_types(tasks, notes)
+    event_types = {**event_types, FIRST_PULSE: "int64"}
+    check_unique_events([folder / SHARDS / shard.name for shard in shards], shards)
+    texts = [*source.notes, *(text for note in notes for text in note["notes"])]
+    if num_sorted := sum(note["num_sorted"] for note in notes):
+        texts.append(
+            f"the pulses of {num_sorted} events were not in the order of time; they "
+            "were put in order"
+        )
+    manifest = Manifest(
+        pulse_map=source.pulse_map,
+        pulse_columns=pulse_types,
+        event_columns=event_types,
+        shards=tuple(shards),
+        kind=source.kind,
+        notes=tuple(texts),
+        software=__version__,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    manifest.save(folder)
+    for task in tasks:
+        task.note_file.unlink(missing_ok=True)
+    (folder / PLAN_FILE).unlink(missing_ok=True)
+    return manifest
+
+
+def _same_types(
+    tasks: list[PartTask], notes: list[dict[str, Any]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the types of the columns, which all parts must agree on."""
+    first: Any = None
+    for task, note in zip(tasks, notes, strict=True):
+        if note["types"] is None:  # an empty part
+            continue
+        if first is None:
+            first, first_name = note["types"], task.part.name
+        for kind, ours, theirs in zip(
+            ("pulse", "truth"), first, note["types"], strict=True
+        ):
+            if ours != theirs:
+                differing = sorted(set(ours.items()) ^ set(theirs.items()))
+                raise ValueError(
+                    f"{first_name} and {task.part.name} have different {kind} columns: "
+                    f"{', '.join(f'{name} ({type_})' for name, type_ in differing)}"
+                )
+    pulse_types, event_types = first
+    return pulse_types, event_types

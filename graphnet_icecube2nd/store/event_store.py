@@ -1,0 +1,242 @@
+"""EventStore: events of any number, memory-mapped, read by their number.
+
+The store is a folder: a manifest, shards of pulses and events as Arrow files, and the
+user's own DOM and ice tables if there were any. Opening one reads the manifest; every
+column stays on its memory map, so a process holds no more than it looks at. Shape
+letters: S shards, B events, T pulses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.arrow_table import MappedTable, sha256_of
+from graphnet_icecube2nd.store.manifest import (
+    EVENT_ID,
+    EVENTS_FILE,
+    FIRST_PULSE,
+    GEOMETRY_FILE,
+    ICE_FILE,
+    MANIFEST,
+    N_PULSES,
+    PULSES_FILE,
+    RESERVED,
+    SHARDS,
+    Manifest,
+    ShardRecord,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """One shard, its tables mapped when they are first looked at.
+
+    Args:
+        folder: Where it lies.
+        record: What the manifest says of it.
+    """
+
+    folder: Path
+    record: ShardRecord
+
+    @cached_property
+    def pulses(self) -> MappedTable:
+        """The pulses, event after event."""
+        return self._table(PULSES_FILE, self.record.num_pulses)
+
+    @cached_property
+    def events(self) -> MappedTable:
+        """The events: event_id, first_pulse, n_pulses, and the truth."""
+        return self._table(EVENTS_FILE, self.record.num_events)
+
+    def _table(self, name: str, num_rows: int) -> MappedTable:
+        path = self.folder / name
+        table = MappedTable(path)
+        if table.num_rows != num_rows:
+            raise ValueError(
+                f"{path} has {table.num_rows} rows; the manifest says {num_rows}"
+            )
+        return table
+
+
+class EventStore:
+    """A store of events, to be read.
+
+    An event's number is its place in the store, from 0; `event_id` is what its file
+    called it. Pickling hands over the path only, so worker processes open their own.
+
+    Args:
+        path: Folder of the store.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: No store, an unfinished one, one of another version, or a file that
+            is missing or has not the size the manifest gives.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"there is no {self.path}")
+        if not (self.path / MANIFEST).is_file():
+            raise ValueError(
+                f"{self.path} is no event store, or one whose preparation did not "
+                f"finish: it has no {MANIFEST}. Run `icecube2nd prepare` (again)"
+            )
+        self.manifest = Manifest.load(self.path)
+        self.shards: Sequence[Shard] = tuple(
+            Shard(self.path / SHARDS / record.name, record)
+            for record in self.manifest.shards
+        )
+        self._check_sizes()
+        counts = [record.num_events for record in self.manifest.shards]
+        self._shard_offsets = np.append(0, np.cumsum(counts, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Return the number of events, those without pulses included."""
+        return int(self._shard_offsets[-1])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path."""
+        return (EventStore, (self.path,))
+
+    def __repr__(self) -> str:
+        """Say how much is in it."""
+        return (
+            f"EventStore({str(self.path)!r}: {len(self)} events, "
+            f"{self.manifest.num_pulses} pulses, pulse map {self.pulse_map.name!r})"
+        )
+
+    @property
+    def pulse_map(self) -> PulseMap:
+        """What the pulse columns mean, the angle convention included."""
+        return self.manifest.pulse_map
+
+    @property
+    def pulse_columns(self) -> tuple[str, ...]:
+        """The columns of the pulses, as the source named them."""
+        return tuple(self.manifest.pulse_columns)
+
+    @property
+    def event_columns(self) -> tuple[str, ...]:
+        """The columns of the events: event_id, n_pulses, truth."""
+        return tuple(c for c in self.manifest.event_columns if c != FIRST_PULSE)
+
+    @property
+    def truth_columns(self) -> tuple[str, ...]:
+        """The columns that came from the source's truth."""
+        return tuple(c for c in self.manifest.event_columns if c not in RESERVED)
+
+    @property
+    def has_directions(self) -> bool:
+        """Whether the truth holds the pulse map's azimuth and zenith."""
+        names = (self.pulse_map.azimuth, self.pulse_map.zenith)
+        return set(names) <= set(self.truth_columns)
+
+    @cached_property
+    def geometry(self) -> DetectorGeometry:
+        """The DOMs: the user's table, or IceCube-86."""
+        path = self.path / GEOMETRY_FILE
+        if path.exists():
+            return DetectorGeometry.from_csv(path)
+        return DetectorGeometry.icecube86()
+
+    @cached_property
+    def ice(self) -> IceModel:
+        """The ice: the user's table, or IceCube's."""
+        path = self.path / ICE_FILE
+        return IceModel.from_file(path) if path.exists() else IceModel.icecube()
+
+    @property
+    def shard_offsets(self) -> NDArray[np.int64]:
+        """(S + 1,) number of each shard's first event."""
+        return self._shard_offsets
+
+    @property
+    def shard_batches(self) -> tuple[int | None, ...]:
+        """S numbers of the competition's batches, None for other data."""
+        return tuple(shard.record.batch for shard in self.shards)
+
+    def lengths(self, shard: int) -> NDArray[np.int32]:
+        """Return the pulses of each event of a shard, (B,), on the memory map."""
+        return self.shards[shard].events.column(N_PULSES)
+
+    def event_column(self, name: str, shard: int) -> NDArray[Any]:
+        """Return a column of the events of a shard, (B,).
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        if name not in self.event_columns:
+            raise ValueError(
+                f"{self.path} has no event column {name!r}; it has "
+                f"{', '.join(self.event_columns)}"
+            )
+        return self.shards[shard].events.column(name)
+
+    def shard_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the shard of each event number, (B,).
+
+        Raises:
+            ValueError: A number that no event has.
+        """
+        if len(events) and not (
+            int(events.min()) >= 0 and int(events.max()) < len(self)
+        ):
+            bad = events[(events < 0) | (events >= len(self))]
+            raise ValueError(
+                f"there is no event number {bad[0]}; {self.path} has 0 to "
+                f"{len(self) - 1}"
+            )
+        return np.searchsorted(self._shard_offsets, events, side="right") - 1
+
+    def find(self, event_id: int) -> int:
+        """Return the number of the event with an event_id.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for index, shard in enumerate(self.shards):
+            record = shard.record
+            if record.first_id <= event_id <= record.last_id:
+                found = np.flatnonzero(shard.events.column(EVENT_ID) == event_id)
+                if len(found):
+                    return int(self._shard_offsets[index] + found[0])
+        raise ValueError(f"{self.path} has no event with event_id {event_id}")
+
+    def verify(self) -> None:
+        """Read every file and compare its checksum with the manifest's.
+
+        Raises:
+            ValueError: A file is not as it was written; names it.
+        """
+        for shard in self.shards:
+            for name, expected in shard.record.files.items():
+                found = sha256_of(shard.folder / name)
+                if found != expected["sha256"]:
+                    raise ValueError(
+                        f"{shard.folder / name} is damaged: its SHA-256 is {found}, "
+                        f"the manifest says {expected['sha256']}"
+                    )
+
+    def _check_sizes(self) -> None:
+        for shard in self.shards:
+            for name, expected in shard.record.files.items():
+                path = shard.folder / name
+                found = path.stat().st_size if path.exists() else None
+                if found != expected["bytes"]:
+                    what = "is missing" if found is None else f"has {found} bytes"
+                    raise ValueError(
+                        f"{path} {what}; the manifest says {expected['bytes']} bytes"
+                    )

@@ -1,0 +1,150 @@
+"""The manifest of an event store: what is in it, of which version, how to check it."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+
+FORMAT = "icecube2nd event store"
+VERSION = 1
+MANIFEST = "manifest.json"
+SHARDS = "shards"  # folder of the shards, each a folder of two tables
+PULSES_FILE = "pulses.arrow"
+EVENTS_FILE = "events.arrow"
+GEOMETRY_FILE = "geometry.csv"  # only with a geometry of the user's
+ICE_FILE = "ice.csv"
+
+# Columns of the table of events that are not truth.
+EVENT_ID = "event_id"
+FIRST_PULSE = "first_pulse"  # where an event's pulses begin in its shard
+N_PULSES = "n_pulses"
+TIME_ORIGIN = "time_origin"  # what was taken off an event's times, ns
+RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRecord:
+    """What the manifest says of one shard.
+
+    Args:
+        name: Its folder below `shards/`.
+        source: The file it was made of, as the user named it.
+        batch: Number of the competition's batch, or None.
+        num_events: Events, those without pulses included.
+        num_pulses: Pulses.
+        num_empty: Events without pulses.
+        first_id, last_id: Smallest and largest event_id; 0 and -1 of no event.
+        files: `bytes` and `sha256` by file name.
+    """
+
+    name: str
+    source: str
+    batch: int | None
+    num_events: int
+    num_pulses: int
+    num_empty: int
+    first_id: int
+    last_id: int
+    files: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What is in an event store.
+
+    Args:
+        pulse_map: What the pulse columns mean, the angle convention included.
+        pulse_columns: numpy type by column.
+        event_columns: Arrow type by column of the table of events.
+        shards: In the order of the events.
+        kind: What it was made of: `kaggle`, `graphnet-sqlite`, ...
+        notes: What was repaired, left out or worth knowing, in words.
+        software: Version of this package that wrote it.
+        created: When, ISO 8601, UTC.
+    """
+
+    pulse_map: PulseMap
+    pulse_columns: dict[str, str]
+    event_columns: dict[str, str]
+    shards: tuple[ShardRecord, ...]
+    kind: str
+    notes: tuple[str, ...] = ()
+    software: str = ""
+    created: str = ""
+
+    @property
+    def num_events(self) -> int:
+        """Events in the store, those without pulses included."""
+        return sum(shard.num_events for shard in self.shards)
+
+    @property
+    def num_pulses(self) -> int:
+        """Pulses in the store."""
+        return sum(shard.num_pulses for shard in self.shards)
+
+    @property
+    def num_empty(self) -> int:
+        """Events without pulses; they are never part of a batch."""
+        return sum(shard.num_empty for shard in self.shards)
+
+    def save(self, folder: Path) -> None:
+        """Write it, whole or not at all."""
+        content = {
+            "format": FORMAT,
+            "version": VERSION,
+            "num_events": self.num_events,
+            "num_pulses": self.num_pulses,
+            **asdict(self),
+            "pulse_map": self.pulse_map.to_dict(),
+        }
+        write_json(folder / MANIFEST, content)
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read it.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is of another format or version, or damaged.
+        """
+        path = folder / MANIFEST
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} is no manifest of an event store")
+        if content.get("version") != VERSION:
+            raise ValueError(
+                f"{path} is of version {content.get('version')!r} of the store; this "
+                f"release reads version {VERSION}. Prepare the data anew, or read it "
+                f"with release {content.get('software') or 'that wrote it'}"
+            )
+        try:
+            known = {name: content[name] for name in _names(cls) if name in content}
+            known["pulse_map"] = PulseMap.from_dict(content["pulse_map"])
+            shards = [ShardRecord(**shard) for shard in content["shards"]]
+            known["shards"] = tuple(shards)
+            known["notes"] = tuple(content["notes"])
+            return cls(**known)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is damaged: {error!r}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file whole or not at all, also where the power fails."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _names(cls: type) -> list[str]:
+    return [field.name for field in fields(cls)]

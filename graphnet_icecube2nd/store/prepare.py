@@ -1,0 +1,208 @@
+"""prepare: the user's files, whatever their format, into an event store.
+
+Recognises the format, settles what the columns and angles mean, converts, and says
+what it did. The command `icecube2nd prepare` calls it and adds nothing of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.angle_check import settle_angles
+from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.formats import open_source
+from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
+from graphnet_icecube2nd.store.part_conversion import Progress
+from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.summary import length_quantiles
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparationReport:
+    """What `prepare` did.
+
+    Args:
+        store: The store.
+        kind: The format that was read.
+        num_events: Events, those without pulses included.
+        num_empty: Events without pulses.
+        num_pulses: Pulses.
+        num_bytes: Size of the shards.
+        seconds: How long it took.
+        quantiles: Pulses per event by quantile, of events that have pulses.
+        left_out: Columns of the files that the store does not hold.
+        notes: What was repaired or is worth knowing, in words.
+    """
+
+    store: Path
+    kind: str
+    num_events: int
+    num_empty: int
+    num_pulses: int
+    num_bytes: int
+    seconds: float
+    quantiles: dict[str, int]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def prepare(
+    inputs: PathLike | Sequence[PathLike],
+    out: PathLike,
+    *,
+    format: str | None = None,
+    pulse_map: PulseMap | str | None = None,
+    angles: str | None = None,
+    truth: PathLike | Sequence[PathLike] | None = None,
+    with_truth: bool = True,
+    pulses_table: str | None = None,
+    truth_table: str | None = None,
+    offsets_table: str | None = None,
+    event_column: str | None = None,
+    keep: str | Sequence[str] = (),
+    batches: str | Sequence[int] | None = None,
+    which: str | None = None,
+    duplicates: str = "error",
+    geometry: PathLike | None = None,
+    ice: PathLike | None = None,
+    workers: int | None = None,
+    shard_pulses: int = SHARD_PULSES,
+    sort_pulses: bool = True,
+    on_progress: Progress | None = None,
+    on_source: Callable[[Source], None] | None = None,
+) -> PreparationReport:
+    """Convert files of events into an event store.
+
+    Killed in the middle, it leaves no store but what is needed to go on: the same call
+    continues.
+
+    Args:
+        inputs: A file or folder, or several files of one format.
+        out: Folder of the store, new or empty.
+        format: One of `FORMATS`; default: recognised.
+        pulse_map: What the columns mean: a `PulseMap`, the name of one, or the path of
+            a JSON file with what `PulseMap.to_dict` gives. Default: known by the
+            columns.
+        angles: `origin` or `flight`: what the truth's angles mean, in place of what
+            the pulse map says. Prometheus files differ; for them, and where this is
+            not given, the pulses are asked.
+        truth: Files of truth that belong to parquet files of pulses.
+        with_truth: False leaves the truth out, also where there is some.
+        pulses_table: Table of pulses in SQLite, HDF5 and GraphNeT parquet files, or
+            struct in a nested one; default: recognised.
+        truth_table: The same of the truth.
+        offsets_table: Dataset of the events' borders in HDF5 files.
+        event_column: The event key; default `event_id` or `event_no`.
+        keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
+        batches: Kaggle batches to take; `present`: those that are there.
+        which: `train` or `test` of Kaggle data; default: what is there, train first.
+        duplicates: `error`, or `renumber`: event numbers that stand in several SQLite
+            files are counted anew, the old one kept.
+        geometry: csv of DOMs in place of IceCube-86's or of what lies with the input.
+        ice: Ice table in place of IceCube's or of what lies with the input.
+        workers: Processes; None for one a core.
+        shard_pulses: Pulses of a shard at most.
+        sort_pulses: Put the pulses of an event into the order of time.
+        on_progress: Called now and then with the events and pulses since the last call.
+        on_source: Called once with what is going to be converted.
+
+    Returns:
+        What was done.
+
+    Raises:
+        FileNotFoundError: An input is not there.
+        ValueError: A file is damaged, contradicts itself or another, or is not
+            understood; the message names file and row.
+        OSError: The disk is full. Make room and call again.
+        ImportError: A format's library is missing.
+    """
+    begun = time.monotonic()
+    paths = _paths(inputs)
+    if (Path(out) / MANIFEST).exists():
+        raise ValueError(f"{out} is an event store already; choose another folder")
+    source = open_source(
+        paths,
+        format=format,
+        pulse_map=_pulse_map(pulse_map),
+        truth=None if truth is None else _paths(truth),
+        with_truth=with_truth,
+        pulses_table=pulses_table,
+        truth_table=truth_table,
+        offsets_table=offsets_table,
+        event_column=event_column,
+        keep=keep if isinstance(keep, str) else tuple(keep),
+        batches=batches,
+        which=which,
+        duplicates=duplicates,
+    )
+    source = replace(
+        source,
+        geometry=Path(geometry) if geometry else source.geometry,
+        ice=Path(ice) if ice else source.ice,
+    )
+    if with_truth:
+        source = settle_angles(source, angles)
+    if on_source is not None:
+        on_source(source)
+    manifest = convert(
+        source,
+        out,
+        workers=workers,
+        shard_pulses=shard_pulses,
+        sort_pulses=sort_pulses,
+        on_progress=on_progress,
+    )
+    return _report(Path(out), manifest, source, time.monotonic() - begun)
+
+
+def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    several = [given] if isinstance(given, str | os.PathLike) else list(given)
+    paths = [Path(path) for path in several]
+    if not paths:
+        raise ValueError("no input is given")
+    for path in paths:
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}")
+    return paths
+
+
+def _pulse_map(given: PulseMap | str | None) -> PulseMap | None:
+    if given is None or isinstance(given, PulseMap):
+        return given
+    path = Path(given)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no JSON file: {error}") from None
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold one pulse map, as an object")
+        return PulseMap.from_dict(values)
+    return PulseMap.by_name(given)
+
+
+def _report(
+    out: Path, manifest: Manifest, source: Source, seconds: float
+) -> PreparationReport:
+    files = [file for shard in manifest.shards for file in shard.files.values()]
+    return PreparationReport(
+        store=out,
+        kind=manifest.kind,
+        num_events=manifest.num_events,
+        num_empty=manifest.num_empty,
+        num_pulses=manifest.num_pulses,
+        num_bytes=sum(file["bytes"] for file in files),
+        seconds=seconds,
+        quantiles=length_quantiles(EventStore(out)),
+        left_out=source.left_out,
+        notes=manifest.notes,
+    )

@@ -1,0 +1,1 @@
+"""Files of the field as sources of events for a store."""

@@ -1,0 +1,235 @@
+"""Flat parquet files: one row a pulse, and files of truth with one row an event."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.readers.arrow_values import no_values
+from graphnet_icecube2nd.store.readers.columns import (
+    Keep,
+    choose_columns,
+    find_event_column,
+    settle_pulse_map,
+)
+from graphnet_icecube2nd.store.readers.flat_part import (
+    FlatPart,
+    check_pulse_tables,
+    empty_note,
+)
+from graphnet_icecube2nd.store.readers.rows import ParquetRows, Rows
+from graphnet_icecube2nd.store.readers.source import EventChunk, Part, Source
+from graphnet_icecube2nd.store.readers.truth_columns import open_truth
+from graphnet_icecube2nd.store.readers.truth_rows import Truth
+
+PathLike = str | os.PathLike[str]
+PART_ROWS = 2**24
+_LEAST, _GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+
+
+def parquet_source(
+    pulses: PathLike | Sequence[PathLike],
+    truth: PathLike | Sequence[PathLike] | None = None,
+    *,
+    pulse_map: PulseMap | None = None,
+    event_column: str | None = None,
+    keep: Keep = (),
+    part_rows: int = PART_ROWS,
+) -> Source:
+    """Open flat parquet files.
+
+    Each file is a part. A long one is cut into several by ranges of event_ids, where
+    its row groups are in the order of the ids and their statistics say so; an event is
+    in one part, also if its rows are in two row groups.
+
+    Args:
+        pulses: File or files of pulses, or folders of such.
+        truth: File or files of truth, or folders of such.
+        pulse_map: What the columns mean; default: recognised by their names.
+        event_column: The event key of both; default `event_id` or `event_no`.
+        keep: Further pulse columns to keep, or `all`.
+        part_rows: Rows after which a file is cut.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: A file is damaged or empty, or a column is missing.
+    """
+    tables = _tables(pulses)
+    types = tables[0].types()
+    key = find_event_column(types, event_column, tables[0].name)
+    available = [column for column in types if column != key]
+    pulse_map = settle_pulse_map(available, pulse_map, tables[0].name)
+    taken, left_out = choose_columns(available, pulse_map, keep)
+    check_pulse_tables(tables, key, taken, pulse_map)
+    notes: tuple[str, ...] = ()
+    labels = None
+    if truth is not None:
+        files = [
+            ParquetRows(path=path, name=str(path)) for path in parquet_files(truth)
+        ]
+        labels, truth_left_out, notes = open_truth(
+            files, pulse_map, event_column=event_column, like=key
+        )
+        left_out = (*left_out, *truth_left_out)
+    flat_parts = [
+        part
+        for rows in tables
+        for part in _parts_of(rows, key, taken, labels, part_rows)
+    ]
+    parts: list[Part] = list(flat_parts)
+    if labels is not None and len(flat_parts) > 1:
+        # Which events have no pulses is known to no single part.
+        for part in flat_parts:
+            part.with_empty = False
+        rest = EmptyEventsPart(
+            name=labels.name,
+            tables=tuple(tables),
+            event_column=key,
+            columns=taken,
+            truth=labels,
+        )
+        parts.append(rest)
+    return Source(
+        kind="parquet",
+        pulse_map=pulse_map,
+        parts=parts,
+        pulse_columns=taken,
+        left_out=left_out,
+        notes=notes,
+    )
+
+
+def parquet_files(given: PathLike | Sequence[PathLike]) -> list[Path]:
+    """Return the files that were named, and those in the folders that were.
+
+    Raises:
+        FileNotFoundError: One is not there.
+        ValueError: A folder without any, or one that is named twice.
+    """
+    several = [given] if isinstance(given, str | os.PathLike) else list(given)
+    files: list[Path] = []
+    for path in map(Path, several):
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}")
+        inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not inside:
+            raise ValueError(f"{path} has no files *.parquet")
+        files.extend(inside)
+    if not files:
+        raise ValueError("no file is given")
+    if twice := [path for path in files if files.count(path) > 1]:
+        raise ValueError(f"{twice[0]} is given twice")
+    return files
+
+
+@dataclass(kw_only=True, eq=False)
+class EmptyEventsPart(Part):
+    """The events of the truth that have pulses in none of several parts.
+
+    Args:
+        name: What messages call it.
+        tables: All tables of pulses.
+        event_column: Their column of event_ids.
+        columns: The pulse columns of the other parts.
+        truth: Where the truth is.
+    """
+
+    name: str
+    tables: tuple[Rows, ...]
+    event_column: str
+    columns: tuple[str, ...]
+    truth: Truth
+    num_pulses: int | None = 0
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ if what is read differs."""
+        return {
+            "tables": [rows.fingerprint() for rows in self.tables],
+            "columns": list(self.columns),
+            "truth": self.truth.fingerprint(),
+        }
+
+    def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+        """Yield them, if there are any, as events with 0 pulses."""
+        pieces = [
+            np.unique(ids)
+            for rows in self.tables
+            for _, ids in rows.ids(self.event_column)
+        ]
+        table = self.truth.read(columns=())
+        lost = np.setdiff1d(table.event_id, np.concatenate(pieces))
+        if not len(lost):
+            return
+        ends = int(lost[0]), int(lost[-1])
+        table = self.truth.read((self.truth.event_column, *ends))
+        rows = np.flatnonzero(np.isin(table.event_id, lost))
+        types = self.tables[0].types()
+        yield EventChunk(
+            columns={name: no_values(types[name]) for name in self.columns},
+            offsets=np.zeros(len(rows) + 1, np.int64),
+            event_id=table.event_id[rows],
+            truth=table.take(rows),
+            notes=(empty_note(lost, table.name, "the files of pulses"),),
+        )
+
+
+def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetRows]:
+    return [ParquetRows(path=path, name=str(path)) for path in parquet_files(given)]
+
+
+def _parts_of(
+    rows: ParquetRows,
+    event_column: str,
+    columns: tuple[str, ...],
+    truth: Truth | None,
+    part_rows: int,
+) -> Iterator[FlatPart]:
+    ranges = _cut(rows, event_column, part_rows)
+    for low, high, num_rows in ranges:
+        whole = len(ranges) == 1
+        yield FlatPart(
+            name=rows.name,
+            rows=rows if whole else rows.within(event_column, low, high),
+            event_column=event_column,
+            columns=columns,
+            truth=truth,
+            num_pulses=num_rows,
+            id_range=None if whole else (low, high),
+        )
+
+
+def _cut(
+    rows: ParquetRows, event_column: str, part_rows: int
+) -> list[tuple[int, int, int]]:
+    """Cut a file into ranges of event_ids of `part_rows` rows or more.
+
+    A cut is after an id that none before a row group is greater than, and none from
+    there on is less: rows of that very id may follow, and are read with those before.
+
+    Returns:
+        Least and greatest event_id of each range, and its rows, about.
+    """
+    sizes, bounds = rows.group_rows(), rows.bounds(event_column)
+    ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
+    ranges, low, num_rows = [], int(_LEAST), 0
+    # Of groups that the file says nothing about, nothing can be known.
+    known = len(ends) == len(bounds)
+    highest = np.maximum.accumulate(ends[:, 1])
+    lowest = np.minimum.accumulate(ends[::-1, 0])[::-1]
+    for group, size in enumerate(sizes):
+        num_rows += size
+        last = group == len(sizes) - 1
+        if last or (
+            known and num_rows >= part_rows and highest[group] <= lowest[group + 1]
+        ):
+            high = int(_GREATEST) if last else int(highest[group])
+            if high >= low:
+                ranges.append((low, high, num_rows))
+                low, num_rows = high + 1, 0
+    return ranges

@@ -1,0 +1,241 @@
+"""HDF5 files of icetray's hdfwriter: an index of rows frame by frame.
+
+Each object of a frame is a compound table in the root that begins with Run, Event,
+SubEvent, SubEventStream, exists. Pulses take as many rows as an event has; which rows
+says the table of the same name in `__I3Index__`, one row a frame with start and stop,
+padded with rows that do not exist. An object with one row a frame is padded itself, so
+that row i is frame i. So it stands in icetray's tableio, `I3Table.cxx` and
+`I3TableService.cxx`. Shape letters: T pulses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import CHARGE, HLC, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.readers.columns import choose_columns
+from graphnet_icecube2nd.store.readers.hdf5_file import H5Table, find_tables
+from graphnet_icecube2nd.store.readers.hdf5_flat import Looked, Wishes, find_event_id
+from graphnet_icecube2nd.store.readers.hdf5_part import Columns, H5Layout
+from graphnet_icecube2nd.store.readers.hdf5_ranges import EVENTS_AT_ONCE, Ranges
+from graphnet_icecube2nd.store.readers.tables import (
+    NO_TRUTH,
+    choose_pulses,
+    choose_truth,
+    truth_columns,
+)
+
+INDEX = "__I3Index__"
+EVENT = ("Run", "Event", "SubEvent", "SubEventStream")
+EXISTS = "exists"
+PRIMARIES = ("MCPrimary", "I3MCPrimary", "MCPrimary1", "MCInIcePrimary")
+STRINGS = 86
+# Bit 0 of a pulse's flags: `LC = (1 << 0)` of PulseFlags in icetray's I3RecoPulse.h,
+# which GraphNeT's feature extractor calls hlc too.
+LC_FLAG = 1
+
+
+def index_tables(file: Any) -> dict[str, H5Table]:
+    """Return the tables of the index by the name of what they index; maybe none."""
+    if INDEX not in file:
+        return {}
+    tables = find_tables(file[INDEX])
+    return {
+        table.name: replace(table, name=f"{INDEX}/{table.name}")
+        for table in tables
+        if {*EVENT[:2], EXISTS, "start", "stop"} <= set(table.columns)
+    }
+
+
+def computed_columns(table: H5Table) -> tuple[str, ...]:
+    """Return the columns that `compute` makes for a table."""
+    columns = set(table.columns)
+    made: list[str] = []
+    if {"string", "om"} <= columns and not {X, Y, Z} <= columns:
+        made.append(SENSOR_ID)
+    if "flags" in columns:
+        made.append(HLC)
+    return tuple(column for column in made if column not in columns)
+
+
+def icetray_pulse_map(columns: Collection[str]) -> PulseMap | None:
+    """Return what columns mean, computed ones too; None if they are no pulses."""
+    placed = {X, Y, Z} <= set(columns)
+    if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
+        return None
+    return PulseMap(
+        name="icetray",
+        x=X if placed else None,
+        y=Y if placed else None,
+        z=Z if placed else None,
+        sensor_id=None if placed else SENSOR_ID,
+        charge=CHARGE,
+        hlc=HLC if HLC in columns else None,
+    )
+
+
+def needed_for(columns: tuple[str, ...], table: H5Table) -> tuple[str, ...]:
+    """Return the columns of the file that are read to hand on `columns`."""
+    needed = []
+    for column in columns:
+        if column in table.columns:
+            needed.append(column)
+        elif column == SENSOR_ID:
+            needed += ["string", "om"]
+        else:
+            needed.append("flags")
+    return tuple(dict.fromkeys(needed))
+
+
+def compute(columns: Columns, place: str) -> dict[str, NDArray[Any]]:
+    """Make sensor_id of string and om, and hlc of the flags, where those were read.
+
+    Raises:
+        ValueError: A DOM that has no sensor_id of IceCube-86.
+    """
+    made: dict[str, NDArray[Any]] = {}
+    if "string" in columns and "om" in columns:
+        string_T = columns["string"].astype(np.int64)
+        om_T = columns["om"].astype(np.int64)
+        known_T = (string_T >= 1) & (string_T <= STRINGS)
+        known_T &= (om_T >= 1) & (om_T <= DOMS_PER_STRING)
+        if not known_T.all():
+            pulse = int(np.flatnonzero(~known_T)[0])
+            raise ValueError(
+                f"{place}: a pulse in string {string_T[pulse]}, om {om_T[pulse]}; "
+                f"IceCube-86 has strings 1 to {STRINGS} with oms 1 to "
+                f"{DOMS_PER_STRING} in the ice. Take IceTop out, or have hdfwriter "
+                "write x, y, z of the DOMs too"
+            )
+        made[SENSOR_ID] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
+    if "flags" in columns:
+        made[HLC] = (columns["flags"].astype(np.int64) & LC_FLAG).astype(np.uint8)
+    return made
+
+
+def ranges_of(index: H5Table, pulses: H5Table) -> Ranges:
+    """Return where the events lie."""
+    return Ranges(
+        table=index,
+        first="start",
+        stop="stop",
+        exists=EXISTS,
+        num_pulses=pulses.num_rows,
+    )
+
+
+def check_same_frames(file: Any, index: H5Table, truth: H5Table, place: str) -> None:
+    """See that row i of the truth is frame i of the index.
+
+    Raises:
+        ValueError: It is not.
+    """
+    columns = [c for c in EVENT if c in index.columns and c in truth.columns]
+    same = index.num_rows == truth.num_rows
+    for low in range(0, index.num_rows if same else 0, EVENTS_AT_ONCE):
+        rows = slice(low, low + EVENTS_AT_ONCE)
+        ours, theirs = (table.read(file, columns, rows) for table in (index, truth))
+        for column in columns:
+            if same and not np.array_equal(ours[column], theirs[column]):
+                same = False
+    if not same:
+        raise ValueError(
+            f"{place}: table {truth.name!r} ({truth.num_rows} rows) has not one row "
+            f"for each of the {index.num_rows} frames of {index.name!r}, in the same "
+            f"order. Name a table that has: truth=..., or do without: {NO_TRUTH}"
+        )
+
+
+def look_at_icetray(
+    file: Any, path: Path, index: dict[str, H5Table], wishes: Wishes
+) -> Looked:
+    """Find what is to be read of a file of hdfwriter.
+
+    Args:
+        file: The file, open.
+        path: Its path.
+        index: What `index_tables` found in it.
+        wishes: What the user wants of it.
+    """
+    place = str(path)
+    tables = find_tables(file, skip=(INDEX,))
+    chosen, pulse_map = choose_pulses(
+        [
+            replace(table, columns=(*table.columns, *computed_columns(table)))
+            for table in tables
+            if table.name in index
+        ],
+        place=place,
+        name=wishes.pulses,
+        pulse_map=wishes.pulse_map,
+        recognise=icetray_pulse_map,
+    )
+    stored = next(table for table in tables if table.name == chosen.name)
+    frames = index[chosen.name]
+    ranges = ranges_of(frames, stored)
+    ranges.claimed(file, place)  # checks them
+    header = (*EVENT, EXISTS)
+    available = [column for column in chosen.columns if column not in header]
+    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
+    event = tuple(column for column in EVENT if column in frames.columns)
+    truth = [(frames, event)]
+    truth_exists = None
+    notes: tuple[str, ...] = ()
+    others = [table for table in tables if table.name != chosen.name]
+    truth_table = _choose_truth(others, place, wishes, pulse_map)
+    if truth_table is not None:
+        check_same_frames(file, frames, truth_table, place)
+        columns, notes = truth_columns(truth_table.columns, place, header)
+        truth.append((truth_table, columns))
+        if EXISTS in truth_table.columns:
+            truth_exists = (truth_table, EXISTS)
+    event_id = None
+    if wishes.event_column is not None:
+        event_id = find_event_id([frames], truth_table, wishes, place)
+    else:
+        notes += (f"{place}: event_id is the number of the frame, from 0",)
+    layout = H5Layout(
+        path=path,
+        pulses=stored,
+        read=needed_for(taken, stored),
+        taken=taken,
+        compute=compute,
+        ranges=ranges,
+        truth=tuple(truth),
+        angles=(pulse_map.azimuth, pulse_map.zenith),
+        truth_exists=truth_exists,
+        event_id=event_id,
+        num_events=ranges.num_events,
+    )
+    return Looked(
+        layout=layout,
+        pulse_map=pulse_map,
+        left_out=(*left_out, *stored.others),
+        notes=notes,
+    )
+
+
+def _choose_truth(
+    tables: Sequence[H5Table], place: str, wishes: Wishes, pulse_map: PulseMap
+) -> H5Table | None:
+    if wishes.truth is None:
+        # Reconstructions have angles too; only the primary's are truth.
+        primaries = [table for table in tables if table.name in PRIMARIES]
+        if not primaries:
+            raise ValueError(
+                f"{place} has no table {' or '.join(PRIMARIES)}; there is "
+                f"{', '.join(table.name for table in tables) or 'no other'}. Name the "
+                f"table of truth: truth=..., or do without: {NO_TRUTH}"
+            )
+        tables = primaries
+    chosen = choose_truth(tables, place=place, name=wishes.truth, pulse_map=pulse_map)
+    assert chosen is None or isinstance(chosen, H5Table)
+    return chosen

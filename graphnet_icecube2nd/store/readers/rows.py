@@ -1,0 +1,238 @@
+"""Rows: a flat table, of a parquet file or in memory, read piece by piece.
+
+A file of 33 million rows is never loaded whole: row groups that cannot hold what is
+asked for are passed over by their statistics, and the others come in batches. Shape
+letters: T rows, G row groups.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.arrow_values import (
+    ids_of,
+    naming_damage,
+    values_of,
+)
+from graphnet_icecube2nd.store.readers.source import file_fingerprint
+
+BATCH_ROWS = 2**18
+_LEAST, _GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+
+
+class Rows(ABC):
+    """The rows of a table.
+
+    Attributes:
+        name: What messages call it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def types(self) -> dict[str, Any]:
+        """Return the Arrow type of each column."""
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at."""
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ if the rows differ."""
+
+    @abstractmethod
+    def num_rows(self) -> int:
+        """Return how many there are."""
+
+    def within(self, column: str, low: int, high: int) -> Rows:
+        """Return fewer rows, among them all whose integer `column` is in low to high.
+
+        The others that remain have to be left out by their values.
+        """
+        return self
+
+    def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield a column of event_ids in pieces, each with the row it begins at."""
+        for row, batch in self.batches([column]):
+            yield row, ids_of(batch.column(0), column, self.name, row)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetRows(Rows):
+    """The rows of a parquet file, or of some of its row groups.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+        groups: The row groups, or None for all.
+    """
+
+    path: Path
+    name: str
+    groups: tuple[int, ...] | None = None
+
+    def types(self) -> dict[str, Any]:
+        """Return the Arrow type of each column."""
+        with open_parquet(self.path, self.name) as file, naming_damage(self.name):
+            return {field.name: field.type for field in file.schema_arrow}
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at."""
+        with open_parquet(self.path, self.name) as file:
+            sizes = _group_sizes(file.metadata)
+            starts = np.append(0, np.cumsum(sizes))
+            for group in range(len(sizes)) if self.groups is None else self.groups:
+                row = int(starts[group])
+                with naming_damage(self.name):
+                    for batch in file.iter_batches(
+                        BATCH_ROWS,
+                        row_groups=[group],
+                        columns=list(columns),
+                        use_threads=False,  # the processes share the cores
+                    ):
+                        # as asked for, not as in the file
+                        yield row, batch.select(list(columns))
+                        row += len(batch)
+                if row != starts[group + 1]:
+                    raise ValueError(
+                        f"{self.name} is damaged: row group {group} ends at row {row}, "
+                        f"not at {starts[group + 1]}"
+                    )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return name, size and time of change of the file, and the row groups."""
+        groups = None if self.groups is None else list(self.groups)
+        return {**file_fingerprint(self.path), "groups": groups}
+
+    def num_rows(self) -> int:
+        """Return how many rows the groups have."""
+        with open_parquet(self.path, self.name) as file:
+            sizes = _group_sizes(file.metadata)
+        return sum(sizes if self.groups is None else [sizes[g] for g in self.groups])
+
+    def group_rows(self) -> list[int]:
+        """Return the number of rows of each group of the file."""
+        with open_parquet(self.path, self.name) as file:
+            return _group_sizes(file.metadata)
+
+    def bounds(self, column: str) -> list[tuple[int, int] | None]:
+        """Return least and greatest of an integer column, group by group.
+
+        None where the file does not say. A group without rows has a least that is
+        greater than any greatest.
+        """
+        with open_parquet(self.path, self.name) as file, naming_damage(self.name):
+            index = file.schema_arrow.get_field_index(column)
+            flat = index >= 0 and len(file.schema_arrow) == file.metadata.num_columns
+            groups = range(file.metadata.num_row_groups)
+            if not flat:  # columns inside columns: counted otherwise
+                return [None for _ in groups]
+            return [_bounds(file.metadata.row_group(group), index) for group in groups]
+
+    def within(self, column: str, low: int, high: int) -> ParquetRows:
+        """Leave out the row groups that cannot hold a value of low to high."""
+        bounds = self.bounds(column)
+        everything = range(len(bounds)) if self.groups is None else self.groups
+        fitting = []
+        for group in everything:
+            ends = bounds[group]
+            if ends is None or (ends[0] <= high and ends[1] >= low):
+                fitting.append(group)
+        return replace(self, groups=tuple(fitting))
+
+
+class RowReader:
+    """Reads rows of some columns in their order, as many at a time as asked for.
+
+    Args:
+        rows: The table.
+        columns: Its columns, numbers or strings.
+
+    Attributes:
+        first_row: Row of the table that what was taken last begins at; None if its
+            rows do not follow each other, as between row groups that were passed over.
+    """
+
+    first_row: int | None = None
+
+    def __init__(self, rows: Rows, columns: Sequence[str]) -> None:
+        self._rows = rows
+        self._columns = tuple(columns)
+        self._batches = rows.batches(columns)
+        self._held: tuple[int, Any] | None = None
+
+    def take(self, num_rows: int) -> dict[str, NDArray[Any]]:
+        """Return the next rows, (T,) by column."""
+        pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
+        starts, ends = [], []
+        for row, batch in self._next(num_rows):
+            starts.append(row)
+            ends.append(row + len(batch))
+            for column, array in zip(self._columns, batch.columns, strict=True):
+                values = values_of(array, column, self._rows.name, row)
+                pieces[column].append(values)
+        self.first_row = starts[0] if starts[1:] == ends[:-1] else None
+        return {
+            column: values[0] if len(values) == 1 else np.concatenate(values)
+            for column, values in pieces.items()
+        }
+
+    def skip(self, num_rows: int) -> None:
+        """Pass over the next rows."""
+        for _ in self._next(num_rows):
+            pass
+
+    def _next(self, num_rows: int) -> Iterator[tuple[int, Any]]:
+        while num_rows:
+            if self._held is None:
+                self._held = next(self._batches, None)
+            if self._held is None:
+                raise ValueError(f"{self._rows.name} changed while it was read")
+            row, batch = self._held
+            taken = min(num_rows, len(batch))
+            yield row, batch.slice(0, taken)
+            num_rows -= taken
+            rest = batch.slice(taken)
+            self._held = (row + taken, rest) if len(rest) else None
+
+
+def open_parquet(path: Path, name: str) -> Any:
+    """Open a parquet file for reading piece by piece.
+
+    Raises:
+        ValueError: It is damaged or of another format.
+    """
+    import_pyarrow()
+    import pyarrow.parquet
+
+    with naming_damage(name):
+        # The buffer keeps pyarrow from loading a column of a row group whole.
+        return pyarrow.parquet.ParquetFile(
+            path, buffer_size=2**20, page_checksum_verification=True
+        )
+
+
+def _group_sizes(metadata: Any) -> list[int]:
+    groups = range(metadata.num_row_groups)
+    return [metadata.row_group(group).num_rows for group in groups]
+
+
+def _bounds(group: Any, index: int) -> tuple[int, int] | None:
+    if group.num_rows == 0:
+        return _GREATEST, _LEAST
+    statistics = group.column(index).statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    low, high = statistics.min, statistics.max
+    if not (isinstance(low, int) and isinstance(high, int)):
+        return None
+    return (low, high) if low >= _LEAST and high <= _GREATEST else None

@@ -1,0 +1,234 @@
+"""What a reader offers: a source of events in parts, each read in chunks.
+
+A part is what one process converts at a time: a file, or a range of events of a large
+one. Parts can be pickled, know what tells whether their file has changed, and yield
+whole events in chunks of bounded size. Shape letters: T pulses, B events, R runs of
+rows with one event_id.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventChunk:
+    """Some whole events, with the columns and values of their file.
+
+    Args:
+        columns: (T,) pulses by file column.
+        offsets: (B + 1,) int64 borders of the events; an event may have no pulses.
+        event_id: (B,) int64.
+        truth: (B,) by column: numbers, booleans or strings.
+        first_row: Row of the file that pulse 0 stands in, for messages; None where
+            rows mean nothing or were sorted.
+        notes: What was repaired in this chunk, in words.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    offsets: NDArray[np.int64]
+    event_id: NDArray[np.int64]
+    truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    first_row: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Part(ABC):
+    """A file, or a range of events of one, that one process converts.
+
+    Attributes:
+        name: What messages call it, e.g. `train/batch_1.parquet`.
+        batch: Number of the competition's batch, or None.
+        num_pulses: Pulses in it, for progress; None if not known beforehand. Parts of
+            one file may be off, their sum may not: it is checked.
+    """
+
+    name: str
+    batch: int | None = None
+    num_pulses: int | None = None
+
+    @abstractmethod
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ if what is read differs."""
+
+    @abstractmethod
+    def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+        """Read the part, in chunks of at most `max_pulses` pulses or one event.
+
+        Raises:
+            ValueError: A file is damaged or contradicts itself; names file and row.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What `prepare` reads.
+
+    Args:
+        kind: The format: `kaggle`, `graphnet-sqlite`, `graphnet-parquet`, `parquet`,
+            `hdf5`, `frames`.
+        pulse_map: What the columns mean.
+        parts: In the order of the events.
+        pulse_columns: Pulse columns that are taken.
+        left_out: Columns of the files that are not taken.
+        geometry: The user's DOM table, or None for IceCube-86.
+        ice: The user's ice table, or None for IceCube's.
+        notes: What there is to say beforehand.
+    """
+
+    kind: str
+    pulse_map: PulseMap
+    parts: Sequence[Part]
+    pulse_columns: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    geometry: Path | None = None
+    ice: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return name, size and time of change of a file."""
+    stat = os.stat(path)
+    return {
+        "file": os.path.abspath(path),
+        "bytes": stat.st_size,
+        "changed": stat.st_mtime_ns,
+    }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Runs:
+    """Rows with one event_id each, one after the other.
+
+    Args:
+        event_id: (R,) int64.
+        offsets: (R + 1,) int64, rows.
+    """
+
+    event_id: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pieces: Iterable[NDArray[Any]]) -> Runs:
+        """Count the runs of a column of event_ids that comes in pieces."""
+        ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        starts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
+        row, last = 0, None
+        for piece in pieces:
+            if not len(piece):
+                continue
+            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
+            if last is None or piece[0] != last:
+                begins = np.append(0, begins)
+            ids.append(piece[begins].astype(np.int64))
+            starts.append(begins + row)
+            row, last = row + len(piece), piece[-1]
+        offsets = np.append(np.concatenate(starts), row)
+        return cls(event_id=np.concatenate(ids), offsets=offsets)
+
+    def scattered(self) -> NDArray[np.int64]:
+        """Return the event_ids whose rows are not all together."""
+        if bool((np.diff(self.event_id) > 0).all()):
+            return np.empty(0, np.int64)
+        ids, counts = np.unique(self.event_id, return_counts=True)
+        return ids[counts > 1]
+
+    def gathered(self) -> tuple[Runs, NDArray[np.int64]]:
+        """Return runs with each event once, and the order (T,) of rows they are in.
+
+        Events come in the order of their first row, rows of an event in theirs.
+        """
+        ids, first_R, of_R = np.unique(
+            self.event_id, return_index=True, return_inverse=True
+        )
+        rank = np.empty(len(ids), np.int64)
+        rank[np.argsort(first_R)] = np.arange(len(ids))
+        lengths = np.diff(self.offsets)
+        event_T = np.repeat(rank[of_R], lengths)
+        order_T = np.argsort(event_T, kind="stable")
+        counts = np.bincount(event_T, minlength=len(ids))
+        offsets = np.append(0, np.cumsum(counts))
+        by_rank = np.empty(len(ids), np.int64)
+        by_rank[rank] = ids
+        return Runs(event_id=by_rank, offsets=offsets), order_T
+
+
+def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice]:
+    """Cut events into chunks of at most `max_pulses` pulses, or of one event.
+
+    Args:
+        offsets: (B + 1,) int64 borders of the events, from 0.
+        max_pulses: Largest chunk.
+    """
+    event, num_events = 0, len(offsets) - 1
+    while event < num_events:
+        limit = offsets[event] + max_pulses
+        stop = int(np.searchsorted(offsets, limit, side="right")) - 1
+        stop = min(max(stop, event + 1), num_events)
+        yield slice(event, stop)
+        event = stop
+
+
+def rows_of_truth(
+    event_id: NDArray[np.int64],
+    truth_id: NDArray[np.int64],
+    *,
+    pulses_name: str,
+    truth_name: str,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the row of truth of each event.
+
+    Args:
+        event_id: (B,) the events that have pulses.
+        truth_id: (N,) event_id of each row of truth.
+        pulses_name: What to call the file of pulses.
+        truth_name: What to call the file of truth.
+
+    Returns:
+        (B,) rows, and the rows of truth that no event asked for.
+
+    Raises:
+        ValueError: An event without truth, or truth that names an event twice.
+    """
+    order = np.argsort(truth_id, kind="stable")
+    sorted_id = truth_id[order]
+    twice = np.flatnonzero(np.diff(sorted_id) == 0)
+    if len(twice):
+        first, second = order[twice[0]], order[twice[0] + 1]
+        raise ValueError(
+            f"{truth_name}, row {second}: event {sorted_id[twice[0]]} is in row "
+            f"{first} already ({len(twice)} rows too many in all)"
+        )
+    place = np.searchsorted(sorted_id, event_id)
+    found = np.zeros(len(event_id), bool)
+    inside = place < len(sorted_id)
+    found[inside] = sorted_id[place[inside]] == event_id[inside]
+    if not found.all():
+        lost = event_id[~found]
+        raise ValueError(
+            f"{pulses_name}: {describe_ids(lost)} without a row in {truth_name}. "
+            "Complete the truth, take the pulses out, or prepare without truth: "
+            "truth=False (of prepare: with_truth=False)"
+        )
+    rows = order[place]
+    unused = np.ones(len(truth_id), bool)
+    unused[rows] = False
+    return rows, np.flatnonzero(unused)
+
+
+def describe_ids(event_id: NDArray[np.int64]) -> str:
+    """Return, for messages, a few of many event_ids and how many there are."""
+    few = ", ".join(str(number) for number in event_id[:5])
+    if len(event_id) == 1:
+        return f"event {few}"
+    return f"{len(event_id)} events ({few}{', ...' if len(event_id) > 5 else ''})"

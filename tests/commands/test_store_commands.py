@@ -1,0 +1,143 @@
+"""The commands of event stores, as a user types them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+
+from graphnet_icecube2nd.commands.store import parse_batches
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+LENGTHS = {1: [3, 250, 17], 2: [1, 64]}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run(*arguments)`: the console script in a process of its own."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "graphnet_icecube2nd.cli", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['icecube2nd', '--help']\n"
+        "from graphnet_icecube2nd.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'numpy', 'pyarrow', 'pandas', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("prepare", "inspect", "export"):
+        assert command in done.stdout
+
+
+def test_prepare_and_inspect(
+    run: Run, tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+) -> None:
+    make_kaggle_folder(tmp_path / "in", LENGTHS)
+    done = run("prepare", "in", "out", "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "out: 5 events, 335 pulses" in done.stdout
+    assert "pulses per event: shortest 1" in done.stdout
+    assert "every event and every pulse" in done.stdout
+
+    done = run("inspect", "out", "--event", 1003, "--pulses", 4, "--verify")
+    assert done.returncode == 0, done.stderr
+    for words in (
+        "335 pulses",
+        "sensor_id",
+        "int16",
+        "kaggle",
+        "azimuth",
+        "event 1003",
+    ):
+        assert words in done.stdout
+    assert "and 246 more pulses" in done.stdout
+    assert "every file is as it was written" in done.stdout
+
+
+def test_batches(
+    run: Run, tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+) -> None:
+    make_kaggle_folder(tmp_path / "in", LENGTHS)
+    done = run("prepare", "in", "out", "--batches", "2", "--workers", 1)
+    assert "out: 2 events, 65 pulses" in done.stdout
+    (tmp_path / "in" / "train" / "batch_1.parquet").unlink()
+    done = run("prepare", "in", "rest", "--workers", 1)
+    assert done.returncode == 1
+    assert "batch" in done.stderr
+    assert "--batches" in done.stderr
+    done = run("prepare", "in", "rest", "--batches", "present", "--workers", 1)
+    assert "rest: 2 events, 65 pulses" in done.stdout
+
+
+def test_export(
+    run: Run, tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+) -> None:
+    pytest.importorskip("sqlite_utils")
+    make_kaggle_folder(tmp_path / "in", LENGTHS)
+    run("prepare", "in", "out", "--workers", 1)
+    done = run("export", "out", "events.db")
+    assert done.returncode == 0, done.stderr
+    assert "events.db: 5 events, 335 pulses" in done.stdout
+    done = run("prepare", "events.db", "again", "--workers", 1)
+    assert "again: 5 events, 335 pulses" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("prepare", "nothing", "out"), "there is no nothing"),
+        (("prepare", "run.py", "out"), "run.py is of no known format"),
+        (("prepare", "run.py"), "give what to read, then the folder"),
+        (("inspect", "nothing"), "there is no nothing"),
+        (("inspect", "."), "no event store"),
+        (("export", ".", "out.db"), "no event store"),
+        (("prepare", ".", "out", "--format", "root"), "unknown format 'root'"),
+        (("prepare", ".", "out", "--batches", "x"), "like 1,2,5-9 or `present`"),
+        (("prepare", ".", "out", "--pulse-map", "icecub"), "no pulse map 'icecub'"),
+        (("sing",), "No such command 'sing'"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], words: str
+) -> None:
+    (tmp_path / "run.py").touch()
+    done = run(*arguments)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert words in " ".join(done.stderr.replace("│", " ").split())
+
+
+def test_debug_shows_the_trace(run: Run) -> None:
+    done = run("--debug", "inspect", "nothing")
+    assert "Traceback" in done.stderr
+
+
+def test_parse_batches() -> None:
+    assert parse_batches("1,2, 5-7") == [1, 2, 5, 6, 7]
+    assert parse_batches("present") == "present"
+    for text in ("", "a", "3-", "1,,2"):
+        with pytest.raises(ValueError, match="batches must be like"):
+            parse_batches(text)

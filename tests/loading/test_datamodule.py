@@ -1,0 +1,210 @@
+"""The data module: splits, shares of ranks, and Lightning's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("pyarrow")
+
+from graphnet_icecube2nd import DeepIce, EventDataModule, EventStore, PackedBatch
+from graphnet_icecube2nd import VonMisesFisherLoss as Loss
+from graphnet_icecube2nd.loading.subset import EventSubset
+
+MakeStore = Callable[..., EventStore]
+LENGTHS = [30, 70, 200, 12, 64, 191, 192, 63] * 6
+
+
+def ids(loader: Any) -> list[int]:
+    return [i for batch in loader for i in batch.event_id.tolist()]
+
+
+def test_published_batches_validate(make_store: MakeStore) -> None:
+    data = EventDataModule(
+        make_store({1: LENGTHS, 655: LENGTHS[:9], 659: LENGTHS[:5]}), num_sub_epochs=1
+    )
+    assert sorted(ids(data.train_dataloader())) == [1000 + 3 * n for n in range(48)]
+    expected = [655000 + 3 * n for n in range(9)] + [659000 + 3 * n for n in range(5)]
+    assert sorted(ids(data.val_dataloader())) == expected
+
+
+def test_other_data_are_split_by_hash(make_store: MakeStore) -> None:
+    data = EventDataModule(make_store({1: LENGTHS * 5}), num_sub_epochs=1)
+    train, validation = ids(data.train_dataloader()), ids(data.val_dataloader())
+    assert len(train) + len(validation) == 240
+    assert not set(train) & set(validation)
+    assert 10 <= len(validation) <= 40
+    assert ids(data.val_dataloader()) == validation, "in a fixed order"
+
+
+@pytest.mark.parametrize(
+    ("length_class", "allowed"),
+    [("short", {12, 30, 63}), ("medium", {64, 70, 191}), ("long", {192, 200})],
+)
+def test_length_classes(
+    make_store: MakeStore, length_class: str, allowed: set[int]
+) -> None:
+    data = EventDataModule(
+        make_store({1: LENGTHS}), length_class=length_class, num_sub_epochs=1
+    )
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        lengths = {n for batch in loader for n in batch.n_pulses.tolist()}
+        assert lengths <= allowed
+    assert {n for b in data.train_dataloader() for n in b.n_pulses.tolist()} == allowed
+
+
+def test_users_expression(make_store: MakeStore) -> None:
+    data = EventDataModule(
+        make_store({1: LENGTHS}),
+        events="n_pulses >= 64 and zenith < 1.5",
+        truth=("zenith",),
+        num_sub_epochs=1,
+    )
+    batches = list(data.train_dataloader())
+    assert batches
+    for batch in batches:
+        assert int(batch.n_pulses.min()) >= 64
+        assert float(batch.truth["zenith"].max()) < 1.5
+
+
+def test_users_split(make_store: MakeStore) -> None:
+    store = make_store({1: LENGTHS, 2: LENGTHS})
+    one, two = EventSubset(batches={1}), EventSubset(batches={2})
+    data = EventDataModule(store, train=two, validation=one, num_sub_epochs=1)
+    assert min(ids(data.train_dataloader())) >= 2000
+    with pytest.raises(ValueError, match="event 2000 is in training"):
+        EventDataModule(store, train=two, validation=EventSubset())
+    with pytest.raises(ValueError, match="both train and validation, or neither"):
+        EventDataModule(store, train=two)
+    with pytest.raises(ValueError, match="'short', but the subset's is 'long'"):
+        EventDataModule(
+            store,
+            train=EventSubset(length_class="long", batches={1}),
+            validation=two,
+            length_class="short",
+        )
+
+
+def test_prediction_takes_every_event_in_order(make_store: MakeStore) -> None:
+    store = make_store({1: LENGTHS, 655: LENGTHS})
+    data = EventDataModule(store, batch_size=5)
+    expected = [
+        i for s in range(len(store.shards)) for i in store.event_column("event_id", s)
+    ]
+    assert ids(data.predict_dataloader()) == expected
+
+
+def test_pulse_budget(make_store: MakeStore) -> None:
+    data = EventDataModule(make_store({1: LENGTHS}), pulse_budget=400, num_sub_epochs=1)
+    for batch in data.train_dataloader():
+        assert len(batch.features) <= 400
+    with pytest.raises(ValueError, match="batch_size"):
+        EventDataModule(data.store, pulse_budget=400, batch_size=3).train_dataloader()
+
+
+class Ranks(EventDataModule):
+    """As one process of a distributed run."""
+
+    place = (0, 1)
+
+    def _place(self) -> tuple[int, int]:
+        return self.place
+
+
+def test_ranks_share_what_one_would_see(make_store: MakeStore) -> None:
+    """Two ranks of 4 see, step by step, the batch of 8 of one."""
+    store = make_store({1: LENGTHS})
+    alone = EventDataModule(store, batch_size=8, num_sub_epochs=1)
+    loaders = []
+    for rank in range(2):
+        data = Ranks(store, batch_size=4, num_sub_epochs=1)
+        data.place = (rank, 2)
+        loaders.append(data.train_dataloader())
+    assert len({len(loader) for loader in (*loaders, alone.train_dataloader())}) == 1
+    for one, two, both in zip(*loaders, alone.train_dataloader(), strict=True):
+        parts = one.event_id.tolist() + two.event_id.tolist()
+        assert sorted(parts) == sorted(both.event_id.tolist())
+
+
+class TestLightning:
+    @pytest.fixture
+    def lightning(self) -> Any:
+        return pytest.importorskip("pytorch_lightning")
+
+    def module(self, lightning: Any) -> Any:
+        class Direction(lightning.LightningModule):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                super().__init__()
+                torch.manual_seed(0)
+                self.model = DeepIce(dim=32, dim_base=16, depth=1, head_size=16)
+                self.loss = Loss()
+                self.events: list[list[int]] = []
+                self.validated: list[int] = []
+
+            def training_step(self, batch: PackedBatch, index: int) -> torch.Tensor:
+                self.events.append(batch.event_id.tolist())
+                assert batch.truth is not None
+                return self.loss(self.model(batch), batch.truth["direction"])
+
+            def validation_step(self, batch: PackedBatch, index: int) -> None:
+                self.validated += batch.event_id.tolist()
+
+            def configure_optimizers(self) -> Any:
+                return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+        return Direction()
+
+    def trainer(self, lightning: Any, folder: Path, **options: Any) -> Any:
+        return lightning.Trainer(
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=folder,
+            **{"enable_checkpointing": False, **options},
+        )
+
+    def test_trains_and_validates(
+        self, lightning: Any, make_store: MakeStore, tmp_path: Path
+    ) -> None:
+        data = EventDataModule(make_store({1: LENGTHS}), batch_size=8, num_sub_epochs=2)
+        module = self.module(lightning)
+        self.trainer(lightning, tmp_path, max_epochs=2).fit(module, datamodule=data)
+        trained = [i for batch in module.events for i in batch]
+        expected = EventDataModule(data.store, batch_size=8, num_sub_epochs=1)
+        assert sorted(trained) == sorted(ids(expected.train_dataloader()))
+        assert module.validated == 2 * ids(data.val_dataloader())
+
+    def test_resumes_in_the_middle_of_a_sub_epoch(
+        self, lightning: Any, make_store: MakeStore, tmp_path: Path
+    ) -> None:
+        store = make_store({1: LENGTHS})
+
+        def data() -> EventDataModule:
+            return EventDataModule(store, batch_size=4, num_sub_epochs=2)
+
+        calm = self.module(lightning)
+        self.trainer(lightning, tmp_path, max_epochs=4).fit(calm, datamodule=data())
+        stop = len(data().train_dataloader()) + 2
+
+        class Save(lightning.Callback):  # type: ignore[misc, name-defined]
+            def on_train_batch_end(self, trainer: Any, *further: Any) -> None:
+                if trainer.global_step == stop:
+                    trainer.save_checkpoint(tmp_path / "middle.ckpt")
+
+        first = self.module(lightning)
+        trainer = self.trainer(lightning, tmp_path, max_epochs=4, callbacks=[Save()])
+        trainer.fit(first, datamodule=data())
+        assert first.events == calm.events
+        second = self.module(lightning)
+        self.trainer(lightning, tmp_path, max_epochs=4).fit(
+            second, datamodule=data(), ckpt_path=tmp_path / "middle.ckpt"
+        )
+        assert second.events == calm.events[stop:]
+        for ours, theirs in zip(second.parameters(), calm.parameters(), strict=True):
+            assert torch.equal(ours, theirs)

@@ -1,0 +1,227 @@
+"""From a store to batches: the numbers of `pulse_features`, whoever reads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+
+from graphnet_icecube2nd import EventStore, PackedBatch, PulseMap
+from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.events.features import pulse_features
+from graphnet_icecube2nd.events.selection import select_pulses
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.store.summary import view_event
+
+MakeStore = Callable[..., EventStore]
+LENGTHS = {1: [3, 250, 17], 2: [1, 64, 500, 2], 5: [90]}
+
+
+def plain_batch(
+    store: EventStore, events: Sequence[int], max_pulses: int = 192, **options: Any
+) -> PackedBatch:
+    """The slow way: each event as its file had it, checked, selected, joined."""
+    views = [view_event(store, event) for event in events]
+    lengths = [view.truth["n_pulses"] for view in views]
+    offsets = torch.tensor([0, *lengths]).cumsum(0)
+    columns = {
+        name: np.concatenate([view.pulses[name] for view in views])
+        for name in store.pulse_columns
+    }
+    features = pulse_features(
+        columns, offsets, store.pulse_map, geometry=store.geometry, ice=store.ice
+    )
+    event_id = torch.tensor([view.event_id for view in views])
+    auxiliary = features[:, 5]
+    kept, kept_offsets = select_pulses(
+        offsets, max_pulses, auxiliary=auxiliary, event_id=event_id, **options
+    )
+    return PackedBatch(
+        features=features[kept],
+        offsets=kept_offsets,
+        n_pulses=offsets.diff(),
+        names=store.pulse_map.feature_names,
+        event_id=event_id,
+    )
+
+
+def assert_same(found: PackedBatch, expected: PackedBatch) -> None:
+    assert found.names == expected.names
+    torch.testing.assert_close(found.features, expected.features, rtol=1e-6, atol=2e-7)
+    for name in ("offsets", "n_pulses", "event_id"):
+        torch.testing.assert_close(
+            getattr(found, name), getattr(expected, name), rtol=0, atol=0
+        )
+
+
+@pytest.mark.parametrize("selection", ["uniform", "hlc_first", "first"])
+def test_reads_what_the_plain_way_gives(make_store: MakeStore, selection: str) -> None:
+    store = make_store(LENGTHS, shard_pulses=200)
+    assert len(store.shards) > 3
+    reader = EventReader(store, selection=selection, seed=3)
+    for events in ([0], [1], [5, 1, 0, 7, 3], [2, 2], list(range(8))):
+        batch = reader.batch(np.array(events), epoch=2)
+        plain = plain_batch(store, events, selection=selection, seed=3, epoch=2)
+        assert_same(batch, plain)
+        PackedBatch(  # would pass the checks that were spared
+            features=batch.features,
+            offsets=batch.offsets,
+            n_pulses=batch.n_pulses,
+            event_id=batch.event_id,
+            truth=batch.truth,
+        )
+
+
+@settings(max_examples=25)
+@given(
+    events=st.lists(st.integers(0, 7), min_size=1, max_size=12),
+    cuts=st.lists(st.integers(1, 4), max_size=5),
+)
+def test_split_is_as_reading_one_by_one(
+    events: list[int], cuts: list[int], shared_reader: EventReader
+) -> None:
+    borders = [0, *np.cumsum(cuts).tolist()]
+    groups = [np.array(events[a:b]) for a, b in pairwise([*borders, None])]
+    groups = [group for group in groups if len(group)]
+    together = list(shared_reader.batches(groups, epoch=1))
+    assert len(together) == len(groups)
+    for batch, group in zip(together, groups, strict=True):
+        alone = shared_reader.batch(group, epoch=1)
+        assert torch.equal(batch.features, alone.features)
+        assert torch.equal(batch.offsets, alone.offsets)
+        assert torch.equal(batch.truth["direction"], alone.truth["direction"])
+        assert torch.equal(batch.event_id, alone.event_id)
+
+
+@pytest.fixture(scope="module")
+def shared_reader(
+    tmp_path_factory: pytest.TempPathFactory, make_kaggle_folder: Callable[..., Path]
+) -> EventReader:
+    from graphnet_icecube2nd import prepare
+
+    folder = tmp_path_factory.mktemp("reader")
+    make_kaggle_folder(folder / "in", LENGTHS)
+    prepare(folder / "in", folder / "store", workers=1, shard_pulses=200)
+    return EventReader(EventStore(folder / "store"))
+
+
+def test_published_switches(make_store: MakeStore) -> None:
+    store = make_store({1: [60, 5]}, pulse_map=PulseMap.kaggle().as_published())
+    assert store.pulse_map.ice == "mirrored"
+    assert_same(EventReader(store).batch(np.array([0, 1])), plain_batch(store, [0, 1]))
+
+
+def test_other_epoch_other_pulses_of_long_events(shared_reader: EventReader) -> None:
+    def times(event: int, epoch: int) -> list[float]:
+        batch = shared_reader.batch(np.array([event]), epoch)
+        return batch.column("time").tolist()
+
+    assert times(5, 0) == times(5, 0)
+    assert times(5, 0) != times(5, 1)
+    assert times(0, 0) == times(0, 1), "short events are whole"
+
+
+class TestTruth:
+    def test_direction_points_to_the_origin(self, make_store: MakeStore) -> None:
+        store = make_store({1: [3, 4]})
+        view = view_event(store, 1).truth
+        expected = angles_to_unit_vector(view["zenith"], view["azimuth"]).float()
+        batch = EventReader(store).batch(np.array([1]))
+        assert batch.truth is not None
+        torch.testing.assert_close(batch.truth["direction"][0], expected)
+
+    def test_angles_of_flight_are_turned(self, make_store: MakeStore) -> None:
+        store = make_store({1: [3, 4]}, angles="flight")
+        view = view_event(store, 0).truth
+        expected = -angles_to_unit_vector(view["zenith"], view["azimuth"]).float()
+        batch = EventReader(store).batch(np.array([0]))
+        assert batch.truth is not None
+        torch.testing.assert_close(batch.truth["direction"][0], expected)
+
+    def test_columns(self, make_store: MakeStore) -> None:
+        store = make_store({1: [3, 4]})
+        reader = EventReader(store, truth=("zenith", "n_pulses"))
+        truth = reader.batch(np.array([1, 0])).truth
+        assert truth is not None
+        assert truth["zenith"].dtype == torch.float32
+        assert truth["n_pulses"].tolist() == [4, 3]
+
+    def test_store_without_truth(self, make_store: MakeStore) -> None:
+        store = make_store({1: [3]}, with_truth=False)
+        assert EventReader(store).batch(np.array([0])).truth == {}
+        with pytest.raises(ValueError, match="no azimuth and zenith, of which"):
+            EventReader(store, truth=("direction",))
+
+    def test_unknown_column(self, make_store: MakeStore) -> None:
+        with pytest.raises(ValueError, match="no event column 'energy'; it has event_"):
+            EventReader(make_store({1: [3]}), truth=("energy",))
+
+
+class TestRefused:
+    def test_bad_numbers(self, shared_reader: EventReader) -> None:
+        for events in ([8], [-1], [0, 99]):
+            with pytest.raises(ValueError, match=r"no event number .*has 0 to 7"):
+                shared_reader.batch(np.array(events))
+        with pytest.raises(ValueError, match="at least one event"):
+            shared_reader.batch(np.array([], dtype=np.int64))
+
+    def test_bad_options(self, make_store: MakeStore) -> None:
+        store = make_store({1: [3]})
+        with pytest.raises(ValueError, match="unknown selection 'best'"):
+            EventReader(store, selection="best")
+        with pytest.raises(ValueError, match="max_pulses must be"):
+            EventReader(store, max_pulses=0)
+
+
+def test_whole_events(make_store: MakeStore) -> None:
+    reader = EventReader(make_store({1: [3, 900]}), max_pulses=None)
+    assert reader.batch(np.array([1, 0])).lengths.tolist() == [900, 3]
+
+
+def test_places_in_place_of_sensor_ids(tmp_path: Path) -> None:
+    """A file with x, y, z, hlc, rde and an extra column, on a running clock."""
+    pd = pytest.importorskip("pandas")
+    from graphnet_icecube2nd import prepare
+
+    rng = np.random.default_rng(0)
+    geometry = DetectorGeometry.icecube86()
+    dom = rng.integers(0, 5160, 40)
+    position = geometry.position_S3.numpy()[dom]
+    pulses = pd.DataFrame(
+        {
+            "event_no": np.repeat([4, 9], [15, 25]),
+            "dom_x": position[:, 0],
+            "dom_y": position[:, 1],
+            "dom_z": position[:, 2],
+            "dom_time": np.sort(rng.uniform(9e3, 2e4, 40)),
+            "charge": rng.uniform(0.2, 5, 40),
+            "hlc": rng.integers(0, 2, 40),
+            "rde": rng.choice([1.0, 1.35], 40),
+            "width": rng.choice([1.0, 8.0], 40),
+        }
+    )
+    pulse_map = PulseMap.icecube86(
+        time_reference="first_pulse", extra=("width",), extra_scale=(8.0,)
+    )
+    pulses.to_parquet(tmp_path / "pulses.parquet")
+    prepare(tmp_path / "pulses.parquet", tmp_path / "s", pulse_map=pulse_map, workers=1)
+    store = EventStore(tmp_path / "s")
+    batch = EventReader(store).batch(np.array([1, 0]))
+    assert batch.names[-1] == "width"
+    assert_same(batch, plain_batch(store, [1, 0]))
+    later = np.array(pulses["dom_time"][15:]) - pulses["dom_time"][15]
+    np.testing.assert_allclose(
+        batch.column("time")[:25].numpy() * 3e4, later, atol=1e-2
+    )
+    assert math.isclose(float(batch.column("qe").mean()), (pulses.rde > 1.1).mean())

@@ -1,0 +1,551 @@
+"""HDF5 files: flat tables with offsets, and those of icetray's hdfwriter."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.conversion import convert
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.readers.hdf5 import hdf5_source
+from graphnet_icecube2nd.store.readers.source import EventChunk, Source
+
+pytest.importorskip("pyarrow")
+h5py = pytest.importorskip("h5py")
+
+LENGTHS = (3, 0, 5, 1)
+EVENT = [("Run", "<u4"), ("Event", "<u4"), ("SubEvent", "<u4")]
+EVENT += [("SubEventStream", "<i4"), ("exists", "u1")]
+
+
+def kaggle_columns(num_pulses: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    return {
+        "sensor_id": rng.integers(0, 5160, num_pulses).astype(np.uint16),
+        "time": np.sort(rng.integers(5000, 20_000, num_pulses)),
+        "charge": rng.uniform(0.3, 3.0, num_pulses).astype(">f4"),
+        "auxiliary": rng.random(num_pulses) < 0.5,
+        "width": np.arange(num_pulses, dtype=np.uint32),
+    }
+
+
+def truth_columns(num_events: int, first_id: int = 100) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(num_events)
+    return {
+        "event_id": first_id + 2 * np.arange(num_events),
+        "azimuth": rng.uniform(0, 6, num_events),
+        "zenith": rng.uniform(0, 3, num_events),
+        "kind": np.array([f"nu {i}".encode() for i in range(num_events)], "S8"),
+    }
+
+
+def compound(columns: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    table = np.zeros(
+        len(next(iter(columns.values()))),
+        [(name, values.dtype) for name, values in columns.items()],
+    )
+    for name, values in columns.items():
+        table[name] = values
+    return table
+
+
+def borders(lengths: Sequence[int]) -> NDArray[np.int64]:
+    return np.append(0, np.cumsum(lengths)).astype(np.int64)
+
+
+def write(path: Path, tables: dict[str, Any]) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, table in tables.items():
+            if isinstance(table, dict):
+                for column, values in table.items():
+                    file[f"{name}/{column}"] = values
+            else:
+                file[name] = table
+    return path
+
+
+def flat(path: Path, lengths: Sequence[int] = LENGTHS, **changes: Any) -> Path:
+    tables: dict[str, Any] = {
+        "pulses": kaggle_columns(sum(lengths)),
+        "offsets": borders(lengths),
+        "truth": truth_columns(len(lengths)),
+    }
+    tables.update(changes)
+    return write(path, {k: v for k, v in tables.items() if v is not None})
+
+
+def chunks_of(source: Source, max_pulses: int = 2**20) -> list[EventChunk]:
+    return [chunk for part in source.parts for chunk in part.chunks(max_pulses)]
+
+
+def joined(source: Source, max_pulses: int = 2**20) -> dict[str, Any]:
+    chunks = chunks_of(source, max_pulses)
+    assert all(len(c.columns["time"]) == c.offsets[-1] for c in chunks)
+    return {
+        "event_id": np.concatenate([c.event_id for c in chunks]),
+        "lengths": np.concatenate([np.diff(c.offsets) for c in chunks]),
+        **{
+            name: np.concatenate([c.columns[name] for c in chunks])
+            for name in source.pulse_columns
+        },
+        **{
+            f"truth {name}": np.concatenate([c.truth[name] for c in chunks])
+            for name in chunks[0].truth
+        },
+    }
+
+
+@pytest.mark.parametrize("kind", ["groups", "compound", "root"])
+def test_a_flat_table_with_offsets(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "events.h5"
+    pulses, truth = kaggle_columns(9), truth_columns(4)
+    tables: dict[str, Any] = {"pulses": pulses, "truth": truth}
+    if kind == "compound":
+        tables = {"deep/pulses": compound(pulses), "truth": compound(truth)}
+    if kind == "root":
+        tables = {**pulses, **truth}
+    source = hdf5_source(write(path, {**tables, "offsets": borders(LENGTHS)}))
+    assert source.kind == "hdf5"
+    assert source.pulse_map == PulseMap.kaggle()
+    assert source.pulse_columns == ("time", "charge", "auxiliary", "sensor_id")
+    assert source.left_out == ("width",)
+    assert source.notes == ()
+    found = joined(source)
+    assert found["event_id"].tolist() == [100, 102, 104, 106]
+    assert found["lengths"].tolist() == list(LENGTHS)
+    for name in source.pulse_columns:
+        np.testing.assert_array_equal(found[name], pulses[name])
+        assert found[name].dtype.isnative
+    np.testing.assert_array_equal(found["truth azimuth"], truth["azimuth"])
+    assert found["truth kind"].tolist() == ["nu 0", "nu 1", "nu 2", "nu 3"]
+    manifest = convert(source, tmp_path / "store", workers=1)
+    assert (manifest.num_events, manifest.num_empty) == (4, 1)
+
+
+def test_keep(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5")
+    with h5py.File(path, "a") as file:
+        file["pulses/label"] = np.array([b"x"] * 9)
+        file["pulses/wave"] = np.zeros((9, 4))
+        cube = np.zeros(9, [("charge", "f4"), ("cube", "f4", (2,))])
+        file["other"] = cube
+    source = hdf5_source(path, keep="all")
+    assert source.pulse_columns[-1] == "width"
+    assert source.left_out == ("label",)
+    assert joined(source)["width"].tolist() == list(range(9))
+    with pytest.raises(ValueError, match="column 'label' of the pulses holds text"):
+        hdf5_source(path, keep=("label",))
+
+
+def test_first_and_number(tmp_path: Path) -> None:
+    truth = truth_columns(3)
+    truth |= {"first_pulse": np.array([2, 0, 6]), "n_pulses": np.array([3, 0, 2])}
+    path = flat(tmp_path / "events.h5", offsets=None, truth=truth)
+    source = hdf5_source(path)
+    assert "4 of 9 pulses belong to no event" in source.notes[0]
+    times = kaggle_columns(9)["time"]
+    for max_pulses in (1, 4, 100):
+        found = joined(source, max_pulses)
+        assert found["lengths"].tolist() == [3, 0, 2]
+        assert found["time"].tolist() == times[[2, 3, 4, 6, 7]].tolist()
+        assert "truth first_pulse" not in found
+    rows = [chunk.first_row for chunk in chunks_of(source, 3)]
+    assert rows == [2, None]  # rows mean nothing where some are left out
+    again = hdf5_source(path, offsets=("truth/first_pulse", "truth/n_pulses"))
+    assert joined(again)["lengths"].tolist() == [3, 0, 2]
+    with pytest.raises(ValueError, match="must be columns of one table"):
+        hdf5_source(path, offsets=("truth/first_pulse", "pulses/time"))
+    with pytest.raises(ValueError, match="offsets are one path or two"):
+        hdf5_source(path, offsets=("truth/first_pulse",))
+
+
+def test_offsets_of_another_name(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5", offsets=None, cuts={"at": borders(LENGTHS)})
+    with pytest.raises(ValueError, match="has nothing to say where the pulses"):
+        hdf5_source(path)
+    found = joined(hdf5_source(path, offsets="/cuts/at"))
+    assert found["lengths"].tolist() == list(LENGTHS)
+    with pytest.raises(ValueError, match="no dataset or column 'cuts/of'"):
+        hdf5_source(path, offsets="cuts/of")
+    with h5py.File(path, "a") as file:
+        file["offsets"] = file["event_offsets"] = borders(LENGTHS)
+    with pytest.raises(ValueError, match="/: offsets, /: event_offsets to say where"):
+        hdf5_source(path)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        ([0, 3, 2, 8, 9], "event 1 .* rows 3 to 2; offsets may not go back"),
+        ([0, 3, 3, 8, 11], "event 3 .* rows 8 to 11; the table of pulses has 9"),
+        ([-1, 3, 3, 8, 9], "event 0 .* rows -1 to 3; the table of pulses has 9"),
+    ],
+)
+def test_offsets_that_cannot_be(
+    tmp_path: Path, offsets: list[int], message: str
+) -> None:
+    path = flat(tmp_path / "events.h5", offsets=np.array(offsets))
+    with pytest.raises(ValueError, match=message) as caught:
+        hdf5_source(path)
+    assert "events.h5" in str(caught.value)
+
+
+def test_ranges_that_overlap(tmp_path: Path) -> None:
+    truth = truth_columns(2)
+    truth |= {"first_pulse": np.array([0, 2]), "n_pulses": np.array([3, 2])}
+    path = flat(tmp_path / "events.h5", offsets=None, truth=truth)
+    with pytest.raises(ValueError, match="begin before those of the event before end"):
+        hdf5_source(path)
+
+
+def test_offsets_end_before_the_pulses(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5", offsets=np.array([0, 3, 3, 8, 8]))
+    source = hdf5_source(path)
+    assert "1 of 9 pulses belong to no event" in source.notes[0]
+    assert joined(source)["lengths"].tolist() == [3, 0, 5, 0]
+
+
+def test_events_are_counted_without_event_id(tmp_path: Path) -> None:
+    truth = truth_columns(4)
+    ids = truth.pop("event_id")
+    path = flat(tmp_path / "a.h5", truth=truth)
+    source = hdf5_source(path, events_per_part=3)
+    assert joined(source)["event_id"].tolist() == [0, 1, 2, 3]
+    assert "counted from 0" in source.notes[0]
+    # through all files
+    flat(tmp_path / "b.h5", truth=truth)
+    assert joined(hdf5_source(tmp_path))["event_id"].tolist() == list(range(8))
+    with h5py.File(path, "a") as file:
+        file["ids/number"] = ids
+        file["ids/real"] = ids + 0.5
+    found = joined(hdf5_source(path, event_column="ids/number"))
+    assert found["event_id"].tolist() == ids.tolist()
+    with pytest.raises(ValueError, match="'real' holds float64; it must hold integers"):
+        joined(hdf5_source(path, event_column="ids/real"))
+    with pytest.raises(ValueError, match="no dataset or column 'number'"):
+        hdf5_source(path, event_column="number")
+    with pytest.raises(ValueError, match="only one of them has an event_id"):
+        hdf5_source([flat(tmp_path / "c.h5"), tmp_path / "b.h5"])
+
+
+def test_which_table(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5")
+    with h5py.File(path, "a") as file:
+        file["copy"] = compound(kaggle_columns(9))
+        file["bare/weight"] = np.ones(4)
+        file["few/zenith"] = np.ones(3)
+    with pytest.raises(ValueError, match="2 tables of pulses: copy, pulses"):
+        hdf5_source(path)
+    assert joined(hdf5_source(path, pulses="/copy"))["lengths"].tolist() == [3, 0, 5, 1]
+    found = joined(hdf5_source(path, pulses="pulses", truth="bare"))
+    assert found["truth weight"].tolist() == [1.0] * 4
+    assert "truth zenith" not in found
+    found = joined(hdf5_source(path, pulses="pulses", truth=False))
+    assert not [name for name in found if name.startswith("truth")]
+    assert found["event_id"].tolist() == [100, 102, 104, 106]
+    with pytest.raises(ValueError, match="'few': 3 rows for 4 events"):
+        hdf5_source(path, pulses="pulses", truth="few")
+    with pytest.raises(ValueError, match="no table 'none' for truth"):
+        hdf5_source(path, pulses="pulses", truth="none")
+    with pytest.raises(ValueError, match="no table of truth"):
+        hdf5_source(path, pulses="pulses", pulse_map=PulseMap.kaggle(zenith="theta"))
+    with pytest.raises(ValueError, match="no table of pulses: pulse map 'own' fits no"):
+        hdf5_source(path, pulse_map=PulseMap.kaggle(name="own", time="t"))
+
+
+def test_files_that_do_not_agree(tmp_path: Path) -> None:
+    a = flat(tmp_path / "a.h5")
+    truth = truth_columns(4, first_id=1)
+    b = flat(tmp_path / "b.h5", truth={**truth, "more": np.ones(4)})
+    with pytest.raises(ValueError, match=r"different truth columns: more \(float64\)"):
+        hdf5_source([a, b])
+    pulses = kaggle_columns(9)
+    pulses["width"] = pulses["width"] * 0.5
+    c = flat(tmp_path / "c.h5", truth=truth, pulses=pulses)
+    assert len(hdf5_source([a, c]).parts) == 2
+    with pytest.raises(ValueError, match=r"different pulse columns: width \(float64\)"):
+        hdf5_source([a, c], keep="all")
+    pulses["time"] = pulses["time"] * 0.5
+    own = PulseMap.kaggle(time_reference="first_pulse")
+    d = flat(tmp_path / "d.h5", truth=truth, pulses=pulses)
+    with pytest.raises(ValueError, match=r"time \(float64\), time \(int64\)"):
+        hdf5_source([a, d], pulse_map=own)
+
+
+def test_angles_must_be_finite(tmp_path: Path) -> None:
+    truth = truth_columns(4)
+    truth["zenith"][2] = np.nan
+    path = flat(tmp_path / "a.h5", truth=truth)
+    with pytest.raises(ValueError, match="event 104: angle 'zenith' is nan"):
+        joined(hdf5_source(path))
+    truth = truth_columns(4)
+    truth["energy"] = np.array([1, np.nan, 2, 3])
+    (chunk,) = chunks_of(hdf5_source(flat(tmp_path / "b.h5", truth=truth)))
+    assert "'energy' is NULL or NaN in 1 of 4" in chunk.notes[0]
+
+
+@given(
+    lengths=st.lists(st.integers(0, 7), min_size=1, max_size=15),
+    gaps=st.lists(st.integers(0, 5), min_size=15, max_size=15),
+    events_per_part=st.integers(1, 6),
+    max_pulses=st.integers(1, 12),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+def test_parts_chunks_and_gaps(
+    tmp_path: Path,
+    lengths: list[int],
+    gaps: list[int],
+    events_per_part: int,
+    max_pulses: int,
+) -> None:
+    counts = np.array(lengths)
+    gap = np.array(gaps[: len(lengths)])
+    first = np.cumsum(counts + gap) - counts
+    num_pulses = int((counts + gap).sum()) + 1
+    truth = truth_columns(len(lengths))
+    truth |= {"first_pulse": first, "n_pulses": counts}
+    path = flat(
+        tmp_path / "events.h5",
+        offsets=None,
+        pulses=kaggle_columns(num_pulses),
+        truth=truth,
+    )
+    source = hdf5_source(path, keep="all", events_per_part=events_per_part)
+    found = joined(source, max_pulses)
+    expected = [
+        row for f, n in zip(first, lengths, strict=True) for row in range(f, f + n)
+    ]
+    assert found["width"].tolist() == expected
+    assert found["lengths"].tolist() == lengths
+    np.testing.assert_array_equal(found["event_id"], truth["event_id"])
+    for chunk in chunks_of(source, max_pulses):
+        assert chunk.offsets[-1] <= max_pulses or len(chunk.event_id) == 1
+        if chunk.first_row is not None and chunk.offsets[-1]:
+            assert chunk.columns["width"][0] == chunk.first_row
+
+
+def test_parts_pickle(tmp_path: Path) -> None:
+    source = hdf5_source(flat(tmp_path / "events.h5"), events_per_part=3)
+    names = [part.name for part in source.parts]
+    assert names[1].endswith("events.h5 (events 3 to 3)")
+    again = [pickle.loads(pickle.dumps(part)) for part in source.parts]
+    prints = [part.fingerprint() for part in source.parts]
+    assert [part.fingerprint() for part in again] == prints
+    assert prints[0] != prints[1]
+    (chunk,) = again[1].chunks(100)
+    assert chunk.event_id.tolist() == [106]
+    icetray_file(tmp_path / "icetray.h5")
+    (part,) = hdf5_source(tmp_path / "icetray.h5").parts
+    assert pickle.loads(pickle.dumps(part)).fingerprint() == part.fingerprint()
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nothing\.h5"):
+        hdf5_source(tmp_path / "nothing.h5")
+    with pytest.raises(ValueError, match=r"no file that ends in \.h5 or \.hdf5"):
+        hdf5_source(tmp_path)
+    path = flat(tmp_path / "events.h5", lengths=(3000, 2000))
+    content = path.read_bytes()
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"cut\.h5 cannot be read as HDF5"):
+        hdf5_source(cut)
+    cut.write_bytes(b"PAR1" * 100)
+    with pytest.raises(ValueError, match=r"cut\.h5 cannot be read as HDF5"):
+        hdf5_source(cut)
+    empty = write(tmp_path / "empty.h5", {})
+    with pytest.raises(ValueError, match=r"empty\.h5 has no table of pulses"):
+        hdf5_source(empty)
+    with pytest.raises(ValueError, match="events_per_part must be 1 or more"):
+        hdf5_source(path, events_per_part=0)
+
+
+def test_links_are_not_followed_in_circles(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5")
+    with h5py.File(path, "a") as file:
+        file["truth/up"] = h5py.SoftLink("/")
+        file["gone"] = h5py.SoftLink("/nowhere")
+    assert joined(hdf5_source(path))["lengths"].tolist() == list(LENGTHS)
+
+
+def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = flat(tmp_path / "events.h5")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"pip install graphnet-icecube2nd\[data\]"):
+        hdf5_source(path)
+
+
+def icetray_file(
+    path: Path,
+    lengths: Sequence[int] = LENGTHS,
+    change: Callable[[dict[str, NDArray[Any]]], None] | None = None,
+) -> Path:
+    """A file as hdfwriter makes it: no pulses in frame 1, which its index pads."""
+    num_frames, num_pulses = len(lengths), sum(lengths)
+    rng = np.random.default_rng(5)
+    header = {
+        "Run": np.full(num_frames, 7),
+        "Event": 10 + np.arange(num_frames),
+        "SubEvent": np.arange(num_frames) % 2,
+    }
+    frame = np.repeat(np.arange(num_frames), lengths)
+    fields = [("vector_index", "<u4"), ("string", "<i4"), ("om", "<u4"), ("pmt", "<u4")]
+    fields += [("time", "<f8"), ("width", "<f8"), ("charge", "<f8"), ("flags", "u1")]
+    pulses = np.zeros(num_pulses, EVENT + fields)
+    index = np.zeros(num_frames, [*EVENT, ("start", "<u8"), ("stop", "<u8")])
+    primary = np.zeros(
+        num_frames, [*EVENT, ("zenith", "<f8"), ("azimuth", "<f8"), ("energy", "<f8")]
+    )
+    for name, values in header.items():
+        pulses[name], index[name], primary[name] = values[frame], values, values
+    pulses["exists"] = primary["exists"] = 1
+    pulses["string"] = rng.integers(1, 87, num_pulses)
+    pulses["om"] = rng.integers(1, 61, num_pulses)
+    pulses["time"] = np.sort(rng.uniform(9e3, 2e4, num_pulses))
+    pulses["charge"] = rng.uniform(0.3, 2.0, num_pulses)
+    pulses["flags"] = rng.integers(0, 8, num_pulses)
+    index["exists"] = np.array(lengths) > 0
+    index["start"] = np.where(index["exists"], borders(lengths)[:-1], 0)
+    index["stop"] = np.where(index["exists"], borders(lengths)[1:], 0)
+    primary["zenith"] = rng.uniform(0, 3, num_frames)
+    primary["azimuth"] = rng.uniform(0, 6, num_frames)
+    primary["energy"] = rng.uniform(1, 1e5, num_frames)
+    tables = {
+        "SplitInIcePulses": pulses,
+        "MCPrimary": primary,
+        "LineFit": primary,
+        "__I3Index__/SplitInIcePulses": index,
+        "__I3Index__/MCPrimary": index,
+    }
+    if change is not None:
+        change(tables)
+    return write(path, tables)
+
+
+def test_icetray(tmp_path: Path) -> None:
+    path = icetray_file(tmp_path / "i3.hdf5")
+    with h5py.File(path) as file:
+        pulses, primary = file["SplitInIcePulses"][:], file["MCPrimary"][:]
+    source = hdf5_source(path, events_per_part=3)
+    assert source.pulse_map.name == "icetray"
+    assert source.pulse_columns == ("time", "charge", "hlc", "sensor_id")
+    assert "number of the frame" in source.notes[0]
+    found = joined(source)
+    assert found["event_id"].tolist() == [0, 1, 2, 3]
+    assert found["lengths"].tolist() == list(LENGTHS)
+    string, om = pulses["string"].astype(int), pulses["om"].astype(int)
+    assert found["sensor_id"].tolist() == (60 * (string - 1) + om - 1).tolist()
+    assert found["hlc"].tolist() == (pulses["flags"] & 1).tolist()
+    np.testing.assert_array_equal(found["charge"], pulses["charge"])
+    for name in ("zenith", "azimuth", "energy", "Run", "Event", "SubEvent"):
+        np.testing.assert_array_equal(found[f"truth {name}"], primary[name])
+    convert(source, tmp_path / "store", workers=1)
+    store = EventStore(tmp_path / "store")
+    assert store.has_directions
+    assert store.shards[0].pulses.column("sensor_id").dtype == np.int16
+    source = hdf5_source(path, keep=("width", "string"))
+    assert source.pulse_columns[-2:] == ("string", "width")
+    assert joined(source)["string"].tolist() == pulses["string"].tolist()
+    source = hdf5_source(path, keep="all")
+    assert set(source.pulse_columns) == {
+        *("time", "charge", "hlc", "sensor_id", "string", "om", "pmt", "width"),
+        *("flags", "vector_index"),
+    }
+    (chunk,) = chunks_of(hdf5_source(path, truth=False))
+    assert chunk.truth.keys() == {"Run", "Event", "SubEvent", "SubEventStream"}
+    for column in ("Event", "__I3Index__/SplitInIcePulses/Event"):
+        found = joined(hdf5_source(path, event_column=column))
+        assert found["event_id"].tolist() == [10, 11, 12, 13]
+
+
+def test_icetray_with_places(tmp_path: Path) -> None:
+    """hdfwriter can write x, y, z; then any DOM will do."""
+
+    def with_places(tables: dict[str, NDArray[Any]]) -> None:
+        old = tables["SplitInIcePulses"]
+        fields = [(name, "<f8") for name in "xyz"]
+        new = np.zeros(len(old), old.dtype.descr + fields)
+        for name in old.dtype.names:
+            new[name] = old[name]
+        new["om"] = 63
+        new["z"] = np.arange(len(old))
+        tables["SplitInIcePulses"] = new
+
+    source = hdf5_source(icetray_file(tmp_path / "i3.h5", change=with_places))
+    assert source.pulse_columns == ("x", "y", "z", "time", "charge", "hlc")
+    assert source.pulse_map.sensor_id is None
+    assert joined(source)["z"].tolist() == list(range(9))
+
+
+def _icetop(tables: dict[str, NDArray[Any]]) -> None:
+    tables["SplitInIcePulses"]["om"][4] = 62
+
+
+def _back(tables: dict[str, NDArray[Any]]) -> None:
+    tables["__I3Index__/SplitInIcePulses"]["start"][2] = 1
+
+
+def _beyond(tables: dict[str, NDArray[Any]]) -> None:
+    tables["__I3Index__/SplitInIcePulses"]["stop"][3] = 90
+
+
+def _short(tables: dict[str, NDArray[Any]]) -> None:
+    tables["MCPrimary"] = tables["MCPrimary"][:-1]
+
+
+def _other(tables: dict[str, NDArray[Any]]) -> None:
+    tables["MCPrimary"]["Event"][2] = 99
+
+
+def _missing(tables: dict[str, NDArray[Any]]) -> None:
+    tables["MCPrimary"]["exists"][2] = 0
+
+
+def _no_primary(tables: dict[str, NDArray[Any]]) -> None:
+    del tables["MCPrimary"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_icetop, r"a pulse in string \d+, om 62; IceCube-86 has strings 1 to 86"),
+        (_back, "event 2 .*begin before those of the event before end"),
+        (_beyond, "event 3 .*rows 8 to 90; the table of pulses has 9"),
+        (_short, r"'MCPrimary' \(3 rows\) has not one row for each of the 4 frames"),
+        (_other, "'MCPrimary' .* in the same order"),
+        (_missing, "event 2 .* has no truth.*truth=False"),
+        (_no_primary, "has no table MCPrimary or .*LineFit.*truth=False"),
+    ],
+)
+def test_icetray_files_that_cannot_be(
+    tmp_path: Path, change: Callable[[dict[str, NDArray[Any]]], None], message: str
+) -> None:
+    path = icetray_file(tmp_path / "i3.h5", change=change)
+    with pytest.raises(ValueError, match=message) as caught:
+        joined(hdf5_source(path))
+    assert "i3.h5" in str(caught.value)
+
+
+def test_icetray_which_table(tmp_path: Path) -> None:
+    def more(tables: dict[str, NDArray[Any]]) -> None:
+        tables["SRTInIcePulses"] = tables["SplitInIcePulses"]
+        index = tables["__I3Index__/SplitInIcePulses"]
+        tables["__I3Index__/SRTInIcePulses"] = index
+
+    path = icetray_file(tmp_path / "i3.h5", change=more)
+    with pytest.raises(ValueError, match="2 tables of pulses: SRTInIceP"):
+        hdf5_source(path)
+    source = hdf5_source(path, pulses="SRTInIcePulses", truth="LineFit")
+    assert joined(source)["lengths"].tolist() == list(LENGTHS)
+    with pytest.raises(ValueError, match="give no offsets"):
+        hdf5_source(path, offsets="offsets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def run(heading: str) -> dict[str, object]:
 def test_readme_has_the_scripts_that_are_tested_here() -> None:
     assert list(python_blocks()) == [
         "With GraphNeT: one complete script",
+        "Data at scale",
         "Without GraphNeT",
         "The models",
     ]
@@ -43,6 +45,21 @@ def test_script_without_graphnet() -> None:
     assert names["prediction"].shape == (2, 3)
     assert bool((names["kappa"] > 0).all())
     assert bool((names["zenith"] <= torch.pi).all())
+
+
+def test_script_of_data_at_scale(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_kaggle_folder: Callable[..., Path],
+) -> None:
+    pytest.importorskip("pyarrow")
+    from graphnet_icecube2nd import prepare
+
+    make_kaggle_folder(tmp_path / "kaggle", {1: [9, 30, 70, 7] * 20, 655: [20, 30]})
+    prepare(tmp_path / "kaggle", tmp_path / "store", workers=1)
+    monkeypatch.chdir(tmp_path)
+    names = run("Data at scale")
+    assert int(names["batch"].n_pulses.min()) >= 8
 
 
 def test_script_of_competition_weights(

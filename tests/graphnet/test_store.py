@@ -53,6 +53,21 @@ def make_dataset(path: Path | str, kind: Any = None, **changes: Any) -> Any:
     return (kind or icecube2nd.StoreDataset)(**{**arguments, **changes})
 
 
+def make_model(pulses: Any) -> StandardModel:
+    backbone = icecube2nd.DeepIceBackbone(dim=32, dim_base=16, depth=1, head_size=16)
+    task = DirectionReconstructionWithKappa(
+        hidden_size=backbone.nb_outputs,
+        target_labels="direction",
+        loss_function=icecube2nd.ExactVonMisesFisher3DLoss(),
+    )
+    return StandardModel(
+        data_representation=pulses,
+        backbone=backbone,
+        tasks=[task],
+        optimizer_class=torch.optim.AdamW,
+    )
+
+
 def ids_of(store: EventStore) -> list[int]:
     shards = range(len(store.shards))
     return np.concatenate([store.event_column("event_id", s) for s in shards]).tolist()
@@ -171,6 +186,45 @@ class TestDataset:
         assert times.tolist() == [1e8 + 0.5, 1e8 + 7, 1e8 + 9]
 
 
+@pytest.mark.parametrize("kind", ["the store", "SQLite that we wrote"])
+def test_graphnet_trains_from(kind: str, store: EventStore, tmp_path: Path) -> None:
+    """With its own data module and trainer."""
+    path, dataset = store.path, icecube2nd.StoreDataset
+    if kind != "the store":
+        path, dataset = tmp_path / "events.db", SQLiteDataset
+        write_graphnet_sqlite(store.path, path)
+    pulses = icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector())
+    data = GraphNeTDataModule(
+        dataset_reference=dataset,
+        dataset_args={
+            "path": str(path),
+            "pulsemaps": ["pulses"],
+            "features": list(COLUMNS),
+            "truth": ["azimuth", "zenith"],
+            "data_representation": pulses,
+            "labels": {"direction": icecube2nd.OriginDirection()},
+        },
+        train_dataloader_kwargs={
+            "batch_size": 4,
+            "num_workers": 0,
+            "prefetch_factor": None,
+            "persistent_workers": False,
+            "collate_fn": icecube2nd.collate_events,
+        },
+    )
+    model = make_model(pulses)
+    before = [parameter.clone() for parameter in model.parameters()]
+    model.fit(
+        data.train_dataloader,
+        data.val_dataloader,
+        max_epochs=1,
+        distribution_strategy="auto",
+    )
+    after = list(model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(parameter.isfinite().all() for parameter in after)
+
+
 class TestBatches:
     def test_are_those_of_graphnets_collate(self, store: EventStore) -> None:
         events = np.arange(len(store))
@@ -196,21 +250,7 @@ class TestBatches:
     def test_standard_model_trains_and_predicts(self, store: EventStore) -> None:
         """Every event is predicted once, in the store's order, with its number."""
         data = icecube2nd.StoreDataModule(store, batch_size=3, num_sub_epochs=2)
-        pulses = icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector())
-        backbone = icecube2nd.DeepIceBackbone(
-            dim=32, dim_base=16, depth=1, head_size=16
-        )
-        task = DirectionReconstructionWithKappa(
-            hidden_size=backbone.nb_outputs,
-            target_labels="direction",
-            loss_function=icecube2nd.ExactVonMisesFisher3DLoss(),
-        )
-        model = StandardModel(
-            data_representation=pulses,
-            backbone=backbone,
-            tasks=[task],
-            optimizer_class=torch.optim.AdamW,
-        )
+        model = make_model(icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector()))
         before = [parameter.clone() for parameter in model.parameters()]
         model.fit(
             data.train_dataloader(),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +131,41 @@ def test_ranks_share_what_one_would_see(make_store: MakeStore) -> None:
     for one, two, both in zip(*loaders, alone.train_dataloader(), strict=True):
         parts = one.event_id.tolist() + two.event_id.tolist()
         assert sorted(parts) == sorted(both.event_id.tolist())
+
+
+@pytest.mark.slow
+def test_real_ranks(make_store: MakeStore, tmp_path: Path) -> None:
+    """Two processes of torch.distributed: each event once, as many batches each."""
+    store = make_store({1: [*LENGTHS, 5]})
+    code = (
+        "import json, sys, torch.distributed as distributed\n"
+        "from graphnet_icecube2nd import EventDataModule\n"
+        "if __name__ == '__main__':\n"
+        "    store, meeting, rank = sys.argv[1:]\n"
+        "    distributed.init_process_group('gloo', init_method='file://' + meeting,\n"
+        "                                   rank=int(rank), world_size=2)\n"
+        "    data = EventDataModule(store, batch_size=4, num_sub_epochs=2)\n"
+        "    loader = data.train_dataloader()\n"
+        "    print(json.dumps([[b.event_id.tolist() for b in loader]\n"
+        "                      for _ in range(2)]))\n"
+        "    distributed.destroy_process_group()\n"
+    )
+    (tmp_path / "rank.py").write_text(code)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, tmp_path / "rank.py", store.path, tmp_path / "meet", rank],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    told = [
+        json.loads(process.communicate()[0].splitlines()[-1]) for process in processes
+    ]
+    assert [len(part) for part in told[0]] == [len(part) for part in told[1]]
+    seen = sorted(i for rank in told for part in rank for batch in part for i in batch)
+    data = EventDataModule(store, batch_size=4, num_sub_epochs=1)
+    assert seen == sorted(ids(data.train_dataloader()))
 
 
 class TestLightning:

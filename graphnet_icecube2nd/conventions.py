@@ -44,6 +44,15 @@ EVENT_ID = "event_id"  # (B,) int64, event key, joins pulses to truth
 AZIMUTH = "azimuth"  # (B,) float, rad, 0..2 pi (2 pi excluded)
 ZENITH = "zenith"  # (B,) float, rad, 0..pi
 
+# Pulses an event of the class has, first and last; names and borders are those of the
+# competition's code. Events without pulses are in no class.
+LENGTH_CLASSES: dict[str, tuple[int, int | None]] = {
+    "total": (1, None),
+    "short": (1, 63),
+    "medium": (64, 191),
+    "long": (192, None),
+}
+
 SPEED_OF_LIGHT = 0.299792458  # m/ns, in vacuum
 POSITION_SCALE = 500.0  # m, one unit of the x, y, z features
 TIME_OFFSET = 1.0e4  # ns, where the time feature is zero

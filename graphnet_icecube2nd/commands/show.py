@@ -81,12 +81,12 @@ def show_store(console: Console, store: EventStore) -> None:
     """Show columns, counts, pulse map, lengths and notes of a store."""
     from rich.table import Table
 
-    from graphnet_icecube2nd.store.summary import length_histogram
+    from graphnet_icecube2nd.store.summary import length_classes, length_histogram
 
     manifest, pulse_map = store.manifest, store.pulse_map
     console.print(
         f"[bold]{store.path}[/bold]: {len(store):,} events, "
-        f"{manifest.num_pulses:,} pulses in {len(store.shards)} shards, from "
+        f"{manifest.num_pulses:,} pulses, {len(store.shards)} shard(s), from "
         f"{manifest.kind}, by release {manifest.software}, {manifest.created}",
         highlight=False,
     )
@@ -101,8 +101,13 @@ def show_store(console: Console, store: EventStore) -> None:
     console.print(table)
     console.print(
         f"pulse map {pulse_map.name}: times by {pulse_map.time_reference}, angles name "
-        f"the {pulse_map.angles}, detector {store.geometry.name} "
-        f"({len(store.geometry)} DOMs)",
+        f"the {pulse_map.angles}, places from {_places(store)}",
+        highlight=False,
+    )
+    classes = length_classes(store)
+    console.print(
+        ", ".join(f"{name} {number:,}" for name, number in classes.items())
+        + " (classes by length: short below 64 pulses, long from 192)",
         highlight=False,
     )
     rows = length_histogram(store)
@@ -113,6 +118,13 @@ def show_store(console: Console, store: EventStore) -> None:
     console.print(table)
     for note in manifest.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
+
+
+def _places(store: EventStore) -> str:
+    pulse_map = store.pulse_map
+    if pulse_map.x in store.pulse_columns:
+        return f"{pulse_map.x}, {pulse_map.y}, {pulse_map.z}"
+    return f"{pulse_map.sensor_id} of {store.geometry.name}, {len(store.geometry)} DOMs"
 
 
 def first_with_pulses(store: EventStore) -> Iterator[int]:

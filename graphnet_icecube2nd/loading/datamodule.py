@@ -47,7 +47,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         validation_max_pulses: Default: as training.
         num_sub_epochs: Parts of an epoch of the data.
         sub_epochs: `partition`, or `published`: independent random eighths.
-        truth: What the batches' truth holds; default the direction.
+        truth: What the batches' truth holds: `direction`, and any columns of the
+            store's events, such as weights; default the direction.
         augmentations: Of training events.
         seed: Of all that is random.
         num_workers: Processes that read, for each loader; 0: a thread does.

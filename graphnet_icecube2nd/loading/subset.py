@@ -14,20 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import EVENT_ID
+from graphnet_icecube2nd.conventions import EVENT_ID, LENGTH_CLASSES
 from graphnet_icecube2nd.events.random_numbers import combine, mix, uniform
 from graphnet_icecube2nd.loading.expression import Expression
 
 N_PULSES = "n_pulses"  # (B,) int64, pulses of the event as stored
 
-# Pulses an event of the class has, first and last; names and borders are those of the
-# competition's code. Events without pulses are in no class.
-LENGTH_CLASSES: dict[str, tuple[int, int | None]] = {
-    "total": (1, None),
-    "short": (1, 63),
-    "medium": (64, 191),
-    "long": (192, None),
-}
 # The published models were validated on these batches of the Kaggle data.
 PUBLISHED_VALIDATION_BATCHES = frozenset(range(655, 660))
 

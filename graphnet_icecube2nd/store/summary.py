@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import FIRST_PULSE
 
@@ -37,6 +38,18 @@ def length_quantiles(store: EventStore) -> dict[str, int]:
     lengths = np.searchsorted(total, ranks)
     names = ["shortest", *(f"{q:.0%}" for q in QUANTILES[1:-1]), "longest"]
     return dict(zip(names, lengths.tolist(), strict=True))
+
+
+def length_classes(store: EventStore) -> dict[str, int]:
+    """Return the number of events of each of the competition's length classes.
+
+    What the published `prepare_data.py` counts, here for the whole store.
+    """
+    counts = length_counts(store)
+    return {
+        name: int(counts[shortest : None if longest is None else longest + 1].sum())
+        for name, (shortest, longest) in LENGTH_CLASSES.items()
+    }
 
 
 def length_histogram(store: EventStore) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -114,6 +115,13 @@ def shared_reader(
     make_kaggle_folder(folder / "in", LENGTHS)
     prepare(folder / "in", folder / "store", workers=1, shard_pulses=200)
     return EventReader(EventStore(folder / "store"))
+
+
+def test_a_reader_can_be_sent_to_another_process(shared_reader: EventReader) -> None:
+    sent = pickle.dumps(shared_reader)
+    assert len(sent) < 2_000_000  # tables of the detector, no events
+    events = np.array([1, 7])
+    assert_same(pickle.loads(sent).batch(events), shared_reader.batch(events))
 
 
 def test_published_switches(make_store: MakeStore) -> None:

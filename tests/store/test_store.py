@@ -18,6 +18,7 @@ from graphnet_icecube2nd.store.arrow_table import MappedTable, write_table
 from graphnet_icecube2nd.store.duplicates import check_unique_events
 from graphnet_icecube2nd.store.manifest import ShardRecord
 from graphnet_icecube2nd.store.summary import (
+    length_classes,
     length_histogram,
     length_quantiles,
     view_event,
@@ -178,6 +179,7 @@ def test_summary(make_store: MakeStore) -> None:
     assert rows["32 to 63"] == rows["64 to 95"] == rows["192 to 383"] == 1
     assert sum(rows.values()) == 7
     assert list(rows)[-1] == "3072 to 12287"
+    assert length_classes(store) == {"total": 7, "short": 4, "medium": 1, "long": 2}
     view = view_event(store, 3)
     assert view.event_id == 1009
     assert len(view.pulses["time"]) == 60 == view.truth["n_pulses"]

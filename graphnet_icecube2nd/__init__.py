@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     )
     from graphnet_icecube2nd.models.weights import load_model, save_model
     from graphnet_icecube2nd.store.event_store import EventStore
-    from graphnet_icecube2nd.store.prepare import prepare
+    from graphnet_icecube2nd.store.prepare import prepare, prepare_frames
 
 __all__ = [
     "FEATURE_NAMES",
@@ -50,6 +50,7 @@ __all__ = [
     "load_competition_weights",
     "load_model",
     "prepare",
+    "prepare_frames",
     "register_model",
     "save_model",
 ]
@@ -70,6 +71,7 @@ _MODULES = {
     "load_competition_weights": "models.competition",
     "load_model": "models.weights",
     "prepare": "store.prepare",
+    "prepare_frames": "store.prepare",
     "register_model": "models.registry",
     "save_model": "models.weights",
 }

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.angle_check import settle_angles
@@ -144,13 +145,7 @@ def prepare(
         which=which,
         duplicates=duplicates,
     )
-    source = replace(
-        source,
-        geometry=Path(geometry) if geometry else source.geometry,
-        ice=Path(ice) if ice else source.ice,
-    )
-    if with_truth:
-        source = settle_angles(source, angles)
+    source = _settled(source, angles if with_truth else None, geometry, ice)
     if on_source is not None:
         on_source(source)
     manifest = convert(
@@ -162,6 +157,65 @@ def prepare(
         on_progress=on_progress,
     )
     return _report(Path(out), manifest, source, time.monotonic() - begun)
+
+
+def prepare_frames(
+    pulses: Any,
+    truth: Any,
+    out: PathLike,
+    *,
+    pulse_map: PulseMap | str | None = None,
+    angles: str | None = None,
+    event_column: str | None = None,
+    keep: str | Sequence[str] = (),
+    geometry: PathLike | None = None,
+    ice: PathLike | None = None,
+    sort_pulses: bool = True,
+) -> PreparationReport:
+    """Convert a pair of data frames into an event store.
+
+    Args:
+        pulses: One row a pulse: a DataFrame of pandas or polars, a table of pyarrow.
+            The event key may be the index.
+        truth: The same with one row an event, or None.
+        out: Folder of the store, new or empty.
+        pulse_map: As `prepare`.
+        angles: As `prepare`.
+        event_column: As `prepare`.
+        keep: As `prepare`.
+        geometry: As `prepare`.
+        ice: As `prepare`.
+        sort_pulses: As `prepare`.
+
+    Raises:
+        TypeError: No data frame.
+        ValueError: As `prepare`.
+    """
+    from graphnet_icecube2nd.store.readers.frames import frames_source
+
+    begun = time.monotonic()
+    source = frames_source(
+        pulses,
+        truth,
+        pulse_map=_pulse_map(pulse_map),
+        event_column=event_column,
+        keep=keep if isinstance(keep, str) else tuple(keep),
+    )
+    source = _settled(source, angles, geometry, ice)
+    manifest = convert(source, out, workers=1, sort_pulses=sort_pulses)
+    return _report(Path(out), manifest, source, time.monotonic() - begun)
+
+
+def _settled(
+    source: Source, angles: str | None, geometry: PathLike | None, ice: PathLike | None
+) -> Source:
+    """Return a source with the user's tables, and angles that mean what they say."""
+    source = replace(
+        source,
+        geometry=Path(geometry) if geometry else source.geometry,
+        ice=Path(ice) if ice else source.ice,
+    )
+    return settle_angles(source, angles)
 
 
 def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -117,6 +117,42 @@ def shared_reader(
     return EventReader(EventStore(folder / "store"))
 
 
+@settings(max_examples=20)
+@given(
+    lengths=st.dictionaries(
+        st.integers(1, 660),
+        st.lists(st.integers(1, 300), min_size=1, max_size=8),
+        min_size=1,
+        max_size=3,
+    ),
+    shard_pulses=st.integers(1, 900),
+    selection=st.sampled_from(["uniform", "hlc_first", "first"]),
+    max_pulses=st.integers(1, 200),
+    data=st.data(),
+)
+def test_random_stores(
+    lengths: dict[int, list[int]],
+    shard_pulses: int,
+    selection: str,
+    max_pulses: int,
+    data: st.DataObject,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_kaggle_folder: Callable[..., Path],
+) -> None:
+    from graphnet_icecube2nd import prepare
+
+    folder = tmp_path_factory.mktemp("random")
+    make_kaggle_folder(folder / "in", lengths)
+    prepare(folder / "in", folder / "store", workers=1, shard_pulses=shard_pulses)
+    store = EventStore(folder / "store")
+    numbers = st.lists(st.integers(0, len(store) - 1), min_size=1, max_size=9)
+    events = data.draw(numbers)
+    options = {"selection": selection, "seed": 5}
+    reader = EventReader(store, max_pulses=max_pulses, **options)
+    plain = plain_batch(store, events, max_pulses, **options)
+    assert_same(reader.batch(np.array(events)), plain)
+
+
 def test_a_reader_can_be_sent_to_another_process(shared_reader: EventReader) -> None:
     sent = pickle.dumps(shared_reader)
     assert len(sent) < 2_000_000  # tables of the detector, no events

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,10 +84,11 @@ def show_store(console: Console, store: EventStore) -> None:
     from graphnet_icecube2nd.store.summary import length_classes, length_histogram
 
     manifest, pulse_map = store.manifest, store.pulse_map
+    console.print(str(store.path), style="bold", highlight=False, end="")
     console.print(
-        f"[bold]{store.path}[/bold]: {len(store):,} events, "
-        f"{manifest.num_pulses:,} pulses, {len(store.shards)} shard(s), from "
-        f"{manifest.kind}, by release {manifest.software}, {manifest.created}",
+        f": {len(store):,} events, {manifest.num_pulses:,} pulses, "
+        f"{len(store.shards)} shard(s), from {manifest.kind}, by release "
+        f"{manifest.software}, {manifest.created}",
         highlight=False,
     )
     table = Table("column", "stored as", "is", title="pulses", title_justify="left")
@@ -120,6 +121,11 @@ def show_store(console: Console, store: EventStore) -> None:
         console.print(f"note: {note}", highlight=False, markup=False)
 
 
+def _value(number: Any) -> str:
+    """Return a number in words: whole ones in full."""
+    return f"{number:g}" if number.dtype.kind == "f" else str(number)
+
+
 def _places(store: EventStore) -> str:
     pulse_map = store.pulse_map
     if pulse_map.x in store.pulse_columns:
@@ -148,7 +154,7 @@ def show_event(console: Console, store: EventStore, number: int, pulses: int) ->
     table = Table(*view.pulses)
     length = len(next(iter(view.pulses.values())))
     for row in range(min(length, pulses)):
-        table.add_row(*(f"{column[row]:g}" for column in view.pulses.values()))
+        table.add_row(*(_value(column[row]) for column in view.pulses.values()))
     console.print(table)
     if length > pulses:
         console.print(f"  and {length - pulses} more pulses")

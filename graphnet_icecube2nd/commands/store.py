@@ -164,7 +164,7 @@ def inspect(
     from graphnet_icecube2nd.store.event_store import EventStore
 
     opened = EventStore(store)
-    console = Console()
+    console = Console(markup=False)  # names may have brackets
     show_store(console, opened)
     if event is not None:
         number = opened.find(event)

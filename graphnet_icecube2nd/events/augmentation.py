@@ -8,8 +8,8 @@ The order is: selection, then augmentations, then features. A store reads only t
 pulses that selection keeps, so augmentations see no others. `AddNoise` may then lift an
 event over `max_pulses`; who needs that bound cuts such an event again, with the same
 selection. Pulses come out in the order of time where times have changed. Where only
-time differences count (`time_reference="first_pulse"`), the reader takes the time of
-the event's first pulse off after the augmentations, not before.
+time differences count (`time_reference="first_pulse"`), the reader puts the
+first pulse at hand back to where it was before the augmentations.
 
 Shape letters: T pulses, B events, N noise pulses, S DOMs.
 """

@@ -152,7 +152,10 @@ class RotateAboutZ:
 
     kind: ClassVar[str] = "rotate_about_z"
     max_angle: float = math.pi
-    azimuths: tuple[str, ...] = ("azimuth", "injection_azimuth")
+    azimuths: tuple[str, ...] = (
+        *("azimuth", "injection_azimuth"),
+        *("azimuth_source", "initial_state_azimuth"),
+    )
 
     def __post_init__(self) -> None:
         check_number(self, "max_angle", up_to=math.pi)

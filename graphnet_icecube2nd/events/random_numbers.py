@@ -173,7 +173,8 @@ def draw_without_replacement(
         np.repeat(values_E, count_E)
         for values_E in (size_E.astype(np.uint64), rows_E, columns_E, key_E)
     )
-    end_E = np.cumsum(count_E)
+    # On Windows numpy before 2.0 counts in 32 bits where it is not told.
+    end_E = np.cumsum(count_E, dtype=np.int64)
     number_N = np.arange(end_E[-1]) - np.repeat(end_E - count_E, count_E)
     row_N = number_N.view(np.uint64) // columns_N
     column_N = number_N.view(np.uint64) - row_N * columns_N

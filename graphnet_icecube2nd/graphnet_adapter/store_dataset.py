@@ -124,7 +124,9 @@ class StoreDataset(Dataset):
         if self._known.get(name) in (X, Y, Z) and dom_columns:
             dom = shard.pulses.column(dom_columns[0])[rows]
             axis = (X, Y, Z).index(self._known[name])
-            position: NDArray[Any] = self._store.geometry.position_S3.numpy()[dom, axis]
+            place_S = self._store.geometry.position_S3.numpy()[:, axis]
+            # in the coordinates of the file, as the pulse map reads them
+            position: NDArray[Any] = place_S[dom] + self._store.pulse_map.origin[axis]
             return position
         raise ColumnMissingException(
             f"no pulse column {name!r} in {self._path}; it has "

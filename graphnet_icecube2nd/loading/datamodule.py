@@ -26,9 +26,11 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
 
     A Lightning epoch is one sub-epoch: with the default of 8, an eighth of the data,
     so that validation and checkpoints come eight times an epoch of the data, as in the
-    published recipe. Training resumes in the middle of one: Lightning keeps the
-    loader's state in its checkpoints. Every rank of a distributed run gets its share;
-    Lightning need not wrap anything.
+    published recipe. Trainers ask only once how many batches that is, so every epoch of
+    theirs has the mean number: where a sub-epoch has more or fewer, the next one
+    begins in the following epoch or in the same, and no event is left out. Training
+    resumes in the middle of one: Lightning keeps the loader's state in its checkpoints.
+    Every rank of a distributed run gets its share; Lightning need not wrap anything.
 
     Args:
         store: The store, or its path.
@@ -50,7 +52,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         truth: What the batches' truth holds: `direction`, and any columns of the
             store's events, such as weights; default the direction.
         augmentations: Of training events.
-        seed: Of all that is random.
+        seed: Of all that is random but the split.
+        split_seed: Of the split by hash; the same for every `seed`, so that runs of an
+            ensemble, or one that goes on from another, validate on events that none of
+            them was trained on.
         num_workers: Processes that read, for each loader; 0: a thread does.
         pin_memory: Hand out page-locked batches; default: where there is a GPU.
 
@@ -78,6 +83,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         truth: Sequence[str] | None = None,
         augmentations: Sequence[Augmentation] = (),
         seed: int = 0,
+        split_seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool | None = None,
     ) -> None:
@@ -88,7 +94,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         if (train is None) != (validation is None):
             raise ValueError("give both train and validation, or neither")
         if train is None or validation is None:
-            train, validation = default_split(self.store, seed)
+            train, validation = default_split(self.store, split_seed)
         else:
             _check_apart(self.store, train, validation)
         self.train_events, self.validation_events = (
@@ -123,9 +129,12 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         )
 
     def train_dataloader(self) -> EventLoader:
-        """Return shuffled batches, a sub-epoch an iteration."""
+        """Return shuffled batches, of a sub-epoch's mean number an iteration."""
         sampler = self._sampler(self.train_events, **self._sampling, **self._sub_epochs)
-        return self._loader(self._train_reader, sampler)
+        parts = sampler.num_sub_epochs
+        in_all = sum(sampler.num_batches(0, part) for part in range(parts))
+        mean = -(-in_all // parts)
+        return self._loader(self._train_reader, sampler, iteration_batches=mean)
 
     def val_dataloader(self) -> EventLoader:
         """Return the validation events, in a fixed order, the same pulses each time."""

@@ -180,8 +180,8 @@ def _plain(name: str, values: Array, num_events: int) -> Array:
     kind = values.dtype.kind
     if kind in "bU":
         return values
-    if kind == "S":
-        return values.astype(np.str_)
+    if kind == "S" or (kind == "O" and all(isinstance(v, str) for v in values)):
+        return values.astype(np.str_)  # stores give texts as objects
     if kind == "f":
         return values.astype(np.float64, copy=False)
     if kind not in "iu":

@@ -7,12 +7,14 @@ one and knows how many were handed out, which is what a checkpoint has to hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -24,7 +26,7 @@ Block = tuple[int, list[NDArray[np.int64]]]  # epoch, and the events of each bat
 
 
 class EventLoader:
-    """Iterates over the batches of one sub-epoch; the next iteration is the next one.
+    """Iterates over the batches of a sub-epoch; the next iteration is the next one.
 
     Args:
         reader: Reads events.
@@ -36,6 +38,9 @@ class EventLoader:
         pin_memory: Hand out batches in page-locked memory, for GPUs.
         always_first_epoch: Every iteration is that of the first epoch, with the same
             pulses of long events: for validation and prediction.
+        iteration_batches: Batches of every iteration, which then goes on where the
+            last one stopped, across the borders of sub-epochs; for trainers, which
+            ask once how many there are. Default: those of the sub-epoch.
     """
 
     def __init__(
@@ -48,11 +53,16 @@ class EventLoader:
         block_batches: int = 32,
         pin_memory: bool = False,
         always_first_epoch: bool = False,
+        iteration_batches: int | None = None,
     ) -> None:
         if num_workers < 0 or block_batches < 1:
             raise ValueError(
                 "num_workers must be 0 or more and block_batches 1 or more, got "
                 f"{num_workers} and {block_batches}"
+            )
+        if iteration_batches is not None and iteration_batches < 1:
+            raise ValueError(
+                f"iteration_batches must be 1 or more, got {iteration_batches}"
             )
         self.reader = reader
         # Not called `sampler`: Lightning looks for one and sets its epoch.
@@ -62,32 +72,37 @@ class EventLoader:
         self.block_batches = block_batches
         self.pin_memory = pin_memory
         self.always_first_epoch = always_first_epoch
+        self.iteration_batches = iteration_batches
         # Where it stands: batches handed out of a sub-epoch. The sampler's own
         # position is not used, for blocks are drawn ahead.
         self._epoch, self._sub_epoch, self._num_done = 0, 0, 0
+        self._num_handed = 0  # batches of the iteration, 0 after its last
         self._is_resumed = True  # the next iteration begins where this stands
 
     def __len__(self) -> int:
-        """Return the number of batches of the sub-epoch, from its start."""
+        """Return the number of batches of an iteration, from its start."""
+        if self.iteration_batches is not None:
+            return self.iteration_batches
         return self.plan.num_batches(self._epoch, self._sub_epoch)
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Hand out the batches of the sub-epoch.
+        """Hand out the batches of the sub-epoch, or as many as are asked for.
 
         An iteration that was left in the middle is over: the next one begins the next
-        sub-epoch. After `load_state_dict` it goes on where the state was taken.
+        sub-epoch, or with `iteration_batches` the next batch. After `load_state_dict`
+        it goes on where the state was taken.
         """
-        if self._num_done and not self._is_resumed:
-            self._begin(*self._following())
+        if self._num_handed and not self._is_resumed:
+            self._num_handed = 0
+            if self.iteration_batches is None:
+                self._begin(*self._following())
         self._is_resumed = False
         num_batches = len(self)
-        for batch in self._batches(self._blocks()):
-            # Counted before it is handed out: who saves a state while using a batch
-            # has had that batch. After the last one nobody may ask for another.
-            self._num_done += 1
-            if self._num_done == num_batches:
-                self._begin(*self._following())
-            yield batch.pin_memory() if self.pin_memory else batch
+        with closing(self._endless()) as batches:
+            for batch in islice(batches, num_batches - self._num_handed):
+                # Counted before it is handed out, as in `_endless`.
+                self._num_handed = (self._num_handed + 1) % num_batches
+                yield batch.pin_memory() if self.pin_memory else batch
 
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
         """Go to the start of a sub-epoch.
@@ -100,7 +115,8 @@ class EventLoader:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where it is: the batches handed out, not those read ahead."""
-        return self.plan.state_at(self._epoch, self._sub_epoch, self._num_done)
+        state = self.plan.state_at(self._epoch, self._sub_epoch, self._num_done)
+        return {**state, "handed": self._num_handed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where a state was taken; the batches that follow are the same.
@@ -110,7 +126,9 @@ class EventLoader:
         """
         self.plan.load_state_dict(state)
         self._begin(self.plan.epoch, self.plan.sub_epoch)
-        self._num_done = int(self.plan.state_dict()["batches"])
+        self._num_done = self._num_handed = int(self.plan.state_dict()["batches"])
+        if self.iteration_batches is not None:
+            self._num_handed = int(state["handed"]) % self.iteration_batches
         self._is_resumed = True
 
     def _following(self) -> tuple[int, int]:
@@ -120,6 +138,20 @@ class EventLoader:
 
     def _begin(self, epoch: int, sub_epoch: int) -> None:
         self._epoch, self._sub_epoch, self._num_done = epoch, sub_epoch, 0
+        self._num_handed = 0
+
+    def _endless(self) -> Generator[PackedBatch, None, None]:
+        """Yield the batches of this sub-epoch, of the next, and so on."""
+        while True:
+            num_batches = self.plan.num_batches(self._epoch, self._sub_epoch)
+            for batch in self._batches(self._blocks()):
+                # Counted before it is handed out: who saves a state while using a
+                # batch has had that batch. After the last nobody may ask for another.
+                self._num_done += 1
+                if self._num_done == num_batches:
+                    following = self._following()
+                    self._epoch, self._sub_epoch, self._num_done = *following, 0
+                yield batch
 
     def _blocks(self) -> Iterator[Block]:
         epoch, sub_epoch = self._epoch, self._sub_epoch
@@ -164,6 +196,8 @@ class EventLoader:
             sampler=noted(),  # an iterable is enough
             batch_size=None,
             num_workers=self.num_workers,
+            # Its own, so that drawing a seed for workers leaves torch's where it is.
+            generator=torch.Generator(),
         )
         # Workers hand back whole blocks, in order: a few tensors for many batches.
         for block in loader:

@@ -169,6 +169,10 @@ class EventReader:
             geometry=self.store.geometry,
         )
         columns, offsets = dict(events.columns), events.offsets
+        if self.store.pulse_map.time_reference == "first_pulse":
+            # Kept pulses count from the event's first, which may not be among them.
+            moved_B = _first_time(events) - _first_time(read)
+            columns[TIME] = columns[TIME] - moved_B.repeat_interleave(offsets.diff())
         if self.max_pulses is not None:  # added noise may have made events too long
             kept, offsets = select_pulses(
                 offsets,
@@ -181,10 +185,6 @@ class EventReader:
             )
             if len(kept) < int(events.offsets[-1]):
                 columns = {name: value[kept] for name, value in columns.items()}
-        if self.store.pulse_map.time_reference == "first_pulse":
-            lengths = offsets.diff()
-            first = torch.segment_reduce(columns[TIME], "min", lengths=lengths)
-            columns[TIME] = columns[TIME] - first.repeat_interleave(lengths)
         return replace(events, columns=columns, offsets=offsets)
 
     def _positions(
@@ -251,6 +251,12 @@ class EventReader:
                 )
             if store.manifest.event_columns[name] == "string":
                 raise ValueError(f"event column {name!r} is text; a batch has numbers")
+
+
+def _first_time(events: RawEvents) -> Tensor:
+    """Return the time of the first pulse at hand of each event, (B,)."""
+    lengths = events.offsets.diff()
+    return torch.segment_reduce(events.columns[TIME], "min", lengths=lengths)
 
 
 def _auxiliary(columns: Mapping[str, Tensor]) -> Tensor | None:

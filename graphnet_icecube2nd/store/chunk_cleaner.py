@@ -32,6 +32,7 @@ from graphnet_icecube2nd.store.manifest import (
 )
 from graphnet_icecube2nd.store.readers.source import EventChunk
 
+ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
 POSITION_PRECISION = 1e-3  # m; DOMs are known to centimetres
 
 
@@ -58,6 +59,7 @@ class ChunkCleaner:
         self.pulse_columns = pulse_columns
         self.sort_pulses = sort_pulses
         self.num_sorted = 0  # events whose pulses were out of order
+        self.num_odd_angles = 0  # events whose angles are none, such as a filler of -1
 
     def clean(self, chunk: EventChunk, name: str) -> tuple[dict[str, Any], ...]:
         """Return the columns of pulses and of events of a chunk.
@@ -81,7 +83,26 @@ class ChunkCleaner:
                     "uses itself; rename it"
                 )
             events[column] = values.astype(np.uint8) if values.dtype == bool else values
+        self._check_angles(chunk, name)
         return pulses, events
+
+    def _check_angles(self, chunk: EventChunk, name: str) -> None:
+        """See that angles are in rad; count those that no direction has."""
+        columns = (self.pulse_map.zenith, self.pulse_map.azimuth)
+        if not set(columns) <= chunk.truth.keys():
+            return
+        for column in columns:
+            angle_B = chunk.truth[column]
+            if (angle_B > 2 * np.pi + ANGLE_PRECISION).any():
+                event = int((angle_B > 2 * np.pi + ANGLE_PRECISION).argmax())
+                raise ValueError(
+                    f"{name}, event {chunk.event_id[event]}: angle {column!r} is "
+                    f"{angle_B[event]:g}; it must be in rad, up to 2 pi"
+                )
+        zenith_B, azimuth_B = (chunk.truth[column] for column in columns)
+        odd_B = (zenith_B < -ANGLE_PRECISION) | (zenith_B > np.pi + ANGLE_PRECISION)
+        odd_B = odd_B | (azimuth_B < -2 * np.pi - ANGLE_PRECISION)
+        self.num_odd_angles += int(odd_B.sum())
 
     def _pulses(
         self,

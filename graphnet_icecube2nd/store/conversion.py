@@ -18,6 +18,7 @@ from typing import Any
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.store.duplicates import check_unique_events
 from graphnet_icecube2nd.store.manifest import (
     FIRST_PULSE,
@@ -68,10 +69,13 @@ def convert(
         The manifest of the finished store.
 
     Raises:
-        ValueError: Data that cannot be true, named by file and row; or a folder that
-            holds something else.
+        ValueError: Data that cannot be true, named by file and row; a folder that holds
+            something else; or no `workers` or `shard_pulses`.
         OSError: The disk is full; what was finished stays, and the next call goes on.
     """
+    for name, value in (("workers", workers), ("shard_pulses", shard_pulses)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
     folder = Path(out)
     plan = _plan(source, shard_pulses, sort_pulses)
     with _locked(folder):
@@ -88,8 +92,15 @@ def convert(
             )
             for number, part in enumerate(source.parts)
         ]
-        notes = convert_parts(tasks, workers or os.cpu_count() or 1, on_progress)
+        notes = convert_parts(tasks, workers or available_cores(), on_progress)
         return _finish(source, folder, tasks, notes)
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use, which a batch system may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any]:
@@ -101,10 +112,7 @@ def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any
         "pulse_columns": list(source.pulse_columns),
         "shard_pulses": shard_pulses,
         "sort_pulses": sort_pulses,
-        "tables": [
-            path and path.read_text(encoding="utf-8-sig")
-            for path in (source.geometry, source.ice)
-        ],
+        "tables": [path and sha256_of(path) for path in (source.geometry, source.ice)],
         "parts": [[part.name, part.fingerprint()] for part in source.parts],
     }
 
@@ -189,6 +197,12 @@ def _finish(
             f"the pulses of {num_sorted} events were not in the order of time; they "
             "were put in order"
         )
+    if num_odd := sum(note["num_odd_angles"] for note in notes):
+        zenith, azimuth = source.pulse_map.zenith, source.pulse_map.azimuth
+        texts.append(
+            f"{zenith} or {azimuth} of {num_odd} events is no angle of a direction "
+            f"(zeniths are 0 to pi); kept as it is. Train without: {zenith} >= 0"
+        )
     manifest = Manifest(
         pulse_map=source.pulse_map,
         pulse_columns=pulse_types,
@@ -196,6 +210,15 @@ def _finish(
         shards=tuple(shards),
         kind=source.kind,
         notes=tuple(texts),
+        tables={
+            name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for name, given in (
+                (GEOMETRY_FILE, source.geometry),
+                (ICE_FILE, source.ice),
+            )
+            if given is not None
+            for path in [folder / name]
+        },
         software=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

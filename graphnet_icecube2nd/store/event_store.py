@@ -9,7 +9,7 @@ letters: S shards, B events, T pulses.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -221,22 +221,27 @@ class EventStore:
         Raises:
             ValueError: A file is not as it was written; names it.
         """
-        for shard in self.shards:
-            for name, expected in shard.record.files.items():
-                found = sha256_of(shard.folder / name)
-                if found != expected["sha256"]:
-                    raise ValueError(
-                        f"{shard.folder / name} is damaged: its SHA-256 is {found}, "
-                        f"the manifest says {expected['sha256']}"
-                    )
+        for path, expected in self._files():
+            found = sha256_of(path)
+            if found != expected["sha256"]:
+                raise ValueError(
+                    f"{path} is damaged: its SHA-256 is {found}, the manifest says "
+                    f"{expected['sha256']}"
+                )
 
     def _check_sizes(self) -> None:
+        for path, expected in self._files():
+            found = path.stat().st_size if path.exists() else None
+            if found != expected["bytes"]:
+                what = "is missing" if found is None else f"has {found} bytes"
+                raise ValueError(
+                    f"{path} {what}; the manifest says {expected['bytes']} bytes"
+                )
+
+    def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield each file with what the manifest says of it."""
+        for name, expected in self.manifest.tables.items():
+            yield self.path / name, expected
         for shard in self.shards:
             for name, expected in shard.record.files.items():
-                path = shard.folder / name
-                found = path.stat().st_size if path.exists() else None
-                if found != expected["bytes"]:
-                    what = "is missing" if found is None else f"has {found} bytes"
-                    raise ValueError(
-                        f"{path} {what}; the manifest says {expected['bytes']} bytes"
-                    )
+                yield shard.folder / name, expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ class Manifest:
         event_columns: Arrow type by column of the table of events.
         shards: In the order of the events.
         kind: What it was made of: `kaggle`, `graphnet-sqlite`, ...
+        tables: `bytes` and `sha256` by file name of the user's DOM and ice tables.
         notes: What was repaired, left out or worth knowing, in words.
         software: Version of this package that wrote it.
         created: When, ISO 8601, UTC.
@@ -73,6 +74,7 @@ class Manifest:
     event_columns: dict[str, str]
     shards: tuple[ShardRecord, ...]
     kind: str
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     software: str = ""
     created: str = ""
@@ -147,4 +149,4 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _names(cls: type) -> list[str]:
-    return [field.name for field in fields(cls)]
+    return [entry.name for entry in fields(cls)]

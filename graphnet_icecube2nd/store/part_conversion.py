@@ -95,8 +95,11 @@ def _convert_in_processes(
                     future.result()
         except BrokenProcessPool:
             raise OSError(
-                "a process of the conversion was killed, perhaps for want of memory. "
-                "What was finished stays: run the same again, with fewer workers"
+                "a process of the conversion ended, perhaps killed for want of memory: "
+                "what was finished stays, so run the same again with fewer workers. Or "
+                "a script calls for it at its top level, which every process runs "
+                "again: put the call under `if __name__ == '__main__':`, or say "
+                "workers=1"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -162,6 +165,7 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
             "types": writer.types,
             "notes": notes,
             "num_sorted": cleaner.num_sorted,
+            "num_odd_angles": cleaner.num_odd_angles,
             "num_events": sum(record.num_events for record in writer.records),
             "num_pulses": num_pulses,
         },

@@ -77,6 +77,27 @@ def test_prepare_and_inspect(
     assert "every file is as it was written" in done.stdout
 
 
+def test_names_with_brackets(run: Run, tmp_path: Path) -> None:
+    """They are no markup; and whole numbers are shown in full."""
+    pd = pytest.importorskip("pandas")
+    from graphnet_icecube2nd import prepare_frames
+
+    pulses = {
+        "event_id": [4, 4],
+        "sensor_id": [7, 8],
+        "time": [1e4, 1.1e4],
+        "charge": [1.0, 2.0],
+        "auxiliary": [0, 1],
+        "clock[ns]": [1_700_000_000_123_456_789, 5],
+        "[/odd]": [1, 2],
+    }
+    prepare_frames(pd.DataFrame(pulses), None, tmp_path / "out[/b]", keep="all")
+    done = run("inspect", "out[/b]")
+    assert done.returncode == 0, done.stderr
+    for words in ("clock[ns]", "[/odd]", "1700000000123456789", "no truth is read"):
+        assert words in done.stdout
+
+
 def test_batches(
     run: Run, tmp_path: Path, make_kaggle_folder: Callable[..., Path]
 ) -> None:

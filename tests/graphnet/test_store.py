@@ -25,7 +25,7 @@ from graphnet.models.detector.icecube import IceCubeKaggle
 from graphnet.models.task.reconstruction import DirectionReconstructionWithKappa
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
-from graphnet_icecube2nd import EventStore, prepare
+from graphnet_icecube2nd import EventStore, PulseMap, prepare
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.writers import write_graphnet_sqlite
 
@@ -102,6 +102,17 @@ class TestDataset:
         for index in (0, 3, 7):
             torch.testing.assert_close(ours[index].x, theirs[index].x)
             assert torch.equal(ours[index].edge_index, theirs[index].edge_index)
+
+    def test_places_in_the_coordinates_of_the_file(
+        self, make_store: MakeStore, tmp_path: Path
+    ) -> None:
+        pulse_map = PulseMap.kaggle(origin=(10.0, 0.0, -1948.0))
+        store = make_store(LENGTHS, pulse_map=pulse_map)
+        write_graphnet_sqlite(store.path, tmp_path / "s.db")
+        ours = make_dataset(store.path)
+        theirs = make_dataset(tmp_path / "s.db", SQLiteDataset, truth_table="truth")
+        values = [d.query_table("pulses", ["x", "y", "z"], 2) for d in (ours, theirs)]
+        np.testing.assert_allclose(*values, atol=1e-6)
 
     def test_selections(self, store: EventStore) -> None:
         chosen = make_dataset(store.path, selection=[2003, 1000])

@@ -42,6 +42,11 @@ def test_other_data_are_split_by_hash(make_store: MakeStore) -> None:
     assert not set(train) & set(validation)
     assert 10 <= len(validation) <= 40
     assert ids(data.val_dataloader()) == validation, "in a fixed order"
+    other = EventDataModule(data.store, seed=9, num_sub_epochs=1)
+    assert set(ids(other.val_dataloader())) == set(validation)
+    assert ids(other.train_dataloader()) != train
+    split = EventDataModule(data.store, split_seed=9)
+    assert set(ids(split.val_dataloader())) != set(validation)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +222,29 @@ class TestLightning:
         expected = EventDataModule(data.store, batch_size=8, num_sub_epochs=1)
         assert sorted(trained) == sorted(ids(expected.train_dataloader()))
         assert module.validated == 2 * ids(data.val_dataloader())
+
+    @pytest.mark.parametrize("size", [{"pulse_budget": 700}, {"batch_size": 10}])
+    def test_sub_epochs_of_different_lengths(
+        self,
+        lightning: Any,
+        make_store: MakeStore,
+        tmp_path: Path,
+        size: dict[str, int],
+    ) -> None:
+        """Lightning asks once for the number of batches: none may be left out."""
+        data = EventDataModule(make_store({1: LENGTHS}), num_sub_epochs=4, **size)
+        plan = data.train_dataloader().plan
+        places = [(epoch, part) for epoch in range(4) for part in range(4)]
+        assert len({plan.num_batches(*place) for place in places}) > 1
+        wanted = [batch for place in places for batch in plan.plan(*place)]
+        module = self.module(lightning)
+        self.trainer(lightning, tmp_path, max_epochs=12).fit(module, datamodule=data)
+        ids_B = data.store.event_column("event_id", 0)
+        assert (
+            module.events == [ids_B[b].tolist() for b in wanted][: len(module.events)]
+        )
+        assert len(module.events) == 12 * len(data.train_dataloader())
+        assert module.validated == 12 * ids(data.val_dataloader())
 
     def test_resumes_in_the_middle_of_a_sub_epoch(
         self, lightning: Any, make_store: MakeStore, tmp_path: Path

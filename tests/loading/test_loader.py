@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("pyarrow")
 
@@ -97,6 +98,42 @@ def test_one_left_in_the_middle_is_over(store: EventStore) -> None:
     assert seen(list(loader)) == seen(list(wanted))
 
 
+@pytest.mark.parametrize("size", [5, 9, 12])
+def test_iterations_of_one_length(store: EventStore, size: int) -> None:
+    """As trainers want them: nothing is left out where sub-epochs differ."""
+    sampling = {"batch_size": None, "pulse_budget": 900, "num_sub_epochs": 3}
+    calm = make_loader(store, sampling)
+    lengths, wanted = [], []
+    for _ in range(9):
+        lengths.append(len(calm))
+        wanted += seen(list(calm))
+    assert len(set(lengths)) > 1
+    loader = make_loader(store, sampling, iteration_batches=size)
+    assert len(loader) == size
+    had = [seen(list(loader)) for _ in range(4)]
+    assert [len(part) for part in had] == 4 * [size]
+    assert list(chain(*had)) == wanted[: 4 * size]
+    loader = make_loader(store, sampling, iteration_batches=size)
+    had = [seen(list(islice(loader, 2))) for _ in range(4)]
+    assert list(chain(*had)) == wanted[:8], "one that is left goes on at the next batch"
+    for stop in (1, size - 1, size, size + 3, 2 * size + 1):
+        loader, taken = make_loader(store, sampling, iteration_batches=size), []
+        while len(taken) < stop:
+            taken += seen(list(islice(loader, stop - len(taken))))
+        resumed = make_loader(store, sampling, iteration_batches=size)
+        resumed.load_state_dict(loader.state_dict())
+        rest = seen(list(resumed))
+        assert len(rest) == size - stop % size
+        assert taken + rest == wanted[: stop + len(rest)]
+
+
+def test_torchs_generator_is_left_alone(store: EventStore) -> None:
+    """Workers or not, what a model draws while it trains is the same."""
+    before = torch.get_rng_state()
+    list(make_loader(store, num_workers=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_set_epoch(store: EventStore) -> None:
     loader, wanted = make_loader(store), make_loader(store)
     for _ in range(3):
@@ -140,3 +177,5 @@ def test_bad_options(store: EventStore) -> None:
         sampler = EventSampler(store, batch_size=2)
         with pytest.raises(ValueError, match="num_workers must be 0 or more"):
             EventLoader(EventReader(store), sampler, **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="iteration_batches must be 1 or more"):
+        make_loader(store, iteration_batches=0)

@@ -20,6 +20,7 @@ pytest.importorskip("pyarrow")
 from graphnet_icecube2nd import EventStore, PackedBatch, PulseMap
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.events.augmentation import TimeJitter, TimeOffset
 from graphnet_icecube2nd.events.features import pulse_features
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.loading.reading import EventReader
@@ -269,3 +270,26 @@ def test_places_in_place_of_sensor_ids(tmp_path: Path) -> None:
         batch.column("time")[:25].numpy() * 3e4, later, atol=1e-2
     )
     assert math.isclose(float(batch.column("qe").mean()), (pulses.rde > 1.1).mean())
+
+
+def test_augmentations_leave_the_time_origin(make_store: MakeStore) -> None:
+    """Also where selection has left the event's first pulse out."""
+    pulse_map = PulseMap.kaggle(time_reference="first_pulse")
+    store = make_store({1: [3, 900, 400, 190]}, pulse_map=pulse_map)
+    events = np.arange(4)
+    plain = EventReader(store, max_pulses=100).batch(events)
+    assert float(plain.column("time").min()) == 0.0
+    assert_same(
+        EventReader(store, max_pulses=100, augmentations=[TimeJitter(sigma=0)]).batch(
+            events
+        ),
+        plain,
+    )
+    first = [
+        float(time[0]) for time in plain.column("time").split(plain.lengths.tolist())
+    ]
+    assert max(first) > 0, "a first pulse was left out"
+    moved = EventReader(
+        store, max_pulses=100, augmentations=[TimeOffset(sigma=1e4)]
+    ).batch(events)
+    torch.testing.assert_close(moved.features, plain.features, rtol=0, atol=1e-6)

@@ -344,6 +344,6 @@ class TestExpression:
         expression.check_names(["a", "b", "c"])
         with pytest.raises(ValueError, match=r"unknown name 'a' at .*; known are b$"):
             expression.check_names(["b"])
-        text = np.array([b"x", b"y"])
-        found = Expression("t == 'y'").evaluate(lambda name: text, 2)
-        assert found.tolist() == [False, True]
+        for text in (np.array([b"x", b"y"]), np.array(["x", "y"], dtype=object)):
+            found = Expression("t == 'y'").evaluate(lambda name, text=text: text, 2)
+            assert found.tolist() == [False, True]

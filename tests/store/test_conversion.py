@@ -243,6 +243,41 @@ class TestRefused:
         with pytest.raises(ValueError, match="no event in the input"):
             convert(make_source(make_part([])), tmp_path / "s", workers=1)
 
+    def test_angles_in_degrees(self, tmp_path: Path) -> None:
+        part = make_part([2, 3], "file x", 7)
+        part.truth = {"zenith": np.array([3.1, 91.0]), "azimuth": np.array([6.2, 300])}
+        with pytest.raises(ValueError, match=r"file x, event 14: angle 'zenith' is 91"):
+            convert(make_source(part), tmp_path / "s", workers=1)
+
+    def test_fillers_of_angles_are_said(self, tmp_path: Path) -> None:
+        """GraphNeT writes -1 where an event has no truth."""
+        part = make_part([2, 3])
+        part.truth = {"zenith": np.array([3.1, -1.0]), "azimuth": np.array([6.2, -1.0])}
+        manifest = convert(make_source(part), tmp_path / "s", workers=1)
+        assert "zenith or azimuth of 1 events is no angle" in manifest.notes[-1]
+
+    def test_options(self, tmp_path: Path) -> None:
+        for name in ("workers", "shard_pulses"):
+            with pytest.raises(ValueError, match=f"{name} must be 1 or more, got 0"):
+                convert(make_source(make_part([2])), tmp_path / "s", **{name: 0})
+        assert not (tmp_path / "s").exists()
+
+    def test_script_without_a_guard(self, tmp_path: Path) -> None:
+        """Processes run it again; the error tells that from a lack of memory."""
+        name = Path(__file__).stem
+        script = tmp_path / "script.py"
+        script.write_text(
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import {name} as t\n"
+            "parts = t.make_part([2], 'one'), t.make_part([3], 'two', 7)\n"
+            f"t.convert(t.make_source(*parts), {str(tmp_path / 's')!r}, workers=2)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, script], capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 1
+        assert "put the call under `if __name__ == '__main__':`" in done.stderr
+
     def test_folder_of_other_things(self, tmp_path: Path) -> None:
         (tmp_path / "thesis.tex").touch()
         with pytest.raises(ValueError, match=r"not empty \(thesis.tex\)"):

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, PulseMap, prepare, prepare_frames
+from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.store.formats import recognise
 from graphnet_icecube2nd.store.summary import view_event
 
@@ -222,5 +223,9 @@ def test_data_frames(tmp_path: Path) -> None:
         assert one.truth == other.truth
         for name, values in one.pulses.items():
             np.testing.assert_array_equal(values, other.pulses[name])
+    kinds = pd.read_parquet(truth).assign(kind=["numu", "nue", "nue"] * 20)
+    prepare_frames(pd.read_parquet(pulses), kinds, tmp_path / "kinds")
+    nue = EventSubset(expression="kind == 'nue'").counts(EventStore(tmp_path / "kinds"))
+    assert nue.sum() == 40, "texts of a real store can be asked for"
     with pytest.raises(TypeError, match="DataFrame of pandas or polars"):
         prepare_frames([1, 2], None, tmp_path / "t")

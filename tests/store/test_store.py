@@ -75,6 +75,14 @@ def test_users_geometry_and_ice_go_along(make_store: MakeStore, tmp_path: Path) 
     ice.unlink()
     assert store.geometry.position_S3[7, 0] == 7
     assert store.ice.absorption_length_N.tolist() == [90, 110]
+    store.verify()
+    path = store.path / "geometry.csv"
+    path.write_text("sensor_id,x,y,z\n" + rows.replace("7,7", "7,8", 1))
+    with pytest.raises(ValueError, match=r"geometry.csv is damaged: its SHA-256"):
+        EventStore(store.path).verify()
+    path.unlink()  # IceCube-86 in its place would be another detector
+    with pytest.raises(ValueError, match=r"geometry.csv is missing; the manifest"):
+        EventStore(store.path)
 
 
 class TestRefused:

@@ -19,6 +19,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     settle_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.flat_part import (
+    NO_DIRECTIONS,
     FlatPart,
     check_pulse_tables,
     empty_note,
@@ -67,7 +68,7 @@ def parquet_source(
     pulse_map = settle_pulse_map(available, pulse_map, tables[0].name)
     taken, left_out = choose_columns(available, pulse_map, keep)
     check_pulse_tables(tables, key, taken, pulse_map)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (NO_DIRECTIONS,) if truth is None else ()
     labels = None
     if truth is not None:
         files = [

@@ -29,6 +29,8 @@ from graphnet_icecube2nd.store.readers.source import (
 )
 from graphnet_icecube2nd.store.readers.truth_rows import Truth, TruthTable
 
+NO_DIRECTIONS = "no truth is read: the events have no directions"
+
 
 @dataclass(kw_only=True, eq=False)
 class FlatPart(Part):

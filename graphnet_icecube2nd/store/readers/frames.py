@@ -20,7 +20,11 @@ from graphnet_icecube2nd.store.readers.columns import (
     find_event_column,
     settle_pulse_map,
 )
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, check_pulse_tables
+from graphnet_icecube2nd.store.readers.flat_part import (
+    NO_DIRECTIONS,
+    FlatPart,
+    check_pulse_tables,
+)
 from graphnet_icecube2nd.store.readers.rows import BATCH_ROWS, Rows
 from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.store.readers.truth_columns import open_truth
@@ -64,7 +68,7 @@ def frames_source(
         columns=taken,
         num_pulses=rows.num_rows(),
     )
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (NO_DIRECTIONS,)
     if truth is not None:
         table = _table(truth, event_column or key, name)
         part.truth, truth_left_out, notes = open_truth(

@@ -86,7 +86,10 @@ class H5Part(Part):
         return {
             **file_fingerprint(layout.path),
             "pulses": [layout.pulses.name, *layout.read],
-            "ranges": [layout.ranges.table.name, layout.ranges.first],
+            "ranges": [
+                *(layout.ranges.table.name, layout.ranges.first, layout.ranges.count),
+                *(layout.ranges.stop, layout.ranges.exists),
+            ],
             "truth": [[table.name, *columns] for table, columns in layout.truth],
             "event_id": layout.event_id
             and [layout.event_id[0].name, layout.event_id[1]],

@@ -41,7 +41,7 @@ from graphnet_icecube2nd.store.readers.source import (
 from graphnet_icecube2nd.store.readers.truth_columns import choose_truth_columns
 from graphnet_icecube2nd.store.readers.truth_rows import check_finite
 
-EVENTS_AT_ONCE = 1024
+EVENTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**26  # at most, as the file counts bytes
 
 PathLike = str | os.PathLike[str]
 
@@ -199,7 +199,7 @@ class NestedPart(Part):
         with open_parquet(self.path, self.name) as file, naming_damage(self.name):
             row = 0
             for batch in file.iter_batches(
-                EVENTS_AT_ONCE, columns=paths, use_threads=False
+                _rows_at_once(file.metadata), columns=paths, use_threads=False
             ):
                 yield row, batch
                 row += len(batch)
@@ -221,3 +221,11 @@ class NestedPart(Part):
                     f"{found[0][wrong[0]]}, but {struct}.{column} is {ids[wrong[0]]}"
                 )
         return found[0]
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """Return how many events to read at once: fewer where they are large."""
+    groups = range(metadata.num_row_groups)
+    num_bytes = sum(metadata.row_group(group).total_byte_size for group in groups)
+    fitting = BYTES_AT_ONCE * metadata.num_rows // max(num_bytes, 1)
+    return int(min(max(fitting, 1), EVENTS_AT_ONCE))

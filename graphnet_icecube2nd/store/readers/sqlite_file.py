@@ -58,6 +58,10 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("BEGIN")
         yield connection
     except sqlite3.DatabaseError as error:
+        if "locked" in str(error):
+            raise ValueError(
+                f"{path} cannot be read now, another program is writing to it: {error}"
+            ) from None
         raise ValueError(
             f"{path} cannot be read as SQLite: {error}. It may be of another format, "
             "encrypted, or not a whole copy"

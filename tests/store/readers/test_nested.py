@@ -99,6 +99,17 @@ class TestWhatIsRead:
             assert found.columns[name].tolist() == whole
         assert found.truth["azimuth"] == [i / 8 for i in range(len(lengths))]
 
+    def test_large_events_are_read_fewer_at_once(
+        self, file: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from graphnet_icecube2nd.store.readers import nested_parquet
+
+        source = nested_source(file(rows([400, 0, 300, 5])))
+        (part,) = source.parts
+        assert [len(chunk.event_id) for chunk in part.chunks(10**6)] == [4]
+        monkeypatch.setattr(nested_parquet, "BYTES_AT_ONCE", 1)
+        assert [len(chunk.event_id) for chunk in part.chunks(10**6)] == [1] * 4
+
     def test_prometheus_without_ids(self, file: Any, read: Any) -> None:
         names = ("sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t", "sensor_id")
         truth = {"initial_state_azimuth": 1.0, "initial_state_zenith": 2.0}

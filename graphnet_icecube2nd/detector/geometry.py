@@ -85,6 +85,10 @@ class DetectorGeometry:
         """Return itself: nothing in it changes, and a search grid is made once."""
         return self
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the search grids behind: another process makes those it needs."""
+        return {**self.__dict__, "_grids": {}}
+
     @classmethod
     def icecube86(cls) -> DetectorGeometry:
         """IceCube-86: 5160 DOMs, from the table in the package.

@@ -155,6 +155,7 @@ def test_random_stores(
 
 
 def test_a_reader_can_be_sent_to_another_process(shared_reader: EventReader) -> None:
+    shared_reader.store.geometry.nearest_dom(torch.zeros(1, 3))  # makes a search grid
     sent = pickle.dumps(shared_reader)
     assert len(sent) < 2_000_000  # tables of the detector, no events
     events = np.array([1, 7])

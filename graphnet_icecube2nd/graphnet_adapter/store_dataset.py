@@ -26,7 +26,7 @@ class StoreDataset(Dataset):
     `path` is the store, `pulsemaps` and `truth_table` may be called anything, and
     `index_column` gives the store's `event_id`. Events without pulses are left out.
     Where the store knows DOMs by sensor_id alone, x, y, z can be asked for as well.
-    Times are those of the source. The arguments are GraphNeT's.
+    Times are those of the source, in float64. The arguments are GraphNeT's.
 
     Raises:
         ValueError: As `EventStore`; or a selected event is not in the store.

@@ -43,7 +43,12 @@ def prepare(
         _option("Parquet file of truth; more than once for several.", READING),
     ] = None,
     with_truth: Annotated[
-        bool, _option("Take the truth, where there is some.", READING)
+        bool,
+        _option(
+            "Take the truth, where there is some.",
+            READING,
+            "--with-truth/--without-truth",
+        ),
     ] = True,
     batches: Annotated[
         str | None,

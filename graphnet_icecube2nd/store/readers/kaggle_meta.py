@@ -75,7 +75,8 @@ class KaggleMeta:
                 return None
             raise ValueError(
                 f"{folder} has neither train_meta.parquet nor "
-                "train_meta/train_meta_N.parquet. truth=False does without"
+                "train_meta/train_meta_N.parquet. with_truth=False "
+                "(--without-truth) does without"
             )
         any_file = whole or next(iter(split.values()))
         types = any_file.types()
@@ -87,8 +88,8 @@ class KaggleMeta:
         if which == "train" and not angles:
             raise ValueError(
                 f"{any_file.name} has no columns {pulse_map.azimuth!r} and "
-                f"{pulse_map.zenith!r}; there is {', '.join(types)}. truth=False does "
-                "without"
+                f"{pulse_map.zenith!r}; there is {', '.join(types)}. with_truth=False "
+                "(--without-truth) does without"
             )
         if whole and BATCH not in types:
             raise ValueError(

@@ -218,7 +218,7 @@ def rows_of_truth(
         raise ValueError(
             f"{pulses_name}: {describe_ids(lost)} without a row in {truth_name}. "
             "Complete the truth, take the pulses out, or prepare without truth: "
-            "truth=False (of prepare: with_truth=False)"
+            "with_truth=False (--without-truth)"
         )
     rows = order[place]
     unused = np.ones(len(truth_id), bool)

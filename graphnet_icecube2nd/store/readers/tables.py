@@ -19,9 +19,9 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 
 # What to write, for messages: the readers' arguments, and what `prepare` calls them.
-_PULSES = "pulses=... (of prepare: pulses_table=...)"
-_TRUTH = "truth=... (of prepare: truth_table=...)"
-NO_TRUTH = "truth=False (of prepare: with_truth=False)"
+_PULSES = "pulses_table=... (--pulses-table)"
+_TRUTH = "truth_table=... (--truth-table)"
+NO_TRUTH = "with_truth=False (--without-truth)"
 
 
 @dataclass(frozen=True, kw_only=True)

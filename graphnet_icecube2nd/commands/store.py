@@ -203,6 +203,11 @@ def export(
         "graphnet-sqlite": writers.write_graphnet_sqlite,
         "graphnet-parquet": writers.write_graphnet_parquet,
     }
+    if format is None and out.suffix not in (".db", ""):
+        raise ValueError(
+            f"{out} ends in {out.suffix!r}: GraphNeT's SQLite files end in .db, and "
+            "its parquet is a folder; or say --format"
+        )
     format = format or (
         "graphnet-sqlite" if out.suffix == ".db" else "graphnet-parquet"
     )

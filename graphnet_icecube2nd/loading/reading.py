@@ -21,7 +21,9 @@ from graphnet_icecube2nd.conventions import (
     TIME,
     angles_to_unit_vector,
 )
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE
 from graphnet_icecube2nd.events.augmentation import (
+    AddNoise,
     Augmentation,
     apply_augmentations,
     check_order,
@@ -77,6 +79,7 @@ class EventReader:
         self.seed = seed
         self.augmentations = tuple(augmentations)
         check_order(self.augmentations)
+        self._check_noise()
         if self.augmentations and any(store.pulse_map.origin):
             raise ValueError(
                 f"augmentations take the detector's centre to be at 0, but the pulse "
@@ -85,7 +88,7 @@ class EventReader:
             )
         if truth is None:
             truth = (DIRECTION,) if store.has_directions else ()
-        self.truth = tuple(truth)
+        self.truth = (truth,) if isinstance(truth, str) else tuple(truth)
         self._check_truth()
         known = store.pulse_map.columns()
         self._columns = {
@@ -232,6 +235,21 @@ class EventReader:
                 f"{zenith_B[event]}, {pulse_map.azimuth} is {azimuth_B[event]}"
             )
         return -direction_B3 if pulse_map.angles == "flight" else direction_B3
+
+    def _check_noise(self) -> None:
+        """See that noise would come from the DOMs of this detector."""
+        store, pulse_map = self.store, self.store.pulse_map
+        places_known = (
+            store.has_own_geometry
+            or pulse_map.sensor_id in store.pulse_columns
+            or pulse_map.ice != NO_ICE
+        )
+        has_noise = any(isinstance(a, AddNoise) for a in self.augmentations)
+        if has_noise and not places_known:
+            raise ValueError(
+                f"add_noise needs the DOMs of the detector, which {store.path} does "
+                "not hold; prepare it with geometry=... (--geometry)"
+            )
 
     def _check_truth(self) -> None:
         store = self.store

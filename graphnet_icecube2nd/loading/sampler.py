@@ -101,7 +101,8 @@ class EventSampler:
         if self.num_events // num_sub_epochs < world_size:
             raise ValueError(
                 f"{self.num_events} events ({self.subset}) in {num_sub_epochs} sub-"
-                f"epochs are too few for {world_size} ranks: each needs one at least"
+                f"epochs are too few for {world_size} ranks: each needs one at least. "
+                "Ask for more events, or for num_sub_epochs=1"
             )
         self._num_batches: dict[tuple[int, int], int] = {}
         self._first = 0  # where the next iterator begins

@@ -144,6 +144,11 @@ class EventStore:
         names = (self.pulse_map.azimuth, self.pulse_map.zenith)
         return set(names) <= set(self.truth_columns)
 
+    @property
+    def has_own_geometry(self) -> bool:
+        """Whether the store holds a DOM table of the user's."""
+        return GEOMETRY_FILE in self.manifest.tables
+
     @cached_property
     def geometry(self) -> DetectorGeometry:
         """The DOMs: the user's table, or IceCube-86."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +117,19 @@ def _share(events: Any, pulses: Any) -> None:
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _shared[:] = [events, pulses]
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is gone, killed perhaps.
+
+    It would go on writing where the next conversion writes already.
+    """
+    parent = parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
 
 
 def _convert_shared(task: PartTask) -> None:

@@ -138,6 +138,7 @@ def test_export(
         (("prepare", ".", "out", "--format", "root"), "unknown format 'root'"),
         (("prepare", ".", "out", "--batches", "x"), "like 1,2,5-9 or `present`"),
         (("prepare", ".", "out", "--pulse-map", "icecub"), "no pulse map 'icecub'"),
+        (("export", ".", "out.sqlite"), "GraphNeT's SQLite files end in .db"),
         (("sing",), "No such command 'sing'"),
     ],
 )

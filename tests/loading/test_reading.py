@@ -230,6 +230,21 @@ class TestRefused:
             EventReader(store, max_pulses=0)
 
 
+def test_noise_wants_the_detectors_own_doms(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    pd = pytest.importorskip("pandas")
+    from graphnet_icecube2nd import prepare_frames
+    from graphnet_icecube2nd.events.augmentation import AddNoise
+
+    EventReader(make_store({1: [3]}), augmentations=[AddNoise()])
+    names = ("sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t", "event_no")
+    pulses = pd.DataFrame({name: [1, 2] for name in names})
+    prepare_frames(pulses, None, tmp_path / "s")
+    with pytest.raises(ValueError, match=r"add_noise needs the DOMs .*--geometry"):
+        EventReader(EventStore(tmp_path / "s"), augmentations=[AddNoise()])
+
+
 def test_whole_events(make_store: MakeStore) -> None:
     reader = EventReader(make_store({1: [3, 900]}), max_pulses=None)
     assert reader.batch(np.array([1, 0])).lengths.tolist() == [900, 3]

@@ -406,6 +406,47 @@ class TestInterrupted:
         assert not list(out.glob("**/.*.tmp"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_workers_end_with_their_parent(
+    tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+) -> None:
+    """Killed alone, it leaves no process that writes where the next one will."""
+    files = make_kaggle_folder(tmp_path / "in", {n: [40] * 4000 for n in range(1, 40)})
+    code = (
+        "import sys\n"
+        "from graphnet_icecube2nd import prepare\n"
+        "if __name__ == '__main__':\n"
+        "    prepare(sys.argv[1], sys.argv[2], workers=2,\n"
+        "            on_progress=lambda *_: print('going', flush=True))\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py"), str(files), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    told = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert len(told.split()) >= 2
+    deadline = time.monotonic() + 60
+    while alive := [pid for pid in told.split() if is_running(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def is_running(pid: str) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def test_processes_write_the_same_store(
     tmp_path: Path, make_kaggle_folder: Callable[..., Path]
 ) -> None:

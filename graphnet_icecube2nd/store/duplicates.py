@@ -76,12 +76,22 @@ def _check_class(
     if not len(twice):
         return
     event = int(ids[twice[0]])
-    files = [
-        shards[index].source
-        for index, piece in zip(cluster, pieces, strict=True)
-        for _ in range(int((piece == event).sum()))
+    places = [
+        f"{shards[index].source}, event {row}"
+        for index in cluster
+        for row in _rows_in_source(folders, shards, index, event)
     ]
     raise ValueError(
-        f"event {event} stands more than once, in {' and in '.join(files)}; an "
-        "event_id names one event"
+        f"event {event} stands more than once, in {' and in '.join(places)} (from 0); "
+        "an event_id names one event"
     )
+
+
+def _rows_in_source(
+    folders: Sequence[Path], shards: Sequence[ShardRecord], index: int, event: int
+) -> list[int]:
+    """Return the places of an event among those that a shard's source gave."""
+    source = shards[index].source
+    before = sum(s.num_events for s in shards[:index] if s.source == source)
+    ids = MappedTable(folders[index] / EVENTS_FILE).column("event_id")
+    return [before + int(row) for row in np.flatnonzero(ids == event)]

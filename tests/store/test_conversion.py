@@ -230,7 +230,10 @@ class TestRefused:
 
     def test_event_that_stands_twice(self, tmp_path: Path) -> None:
         first, second = make_part([2, 3], "one"), make_part([1, 4, 2], "two", 7)
-        with pytest.raises(ValueError, match="event 7 stands more than once, in one"):
+        with pytest.raises(
+            ValueError,
+            match="event 7 stands more than once, in one, event 1 and in two, event 0",
+        ):
             convert(make_source(first, second), tmp_path / "s", workers=1)
 
     def test_parts_of_different_columns(self, tmp_path: Path) -> None:

@@ -166,7 +166,9 @@ def test_duplicates_are_found_in_bounded_memory(
     apart = [shard("a", [1, 9, 5]), shard("b", [20, 2, 8]), shard("c", [30, 21])]
     check_unique_events([tmp_path / s.name for s in apart], apart, ids_at_once)
     twice = [*apart, shard("d", [25, 8])]
-    with pytest.raises(ValueError, match=r"event 8 .*in file b and in file d"):
+    with pytest.raises(
+        ValueError, match=r"event 8 .*in file b, event 2 and in file d, event 1"
+    ):
         check_unique_events([tmp_path / s.name for s in twice], twice, ids_at_once)
 
 

@@ -89,11 +89,7 @@ def _noted(source: Source, note: str) -> Source:
 
 def _ask_pulses(source: Source) -> AngleEvidence | None:
     """Return what the first events say; None where they cannot be asked."""
-    geometry = (
-        DetectorGeometry.from_csv(source.geometry)
-        if source.geometry
-        else DetectorGeometry.icecube86()
-    )
+    geometry = source.detector()
     pieces: list[tuple[Tensor, ...]] = []
     num_events = 0
     for part in source.parts:

@@ -11,10 +11,11 @@ from typing import Any
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import MANIFEST
-from graphnet_icecube2nd.store.readers.source import Source
-
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+from graphnet_icecube2nd.store.readers.source import (
+    HDF5_SUFFIXES,
+    SQLITE_SUFFIXES,
+    Source,
+)
 
 
 def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> Source:
@@ -101,11 +102,7 @@ def _sqlite(paths: list[Path], given: dict[str, Any]) -> Source:
 
     return sqlite_source(
         paths,
-        pulses=given["pulses_table"],
-        truth=given["truth_table"] if given["with_truth"] else False,
-        pulse_map=given["pulse_map"],
-        event_column=given["event_column"] or "event_no",
-        keep=given["keep"],
+        **_of_tables(given, "event_no"),
         duplicates=given["duplicates"],
     )
 
@@ -117,11 +114,7 @@ def _graphnet_parquet(paths: list[Path], given: dict[str, Any]) -> Source:
 
     return graphnet_parquet_source(
         _only(paths, "graphnet-parquet"),
-        pulses=given["pulses_table"],
-        truth=given["truth_table"] if given["with_truth"] else False,
-        pulse_map=given["pulse_map"],
-        event_column=given["event_column"] or "event_no",
-        keep=given["keep"],
+        **_of_tables(given, "event_no"),
     )
 
 
@@ -142,11 +135,7 @@ def _nested_parquet(paths: list[Path], given: dict[str, Any]) -> Source:
 
     return nested_source(
         paths,
-        pulses=given["pulses_table"],
-        truth=given["truth_table"] if given["with_truth"] else False,
-        pulse_map=given["pulse_map"],
-        event_column=given["event_column"],
-        keep=given["keep"],
+        **_of_tables(given),
     )
 
 
@@ -155,13 +144,22 @@ def _hdf5(paths: list[Path], given: dict[str, Any]) -> Source:
 
     return hdf5_source(
         paths,
-        pulses=given["pulses_table"],
-        truth=given["truth_table"] if given["with_truth"] else False,
         offsets=given["offsets_table"],
-        pulse_map=given["pulse_map"],
-        event_column=given["event_column"],
-        keep=given["keep"],
+        **_of_tables(given),
     )
+
+
+def _of_tables(
+    given: dict[str, Any], event_column: str | None = None
+) -> dict[str, Any]:
+    """Return what readers of named tables are told, in their words."""
+    return {
+        "pulses": given["pulses_table"],
+        "truth": given["truth_table"] if given["with_truth"] else False,
+        "pulse_map": given["pulse_map"],
+        "event_column": given["event_column"] or event_column,
+        "keep": given["keep"],
+    }
 
 
 _TABLES = {"pulses_table", "truth_table"}

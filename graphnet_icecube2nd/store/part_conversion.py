@@ -15,7 +15,6 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.store.chunk_cleaner import ChunkCleaner
 from graphnet_icecube2nd.store.manifest import SHARDS, write_json
 from graphnet_icecube2nd.store.readers.source import Part, Source
@@ -144,11 +143,7 @@ def _convert_shared(task: PartTask) -> None:
 def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
     """Convert one part and note that it is done."""
     source, part = task.source, task.part
-    geometry = (
-        DetectorGeometry.from_csv(source.geometry)
-        if source.geometry
-        else DetectorGeometry.icecube86()
-    )
+    geometry = source.detector()
     cleaner = ChunkCleaner(
         source.pulse_map, geometry, source.pulse_columns, task.sort_pulses
     )

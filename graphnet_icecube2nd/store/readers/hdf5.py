@@ -19,10 +19,8 @@ from graphnet_icecube2nd.store.readers.icetray_hdf5 import (
     index_tables,
     look_at_icetray,
 )
-from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.tables import list_files
-
-ENDINGS = (".h5", ".hdf5", ".hdf")
 
 
 def hdf5_source(
@@ -74,7 +72,7 @@ def hdf5_source(
         event_column=event_column,
         keep=keep,
     )
-    looked = [_look_at(path, wishes) for path in list_files(paths, ENDINGS)]
+    looked = [_look_at(path, wishes) for path in list_files(paths, HDF5_SUFFIXES)]
     for other in looked[1:]:
         _check_agreement(looked[0], other)
     parts, first_number = [], 0

@@ -18,7 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+
+# How files of a format end, by which they are recognised and found in folders.
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +99,12 @@ class Source:
     geometry: Path | None = None
     ice: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def detector(self) -> DetectorGeometry:
+        """Return the DOMs: the user's table, or IceCube-86."""
+        if self.geometry is None:
+            return DetectorGeometry.icecube86()
+        return DetectorGeometry.from_csv(self.geometry)
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.columns import choose_columns
-from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.readers.source import SQLITE_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.sqlite_file import (
     REAL,
     TEXT,
@@ -41,7 +41,6 @@ from graphnet_icecube2nd.store.readers.tables import (
     truth_columns,
 )
 
-ENDINGS = (".db", ".sqlite", ".sqlite3")
 DUPLICATES = ("error", "renumber")
 TEXT_PULSES = "text is kept for events only"
 
@@ -90,7 +89,7 @@ def sqlite_source(
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     files = [
         _look_at(path, pulses, truth, pulse_map, event_column)
-        for path in list_files(paths, ENDINGS)
+        for path in list_files(paths, SQLITE_SUFFIXES)
     ]
     _check_agreement(files)
     found = files[0].pulse_map

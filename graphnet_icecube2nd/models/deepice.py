@@ -21,13 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.nn.attention import (
-    IntervalTerm,
-    RelativeAttention,
-    SelfAttention,
-)
+from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.block import Block
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
+from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
 from graphnet_icecube2nd.nn.packing import Packing
 
 
@@ -168,8 +165,9 @@ class DeepIce(nn.Module):
 
     def embed_events(self, batch: PackedBatch) -> Tensor:
         """Return the class token of every event, (B, D)."""
-        packing = Packing(batch.offsets)
-        latent_TD = self.embed_pulses(batch, packing)
+        packing = Packing(batch.offsets, len(batch.features))
+        # Autocast or not, the sum of all branches is of the weights' type.
+        latent_TD = self.embed_pulses(batch, packing).to(self.class_token.dtype)
         latent_TD = self.relate_pulses(latent_TD, batch, packing)
         return self.encode(latent_TD, packing)
 
@@ -182,23 +180,30 @@ class DeepIce(nn.Module):
         self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
-        events_BL4 = packing.pad(self.interval.events(batch))
-        term = IntervalTerm(self.interval, events_BL4)
+        places_T4, kept_P = self.interval.places(batch), None
+        if self.config.n_rel > 1 and not torch.is_grad_enabled():
+            kept_P = all_waves(places_T4, packing, self.interval.channels)
+        term = IntervalTerm(self.interval, places_T4, kept_P)
         for number, block in enumerate(self.local):
             with_term = term if number < self.config.n_rel else None
-            latent_TD = block(latent_TD, packing, with_term)
+            latent_TD = self._run(block, latent_TD, packing, with_term)
         return latent_TD
 
     def encode(self, latent_TD: Tensor, packing: Packing) -> Tensor:
         """Let a class token collect each event, (B, D)."""
         latent_TD = packing.prepend(self.class_token[0], latent_TD)
         packing = packing.with_class_token()
-        for block in self.encoder:
-            if self.config.use_checkpoint and torch.is_grad_enabled():
-                latent_TD = checkpoint(block, latent_TD, packing, use_reentrant=False)
-            else:
-                latent_TD = block(latent_TD, packing)
-        return latent_TD.index_select(0, packing.offsets[:-1])
+        for block in self.encoder[:-1]:
+            latent_TD = self._run(block, latent_TD, packing)
+        # What a head reads, the class tokens, is all that the last block computes.
+        return self._run(self.encoder[-1], latent_TD, packing, first_only=True)
+
+    def _run(self, block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        if self.config.use_checkpoint and torch.is_grad_enabled():
+            result: Tensor = checkpoint(block, *args, use_reentrant=False, **kwargs)
+        else:
+            result = block(*args, **kwargs)
+        return result
 
     def kwargs(self) -> dict[str, Any]:
         """Return the arguments that build this model anew."""

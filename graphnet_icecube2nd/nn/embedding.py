@@ -50,11 +50,17 @@ def sinusoids(value: Tensor, channels: int, longest_wave: float = 1e4) -> Tensor
         (..., C) in float32, or float64 for float64 input.
     """
     value = value if value.dtype == torch.float64 else value.float()
-    half = channels // 2
-    step = math.log(longest_wave) / half
-    frequency = torch.exp(torch.arange(half, device=value.device) * -step)
+    frequency = wave_frequencies(channels // 2, value.device, longest_wave)
     phase = value[..., None] * frequency.to(value.dtype)
     return torch.cat((phase.sin(), phase.cos()), dim=-1)
+
+
+def wave_frequencies(
+    num: int, device: torch.device, longest_wave: float = 1e4
+) -> Tensor:
+    """Return the frequencies of `sinusoids`, 1 and falling, (num,) float32."""
+    step = math.log(longest_wave) / num
+    return torch.exp(torch.arange(num, device=device) * -step)
 
 
 class Sinusoids(nn.Module):
@@ -146,7 +152,7 @@ class SpaceTimeInterval(nn.Module):
 
     ds2 = dx2 - (c dt)2 tells whether light can have gone from one pulse to the other.
     Its signed root goes through sinusoids and one linear map; the result R_ij, shared
-    by all heads and blocks, is added to keys and values (attention.py).
+    by all heads and blocks, is added to keys and values (interval_attention.py).
 
     Args:
         head_size: Channels of R_ij.
@@ -158,36 +164,77 @@ class SpaceTimeInterval(nn.Module):
         self.project = nn.Linear(head_size, head_size)
 
     @staticmethod
-    def events(batch: PackedBatch) -> Tensor:
+    def places(batch: PackedBatch) -> Tensor:
         """Return the scaled place and time of all pulses, (T, 4)."""
         place = batch.columns((X, Y, Z, TIME))
         return place if place.dtype == torch.float64 else place.float()
 
-    @staticmethod
-    def signed_root(query: Tensor, key: Tensor) -> Tensor:
-        """Return sign(ds2) sqrt(|ds2|), clipped, of all pairs.
-
-        By differences: |a|^2 + |b|^2 - 2 a.b would lose the small intervals, which
-        matter most.
+    def forward(self, query: Tensor, key: Tensor) -> Tensor:
+        """Return R_ij of all pairs, (B, l, L, C): the plain form, for comparison.
 
         Args:
             query: (B, l, 4) scaled x, y, z, time.
             key: (B, L, 4) likewise.
-
-        Returns:
-            (B, l, L), positive for space-like pairs, within +-`INTERVAL_LIMIT`.
         """
-        delta = query[:, :, None] - key[:, None]
-        ds2 = delta[..., :3].pow(2).sum(-1) - (delta[..., 3] * INTERVAL_SPEED).pow(2)
-        # The floor keeps the root's slope finite where two pulses coincide.
-        root = ds2.sign() * ds2.abs().clamp_min(1e-30).sqrt()
-        return root.clip(-INTERVAL_LIMIT, INTERVAL_LIMIT)
-
-    def waves(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return the sinusoids of the interval of all pairs, (B, l, L, C)."""
-        return sinusoids(INTERVAL_WAVES * self.signed_root(query, key), self.channels)
-
-    def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return R_ij of all pairs, (B, l, L, C): the plain form, for comparison."""
-        relative: Tensor = self.project(self.waves(query, key))
+        root_BlL = signed_root(query, key)
+        waves_BlLC = sinusoids(INTERVAL_WAVES * root_BlL, self.channels)
+        relative: Tensor = self.project(waves_BlLC)
         return relative
+
+
+def signed_root(query: Tensor, key: Tensor) -> Tensor:
+    """Return sign(ds2) sqrt(|ds2|), clipped, of all pairs.
+
+    By differences: |a|^2 + |b|^2 - 2 a.b would lose the small intervals, which
+    matter most.
+
+    Args:
+        query: (..., l, 4) scaled x, y, z, time.
+        key: (..., L, 4) likewise.
+
+    Returns:
+        (..., l, L), positive for space-like pairs, within +-`INTERVAL_LIMIT`.
+    """
+    x, y, z, time = (
+        query[..., :, None, column] - key[..., None, :, column] for column in range(4)
+    )
+    ds2 = x.square() + y.square() + z.square() - (time * INTERVAL_SPEED).square()
+    # The floor keeps the root's slope finite where two pulses coincide.
+    root = ds2.sign() * ds2.abs().clamp_min(1e-30).sqrt()
+    return root.clip(-INTERVAL_LIMIT, INTERVAL_LIMIT)
+
+
+@torch.no_grad()
+def interval_waves(
+    query: Tensor, key: Tensor, channels: int, scratch: Tensor
+) -> Tensor:
+    """Return the sinusoids of the interval of all pairs, (..., l, C, L).
+
+    The numbers of `sinusoids` of `signed_root`, written once and in place, the channels
+    before the keys: for the fast path, without gradient.
+
+    Args:
+        query: (..., l, 4) scaled x, y, z, time.
+        key: (..., L, 4) likewise.
+        channels: C.
+        scratch: One-dimensional, where the result is written.
+    """
+    query_4l1, key_41L = (
+        query.movedim(-1, 0)[..., None],
+        key.movedim(-1, 0)[..., None, :],
+    )
+    delta_4lL = query_4l1 - key_41L
+    delta_4lL[3].mul_(INTERVAL_SPEED)
+    x2, y2, z2, ct2 = delta_4lL.square_()
+    ds2 = x2.add_(y2).add_(z2).sub_(ct2)
+    root = torch.abs(ds2, out=y2).sqrt_().copysign_(ds2)
+    root = root.clamp_(-INTERVAL_LIMIT, INTERVAL_LIMIT).mul_(INTERVAL_WAVES)
+    half = channels // 2
+    shape = (*root.shape[:-1], channels, root.shape[-1])
+    waves = scratch[: root.numel() * channels].view(shape)
+    sines, cosines = waves[..., :half, :], waves[..., half:, :]
+    frequency = wave_frequencies(half, root.device).to(root.dtype)
+    torch.mul(root[..., None, :], frequency[:, None], out=cosines)
+    torch.sin(cosines, out=sines)
+    cosines.cos_()
+    return waves

@@ -7,39 +7,87 @@ class tokens where there are some), B events, L longest event.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property, wraps
+from itertools import pairwise
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def event_slices(offsets: Tensor) -> list[slice]:
+    """Return which rows of a packed table each event has; offsets on the CPU."""
+    return [slice(*borders) for borders in pairwise(offsets.tolist())]
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """Return the type that sums over a tensor are made in, float32 at least."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def without_autocast(operation: Callable[P, R]) -> Callable[P, R]:
+    """Make an operation of our own choose its types itself."""
+
+    @wraps(operation)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
+        with torch.autocast(device, enabled=False):
+            return operation(*args, **kwargs)
+
+    return run
 
 
 class Packing:
     """Where every token of a packed batch sits in the padded table.
 
+    What is padded is worked out when it is first asked for: on a CPU the models pad
+    nothing.
+
     Args:
         offsets: (B + 1,) int64 borders of the events; no event is empty.
+        num_tokens: T, if known: to read it off the borders a GPU is waited for.
 
     Attributes:
         offsets: As given.
+        num_tokens: As given.
         lengths_B: Tokens of each event.
-        longest: L.
         event_T: The event of each token.
-        valid_BL: True for a real token, False for padding.
     """
 
-    def __init__(self, offsets: Tensor) -> None:
+    def __init__(self, offsets: Tensor, num_tokens: int | None = None) -> None:
+        if num_tokens is None:
+            num_tokens = int(offsets[-1])
         self.offsets = offsets
+        self.num_tokens = num_tokens
         self.lengths_B = offsets.diff()
-        self.longest = int(self.lengths_B.max())
-        num_tokens = int(offsets[-1])
-        events_B = torch.arange(len(self.lengths_B), device=offsets.device)
-        self.event_T = events_B.repeat_interleave(
+        self.event_T = self.index_events().repeat_interleave(
             self.lengths_B, output_size=num_tokens
         )
-        position_T = torch.arange(num_tokens, device=offsets.device)
-        self._slot_T = position_T + (
-            events_B * self.longest - offsets[:-1]
-        ).index_select(0, self.event_T)
-        position_L = torch.arange(self.longest, device=offsets.device)
-        self.valid_BL = position_L < self.lengths_B[:, None]
+
+    def index_events(self) -> Tensor:
+        """Return 0 to B - 1."""
+        return torch.arange(len(self.offsets) - 1, device=self.offsets.device)
+
+    @cached_property
+    def longest(self) -> int:
+        """L; on a GPU the one number that the host has to wait for."""
+        return int(self.lengths_B.max())
+
+    @cached_property
+    def valid_BL(self) -> Tensor:
+        """True for a real token, False for padding."""
+        position_L = torch.arange(self.longest, device=self.offsets.device)
+        return position_L < self.lengths_B[:, None]
+
+    @cached_property
+    def _slot_T(self) -> Tensor:
+        position_T = torch.arange(self.num_tokens, device=self.offsets.device)
+        first_B = self.index_events() * self.longest - self.offsets[:-1]
+        return position_T + first_B.index_select(0, self.event_T)
 
     def pad(self, packed: Tensor) -> Tensor:
         """Spread (T, ...) to (B, L, ...), zero where there is no token."""
@@ -55,7 +103,7 @@ class Packing:
     def with_class_token(self) -> Packing:
         """Return the packing of events with one more token in front of each."""
         extra = torch.arange(len(self.offsets), device=self.offsets.device)
-        return Packing(self.offsets + extra)
+        return Packing(self.offsets + extra, self.num_tokens + len(self.offsets) - 1)
 
     def prepend(self, token_D: Tensor, latent_TD: Tensor) -> Tensor:
         """Put one token in front of every event.

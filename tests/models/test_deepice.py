@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from graphnet_icecube2nd import DeepIce, DeepIceGNN, PackedBatch
 from graphnet_icecube2nd.models.deepice import DeepIceConfig
 from graphnet_icecube2nd.models.hybrid import NODE_FEATURES
-from graphnet_icecube2nd.nn import edge_conv
-from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval
+from graphnet_icecube2nd.nn import edge_conv, interval_attention
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
 MakeBatch = Callable[..., PackedBatch]
@@ -75,13 +74,13 @@ def test_no_interval_where_no_block_has_it(
     models = [fill_weights(DeepIce(**SIZES, n_rel=n_rel)) for n_rel in (0, 1)]
     before = [predict(model, batch) for model in models]
     calls: list[Tensor] = []
-    waves = SpaceTimeInterval.waves
+    waves = interval_attention.interval_waves
 
-    def doubled(self: SpaceTimeInterval, query: Tensor, key: Tensor) -> Tensor:
+    def doubled(query: Tensor, key: Tensor, *further: Any) -> Tensor:
         calls.append(query)
-        return waves(self, 2 * query, 2 * key)
+        return waves(2 * query, 2 * key, *further)
 
-    monkeypatch.setattr(SpaceTimeInterval, "waves", doubled)
+    monkeypatch.setattr(interval_attention, "interval_waves", doubled)
     assert torch.equal(predict(models[0], batch), before[0])
     assert not calls
     assert not torch.allclose(predict(models[1], batch), before[1], rtol=1e-2)
@@ -239,3 +238,30 @@ def test_every_trained_parameter_is_used_also_without_the_interval(
     model(make_batch([3, 4])).sum().backward()
     waiting = [k for k, p in model.named_parameters() if p.requires_grad]
     assert all(model.get_parameter(k).grad is not None for k in waiting)
+
+
+@pytest.mark.parametrize("n_rel", [1, 4])
+def test_sinusoids_are_made_once(
+    make_batch: MakeBatch,
+    fill_weights: Fill,
+    n_rel: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Blocks share them where no gradient is wanted and they are few enough."""
+    batch = make_batch([13, 1, 5])
+    model = fill_weights(DeepIce(**SIZES, n_rel=n_rel))
+    wanted = model(batch).detach()
+    calls: list[Tensor] = []
+    waves = interval_attention.interval_waves
+
+    def counted(query: Tensor, *further: Any) -> Tensor:
+        calls.append(query)
+        return waves(query, *further)
+
+    monkeypatch.setattr(interval_attention, "interval_waves", counted)
+    torch.testing.assert_close(predict(model, batch), wanted, rtol=1e-5, atol=1e-6)
+    assert len(calls) == len(batch)
+    monkeypatch.setattr(interval_attention, "KEPT_NUMBERS", 10)
+    calls.clear()
+    torch.testing.assert_close(predict(model, batch), wanted, rtol=1e-5, atol=1e-6)
+    assert len(calls) == n_rel * len(batch)

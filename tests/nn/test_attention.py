@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,28 +12,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from graphnet_icecube2nd.nn.attention import (
+from graphnet_icecube2nd.nn import event_attention, interval_attention
+from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
+from graphnet_icecube2nd.nn.class_attention import collect, padded_collect
+from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval
+from graphnet_icecube2nd.nn.event_attention import attend, padded_attention
+from graphnet_icecube2nd.nn.interval_attention import (
     IntervalTerm,
-    RelativeAttention,
-    SelfAttention,
-    interval_attention,
+    Layout,
+    all_waves,
+    attend_with_interval,
     plain_interval_attention,
 )
-from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval
 from graphnet_icecube2nd.nn.packing import Packing
 
 # Largest deviation of outputs and gradients, relative to their largest entry.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-EVERYTHING_AT_ONCE = 2**40
 PRIMES = [1, 2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37]
 
 
 class Case(NamedTuple):
-    q_BNLH: Tensor
-    k_BNLH: Tensor
-    v_BNLH: Tensor
-    valid_BL: Tensor
+    qkv_T3NH: Tensor
     term: IntervalTerm
+    packing: Packing
 
 
 def make_packing(lengths: list[int]) -> Packing:
@@ -47,35 +49,33 @@ def make_case(
     dtype: torch.dtype = torch.float64,
 ) -> Case:
     generator = torch.Generator().manual_seed(seed)
-    longest = max(lengths)
 
     def draw(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=dtype)
 
-    shape = (len(lengths), num_heads, longest, head_size)
-    q, k, v = (draw(*shape).requires_grad_() for _ in range(3))
-    packing = make_packing(lengths)
-    events_BL4 = 0.3 * draw(len(lengths), longest, 4)
-    events_BL4 *= packing.valid_BL[..., None]
+    qkv_T3NH = draw(sum(lengths), 3, num_heads, head_size).requires_grad_()
+    places_T4 = 0.3 * draw(sum(lengths), 4)
     interval = SpaceTimeInterval(head_size).to(dtype)
     with torch.no_grad():
         for parameter in interval.parameters():
             parameter.copy_(draw(*parameter.shape))
-    return Case(q, k, v, packing.valid_BL, IntervalTerm(interval, events_BL4))
+    return Case(qkv_T3NH, IntervalTerm(interval, places_T4), make_packing(lengths))
 
 
-def run(
-    attend: Callable[..., Tensor], case: Case, *further: int
+def with_gradients(
+    attended: Tensor, inputs: list[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Return the output at real tokens, and the gradients of a scalar of it."""
-    out_BNLH = attend(*case, *further)
-    at_tokens = out_BNLH.transpose(1, 2)[case.valid_BL]
+    """Return the output, and the gradients of a scalar of it."""
     generator = torch.Generator().manual_seed(99)
-    weight = torch.randn(at_tokens.shape, generator=generator, dtype=torch.float64)
+    weight = torch.randn(attended.shape, generator=generator, dtype=torch.float64)
+    scalar = (attended * weight.to(attended)).sum()
+    return attended.detach(), list(torch.autograd.grad(scalar, inputs))
+
+
+def run(attend: Callable[..., Tensor], case: Case) -> tuple[Tensor, list[Tensor]]:
     project = case.term.interval.project
-    inputs = [case.q_BNLH, case.k_BNLH, case.v_BNLH, project.weight, project.bias]
-    scalar = (at_tokens * weight.to(at_tokens)).sum()
-    return at_tokens.detach(), list(torch.autograd.grad(scalar, inputs))
+    inputs = [case.qkv_T3NH, project.weight, project.bias]
+    return with_gradients(attend(*case), inputs)
 
 
 def deviation(found: Tensor, wanted: Tensor) -> float:
@@ -83,87 +83,127 @@ def deviation(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / size)
 
 
-def check_against_plain(case: Case, tile_numbers: int) -> None:
-    tolerance = TOLERANCE[case.q_BNLH.dtype]
-    wanted, wanted_gradients = run(plain_interval_attention, case)
-    found, gradients = run(interval_attention, case, tile_numbers)
-    assert found.dtype == case.q_BNLH.dtype
-    assert deviation(found, wanted) < tolerance
-    for gradient, other in zip(gradients, wanted_gradients, strict=True):
+def check_same(
+    found: tuple[Tensor, list[Tensor]],
+    wanted: tuple[Tensor, list[Tensor]],
+    tolerance: float,
+) -> None:
+    assert found[0].dtype == wanted[0].dtype
+    assert deviation(found[0], wanted[0]) < tolerance
+    for gradient, other in zip(found[1], wanted[1], strict=True):
         # Of a one-pulse event q and k have no gradient at all: compare with 1 then.
         size = other.abs().max().clamp_min(1.0)
         assert (gradient - other).abs().max() < tolerance * size
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("rows", [1, 3, 7, 1000])
-@pytest.mark.parametrize("lengths", [[1], [2], [13], [17, 1, 5], [7, 11, 31, 2, 1]])
-def test_fast_is_plain(lengths: list[int], rows: int, dtype: torch.dtype) -> None:
-    """Rows of a tile: one, odd numbers that do not divide the length, all at once."""
-    case = make_case(lengths, dtype=dtype)
-    num_events, _, longest, head_size = case.q_BNLH.shape
-    check_against_plain(case, rows * num_events * longest * head_size)
+class TestIntervalAttention:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("tile_numbers", [1, 97, 1009, 2**22])
+    @pytest.mark.parametrize("lengths", [[1], [2], [13], [17, 1, 5], [7, 11, 31, 2, 1]])
+    def test_fast_is_plain(
+        self,
+        lengths: list[int],
+        tile_numbers: int,
+        dtype: torch.dtype,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Rows of a tile: one, odd numbers that do not divide the length, all."""
+        monkeypatch.setattr(interval_attention, "TILE_NUMBERS", tile_numbers)
+        case = make_case(lengths, dtype=dtype)
+        wanted = run(plain_interval_attention, case)
+        check_same(run(attend_with_interval, case), wanted, TOLERANCE[dtype])
 
+    @settings(max_examples=40)
+    @given(
+        lengths=st.lists(st.sampled_from(PRIMES), min_size=1, max_size=5),
+        num_heads=st.sampled_from([1, 2, 3]),
+        head_size=st.sampled_from([2, 4, 6, 32]),
+        tile_numbers=st.sampled_from([1, 997, 2**12, 2**22]),
+        kept=st.booleans(),
+        seed=st.integers(0, 2**31),
+    )
+    def test_fast_is_plain_at_any_size(
+        self,
+        lengths: list[int],
+        num_heads: int,
+        head_size: int,
+        tile_numbers: int,
+        kept: bool,
+        seed: int,
+    ) -> None:
+        case = make_case(lengths, seed, num_heads, head_size)
+        wanted = run(plain_interval_attention, case)
+        if kept:
+            waves = all_waves(case.term.places_T4, case.packing, head_size)
+            case = case._replace(term=case.term._replace(kept_P=waves))
+        with patch.object(interval_attention, "TILE_NUMBERS", tile_numbers):
+            found = run(attend_with_interval, case)
+        check_same(found, wanted, TOLERANCE[torch.float64])
 
-@settings(max_examples=40)
-@given(
-    lengths=st.lists(st.sampled_from(PRIMES), min_size=1, max_size=5),
-    num_heads=st.sampled_from([1, 2, 3]),
-    head_size=st.sampled_from([2, 4, 6, 32]),
-    tile_numbers=st.sampled_from([1, 997, 2**12, EVERYTHING_AT_ONCE]),
-    seed=st.integers(0, 2**31),
-)
-def test_fast_is_plain_at_any_size(
-    lengths: list[int], num_heads: int, head_size: int, tile_numbers: int, seed: int
-) -> None:
-    check_against_plain(make_case(lengths, seed, num_heads, head_size), tile_numbers)
+    @pytest.mark.parametrize("kept", [False, True])
+    @pytest.mark.parametrize("tile_numbers", [1, 1009, 2**22])
+    def test_as_on_a_gpu(
+        self, tile_numbers: int, kept: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Padded, rows of all events at once: what other devices than a CPU run."""
+        monkeypatch.setattr(interval_attention, "TILE_NUMBERS", tile_numbers)
+        case = make_case([7, 11, 31, 2, 1])
+        wanted = run(plain_interval_attention, case)
+        layout = Layout([slice(None)], case.packing)
+        monkeypatch.setattr(Layout, "of", lambda packed, offsets: layout)
+        if kept:
+            waves = all_waves(case.term.places_T4, case.packing, 4)
+            case = case._replace(term=case.term._replace(kept_P=waves))
+        check_same(run(attend_with_interval, case), wanted, TOLERANCE[torch.float64])
 
+    def test_too_many_pairs_are_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        case = make_case([13, 2])
+        monkeypatch.setattr(interval_attention, "KEPT_NUMBERS", (13**2 + 2**2) * 4)
+        assert all_waves(case.term.places_T4, case.packing, 4) is not None
+        assert all_waves(case.term.places_T4, case.packing, 6) is None
 
-def test_no_gradient_no_difference() -> None:
-    case = make_case([11, 5])
-    wanted = interval_attention(*case, 1)
-    with torch.no_grad():
-        assert torch.equal(interval_attention(*case, 1), wanted)
+    def test_gradient_of_places(self) -> None:
+        """A study of what a prediction hangs on gets the plain form."""
+        case = make_case([5, 3])
+        places_T4 = case.term.places_T4.requires_grad_()
+        attended = attend_with_interval(*case)
+        (gradient,) = torch.autograd.grad(attended.sum(), places_T4)
+        assert (gradient != 0).any()
 
+    def test_no_gradient_no_difference(self) -> None:
+        case = make_case([11, 5])
+        wanted = attend_with_interval(*case)
+        with torch.no_grad():
+            assert torch.equal(attend_with_interval(*case), wanted)
 
-def test_formula() -> None:
-    """Query by query, key by key, as the published code has it."""
-    case = make_case([4, 2], num_heads=2)
-    head_size = case.q_BNLH.shape[-1]
-    with torch.no_grad():
-        found = interval_attention(*case)
-        relative_BLLC = case.term.interval(case.term.events_BL4, case.term.events_BL4)
-        for event, length in ((0, 4), (1, 2)):
-            for head in range(2):
-                q, k, v = (t[event, head] for t in case[:3])
-                for i in range(length):
-                    scores = [
-                        (q[i] / head_size**0.5) @ (k[j] + relative_BLLC[event, i, j])
-                        for j in range(length)
-                    ]
-                    weight = torch.stack(scores).softmax(0)
-                    wanted = sum(
-                        weight[j] * (v[j] + relative_BLLC[event, i, j])
-                        for j in range(length)
-                    )
-                    torch.testing.assert_close(found[event, head, i], wanted)
+    def test_formula(self) -> None:
+        """Query by query, key by key, as the published code has it."""
+        case = make_case([4, 2], num_heads=2)
+        head_size = case.qkv_T3NH.shape[-1]
+        with torch.no_grad():
+            found_TNH = attend_with_interval(*case)
+            for start, stop in ((0, 4), (4, 6)):
+                places = case.term.places_T4[None, start:stop]
+                relative_LLC = case.term.interval(places, places)[0]
+                for head in range(2):
+                    q, k, v = case.qkv_T3NH[start:stop, :, head].unbind(1)
+                    for i in range(stop - start):
+                        key_LH = k + relative_LLC[i]
+                        weight_L = (key_LH @ (q[i] / head_size**0.5)).softmax(0)
+                        wanted = weight_L @ (v + relative_LLC[i])
+                        torch.testing.assert_close(found_TNH[start + i, head], wanted)
 
-
-def test_padding_never_speaks() -> None:
-    case = make_case([13, 5, 1], dtype=torch.float32)
-    wanted, _ = run(interval_attention, case)
-    silent_B1L1 = ~case.valid_BL[:, None, :, None]
-    noisy = [
-        torch.where(silent_B1L1, 1e3, tensor).detach().requires_grad_()
-        for tensor in case[:3]
-    ]
-    events_BL4 = torch.where(silent_B1L1[:, 0], 1.7, case.term.events_BL4)
-    term = IntervalTerm(case.term.interval, events_BL4)
-    changed = Case(*noisy, case.valid_BL, term)
-    found, (_, k_gradient, v_gradient, *_) = run(interval_attention, changed)
-    assert torch.equal(found, wanted)
-    for gradient in (k_gradient, v_gradient):
-        assert (gradient.masked_fill(~silent_B1L1, 0.0) == 0).all()
+    def test_softmax_is_wide_enough_in_half_precision(self) -> None:
+        case = make_case([31, 7], dtype=torch.float32, head_size=8)
+        wanted = run(attend_with_interval, case)
+        half = case._replace(qkv_T3NH=case.qkv_T3NH.detach().bfloat16())
+        half.qkv_T3NH.requires_grad_()
+        attended, gradients = run(attend_with_interval, half)
+        assert attended.dtype == torch.bfloat16
+        # Only the inputs and the result are rounded: 8 bits.
+        assert deviation(attended.float(), wanted[0]) < 0.05
+        for gradient, other in zip(gradients, wanted[1], strict=True):
+            assert deviation(gradient.float(), other) < 0.05
 
 
 def numbers_remembered(attend: Callable[..., Tensor], *arguments: object) -> int:
@@ -181,28 +221,79 @@ def numbers_remembered(attend: Callable[..., Tensor], *arguments: object) -> int
     return sum(numbers.values())
 
 
-@pytest.mark.parametrize("rows", [1, 7, 1000])
-def test_no_table_of_pairs_is_remembered(rows: int) -> None:
+def test_no_table_of_pairs_is_remembered() -> None:
     """Neither (B, L, L, C) nor (B, N, L, L), in one piece or in many."""
     case = make_case([127, 59], head_size=8, dtype=torch.float32)
-    num_events, _, longest, head_size = case.q_BNLH.shape
-    pairs = num_events * longest * longest
-    tile_numbers = num_events * rows * longest * head_size
-    assert numbers_remembered(interval_attention, *case, tile_numbers) < pairs
+    pairs = 127**2 + 59**2
+    assert numbers_remembered(attend_with_interval, *case) < pairs
+    assert numbers_remembered(attend, case.qkv_T3NH, case.packing) < pairs
     # The hooks do see what the plain form keeps.
-    assert numbers_remembered(plain_interval_attention, *case) >= pairs * head_size
+    assert numbers_remembered(plain_interval_attention, *case) >= pairs * 8
 
 
-def test_softmax_is_wide_enough_in_half_precision() -> None:
-    case = make_case([31, 7], dtype=torch.float32, head_size=8)
-    wanted, wanted_gradients = run(interval_attention, case)
-    with torch.autocast("cpu", torch.bfloat16):
-        found, gradients = run(interval_attention, case)
-    # bfloat16 has 8 bits; scores of a few units are off by a few percent.
-    assert deviation(found.float(), wanted) < 0.05
-    for gradient, other in zip(gradients, wanted_gradients, strict=True):
-        assert gradient.dtype == torch.float32
-        assert deviation(gradient, other) < 0.1
+class TestEventAttention:
+    @pytest.mark.parametrize("longest_short", [0, 7, 256])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("lengths", [[1], [13], [17, 1, 5], [7, 11, 31, 2, 1]])
+    def test_fast_is_plain(
+        self,
+        lengths: list[int],
+        dtype: torch.dtype,
+        longest_short: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Through batched products (short events), the tiled kernel (long), both."""
+        monkeypatch.setattr(event_attention, "LONGEST_SHORT", longest_short)
+        case = make_case(lengths, dtype=dtype)
+        found, wanted = (
+            with_gradients(way(case.qkv_T3NH, case.packing), [case.qkv_T3NH])
+            for way in (attend, padded_attention)
+        )
+        check_same(found, wanted, TOLERANCE[dtype])
+
+    @pytest.mark.parametrize("longest_short", [0, 256])
+    def test_bfloat16(
+        self, longest_short: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(event_attention, "LONGEST_SHORT", longest_short)
+        case = make_case([31, 7], dtype=torch.float32, head_size=8)
+        wanted = with_gradients(attend(case.qkv_T3NH, case.packing), [case.qkv_T3NH])
+        half = case.qkv_T3NH.detach().bfloat16().requires_grad_()
+        found = with_gradients(attend(half, case.packing), [half])
+        assert found[0].dtype == torch.bfloat16
+        assert deviation(found[0].float(), wanted[0]) < 0.05
+        assert deviation(found[1][0].float(), wanted[1][0]) < 0.05
+
+
+class TestClassAttention:
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.parametrize("lengths", [[1], [13], [7, 11, 31, 2, 1]])
+    def test_fast_is_plain(self, lengths: list[int], dtype: torch.dtype) -> None:
+        generator = torch.Generator().manual_seed(0)
+        packing = make_packing(lengths)
+        inputs = [
+            torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+            for shape in ((len(lengths), 3, 12), (sum(lengths), 12))
+        ]
+        found, wanted = (
+            with_gradients(way(*inputs, packing), inputs)
+            for way in (collect, padded_collect)
+        )
+        check_same(found, wanted, TOLERANCE[dtype])
+
+    @pytest.mark.parametrize("lengths", [[1], [13, 1, 7]])
+    def test_is_the_first_row_of_all(self, lengths: list[int]) -> None:
+        """Keys and values that are never made change nothing."""
+        torch.manual_seed(0)
+        attention, packing = SelfAttention(24, 3).double(), make_packing(lengths)
+        nn.init.normal_(attention.qkv.bias)
+        latent_TD = torch.randn(sum(lengths), 24, dtype=torch.float64)
+        latent_TD.requires_grad_()
+        inputs = [latent_TD, attention.qkv.weight, attention.qkv.bias]
+        first = attention.first_before_last(latent_TD, packing)
+        every = attention.before_last(latent_TD, packing)
+        wanted = with_gradients(every[packing.offsets[:-1]], inputs)
+        check_same(with_gradients(first, inputs), wanted, 1e-10)
 
 
 class TestSelfAttention:
@@ -252,8 +343,7 @@ class TestRelativeAttention:
         interval = SpaceTimeInterval(8).double()
         nn.init.zeros_(interval.project.weight)
         nn.init.zeros_(interval.project.bias)
-        events_BL4 = packing.pad(torch.randn(sum(lengths), 4, dtype=torch.float64))
-        term = IntervalTerm(interval, events_BL4)
+        term = IntervalTerm(interval, torch.randn(sum(lengths), 4, dtype=torch.float64))
         torch.testing.assert_close(
             attention(latent_TD, packing, term), attention(latent_TD, packing)
         )
@@ -264,7 +354,7 @@ class TestRelativeAttention:
         packing = make_packing([7, 5])
         latent_TD, events_T4 = torch.randn(12, 24), torch.randn(12, 4)
         without = attention(latent_TD, packing)
-        term = IntervalTerm(interval, packing.pad(events_T4))
+        term = IntervalTerm(interval, events_T4)
         assert not torch.allclose(attention(latent_TD, packing, term), without)
 
     def test_events_do_not_see_each_other(self) -> None:
@@ -273,10 +363,10 @@ class TestRelativeAttention:
         lengths = [7, 1, 13]
         packing = make_packing(lengths)
         latent_TD, events_T4 = torch.randn(21, 24), torch.randn(21, 4)
-        term = IntervalTerm(interval, packing.pad(events_T4))
+        term = IntervalTerm(interval, events_T4)
         together = attention(latent_TD, packing, term).split(lengths)
         places = zip(latent_TD.split(lengths), events_T4.split(lengths), strict=True)
         for found, (latent, events) in zip(together, places, strict=True):
-            alone = IntervalTerm(interval, events[None])
+            alone = IntervalTerm(interval, events)
             wanted = attention(latent, make_packing([len(latent)]), alone)
             torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

@@ -13,9 +13,12 @@ from torch import Tensor
 from graphnet_icecube2nd import FEATURE_NAMES, PackedBatch
 from graphnet_icecube2nd.nn.embedding import (
     INTERVAL_LIMIT,
+    INTERVAL_WAVES,
     PulseEmbedding,
     Sinusoids,
     SpaceTimeInterval,
+    interval_waves,
+    signed_root,
     sinusoids,
 )
 from graphnet_icecube2nd.nn.packing import Packing
@@ -132,13 +135,13 @@ class TestInterval:
         events = pairs(
             origin, aside, later, on_cone, far, much_later, dtype=torch.float64
         )
-        root = SpaceTimeInterval.signed_root(events[:, :1], events)[0, 0]
+        root = signed_root(events[:, :1], events)[0, 0]
         wanted = [0.0, 0.5, -1.8, 0.0, INTERVAL_LIMIT, -INTERVAL_LIMIT]
         assert root.tolist() == pytest.approx(wanted, abs=1e-7)
 
     def test_symmetric(self, make_batch: Callable[..., PackedBatch]) -> None:
-        events = SpaceTimeInterval.events(make_batch([17]))[None]
-        root = SpaceTimeInterval.signed_root(events, events)
+        events = SpaceTimeInterval.places(make_batch([17]))[None]
+        root = signed_root(events, events)
         assert torch.equal(root, root.transpose(1, 2))
         assert (root.diagonal(dim1=1, dim2=2) == 0).all()
         assert (root > 0).any()
@@ -151,8 +154,8 @@ class TestInterval:
         """By differences: the products of places would have lost all of it."""
         near = np.float32([1.0, -1.0, 0.9, 0.3])
         events = torch.from_numpy(np.stack([near, near + np.float32(step)])[None])
-        found = SpaceTimeInterval.signed_root(events, events)[0, 0, 1]
-        exact = SpaceTimeInterval.signed_root(events.double(), events.double())
+        found = signed_root(events, events)[0, 0, 1]
+        exact = signed_root(events.double(), events.double())
         wanted = float(exact[0, 0, 1])
         assert abs(wanted) == pytest.approx(1e-4, rel=0.02)
         assert float(found) == pytest.approx(wanted, rel=1e-3)
@@ -165,7 +168,7 @@ class TestInterval:
         events = pairs([0.7, -0.2, 0.1, 0.05], [0.7, -0.2, 0.1, 0.05])
         events.requires_grad_()
         interval = SpaceTimeInterval(8)
-        assert (interval.signed_root(events, events) == 0).all()
+        assert (signed_root(events, events) == 0).all()
         interval(events, events).pow(2).sum().backward()
         assert events.grad.isfinite().all()
         assert all(p.grad.isfinite().all() for p in interval.parameters())
@@ -176,9 +179,24 @@ class TestInterval:
         events *= torch.tensor([1, 1, 1, 0.05])
         others = events + 0.1
         assert torch.autograd.gradcheck(
-            SpaceTimeInterval.signed_root,
+            signed_root,
             (events.requires_grad_(), others.detach().requires_grad_()),
         )
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_waves_are_those_of_the_plain_form(
+        self, make_batch: Callable[..., PackedBatch], dtype: torch.dtype
+    ) -> None:
+        places = SpaceTimeInterval.places(make_batch([31])).to(dtype)
+        places[7] = places[3]
+        for query in (places, places[5:12], places[None]):
+            key = places[None] if query.ndim == 3 else places
+            plain = sinusoids(INTERVAL_WAVES * signed_root(query, key), 6)
+            scratch = torch.full((2 * plain.numel(),), torch.nan, dtype=dtype)
+            found = interval_waves(query, key, 6, scratch)
+            assert (found.mT - plain).abs().max() < (
+                1e-11 if dtype == torch.float64 else 1e-3  # one place of the root
+            )
 
     def test_float32_under_autocast(
         self, make_batch: Callable[..., PackedBatch]
@@ -187,9 +205,10 @@ class TestInterval:
         interval = SpaceTimeInterval(16)
 
         def results() -> list[Tensor]:
-            events = interval.events(batch)[None]
-            root = interval.signed_root(events, events)
-            return [events, root, interval.waves(events, events)]
+            events = interval.places(batch)[None]
+            root = signed_root(events, events)
+            scratch = torch.empty(31 * 31 * 16)
+            return [events, root, interval_waves(events, events, 16, scratch)]
 
         wanted = results()
         with torch.autocast("cpu", torch.bfloat16):
@@ -203,4 +222,4 @@ class TestInterval:
     ) -> None:
         batch = make_batch([5])
         half = PackedBatch(batch.features.bfloat16(), batch.offsets, batch.n_pulses)
-        assert SpaceTimeInterval.events(half).dtype == torch.float32
+        assert SpaceTimeInterval.places(half).dtype == torch.float32

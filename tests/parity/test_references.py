@@ -22,7 +22,7 @@ from torch import Tensor
 from graphnet_icecube2nd import VonMisesFisherLoss
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.models.competition import published_name
-from graphnet_icecube2nd.nn.embedding import sinusoids
+from graphnet_icecube2nd.nn.embedding import signed_root, sinusoids
 from graphnet_icecube2nd.nn.packing import Packing
 
 pytestmark = pytest.mark.parity
@@ -120,10 +120,10 @@ def test_interval(golden: Callable[[str], Any], name: str) -> None:
     packing = Packing(batch.offsets)
     wanted_BLLC = torch.from_numpy(reference.arrays["mid_rel_pos"])
     shown = wanted_BLLC.shape[1]
-    events_BL4 = packing.pad(interval.events(batch))[:, :shown]
+    events_BL4 = packing.pad(interval.places(batch))[:, :shown]
     valid_BL = packing.valid_BL[:, :shown]
     pair_BLL = valid_BL[:, :, None] & valid_BL[:, None]
-    root_BLL = interval.signed_root(events_BL4, events_BL4)
+    root_BLL = signed_root(events_BL4, events_BL4)
     infinity = torch.full_like(root_BLL, torch.inf)
     deviations = []
     for towards in (None, infinity, -infinity):

@@ -1,0 +1,173 @@
+"""Attention of all tokens of an event, on packed batches.
+
+On a CPU each event is attended to by itself, straight from the packed table into the
+packed result: nothing is padded, masked or copied. Short events are three batched
+products in float32, whatever the inputs' type, which is as fast as half precision at
+these sizes and keeps the scores exact; long ones go to PyTorch's tiled kernel, which
+keeps no (L, L) table. On a GPU one variable-length kernel takes half precision, and
+float32 is padded. `padded_attention` is the plain twin of all of them.
+
+The operation is registered with PyTorch, so `torch.compile` takes it as one node
+whatever the lengths are.
+
+Shape letters: T tokens, B events, L tokens of an event, N heads, H head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graphnet_icecube2nd.nn.packing import Packing, event_slices, wide, without_autocast
+
+# Above this length the tiled kernel wins, and a table of scores would begin to matter.
+LONGEST_SHORT = 256
+
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def attend(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
+    """Let every token attend to all tokens of its event.
+
+    Args:
+        qkv_T3NH: Queries, keys and values, not yet divided by sqrt(H).
+        packing: The events.
+
+    Returns:
+        (T, N, H).
+    """
+    if qkv_T3NH.device.type == "cpu":
+        on_cpu: Tensor = attend_by_event(qkv_T3NH, packing.offsets)[0]
+        return on_cpu
+    kernel = variable_length_kernel()
+    if kernel is not None and qkv_T3NH.dtype in (torch.float16, torch.bfloat16):
+        borders, longest = packing.offsets.int(), packing.longest
+        q, k, v = qkv_T3NH.unbind(1)
+        attended: Tensor = kernel(q, k, v, borders, borders, longest, longest)
+        return attended
+    return padded_attention(qkv_T3NH, packing)
+
+
+def padded_attention(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
+    """The same as `attend`, with events side by side and padding masked away."""
+    q, k, v = packing.pad(qkv_T3NH).permute(2, 0, 3, 1, 4)
+    mask = packing.valid_BL[:, None, None, :]
+    attended_BNLH = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return packing.unpad(attended_BNLH.transpose(1, 2))
+
+
+@cache
+def variable_length_kernel() -> Callable[..., Any] | None:
+    """Return PyTorch's attention over packed sequences, where it has one (2.10)."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    kernel: Callable[..., Any] = varlen_attn
+    return kernel
+
+
+@torch.library.custom_op(
+    "graphnet_icecube2nd::attend_by_event", mutates_args=(), device_types="cpu"
+)
+@without_autocast
+def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what every token attends to, (T, N, H), and what backward needs.
+
+    The second is log(sum(exp(scores))), (T, N), set for long events only.
+    """
+    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
+    attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
+    logsum_TN = qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    for event in event_slices(offsets):
+        part = qkv_T3NH[event]
+        if len(part) <= LONGEST_SHORT:
+            q, k, v = _heads_first(part.to(logsum_TN.dtype))
+            weight_NLL = torch.bmm(q * head_size**-0.5, k.mT).softmax(-1)
+            attended_TNH[event] = torch.bmm(weight_NLL, v).transpose(0, 1)
+        else:
+            attended, logsum = flash(*_heads_first(part)[:, None])
+            attended_TNH[event] = attended[0].transpose(0, 1)
+            logsum_TN[event] = logsum[0].T
+    return attended_TNH, logsum_TN
+
+
+@attend_by_event.register_fake
+def _(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
+    attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
+    return attended_TNH, qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+
+
+@torch.library.custom_op(
+    "graphnet_icecube2nd::attend_by_event_backward",
+    mutates_args=(),
+    device_types="cpu",
+)
+@without_autocast
+def _attend_by_event_backward(
+    gradient_TNH: Tensor,
+    qkv_T3NH: Tensor,
+    attended_TNH: Tensor,
+    logsum_TN: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    scale = qkv_T3NH.shape[-1] ** -0.5
+    result_T3NH = torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
+    for event in event_slices(offsets):
+        part, gradient_LNH = qkv_T3NH[event], gradient_TNH[event]
+        if len(part) <= LONGEST_SHORT:
+            q, k, v = _heads_first(part.to(logsum_TN.dtype))
+            q = q * scale
+            gradient = gradient_LNH.to(logsum_TN.dtype).transpose(0, 1)
+            weight = torch.bmm(q, k.mT).softmax(-1)
+            of_weight = torch.bmm(gradient, v.mT)
+            of_score = torch._softmax_backward_data(of_weight, weight, -1, weight.dtype)
+            parts = (
+                torch.bmm(of_score, k).mul_(scale),
+                torch.bmm(of_score.mT, q),
+                torch.bmm(weight.mT, gradient),
+            )
+        else:
+            q, k, v = _heads_first(part)[:, None]
+            attended = attended_TNH[event].transpose(0, 1)[None]
+            logsum = logsum_TN[event].T[None]
+            gradient = gradient_LNH.transpose(0, 1)[None]
+            found = flash_backward(gradient, q, k, v, attended, logsum, 0.0, False)
+            parts = tuple(one[0] for one in found)
+        for number, one in enumerate(parts):
+            result_T3NH[event, number] = one.transpose(0, 1)
+    return result_T3NH
+
+
+@_attend_by_event_backward.register_fake
+def _(
+    gradient_TNH: Tensor,
+    qkv_T3NH: Tensor,
+    attended_TNH: Tensor,
+    logsum_TN: Tensor,
+    offsets: Tensor,
+) -> Tensor:
+    return torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
+
+
+def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
+    qkv_T3NH, offsets = inputs
+    ctx.save_for_backward(qkv_T3NH, *output, offsets)
+
+
+def _gradient(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
+    return _attend_by_event_backward(gradient, *ctx.saved_tensors), None
+
+
+attend_by_event.register_autograd(_gradient, setup_context=_remember)
+
+
+def _heads_first(part_L3NH: Tensor) -> Tensor:
+    return part_L3NH.permute(1, 2, 0, 3)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.packing import Packing, event_slices
 
 TILE_NUMBERS = 2**23  # pair distances of one tile, 64 MB as 8-byte keys
+INFINITE_KEY = 0x7F800000 << 32  # the bits of an infinite float32
 
 
 class Neighbours(NamedTuple):
@@ -50,26 +51,57 @@ def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbo
     """
     if points_TF.dtype in (torch.float16, torch.bfloat16):
         points_TF = points_TF.float()
-    padded = packing.pad(points_TF)
-    num_events, longest, _ = padded.shape
-    kept = min(num, longest)
-    position_L = torch.arange(longest, device=padded.device)
-    rows = max(1, TILE_NUMBERS // (num_events * longest))
-    tiles = []
-    for start in range(0, longest, rows):
-        tile = padded[:, start : start + rows]
-        distance_BlL = padded.new_zeros((num_events, tile.shape[1], longest))
-        for feature in range(padded.shape[-1]):
-            difference = tile[:, :, None, feature] - padded[:, None, :, feature]
-            distance_BlL += difference.square()
-        itself = position_L[start : start + rows, None] == position_L
-        absent = itself | ~packing.valid_BL[:, None]
-        distance_BlL = distance_BlL.masked_fill(absent, torch.inf)
-        tiles.append(_smallest(distance_BlL, position_L, kept))
-    within_TK = packing.unpad(torch.cat(tiles, dim=1))
+    if points_TF.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _by_event(points_TF, packing, num)
+    return padded_nearest_neighbours(points_TF, packing, num)
+
+
+def padded_nearest_neighbours(
+    points_TF: Tensor, packing: Packing, num: int
+) -> Neighbours:
+    """The same as `nearest_neighbours`, with events side by side."""
+    within_TK = packing.unpad(
+        _nearest(packing.pad(points_TF), packing.valid_BL, min(num, packing.longest))
+    )
     valid_TK = within_TK < packing.lengths_B[packing.event_T, None]
     within_TK = within_TK.where(valid_TK, 0)
     return Neighbours(within_TK + packing.offsets[packing.event_T, None], valid_TK)
+
+
+def _by_event(points_TF: Tensor, packing: Packing, num: int) -> Neighbours:
+    num = min(num, packing.longest)
+    index_TK = packing.offsets.new_empty((len(points_TF), num))
+    valid_TK = torch.ones_like(index_TK, dtype=torch.bool)
+    for event in event_slices(packing.offsets):
+        length = event.stop - event.start
+        found = min(num, length - 1)
+        if found < num:
+            index_TK[event, found:] = event.start
+            valid_TK[event, found:] = False
+        if found:
+            within_1LK = _nearest(points_TF[None, event], None, found)
+            torch.add(within_1LK[0], event.start, out=index_TK[event, :found])
+    return Neighbours(index_TK, valid_TK)
+
+
+def _nearest(points_BLF: Tensor, valid_BL: Tensor | None, num: int) -> Tensor:
+    """Return the places (B, L, K) of the nearest others, beyond L where none is."""
+    num_events, longest, _ = points_BLF.shape
+    position_L = torch.arange(longest, device=points_BLF.device)
+    points_FBL = points_BLF.movedim(-1, 0)
+    rows = max(1, TILE_NUMBERS // (num_events * longest))
+    tiles = []
+    for start in range(0, longest, rows):
+        tile_FBl = points_FBL[..., start : start + rows]
+        distance_BlL = points_BLF.new_zeros(num_events, tile_FBl.shape[-1], longest)
+        for tile_Bl, points_BL in zip(tile_FBl, points_FBL, strict=True):
+            distance_BlL += (tile_Bl[..., None] - points_BL[:, None]).square_()
+        itself = distance_BlL.diagonal(start, dim1=-2, dim2=-1)
+        itself.fill_(torch.inf)
+        if valid_BL is not None:
+            distance_BlL.masked_fill_(~valid_BL[:, None], torch.inf)
+        tiles.append(_smallest(distance_BlL, position_L, num))
+    return torch.cat(tiles, dim=1)
 
 
 def _smallest(distance_BlL: Tensor, position_L: Tensor, num: int) -> Tensor:
@@ -83,9 +115,9 @@ def _smallest(distance_BlL: Tensor, position_L: Tensor, num: int) -> Tensor:
     # topk is faster but does not say who wins a tie. The bits of a non-negative
     # float32 order like the number; with the position below them no two keys are equal.
     key_BlL = distance_BlL.view(torch.int32).long() << 32 | position_L
-    beyond = (2**31 - 1) << 32 | len(position_L)
-    key_BlL = key_BlL.where(distance_BlL.isfinite(), beyond)
-    return key_BlL.topk(num, dim=-1, largest=False).values & (2**32 - 1)
+    key_BlK = key_BlL.topk(num, dim=-1, largest=False).values
+    infinite = key_BlK >= INFINITE_KEY
+    return (key_BlK & (2**32 - 1)).masked_fill_(infinite, len(position_L))
 
 
 class EdgeConv(nn.Module):
@@ -103,11 +135,17 @@ class EdgeConv(nn.Module):
 
     def forward(self, nodes_TF: Tensor, edges: Neighbours) -> Tensor:
         """Map (T, F) to (T, dim_out); a pulse without neighbours gets zero."""
-        centre_TKF = nodes_TF[:, None].expand(-1, edges.index_TK.shape[1], -1)
+        first, *others = self.mlp
+        # A centre + B (neighbour - centre) is linear: once a pulse, not once an edge.
+        assert isinstance(first, nn.Linear)
+        of_centre, of_step = first.weight.chunk(2, dim=1)
+        centre_TD = F.linear(nodes_TF, of_centre - of_step, first.bias)
+        other_TD = F.linear(nodes_TF, of_step)
         # As an embedding, whose gradient adds up in a fixed order; that of indexing
         # does not with several threads, and a run could not be repeated to the bit.
-        other_TKF = F.embedding(edges.index_TK, nodes_TF)
-        message = self.mlp(torch.cat((centre_TKF, other_TKF - centre_TKF), dim=-1))
+        message = centre_TD[:, None] + F.embedding(edges.index_TK, other_TD)
+        for layer in others:
+            message = layer(message)
         message = message.masked_fill(~edges.valid_TK[..., None], 0.0)
         summed: Tensor = message.sum(1)
         return summed

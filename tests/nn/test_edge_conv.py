@@ -23,6 +23,7 @@ from graphnet_icecube2nd.nn.edge_conv import (
     event_means,
     homophily,
     nearest_neighbours,
+    padded_nearest_neighbours,
 )
 from graphnet_icecube2nd.nn.packing import Packing
 
@@ -74,6 +75,19 @@ class TestNearestNeighbours:
             edges = nearest_neighbours(points_TF, make_packing(lengths), 8)
         wanted = plain_neighbours(points_TF.double().numpy(), lengths, 8)
         assert as_lists(edges) == wanted
+
+    @settings(max_examples=50)
+    @given(events=events_on_a_grid(), tile_numbers=st.sampled_from([1, 37, 2**23]))
+    def test_padded_twin(
+        self, events: tuple[Tensor, list[int]], tile_numbers: int
+    ) -> None:
+        """What other devices than a CPU run."""
+        points_TF, lengths = events
+        with patch.object(edge_conv, "TILE_NUMBERS", tile_numbers):
+            edges = padded_nearest_neighbours(points_TF, make_packing(lengths), 8)
+        assert as_lists(edges) == plain_neighbours(
+            points_TF.double().numpy(), lengths, 8
+        )
 
     @pytest.mark.parametrize("tile_numbers", [1, 1009, 2**23])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -4,9 +4,8 @@ A transformer block ends both branches in `x + scale * linear(y)` and begins its
 with `gelu(linear(x))`. Where gradients are wanted these are a few plain operations, the
 scale being folded into the weight, which is smaller than what it would else multiply.
 Where none are, on a CPU, PyTorch's oneDNN kernels add, or bend, each result while it is
-still in the cache: 15% of a block's time in float32, 5% in bfloat16
-(benchmarks/results/models_log.md). With `torch.compile` the plain form is what gets
-compiled.
+still in the cache (what it saves: benchmarks/results/models_log.md). With
+`torch.compile` the plain form is what gets compiled.
 
 Sums of branches are kept in float32 at least: autocast rounds branches, never the sum.
 

@@ -398,18 +398,6 @@ def main() -> None:
         request = json.loads(arguments.memory_of)
         print(peak_memory(Case(**request["case"]), request["which"], toy, device))
         return
-    results, memory = [], []
-    for case in cases(toy):
-        if arguments.only in label(case):
-            results.append(measure(case, toy, device, arguments.rounds))
-            print(table(results[-1:], []).splitlines()[2], flush=True)
-    for case, which in memory_cases(toy):
-        if which == "graphnet" and make_graphnet(case, toy) is None:
-            continue
-        if arguments.only in label(case):
-            peak = memory_in_own_process(case, which, toy, device)
-            memory.append({"case": asdict(case), "which": which, "peak_MB": peak})
-            print(table([], memory[-1:]).splitlines()[-1], flush=True)
     about = context.describe(
         device=device,
         threads=arguments.threads,
@@ -417,12 +405,37 @@ def main() -> None:
         warm_up_rounds=1,
         toy=toy,
     )
-    text = f"{context.table(about)}\n\n{table(results, memory)}\n"
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "models.md").write_text(f"# Models\n\n{text}")
-        stored = {"context": about, "results": results, "memory": memory}
-        (arguments.out / "models.json").write_text(json.dumps(stored, indent=1))
+    results, memory = [], []
+    for case in cases(toy):
+        if arguments.only in label(case):
+            results.append(measure(case, toy, device, arguments.rounds))
+            print(table(results[-1:], []).splitlines()[2], flush=True)
+            store(arguments.out, about, results, memory)
+    for case, which in memory_cases(toy):
+        if which == "graphnet" and make_graphnet(case, toy) is None:
+            continue
+        if arguments.only in label(case):
+            peak = memory_in_own_process(case, which, toy, device)
+            memory.append({"case": asdict(case), "which": which, "peak_MB": peak})
+            print(table([], memory[-1:]).splitlines()[-1], flush=True)
+            store(arguments.out, about, results, memory)
+
+
+def store(
+    folder: Path | None,
+    about: dict[str, Any],
+    results: list[dict[str, Any]],
+    memory: list[dict[str, Any]],
+) -> None:
+    """Write what is there so far, as table and as numbers."""
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f"# Models\n\n{context.table(about)}\n\n{table(results, memory)}\n"
+    (folder / "models.md").write_text(text, encoding="utf-8")
+    stored = {"context": about, "results": results, "memory": memory}
+    text = json.dumps(stored, indent=1)
+    (folder / "models.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

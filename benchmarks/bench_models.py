@@ -101,6 +101,8 @@ def make_graphnet(case: Case, toy: bool) -> tuple[nn.Module, Callable[..., Any]]
     """Return GraphNeT's DeepIce of the same size and its batches, where it is there."""
     if case.model == "s_gnn":
         return None  # it has the hybrid of the competition in another form
+    if case.task == "training" and case.longest > 768:
+        return None  # its tables of pairs do not fit into this machine's memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

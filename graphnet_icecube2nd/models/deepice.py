@@ -181,7 +181,8 @@ class DeepIce(nn.Module):
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None
-        if self.config.n_rel > 1 and not torch.is_grad_enabled():
+        kept = self.config.n_rel > 1 and not torch.is_grad_enabled()
+        if kept and not torch.compiler.is_compiling():
             kept_P = all_waves(places_T4, packing, self.interval.channels)
         term = IntervalTerm(self.interval, places_T4, kept_P)
         for number, block in enumerate(self.local):

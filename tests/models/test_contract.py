@@ -345,6 +345,29 @@ def test_compiled(name: str, fill_weights: Fill, make_batch: MakeBatch) -> None:
         assert table_deviation(found_gradient, gradient) < 1e-4, parameter
 
 
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("name", ["t_d32", "b_gnn"])
+def test_new_lengths_compile_nothing_anew(
+    name: str, grad: bool, make_batch: MakeBatch
+) -> None:
+    """One graph, made once, whatever number of events of whatever lengths comes."""
+    torch.compiler.reset()
+    num_graphs = 0
+
+    def count(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        nonlocal num_graphs
+        num_graphs += 1
+        return graph.forward
+
+    model = build_model(name, **REDUCED)
+    compiled = torch.compile(model, backend=count, dynamic=True)
+    with torch.set_grad_enabled(grad):
+        for lengths in ([13, 7, 2], [31, 5], [11, 3, 1, 8, 40], [5, 5], [64, 2, 9]):
+            batch = make_batch(lengths)
+            assert deviation(compiled(batch).detach(), predict(model, batch)) < 1e-4
+    assert num_graphs == 1
+
+
 class TestExtraFeatures:
     @pytest.mark.parametrize("model_class", [DeepIce, DeepIceGNN])
     def test_are_read(

@@ -26,6 +26,7 @@ from graphnet_icecube2nd.nn.block import Block
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
 from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.shared import Shared, once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,39 +152,57 @@ class DeepIce(nn.Module):
         start_as_published(self)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: PackedBatch, shared: Shared | None = None) -> Tensor:
         """Reconstruct a batch: (B, 3), kappa * direction.
 
         The direction, in the order x, y, z, points to where the neutrino came from.
+
+        Args:
+            batch: The events.
+            shared: What other models have made of this very batch
+                (`models.together.predict_together`).
         """
-        latent_BD = self.embed_events(batch)
+        latent_BD = self.embed_events(batch, shared)
         # A direction rounded to bfloat16 is off by a third of a degree.
         with torch.autocast(latent_BD.device.type, enabled=False):
             weight = next(self.head.parameters(), latent_BD)
             prediction_B3: Tensor = self.head(latent_BD.to(weight.dtype))
         return prediction_B3
 
-    def embed_events(self, batch: PackedBatch) -> Tensor:
+    def embed_events(self, batch: PackedBatch, shared: Shared | None = None) -> Tensor:
         """Return the class token of every event, (B, D)."""
         packing = Packing(batch.offsets, len(batch.features))
         # Autocast or not, the sum of all branches is of the weights' type.
-        latent_TD = self.embed_pulses(batch, packing).to(self.class_token.dtype)
-        latent_TD = self.relate_pulses(latent_TD, batch, packing)
+        latent_TD = self.embed_pulses(batch, packing, shared)
+        latent_TD = latent_TD.to(self.class_token.dtype)
+        latent_TD = self.relate_pulses(latent_TD, batch, packing, shared)
         return self.encode(latent_TD, packing)
 
-    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
+    def embed_pulses(
+        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+    ) -> Tensor:
         """Return each pulse's latent vector before it has met any other, (T, D)."""
-        embedded: Tensor = self.embedding(batch, packing)
+        embedded: Tensor = self.embedding(batch, packing, shared)
         return embedded
 
     def relate_pulses(
-        self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
+        self,
+        latent_TD: Tensor,
+        batch: PackedBatch,
+        packing: Packing,
+        shared: Shared | None = None,
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None
-        kept = self.config.n_rel > 1 and not torch.is_grad_enabled()
+        num_uses = self.config.n_rel * (1 if shared is None else 2)
+        kept = num_uses > 1 and not torch.is_grad_enabled()
         if kept and not torch.compiler.is_compiling():
-            kept_P = all_waves(places_T4, packing, self.interval.channels)
+            channels = self.interval.channels
+            kept_P = once(
+                shared,
+                ("interval", channels),
+                lambda: all_waves(places_T4, packing, channels),
+            )
         term = IntervalTerm(self.interval, places_T4, kept_P)
         for number, block in enumerate(self.local):
             with_term = term if number < self.config.n_rel else None

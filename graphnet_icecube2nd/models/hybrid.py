@@ -31,6 +31,7 @@ from graphnet_icecube2nd.models.deepice import DeepIce, start_as_published
 from graphnet_icecube2nd.nn.edge_conv import DynamicEdgeBranch
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding
 from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.shared import Shared
 
 NODE_FEATURES = (X, Y, Z, TIME, AUXILIARY, QE, CHARGE, SCATTERING, ABSORPTION)
 
@@ -89,11 +90,13 @@ class DeepIceGNN(DeepIce):
         )
         start_as_published(self.graph)
 
-    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
+    def embed_pulses(
+        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+    ) -> Tensor:
         """Return each pulse's latent vector, embedding and graph halves, (T, D)."""
-        embedded_TD = self.embedding(batch, packing)
+        embedded_TD = self.embedding(batch, packing, shared)
         nodes_TF = batch.columns(self.node_features)
-        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing)
+        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing, shared)
         return torch.cat((embedded_TD, graph_TD), dim=1)
 
     def kwargs(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from graphnet_icecube2nd.nn.neighbours import Neighbours, nearest_neighbours
 from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.shared import Shared, once
 
 
 class EdgeConv(nn.Module):
@@ -87,16 +88,27 @@ class DynamicEdgeBranch(nn.Module):
             nn.Linear(dim, self.DIM_READOUT), nn.LayerNorm(self.DIM_READOUT)
         ).requires_grad_(False)
 
-    def forward(self, nodes_TF: Tensor, n_pulses_B: Tensor, packing: Packing) -> Tensor:
+    def forward(
+        self,
+        nodes_TF: Tensor,
+        n_pulses_B: Tensor,
+        packing: Packing,
+        shared: Shared | None = None,
+    ) -> Tensor:
         """Map node features (T, F) to (T, dim).
 
         Args:
             nodes_TF: Scaled features; the first four are x, y, z, time.
             n_pulses_B: (B,) pulses of the events before selection.
             packing: The events.
+            shared: Where the first graph of other models may be.
         """
         points_TF = nodes_TF[:, : self.knn_features]
-        edges = nearest_neighbours(points_TF, packing, self.NUM_NEIGHBOURS)
+        edges = once(
+            shared,
+            ("neighbours", self.knn_features, self.NUM_NEIGHBOURS),
+            lambda: nearest_neighbours(points_TF, packing, self.NUM_NEIGHBOURS),
+        )
         global_BG = torch.cat(
             (
                 event_means(nodes_TF, packing),

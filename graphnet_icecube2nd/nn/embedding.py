@@ -12,7 +12,7 @@ autocast or the weights say.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.shared import Shared, once
 
 # What a feature is multiplied with before its sinusoid: the finest wave then has a
 # length of 2 pi / 4096 * 500 m = 0.77 m, or 46 ns.
@@ -76,9 +77,18 @@ class Sinusoids(nn.Module):
         self.channels = channels
         self.scale = nn.Parameter(torch.ones(1) * channels**-0.5) if scaled else None
 
-    def forward(self, value: Tensor) -> Tensor:
-        """Map (...,) to (..., channels)."""
-        waves = sinusoids(value, self.channels)
+    def forward(
+        self, value: Tensor, shared: Shared | None = None, what: Hashable = None
+    ) -> Tensor:
+        """Map (...,) to (..., channels).
+
+        Args:
+            value: The quantity.
+            shared: Where other models' sinusoids of it may be.
+            what: Which quantity it is, for `shared`.
+        """
+        key = ("sinusoids", what, self.channels)
+        waves = once(shared, key, lambda: sinusoids(value, self.channels))
         return waves if self.scale is None else waves * self.scale
 
     def extra_repr(self) -> str:
@@ -127,21 +137,25 @@ class PulseEmbedding(nn.Module):
             nn.Linear(dim_joined, dim),
         )
 
-    def forward(self, batch: PackedBatch, packing: Packing) -> Tensor:
+    def forward(
+        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+    ) -> Tensor:
         """Embed all pulses of a batch, (T, D)."""
         # The length feature counts the pulses before selection, as published;
         # GraphNeT's embedding counts those that are left.
         length_T = batch.n_pulses.float().log10().index_select(0, packing.event_T)
         parts = [
-            self.position(POSITION_WAVES * batch.columns((X, Y, Z))).flatten(-2),
-            self.charge(CHARGE_WAVES * batch.column(CHARGE)),
-            self.time(TIME_WAVES * batch.column(TIME)),
+            self.position(
+                POSITION_WAVES * batch.columns((X, Y, Z)), shared, "position"
+            ).flatten(-2),
+            self.charge(CHARGE_WAVES * batch.column(CHARGE), shared, CHARGE),
+            self.time(TIME_WAVES * batch.column(TIME), shared, TIME),
             self.auxiliary(batch.column(AUXILIARY).long()),
-            self.length(length_T),
+            self.length(length_T, shared, "length"),
         ]
         if self.extra_features:
             extra = POSITION_WAVES * batch.columns(self.extra_features)
-            parts.append(self.extra(extra).flatten(-2))
+            parts.append(self.extra(extra, shared, self.extra_features).flatten(-2))
         dtype = self.auxiliary.weight.dtype
         joined: Tensor = self.project(torch.cat([p.to(dtype) for p in parts], -1))
         return joined

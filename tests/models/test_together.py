@@ -1,0 +1,90 @@
+"""Members of an ensemble share what hangs on the batch alone, and say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from graphnet_icecube2nd import DeepIce, PackedBatch, build_model
+from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.nn import edge_conv, embedding, interval_attention
+
+SIZES = {"dim": 64, "dim_base": 16, "depth": 2}
+# The competition's five, made small: two head sizes, two kinds of first graph.
+MEMBERS = {"b_d32": 16, "b_d64": 32, "b_d32_4rel": 16, "s_gnn": 16, "b_gnn": 32}
+
+MakeBatch = Callable[..., PackedBatch]
+Fill = Callable[[DeepIce], DeepIce]
+
+
+@pytest.fixture
+def members(fill_weights: Fill) -> list[DeepIce]:
+    return [
+        fill_weights(build_model(name, **SIZES, head_size=head_size)).eval()
+        for name, head_size in MEMBERS.items()
+    ]
+
+
+def count_calls(module: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    calls: list[str] = []
+    function = getattr(module, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(name)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, counted)
+    return calls
+
+
+def test_each_says_what_it_says_alone(
+    members: list[DeepIce], make_batch: MakeBatch
+) -> None:
+    batch = make_batch([13, 1, 47, 2])
+    together_MB3 = predict_together(members, batch)
+    assert together_MB3.shape == (5, 4, 3)
+    with torch.no_grad():
+        for member, found_B3 in zip(members, together_MB3, strict=True):
+            torch.testing.assert_close(found_B3, member(batch), rtol=1e-5, atol=1e-5)
+
+
+def test_work_is_done_once(
+    members: list[DeepIce], make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = make_batch([13, 1, 47, 2])
+    waves = count_calls(interval_attention, "interval_waves", monkeypatch)
+    graphs = count_calls(edge_conv, "nearest_neighbours", monkeypatch)
+    sinusoids = count_calls(embedding, "sinusoids", monkeypatch)
+
+    def numbers() -> tuple[int, int, int]:
+        found = len(waves), len(graphs), len(sinusoids)
+        for calls in (waves, graphs, sinusoids):
+            calls.clear()
+        return found
+
+    with torch.no_grad():
+        for member in members:
+            member(batch)
+    # Per event and member; four graphs a hybrid; four quantities a member.
+    assert numbers() == (5 * 4, 2 * 4, 5 * 4)
+    predict_together(members, batch)
+    # Per event and head size; the first graphs differ (with and without time).
+    assert numbers() == (2 * 4, 2 * 4, 4)
+    predict_together([members[3], members[3]], batch)
+    assert numbers() == (4, 2 * 3 + 1, 4)
+
+
+def test_batches_do_not_mix(members: list[DeepIce], make_batch: MakeBatch) -> None:
+    first, second = make_batch([13, 1], seed=1), make_batch([13, 1], seed=2)
+    wanted = predict_together(members, second)
+    predict_together(members, first)
+    assert torch.equal(predict_together(members, second), wanted)
+    assert not torch.equal(predict_together(members, first), wanted)
+
+
+def test_no_model(make_batch: MakeBatch) -> None:
+    with pytest.raises(ValueError, match="at least one model"):
+        predict_together([], make_batch([3]))

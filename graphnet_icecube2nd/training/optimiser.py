@@ -28,7 +28,7 @@ def make_adamw(
         learning_rate: At the start.
         weight_decay: On every parameter, 0.05 as published.
         eps: As it came to be in the published training: the wrapper there drops the
-            1e-7 that is asked for (github.com/DrHB/icecube-2nd-place, train.py).
+            1e-7 that is asked for (github.com/DrHB/icecube-2nd-place, src/utils.py).
 
     Raises:
         ValueError: No parameter is trained.

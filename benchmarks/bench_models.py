@@ -68,6 +68,7 @@ def event_lengths(case: Case, seed: int) -> list[int]:
         return [case.longest] * case.num_events
     share = np.random.default_rng(seed).random(case.num_events)
     lengths = np.exp(np.interp(share, QUANTILES, np.log(PULSES))).astype(int)
+    lengths[0] = case.longest  # so that the batch reaches it
     return np.minimum(lengths, case.longest).tolist()
 
 
@@ -386,7 +387,8 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--toy", action="store_true", help="tiny sizes, in seconds")
-    parser.add_argument("--out", type=Path, help="folder for models.md and models.json")
+    parser.add_argument("--out", type=Path, help="folder for NAME.md and NAME.json")
+    parser.add_argument("--name", default="models", help="NAME")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(context.cores()))
@@ -412,7 +414,7 @@ def main() -> None:
         if arguments.only in label(case):
             results.append(measure(case, toy, device, arguments.rounds))
             print(table(results[-1:], []).splitlines()[2], flush=True)
-            store(arguments.out, about, results, memory)
+            store(arguments, about, results, memory)
     for case, which in memory_cases(toy):
         if which == "graphnet" and make_graphnet(case, toy) is None:
             continue
@@ -420,24 +422,25 @@ def main() -> None:
             peak = memory_in_own_process(case, which, toy, device)
             memory.append({"case": asdict(case), "which": which, "peak_MB": peak})
             print(table([], memory[-1:]).splitlines()[-1], flush=True)
-            store(arguments.out, about, results, memory)
+            store(arguments, about, results, memory)
 
 
 def store(
-    folder: Path | None,
+    arguments: argparse.Namespace,
     about: dict[str, Any],
     results: list[dict[str, Any]],
     memory: list[dict[str, Any]],
 ) -> None:
     """Write what is there so far, as table and as numbers."""
-    if folder is None:
+    if arguments.out is None:
         return
+    folder, name = arguments.out, arguments.name
     folder.mkdir(parents=True, exist_ok=True)
     text = f"# Models\n\n{context.table(about)}\n\n{table(results, memory)}\n"
-    (folder / "models.md").write_text(text, encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
     stored = {"context": about, "results": results, "memory": memory}
     text = json.dumps(stored, indent=1)
-    (folder / "models.json").write_text(text, encoding="utf-8")
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

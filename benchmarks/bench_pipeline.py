@@ -2,10 +2,11 @@
 
     python benchmarks/bench_pipeline.py --out benchmarks/results
 
-How much of a model's own rate is left when its batches come from a store: the same
-batches are gone through twice in turns, once as they lie in memory and once read,
-selected and scaled anew by `EventDataModule`. `directions` also turns predictions into
-angles and kappa and writes them with their event ids as parquet.
+How much of a model's own rate is left when its batches come from a store: batches are
+gone through twice in turns, once as they lie in memory and once read, selected and
+scaled anew by `EventDataModule`. Rates are of pulses: epochs differ in their events.
+`directions` also turns predictions into angles and kappa and writes them with their
+event ids as parquet.
 """
 
 from __future__ import annotations
@@ -36,37 +37,38 @@ from graphnet_icecube2nd.training.optimiser import make_adamw
 
 
 def train(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:
-    """Train on every batch; return how many events there were."""
+    """Train on every batch; return how many pulses there were."""
     optimiser = make_adamw(model.parameters(), learning_rate=1e-6)
-    loss, num_events = CombinedDirectionLoss(), 0
+    loss, num_pulses = CombinedDirectionLoss(), 0
     for batch in batches:
         optimiser.zero_grad()
         loss(model(batch), batch.truth["direction"]).backward()
         optimiser.step()
-        num_events += len(batch)
-    return num_events
+        num_pulses += len(batch.features)
+    return num_pulses
 
 
 @torch.no_grad()
 def reconstruct(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:
-    """Write a table of directions; return how many events there were."""
+    """Write a table of directions; return how many pulses there were."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = []
+    parts, num_pulses = [], 0
     for batch in batches:
+        num_pulses += len(batch.features)
         prediction_B3 = model(batch)
         zenith, azimuth = unit_vector_to_angles(prediction_B3)
         kappa = prediction_B3.norm(dim=1)
-        parts.append(torch.stack((zenith, azimuth, kappa), 1).numpy())
-        parts[-1] = (batch.event_id.numpy(), parts[-1])
+        values = torch.stack((zenith, azimuth, kappa), 1).numpy()
+        parts.append((batch.event_id.numpy(), values))
     columns: dict[str, Any] = {
         "event_id": pa.chunked_array([ids for ids, _ in parts]),
     }
     for place, name in enumerate(("zenith", "azimuth", "kappa")):
         columns[name] = pa.chunked_array([values[:, place] for _, values in parts])
     pq.write_table(pa.table(columns), folder / "directions.parquet")
-    return len(columns["event_id"])
+    return num_pulses
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             for own, other in zip(rates["store"], rates["memory"], strict=True)
         )
         results[name] = {
-            "events_per_s": {k: median(v) for k, v in rates.items()},
+            "pulses_per_s": {k: median(v) for k, v in rates.items()},
             "store_over_memory": [median(ratios), ratios[0], ratios[-1]],
         }
     return results
@@ -109,13 +111,13 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
-        "| task | from memory, events/s | from a store | ratio |",
+        "| task | from memory, pulses/s | from a store | ratio |",
         "|---|---|---|---|",
     ]
     for name, result in results.items():
-        rates, ratio = result["events_per_s"], result["store_over_memory"]
+        rates, ratio = result["pulses_per_s"], result["store_over_memory"]
         lines.append(
-            f"| {name} | {rates['memory']:.1f} | {rates['store']:.1f} | "
+            f"| {name} | {rates['memory']:,.0f} | {rates['store']:,.0f} | "
             f"{ratio[0]:.1%} ({ratio[1]:.1%}-{ratio[2]:.1%}) |"
         )
     return "\n".join(lines)

@@ -56,7 +56,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         split_seed: Of the split by hash; the same for every `seed`, so that runs of an
             ensemble, or one that goes on from another, validate on events that none of
             them was trained on.
-        num_workers: Processes that read, for each loader; 0: a thread does.
+        num_workers: Processes that read, for each loader; 0: this one does, in a
+            thread where there is a GPU to wait for.
         pin_memory: Hand out page-locked batches; default: where there is a GPU.
 
     Raises:

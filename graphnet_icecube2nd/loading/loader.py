@@ -33,7 +33,10 @@ class EventLoader:
         sampler: Says which, and in which batches.
         num_workers: Processes that read; 0 reads in this one, which for a warm store
             is faster than any model trains.
-        prefetch: Without workers: read the next block in a thread meanwhile.
+        prefetch: Without workers: read the next block in a thread meanwhile. Default:
+            where there is a GPU to wait for. Beside a model on the CPU the thread costs
+            much more than reading does: OpenMP lets its own threads sleep as soon as
+            there are more of them than cores (benchmarks/results/models_log.md).
         block_batches: Batches read at once.
         pin_memory: Hand out batches in page-locked memory, for GPUs.
         always_first_epoch: Every iteration is that of the first epoch, with the same
@@ -49,7 +52,7 @@ class EventLoader:
         sampler: EventSampler,
         *,
         num_workers: int = 0,
-        prefetch: bool = True,
+        prefetch: bool | None = None,
         block_batches: int = 32,
         pin_memory: bool = False,
         always_first_epoch: bool = False,
@@ -166,7 +169,7 @@ class EventLoader:
     def _batches(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
         if self.num_workers:
             yield from self._from_workers(blocks)
-        elif self.prefetch:
+        elif torch.cuda.is_available() if self.prefetch is None else self.prefetch:
             yield from self._from_thread(blocks)
         else:
             for epoch, groups in blocks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -65,8 +66,8 @@ def test_length_is_what_comes(store: EventStore) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"prefetch": False}, {"num_workers": 1}, {"num_workers": 2}],
-    ids=["plain", "one worker", "two workers"],
+    [{"prefetch": False}, {"prefetch": True}, {"num_workers": 1}, {"num_workers": 2}],
+    ids=["plain", "a thread", "one worker", "two workers"],
 )
 def test_who_reads_does_not_matter(store: EventStore, options: dict[str, Any]) -> None:
     wanted, loader = make_loader(store), make_loader(store, **options)
@@ -74,7 +75,9 @@ def test_who_reads_does_not_matter(store: EventStore, options: dict[str, Any]) -
         assert seen(list(loader)) == seen(list(wanted))
 
 
-@pytest.mark.parametrize("options", [{"prefetch": False}, {}, {"num_workers": 1}])
+@pytest.mark.parametrize(
+    "options", [{"prefetch": False}, {"prefetch": True}, {"num_workers": 1}]
+)
 def test_resumes_at_any_batch(store: EventStore, options: dict[str, Any]) -> None:
     """The state counts what was handed out, not what was read ahead."""
     calm = make_loader(store)
@@ -89,6 +92,24 @@ def test_resumes_at_any_batch(store: EventStore, options: dict[str, Any]) -> Non
         while len(had) < len(expected):
             had += seen(list(resumed))
         assert had[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("has_gpu", [False, True])
+@pytest.mark.parametrize("prefetch", [None, False, True])
+def test_a_thread_reads_where_there_is_a_gpu(
+    store: EventStore,
+    has_gpu: bool,
+    prefetch: bool | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beside a model on the CPU a further thread would slow OpenMP down."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    batches = iter(make_loader(store, prefetch=prefetch))
+    next(batches)
+    names = [thread.name for thread in threading.enumerate()]
+    threaded = any(name.startswith("event-reader") for name in names)
+    assert threaded == (has_gpu if prefetch is None else prefetch)
+    batches.close()
 
 
 def test_one_left_in_the_middle_is_over(store: EventStore) -> None:

@@ -1,0 +1,1 @@
+"""Simulated events with known truth, simplified: light and arrival times in ice."""

@@ -1,0 +1,291 @@
+"""How much light particles make, and how much of it comes to a DOM, and when.
+
+Both the simulation and the likelihood ask here, so the likelihood is that of the
+simulation. What is simplified: a muon loses its energy evenly, a cascade is a point,
+all light has 400 nm, the ice is in horizontal layers. Shape letters: `...` any shapes
+that broadcast, such as hypotheses x DOMs; a last axis of 3 is x, y, z.
+
+Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch, Astropart.
+Phys. 38 (2012) 53 (arXiv:1206.5530) and 44 (2013) 102 (arXiv:1210.5140); energy loss
+D. Chirkin and W. Rhode, hep-ph/0407075; delays AMANDA, Nucl. Instrum. Meth. A 524
+(2004) 169, after D. Pandel's diploma thesis (Humboldt University Berlin, 1996); ice
+arXiv:1301.5361.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
+from graphnet_icecube2nd.simulation.medium import (
+    CHERENKOV_COSINE,
+    CHERENKOV_SINE,
+    CHERENKOV_TANGENT,
+    SPEED_IN_ICE,
+    Array,
+    LightPath,
+    Medium,
+)
+
+
+# Frank and Tamm, 300 to 600 nm: photons per metre of a particle of charge 1.
+PHOTONS_PER_METRE = 2 * np.pi / 137.036 * CHERENKOV_SINE**2 * (1 / 300 - 1 / 600) * 1e9
+# m2, mean over all sides: 0.055 m2 of photocathode (arXiv:1002.2442), of which the
+# average side shows 45%, at 12% efficiency over the Cherenkov spectrum. An estimate.
+EFFECTIVE_AREA = 0.003
+LIGHT_PER_METRE = PHOTONS_PER_METRE * EFFECTIVE_AREA  # p.e. m of a bare muon
+
+MUON_LOSS = 0.2375  # GeV/m, a of dE/dx = a + b E: 0.259 GeV/mwe at 0.917 g/cm3
+MUON_RADIATIVE_LOSS = 3.33e-4  # 1/m, b: 0.363e-3 /mwe
+CASCADE_LENGTH = 5.21  # m/GeV: bare-muon metres that shine as bright as 1 GeV of shower
+
+TRACK_DELAY = (557.0, 33.3)  # tau [ns] and lambda [m] of Pandel's function, AMANDA
+CASCADE_DELAY = (450.0, 47.0)  # the same of light from a point, AMANDA
+# Those lengths hold for AMANDA's ice on average; elsewhere they go with the scattering
+# length. This is its mean (of coefficients) from 1500 to 2000 m in IceCube's table, m.
+AMANDA_SCATTERING = 23.5
+SIDE_SENSITIVITY = 0.75  # a DOM looks down: 1 + 0.75 cos(angle) for direct light
+SHORTEST_DISTANCE = 1.0  # m, below which nothing changes any more
+
+# The angles at which a cascade shines: exp(-B |cos - cos_Cherenkov|**A).
+_CASCADE_A, _CASCADE_B = 0.39, 2.61
+_COSINES = np.linspace(-1.0, 1.0, 20001)
+_PROFILE = np.exp(-_CASCADE_B * np.abs(_COSINES - CHERENKOV_COSINE) ** _CASCADE_A)
+_PROFILE_MEAN = float(np.mean(_PROFILE))
+_PROFILE_FORWARD = float(np.mean(_PROFILE * _COSINES)) / _PROFILE_MEAN  # <cos>
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arrival:
+    """Light of one source at DOMs.
+
+    Delays after `time` follow Pandel's gamma distribution, `shape` and `rate` its
+    parameters.
+
+    Args:
+        mean: (...) photoelectrons expected of a DOM of rde 1.
+        time: (...) when light that is not scattered comes, ns.
+        shape: (...) xi: scatterings, as it were.
+        rate: (...) rho, 1/ns.
+    """
+
+    mean: Array
+    time: Array
+    shape: Array
+    rate: Array
+
+
+def muon_light(energy: Array) -> Array:
+    """Return how bright a muon is, in bare muons: (...) for energies (...) in GeV.
+
+    Itself and what it kicks out below 500 MeV (1.188 + 0.0206 ln E), and the showers of
+    its radiative losses, spread evenly.
+    """
+    energy = np.maximum(energy, 0.5)
+    radiative = CASCADE_LENGTH * MUON_RADIATIVE_LOSS * energy
+    light: Array = 1.188 + 0.0206 * np.log(energy) + radiative
+    return light
+
+
+def muon_range(energy: Array) -> Array:
+    """Return how far muons of energy (...) [GeV] go, m."""
+    ratio = MUON_RADIATIVE_LOSS * energy / MUON_LOSS
+    length: Array = np.log1p(ratio) / MUON_RADIATIVE_LOSS
+    return length
+
+
+def muon_energy_after(energy: Array, length: Array) -> Array:
+    """Return the energy [GeV] left of `energy` after `length` [m]; 0 where it stopped.
+
+    dE/dx = a + b E, on average and in the same steps for all.
+    """
+    critical = MUON_LOSS / MUON_RADIATIVE_LOSS
+    left = (energy + critical) * np.exp(-MUON_RADIATIVE_LOSS * length) - critical
+    remaining: Array = np.maximum(left, 0.0)
+    return remaining
+
+
+def shower_light(energy: Array) -> Array:
+    """Return the electromagnetic energy [GeV] that shines like a hadronic shower.
+
+    1 - (E / 0.399)**-0.130 (1 - 0.467), the parameters of arXiv:1210.5140.
+    """
+    fraction = 1.0 - np.maximum(energy / 0.399, 1.0) ** -0.130 * (1.0 - 0.467)
+    light: Array = energy * fraction
+    return light
+
+
+def point_light(distance: Array, path: LightPath) -> Array:
+    """Return the fluence of a point of light, per photon, 1/m2.
+
+    1 / (4 pi d2) near by; far away what diffusion gives: 3 / (4 pi scattering d), as
+    exp(-d / propagation); joined by a hyperbolic tangent.
+    """
+    length = _diffusion(path)
+    faded = np.exp(-distance / path.propagation)
+    light: Array = (
+        faded / (4 * np.pi) / (length * distance * np.tanh(distance / length))
+    )
+    return light
+
+
+def line_light(distance: Array, path: LightPath) -> Array:
+    """Return the fluence beside a long track, per photon per metre of it, 1/m.
+
+    1 / (2 pi sin(Cherenkov) d) near by; far away the diffuse light of all its points
+    (a modified Bessel function, for d above `propagation`); joined by a hyperbolic
+    tangent.
+    """
+    length = _diffusion(path)
+    root = length / CHERENKOV_SINE * np.sqrt(2 / (np.pi * path.propagation))
+    faded = np.exp(-distance / path.propagation)
+    ratio = np.sqrt(distance) / root
+    light: Array = (
+        faded
+        / (2 * np.pi * CHERENKOV_SINE)
+        / (root * np.sqrt(distance) * np.tanh(ratio))
+    )
+    return light
+
+
+def track_arrival(
+    *,
+    start: Array,
+    direction: Array,
+    time: Array,
+    length: Array,
+    energy: Array,
+    muons: Array,
+    dom: Array,
+    medium: Medium,
+) -> Arrival:
+    """Return the light of muon tracks.
+
+    Unscattered light leaves at the Cherenkov angle, or from the end of the track that
+    is nearest to where it would have had to leave.
+
+    Args:
+        start: (..., 3) where the track begins, m.
+        direction: (..., 3) where it flies, unit vector.
+        time: (...) when it begins, ns.
+        length: (...) m, 0 or above.
+        energy: (...) of each muon at the beginning, GeV.
+        muons: (...) how many fly together; a bundle has more than one.
+        dom: (..., 3) m.
+        medium: The ice.
+    """
+    step = dom - start
+    along = _dot(step, direction)
+    across = _norm_of_cross(step, direction)
+    leaves = along - across / CHERENKOV_TANGENT
+    emission = np.clip(leaves, 0.0, length)
+    distance = np.sqrt(across**2 + (along - emission) ** 2)
+    distance = np.maximum(distance, SHORTEST_DISTANCE)
+    rise = step[..., 2] - emission * direction[..., 2]  # from the point of emission
+    path = medium.between(dom[..., 2] - rise, dom[..., 2])
+    beside = distance * CHERENKOV_SINE  # `across`, where light leaves from within
+    direct = np.exp(-beside / path.scattering)
+    # The less direct the light, the closer to the DOM it leaves, and from more places.
+    centre = along - direct * across / CHERENKOV_TANGENT
+    width = 5.0 + 0.5 * (1.0 - direct) * beside
+    within = _logistic(centre / width) * _logistic((length - centre) / width)
+    bright = muons * muon_light(muon_energy_after(energy, emission))
+    cosine = rise / distance
+    mean = LIGHT_PER_METRE * bright * line_light(beside, path) * within
+    return _arrival(
+        mean=mean * (1.0 + SIDE_SENSITIVITY * cosine * direct),
+        time=time + emission / SPEED_OF_LIGHT + distance / SPEED_IN_ICE,
+        distance=beside,
+        cosine=cosine,
+        path=path,
+        delay=TRACK_DELAY,
+    )
+
+
+def cascade_arrival(
+    *,
+    position: Array,
+    direction: Array,
+    time: Array,
+    energy: Array,
+    dom: Array,
+    medium: Medium,
+) -> Arrival:
+    """Return the light of cascades.
+
+    Args:
+        position: (..., 3) m.
+        direction: (..., 3) where the cascade flies, unit vector.
+        time: (...) ns.
+        energy: (...) electromagnetic energy that shines alike, GeV.
+        dom: (..., 3) m.
+        medium: The ice.
+    """
+    step = dom - position
+    distance = np.maximum(np.sqrt(_dot(step, step)), SHORTEST_DISTANCE)
+    path = medium.between(position[..., 2], dom[..., 2])
+    direct = np.exp(-distance / path.scattering)
+    forward = _dot(step, direction) / distance
+    profile = np.exp(-_CASCADE_B * np.abs(forward - CHERENKOV_COSINE) ** _CASCADE_A)
+    # Diffuse light comes as if from a point that lies forward by a scattering length.
+    dipole = _PROFILE_FORWARD * path.scattering * (1 / path.propagation + 1 / distance)
+    diffuse = 1.0 + np.minimum(dipole, 0.9) * forward
+    side = direct * profile / _PROFILE_MEAN + (1.0 - direct) * diffuse
+    cosine = step[..., 2] / distance
+    bright = LIGHT_PER_METRE * CASCADE_LENGTH * energy
+    mean = bright * point_light(distance, path) * side
+    return _arrival(
+        mean=mean * (1.0 + SIDE_SENSITIVITY * cosine * direct),
+        time=time + distance / SPEED_IN_ICE,
+        distance=distance,
+        cosine=cosine,
+        path=path,
+        delay=CASCADE_DELAY,
+    )
+
+
+def _arrival(
+    *,
+    mean: Array,
+    time: Array,
+    distance: Array,
+    cosine: Array,
+    path: LightPath,
+    delay: tuple[float, float],
+) -> Arrival:
+    """Add Pandel's parameters: AMANDA's effective distance and delays."""
+    tau, scattering = delay
+    effective = 3.1 + cosine * (4.6 * cosine - 3.9) + 0.84 * distance
+    return Arrival(
+        mean=mean,
+        time=time,
+        shape=effective / (scattering / AMANDA_SCATTERING * path.scattering),
+        rate=1.0 / tau + SPEED_IN_ICE / path.absorption,
+    )
+
+
+def _diffusion(path: LightPath) -> Array:
+    """Return where light from a point stops to be direct and begins to be diffuse, m."""
+    length: Array = path.scattering / 3.0 * np.exp(path.scattering / path.absorption)
+    return length
+
+
+def _dot(a: Array, b: Array) -> Array:
+    product: Array = a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
+    return product
+
+
+def _norm_of_cross(a: Array, b: Array) -> Array:
+    # Unlike the root of |a|2 - (a . b)2, precise also where a is nearly along b.
+    x = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
+    y = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
+    z = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+    norm: Array = np.sqrt(x * x + y * y + z * z)
+    return norm
+
+
+def _logistic(value: Array) -> Array:
+    result: Array = 0.5 * (1.0 + np.tanh(0.5 * value))
+    return result

@@ -1,0 +1,310 @@
+"""Light of particles at the DOMs, as photoelectrons with their times.
+
+Shape letters: B events, S DOMs, C cascades of an event, P pairs of event and DOM,
+E photoelectrons.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
+from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
+from graphnet_icecube2nd.simulation.light import (
+    CASCADE_LENGTH,
+    LIGHT_PER_METRE,
+    Arrival,
+    cascade_arrival,
+    muon_light,
+    track_arrival,
+)
+from graphnet_icecube2nd.simulation.pandel import draw_delays
+from graphnet_icecube2nd.simulation.particles import Particles, muon_at
+
+Array = NDArray[np.floating[Any]]
+Index = NDArray[np.int64]
+
+LEAST_LIGHT = 1e-3  # p.e.: DOMs that could see less are not asked
+FAINTEST = 2.0  # p.e. in the whole detector, about; less never triggers
+NEAREST = np.float32(20.0)  # m, up to which every DOM is asked
+LARGEST_SAMPLE = 1000  # photoelectrons drawn of one source in one DOM; more share them
+TILE_EVENTS = 48  # events looked at together, so that intermediates stay in the cache
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Photoelectrons:
+    """Photoelectrons of many events, in no order.
+
+    Args:
+        event_E: (E,) int64.
+        dom_E: (E,) int64.
+        time_E: (E,) ns, on the clock of the particles.
+        weight_E: (E,) how many each stands for; 1 but in very bright DOMs.
+    """
+
+    event_E: Index
+    dom_E: Index
+    time_E: Array
+    weight_E: Array
+
+    @classmethod
+    def join(cls, pieces: list[Photoelectrons]) -> Photoelectrons:
+        """Return those of several."""
+        names = [entry.name for entry in fields(cls)]
+        return cls(**{n: np.concatenate([getattr(p, n) for p in pieces]) for n in names})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Light:
+    """Light of one source of each event at the DOMs that may see it.
+
+    Args:
+        event_P: (P,) int64.
+        dom_P: (P,) int64.
+        arrival: (P,) what comes there, the DOM's efficiency included.
+    """
+
+    event_P: Index
+    dom_P: Index
+    arrival: Arrival
+
+
+def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
+    """Return the light of the tracks, and of the first and second cascades.
+
+    That of events with next to no light, which never trigger, is left out.
+
+    Args:
+        particles: B events.
+        detector: The DOMs and the ice.
+    """
+    found = []
+    for first in range(0, len(particles), TILE_EVENTS):
+        tile = particles.take(slice(first, first + TILE_EVENTS))
+        sources = _sources(tile, detector)
+        bright_B = np.zeros(len(tile))
+        for source in sources:
+            np.add.at(bright_B, source.event_P, source.light_P)
+        for source in sources:
+            found.append(_at_doms(source, bright_B >= FAINTEST, first, detector))
+    return found
+
+
+def draw_photoelectrons(
+    light: Light, jitter: float, rng: np.random.Generator
+) -> Photoelectrons:
+    """Draw what DOMs see of a light: Poisson numbers, Pandel's delays, jitter.
+
+    Args:
+        light: P pairs of event and DOM.
+        jitter: Of the times, ns.
+        rng: Where the random numbers come from.
+    """
+    number_P = rng.poisson(light.arrival.mean)
+    pair = np.flatnonzero(number_P)
+    drawn_P = np.minimum(number_P[pair], LARGEST_SAMPLE)
+    weight_P = number_P[pair] / drawn_P
+    pair_E = np.repeat(pair, drawn_P)
+    arrival = light.arrival
+    delay_E = draw_delays(rng, arrival.shape[pair_E], arrival.rate[pair_E], jitter)
+    return Photoelectrons(
+        event_E=light.event_P[pair_E],
+        dom_E=light.dom_P[pair_E],
+        time_E=arrival.time[pair_E] + delay_E,
+        weight_E=np.repeat(weight_P, drawn_P),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Source:
+    """One source of light of some events, at the groups of DOMs that may see it.
+
+    Args:
+        arrive: The light of events (P,) at places (P, 3), its times from `begins_B`.
+        begins_B: (B,) ns.
+        event_P, group_P: (P,) pairs of event and group.
+        light_P: (P,) photoelectrons that a group sees, about.
+    """
+
+    arrive: Callable[[Index, Array], Arrival]
+    begins_B: Array
+    event_P: Index
+    group_P: Index
+    light_P: Array
+
+
+def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]:
+    made = []
+    if (particles.muons_B > 0).any():
+        made.append(_tracks(particles, detector))
+    for column in range(particles.cascade_energy_BC.shape[1]):
+        if (particles.cascade_energy_BC[:, column] > 0).any():
+            made.append(_cascades(particles, column, detector))
+    return made
+
+
+def _tracks(tracks: Particles, detector: SimulatedDetector) -> _Source:
+    # Begin near the detector, where single precision will do.
+    direction = tracks.direction_B3
+    closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
+    skipped = np.clip(closest - detector.volume.reach - 500.0, 0, tracks.track_length_B)
+    energy = muon_at(tracks, skipped)
+    start = tracks.vertex_B3 + skipped[:, None] * direction
+    length = tracks.track_length_B - skipped
+    groups = detector.groups
+    along_BG = direction @ groups.centre_G3.T
+    along_BG -= np.sum(direction * start, axis=1)[:, None]
+    nearest_BG = np.clip(along_BG, 0, length[:, None])
+    square_BG = _square(start, groups.centre_G3)
+    square_BG += nearest_BG * (nearest_BG - 2 * along_BG)
+    # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
+    bright = np.maximum(tracks.muons_B, 1e-9) * muon_light(energy) * LIGHT_PER_METRE
+    limit = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
+    columns = tuple(
+        _single(values) for values in (start, direction, length, energy, tracks.muons_B)
+    )
+
+    def arrive(event: Index, place_P3: Array) -> Arrival:
+        start_P3, direction_P3, length_P, energy_P, muons_P = (
+            np.take(values, event, axis=0) for values in columns
+        )
+        return track_arrival(
+            start=start_P3,
+            direction=direction_P3,
+            time=np.zeros(len(event), np.float32),
+            length=length_P,
+            energy=energy_P,
+            muons=muons_P,
+            dom=place_P3,
+            medium=detector.medium,
+        )
+
+    begins = tracks.time_B + skipped / SPEED_OF_LIGHT
+    return _source(arrive, begins, square_BG, limit, groups)
+
+
+def _cascades(
+    particles: Particles, column: int, detector: SimulatedDetector
+) -> _Source:
+    distance = particles.cascade_distance_BC[:, column]
+    position = particles.vertex_B3 + distance[:, None] * particles.direction_B3
+    energy = particles.cascade_energy_BC[:, column]
+    groups = detector.groups
+    square_BG = _square(position, groups.centre_G3)
+    # Diffuse light around a point, see `light.point_light`.
+    bright = LIGHT_PER_METRE * CASCADE_LENGTH * np.maximum(energy, 1e-9)
+    limit = _farthest(np.log(bright / 3.8), 2 * np.log(groups.reach_G), power=1.0)
+    columns = tuple(
+        _single(values) for values in (position, particles.direction_B3, energy)
+    )
+
+    def arrive(event: Index, place_P3: Array) -> Arrival:
+        position_P3, direction_P3, energy_P = (
+            np.take(values, event, axis=0) for values in columns
+        )
+        return cascade_arrival(
+            position=position_P3,
+            direction=direction_P3,
+            time=np.zeros(len(event), np.float32),
+            energy=energy_P,
+            dom=place_P3,
+            medium=detector.medium,
+        )
+
+    begins = particles.time_B + distance / SPEED_OF_LIGHT
+    return _source(arrive, begins, square_BG, limit, groups)
+
+
+def _source(
+    arrive: Callable[[Index, Array], Arrival],
+    begins: Array,
+    square_BG: Array,
+    limit_BG: Array,
+    groups: DomGroups,
+) -> _Source:
+    """Find the groups of DOMs that see something.
+
+    Args:
+        arrive: As `_Source`.
+        begins: As `_Source`.
+        square_BG: (B, G) squared distances of the groups' centres, m2.
+        limit_BG: (B, G) how near a group must be, in its `reach`.
+        groups: The DOMs.
+    """
+    limit_BG *= _single(groups.reach_G)
+    np.maximum(limit_BG, NEAREST, out=limit_BG)
+    limit_BG += _single(groups.radius_G)
+    near = np.flatnonzero(square_BG < limit_BG**2)
+    event, group = np.divmod(near, len(groups.size_G))
+    centre_P3 = np.take(_single(groups.centre_G3), group, axis=0)
+    mean_P = arrive(event, centre_P3).mean
+    # A DOM of the group may be nearer than its centre.
+    sees = mean_P * groups.nearer_G[group] > LEAST_LIGHT
+    event, group, mean_P = event[sees], group[sees], mean_P[sees]
+    return _Source(
+        arrive=arrive,
+        begins_B=begins,
+        event_P=event,
+        group_P=group,
+        light_P=mean_P * groups.size_G[group],
+    )
+
+
+def _at_doms(
+    source: _Source,
+    is_bright_B: NDArray[np.bool_],
+    first: int,
+    detector: SimulatedDetector,
+) -> Light:
+    """Return the light at the single DOMs, of bright events."""
+    bright = is_bright_B[source.event_P]
+    event, group = source.event_P[bright], source.group_P[bright]
+    size = detector.groups.size_G[group]
+    event, group = np.repeat(event, size), np.repeat(group, size)
+    place = np.arange(len(event)) - np.repeat(np.cumsum(size) - size, size)
+    dom = detector.groups.dom_GK[group, place]
+    place_P3 = np.take(_single(detector.position_S3), dom, axis=0)
+    arrival = source.arrive(event, place_P3)
+    return Light(
+        event_P=event + first,
+        dom_P=dom,
+        arrival=replace(
+            arrival,
+            mean=arrival.mean * detector.rde_S[dom],
+            time=arrival.time + source.begins_B[event],
+        ),
+    )
+
+
+def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
+    """Return u, or a little more, where light has come down to LEAST_LIGHT; (B, G).
+
+    It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT).
+
+    Args:
+        bright_B: (B,) logarithm of the light.
+        fading_G: (G,) logarithm of what it is divided by.
+        power: The power of u with which light spreads.
+    """
+    bright_B = bright_B - np.log(LEAST_LIGHT)
+    wanted = np.subtract.outer(_single(bright_B), _single(fading_G))
+    np.maximum(wanted, np.float32(1.1), out=wanted)
+    below = np.maximum(wanted - power * np.log(wanted), np.float32(0.5))
+    solution: Array = wanted - power * np.log(below)
+    return solution
+
+
+def _square(from_B3: Array, to_G3: Array) -> Array:
+    """Return squared distances, (B, G) m2."""
+    square_BG: Array = from_B3 @ (-2.0 * to_G3.T)
+    square_BG += np.sum(from_B3**2, axis=1)[:, None]
+    square_BG += np.sum(to_G3**2, axis=1)
+    return square_BG
+
+
+def _single(values: NDArray[Any]) -> Array:
+    return values.astype(np.float32)

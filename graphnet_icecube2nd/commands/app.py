@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graphnet_icecube2nd.commands import store
+from graphnet_icecube2nd.commands import simulation, store
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ def _main(
     """Options that stand before a command."""
 
 
+app.command()(simulation.simulate)
 app.command()(store.prepare)
 app.command()(store.inspect)
 app.command()(store.export)

@@ -57,6 +57,39 @@ def progress(
         yield on_source, on_progress
 
 
+@contextmanager
+def counting(
+    console: Console, total: int, what: str
+) -> Iterator[Callable[[int, int], None]]:
+    """Show how many events are done: share, events a second, the time that remains."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("events, {task.fields[rate]:,.0f}/s"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    task = bars.add_task(what, total=total, rate=0.0)
+
+    def on_progress(new_events: int, _: int) -> None:
+        bars.update(task, advance=new_events, rate=bars.tasks[0].speed or 0.0)
+
+    with bars:
+        yield on_progress
+
+
 def say_report(report: PreparationReport) -> None:
     """Say what `prepare` did."""
     print(

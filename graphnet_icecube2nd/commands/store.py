@@ -185,47 +185,39 @@ def inspect(
 def export(
     store: Annotated[Path, typer.Argument(help="The store.")],
     out: Annotated[
-        Path, typer.Argument(help="A .db file, or a folder for GraphNeT parquet.")
+        Path, typer.Argument(help="A .db file, or a folder.")
     ],
     format: Annotated[
         str | None,
-        typer.Option(help="graphnet-sqlite or graphnet-parquet. Default: by OUT."),
+        typer.Option(
+            help="graphnet-sqlite, graphnet-parquet or kaggle. Default: SQLite if OUT "
+            "ends in .db, else GraphNeT's parquet."
+        ),
     ] = None,
     pulses_table: Annotated[str, typer.Option(help="Table of pulses.")] = "pulses",
     truth_table: Annotated[str, typer.Option(help="Table of truth.")] = "truth",
 ) -> None:
-    """Write a store as GraphNeT's own datasets read it."""
+    """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
     from rich.console import Console
 
-    from graphnet_icecube2nd.store import writers
+    from graphnet_icecube2nd.store import export as exporting
 
-    formats: dict[str, Callable[..., writers.WriteReport]] = {
-        "graphnet-sqlite": writers.write_graphnet_sqlite,
-        "graphnet-parquet": writers.write_graphnet_parquet,
-    }
-    if format is None and out.suffix not in (".db", ""):
-        raise ValueError(
-            f"{out} ends in {out.suffix!r}: GraphNeT's SQLite files end in .db, and "
-            "its parquet is a folder; or say --format"
-        )
-    format = format or (
-        "graphnet-sqlite" if out.suffix == ".db" else "graphnet-parquet"
-    )
-    if format not in formats:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(formats)}")
+    format = exporting.format_of(out, format)
+    tables = {"pulses_table": pulses_table, "truth_table": truth_table}
+    known = exporting.FORMATS[format][1]
     with progress(Console(stderr=True)) as (_, on_progress):
-        report = formats[format](
+        report = exporting.export(
             store,
             out,
-            pulses_table=pulses_table,
-            truth_table=truth_table,
+            format=format,
             on_progress=on_progress,
+            **{name: table for name, table in tables.items() if name in known},
         )
     print(f"{out}: {report.events:,} events, {report.pulses:,} pulses")
     if report.left_out:
         print(
             f"  {report.left_out:,} events have no pulses and were not written: "
-            "GraphNeT cannot read such"
+            "such a file cannot hold them"
         )
 
 

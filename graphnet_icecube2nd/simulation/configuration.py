@@ -48,9 +48,9 @@ class SimulationConfig:
 
     fractions: Mapping[str, float] = field(default_factory=_fractions)
     energy_range: tuple[float, float] = (100.0, 1e6)
-    spectral_index: float = 2.0
+    spectral_index: float = 2.15
     double_cascade_range: tuple[float, float] = (3e4, 3e6)
-    noise_rate: float = 500.0
+    noise_rate: float = 440.0
     time_jitter: float = 3.0
     charge_spread: float = 0.3
     merge_time: float = 10.0

@@ -89,7 +89,7 @@ def write_graphnet_sqlite(
     )
     num_events = num_pulses = left_out = 0
     made: set[str] = set()  # tables
-    with _temporary(Path(out_db)) as path, _naming_full_disk(out_db):
+    with temporary(Path(out_db)) as path, _naming_full_disk(out_db):
         database = sqlite_utils.Database(path)
         connection: sqlite3.Connection = database.conn
         try:
@@ -180,7 +180,7 @@ def write_graphnet_parquet(
         with_empty=False,
     )
     num_events = num_pulses = left_out = chunk = 0
-    with _temporary(Path(out_folder)) as folder:
+    with temporary(Path(out_folder)) as folder:
         for name in (pulses_table, truth_table):
             (folder / name).mkdir(parents=True)
         for shard, rows, empty in tables.shards():
@@ -226,7 +226,7 @@ def _import_sqlite_utils() -> Any:
 
 
 @contextmanager
-def _temporary(final: Path) -> Iterator[Path]:
+def temporary(final: Path) -> Iterator[Path]:
     """Lend a path beside a file or folder, and give it that name if all went well.
 
     Raises:

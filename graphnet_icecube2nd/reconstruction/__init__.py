@@ -1,0 +1,1 @@
+"""Directions of events: classic reconstructions, and tables of what was found."""

@@ -1,0 +1,91 @@
+"""The improved line fit: the field's classic first guess of a track's direction.
+
+A point that flies through the pulses: late pulses are taken out, distances count as
+Huber's. Source: M. G. Aartsen et al. (IceCube), Nucl. Instrum. Meth. A 736 (2014) 143
+(arXiv:1308.5501). Shape letters: T pulses, B events.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+LATE_DISTANCE = 156.0  # m: pulses this close to an earlier one ...
+LATE_TIME = 778.0  # ns: ... and so much later are scattered light
+HUBER_DISTANCE = 153.0  # m, from which on distances count linearly
+_TURNS = 50
+_TILE = 2048  # pulses of an event compared with each other at once
+
+
+def line_fit(
+    position_T3: Array, time_T: Array, offsets: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Fit a moving point to each event's pulses.
+
+    Args:
+        position_T3: (T, 3) where the DOMs are, m.
+        time_T: (T,) when the pulses came, ns.
+        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
+            `offsets[i + 1] - 1`.
+
+    Returns:
+        The flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns; NaN where the
+        pulses say nothing: fewer than two places or times.
+    """
+    keep_T = _not_late(position_T3, time_T, offsets)
+    event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[keep_T]
+    place_T3, when_T = position_T3[keep_T], time_T[keep_T].astype(np.float64)
+    num_events = len(offsets) - 1
+    weight_T = np.ones(len(event_T))
+    velocity_B3 = np.full((num_events, 3), np.nan)
+    for _ in range(_TURNS):
+        total_B = np.maximum(np.bincount(event_T, weight_T, num_events), 1e-300)
+        mean_B = np.bincount(event_T, weight_T * when_T, num_events) / total_B
+        centre_B3 = _sums(event_T, weight_T, place_T3, num_events) / total_B[:, None]
+        since_T = when_T - mean_B[event_T]
+        step_T3 = place_T3 - centre_B3[event_T]
+        spread_B = np.bincount(event_T, weight_T * since_T**2, num_events)
+        pull_B3 = _sums(event_T, weight_T * since_T, step_T3, num_events)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            new_B3 = pull_B3 / np.where(spread_B > 1e-6, spread_B, np.nan)[:, None]
+        miss_T = np.linalg.norm(
+            step_T3 - new_B3[event_T] * since_T[:, None], axis=1
+        )
+        with np.errstate(invalid="ignore"):
+            weight_T = np.where(
+                miss_T <= HUBER_DISTANCE, 1.0, HUBER_DISTANCE / np.maximum(miss_T, 1.0)
+            )
+        change_B = np.abs(new_B3 - velocity_B3).max(axis=1, initial=0.0)
+        velocity_B3 = new_B3
+        if not (change_B > 1e-7).any() and not np.isnan(change_B).all():
+            break
+    speed_B = np.linalg.norm(velocity_B3, axis=1)
+    moves_B = speed_B > 1e-6
+    speed_B = np.where(moves_B, speed_B, np.nan)
+    return velocity_B3 / speed_B[:, None], speed_B
+
+
+def _sums(event_T: NDArray[np.int64], weight_T: Array, a_T3: Array, num: int) -> Array:
+    return np.stack(
+        [np.bincount(event_T, weight_T * a_T, num) for a_T in a_T3.T], axis=1
+    )
+
+
+def _not_late(
+    position_T3: Array, time_T: Array, offsets: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return the pulses without an earlier one close by, (T,)."""
+    keep_T = np.ones(len(time_T), bool)
+    for first, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        place, when = position_T3[first:stop], time_T[first:stop]
+        for start in range(0, len(when), _TILE):
+            some = slice(start, min(start + _TILE, len(when)))
+            late = when[some, None] - when > LATE_TIME
+            if not late.any():
+                continue
+            step = place[some, None] - place
+            late &= (step**2).sum(axis=-1) <= LATE_DISTANCE**2
+            keep_T[first + some.start : first + some.stop] = ~late.any(axis=1)
+    return keep_T

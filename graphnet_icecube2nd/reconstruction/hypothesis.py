@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +94,10 @@ class Seed:
         names = [entry.name for entry in fields(cls)]
         return cls(**{n: np.stack([getattr(seed, n) for seed in seeds]) for n in names})
 
+    def take(self, index: int | NDArray[np.int64]) -> Seed:
+        """Return one, or some, of K seeds."""
+        return Seed(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
 
 @dataclass(frozen=True, eq=False)
 class Hypotheses:
@@ -113,15 +118,19 @@ class Hypotheses:
             name for name in NUMBERS[self.topology] for _ in range(_SIZES.get(name, 1))
         )
 
-    def around(self, numbers_N: Array) -> Seed:
-        """Return the seed that a vector of numbers stands for."""
-        columns = self._columns(numbers_N[None])
+    @cached_property
+    def _axes(self) -> tuple[Array, Array]:
+        return across(self.seed.direction)
+
+    def around(self, numbers_KN: Array) -> Seed:
+        """Return the K seeds that vectors of numbers stand for."""
+        columns = self._columns(numbers_KN)
         sizes = ("muon", "back", "cascade", "second", "flown", "muons")
         return Seed(
-            place=self._places(columns)[0],
-            time=self._times(columns)[0],
-            direction=self._directions(columns)[0],
-            **{name: self._size(name, columns, 1)[0] for name in sizes},
+            place=self._places(columns),
+            time=self._times(columns),
+            direction=self._directions(columns),
+            **{name: self._size(name, columns, len(numbers_KN)) for name in sizes},
         )
 
     def arrivals(self, numbers_KN: Array, dom_S3: Array, medium: Medium) -> list[Arrival]:
@@ -175,7 +184,7 @@ class Hypotheses:
         return found
 
     def _directions(self, columns: dict[str, Array]) -> Array:
-        a, b = across(self.seed.direction)
+        a, b = self._axes
         step = STEP_DIRECTION * columns["direction"]
         direction = self.seed.direction + step[:, :1] * a + step[:, 1:] * b
         unit: Array = direction / np.linalg.norm(direction, axis=1, keepdims=True)
@@ -185,7 +194,7 @@ class Hypotheses:
         if "place" in columns:
             place: Array = self.seed.place + STEP_PLACE * columns["place"]
             return place
-        a, b = across(self.seed.direction)
+        a, b = self._axes
         step = STEP_PLACE * columns["across"]
         place = self.seed.place + step[:, :1] * a + step[:, 1:] * b
         return place
@@ -225,4 +234,5 @@ def across(direction: Array) -> tuple[Array, Array]:
     np.put_along_axis(helper, smallest[..., None], 1.0, axis=-1)
     first = np.cross(direction, helper)
     first /= np.linalg.norm(first, axis=-1, keepdims=True)
-    return first, np.cross(direction, first)
+    second = np.cross(direction, first)
+    return first, second

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
+from graphnet_icecube2nd.reconstruction.climb import climb_together, scale
+from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
 from graphnet_icecube2nd.reconstruction.hypothesis import (
     BEFORE,
     STEP_DIRECTION,
@@ -28,9 +30,11 @@ from graphnet_icecube2nd.simulation.pandel import import_scipy
 Array = NDArray[np.float64]
 
 DIRECTIONS = 96  # tried all over the sphere
-REFINED = 5  # of the seeds
+SEARCHED = 24  # of the seeds are followed with the coarse likelihood,
+REFINED = 3  # of those with the full one
+BLURRED_JITTER = 7.0  # ns
+BRIGHTEST, VERTICES = 10, 2  # DOMs near which a cascade may be; points that are kept
 _DIFFERENCE = 1e-3  # of a number, for slopes
-_CURVE = 0.05  # of a number, for curvatures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +67,7 @@ def find_maximum(
     topology: str,
     *,
     directions: int = DIRECTIONS,
+    searched: int = SEARCHED,
     refined: int = REFINED,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
@@ -72,6 +77,7 @@ def find_maximum(
         likelihood: Of the event.
         topology: One of `hypothesis.NUMBERS`.
         directions: How many are tried.
+        searched: How many seeds are followed with a coarse likelihood.
         refined: How many of them are followed to their maximum.
         further_seeds: Followed as well; the truth among them shows whether the search
             found the global maximum.
@@ -79,16 +85,19 @@ def find_maximum(
     Raises:
         ImportError: scipy is not installed.
     """
-    seeds = _seeds(likelihood, topology, directions)
-    value_K = likelihood.of_seeds(topology, seeds)
-    chosen = [seeds[number] for number in np.argsort(-value_K)[:refined]]
-    climbed = [
-        _climb(likelihood, Hypotheses(topology, seed), turns=1)
-        for seed in (*chosen, *further_seeds)
-    ]
-    best = max(climbed, key=lambda found: found[0])
-    best = _climb(likelihood, Hypotheses(topology, best[1]), turns=5)
-    covariance_22 = _covariance(likelihood, Hypotheses(topology, best[1]))
+    coarse = likelihood.coarse()
+    begin = _seeds(coarse, topology, directions)[:searched]
+    _, found = climb_together(coarse, topology, begin, steps=25)
+    # Where a pulse comes a little too early, the likelihood falls as from a cliff:
+    # first among gentle slopes.
+    blurred = likelihood.blurred(BLURRED_JITTER)
+    value_K = blurred.of_seeds(topology, found)
+    chosen = [found[number] for number in np.argsort(-value_K)[:refined]]
+    chosen.extend(further_seeds)
+    _, near = climb_together(blurred, topology, chosen, steps=30)
+    value_K, there = climb_together(likelihood, topology, near, steps=20)
+    best = _polish(likelihood, topology, there[int(value_K.argmax())])
+    covariance_22 = _covariance(likelihood, Hypotheses(topology, Seed.stack([best[1]])))
     trace = float(np.trace(covariance_22))
     return Maximum(
         topology=topology,
@@ -107,9 +116,9 @@ def sphere(num: int) -> Array:
     return np.stack([across * np.cos(turn), across * np.sin(turn), z], axis=1)
 
 
-def _seeds(likelihood: EventLikelihood, topology: str, directions: int) -> list[Seed]:
-    """Return seeds: the line fit's, and for each direction the best of a few."""
-    pulses = for_line_fit(likelihood.pulses)
+def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> list[Seed]:
+    """Return a seed for each direction, those of large likelihood first."""
+    pulses = for_line_fit(coarse.pulses)
     flight, _ = line_fit(pulses.position_T3, pulses.time_T, pulses.offsets)
     tried = sphere(directions)
     if np.isfinite(flight).all():
@@ -117,104 +126,166 @@ def _seeds(likelihood: EventLikelihood, topology: str, directions: int) -> list[
     weight = np.maximum(pulses.charge_T, 0.1)
     centre = np.average(pulses.position_T3, axis=0, weights=weight)
     if topology in ("cascade", "double_cascade"):
-        vertex, time = _vertex(likelihood, centre)
+        groups = _cascade_seeds(coarse, topology, tried, pulses, centre)
+    else:
+        groups = [
+            _track_seeds(topology, direction, pulses, centre) for direction in tried
+        ]
+    best = [_best(coarse, topology, group) for group in groups]
+    return [seed for _, seed in sorted(best, key=lambda scored: -scored[0])]
+
+
+def _best(
+    likelihood: EventLikelihood, topology: str, seeds: list[Seed]
+) -> tuple[float, Seed]:
+    value_K = likelihood.of_seeds(topology, seeds)
+    number = int(value_K.argmax())
+    return float(value_K[number]), seeds[number]
+
+
+def _track_seeds(
+    topology: str, direction: Array, pulses: EventPulses, centre: Array
+) -> list[Seed]:
+    """Return tracks of a direction: of several energies, beginning here or there."""
+    step = pulses.position_T3 - centre
+    along = step @ direction
+    across = np.linalg.norm(step - along[:, None] * direction, axis=1)
+    # The Cherenkov cone's time, of the earliest sixth of the pulses.
+    lag = (along + across * np.sqrt(PHASE_INDEX**2 - 1)) / SPEED_OF_LIGHT
+    time = float(np.quantile(pulses.time_T - lag, 1 / 6))
+    first = float(-along.min())
+    begins = (BEFORE, first + 20.0, first - 0.25 * float(np.ptp(along)))
+    if topology == "muon_bundle":
         return [
-            Seed.of(vertex, time, direction, cascade=energy, second=energy / 2)
-            for direction in tried
-            for energy in (3e2, 3e3, 3e4, 3e5)
-        ]
-    found = []
-    for direction in tried:
-        step = pulses.position_T3 - centre
-        along = step @ direction
-        across = np.linalg.norm(step - along[:, None] * direction, axis=1)
-        # The Cherenkov cone's time, of the earliest sixth of the pulses.
-        lag = (along + across * np.sqrt(PHASE_INDEX**2 - 1)) / SPEED_OF_LIGHT
-        time = float(np.quantile(pulses.time_T - lag, 1 / 6))
-        begins = (BEFORE,)
-        if topology != "muon_bundle":
-            first = float(-along.min())
-            begins = (BEFORE, first + 20.0, first - 0.25 * float(np.ptp(along)))
-        found += [
-            Seed.of(
-                centre,
-                time,
-                direction,
-                muon=energy,
-                back=back,
-                cascade=max(energy / 3, 30.0),
-                muons=2.0 if topology == "muon_bundle" else 1.0,
-            )
+            Seed.of(centre, time, direction, muon=energy, muons=2.0)
             for energy in (1e2, 1e3, 3e4)
-            for back in begins
         ]
-    return found
+    return [
+        Seed.of(
+            centre, time, direction, muon=energy, back=back, cascade=max(energy / 3, 30)
+        )
+        for energy in (1e2, 1e3, 3e4)
+        for back in begins
+    ]
 
 
-def _vertex(likelihood: EventLikelihood, centre: Array) -> tuple[Array, float]:
-    """Return a point and a time from which light reaches most first pulses directly."""
-    pulses = for_line_fit(likelihood.pulses)
+def _cascade_seeds(
+    coarse: EventLikelihood,
+    topology: str,
+    tried: Array,
+    pulses: EventPulses,
+    centre: Array,
+) -> list[list[Seed]]:
+    """Return cascades of each direction, at the best of several points."""
+    begin = []
+    for vertex, time in _vertices(pulses, centre):
+        group = [
+            Seed.of(vertex, time, direction, cascade=energy, second=energy / 2)
+            for direction in sphere(6)
+            for energy in (1e2, 1e3, 1e4, 1e5)
+        ]
+        begin.append(_best(coarse, topology, group)[1])
+    value_K, found = climb_together(coarse, topology, begin, steps=15)
+    kept = [found[number] for number in np.argsort(-value_K)[:VERTICES]]
+    return [
+        [seed] if direction is None else [replace(seed, direction=direction)]
+        for seed in kept
+        for direction in (None, *tried)
+    ]
+
+
+def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
+    """Return points and times from which light reaches most first pulses directly."""
     optimize = import_scipy("optimize")
 
     def misses(numbers: Array) -> Array:
         distance = np.linalg.norm(pulses.position_T3 - numbers[:3], axis=1)
         delay = pulses.time_T - numbers[3] - distance / SPEED_IN_ICE
         # Late light is common, early light does not exist.
-        miss: Array = np.where(delay < 0, -delay / 15.0, np.sqrt(delay / 60.0))
+        miss: Array = np.where(
+            delay < 0, -delay / 15.0, np.sqrt(np.maximum(delay, 0.0) / 60.0)
+        )
         return miss
 
-    begin = np.append(centre, np.quantile(pulses.time_T, 0.1) - 100.0)
-    done = optimize.least_squares(
-        misses, begin, x_scale=[20.0, 20.0, 20.0, 100.0], loss="soft_l1", max_nfev=60
-    )
-    return done.x[:3], float(done.x[3])
+    early = float(np.quantile(pulses.time_T, 0.1)) - 100.0
+    bright = np.argsort(-pulses.charge_T)[:BRIGHTEST]
+    beside = [(pulses.position_T3[t], float(pulses.time_T[t]) - 50.0) for t in bright]
+    found = []
+    for place, time in ((centre, early), beside[0]):
+        done = optimize.least_squares(
+            misses,
+            np.append(place, time),
+            x_scale=[20.0, 20.0, 20.0, 100.0],
+            loss="soft_l1",
+            max_nfev=60,
+        )
+        found.append((done.x[:3], float(done.x[3])))
+    # A little beside each bright DOM: at its very place, light is too bright.
+    return found + [(place + np.array([8.0, 8.0, 0.0]), time) for place, time in beside]
 
 
-def _climb(
-    likelihood: EventLikelihood, hypotheses: Hypotheses, turns: int
+def _polish(
+    likelihood: EventLikelihood, topology: str, seed: Seed
 ) -> tuple[float, Seed]:
-    """Follow the slope to a maximum; begin anew there, until nothing is gained."""
+    """Follow the slope to the very top; begin anew there, until nothing is gained."""
     optimize = import_scipy("optimize")
-    num = len(hypotheses.names)
-    steps = np.concatenate([np.zeros((1, num)), _DIFFERENCE * np.eye(num)])
-    steps = np.concatenate([steps, -steps[1:]])
-
     value = -np.inf
-    for _ in range(turns):
+    for _ in range(5):
+        hypotheses = Hypotheses(topology, Seed.stack([seed]))
+        scale_N = _scale(likelihood, hypotheses)
+        num = len(scale_N)
+        ahead = _DIFFERENCE * np.eye(num)
+        around_KN = np.concatenate([np.zeros((1, num)), ahead, -ahead])
 
-        def loss(numbers: Array, around: Hypotheses) -> tuple[float, Array]:
-            values = likelihood(around, numbers + steps)
-            slope = (values[1 : num + 1] - values[num + 1 :]) / (2 * _DIFFERENCE)
-            return -float(values[0]), -slope
+        def loss(
+            numbers: Array, around: Hypotheses, scale_N: Array, around_KN: Array
+        ) -> tuple[float, Array]:
+            values = likelihood(around, scale_N * (numbers + around_KN))
+            slope = values[1 : num + 1] - values[num + 1 :]
+            return -float(values[0]), -slope / (2 * _DIFFERENCE)
 
         done = optimize.minimize(
             loss,
             np.zeros(num),
-            args=(hypotheses,),
+            args=(hypotheses, scale_N, around_KN),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 60, "ftol": 1e-9, "gtol": 1e-3},
+            options={"maxiter": 60, "ftol": 1e-8, "gtol": 1e-2},
         )
         gained = -float(done.fun) - value
         value = max(value, -float(done.fun))
-        hypotheses = replace(hypotheses, seed=hypotheses.around(done.x))
+        seed = hypotheses.around(scale_N * done.x[None]).take(0)
         if gained < 0.05:
             break
-    return value, hypotheses.seed
+    return value, seed
+
+
+def _scale(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
+    """Return how far to go in each number to change log L by about a half, (N,)."""
+
+    def values(numbers_KMN: Array, _: NDArray[np.int64]) -> Array:
+        return likelihood(hypotheses, numbers_KMN[0])[None]
+
+    scale_KN, _ = scale(values, np.zeros(1, np.int64), len(hypotheses.names))
+    found: Array = scale_KN[0]
+    return found
 
 
 def _covariance(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
     """Return the covariance (2, 2) of the direction, of the curvature at the seed."""
     num = len(hypotheses.names)
-    eye = _CURVE * np.eye(num)
+    # As far as log L changes by about a half: nearer by, single pulses make ripples.
+    scale_N = _scale(likelihood, hypotheses)
+    eye = np.eye(num)
     pairs = [(i, j) for i in range(num) for j in range(i, num)]
     points = []
     for i, j in pairs:
         points += [eye[i] + eye[j], eye[i] - eye[j], -eye[i] + eye[j], -eye[i] - eye[j]]
-    values = likelihood(hypotheses, np.array(points)).reshape(len(pairs), 4)
+    values = likelihood(hypotheses, scale_N * np.array(points) / 2)
     curve = np.zeros((num, num))
-    for (i, j), (pp, pm, mp, mm) in zip(pairs, values, strict=True):
-        curve[i, j] = curve[j, i] = -(pp - pm - mp + mm) / (4 * _CURVE**2)
+    for (i, j), (pp, pm, mp, mm) in zip(pairs, values.reshape(-1, 4), strict=True):
+        curve[i, j] = curve[j, i] = -(pp - pm - mp + mm)
+    curve /= np.outer(scale_N, scale_N)
     # What the data say nothing of must not make the rest worthless.
     strength, axes = np.linalg.eigh(curve)
     strength = np.maximum(strength, 1e-4)

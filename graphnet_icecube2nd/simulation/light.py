@@ -49,12 +49,20 @@ AMANDA_SCATTERING = 23.5
 SIDE_SENSITIVITY = 0.75  # a DOM looks down: 1 + 0.75 cos(angle) for direct light
 SHORTEST_DISTANCE = 1.0  # m, below which nothing changes any more
 
-# The angles at which a cascade shines: exp(-B |cos - cos_Cherenkov|**A).
-_CASCADE_A, _CASCADE_B = 0.39, 2.61
+# The angles at which a cascade shines: exp(-B |cos - cos_Cherenkov|**A), the cusp
+# blunted by a spread of 0.05, as scattering and the length of a shower would.
+_CASCADE_A, _CASCADE_B, _CASCADE_SPREAD = 0.39, 2.61, 0.05
+
+
+def _profile(cosine: Array) -> Array:
+    square = (cosine - CHERENKOV_COSINE) ** 2 + _CASCADE_SPREAD**2
+    profile: Array = np.exp(-_CASCADE_B * square ** (0.5 * _CASCADE_A))
+    return profile
+
+
 _COSINES = np.linspace(-1.0, 1.0, 20001)
-_PROFILE = np.exp(-_CASCADE_B * np.abs(_COSINES - CHERENKOV_COSINE) ** _CASCADE_A)
-_PROFILE_MEAN = float(np.mean(_PROFILE))
-_PROFILE_FORWARD = float(np.mean(_PROFILE * _COSINES)) / _PROFILE_MEAN  # <cos>
+_PROFILE_MEAN = float(np.mean(_profile(_COSINES)))
+_PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN  # <cos>
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -228,11 +236,10 @@ def cascade_arrival(
     path = medium.between(position[..., 2], dom[..., 2])
     direct = np.exp(-distance / path.scattering)
     forward = _dot(step, direction) / distance
-    profile = np.exp(-_CASCADE_B * np.abs(forward - CHERENKOV_COSINE) ** _CASCADE_A)
     # Diffuse light comes as if from a point that lies forward by a scattering length.
     dipole = _PROFILE_FORWARD * path.scattering * (1 / path.propagation + 1 / distance)
     diffuse = 1.0 + np.minimum(dipole, 0.9) * forward
-    side = direct * profile / _PROFILE_MEAN + (1.0 - direct) * diffuse
+    side = direct * _profile(forward) / _PROFILE_MEAN + (1.0 - direct) * diffuse
     cosine = step[..., 2] / distance
     bright = LIGHT_PER_METRE * CASCADE_LENGTH * energy
     mean = bright * point_light(distance, path) * side

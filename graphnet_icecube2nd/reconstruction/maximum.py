@@ -30,8 +30,9 @@ from graphnet_icecube2nd.simulation.pandel import import_scipy
 Array = NDArray[np.float64]
 
 DIRECTIONS = 96  # tried all over the sphere
-SEARCHED = 24  # of the seeds are followed with the coarse likelihood,
-REFINED = 3  # of those with the full one
+SEARCHED = 32  # of the seeds are followed with the coarse likelihood,
+REFINED = 4  # of those with the full one
+SHAKEN, SHAKEN_SEEDS = 1, 12  # then so often so many from around the best
 BLURRED_JITTER = 7.0  # ns
 BRIGHTEST, VERTICES = 10, 2  # DOMs near which a cascade may be; points that are kept
 _DIFFERENCE = 1e-3  # of a number, for slopes
@@ -69,6 +70,7 @@ def find_maximum(
     directions: int = DIRECTIONS,
     searched: int = SEARCHED,
     refined: int = REFINED,
+    shaken: int = SHAKEN,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
     """Find the largest likelihood of an event, taken to be of a topology.
@@ -76,27 +78,36 @@ def find_maximum(
     Args:
         likelihood: Of the event.
         topology: One of `hypothesis.NUMBERS`.
-        directions: How many are tried.
+        directions: How many are tried; 0 leaves it at the further seeds.
         searched: How many seeds are followed with a coarse likelihood.
         refined: How many of them are followed to their maximum.
-        further_seeds: Followed as well; the truth among them shows whether the search
-            found the global maximum.
+        shaken: How often the search begins anew around the best so far.
+        further_seeds: Followed as well.
 
     Raises:
         ImportError: scipy is not installed.
     """
-    coarse = likelihood.coarse()
-    begin = _seeds(coarse, topology, directions)[:searched]
-    _, found = climb_together(coarse, topology, begin, steps=25)
+    found: list[Seed] = []
+    if directions:
+        coarse = likelihood.coarse()
+        begin = _seeds(coarse, topology, directions)[:searched]
+        _, found = climb_together(coarse, topology, begin, steps=25)
     # Where a pulse comes a little too early, the likelihood falls as from a cliff:
     # first among gentle slopes.
     blurred = likelihood.blurred(BLURRED_JITTER)
-    value_K = blurred.of_seeds(topology, found)
-    chosen = [found[number] for number in np.argsort(-value_K)[:refined]]
-    chosen.extend(further_seeds)
+    if found:
+        value_K = blurred.of_seeds(topology, found)
+        found = [found[number] for number in np.argsort(-value_K)[:refined]]
+    chosen = [*found, *further_seeds]
     _, near = climb_together(blurred, topology, chosen, steps=30)
     value_K, there = climb_together(likelihood, topology, near, steps=20)
-    best = _polish(likelihood, topology, there[int(value_K.argmax())])
+    best = there[int(value_K.argmax())]
+    for turn in range(shaken):
+        shaken_seeds = _around(topology, best, SHAKEN_SEEDS, turn)
+        _, near = climb_together(blurred, topology, shaken_seeds, steps=15)
+        value_K, there = climb_together(likelihood, topology, [best, *near], steps=15)
+        best = there[int(value_K.argmax())]
+    best = _polish(likelihood, topology, best)
     covariance_22 = _covariance(likelihood, Hypotheses(topology, Seed.stack([best[1]])))
     trace = float(np.trace(covariance_22))
     return Maximum(
@@ -133,6 +144,16 @@ def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> list[Seed
         ]
     best = [_best(coarse, topology, group) for group in groups]
     return [seed for _, seed in sorted(best, key=lambda scored: -scored[0])]
+
+
+def _around(topology: str, seed: Seed, num: int, turn: int) -> list[Seed]:
+    """Return seeds at random around one: metres to tens of them, degrees, decades."""
+    hypotheses = Hypotheses(topology, Seed.stack([seed]))
+    rng = np.random.default_rng(turn)
+    spread_K1 = np.geomspace(1.0, 6.0, num)[:, None]
+    drawn = spread_K1 * rng.standard_normal((num, len(hypotheses.names)))
+    found = hypotheses.around(drawn)
+    return [found.take(number) for number in range(num)]
 
 
 def _best(

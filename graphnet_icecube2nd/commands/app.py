@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graphnet_icecube2nd.commands import simulation, store
+from graphnet_icecube2nd.commands import display, simulation, store
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -41,4 +41,5 @@ def _main(
 app.command()(simulation.simulate)
 app.command()(store.prepare)
 app.command()(store.inspect)
+app.command()(display.show)
 app.command()(store.export)

@@ -1,0 +1,50 @@
+"""The command that draws an event."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def show(
+    store: Annotated[Path, typer.Argument(help="The store.")],
+    event: Annotated[int, typer.Argument(help="The event_id.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The picture: .png, .pdf, .svg. Default: event_<id>.png."),
+    ] = None,
+    directions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Table of directions (parquet or CSV with event_id, direction_x, _y, "
+            "_z) to be drawn as well; more than once for several."
+        ),
+    ] = None,
+    line_fit: Annotated[
+        bool, typer.Option("--line-fit", help="Draw what the line fit finds.")
+    ] = False,
+    auxiliary: Annotated[
+        bool, typer.Option("--auxiliary", help="Draw pulses that are not HLC, too.")
+    ] = False,
+) -> None:
+    """Draw an event: strings, pulses, the true direction and others."""
+    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.report.event_display import draw_event
+    from graphnet_icecube2nd.report.plots import save_figure
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+    opened = EventStore(store)
+    number = opened.find(event)
+    tables = [line_fit_events(opened, [number])] if line_fit else []
+    for path in directions or []:
+        table = DirectionTable.load(path, path.stem)
+        if event not in table.event_id:
+            raise ValueError(f"{path} has no event {event}")
+        tables.append(table)
+    figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)
+    out = out or Path(f"event_{event}.png")
+    save_figure(figure, out)
+    print(out)

@@ -8,7 +8,7 @@
 #   make test PIP_FLAGS="--find-links DIR" options for every `pip install`: where to
 #                                          find a CPU-only torch, ready-made wheels, ...
 #   make test PYTEST_FLAGS="-k losses"     options for pytest
-#   make demo DEMO_FLAGS="--help"          options for the example
+#   make demo DEMO_FLAGS="--help"          options for the examples
 
 PYTHON ?= python3
 GRAPHNET ?=
@@ -20,7 +20,7 @@ export GRAPHNET PIP_FLAGS
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo lint format clean
+.PHONY: help setup test test-fast demo demo-graphnet lint format clean
 
 help:  ## say what can be made
 	@sed -n 's/^#   //p; s/^#$$//p' Makefile
@@ -35,7 +35,10 @@ test: setup  ## all tests
 test-fast: setup  ## the tests not marked slow
 	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
-demo: setup  ## train a small model on GraphNeT's example database and report
+demo: setup  ## simulate events, fit and draw them, compare; no GraphNeT needed
+	$(PY) examples/02_simulated_events.py $(DEMO_FLAGS)
+
+demo-graphnet: setup  ## train a small model with GraphNeT on simulated events
 	$(PY) examples/01_train_deepice_graphnet.py $(DEMO_FLAGS)
 
 lint: setup  ## linters and type checker

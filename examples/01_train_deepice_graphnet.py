@@ -1,7 +1,6 @@
 """Train a small DeepIceGNN on a GraphNeT database, with GraphNeT's own classes.
 
-By default on the 50 Prometheus events that come with GraphNeT's source, which is
-enough to see everything work and far too little to learn a direction:
+By default on events that it simulates first, with all columns a model reads:
 
     python examples/01_train_deepice_graphnet.py --out runs/example
 
@@ -10,8 +9,9 @@ A database of your own, with the columns of IceCube-86 frames:
     python examples/01_train_deepice_graphnet.py --data my.db --columns icecube86
         --pulsemap SplitInIcePulses --truth-table truth --out runs/mine
 
-Writes into --out: model.yml and dataset.yml (GraphNeT configurations), weights.pth,
-predictions.csv (held-out events), and prints the opening angle on those.
+Writes into --out: simulated_*.db (without --data), model.yml and dataset.yml (GraphNeT
+configurations), weights.pth, predictions.csv (held-out events), and prints the opening
+angle on those.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOW_TO_GET_GRAPHNET = """\
 This example drives GraphNeT, which is not installed (or not importable: {reason}).
 Get its source from github.com/graphnet-team/graphnet and install it, for instance with
 
-    make demo GRAPHNET=<its folder, or anything pip can install>
+    make demo-graphnet GRAPHNET=<its folder, or anything pip can install>
 
 The package index's project named "graphnet" is another library. README.md says more.
 """
@@ -45,14 +45,17 @@ def parse_arguments() -> argparse.Namespace:
         "--data", help="GraphNeT SQLite file (*.db), or folder of GraphNeT parquet"
     )
     parser.add_argument(
+        "--simulate", type=int, default=3000, help="events to simulate without --data"
+    )
+    parser.add_argument(
         "--columns",
-        default="prometheus",
+        default="kaggle",
         choices=["prometheus", "icecube86", "upgrade", "kaggle"],
         help="what the pulse columns are called and mean; kaggle: a GraphNeT database "
         "with x, y, z, time, charge, auxiliary, not the competition's own files",
     )
-    parser.add_argument("--pulsemap", default="total", help="table of pulses")
-    parser.add_argument("--truth-table", default="mc_truth")
+    parser.add_argument("--pulsemap", default="pulses", help="table of pulses")
+    parser.add_argument("--truth-table", default="truth")
     parser.add_argument(
         "--angles",
         choices=["origin", "flight"],
@@ -72,7 +75,19 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if min(arguments.epochs, arguments.batch_size, arguments.max_pulses) < 1:
         parser.error("--epochs, --batch-size and --max-pulses must be at least 1")
+    if arguments.simulate < 5:
+        parser.error("--simulate must be at least 5")
     return arguments
+
+
+def simulated_database(out: Path, events: int, seed: int) -> str:
+    """Return a GraphNeT database of simulated events, made where it is not there."""
+    from graphnet_icecube2nd import simulate
+
+    path = out / f"simulated_{events}_{seed}.db"
+    if not path.exists():
+        simulate(path, num_events=events, seed=seed, format="graphnet")
+    return str(path)
 
 
 def check_data(arguments: argparse.Namespace, path: str, columns: list[str]) -> None:
@@ -120,7 +135,6 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     import pandas as pd
     import pytorch_lightning as pl
     import torch
-    from graphnet.constants import EXAMPLE_DATA_DIR
     from graphnet.data import GraphNeTDataModule
     from graphnet.data.dataset import ParquetDataset, SQLiteDataset
     from graphnet.models import StandardModel
@@ -130,10 +144,9 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     from graphnet_icecube2nd.direction.metrics import summarise_opening_angles
 
     pl.seed_everything(arguments.seed)
-    default = os.path.join(
-        EXAMPLE_DATA_DIR, "sqlite", "prometheus", "prometheus-events.db"
+    path = arguments.data or simulated_database(
+        arguments.out, arguments.simulate, arguments.seed
     )
-    path = str(arguments.data or default)
     is_sqlite = path.endswith(".db")
 
     # 1. What a pulse is: columns, scaling, which pulses of a long event are kept.

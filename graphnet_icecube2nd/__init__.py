@@ -31,6 +31,10 @@ if TYPE_CHECKING:
         register_model,
     )
     from graphnet_icecube2nd.models.weights import load_model, save_model
+    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+    from graphnet_icecube2nd.simulation.simulate import simulate
+    from graphnet_icecube2nd.simulation.stream import SimulatedStream
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.prepare import prepare, prepare_frames
 
@@ -40,10 +44,13 @@ __all__ = [
     "CombinedDirectionLoss",
     "DeepIce",
     "DeepIceGNN",
+    "DirectionTable",
     "EventDataModule",
     "EventStore",
     "PackedBatch",
     "PulseMap",
+    "SimulatedStream",
+    "SimulationConfig",
     "VonMisesFisherLoss",
     "build_model",
     "list_models",
@@ -53,6 +60,7 @@ __all__ = [
     "prepare_frames",
     "register_model",
     "save_model",
+    "simulate",
 ]
 
 _MODULES = {
@@ -61,10 +69,13 @@ _MODULES = {
     "CombinedDirectionLoss": "direction.losses",
     "DeepIce": "models.deepice",
     "DeepIceGNN": "models.hybrid",
+    "DirectionTable": "reconstruction.direction_table",
     "EventDataModule": "loading.datamodule",
     "EventStore": "store.event_store",
     "PackedBatch": "events.batch",
     "PulseMap": "detector.pulse_map",
+    "SimulatedStream": "simulation.stream",
+    "SimulationConfig": "simulation.configuration",
     "VonMisesFisherLoss": "direction.losses",
     "build_model": "models.registry",
     "list_models": "models.registry",
@@ -74,6 +85,7 @@ _MODULES = {
     "prepare_frames": "store.prepare",
     "register_model": "models.registry",
     "save_model": "models.weights",
+    "simulate": "simulation.simulate",
 }
 
 

@@ -40,7 +40,7 @@ Array = NDArray[np.float64]
 
 EFFORTS: dict[str, dict[str, int]] = {
     "full": {},
-    "quick": {"directions": 64, "searched": 12, "refined": 2, "shaken": 0},
+    "quick": {"directions": 48, "searched": 10, "refined": 1, "shaken": 0},
 }
 # Of brighter events every fit costs much and is easy: fewer are made.
 BRIGHT_PULSES = 500

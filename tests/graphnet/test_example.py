@@ -33,7 +33,7 @@ def test_without_graphnet_it_says_how_to_get_it(tmp_path: Path) -> None:
     code, output = run_example(tmp_path, first=str(tmp_path / "blocked"))
     assert code != 0
     assert "github.com/graphnet-team/graphnet" in output
-    assert "make demo GRAPHNET=" in output
+    assert "make demo-graphnet GRAPHNET=" in output
     assert "blocked" in output
     assert "Traceback" not in output
 
@@ -103,13 +103,14 @@ def check_that_a_colleague_can_use_it(folder: Path) -> None:
     ("options", "message"),
     [
         (["--data", "none.db"], "there is no none.db"),
-        (["--data", "DB", "--pulsemap", "Nope"], "has no table Nope, mc_truth; it has"),
+        (["--data", "DB", "--pulsemap", "Nope"], "has no table Nope; it has"),
         (
-            ["--data", "DB", "--pulsemap", "pulses", "--truth-table", "truth"],
+            ["--data", "DB", "--columns", "prometheus"],
             "has no column sensor_pos_x, sensor_pos_y, sensor_pos_z, t; it has dom_x",
         ),
         (["--epoch", "1"], "unrecognized arguments: --epoch"),
         (["--epochs", "0"], "must be at least 1"),
+        (["--simulate", "4"], "--simulate must be at least 5"),
     ],
 )
 def test_wrong_options_end_in_one_line(

@@ -3,10 +3,10 @@
     python benchmarks/bench_resolution.py --out benchmarks/results
     python benchmarks/bench_resolution.py --store runs/test_set --table mine.parquet
 
-The test set is 2000 events of seed 20230420, a seed that nothing trains on. The line fit
-and the limit are of these events; `--table` adds tables of directions (parquet or CSV
-with event_id and direction_x, _y, _z or azimuth and zenith, and kappa) of whatever else
-reconstructed them. `--store` keeps the test set for that.
+The test set is 2000 events of seed 20230420, a seed that nothing trains on. The line
+fit and the limit are of these events; `--table` adds tables of directions (parquet or
+CSV with event_id and direction_x, _y, _z or azimuth and zenith, and kappa) of whatever
+else reconstructed them. `--store` keeps the test set for that.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from graphnet_icecube2nd.report.resolution import (
 
 SEED = 20230420
 NOTES = """\
-The line fit is told nothing, the limit the topology of each event. It is the maximum of
-the simulation's own likelihood, searched blindly and from the truth; the share of events
-whose maximum only the search from the truth found is {missed:.0%}. No fit does better
-where there is much light. On dim events the maximum of a likelihood is not the answer of
-smallest mean opening angle: the mean over all that might have been is, and a network that
-learned it can come below the limit there. Pull is the median of opening angle times
-the root of kappa: 1.18 if kappa is honest; the limit's is the curvature at the maximum,
-which knows nothing of other maxima. Events without a direction count as pi / 2. The
-simulation is a simplified one: nothing here is a statement on IceCube.
+The line fit is told nothing, the limit the topology of each event. It is the maximum
+of the simulation's own likelihood, searched blindly and from the truth; the share of
+events whose maximum only the search from the truth found is {missed:.0%}. No fit does
+better where there is much light. On dim events the maximum of a likelihood is not the
+answer of smallest mean opening angle: the mean over all that might have been is, and a
+network that learned it can come below the limit there. Pull is the median of opening
+angle times the root of kappa: 1.18 if kappa is honest; the limit's is the curvature at
+the maximum, which knows nothing of other maxima. Events without a direction count as
+pi / 2. The simulation is a simplified one: nothing here is a statement on IceCube.
 """
 
 

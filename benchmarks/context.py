@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LIBRARIES = ("torch", "numpy", "scipy", "pyarrow", "torch-geometric", "pytorch-lightning")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "pyarrow",
+    "torch-geometric",
+    "pytorch-lightning",
+)
 
 
 def describe(**configuration: Any) -> dict[str, Any]:

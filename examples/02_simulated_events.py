@@ -42,8 +42,8 @@ def main() -> None:
     """Simulate, look, reconstruct, compare."""
     arguments = parse_arguments()
     try:
-        import matplotlib as _  # noqa: F401
-        import pyarrow as _  # noqa: F401, F811
+        import matplotlib as _
+        import pyarrow as _  # noqa: F811
         import scipy as _  # noqa: F401, F811
     except ImportError as error:
         sys.exit(f"{error}: pip install graphnet-icecube2nd[data,plots,simulation]")
@@ -82,8 +82,10 @@ def main() -> None:
     limit = limit_events(store, some, effort="quick", workers=arguments.workers)
     limit.table.save(out / "limit.parquet")
     seconds = time.monotonic() - begun
-    print(f"  {seconds:.0f} s; by the search from the truth alone: "
-          f"{limit.from_truth_B.sum()} of {len(some)}")
+    print(
+        f"  {seconds:.0f} s; by the search from the truth alone: "
+        f"{limit.from_truth_B.sum()} of {len(some)}"
+    )
 
     for topology, pulses in PICTURES:
         for number in some:
@@ -99,10 +101,17 @@ def main() -> None:
     text = f"# Opening angles of {len(some)} simulated events\n\n{table}\n"
     (out / "resolution.md").write_text(text, encoding="utf-8")
     print()
-    print("\n".join(line for line in table.splitlines() if "| all |" in line or "--" in
-                    line or "topology" in line))
-    print(f"\nwritten to {out}: store, line_fit.parquet, limit.parquet, pictures, "
-          "resolution.md (by energy as well)")
+    print(
+        "\n".join(
+            line
+            for line in table.splitlines()
+            if "| all |" in line or "--" in line or "topology" in line
+        )
+    )
+    print(
+        f"\nwritten to {out}: store, line_fit.parquet, limit.parquet, pictures, "
+        "resolution.md (by energy as well)"
+    )
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ def simulate(
     format: Annotated[
         str,
         typer.Option(
-            help="store, kaggle (the competition's files), graphnet (SQLite if OUT ends "
-            "in .db, else parquet)."
+            help="store, kaggle (the competition's files), graphnet (SQLite if OUT "
+            "ends in .db, else parquet)."
         ),
     ] = "store",
     geometry: Annotated[
@@ -33,8 +33,8 @@ def simulate(
         str | None,
         typer.Option(
             help="Shares of topologies, as through_going_track=0.7,cascade=0.3; of "
-            "through_going_track, starting_track, cascade, double_cascade, muon_bundle. "
-            "Default: as the competition's data look.",
+            "through_going_track, starting_track, cascade, double_cascade, "
+            "muon_bundle. Default: as the competition's data look.",
             rich_help_panel=WHAT,
         ),
     ] = None,
@@ -72,13 +72,13 @@ def simulate(
     from graphnet_icecube2nd.simulation.simulate import simulate as make
     from graphnet_icecube2nd.store.event_store import EventStore
 
-    changes = {} if fractions is None else {"fractions": parse_fractions(fractions)}
+    shares = SimulationConfig().fractions if fractions is None else None
     config = SimulationConfig(
+        fractions=shares or parse_fractions(fractions or ""),
         energy_range=(energy_min, energy_max),
         spectral_index=spectral_index,
         noise_rate=noise_rate,
         time_jitter=time_jitter,
-        **changes,
     )
     with counting(Console(stderr=True), events, "simulating") as on_progress:
         make(

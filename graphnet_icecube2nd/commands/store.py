@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -184,9 +183,7 @@ def inspect(
 
 def export(
     store: Annotated[Path, typer.Argument(help="The store.")],
-    out: Annotated[
-        Path, typer.Argument(help="A .db file, or a folder.")
-    ],
+    out: Annotated[Path, typer.Argument(help="A .db file, or a folder.")],
     format: Annotated[
         str | None,
         typer.Option(

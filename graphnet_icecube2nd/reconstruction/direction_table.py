@@ -75,7 +75,8 @@ class DirectionTable:
     @property
     def is_ok(self) -> NDArray[np.bool_]:
         """(B,) which events have a direction."""
-        return self.status_B == OK
+        ok: NDArray[np.bool_] = self.status_B == OK
+        return ok
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return the table as columns, angles [rad] included, for any data frame."""
@@ -230,9 +231,7 @@ def from_columns(columns: dict[str, NDArray[Any]], name: str) -> DirectionTable:
     )
 
 
-def _first(
-    columns: dict[str, NDArray[Any]], wanted: Sequence[str], name: str
-) -> str:
+def _first(columns: dict[str, NDArray[Any]], wanted: Sequence[str], name: str) -> str:
     for column in wanted:
         if column in columns:
             return column

@@ -38,8 +38,8 @@ BEFORE = 1500.0  # m, how far from its place a track may begin
 _ENERGIES = (0.0, 8.0)  # decades of GeV that a fit may use
 _CRITICAL = MUON_LOSS / MUON_RADIATIVE_LOSS
 
-# The numbers of each topology. `across` is a place in the plane across the flight, where
-# a muon has its energy; it begins `back` before.
+# The numbers of each topology. `across` is a place in the plane across the flight,
+# where a muon has its energy; it begins `back` before.
 _TRACK = ("across", "time", "direction", "muon", "back", "cascade")
 NUMBERS = {
     "through_going_track": _TRACK,
@@ -133,7 +133,9 @@ class Hypotheses:
             **{name: self._size(name, columns, len(numbers_KN)) for name in sizes},
         )
 
-    def arrivals(self, numbers_KN: Array, dom_S3: Array, medium: Medium) -> list[Arrival]:
+    def arrivals(
+        self, numbers_KN: Array, dom_S3: Array, medium: Medium
+    ) -> list[Arrival]:
         """Return the light of each source at DOMs, (K, S) each.
 
         Args:

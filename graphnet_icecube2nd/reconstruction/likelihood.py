@@ -2,7 +2,8 @@
 
 Photoelectrons of a DOM are a Poisson process of the rate r(t) = light(t) + noise. A
 pulse is the first of n in an interval, at t, and n - 1 more before the interval ends,
-of which R = integral of r(t) are expected; how many they were only its charge q says. So
+of which R = integral of r(t) are expected; how many they were only its charge q says.
+So
 
     log L = sum over pulses of log(r(t) sum over n of R**(n - 1) / (n - 1)! P(q | n))
             - sum over DOMs of light,

@@ -207,7 +207,7 @@ def _limit(task: tuple[EventStore, int, bool, str]) -> _Row:
     topology = str(view.truth["topology"])
     is_bright = view.truth["n_pulses"] > BRIGHT_PULSES
     settings = _FEWER if is_bright else EFFORTS[effort]
-    best = find_maximum(likelihood, topology, **settings)
+    best = find_maximum(likelihood, topology, **settings)  # type: ignore[arg-type]
     was_missed = False
     if from_truth:
         seed = truth_seed(view.truth)

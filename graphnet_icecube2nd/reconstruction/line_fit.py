@@ -7,6 +7,8 @@ Huber's. Source: M. G. Aartsen et al. (IceCube), Nucl. Instrum. Meth. A 736 (201
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,9 +52,7 @@ def line_fit(
         pull_B3 = _sums(event_T, weight_T * since_T, step_T3, num_events)
         with np.errstate(invalid="ignore", divide="ignore"):
             new_B3 = pull_B3 / np.where(spread_B > 1e-6, spread_B, np.nan)[:, None]
-        miss_T = np.linalg.norm(
-            step_T3 - new_B3[event_T] * since_T[:, None], axis=1
-        )
+        miss_T = np.linalg.norm(step_T3 - new_B3[event_T] * since_T[:, None], axis=1)
         with np.errstate(invalid="ignore"):
             weight_T = np.where(
                 miss_T <= HUBER_DISTANCE, 1.0, HUBER_DISTANCE / np.maximum(miss_T, 1.0)
@@ -78,7 +78,7 @@ def _not_late(
 ) -> NDArray[np.bool_]:
     """Return the pulses without an earlier one close by, (T,)."""
     keep_T = np.ones(len(time_T), bool)
-    for first, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for first, stop in pairwise(offsets.tolist()):
         place, when = position_T3[first:stop], time_T[first:stop]
         for start in range(0, len(when), _TILE):
             some = slice(start, min(start + _TILE, len(when)))

@@ -107,13 +107,13 @@ def find_maximum(
         _, near = climb_together(blurred, topology, shaken_seeds, steps=15)
         value_K, there = climb_together(likelihood, topology, [best, *near], steps=15)
         best = there[int(value_K.argmax())]
-    best = _polish(likelihood, topology, best)
-    covariance_22 = _covariance(likelihood, Hypotheses(topology, Seed.stack([best[1]])))
+    value, best = _polish(likelihood, topology, best)
+    covariance_22 = _covariance(likelihood, Hypotheses(topology, Seed.stack([best])))
     trace = float(np.trace(covariance_22))
     return Maximum(
         topology=topology,
-        seed=best[1],
-        log_likelihood=best[0],
+        seed=best,
+        log_likelihood=value,
         covariance_22=covariance_22,
         kappa=2.0 / trace if trace > 0 else float("nan"),
     )
@@ -251,24 +251,22 @@ def _polish(
     """Follow the slope to the very top; begin anew there, until nothing is gained."""
     optimize = import_scipy("optimize")
     value = -np.inf
+    num = len(Hypotheses(topology, seed).names)
+    ahead = _DIFFERENCE * np.eye(num)
+    around_KN = np.concatenate([np.zeros((1, num)), ahead, -ahead])
+
+    def loss(numbers: Array, around: Hypotheses, scale_N: Array) -> tuple[float, Array]:
+        values = likelihood(around, scale_N * (numbers + around_KN))
+        slope = values[1 : num + 1] - values[num + 1 :]
+        return -float(values[0]), -slope / (2 * _DIFFERENCE)
+
     for _ in range(5):
         hypotheses = Hypotheses(topology, Seed.stack([seed]))
         scale_N = _scale(likelihood, hypotheses)
-        num = len(scale_N)
-        ahead = _DIFFERENCE * np.eye(num)
-        around_KN = np.concatenate([np.zeros((1, num)), ahead, -ahead])
-
-        def loss(
-            numbers: Array, around: Hypotheses, scale_N: Array, around_KN: Array
-        ) -> tuple[float, Array]:
-            values = likelihood(around, scale_N * (numbers + around_KN))
-            slope = values[1 : num + 1] - values[num + 1 :]
-            return -float(values[0]), -slope / (2 * _DIFFERENCE)
-
         done = optimize.minimize(
             loss,
             np.zeros(num),
-            args=(hypotheses, scale_N, around_KN),
+            args=(hypotheses, scale_N),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 60, "ftol": 1e-8, "gtol": 1e-2},

@@ -102,7 +102,7 @@ def _first_and_total(pulses: EventPulses) -> EventPulses:
     first = np.ones(len(order), bool)
     first[1:] = row_T[order][1:] != row_T[order][:-1]
     chosen = order[first]
-    total = np.bincount(row_T, pulses.charge_T)
+    total = np.bincount(row_T, pulses.charge_T).astype(np.float64)
     return EventPulses(
         position_T3=pulses.position_T3[chosen],
         time_T=pulses.time_T[chosen],
@@ -291,7 +291,9 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
         if arrow.time is None:
             continue
         when = np.array([first - room, last + room])
-        height = arrow.through[2] + arrow.flight[2] * SPEED_OF_LIGHT * (when - arrow.time)
+        height = arrow.through[2] + arrow.flight[2] * SPEED_OF_LIGHT * (
+            when - arrow.time
+        )
         axes.plot(when, height, color=arrow.colour, lw=1.2, label="true particle")
         axes.legend(loc="best", fontsize=8)
     z = doms.position_T3[:, 2]

@@ -50,7 +50,8 @@ class EventTruth:
 
         def column(name: str) -> NDArray[Any]:
             pieces = [store.event_column(name, i) for i in range(len(store.shards))]
-            return np.concatenate(pieces)[numbers]
+            joined: NDArray[Any] = np.concatenate(pieces)[numbers]
+            return joined
 
         pulse_map, known = store.pulse_map, store.event_columns
         direction_B3 = angles_to_unit_vector(
@@ -60,7 +61,9 @@ class EventTruth:
         num = len(numbers)
         return cls(
             event_id=column("event_id"),
-            direction_B3=-direction_B3 if pulse_map.angles == "flight" else direction_B3,
+            direction_B3=-direction_B3
+            if pulse_map.angles == "flight"
+            else direction_B3,
             energy_B=column("energy") if "energy" in known else np.full(num, np.nan),
             topology_B=(
                 column("topology").astype(np.str_)
@@ -142,17 +145,15 @@ def as_markdown(rows: Sequence[Resolution]) -> str:
         pull = "-" if np.isnan(row.pull) else f"{row.pull:.2f}"
         lines.append(
             f"| {row.topology.replace('_', ' ')} | {row.energy} | {row.events:,} | "
-            f"{row.table} | {row.mean:.3f} | {row.median:.1f} | {row.q68:.1f} | {pull} | "
-            f"{row.failed} |"
+            f"{row.table} | {row.mean:.3f} | {row.median:.1f} | {row.q68:.1f} | "
+            f"{pull} | {row.failed} |"
         )
     return "\n".join(lines)
 
 
 def as_dicts(rows: Sequence[Resolution]) -> list[dict[str, Any]]:
     """Return rows as plain values that JSON can hold."""
-    return [
-        {k: None if v != v else v for k, v in asdict(row).items()} for row in rows
-    ]
+    return [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
 
 
 def _decades(energy_B: NDArray[np.float64]) -> NDArray[np.str_]:

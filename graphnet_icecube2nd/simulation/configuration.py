@@ -1,4 +1,4 @@
-"""What is simulated: kinds of events, their energies, the detector's noise and clock."""
+"""What is simulated: kinds of events, their energies, the detector's noise."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from graphnet_icecube2nd.simulation.particles import Volume
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
 DEEPCORE_STRINGS = range(79, 87)
 GROUP_DOMS = 4
+GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,13 +94,21 @@ class SimulatedDetector:
         """All DOMs, in groups."""
         string_S = self.geometry.string_S.numpy()
         order = np.lexsort((self.position_S3[:, 2], string_S))
-        rows = []
+        rows: list[list[int]] = []
         for string in np.unique(string_S):
-            doms = order[string_S[order] == string]
-            for first in range(0, len(doms), GROUP_DOMS):
-                rows.append(doms[first : first + GROUP_DOMS])
+            rows.append([])
+            for dom in order[string_S[order] == string]:
+                low = self.position_S3[rows[-1][0]] if rows[-1] else None
+                is_far = low is not None and (
+                    np.linalg.norm(self.position_S3[dom] - low) > GROUP_LENGTH
+                )
+                if is_far or len(rows[-1]) == GROUP_DOMS:
+                    rows.append([])
+                rows[-1].append(int(dom))
         size_G = np.array([len(row) for row in rows])
-        dom_GK = np.stack([np.pad(r, (0, GROUP_DOMS - len(r)), mode="edge") for r in rows])
+        dom_GK = np.stack(
+            [np.pad(r, (0, GROUP_DOMS - len(r)), mode="edge") for r in rows]
+        )
         position_GK3 = self.position_S3[dom_GK]
         centre_G3 = 0.5 * (position_GK3.min(axis=1) + position_GK3.max(axis=1))
         away_GK = np.linalg.norm(position_GK3 - centre_G3[:, None], axis=-1)

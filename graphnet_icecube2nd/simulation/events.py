@@ -133,7 +133,7 @@ def _triggered(
     open_places = [
         np.flatnonzero(topology_B == topology) for topology in range(len(TOPOLOGIES))
     ]
-    found = []
+    found: list[tuple[_Draw, Index, Index]] = []
     for _ in range(_MOST_DRAWS):
         wanted = [len(places) for places in open_places]
         if not any(wanted):
@@ -183,9 +183,7 @@ def _draw(
         time_E=photoelectrons.time_E[kept_E],
         weight_E=photoelectrons.weight_E[kept_E],
     )
-    noise = draw_noise(
-        photoelectrons, len(particles), config.noise_rate, detector, rng
-    )
+    noise = draw_noise(photoelectrons, len(particles), config.noise_rate, detector, rng)
     pulses = make_pulses(
         Photoelectrons.join([photoelectrons, noise]),
         detector,
@@ -222,7 +220,8 @@ def _enough_doms(
 ) -> NDArray[np.bool_]:
     """Return which events have light in FEWEST_DOMS, (B,)."""
     channel = np.unique(photoelectrons.event_E * num_doms + photoelectrons.dom_E)
-    return np.bincount(channel // num_doms, minlength=num_events) >= FEWEST_DOMS
+    number_B = np.bincount(channel // num_doms, minlength=num_events)
+    return number_B >= FEWEST_DOMS
 
 
 def _as_events(
@@ -249,14 +248,16 @@ def _as_events(
 
     def column(name: str) -> NDArray[Any]:
         joined: NDArray[Any] = np.concatenate([getattr(p, name) for _, p in pulses])
-        return joined[order]
+        sorted_T: NDArray[Any] = joined[order]
+        return sorted_T
 
     lengths = np.bincount(event_T, minlength=len(places))
     by_place = np.argsort(place_B)[: len(places)]
     particles, light_B = particles.take(by_place), light_B[by_place]
+    whole = np.int16 if len(detector) < 2**15 else np.int32
     return SimulatedEvents(
         columns={
-            SENSOR_ID: column("dom_T").astype(np.int16 if len(detector) < 2**15 else int),
+            SENSOR_ID: column("dom_T").astype(whole),
             TIME: time_T[order].astype(np.float32),
             CHARGE: column("charge_T").astype(np.float32),
             AUXILIARY: ~column("hlc_T"),

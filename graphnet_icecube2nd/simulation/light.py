@@ -5,11 +5,11 @@ simulation. What is simplified: a muon loses its energy evenly, a cascade is a p
 all light has 400 nm, the ice is in horizontal layers. Shape letters: `...` any shapes
 that broadcast, such as hypotheses x DOMs; a last axis of 3 is x, y, z.
 
-Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch, Astropart.
-Phys. 38 (2012) 53 (arXiv:1206.5530) and 44 (2013) 102 (arXiv:1210.5140); energy loss
-D. Chirkin and W. Rhode, hep-ph/0407075; delays AMANDA, Nucl. Instrum. Meth. A 524
-(2004) 169, after D. Pandel's diploma thesis (Humboldt University Berlin, 1996); ice
-arXiv:1301.5361.
+Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch,
+Astropart. Phys. 38 (2012) 53 (arXiv:1206.5530) and 44 (2013) 102 (arXiv:1210.5140);
+energy loss D. Chirkin and W. Rhode, hep-ph/0407075; delays AMANDA, Nucl. Instrum.
+Meth. A 524 (2004) 169, after D. Pandel's diploma thesis (Humboldt University Berlin,
+1996); ice arXiv:1301.5361.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from graphnet_icecube2nd.simulation.medium import (
     LightPath,
     Medium,
 )
-
 
 # Frank and Tamm, 300 to 600 nm: photons per metre of a particle of charge 1.
 PHOTONS_PER_METRE = 2 * np.pi / 137.036 * CHERENKOV_SINE**2 * (1 / 300 - 1 / 600) * 1e9
@@ -62,7 +61,8 @@ def _profile(cosine: Array) -> Array:
 
 _COSINES = np.linspace(-1.0, 1.0, 20001)
 _PROFILE_MEAN = float(np.mean(_profile(_COSINES)))
-_PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN  # <cos>
+# The mean cosine.
+_PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -274,13 +274,14 @@ def _arrival(
 
 
 def _diffusion(path: LightPath) -> Array:
-    """Return where light from a point stops to be direct and begins to be diffuse, m."""
+    """Return where light from a point becomes diffuse, m."""
     length: Array = path.scattering / 3.0 * np.exp(path.scattering / path.absorption)
     return length
 
 
 def _dot(a: Array, b: Array) -> Array:
-    product: Array = a[..., 0] * b[..., 0] + a[..., 1] * b[..., 1] + a[..., 2] * b[..., 2]
+    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
+    product: Array = ax * bx + ay * by + az * bz
     return product
 
 

@@ -73,7 +73,10 @@ class Particles:
         """Return all events of several."""
         names = [entry.name for entry in fields(cls)]
         return cls(
-            **{n: np.concatenate([getattr(piece, n) for piece in pieces]) for n in names}
+            **{
+                n: np.concatenate([getattr(piece, n) for piece in pieces])
+                for n in names
+            }
         )
 
 
@@ -333,9 +336,7 @@ def _inside(
     return np.stack([x, y, z], axis=-1)
 
 
-def _entry(
-    direction_B3: Array, volume: Volume, rng: np.random.Generator
-) -> Array:
+def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
     """Draw where lines enter the cylinder around the DOMs and a margin, (B, 3) m.
 
     Lines of each direction are uniform across it, as a flux has them.
@@ -343,7 +344,10 @@ def _entry(
     entry = np.empty((len(direction_B3), 3))
     missing = np.arange(len(direction_B3))
     while len(missing):
-        line, direction = _line(direction_B3[missing], volume, rng), direction_B3[missing]
+        line, direction = (
+            _line(direction_B3[missing], volume, rng),
+            direction_B3[missing],
+        )
         inside = _distance_to_cylinder(line, direction, volume)
         hits = np.isfinite(inside)
         entry[missing[hits]] = line[hits] + inside[hits, None] * direction[hits]
@@ -366,7 +370,9 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
     return point
 
 
-def _distance_to_cylinder(point_B3: Array, direction_B3: Array, volume: Volume) -> Array:
+def _distance_to_cylinder(
+    point_B3: Array, direction_B3: Array, volume: Volume
+) -> Array:
     """Return how far lines fly until they enter, (B,) m; infinite if they miss."""
     radius = volume.radius + MARGIN
     x, y = point_B3[:, 0] - volume.x, point_B3[:, 1] - volume.y

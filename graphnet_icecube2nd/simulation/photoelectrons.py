@@ -6,6 +6,7 @@ E photoelectrons.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -55,7 +56,9 @@ class Photoelectrons:
     def join(cls, pieces: list[Photoelectrons]) -> Photoelectrons:
         """Return those of several."""
         names = [entry.name for entry in fields(cls)]
-        return cls(**{n: np.concatenate([getattr(p, n) for p in pieces]) for n in names})
+        return cls(
+            **{n: np.concatenate([getattr(p, n) for p in pieces]) for n in names}
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -197,7 +200,7 @@ def _cascades(
     square_BG = _square(position, groups.centre_G3)
     # Diffuse light around a point, see `light.point_light`.
     bright = LIGHT_PER_METRE * CASCADE_LENGTH * np.maximum(energy, 1e-9)
-    limit = _farthest(np.log(bright / 3.8), 2 * np.log(groups.reach_G), power=1.0)
+    limit = _farthest(np.log(bright / 3.8), 2.0 * np.log(groups.reach_G), power=1.0)
     columns = tuple(
         _single(values) for values in (position, particles.direction_B3, energy)
     )

@@ -143,8 +143,10 @@ def make_pulses(
     new_pulse = new_channel.copy()
     new_pulse[1:] |= interval[1:] != interval[:-1]
     first = np.flatnonzero(new_pulse)
-    count_T = np.add.reduceat(photoelectrons.weight_E[order], first) if len(first) else (
-        np.zeros(0)
+    count_T = (
+        np.add.reduceat(photoelectrons.weight_E[order], first)
+        if len(first)
+        else (np.zeros(0))
     )
     spread = charge_spread * np.sqrt(count_T) * rng.standard_normal(len(first))
     steps = np.maximum(np.round((count_T + spread) / CHARGE_STEP), 1.0)

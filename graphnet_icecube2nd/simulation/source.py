@@ -147,7 +147,8 @@ def simulated_source(
     notes = (
         "a simplified simulation, for development, tests and comparisons, not for "
         "physics results",
-        f"simulated with seed {seed}, version {VERSION}: {json.dumps(config.to_dict())}",
+        f"simulated with seed {seed}, version {VERSION}: "
+        f"{json.dumps(config.to_dict())}",
     )
     return Source(
         kind="simulation",

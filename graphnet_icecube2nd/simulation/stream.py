@@ -33,8 +33,8 @@ class SimulatedStream(IterableDataset[PackedBatch]):
 
     For `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)`: each
     worker makes blocks of its own, so the events are those of one process and no event
-    comes twice; batches of several workers take turns. Blocks of 256 events are cut into
-    batches, so the last batch of a block may be smaller.
+    comes twice; batches of several workers take turns. Blocks of 256 events are cut
+    into batches, so the last batch of a block may be smaller.
 
     A simplified simulation, for development, tests and comparisons.
 

@@ -118,7 +118,7 @@ def _check(store: EventStore) -> None:
 def _cut(
     shard: Shard, events: NDArray[np.int64], most: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the first events, `most` or about as many pulses as _ROWS, and the rest."""
+    """Return the first events, `most` or about _ROWS pulses, and the rest."""
     total = np.cumsum(shard.events.column(N_PULSES)[events].astype(np.int64))
     number = min(most, max(1, int(np.searchsorted(total, _ROWS, side="right"))))
     return events[:number], events[number:]

@@ -31,7 +31,7 @@ from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
 
 Array = NDArray[np.float64]
 
-NEAR, FAR = 100.0, 400.0  # m; nearly nothing changes with more
+NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
 COARSE_FAR = 200.0  # m
 SURELY_ONE = 1.25  # p.e., up to which a pulse is taken for one photoelectron
 COARSE_PULSES = 3  # of each DOM

@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
-integrate = pytest.importorskip("scipy.integrate")
-special = pytest.importorskip("scipy.special")
+pytest.importorskip("scipy")
+
+from scipy import integrate, special
 
 from graphnet_icecube2nd.simulation.pandel import draw_delays, log_density
 

@@ -1,0 +1,87 @@
+"""Tables of directions: what goes in, what comes out, what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("pyarrow")
+
+from graphnet_icecube2nd import DirectionTable
+
+VECTORS = np.array([[0.0, 0.0, 5.0], [3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
+
+
+def table() -> DirectionTable:
+    return DirectionTable.from_vectors("model", [10, 30, 20], VECTORS)
+
+
+def test_of_predictions() -> None:
+    made = table()
+    assert len(made) == 3
+    assert made.status_B.tolist() == ["ok", "ok", "not finite"]
+    np.testing.assert_allclose(made.direction_B3[:2], [[0, 0, 1], [0.6, 0.8, 0]])
+    assert np.isnan(made.direction_B3[2]).all()
+    np.testing.assert_allclose(made.kappa_B[:2], [5.0, 5.0])
+    graphnet = np.array([[0.0, 1.0, 0.0, 42.0]])
+    assert DirectionTable.from_vectors("g", [1], graphnet).kappa_B[0] == 42.0
+    tensor = torch.tensor([[0.0, 2.0, 0.0]])
+    assert DirectionTable.from_vectors("t", [1], tensor).kappa_B[0] == 2.0
+    with pytest.raises(ValueError, match=r"must be \(B, 3\) or \(B, 4\)"):
+        DirectionTable.from_vectors("x", [1], np.zeros((1, 2)))
+
+
+def test_columns_have_angles() -> None:
+    columns = table().columns()
+    np.testing.assert_allclose(columns["zenith"][:2], [0.0, np.pi / 2])
+    np.testing.assert_allclose(columns["azimuth"][1], np.arctan2(4, 3))
+    assert np.isnan(columns["zenith"][2])
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+def test_written_and_read(name: str, tmp_path: Path) -> None:
+    table().save(tmp_path / name)
+    back = DirectionTable.load(tmp_path / name, "model")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    np.testing.assert_array_equal(back.event_id, [10, 30, 20])
+    np.testing.assert_allclose(back.direction_B3[:2], table().direction_B3[:2])
+    assert back.is_ok.tolist() == [True, True, False]
+    np.testing.assert_allclose(back.kappa_B, table().kappa_B)
+
+
+def test_angles_alone_do(tmp_path: Path) -> None:
+    path = tmp_path / "angles.csv"
+    path.write_text("event_no,azimuth,zenith\n4,0.0,1.5707963267948966\n")
+    back = DirectionTable.load(path)
+    assert back.name == "angles.csv"
+    np.testing.assert_allclose(back.direction_B3, [[1.0, 0.0, 0.0]], atol=1e-12)
+    assert np.isnan(back.kappa_B).all()
+    path.write_text("event_no,azimuth\n4,0.0\n")
+    with pytest.raises(ValueError, match=r"'angles.csv' has no column zenith; it has"):
+        DirectionTable.load(path)
+
+
+def test_rows_of_events() -> None:
+    some = table().of_events(np.array([30, 10]))
+    np.testing.assert_array_equal(some.event_id, [30, 10])
+    np.testing.assert_allclose(some.direction_B3[1], [0, 0, 1])
+    with pytest.raises(ValueError, match=r"has no event 31 \(1 of 2 are missing\)"):
+        table().of_events(np.array([30, 31]))
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(ValueError, match="event 10 stands there twice"):
+        DirectionTable.from_vectors("x", [10, 10], VECTORS[:2])
+    with pytest.raises(ValueError, match=r"kappa_B must be \(2,\)"):
+        DirectionTable.from_vectors("x", [1, 2], VECTORS[:2], kappa=[1.0])
+    with pytest.raises(ValueError, match="direction of event 2 has length 5, not 1"):
+        DirectionTable(
+            name="x",
+            event_id=np.array([1, 2]),
+            direction_B3=np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 5.0]]),
+            kappa_B=np.ones(2),
+            status_B=np.array(["ok", "ok"]),
+        )

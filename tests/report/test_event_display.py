@@ -1,0 +1,130 @@
+"""The event display: what is drawn where, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
+from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+from graphnet_icecube2nd.report.event_display import draw_event
+from graphnet_icecube2nd.report.plots import new_figure, save_figure
+from graphnet_icecube2nd.store.summary import view_event
+
+
+def find(store: EventStore, topology: str, pulses: int = 100) -> int:
+    lengths = np.asarray(store.lengths(0))
+    fits = (store.event_column("topology", 0) == topology) & (lengths > pulses)
+    return int(np.flatnonzero(fits)[0])
+
+
+def axes_of(figure: Any) -> tuple[Any, Any, Any]:
+    space, times, colours = figure.axes
+    return space, times, colours
+
+
+def test_axes_have_names_and_units(simulated: EventStore) -> None:
+    number = find(simulated, "through_going_track")
+    space, times, colours = axes_of(draw_event(simulated, number))
+    assert space.get_xlabel() == "x [m]"
+    assert space.get_ylabel() == "y [m]"
+    assert space.get_zlabel() == "z [m]"
+    assert times.get_xlabel() == "time in the readout window [ns]"
+    assert times.get_ylabel() == "z [m]"
+    assert colours.get_ylabel() == "time of the first pulse of a DOM [ns]"
+    labels = [text.get_text() for text in space.get_legend().get_texts()]
+    assert labels == ["truth, flight", "1 p.e.", "10 p.e.", "100 p.e."]
+
+
+def test_dots_are_doms_at_their_first_pulse(simulated: EventStore) -> None:
+    number = find(simulated, "cascade")
+    view = view_event(simulated, number)
+    keep = view.pulses["auxiliary"] == 0
+    doms = view.pulses["sensor_id"][keep]
+    figure = draw_event(simulated, number)
+    _, times, _ = axes_of(figure)
+    dots = times.collections[0].get_offsets()
+    expected = sorted(
+        (
+            float(view.pulses["time"][keep][doms == dom].min()),
+            float(simulated.geometry.position_S3[int(dom), 2]),
+        )
+        for dom in np.unique(doms)
+    )
+    np.testing.assert_allclose(sorted(map(tuple, dots)), expected, atol=1e-2)
+    # Colour is time.
+    np.testing.assert_allclose(times.collections[0].get_array(), dots[:, 0], atol=1e-2)
+    # A dot of more charge is larger.
+    charge = {
+        round(float(simulated.geometry.position_S3[int(dom), 2]), 2): float(
+            view.pulses["charge"][keep][doms == dom].sum()
+        )
+        for dom in np.unique(doms)
+    }
+    sizes = times.collections[0].get_sizes()
+    order = np.argsort([charge[round(float(z), 2)] for z in dots[:, 1]])
+    if len(charge) == len(dots):
+        assert (np.diff(sizes[order]) >= -1e-9).all()
+    more = draw_event(simulated, number, with_auxiliary=True)
+    assert len(axes_of(more)[1].collections[0].get_offsets()) > len(dots)
+    assert f"{len(dots)} DOMs with HLC pulses" in figure.get_suptitle()
+
+
+def test_time_runs_along_the_track(simulated: EventStore) -> None:
+    """The true particle is a line of the speed of light; pulses lie behind it."""
+    number = find(simulated, "through_going_track", 150)
+    truth = view_event(simulated, number).truth
+    _, times, _ = axes_of(draw_event(simulated, number))
+    when, height = times.lines[0].get_data()
+    slope = (height[1] - height[0]) / (when[1] - when[0])
+    assert slope == pytest.approx(-np.cos(truth["zenith"]) * SPEED_OF_LIGHT)
+    passes = truth["position_z"] + slope * (when[0] - truth["vertex_time"])
+    assert height[0] == pytest.approx(passes)
+
+
+def test_arrows_of_tables(simulated: EventStore) -> None:
+    number = find(simulated, "starting_track")
+    line = line_fit_events(simulated)
+    nothing = DirectionTable.from_vectors("none", [number], np.zeros((1, 3)))
+    other = DirectionTable.from_vectors("other", [10**6], np.ones((1, 3)))
+    figure = draw_event(simulated, number, [line, nothing, other])
+    space, _, _ = axes_of(figure)
+    labels = [text.get_text() for text in space.get_legend().get_texts()]
+    assert labels[:3] == ["truth, flight", "line fit, flight", "1 p.e."]
+    strings = len(simulated.geometry.string_S.unique())
+    arrow = space.lines[strings + 1].get_data_3d()
+    step = np.array([axis[1] - axis[0] for axis in arrow])
+    step /= np.linalg.norm(step)
+    np.testing.assert_allclose(step, -line.direction_B3[number], atol=1e-9)
+
+
+def test_data_without_simulation_are_drawn_too(
+    make_store: Callable[..., EventStore],
+) -> None:
+    store = make_store({1: [40, 3]})
+    space, times, _ = axes_of(draw_event(store, 0))
+    assert not times.lines  # when the particle was where is not known
+    assert len(space.get_legend().get_texts()) == 4
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
+def test_pictures_are_written_whole(
+    ending: str, simulated: EventStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "made" / f"event.{ending}"
+    save_figure(draw_event(simulated, 0), path)
+    assert path.stat().st_size > 5000
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_unknown_endings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"pictures end in one of .*png"):
+        save_figure(new_figure(2, 2), tmp_path / "event.doc")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,178 @@
+"""Whole simulated events: the same for ever, with the lengths of the competition's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.simulation.configuration import (
+    BLOCK_EVENTS,
+    TOPOLOGIES,
+    SimulationConfig,
+)
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
+from graphnet_icecube2nd.simulation.pulses import (
+    READOUT_AFTER,
+    READOUT_BEFORE,
+    TRIGGER_TIME,
+)
+
+CONFIG, DETECTOR = SimulationConfig(), SimulatedDetector.icecube86()
+# Pulses per event of the competition: quartiles of all, the rest of its first batch.
+PUBLISHED = {0.25: 48, 0.5: 63, 0.75: 89, 0.9: 144, 0.95: 219}
+
+
+@pytest.fixture(scope="module")
+def blocks() -> list[SimulatedEvents]:
+    return [simulate_block(CONFIG, DETECTOR, 11, block) for block in range(24)]
+
+
+def test_pulses_per_event_are_those_of_the_competition(
+    blocks: list[SimulatedEvents],
+) -> None:
+    lengths = np.concatenate([np.diff(events.offsets) for events in blocks])
+    assert len(lengths) == 24 * BLOCK_EVENTS
+    for quantile, published in PUBLISHED.items():
+        found = float(np.quantile(lengths, quantile))
+        assert found == pytest.approx(published, rel=0.15), quantile
+    assert 1130 / 1.5 < np.quantile(lengths, 0.99) < 1130 * 1.5
+
+
+def test_columns(blocks: list[SimulatedEvents]) -> None:
+    for events in blocks[:3]:
+        sensor, time = events.columns["sensor_id"], events.columns["time"]
+        assert sensor.min() >= 0
+        assert sensor.max() < 5160
+        assert (np.diff(events.offsets) > 0).all()
+        inner = np.ones(len(time) - 1, bool)
+        inner[events.offsets[1:-1] - 1] = False
+        assert (np.diff(time)[inner] >= 0).all()
+        assert time.min() >= TRIGGER_TIME - READOUT_BEFORE - 1e-2
+        assert (events.columns["charge"] > 0).all()
+
+
+def test_the_trigger_is_at_10000_ns(blocks: list[SimulatedEvents]) -> None:
+    """An HLC pulse begins it, and the readout ends a while after the last of it."""
+    for events in blocks[:3]:
+        hlc = ~events.columns["auxiliary"]
+        for first, stop in zip(events.offsets[:-1], events.offsets[1:], strict=True):
+            time = events.columns["time"][first:stop]
+            begins = time[hlc[first:stop]]
+            assert np.abs(begins - TRIGGER_TIME).min() < 1e-2
+            assert time.max() < begins.max() + READOUT_AFTER + 1.0
+
+
+def test_charges_and_flags_look_like_data(blocks: list[SimulatedEvents]) -> None:
+    """Median charge 1 p.e.; in a typical event six pulses of ten are auxiliary."""
+    charge = np.concatenate([events.columns["charge"] for events in blocks])
+    assert np.median(charge) == pytest.approx(1.08, abs=0.1)
+    assert 1.2 < charge.mean() < 5.0
+    shares = []
+    for events in blocks:
+        auxiliary = events.columns["auxiliary"].astype(float)
+        shares.append(np.add.reduceat(auxiliary, events.offsets[:-1]))
+        shares[-1] /= np.diff(events.offsets)
+    assert 0.5 < np.median(np.concatenate(shares)) < 0.8
+
+
+def test_topologies_have_their_shares(blocks: list[SimulatedEvents]) -> None:
+    names = np.concatenate([events.truth["topology"] for events in blocks])
+    for name in TOPOLOGIES:
+        expected = CONFIG.fractions[name]
+        spread = 5 * np.sqrt(expected * (1 - expected) / len(names))
+        assert abs((names == name).mean() - expected) < spread
+
+
+def test_truth_is_where_the_neutrino_came_from(blocks: list[SimulatedEvents]) -> None:
+    """Pulses of bright tracks come later along the flight, which is its opposite."""
+    later = []
+    for events in blocks:
+        direction = angles_to_unit_vector(
+            events.truth["zenith"], events.truth["azimuth"]
+        ).numpy()
+        np.testing.assert_allclose(direction, -events.particles.direction_B3, atol=1e-9)
+        bright = (events.truth["topology"] == TOPOLOGIES[0]) & (
+            np.diff(events.offsets) > 150
+        )
+        for event in np.flatnonzero(bright):
+            here = slice(events.offsets[event], events.offsets[event + 1])
+            keep = ~events.columns["auxiliary"][here]
+            doms = events.columns["sensor_id"][here][keep]
+            along = DETECTOR.position_S3[doms] @ -direction[event]
+            later.append(np.corrcoef(along, events.columns["time"][here][keep])[0, 1])
+    assert len(later) > 50
+    assert np.mean(np.array(later) > 0.3) > 0.9
+
+
+def test_light_does_not_come_before_the_particle(
+    blocks: list[SimulatedEvents],
+) -> None:
+    """HLC pulses of cascades: none much before light can be there."""
+    early = num = 0
+    for events in blocks:
+        vertex = np.stack([events.truth[f"position_{a}"] for a in "xyz"], axis=1)
+        for event in np.flatnonzero(events.truth["topology"] == "cascade"):
+            here = slice(events.offsets[event], events.offsets[event + 1])
+            keep = ~events.columns["auxiliary"][here]
+            doms = events.columns["sensor_id"][here][keep]
+            away = np.linalg.norm(DETECTOR.position_S3[doms] - vertex[event], axis=1)
+            direct = events.truth["vertex_time"][event] + away / 0.22103
+            early += (events.columns["time"][here][keep] < direct - 15.0).sum()
+            num += keep.sum()
+    assert early / num < 0.05  # what is left are coincidences of noise
+
+
+def test_events_do_not_depend_on_how_many_there_are() -> None:
+    whole = simulate_block(CONFIG, DETECTOR, 5, 3)
+    some = simulate_block(CONFIG, DETECTOR, 5, 3, 100)
+    assert len(some) == 100
+    stop = whole.offsets[100]
+    for name, values in some.columns.items():
+        np.testing.assert_array_equal(values, whole.columns[name][:stop])
+    for name, values in some.truth.items():
+        np.testing.assert_array_equal(values, whole.truth[name][:100])
+    np.testing.assert_array_equal(some.event_id, 3 * BLOCK_EVENTS + np.arange(100))
+    other = simulate_block(CONFIG, DETECTOR, 6, 3, 100)
+    assert not np.array_equal(other.truth["zenith"], some.truth["zenith"])
+
+
+def test_another_detector() -> None:
+    """Nine strings of 20 DOMs: no DeepCore, so the trigger needs eight DOMs."""
+    x, y, z = np.meshgrid(np.arange(3) * 60.0, np.arange(3) * 60.0, np.arange(20) * 8.0)
+    place = np.stack([x.ravel(), y.ravel(), z.ravel() - 400.0], axis=1)
+    string = torch.from_numpy(np.unique(place[:, :2], axis=0, return_inverse=True)[1])
+    geometry = DetectorGeometry(
+        name="small",
+        position_S3=torch.from_numpy(place),
+        string_S=string.reshape(-1).long() + 1,
+        rde_S=torch.ones(len(place), dtype=torch.float64),
+    )
+    detector = SimulatedDetector(geometry, IceModel.icecube())
+    assert not detector.is_deepcore_S.any()
+    events = simulate_block(
+        SimulationConfig(fractions={"cascade": 1.0}), detector, 0, 0, 20
+    )
+    hlc = ~events.columns["auxiliary"]
+    for first, stop in zip(events.offsets[:-1], events.offsets[1:], strict=True):
+        assert len(np.unique(events.columns["sensor_id"][first:stop])) >= 8
+        assert hlc[first:stop].sum() >= 8
+
+
+def test_a_detector_that_sees_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    from graphnet_icecube2nd.simulation import events as module
+
+    monkeypatch.setattr(module, "_MOST_DRAWS", 3)
+    geometry = DetectorGeometry(
+        name="lonely",
+        position_S3=torch.zeros(1, 3, dtype=torch.float64),
+        string_S=torch.ones(1, dtype=torch.int64),
+        rde_S=torch.ones(1, dtype=torch.float64),
+    )
+    lonely = SimulatedDetector(geometry, IceModel.icecube())
+    with pytest.raises(ValueError, match=r"no trigger of .*cascade.*'lonely', 1 DOMs"):
+        simulate_block(CONFIG, lonely, 0, 0, 5)

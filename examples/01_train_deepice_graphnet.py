@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
         "--data", help="GraphNeT SQLite file (*.db), or folder of GraphNeT parquet"
     )
     parser.add_argument(
-        "--simulate", type=int, default=3000, help="events to simulate without --data"
+        "--simulate", type=int, default=1000, help="events to simulate without --data"
     )
     parser.add_argument(
         "--columns",
@@ -64,8 +64,8 @@ def parse_arguments() -> argparse.Namespace:
         "in GraphNeT's Prometheus example the hits say origin",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/example"))
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that read, for SQLite"

@@ -236,3 +236,14 @@ def make_store(tmp_path: Path) -> Callable[..., Any]:
         return EventStore(out)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An EventStore of 256 simulated events."""
+    pytest.importorskip("pyarrow")
+    from graphnet_icecube2nd import EventStore, simulate
+
+    folder = tmp_path_factory.mktemp("simulated") / "store"
+    simulate(folder, num_events=256, seed=21, workers=1)
+    return EventStore(folder)

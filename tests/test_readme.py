@@ -35,6 +35,7 @@ def test_readme_has_the_scripts_that_are_tested_here() -> None:
     assert list(python_blocks()) == [
         "With GraphNeT: one complete script",
         "Data at scale",
+        "Simulated events",
         "Without GraphNeT",
         "The models",
     ]
@@ -60,6 +61,16 @@ def test_script_of_data_at_scale(
     monkeypatch.chdir(tmp_path)
     names = run("Data at scale")
     assert int(names["batch"].n_pulses.min()) >= 8
+
+
+def test_script_of_simulated_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    names = run("Simulated events")
+    assert len(names["table"]) == 500
+    assert "| through going track | all |" in capsys.readouterr().out
 
 
 def test_script_of_competition_weights(

@@ -39,7 +39,11 @@ def simulate(
         ),
     ] = None,
     energy_min: Annotated[
-        float, typer.Option(help="Lowest neutrino energy, GeV.", rich_help_panel=WHAT)
+        float,
+        typer.Option(
+            help="Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV).",
+            rich_help_panel=WHAT,
+        ),
     ] = 100.0,
     energy_max: Annotated[
         float, typer.Option(help="Highest neutrino energy, GeV.", rich_help_panel=WHAT)
@@ -113,7 +117,7 @@ def parse_fractions(text: str) -> dict[str, float]:
             shares[name.strip()] = float(share)
         except ValueError:
             raise ValueError(
-                f"fractions must be as track=0.7,cascade=0.3, each name once; got "
-                f"{piece.strip()!r}"
+                "fractions must be as cascade=0.7,muon_bundle=0.3, each name once; "
+                f"got {piece.strip()!r}"
             ) from None
     return shares

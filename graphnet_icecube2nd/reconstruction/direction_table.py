@@ -151,7 +151,9 @@ class DirectionTable:
             event_id=np.asarray(event_id, dtype=np.int64),
             direction_B3=direction_B3,
             kappa_B=np.asarray(kappa, dtype=np.float64),
-            status_B=np.where(good_B, OK, "not finite"),
+            status_B=np.where(
+                good_B, OK, np.where(norm_B == 0, "length 0", "not finite")
+            ),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -220,7 +222,9 @@ def from_columns(columns: dict[str, NDArray[Any]], name: str) -> DirectionTable:
     finite_B = np.isfinite(direction_B3).all(axis=1)
     status_B = np.where(finite_B, OK, "no direction")
     if "status" in columns:
-        status_B = np.where(finite_B, columns["status"].astype(str), status_B)
+        given_B = columns["status"].astype(str)
+        # A reason that is given stays; `ok` without a direction is not.
+        status_B = np.where((given_B == OK) & ~finite_B, status_B, given_B)
     kappa_B = columns.get("kappa", np.full(len(direction_B3), np.nan))
     return DirectionTable(
         name=name,

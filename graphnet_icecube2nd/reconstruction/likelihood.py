@@ -32,6 +32,7 @@ from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
 Array = NDArray[np.float64]
 
 NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
+LEAST_NOISE = 1.0  # Hz
 COARSE_FAR = 200.0  # m
 SURELY_ONE = 1.25  # p.e., up to which a pulse is taken for one photoelectron
 COARSE_PULSES = 3  # of each DOM
@@ -93,7 +94,9 @@ class EventLikelihood:
         middle_M = pulses.time_T[self._several] + 0.5 * self._rest_M
         self._time_X = np.concatenate([pulses.time_T, middle_M])
         self._row_X = np.concatenate([row_T, row_T[self._several]])
-        self._noise_X = config.noise_rate * 1e-9 * self._rde_S[self._row_X]
+        # Without noise a pulse that no light explains would be impossible.
+        noise_rate = max(config.noise_rate, LEAST_NOISE)
+        self._noise_X = noise_rate * 1e-9 * self._rde_S[self._row_X]
         charge_M = pulses.charge_T[self._several]
         self._more_MC, self._chance_MC = _numbers(charge_M, config.charge_spread)
 
@@ -125,6 +128,11 @@ class EventLikelihood:
         other.config = replace(self.config, time_jitter=jitter)
         return other
 
+    @property
+    def _rows(self) -> int:
+        """Hypotheses that are looked at together."""
+        return max(1, _AT_ONCE // max(len(self._row_X), len(self.dom_S)))
+
     def of_seeds(self, topology: str, seeds: Sequence[Seed]) -> Array:
         """Return log L of seeds, (K,), as `__call__`."""
         num = len(Hypotheses(topology, seeds[0]).names)
@@ -132,8 +140,7 @@ class EventLikelihood:
 
     def of(self, topology: str, seeds: Seed, numbers_KN: Array) -> Array:
         """Return log L of any number of hypotheses, each with its own seed, (K,)."""
-        rows = max(1, _AT_ONCE // max(len(self._row_X), len(self.dom_S)))
-        values = []
+        rows, values = self._rows, []
         for first in range(0, len(numbers_KN), rows):
             some = np.arange(first, min(first + rows, len(numbers_KN)))
             hypotheses = Hypotheses(topology, seeds.take(some))
@@ -142,6 +149,10 @@ class EventLikelihood:
 
     def __call__(self, hypotheses: Hypotheses, numbers_KN: Array) -> Array:
         """Return log L of hypotheses, (K,); without terms that are the same for all."""
+        rows = self._rows
+        if len(numbers_KN) > rows and len(hypotheses.seed.place) == 1:
+            pieces = [numbers_KN[n : n + rows] for n in range(0, len(numbers_KN), rows)]
+            return np.concatenate([self(hypotheses, piece) for piece in pieces])
         medium, row_X = self.detector.medium, self._row_X
         light_K = np.zeros(len(numbers_KN))
         rate_KX = np.broadcast_to(self._noise_X, (len(numbers_KN), len(row_X))).copy()

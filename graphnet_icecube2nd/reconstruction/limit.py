@@ -32,6 +32,7 @@ from graphnet_icecube2nd.simulation.light import (
     muon_range,
     shower_light,
 )
+from graphnet_icecube2nd.simulation.source import VERSION
 from graphnet_icecube2nd.store.conversion import available_cores
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import view_event
@@ -135,6 +136,11 @@ def configuration_of(store: EventStore) -> SimulationConfig:
     """
     for note in store.manifest.notes:
         if store.manifest.kind == "simulation" and note.startswith("simulated with"):
+            if f"version {VERSION}:" not in note:
+                raise ValueError(
+                    f"{store.path} was simulated by another release ({note[:60]}...); "
+                    f"this one has version {VERSION} of the light"
+                )
             return SimulationConfig.from_dict(json.loads(note[note.index("{") :]))
     raise ValueError(
         f"{store.path} was not simulated (it is from {store.manifest.kind}): the "

@@ -47,8 +47,9 @@ class Maximum:
         seed: The particles there.
         log_likelihood: There.
         covariance_22: (2, 2) of the direction in the plane across it, rad2, all other
-            numbers left free; NaN where the maximum has no curvature.
-        kappa: The concentration that belongs to it: 2 / trace; NaN likewise.
+            numbers left free. What is flat counts as a hundred steps wide.
+        kappa: The concentration that belongs to it: 2 / trace. NaN where the
+            likelihood is not finite all around.
     """
 
     topology: str
@@ -305,6 +306,8 @@ def _covariance(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
     for (i, j), (pp, pm, mp, mm) in zip(pairs, values.reshape(-1, 4), strict=True):
         curve[i, j] = curve[j, i] = -(pp - pm - mp + mm)
     curve /= np.outer(scale_N, scale_N)
+    if not np.isfinite(curve).all():
+        return np.full((2, 2), np.nan)
     # What the data say nothing of must not make the rest worthless.
     strength, axes = np.linalg.eigh(curve)
     strength = np.maximum(strength, 1e-4)

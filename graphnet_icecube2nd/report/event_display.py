@@ -78,8 +78,10 @@ def draw_event(
     if not view.truth["n_pulses"]:
         raise ValueError(f"event {view.event_id} has no pulses to be drawn")
     pulses = EventPulses.read(store, np.array([number]))
-    lit = pulses.hlc_T
-    if with_auxiliary or not lit.any():
+    lit, pulse_map = pulses.hlc_T, store.pulse_map
+    has_flag = pulse_map.hlc is not None or pulse_map.auxiliary is not None
+    only_hlc = has_flag and bool(lit.any()) and not with_auxiliary
+    if not only_hlc:
         lit = np.ones_like(lit)
     doms = _first_and_total(pulses.keep(lit))
     arrows = _arrows(store, view, tables, doms)
@@ -90,7 +92,7 @@ def draw_event(
     dots = _draw_times(times, doms, arrows)
     label = "time of the first pulse of a DOM [ns]"
     figure.colorbar(dots, ax=times, extend="max", label=label)
-    figure.suptitle(_title(view, len(doms.time_T), with_auxiliary))
+    figure.suptitle(_title(view, len(doms.time_T), only_hlc))
     return figure
 
 
@@ -135,7 +137,7 @@ def _arrows(
         through, time = centre, None
         places = [view.truth.get(f"position_{axis}") for axis in "xyz"]
         if None not in places:
-            vertex = np.array(places, dtype=np.float64)
+            vertex = np.array(places, dtype=np.float64) - pulse_map.origin
             # The point of the true line that is nearest to the light.
             along = float((centre - vertex) @ flight)
             if view.truth.get("topology") in ("cascade", "double_cascade"):
@@ -307,14 +309,14 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
     return dots
 
 
-def _title(view: EventView, num_doms: int, with_auxiliary: bool) -> str:
+def _title(view: EventView, num_doms: int, only_hlc: bool) -> str:
     truth = view.truth
     parts = [f"event {view.event_id}"]
     if "topology" in truth:
         parts.append(str(truth["topology"]).replace("_", " "))
     if "energy" in truth:
         parts.append(f"{_energy(float(truth['energy']))}")
-    what = "DOMs with pulses" if with_auxiliary else "DOMs with HLC pulses"
+    what = "DOMs with HLC pulses" if only_hlc else "DOMs with pulses"
     parts.append(f"{num_doms} {what}, {truth['n_pulses']} pulses in all")
     return ", ".join(parts)
 

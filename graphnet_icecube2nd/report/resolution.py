@@ -110,10 +110,15 @@ def compare(tables: Sequence[DirectionTable], truth: EventTruth) -> list[Resolut
         truth: The events.
 
     Raises:
-        ValueError: A table lacks an event.
+        ValueError: A table lacks an event, two have one name, or there is no event.
     """
     topologies = [ALL, *(t for t in np.unique(truth.topology_B) if t != ALL)]
     decade_B = _decades(truth.energy_B)
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tables have one name: {', '.join(sorted(names))}")
+    if not len(truth.event_id):
+        raise ValueError("there is no event to compare directions of")
     rows = []
     angles = {}
     for table in tables:
@@ -181,7 +186,7 @@ def _resolution(
     chosen: NDArray[np.bool_],
 ) -> Resolution:
     angle = angle_B[chosen]
-    pull = angle * np.sqrt(table.kappa_B[chosen])
+    pull = (angle * np.sqrt(table.kappa_B[chosen]))[table.is_ok[chosen]]
     pull = pull[np.isfinite(pull)]
     median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
     return Resolution(

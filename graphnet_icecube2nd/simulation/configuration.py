@@ -35,8 +35,9 @@ class SimulationConfig:
             brought to a sum of 1. Those left out do not occur.
         energy_range: Lowest and highest neutrino energy, GeV.
         spectral_index: Energies follow E to the minus this, within the range.
-        double_cascade_range: The same for tau neutrinos: at less energy the two
-            cascades cannot be told apart.
+        double_cascade_range: The same for the tau neutrinos of double cascades, which
+            `energy_range` does not hold for: at less energy the two cascades cannot be
+            told apart.
         noise_rate: Uncorrelated noise of a DOM of rde 1, Hz.
         time_jitter: Of a pulse, standard deviation, ns.
         charge_spread: Of the charge of one photoelectron, p.e.

@@ -17,7 +17,7 @@ from graphnet_icecube2nd.simulation.medium import Medium
 from graphnet_icecube2nd.simulation.particles import Volume
 
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
-DEEPCORE_STRINGS = range(79, 87)
+DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
@@ -32,7 +32,9 @@ class DomGroups:
         centre_G3: (G, 3) m.
         radius_G: (G,) how far its DOMs are from the centre, m.
         reach_G: (G,) the largest `reach_S` of its DOMs, m.
-        nearer_G: (G,) how many times brighter a DOM may be than the centre, far away.
+        fading_G: (G,) e-folds that a DOM may be brighter than the centre, as it is
+            nearer;
+        clearing_G: (G,) and for each metre to the source, as its ice is clearer, 1/m.
     """
 
     dom_GK: NDArray[np.int64]
@@ -40,7 +42,8 @@ class DomGroups:
     centre_G3: NDArray[np.float64]
     radius_G: NDArray[np.float64]
     reach_G: NDArray[np.float64]
-    nearer_G: NDArray[np.float64]
+    fading_G: NDArray[np.float64]
+    clearing_G: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,22 +116,17 @@ class SimulatedDetector:
         centre_G3 = 0.5 * (position_GK3.min(axis=1) + position_GK3.max(axis=1))
         away_GK = np.linalg.norm(position_GK3 - centre_G3[:, None], axis=-1)
         radius_G = away_GK.max(axis=1)
-        slowest_GK, quickest_GK = self.reach_S[dom_GK], self._local_S[dom_GK]
+        z_GK = position_GK3[..., 2]
+        local_GK = self.medium.between(z_GK, z_GK).propagation
         return DomGroups(
             dom_GK=dom_GK,
             size_G=size_G,
             centre_G3=centre_G3,
             radius_G=radius_G,
-            reach_G=slowest_GK.max(axis=1),
-            nearer_G=np.exp(radius_G / quickest_GK.min(axis=1)),
+            reach_G=self.reach_S[dom_GK].max(axis=1),
+            fading_G=radius_G / local_GK.min(axis=1),
+            clearing_G=1 / local_GK.min(axis=1) - 1 / local_GK.max(axis=1),
         )
-
-    @cached_property
-    def _local_S(self) -> NDArray[np.float64]:
-        """(S,) how slowly light fades around each DOM, m."""
-        z_S = self.position_S3[:, 2]
-        local_S: NDArray[np.float64] = self.medium.between(z_S, z_S).propagation
-        return local_S
 
     @cached_property
     def neighbour_SN(self) -> NDArray[np.int64]:
@@ -146,7 +144,16 @@ class SimulatedDetector:
 
     @cached_property
     def is_deepcore_S(self) -> NDArray[np.bool_]:
-        """(S,) whether a DOM takes part in the trigger of three: IceCube's DeepCore."""
-        if self.geometry.name != "icecube86":
-            return np.zeros(len(self), bool)
-        return np.isin(self.geometry.string_S.numpy(), list(DEEPCORE_STRINGS))
+        """(S,) whether a DOM takes part in the trigger of three.
+
+        IceCube-86: the lower 50 DOMs of each string of DeepCore, without its cap above
+        the dust.
+        """
+        is_deepcore_S = np.zeros(len(self), bool)
+        if self.geometry.name == "icecube86":
+            string_S = self.geometry.string_S.numpy()
+            for string in DEEPCORE_STRINGS:
+                doms = np.flatnonzero(string_S == string)
+                order = np.argsort(self.position_S3[doms, 2])
+                is_deepcore_S[doms[order[:DEEPCORE_DOMS]]] = True
+        return is_deepcore_S

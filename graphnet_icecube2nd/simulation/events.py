@@ -7,7 +7,7 @@ T pulses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from graphnet_icecube2nd.simulation.configuration import (
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.particles import Particles, draw_particles
 from graphnet_icecube2nd.simulation.photoelectrons import (
+    Light,
     Photoelectrons,
     draw_photoelectrons,
     lights,
@@ -38,6 +39,7 @@ from graphnet_icecube2nd.simulation.pulses import (
     READOUT_AFTER,
     READOUT_BEFORE,
     TRIGGER_TIME,
+    TRIGGERS,
     Pulses,
     draw_noise,
     find_triggers,
@@ -49,7 +51,7 @@ Index = NDArray[np.int64]
 
 FEWEST_DOMS = 3  # with light; events with fewer are no events of the particle's
 # About how many of the drawn events trigger, by topology: how many to draw at once.
-_ACCEPTANCE = dict(zip(TOPOLOGIES, (0.24, 0.58, 0.36, 0.9, 0.57), strict=True))
+_ACCEPTANCE = dict(zip(TOPOLOGIES, (0.19, 0.53, 0.31, 0.95, 0.51), strict=True))
 _LARGEST_DRAW = 512
 _MOST_DRAWS = 2000
 
@@ -118,6 +120,21 @@ class _Draw:
     def __len__(self) -> int:
         return len(self.particles)
 
+    def without_others(self, events: Index) -> _Draw:
+        """Return it without the pulses of events that are not among some."""
+        wanted_B = np.zeros(len(self), bool)
+        wanted_B[events] = True
+        return replace(self, pulses=self.pulses.take(wanted_B[self.pulses.event_T]))
+
+
+def _check_can_trigger(detector: SimulatedDetector) -> None:
+    coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
+    if coincident < TRIGGERS[0].doms:
+        raise ValueError(
+            f"detector {detector.geometry.name!r} cannot trigger: {TRIGGERS[0].doms} "
+            f"DOMs with a neighbour on their string are needed, it has {coincident}"
+        )
+
 
 def _triggered(
     topology_B: Index,
@@ -133,18 +150,22 @@ def _triggered(
     open_places = [
         np.flatnonzero(topology_B == topology) for topology in range(len(TOPOLOGIES))
     ]
+    _check_can_trigger(detector)
+    # Bright events need much memory while they are drawn.
+    brightness = max(config.energy_range[1] / 1e6, 1.0)
+    most = max(8, int(_LARGEST_DRAW / brightness**0.75))
     found: list[tuple[_Draw, Index, Index]] = []
     for _ in range(_MOST_DRAWS):
         wanted = [len(places) for places in open_places]
         if not any(wanted):
             return found
         numbers = [
-            int(np.ceil(1.1 * number / _ACCEPTANCE[name])) + 2 * (number > 0)
+            int(np.ceil(1.15 * number / _ACCEPTANCE[name])) + 2 * (number > 0)
             for number, name in zip(wanted, TOPOLOGIES, strict=True)
         ]
         drawn = np.repeat(np.arange(len(TOPOLOGIES)), numbers)
-        for start in range(0, len(drawn), _LARGEST_DRAW):
-            draw = _draw(drawn[start : start + _LARGEST_DRAW], config, detector, rng)
+        for start in range(0, len(drawn), most):
+            draw = _draw(drawn[start : start + most], config, detector, rng)
             events, places = [], []
             for topology in range(len(TOPOLOGIES)):
                 event = np.flatnonzero(draw.particles.topology_B == topology)
@@ -152,7 +173,8 @@ def _triggered(
                 open_places[topology] = open_places[topology][len(event) :]
                 events.append(event[: len(place)])
                 places.append(place)
-            found.append((draw, np.concatenate(events), np.concatenate(places)))
+            taken = np.concatenate(events)
+            found.append((draw.without_others(taken), taken, np.concatenate(places)))
     missing = [TOPOLOGIES[i] for i, places in enumerate(open_places) if len(places)]
     raise ValueError(
         f"after {_MOST_DRAWS} draws still no trigger of {', '.join(missing)}: this "
@@ -169,12 +191,10 @@ def _draw(
 ) -> _Draw:
     """Draw events and keep those that trigger, with the pulses of their readout."""
     particles = draw_particles(topology, config, detector.volume, rng)
+    light = Light.join(lights(particles, detector))
     light_B = np.zeros(len(particles))
-    pieces = []
-    for light in lights(particles, detector):
-        np.add.at(light_B, light.event_P, light.arrival.mean)
-        pieces.append(draw_photoelectrons(light, config.time_jitter, rng))
-    photoelectrons = Photoelectrons.join(pieces)
+    np.add.at(light_B, light.event_P, light.arrival.mean)
+    photoelectrons = draw_photoelectrons(light, config.time_jitter, rng)
     lit = _enough_doms(photoelectrons, len(particles), len(detector))
     kept_E = lit[photoelectrons.event_E]
     photoelectrons = Photoelectrons(

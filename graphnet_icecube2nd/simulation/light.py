@@ -188,20 +188,26 @@ def track_arrival(
     along = _dot(step, direction)
     across = _norm_of_cross(step, direction)
     leaves = along - across / CHERENKOV_TANGENT
-    emission = np.clip(leaves, 0.0, length)
+    emission = np.minimum(np.maximum(leaves, 0.0), length)
     distance = np.sqrt(across**2 + (along - emission) ** 2)
     distance = np.maximum(distance, SHORTEST_DISTANCE)
     rise = step[..., 2] - emission * direction[..., 2]  # from the point of emission
     path = medium.between(dom[..., 2] - rise, dom[..., 2])
     beside = distance * CHERENKOV_SINE  # `across`, where light leaves from within
     direct = np.exp(-beside / path.scattering)
+    # Diffuse light comes from where the track is nearest, whatever the angle.
+    past = along - np.minimum(np.maximum(along, 0.0), length)
+    nearest = np.maximum(np.sqrt(across**2 + past**2), SHORTEST_DISTANCE)
+    nearest = direct * beside + (1.0 - direct) * nearest
     # The less direct the light, the closer to the DOM it leaves, and from more places.
     centre = along - direct * across / CHERENKOV_TANGENT
-    width = 5.0 + 0.5 * (1.0 - direct) * beside
-    within = _logistic(centre / width) * _logistic((length - centre) / width)
+    width = 5.0 + 0.5 * (1.0 - direct) * nearest
+    # Blurred ends, between which there is as much light as without.
+    within = _logistic(centre / width) + _logistic((length - centre) / width) - 1.0
+    within = np.maximum(within, 0.0)
     bright = muons * muon_light(muon_energy_after(energy, emission))
     cosine = rise / distance
-    mean = LIGHT_PER_METRE * bright * line_light(beside, path) * within
+    mean = LIGHT_PER_METRE * bright * line_light(nearest, path) * within
     return _arrival(
         mean=mean * (1.0 + SIDE_SENSITIVITY * cosine * direct),
         time=time + emission / SPEED_OF_LIGHT + distance / SPEED_IN_ICE,
@@ -280,8 +286,9 @@ def _diffusion(path: LightPath) -> Array:
 
 
 def _dot(a: Array, b: Array) -> Array:
-    (ax, ay, az), (bx, by, bz) = np.moveaxis(a, -1, 0), np.moveaxis(b, -1, 0)
-    product: Array = ax * bx + ay * by + az * bz
+    product: Array = np.multiply(a[..., 0], b[..., 0])
+    product = product + a[..., 1] * b[..., 1]
+    product += a[..., 2] * b[..., 2]
     return product
 
 

@@ -62,7 +62,7 @@ class Medium:
     def __init__(self, ice: IceModel) -> None:
         self.ice = ice
         top, bottom = (float(depth_to_z(ice.depth_N[row])) for row in (0, -1))
-        num = round((top - bottom) / _STEP) + 1
+        num = max(2, round((top - bottom) / _STEP) + 1)
         z_N = np.linspace(bottom, top, num)
         coefficient_N2 = 1.0 / ice.lengths_at(torch.from_numpy(z_N)).numpy()
         self._bottom, self._step = bottom, (top - bottom) / (num - 1)
@@ -110,7 +110,7 @@ class Medium:
     def _place(self, z: Array) -> tuple[NDArray[np.int32], Array]:
         """Return the row of the table below each z, and how many rows z is above it."""
         steps = (z - self._bottom) * (1.0 / self._step)
-        row = np.clip(steps.astype(np.int32), 0, self._last)
+        row = np.minimum(np.maximum(steps.astype(np.int32), 0), self._last)
         return row, steps - row.astype(steps.dtype)
 
     def _at(self, place: tuple[NDArray[np.int32], Array], column: int) -> Array:

@@ -158,7 +158,9 @@ def _through_going(
     # Not from above the surface of the ice.
     climb = np.maximum(-direction[:, 2], 1e-9)
     ice_above = np.maximum(DETECTOR_CENTRE_DEPTH - enters[:, 2], 0.0) / climb
-    before = rng.random(num) * np.minimum(muon_range(muon), ice_above)
+    # Those that end within the margin are not seen.
+    farthest = np.maximum(muon_range(muon) - 0.7 * MARGIN, 0.0)
+    before = rng.random(num) * np.minimum(farthest, ice_above)
     vertex = enters - before[:, None] * direction
     return _particles(
         "through_going_track",

@@ -29,8 +29,9 @@ from graphnet_icecube2nd.simulation.particles import Particles, muon_at
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
 
-LEAST_LIGHT = 1e-3  # p.e.: DOMs that could see less are not asked
-FAINTEST = 2.0  # p.e. in the whole detector, about; less never triggers
+LEAST_LIGHT = 5e-3  # p.e.: DOMs that could see less are not asked; 0.4% of all light
+FAINTEST = 4.0  # p.e. in the whole detector, about; less never triggers
+FARTHEST = 600.0  # m beyond the detector, where a cascade is not seen any more
 NEAREST = np.float32(20.0)  # m, up to which every DOM is asked
 LARGEST_SAMPLE = 1000  # photoelectrons drawn of one source in one DOM; more share them
 TILE_EVENTS = 48  # events looked at together, so that intermediates stay in the cache
@@ -75,6 +76,17 @@ class Light:
     dom_P: Index
     arrival: Arrival
 
+    @classmethod
+    def join(cls, pieces: list[Light]) -> Light:
+        """Return those of several."""
+        names = [entry.name for entry in fields(Arrival)]
+        arrivals = {n: [getattr(p.arrival, n) for p in pieces] for n in names}
+        return cls(
+            event_P=np.concatenate([piece.event_P for piece in pieces]),
+            dom_P=np.concatenate([piece.dom_P for piece in pieces]),
+            arrival=Arrival(**{n: np.concatenate(got) for n, got in arrivals.items()}),
+        )
+
 
 def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
     """Return the light of the tracks, and of the first and second cascades.
@@ -91,7 +103,7 @@ def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
         sources = _sources(tile, detector)
         bright_B = np.zeros(len(tile))
         for source in sources:
-            np.add.at(bright_B, source.event_P, source.light_P)
+            np.add.at(bright_B, source.index_B[source.event_P], source.light_P)
         for source in sources:
             found.append(_at_doms(source, bright_B >= FAINTEST, first, detector))
     return found
@@ -128,12 +140,14 @@ class _Source:
 
     Args:
         arrive: The light of events (P,) at places (P, 3), its times from `begins_B`.
+        index_B: (B,) which events of the tile these are.
         begins_B: (B,) ns.
         event_P, group_P: (P,) pairs of event and group.
         light_P: (P,) photoelectrons that a group sees, about.
     """
 
     arrive: Callable[[Index, Array], Arrival]
+    index_B: Index
     begins_B: Array
     event_P: Index
     group_P: Index
@@ -142,15 +156,21 @@ class _Source:
 
 def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]:
     made = []
-    if (particles.muons_B > 0).any():
-        made.append(_tracks(particles, detector))
+    has_track = np.flatnonzero(particles.muons_B > 0)
+    if len(has_track):
+        made.append(_tracks(particles.take(has_track), has_track, detector))
+    away_B = np.linalg.norm(particles.vertex_B3 - detector.volume.centre, axis=1)
     for column in range(particles.cascade_energy_BC.shape[1]):
-        if (particles.cascade_energy_BC[:, column] > 0).any():
-            made.append(_cascades(particles, column, detector))
+        shines_B = particles.cascade_energy_BC[:, column] > 0
+        if column == 0:  # at the vertex; of a track from outside that may be far off
+            shines_B &= away_B < detector.volume.reach + FARTHEST
+        shines = np.flatnonzero(shines_B)
+        if len(shines):
+            made.append(_cascades(particles.take(shines), shines, column, detector))
     return made
 
 
-def _tracks(tracks: Particles, detector: SimulatedDetector) -> _Source:
+def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _Source:
     # Begin near the detector, where single precision will do.
     direction = tracks.direction_B3
     closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
@@ -159,17 +179,21 @@ def _tracks(tracks: Particles, detector: SimulatedDetector) -> _Source:
     start = tracks.vertex_B3 + skipped[:, None] * direction
     length = tracks.track_length_B - skipped
     groups = detector.groups
-    along_BG = direction @ groups.centre_G3.T
-    along_BG -= np.sum(direction * start, axis=1)[:, None]
-    nearest_BG = np.clip(along_BG, 0, length[:, None])
-    square_BG = _square(start, groups.centre_G3)
-    square_BG += nearest_BG * (nearest_BG - 2 * along_BG)
-    # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
-    bright = np.maximum(tracks.muons_B, 1e-9) * muon_light(energy) * LIGHT_PER_METRE
-    limit = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
     columns = tuple(
         _single(values) for values in (start, direction, length, energy, tracks.muons_B)
     )
+    start_B3, direction_B3, length_B, *_ = columns
+    along_BG = direction_B3 @ _single(groups.centre_G3).T
+    along_BG -= np.sum(direction_B3 * start_B3, axis=1)[:, None]
+    nearest_BG = np.minimum(np.maximum(along_BG, np.float32(0)), length_B[:, None])
+    square_BG = _square(start_B3, groups)
+    along_BG *= np.float32(2)
+    np.subtract(nearest_BG, along_BG, out=along_BG)
+    along_BG *= nearest_BG
+    square_BG += along_BG
+    # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
+    bright = np.maximum(tracks.muons_B, 1e-9) * muon_light(energy) * LIGHT_PER_METRE
+    limit = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
 
     def arrive(event: Index, place_P3: Array) -> Arrival:
         start_P3, direction_P3, length_P, energy_P, muons_P = (
@@ -187,23 +211,23 @@ def _tracks(tracks: Particles, detector: SimulatedDetector) -> _Source:
         )
 
     begins = tracks.time_B + skipped / SPEED_OF_LIGHT
-    return _source(arrive, begins, square_BG, limit, groups)
+    return _source(arrive, index, begins, square_BG, limit, detector)
 
 
 def _cascades(
-    particles: Particles, column: int, detector: SimulatedDetector
+    particles: Particles, index: Index, column: int, detector: SimulatedDetector
 ) -> _Source:
     distance = particles.cascade_distance_BC[:, column]
     position = particles.vertex_B3 + distance[:, None] * particles.direction_B3
     energy = particles.cascade_energy_BC[:, column]
     groups = detector.groups
-    square_BG = _square(position, groups.centre_G3)
-    # Diffuse light around a point, see `light.point_light`.
-    bright = LIGHT_PER_METRE * CASCADE_LENGTH * np.maximum(energy, 1e-9)
-    limit = _farthest(np.log(bright / 3.8), 2.0 * np.log(groups.reach_G), power=1.0)
     columns = tuple(
         _single(values) for values in (position, particles.direction_B3, energy)
     )
+    square_BG = _square(columns[0], groups)
+    # Diffuse light around a point, see `light.point_light`.
+    bright = LIGHT_PER_METRE * CASCADE_LENGTH * np.maximum(energy, 1e-9)
+    limit = _farthest(np.log(bright / 3.8), 2.0 * np.log(groups.reach_G), power=1.0)
 
     def arrive(event: Index, place_P3: Array) -> Arrival:
         position_P3, direction_P3, energy_P = (
@@ -219,37 +243,44 @@ def _cascades(
         )
 
     begins = particles.time_B + distance / SPEED_OF_LIGHT
-    return _source(arrive, begins, square_BG, limit, groups)
+    return _source(arrive, index, begins, square_BG, limit, detector)
 
 
 def _source(
     arrive: Callable[[Index, Array], Arrival],
+    index: Index,
     begins: Array,
     square_BG: Array,
     limit_BG: Array,
-    groups: DomGroups,
+    detector: SimulatedDetector,
 ) -> _Source:
     """Find the groups of DOMs that see something.
 
     Args:
         arrive: As `_Source`.
+        index: As `_Source`.
         begins: As `_Source`.
         square_BG: (B, G) squared distances of the groups' centres, m2.
         limit_BG: (B, G) how near a group must be, in its `reach`.
-        groups: The DOMs.
+        detector: The DOMs.
     """
+    groups = detector.groups
     limit_BG *= _single(groups.reach_G)
     np.maximum(limit_BG, NEAREST, out=limit_BG)
     limit_BG += _single(groups.radius_G)
-    near = np.flatnonzero(square_BG < limit_BG**2)
+    limit_BG *= limit_BG
+    near = np.flatnonzero(square_BG < limit_BG)
     event, group = np.divmod(near, len(groups.size_G))
     centre_P3 = np.take(_single(groups.centre_G3), group, axis=0)
     mean_P = arrive(event, centre_P3).mean
-    # A DOM of the group may be nearer than its centre.
-    sees = mean_P * groups.nearer_G[group] > LEAST_LIGHT
+    away_P = np.sqrt(np.maximum(square_BG.ravel()[near], 0))
+    brighter_P = _single(groups.fading_G)[group]
+    brighter_P += _single(groups.clearing_G)[group] * away_P
+    sees = mean_P * np.exp(np.minimum(brighter_P, np.float32(50))) > LEAST_LIGHT
     event, group, mean_P = event[sees], group[sees], mean_P[sees]
     return _Source(
         arrive=arrive,
+        index_B=index,
         begins_B=begins,
         event_P=event,
         group_P=group,
@@ -264,7 +295,7 @@ def _at_doms(
     detector: SimulatedDetector,
 ) -> Light:
     """Return the light at the single DOMs, of bright events."""
-    bright = is_bright_B[source.event_P]
+    bright = is_bright_B[source.index_B[source.event_P]]
     event, group = source.event_P[bright], source.group_P[bright]
     size = detector.groups.size_G[group]
     event, group = np.repeat(event, size), np.repeat(group, size)
@@ -273,7 +304,7 @@ def _at_doms(
     place_P3 = np.take(_single(detector.position_S3), dom, axis=0)
     arrival = source.arrive(event, place_P3)
     return Light(
-        event_P=event + first,
+        event_P=source.index_B[event] + first,
         dom_P=dom,
         arrival=replace(
             arrival,
@@ -301,9 +332,10 @@ def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
     return solution
 
 
-def _square(from_B3: Array, to_G3: Array) -> Array:
-    """Return squared distances, (B, G) m2."""
-    square_BG: Array = from_B3 @ (-2.0 * to_G3.T)
+def _square(from_B3: Array, groups: DomGroups) -> Array:
+    """Return squared distances of the groups' centres, (B, G) m2."""
+    to_G3 = _single(groups.centre_G3)
+    square_BG: Array = from_B3 @ (np.float32(-2) * to_G3.T)
     square_BG += np.sum(from_B3**2, axis=1)[:, None]
     square_BG += np.sum(to_G3**2, axis=1)
     return square_BG

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.source import simulated_source
+from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.export import FORMATS, export, format_of
+from graphnet_icecube2nd.store.export import FORMATS, check_output, export, format_of
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.part_conversion import Progress
+from graphnet_icecube2nd.store.readers.source import Source
 
-STORE = "store"
-OUTPUTS = (STORE, *FORMATS)
+STORE, GRAPHNET = "store", "graphnet"
+OUTPUTS = (STORE, GRAPHNET, *FORMATS)
 
 
 def simulate(
@@ -63,8 +65,11 @@ def simulate(
         ImportError: A format's library is missing.
     """
     out = Path(out)
+    if format not in OUTPUTS:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(OUTPUTS)}")
     if format != STORE:
-        format = format_of(out, None if format == "graphnet" else format)
+        format = format_of(out, None if format == GRAPHNET else format)
+        check_output(out, format)
     if (out / MANIFEST).exists():
         raise ValueError(f"{out} is an event store already; choose another folder")
     source = simulated_source(
@@ -77,8 +82,16 @@ def simulate(
     store = out.with_name(f".{out.name}.store")
     if not (store / MANIFEST).exists():
         convert(source, store, workers=workers, on_progress=on_progress)
-    elif EventStore(store).manifest.notes != source.notes:
+    elif not _is_of(EventStore(store), source, num_events):
         raise ValueError(f"{store} is left from another simulation; remove it")
     export(store, out, format=format)
     shutil.rmtree(store)
     return out
+
+
+def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
+    """Say whether a store holds the events of a source."""
+    tables = {entry["sha256"] for entry in store.manifest.tables.values()}
+    given = {sha256_of(path) for path in (source.geometry, source.ice) if path}
+    same_notes = store.manifest.notes == source.notes
+    return same_notes and len(store) == num_events and tables == given

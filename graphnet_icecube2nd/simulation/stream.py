@@ -1,4 +1,4 @@
-"""Simulated events just in time: batches for training, no files, never the same twice.
+"""Simulated events just in time: batches for training, and no files.
 
 Shape letters: B events, T pulses.
 """
@@ -31,6 +31,9 @@ NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # truth that ma
 class SimulatedStream(IterableDataset[PackedBatch]):
     """Batches of simulated events, the same for the same seed; without end by default.
 
+    Within one iteration no event comes twice. Every iteration begins at `first_block`:
+    for an epoch of other events give another seed or a later first block.
+
     For `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)`: each
     worker makes blocks of its own, so the events are those of one process and no event
     comes twice; batches of several workers take turns. Blocks of 256 events are cut
@@ -47,7 +50,8 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
         first_block: Where to begin, in blocks of 256 events; a resumed training goes on
             behind what it has seen.
-        num_blocks: Where to end; None: never.
+        num_blocks: How many blocks, of all ranks together and the same number for
+            each; None: no end.
         rank: Of this process among `world_size`, which share the blocks.
         world_size: Processes that train together.
         truth: Numbers of the truth beside `direction`.
@@ -85,6 +89,11 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             if value < low or (high is not None and value > high):
                 limit = f"{low} or more" if high is None else f"{low} to {high}"
                 raise ValueError(f"{name} must be {limit}; got {value}")
+        if num_blocks is not None and num_blocks % world_size:
+            raise ValueError(
+                f"num_blocks must be a multiple of world_size, or ranks get different "
+                f"numbers of batches; got {num_blocks} and {world_size}"
+            )
         if unknown := sorted(set(truth) - set(NUMBERS)):
             raise ValueError(
                 f"no truth {', '.join(unknown)}; choose from {', '.join(NUMBERS)}"

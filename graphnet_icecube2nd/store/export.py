@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.kaggle_writer import write_kaggle
 from graphnet_icecube2nd.store.writers import (
     WriteReport,
+    import_sqlite_utils,
+    is_taken,
     write_graphnet_parquet,
     write_graphnet_sqlite,
 )
@@ -39,6 +42,23 @@ def format_of(out: str | os.PathLike[str], format: str | None = None) -> str:
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     return format
+
+
+def check_output(out: str | os.PathLike[str], format: str) -> None:
+    """See that an output can be written, before there is anything to be written.
+
+    Raises:
+        FileExistsError: It is there.
+        ImportError: The format's library is missing.
+    """
+    if is_taken(Path(out)):
+        raise FileExistsError(
+            f"{out} is there already; remove it, or choose another name"
+        )
+    if format == "graphnet-sqlite":
+        import_sqlite_utils()
+    else:
+        import_pyarrow()
 
 
 def export(

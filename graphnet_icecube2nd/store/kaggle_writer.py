@@ -7,6 +7,7 @@ letters: B events, T pulses.
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,29 @@ from graphnet_icecube2nd.store.writers import Progress, WriteReport, temporary
 
 BATCH_EVENTS = 200_000  # of a file, as in the competition
 _ROWS = 2**20  # pulses written at once
+# What pandas has to know to read event_id as the index, as in the competition's files.
+_TYPES = {
+    "sensor_id": "int16",
+    "time": "int64",
+    "charge": "float64",
+    "auxiliary": "bool",
+    EVENT_ID: "int64",
+}
+_PANDAS = {
+    "index_columns": [EVENT_ID],
+    "column_indexes": [],
+    "columns": [
+        {
+            "name": name,
+            "field_name": name,
+            "pandas_type": kind,
+            "numpy_type": kind,
+            "metadata": None,
+        }
+        for name, kind in _TYPES.items()
+    ],
+    "pandas_version": "2.0.0",
+}
 
 
 def write_kaggle(
@@ -61,7 +85,8 @@ def write_kaggle(
             "charge": pa.float64(),
             "auxiliary": pa.bool_(),
             EVENT_ID: pa.int64(),
-        }
+        },
+        metadata={"pandas": json.dumps(_PANDAS)},
     )
     meta: list[dict[str, NDArray[Any]]] = []
     num_events = num_pulses = left_out = batch = in_batch = rows = 0
@@ -104,6 +129,11 @@ def write_kaggle(
 
 
 def _check(store: EventStore) -> None:
+    if len(store.geometry) > 2**15:
+        raise ValueError(
+            f"{store.path} has {len(store.geometry)} DOMs; the competition's form has "
+            f"room for {2**15}"
+        )
     pulse_map = store.pulse_map
     flag = pulse_map.auxiliary or pulse_map.hlc
     named = {"sensor_id": pulse_map.sensor_id, "charge": pulse_map.charge, "flag": flag}

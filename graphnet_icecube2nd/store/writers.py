@@ -76,7 +76,7 @@ def write_graphnet_sqlite(
             one name, or an event number is not there.
         OSError: The disk is full.
     """
-    sqlite_utils = _import_sqlite_utils()
+    sqlite_utils = import_sqlite_utils()
     if Path(out_db).suffix != ".db":
         raise ValueError(f"{out_db}: GraphNeT reads files that end in .db")
     if pulses_table.lower() == truth_table.lower():
@@ -214,7 +214,8 @@ def write_graphnet_parquet(
     return WriteReport(events=num_events, pulses=num_pulses, left_out=left_out)
 
 
-def _import_sqlite_utils() -> Any:
+def import_sqlite_utils() -> Any:
+    """Return sqlite-utils, or say what needs it."""
     try:
         import sqlite_utils
     except ImportError as error:
@@ -225,6 +226,11 @@ def _import_sqlite_utils() -> Any:
     return sqlite_utils
 
 
+def is_taken(path: Path) -> bool:
+    """Say whether something is at a path that is not an empty folder."""
+    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+
+
 @contextmanager
 def temporary(final: Path) -> Iterator[Path]:
     """Lend a path beside a file or folder, and give it that name if all went well.
@@ -232,7 +238,7 @@ def temporary(final: Path) -> Iterator[Path]:
     Raises:
         FileExistsError: The name is taken.
     """
-    if final.exists() and not (final.is_dir() and not any(final.iterdir())):
+    if is_taken(final):
         raise FileExistsError(
             f"{final} is there already; remove it, or choose another name"
         )

@@ -20,20 +20,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "graphnet_icecube2nd.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return call
-
-
 def test_simulate_and_show(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     options = ("--seed", 3, "--workers", 1, "--fractions", "cascade=1,muon_bundle=3")
@@ -80,9 +66,12 @@ def test_options_change_what_is_simulated(run: Run, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--fractions", "track=1"), "unknown topology track; choose from"),
-        (("--fractions", "cascade"), "fractions must be as track=0.7,cascade=0.3"),
+        (
+            ("--fractions", "cascade"),
+            "fractions must be as cascade=0.7,muon_bundle=0.3",
+        ),
         (("--energy-min", "1e7"), "the lower first; got 1e+07 and 1e+06"),
-        (("--format", "root"), "unknown format 'root'; choose from graphnet-sqlite"),
+        (("--format", "root"), "unknown format 'root'; choose from store, graphnet,"),
         (("--geometry", "none.csv"), "none.csv"),
     ],
 )

@@ -18,22 +18,6 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 LENGTHS = {1: [3, 250, 17], 2: [1, 64]}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """`run(*arguments)`: the console script in a process of its own."""
-
-    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "graphnet_icecube2nd.cli", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return call
-
-
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys\n"

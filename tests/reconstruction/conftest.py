@@ -1,4 +1,4 @@
-"""Events made by hand, and a simulated store."""
+"""Events made by hand."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-pytest.importorskip("pyarrow")
-
-from graphnet_icecube2nd import EventStore, simulate
 from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-
-
-@pytest.fixture(scope="session")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
-    """256 events."""
-    folder = tmp_path_factory.mktemp("simulated") / "store"
-    simulate(folder, num_events=256, seed=21, workers=1)
-    return EventStore(folder)
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ def table() -> DirectionTable:
 def test_of_predictions() -> None:
     made = table()
     assert len(made) == 3
-    assert made.status_B.tolist() == ["ok", "ok", "not finite"]
+    assert made.status_B.tolist() == ["ok", "ok", "length 0"]
     np.testing.assert_allclose(made.direction_B3[:2], [[0, 0, 1], [0.6, 0.8, 0]])
     assert np.isnan(made.direction_B3[2]).all()
     np.testing.assert_allclose(made.kappa_B[:2], [5.0, 5.0])
@@ -48,7 +48,7 @@ def test_written_and_read(name: str, tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [name]
     np.testing.assert_array_equal(back.event_id, [10, 30, 20])
     np.testing.assert_allclose(back.direction_B3[:2], table().direction_B3[:2])
-    assert back.is_ok.tolist() == [True, True, False]
+    assert back.status_B.tolist() == ["ok", "ok", "length 0"]
     np.testing.assert_allclose(back.kappa_B, table().kappa_B)
 
 

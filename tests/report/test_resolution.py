@@ -73,6 +73,20 @@ def test_tables_stand_side_by_side_in_any_order_of_events() -> None:
         compare([short], TRUTH)
 
 
+def test_what_is_refused() -> None:
+    table = tilted("one", [10.0] * NUM)
+    with pytest.raises(ValueError, match="two tables have one name: one, one"):
+        compare([table, table], TRUTH)
+    nothing = EventTruth(
+        event_id=np.empty(0, np.int64),
+        direction_B3=np.empty((0, 3)),
+        energy_B=np.empty(0),
+        topology_B=np.empty(0, np.str_),
+    )
+    with pytest.raises(ValueError, match="there is no event to compare"):
+        compare([table], nothing)
+
+
 def test_truth_of_a_store(simulated: EventStore) -> None:
     truth = EventTruth.of(simulated, [3, 100])
     np.testing.assert_array_equal(truth.event_id, [3, 100])

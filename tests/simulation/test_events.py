@@ -167,6 +167,17 @@ def test_a_detector_that_sees_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -
     from graphnet_icecube2nd.simulation import events as module
 
     monkeypatch.setattr(module, "_MOST_DRAWS", 3)
+    place = np.zeros((10, 3))
+    place[:, 2] = 200.0 * np.arange(10)  # far apart
+    sparse = DetectorGeometry(
+        name="sparse",
+        position_S3=torch.from_numpy(place),
+        string_S=torch.ones(10, dtype=torch.int64),
+        rde_S=torch.full((10,), 1e-6, dtype=torch.float64),
+    )
+    blind = SimulatedDetector(sparse, IceModel.icecube())
+    with pytest.raises(ValueError, match=r"no trigger of .*cascade.*'sparse', 10 DOMs"):
+        simulate_block(CONFIG, blind, 0, 0, 5)
     geometry = DetectorGeometry(
         name="lonely",
         position_S3=torch.zeros(1, 3, dtype=torch.float64),
@@ -174,5 +185,5 @@ def test_a_detector_that_sees_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -
         rde_S=torch.ones(1, dtype=torch.float64),
     )
     lonely = SimulatedDetector(geometry, IceModel.icecube())
-    with pytest.raises(ValueError, match=r"no trigger of .*cascade.*'lonely', 1 DOMs"):
+    with pytest.raises(ValueError, match=r"'lonely' cannot trigger: 8 DOMs"):
         simulate_block(CONFIG, lonely, 0, 0, 5)

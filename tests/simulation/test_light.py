@@ -116,6 +116,22 @@ def test_track_is_dark_far_outside_its_ends() -> None:
     assert float(track([50.0, 0.0, 900.0]).mean) < 1e-3 * beside
 
 
+@pytest.mark.parametrize("length", [1.0, 20.0, 200.0])
+def test_a_track_has_as_much_light_as_it_is_long(length: float) -> None:
+    """Summed along a line of DOMs beside it, against an endless track's."""
+    z = np.arange(-1500.0, 1500.0, 0.5)
+    for beside in (10.0, 80.0):
+        doms = np.stack([0 * z + beside, 0 * z, z], axis=1).tolist()
+        short = track(
+            doms, start=np.zeros(3), length=np.array(length), energy=np.array(200.0)
+        )
+        step = float(short.mean.sum()) * 0.5
+        middle = track([beside, 0.0, 0.0], energy=np.array(200.0 + 500 * 0.3))
+        assert step == pytest.approx(length * float(middle.mean), rel=0.35)
+    nothing = track([10.0, 0.0, 0.0], start=np.zeros(3), length=np.array(0.0))
+    assert float(nothing.mean) < 1e-12
+
+
 @pytest.mark.parametrize("scattering", [5.0, 30.0, 80.0])
 def test_near_light_only_spreads_out(scattering: float) -> None:
     """1 / (4 pi d2) from a point, 1 / (2 pi sin(Cherenkov) d) from a line."""

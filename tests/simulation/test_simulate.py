@@ -136,6 +136,39 @@ def test_kaggle_files_have_the_competitions_types(
     lengths = np.diff([-1, *meta["last_pulse_index"]])
     np.testing.assert_array_equal(lengths, column(store, "n_pulses")[:40])
     assert not list(tmp_path.glob(".*")), "the store in between is gone"
+    # As in the competition's files, pandas finds the events as the index.
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_parquet(tmp_path / "kaggle" / "train" / "batch_1.parquet")
+    assert frame.index.name == "event_id"
+    assert len(frame.loc[7]) == lengths[7]
+
+
+def test_what_is_there_is_noticed_before_anything_is_simulated(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(FileExistsError, match="full is there already"):
+        simulate(tmp_path / "full", num_events=3, format="kaggle")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_a_format_goes_on_from_the_store_in_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphnet_icecube2nd.simulation import simulate as module
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = {"num_events": 20, "seed": 4, "format": "graphnet", "workers": 1}
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "export", killed)
+        with pytest.raises(KeyboardInterrupt):
+            simulate(tmp_path / "a.db", **arguments)
+    assert (tmp_path / ".a.db.store").exists()
+    with pytest.raises(ValueError, match="left from another simulation; remove it"):
+        simulate(tmp_path / "a.db", **{**arguments, "num_events": 21})
+    simulate(tmp_path / "a.db", **arguments)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
 def test_export_says_what_it_cannot_do(store: EventStore, tmp_path: Path) -> None:
@@ -217,9 +250,9 @@ def test_stream_gives_the_events_of_the_store(store: EventStore) -> None:
 
 
 def test_stream_shares_blocks_among_ranks_and_workers() -> None:
-    options = {"batch_size": 128, "seed": 2, "num_blocks": 3}
+    options = {"batch_size": 128, "seed": 2, "num_blocks": 4}
     whole = [b.event_id[0].item() for b in SimulatedStream(**options)]
-    assert whole == [0, 128, 256, 384, 512, 640]
+    assert whole == [128 * number for number in range(8)]
     ranks = [
         [
             b.event_id[0].item()
@@ -227,7 +260,7 @@ def test_stream_shares_blocks_among_ranks_and_workers() -> None:
         ]
         for rank in (0, 1)
     ]
-    assert ranks == [[0, 128, 512, 640], [256, 384]]
+    assert ranks == [[0, 128, 512, 640], [256, 384, 768, 896]]
     later = SimulatedStream(batch_size=256, seed=2, first_block=1, num_blocks=1)
     assert next(iter(later)).event_id[0].item() == 256
 
@@ -252,6 +285,7 @@ def test_stream_in_worker_processes() -> None:
         ({"truth": ("colour",)}, "no truth colour; choose from energy"),
         ({"selection": "last"}, "last"),
         ({"num_blocks": 0}, "num_blocks must be 1 or more"),
+        ({"num_blocks": 3, "world_size": 2}, "must be a multiple of world_size"),
     ],
 )
 def test_stream_says_what_is_wrong(changes: dict[str, object], message: str) -> None:

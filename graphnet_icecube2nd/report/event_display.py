@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 TRUTH_COLOUR = "black"
 COLOURS = ("tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:olive")
 TIME_COLOURS = "turbo_r"  # red is early, as in the field's displays
+VERTEX_STYLE = {"marker": "*", "markersize": 14, "ls": "", "zorder": 5}
 _LEGEND_CHARGES = (1.0, 10.0, 100.0)
 
 
@@ -36,6 +37,7 @@ class Arrow:
         flight: (3,) where the particle flies, unit vector.
         through: (3,) a point it passes, m.
         time: When it is there, ns; None where that is not known.
+        is_vertex: Whether the particle ends there, in a cascade.
         colour: matplotlib's name.
     """
 
@@ -43,6 +45,7 @@ class Arrow:
     flight: Array
     through: Array
     time: float | None
+    is_vertex: bool
     colour: str
 
 
@@ -134,14 +137,14 @@ def _arrows(
             float(view.truth[pulse_map.zenith]), float(view.truth[pulse_map.azimuth])
         ).numpy()
         flight = direction if pulse_map.angles == "flight" else -direction
-        through, time = centre, None
+        through, time, is_vertex = centre, None, False
         places = [view.truth.get(f"position_{axis}") for axis in "xyz"]
         if None not in places:
             vertex = np.array(places, dtype=np.float64) - pulse_map.origin
             # The point of the true line that is nearest to the light.
             along = float((centre - vertex) @ flight)
             if view.truth.get("topology") in ("cascade", "double_cascade"):
-                along = 0.0
+                along, is_vertex = 0.0, True
             through = vertex + along * flight
             if view.truth.get("vertex_time") is not None:
                 time = float(view.truth["vertex_time"]) + along / SPEED_OF_LIGHT
@@ -151,6 +154,7 @@ def _arrows(
                 flight=flight,
                 through=through,
                 time=time,
+                is_vertex=is_vertex,
                 colour=TRUTH_COLOUR,
             )
         )
@@ -163,6 +167,7 @@ def _arrows(
                     flight=-table.direction_B3[row[0]],
                     through=centre,
                     time=None,
+                    is_vertex=False,
                     colour=colour,
                 )
             )
@@ -220,6 +225,8 @@ def _draw_space(
         begin, end = _inside(arrow, low, high)
         style = "-" if arrow.name == "truth" else "--"
         axes.plot(*np.stack([begin, end]).T, color=arrow.colour, ls=style, lw=1.6)
+        if arrow.is_vertex:
+            axes.plot(*arrow.through[:, None], color=arrow.colour, **VERTEX_STYLE)
         tip = 0.08 * float(np.linalg.norm(high - low))
         axes.quiver(
             *(end - tip * arrow.flight),
@@ -291,6 +298,12 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
     room = 0.05 * (last - first) + 50.0
     for arrow in arrows:
         if arrow.time is None:
+            continue
+        if arrow.is_vertex:
+            place = [arrow.time], [arrow.through[2]]
+            axes.plot(*place, color=arrow.colour, label="true vertex", **VERTEX_STYLE)
+            axes.legend(loc="best", fontsize=8)
+            first = min(first, arrow.time)
             continue
         when = np.array([first - room, last + room])
         height = arrow.through[2] + arrow.flight[2] * SPEED_OF_LIGHT * (

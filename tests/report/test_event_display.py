@@ -89,6 +89,22 @@ def test_time_runs_along_the_track(simulated: EventStore) -> None:
     assert height[0] == pytest.approx(passes)
 
 
+def test_a_cascade_is_a_star_at_its_vertex(simulated: EventStore) -> None:
+    number = find(simulated, "cascade")
+    truth = view_event(simulated, number).truth
+    space, times, _ = axes_of(draw_event(simulated, number))
+    when, height = times.lines[0].get_data()
+    assert times.lines[0].get_label() == "true vertex"
+    assert (float(when[0]), float(height[0])) == pytest.approx(
+        (truth["vertex_time"], truth["position_z"])
+    )
+    low, high = times.get_xlim()
+    assert low < truth["vertex_time"] < high
+    star = space.lines[-1].get_data_3d()
+    expected = [truth[f"position_{axis}"] for axis in "xyz"]
+    np.testing.assert_allclose([float(axis[0]) for axis in star], expected)
+
+
 def test_arrows_of_tables(simulated: EventStore) -> None:
     number = find(simulated, "starting_track")
     line = line_fit_events(simulated)

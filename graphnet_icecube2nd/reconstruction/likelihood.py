@@ -89,15 +89,15 @@ class EventLikelihood:
         self._rde_S = detector.rde_S[self.dom_S]
         row_T = np.searchsorted(self.dom_S, pulses.dom_T)
         rest_T = _rest_of_interval(pulses.time_T, row_T, config.merge_time)
-        self._several = np.flatnonzero(pulses.charge_T > SURELY_ONE)
-        self._rest_M = np.maximum(rest_T[self._several], 1e-3)
-        middle_M = pulses.time_T[self._several] + 0.5 * self._rest_M
+        several = np.flatnonzero(pulses.charge_T > SURELY_ONE)
+        self._rest_M = np.maximum(rest_T[several], 1e-3)
+        middle_M = pulses.time_T[several] + 0.5 * self._rest_M
         self._time_X = np.concatenate([pulses.time_T, middle_M])
-        self._row_X = np.concatenate([row_T, row_T[self._several]])
+        self._row_X = np.concatenate([row_T, row_T[several]])
         # Without noise a pulse that no light explains would be impossible.
         noise_rate = max(config.noise_rate, LEAST_NOISE)
         self._noise_X = noise_rate * 1e-9 * self._rde_S[self._row_X]
-        charge_M = pulses.charge_T[self._several]
+        charge_M = pulses.charge_T[several]
         self._more_MC, self._chance_MC = _numbers(charge_M, config.charge_spread)
 
     def coarse(self) -> EventLikelihood:

@@ -11,6 +11,7 @@ from graphnet_icecube2nd.reconstruction.direction_table import OK, DirectionTabl
 from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
 from graphnet_icecube2nd.reconstruction.line_fit import line_fit
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
 _EVENTS_AT_ONCE = 2048
 
@@ -31,13 +32,9 @@ def line_fit_events(
         of one place or time; kappa is NaN: the fit does not know its error.
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
-    length_B = np.concatenate(
-        [np.asarray(store.lengths(shard)) for shard in range(len(store.shards))]
-    )[numbers]
+    length_B = store.whole_event_column(N_PULSES)[numbers]
     direction_B3 = np.full((len(numbers), 3), np.nan)
-    event_id = np.concatenate(
-        [store.event_column("event_id", shard) for shard in range(len(store.shards))]
-    )[numbers]
+    event_id = store.whole_event_column(EVENT_ID)[numbers]
     full = np.flatnonzero(length_B > 0)
     for first in range(0, len(full), _EVENTS_AT_ONCE):
         some = full[first : first + _EVENTS_AT_ONCE]

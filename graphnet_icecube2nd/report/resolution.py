@@ -49,9 +49,8 @@ class EventTruth:
         numbers = np.arange(len(store)) if events is None else np.asarray(events)
 
         def column(name: str) -> NDArray[Any]:
-            pieces = [store.event_column(name, i) for i in range(len(store.shards))]
-            joined: NDArray[Any] = np.concatenate(pieces)[numbers]
-            return joined
+            chosen: NDArray[Any] = store.whole_event_column(name)[numbers]
+            return chosen
 
         pulse_map, known = store.pulse_map, store.event_columns
         direction_B3 = angles_to_unit_vector(

@@ -95,8 +95,7 @@ class SimulatedDetector:
     @cached_property
     def groups(self) -> DomGroups:
         """All DOMs, in groups."""
-        string_S = self.geometry.string_S.numpy()
-        order = np.lexsort((self.position_S3[:, 2], string_S))
+        string_S, order = self._string_S, self._order
         rows: list[list[int]] = []
         for string in np.unique(string_S):
             rows.append([])
@@ -131,8 +130,7 @@ class SimulatedDetector:
     @cached_property
     def neighbour_SN(self) -> NDArray[np.int64]:
         """(S, 4) the DOMs two and one below and above on the string; -1 where none."""
-        string_S = self.geometry.string_S.numpy()
-        order = np.lexsort((self.position_S3[:, 2], string_S))
+        string_S, order = self._string_S, self._order
         neighbour = np.full((len(order), len(NEIGHBOUR_STEPS)), -1)
         for column, step in enumerate(NEIGHBOUR_STEPS):
             other = np.arange(len(order)) + step
@@ -151,9 +149,17 @@ class SimulatedDetector:
         """
         is_deepcore_S = np.zeros(len(self), bool)
         if self.geometry.name == "icecube86":
-            string_S = self.geometry.string_S.numpy()
             for string in DEEPCORE_STRINGS:
-                doms = np.flatnonzero(string_S == string)
-                order = np.argsort(self.position_S3[doms, 2])
-                is_deepcore_S[doms[order[:DEEPCORE_DOMS]]] = True
+                doms = self._order[self._string_S[self._order] == string]
+                is_deepcore_S[doms[:DEEPCORE_DOMS]] = True
         return is_deepcore_S
+
+    @property
+    def _string_S(self) -> NDArray[np.int64]:
+        return self.geometry.string_S.numpy()
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """(S,) the DOMs string by string, each from its lowest up."""
+        order: NDArray[np.int64] = np.lexsort((self.position_S3[:, 2], self._string_S))
+        return order

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH, SPEED_OF_LIGHT
 from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
 from graphnet_icecube2nd.simulation.light import (
-    muon_energy_after,
     muon_range,
     shower_light,
 )
@@ -289,11 +288,6 @@ def _particles(
         cascade_distance_BC=distance,
         cascade_energy_BC=shine,
     )
-
-
-def muon_at(particles: Particles, length_B: Array) -> Array:
-    """Return what is left of each muon's energy after a length (B,) [m]; (B,) GeV."""
-    return muon_energy_after(particles.track_energy_B, length_B)
 
 
 def _isotropic(num: int, rng: np.random.Generator) -> Array:

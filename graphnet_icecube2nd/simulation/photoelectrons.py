@@ -20,11 +20,12 @@ from graphnet_icecube2nd.simulation.light import (
     LIGHT_PER_METRE,
     Arrival,
     cascade_arrival,
+    muon_energy_after,
     muon_light,
     track_arrival,
 )
 from graphnet_icecube2nd.simulation.pandel import draw_delays
-from graphnet_icecube2nd.simulation.particles import Particles, muon_at
+from graphnet_icecube2nd.simulation.particles import Particles
 
 Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
@@ -175,7 +176,7 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     direction = tracks.direction_B3
     closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
     skipped = np.clip(closest - detector.volume.reach - 500.0, 0, tracks.track_length_B)
-    energy = muon_at(tracks, skipped)
+    energy = muon_energy_after(tracks.track_energy_B, skipped)
     start = tracks.vertex_B3 + skipped[:, None] * direction
     length = tracks.track_length_B - skipped
     groups = detector.groups
@@ -192,7 +193,7 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     along_BG *= nearest_BG
     square_BG += along_BG
     # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
-    bright = np.maximum(tracks.muons_B, 1e-9) * muon_light(energy) * LIGHT_PER_METRE
+    bright = tracks.muons_B * muon_light(energy) * LIGHT_PER_METRE
     limit = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
 
     def arrive(event: Index, place_P3: Array) -> Arrival:
@@ -226,7 +227,7 @@ def _cascades(
     )
     square_BG = _square(columns[0], groups)
     # Diffuse light around a point, see `light.point_light`.
-    bright = LIGHT_PER_METRE * CASCADE_LENGTH * np.maximum(energy, 1e-9)
+    bright = LIGHT_PER_METRE * CASCADE_LENGTH * energy
     limit = _farthest(np.log(bright / 3.8), 2.0 * np.log(groups.reach_G), power=1.0)
 
     def arrive(event: Index, place_P3: Array) -> Arrival:

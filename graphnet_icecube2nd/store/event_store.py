@@ -60,6 +60,22 @@ class Shard:
         """The events: event_id, first_pulse, n_pulses, and the truth."""
         return self._table(EVENTS_FILE, self.record.num_events)
 
+    def pulse_rows(
+        self, events: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return how many pulses events of the shard have, and which rows those are.
+
+        Args:
+            events: (B,) rows of the table of events.
+
+        Returns:
+            (B,) counts, and (T,) rows of the table of pulses, event after event.
+        """
+        count_B = self.events.column(N_PULSES)[events].astype(np.int64)
+        first_B = self.events.column(FIRST_PULSE)[events]
+        shift_B = first_B - (np.cumsum(count_B) - count_B)
+        return count_B, np.arange(count_B.sum()) + np.repeat(shift_B, count_B)
+
     def _table(self, name: str, num_rows: int) -> MappedTable:
         path = self.folder / name
         table = MappedTable(path)
@@ -189,6 +205,16 @@ class EventStore:
                 f"{', '.join(self.event_columns)}"
             )
         return self.shards[shard].events.column(name)
+
+    def whole_event_column(self, name: str) -> NDArray[Any]:
+        """Return a column of all events, (B,), in memory.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        pieces = [self.event_column(name, shard) for shard in range(len(self.shards))]
+        column: NDArray[Any] = np.concatenate(pieces)
+        return column
 
     def shard_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the shard of each event number, (B,).

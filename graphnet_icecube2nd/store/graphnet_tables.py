@@ -17,7 +17,6 @@ from graphnet_icecube2nd.conventions import X, Y, Z
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
-    FIRST_PULSE,
     N_PULSES,
     TIME_ORIGIN,
 )
@@ -112,10 +111,7 @@ class GraphNetTables:
 
     def _pulses(self, shard: Shard, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         events, pulse_map = shard.events, self.store.pulse_map
-        count_B = events.column(N_PULSES)[rows].astype(np.int64)
-        first_B = events.column(FIRST_PULSE)[rows]
-        shift_B = first_B - (np.cumsum(count_B) - count_B)
-        row_T = np.arange(count_B.sum()) + np.repeat(shift_B, count_B)
+        count_B, row_T = shard.pulse_rows(rows)
         columns = {self.index_column: np.repeat(self.ids(shard, rows), count_B)}
         for column, name in self.pulse_columns.items():
             values = shard.pulses.column(column)[row_T]

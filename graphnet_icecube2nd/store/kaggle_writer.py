@@ -158,10 +158,7 @@ def _pulses(
     store: EventStore, shard: Shard, events: NDArray[np.int64]
 ) -> dict[str, NDArray[Any]]:
     pulse_map, pulses = store.pulse_map, shard.pulses
-    count_B = shard.events.column(N_PULSES)[events].astype(np.int64)
-    first_B = shard.events.column("first_pulse")[events]
-    shift_B = first_B - (np.cumsum(count_B) - count_B)
-    row_T = np.arange(count_B.sum()) + np.repeat(shift_B, count_B)
+    count_B, row_T = shard.pulse_rows(events)
     assert pulse_map.sensor_id is not None
     assert pulse_map.charge is not None
     if pulse_map.auxiliary is not None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graphnet_icecube2nd.commands import display, simulation, store
+from graphnet_icecube2nd.commands import display, simulation, store, training
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -43,3 +43,6 @@ app.command()(store.prepare)
 app.command()(store.inspect)
 app.command()(display.show)
 app.command()(store.export)
+app.command()(training.train)
+app.command()(training.recipes)
+app.command()(training.tune)

@@ -52,7 +52,12 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         truth: What the batches' truth holds: `direction`, and any columns of the
             store's events, such as weights; default the direction.
         augmentations: Of training events.
+        published_features: Efficiency and ice with the slips of the competition's code
+            (`PulseMap.as_published`), for its weights.
+        step_batches: Batches of an optimiser step: an iteration over the training has a
+            whole number of steps, so that no step at its end sees fewer events.
         seed: Of all that is random but the split.
+        validation_fraction: Of the split by hash, 0 to 1.
         split_seed: Of the split by hash; the same for every `seed`, so that runs of an
             ensemble, or one that goes on from another, validate on events that none of
             them was trained on.
@@ -83,7 +88,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         sub_epochs: str = "partition",
         truth: Sequence[str] | None = None,
         augmentations: Sequence[Augmentation] = (),
+        published_features: bool = False,
+        step_batches: int = 1,
         seed: int = 0,
+        validation_fraction: float = 0.1,
         split_seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool | None = None,
@@ -95,7 +103,9 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         if (train is None) != (validation is None):
             raise ValueError("give both train and validation, or neither")
         if train is None or validation is None:
-            train, validation = default_split(self.store, split_seed)
+            train, validation = default_split(
+                self.store, split_seed, validation_fraction
+            )
         else:
             _check_apart(self.store, train, validation)
         self.train_events, self.validation_events = (
@@ -108,7 +118,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             "max_pulses": max_pulses,
             "seed": seed,
         }
-        self._sub_epochs = {"num_sub_epochs": num_sub_epochs, "sub_epochs": sub_epochs}
+        self._sub_epochs: dict[str, Any] = {
+            "num_sub_epochs": num_sub_epochs,
+            "sub_epochs": sub_epochs,
+        }
         if validation_batch_size is not None:
             validation_size: dict[str, Any] = {
                 "batch_size": validation_batch_size,
@@ -121,7 +134,13 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             **validation_size,
             "max_pulses": validation_max_pulses or max_pulses,
         }
-        reading: dict[str, Any] = {"selection": selection, "seed": seed, "truth": truth}
+        self.step_batches = step_batches
+        reading: dict[str, Any] = {
+            "selection": selection,
+            "seed": seed,
+            "truth": truth,
+            "published_features": published_features,
+        }
         self._train_reader = EventReader(
             self.store, max_pulses=max_pulses, augmentations=augmentations, **reading
         )
@@ -131,11 +150,15 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> EventLoader:
         """Return shuffled batches, of a sub-epoch's mean number an iteration."""
-        sampler = self._sampler(self.train_events, **self._sampling, **self._sub_epochs)
-        parts = sampler.num_sub_epochs
-        in_all = sum(sampler.num_batches(0, part) for part in range(parts))
-        mean = -(-in_all // parts)
-        return self._loader(self._train_reader, sampler, iteration_batches=mean)
+        sampler = self._train_sampler(*self._place())
+        steps = max(1, round(_mean_batches(sampler) / self.step_batches))
+        return self._loader(
+            self._train_reader, sampler, iteration_batches=steps * self.step_batches
+        )
+
+    def sub_epoch_batches(self, world_size: int = 1) -> int:
+        """Return the mean number of batches of a sub-epoch on each of some ranks."""
+        return _mean_batches(self._train_sampler(0, world_size))
 
     def val_dataloader(self) -> EventLoader:
         """Return the validation events, in a fixed order, the same pulses each time."""
@@ -149,6 +172,16 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         options = {**self._validating, "length_buckets": False, "shuffle": False}
         sampler = self._sampler(EventSubset(), **options)
         return self._loader(self._validation_reader, sampler, always_first_epoch=True)
+
+    def _train_sampler(self, rank: int, world_size: int) -> EventSampler:
+        return EventSampler(
+            self.store,
+            self.train_events,
+            rank=rank,
+            world_size=world_size,
+            **self._sampling,
+            **self._sub_epochs,
+        )
 
     def _sampler(self, subset: EventSubset, **options: Any) -> EventSampler:
         rank, world_size = self._place()
@@ -182,6 +215,12 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         if distributed.is_available() and distributed.is_initialized():
             return distributed.get_rank(), distributed.get_world_size()
         return 0, 1
+
+
+def _mean_batches(sampler: EventSampler) -> int:
+    parts = sampler.num_sub_epochs
+    in_all = sum(sampler.num_batches(0, part) for part in range(parts))
+    return -(-in_all // parts)
 
 
 def _check_apart(

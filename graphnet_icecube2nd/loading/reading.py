@@ -71,6 +71,7 @@ class EventReader:
         seed: int = 0,
         truth: Sequence[str] | None = None,
         augmentations: Sequence[Augmentation] = (),
+        published_features: bool = False,
     ) -> None:
         check_selection(selection, 1 if max_pulses is None else max_pulses)
         self.store = store
@@ -102,7 +103,10 @@ class EventReader:
                 f"selection 'hlc_first' needs a column auxiliary or hlc; {store.path} "
                 f"has {', '.join(store.pulse_columns)}"
             )
-        self._features = FeatureBuilder(store.pulse_map, store.geometry, store.ice)
+        pulse_map = store.pulse_map
+        if published_features:
+            pulse_map = pulse_map.as_published()
+        self._features = FeatureBuilder(pulse_map, store.geometry, store.ice)
 
     def batch(self, events: NDArray[np.int64], epoch: int = 0) -> PackedBatch:
         """Return the events with these numbers as one batch, in this order.

@@ -59,3 +59,10 @@ def t_d32(**overrides: Any) -> DeepIce:
     """Tiny, our own: trains on one machine."""
     sizes = {"dim": 192, "dim_base": 96, "depth": 12, "head_size": 32}
     return DeepIce(**{**sizes, **overrides})
+
+
+@register_model
+def t_sim(**overrides: Any) -> DeepIce:
+    """Smaller still, our own: trains on simulated events in hours on two cores."""
+    sizes = {"dim": 128, "dim_base": 32, "depth": 4, "head_size": 32, "depth_rel": 2}
+    return DeepIce(**{**sizes, **overrides})

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 
@@ -48,17 +49,12 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
         )
     config = {"class": type(model).__name__, "kwargs": model.kwargs()}
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        metadata = {METADATA_KEY: json.dumps(config)}
+    metadata = {METADATA_KEY: json.dumps(config)}
+    with write_whole(path) as partial:
         partial.touch()
         usual = partial.stat().st_mode  # safetensors allows its owner only
         save_file(tensors, partial, metadata=metadata)
         partial.chmod(usual)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> DeepIce:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
+from graphnet_icecube2nd.files import write_whole
 
 OK = "ok"
 COLUMNS = ("direction_x", "direction_y", "direction_z")
@@ -166,16 +167,15 @@ class DirectionTable:
 
         pa = import_pyarrow()
         table = pa.table({name: pa.array(v) for name, v in self.columns().items()})
-        temporary = f"{os.fspath(path)}.tmp"
-        if os.fspath(path).endswith(".csv"):
-            import pyarrow.csv
+        with write_whole(path) as temporary:
+            if os.fspath(path).endswith(".csv"):
+                import pyarrow.csv
 
-            pyarrow.csv.write_csv(table, temporary)
-        else:
-            import pyarrow.parquet
+                pyarrow.csv.write_csv(table, temporary)
+            else:
+                import pyarrow.parquet
 
-            pyarrow.parquet.write_table(table, temporary)
-        os.replace(temporary, path)
+                pyarrow.parquet.write_table(table, temporary)
 
     @classmethod
     def load(

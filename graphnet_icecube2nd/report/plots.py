@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.files import write_whole
+
 
 def new_figure(width: float, height: float) -> Any:
     """Return a matplotlib figure of so many inches, which needs no screen.
@@ -37,9 +39,5 @@ def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 150) -> No
             f"{path}: pictures end in one of {', '.join(sorted(known))}; got {suffix!r}"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with write_whole(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=suffix)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

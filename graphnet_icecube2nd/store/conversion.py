@@ -10,14 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.files import LOCK_FILE, locked_folder
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.store.duplicates import check_unique_events
 from graphnet_icecube2nd.store.manifest import (
@@ -39,7 +38,6 @@ from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.version import __version__
 
 PLAN_FILE = "conversion.json"
-LOCK_FILE = ".lock"
 SHARD_PULSES = 2**23
 VERSION = 1
 
@@ -78,7 +76,7 @@ def convert(
             raise ValueError(f"{name} must be 1 or more, got {value}")
     folder = Path(out)
     plan = _plan(source, shard_pulses, sort_pulses)
-    with _locked(folder):
+    with locked_folder(folder, "a store"):
         _begin(folder, plan)
         _copy_tables(source, folder)
         tasks = [
@@ -131,7 +129,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
                 "folder"
             )
         return
-    ours = (LOCK_FILE, PLAN_FILE + ".tmp")  # the latter of a kill at the very start
+    ours = (LOCK_FILE, f".{PLAN_FILE}.tmp")  # the latter of a kill at the very start
     strangers = [entry.name for entry in folder.iterdir() if entry.name not in ours]
     if strangers:
         raise ValueError(
@@ -139,30 +137,6 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             "another folder"
         )
     write_json(path, plan)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep a second conversion out of the folder; the lock dies with the process."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise ValueError(f"{folder} is a file; a store is a folder") from None
-    with open(folder / LOCK_FILE, "w", encoding="utf-8") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such lock on this system
-            pass
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being written by another process") from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            (folder / LOCK_FILE).unlink(missing_ok=True)
 
 
 def _copy_tables(source: Source, folder: Path) -> None:

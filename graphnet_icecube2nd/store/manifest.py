@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.files import write_whole
 
 FORMAT = "icecube2nd event store"
 VERSION = 1
@@ -140,12 +140,11 @@ class Manifest:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all, also where the power fails."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
+    with (
+        write_whole(path) as temporary,
+        open(temporary, "w", encoding="utf-8") as file,
+    ):
         json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _names(cls: type) -> list[str]:

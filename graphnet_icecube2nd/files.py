@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all; folders that one process at a time writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to, which takes the file's name once it is on the disk.
+
+    Whoever is killed meanwhile, or loses power, finds the former file. On an error the
+    former file stays and what was written is removed.
+
+    Args:
+        path: The file; its folder must be there.
+
+    Yields:
+        A path beside it, always the same, so that a kill leaves no heap of them.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked_folder(folder: Path, what: str) -> Iterator[None]:
+    """Keep a second process out of a folder; the lock dies with the process.
+
+    Args:
+        folder: Made where it is not there.
+        what: What the folder holds, for errors: `a store`.
+
+    Raises:
+        ValueError: The folder is a file, or another process is at work in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise ValueError(f"{folder} is a file; {what} is a folder") from None
+    with open(folder / LOCK_FILE, "w", encoding="utf-8") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # no such lock on this system
+            pass
+        except BlockingIOError:
+            raise ValueError(f"{folder} is being written by another process") from None
+        except OSError:  # a file system without locks
+            pass
+        try:
+            yield
+        finally:
+            (folder / LOCK_FILE).unlink(missing_ok=True)

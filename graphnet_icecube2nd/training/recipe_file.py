@@ -1,0 +1,115 @@
+"""Recipes as YAML, and overrides of the form `stages.1.lr_max=2e-5`.
+
+YAML is read with its safe loader, which makes plain values only. YAML 1.1 takes `2e-5`
+for a text; here it is the number that everybody means.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.training.plain import from_plain, set_value, to_plain
+from graphnet_icecube2nd.training.recipe import Recipe
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML, all values included."""
+    text: str = _yaml().safe_dump(to_plain(recipe), sort_keys=False, width=88)
+    return text
+
+
+def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write a recipe as YAML, whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe from YAML; what has a default may be left out.
+
+    Raises:
+        ValueError: It is no YAML, or no recipe; says which name and what is allowed.
+        OSError: There is no such file.
+    """
+    with open(path, encoding="utf-8") as file:
+        values = load_yaml(file.read(), str(path))
+    try:
+        return from_plain(Recipe, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def load_yaml(text: str, origin: str) -> Any:
+    """Return the plain values of a YAML text.
+
+    Raises:
+        ValueError: It is no YAML.
+    """
+    yaml = _yaml()
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        """Knows numbers without a point."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", NUMBER, list("-+.0123456789")
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise ValueError(f"{origin} is no YAML: {where}") from None
+
+
+def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some values replaced.
+
+    Args:
+        recipe: The recipe.
+        overrides: Texts as `stages.1.lr_max=2e-5`, or values by such names.
+
+    Raises:
+        ValueError: No such name, with the nearest one; or a value is not allowed.
+    """
+    if not isinstance(overrides, Mapping):
+        overrides = dict(parse_override(text) for text in overrides)
+    values = to_plain(recipe)
+    for name, value in overrides.items():
+        set_value(values, name, to_plain(value))
+    return from_plain(Recipe, values)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Return name and value of `name=value`.
+
+    Raises:
+        ValueError: There is no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"overrides are of the form NAME=VALUE, got {text!r}")
+    return name.strip(), parse_value(value.strip())
+
+
+def parse_value(text: str) -> Any:
+    """Return a value as JSON has it, else as a text: as the published code does."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(
+            "recipes as files need PyYAML: pip install graphnet-icecube2nd[train]"
+        ) from error
+    return yaml

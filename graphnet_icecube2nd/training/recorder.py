@@ -1,0 +1,158 @@
+"""The recorder of a stage: checkpoints, weights and measurements into the run's folder.
+
+A stage's folder holds `resume.ckpt` while it trains, `last.safetensors` and
+`best.safetensors` after each sub-epoch, and `finished.json` once it is over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.models.weights import save_model
+from graphnet_icecube2nd.training.history import Row, write_history
+from graphnet_icecube2nd.training.module import DirectionModule
+
+try:
+    from pytorch_lightning.callbacks import Callback
+except ImportError:
+    Callback = object
+
+RESUME, LAST, BEST = "resume.ckpt", "last.safetensors", "best.safetensors"
+HISTORY = "metrics.csv"
+
+
+class StageRecorder(Callback):  # type: ignore[misc]
+    """Writes what a stage leaves behind, and what it needs to go on after a kill.
+
+    Args:
+        run: The run's folder.
+        folder: The stage's.
+        stage: Its number, from 0.
+        rows: Measurements of the stages before.
+        monitor: `angle` or `loss`: by what the best weights are told.
+        every_minutes: A checkpoint within a sub-epoch after so many minutes; each ends
+            with one anyway.
+        every_steps: A checkpoint after so many optimiser steps, besides.
+        on_row: Called with the rows after each sub-epoch.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        folder: Path,
+        stage: int,
+        rows: list[Row],
+        *,
+        monitor: str = "angle",
+        every_minutes: float = 5.0,
+        every_steps: int | None = None,
+        on_row: Callable[[list[Row]], None] | None = None,
+    ) -> None:
+        self.run, self.folder, self.stage = run, folder, stage
+        self.rows = list(rows)
+        self.monitor = monitor
+        self.every_seconds, self.every_steps = 60 * every_minutes, every_steps
+        self.on_row = on_row
+        self.best = float("inf")
+        self._seen = [0, 0]  # events and pulses of this rank in the stage
+        self._seconds = 0.0  # of training in former processes
+        self._saved_at = self._begun = time.monotonic()
+        self._saved_step = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "rows": self.rows,
+            "best": self.best,
+            "seen": list(self._seen),
+            "seconds": self._elapsed(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what a checkpoint kept."""
+        self.rows, self.best = list(state["rows"]), state["best"]
+        self._seen, self._seconds = list(state["seen"]), state["seconds"]
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        """Start the clock."""
+        self._saved_at = self._begun = time.monotonic()
+        self._saved_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int
+    ) -> None:
+        """Save, right after an optimiser step and never at the end of a sub-epoch."""
+        self._seen[0] += len(batch)
+        self._seen[1] += len(batch.features)
+        is_last = index + 1 >= trainer.num_training_batches
+        # In between gradients are half made, and at the end the validation is to come.
+        if is_last or (index + 1) % trainer.accumulate_grad_batches:
+            return
+        if self._is_due(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, module: DirectionModule) -> None:
+        """Write weights and measurements after the validation of a sub-epoch."""
+        value = module.validation[self.monitor]
+        is_best = value < self.best or not self.rows_of_stage()
+        self.best = value if is_best else self.best
+        self.rows.append(self._row(trainer, module, is_best))
+        if trainer.is_global_zero:
+            save_model(module.result, self.folder / LAST)
+            if is_best:
+                save_model(module.result, self.folder / BEST)
+            write_history(self.run / HISTORY, self.rows)
+            if self.on_row is not None:
+                self.on_row(self.rows)
+        self._save(trainer)
+
+    def rows_of_stage(self) -> list[Row]:
+        """Return the measurements of this stage."""
+        return [row for row in self.rows if row["stage"] == self.stage]
+
+    def _save(self, trainer: Any) -> None:
+        trainer.save_checkpoint(self.folder / RESUME)
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+
+    def _is_due(self, trainer: Any) -> bool:
+        steps = trainer.global_step - self._saved_step
+        if self.every_steps is not None and steps >= self.every_steps:
+            return True
+        is_due = time.monotonic() - self._saved_at >= self.every_seconds
+        if trainer.world_size > 1:  # all ranks save together, by the clock of the first
+            is_due = trainer.strategy.broadcast(is_due)
+        return is_due
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._begun
+
+    def _row(self, trainer: Any, module: DirectionModule, is_best: bool) -> Row:
+        seen = torch.tensor(self._seen, dtype=torch.float64, device=module.sums_device)
+        events, pulses = trainer.strategy.reduce(seen, reduce_op="sum").tolist()
+        measured = {name: float(v) for name, v in trainer.callback_metrics.items()}
+        return {
+            "stage": self.stage,
+            "sub_epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "events": int(events),
+            "pulses": int(pulses),
+            "seconds": round(self._elapsed(), 1),
+            **{
+                name: measured[name]
+                for name in ("learning_rate", "train_loss", "gradient_norm")
+            },
+            "validation_angle_deg": module.validation["angle"] * 180 / torch.pi,
+            **{_column(name): value for name, value in module.validation.items()},
+            "best": int(is_best),
+        }
+
+
+def _column(name: str) -> str:
+    raw = name.startswith("raw_")
+    return f"raw_validation_{name[4:]}" if raw else f"validation_{name}"

@@ -1,0 +1,193 @@
+"""Lightning's trainer for one stage, and the machine it runs on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphnet_icecube2nd.training.history import Row
+from graphnet_icecube2nd.training.recipe import Recipe
+
+LOGGERS = ("tensorboard", "wandb")  # beside metrics.csv, which is always written
+MEANT_SO = (
+    r".*does not have many workers",
+    r".*number of training batches",
+    r".*isinstance\(treespec, LeafSpec\)",
+    r".*GPU available but not used",
+    r".*tensorboardX. has been removed",
+    r".*module\(s\) in eval mode",  # the average of the weights
+)
+PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where and how a run is computed; none of it changes what is computed.
+
+    Args:
+        accelerator: `auto`, `cpu`, `gpu` (`cuda`, `mps`).
+        devices: `auto`, a number, or a list of devices as `0,2`.
+        strategy: `auto`, `ddp`, and what else Lightning knows.
+        num_nodes: Machines that train together.
+        num_workers: Processes that read events; 0: this one.
+        loggers: Beside `metrics.csv`: `tensorboard`, `wandb`.
+        checkpoint_minutes: A checkpoint within a sub-epoch after so many minutes.
+        checkpoint_steps: And after so many optimiser steps.
+        progress: Show a progress bar.
+        plot: Draw `curves.png` after each sub-epoch, where matplotlib is installed.
+
+    Raises:
+        ValueError: No such logger, or a number below 0.
+    """
+
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    strategy: str = "auto"
+    num_nodes: int = 1
+    num_workers: int = 0
+    loggers: tuple[str, ...] = ()
+    checkpoint_minutes: float = 5.0
+    checkpoint_steps: int | None = None
+    progress: bool = True
+    plot: bool = True
+
+    def __post_init__(self) -> None:
+        for name in self.loggers:
+            if name not in LOGGERS:
+                raise ValueError(
+                    f"loggers: csv is always written; besides there are "
+                    f"{', '.join(LOGGERS)}; got {name!r}"
+                )
+        if not self.checkpoint_minutes > 0:
+            raise ValueError(
+                f"checkpoint_minutes must be above 0, got {self.checkpoint_minutes}"
+            )
+        for name in ("num_nodes", "checkpoint_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
+
+
+def make_trainer(
+    recipe: Recipe,
+    number: int,
+    run: Path,
+    rows: list[Row],
+    machine: Machine,
+    on_row: Callable[[list[Row]], None] | None = None,
+) -> tuple[Any, Any]:
+    """Return Lightning's trainer of a stage and its recorder.
+
+    Raises:
+        ImportError: Lightning, or a logger, is not installed.
+    """
+    try:
+        from pytorch_lightning import Trainer
+        from pytorch_lightning.callbacks import EarlyStopping
+    except ImportError as error:
+        raise ImportError(
+            "training needs pytorch-lightning: pip install graphnet-icecube2nd[train]"
+        ) from error
+    from graphnet_icecube2nd.training.checkpoint import WholeCheckpointIO
+    from graphnet_icecube2nd.training.curves import draw_curves_if_possible
+    from graphnet_icecube2nd.training.progress import RateBar
+    from graphnet_icecube2nd.training.recorder import StageRecorder
+
+    stage = recipe.stages[number]
+
+    def after_row(rows: list[Row]) -> None:
+        if machine.plot:
+            draw_curves_if_possible(rows, run / "curves.png")
+        if on_row is not None:
+            on_row(rows)
+
+    recorder = StageRecorder(
+        run,
+        run / f"stage_{number}",
+        number,
+        rows,
+        monitor=recipe.monitor,
+        every_minutes=machine.checkpoint_minutes,
+        every_steps=machine.checkpoint_steps,
+        on_row=after_row,
+    )
+    callbacks: list[Any] = [recorder]
+    if machine.progress:
+        callbacks.append(RateBar(number, len(recipe.stages)))
+    if stage.patience is not None:
+        callbacks.append(
+            EarlyStopping(f"validation_{recipe.monitor}", patience=stage.patience)
+        )
+    with quiet_lightning():
+        trainer = Trainer(
+            accelerator=machine.accelerator,
+            devices=machine.devices,
+            strategy=machine.strategy,
+            num_nodes=machine.num_nodes,
+            precision=PRECISION[recipe.precision],
+            max_epochs=recipe.num_sub_epochs(number),
+            callbacks=callbacks,
+            plugins=[WholeCheckpointIO()],
+            logger=_loggers(machine.loggers, recipe, number, run) or False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=machine.progress,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,
+            default_root_dir=run,
+        )
+    return trainer, recorder
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep back what Lightning says about things that are meant so."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for text in MEANT_SO:
+                warnings.filterwarnings("ignore", message=text)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _loggers(
+    names: tuple[str, ...], recipe: Recipe, number: int, run: Path
+) -> list[Any]:
+    made: list[Any] = []
+    for name in names:
+        try:
+            if name == "tensorboard":
+                from pytorch_lightning.loggers import TensorBoardLogger
+
+                made.append(
+                    TensorBoardLogger(
+                        run, name="tensorboard", version=f"stage_{number}"
+                    )
+                )
+            else:
+                from pytorch_lightning.loggers import WandbLogger
+
+                made.append(
+                    WandbLogger(
+                        name=f"{run.name}-stage-{number}",
+                        save_dir=run,
+                        project="icecube2nd",
+                        group=run.name,
+                        tags=[recipe.name],
+                    )
+                )
+        except ImportError as error:
+            raise ImportError(
+                f"the {name} logger needs {name}: pip install {name}"
+            ) from error
+    return made

@@ -29,7 +29,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     published recipe. Trainers ask only once how many batches that is, so every epoch of
     theirs has the mean number: where a sub-epoch has more or fewer, the next one
     begins in the following epoch or in the same, and no event is left out. Training
-    resumes in the middle of one: Lightning keeps the loader's state in its checkpoints.
+    resumes in the middle of one and between two: the loader's state is in Lightning's
+    checkpoints. (Lightning keeps it too, but forgets it between epochs.)
     Every rank of a distributed run gets its share; Lightning need not wrap anything.
 
     Args:
@@ -135,6 +136,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             "max_pulses": validation_max_pulses or max_pulses,
         }
         self.step_batches = step_batches
+        self._train_loader: EventLoader | None = None
+        self._resumed: dict[str, Any] | None = None
         reading: dict[str, Any] = {
             "selection": selection,
             "seed": seed,
@@ -152,9 +155,23 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         """Return shuffled batches, of a sub-epoch's mean number an iteration."""
         sampler = self._train_sampler(*self._place())
         steps = max(1, round(_mean_batches(sampler) / self.step_batches))
-        return self._loader(
+        loader = self._loader(
             self._train_reader, sampler, iteration_batches=steps * self.step_batches
         )
+        if self._resumed is not None:
+            loader.load_state_dict(self._resumed)
+            self._resumed = None
+        self._train_loader = loader
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return where the training stands; Lightning puts it into checkpoints."""
+        loader = self._train_loader
+        return {} if loader is None else {"train": loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next training loader go on where a checkpoint was written."""
+        self._resumed = state_dict.get("train")
 
     def sub_epoch_batches(self, world_size: int = 1) -> int:
         """Return the mean number of batches of a sub-epoch on each of some ranks."""

@@ -83,11 +83,11 @@ def set_value(values: Any, path: str, value: Any) -> None:
 
 def nearest(name: object, known: Iterable[object], before: str = "") -> str:
     """Return `did you mean ...?`, or all there is where nothing is near."""
-    known = [str(one) for one in known]
-    near = get_close_matches(str(name), known, n=1)
+    names = [str(one) for one in known]
+    near = get_close_matches(str(name), names, n=1)
     if near:
         return f"did you mean {before}{near[0]}?"
-    return f"known are {', '.join(known)}"
+    return f"known are {', '.join(names)}"
 
 
 def _key(here: Any, step: str, so_far: str) -> Any:
@@ -120,7 +120,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if inner[-1] is not ... and len(value) != len(inner):
             raise ValueError(f"{where} must have {len(inner)} values, got {value!r}")
         return tuple(_value(inner[0], v, f"{where}.{n}") for n, v in enumerate(value))
-    if is_dataclass(hint):
+    if isinstance(hint, type) and is_dataclass(hint):
         return from_plain(hint, value, f"{where}.")
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):

@@ -15,7 +15,6 @@ from typing import Any
 
 from graphnet_icecube2nd.training.plain import nearest
 from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
-from graphnet_icecube2nd.training.recipe_file import parse_value
 
 # Their model classes: ours that it is, and their defaults where those are others.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -161,6 +160,14 @@ def _understood(config: Mapping[str, Any]) -> PublishedConfig:
         num_workers=_whole("NUM_WORKERS", config["NUM_WORKERS"], 0),
         notes=tuple(_notes(config, stage)),
     )
+
+
+def parse_value(text: str) -> Any:
+    """Return a value as JSON has it, else as a text, as the published code does."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def published_weights(path: str) -> str:

@@ -6,7 +6,6 @@ for a text; here it is the number that everybody means.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -86,7 +85,7 @@ def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> 
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Return name and value of `name=value`.
+    """Return name and value of `name=value`; the value is as YAML has it.
 
     Raises:
         ValueError: There is no `=`.
@@ -94,15 +93,10 @@ def parse_override(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(f"overrides are of the form NAME=VALUE, got {text!r}")
-    return name.strip(), parse_value(value.strip())
-
-
-def parse_value(text: str) -> Any:
-    """Return a value as JSON has it, else as a text: as the published code does."""
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        return name.strip(), load_yaml(value, name)
+    except ValueError:  # a condition of the user's may be no YAML
+        return name.strip(), value.strip()
 
 
 def _yaml() -> Any:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -50,6 +50,8 @@ RECIPE, RUN, MODEL, FINISHED = (
     "model.safetensors",
     "finished.json",
 )
+
+DataModule = TypeVar("DataModule", bound=EventDataModule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,12 +174,16 @@ def is_first_process() -> bool:
 
 
 def make_data(
-    recipe: Recipe, number: int, store: EventStore, num_workers: int = 0
-) -> EventDataModule:
-    """Return the data of a stage, by its number."""
+    recipe: Recipe,
+    number: int,
+    store: EventStore,
+    num_workers: int = 0,
+    kind: type[DataModule] = EventDataModule,  # type: ignore[assignment]
+) -> DataModule:
+    """Return the data of a stage, by its number, as a data module of some kind."""
     stage = recipe.stages[number]
     options = recipe.data
-    return EventDataModule(
+    return kind(
         store,
         batch_size=stage.batch_size,
         max_pulses=stage.max_pulses,

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +75,40 @@ def _cosine(share: float, begin: float, end: float) -> float:
     return begin + (1 - math.cos(math.pi * min(max(share, 0.0), 1.0))) / 2 * (
         end - begin
     )
+
+
+class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
+    """`OneCycle` as a PyTorch scheduler, to be stepped after each optimiser step.
+
+    For trainers that take a scheduler's class and arguments, as GraphNeT's do.
+
+    Args:
+        optimizer: AdamW or another with `betas`.
+        total_steps: Optimiser steps of the stage.
+        last_epoch: Steps done so far less one, as PyTorch counts.
+        **schedule: Arguments of `OneCycle`.
+
+    Raises:
+        ValueError: As `OneCycle`; no steps.
+    """
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        total_steps: int,
+        last_epoch: int = -1,
+        **schedule: Any,
+    ) -> None:
+        if total_steps < 1:
+            raise ValueError(f"total_steps must be 1 or more, got {total_steps}")
+        self.schedule, self.total_steps = OneCycle(**schedule), total_steps
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """Return the learning rate of each group, and set its momentum."""
+        share = min(1.0, self.last_epoch / self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["betas"] = (self.schedule.momentum_at(share), group["betas"][1])
+        rate = self.schedule.learning_rate_at(share)
+        return [rate] * len(self.optimizer.param_groups)

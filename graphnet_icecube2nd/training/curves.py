@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Any
 
 from graphnet_icecube2nd.training.history import Row
+
+DEGREES = 180 / math.pi
+LOSS_LINES = (  # column, label, style, colour
+    ("train_loss", "training, last step of a sub-epoch", ".", "#999999"),
+    ("validation_loss", "validation", "o-", "#1b6ca8"),
+)
 
 
 def draw_curves(rows: Sequence[Row], title: str = "") -> Any:
@@ -29,38 +36,22 @@ def draw_curves(rows: Sequence[Row], title: str = "") -> Any:
         3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1.6]}
     )
     seen, borders = _events_seen(rows)
-    degrees = [57.29577951308232 * row["validation_angle"] for row in rows]
-    has_average = any(row.get("raw_validation_angle") is not None for row in rows)
-    if has_average:
-        raw = [
-            float("nan")
-            if row.get("raw_validation_angle") is None
-            else 57.29577951308232 * row["raw_validation_angle"]
-            for row in rows
-        ]
-        angle.plot(seen, raw, "--", color="#d95f02", label="raw weights")
-    label = "average of the weights, where kept" if has_average else "weights"
-    angle.plot(seen, degrees, "o-", ms=3, color="#1b6ca8", label=label)
-    best = min(range(len(rows)), key=lambda n: degrees[n])
-    angle.annotate(
-        f"{degrees[best]:.1f}° = {rows[best]['validation_angle']:.3f} rad",
-        (seen[best], degrees[best]),
-        xytext=(0, 14),
-        textcoords="offset points",
-        ha="right",
-    )
-    angle.set_ylabel("mean opening angle of\nthe validation, deg")
-    angle.legend(frameon=False)
-    for name, text, style in (
-        ("train_loss", "training, last step of a sub-epoch", "."),
-        ("validation_loss", "validation", "o-"),
-    ):
-        values = [row[name] for row in rows]
-        loss.plot(seen, values, style, ms=3, label=text)
+    _draw_angles(angle, rows, seen)
+    for stage in sorted({row["stage"] for row in rows}):
+        here = [n for n, row in enumerate(rows) if row["stage"] == stage]
+        for name, text, style, colour in LOSS_LINES:
+            loss.plot(
+                [seen[n] for n in here],
+                [rows[n][name] for n in here],
+                style,
+                ms=3,
+                color=colour,
+                label="" if stage else text,
+            )
     loss.set_ylabel("loss of the stage")
     loss.legend(frameon=False)
-    rate.semilogy(seen, [row["learning_rate"] for row in rows], color="#555555")
-    rate.set_ylabel("learning rate")
+    rate.semilogy(seen, [row["learning_rate"] for row in rows], ".", color="#555555")
+    rate.set_ylabel("learning rate\nat the end")
     rate.set_xlabel("events seen, in thousands")
     for axes in (angle, loss, rate):
         axes.grid(alpha=0.25)
@@ -69,6 +60,24 @@ def draw_curves(rows: Sequence[Row], title: str = "") -> Any:
     if title:
         angle.set_title(title)
     return figure
+
+
+def _draw_angles(axes: Any, rows: Sequence[Row], seen: Sequence[float]) -> None:
+    degrees = [DEGREES * row["validation_angle"] for row in rows]
+    raw = [row.get("raw_validation_angle") for row in rows]
+    has_average = any(value is not None for value in raw)
+    if has_average:
+        shown = [float("nan") if v is None else DEGREES * v for v in raw]
+        axes.plot(seen, shown, "s--", ms=3, color="#d95f02", label="raw weights")
+    label = "average of the weights, where kept" if has_average else "weights"
+    axes.plot(seen, degrees, "o-", ms=3, color="#1b6ca8", label=label)
+    best = min(range(len(rows)), key=lambda n: degrees[n])
+    axes.plot(seen[best], degrees[best], "o", ms=8, mfc="none", color="#1b6ca8")
+    axes.legend(
+        frameon=False,
+        title=f"best: {degrees[best]:.1f}° = {rows[best]['validation_angle']:.3f} rad",
+    )
+    axes.set_ylabel("mean opening angle of\nthe validation, deg")
 
 
 def draw_curves_if_possible(rows: Sequence[Row], path: str | os.PathLike[str]) -> None:

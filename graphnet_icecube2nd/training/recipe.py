@@ -92,11 +92,11 @@ class Stage:
     patience: int | None = None
 
     def __post_init__(self) -> None:
-        self.schedule()
-        for name in ("epochs", "gradient_clip", "eps"):
+        for name in ("lr_max", "epochs", "gradient_clip", "eps"):
             _positive(name, getattr(self, name))
         for name in ("batch_size", "max_pulses", "accumulate_events"):
             _at_least(name, getattr(self, name), 1)
+        self.schedule()  # raises where div, div_final, momenta or pct_start are off
         if self.patience is not None:
             _at_least("patience", self.patience, 1)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):

@@ -263,13 +263,16 @@ def _study(folder: Path, seed: int, pruning: bool) -> Any:
     optuna = import_optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
-    return optuna.create_study(
+    study = optuna.create_study(
         study_name=STUDY,
         storage=f"sqlite:///{folder / 'study.db'}",
-        sampler=optuna.samplers.TPESampler(seed=seed),
         pruner=pruner if pruning else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
+    # A study that goes on must not draw anew what it has drawn.
+    drawn = len(study.get_trials(deepcopy=False))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + 1009 * drawn)
+    return study
 
 
 def _take_up(study: Any, optuna: Any) -> None:

@@ -1,0 +1,84 @@
+"""Two processes on the CPU are one with the double batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("pyarrow")
+pytest.importorskip("yaml")
+
+from graphnet_icecube2nd import EventStore, load_model
+from graphnet_icecube2nd.training.history import read_history
+from graphnet_icecube2nd.training.recipe import DataOptions, Recipe
+from graphnet_icecube2nd.training.recipe_file import write_recipe
+from graphnet_icecube2nd.training.run import train
+from graphnet_icecube2nd.training.trainer import Machine
+
+pytestmark = pytest.mark.slow
+
+
+def command(recipe: Path, store: Path, out: Path, *further: str) -> list[str]:
+    program = "from graphnet_icecube2nd.cli import main; main()"
+    script = out.parent / "command.py"
+    script.write_text(program)
+    return [
+        sys.executable, str(script), "train", "--recipe", str(recipe),
+        "--data", str(store), "--out", str(out), "--accelerator", "cpu",
+        "--devices", "2", "--strategy", "ddp", "--no-plot", *further,
+    ]  # fmt: skip
+
+
+def test_two_processes_are_one_with_the_double_batch(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    """Twenty sub-epochs of a step each, in two stages, through the command."""
+    pytest.importorskip("typer")
+    stages = tuple(
+        replace(stage, batch_size=8, accumulate_events=8, epochs=0.5)
+        for stage in tiny.stages
+    )
+    data = DataOptions(num_sub_epochs=20, validation_fraction=0.3)
+    double = replace(tiny, stages=stages, data=data)
+    alone = train(
+        double, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
+    )
+    halves = tuple(replace(stage, batch_size=4) for stage in stages)
+    write_recipe(replace(double, stages=halves), tmp_path / "half.yaml")
+    out = tmp_path / "two"
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")
+    }
+    run = subprocess.run(
+        command(tmp_path / "half.yaml", simulated.path, out, "--no-progress"),
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    together = read_history(out / "metrics.csv")
+    assert len(together) == len(alone.rows) == 20
+    assert run.stdout.count("stage 0 of 2") == 1, "only the first process speaks"
+    for ours, theirs in zip(together, alone.rows, strict=True):
+        for name in ("step", "events", "pulses"):
+            assert ours[name] == theirs[name], (ours, theirs)
+        for name in ("train_loss", "validation_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
+        # Predictions near zero turn by much for little.
+        angles = ours["validation_angle"], theirs["validation_angle"]
+        assert angles[0] == pytest.approx(angles[1], rel=5e-3)
+    ours_last = load_model(out / "stage_1" / "last.safetensors").state_dict()
+    theirs_last = load_model(tmp_path / "one" / "stage_1" / "last.safetensors")
+    for name, weights in theirs_last.state_dict().items():
+        torch.testing.assert_close(ours_last[name], weights, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,531 @@
+"""Runs: what every option changes, what a run leaves behind, what stops it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("pyarrow")
+pytest.importorskip("yaml")
+
+from graphnet_icecube2nd import DeepIce, EventStore, load_model
+from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.training import trainer as trainer_room
+from graphnet_icecube2nd.training.history import COLUMNS, read_history
+from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
+from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
+from graphnet_icecube2nd.training.run import first_model, make_data, train
+from graphnet_icecube2nd.training.trainer import Machine
+
+Weights = Callable[[Path], dict[str, Any]]
+
+
+def one_stage(recipe: Recipe) -> Recipe:
+    return replace(recipe, stages=recipe.stages[:1])
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.fixture(scope="module")
+def base(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Any]:
+    """The last weights of the first stage as it is."""
+    run = tmp_path_factory.mktemp("base") / "run"
+    train(one_stage(tiny), simulated, run, machine=quiet, say=ignore)
+    return last_of(run)
+
+
+def ignore(text: str) -> None:
+    pass
+
+
+def last_of(run: Path) -> dict[str, Any]:
+    return dict(load_model(run / "stage_0" / "last.safetensors").state_dict())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "stages.0.lr_max=1e-3",
+        "stages.0.epochs=0.5",
+        "stages.0.div=2",
+        "stages.0.div_final=50",
+        "stages.0.momenta=[0.9, 0.8, 0.9]",
+        "stages.0.pct_start=0.5",
+        "stages.0.loss=combined",
+        "stages.0.loss=angle",
+        "stages.0.ema=true",
+        "stages.0.batch_size=8",
+        "stages.0.max_pulses=16",
+        "stages.0.accumulate_events=64",
+        "stages.0.gradient_clip=0.01",
+        "stages.0.weight_decay=0.5",
+        "stages.0.eps=1e-3",
+        "stages.0.freeze=[embedding]",
+        "seed=1",
+        "data.selection=hlc_first",
+        "data.length_class=short",
+        "data.events=energy > 1000",
+        "data.num_sub_epochs=1",
+        "data.sub_epochs=published",
+        "data.augmentations=[{kind: time_jitter, sigma: 50.0}]",
+        "data.validation_fraction=0.5",
+        "data.split_seed=1",
+        "precision=bfloat16",
+        "model_kwargs.n_rel=0",
+    ],
+)
+def test_every_option_changes_the_weights(
+    base: dict[str, Any],
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    override: str,
+) -> None:
+    train(
+        one_stage(tiny), simulated, tmp_path / "run",
+        overrides=[override], machine=quiet, say=ignore,
+    )  # fmt: skip
+    assert not same(last_of(tmp_path / "run"), base)
+
+
+def test_decay_and_what_is_saved_of_an_average(
+    base: dict[str, Any],
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+) -> None:
+    weights, rows = {}, {}
+    for name, options in {
+        "fast": ["stages.0.ema_decay=0.1"],
+        "slow": ["stages.0.ema_decay=0.9"],
+        "raw": ["stages.0.ema_decay=0.9", "stages.0.save_ema=false"],
+    }.items():
+        run = train(
+            one_stage(tiny), simulated, tmp_path / name,
+            overrides=["stages.0.ema=true", *options], machine=quiet, say=ignore,
+        )  # fmt: skip
+        weights[name], rows[name] = last_of(run.path), run.rows[-1]
+    assert same(weights["raw"], base)  # an average changes no training
+    assert not same(weights["fast"], weights["slow"])
+    assert not same(weights["slow"], base)
+    assert rows["raw"]["validation_angle"] == rows["slow"]["validation_angle"]
+    raw = [rows[name]["raw_validation_angle"] for name in rows]
+    assert raw[0] == raw[1] == raw[2] != rows["slow"]["validation_angle"]
+
+
+def test_published_features_reach_a_hybrid(tiny: Recipe, simulated: EventStore) -> None:
+    batches = [
+        next(iter(make_data(overridden(tiny, given), 0, simulated).train_dataloader()))
+        for given in ([], ["data.features=published"])
+    ]
+    ours, theirs = (batch.features for batch in batches)
+    assert torch.equal(ours[:, :6], theirs[:, :6])
+    assert not torch.equal(ours[:, 6:], theirs[:, 6:])
+
+
+def test_options_of_the_validation(tiny: Recipe, simulated: EventStore) -> None:
+    given = ["data.validation_batch_size=5", "data.validation_max_pulses=7"]
+    data = make_data(overridden(tiny, given), 0, simulated)
+    assert all(len(b) <= 5 for b in data.val_dataloader())
+    assert max(int(b.lengths.max()) for b in data.val_dataloader()) == 7
+    plain = make_data(tiny, 0, simulated)
+    assert max(len(b) for b in plain.val_dataloader()) == 16
+    assert max(int(b.lengths.max()) for b in plain.val_dataloader()) == 32
+
+
+def test_what_a_run_leaves(
+    tiny: Recipe, simulated: EventStore, tmp_path: Path, weights_of: Weights
+) -> None:
+    pytest.importorskip("matplotlib")
+    said: list[str] = []
+    machine = Machine(accelerator="cpu", progress=False)
+    run = train(tiny, simulated, tmp_path / "run", machine=machine, say=said.append)
+    assert sorted(p.name for p in run.path.iterdir()) == [
+        "curves.png", "metrics.csv", "model.safetensors", "recipe.yaml", "run.json",
+        "stage_0", "stage_1",
+    ]  # fmt: skip
+    for stage in ("stage_0", "stage_1"):
+        files = sorted(p.name for p in (run.path / stage).iterdir())
+        assert files == ["best.safetensors", "finished.json", "last.safetensors"]
+    assert read_recipe(run.path / "recipe.yaml") == tiny
+    described = json.loads((run.path / "run.json").read_text())
+    assert described["num_events"] == 256
+    rows = read_history(run.path / "metrics.csv")
+    assert [(row["stage"], row["sub_epoch"]) for row in rows] == [
+        (0, 0), (0, 1), (1, 0), (1, 1),
+    ]  # fmt: skip
+    assert set(rows[0]) == set(COLUMNS)
+    assert rows[0]["raw_validation_angle"] is None
+    assert rows[-1]["events"] > 150
+    assert rows[-1]["pulses"] > 20 * rows[-1]["events"]
+    # What the rows say of the weights that were saved.
+    data = make_data(tiny, 1, simulated)
+    model = load_model(run.path / "stage_1" / "last.safetensors")
+    with torch.no_grad():
+        angles = [
+            opening_angle(model(batch), batch.truth["direction"])
+            for batch in data.val_dataloader()
+            if batch.truth
+        ]
+    mean = float(torch.cat(angles).double().mean())
+    assert rows[-1]["validation_angle"] == pytest.approx(mean, rel=1e-6)
+    best = min((row for row in rows if row["stage"] == 1), key=angle_of)
+    kept = load_model(run.path / "stage_1" / "best.safetensors")
+    assert same(weights_of(run.path), dict(kept.state_dict()))
+    assert best["best"] == 1
+    assert isinstance(run.model, DeepIce)
+    assert said[0].startswith("stage 0 of 2: vmf loss, lr_max 0.002, L 32")
+    assert any("weights loaded from" in text for text in said)
+
+
+def angle_of(row: dict[str, Any]) -> float:
+    return float(row["validation_angle"])
+
+
+@pytest.mark.parametrize("next_from", ["best", "last"])
+def test_the_next_stage_begins_where_it_should(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    next_from: str,
+) -> None:
+    """The first sub-epoch is made the best one, so best and last are two."""
+    ended = DirectionModule.on_validation_epoch_end
+
+    def pretend(self: DirectionModule) -> None:
+        ended(self)
+        self.validation["angle"] = 1.0 + 0.1 * self.trainer.current_epoch
+
+    monkeypatch.setattr(DirectionModule, "on_validation_epoch_end", pretend)
+    begun: list[dict[str, Any]] = []
+    start = DirectionModule.__init__
+
+    def noted(self: DirectionModule, model: DeepIce, *args: Any, **kwargs: Any) -> None:
+        begun.append({k: v.clone() for k, v in model.state_dict().items()})
+        start(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(DirectionModule, "__init__", noted)
+    given = [f"stages.{n}.next_from={next_from}" for n in (0, 1)]
+    train(tiny, simulated, tmp_path / "run", overrides=given, machine=quiet, say=ignore)
+    folder = tmp_path / "run" / "stage_0"
+    best, last = (
+        dict(load_model(folder / f"{name}.safetensors").state_dict())
+        for name in ("best", "last")
+    )
+    assert not same(best, last)
+    assert same(begun[1], best if next_from == "best" else last)
+    assert same(begun[0], dict(first_model(tiny).state_dict()))
+
+
+def test_monitor_tells_the_best(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = DirectionModule.on_validation_epoch_end
+
+    def pretend(self: DirectionModule) -> None:
+        ended(self)
+        later = self.trainer.current_epoch
+        self.validation.update(angle=1.0 + later, loss=1.0 - later)
+
+    monkeypatch.setattr(DirectionModule, "on_validation_epoch_end", pretend)
+    found = {}
+    for monitor in ("angle", "loss"):
+        run = train(
+            one_stage(tiny), simulated, tmp_path / monitor,
+            overrides=[f"monitor={monitor}"], machine=quiet, say=ignore,
+        )  # fmt: skip
+        found[monitor] = [row["best"] for row in run.rows]
+    assert found == {"angle": [1, 0], "loss": [1, 1]}
+
+
+def test_patience_ends_a_stage(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    """With no learning nothing gets better."""
+    run = train(
+        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
+        overrides=["stages.0.epochs=4", "stages.0.patience=2", "stages.0.lr_max=1e-30"],
+    )  # fmt: skip
+    assert len(run.rows) == 3
+
+
+def test_compile_is_asked_for(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    base: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def compiled(function: Any, **options: Any) -> Any:
+        asked.append(options)
+        return function
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    train(
+        one_stage(tiny), simulated, tmp_path / "run",
+        overrides=["compile=true"], machine=quiet, say=ignore,
+    )  # fmt: skip
+    assert asked == [{"dynamic": True}]
+    assert same(last_of(tmp_path / "run"), base)
+
+
+def test_activation_checkpointing_is_asked_for(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    base: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from graphnet_icecube2nd.models import deepice
+
+    calls = []
+    checkpoint = deepice.checkpoint
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return checkpoint(*args, **kwargs)
+
+    monkeypatch.setattr(deepice, "checkpoint", counted)
+    train(
+        one_stage(tiny), simulated, tmp_path / "run",
+        overrides=["model_kwargs.use_checkpoint=true"], machine=quiet, say=ignore,
+    )  # fmt: skip
+    assert calls
+    ours = last_of(tmp_path / "run")
+    for name, weights in base.items():
+        torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
+
+
+class TestMachine:
+    def made(self, tiny: Recipe, folder: Path, **options: Any) -> Any:
+        machine = Machine(**{"accelerator": "cpu", "plot": False, **options})
+        return trainer_room.make_trainer(tiny, 0, folder, [], machine)
+
+    def test_devices_strategy_and_nodes(self, tiny: Recipe, tmp_path: Path) -> None:
+        trainer, _ = self.made(
+            tiny, tmp_path, devices=2, strategy="ddp", num_nodes=3, progress=False
+        )
+        assert (trainer.world_size, trainer.num_nodes) == (6, 3)
+        assert type(trainer.strategy).__name__ == "DDPStrategy"
+
+    @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+    def test_precision(self, tiny: Recipe, tmp_path: Path, precision: str) -> None:
+        recipe = replace(tiny, precision=precision)
+        trainer, _ = self.made(recipe, tmp_path)
+        assert trainer.precision == trainer_room.PRECISION[precision]
+
+    def test_float16_is_lightnings(self) -> None:
+        assert trainer_room.PRECISION["float16"] == "16-mixed"
+
+    def test_bar(self, tiny: Recipe, tmp_path: Path) -> None:
+        with_bar, _ = self.made(tiny, tmp_path, progress=True)
+        without, _ = self.made(tiny, tmp_path, progress=False)
+        assert type(with_bar.progress_bar_callback).__name__ == "RateBar"
+        assert without.progress_bar_callback is None
+
+    def test_clocks(self, tiny: Recipe, tmp_path: Path) -> None:
+        _, recorder = self.made(
+            tiny, tmp_path, checkpoint_minutes=2.0, checkpoint_steps=7
+        )
+        assert (recorder.every_seconds, recorder.every_steps) == (120.0, 7)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"loggers": ("csvs",)}, "tensorboard, wandb; got 'csvs'"),
+            ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be above 0"),
+            ({"checkpoint_steps": 0}, "checkpoint_steps must be 1 or more"),
+            ({"num_nodes": 0}, "num_nodes must be 1 or more"),
+        ],
+    )
+    def test_bad_options(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            Machine(**options)
+
+    def test_readers(self, tiny: Recipe, simulated: EventStore) -> None:
+        loader = make_data(tiny, 0, simulated, num_workers=2).train_dataloader()
+        assert loader.num_workers == 2
+
+
+def test_bar_shows_rates_loss_and_angle(
+    tiny: Recipe, simulated: EventStore, tmp_path: Path, capfd: Any
+) -> None:
+    machine = Machine(accelerator="cpu", plot=False)
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
+    shown = capfd.readouterr()
+    text = shown.out + shown.err
+    for word in (
+        "events/s=",
+        "pulses/s=",
+        "loss=",
+        "lr=",
+        " rad = ",
+        " deg",
+        "stage 0",
+    ):
+        assert word in text, word
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_loggers(
+    tiny: Recipe,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    logged: list[dict[str, float]] = []
+
+    def found(names: Any, recipe: Recipe, number: int, run: Path) -> list[Any]:
+        from pytorch_lightning.loggers.logger import DummyLogger
+
+        assert names == (name,)
+
+        class Noted(DummyLogger):  # type: ignore[misc]
+            def log_metrics(self, metrics: dict[str, float], step: Any = None) -> None:
+                logged.append(metrics)
+
+        return [Noted()]
+
+    monkeypatch.setattr(trainer_room, "_loggers", found)
+    machine = Machine(accelerator="cpu", progress=False, plot=False, loggers=(name,))
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
+    names = {key for metrics in logged for key in metrics}
+    assert {"train_loss", "learning_rate", "validation_angle", "validation_loss"} <= (
+        names
+    )
+
+
+def test_a_logger_that_is_not_installed_says_so(
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pytorch_lightning.loggers as loggers
+
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise ModuleNotFoundError("no tensorboard")
+
+    monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
+    machine = Machine(accelerator="cpu", loggers=("tensorboard",))
+    with pytest.raises(ImportError, match="needs tensorboard: pip install tensorboard"):
+        trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+) -> None:
+    step, ids = DirectionModule.training_step, []
+
+    def broken(self: DirectionModule, batch: Any, index: int) -> Any:
+        loss = step(self, batch, index)
+        if self.trainer.global_step == 2 and index % 2:
+            ids.extend(batch.event_id.tolist())
+            if what == "gradient":
+                head = next(self.model.head.parameters())
+                return loss + 0 * torch.sqrt(0 * head.sum())
+            self._pending[-1] = (loss.detach() * float("nan"), batch.event_id)
+            return loss * float("nan")
+        return loss
+
+    monkeypatch.setattr(DirectionModule, "training_step", broken)
+    run = tmp_path / "run"
+    with pytest.raises(NotFinite, match=f"the {what} is not finite in step 3") as error:
+        train(tiny, simulated, run, machine=quiet, say=ignore)
+    path = run / "stage_0" / "not_finite_0.csv"
+    assert str(path) in str(error.value)
+    saved = [int(line) for line in path.read_text().split()[1:]]
+    assert set(ids) <= set(saved)
+    if what == "loss":
+        assert saved == ids
+    # The weights of before are there, and finite; without the fault it goes on.
+    monkeypatch.setattr(DirectionModule, "training_step", step)
+    done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
+    assert all(w.isfinite().all() for w in done.model.state_dict().values())
+
+
+def test_few_events_make_smaller_steps(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    run = train(
+        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=said.append,
+        overrides=["stages.0.accumulate_events=4096"],
+    )  # fmt: skip
+    assert "optimiser steps come every 112 events, not 4096" in said[-1]
+    assert run.rows[-1]["step"] == 2
+
+
+def test_a_folder_holds_one_run(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    short = one_stage(tiny)
+    train(short, simulated, run, machine=quiet, say=ignore)
+    with pytest.raises(ValueError, match="holds a run already: resume it"):
+        train(short, simulated, run, machine=quiet, say=ignore)
+    with pytest.raises(ValueError, match="holds a run of another recipe"):
+        train(
+            short, simulated, run, machine=quiet, resume=True, overrides=["seed=9"],
+            say=ignore,
+        )  # fmt: skip
+    before = (run / "model.safetensors").read_bytes()
+    again = train(short, simulated, run, machine=quiet, resume=True, say=ignore)
+    assert len(again.rows) == 2
+    assert (run / "model.safetensors").read_bytes() == before
+    described = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**described, "num_events": 300}))
+    with pytest.raises(ValueError, match="num_events 300"):
+        train(short, simulated, run, machine=quiet, resume=True, say=ignore)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    with pytest.raises(ValueError, match="is not empty and holds no run"):
+        train(short, simulated, tmp_path / "other", machine=quiet, say=ignore)
+    with pytest.raises(ValueError, match=r"model_kwargs\.depht is unknown"):
+        train(
+            short, simulated, tmp_path / "new", machine=quiet,
+            overrides=["model_kwargs.depht=1"],
+        )  # fmt: skip
+    assert not (tmp_path / "new").exists()
+
+
+def test_lightning_keeps_quiet(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path, capfd: Any
+) -> None:
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore)
+    shown = capfd.readouterr()
+    assert not shown.out.strip()
+    assert not shown.err.strip()
+    assert logging.getLogger("pytorch_lightning").level != logging.WARNING

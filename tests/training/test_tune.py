@@ -1,0 +1,180 @@
+"""The search: spaces, trials, pruning, a study that goes on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna")
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("pyarrow")
+
+import optuna
+
+from graphnet_icecube2nd import EventStore
+from graphnet_icecube2nd.training import tune as room
+from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.tune import read_space, tune
+
+SPACE = {
+    "stages.0.lr_max": {"low": 1e-4, "high": 1e-2, "log": True},
+    "stages.0.loss": {"choices": ["vmf", "combined"]},
+    "model_kwargs.depth": {"low": 1, "high": 2},
+}
+
+
+@pytest.fixture
+def small(tiny: Recipe) -> Recipe:
+    return replace(tiny, stages=(replace(tiny.stages[0], epochs=1.0),))
+
+
+def study_of(folder: Path) -> Any:
+    storage = f"sqlite:///{folder / 'study.db'}"
+    return optuna.load_study(study_name=room.STUDY, storage=storage)
+
+
+def test_searches_and_goes_on(
+    small: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    options: dict[str, Any] = {"machine": quiet, "pruning": False, "seed": 3}
+    first = tune(small, simulated, SPACE, out, num_trials=2, **options)
+    assert first.num_trials == 2
+    again = tune(small, simulated, SPACE, out, num_trials=3, **options)
+    assert again.num_trials == 3
+    study = study_of(out)
+    assert [t.state.name for t in study.trials] == ["COMPLETE"] * 3
+    assert len({t.params["stages.0.lr_max"] for t in study.trials}) == 3
+    assert again.value == min(t.value for t in study.trials)
+    best = read_recipe(again.recipe_path)
+    assert best.stages[0].lr_max == again.values["stages.0.lr_max"]
+    assert best.stages[0].loss == again.values["stages.0.loss"]
+    assert best.model_kwargs["depth"] == again.values["model_kwargs.depth"]
+    assert best.name == "tiny"
+    assert len(list((out / "trials").iterdir())) == 3
+    with pytest.raises(ValueError, match="study of another space"):
+        tune(small, simulated, {"seed": {"low": 1, "high": 2}}, out, **options)
+    with pytest.raises(ValueError, match="study of another recipe"):
+        tune(replace(small, seed=1), simulated, SPACE, out, **options)
+
+
+def test_a_killed_trial_goes_on_where_it_stood(
+    small: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process dies after the first sub-epoch of its second trial."""
+    out, begun = tmp_path / "study", []
+    train = room.train
+
+    class Died(BaseException):
+        pass
+
+    def noted(recipe: Recipe, data: Any, folder: Path, **options: Any) -> Any:
+        begun.append(folder.name)
+        report = options["on_row"]
+
+        def on_row(rows: Any) -> None:
+            report(rows)
+            if len(begun) == 2 and len(rows) == 1:
+                raise Died
+
+        return train(recipe, data, folder, **{**options, "on_row": on_row})
+
+    monkeypatch.setattr(room, "train", noted)
+    # As a kill would: nobody tells the study.
+    told = optuna.Study.tell
+
+    def tell(self: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        return told(self, trial, *args, **kwargs)
+
+    monkeypatch.setattr(optuna.Study, "tell", tell)
+    options: dict[str, Any] = {"machine": quiet, "pruning": False, "num_trials": 2}
+    with pytest.raises(Died):
+        tune(small, simulated, SPACE, out, **options)
+    study = study_of(out)
+    (left,) = [t for t in study.trials if t.state.name != "COMPLETE"]
+    if left.state.name != "RUNNING":  # it was told: take that back
+        pytest.fail(f"a dying process told the study: {left.state}")
+    done = tune(small, simulated, SPACE, out, **options)
+    assert done.num_trials == 2
+    assert begun == ["0000", "0001", "0001"]
+    retried = study_of(out).trials[-1]
+    assert retried.params == left.params
+
+
+def test_trials_that_fall_behind_are_pruned(
+    small: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Learning rates count as angles: whoever is above the median is stopped."""
+
+    def pretend(recipe: Recipe, data: Any, folder: Path, **options: Any) -> Any:
+        rows = []
+        for _ in range(3):
+            value = recipe.stages[0].lr_max
+            rows.append({"stage": 0, "validation_angle": value})
+            options["on_row"](rows)
+        return type("Run", (), {"rows": rows})
+
+    monkeypatch.setattr(room, "train", pretend)
+    space = {"stages.0.lr_max": SPACE["stages.0.lr_max"]}
+    states = {}
+    for pruning in (True, False):
+        out = tmp_path / f"study_{pruning}"
+        tune(
+            small, simulated, space, out, num_trials=14, machine=quiet, pruning=pruning
+        )  # fmt: skip
+        states[pruning] = {t.state.name for t in study_of(out).trials}
+    assert states == {True: {"COMPLETE", "PRUNED"}, False: {"COMPLETE"}}
+
+
+@pytest.mark.slow
+def test_workers_share_a_study(
+    small: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    done = tune(
+        small, simulated, SPACE, out, num_trials=4, workers=2, machine=quiet
+    )  # fmt: skip
+    assert done.num_trials >= 4
+    numbers = {t.number for t in study_of(out).trials}
+    assert len(list((out / "trials").iterdir())) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, "a space is names and ranges"),
+        ({"a": 3}, "a: a range is low and high, or choices"),
+        ({"a": {"lo": 1, "high": 2}}, r"a\.lo is unknown; did you mean a\.low|low"),
+        ({"a": {"low": 2, "high": 1}}, "low must be below high, got 2 and 1"),
+        ({"a": {"low": 0, "high": 1, "log": True}}, "log needs low above 0"),
+        ({"a": {"choices": []}}, "choices are empty"),
+        ({"a": {"choices": "vmf"}}, "choices are a list"),
+    ],
+)
+def test_bad_spaces_say_what(space: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_space(space)
+
+
+def test_a_space_is_tried_on_the_recipe_first(
+    small: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text("stages.0.lrmax: {low: 1e-5, high: 1e-3, log: true}\n")
+    with pytest.raises(ValueError, match=r"did you mean stages\.0\.lr_max"):
+        tune(small, simulated, path, tmp_path / "study", machine=quiet)
+    assert not (tmp_path / "study").exists()
+    assert read_space(path)["stages.0.lrmax"]["low"] == 1e-5

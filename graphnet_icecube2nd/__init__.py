@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.models.competition import load_competition_weights
     from graphnet_icecube2nd.models.deepice import DeepIce
     from graphnet_icecube2nd.models.hybrid import DeepIceGNN
+    from graphnet_icecube2nd.models.pretrained import list_pretrained, load_pretrained
     from graphnet_icecube2nd.models.registry import (
         build_model,
         list_models,
@@ -37,55 +38,75 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.simulation.stream import SimulatedStream
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.prepare import prepare, prepare_frames
+    from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+    from graphnet_icecube2nd.training.run import train
+    from graphnet_icecube2nd.training.trainer import Machine
+    from graphnet_icecube2nd.training.tune import tune
 
 __all__ = [
     "FEATURE_NAMES",
     "AngularDistanceLoss",
     "CombinedDirectionLoss",
+    "DataOptions",
     "DeepIce",
     "DeepIceGNN",
     "DirectionTable",
     "EventDataModule",
     "EventStore",
+    "Machine",
     "PackedBatch",
     "PulseMap",
+    "Recipe",
     "SimulatedStream",
     "SimulationConfig",
+    "Stage",
     "VonMisesFisherLoss",
     "build_model",
     "list_models",
+    "list_pretrained",
     "load_competition_weights",
     "load_model",
+    "load_pretrained",
     "prepare",
     "prepare_frames",
     "register_model",
     "save_model",
     "simulate",
+    "train",
+    "tune",
 ]
 
 _MODULES = {
     "FEATURE_NAMES": "conventions",
     "AngularDistanceLoss": "direction.losses",
     "CombinedDirectionLoss": "direction.losses",
+    "DataOptions": "training.recipe",
     "DeepIce": "models.deepice",
     "DeepIceGNN": "models.hybrid",
     "DirectionTable": "reconstruction.direction_table",
     "EventDataModule": "loading.datamodule",
     "EventStore": "store.event_store",
+    "Machine": "training.trainer",
     "PackedBatch": "events.batch",
     "PulseMap": "detector.pulse_map",
+    "Recipe": "training.recipe",
     "SimulatedStream": "simulation.stream",
     "SimulationConfig": "simulation.configuration",
+    "Stage": "training.recipe",
     "VonMisesFisherLoss": "direction.losses",
     "build_model": "models.registry",
     "list_models": "models.registry",
+    "list_pretrained": "models.pretrained",
     "load_competition_weights": "models.competition",
     "load_model": "models.weights",
+    "load_pretrained": "models.pretrained",
     "prepare": "store.prepare",
     "prepare_frames": "store.prepare",
     "register_model": "models.registry",
     "save_model": "models.weights",
     "simulate": "simulation.simulate",
+    "train": "training.run",
+    "tune": "training.tune",
 }
 
 

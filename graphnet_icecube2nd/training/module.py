@@ -73,8 +73,13 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         return prediction_B3
 
     def training_step(self, batch: PackedBatch, index: int) -> Tensor:
-        """Return the loss of a micro-batch."""
+        """Return the loss of a micro-batch, the mean over the events of all ranks."""
         loss: Tensor = self.loss(self(batch), _direction(batch))
+        if self.trainer.world_size > 1:
+            # Gradients are averaged over ranks, whose batches may differ by an event.
+            mine = torch.tensor(float(len(batch)), device=loss.device)
+            mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
+            loss = loss * (mine / mean)
         self._pending.append((loss.detach(), batch.event_id))
         return loss
 

@@ -98,9 +98,9 @@ def b_d64() -> Recipe:
         stages=(
             Stage(lr_max=1e-4),
             Stage(lr_max=1e-5),
-            Stage(lr_max=0.5e-5, div=15, div_final=15, ema=True, loss="combined"),
-            Stage(lr_max=0.35e-5, div=10, div_final=10, ema=True, loss="combined"),
-            Stage(lr_max=1e-6, div=10, div_final=10, ema=True, loss="combined"),
+            Stage(lr_max=0.5e-5, div=15.0, div_final=15.0, ema=True, loss="combined"),
+            Stage(lr_max=0.35e-5, div=10.0, div_final=10.0, ema=True, loss="combined"),
+            Stage(lr_max=1e-6, div=10.0, div_final=10.0, ema=True, loss="combined"),
         ),
     )
 
@@ -134,7 +134,7 @@ def t_sim() -> Recipe:
     """Our own: a small model on simulated events, in minutes to hours on two cores."""
     first = Stage(
         lr_max=1e-3,
-        div_final=20,
+        div_final=20.0,
         pct_start=0.05,
         epochs=6 / 16,
         batch_size=64,
@@ -144,7 +144,7 @@ def t_sim() -> Recipe:
         ema=True,
     )
     long = replace(first, lr_max=3e-4, pct_start=0.02, epochs=2 / 16, max_pulses=192)
-    last = replace(long, lr_max=1e-4, epochs=1 / 8, loss="combined", div_final=100)
+    last = replace(long, lr_max=1e-4, epochs=1 / 8, loss="combined", div_final=100.0)
     return Recipe(
         name="t_sim",
         model="t_sim",

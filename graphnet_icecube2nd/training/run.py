@@ -178,7 +178,7 @@ def make_data(
     number: int,
     store: EventStore,
     num_workers: int = 0,
-    kind: type[DataModule] = EventDataModule,  # type: ignore[assignment]
+    kind: Callable[..., DataModule] = EventDataModule,
 ) -> DataModule:
     """Return the data of a stage, by its number, as a data module of some kind."""
     stage = recipe.stages[number]
@@ -237,7 +237,9 @@ class _StageRun:
         torch.manual_seed(self.recipe.seed + self.number)
         model, report = self._start()
         module = DirectionModule(model, self.stage, compile=self.recipe.compile)
-        data = make_data(self.recipe, self.number, store, self.machine.num_workers)
+        data: EventDataModule = make_data(
+            self.recipe, self.number, store, self.machine.num_workers
+        )
         trainer, recorder = make_trainer(
             self.recipe, self.number, self.run, rows, self.machine, on_row
         )

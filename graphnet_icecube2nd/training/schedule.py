@@ -105,7 +105,7 @@ class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
         self.schedule, self.total_steps = OneCycle(**schedule), total_steps
         super().__init__(optimizer, last_epoch)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | torch.Tensor]:
         """Return the learning rate of each group, and set its momentum."""
         share = min(1.0, self.last_epoch / self.total_steps)
         for group in self.optimizer.param_groups:

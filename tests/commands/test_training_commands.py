@@ -1,0 +1,219 @@
+"""train, recipes, tune, as a user types them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+pytest.importorskip("pytorch_lightning")
+
+from graphnet_icecube2nd import EventStore
+from graphnet_icecube2nd.commands import training
+from graphnet_icecube2nd.training.history import read_history
+from graphnet_icecube2nd.training.recipe import as_published
+from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
+from graphnet_icecube2nd.training.recipes import find_recipe
+from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.tune import tune
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
+TINY = (
+    "model_kwargs={dim: 32, dim_base: 8, depth: 1, head_size: 16, depth_rel: 1}",
+    "data.num_sub_epochs=2",
+    "stages.0.epochs=0.5",
+    "stages.1.epochs=0.5",
+    "stages.2.epochs=0.5",
+    "data.validation_fraction=0.2",
+)
+TINY_OPTIONS = [word for text in TINY for word in ("--set", text)]
+
+
+def test_recipes_are_listed_and_printed(run: Run, tmp_path: Path) -> None:
+    listed = run("recipes")
+    assert listed.returncode == 0, listed.stderr
+    assert "s_d32 " in listed.stdout
+    assert "four stages" in listed.stdout
+    shown = run("recipes", "s_d32", "--set", "stages.2.lr_max=2e-5", "--published")
+    (tmp_path / "mine.yaml").write_text(shown.stdout)
+    wanted = as_published(find_recipe("s_d32", ["stages.2.lr_max=2e-5"]))
+    assert read_recipe(tmp_path / "mine.yaml") == wanted
+    wrong = run("recipes", "s_d33")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: no recipe named 's_d33'; did you mean s_d32")
+
+
+@pytest.mark.slow
+def test_train_and_resume(run: Run, simulated: EventStore, tmp_path: Path) -> None:
+    words = ["train", "--recipe", "t_sim", "--data", simulated.path, "--out", "run"]
+    words += [*TINY_OPTIONS, "--accelerator", "cpu", "--no-plot"]
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert "stage 2 of 3: combined loss" in done.stdout
+    assert "best mean opening angle of the validation" in done.stdout
+    assert "events/s=" in done.stdout + done.stderr
+    assert not (tmp_path / "run" / "curves.png").exists()
+    assert len(read_history(tmp_path / "run" / "metrics.csv")) == 3
+    again = run(*words)
+    assert again.returncode == 1
+    assert "holds a run already: resume it (--resume)" in again.stderr
+    resumed = run(*words, "--resume", "--no-progress")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "stage" not in resumed.stdout.split("best")[0].replace("stages", "")
+
+
+@pytest.mark.slow
+def test_the_published_command_line(
+    run: Run, make_kaggle_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """README of the published code: two epochs, the second from the first's weights."""
+    make_kaggle_folder(tmp_path / "data", {1: [40, 70, 200] * 30, 655: [30, 90] * 8})
+    config = {
+        "SELECTION": "total",
+        "OUT": "BASELINE",
+        "PATH": "data/",
+        "NUM_WORKERS": 0,
+        "SEED": 2023,
+        "BS": 4,
+        "BS_VALID": 8,
+        "L": 32,
+        "L_VALID": 48,
+        "EPOCHS": 2,
+        "LR_MAX": 5e-4,
+        "MODEL": "DeepIceModel",
+        "MOMS": [0.95, 0.95, 0.95],
+        "DIV": 25,
+        "DIV_FINAL": 25,
+        "EMA": False,
+        "MODEL_KWARGS": SMALL,
+        "WEIGHTS": False,
+        "LOSS_FUNC": "loss_vms",
+        "METRIC": "loss",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    first = run(
+        "train", "--config", "config.json", "--no-progress", "--accelerator", "cpu",
+        "MODEL", "DeepIceModel", "MODEL_KWARGS.depth", "2", "OUT", "B_MODEL_32",
+        "LR_MAX", "5e-4", "MOMS", "false",
+    )  # fmt: skip
+    assert first.returncode == 0, first.stderr
+    assert "sets the largest learning rate to 1e-5 whatever LR_MAX" in first.stdout
+    assert "preparing one in B_MODEL_32_store" in first.stdout
+    made = read_recipe(tmp_path / "B_MODEL_32" / "recipe.yaml")
+    assert made.model_kwargs["depth"] == 2
+    assert made.stages[0].momenta == (0.95, 0.85, 0.95)
+    second = run(
+        "train", "--config", "config.json", "--no-progress", "--accelerator", "cpu",
+        "--data", "B_MODEL_32_store", "MODEL_KWARGS.depth", "2", "OUT", "B_MODEL_32FT",
+        "WEIGHTS", "B_MODEL_32/models/model_7.pth", "LR_MAX", "2e-5", "EMA", "true",
+        "LOSS_FUNC", "loss_comb", "MODEL_KWARGS.dim_base", "8",
+    )  # fmt: skip
+    assert second.returncode == 0, second.stderr
+    assert "weights loaded from B_MODEL_32/model.safetensors (own)" in second.stdout
+    rows = read_history(tmp_path / "B_MODEL_32FT" / "metrics.csv")
+    assert len(rows) == 2
+    assert rows[0]["raw_validation_angle"] is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--recipe", "t_sim", "--out", "run"], "--data must be given"),
+        (["--data", "x", "--out", "run"], "--recipe must be given"),
+        (["--recipe", "t_sim", "LR_MAX", "1"], "KEY VALUE pairs go with --config"),
+        (
+            ["--recipe", "t_sim", "--config", "config.json"],
+            "give --recipe or --config, not both",
+        ),
+        (["--config", "config.json", "BSS", "1"], "BSS is unknown; did you mean BS"),
+        (["--recipe", "t_sim", "--data", "x", "--out", "run"], "there is no x"),
+    ],
+)
+def test_wrong_words_say_what(
+    run: Run, tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    done = run("train", *words)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_tune(run: Run, simulated: EventStore, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    (tmp_path / "space.yaml").write_text(
+        "stages.0.lr_max: {low: 1e-4, high: 1e-2, log: true}\n"
+    )
+    done = run(
+        "tune", "--recipe", "t_sim", "--data", simulated.path, "--space", "space.yaml",
+        "--out", "study", "--trials", 2, "--seed", 4, *TINY_OPTIONS,
+        "--accelerator", "cpu", "--no-pruning",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "best of 2 trials" in done.stdout
+    best = read_recipe(tmp_path / "study" / "best.yaml")
+    assert 1e-4 < best.stages[0].lr_max < 1e-2
+    assert best.model_kwargs["dim"] == 32
+
+
+def test_every_option_reaches_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called as a function, with all options away from their defaults."""
+    given: dict[str, Any] = {}
+
+    def instead(recipe: Any, data: Any, out: Any, **options: Any) -> Any:
+        given.update(options, recipe=recipe, data=data, out=out)
+        rows = [{"validation_angle": 1.0}]
+        return type("Run", (), {"rows": rows, "path": Path("run")})
+
+    from graphnet_icecube2nd.training import run as room
+
+    monkeypatch.setattr(room, "train", instead)
+    machine = {
+        "accelerator": "cpu",
+        "devices": "2",
+        "strategy": "ddp",
+        "num_nodes": 3,
+        "checkpoint_minutes": 1.5,
+        "checkpoint_steps": 9,
+        "progress": False,
+        "plot": False,
+    }
+    training.train(
+        recipe="s_d32", data=Path("store"), out=Path("run"), set=["seed=1"],
+        resume=True, published=True, config=None, overrides=None, workers=5,
+        logger=["wandb"], **machine,
+    )  # fmt: skip
+    assert given["machine"] == Machine(
+        **{**machine, "devices": 2}, num_workers=5, loggers=("wandb",)
+    )
+    assert given["resume"]
+    assert given["overrides"] == ["seed=1"]
+    assert given["recipe"] == as_published(find_recipe("s_d32"))
+
+
+def test_defaults_are_those_of_the_functions() -> None:
+    command = inspect.signature(training.train).parameters
+    for name in ("accelerator", "devices", "strategy", "num_nodes", "progress", "plot"):
+        assert command[name].default == getattr(Machine(), name), name
+    assert command["checkpoint_minutes"].default == Machine().checkpoint_minutes
+    function = inspect.signature(tune).parameters
+    search = inspect.signature(training.tune).parameters
+    assert search["trials"].default == function["num_trials"].default
+    for name in ("workers", "seed", "pruning"):
+        assert search[name].default == function[name].default
+
+
+def test_yaml_files_are_recipes(run: Run, tmp_path: Path) -> None:
+    write_recipe(find_recipe("t_sim"), tmp_path / "mine.yaml")
+    shown = run("recipes", "mine.yaml")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout == (tmp_path / "mine.yaml").read_text()

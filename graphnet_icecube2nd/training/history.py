@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.files import write_whole
@@ -32,7 +33,19 @@ COLUMNS = (
     "raw_validation_loss",
     "raw_validation_angle",
     "best",
+    "memory_mb",
 )
+
+
+def memory_mb() -> float | None:
+    """Return what this process holds that is no file's, MB; None off Linux."""
+    path = Path("/proc/self/status")
+    if not path.exists():
+        return None
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("RssAnon:"):
+            return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    return None
 
 
 def write_history(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:

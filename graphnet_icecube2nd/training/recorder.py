@@ -15,7 +15,7 @@ import torch
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.weights import save_model
-from graphnet_icecube2nd.training.history import Row, write_history
+from graphnet_icecube2nd.training.history import Row, memory_mb, write_history
 from graphnet_icecube2nd.training.module import DirectionModule
 
 try:
@@ -150,6 +150,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
             "validation_angle_deg": module.validation["angle"] * 180 / torch.pi,
             **{_column(name): value for name, value in module.validation.items()},
             "best": int(is_best),
+            "memory_mb": memory_mb(),
         }
 
 

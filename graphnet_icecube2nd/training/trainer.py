@@ -21,6 +21,7 @@ MEANT_SO = (
     r".*GPU available but not used",
     r".*tensorboardX. has been removed",
     r".*module\(s\) in eval mode",  # the average of the weights
+    r".*AMP with fp16 is not supported on CPU",  # said below, as an error
 )
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -85,6 +86,7 @@ def make_trainer(
 
     Raises:
         ImportError: Lightning, or a logger, is not installed.
+        ValueError: The device does not have the recipe's precision.
     """
     try:
         from pytorch_lightning import Trainer
@@ -141,6 +143,11 @@ def make_trainer(
             log_every_n_steps=1,
             use_distributed_sampler=False,
             default_root_dir=run,
+        )
+    if trainer.precision != PRECISION[recipe.precision]:  # Lightning takes another
+        raise ValueError(
+            f"precision {recipe.precision} needs a GPU; on this device there are "
+            "float32 and bfloat16"
         )
     return trainer, recorder
 

@@ -342,8 +342,11 @@ class TestMachine:
         trainer, _ = self.made(recipe, tmp_path)
         assert trainer.precision == trainer_room.PRECISION[precision]
 
-    def test_float16_is_lightnings(self) -> None:
+    def test_float16_is_for_gpus(self, tiny: Recipe, tmp_path: Path) -> None:
         assert trainer_room.PRECISION["float16"] == "16-mixed"
+        recipe = replace(tiny, precision="float16")
+        with pytest.raises(ValueError, match="float16 needs a GPU; on this device"):
+            self.made(recipe, tmp_path)
 
     def test_bar(self, tiny: Recipe, tmp_path: Path) -> None:
         with_bar, _ = self.made(tiny, tmp_path, progress=True)

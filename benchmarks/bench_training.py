@@ -1,0 +1,197 @@
+"""What the switches of a training cost and save, side by side; and memory over time.
+
+    python benchmarks/bench_training.py --out benchmarks/results
+    python benchmarks/bench_training.py --run runs/t_sim --out benchmarks/results
+
+The first trains the same recipe on the same simulated events with one switch turned at
+a time, each in a process of its own, in turns, and reports events/s of whole sub-epochs
+after the first (which compiles and warms up) and the peak of the process's anonymous
+memory. The second reads what a run has measured of itself: events/s and memory of each
+sub-epoch, for the question whether memory stays flat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import context
+
+from graphnet_icecube2nd import Machine, simulate, train
+from graphnet_icecube2nd.training.history import read_history
+from graphnet_icecube2nd.training.recipes import find_recipe
+
+SWITCHES: dict[str, list[str]] = {
+    "float32": [],
+    "bfloat16": ["precision=bfloat16"],
+    "activation checkpointing": ["model_kwargs.use_checkpoint=true"],
+    "bfloat16, activation checkpointing": [
+        "precision=bfloat16",
+        "model_kwargs.use_checkpoint=true",
+    ],
+    "torch.compile": ["compile=true"],
+    "average of the weights": ["stages.0.ema=true"],
+}
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """Train with one switch; print what it took as JSON."""
+    import torch
+
+    torch.set_num_threads(len(context.cores()))
+    peak = [0]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.02):
+            peak[0] = max(peak[0], context.anonymous_memory())
+
+    overrides = [
+        f"model={arguments.model}",
+        f"data.num_sub_epochs={arguments.sub_epochs}",
+        "data.validation_fraction=0.01",
+        "stages.0.accumulate_events=32",
+        *SWITCHES[arguments.child],
+    ]
+    whole = find_recipe("s_d32")
+    recipe = find_recipe(replace(whole, stages=whole.stages[:1]), overrides)
+    before = context.anonymous_memory()
+    threading.Thread(target=watch, daemon=True).start()
+    ends: list[tuple[float, int]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            recipe,
+            arguments.store,
+            Path(folder) / "run",
+            machine=Machine(accelerator="cpu", progress=False, plot=False),
+            on_row=lambda rows: ends.append((time.monotonic(), rows[-1]["events"])),
+            say=lambda text: None,
+        )
+    stop.set()
+    rates = [
+        (events - events_before) / (at - at_before)
+        for (at_before, events_before), (at, events) in pairwise(ends)
+    ]
+    print(
+        json.dumps({"events_per_s": median(rates), "peak_MB": (peak[0] - before) / 1e6})
+    )
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Return rate and memory of each switch, over rounds in turns."""
+    store = folder / "store"
+    simulate(store, num_events=arguments.events, seed=7)
+    results: dict[str, Any] = {name: [] for name in SWITCHES}
+    for _ in range(arguments.rounds):
+        for name in SWITCHES:
+            command = [
+                sys.executable, __file__, "--child", name, "--store", str(store),
+                "--model", arguments.model, "--sub-epochs", str(arguments.sub_epochs),
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(done.stderr[-3000:])
+            results[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(name, results[name][-1], flush=True)
+    return results
+
+
+def switch_table(results: dict[str, Any]) -> str:
+    """Return rates and memory as Markdown."""
+    lines = [
+        "| switch | events/s | over float32 | peak memory above the start, MB |",
+        "|---|---|---|---|",
+    ]
+    base = median(r["events_per_s"] for r in results["float32"])
+    for name, rounds in results.items():
+        rates = [r["events_per_s"] for r in rounds]
+        lines.append(
+            f"| {name} | {median(rates):.1f} ({min(rates):.1f}-{max(rates):.1f}) | "
+            f"x{median(rates) / base:.2f} | "
+            f"{median(r['peak_MB'] for r in rounds):,.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def run_table(run: Path) -> str:
+    """Return events/s and memory of each sub-epoch of a run as Markdown."""
+    rows = read_history(run / "metrics.csv")
+    lines = [
+        "| stage | sub-epoch | hours | events/s | memory, MB | validation, deg |",
+        "|---|---|---|---|---|---|",
+    ]
+    hours = seconds = events = 0.0
+    stage = None
+    for row in rows:
+        if row["stage"] != stage:
+            stage, seconds, events = row["stage"], 0.0, 0.0
+        took = float(row["seconds"] or 0) - seconds
+        hours += took / 3600
+        rate = (float(row["events"] or 0) - events) / took
+        seconds, events = float(row["seconds"] or 0), float(row["events"] or 0)
+        memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f}"
+        lines.append(
+            f"| {stage} | {row['sub_epoch']} | {hours:.2f} | {rate:.0f} | {memory} | "
+            f"{row['validation_angle_deg']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--out", type=Path, help="folder for the result")
+    parser.add_argument("--run", type=Path, help="report a run instead")
+    parser.add_argument("--model", default="s_d32")
+    parser.add_argument("--events", type=int, default=768)
+    parser.add_argument("--sub-epochs", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--child", choices=list(SWITCHES), help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.toy:
+        arguments.events, arguments.model, arguments.rounds = 300, "t_sim", 1
+    if arguments.child:
+        child(arguments)
+        return
+    if arguments.run:
+        name, result = (
+            "training_run",
+            {"run": read_history(arguments.run / "metrics.csv")},
+        )
+        about = context.describe(run=arguments.run.name)
+        title, text = "A run's own measurements", run_table(arguments.run)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(arguments, Path(folder))
+        about = context.describe(
+            model=arguments.model,
+            events=arguments.events,
+            batch_size=32,
+            max_pulses=192,
+            rounds=arguments.rounds,
+            toy=arguments.toy,
+        )
+        name, title, text = "training", "Switches of a training", switch_table(result)
+    page = f"# {title}\n\n{context.table(about)}\n\n{text}\n"
+    print(page)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / f"{name}.md").write_text(page, encoding="utf-8")
+        content = json.dumps({"context": about, "results": result}, indent=1) + "\n"
+        (arguments.out / f"{name}.json").write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

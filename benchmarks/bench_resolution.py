@@ -1,12 +1,17 @@
 """Opening angles on a fixed set of simulated events, by topology and energy.
 
     python benchmarks/bench_resolution.py --out benchmarks/results
+    python benchmarks/bench_resolution.py --model t_sim.simulated --model runs/mine
     python benchmarks/bench_resolution.py --store runs/test_set --table mine.parquet
+    python benchmarks/bench_resolution.py --no-limit --events 20000 --train-minutes 10
 
 The test set is 2000 events of seed 20230420, a seed that nothing trains on. The line
-fit and the limit are of these events; `--table` adds tables of directions (parquet or
+fit and the limit are of these events; `--model` adds networks: weights that come with
+the package, a run's folder, or a file. `--table` adds tables of directions (parquet or
 CSV with event_id and direction_x, _y, _z or azimuth and zenith, and kappa) of whatever
-else reconstructed them. `--store` keeps the test set for that.
+else reconstructed them; `--store` keeps the test set for that. `--train-minutes` trains
+`t_sim` and, where GraphNeT is installed, its DynEdge from scratch, each for so long,
+with the same events, batches, loss, optimiser and schedule (`equal_time.py`).
 """
 
 from __future__ import annotations
@@ -21,9 +26,18 @@ from typing import Any
 import context
 import numpy as np
 
-from graphnet_icecube2nd import DirectionTable, EventStore, simulate
+from graphnet_icecube2nd import (
+    DirectionTable,
+    EventStore,
+    list_pretrained,
+    load_model,
+    load_pretrained,
+    simulate,
+)
+from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.reconstruction.limit import EFFORTS, limit_events
 from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+from graphnet_icecube2nd.reconstruction.network import network_events
 from graphnet_icecube2nd.report.resolution import (
     EventTruth,
     as_dicts,
@@ -54,24 +68,49 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     begun = time.perf_counter()
     line = line_fit_events(store, events)
     line_seconds = time.perf_counter() - begun
-    begun = time.perf_counter()
-    limit = limit_events(store, events, effort=arguments.effort)
-    limit_seconds = time.perf_counter() - begun
-    tables = [line, limit.table]
+    about: dict[str, Any] = {
+        "events": len(events),
+        "seed": SEED,
+        "line_fit_ms_per_event": round(1e3 * line_seconds / len(events), 2),
+    }
+    tables, missed = [line], None
+    if arguments.limit:
+        begun = time.perf_counter()
+        limit = limit_events(store, events, effort=arguments.effort)
+        about["effort"] = arguments.effort
+        about["limit_s_per_event"] = round(
+            (time.perf_counter() - begun) / len(events), 2
+        )
+        tables.append(limit.table)
+        missed = float(limit.from_truth_B.mean())
+    for name in arguments.model:
+        begun = time.perf_counter()
+        tables.append(network_events(find_model(name), store, events, name=name))
+        milliseconds = 1e3 * (time.perf_counter() - begun) / len(events)
+        about[f"{name}_ms_per_event"] = round(milliseconds, 2)
+    if arguments.train_minutes:
+        from equal_time import train_both
+
+        trained, about["equal_time"] = train_both(
+            store, events, arguments.train_minutes, arguments.train_events
+        )
+        tables += trained
     tables += [DirectionTable.load(path, path.stem) for path in arguments.table]
     rows = compare(tables, EventTruth.of(store, events))
     return {
-        "context": context.describe(
-            events=len(events),
-            seed=SEED,
-            effort=arguments.effort,
-            line_fit_ms_per_event=round(1e3 * line_seconds / len(events), 2),
-            limit_s_per_event=round(limit_seconds / len(events), 2),
-        ),
-        "missed": float(limit.from_truth_B.mean()),
+        "context": context.describe(**about),
+        "missed": missed,
         "rows": as_dicts(rows),
         "markdown": as_markdown(rows),
     }
+
+
+def find_model(name: str) -> DeepIce:
+    """Return weights of the package, of a run, or of a file."""
+    if name in list_pretrained():
+        return load_pretrained(name)
+    path = Path(name)
+    return load_model(path / "model.safetensors" if path.is_dir() else path)
 
 
 def main() -> None:
@@ -83,14 +122,22 @@ def main() -> None:
     parser.add_argument(
         "--table", type=Path, action="append", default=[], help="of directions"
     )
+    parser.add_argument("--limit", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--model", action="append", default=[], help="a network")
+    parser.add_argument("--train-minutes", type=float, help="t_sim and DynEdge, each")
+    parser.add_argument("--train-events", type=int, default=300_000)
+    parser.add_argument("--name", default="resolution", help="of the result")
     parser.add_argument("--toy", action="store_true", help="small and quick")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:
         arguments.events, arguments.effort = 12, "quick"
+        arguments.train_events = 400
+        if arguments.train_minutes:
+            arguments.train_minutes = 0.05
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(arguments, arguments.store or Path(scratch) / "test_set")
-    notes = NOTES.format(missed=result["missed"])
+    notes = NOTES.format(missed=result["missed"]) if arguments.limit else ""
     text = (
         f"# Resolution on simulated events\n\n{context.table(result['context'])}\n\n"
         f"{notes}\n{result.pop('markdown')}\n"
@@ -98,9 +145,9 @@ def main() -> None:
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "resolution.md").write_text(text, encoding="utf-8")
+        (arguments.out / f"{arguments.name}.md").write_text(text, encoding="utf-8")
         content = json.dumps(result, indent=1) + "\n"
-        (arguments.out / "resolution.json").write_text(content, encoding="utf-8")
+        (arguments.out / f"{arguments.name}.json").write_text(content, encoding="utf-8")
 
 
 if __name__ == "__main__":

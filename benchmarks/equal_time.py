@@ -1,0 +1,136 @@
+"""t_sim and GraphNeT's DynEdge, trained from scratch for equally long.
+
+Same events, batches, features, loss, optimiser and one-cycle (over the time), on the
+same machine, one after the other. DynEdge is GraphNeT's with its defaults and the four
+poolings of its examples, on the graph of 8 nearest pulses in x, y, z, its last layer
+from GraphNeT's direction task. What is compared is models at equal time, not recipes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from graphnet_icecube2nd import (
+    EventDataModule,
+    EventStore,
+    PackedBatch,
+    VonMisesFisherLoss,
+    build_model,
+    simulate,
+)
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+from graphnet_icecube2nd.training.optimiser import make_adamw
+from graphnet_icecube2nd.training.schedule import OneCycle
+
+SEED = 20231101  # of the training events
+BATCH_SIZE, MAX_PULSES, LEARNING_RATE = 64, 192, 1e-3
+
+
+def train_both(
+    store: EventStore,
+    events: NDArray[np.int64],
+    minutes: float,
+    num_train: int,
+) -> tuple[list[DirectionTable], str]:
+    """Train both; return their directions of the test events, and what was done."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(Path(folder) / "train", num_events=num_train, seed=SEED)
+        train = EventStore(Path(folder) / "train")
+        torch.manual_seed(0)
+        models: dict[str, nn.Module] = {"t_sim": build_model("t_sim")}
+        try:
+            models["GraphNeT DynEdge"] = dynedge()
+        except ImportError as error:
+            print(f"GraphNeT's DynEdge is left out: {error}")
+        tables, done = [], []
+        for name, model in models.items():
+            seen = train_for(model, train, 60 * minutes)
+            called = f"{name}, {minutes:g} min"
+            tables.append(directions(model, store, events, called))
+            parameters = sum(p.numel() for p in model.parameters())
+            done.append(f"{name}: {parameters:,} parameters, {seen:,} events seen")
+    return tables, f"{minutes:g} minutes each; {'; '.join(done)}"
+
+
+def train_for(model: nn.Module, store: EventStore, seconds: float) -> int:
+    """Train for so long; return how many events were seen."""
+    data = EventDataModule(
+        store,
+        batch_size=BATCH_SIZE,
+        max_pulses=MAX_PULSES,
+        num_sub_epochs=1,
+        validation_fraction=0.001,
+    )
+    loader, loss = data.train_dataloader(), VonMisesFisherLoss()
+    schedule = OneCycle(learning_rate=LEARNING_RATE, pct_start=0.05, div_final=100)
+    optimiser = make_adamw(model.parameters(), learning_rate=LEARNING_RATE / 25)
+    model.train()
+    seen, begun = 0, time.perf_counter()
+    while True:
+        for batch in loader:
+            share = (time.perf_counter() - begun) / seconds
+            if share >= 1:
+                return seen
+            for group in optimiser.param_groups:
+                group["lr"] = schedule.learning_rate_at(share)
+                group["betas"] = (schedule.momentum_at(share), 0.999)
+            assert batch.truth is not None
+            optimiser.zero_grad()
+            loss(model(batch), batch.truth["direction"]).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 3.0)
+            optimiser.step()
+            seen += len(batch)
+
+
+@torch.no_grad()
+def directions(
+    model: nn.Module, store: EventStore, events: NDArray[np.int64], name: str
+) -> DirectionTable:
+    """Return a model's directions of the test events."""
+    model.eval()
+    reader = EventReader(store, max_pulses=MAX_PULSES, truth=())
+    parts = []
+    for first in range(0, len(events), 64):
+        batch = reader.batch(events[first : first + 64])
+        parts.append((batch.event_id, model(batch)))
+    ids = torch.cat([i for i, _ in parts if i is not None])
+    return DirectionTable.from_vectors(name, ids, torch.cat([v for _, v in parts]))
+
+
+def dynedge() -> nn.Module:
+    """Return GraphNeT's DynEdge with the last layer of its direction task.
+
+    Raises:
+        ImportError: GraphNeT is not installed.
+    """
+    from graphnet.models.gnn import DynEdge
+    from torch_geometric.nn import knn_graph
+
+    from graphnet_icecube2nd.graphnet_adapter import as_pyg_batch
+
+    class Direction(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            pooling = ["min", "max", "mean", "sum"]
+            self.backbone = DynEdge(nb_inputs=9, global_pooling_schemes=pooling)
+            self.head = nn.Linear(self.backbone.nb_outputs, 3)
+
+        def forward(self, batch: PackedBatch) -> Tensor:
+            data = as_pyg_batch(batch)
+            data.edge_index = knn_graph(data.x[:, :3], 8, data.batch)
+            vectors: Tensor = self.head(self.backbone(data))
+            return vectors
+
+    made: Callable[[], Any] = Direction
+    model: nn.Module = made()
+    return model

@@ -13,6 +13,7 @@ network_resolution.md.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import time
 from dataclasses import replace
@@ -47,7 +48,13 @@ def main() -> None:
         import scipy as _  # noqa: F401, F811
     except ImportError as error:
         sys.exit(f"{error}: pip install graphnet-icecube2nd[data,train,simulation]")
-    from graphnet_icecube2nd import EventStore, load_pretrained, simulate, train
+    from graphnet_icecube2nd import (
+        EventStore,
+        Machine,
+        load_pretrained,
+        simulate,
+        train,
+    )
     from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
     from graphnet_icecube2nd.reconstruction.network import network_events
     from graphnet_icecube2nd.report.resolution import EventTruth, as_markdown, compare
@@ -56,7 +63,8 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
     store = out / "training_store"
-    simulate(store, num_events=arguments.events, seed=arguments.seed)
+    if not (store / "manifest.json").exists():
+        simulate(store, num_events=arguments.events, seed=arguments.seed)
 
     # 1. A recipe is a value: the first stage of `t_sim`, for fewer events.
     known = find_recipe("t_sim")
@@ -75,10 +83,17 @@ def main() -> None:
             flush=True,
         )
 
+    if (out / "training").exists() and not arguments.resume:
+        shutil.rmtree(out / "training")
     print(f"training {recipe.name} ...", flush=True)
     begun = time.monotonic()
     run = train(
-        recipe, store, out / "training", resume=arguments.resume, on_row=say_angle
+        recipe,
+        store,
+        out / "training",
+        resume=arguments.resume,
+        machine=Machine(devices=1),
+        on_row=say_angle,
     )
     print(f"trained in {time.monotonic() - begun:.0f} s; curves: {run.path}/curves.png")
 
@@ -86,7 +101,8 @@ def main() -> None:
     held_out = out / "store"
     if not held_out.exists():
         held_out = out / "held_out"
-        simulate(held_out, num_events=arguments.held_out, seed=0)
+        if not (held_out / "manifest.json").exists():
+            simulate(held_out, num_events=arguments.held_out, seed=0)
     events = EventStore(held_out)
     begun = time.monotonic()
     shipped = network_events(load_pretrained("t_sim.simulated"), events, name="t_sim")

@@ -55,7 +55,8 @@ def main() -> None:
     store = arguments.data
     if store is None:
         store = out / "store"
-        simulate(store, num_events=arguments.simulate, seed=1)
+        if not (store / "manifest.json").exists():
+            simulate(store, num_events=arguments.simulate, seed=1)
     stage = recipe_stage(
         arguments.recipe,
         str(store),

@@ -36,6 +36,7 @@ def test_readme_has_the_scripts_that_are_tested_here() -> None:
         "With GraphNeT: one complete script",
         "Data at scale",
         "Simulated events",
+        "Training",
         "Without GraphNeT",
         "The models",
     ]
@@ -71,6 +72,32 @@ def test_script_of_simulated_events(
     names = run("Simulated events")
     assert len(names["table"]) == 500
     assert "| through going track | all |" in capsys.readouterr().out
+
+
+def test_script_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("pytorch_lightning")
+    monkeypatch.chdir(tmp_path)
+    names = run("Training")
+    assert len(names["run"].rows) == 4
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+    assert "DeepIce" in capsys.readouterr().out
+
+
+def test_commands_of_training_are_known() -> None:
+    """Each option of README's command lines is one of the command's."""
+    pytest.importorskip("typer")
+    from graphnet_icecube2nd.commands import training
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^icecube2nd (train|tune|recipes) (.*)$", text, re.MULTILINE)
+    assert len(lines) >= 5
+    for command, words in lines:
+        known = getattr(training, command).__annotations__
+        for option in re.findall(r"--([a-z-]+)", words):
+            assert option.replace("-", "_") in known, (command, option)
 
 
 def test_script_of_competition_weights(

@@ -17,10 +17,10 @@ STORE=$1 RUN=$2
 RECIPE=${3:-s_d32}
 
 trap 'scontrol requeue "$SLURM_JOB_ID"' USR1
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
+export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # Lightning reads ranks and addresses from SLURM's variables.
 srun icecube2nd train --recipe "$RECIPE" --data "$STORE" --out "$RUN" --resume \
     --accelerator gpu --devices 4 --num-nodes 2 --strategy ddp \
     --set precision=bfloat16 --no-progress --checkpoint-minutes 10 &
-wait
+wait $!

@@ -115,7 +115,7 @@ def train(
         num_workers = asked.num_workers if workers is None else workers
         for note in asked.notes if not published else ():
             print(f"note: {note}")
-        data = _as_store(data, out)
+        data = _as_store(data)
     else:
         if overrides:
             raise ValueError(
@@ -150,10 +150,10 @@ def train(
             plot=plot,
         ),
     )
-    best = min(row["validation_angle"] for row in result.rows)
+    row = result.handed_over
     print(
-        f"{result.path / 'model.safetensors'}: best mean opening angle of the "
-        f"validation {best:.4f} rad = {best * 57.29577951308232:.2f} deg"
+        f"{result.path / 'model.safetensors'}: mean opening angle of the validation "
+        f"{row['validation_angle']:.4f} rad = {row['validation_angle_deg']:.2f} deg"
     )
 
 
@@ -180,8 +180,10 @@ def recipes(
         for each in names:
             print(f"{each:{width}}  {known.describe_recipe(each)}")
         return
-    recipe = known.find_recipe(name, set or ())
-    print(recipe_text(as_published(recipe) if published else recipe), end="")
+    recipe = known.find_recipe(name)
+    if published:  # first, as `train` does
+        recipe = as_published(recipe)
+    print(recipe_text(known.find_recipe(recipe, set or ())), end="")
 
 
 def tune(
@@ -242,18 +244,23 @@ def _devices(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
-def _as_store(data: Path, out: Path) -> Path:
-    """Return a store; of the competition's folder, one that is made beside the run."""
+def _as_store(data: Path) -> Path:
+    """Return a store; of the competition's folder, one that is made beside it once."""
     from graphnet_icecube2nd.store.manifest import MANIFEST
+    from graphnet_icecube2nd.store.prepare import prepare
+    from graphnet_icecube2nd.training.run import is_first_process
 
     if (data / MANIFEST).is_file():
         return data
-    store = out.with_name(f"{out.name}_store")
-    if not (store / MANIFEST).is_file():
-        from graphnet_icecube2nd.store.prepare import prepare
-        from graphnet_icecube2nd.training.run import is_first_process
-
-        if is_first_process():
-            print(f"{data} is no store: preparing one in {store}")
-            prepare(data, store)
+    store = data.with_name(f"{data.name}_store")
+    if (store / MANIFEST).is_file():
+        print(f"{data} is no store: its events are in {store}")
+        return store
+    if not is_first_process():
+        raise ValueError(
+            f"{data} is no store; before several processes train, make one: "
+            f"icecube2nd prepare {data} {store}"
+        )
+    print(f"{data} is no store: preparing one in {store}")
+    prepare(data, store)
     return store

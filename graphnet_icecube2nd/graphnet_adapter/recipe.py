@@ -154,7 +154,7 @@ class AverageOfWeights(Callback):
         index = further[-1]
         is_last = index + 1 >= trainer.num_training_batches
         if is_last or not (index + 1) % num_batches:
-            self.average.follow(self._trained, num_batches)
+            self.average.follow(self._trained, num_batches * trainer.world_size)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Validate the average."""

@@ -164,6 +164,12 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         self._train_loader = loader
         return loader
 
+    def transfer_batch_to_device(
+        self, batch: Any, device: Any, dataloader_idx: int
+    ) -> Any:
+        """Move a batch, beside the computation where it is page-locked."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
     def state_dict(self) -> dict[str, Any]:
         """Return where the training stands; Lightning puts it into checkpoints."""
         loader = self._train_loader

@@ -91,7 +91,7 @@ def network_events(
                     device.type, torch.bfloat16, enabled=precision == "bfloat16"
                 ):
                     vectors = model(batch)
-                vectors_B3[some] = vectors.double().cpu().numpy()
+                vectors_B3[some] = vectors.cpu().double().numpy()
                 if on_progress is not None:
                     on_progress(len(some), int(length_B[some].sum()))
     finally:

@@ -49,6 +49,8 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
 
     def __init__(self, model: DeepIce, stage: Stage, *, compile: bool = False) -> None:
         super().__init__()
+        # Before DDP looks for what wants a gradient.
+        freeze(model, stage.freeze)
         self.model, self.stage = model, stage
         self.average = WeightAverage(model, stage.ema_decay) if stage.ema else None
         self.loss, self.schedule = stage.make_loss(), stage.schedule()
@@ -107,18 +109,18 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         """Step, and let the average follow."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
-            self.average.follow(self.model, self.trainer.accumulate_grad_batches)
+            trainer = self.trainer
+            num_batches = trainer.accumulate_grad_batches * trainer.world_size
+            self.average.follow(self.model, num_batches)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW for what is not frozen."""
-        frozen = tuple(self.stage.freeze)
-        if frozen:
-            freeze(self.model, frozen)
         return make_adamw(
             self.model.parameters(),
             learning_rate=self.schedule.learning_rate_at(0),
             weight_decay=self.stage.weight_decay,
             eps=self.stage.eps,
+            fused=self._scaler is None,
         )
 
     def on_validation_epoch_start(self) -> None:
@@ -135,8 +137,8 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             prediction_B3 = prediction_B3.float()
             loss_B = self.loss(prediction_B3, direction_B3, reduction="none")
             angle_B = opening_angle(prediction_B3, direction_B3)
-            self._sums[2 * place] += loss_B.sum()
-            self._sums[2 * place + 1] += angle_B.sum()
+            self._sums[2 * place] += loss_B.sum().to(self._sums.device)
+            self._sums[2 * place + 1] += angle_B.sum().to(self._sums.device)
         self._sums[4] += len(batch)
 
     def on_validation_epoch_end(self) -> None:
@@ -166,6 +168,11 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             set_random_state(self._random_state)
 
     @property
+    def _scaler(self) -> Any:
+        """The scaler of float16's gradients, or None."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    @property
     def sums_device(self) -> torch.device:
         """Where sums in float64 can be made."""
         # MPS has no float64; sums on the CPU cost a wait there, and nowhere else.
@@ -174,11 +181,16 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
 
     def _see_finite(self, losses: Tensor, norm: Tensor) -> None:
         is_wild = ~losses.isfinite()
-        # float16 overflows now and then: its scaler leaves such a step out by itself.
-        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if not bool(is_wild.any()) and (scales or bool(norm.isfinite())):
+        wild_anywhere = is_wild.any().float()
+        if self.trainer.world_size > 1:  # all ranks stop together
+            wild_anywhere = self.trainer.strategy.reduce(wild_anywhere, reduce_op="sum")
+        some = bool(wild_anywhere)
+        if not some and bool(norm.isfinite()):
             return
-        some = bool(is_wild.any())
+        # float16 overflows now and then: its scaler then leaves the step out and halves
+        # the scale. Where that does not help, it is no overflow.
+        if not some and self._scaler is not None and self._scaler.get_scale() >= 1:
+            return
         event_id = [
             number
             for (_, events), wild in zip(self._pending, is_wild.tolist(), strict=True)

@@ -17,6 +17,7 @@ def make_adamw(
     learning_rate: float,
     weight_decay: float = 0.05,
     eps: float = 1e-8,
+    fused: bool = True,
 ) -> torch.optim.AdamW:
     """Return AdamW for the parameters that are trained.
 
@@ -29,6 +30,8 @@ def make_adamw(
         weight_decay: On every parameter, 0.05 as published.
         eps: As it came to be in the published training: the wrapper there drops the
             1e-7 that is asked for (github.com/DrHB/icecube-2nd-place, src/utils.py).
+        fused: False: never. With a gradient scaler, a fused step takes the scale off
+            by itself, after gradients were clipped with it.
 
     Raises:
         ValueError: No parameter is trained.
@@ -36,7 +39,7 @@ def make_adamw(
     trained = [p for p in parameters if p.requires_grad]
     if not trained:
         raise ValueError("no parameter wants a gradient: nothing to train")
-    fused = all(
+    fused = fused and all(
         p.device.type in FUSED_DEVICES and p.is_floating_point() for p in trained
     )
     return torch.optim.AdamW(

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.training.plain import nearest
-from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+from graphnet_icecube2nd.training.recipe import (
+    PUBLISHED_EVENTS,
+    DataOptions,
+    Recipe,
+    Stage,
+)
 
 # Their model classes: ours that it is, and their defaults where those are others.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,11 +44,11 @@ DEFAULTS: dict[str, Any] = {  # of the published config.json
     "EPOCHS": 8,
     "LR_MAX": 5e-4,
     "MODEL": "DeepIceModel",
-    "MOMS": False,
+    "MOMS": [0.95, 0.95, 0.95],
     "DIV": 25,
     "DIV_FINAL": 25,
     "EMA": False,
-    "MODEL_KWARGS": {},
+    "MODEL_KWARGS": {"dim": 384, "dim_base": 128, "depth": 8, "head_size": 32},
     "WEIGHTS": False,
     "LOSS_FUNC": "loss_vms",
     "METRIC": "loss",
@@ -93,7 +98,9 @@ def read_published_config(
         raise ValueError(f"{path} must hold names and values, got {given!r}")
     for key in given:
         _check_key(key)
-    config = {**DEFAULTS, **given, "MODEL_KWARGS": dict(given.get("MODEL_KWARGS", {}))}
+    config = {**DEFAULTS, **given}
+    if isinstance(config["MODEL_KWARGS"], dict):
+        config["MODEL_KWARGS"] = dict(config["MODEL_KWARGS"])
     if len(overrides) % 2:
         raise ValueError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has none")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
@@ -184,6 +191,7 @@ def published_weights(path: str) -> str:
 
 
 def _notes(config: Mapping[str, Any], stage: Stage) -> list[str]:
+    theirs = max(stage.batch_size, PUBLISHED_EVENTS // stage.batch_size)
     notes = [
         "the published code sets the largest learning rate to 1e-5 whatever LR_MAX "
         f"says; here it is {stage.lr_max:g}",
@@ -191,9 +199,14 @@ def _notes(config: Mapping[str, Any], stage: Stage) -> list[str]:
         f"{config['EPOCHS']} of 1/8 of the events each",
         "its sub-epochs are independent random eighths (66% of the events are seen in "
         "eight); here they part the events (data.sub_epochs=published for theirs)",
-        "its optimiser steps every 128 events, as fastai counts samples; here every "
-        f"{stage.accumulate_events} (stages.0.accumulate_events=128 for theirs)",
-        "its weights are float16 under autocast; here float32 (precision=float16)",
+        f"its optimiser steps every {theirs} events, as fastai counts samples; here "
+        f"every {stage.accumulate_events} (stages.0.accumulate_events={theirs})",
+        "it computes in float16 under autocast; here in float32 (precision=float16)",
+        "its vmf is an approximation above kappa 100; here it is exact "
+        "(stages.0.normalisation=published)",
+        "its efficiency and ice features, which only hybrids read, have slips; here "
+        "they are mended (data.features=published)",
+        "it asks for AdamW's eps of 1e-7 and gets 1e-8, as here (stages.0.eps)",
     ]
     if stage.ema:
         notes.append(

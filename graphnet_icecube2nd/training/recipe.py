@@ -30,8 +30,8 @@ HAND_OVER = ("best", "last")
 MONITORS = ("angle", "loss")
 FEATURES = ("store", "published")
 SUB_EPOCHS = ("partition", "published")
-# fastai counts samples, not batches: asked for 4096 / 32 batches, it steps every 128.
-PUBLISHED_ACCUMULATION = 128
+# The published code asks for 4096 // BS batches, but fastai counts samples.
+PUBLISHED_EVENTS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Stage:
         loss: `vmf`, `combined` (opening angle + 0.05 vmf) or `angle`.
         normalisation: Of the vmf: `exact`, or `published`, off above kappa 100.
         ema: Keep an exponential moving average of the weights.
-        ema_decay: For each micro-batch, as published.
+        ema_decay: For each micro-batch of any rank, as published.
         save_ema: The average is what is saved and goes on; false, as published: it is
             validated, and the raw weights go on.
         batch_size: Events of a micro-batch on one rank.
@@ -92,6 +92,8 @@ class Stage:
     patience: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("momenta", "freeze"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("lr_max", "epochs", "gradient_clip", "eps"):
             _positive(name, getattr(self, name))
         for name in ("batch_size", "max_pulses", "accumulate_events"):
@@ -232,16 +234,19 @@ class Recipe:
 
 
 def as_published(recipe: Recipe) -> Recipe:
-    """Return a recipe with all that the published code does otherwise.
+    """Return a recipe with what the published code does otherwise.
 
-    Optimiser steps every 128 events; eight independent random eighths an epoch; the
-    average validated but not saved; the last weights, not the best, go on; the
-    approximate vmf above kappa 100; features with the published slips.
+    Optimiser steps every 128 events (with batches of 32); eight independent random
+    eighths an epoch; the average validated but not saved; the last weights, not the
+    best, go on; the approximate vmf above kappa 100; features with the published slips.
+    Its autocast to float16 needs a GPU: `precision=float16`.
     """
     stages = tuple(
         replace(
             stage,
-            accumulate_events=PUBLISHED_ACCUMULATION,
+            accumulate_events=max(
+                stage.batch_size, PUBLISHED_EVENTS // stage.batch_size
+            ),
             save_ema=False,
             next_from="last",
             normalisation="published",

@@ -1,7 +1,10 @@
 """The recipes by name, each a short function.
 
 Learning rates and stages are those of the published README
-(github.com/DrHB/icecube-2nd-place); what it leaves open is the default of `Stage`.
+(github.com/DrHB/icecube-2nd-place); what it leaves open is the default of `Stage`. Its
+texts differ on momenta: its table and first commands say MOMS false, which is fastai's
+0.95, 0.85, 0.95 and is taken here; the later commands leave MOMS to config.json, which
+says 0.95 throughout (`--set stages.1.momenta=[0.95,0.95,0.95]`).
 """
 
 from __future__ import annotations

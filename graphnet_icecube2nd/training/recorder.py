@@ -36,6 +36,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         stage: Its number, from 0.
         rows: Measurements of the stages before.
         monitor: `angle` or `loss`: by what the best weights are told.
+        patience: Ends the stage after so many sub-epochs without better ones.
         every_minutes: A checkpoint within a sub-epoch after so many minutes; each ends
             with one anyway.
         every_steps: A checkpoint after so many optimiser steps, besides.
@@ -50,17 +51,19 @@ class StageRecorder(Callback):  # type: ignore[misc]
         rows: list[Row],
         *,
         monitor: str = "angle",
+        patience: int | None = None,
         every_minutes: float = 5.0,
         every_steps: int | None = None,
         on_row: Callable[[list[Row]], None] | None = None,
     ) -> None:
         self.run, self.folder, self.stage = run, folder, stage
         self.rows = list(rows)
-        self.monitor = monitor
+        self.monitor, self.patience = monitor, patience
         self.every_seconds, self.every_steps = 60 * every_minutes, every_steps
         self.on_row = on_row
         self.best = float("inf")
-        self._seen = [0, 0]  # events and pulses of this rank in the stage
+        self._seen = [0, 0]  # events and pulses of this rank since they were added up
+        self._total = [0, 0]  # of all ranks in the stage before that
         self._seconds = 0.0  # of training in former processes
         self._saved_at = self._begun = time.monotonic()
         self._saved_step = -1
@@ -70,19 +73,20 @@ class StageRecorder(Callback):  # type: ignore[misc]
         return {
             "rows": self.rows,
             "best": self.best,
-            "seen": list(self._seen),
+            "total": list(self._total),
             "seconds": self._elapsed(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what a checkpoint kept."""
         self.rows, self.best = list(state["rows"]), state["best"]
-        self._seen, self._seconds = list(state["seen"]), state["seconds"]
+        self._total, self._seconds = list(state["total"]), state["seconds"]
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Start the clock."""
+        """Start the clock; a stage that was out of patience still is."""
         self._saved_at = self._begun = time.monotonic()
         self._saved_step = trainer.global_step
+        trainer.should_stop = self._is_out_of_patience()
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int
@@ -95,13 +99,16 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if is_last or (index + 1) % trainer.accumulate_grad_batches:
             return
         if self._is_due(trainer):
+            self._add_up(trainer, module)
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: Any, module: DirectionModule) -> None:
         """Write weights and measurements after the validation of a sub-epoch."""
+        self._add_up(trainer, module)
         value = module.validation[self.monitor]
         is_best = value < self.best or not self.rows_of_stage()
-        self.best = value if is_best else self.best
+        if value < self.best:
+            self.best = value
         self.rows.append(self._row(trainer, module, is_best))
         if trainer.is_global_zero:
             save_model(module.result, self.folder / LAST)
@@ -110,11 +117,25 @@ class StageRecorder(Callback):  # type: ignore[misc]
             write_history(self.run / HISTORY, self.rows)
             if self.on_row is not None:
                 self.on_row(self.rows)
+        trainer.should_stop = trainer.should_stop or self._is_out_of_patience()
         self._save(trainer)
 
     def rows_of_stage(self) -> list[Row]:
         """Return the measurements of this stage."""
         return [row for row in self.rows if row["stage"] == self.stage]
+
+    def _is_out_of_patience(self) -> bool:
+        if self.patience is None:
+            return False
+        last = self.rows_of_stage()[-self.patience :]
+        return len(last) == self.patience and not any(row["best"] for row in last)
+
+    def _add_up(self, trainer: Any, module: DirectionModule) -> None:
+        """Add what all ranks have seen; a checkpoint holds one rank's state only."""
+        seen = torch.tensor(self._seen, dtype=torch.float64, device=module.sums_device)
+        new = trainer.strategy.reduce(seen, reduce_op="sum").tolist()
+        self._total = [int(a + b) for a, b in zip(self._total, new, strict=True)]
+        self._seen = [0, 0]
 
     def _save(self, trainer: Any) -> None:
         trainer.save_checkpoint(self.folder / RESUME)
@@ -133,15 +154,14 @@ class StageRecorder(Callback):  # type: ignore[misc]
         return self._seconds + time.monotonic() - self._begun
 
     def _row(self, trainer: Any, module: DirectionModule, is_best: bool) -> Row:
-        seen = torch.tensor(self._seen, dtype=torch.float64, device=module.sums_device)
-        events, pulses = trainer.strategy.reduce(seen, reduce_op="sum").tolist()
+        events, pulses = self._total
         measured = {name: float(v) for name, v in trainer.callback_metrics.items()}
         return {
             "stage": self.stage,
             "sub_epoch": trainer.current_epoch,
             "step": trainer.global_step,
-            "events": int(events),
-            "pulses": int(pulses),
+            "events": events,
+            "pulses": pulses,
             "seconds": round(self._elapsed(), 1),
             **{
                 name: measured[name]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import distributed
 
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import LOCK_FILE, locked_folder, write_whole
@@ -31,7 +32,7 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import DirectionModule, NotFinite, freeze
-from graphnet_icecube2nd.training.plain import nearest
+from graphnet_icecube2nd.training.plain import nearest, to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
@@ -39,6 +40,7 @@ from graphnet_icecube2nd.training.recorder import BEST, LAST, RESUME
 from graphnet_icecube2nd.training.start import LoadReport, load_weights
 from graphnet_icecube2nd.training.trainer import (
     Machine,
+    close_loggers,
     make_trainer,
     quiet_lightning,
 )
@@ -67,6 +69,15 @@ class TrainedRun:
     path: Path
     recipe: Recipe
     rows: list[Row]
+
+    @property
+    def handed_over(self) -> Row:
+        """The measurements of the weights that the run ended with."""
+        stage = len(self.recipe.stages) - 1
+        rows = [row for row in self.rows if row["stage"] == stage]
+        if self.recipe.stages[stage].next_from == "last":
+            return rows[-1]
+        return [row for row in rows if row["best"]][-1]
 
     @property
     def model(self) -> DeepIce:
@@ -105,8 +116,8 @@ def train(
     Raises:
         ValueError: An override or a value of the recipe is not allowed; the store has
             no directions; `out` holds another run, or one and `resume` is not asked.
-        NotFinite: A loss or gradient is not finite; the events are in
-            `not_finite.csv`.
+        NotFinite: A loss or gradient is not finite; the events are in the stage's
+            `not_finite_0.csv` (a file for each rank).
         ImportError: Lightning is not installed.
     """
     recipe = find_recipe(recipe, overrides)
@@ -128,6 +139,8 @@ def train(
             last = run / f"stage_{len(recipe.stages) - 1}"
             with write_whole(run / MODEL) as temporary:
                 shutil.copyfile(last / handed_over(last), temporary)
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()  # or another rank might read too early
     return TrainedRun(path=run, recipe=recipe, rows=rows)
 
 
@@ -167,8 +180,8 @@ def is_first_process() -> bool:
 
     Before the ranks have met, launchers tell it by the environment.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank() == 0
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
 
@@ -263,6 +276,7 @@ class _StageRun:
                 self.folder / FINISHED, {"weights": weights, "rows": recorder.rows}
             )
             (self.folder / RESUME).unlink(missing_ok=True)
+        close_loggers(trainer)
         trainer.strategy.barrier()
 
     def _start(self) -> tuple[DeepIce, LoadReport | None]:
@@ -292,8 +306,9 @@ class _StageRun:
                 lines = ["event_id", *map(str, error.event_id)]
                 temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
             raise NotFinite(
-                f"{error}; the events are in {path}. The weights of before are kept: "
-                "leave the events out (data.events), or take a smaller lr_max",
+                f"{error}; the events are in {path}. A new run can leave them out "
+                "(data.events), or go on from the last weights in "
+                f"{self.folder} with a smaller lr_max",
                 error.event_id,
             ) from None
         if trainer.interrupted:
@@ -328,14 +343,16 @@ def _open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> Non
             )
         _check_same_run(run, recipe, described)
         return
-    if any(entry.name != LOCK_FILE for entry in run.iterdir()):
+    # A kill before the recipe was written may have left these.
+    ours = (LOCK_FILE, RUN, f".{RUN}.tmp", f".{RECIPE}.tmp")
+    if any(entry.name not in ours for entry in run.iterdir()):
         raise ValueError(f"{run} is not empty and holds no run; choose another folder")
     write_json(run / RUN, described)
     write_recipe(recipe, run / RECIPE)
 
 
 def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> None:
-    if read_recipe(run / RECIPE) != recipe:
+    if to_plain(read_recipe(run / RECIPE)) != to_plain(recipe):
         raise ValueError(
             f"{run} holds a run of another recipe: resume it with the options it was "
             f"begun with (they are in {run / RECIPE}), or choose another folder"

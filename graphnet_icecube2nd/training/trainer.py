@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,12 +29,16 @@ PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixe
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where and how a run is computed; none of it changes what is computed.
+    """Where and how a run is computed.
+
+    None of it changes a recipe; but a stage's `batch_size` is that of one device, so
+    more devices make larger steps where they are more than `accumulate_events` allows.
 
     Args:
         accelerator: `auto`, `cpu`, `gpu` (`cuda`, `mps`).
         devices: `auto`, a number, or a list of devices as `0,2`.
-        strategy: `auto`, `ddp`, and what else Lightning knows.
+        strategy: `auto`, `ddp`, and others of Lightning's that start processes by
+            running the script anew.
         num_nodes: Machines that train together.
         num_workers: Processes that read events; 0: this one.
         loggers: Beside `metrics.csv`: `tensorboard`, `wandb`.
@@ -86,11 +91,11 @@ def make_trainer(
 
     Raises:
         ImportError: Lightning, or a logger, is not installed.
-        ValueError: The device does not have the recipe's precision.
+        ValueError: The device does not have the recipe's precision, or the strategy
+            does not start processes by script.
     """
     try:
         from pytorch_lightning import Trainer
-        from pytorch_lightning.callbacks import EarlyStopping
     except ImportError as error:
         raise ImportError(
             "training needs pytorch-lightning: pip install graphnet-icecube2nd[train]"
@@ -114,6 +119,7 @@ def make_trainer(
         number,
         rows,
         monitor=recipe.monitor,
+        patience=stage.patience,
         every_minutes=machine.checkpoint_minutes,
         every_steps=machine.checkpoint_steps,
         on_row=after_row,
@@ -121,10 +127,6 @@ def make_trainer(
     callbacks: list[Any] = [recorder]
     if machine.progress:
         callbacks.append(RateBar(number, len(recipe.stages)))
-    if stage.patience is not None:
-        callbacks.append(
-            EarlyStopping(f"validation_{recipe.monitor}", patience=stage.patience)
-        )
     with quiet_lightning():
         trainer = Trainer(
             accelerator=machine.accelerator,
@@ -142,12 +144,19 @@ def make_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             use_distributed_sampler=False,
-            default_root_dir=run,
+            # The stage's: what Lightning writes on a signal is for this stage only.
+            default_root_dir=run / f"stage_{number}",
         )
     if trainer.precision != PRECISION[recipe.precision]:  # Lightning takes another
         raise ValueError(
             f"precision {recipe.precision} needs a GPU; on this device there are "
             "float32 and bfloat16"
+        )
+    launcher = getattr(trainer.strategy, "launcher", None)
+    if "multiprocessing" in type(launcher).__module__:
+        raise ValueError(
+            f"strategy {machine.strategy!r} trains in processes whose results do not "
+            "come back; take ddp"
         )
     return trainer, recorder
 
@@ -165,6 +174,17 @@ def quiet_lightning() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def close_loggers(trainer: Any) -> None:
+    """End what the next stage must begin anew: W&B has one run a process."""
+    for logger in trainer.loggers:
+        if type(logger).__name__ == "WandbLogger" and trainer.is_global_zero:
+            logger.experiment.finish()
+
+
+def _identity(run: Path) -> str:
+    return hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
 
 
 def _loggers(
@@ -187,6 +207,8 @@ def _loggers(
                 made.append(
                     WandbLogger(
                         name=f"{run.name}-stage-{number}",
+                        # The same after a kill, so that its curves go on.
+                        version=f"{_identity(run)}-{number}",
                         save_dir=run,
                         project="icecube2nd",
                         group=run.name,

@@ -22,7 +22,8 @@ from typing import Any
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row
-from graphnet_icecube2nd.training.plain import nearest
+from graphnet_icecube2nd.training.module import NotFinite
+from graphnet_icecube2nd.training.plain import nearest, to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import (
     load_yaml,
@@ -205,15 +206,18 @@ def _work(
             if pruning and trial.should_prune():
                 raise optuna.TrialPruned
 
-        run = train(
-            replace(overridden(recipe, values), name=f"{recipe.name}-{place}"),
-            data,
-            folder / "trials" / f"{place:04d}",
-            resume=True,
-            machine=machine,
-            on_row=on_row,
-            say=lambda text: None,
-        )
+        try:
+            run = train(
+                replace(overridden(recipe, values), name=f"{recipe.name}-{place}"),
+                data,
+                folder / "trials" / f"{place:04d}",
+                resume=True,
+                machine=machine,
+                on_row=on_row,
+                say=lambda text: None,
+            )
+        except NotFinite as error:  # such values are no good, and the search goes on
+            raise optuna.TrialPruned(str(error)) from None
         last = [row for row in run.rows if row["stage"] == len(recipe.stages) - 1]
         value = min(_value([row], recipe) for row in last)
         print(f"trial {place}: {value:.4f}, {values}", flush=True)
@@ -224,7 +228,7 @@ def _work(
     )
     study = _study(folder, seed, pruning)
     if len(_ended(study, optuna)) < num_trials:
-        study.optimize(try_once, callbacks=[enough], catch=(FloatingPointError,))
+        study.optimize(try_once, callbacks=[enough])
 
 
 def _work_together(arguments: tuple[Any, ...], workers: int, seed: int) -> None:
@@ -247,7 +251,7 @@ def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
     import yaml
 
     if (folder / BASE).is_file():
-        same = read_recipe(folder / BASE) == recipe
+        same = to_plain(read_recipe(folder / BASE)) == to_plain(recipe)
         if not same or read_space(folder / SPACE) != ranges:
             raise ValueError(
                 f"{folder} holds a study of another "

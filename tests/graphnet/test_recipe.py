@@ -19,6 +19,7 @@ from graphnet_icecube2nd.training.module import DirectionModule
 from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import first_model, train
+from graphnet_icecube2nd.training.start import load_weights
 from graphnet_icecube2nd.training.trainer import Machine
 
 pytestmark = pytest.mark.graphnet
@@ -146,3 +147,19 @@ def test_the_average_is_left_in_the_model(
         ours, theirs = again.average.state_dict(), average.average.state_dict()
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert not torch.equal(*weights)
+
+
+def test_graphnets_state_dict_goes_back(simulated: EventStore, tmp_path: Path) -> None:
+    """What GraphNeT trained is what the next stage begins with, in either world."""
+    stage = recipe_stage(recipe(ema=False), simulated)
+    fitted(stage, tmp_path)
+    stage.model.save_state_dict(str(tmp_path / "weights.pth"))
+    model = first_model(recipe())
+    report = load_weights(model, tmp_path / "weights.pth")
+    assert report.kind == "graphnet"
+    assert (report.missing, report.unused, report.misshapen) == ((), (), ())
+    backbone = stage.model.backbone.model
+    assert torch.equal(model.class_token, backbone.class_token)
+    assert torch.equal(model.head.weight, stage.model._tasks[0]._affine.weight)
+    again = recipe_stage(recipe(), simulated, weights=tmp_path / "weights.pth")
+    assert torch.equal(again.model.backbone.model.class_token, backbone.class_token)

@@ -274,3 +274,71 @@ class TestLightning:
         assert second.events == calm.events[stop:]
         for ours, theirs in zip(second.parameters(), calm.parameters(), strict=True):
             assert torch.equal(ours, theirs)
+
+    @pytest.mark.parametrize("epochs_done", [1, 2, 3])
+    def test_resumes_between_two_sub_epochs(
+        self, lightning: Any, make_store: MakeStore, tmp_path: Path, epochs_done: int
+    ) -> None:
+        """Where Lightning itself forgets a loader's place."""
+        store = make_store({1: LENGTHS})
+
+        def data() -> EventDataModule:
+            return EventDataModule(store, batch_size=4, num_sub_epochs=2)
+
+        class Save(lightning.Callback):  # type: ignore[misc, name-defined]
+            def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+                if trainer.current_epoch + 1 == epochs_done:
+                    trainer.save_checkpoint(tmp_path / "between.ckpt")
+
+        calm = self.module(lightning)
+        trainer = self.trainer(lightning, tmp_path, max_epochs=4, callbacks=[Save()])
+        trainer.fit(calm, datamodule=data())
+        second = self.module(lightning)
+        self.trainer(lightning, tmp_path, max_epochs=4).fit(
+            second, datamodule=data(), ckpt_path=tmp_path / "between.ckpt"
+        )
+        stop = epochs_done * len(data().train_dataloader())
+        assert second.events == calm.events[stop:]
+
+
+@pytest.mark.parametrize("step_batches", [1, 3, 5, 100])
+def test_an_iteration_is_whole_steps(make_store: MakeStore, step_batches: int) -> None:
+    data = EventDataModule(
+        make_store({1: LENGTHS * 3}),
+        batch_size=4,
+        num_sub_epochs=2,
+        step_batches=step_batches,
+    )
+    batches = len(data.train_dataloader())
+    assert batches % step_batches == 0
+    mean = data.sub_epoch_batches()
+    assert abs(batches - mean) <= max(step_batches / 2, step_batches - mean)
+    assert len(list(data.train_dataloader())) == batches
+    # Two ranks go through a sub-epoch in about half the batches.
+    assert data.sub_epoch_batches(2) == pytest.approx(mean / 2, abs=1.5)
+
+
+def test_fraction_of_the_validation(make_store: MakeStore) -> None:
+    store = make_store({1: LENGTHS * 10})
+    sizes = [
+        len(ids(EventDataModule(store, validation_fraction=share).val_dataloader()))
+        for share in (0.05, 0.5)
+    ]
+    assert 5 <= sizes[0] <= 50
+    assert 190 <= sizes[1] <= 290
+
+
+def test_published_features_have_the_slips(make_store: MakeStore) -> None:
+    store = make_store({1: LENGTHS})
+    ours, theirs = (
+        next(
+            iter(
+                EventDataModule(
+                    store, published_features=published
+                ).predict_dataloader()
+            )
+        ).features
+        for published in (False, True)
+    )
+    assert torch.equal(ours[:, :6], theirs[:, :6])
+    assert not torch.equal(ours[:, 6:], theirs[:, 6:])

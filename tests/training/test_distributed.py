@@ -39,18 +39,22 @@ def command(recipe: Path, store: Path, out: Path, *further: str) -> list[str]:
 def test_two_processes_are_one_with_the_double_batch(
     tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
 ) -> None:
-    """Twenty sub-epochs of a step each, in two stages, through the command."""
+    """Forty steps in two stages, the second with something frozen and an average."""
     pytest.importorskip("typer")
-    stages = tuple(
+    first, second = (
         replace(stage, batch_size=8, accumulate_events=8, epochs=0.5)
         for stage in tiny.stages
     )
+    stages = (first, replace(second, freeze=("embedding",)))
     data = DataOptions(num_sub_epochs=20, validation_fraction=0.3)
     double = replace(tiny, stages=stages, data=data)
     alone = train(
         double, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
     )
-    halves = tuple(replace(stage, batch_size=4) for stage in stages)
+    # The decay is that of a micro-batch, of which there are now twice as many.
+    halves = tuple(
+        replace(stage, batch_size=4, ema_decay=stage.ema_decay**0.5) for stage in stages
+    )
     write_recipe(replace(double, stages=halves), tmp_path / "half.yaml")
     out = tmp_path / "two"
     environment = {
@@ -78,6 +82,7 @@ def test_two_processes_are_one_with_the_double_batch(
         # Predictions near zero turn by much for little.
         angles = ours["validation_angle"], theirs["validation_angle"]
         assert angles[0] == pytest.approx(angles[1], rel=1e-3)
+    assert ours["raw_validation_loss"] != ours["validation_loss"]
     ours_last = load_model(out / "stage_1" / "last.safetensors").state_dict()
     theirs_last = load_model(tmp_path / "one" / "stage_1" / "last.safetensors")
     for name, weights in theirs_last.state_dict().items():

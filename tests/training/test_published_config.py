@@ -60,6 +60,10 @@ def test_it_is_understood(tmp_path: Path) -> None:
     assert type(model) is DeepIce
     assert (model.dim, model.config.depth, model.config.n_rel) == (384, 8, 1)
     assert any("1e-5 whatever LR_MAX" in note for note in config.notes)
+    assert any("steps every 128 events" in note for note in config.notes)
+    assert any(
+        "steps every 256 events" in note for note in read(tmp_path, "BS", "16").notes
+    )
 
 
 CHANGES: list[tuple[str, str, str, Any]] = [
@@ -72,6 +76,7 @@ CHANGES: list[tuple[str, str, str, Any]] = [
     ("EPOCHS", "4", "stages.0.epochs", 0.5),
     ("LR_MAX", "2e-5", "stages.0.lr_max", 2e-5),
     ("MOMS", "false", "stages.0.momenta", (0.95, 0.85, 0.95)),
+    ("MOMS", "[0.9, 0.8, 0.9]", "stages.0.momenta", (0.9, 0.8, 0.9)),
     ("DIV", "15", "stages.0.div", 15),
     ("DIV_FINAL", "10", "stages.0.div_final", 10),
     ("EMA", "true", "stages.0.ema", True),
@@ -101,7 +106,7 @@ def test_every_key_can_be_overridden(
 def test_the_others() -> None:
     covered = {key.split(".")[0] for key, *_ in CHANGES}
     assert set(DEFAULTS) - covered == {"OUT", "PATH", "NUM_WORKERS", "METRIC"}
-    assert set(DEFAULTS) == set(CONFIG)
+    assert DEFAULTS == CONFIG
 
 
 def test_paths_workers_and_metric(tmp_path: Path) -> None:

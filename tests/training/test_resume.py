@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,11 @@ def test_cut_again_and_again(
 ) -> None:
     """Each process lives for so many places: steps, validations, files, stages."""
     options: dict[str, Any] = {"machine": quiet, "resume": True, "say": lambda text: 0}
+    if apart == 17:  # a stage that ends early, for nothing gets better
+        first = replace(tiny.stages[0], lr_max=1e-30, patience=2, epochs=3.0)
+        tiny = replace(tiny, stages=(first, *tiny.stages[1:]))
     calm = train(tiny, simulated, tmp_path / "calm", **options)
+    assert len(calm.rows) == (5 if apart == 17 else 4)
     expected = weights_of(calm.path)
     assert cuts[0] > 90
     num_cuts, again = 0, None
@@ -173,6 +178,29 @@ def test_really_killed(
     ours, expected = weights_of(folder), weights_of(calm.path)
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert rows_but_seconds(again.rows) == rows_but_seconds(calm.rows)
+
+
+def test_a_kill_before_the_recipe_was_written(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    short = replace(tiny, stages=tiny.stages[:1])
+    for name in ("run.json", ".recipe.yaml.tmp"):
+        (tmp_path / name).touch()
+    train(short, simulated, tmp_path, machine=quiet, resume=True, say=lambda text: None)
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_lists_in_a_recipe_are_no_other_recipe(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    stage = replace(tiny.stages[0], freeze=["embedding"], momenta=[0.9, 0.8, 0.9])
+    recipe = replace(tiny, stages=[stage], data=replace(tiny.data, augmentations=[]))
+    for resume in (False, True):
+        run = train(
+            recipe, simulated, tmp_path / "run", machine=quiet, resume=resume,
+            say=lambda text: None,
+        )  # fmt: skip
+    assert len(run.rows) == 2
 
 
 class TestCheckpoints:

@@ -397,34 +397,53 @@ def test_bar_shows_rates_loss_and_angle(
         assert word in text, word
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_loggers(
+def test_loggers_are_told_all(
     tiny: Recipe,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    name: str,
 ) -> None:
-    logged: list[dict[str, float]] = []
+    from pytorch_lightning import loggers
+    from pytorch_lightning.loggers.logger import DummyLogger
 
-    def found(names: Any, recipe: Recipe, number: int, run: Path) -> list[Any]:
-        from pytorch_lightning.loggers.logger import DummyLogger
+    made: list[Any] = []
 
-        assert names == (name,)
+    class WandbLogger(DummyLogger):  # type: ignore[misc]
+        def __init__(self, **options: Any) -> None:
+            super().__init__()
+            self.options, self.names, self.finished = options, set(), 0
+            made.append(self)
 
-        class Noted(DummyLogger):  # type: ignore[misc]
-            def log_metrics(self, metrics: dict[str, float], step: Any = None) -> None:
-                logged.append(metrics)
+        def log_metrics(self, metrics: dict[str, float], step: Any = None) -> None:
+            self.names |= set(metrics)
 
-        return [Noted()]
+        @property
+        def experiment(self) -> Any:
+            return self
 
-    monkeypatch.setattr(trainer_room, "_loggers", found)
-    machine = Machine(accelerator="cpu", progress=False, plot=False, loggers=(name,))
-    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
-    names = {key for metrics in logged for key in metrics}
-    assert {"train_loss", "learning_rate", "validation_angle", "validation_loss"} <= (
-        names
+        def finish(self) -> None:
+            self.finished += 1
+
+    monkeypatch.setattr(loggers, "WandbLogger", WandbLogger)
+    options = {"accelerator": "cpu", "progress": False, "plot": False}
+    machine = Machine(**options, loggers=("wandb",))
+    train(tiny, simulated, tmp_path / "run", machine=machine, say=ignore)
+    assert [logger.options["name"] for logger in made] == ["run-stage-0", "run-stage-1"]
+    assert len({logger.options["version"] for logger in made}) == 2
+    for logger in made:
+        assert logger.finished == 1, "or the next stage would go into this one's run"
+        assert {"train_loss", "learning_rate", "validation_angle"} <= logger.names
+
+
+def test_tensorboard_writes(
+    tiny: Recipe, simulated: EventStore, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    machine = Machine(
+        accelerator="cpu", progress=False, plot=False, loggers=("tensorboard",)
     )
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
+    assert list((tmp_path / "run" / "tensorboard" / "stage_0").glob("events*"))
 
 
 def test_a_logger_that_is_not_installed_says_so(
@@ -477,6 +496,46 @@ def test_what_is_not_finite_stops_the_run(
     monkeypatch.setattr(DirectionModule, "training_step", step)
     done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
     assert all(w.isfinite().all() for w in done.model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("scale", "loss", "norm", "stops"),
+    [
+        (None, 1.0, 1.0, False),
+        (None, 1.0, float("inf"), True),
+        (1024.0, 1.0, float("inf"), False),  # an overflow: the scaler sees to it
+        (0.5, 1.0, float("nan"), True),  # no scale helped
+        (1024.0, float("nan"), 1.0, True),
+    ],
+)
+def test_overflows_of_float16_are_left_to_its_scaler(
+    tiny: Recipe, scale: float | None, loss: float, norm: float, stops: bool
+) -> None:
+    from types import SimpleNamespace
+
+    module = DirectionModule(first_model(tiny), tiny.stages[0])
+    scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
+    module._trainer = SimpleNamespace(
+        world_size=1, global_step=4, precision_plugin=SimpleNamespace(scaler=scaler)
+    )
+    module._pending = [(torch.tensor(loss), torch.tensor([7, 8]))]
+    if stops:
+        with pytest.raises(NotFinite, match="in step 5") as error:
+            module._see_finite(torch.tensor([loss]), torch.tensor(norm))
+        assert error.value.event_id == [7, 8]
+    else:
+        module._see_finite(torch.tensor([loss]), torch.tensor(norm))
+    # A fused step would take the scale off itself, after the clipping.
+    optimiser = module.configure_optimizers()
+    assert bool(optimiser.param_groups[0]["fused"]) == (scale is None)
+
+
+def test_processes_whose_results_do_not_come_back_are_refused(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    machine = Machine(accelerator="cpu", devices=2, strategy="ddp_spawn")
+    with pytest.raises(ValueError, match="results do not come back; take ddp"):
+        trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
 
 
 def test_few_events_make_smaller_steps(

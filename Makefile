@@ -8,13 +8,15 @@
 #   make test PIP_FLAGS="--find-links DIR" options for every `pip install`: where to
 #                                          find a CPU-only torch, ready-made wheels, ...
 #   make test PYTEST_FLAGS="-k losses"     options for pytest
-#   make demo DEMO_FLAGS="--help"          options for the examples
+#   make demo DEMO_FLAGS="--events 500"    options for examples 01 and 02
+#   make demo TRAIN_FLAGS="--events 5000"  options for example 03
 
 PYTHON ?= python3
 GRAPHNET ?=
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
 DEMO_FLAGS ?=
+TRAIN_FLAGS ?=
 export GRAPHNET PIP_FLAGS
 
 PY := .venv/bin/python
@@ -35,8 +37,9 @@ test: setup  ## all tests
 test-fast: setup  ## the tests not marked slow
 	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
 
-demo: setup  ## simulate events, fit and draw them, compare; no GraphNeT needed
+demo: setup  ## simulate, fit, draw, train for three minutes, reconstruct, compare
 	$(PY) examples/02_simulated_events.py $(DEMO_FLAGS)
+	$(PY) examples/03_train_and_reconstruct.py $(TRAIN_FLAGS)
 
 demo-graphnet: setup  ## train a small model with GraphNeT on simulated events
 	$(PY) examples/01_train_deepice_graphnet.py $(DEMO_FLAGS)

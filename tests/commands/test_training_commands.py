@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,28 @@ def test_yaml_files_are_recipes(run: Run, tmp_path: Path) -> None:
     shown = run("recipes", "mine.yaml")
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout == (tmp_path / "mine.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_the_example(tmp_path: Path) -> None:
+    """The training half of `make demo`, with fewer events; it can be run twice."""
+    pytest.importorskip("scipy")
+    script = Path(__file__).resolve().parents[2] / "examples"
+    words = ["--events", "400", "--held-out", "60", "--sub-epochs", "1"]
+    for further in ([], ["--resume"]):
+        done = subprocess.run(
+            [sys.executable, str(script / "03_train_and_reconstruct.py"),
+             "--out", str(tmp_path / "demo"), *words, *further],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "reconstructed 60 events" in done.stdout
+    assert "on validation events" not in done.stdout, "it was resumed, not trained anew"
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| all | all")]
+    assert [row.split("|")[4].strip() for row in rows] == [
+        "line fit", "three minutes", "t_sim",
+    ]  # fmt: skip
+    assert (tmp_path / "demo" / "network_resolution.md").is_file()

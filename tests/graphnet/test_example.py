@@ -127,3 +127,29 @@ def test_wrong_options_end_in_one_line(
     assert message in output
     assert "Traceback" not in output
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.graphnet
+def test_a_recipe_in_graphnet(tmp_path: Path) -> None:
+    pytest.importorskip("graphnet.models", exc_type=ImportError)
+    pytest.importorskip("pyarrow")
+    small = "model_kwargs={dim: 32, dim_base: 8, depth: 1, head_size: 16, depth_rel: 1}"
+    words = ["--simulate", "300", "--out", "result", "--set", small]
+    words += [
+        "--set",
+        "data.validation_fraction=0.2",
+        "--set",
+        "data.num_sub_epochs=16",
+    ]
+    words += ["--set", "stages.0.epochs=0.125"]
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE.with_name("04_recipe_in_graphnet.py")), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "validation events: mean opening angle" in done.stdout
+    written = {path.name for path in (tmp_path / "result").iterdir()}
+    assert {"recipe.yaml", "model.yml", "weights.pth", "predictions.csv"} <= written

@@ -43,8 +43,9 @@ from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.module import freeze
 from graphnet_icecube2nd.training.recipe import Recipe, Stage
 from graphnet_icecube2nd.training.recipes import find_recipe
-from graphnet_icecube2nd.training.run import check_model, first_model, make_data
+from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.schedule import OneCycleScheduler
+from graphnet_icecube2nd.training.stage_run import first_model, make_data
 from graphnet_icecube2nd.training.start import load_weights
 from graphnet_icecube2nd.training.trainer import PRECISION
 

@@ -1,17 +1,10 @@
 """The search for a recipe's best values, with Optuna.
 
-The space is YAML, names as of overrides:
-
-    stages.0.lr_max: {low: 1e-5, high: 1e-3, log: true}
-    stages.0.loss: {choices: [vmf, combined]}
-    model_kwargs.depth: {low: 4, high: 12, step: 2}
-
 The study lies in SQLite. A trial whose process died is taken up where it stood.
 """
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -23,22 +16,21 @@ from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import NotFinite
-from graphnet_icecube2nd.training.plain import nearest, to_plain
+from graphnet_icecube2nd.training.plain import to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import (
-    load_yaml,
     overridden,
     read_recipe,
     write_recipe,
 )
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model, train
+from graphnet_icecube2nd.training.space import first_value, read_space, suggest
 from graphnet_icecube2nd.training.trainer import Machine
 
 STUDY, BEST, BASE = "icecube2nd", "best.yaml", "recipe.yaml"
 SPACE = "space.yaml"
 GOES_ON = "folder"  # user attribute of a trial that takes up another's folder
-KEYS = ("low", "high", "log", "step", "choices")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +70,7 @@ def tune(
     Args:
         recipe: A recipe, or the name of one.
         data: A store.
-        space: Names and ranges, or a YAML file of them, see above.
+        space: Names and ranges, or a YAML file of them, see `space.py`.
         out: Folder of the study; where it holds one, that one goes on.
         num_trials: Trials in all, of former calls too.
         workers: Processes that try at the same time, and share the cores.
@@ -99,7 +91,7 @@ def tune(
                          f"{workers}")  # fmt: skip
     made = find_recipe(recipe, overrides)
     ranges = read_space(space)
-    middle = {name: _first(range_) for name, range_ in ranges.items()}
+    middle = {name: first_value(range_) for name, range_ in ranges.items()}
     check_model(overridden(made, middle))
     store = data if isinstance(data, EventStore) else EventStore(data)
     folder, machine = Path(out), machine or Machine(progress=False, plot=False)
@@ -126,40 +118,6 @@ def tune(
         recipe_path=folder / BEST,
         num_trials=len(ended),
     )
-
-
-def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a search space, checked.
-
-    Raises:
-        ValueError: A range is not of the form above; says which.
-        OSError: There is no such file.
-    """
-    if not isinstance(space, Mapping):
-        space = load_yaml(Path(space).read_text(encoding="utf-8"), os.fspath(space))
-    if not isinstance(space, Mapping) or not space:
-        raise ValueError(f"a space is names and ranges, got {space!r}")
-    for name, range_ in space.items():
-        if not isinstance(range_, Mapping):
-            raise ValueError(f"{name}: a range is low and high, or choices; got "
-                             f"{range_!r}")  # fmt: skip
-        for key in range_:
-            if key not in KEYS:
-                raise ValueError(f"{name}.{key} is unknown; {nearest(key, KEYS)}")
-        if "choices" in range_:
-            if len(range_) > 1 or not isinstance(range_["choices"], list):
-                raise ValueError(f"{name}: choices are a list, and stand alone")
-            if not range_["choices"]:
-                raise ValueError(f"{name}: choices are empty")
-            continue
-        low, high = range_.get("low", "nothing"), range_.get("high", "nothing")
-        if not (_is_number(low) and _is_number(high) and low < high):
-            raise ValueError(
-                f"{name}: low must be below high, got {low!r} and {high!r}"
-            )
-        if range_.get("log") and (low <= 0 or "step" in range_):
-            raise ValueError(f"{name}: log needs low above 0, and no step")
-    return {str(name): dict(range_) for name, range_ in space.items()}
 
 
 def import_optuna() -> Any:
@@ -198,7 +156,7 @@ def _work(
     states = optuna.trial.TrialState
 
     def try_once(trial: Any) -> float:
-        values = {n: _suggest(trial, n, range_) for n, range_ in ranges.items()}
+        values = {n: suggest(trial, n, range_) for n, range_ in ranges.items()}
         place = trial.user_attrs.get(GOES_ON, trial.number)
 
         def on_row(rows: list[Row]) -> None:
@@ -299,22 +257,3 @@ def _ended(study: Any, optuna: Any) -> list[Any]:
 
 def _value(rows: Sequence[Row], recipe: Recipe) -> float:
     return float(rows[-1][f"validation_{recipe.monitor}"])
-
-
-def _suggest(trial: Any, name: str, range_: Mapping[str, Any]) -> Any:
-    if "choices" in range_:
-        return trial.suggest_categorical(name, range_["choices"])
-    low, high, log = range_["low"], range_["high"], bool(range_.get("log"))
-    if isinstance(low, int) and isinstance(high, int):
-        step = range_.get("step", 1)
-        return trial.suggest_int(name, low, high, log=log, step=step)
-    return trial.suggest_float(name, low, high, log=log, step=range_.get("step"))
-
-
-def _first(range_: Mapping[str, Any]) -> Any:
-    return range_["choices"][0] if "choices" in range_ else range_["low"]
-
-
-def _is_number(value: Any) -> bool:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)

@@ -16,7 +16,7 @@ from graphnet_icecube2nd.training.published_config import (
     PublishedConfig,
     read_published_config,
 )
-from graphnet_icecube2nd.training.run import first_model
+from graphnet_icecube2nd.training.stage_run import first_model
 
 # As in the published repository (commit of April 2023), whose README documents it.
 CONFIG = {

@@ -19,7 +19,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.training import checkpoint, module, recorder, run
+from graphnet_icecube2nd.training import checkpoint, module, recorder, stage_run
 from graphnet_icecube2nd.training.checkpoint import WholeCheckpointIO
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import write_recipe
@@ -35,8 +35,8 @@ PLACES = (
     (checkpoint.torch, "save", "after"),  # written, not yet in its place
     (recorder, "save_model", "after"),
     (recorder, "write_history", "after"),
-    (run, "write_json", "after"),
-    (run, "load_weights", "after"),
+    (stage_run, "write_json", "after"),
+    (stage_run, "load_weights", "after"),
 )
 
 
@@ -109,7 +109,7 @@ def test_cut_again_and_again(
 
 KILLED = """
 import os, signal, sys
-from graphnet_icecube2nd.training import checkpoint, module, recorder, run
+from graphnet_icecube2nd.training import checkpoint, module, recorder, run, stage_run
 from graphnet_icecube2nd.training.trainer import Machine
 
 where, count, recipe, store, out = sys.argv[1:]
@@ -117,7 +117,7 @@ owner, name = {
     "step": (module.DirectionModule, "optimizer_step"),
     "validation": (module.DirectionModule, "validation_step"),
     "write": (checkpoint.torch, "save"),
-    "finished": (run, "write_json"),
+    "finished": (stage_run, "write_json"),
 }[where]
 function, left = getattr(owner, name), [int(count)]
 
@@ -141,7 +141,7 @@ run.train(recipe, store, out, machine=machine, resume=True)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "count"),
-    [("step", 7), ("validation", 6), ("write", 5), ("finished", 2)],
+    [("step", 7), ("validation", 6), ("write", 5), ("finished", 1)],
     ids=["in a sub-epoch", "in a validation", "in a checkpoint", "between stages"],
 )
 def test_really_killed(

@@ -23,7 +23,8 @@ from graphnet_icecube2nd.training.history import COLUMNS, read_history
 from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
-from graphnet_icecube2nd.training.run import first_model, make_data, train
+from graphnet_icecube2nd.training.run import train
+from graphnet_icecube2nd.training.stage_run import first_model, make_data
 from graphnet_icecube2nd.training.trainer import Machine
 
 Weights = Callable[[Path], dict[str, Any]]

@@ -18,8 +18,9 @@ from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.training import tune as room
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.space import read_space
 from graphnet_icecube2nd.training.trainer import Machine
-from graphnet_icecube2nd.training.tune import read_space, tune
+from graphnet_icecube2nd.training.tune import tune
 
 SPACE = {
     "stages.0.lr_max": {"low": 1e-4, "high": 1e-2, "log": True},

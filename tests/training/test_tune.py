@@ -18,6 +18,8 @@ from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.training import tune as room
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.recipes import find_recipe
+from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.space import read_space
 from graphnet_icecube2nd.training.trainer import Machine
 from graphnet_icecube2nd.training.tune import tune
@@ -179,3 +181,18 @@ def test_a_space_is_tried_on_the_recipe_first(
         tune(small, simulated, path, tmp_path / "study", machine=quiet)
     assert not (tmp_path / "study").exists()
     assert read_space(path)["stages.0.lrmax"]["low"] == 1e-5
+
+
+def test_the_space_of_the_examples_fits_its_recipe() -> None:
+    path = Path(__file__).resolve().parents[2] / "examples" / "search_space.yaml"
+    space = read_space(path)
+    for place in (0, -1):
+        values = {
+            name: range_["choices"][place]
+            if "choices" in range_
+            else range_["low" if place == 0 else "high"]
+            for name, range_ in space.items()
+        }
+        recipe = find_recipe("t_sim", values)
+        assert recipe.stages[0].lr_max == values["stages.0.lr_max"]
+        check_model(recipe)

@@ -29,12 +29,9 @@ import numpy as np
 from graphnet_icecube2nd import (
     DirectionTable,
     EventStore,
-    list_pretrained,
-    load_model,
-    load_pretrained,
     simulate,
 )
-from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.pretrained import find_model
 from graphnet_icecube2nd.reconstruction.limit import EFFORTS, limit_events
 from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
 from graphnet_icecube2nd.reconstruction.network import network_events
@@ -103,14 +100,6 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "rows": as_dicts(rows),
         "markdown": as_markdown(rows),
     }
-
-
-def find_model(name: str) -> DeepIce:
-    """Return weights of the package, of a run, or of a file."""
-    if name in list_pretrained():
-        return load_pretrained(name)
-    path = Path(name)
-    return load_model(path / "model.safetensors" if path.is_dir() else path)
 
 
 def main() -> None:

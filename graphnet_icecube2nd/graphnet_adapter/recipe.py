@@ -36,6 +36,7 @@ from graphnet_icecube2nd.graphnet_adapter.losses import (
 )
 from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
 from graphnet_icecube2nd.graphnet_adapter.store_datamodule import StoreDataModule
+from graphnet_icecube2nd.models.any_origin import load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -46,7 +47,6 @@ from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.schedule import OneCycleScheduler
 from graphnet_icecube2nd.training.stage_run import first_model, make_data
-from graphnet_icecube2nd.training.start import load_weights
 from graphnet_icecube2nd.training.trainer import PRECISION
 
 

@@ -1,14 +1,15 @@
-"""A network's directions of the events of a store, read once, as a table.
+"""A network's directions of events of a store, read once.
 
-Events are taken in windows, within one sorted by length so that batches hold events of
-like lengths, and put back into their order: every event has exactly one row, whatever
-the batches. Shape letters: B events.
+Events are sorted by length within a window, so that batches hold events of like
+lengths, and put back into their order: every event has exactly one row, whatever the
+batches. Shape letters: B events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,83 +22,150 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
 WINDOW = 8192  # events that are sorted together
+PRECISIONS = ("float32", "bfloat16")
+NO_PULSES = "no pulses"
 Progress = Callable[[int, int], None]  # events and pulses since the last call
 
 
-@torch.no_grad()
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """How a network sees events.
+
+    Args:
+        max_pulses: L, what longer events are cut to.
+        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
+        seed: Of that selection.
+        batch_size: Events at once.
+        precision: `float32`, or `bfloat16` (autocast).
+        published_features: Efficiency and ice with the slips of the competition's code,
+            for its weights.
+
+    Raises:
+        ValueError: A value that is not allowed.
+    """
+
+    max_pulses: int = 192
+    selection: str = "uniform"
+    seed: int = 0
+    batch_size: int = 64
+    precision: str = "float32"
+    published_features: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}"
+            )
+        for name in ("max_pulses", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+class NetworkReader:
+    """Gives a network's vectors of events of one store.
+
+    Args:
+        model: On the device it is to run on; put into evaluation mode meanwhile.
+        store: The store.
+        options: How events are seen.
+    """
+
+    def __init__(
+        self, model: DeepIce, store: EventStore, options: NetworkOptions
+    ) -> None:
+        self.model, self.options = model, options
+        self._reader = EventReader(
+            store,
+            max_pulses=options.max_pulses,
+            selection=options.selection,
+            seed=options.seed,
+            truth=(),
+            published_features=options.published_features,
+        )
+
+    @torch.no_grad()
+    def vectors(
+        self,
+        numbers: NDArray[np.int64],
+        length_B: NDArray[np.integer[Any]],
+        on_progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """Return kappa times direction, (B, 3); NaN for events without pulses.
+
+        Args:
+            numbers: (B,) numbers of events in the store.
+            length_B: Their pulses, as stored.
+            on_progress: Called with new events and pulses.
+        """
+        device = next(self.model.parameters()).device
+        vectors_B3 = np.full((len(numbers), 3), np.nan)
+        was_training = self.model.training
+        self.model.eval()
+        full = np.flatnonzero(length_B > 0)
+        full = full[np.argsort(length_B[full], kind="stable")]
+        try:
+            for start in range(0, len(full), self.options.batch_size):
+                some = full[start : start + self.options.batch_size]
+                batch = self._reader.batch(numbers[some]).to(device)
+                is_short = self.options.precision == "bfloat16"
+                with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
+                    vectors = self.model(batch)
+                vectors_B3[some] = vectors.cpu().double().numpy()
+                if on_progress is not None:
+                    on_progress(len(some), int(length_B[some].sum()))
+        finally:
+            self.model.train(was_training)
+        return vectors_B3
+
+
 def network_events(
     model: DeepIce,
     store: EventStore,
     events: Sequence[int] | NDArray[np.int64] | None = None,
     *,
     name: str = "network",
-    max_pulses: int = 192,
-    selection: str = "uniform",
-    seed: int = 0,
-    batch_size: int = 64,
-    precision: str = "float32",
-    published_features: bool = False,
+    options: NetworkOptions | None = None,
     on_progress: Progress | None = None,
 ) -> DirectionTable:
-    """Reconstruct events of a store with a network.
+    """Reconstruct events of a store with a network, in memory.
 
     Args:
         model: On the device it is to run on.
         store: The store.
         events: Their numbers in the store; None for all.
         name: What the table is called.
-        max_pulses: L, what longer events are cut to.
-        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
-        seed: Of that selection.
-        batch_size: Events at once.
-        precision: `float32`, or `bfloat16` (autocast).
-        published_features: Efficiency and ice with the slips of the competition's code.
+        options: How the network sees events.
         on_progress: Called with new events and pulses.
 
     Returns:
         A row for each event, in the order asked for; status `no pulses` for events
         without any, `not finite` where the network gave no number.
-
-    Raises:
-        ValueError: A value that is not allowed.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be float32 or bfloat16, got {precision!r}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     length_B = store.whole_event_column(N_PULSES)[numbers]
-    reader = EventReader(
-        store,
-        max_pulses=max_pulses,
-        selection=selection,
-        seed=seed,
-        truth=(),
-        published_features=published_features,
+    reader = NetworkReader(model, store, options or NetworkOptions())
+    vectors = [
+        reader.vectors(
+            numbers[first : first + WINDOW],
+            length_B[first : first + WINDOW],
+            on_progress,
+        )
+        for first in range(0, len(numbers), WINDOW)
+    ]
+    return table_of_vectors(
+        name,
+        store.whole_event_column(EVENT_ID)[numbers],
+        length_B,
+        np.concatenate(vectors) if vectors else np.empty((0, 3)),
     )
-    device = next(model.parameters()).device
-    vectors_B3 = np.full((len(numbers), 3), np.nan)
-    was_training = model.training
-    model.eval()
-    try:
-        for first in range(0, len(numbers), WINDOW):
-            window = np.arange(first, min(first + WINDOW, len(numbers)))
-            full = window[length_B[window] > 0]
-            full = full[np.argsort(length_B[full], kind="stable")]
-            for start in range(0, len(full), batch_size):
-                some = full[start : start + batch_size]
-                batch = reader.batch(numbers[some]).to(device)
-                with torch.autocast(
-                    device.type, torch.bfloat16, enabled=precision == "bfloat16"
-                ):
-                    vectors = model(batch)
-                vectors_B3[some] = vectors.cpu().double().numpy()
-                if on_progress is not None:
-                    on_progress(len(some), int(length_B[some].sum()))
-    finally:
-        model.train(was_training)
-    table = DirectionTable.from_vectors(
-        name, store.whole_event_column(EVENT_ID)[numbers], vectors_B3
-    )
-    status_B = np.where(length_B > 0, table.status_B, "no pulses")
-    return replace(table, status_B=status_B)
+
+
+def table_of_vectors(
+    name: str,
+    event_id: NDArray[np.int64],
+    length_B: NDArray[np.integer[Any]],
+    vectors_B3: NDArray[np.float64],
+) -> DirectionTable:
+    """Return a network's vectors as a table; events without pulses say so."""
+    table = DirectionTable.from_vectors(name, event_id, vectors_B3)
+    return replace(table, status_B=np.where(length_B > 0, table.status_B, NO_PULSES))

@@ -86,7 +86,7 @@ def train(
         out: The run's folder.
         overrides: As `stages.1.lr_max=2e-5`, or such names and values as a mapping.
         resume: Go on with the run in `out`; where there is none, begin.
-        machine: Devices, loggers, checkpoints: what changes no result.
+        machine: Devices, loggers, checkpoints.
         on_row: Called with all measurements after each sub-epoch; what it raises ends
             the run.
         say: Called with what is worth knowing, in words.

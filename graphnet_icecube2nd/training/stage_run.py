@@ -11,6 +11,7 @@ import torch
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.models.any_origin import LoadReport, load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -20,7 +21,6 @@ from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recorder import BEST, LAST, RESUME
 from graphnet_icecube2nd.training.run_folder import FINISHED, handed_over
-from graphnet_icecube2nd.training.start import LoadReport, load_weights
 from graphnet_icecube2nd.training.trainer import (
     Machine,
     close_loggers,

@@ -15,12 +15,12 @@ import torch
 
 from graphnet_icecube2nd import EventStore, load_model, save_model
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
+from graphnet_icecube2nd.models.any_origin import load_weights
 from graphnet_icecube2nd.training.module import DirectionModule
 from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.stage_run import first_model
-from graphnet_icecube2nd.training.start import load_weights
 from graphnet_icecube2nd.training.trainer import Machine
 
 pytestmark = pytest.mark.graphnet

@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow")
 from graphnet_icecube2nd import EventStore, build_model
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.reconstruction import network
-from graphnet_icecube2nd.reconstruction.network import network_events
+from graphnet_icecube2nd.reconstruction.network import NetworkOptions, network_events
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
@@ -36,7 +36,11 @@ def test_each_event_once_and_in_order(
 
     asked = np.random.default_rng(3).permutation(len(simulated))[:101]
     table = network_events(
-        model, simulated, asked, batch_size=7, max_pulses=48, on_progress=progress
+        model,
+        simulated,
+        asked,
+        options=NetworkOptions(batch_size=7, max_pulses=48),
+        on_progress=progress,
     )
     ids = simulated.whole_event_column("event_id")
     assert table.event_id.tolist() == ids[asked].tolist()
@@ -71,10 +75,11 @@ def test_events_without_pulses_and_without_numbers_have_rows(
 
 def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
     few = np.argsort(simulated.whole_event_column("n_pulses"))[-20:]
-    plain = network_events(model, simulated, few, max_pulses=32)
+    plain = network_events(model, simulated, few, options=NetworkOptions(max_pulses=32))
 
     def differs(**options: Any) -> bool:
-        other = network_events(model, simulated, few, **{"max_pulses": 32, **options})
+        given = NetworkOptions(**{"max_pulses": 32, **options})
+        other = network_events(model, simulated, few, options=given)
         return not np.allclose(plain.direction_B3, other.direction_B3, atol=1e-6)
 
     assert not differs()
@@ -85,14 +90,19 @@ def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
     assert differs(precision="bfloat16")
     hybrid = build_model("s_gnn", **SIZES, knn_features=3)
     tables = [
-        network_events(hybrid, simulated, few, published_features=published)
+        network_events(
+            hybrid,
+            simulated,
+            few,
+            options=NetworkOptions(published_features=published),
+        )
         for published in (False, True)
     ]
     assert not np.array_equal(tables[0].direction_B3, tables[1].direction_B3)
     with pytest.raises(ValueError, match="precision must be float32 or bfloat16"):
-        network_events(model, simulated, precision="half")
+        NetworkOptions(precision="half")
     with pytest.raises(ValueError, match="batch_size must be 1 or more"):
-        network_events(model, simulated, batch_size=0)
+        NetworkOptions(batch_size=0)
 
 
 def test_the_model_is_left_as_it_was(model: Any, simulated: EventStore) -> None:

@@ -16,7 +16,13 @@ pytest.importorskip("pytorch_lightning")
 pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
-from graphnet_icecube2nd import DeepIce, EventStore, load_model
+from graphnet_icecube2nd import (
+    DeepIce,
+    EventStore,
+    build_model,
+    load_model,
+    save_model,
+)
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.training import trainer as trainer_room
 from graphnet_icecube2nd.training.history import COLUMNS, read_history
@@ -592,3 +598,31 @@ def test_lightning_keeps_quiet(
     assert not shown.out.strip()
     assert not shown.err.strip()
     assert logging.getLogger("pytorch_lightning").level != logging.WARNING
+
+
+def test_a_stage_starts_from_a_file_and_freezes(
+    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    source = build_model("t_sim", **{**tiny.model_kwargs, "depth": 2})
+    save_model(source, tmp_path / "start.safetensors")
+    stage = replace(
+        tiny.stages[0],
+        weights=str(tmp_path / "start.safetensors"),
+        partial=True,
+        freeze=("embedding", "head"),
+    )
+    said: list[str] = []
+    run = train(
+        replace(tiny, stages=(stage,)),
+        simulated,
+        tmp_path / "run",
+        machine=quiet,
+        say=said.append,
+    )
+    trained = run.model.state_dict()
+    for name, value in source.state_dict().items():
+        if name.startswith(("embedding.", "head.")):
+            assert torch.equal(trained[name], value), name
+    assert not torch.equal(trained["class_token"], source.state_dict()["class_token"])
+    assert any("unused: 1" in text for text in said), said

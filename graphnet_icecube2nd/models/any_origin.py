@@ -1,4 +1,4 @@
-"""Weights that a stage starts from, of whatever origin.
+"""Weights of whatever origin into a model of ours.
 
 Told apart by their names: our own files and checkpoints of a run, the competition's,
 and state dicts of GraphNeT models with one of our backbones.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import pytest
 import torch
 
 from graphnet_icecube2nd import build_model, save_model
+from graphnet_icecube2nd.models.any_origin import load_weights
 from graphnet_icecube2nd.models.weights import CheckpointError
 from graphnet_icecube2nd.training.module import freeze
-from graphnet_icecube2nd.training.start import load_weights
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
@@ -119,33 +118,3 @@ def test_freeze_by_name() -> None:
         assert (name in frozen) == is_frozen == (not parameter.requires_grad)
     with pytest.raises(ValueError, match=r"begins with 'local\.0\.ml'"):
         freeze(model, ("local.0.ml",))
-
-
-def test_a_stage_starts_from_a_file_and_freezes(
-    tiny: Any, quiet: Any, simulated: Any, tmp_path: Path
-) -> None:
-    pytest.importorskip("pytorch_lightning")
-    from graphnet_icecube2nd.training.run import train
-
-    source = fresh(1, depth=2)
-    save_model(source, tmp_path / "start.safetensors")
-    stage = replace(
-        tiny.stages[0],
-        weights=str(tmp_path / "start.safetensors"),
-        partial=True,
-        freeze=("embedding", "head"),
-    )
-    said: list[str] = []
-    run = train(
-        replace(tiny, stages=(stage,)),
-        simulated,
-        tmp_path / "run",
-        machine=quiet,
-        say=said.append,
-    )
-    trained = run.model.state_dict()
-    for name, value in source.state_dict().items():
-        if name.startswith(("embedding.", "head.")):
-            assert torch.equal(trained[name], value), name
-    assert not torch.equal(trained["class_token"], source.state_dict()["class_token"])
-    assert any("unused: 1" in text for text in said), said

@@ -6,7 +6,13 @@ from typing import Annotated
 
 import typer
 
-from graphnet_icecube2nd.commands import display, simulation, store, training
+from graphnet_icecube2nd.commands import (
+    display,
+    reconstruction,
+    simulation,
+    store,
+    training,
+)
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -46,3 +52,4 @@ app.command()(store.export)
 app.command()(training.train)
 app.command()(training.recipes)
 app.command()(training.tune)
+app.command()(reconstruction.reconstruct)

@@ -52,7 +52,7 @@ def draw_curves(rows: Sequence[Row], title: str = "") -> Any:
     loss.legend(frameon=False)
     rate.semilogy(seen, [row["learning_rate"] for row in rows], ".", color="#555555")
     rate.set_ylabel("learning rate\nat the end")
-    rate.set_xlabel("events seen, in thousands")
+    rate.set_xlabel("events seen, in thousands (dotted: a new stage)")
     for axes in (angle, loss, rate):
         axes.grid(alpha=0.25)
         for place in borders:

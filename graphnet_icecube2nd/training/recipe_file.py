@@ -1,27 +1,20 @@
-"""Recipes as YAML, and overrides of the form `stages.1.lr_max=2e-5`.
-
-YAML is read with its safe loader, which makes plain values only. YAML 1.1 takes `2e-5`
-for a text; here it is the number that everybody means.
-"""
+"""Recipes as YAML, and overrides of the form `stages.1.lr_max=2e-5`."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.training.plain import from_plain, set_value, to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
-
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+from graphnet_icecube2nd.yaml_text import dump_yaml, load_yaml
 
 
 def recipe_text(recipe: Recipe) -> str:
     """Return a recipe as YAML, all values included."""
-    text: str = _yaml().safe_dump(to_plain(recipe), sort_keys=False, width=88)
-    return text
+    return dump_yaml(to_plain(recipe))
 
 
 def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
@@ -43,27 +36,6 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
         return from_plain(Recipe, values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def load_yaml(text: str, origin: str) -> Any:
-    """Return the plain values of a YAML text.
-
-    Raises:
-        ValueError: It is no YAML.
-    """
-    yaml = _yaml()
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Knows numbers without a point."""
-
-    Loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float", NUMBER, list("-+.0123456789")
-    )
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise ValueError(f"{origin} is no YAML: {where}") from None
 
 
 def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
@@ -97,13 +69,3 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), load_yaml(value, name)
     except ValueError:  # a condition of the user's may be no YAML
         return name.strip(), value.strip()
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(
-            "recipes as files need PyYAML: pip install graphnet-icecube2nd[train]"
-        ) from error
-    return yaml

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.training.plain import nearest
-from graphnet_icecube2nd.training.recipe_file import load_yaml
+from graphnet_icecube2nd.yaml_text import load_yaml
 
 KEYS = ("low", "high", "log", "step", "choices")
 

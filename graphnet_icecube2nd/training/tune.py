@@ -27,6 +27,7 @@ from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model, train
 from graphnet_icecube2nd.training.space import first_value, read_space, suggest
 from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.yaml_text import dump_yaml
 
 STUDY, BEST, BASE = "icecube2nd", "best.yaml", "recipe.yaml"
 SPACE = "space.yaml"
@@ -206,8 +207,6 @@ def _work_together(arguments: tuple[Any, ...], workers: int, seed: int) -> None:
 
 
 def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
-    import yaml
-
     if (folder / BASE).is_file():
         same = to_plain(read_recipe(folder / BASE)) == to_plain(recipe)
         if not same or read_space(folder / SPACE) != ranges:
@@ -216,8 +215,7 @@ def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
                 f"{'space' if same else 'recipe'}; choose another folder"
             )
         return
-    text = yaml.safe_dump(ranges, sort_keys=False)
-    (folder / SPACE).write_text(text, encoding="utf-8")
+    (folder / SPACE).write_text(dump_yaml(ranges), encoding="utf-8")
     write_recipe(recipe, folder / BASE)
 
 

@@ -19,7 +19,6 @@ from graphnet_icecube2nd.training.recipe import (
     as_published,
 )
 from graphnet_icecube2nd.training.recipe_file import (
-    load_yaml,
     overridden,
     parse_override,
     read_recipe,
@@ -33,6 +32,7 @@ from graphnet_icecube2nd.training.recipes import (
     register_recipe,
 )
 from graphnet_icecube2nd.training.run import check_model
+from graphnet_icecube2nd.yaml_text import load_yaml
 
 
 def rates(name: str) -> list[tuple[float, float, float, bool, str]]:

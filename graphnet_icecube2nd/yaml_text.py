@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
 def load_yaml(text: str, origin: str) -> Any:

@@ -1,14 +1,21 @@
-"""The command that reconstructs directions."""
+"""Commands that reconstruct directions: reconstruct, import-weights."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-SEEING = "How the model sees events"
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.models.deepice import DeepIce
+    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleModel
+    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+
+SEEING = "How the model sees events (default: the model's or ensemble's own)"
 
 
 def _option(help: str, *names: str) -> Any:
@@ -16,25 +23,38 @@ def _option(help: str, *names: str) -> Any:
 
 
 def reconstruct(
-    events: Annotated[
-        Path,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(
-            metavar="INPUT",
-            help="A store, or what `icecube2nd prepare` reads: the competition's "
-            "folder, GraphNeT's files, parquet, HDF5.",
+            metavar="[INPUT] | [KEY VALUE]...",
+            help="INPUT: a store, or what `icecube2nd prepare` reads: the "
+            "competition's folder, GraphNeT's files, parquet, HDF5. With --config: "
+            "L 512 BS 32",
+            show_default=False,
         ),
-    ],
+    ] = None,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Weights of the package (t_sim.simulated), a run's folder, a "
             ".safetensors file, or with --weights a model's name."
         ),
-    ],
+    ] = None,
+    ensemble: Annotated[
+        Path | None,
+        typer.Option(help="An ensemble's folder or YAML, in place of --model."),
+    ] = None,
     out: Annotated[
-        Path,
+        Path | None,
         typer.Option(help="The table: .parquet, .csv, .db (SQLite), submission.csv."),
-    ],
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="The published config.json, as `predict.py config.json L 512 BS 32` "
+            "has it; OUT is submission.csv then."
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(help="Weights of any origin for --model, as V22FT6_1.pth."),
@@ -50,21 +70,22 @@ def reconstruct(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto chooses.")] = "auto",
     max_pulses: Annotated[
-        int, _option("L, what longer events are cut to; 192 to 3072 are usual.")
-    ] = 192,
+        int | None,
+        _option("L, what longer events are cut to; 192 to 3072 are usual."),
+    ] = None,
     selection: Annotated[
-        str, _option("Which pulses are kept then: uniform, hlc_first, first.")
-    ] = "uniform",
-    seed: Annotated[int, _option("Of that selection.")] = 0,
-    batch_size: Annotated[int, _option("Events at once.")] = 64,
-    precision: Annotated[str, _option("float32 or bfloat16.")] = "float32",
+        str | None, _option("Which pulses are kept then: uniform, hlc_first, first.")
+    ] = None,
+    seed: Annotated[int | None, _option("Of that selection.")] = None,
+    batch_size: Annotated[int | None, _option("Events at once.")] = None,
+    precision: Annotated[str | None, _option("float32 or bfloat16.")] = None,
     published_features: Annotated[
-        bool,
+        bool | None,
         _option(
             "Efficiency and ice as the competition's code had them, for its weights.",
-            "--published-features",
+            "--published-features/--own-features",
         ),
-    ] = False,
+    ] = None,
 ) -> None:
     """Write a table of directions: every event once, in the order of the store.
 
@@ -75,29 +96,38 @@ def reconstruct(
 
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.models.pretrained import find_model
+    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
     from graphnet_icecube2nd.reconstruction.network import NetworkOptions
     from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct as run
     from graphnet_icecube2nd.reconstruction.result_files import format_of
     from graphnet_icecube2nd.store.event_store import EventStore
-    from graphnet_icecube2nd.store.manifest import MANIFEST
-    from graphnet_icecube2nd.store.prepare import prepare
 
+    events, asked = _input(words or [], config)
+    out = Path("submission.csv") if out is None and config is not None else out
+    if out is None:
+        raise ValueError("--out must be given (see --help)")
+    if (model is None) == (ensemble is None):
+        raise ValueError("give --model or --ensemble, one of them")
     format_of(out, format)  # before any work
-    options = NetworkOptions(
-        max_pulses=max_pulses,
-        selection=selection,
-        seed=seed,
-        batch_size=batch_size,
-        precision=precision,
-        published_features=published_features,
-    )
-    network = find_model(model, weights)
-    folder, is_ours = events, False
-    if not (events / MANIFEST).is_file():
-        folder, is_ours = out.with_name(f".{out.name}.store"), True
-        if not (folder / MANIFEST).is_file():
-            print(f"reading {events} ...")
-            prepare(events, folder, which=which)
+    options = NetworkOptions()
+    network: DeepIce | EnsembleModel | None = None
+    if ensemble is not None:
+        described = EnsembleFile.load(ensemble)
+        folder = ensemble if ensemble.is_dir() else ensemble.parent
+        network, options = described.model(folder), described.options
+    given = {
+        "max_pulses": max_pulses,
+        "selection": selection,
+        "seed": seed,
+        "batch_size": batch_size,
+        "precision": precision,
+        "published_features": published_features,
+    }
+    options = _with(_with(options, asked), given)
+    if network is None:
+        assert model is not None
+        network = find_model(model, weights)
+    folder, is_ours = _as_store(events, out, which)
     store = EventStore(folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,3 +150,55 @@ def reconstruct(
     )
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
+
+
+def import_weights(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where the five .pth files are.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder of the ensemble.")],
+) -> None:
+    """Turn the competition's five checkpoints into an ensemble of safetensors.
+
+    Each is proven to fit in every key before anything is written. `icecube2nd
+    reconstruct --ensemble OUT` then does what the published predict.py does.
+    """
+    from graphnet_icecube2nd.reconstruction.competition import import_weights as run
+    from graphnet_icecube2nd.reconstruction.ensemble_file import FILE
+
+    run(folder, out, say=print)
+    print(f"{out / FILE}: weights and options as in the published predict.py")
+
+
+def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]:
+    """Return the input, and options that a published configuration asks for."""
+    if config is None:
+        if len(words) != 1:
+            raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
+        return Path(words[0]), {}
+    from graphnet_icecube2nd.training.published_config import DEFAULTS, read_values
+
+    values = read_values(config, words)
+    # What the file or the command line names; the rest is the ensemble's own.
+    named = {*json.loads(config.read_text(encoding="utf-8")), *words[::2]}
+    keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
+    asked = {name: values[key] for key, name in keys.items() if key in named}
+    return Path(str(values.get("PATH", DEFAULTS["PATH"]))), asked
+
+
+def _with(options: NetworkOptions, given: dict[str, Any]) -> NetworkOptions:
+    return replace(options, **{n: v for n, v in given.items() if v is not None})
+
+
+def _as_store(events: Path, out: Path, which: str | None) -> tuple[Path, bool]:
+    """Return a store, and whether it was made here, beside the results."""
+    from graphnet_icecube2nd.store.manifest import MANIFEST
+    from graphnet_icecube2nd.store.prepare import prepare
+
+    if (events / MANIFEST).is_file():
+        return events, False
+    folder = out.with_name(f".{out.name}.store")
+    if not (folder / MANIFEST).is_file():
+        print(f"reading {events} ...")
+        prepare(events, folder, which=which)
+    return folder, True

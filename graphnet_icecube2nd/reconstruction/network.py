@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
@@ -65,13 +65,14 @@ class NetworkReader:
     """Gives a network's vectors of events of one store.
 
     Args:
-        model: On the device it is to run on; put into evaluation mode meanwhile.
+        model: `DeepIce` or an `EnsembleModel`, on the device it is to run on; put into
+            evaluation mode meanwhile.
         store: The store.
         options: How events are seen.
     """
 
     def __init__(
-        self, model: DeepIce, store: EventStore, options: NetworkOptions
+        self, model: nn.Module, store: EventStore, options: NetworkOptions
     ) -> None:
         self.model, self.options = model, options
         self._reader = EventReader(
@@ -119,7 +120,7 @@ class NetworkReader:
 
 
 def network_events(
-    model: DeepIce,
+    model: nn.Module,
     store: EventStore,
     events: Sequence[int] | NDArray[np.int64] | None = None,
     *,

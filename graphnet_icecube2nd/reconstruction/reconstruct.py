@@ -26,6 +26,7 @@ from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleModel
 from graphnet_icecube2nd.reconstruction.network import (
     WINDOW,
     NetworkOptions,
@@ -67,7 +68,7 @@ class ReconstructionReport:
 
 def reconstruct(
     store: EventStore | str | os.PathLike[str],
-    model: DeepIce,
+    model: DeepIce | EnsembleModel,
     out: str | os.PathLike[str],
     *,
     format: str | None = None,
@@ -85,7 +86,7 @@ def reconstruct(
 
     Args:
         store: The store, or its path.
-        model: The model; moved to the device.
+        model: The model, or an ensemble; moved to the device.
         out: The file: .parquet, .csv, .db, or `submission.csv`.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
         options: How the model sees events.
@@ -185,7 +186,7 @@ def _radii(
 
 def _plan(
     store: EventStore,
-    model: DeepIce,
+    model: DeepIce | EnsembleModel,
     options: NetworkOptions,
     calibration: KappaCalibration | None,
 ) -> dict[str, Any]:

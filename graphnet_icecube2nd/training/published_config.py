@@ -89,6 +89,17 @@ def read_published_config(
             a key without a value; no JSON.
         OSError: There is no such file.
     """
+    return _understood(read_values(path, overrides))
+
+
+def read_values(
+    path: str | os.PathLike[str], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return all values of a `config.json`, overrides applied, by published key.
+
+    Raises:
+        ValueError: As `read_published_config`.
+    """
     text = Path(path).read_text(encoding="utf-8")
     try:
         given = json.loads(text)
@@ -112,7 +123,7 @@ def read_published_config(
             config[room][name] = parse_value(value)
         else:
             config[room] = parse_value(value)
-    return _understood(config)
+    return config
 
 
 def _understood(config: Mapping[str, Any]) -> PublishedConfig:

@@ -103,6 +103,7 @@ def test_published_turns_every_switch() -> None:
         ("a=true", True),
         ("a=null", None),
         ("a=[x, y]", ["x", "y"]),
+        ("a=5819e2b2fd", "5819e2b2fd"),  # of a checksum
         ("a=energy > 100 and zenith < 1", "energy > 100 and zenith < 1"),
         ("a={b: ", "{b:"),
     ],

@@ -91,9 +91,10 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Return rate and memory of each switch, over rounds in turns."""
     store = folder / "store"
     simulate(store, num_events=arguments.events, seed=7)
-    results: dict[str, Any] = {name: [] for name in SWITCHES}
+    names = [name for name in SWITCHES if name not in arguments.leave_out]
+    results: dict[str, Any] = {name: [] for name in names}
     for _ in range(arguments.rounds):
-        for name in SWITCHES:
+        for name in names:
             command = [
                 sys.executable, __file__, "--child", name, "--store", str(store),
                 "--model", arguments.model, "--sub-epochs", str(arguments.sub_epochs),
@@ -157,6 +158,9 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=768)
     parser.add_argument("--sub-epochs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--leave-out", action="append", default=[], choices=list(SWITCHES)
+    )
     parser.add_argument("--child", choices=list(SWITCHES), help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -181,6 +185,7 @@ def main() -> None:
             batch_size=32,
             max_pulses=192,
             rounds=arguments.rounds,
+            left_out=arguments.leave_out or "nothing",
             toy=arguments.toy,
         )
         name, title, text = "training", "Switches of a training", switch_table(result)

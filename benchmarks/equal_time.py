@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,8 +25,8 @@ from graphnet_icecube2nd import (
     build_model,
     simulate,
 )
-from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+from graphnet_icecube2nd.reconstruction.network import NetworkOptions, network_events
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.schedule import OneCycle
 
@@ -56,7 +54,10 @@ def train_both(
         for name, model in models.items():
             seen = train_for(model, train, 60 * minutes)
             called = f"{name}, {minutes:g} min"
-            tables.append(directions(model, store, events, called))
+            options = NetworkOptions(max_pulses=MAX_PULSES)
+            tables.append(
+                network_events(model, store, events, name=called, options=options)
+            )
             parameters = sum(p.numel() for p in model.parameters())
             done.append(f"{name}: {parameters:,} parameters, {seen:,} events seen")
     return tables, f"{minutes:g} minutes each; {'; '.join(done)}"
@@ -92,21 +93,6 @@ def train_for(model: nn.Module, store: EventStore, seconds: float) -> int:
             seen += len(batch)
 
 
-@torch.no_grad()
-def directions(
-    model: nn.Module, store: EventStore, events: NDArray[np.int64], name: str
-) -> DirectionTable:
-    """Return a model's directions of the test events."""
-    model.eval()
-    reader = EventReader(store, max_pulses=MAX_PULSES, truth=())
-    parts = []
-    for first in range(0, len(events), 64):
-        batch = reader.batch(events[first : first + 64])
-        parts.append((batch.event_id, model(batch)))
-    ids = torch.cat([i for i, _ in parts if i is not None])
-    return DirectionTable.from_vectors(name, ids, torch.cat([v for _, v in parts]))
-
-
 def dynedge() -> nn.Module:
     """Return GraphNeT's DynEdge with the last layer of its direction task.
 
@@ -131,6 +117,4 @@ def dynedge() -> nn.Module:
             vectors: Tensor = self.head(self.backbone(data))
             return vectors
 
-    made: Callable[[], Any] = Direction
-    model: nn.Module = made()
-    return model
+    return Direction()

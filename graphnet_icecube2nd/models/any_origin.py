@@ -21,6 +21,7 @@ from graphnet_icecube2nd.models.weights import CheckpointError, check_fit, read_
 # What stands before our names in other files: our Lightning module, GraphNeT's
 # `StandardModel` with our backbone.
 PREFIXES = ("model.", "backbone.model.")
+RUN_MODEL = "model.safetensors"  # of a run's folder
 AVERAGE = "average.model."  # of a run's checkpoint: rather this than the raw weights
 
 
@@ -77,7 +78,7 @@ def load_weights(
     """
     path = Path(source)
     if path.is_dir():  # a run
-        path = path / "model.safetensors"
+        path = path / RUN_MODEL
     kind, state = _in_our_names(model, read_state(path))
     targets = dict(model.state_dict(keep_vars=True))
     if not partial:

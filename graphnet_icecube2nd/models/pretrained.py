@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 
-from graphnet_icecube2nd.models.any_origin import load_weights
+from graphnet_icecube2nd.models.any_origin import RUN_MODEL, load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model, list_models
 from graphnet_icecube2nd.models.weights import load_model
 
-RUN_MODEL = "model.safetensors"  # of a run's folder
 FOLDER = Path(__file__).with_name("data")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,18 @@ def write_results(
         ImportError: pyarrow or sqlite-utils is not installed.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if format == "submission":
+        parts = (_submission(part) for part in parts)
     with write_whole(path) as temporary:
         if format == "sqlite":
             _write_sqlite(temporary, parts)
-        elif format == "parquet":
-            _write_parquet(temporary, parts)
+            return
+        import_pyarrow()
+        if format == "parquet":
+            from pyarrow.parquet import ParquetWriter as Writer
         else:
-            _write_csv(
-                temporary,
-                (_submission(part) for part in parts)
-                if format == "submission"
-                else parts,
-            )
+            from pyarrow.csv import CSVWriter as Writer
+        _write_tables(temporary, parts, Writer)
 
 
 def read_part(path: Path) -> Columns:
@@ -83,12 +83,8 @@ def read_part(path: Path) -> Columns:
     import pyarrow.parquet
 
     table = pyarrow.parquet.read_table(path)
-    return {
-        name: np.asarray(table[name].to_numpy(zero_copy_only=False)).astype(
-            np.str_ if name == "status" else table[name].to_numpy().dtype
-        )
-        for name in table.column_names
-    }
+    columns = {n: table[n].to_numpy() for n in table.column_names}
+    return {**columns, "status": columns["status"].astype(np.str_)}
 
 
 def _tables(parts: Iterable[Columns]) -> Iterator[Any]:
@@ -97,30 +93,14 @@ def _tables(parts: Iterable[Columns]) -> Iterator[Any]:
         yield pa.table({name: pa.array(column) for name, column in part.items()})
 
 
-def _write_parquet(path: Path, parts: Iterable[Columns]) -> None:
-    import_pyarrow()
-    import pyarrow.parquet
-
+def _write_tables(
+    path: Path, parts: Iterable[Columns], writer_class: Callable[..., Any]
+) -> None:
     writer = None
     try:
         for table in _tables(parts):
             if writer is None:
-                writer = pyarrow.parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
-
-
-def _write_csv(path: Path, parts: Iterable[Columns]) -> None:
-    import_pyarrow()
-    import pyarrow.csv
-
-    writer = None
-    try:
-        for table in _tables(parts):
-            if writer is None:
-                writer = pyarrow.csv.CSVWriter(path, table.schema)
+                writer = writer_class(path, table.schema)
             writer.write_table(table)
     finally:
         if writer is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.models.any_origin import RUN_MODEL
 from graphnet_icecube2nd.training.plain import nearest
 from graphnet_icecube2nd.training.recipe import (
     PUBLISHED_EVENTS,
@@ -197,7 +198,7 @@ def published_weights(path: str) -> str:
     if Path(path).exists():
         return path
     run = Path(path).parent.parent
-    ours = run / "model.safetensors"
+    ours = run / RUN_MODEL
     return str(ours) if Path(path).parent.name == "models" and ours.is_file() else path
 
 

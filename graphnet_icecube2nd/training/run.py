@@ -15,6 +15,7 @@ import torch
 from torch import distributed
 
 from graphnet_icecube2nd.files import locked_folder, write_whole
+from graphnet_icecube2nd.models.any_origin import RUN_MODEL
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model
 from graphnet_icecube2nd.models.weights import load_model
@@ -26,7 +27,6 @@ from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
     FINISHED,
-    MODEL,
     handed_over,
     open_run,
 )
@@ -60,7 +60,7 @@ class TrainedRun:
     @property
     def model(self) -> DeepIce:
         """The trained model, in evaluation mode."""
-        return load_model(self.path / MODEL)
+        return load_model(self.path / RUN_MODEL)
 
 
 def train(
@@ -115,7 +115,7 @@ def train(
             rows = json.loads(finished.read_text(encoding="utf-8"))["rows"]
         if is_first:
             last = run / f"stage_{len(recipe.stages) - 1}"
-            with write_whole(run / MODEL) as temporary:
+            with write_whole(run / RUN_MODEL) as temporary:
                 shutil.copyfile(last / handed_over(last), temporary)
         if distributed.is_available() and distributed.is_initialized():
             distributed.barrier()  # or another rank might read too early

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.version import __version__
 
-RECIPE, RUN, MODEL = "recipe.yaml", "run.json", "model.safetensors"
+RECIPE, RUN = "recipe.yaml", "run.json"
 FINISHED = "finished.json"  # of a stage
 
 

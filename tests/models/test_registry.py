@@ -40,7 +40,7 @@ def test_a_name_is_taken_once() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ValueError, match=r"no model named 'b_d23'.*b_d32"):
         build_model("b_d23")
-    with pytest.raises(ValueError, match=r"did you mean b_d32, .*t_d32\?"):
+    with pytest.raises(ValueError, match=r"did you mean b_d32, .*, t_sim\?"):
         build_model("#")  # near to none: all are named
 
 
@@ -52,7 +52,7 @@ def test_unknown_argument() -> None:
 
 
 def test_list() -> None:
-    public = ["b_d32", "b_d32_4rel", "b_d64", "b_gnn", "s_d32", "s_gnn", "t_d32"]
+    public = ["b_d32", "b_d32_4rel", "b_d64", "b_gnn", "s_d32", "s_gnn", "t_d32", "t_sim"]
     assert set(public) <= set(list_models())
     assert list_models() == sorted(list_models())
     assert list_models("b_*") == ["b_d32", "b_d32_4rel", "b_d64", "b_gnn"]

@@ -7,8 +7,11 @@ from typing import Annotated
 import typer
 
 from graphnet_icecube2nd.commands import (
+    calibration,
     display,
+    ensemble,
     reconstruction,
+    robustness,
     simulation,
     store,
     training,
@@ -53,4 +56,7 @@ app.command()(training.train)
 app.command()(training.recipes)
 app.command()(training.tune)
 app.command()(reconstruction.reconstruct)
-app.command("import-weights")(reconstruction.import_weights)
+app.command()(calibration.calibrate)
+app.command()(robustness.robustness)
+app.add_typer(ensemble.app, name="ensemble")
+app.command("import-weights")(ensemble.import_weights)

@@ -13,13 +13,17 @@ def show(
     event: Annotated[int, typer.Argument(help="The event_id.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="The picture: .png, .pdf, .svg. Default: event_<id>.png."),
+        typer.Option(
+            help="A picture: .png, .pdf, .svg; or a page to turn and play in a "
+            "browser: .html. Default: event_<id>.png."
+        ),
     ] = None,
     directions: Annotated[
         list[Path] | None,
         typer.Option(
             help="Table of directions (parquet or CSV with event_id, direction_x, _y, "
-            "_z) to be drawn as well; more than once for several."
+            "_z) to be drawn as well; more than once for several. A page shows the "
+            "cone of radius_50, or of kappa, where the table has one."
         ),
     ] = None,
     line_fit: Annotated[
@@ -32,8 +36,6 @@ def show(
     """Draw an event: strings, pulses, the true direction and others."""
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
     from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.report.event_display import draw_event
-    from graphnet_icecube2nd.report.plots import save_figure
     from graphnet_icecube2nd.store.event_store import EventStore
 
     opened = EventStore(store)
@@ -44,7 +46,15 @@ def show(
         if event not in table.event_id:
             raise ValueError(f"{path} has no event {event}")
         tables.append(table)
-    figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)
     out = out or Path(f"event_{event}.png")
-    save_figure(figure, out)
+    if out.suffix.lower() == ".html":
+        from graphnet_icecube2nd.report.event_page import write_event_page
+
+        write_event_page(out, opened, number, tables, with_auxiliary=auxiliary)
+    else:
+        from graphnet_icecube2nd.report.event_display import draw_event
+        from graphnet_icecube2nd.report.plots import save_figure
+
+        figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)
+        save_figure(figure, out)
     print(out)

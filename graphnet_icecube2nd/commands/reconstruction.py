@@ -1,4 +1,4 @@
-"""Commands that reconstruct directions: reconstruct, import-weights."""
+"""The command that reconstructs directions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.models.deepice import DeepIce
-    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleModel
     from graphnet_icecube2nd.reconstruction.network import NetworkOptions
 
 SEEING = "How the model sees events (default: the model's or ensemble's own)"
@@ -68,6 +66,13 @@ def reconstruct(
     which: Annotated[
         str | None, typer.Option(help="train or test, of the competition's folder.")
     ] = None,
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="stored: what `icecube2nd calibrate` has laid beside the weights, if "
+            "it has; none; or its file."
+        ),
+    ] = "stored",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto chooses.")] = "auto",
     max_pulses: Annotated[
         int | None,
@@ -91,30 +96,25 @@ def reconstruct(
 
     Killed in the middle, the same command goes on, and ends with the same file.
     """
-    import torch
     from rich.console import Console
 
-    from graphnet_icecube2nd.commands.show import counting
-    from graphnet_icecube2nd.models.pretrained import find_model
-    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
-    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+    from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct as run
     from graphnet_icecube2nd.reconstruction.result_files import format_of
+    from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
     from graphnet_icecube2nd.store.event_store import EventStore
 
-    events, asked = _input(words or [], config)
+    data, asked = _input(words or [], config)
     out = Path("submission.csv") if out is None and config is not None else out
     if out is None:
         raise ValueError("--out must be given (see --help)")
-    if (model is None) == (ensemble is None):
+    if ensemble is not None and not is_ensemble(ensemble):
+        raise ValueError(f"{ensemble} is no ensemble: it holds no ensemble.yaml")
+    name = model if ensemble is None else str(ensemble)
+    if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
     format_of(out, format)  # before any work
-    options = NetworkOptions()
-    network: DeepIce | EnsembleModel | None = None
-    if ensemble is not None:
-        described = EnsembleFile.load(ensemble)
-        folder = ensemble if ensemble.is_dir() else ensemble.parent
-        network, options = described.model(folder), described.options
+    trained = find_trained(name, weights, calibration=calibration)
     given = {
         "max_pulses": max_pulses,
         "selection": selection,
@@ -123,22 +123,17 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
-    options = _with(_with(options, asked), given)
-    if network is None:
-        assert model is not None
-        network = find_model(model, weights)
-    folder, is_ours = _as_store(events, out, which)
+    options = _with(_with(trained.options, asked), given)
+    folder, is_ours = _as_store(data, out, which)
     store = EventStore(folder)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     with counting(Console(stderr=True), len(store), "reconstructing") as on_progress:
         report = run(
             store,
-            network,
+            trained,
             out,
             format=format,
             options=options,
-            device=device,
+            device=chosen_device(device),
             on_progress=on_progress,
         )
     if is_ours:
@@ -148,26 +143,10 @@ def reconstruct(
         f"{report.path}: {report.num_events:,} events ({statuses}) in "
         f"{report.seconds:.1f} s"
     )
+    if trained.calibration is not None:
+        print("  kappa and radii are calibrated")
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
-
-
-def import_weights(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the five .pth files are.")
-    ],
-    out: Annotated[Path, typer.Argument(help="Folder of the ensemble.")],
-) -> None:
-    """Turn the competition's five checkpoints into an ensemble of safetensors.
-
-    Each is proven to fit in every key before anything is written. `icecube2nd
-    reconstruct --ensemble OUT` then does what the published predict.py does.
-    """
-    from graphnet_icecube2nd.reconstruction.competition import import_weights as run
-    from graphnet_icecube2nd.reconstruction.ensemble_file import FILE
-
-    run(folder, out, say=print)
-    print(f"{out / FILE}: weights and options as in the published predict.py")
 
 
 def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]:

@@ -191,3 +191,12 @@ def show_event(console: Console, store: EventStore, number: int, pulses: int) ->
     console.print(table)
     if length > pulses:
         console.print(f"  and {length - pulses} more pulses")
+
+
+def chosen_device(device: str) -> str:
+    """Return the device that `auto` means, or the one that is named."""
+    import torch
+
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"

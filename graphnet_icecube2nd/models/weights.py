@@ -6,6 +6,7 @@ Nothing here executes code from a file: what torch wrote is read with
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -85,6 +86,21 @@ def load_model(path: str | os.PathLike[str]) -> DeepIce:
     model.to(state["class_token"].dtype)
     model.load_state_dict(state)
     return model.eval()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """Return a checksum of a model: its weights, and its arguments where it says them.
+
+    The same whatever file the weights came from.
+    """
+    digest = hashlib.sha256()
+    arguments = getattr(model, "kwargs", None)
+    if callable(arguments):
+        digest.update(json.dumps(arguments(), sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:

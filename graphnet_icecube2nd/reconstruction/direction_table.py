@@ -6,8 +6,8 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,12 @@ from graphnet_icecube2nd.files import write_whole
 
 OK = "ok"
 COLUMNS = ("direction_x", "direction_y", "direction_z")
+# What files call them: ours first, then GraphNeT's direction and angle tasks.
+DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
+ANGLE_NAMES = (("azimuth", "zenith"), ("azimuth_pred", "zenith_pred"))
+KAPPA_NAMES = ("kappa", "direction_kappa", "dir_kappa_pred")
+EVENT_NAMES = ("event_id", "event_no")
+RADIUS_NAMES = ("radius_50", "radius_90")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +36,8 @@ class DirectionTable:
         direction_B3: (B, 3) unit vectors; NaN where there is none.
         kappa_B: (B,) concentration; NaN where it is not known.
         status_B: (B,) `ok`, or why there is no direction.
+        radii: (B,) rad by name, `radius_50` and `radius_90`: the contours that the
+            table itself gives, of a calibration perhaps; empty where it gives none.
 
     Raises:
         ValueError: Shapes differ, an event stands twice, a direction with the status
@@ -41,6 +49,7 @@ class DirectionTable:
     direction_B3: NDArray[np.float64]
     kappa_B: NDArray[np.float64]
     status_B: NDArray[np.str_]
+    radii: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num = len(self.event_id)
@@ -92,6 +101,7 @@ class DirectionTable:
             "azimuth": azimuth_B,
             "zenith": zenith_B,
             "kappa": self.kappa_B,
+            **self.radii,
             "status": self.status_B,
         }
 
@@ -101,22 +111,14 @@ class DirectionTable:
         Raises:
             ValueError: An event is not in the table.
         """
-        order = np.argsort(self.event_id)
-        place = np.searchsorted(self.event_id[order], event_id)
-        found = place < len(order)
-        found[found] = self.event_id[order[place[found]]] == event_id[found]
-        if not found.all():
-            raise ValueError(
-                f"table {self.name!r} has no event {event_id[~found][0]} "
-                f"({int((~found).sum())} of {len(event_id)} are missing)"
-            )
-        row = order[place]
+        row = rows_of(self.event_id, event_id, f"table {self.name!r}")
         return DirectionTable(
             name=self.name,
             event_id=self.event_id[row],
             direction_B3=self.direction_B3[row],
             kappa_B=self.kappa_B[row],
             status_B=self.status_B[row],
+            radii={name: value[row] for name, value in self.radii.items()},
         )
 
     @classmethod
@@ -179,63 +181,119 @@ class DirectionTable:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], name: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        angles: str = "origin",
     ) -> DirectionTable:
-        """Read a table of directions from parquet or CSV.
+        """Read a table of directions from parquet, CSV or SQLite.
 
-        Columns `event_id` (or `event_no`); direction_x, _y, _z, or azimuth and zenith;
-        kappa and status where there are any.
+        Args:
+            path: The file.
+            name: What the table is called; default the file's name.
+            angles: As `from_columns`.
 
         Raises:
             OSError: There is no such file.
             ValueError: A column is missing.
             ImportError: pyarrow is not installed.
         """
-        from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+        from graphnet_icecube2nd.reconstruction.read_results import read_columns
 
-        import_pyarrow()
-        if os.fspath(path).endswith(".csv"):
-            import pyarrow.csv
-
-            table = pyarrow.csv.read_csv(path)
-        else:
-            import pyarrow.parquet
-
-            table = pyarrow.parquet.read_table(path)
-        columns = {n: table.column(n).to_numpy() for n in table.column_names}
-        return from_columns(columns, name or os.path.basename(os.fspath(path)))
+        file_name = os.path.basename(os.fspath(path))
+        return from_columns(read_columns(path), name or file_name, angles)
 
 
-def from_columns(columns: dict[str, NDArray[Any]], name: str) -> DirectionTable:
-    """Make a table of columns, as `DirectionTable.load` reads them."""
+def rows_of(
+    event_id: NDArray[np.int64], wanted: NDArray[np.int64], what: str
+) -> NDArray[np.int64]:
+    """Return the rows (W,) at which wanted events stand among those of a table.
+
+    Args:
+        event_id: (B,) of the table.
+        wanted: (W,) numbers of events.
+        what: What messages call the table.
+
+    Raises:
+        ValueError: An event is not in it.
+    """
+    order = np.argsort(event_id)
+    place = np.searchsorted(event_id[order], wanted)
+    found = place < len(order)
+    found[found] = event_id[order[place[found]]] == wanted[found]
+    if not found.all():
+        raise ValueError(
+            f"{what} has no event {wanted[~found][0]} "
+            f"({int((~found).sum())} of {len(wanted)} are missing)"
+        )
+    row: NDArray[np.int64] = order[place]
+    return row
+
+
+def from_columns(
+    columns: Mapping[str, Any], name: str, angles: str = "origin"
+) -> DirectionTable:
+    """Make a table of columns: our results', or a GraphNeT model's predictions.
+
+    Args:
+        columns: (B,) arrays by name, or a DataFrame: event_id or event_no;
+            direction_x, _y, _z (or dir_x_pred, ...), or azimuth and zenith (rad);
+            where there are any kappa (or direction_kappa), radius_50, radius_90,
+            status.
+        name: What the table is called.
+        angles: `origin`: directions point to where the neutrino came from; `flight`:
+            to where it flies, and are turned round.
+
+    Raises:
+        ValueError: A column is missing; says which there are.
+    """
     from graphnet_icecube2nd.conventions import angles_to_unit_vector
 
-    key = _first(columns, ("event_id", "event_no"), name)
-    if set(COLUMNS) <= set(columns):
-        direction_B3 = np.stack([columns[c] for c in COLUMNS], axis=1).astype(float)
+    if angles not in ("origin", "flight"):
+        raise ValueError(f"angles must be origin or flight, got {angles!r}")
+    columns = {str(key): np.asarray(columns[key]) for key in columns}
+    key = _first(columns, EVENT_NAMES, name)
+    vectors = _names_there(columns, DIRECTION_NAMES)
+    if vectors is not None:
+        direction_B3 = np.stack([columns[c] for c in vectors], axis=1).astype(float)
     else:
-        azimuth = columns[_first(columns, ("azimuth",), name)]
-        zenith = columns[_first(columns, ("zenith",), name)]
-        direction_B3 = angles_to_unit_vector(
-            zenith.astype(float), azimuth.astype(float)
-        ).numpy()
+        pair = _names_there(columns, ANGLE_NAMES)
+        if pair is None:
+            wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
+            raise ValueError(
+                f"table {name!r} has no directions, {wanted}; it has "
+                f"{', '.join(columns)}"
+            )
+        azimuth, zenith = (columns[column].astype(float) for column in pair)
+        direction_B3 = angles_to_unit_vector(zenith, azimuth).numpy()
+    if angles == "flight":
+        direction_B3 = -direction_B3
     finite_B = np.isfinite(direction_B3).all(axis=1)
     status_B = np.where(finite_B, OK, "no direction")
     if "status" in columns:
         given_B = columns["status"].astype(str)
         # A reason that is given stays; `ok` without a direction is not.
         status_B = np.where((given_B == OK) & ~finite_B, status_B, given_B)
-    kappa_B = columns.get("kappa", np.full(len(direction_B3), np.nan))
+    kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
+    if kappa is None:
+        kappa = np.full(len(direction_B3), np.nan)
     return DirectionTable(
         name=name,
         event_id=columns[key].astype(np.int64),
         direction_B3=direction_B3,
-        kappa_B=kappa_B.astype(float),
+        kappa_B=kappa.astype(float),
         status_B=status_B,
+        radii={n: columns[n].astype(float) for n in RADIUS_NAMES if n in columns},
     )
 
 
-def _first(columns: dict[str, NDArray[Any]], wanted: Sequence[str], name: str) -> str:
+def _names_there(
+    columns: Mapping[str, Any], choices: Sequence[tuple[str, ...]]
+) -> tuple[str, ...] | None:
+    return next((names for names in choices if set(names) <= set(columns)), None)
+
+
+def _first(columns: Mapping[str, Any], wanted: Sequence[str], name: str) -> str:
     for column in wanted:
         if column in columns:
             return column

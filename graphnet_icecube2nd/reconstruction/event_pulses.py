@@ -5,7 +5,7 @@ Shape letters: T pulses, B events.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,8 +106,12 @@ class EventPulses:
             event_id=self.event_id[number : number + 1],
         )
 
-    def first_of_doms(self) -> EventPulses:
-        """Return the events with the first pulse of each place only."""
+    def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
+        """Return the events with the first pulse of each place only.
+
+        Args:
+            total_charge: Give it the charge of all pulses of its event and place.
+        """
         event_T = np.repeat(np.arange(len(self.event_id)), np.diff(self.offsets))
         _, place_T = np.unique(self.position_T3, axis=0, return_inverse=True)
         key_T = event_T * (int(place_T.max(initial=0)) + 1) + place_T.ravel()
@@ -116,4 +120,9 @@ class EventPulses:
         first[1:] = key_T[order][1:] != key_T[order][:-1]
         keep_T = np.zeros(len(order), bool)
         keep_T[order[first]] = True
-        return self.keep(keep_T)
+        kept = self.keep(keep_T)
+        if not total_charge:
+            return kept
+        _, dom_T = np.unique(key_T, return_inverse=True)
+        total = np.bincount(dom_T.ravel(), self.charge_T)
+        return replace(kept, charge_T=total[dom_T.ravel()[keep_T]])

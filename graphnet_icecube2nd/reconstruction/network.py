@@ -16,6 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from graphnet_icecube2nd.events.augmentation import Augmentation
+from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -69,10 +71,15 @@ class NetworkReader:
             evaluation mode meanwhile.
         store: The store.
         options: How events are seen.
+        augmentations: Changes to the kept pulses, in this order.
     """
 
     def __init__(
-        self, model: nn.Module, store: EventStore, options: NetworkOptions
+        self,
+        model: nn.Module,
+        store: EventStore,
+        options: NetworkOptions,
+        augmentations: Sequence[Augmentation] = (),
     ) -> None:
         self.model, self.options = model, options
         self._reader = EventReader(
@@ -81,10 +88,10 @@ class NetworkReader:
             selection=options.selection,
             seed=options.seed,
             truth=(),
+            augmentations=augmentations,
             published_features=options.published_features,
         )
 
-    @torch.no_grad()
     def vectors(
         self,
         numbers: NDArray[np.int64],
@@ -98,25 +105,55 @@ class NetworkReader:
             length_B: Their pulses, as stored.
             on_progress: Called with new events and pulses.
         """
-        device = next(self.model.parameters()).device
-        vectors_B3 = np.full((len(numbers), 3), np.nan)
-        was_training = self.model.training
-        self.model.eval()
-        full = np.flatnonzero(length_B > 0)
-        full = full[np.argsort(length_B[full], kind="stable")]
-        try:
-            for start in range(0, len(full), self.options.batch_size):
-                some = full[start : start + self.options.batch_size]
-                batch = self._reader.batch(numbers[some]).to(device)
-                is_short = self.options.precision == "bfloat16"
-                with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
-                    vectors = self.model(batch)
-                vectors_B3[some] = vectors.cpu().double().numpy()
-                if on_progress is not None:
-                    on_progress(len(some), int(length_B[some].sum()))
-        finally:
-            self.model.train(was_training)
-        return vectors_B3
+        return vectors_in_batches(
+            self.model,
+            length_B,
+            lambda some: self._reader.batch(numbers[some]),
+            self.options,
+            on_progress,
+        )
+
+
+@torch.no_grad()
+def vectors_in_batches(
+    model: nn.Module,
+    length_B: NDArray[np.integer[Any]],
+    make_batch: Callable[[NDArray[np.int64]], PackedBatch],
+    options: NetworkOptions,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float64]:
+    """Return a model's answers to events, (B, ...); NaN for those without pulses.
+
+    Args:
+        model: Gives (b, 3), kappa times direction, or several of it; put into
+            evaluation mode meanwhile.
+        length_B: Pulses of each event.
+        make_batch: Gives the events at some places, (b,), none of them empty.
+        options: Batch size and precision.
+        on_progress: Called with new events and pulses.
+    """
+    device = next(model.parameters()).device
+    vectors_B3 = np.full((len(length_B), 3), np.nan)
+    was_training = model.training
+    model.eval()
+    full = np.flatnonzero(length_B > 0)
+    full = full[np.argsort(length_B[full], kind="stable")]
+    try:
+        for start in range(0, len(full), options.batch_size):
+            some = full[start : start + options.batch_size]
+            batch = make_batch(some).to(device)
+            is_short = options.precision == "bfloat16"
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
+                vectors = model(batch)
+            answer = vectors.cpu().double().numpy()
+            if answer.shape[1:] != vectors_B3.shape[1:]:
+                vectors_B3 = np.full((len(length_B), *answer.shape[1:]), np.nan)
+            vectors_B3[some] = answer
+            if on_progress is not None:
+                on_progress(len(some), int(length_B[some].sum()))
+    finally:
+        model.train(was_training)
+    return vectors_B3
 
 
 def network_events(
@@ -126,6 +163,7 @@ def network_events(
     *,
     name: str = "network",
     options: NetworkOptions | None = None,
+    augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
 ) -> DirectionTable:
     """Reconstruct events of a store with a network, in memory.
@@ -136,6 +174,7 @@ def network_events(
         events: Their numbers in the store; None for all.
         name: What the table is called.
         options: How the network sees events.
+        augmentations: Changes to the kept pulses, in this order; seeded as selection.
         on_progress: Called with new events and pulses.
 
     Returns:
@@ -144,7 +183,7 @@ def network_events(
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     length_B = store.whole_event_column(N_PULSES)[numbers]
-    reader = NetworkReader(model, store, options or NetworkOptions())
+    reader = NetworkReader(model, store, options or NetworkOptions(), augmentations)
     vectors = [
         reader.vectors(
             numbers[first : first + WINDOW],

@@ -12,64 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import angles_to_unit_vector, opening_angle
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.store.event_store import EventStore
-
-ALL = "all"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EventTruth:
-    """What is known of events, to compare directions with.
-
-    Args:
-        event_id: (B,) int64.
-        direction_B3: (B, 3) to the origin.
-        energy_B: (B,) GeV; NaN where it is not known.
-        topology_B: (B,) names; `all` where there are none.
-    """
-
-    event_id: NDArray[np.int64]
-    direction_B3: NDArray[np.float64]
-    energy_B: NDArray[np.float64]
-    topology_B: NDArray[np.str_]
-
-    @classmethod
-    def of(
-        cls, store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
-    ) -> EventTruth:
-        """Read the truth of events of a store, by their numbers; None for all.
-
-        Raises:
-            ValueError: The store has no directions.
-        """
-        if not store.has_directions:
-            raise ValueError(f"{store.path} has no azimuth and zenith to compare with")
-        numbers = np.arange(len(store)) if events is None else np.asarray(events)
-
-        def column(name: str) -> NDArray[Any]:
-            chosen: NDArray[Any] = store.whole_event_column(name)[numbers]
-            return chosen
-
-        pulse_map, known = store.pulse_map, store.event_columns
-        direction_B3 = angles_to_unit_vector(
-            column(pulse_map.zenith).astype(float),
-            column(pulse_map.azimuth).astype(float),
-        ).numpy()
-        num = len(numbers)
-        return cls(
-            event_id=column("event_id"),
-            direction_B3=-direction_B3
-            if pulse_map.angles == "flight"
-            else direction_B3,
-            energy_B=column("energy") if "energy" in known else np.full(num, np.nan),
-            topology_B=(
-                column("topology").astype(np.str_)
-                if "topology" in known
-                else np.full(num, ALL)
-            ),
-        )
+from graphnet_icecube2nd.reconstruction.truth import ALL
+from graphnet_icecube2nd.reconstruction.truth import EventTruth as EventTruth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +56,8 @@ def compare(tables: Sequence[DirectionTable], truth: EventTruth) -> list[Resolut
     Raises:
         ValueError: A table lacks an event, two have one name, or there is no event.
     """
-    topologies = [ALL, *(t for t in np.unique(truth.topology_B) if t != ALL)]
-    decade_B = _decades(truth.energy_B)
+    topologies = topologies_of(truth)
+    decade_B = decades(truth.energy_B)
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise ValueError(f"two tables have one name: {', '.join(sorted(names))}")
@@ -122,16 +67,10 @@ def compare(tables: Sequence[DirectionTable], truth: EventTruth) -> list[Resolut
     angles = {}
     for table in tables:
         some = table.of_events(truth.event_id)
-        angle_B = np.full(len(some), np.pi / 2)
-        ok = some.is_ok
-        angle_B[ok] = opening_angle(
-            truth.direction_B3[ok], some.direction_B3[ok]
-        ).numpy()
-        angles[table.name] = (some, angle_B)
+        angles[table.name] = (some, truth.angles(some))
     for topology in topologies:
         is_topology = (truth.topology_B == topology) | (topology == ALL)
-        decades = [ALL, *sorted(set(decade_B[is_topology]) - {""}, key=_first_number)]
-        for decade in decades:
+        for decade in [ALL, *sorted({*decade_B[is_topology]} - {""}, key=first_number)]:
             chosen = is_topology & ((decade_B == decade) | (decade == ALL))
             for name, (table, angle_B) in angles.items():
                 rows.append(_resolution(name, topology, decade, table, angle_B, chosen))
@@ -160,7 +99,12 @@ def as_dicts(rows: Sequence[Resolution]) -> list[dict[str, Any]]:
     return [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
 
 
-def _decades(energy_B: NDArray[np.float64]) -> NDArray[np.str_]:
+def topologies_of(truth: EventTruth) -> list[str]:
+    """Return `all` and the topologies there are."""
+    return [ALL, *(str(t) for t in np.unique(truth.topology_B) if t != ALL)]
+
+
+def decades(energy_B: NDArray[np.float64]) -> NDArray[np.str_]:
     """Return the decade of each energy in words, (B,); empty where there is none."""
     names = []
     for energy in energy_B:
@@ -172,7 +116,8 @@ def _decades(energy_B: NDArray[np.float64]) -> NDArray[np.str_]:
     return np.array(names)
 
 
-def _first_number(decade: str) -> float:
+def first_number(decade: str) -> float:
+    """Return where a decade of `decades` begins, GeV."""
     return float(decade.partition("-")[0])
 
 

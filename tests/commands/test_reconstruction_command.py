@@ -20,7 +20,7 @@ import pyarrow.parquet
 import torch
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
-from graphnet_icecube2nd.commands import reconstruction
+from graphnet_icecube2nd.commands import ensemble, reconstruction
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -155,7 +155,7 @@ def test_the_published_ensemble_end_to_end(
     from graphnet_icecube2nd.reconstruction.ensemble import PUBLISHED_WEIGHTS
 
     out = tmp_path / "ensemble"
-    reconstruction.import_weights(published, out)
+    ensemble.import_weights(published, out)
     data = make_kaggle_folder(
         tmp_path / "data", {661: [3, 70, 600, 40, 1]}, which="test"
     )
@@ -203,10 +203,10 @@ def test_import_names_what_is_missing_and_writes_nothing(
 ) -> None:
     (published / "V22FT6_1.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks V22FT6_1\.pth; see https"):
-        reconstruction.import_weights(published, tmp_path / "out")
+        ensemble.import_weights(published, tmp_path / "out")
     torch.save({"a": torch.ones(1)}, published / "V22FT6_1.pth")
     with pytest.raises(ValueError, match="does not fit the model"):
-        reconstruction.import_weights(published, tmp_path / "out")
+        ensemble.import_weights(published, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -214,7 +214,7 @@ def test_another_file_in_an_ensemble_is_refused(
     published: Path, simulated: EventStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "ensemble"
-    reconstruction.import_weights(published, out)
+    ensemble.import_weights(published, out)
     (out / "s_gnn.safetensors").write_bytes((out / "b_gnn.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"is not the file of s_gnn: its SHA-256 is"):
         reconstruction.reconstruct(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,6 +39,30 @@ def test_simulate_and_show(run: Run, tmp_path: Path) -> None:
     done = run("show", "store", 7, "--out", "a.pdf", "--auxiliary")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_show_as_a_page(run: Run, tmp_path: Path) -> None:
+    """Which needs no matplotlib; result files bring their own radius."""
+    run("simulate", "store", "--events", 8, "--workers", 1)
+    row = "7,0.1,0.2,50,0.4"
+    (tmp_path / "mine.csv").write_text(
+        f"event_id,azimuth,zenith,kappa,radius_50\n{row}"
+    )
+    done = run(
+        *("show", "store", 7, "--line-fit", "--auxiliary"),
+        *("--directions", "mine.csv", "--out", "pages/a.html"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "pages/a.html"
+    text = (tmp_path / "pages" / "a.html").read_text("utf-8")
+    found = re.search(r'id="payload">(.*?)</script>', text)
+    assert found is not None
+    payload = json.loads(found[1])
+    assert payload["title"] == "event 7"
+    assert not payload["only_hlc"]
+    mine = payload["arrows"][-1]
+    assert (mine["name"], mine["kappa"]) == ("mine", 50)
+    assert mine["radius_50"] == pytest.approx(math.degrees(0.4))
 
 
 def test_options_change_what_is_simulated(run: Run, tmp_path: Path) -> None:

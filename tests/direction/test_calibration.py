@@ -14,9 +14,13 @@ from graphnet_icecube2nd.direction.calibration import (
     KappaCalibration,
     containment,
     coverage,
+    depth,
+    pulls,
+    radius_of_depth,
+)
+from graphnet_icecube2nd.direction.calibration_fit import (
     fit_calibration,
     kappa_of_mean_cosine_defect,
-    pulls,
 )
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 
@@ -51,6 +55,29 @@ def test_levels_of_honest_kappas_are_even() -> None:
 def test_containment_undoes_the_radius(kappa: float, level: float) -> None:
     radius = np.asarray(kappa_to_radius(np.array([kappa]), level))
     assert containment(np.array([kappa]), radius)[0] == pytest.approx(level, abs=1e-9)
+
+
+@given(st.floats(1e-6, 1e6), st.floats(1e-9, 1e3))
+def test_depth_undoes_its_radius_also_far_in_the_tail(
+    kappa: float, deep: float
+) -> None:
+    radius = radius_of_depth(np.array([kappa]), deep)
+    assert 0 < radius[0] <= np.pi
+    if deep < 1.9 * kappa:  # beyond, all is within rounding of the opposite point
+        assert depth(np.array([kappa]), radius)[0] == pytest.approx(
+            deep, rel=1e-6, abs=1e-9
+        )
+    if deep < 30:
+        expected = np.asarray(kappa_to_radius(np.array([kappa]), -np.expm1(-deep)))
+        assert radius[0] == pytest.approx(expected[0], rel=1e-4)
+
+
+def test_depth_by_hand() -> None:
+    """Near the direction kappa * angle ** 2 / 2; nothing is farther off than pi."""
+    found = depth(np.array([1e4, 1e4, 3.0]), np.array([0.01, np.pi / 2, np.pi]))
+    assert found[:2] == pytest.approx([0.5, 1e4], rel=1e-4)
+    assert found[2] == np.inf
+    assert radius_of_depth(np.array([1e4, 3.0]), np.inf).tolist() == [np.pi, np.pi]
 
 
 @given(st.floats(1e-3, 1e6))
@@ -109,6 +136,25 @@ def test_contours_hold_what_they_say_also_with_long_tails(method: str) -> None:
         assert inside != pytest.approx(0.9, abs=0.01), "one kappa cannot do both"
 
 
+def test_a_level_is_the_radius_read_backwards() -> None:
+    """Also where a share of the events is lost, and of levels that were not fitted."""
+    kappa = kappas(5000)
+    rng = np.random.default_rng(1)
+    lost = rng.random(5000) < 0.2
+    angle = np.where(lost, rng.uniform(1.0, 2.0, 5000), drawn(kappa, 3))
+    for method in ("none", "temperature", "isotonic"):
+        calibration = fit_calibration(kappa, angle, method)
+        for level in (0.01, 0.333, 0.5, 0.9, 0.9999, 0.999999):
+            radius = calibration.radius(kappa, level)
+            inner = radius < 3.1
+            found = calibration.level(kappa[inner], radius[inner])
+            np.testing.assert_allclose(found, level, rtol=1e-6)
+    bare = fit_calibration(kappa, angle, "none", levels=False)
+    np.testing.assert_allclose(
+        bare.radius(kappa, 0.9), kappa_to_radius(kappa, 0.9), rtol=1e-9
+    )
+
+
 def test_it_can_be_written_down() -> None:
     true = kappas(2000)
     calibration = fit_calibration(true, drawn(true, 4))
@@ -118,6 +164,14 @@ def test_it_can_be_written_down() -> None:
         KappaCalibration.from_dict({"method": "none"})
     with pytest.raises(ValueError, match="method must be one of"):
         KappaCalibration.from_dict({**calibration.to_dict(), "method": "magic"})
+    with pytest.raises(ValueError, match="levels must lie from 0 to below 1"):
+        KappaCalibration.from_dict(
+            {**calibration.to_dict(), "levels": [0.0, 1.0], "depths": [0.0, 9.0]}
+        )
+    with pytest.raises(ValueError, match="depths must not fall"):
+        KappaCalibration.from_dict(
+            {**calibration.to_dict(), "levels": [0.0, 0.5], "depths": [2.0, 1.0]}
+        )
 
 
 def test_nan_stays_and_bad_input_says_so() -> None:

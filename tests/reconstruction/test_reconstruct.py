@@ -1,8 +1,7 @@
-"""From a store to a file of directions: once, in order, after any kill."""
+"""Pulses in memory: as from a store, in the order they came."""
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,22 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
 
-import pyarrow.csv
-import pyarrow.parquet
+import torch
 
-from graphnet_icecube2nd import DirectionTable, EventStore, build_model
-from graphnet_icecube2nd.direction.calibration import KappaCalibration, fit_calibration
+from graphnet_icecube2nd import EventStore, build_model
+from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.reconstruction import reconstruct as room
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions, network_events
+from graphnet_icecube2nd.reconstruction.frames import group_pulses
+from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.reconstruction.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct
+from graphnet_icecube2nd.reconstruction.trained import TrainedModel
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
-COLUMNS = [
-    *("event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"),
-    *("kappa", "radius_50", "radius_90", "n_pulses", "status"),
-]
 
 
 @pytest.fixture(scope="module")
 def model() -> Any:
-    import torch
-
     torch.manual_seed(0)
     made = build_model("t_sim", **SIZES)
     with torch.no_grad():
@@ -43,168 +37,215 @@ def model() -> Any:
     return made.eval()
 
 
-def columns_of(path: Path) -> dict[str, Any]:
-    return pyarrow.parquet.read_table(path).to_pydict()
+@pytest.fixture(scope="module")
+def pulses(simulated: EventStore) -> dict[str, Any]:
+    """The pulses of the simulated store as one would have them in memory."""
+    names = simulated.pulse_columns
+    columns = {
+        name: np.concatenate([s.pulses.column(name) for s in simulated.shards])
+        for name in names
+    }
+    lengths = simulated.whole_event_column("n_pulses")
+    event_id = np.repeat(simulated.whole_event_column("event_id"), lengths)
+    return {"event_id": event_id, **columns}
 
 
-def test_columns_and_values(model: Any, simulated: EventStore, tmp_path: Path) -> None:
-    report = reconstruct(simulated, model, tmp_path / "new" / "r.parquet")
-    assert report.num_events == 256
-    assert report.statuses == {"ok": 256}
-    assert report.num_resumed == 0
-    found = columns_of(report.path)
-    assert list(found) == COLUMNS
-    expected = network_events(model, simulated)
+def test_in_memory_is_as_from_a_store(
+    model: Any, simulated: EventStore, pulses: dict[str, Any], tmp_path: Path
+) -> None:
+    options = NetworkOptions(max_pulses=32, batch_size=7, seed=3)
+    expected = reconstruct(simulated, model, options=options)
+    found = reconstruct(pulses, model, options=options)
+    assert found.path is None
+    assert found.statuses == expected.statuses == {"ok": 256}
     for name, values in expected.columns().items():
-        if name == "status":
-            assert found[name] == values.tolist()
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(
+                found.columns()[name], values, rtol=2e-4, atol=2e-5
+            )
         else:
-            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
-    for name, level in (("radius_50", 0.5), ("radius_90", 0.9)):
-        radius = kappa_to_radius(np.array(found["kappa"]), level)
-        np.testing.assert_allclose(found[name], radius, rtol=1e-9)
-    assert found["n_pulses"] == simulated.whole_event_column("n_pulses").tolist()
-    assert [p.name for p in report.path.parent.iterdir()] == ["r.parquet"]
-    assert len(DirectionTable.load(report.path)) == 256
+            assert found.columns()[name].tolist() == values.tolist()
+    # and a file of it
+    for suffix in ("parquet", "csv", "db"):
+        written = reconstruct(pulses, model, tmp_path / f"r.{suffix}", options=options)
+        np.testing.assert_allclose(
+            written.columns()["kappa"], found.columns()["kappa"], rtol=1e-6
+        )
+        assert written.table().status_B.tolist() == ["ok"] * 256
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=30),
-    batch_size=st.integers(1, 13),
-    window=st.integers(1, 17),
-)
-def test_every_event_once_and_in_order(
-    model: Any,
-    make_kaggle_folder: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    lengths: list[int],
-    batch_size: int,
-    window: int,
+def test_any_table_of_rows_in_any_order(model: Any, pulses: dict[str, Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    import pyarrow
+
+    some = {name: value[:3000] for name, value in pulses.items()}
+    expected = reconstruct(some, model).columns()
+    frame = pandas.DataFrame(some)
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    for table in (frame, frame.set_index("event_id"), pyarrow.table(some), shuffled):
+        found = reconstruct(table, model).columns()
+        order = np.argsort(found["event_id"])
+        by_id = np.argsort(expected["event_id"])
+        assert found["event_id"][order].tolist() == expected["event_id"][by_id].tolist()
+        np.testing.assert_allclose(
+            found["direction_x"][order], expected["direction_x"][by_id], atol=2e-4
+        )
+    first = dict.fromkeys(shuffled["event_id"].tolist())
+    assert reconstruct(shuffled, model).columns()["event_id"].tolist() == list(first)
+    made = reconstruct(frame, model).to_pandas()
+    assert list(made.columns[:2]) == ["event_id", "direction_x"]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), batch_size=st.integers(1, 13))
+def test_every_event_once_and_in_the_order_asked_for(
+    model: Any, data: st.DataObject, batch_size: int
 ) -> None:
-    from graphnet_icecube2nd import prepare
-
-    folder = tmp_path_factory.mktemp("case")
-    if not any(lengths):
-        lengths = [*lengths, 3]
-    make_kaggle_folder(folder / "files", {1: lengths, 2: lengths[::-1]})
-    prepare(folder / "files", folder / "store", workers=1)
-    store = EventStore(folder / "store")
-    monkeypatch.setattr(room, "WINDOW", window)
+    lengths = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=20))
+    ids = data.draw(
+        st.lists(
+            st.integers(0, 10**12),
+            min_size=len(lengths),
+            max_size=len(lengths),
+            unique=True,
+        )
+    )
+    rows = np.repeat(ids, lengths)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(rows))
+    num = len(rows)
+    pulses = {
+        "event_id": rows[order].astype(np.int64),
+        "sensor_id": rng.integers(0, 5160, num),
+        "time": rng.uniform(6000, 20000, num),
+        "charge": rng.uniform(0.1, 5, num),
+        "auxiliary": rng.random(num) < 0.5,
+    }
     options = NetworkOptions(batch_size=batch_size, max_pulses=16)
-    report = reconstruct(store, model, folder / "r.parquet", options=options)
-    found = columns_of(report.path)
-    assert found["event_id"] == store.whole_event_column("event_id").tolist()
-    empty = store.whole_event_column("n_pulses") == 0
-    assert (np.array(found["status"]) == "no pulses").tolist() == empty.tolist()
-    for name in COLUMNS[1:-2]:
-        assert np.isnan(np.array(found[name], float)).tolist() == empty.tolist()
-    assert sum(report.statuses.values()) == 2 * len(lengths)
+    found = reconstruct(pulses, model, options=options, events=ids).columns()
+    assert found["event_id"].tolist() == ids
+    assert found["n_pulses"].tolist() == lengths
+    empty = np.array(lengths) == 0
+    assert (found["status"] == "no pulses").tolist() == empty.tolist()
+    assert np.isnan(found["azimuth"]).tolist() == empty.tolist()
+    # and each on its own is the same
+    one = int(np.argmax(lengths))
+    if lengths[one]:
+        mine = {n: v[pulses["event_id"] == ids[one]] for n, v in pulses.items()}
+        alone = reconstruct(mine, model, options=options).columns()
+        assert alone["direction_z"][0] == pytest.approx(
+            found["direction_z"][one], abs=1e-4
+        )
 
 
-@pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
-def test_a_cut_goes_on_and_gives_the_identical_file(
-    model: Any,
-    simulated: EventStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cut: int,
+def test_options_and_calibration_are_the_models_own(
+    model: Any, pulses: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(room, "WINDOW", 40)
-    calm = reconstruct(simulated, model, tmp_path / "calm.parquet")
-    write, left = room.write_results, [cut]
-
-    class Cut(Exception):
-        pass
-
-    def cutting(*arguments: Any) -> None:
-        if not left[0]:
-            raise Cut
-        left[0] -= 1
-        write(*arguments)
-
-    monkeypatch.setattr(room, "write_results", cutting)
-    out = tmp_path / "cut.parquet"
-    with pytest.raises(Cut):
-        reconstruct(simulated, model, out)
-    assert not out.exists()
-    monkeypatch.setattr(room, "write_results", write)
-    report = reconstruct(simulated, model, out)
-    assert report.num_resumed == min(256, 40 * cut)
-    assert out.read_bytes() == calm.path.read_bytes()
-    assert report.statuses == calm.statuses
-
-
-def test_what_was_found_with_other_options_is_not_taken(
-    model: Any, simulated: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "WINDOW", 100)
-    write = room.write_results
-
-    def never_the_last(path: Any, *further: Any) -> None:
-        if Path(path).name == "r.parquet":
-            raise KeyboardInterrupt
-        write(path, *further)
-
-    monkeypatch.setattr(room, "write_results", never_the_last)
-    with pytest.raises(KeyboardInterrupt):
-        reconstruct(simulated, model, tmp_path / "r.parquet")
-    monkeypatch.setattr(room, "write_results", write)
-    other = NetworkOptions(max_pulses=8)
-    report = reconstruct(simulated, model, tmp_path / "r.parquet", options=other)
-    assert report.num_resumed == 0
-
-
-def test_other_formats(model: Any, make_store: Any, tmp_path: Path) -> None:
-    pytest.importorskip("sqlite_utils")
-    store = make_store({1: [5, 0, 9, 30]})
-    expected = columns_of(reconstruct(store, model, tmp_path / "r.parquet").path)
-    reconstruct(store, model, tmp_path / "r.csv")
-    found = pyarrow.csv.read_csv(tmp_path / "r.csv").to_pydict()
-    assert list(found) == COLUMNS
-    assert found["event_id"] == expected["event_id"]
+    plain = reconstruct(pulses, model).columns()
+    rng = np.random.default_rng(0)
+    angle = np.asarray(
+        kappa_to_radius(plain["kappa"] / 9, rng.uniform(0.01, 0.99, 256))
+    )
+    calibration = fit_calibration(plain["kappa"], angle, "temperature")
+    options = NetworkOptions(max_pulses=16)
+    trained = TrainedModel(
+        name="mine", network=model, options=options, calibration=calibration
+    )
+    found = reconstruct(pulses, trained)
+    assert found.name == found.table().name == "mine"
+    short = reconstruct(pulses, model, options=options).columns()
+    assert not np.allclose(short["kappa"], plain["kappa"], rtol=1e-3)
     np.testing.assert_allclose(
-        np.array(found["kappa"], float), expected["kappa"], rtol=1e-12
+        found.columns()["kappa"], calibration.kappa(short["kappa"])
     )
-    for _ in range(2):  # a second time in place of the first
-        reconstruct(store, model, tmp_path / "r.db")
-    with sqlite3.connect(tmp_path / "r.db") as connection:
-        rows = connection.execute("SELECT * FROM directions").fetchall()
-        (sql,) = connection.execute("SELECT sql FROM sqlite_master").fetchone()
-    connection.close()
-    assert [row[0] for row in rows] == sorted(expected["event_id"])
-    assert "[event_id] INTEGER PRIMARY KEY" in sql.replace('"event_id"', "[event_id]")
-    empty = expected["status"].index("no pulses")
-    (without,) = [row for row in rows if row[0] == expected["event_id"][empty]]
-    assert without[1:] == (*[None] * 8, 0, "no pulses")
-    reconstruct(store, model, tmp_path / "submission.csv")
-    found = pyarrow.csv.read_csv(tmp_path / "submission.csv").to_pydict()
-    assert list(found) == ["event_id", "azimuth", "zenith"]
-    assert found["zenith"][empty] == pytest.approx(np.pi / 2)
-    others = [n for n in range(4) if n != empty]
-    assert [found["azimuth"][n] for n in others] == [
-        pytest.approx(expected["azimuth"][n]) for n in others
-    ]
-    with pytest.raises(ValueError, match=r"results end in .*got '\.txt'"):
-        reconstruct(store, model, tmp_path / "r.txt")
-    with pytest.raises(ValueError, match="format must be one of"):
-        reconstruct(store, model, tmp_path / "r.csv", format="excel")
-
-
-def test_calibration_reaches_kappa_and_radii(
-    model: Any, simulated: EventStore, tmp_path: Path
-) -> None:
-    plain = columns_of(reconstruct(simulated, model, tmp_path / "a.parquet").path)
-    kappa = np.array(plain["kappa"])
-    angle = np.asarray(kappa_to_radius(kappa / 4, np.linspace(0.01, 0.99, 256)))
-    calibration: KappaCalibration = fit_calibration(kappa, angle, "temperature")
-    report = reconstruct(
-        simulated, model, tmp_path / "b.parquet", calibration=calibration
-    )
-    found = columns_of(report.path)
-    np.testing.assert_allclose(found["kappa"], calibration.kappa(kappa), rtol=1e-6)
     np.testing.assert_allclose(
-        found["radius_90"], calibration.radius(kappa, 0.9), rtol=1e-6
+        found.columns()["radius_90"], calibration.radius(short["kappa"], 0.9)
     )
-    assert found["azimuth"] == plain["azimuth"]
+    without = reconstruct(pulses, trained, calibration=None).columns()
+    np.testing.assert_allclose(without["kappa"], short["kappa"])
+    np.testing.assert_allclose(
+        without["radius_90"], kappa_to_radius(short["kappa"], 0.9)
+    )
+
+
+def test_one_event_at_a_time(model: Any, pulses: dict[str, Any]) -> None:
+    """As an alert has it: an event's columns and nothing else."""
+    event = pulses["event_id"][0]
+    mine = {n: v[pulses["event_id"] == event] for n, v in pulses.items()}
+    expected = reconstruct(mine, model).columns()
+    ours = PulseReconstructor(model, "kaggle")
+    row = ours(mine, event_id=[event])
+    assert row["event_id"].tolist() == [event]
+    assert row["azimuth"] == pytest.approx(expected["azimuth"])
+    nothing = {name: value[:0] for name, value in mine.items()}
+    assert ours(nothing)["status"].tolist() == ["no pulses"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"charge": -1.0},
+            r"event 5, pulse 0: column 'charge' is -1; it must be above",
+        ),
+        ({"time": np.nan}, "event 5.*'time' is nan; it must be finite"),
+        ({"sensor_id": 5160}, "event 5.*'sensor_id' is 5160.*0 to 5159"),
+        ({"event_id": 0.5}, "column 'event_id' of the pulses must be whole numbers"),
+    ],
+)
+def test_bad_pulses_are_named(
+    model: Any, change: dict[str, float], message: str
+) -> None:
+    pulses = {
+        "event_id": np.array([5.0, 5.0]),
+        "sensor_id": np.array([1, 2]),
+        "time": np.array([1e4, 2e4]),
+        "charge": np.ones(2),
+        "auxiliary": np.zeros(2, bool),
+    }
+    for name, value in change.items():
+        pulses[name] = np.where([True, False], value, pulses[name])
+    with pytest.raises(ValueError, match=message):
+        reconstruct(pulses, model)
+
+
+def test_what_is_no_table(
+    model: Any, simulated: EventStore, pulses: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match="a mapping of arrays, got list"):
+        reconstruct([1, 2], model)
+    with pytest.raises(ValueError, match="pulse_map: a store has its own"):
+        reconstruct(simulated, model, pulse_map="kaggle")
+    with pytest.raises(ValueError, match=r"no column 'event_id' or 'event_no'"):
+        group_pulses({"time": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"must be \(T,\) of one length"):
+        group_pulses({"event_id": np.zeros(2, int), "time": np.zeros(3)})
+    with pytest.raises(ValueError, match="not among events"):
+        group_pulses(pulses, events=[1])
+    with pytest.raises(ValueError, match="events has 7 twice"):
+        group_pulses(pulses, events=[7, 7])
+    with pytest.raises(ValueError, match="no model 'nothing'"):
+        reconstruct(pulses, "nothing")
+
+
+def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -> None:
+    """Positions in place of DOM numbers, a clock that runs, a key of its own."""
+    from graphnet_icecube2nd import PulseMap
+
+    rng = np.random.default_rng(1)
+    pulse_map = PulseMap(
+        name="mine", x="x", y="y", z="z", time="t", charge=None, auxiliary=None,
+        sensor_id=None, ice="none", qe="published", time_reference="first_pulse",
+    )  # fmt: skip
+    frame = {
+        "number": np.repeat([3, 1], 20),
+        **{axis: rng.uniform(-100, 100, 40) for axis in "xyz"},
+        "t": rng.uniform(0, 1e3, 40) + 1e8,
+    }
+    found = reconstruct(frame, model, pulse_map=pulse_map, event_column="number")
+    assert found.columns()["event_id"].tolist() == [3, 1]
+    later = {**frame, "t": frame["t"] + 7e8}
+    moved = reconstruct(later, model, pulse_map=pulse_map, event_column="number")
+    np.testing.assert_allclose(
+        moved.columns()["direction_x"], found.columns()["direction_x"], atol=1e-3
+    )

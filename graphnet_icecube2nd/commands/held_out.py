@@ -1,0 +1,72 @@
+"""Which events a fit takes: those asked for, or those that runs were validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+
+def held_out_events(
+    models: Sequence[str], data: Path | None, events: str | None, most: int
+) -> tuple[EventStore, Any, str]:
+    """Return a store, numbers of events with pulses, and what they are in words.
+
+    Args:
+        models: Runs, or other names of models.
+        data: A store; None: the one that the runs were trained on.
+        events: A condition; None: what runs trained on this store were validated on,
+            else all of it.
+        most: So many events at most, evenly spread.
+
+    Raises:
+        ValueError: No store is given and no run says one; runs that were validated on
+            different events; no event is left.
+    """
+    import numpy as np
+
+    from graphnet_icecube2nd.loading.subset import EventSubset
+    from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.training.held_out import (
+        is_run,
+        numbers_of,
+        store_of_run,
+        validation_events,
+        was_trained_on,
+    )
+
+    runs = [model for model in models if is_run(model)]
+    if data is None:
+        stores = {store_of_run(run) for run in runs}
+        if len(stores) != 1:
+            found = ", ".join(map(str, sorted(stores))) or "none"
+            raise ValueError(
+                "give --data, a store of events: those of the models' runs are "
+                f"{found}"
+            )
+        (data,) = stores
+    store = EventStore(data)
+    runs = [run for run in runs if was_trained_on(run, store)]
+    if events is not None:
+        numbers = numbers_of(EventSubset(expression=events), store)
+        what = f"events with {events}"
+    elif runs:
+        choices = [validation_events(run, store) for run in runs]
+        numbers, what = choices[0], "validation events"
+        if any(not np.array_equal(numbers, other) for other in choices[1:]):
+            raise ValueError(
+                "the runs were validated on different events of this store, so some "
+                "have seen what others have not: say which to take (--events), or give "
+                "another store (--data)"
+            )
+    else:
+        numbers, what = numbers_of(EventSubset(), store), "all events"
+    if not len(numbers):
+        raise ValueError(f"{store.path}: no event is left ({what})")
+    if len(numbers) > most:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
+        what = f"{most:,} of the {what}"
+    return store, numbers, f"{what} of {store.path}"

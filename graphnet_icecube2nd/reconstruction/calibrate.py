@@ -1,0 +1,161 @@
+"""Makes a trained model's kappa honest on events that it was not trained on.
+
+Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.direction.calibration import KappaCalibration, containment
+from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
+from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+from graphnet_icecube2nd.reconstruction.network import (
+    NetworkOptions,
+    Progress,
+    network_events,
+)
+from graphnet_icecube2nd.reconstruction.result_rows import RADII
+from graphnet_icecube2nd.reconstruction.trained import TrainedModel
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
+from graphnet_icecube2nd.store.event_store import EventStore
+
+LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationCheck:
+    """A calibration, and what its contours held of events it was not fitted on.
+
+    Args:
+        file: The calibration, fitted on all events, to be stored.
+        before: Share of true directions inside contours by level, as the model has it.
+        after: The same with each half of the events calibrated by the other.
+    """
+
+    file: CalibrationFile
+    before: Mapping[float, float]
+    after: Mapping[float, float]
+
+
+def calibrate(
+    model: TrainedModel,
+    store: EventStore,
+    events: NDArray[np.int64],
+    *,
+    method: str = "isotonic",
+    options: NetworkOptions | None = None,
+    on_progress: Progress | None = None,
+) -> CalibrationCheck:
+    """Fit a calibration of a model's kappa.
+
+    Args:
+        model: The model, on the device it is to run on.
+        store: Events with directions.
+        events: Numbers of events that the model was not trained on.
+        method: `none` (levels alone), `temperature`, `isotonic`; see `fit_calibration`.
+        options: How events are seen; default: the model's own.
+        on_progress: Called with new events and pulses.
+
+    Raises:
+        ValueError: Too few events with a direction; an unknown method.
+    """
+    options = options or model.options
+    table = network_events(
+        model.network, store, events, options=options, on_progress=on_progress
+    )
+    checked = calibrate_table(table, EventTruth.of(store, events), method=method)
+    fitted_on = {
+        "store": store.path.name,
+        "events": len(events),
+        "max_pulses": options.max_pulses,
+        "selection": options.selection,
+        "precision": options.precision,
+    }
+    file = replace(
+        checked.file, weights=weights_digest(model.network), fitted_on=fitted_on
+    )
+    return replace(checked, file=file)
+
+
+def calibrate_table(
+    table: DirectionTable, truth: EventTruth, *, method: str = "isotonic"
+) -> CalibrationCheck:
+    """Fit a calibration of a table's kappa, whoever made the table.
+
+    Args:
+        table: Directions with kappa, not calibrated yet.
+        truth: Of events that the maker was not trained on.
+        method: As `calibrate`.
+
+    Raises:
+        ValueError: Too few events with a direction; an unknown method.
+    """
+    some = table.of_events(truth.event_id)
+    angle_B = truth.angles(some)
+    good_B = some.is_ok & np.isfinite(some.kappa_B)
+    kappa_B, angle_B = some.kappa_B[good_B], angle_B[good_B]
+    calibration = fit_calibration(kappa_B, angle_B, method)
+    fitted_on = {"table": table.name, "events": len(truth.event_id)}
+    return CalibrationCheck(
+        file=CalibrationFile(calibration=calibration, fitted_on=fitted_on),
+        before=_held(containment(kappa_B, angle_B)),
+        after=_held(cross_fitted_levels(kappa_B, angle_B, method)),
+    )
+
+
+def cross_fitted_levels(
+    kappa_B: NDArray[np.float64], angle_B: NDArray[np.float64], method: str
+) -> NDArray[np.float64]:
+    """Return the level of the calibrated contour on which each truth lies, (B,).
+
+    Each half of the events is calibrated by the other, so a perfect fit of noise does
+    not look like an honest kappa.
+    """
+    half_B = np.arange(len(kappa_B)) % 2 == 0
+    level_B = np.empty(len(kappa_B))
+    for here_B in (half_B, ~half_B):
+        calibration = fit_calibration(kappa_B[~here_B], angle_B[~here_B], method)
+        level_B[here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])
+    return level_B
+
+
+def calibrated_table(
+    table: DirectionTable, calibration: KappaCalibration
+) -> DirectionTable:
+    """Return a table with calibrated kappa and radii.
+
+    Args:
+        table: Directions with kappa as their maker has it.
+        calibration: Of that maker.
+    """
+    known_B = table.is_ok & np.isfinite(table.kappa_B)
+    radii = {}
+    for name, level in RADII.items():
+        radii[name] = np.full(len(table), np.nan)
+        radii[name][known_B] = calibration.radius(table.kappa_B[known_B], level)
+    return replace(table, kappa_B=calibration.kappa(table.kappa_B), radii=radii)
+
+
+def with_radii(table: DirectionTable) -> DirectionTable:
+    """Return a table with the radii that its own kappa promises."""
+    known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
+    radii = {}
+    for name, level in RADII.items():
+        radii[name] = np.full(len(table), np.nan)
+        radius = kappa_to_radius(table.kappa_B[known_B], level)
+        radii[name][known_B] = radius.numpy()
+    return replace(table, radii=radii)
+
+
+def _held(
+    level_B: NDArray[np.float64], levels: Sequence[float] = LEVELS
+) -> dict[float, float]:
+    return {level: float((level_B <= level).mean()) for level in levels}

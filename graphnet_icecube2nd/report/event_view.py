@@ -1,0 +1,232 @@
+"""What is to be seen of an event, whether as a picture or as a page.
+
+Which DOMs saw light, and which directions go through it. Shape letters: T pulses, B
+events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import (
+    SPEED_OF_LIGHT,
+    angles_to_unit_vector,
+    opening_angle,
+)
+from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
+from graphnet_icecube2nd.store.summary import EventView, view_event
+
+Array = NDArray[np.float64]
+
+TRUTH = "truth"
+# Told apart by the colour-blind as well (Okabe and Ito, 2008, jfly.uni-koeln.de/color);
+# the truth has the colour of text.
+COLOURS = ("#d55e00", "#cc79a7", "#009e73", "#0072b2", "#e69f00")
+RADIUS_50 = "radius_50"  # rad, among the radii of a table
+_PLACE = ("position_x", "position_y", "position_z")  # of the vertex, m
+CASCADES = ("cascade", "double_cascade")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arrow:
+    """A direction to be drawn.
+
+    Args:
+        name: For the legend.
+        is_truth: Whether it is the true one.
+        flight: (3,) where the particle flies, unit vector.
+        through: (3,) a point it passes, m.
+        time: When it is there, ns; None where that is not known.
+        vertex_time: When it came to be, ns; None where that is not known.
+        is_vertex: Whether the particle ends there, in a cascade.
+        opening_angle: To the truth, rad; None where either is not known.
+        kappa: Concentration; None where it is not known.
+        radius_50: Of the cone that holds half of the probability, rad; None where it
+            is not known.
+    """
+
+    name: str
+    is_truth: bool
+    flight: Array
+    through: Array
+    time: float | None = None
+    vertex_time: float | None = None
+    is_vertex: bool = False
+    opening_angle: float | None = None
+    kappa: float | None = None
+    radius_50: float | None = None
+
+
+def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
+    """Return an event in full, and its pulses in physical units.
+
+    Raises:
+        ValueError: No such event, or one without pulses.
+    """
+    view = view_event(store, number)
+    if not view.truth["n_pulses"]:
+        raise ValueError(f"event {view.event_id} has no pulses to be drawn")
+    return view, EventPulses.read(store, np.array([number]))
+
+
+def lit_doms(
+    store: EventStore, pulses: EventPulses, with_auxiliary: bool
+) -> tuple[EventPulses, bool]:
+    """Return one row a DOM, its first pulse with the charge of all.
+
+    Args:
+        store: The store.
+        pulses: Of one event.
+        with_auxiliary: Count pulses that are not HLC, too; they count anyway where the
+            event has no others.
+
+    Returns:
+        The DOMs, and whether they are those of HLC pulses only.
+    """
+    only_hlc = has_hlc(store) and bool(pulses.hlc_T.any()) and not with_auxiliary
+    kept = pulses.keep(pulses.hlc_T) if only_hlc else pulses
+    return kept.first_of_doms(total_charge=True), only_hlc
+
+
+def has_hlc(store: EventStore) -> bool:
+    """Whether pulses of a store say if they are HLC."""
+    return store.pulse_map.hlc is not None or store.pulse_map.auxiliary is not None
+
+
+def find_arrows(
+    store: EventStore,
+    view: EventView,
+    tables: Sequence[DirectionTable],
+    doms: EventPulses,
+) -> list[Arrow]:
+    """Return the true direction, if it is known, and the reconstructed ones.
+
+    A direction alone has no place: such an arrow passes the middle of the charge.
+
+    Args:
+        store: The store.
+        view: The event.
+        tables: Those that have a direction for the event are taken.
+        doms: The DOMs of the event, as `lit_doms` gives them.
+
+    Raises:
+        ValueError: A table's radius_50 is not from 0 to pi.
+    """
+    centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
+    truth = _true_arrow(store, view, centre)
+    found = [] if truth is None else [truth]
+    for table in tables:
+        row = np.flatnonzero(table.event_id == view.event_id)
+        if not len(row) or not table.is_ok[row[0]]:
+            continue
+        flight = -table.direction_B3[row[0]]
+        kappa = float(table.kappa_B[row[0]])
+        off = None if truth is None else float(opening_angle(flight, truth.flight))
+        found.append(
+            Arrow(
+                name=table.name,
+                is_truth=False,
+                flight=flight,
+                through=centre,
+                opening_angle=off,
+                kappa=kappa if math.isfinite(kappa) else None,
+                radius_50=_radius_50(table, int(row[0])),
+            )
+        )
+    return found
+
+
+def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | None:
+    """Return the true direction; None where the store or the event has none."""
+    pulse_map = store.pulse_map
+    zenith, azimuth, *place = (
+        _number(view.truth.get(name))
+        for name in (pulse_map.zenith, pulse_map.azimuth, *_PLACE)
+    )
+    if zenith is None or azimuth is None:
+        return None
+    flight = angles_to_unit_vector(zenith, azimuth).numpy()
+    if pulse_map.angles == "origin":
+        flight = -flight
+    if None in place:
+        return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)
+    vertex = np.array(place, dtype=np.float64) - pulse_map.origin
+    is_vertex = view.truth.get("topology") in CASCADES
+    # The point of the true line that is nearest to the light.
+    along = 0.0 if is_vertex else float((centre - vertex) @ flight)
+    vertex_time = _number(view.truth.get("vertex_time"))
+    if vertex_time is not None:
+        # Where pulses count from the event's first, the store knows from when.
+        vertex_time -= float(view.truth.get(TIME_ORIGIN) or 0.0)
+    return Arrow(
+        name=TRUTH,
+        is_truth=True,
+        flight=flight,
+        through=vertex + along * flight,
+        time=None if vertex_time is None else vertex_time + along / SPEED_OF_LIGHT,
+        vertex_time=vertex_time,
+        is_vertex=is_vertex,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """Return a finite number, or None."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _radius_50(table: DirectionTable, row: int) -> float | None:
+    """Return the radius [rad] that a table gives, else that of its kappa."""
+    if RADIUS_50 in table.radii:
+        radius = float(table.radii[RADIUS_50][row])
+        if math.isfinite(radius):
+            if not 0 <= radius <= math.pi:
+                raise ValueError(
+                    f"table {table.name!r}: {RADIUS_50} of event "
+                    f"{table.event_id[row]} must be 0 to pi rad, got {radius:g}"
+                )
+            return radius
+    kappa = float(table.kappa_B[row])
+    return float(kappa_to_radius(kappa, 0.5)) if 0 <= kappa < math.inf else None
+
+
+def inside_box(arrow: Arrow, low: Array, high: Array) -> tuple[float, float]:
+    """Return where a line enters and leaves a box.
+
+    Args:
+        arrow: The line.
+        low: (3,) corner of the box, m.
+        high: (3,) the opposite corner, m.
+
+    Returns:
+        Metres along the flight from `through`; -300 and 300 if it passes outside.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = np.stack([low - arrow.through, high - arrow.through]) / arrow.flight
+    # 0 / 0: it runs along a face, which counts as inside.
+    steps = np.where(np.isnan(steps), np.array([[-np.inf], [np.inf]]), steps)
+    begin, end = steps.min(axis=0).max(), steps.max(axis=0).min()
+    return (float(begin), float(end)) if begin < end else (-300.0, 300.0)
+
+
+def time_range(time_T: Array) -> tuple[float, float]:
+    """Return the range of colours [ns]: what comes very late does not stretch it."""
+    first, last = np.quantile(time_T, [0.0, 0.95])
+    return float(first), float(max(last, first + 10.0))
+
+
+def energy_text(value: float) -> str:
+    """Return an energy [GeV] in the unit that suits it."""
+    for unit, size in (("PeV", 1e6), ("TeV", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g} GeV"

@@ -1,0 +1,182 @@
+"""Files of a robustness report: CSV, JSON, Markdown, and the picture.
+
+All are called `robustness`. CSV and JSON have a line for each perturbation, the
+baseline first; JSON also says what was measured on what. The Markdown is to be read,
+the picture (PDF and PNG) shows differences with their intervals.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphnet_icecube2nd.direction.calibration import HONEST_MEDIAN_PULL
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.report.bootstrap import LEVEL
+from graphnet_icecube2nd.report.plots import save_figure
+from graphnet_icecube2nd.report.robustness import INSIDE, RobustnessRow
+from graphnet_icecube2nd.report.robustness_figure import draw_robustness
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.version import __version__
+
+STEM = "robustness"
+UNITS = {
+    "mean": "rad",
+    "difference": "rad",
+    "low": "rad",
+    "high": "rad",
+    "median": "deg",
+}
+READING = f"""\
+Mean is the competition's score, the mean opening angle. Difference is from the
+baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
+it holds 0, these events show no difference. Pull is the median of opening angle times
+the root of kappa, {HONEST_MEDIAN_PULL:.2f} if kappa is honest and large; inside is the
+share of true directions in the contours that are to hold {INSIDE:.0%}. Events without
+pulses count as pi / 2. Selection comes first: pulses are added to and taken from those
+that it keeps. The median to which the window's start is moved is that of the events
+here; at 0 ns, times are also unlike any that a network with absolute times has seen.
+The first pulse of all is mostly noise, the first HLC pulse mostly light."""
+
+
+def context_of(
+    model: str,
+    store: EventStore,
+    rows: Sequence[RobustnessRow],
+    options: NetworkOptions,
+) -> dict[str, Any]:
+    """Return what a report was measured on, as plain values.
+
+    Args:
+        model: What the user called it.
+        store: The store.
+        rows: The report.
+        options: How the network saw the baseline's events; its seed drew everything.
+    """
+    return {
+        "model": model,
+        "store": str(store.path),
+        "store_from": store.manifest.kind,
+        "store_notes": list(store.manifest.notes),
+        "events": rows[0].events,
+        "events_in_store": len(store),
+        "seed": options.seed,
+        "options": asdict(options),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": {
+            "graphnet_icecube2nd": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+    }
+
+
+def save_robustness(
+    folder: str | os.PathLike[str],
+    rows: Sequence[RobustnessRow],
+    context: Mapping[str, Any],
+) -> list[Path]:
+    """Write a report into a folder, which is made; each file whole or not at all.
+
+    Args:
+        folder: Where to.
+        rows: The baseline first.
+        context: What it was measured on, values that JSON can hold; `context_of`.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: No row.
+        ImportError: matplotlib is not installed.
+    """
+    if not rows:
+        raise ValueError("a robustness report needs a row")
+    figure = draw_robustness(rows, title=_title(context))  # before anything is written
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {
+        "context": dict(context),
+        "units": UNITS,
+        "rows": [_without_nan(row) for row in rows],
+    }
+    texts = {
+        ".csv": _as_csv(rows),
+        ".json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        ".md": as_markdown(rows, context),
+    }
+    for suffix, text in texts.items():
+        with write_whole(folder / f"{STEM}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
+    for suffix in (".pdf", ".png"):
+        save_figure(figure, folder / f"{STEM}{suffix}")
+    return [folder / f"{STEM}{suffix}" for suffix in (*texts, ".pdf", ".png")]
+
+
+def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> str:
+    """Return a report as Markdown: what was measured, how to read it, the table."""
+    versions = ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items())
+    lines = [
+        f"# Robustness of {context.get('model', 'a model')}",
+        "",
+        f"{rows[0].events:,} events of {context.get('store', 'a store')}, seed "
+        f"{context.get('seed', 'unknown')}; {context.get('date', 'no date')}; "
+        f"{versions or 'versions unknown'}.",
+        "",
+        READING,
+        "",
+        "| perturbation | strength | events | mean, rad | difference, rad | "
+        f"{LEVEL:.0%} interval, rad | median, deg | pull | inside | no pulses | "
+        "published |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [_line(row, is_baseline=row is rows[0]) for row in rows]
+    failed = sum(row.not_finite for row in rows)
+    if failed:
+        lines += ["", f"The network gave no number {failed:,} times (pi / 2 as well)."]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: RobustnessRow, *, is_baseline: bool) -> str:
+    difference = "-" if is_baseline else f"{row.difference:+.4f}"
+    interval = "-" if is_baseline else f"{row.low:+.4f} to {row.high:+.4f}"
+    pull = "-" if np.isnan(row.pull) else f"{row.pull:.2f}"
+    inside = "-" if np.isnan(row.inside) else f"{row.inside:.1%}"
+    return (
+        f"| {row.group} | {row.strength} | {row.events:,} | {row.mean:.4f} | "
+        f"{difference} | {interval} | {row.median:.1f} | {pull} | {inside} | "
+        f"{row.no_pulses:,} | {row.published} |"
+    )
+
+
+def _title(context: Mapping[str, Any]) -> str:
+    return f"{context.get('model', 'model')}, {context.get('events', '?'):,} events"
+
+
+def _as_csv(rows: Sequence[RobustnessRow]) -> str:
+    """Return the rows; units stand in the names of columns, NaN is an empty cell."""
+    names = [field.name for field in fields(RobustnessRow)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([f"{n}_{UNITS[n]}" if n in UNITS else n for n in names])
+    for row in rows:
+        values = _without_nan(row)
+        writer.writerow(["" if v is None else v for v in values.values()])
+    return text.getvalue()
+
+
+def _without_nan(row: RobustnessRow) -> dict[str, Any]:
+    return {k: None if v != v else v for k, v in asdict(row).items()}

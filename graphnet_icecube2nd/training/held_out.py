@@ -1,0 +1,59 @@
+"""The events that a run was validated on: never trained on, so fit for calibration."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.loading.subset import EventSubset
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
+from graphnet_icecube2nd.training.stage_run import make_data
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is one of `train`."""
+    return (Path(folder) / RUN).is_file() and (Path(folder) / RECIPE).is_file()
+
+
+def store_of_run(run: str | os.PathLike[str]) -> Path:
+    """Return the store that a run was trained on."""
+    return Path(json.loads((Path(run) / RUN).read_text(encoding="utf-8"))["data"])
+
+
+def validation_events(
+    run: str | os.PathLike[str], store: EventStore
+) -> NDArray[np.int64]:
+    """Return the numbers, in the store, of the events a run was validated on.
+
+    Args:
+        run: The run's folder.
+        store: The store it was trained on.
+    """
+    recipe = read_recipe(Path(run) / RECIPE)
+    data: EventDataModule = make_data(recipe, len(recipe.stages) - 1, store)
+    return numbers_of(data.validation_events, store)
+
+
+def was_trained_on(run: str | os.PathLike[str], store: EventStore) -> bool:
+    """Return whether a run was trained on a store, by its size."""
+    described = json.loads((Path(run) / RUN).read_text(encoding="utf-8"))
+    return bool(
+        described["num_events"] == len(store)
+        and described["num_pulses"] == store.manifest.num_pulses
+    )
+
+
+def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
+    """Return the numbers of a subset's events in the store, ascending."""
+    numbers = [
+        subset.local_events(store, shard) + store.shard_offsets[shard]
+        for shard in range(len(store.shards))
+    ]
+    return np.concatenate(numbers)

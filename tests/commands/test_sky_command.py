@@ -1,0 +1,142 @@
+"""skymap, as a user types it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+pytest.importorskip("astropy_healpix")
+pytest.importorskip("matplotlib")
+
+import typer
+
+from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd.commands.sky import skymap
+from graphnet_icecube2nd.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
+from graphnet_icecube2nd.report.resolution import EventTruth
+from graphnet_icecube2nd.report.sky_map import SkyMap
+
+Call = Callable[..., None]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The command with words as they are typed, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(skymap)
+
+    def typed(*words: object) -> None:
+        app([str(word) for word in words], standalone_mode=False)
+
+    return typed
+
+
+@pytest.fixture
+def results(simulated: EventStore, tmp_path: Path) -> Path:
+    """A table of the store's first events, right by the truth."""
+    truth = EventTruth.of(simulated, [0, 1, 2])
+    path = tmp_path / "results.csv"
+    DirectionTable.from_vectors(
+        "results", truth.event_id, 300.0 * truth.direction_B3
+    ).save(path)
+    return path
+
+
+def first(store: EventStore) -> int:
+    return int(store.whole_event_column("event_id")[0])
+
+
+def test_a_map_and_its_picture(
+    call: Call,
+    results: Path,
+    simulated: EventStore,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event = first(simulated)
+    call(results, event, "--picture", "map.png", "--truth", simulated.path)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"event_{event}.fits: NSIDE 128, ring, local coordinates"
+    assert lines[1].startswith("  50%: radius 3.9 deg, 47.7 deg² (4")
+    assert lines[1].endswith("pixels)")
+    assert lines[2].startswith("  90%: radius 7.1 deg, 158 deg² (1")
+    assert lines[3] == "map.png"
+    made = SkyMap.load(tmp_path / f"event_{event}.fits")
+    truth = EventTruth.of(simulated, [0]).direction_B3[0]
+    np.testing.assert_allclose(made.direction, truth, atol=1e-6)
+    assert made.kappa == pytest.approx(300.0)
+    assert (tmp_path / "map.png").stat().st_size > 5000
+
+
+def test_options_reach_the_map(
+    call: Call, results: Path, simulated: EventStore, tmp_path: Path
+) -> None:
+    words = ("--nside", 16, "--order", "nested", "--levels", "68,99.7")
+    event = first(simulated)
+    call(results, event, "--out", "new/a.fits.gz", *words, "--mjd", 57000.25)
+    made = SkyMap.load(tmp_path / "new" / "a.fits.gz")
+    assert (made.nside, made.order, made.event_id) == (16, "nested", event)
+    assert made.levels == pytest.approx((0.68, 0.997))
+    assert (made.coordinates, made.mjd) == ("equatorial", 57000.25)
+    call(results, event, "--out", "b.fits", "--time", "2014-12-09T06:00:00")
+    assert SkyMap.load(tmp_path / "b.fits").mjd == pytest.approx(57000.25)
+
+
+def test_a_calibration(
+    call: Call, results: Path, simulated: EventStore, tmp_path: Path
+) -> None:
+    calibration = KappaCalibration(
+        method="temperature",
+        log_kappa=(0.0,),
+        log_calibrated=(-1.0,),
+        levels=(0.0,),
+        depths=(0.0,),
+        num_events=1000,
+    )
+    CalibrationFile(calibration=calibration).save(tmp_path / "calibration.json")
+    words = ("--calibration", "calibration.json", "--out", "map.fits")
+    call(results, first(simulated), *words)
+    made = SkyMap.load(tmp_path / "map.fits")
+    expected = float(kappa_to_radius(30.0, 0.9))
+    assert made.contour(0.9).radius == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--mjd", 57000, "--time", "2014-12-09"), "give --mjd or --time, not both"),
+        (("--time", "yesterday"), "a time looks as"),
+        (("--levels", "50;90"), "--levels must be numbers with commas between"),
+        (("--levels", "0.5,150"), "levels lie between 0 and 1"),
+        (("--true-angles", "1,2"), "give --picture, too"),
+        (("--picture", "a.png", "--true-angles", "1"), "must be AZIMUTH,ZENITH"),
+        (("--out", "map.dat"), "sky maps end in one of"),
+        (("--picture", "a.doc"), "pictures end in one of"),
+        (("--nside", 100), "nside must be a power of two"),
+        (("--order", "up"), "order must be one of"),
+    ],
+)
+def test_what_is_refused_leaves_nothing(
+    words: tuple[object, ...],
+    message: str,
+    call: Call,
+    results: Path,
+    simulated: EventStore,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(results, first(simulated), *words)
+    assert {p.name for p in tmp_path.iterdir()} == {"results.csv"}
+
+
+def test_other_events(call: Call, results: Path) -> None:
+    with pytest.raises(ValueError, match="has no event 123456789"):
+        call(results, 123456789)

@@ -1,0 +1,211 @@
+"""From a store to a file of directions: once, in order, after any kill."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+
+import pyarrow.csv
+import pyarrow.parquet
+
+from graphnet_icecube2nd import DirectionTable, EventStore, build_model
+from graphnet_icecube2nd.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.reconstruction import store_reconstruction as room
+from graphnet_icecube2nd.reconstruction.network import NetworkOptions, network_events
+from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct
+
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+COLUMNS = [
+    *("event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"),
+    *("kappa", "radius_50", "radius_90", "n_pulses", "status"),
+]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    made = build_model("t_sim", **SIZES)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.eval()
+
+
+def columns_of(path: Path) -> dict[str, Any]:
+    return pyarrow.parquet.read_table(path).to_pydict()
+
+
+def test_columns_and_values(model: Any, simulated: EventStore, tmp_path: Path) -> None:
+    report = reconstruct(simulated, model, tmp_path / "new" / "r.parquet")
+    assert report.num_events == 256
+    assert report.statuses == {"ok": 256}
+    assert report.num_resumed == 0
+    found = columns_of(report.path)
+    assert list(found) == COLUMNS
+    expected = network_events(model, simulated)
+    for name, values in expected.columns().items():
+        if name == "status":
+            assert found[name] == values.tolist()
+        else:
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
+    for name, level in (("radius_50", 0.5), ("radius_90", 0.9)):
+        radius = kappa_to_radius(np.array(found["kappa"]), level)
+        np.testing.assert_allclose(found[name], radius, rtol=1e-9)
+    assert found["n_pulses"] == simulated.whole_event_column("n_pulses").tolist()
+    assert [p.name for p in report.path.parent.iterdir()] == ["r.parquet"]
+    assert len(DirectionTable.load(report.path)) == 256
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=30),
+    batch_size=st.integers(1, 13),
+    window=st.integers(1, 17),
+)
+def test_every_event_once_and_in_order(
+    model: Any,
+    make_kaggle_folder: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    lengths: list[int],
+    batch_size: int,
+    window: int,
+) -> None:
+    from graphnet_icecube2nd import prepare
+
+    folder = tmp_path_factory.mktemp("case")
+    if not any(lengths):
+        lengths = [*lengths, 3]
+    make_kaggle_folder(folder / "files", {1: lengths, 2: lengths[::-1]})
+    prepare(folder / "files", folder / "store", workers=1)
+    store = EventStore(folder / "store")
+    monkeypatch.setattr(room, "WINDOW", window)
+    options = NetworkOptions(batch_size=batch_size, max_pulses=16)
+    report = reconstruct(store, model, folder / "r.parquet", options=options)
+    found = columns_of(report.path)
+    assert found["event_id"] == store.whole_event_column("event_id").tolist()
+    empty = store.whole_event_column("n_pulses") == 0
+    assert (np.array(found["status"]) == "no pulses").tolist() == empty.tolist()
+    for name in COLUMNS[1:-2]:
+        assert np.isnan(np.array(found[name], float)).tolist() == empty.tolist()
+    assert sum(report.statuses.values()) == 2 * len(lengths)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
+def test_a_cut_goes_on_and_gives_the_identical_file(
+    model: Any,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cut: int,
+) -> None:
+    monkeypatch.setattr(room, "WINDOW", 40)
+    calm = reconstruct(simulated, model, tmp_path / "calm.parquet")
+    write, left = room.write_results, [cut]
+
+    class Cut(Exception):
+        pass
+
+    def cutting(*arguments: Any) -> None:
+        if not left[0]:
+            raise Cut
+        left[0] -= 1
+        write(*arguments)
+
+    monkeypatch.setattr(room, "write_results", cutting)
+    out = tmp_path / "cut.parquet"
+    with pytest.raises(Cut):
+        reconstruct(simulated, model, out)
+    assert not out.exists()
+    monkeypatch.setattr(room, "write_results", write)
+    report = reconstruct(simulated, model, out)
+    assert report.num_resumed == min(256, 40 * cut)
+    assert out.read_bytes() == calm.path.read_bytes()
+    assert report.statuses == calm.statuses
+
+
+def test_what_was_found_with_other_options_is_not_taken(
+    model: Any, simulated: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "WINDOW", 100)
+    write = room.write_results
+
+    def never_the_last(path: Any, *further: Any) -> None:
+        if Path(path).name == "r.parquet":
+            raise KeyboardInterrupt
+        write(path, *further)
+
+    monkeypatch.setattr(room, "write_results", never_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(simulated, model, tmp_path / "r.parquet")
+    monkeypatch.setattr(room, "write_results", write)
+    other = NetworkOptions(max_pulses=8)
+    report = reconstruct(simulated, model, tmp_path / "r.parquet", options=other)
+    assert report.num_resumed == 0
+
+
+def test_other_formats(model: Any, make_store: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sqlite_utils")
+    store = make_store({1: [5, 0, 9, 30]})
+    expected = columns_of(reconstruct(store, model, tmp_path / "r.parquet").path)
+    reconstruct(store, model, tmp_path / "r.csv")
+    found = pyarrow.csv.read_csv(tmp_path / "r.csv").to_pydict()
+    assert list(found) == COLUMNS
+    assert found["event_id"] == expected["event_id"]
+    np.testing.assert_allclose(
+        np.array(found["kappa"], float), expected["kappa"], rtol=1e-12
+    )
+    for _ in range(2):  # a second time in place of the first
+        reconstruct(store, model, tmp_path / "r.db")
+    with sqlite3.connect(tmp_path / "r.db") as connection:
+        rows = connection.execute("SELECT * FROM directions").fetchall()
+        (sql,) = connection.execute("SELECT sql FROM sqlite_master").fetchone()
+    connection.close()
+    assert [row[0] for row in rows] == sorted(expected["event_id"])
+    assert "[event_id] INTEGER PRIMARY KEY" in sql.replace('"event_id"', "[event_id]")
+    empty = expected["status"].index("no pulses")
+    (without,) = [row for row in rows if row[0] == expected["event_id"][empty]]
+    assert without[1:] == (*[None] * 8, 0, "no pulses")
+    reconstruct(store, model, tmp_path / "submission.csv")
+    found = pyarrow.csv.read_csv(tmp_path / "submission.csv").to_pydict()
+    assert list(found) == ["event_id", "azimuth", "zenith"]
+    assert found["zenith"][empty] == pytest.approx(np.pi / 2)
+    others = [n for n in range(4) if n != empty]
+    assert [found["azimuth"][n] for n in others] == [
+        pytest.approx(expected["azimuth"][n]) for n in others
+    ]
+    with pytest.raises(ValueError, match=r"results end in .*got '\.txt'"):
+        reconstruct(store, model, tmp_path / "r.txt")
+    with pytest.raises(ValueError, match="format must be one of"):
+        reconstruct(store, model, tmp_path / "r.csv", format="excel")
+
+
+def test_calibration_reaches_kappa_and_radii(
+    model: Any, simulated: EventStore, tmp_path: Path
+) -> None:
+    plain = columns_of(reconstruct(simulated, model, tmp_path / "a.parquet").path)
+    kappa = np.array(plain["kappa"])
+    angle = np.asarray(kappa_to_radius(kappa / 4, np.linspace(0.01, 0.99, 256)))
+    calibration: KappaCalibration = fit_calibration(kappa, angle, "temperature")
+    report = reconstruct(
+        simulated, model, tmp_path / "b.parquet", calibration=calibration
+    )
+    found = columns_of(report.path)
+    np.testing.assert_allclose(found["kappa"], calibration.kappa(kappa), rtol=1e-6)
+    np.testing.assert_allclose(
+        found["radius_90"], calibration.radius(kappa, 0.9), rtol=1e-6
+    )
+    assert found["azimuth"] == plain["azimuth"]

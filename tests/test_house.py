@@ -47,7 +47,7 @@ ONLY_FROM = {"direction": {"conventions"}}
 NOT_IN_CORE = (
     *("graphnet", "torch_geometric", "pytorch_lightning", "lightning"),
     *("matplotlib", "pandas", "pyarrow", "sklearn", "scipy", "polars"),
-    *("h5py", "sqlite_utils", "typer", "rich"),
+    *("h5py", "sqlite_utils", "typer", "rich", "astropy", "astropy_healpix"),
 )
 # Rooms that are not core: GraphNeT's components, and what the command line is made of.
 NOT_CORE = (ADAPTER, "commands")

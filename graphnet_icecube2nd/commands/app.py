@@ -13,6 +13,7 @@ from graphnet_icecube2nd.commands import (
     reconstruction,
     robustness,
     simulation,
+    sky,
     store,
     training,
 )
@@ -51,6 +52,7 @@ app.command()(simulation.simulate)
 app.command()(store.prepare)
 app.command()(store.inspect)
 app.command()(display.show)
+app.command()(sky.skymap)
 app.command()(store.export)
 app.command()(training.train)
 app.command()(training.recipes)

@@ -44,8 +44,7 @@ def held_out_events(
         if len(stores) != 1:
             found = ", ".join(map(str, sorted(stores))) or "none"
             raise ValueError(
-                "give --data, a store of events: those of the models' runs are "
-                f"{found}"
+                f"give --data, a store of events: those of the models' runs are {found}"
             )
         (data,) = stores
     store = EventStore(data)

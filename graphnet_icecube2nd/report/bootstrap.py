@@ -1,11 +1,13 @@
-"""Intervals of differences between two answers to the same events.
+"""Intervals of means, of differences between two answers, of quantiles.
 
-Both answers err on the same hard events, so a difference is known far better than
-either mean. Source: the percentile bootstrap, Efron and Tibshirani, An Introduction to
-the Bootstrap (1993), chapter 13. Shape letters: B events, R rows.
+Two answers to the same events err alike on hard ones, so a difference is known far
+better than either mean. Source: the percentile bootstrap, Efron and Tibshirani, An
+Introduction to the Bootstrap (1993), chapter 13. Shape letters: B events, R rows.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,3 +53,36 @@ def paired_intervals(
     edge = (1 - level) / 2
     interval_R2: Array = np.quantile(means, [edge, 1 - edge], axis=0).T
     return interval_R2
+
+
+def resampled_quantiles(
+    value_B: Array,
+    shares: Sequence[float],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    level: float = LEVEL,
+) -> Array:
+    """Return intervals of quantiles, (Q, 2), by the percentile bootstrap.
+
+    How many of a resample's events lie below a value is binomial, so its quantile is
+    the event at a rank that follows a beta distribution: drawn at once, whatever the
+    number of events.
+
+    Args:
+        value_B: (B,) one value an event.
+        shares: Q of them, 0 to 1: 0.5 is the median.
+        resamples: How many.
+        seed: Of the draws.
+        level: Share of the resamples that lie inside.
+    """
+    ordered, num = np.sort(value_B), len(value_B)
+    generator = np.random.default_rng(seed)
+    edge = (1 - level) / 2
+    intervals = np.empty((len(shares), 2))
+    for number, share in enumerate(shares):
+        rank = share * (num - 1)
+        place = generator.beta(rank + 1, num - rank, resamples) * num
+        drawn = ordered[np.minimum(place.astype(np.int64), num - 1)]
+        intervals[number] = np.quantile(drawn, [edge, 1 - edge])
+    return intervals

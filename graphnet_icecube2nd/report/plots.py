@@ -1,12 +1,37 @@
-"""What all pictures share: matplotlib on request, without a screen."""
+"""What all pictures share: matplotlib on request, without a screen; how tables look."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.files import write_whole
+
+# Told apart by the colour-blind as well (Okabe and Ito, 2008, jfly.uni-koeln.de/color),
+# and by line and marker where there is no colour.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How a table is drawn: matplotlib's colour, line style and marker."""
+
+    colour: str
+    line: Any
+    marker: str
+
+    @classmethod
+    def of(cls, number: int) -> Look:
+        """Return the look of the first, second, ... table."""
+        return cls(
+            colour=COLOURS[number % len(COLOURS)],
+            line=LINES[number % len(LINES)],
+            marker=MARKERS[number % len(MARKERS)],
+        )
 
 
 def new_figure(width: float, height: float) -> Any:

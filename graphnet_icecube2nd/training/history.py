@@ -37,17 +37,6 @@ COLUMNS = (
 )
 
 
-def memory_mb() -> float | None:
-    """Return what this process holds that is no file's, MB; None off Linux."""
-    path = Path("/proc/self/status")
-    if not path.exists():
-        return None
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    return None
-
-
 def write_history(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
     """Write rows as CSV, whole or not at all."""
     with (

@@ -15,7 +15,8 @@ import torch
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.weights import save_model
-from graphnet_icecube2nd.training.history import Row, memory_mb, write_history
+from graphnet_icecube2nd.training.history import Row, write_history
+from graphnet_icecube2nd.training.memory import give_back_memory, memory_mb
 from graphnet_icecube2nd.training.module import DirectionModule
 
 try:
@@ -139,6 +140,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
 
     def _save(self, trainer: Any) -> None:
         trainer.save_checkpoint(self.folder / RESUME)
+        give_back_memory()
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
 
     def _is_due(self, trainer: Any) -> bool:

@@ -95,6 +95,15 @@ def test_contours_are_those_asked_for(kappa: float, radii: dict[float, float]) -
     np.testing.assert_allclose(law.contained(u), level, atol=1e-9)
 
 
+def test_beyond_the_last_contour_it_falls_as_before() -> None:
+    """By hand: the share outside is exp(-rate u) there, with one rate from 50% on."""
+    near, far = 1 - np.cos(np.radians([0.5, 20.0]))
+    law = RadialLaw.through(1e4, {0.5: np.radians(0.5), 0.9: np.radians(20.0)})
+    rate = np.log(5) / (far - near)
+    outside = 1 - law.contained(far + np.array([0.5, 1.0, 2.0]) / rate)
+    np.testing.assert_allclose(outside, 0.1 * np.exp([-0.5, -1.0, -2.0]), rtol=1e-9)
+
+
 def test_far_away_may_be_likelier_than_near() -> None:
     """A tenth within 26 deg of the opposite: likelier there than between."""
     law = RadialLaw.through(0.5, {0.5: np.radians(60), 0.9: np.radians(154)})

@@ -1,0 +1,182 @@
+"""Directions in the detector as right ascension and declination, and back.
+
+IceCube's x points to grid east and y to grid north, which is along the meridian of
+Greenwich; z is up. Seen from above the South Pole, longitudes grow clockwise and
+azimuth anticlockwise: a horizontal direction of azimuth a runs along the longitude
+90 deg - a, and its astronomical azimuth, from local north eastwards, is 90 deg - a -
+longitude of the detector. astropy does the rest, without refraction. Source of place
+and grid: IceCube's coordinate documentation; tests compare with published numbers.
+
+Nothing is downloaded. Dates that astropy's own Earth-rotation tables do not cover (from
+about a year after its release on, and before 1973) are computed with UT1 = UTC, which
+is at most 0.9 s, so 14 arcsec, off as long as leap seconds keep it there.
+
+Shape legend: ``...`` any leading shape.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from graphnet_icecube2nd.conventions import (
+    angles_to_unit_vector,
+    unit_vector_to_angles,
+)
+
+Array = NDArray[np.float64]
+
+LATITUDE, LONGITUDE = -89.9944, -62.6081  # deg, of the detector's centre; east counts
+HEIGHT = 883.9  # m, of the detector's centre above the ellipsoid
+# From 1960, when UTC begins, to 2100: beyond it is most likely no MJD.
+FIRST_MJD, LAST_MJD = 36934.0, 88069.0
+
+
+def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
+    """Return where on the sky directions of the detector point.
+
+    Args:
+        direction: Vectors back to where the neutrinos came from, in the detector's
+            axes, shape (..., 3).
+        mjd: Times as modified Julian dates, UTC, d, shape (...); they broadcast.
+
+    Returns:
+        Right ascension, 0..2 pi, and declination, ICRS (J2000), rad, shape (...) each.
+
+    Raises:
+        ValueError: A time is not between 1960 and 2100, or a vector has no direction.
+        ImportError: astropy is not installed.
+    """
+    zenith, azimuth = (a.numpy() for a in unit_vector_to_angles(np.asarray(direction)))
+    with _offline():
+        from astropy import units
+        from astropy.coordinates import ICRS, AltAz
+
+        local = AltAz(
+            alt=(np.pi / 2 - zenith) * units.rad,
+            az=(np.pi / 2 - azimuth - np.radians(LONGITUDE)) * units.rad,
+            **_place_and_time(mjd),
+        )
+        sky = local.transform_to(ICRS())
+        return np.asarray(sky.ra.rad) % (2 * np.pi), np.asarray(sky.dec.rad)
+
+
+def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
+    """Return in which direction of the detector places on the sky lie.
+
+    Args:
+        ra: Right ascension, ICRS (J2000), rad, shape (...).
+        dec: Declination, rad, shape (...).
+        mjd: Times as modified Julian dates, UTC, d, shape (...); all broadcast.
+
+    Returns:
+        Unit vectors in the detector's axes, shape (..., 3).
+
+    Raises:
+        ValueError: A time is not between 1960 and 2100.
+        ImportError: astropy is not installed.
+    """
+    with _offline():
+        from astropy import units
+        from astropy.coordinates import ICRS, AltAz
+
+        sky = ICRS(ra=np.asarray(ra) * units.rad, dec=np.asarray(dec) * units.rad)
+        local = sky.transform_to(AltAz(**_place_and_time(mjd)))
+        zenith = np.pi / 2 - np.asarray(local.alt.rad)
+        azimuth = np.pi / 2 - np.asarray(local.az.rad) - np.radians(LONGITUDE)
+    direction: Array = angles_to_unit_vector(zenith, azimuth).numpy()
+    return direction
+
+
+def time_to_mjd(text: str) -> float:
+    """Return the modified Julian date, UTC, of a time as `2021-06-30T00:09:28.846`.
+
+    Args:
+        text: ISO 8601; UTC, unless it ends in an offset as +02:00.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    from datetime import datetime
+
+    try:
+        # Python 3.10 knows neither the Z nor fractions of other lengths than 3 and 6.
+        head, point, rest = text.strip().replace("Z", "+00:00").partition(".")
+        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
+        when = datetime.fromisoformat(head + rest[len(digits) :])
+        fraction = float(f"0.{digits}") if point else 0.0
+        if point and head.count(":") != 2:
+            raise ValueError
+    except ValueError:
+        raise ValueError(
+            f"a time looks as 2021-06-30T00:09:28.846, got {text!r}"
+        ) from None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=timezone.utc)
+    since = when - datetime(1858, 11, 17, tzinfo=timezone.utc)
+    return since.days + (since.seconds + fraction) / 86400
+
+
+def mjd_to_time(mjd: float) -> str:
+    """Return a modified Julian date, UTC, in words: `2021-06-30T00:09:28.846`."""
+    from datetime import datetime, timedelta
+
+    when = datetime(1858, 11, 17) + timedelta(milliseconds=round(mjd * 86_400_000))
+    return when.isoformat(timespec="milliseconds")
+
+
+def checked_mjd(mjd: ArrayLike) -> Array:
+    """Return times as an array, any shape, that are dates of 1960 to 2100.
+
+    Raises:
+        ValueError: One is not; names it.
+    """
+    times = np.asarray(mjd, np.float64)
+    bad = ~((times >= FIRST_MJD) & (times <= LAST_MJD))
+    if bad.any():
+        raise ValueError(
+            f"mjd must lie in {FIRST_MJD:.0f}..{LAST_MJD:.0f} (1960 to 2100), got "
+            f"{times[bad].ravel()[0]:g}"
+        )
+    return times
+
+
+def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
+    """Return where and when, as astropy's frames take it."""
+    from astropy import units
+    from astropy.coordinates import EarthLocation
+    from astropy.time import Time
+
+    return {
+        "obstime": Time(checked_mjd(mjd), format="mjd", scale="utc"),
+        "location": EarthLocation(
+            lat=LATITUDE * units.deg, lon=LONGITUDE * units.deg, height=HEIGHT * units.m
+        ),
+    }
+
+
+@contextmanager
+def _offline() -> Iterator[None]:
+    """Keep astropy from the internet, and from warning of dates beyond its tables."""
+    try:
+        from astropy.utils import iers
+    except ImportError as error:
+        raise ImportError(
+            "equatorial coordinates need astropy: pip install graphnet-icecube2nd[maps]"
+        ) from error
+    with (
+        iers.conf.set_temp("auto_download", False),
+        iers.conf.set_temp("auto_max_age", None),
+        iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", message="Tried to get polar motions")
+        warnings.filterwarnings("ignore", message=".*dubious year")
+        warnings.filterwarnings("ignore", message=".*leap-second")
+        yield

@@ -1,0 +1,152 @@
+"""Pictures of an evaluation: how far directions are off, on the whole and by bins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from graphnet_icecube2nd.report.evaluation import Evaluation
+from graphnet_icecube2nd.report.evaluation_bins import (
+    ENERGY,
+    PULSES,
+    TOPOLOGY,
+    ZENITH,
+    BinRow,
+)
+from graphnet_icecube2nd.report.plots import Look, new_figure
+
+LABELS = {
+    ENERGY: "energy of the neutrino [GeV]",
+    ZENITH: "cosine of the zenith, 1: from above, -1: through the Earth",
+    PULSES: "pulses of the event",
+}
+GRID = {"color": "0.9", "lw": 0.6}
+MEAN_LABEL = "mean opening angle [rad]"
+
+
+def draw_distribution(evaluation: Evaluation) -> Any:
+    """Draw which share of the events is closer than an angle."""
+    figure = new_figure(6.5, 4.2)
+    axes = figure.subplots()
+    share = (np.arange(len(evaluation.truth.event_id)) + 1) / len(
+        evaluation.truth.event_id
+    )
+    lowest = 180.0
+    for number, evaluated in enumerate(evaluation.tables):
+        look = Look.of(number)
+        angle = np.degrees(np.sort(evaluated.angle_B))
+        median = float(np.median(angle))
+        axes.plot(
+            angle,
+            share,
+            color=look.colour,
+            ls=look.line,
+            label=f"{evaluated.name}: median {median:.3g} deg",
+        )
+        axes.plot([median], [0.5], look.marker, color=look.colour, ms=6)
+        lowest = min(lowest, float(np.quantile(angle, 0.005)))
+    axes.axhline(0.5, color="0.6", lw=0.6)
+    angle = np.geomspace(max(lowest, 1e-3), 180.0, 300)
+    guess = (1 - np.cos(np.radians(angle))) / 2
+    axes.plot(angle, guess, color="0.6", lw=0.9, label="guessing")
+    axes.set_xscale("log")
+    axes.set_xlim(max(lowest, 1e-3), 180.0)
+    axes.set_ylim(0.0, 1.0)
+    axes.set_xlabel("opening angle [deg]")
+    axes.set_ylabel("share of the events that are closer")
+    _finish(axes)
+    return figure
+
+
+def draw_bins(rows: Sequence[BinRow]) -> Any:
+    """Draw mean and median opening angle against a quantity that has borders."""
+    quantity = rows[0].bin.quantity
+    figure = new_figure(9.5, 4.0)
+    left, right = figure.subplots(1, 2)
+    names = list(dict.fromkeys(row.summary.table for row in rows))
+    for number, name in enumerate(names):
+        look, mine = Look.of(number), [r for r in rows if r.summary.table == name]
+        low, high = (
+            np.array([getattr(r.bin, e) for r in mine]) for e in ("low", "high")
+        )
+        middle = (low + high) / 2 if quantity == ZENITH else np.sqrt(low * high)
+        # Side by side, or intervals would hide each other.
+        step = (number - (len(names) - 1) / 2) * 0.08
+        if quantity == ZENITH:
+            middle = middle + step * (high - low)
+        else:
+            middle = middle * (high / low) ** step
+        style = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 4}
+        for axes, field, unit in ((left, "mean", 1.0), (right, "median", 180 / np.pi)):
+            found = [getattr(row.summary, field) for row in mine]
+            value, bottom, top = (
+                np.array([getattr(e, n) for e in found]) * unit
+                for n in ("value", "low", "high")
+            )
+            bars = np.clip([value - bottom, top - value], 0.0, None)
+            axes.errorbar(middle, value, bars, label=name, lw=1.2, capsize=2, **style)
+        q68 = np.degrees([row.summary.q68.value for row in mine])
+        right.plot(middle, q68, color=look.colour, ls=":", lw=0.9)
+    for axes in (left, right):
+        if quantity != ZENITH:
+            axes.set_xscale("log", base=2 if quantity == PULSES else 10)
+        if quantity == PULSES:
+            edges = sorted(
+                {row.bin.low for row in rows} | {row.bin.high for row in rows}
+            )
+            axes.set_xticks(edges, [f"{edge:.0f}" for edge in edges], fontsize=8)
+            axes.minorticks_off()
+        axes.set_xlabel(LABELS[quantity])
+        _finish(axes, legend=axes is left)
+    left.set_ylim(bottom=0.0)
+    left.set_ylabel(MEAN_LABEL)
+    right.set_yscale("log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.set_ylabel("opening angle [deg]: median, and 68% (dotted)")
+    return figure
+
+
+def draw_topologies(rows: Sequence[BinRow]) -> Any:
+    """Draw the mean opening angle of each topology as dots with intervals."""
+    assert rows[0].bin.quantity == TOPOLOGY
+    kinds = list(dict.fromkeys(row.bin.name for row in rows))
+    names = list(dict.fromkeys(row.summary.table for row in rows))
+    figure = new_figure(6.5, 1.2 + 0.28 * len(kinds) * (len(names) + 0.6))
+    axes = figure.subplots()
+    step = 0.75 / max(len(names), 1)
+    for number, name in enumerate(names):
+        look = Look.of(number)
+        mine = [row for row in rows if row.summary.table == name]
+        place = [
+            kinds.index(r.bin.name) + (number - (len(names) - 1) / 2) * step
+            for r in mine
+        ]
+        mean = [row.summary.mean for row in mine]
+        value = np.array([m.value for m in mean])
+        bars = [[m.value - m.low for m in mean], [m.high - m.value for m in mean]]
+        axes.errorbar(
+            value,
+            place,
+            xerr=np.clip(bars, 0.0, None),
+            fmt=look.marker,
+            color=look.colour,
+            capsize=2,
+            ms=5,
+            label=name,
+        )
+    counts = {row.bin.name: row.summary.events for row in rows}
+    axes.set_yticks(range(len(kinds)), [f"{k}\n{counts[k]:,} events" for k in kinds])
+    axes.set_ylim(len(kinds) - 0.45, -0.55)
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel(MEAN_LABEL)
+    _finish(axes)
+    return figure
+
+
+def _finish(axes: Any, *, legend: bool = True) -> None:
+    axes.grid(**GRID)
+    axes.set_axisbelow(True)
+    if legend:
+        axes.legend(fontsize=8, framealpha=0.9)

@@ -1,0 +1,254 @@
+"""SkyMap: where an event's neutrino may have come from, as density on the sphere.
+
+The sphere is cut into pixels of one area (HEALPix, Gorski et al., ApJ 622 (2005) 759),
+each with its mean probability per steradian. Shape letters: P pixels, B events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.direction.equatorial import checked_mjd, to_equatorial
+from graphnet_icecube2nd.direction.radial_law import RadialLaw, cap_area
+from graphnet_icecube2nd.report.sky_pixels import (
+    check_grid,
+    default_nside,
+    import_healpix,
+    mean_densities,
+)
+
+Array = NDArray[np.float64]
+
+LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
+LEVELS = (0.5, 0.9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """A contour of a sky map: the circle, and the pixels that make the same region.
+
+    Args:
+        level: Share of the probability within.
+        radius: Of the circle, rad.
+        area: Within the circle, square degrees.
+        num_pixels: Fewest pixels that hold the share.
+        pixel_area: Their area, square degrees.
+        density: Least density among them, 1/sr.
+    """
+
+    level: float
+    radius: float
+    area: float
+    num_pixels: int
+    pixel_area: float
+    density: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SkyMap:
+    """Probability density of an event's direction, pixel by pixel.
+
+    Args:
+        nside: HEALPix's NSIDE, a power of two; there are 12 nside^2 pixels.
+        order: `ring` or `nested`.
+        coordinates: `local`: theta is zenith and phi azimuth in the detector;
+            `equatorial`: theta is 90 deg - declination, phi right ascension, ICRS.
+        density_P: (P,) 1/sr; times the area of a pixel they sum up to 1.
+        direction: (3,) the predicted direction, unit vector in these coordinates.
+        kappa: Concentration that came with it.
+        law: How the probability spreads around it.
+        levels: Contours that a file and a picture show.
+        event_id: None where there is none.
+        mjd: Time of the event, UTC, d; None for local coordinates.
+
+    Raises:
+        ValueError: A value is not allowed.
+    """
+
+    nside: int
+    order: str = "ring"
+    coordinates: str = LOCAL
+    density_P: Array
+    direction: Array
+    kappa: float
+    law: RadialLaw
+    levels: tuple[float, ...] = LEVELS
+    event_id: int | None = None
+    mjd: float | None = None
+
+    def __post_init__(self) -> None:
+        check_grid(self.nside, self.order)
+        if self.coordinates not in COORDINATES:
+            raise ValueError(
+                f"coordinates must be one of {', '.join(COORDINATES)}, got "
+                f"{self.coordinates!r}"
+            )
+        if (self.mjd is None) == (self.coordinates == EQUATORIAL):
+            raise ValueError(
+                "equatorial maps have an mjd and local ones none, got "
+                f"{self.coordinates} and {self.mjd}"
+            )
+        num = 12 * self.nside**2
+        if self.density_P.shape != (num,) or self.direction.shape != (3,):
+            raise ValueError(
+                f"a map of NSIDE {self.nside} has {num} pixels and one direction, got "
+                f"{self.density_P.shape} and {self.direction.shape}"
+            )
+        check_levels(self.levels)
+
+    @property
+    def pixel_area(self) -> float:
+        """Area of a pixel, sr."""
+        return 4 * np.pi / len(self.density_P)
+
+    def contour(self, level: float) -> Contour:
+        """Return a contour; its radius is exact, its pixels are those of the map.
+
+        Raises:
+            ValueError: The level is not between 0 and 1.
+        """
+        return self.contours([level])[0]
+
+    def contours(self, levels: Sequence[float] | None = None) -> list[Contour]:
+        """Return contours of some levels, by default the map's own.
+
+        Raises:
+            ValueError: A level is not between 0 and 1.
+        """
+        chosen = check_levels(self.levels if levels is None else levels)
+        falling = np.sort(self.density_P)[::-1]
+        within = np.cumsum(falling) * self.pixel_area
+        found = []
+        for level in chosen:
+            radius = self.law.radius(level)
+            num = min(int(np.searchsorted(within, level)) + 1, len(falling))
+            found.append(
+                Contour(
+                    level=level,
+                    radius=radius,
+                    area=cap_area(radius),
+                    num_pixels=num,
+                    pixel_area=num * float(np.degrees(np.degrees(self.pixel_area))),
+                    density=float(falling[num - 1]),
+                )
+            )
+        return found
+
+    def density_at(self, direction: ArrayLike) -> Array:
+        """Return the density of the pixels in which directions lie, 1/sr, shape (...).
+
+        Args:
+            direction: Unit vectors in the map's coordinates, shape (..., 3).
+        """
+        healpix = import_healpix()
+        x, y, z = np.moveaxis(np.asarray(direction, np.float64), -1, 0)
+        pixel = healpix.xyz_to_healpix(x, y, z, self.nside, order=self.order)
+        found: Array = self.density_P[pixel]
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the map as FITS, whole or not at all; see `sky_file`."""
+        from graphnet_icecube2nd.report.sky_file import save_sky_map
+
+        save_sky_map(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SkyMap:
+        """Read what `save` wrote, to the last bit.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: It is none of our sky maps.
+            ImportError: astropy is not installed.
+        """
+        from graphnet_icecube2nd.report.sky_file import load_sky_map
+
+        return load_sky_map(path)
+
+
+def sky_map(
+    direction: ArrayLike,
+    kappa: float,
+    *,
+    nside: int | None = None,
+    order: str = "ring",
+    calibration: KappaCalibration | None = None,
+    law: RadialLaw | None = None,
+    levels: Sequence[float] = LEVELS,
+    event_id: int | None = None,
+    mjd: float | None = None,
+) -> SkyMap:
+    """Make the sky map of a direction and its kappa.
+
+    The density is the von Mises-Fisher one, unless a calibration or a law says how the
+    probability spreads; then contours have the radii of those. Densities are divided by
+    their sum over the pixels, so that they integrate to 1.
+
+    Args:
+        direction: (3,) vector back to where the neutrino came from, in the detector's
+            axes.
+        kappa: Concentration, not calibrated if a calibration is given.
+        nside: A power of two, 1 to 8192. By default at least 100 pixels lie within the
+            50% contour, and NSIDE is 64 to 1024; so it is fewer where that contour has
+            a radius of less than 0.3 deg.
+        order: `ring` or `nested`.
+        calibration: Makes contours hold what they say.
+        law: In place of a calibration.
+        levels: Contours, 0 to 1.
+        event_id: For the file and the picture.
+        mjd: Time of the event, UTC, d: the map is in equatorial coordinates then.
+
+    Raises:
+        ValueError: A value is not allowed.
+        ImportError: astropy-healpix, or astropy for equatorial ones, is not installed.
+    """
+    centre = np.asarray(direction, np.float64)
+    length = float(np.linalg.norm(centre))
+    if centre.shape != (3,) or not 0 < length < np.inf:
+        raise ValueError(f"direction must be a vector (3,), got {centre.tolist()}")
+    if calibration is not None and law is not None:
+        raise ValueError("give a calibration or a law, not both")
+    chosen = check_levels(levels)
+    centre = centre / length
+    if mjd is not None:
+        mjd = float(checked_mjd(mjd))
+        ra, dec = to_equatorial(centre, mjd)
+        centre = angles_to_unit_vector(np.pi / 2 - dec, ra).numpy()
+    if calibration is not None:
+        law = RadialLaw.calibrated(kappa, calibration, chosen)
+    law = law or RadialLaw.of_kappa(kappa)
+    nside = default_nside(law) if nside is None else nside
+    check_grid(nside, order)
+    return SkyMap(
+        nside=nside,
+        order=order,
+        coordinates=LOCAL if mjd is None else EQUATORIAL,
+        density_P=mean_densities(law, centre, nside, order),
+        direction=centre,
+        kappa=float(kappa),
+        law=law,
+        levels=chosen,
+        event_id=event_id,
+        mjd=mjd,
+    )
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Return levels as they are, each between 0 and 1 and none twice.
+
+    Raises:
+        ValueError: They are not so, or there is none.
+    """
+    chosen = tuple(float(level) for level in levels)
+    if not chosen or not all(0 < level < 1 for level in chosen):
+        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"a level stands there twice: {chosen}")
+    return chosen

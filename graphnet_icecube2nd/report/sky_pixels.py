@@ -1,0 +1,119 @@
+"""The pixels of a sky map: how many, and how much of the density each holds.
+
+Pixels are HEALPix's, all of one area (Gorski et al., ApJ 622 (2005) 759). Shape
+letters: P pixels of the map, p some of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.direction.radial_law import RadialLaw
+
+Array = NDArray[np.float64]
+
+ORDERS = ("ring", "nested")
+# By default: pixels within the 50% contour, and the smallest and largest NSIDE.
+FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
+# Pixels wider than this share of the distance from the direction, or of the radius of
+# the 50% contour, are the mean of smaller ones: where the density bends.
+COARSE = 0.2
+FINEST = 2**26
+CHUNK = 2**20  # pixels worked on at once
+
+
+def default_nside(law: RadialLaw) -> int:
+    """Return the NSIDE with which the 50% contour covers 100 pixels or more.
+
+    Powers of two from 64, which tools expect, to 1024, 12.6 million pixels.
+    """
+    half = 2 * np.sin(law.radius(0.5) / 2) ** 2
+    wanted = np.sqrt(FEWEST_PIXELS / (6 * half))
+    power = 1 << max(int(np.ceil(np.log2(wanted))), 0)
+    return min(max(power, SMALLEST), LARGEST)
+
+
+def import_healpix() -> Any:
+    """Return astropy_healpix.
+
+    Raises:
+        ImportError: It is not installed.
+    """
+    try:
+        import astropy_healpix
+    except ImportError as error:
+        raise ImportError(
+            "sky maps need astropy-healpix: pip install graphnet-icecube2nd[maps]"
+        ) from error
+    return astropy_healpix
+
+
+def check_grid(nside: int, order: str) -> None:
+    """Raise ValueError if there is no such grid of pixels."""
+    if not 1 <= nside <= 8192 or nside & (nside - 1):
+        raise ValueError(f"nside must be a power of two from 1 to 8192, got {nside}")
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+
+
+def mean_densities(law: RadialLaw, centre: Array, nside: int, order: str) -> Array:
+    """Return mean densities of the pixels of a map, (P,), 1/sr.
+
+    They are divided by their sum, so that they integrate to 1.
+
+    Args:
+        law: How the probability spreads around the direction.
+        centre: (3,) the direction, a unit vector in the map's coordinates.
+        nside: HEALPix's NSIDE.
+        order: `ring` or `nested`.
+
+    Raises:
+        ImportError: astropy-healpix is not installed.
+    """
+    half = law.radius(0.5)
+    density_P = np.empty(12 * nside**2)
+    for start in range(0, len(density_P), CHUNK):
+        pixel = np.arange(start, min(start + CHUNK, len(density_P)))
+        density_P[pixel] = _means(law, centre, half, nside, order, pixel)
+    total = float(density_P.sum()) * 4 * np.pi / len(density_P)
+    density_P /= total
+    return density_P
+
+
+def _means(
+    law: RadialLaw,
+    centre: Array,
+    half: float,
+    nside: int,
+    order: str,
+    pixel: NDArray[np.int64],
+) -> Array:
+    """Return mean densities of pixels, (p,), 1/sr; of large ones from their quarters.
+
+    Args:
+        law: How the probability spreads around the direction.
+        centre: (3,) the direction.
+        half: Radius of the 50% contour, rad.
+        nside: HEALPix's NSIDE.
+        order: In which the pixels are counted.
+        pixel: (p,) their numbers.
+    """
+    healpix = import_healpix()
+    x, y, z = healpix.healpix_to_xyz(pixel, nside, order=order)
+    place = np.stack([x, y, z], axis=-1)
+    u = np.minimum(((place - centre) ** 2).sum(axis=1) / 2, 2.0)
+    mean = law.density(u)
+    width = np.sqrt(np.pi / 3) / nside
+    distance = 2 * np.arcsin(np.sqrt(u / 2))
+    large = width > COARSE * np.maximum(distance, half)
+    if large.any() and nside < FINEST:
+        nested = pixel[large]
+        if order != "nested":
+            nested = healpix.xyz_to_healpix(*place[large].T, nside, order="nested")
+        quarters = (4 * nested[:, None] + np.arange(4)).ravel()
+        finer = _means(law, centre, half, 2 * nside, "nested", quarters)
+        mean[large] = finer.reshape(-1, 4).mean(axis=1)
+    return mean

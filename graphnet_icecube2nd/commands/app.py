@@ -10,6 +10,7 @@ from graphnet_icecube2nd.commands import (
     calibration,
     display,
     ensemble,
+    evaluation,
     reconstruction,
     robustness,
     simulation,
@@ -59,6 +60,7 @@ app.command()(training.recipes)
 app.command()(training.tune)
 app.command()(reconstruction.reconstruct)
 app.command()(calibration.calibrate)
+app.command()(evaluation.evaluate)
 app.command()(robustness.robustness)
 app.add_typer(ensemble.app, name="ensemble")
 app.command("import-weights")(ensemble.import_weights)

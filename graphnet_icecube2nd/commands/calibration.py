@@ -27,7 +27,7 @@ def calibrate(
             "on; of another store all."
         ),
     ] = None,
-    most: Annotated[int, typer.Option(help="So many events at most.")] = 50_000,
+    most: Annotated[int, typer.Option(help="So many events at most.", min=1)] = 50_000,
     method: Annotated[
         str,
         typer.Option(
@@ -105,6 +105,10 @@ def calibrate(
     for column in ("contour", "before", "calibrated"):
         table.add_column(column, justify="right")
     for level, before in found.before.items():
-        table.add_row(f"{level:.0%}", f"{before:.1%}", f"{found.after[level]:.1%}")
+        after = found.after.get(level)
+        is_known = after is not None
+        table.add_row(
+            f"{level:.0%}", f"{before:.1%}", f"{after:.1%}" if is_known else "-"
+        )
     Console().print(table)
     print(out)

@@ -50,7 +50,7 @@ def fit(
             "validated on; of another store all."
         ),
     ] = None,
-    most: Annotated[int, typer.Option(help="So many events at most.")] = 50_000,
+    most: Annotated[int, typer.Option(help="So many events at most.", min=1)] = 50_000,
     method: Annotated[
         str,
         typer.Option(

@@ -187,7 +187,7 @@ class KappaCalibration:
     def _depth(self, level: float) -> float:
         """Return the depth of the contour that holds a share."""
         nominal = -np.log1p(-np.array(self.levels))
-        wanted = -np.log1p(-level)
+        wanted = -float(np.log1p(-level))
         beyond = max(wanted - float(nominal[-1]), 0.0)
         return float(np.interp(wanted, nominal, self.depths)) + beyond
 

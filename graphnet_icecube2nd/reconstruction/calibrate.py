@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.direction.calibration import KappaCalibration, containment
-from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
@@ -37,7 +37,8 @@ class CalibrationCheck:
     Args:
         file: The calibration, fitted on all events, to be stored.
         before: Share of true directions inside contours by level, as the model has it.
-        after: The same with each half of the events calibrated by the other.
+        after: The same with each half of the events calibrated by the other; empty
+            where there are too few for that.
     """
 
     file: CalibrationFile
@@ -107,7 +108,11 @@ def calibrate_table(
     return CalibrationCheck(
         file=CalibrationFile(calibration=calibration, fitted_on=fitted_on),
         before=_held(containment(kappa_B, angle_B)),
-        after=_held(cross_fitted_levels(kappa_B, angle_B, method)),
+        after=(
+            _held(cross_fitted_levels(kappa_B, angle_B, method))
+            if len(kappa_B) >= 2 * FEWEST
+            else {}
+        ),
     )
 
 

@@ -15,7 +15,7 @@ from graphnet_icecube2nd.report.evaluation_calibration import (
     honest_pull_density,
 )
 from graphnet_icecube2nd.report.evaluation_figures import GRID
-from graphnet_icecube2nd.report.plots import Look, new_figure
+from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 NEAR = 1.5  # points off the nominal share: what the grey band shows
 
@@ -128,8 +128,8 @@ def draw_expected(views: Sequence[CalibrationView]) -> Any:
     axes.plot([low, high], [low, high], color="black", lw=0.8, label="honest")
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     axes.set_aspect("equal")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
+    plain_log(axes.xaxis)
+    plain_log(axes.yaxis)
     axes.set_xlabel("median opening angle that kappa promises [deg]")
     axes.set_ylabel("median opening angle [deg]")
     axes.grid(**GRID)

@@ -15,7 +15,7 @@ from graphnet_icecube2nd.report.evaluation_bins import (
     ZENITH,
     BinRow,
 )
-from graphnet_icecube2nd.report.plots import Look, new_figure
+from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 LABELS = {
     ENERGY: "energy of the neutrino [GeV]",
@@ -53,6 +53,7 @@ def draw_distribution(evaluation: Evaluation) -> Any:
     axes.plot(angle, guess, color="0.6", lw=0.9, label="guessing")
     axes.set_xscale("log")
     axes.set_xlim(max(lowest, 1e-3), 180.0)
+    plain_log(axes.xaxis)
     axes.set_ylim(0.0, 1.0)
     axes.set_xlabel("opening angle [deg]")
     axes.set_ylabel("share of the events that are closer")
@@ -103,7 +104,7 @@ def draw_bins(rows: Sequence[BinRow]) -> Any:
     left.set_ylim(bottom=0.0)
     left.set_ylabel(MEAN_LABEL)
     right.set_yscale("log")
-    right.yaxis.set_major_formatter("{x:g}")
+    plain_log(right.yaxis)
     right.set_ylabel("opening angle [deg]: median, and 68% (dotted)")
     return figure
 

@@ -49,6 +49,15 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def plain_log(axis: Any) -> None:
+    """Write the ticks of a logarithmic axis as plain numbers: 1, 2, 5, 10, ..."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 150) -> None:
     """Write a figure whole or not at all; the ending says the format.
 

@@ -1,0 +1,193 @@
+"""calibrate, ensemble, evaluate, as a user types them, one after the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("typer")
+pytest.importorskip("matplotlib")
+
+import torch
+from typer.testing import CliRunner, Result
+
+from graphnet_icecube2nd import DirectionTable, EventStore, build_model, save_model
+from graphnet_icecube2nd.commands.app import app
+from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
+from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+from graphnet_icecube2nd.reconstruction.read_results import read_columns
+from graphnet_icecube2nd.reconstruction.trained import find_trained
+
+MODELS = ("m0.safetensors", "m1.safetensors")
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two models."""
+    monkeypatch.chdir(tmp_path)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        model = build_model("t_sim", **SIZES)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        save_model(model, tmp_path / f"m{seed}.safetensors")
+    return tmp_path
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def said(*words: object) -> str:
+    done = call(*words)
+    if done.exception is not None:
+        raise done.exception
+    return done.output
+
+
+def test_the_whole_way(here: Path, simulated: EventStore) -> None:
+    store = simulated.path
+    fitted = said(
+        *("ensemble", "fit", "both", "m0.safetensors", "m1.safetensors"),
+        *("--data", store, "--events", "n_pulses >= 8", "--most", 150),
+        *("--max-pulses", 24),
+    )
+    assert "weights from 150 events: 150 of the events with n_pulses >= 8" in fitted
+    described = EnsembleFile.load(here / "both")
+    assert described.options.max_pulses == 24
+    assert described.fitted_on["events"] == 150
+    shown = said("ensemble", "show", "both")
+    for words in ("m0", "m1", "sees uniform 24 pulses", "weights from 150 events"):
+        assert words in shown
+    assert "calibrated" not in shown
+
+    plain = said("reconstruct", store, "--ensemble", "both", "--out", "plain.parquet")
+    assert "calibrated" not in plain
+    checked = said("calibrate", "both", "--data", store, "--method", "temperature")
+    assert "both/calibration.json" in checked
+    assert "90%" in checked
+    stored = CalibrationFile.load(here / "both" / "calibration.json")
+    assert stored.calibration.method == "temperature"
+    assert stored.fitted_on["max_pulses"] == 24
+    assert "calibrated: temperature, 256 events" in said("ensemble", "show", "both")
+
+    done = said("reconstruct", store, "--model", "both", "--out", "honest.parquet")
+    assert "kappa and radii are calibrated" in done
+    before, after = read_columns("plain.parquet"), read_columns("honest.parquet")
+    np.testing.assert_allclose(
+        after["kappa"], stored.calibration.kappa(before["kappa"]), rtol=1e-5
+    )
+    assert after["azimuth"].tolist() == before["azimuth"].tolist()
+    again = said(
+        *("reconstruct", store, "--model", "both", "--calibration", "none"),
+        *("--out", "again.parquet"),
+    )
+    assert "calibrated" not in again
+    assert read_columns("again.parquet")["kappa"] == pytest.approx(before["kappa"])
+
+    page = said(
+        *("evaluate", "honest=honest.parquet", "plain.parquet", "--truth", store),
+        *("--out", "report", "--line-fit", "--title", "Mine", "--resamples", 50),
+    )
+    assert "report/report.html" in page
+    plain_text = json.loads((here / "report/tables/evaluation.json").read_text())
+    names = [row["table"] for row in plain_text["summary"]]
+    assert names == ["honest", "plain", "line fit"]
+    assert plain_text["summary"][0]["inside_50"] == pytest.approx(0.5, abs=0.08)
+    assert "<h1>Mine</h1>" in (here / "report" / "report.html").read_text()
+
+
+def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> None:
+    said("reconstruct", simulated.path, "--model", "m0.safetensors", "--out", "r.csv")
+    said(
+        *("calibrate", "--results", "r.csv", "--truth", simulated.path),
+        *("--out", "c.json", "--method", "none"),
+    )
+    stored = CalibrationFile.load("c.json")
+    assert (stored.weights, stored.calibration.method) == ("", "none")
+    said(
+        *("reconstruct", simulated.path, "--model", "m0.safetensors"),
+        *("--calibration", "c.json", "--out", "h.csv"),
+    )
+    honest = DirectionTable.load("h.csv")
+    expected = stored.calibration.radius(DirectionTable.load("r.csv").kappa_B, 0.9)
+    np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["calibrate"], "give MODEL or --results, one of them"),
+        (["calibrate", "m0.safetensors"], "give --data, a store of events"),
+        (["calibrate", "--results", "r.csv"], "--results needs --truth and --out"),
+        (["calibrate", "m0.safetensors", "--data", "STORE", "--method", "x"], "method"),
+        (
+            [
+                "calibrate",
+                "m0.safetensors",
+                "--data",
+                "STORE",
+                "--events",
+                "n_pulses<0",
+            ],
+            "no event is left",
+        ),
+        (["ensemble", "fit", "e", "m0.safetensors", "--data", "STORE"], "two members"),
+        (["ensemble", "fit", "e", *MODELS], "give --data"),
+        (["evaluate", "r.csv", "--truth", "STORE"], "there is no file r.csv"),
+        (
+            ["evaluate", "t.csv", "--truth", "t.csv", "--line-fit"],
+            "--line-fit needs pulses",
+        ),
+        (["reconstruct", "STORE", "--ensemble", ".", "--out", "r.csv"], "no ensemble"),
+    ],
+)
+def test_wrong_words(
+    here: Path, simulated: EventStore, words: list[str], message: str
+) -> None:
+    (here / "t.csv").write_text("event_id,azimuth,zenith\n1,0.0,0.0\n")
+    before = {path.name for path in here.iterdir()}
+    words = [str(simulated.path) if word == "STORE" else word for word in words]
+    done = call(*words)
+    assert done.exit_code
+    assert message in str(done.exception) + done.output
+    assert {path.name for path in here.iterdir()} == before
+
+
+def test_runs_say_what_they_were_validated_on(
+    here: Path, simulated: EventStore
+) -> None:
+    pytest.importorskip("pytorch_lightning")
+    from graphnet_icecube2nd.training.held_out import validation_events
+    from graphnet_icecube2nd.training.run import train
+
+    overrides: dict[str, Any] = {
+        "model_kwargs": SIZES,
+        "data.num_sub_epochs": 1,
+        "data.validation_fraction": 0.5,
+        **{f"stages.{n}.epochs": 1 for n in range(3)},
+        **{f"stages.{n}.max_pulses": 8 for n in range(3)},
+        "data.validation_max_pulses": 8,
+    }
+    for seed in (1, 2):
+        train("t_sim", simulated, f"run{seed}", overrides=overrides | {"seed": seed},
+              say=lambda text: None)  # fmt: skip
+    numbers = validation_events("run1", simulated)
+    assert 100 < len(numbers) < 160
+    done = said("calibrate", "run1", "--method", "none")
+    assert f"kappa from {len(numbers)} events: validation events of" in done
+    assert find_trained("run1").calibration is not None
+    fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
+    assert f"weights from {len(numbers)} events: validation events of" in fitted
+    assert EnsembleFile.load("two").fitted_on["events"] == len(numbers)
+    train("t_sim", simulated, "run3", say=lambda text: None,
+          overrides=overrides | {"data.split_seed": 9})  # fmt: skip
+    done = call("ensemble", "fit", "e", "run1", "run3")
+    assert "validated on different events" in str(done.exception)

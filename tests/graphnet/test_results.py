@@ -1,0 +1,651 @@
+"""Results of GraphNeT pipelines: what GraphNeT predicts, read once, event by event."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip(
+    "graphnet.models",
+    reason="GraphNeT is not installed; README.md says how to have it",
+    exc_type=ImportError,
+)
+pytestmark = pytest.mark.graphnet
+
+import torch
+from graphnet.data.dataset import SQLiteDataset
+from graphnet.models import StandardModel
+from graphnet.models.data_representation import KNNGraph
+from graphnet.models.detector.prometheus import Prometheus
+from graphnet.models.gnn import DynEdge
+from graphnet.models.task.reconstruction import DirectionReconstructionWithKappa
+from graphnet.training.utils import collate_fn as collate_of_graphnet
+from torch.utils.data import DataLoader, Dataset
+
+import graphnet_icecube2nd.graphnet_adapter as icecube2nd
+from graphnet_icecube2nd import EventStore
+from graphnet_icecube2nd.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.graphnet_adapter import results
+from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
+from graphnet_icecube2nd.reconstruction.calibrate import (
+    calibrate_table,
+    calibrated_table,
+)
+from graphnet_icecube2nd.reconstruction.direction_table import from_columns
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
+
+COLUMNS = ["event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"]
+COLUMNS += ["kappa", "radius_50", "radius_90", "n_pulses", "status"]
+VECTOR = ["direction_x", "direction_y", "direction_z"]
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+}
+PULSES = icecube2nd.PackedPulses(icecube2nd.IceCube86PulseMapDetector(), seed=0)
+
+
+def direction_task(hidden_size: int, **further: Any) -> Any:
+    return DirectionReconstructionWithKappa(
+        hidden_size=hidden_size,
+        target_labels="direction",
+        loss_function=icecube2nd.ExactVonMisesFisher3DLoss(),
+        **further,
+    )
+
+
+def make_model(pulses: Any = PULSES, **further: Any) -> StandardModel:
+    torch.manual_seed(0)
+    backbone = icecube2nd.DeepIceBackbone(dim=32, dim_base=8, depth=1, head_size=16)
+    task = direction_task(backbone.nb_outputs, **further)
+    with torch.no_grad():  # directions that differ from event to event
+        task._affine.weight.mul_(10)
+    return StandardModel(data_representation=pulses, backbone=backbone, tasks=[task])
+
+
+def make_dynedge(graph: Any) -> StandardModel:
+    torch.manual_seed(0)
+    backbone = DynEdge(
+        nb_inputs=4,
+        nb_neighbours=3,
+        dynedge_layer_sizes=[(16, 16)],
+        post_processing_layer_sizes=[16],
+        readout_layer_sizes=[16],
+        global_pooling_schemes=["mean", "max"],
+    )
+    task = direction_task(backbone.nb_outputs)
+    return StandardModel(data_representation=graph, backbone=backbone, tasks=[task])
+
+
+class Counted(Dataset[Any]):
+    """A dataset that counts how often its events are read."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset, self.reads = dataset, 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        self.reads += 1
+        return self.dataset[index]
+
+
+def make_dataset(database: str, **changes: Any) -> Any:
+    arguments: dict[str, Any] = {
+        "path": database,
+        "pulsemaps": "pulses",
+        "truth_table": "truth",
+        "features": list(PULSES._detector.feature_map()),
+        "truth": ["azimuth", "zenith"],
+        "data_representation": PULSES,
+    }
+    return SQLiteDataset(**{**arguments, **changes})
+
+
+def make_loader(dataset: Any, **options: Any) -> Any:
+    options.setdefault("collate_fn", icecube2nd.collate_events)
+    return DataLoader(dataset, batch_size=4, **options)
+
+
+@pytest.fixture
+def dataset(database: str) -> Counted:
+    """Ten events, 100 to 109, of 1 to 700 pulses."""
+    return Counted(make_dataset(database))
+
+
+def radius_of(kappa: Any, level: float) -> Any:
+    """Solve level = (1 - exp(-kappa u)) / (1 - exp(-2 kappa)), u = 1 - cos(radius)."""
+    u = -np.log(1 - level * (1 - np.exp(-2 * kappa))) / kappa
+    return np.arccos(1 - u)
+
+
+class TestRealData:
+    """The same numbers as GraphNeT's own way, with half the reading."""
+
+    @pytest.fixture(params=["ours", "DynEdge"])
+    def pipeline(
+        self, request: pytest.FixtureRequest, shared_dir: Path
+    ) -> tuple[Any, Any, Path]:
+        examples = shared_dir / "data" / "graphnet" / "data" / "examples"
+        path = examples / "sqlite" / "prometheus" / "prometheus-events.db"
+        detector = icecube2nd.PrometheusPulseMapDetector(angles="origin")
+        pulses: Any = icecube2nd.PackedPulses(detector, seed=0)
+        if request.param == "DynEdge":
+            pulses = KNNGraph(Prometheus(), nb_nearest_neighbours=2)
+        dataset = make_dataset(
+            str(path),
+            pulsemaps="total",
+            truth_table="mc_truth",
+            features=["sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"],
+            truth=["injection_azimuth", "injection_zenith"],
+            data_representation=pulses,
+        )
+        make = make_model if request.param == "ours" else make_dynedge
+        return make(pulses), Counted(dataset), path
+
+    @pytest.mark.data
+    def test_is_what_graphnet_predicts(
+        self, pipeline: tuple[Any, Any, Path], tmp_path: Path
+    ) -> None:
+        model, dataset, path = pipeline
+        found = predict_directions(model, make_loader(dataset), tmp_path / "r.parquet")
+        assert dataset.reads == len(dataset) == 50, "one pass"
+        assert found.statuses == {"ok": 50}
+        assert found.name == type(model.backbone).__name__
+        frame = model.predict_as_dataframe(
+            make_loader(dataset),
+            additional_attributes=["event_no", "n_pulses"],
+            **QUIET,
+        )
+        assert dataset.reads == 50 + 2 * 50, "GraphNeT's way takes two"
+
+        rows = found.columns()
+        assert list(rows) == COLUMNS
+        with sqlite3.connect(path) as connection:
+            counts = connection.execute(
+                "SELECT event_no, COUNT(*) FROM total GROUP BY event_no"
+            ).fetchall()
+        connection.close()
+        assert rows["event_id"].tolist() == frame["event_no"].tolist()
+        counted = dict(counts)
+        expected = [counted[event] for event in rows["event_id"].tolist()]
+        assert rows["n_pulses"].tolist() == expected == frame["n_pulses"].tolist()
+        vector = frame[["dir_x_pred", "dir_y_pred", "dir_z_pred"]].to_numpy()
+        ours = np.stack([rows[name] for name in VECTOR], axis=1)
+        np.testing.assert_allclose(ours, vector, atol=2e-6)
+        np.testing.assert_allclose(rows["kappa"], frame["direction_kappa"], rtol=1e-5)
+        azimuth = np.arctan2(vector[:, 1], vector[:, 0]) % (2 * np.pi)
+        np.testing.assert_allclose(rows["azimuth"], azimuth, atol=1e-4)
+        np.testing.assert_allclose(rows["zenith"], np.arccos(vector[:, 2]), atol=1e-4)
+        for name, level in (("radius_50", 0.5), ("radius_90", 0.9)):
+            radius = radius_of(rows["kappa"], level)
+            np.testing.assert_allclose(rows[name], radius, rtol=1e-4)
+
+    @pytest.mark.data
+    def test_graphnets_frame_is_a_table(self, pipeline: tuple[Any, Any, Path]) -> None:
+        """Read as it is, and compared with the truth of the same file."""
+        model, dataset, path = pipeline
+        frame = model.predict_as_dataframe(
+            make_loader(dataset), additional_attributes=["event_no"], **QUIET
+        )
+        table = from_columns(frame, "GraphNeT")
+        ours = predict_directions(model, make_loader(dataset), name="ours").table()
+        assert table.event_id.tolist() == ours.event_id.tolist()
+        np.testing.assert_allclose(table.direction_B3, ours.direction_B3, atol=2e-6)
+        np.testing.assert_allclose(table.kappa_B, ours.kappa_B, rtol=1e-5)
+        truth = EventTruth.load(path, table="mc_truth", angles="origin")
+        with sqlite3.connect(path) as connection:
+            angles = connection.execute(
+                "SELECT event_no, injection_azimuth, injection_zenith FROM mc_truth"
+            ).fetchall()
+        connection.close()
+        for event, azimuth, zenith in angles[:5]:
+            true = [
+                np.sin(zenith) * np.cos(azimuth),
+                np.sin(zenith) * np.sin(azimuth),
+                np.cos(zenith),
+            ]
+            cosine = table.direction_B3[table.event_id == event][0] @ true
+            angle = truth.angles(table)[truth.event_id == event][0]
+            assert angle == pytest.approx(np.arccos(cosine), abs=1e-4)
+        if importlib.util.find_spec("graphnet_icecube2nd.report.evaluation"):
+            from graphnet_icecube2nd.report.evaluation import evaluate
+
+            first, second = evaluate([table, ours], truth, resamples=20).summaries
+            assert (first.events, first.failed) == (50, 0)
+            mean = truth.angles(table).mean()
+            assert first.mean.value == pytest.approx(mean, abs=1e-9)
+            assert second.difference.value == pytest.approx(0, abs=1e-4)
+
+
+class TestOrder:
+    def test_a_shuffling_loader_keeps_its_order_and_its_numbers(
+        self, dataset: Counted
+    ) -> None:
+        model = make_model()
+        straight = predict_directions(model, make_loader(dataset)).columns()
+        assert straight["event_id"].tolist() == list(range(100, 110))
+        assert straight["n_pulses"].tolist() == [1, 2, 3, 7, 40, 61, 90, 192, 193, 700]
+
+        def shuffled() -> Any:
+            generator = torch.Generator().manual_seed(3)
+            return make_loader(dataset, shuffle=True, generator=generator)
+
+        order = [int(event) for batch in shuffled() for event in batch.event_no]
+        assert order != sorted(order)
+        found = predict_directions(model, shuffled()).columns()
+        assert found["event_id"].tolist() == order
+        place = np.array(order) - 100
+        for name in (*VECTOR, "kappa", "radius_90"):
+            np.testing.assert_allclose(found[name], straight[name][place], atol=1e-5)
+        assert found["n_pulses"].tolist() == straight["n_pulses"][place].tolist()
+        assert np.ptp(straight["zenith"]) > 0.01, "events differ"
+
+    def test_dropped_events_shift_nothing(self, dataset: Counted) -> None:
+        """GraphNeT's collate function drops those of one pulse."""
+        model = make_model()
+        whole = predict_directions(model, make_loader(dataset)).table()
+        loader = make_loader(dataset, collate_fn=collate_of_graphnet)
+        some = predict_directions(model, loader).table()
+        assert some.event_id.tolist() == list(range(101, 110))
+        expected = whole.of_events(some.event_id)
+        np.testing.assert_allclose(some.direction_B3, expected.direction_B3, atol=1e-5)
+
+    def test_batches_in_lists(self, dataset: Counted) -> None:
+        """As GraphNeT's length buckets give them."""
+
+        def in_two(events: list[Any]) -> list[Any]:
+            last, rest = events[-1:], events[:-1]
+            parts = (last, rest) if rest else (last,)
+            return [icecube2nd.collate_events(part) for part in parts]
+
+        model = make_model()
+        whole = predict_directions(model, make_loader(dataset)).table()
+        found = predict_directions(model, make_loader(dataset, collate_fn=in_two))
+        table = found.table()
+        order = [103, 100, 101, 102, 107, 104, 105, 106, 109, 108]
+        assert table.event_id.tolist() == order
+        expected = whole.of_events(table.event_id)
+        np.testing.assert_allclose(table.direction_B3, expected.direction_B3, atol=1e-5)
+
+    @pytest.mark.parametrize("window", [2, 8192])
+    def test_an_event_that_comes_twice_is_named(
+        self,
+        dataset: Counted,
+        window: int,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(results, "WINDOW", window)
+        twice = torch.utils.data.Subset(dataset, [0, 1, 2, 5, 7, 3, 4, 8, 9, 5])
+        with pytest.raises(ValueError, match="event 105 comes twice"):
+            predict_directions(make_model(), make_loader(twice), tmp_path / "r.csv")
+        assert list(tmp_path.glob("*r.csv*")) == [], "whole or not at all"
+
+    def test_numbers_are_looked_up_among_all_that_came(self) -> None:
+        numbers = np.random.default_rng(0).permutation(5000)
+        seen = results._Seen()
+        for first in range(0, 5000, 70):
+            seen.add(numbers[first : first + 70])
+        assert len(seen._runs) < 10
+        assert np.sort(np.concatenate(seen._runs)).tolist() == list(range(5000))
+        for number in (numbers[0], numbers[4999], 0, 4999):
+            with pytest.raises(ValueError, match=f"event {number} comes twice"):
+                seen.add(np.array([6000, number, 7000]))
+
+
+class TestFiles:
+    @pytest.mark.parametrize("suffix", ["parquet", "csv", "db"])
+    def test_hold_the_rows(
+        self,
+        dataset: Counted,
+        suffix: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        expected = predict_directions(make_model(), make_loader(dataset)).columns()
+        monkeypatch.setattr(results, "WINDOW", 4)  # three parts
+        path = tmp_path / f"r.{suffix}"
+        found = predict_directions(make_model(), make_loader(dataset), path)
+        assert (found.path, found.in_memory, found.num_events) == (path, None, 10)
+        rows = found.columns()
+        assert list(rows) == COLUMNS
+        for name, values in expected.items():
+            if values.dtype.kind == "f":
+                np.testing.assert_allclose(rows[name], values, rtol=1e-6)
+            else:
+                assert rows[name].tolist() == values.tolist()
+
+    def test_format_may_be_named(self, dataset: Counted, tmp_path: Path) -> None:
+        path = tmp_path / "answers.csv"
+        predict_directions(
+            make_model(), make_loader(dataset), path, format="submission"
+        )
+        header, *rows = path.read_text().splitlines()
+        assert header.replace('"', "") == "event_id,azimuth,zenith"
+        assert len(rows) == 10
+
+    def test_rows_are_written_as_they_come(
+        self, dataset: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read_when_written = []
+
+        def write(path: Any, parts: Iterator[Any], format: str) -> None:
+            for part in parts:
+                read_when_written.append((len(part["event_id"]), dataset.reads))
+
+        monkeypatch.setattr(results, "write_results", write)
+        monkeypatch.setattr(results, "WINDOW", 4)
+        steps = []
+        predict_directions(
+            make_model(),
+            make_loader(dataset),
+            tmp_path / "r.csv",
+            on_progress=lambda events, pulses: steps.append((events, pulses)),
+        )
+        assert read_when_written == [(4, 4), (4, 8), (2, 10)]
+        assert steps == [(4, 13), (4, 383), (2, 893)]
+
+    def test_no_events_are_a_table_without_rows(self, tmp_path: Path) -> None:
+        found = predict_directions(make_model(), [], tmp_path / "r.parquet")
+        assert (found.num_events, found.statuses) == (0, {})
+        assert [len(column) for column in found.columns().values()] == [0] * 11
+        assert list(predict_directions(make_model(), []).columns()) == COLUMNS
+
+
+class TestNumbers:
+    def test_flight_turns_directions_round(self, dataset: Counted) -> None:
+        model = make_model()
+        origin = predict_directions(model, make_loader(dataset)).columns()
+        flight = predict_directions(model, make_loader(dataset), angles="flight")
+        turned = flight.columns()
+        for name in VECTOR:
+            np.testing.assert_allclose(turned[name], -origin[name], atol=1e-6)
+        np.testing.assert_allclose(
+            turned["zenith"], np.pi - origin["zenith"], atol=1e-5
+        )
+        half = (turned["azimuth"] - origin["azimuth"]) % (2 * np.pi)
+        np.testing.assert_allclose(half, np.pi, atol=1e-5)
+        np.testing.assert_allclose(turned["kappa"], origin["kappa"], rtol=1e-6)
+
+    def test_calibration_reaches_kappa_and_radii(self, dataset: Counted) -> None:
+        model = make_model()
+        raw = predict_directions(model, make_loader(dataset)).columns()
+        # A tenth of kappa; and to hold a share, contours of twice the depth are needed.
+        calibration = KappaCalibration(
+            method="temperature",
+            log_kappa=(0.0,),
+            log_calibrated=(-1.0,),
+            levels=(0.0, 0.99),
+            depths=(0.0, 2 * np.log(100)),
+            num_events=1000,
+        )
+        loader = make_loader(dataset)
+        rows = predict_directions(model, loader, calibration=calibration).columns()
+        np.testing.assert_allclose(rows["kappa"], raw["kappa"] / 10, rtol=1e-6)
+        for name, level in (("radius_50", 0.5), ("radius_90", 0.9)):
+            # Twice the depth leaves the square of the share outside.
+            radius = radius_of(raw["kappa"] / 10, 1 - (1 - level) ** 2)
+            np.testing.assert_allclose(rows[name], radius, rtol=1e-4)
+        np.testing.assert_allclose(rows["zenith"], raw["zenith"], atol=1e-6)
+
+    def test_what_is_no_number_says_so(self, dataset: Counted, tmp_path: Path) -> None:
+        model = make_model()
+        answers = torch.tensor(
+            [
+                [0.0, 0.0, 1.0, 5.0],
+                [np.nan, 0.0, 1.0, 5.0],
+                [0.6, 0.8, 0.0, np.nan],
+                [0.0, 0.0, 0.0, np.inf],  # a vector that overflowed
+                [0.0, 0.0, 0.0, 1e-7],
+                [1.0, 0.0, 0.0, 0.0],
+            ]
+        )
+
+        def answer(task: Any, inputs: Any, output: Any) -> Any:
+            return answers[: len(output)]
+
+        model._tasks[0].register_forward_hook(answer)
+        first = torch.utils.data.Subset(dataset, range(6))
+        loader = DataLoader(first, 6, collate_fn=icecube2nd.collate_events)
+        found = predict_directions(model, loader, tmp_path / "r.db")
+        assert found.statuses == {"ok": 2, "not finite": 3, "length 0": 1}
+        rows = found.columns()
+        assert rows["status"].tolist() == [
+            *("ok", "not finite", "not finite", "not finite", "length 0", "ok")
+        ]
+        for name in (*VECTOR, "azimuth", "zenith", "kappa", "radius_50", "radius_90"):
+            no_number = np.isnan(rows[name]).tolist()
+            assert no_number == [False, True, True, True, True, False], name
+        assert rows["zenith"][0] == pytest.approx(0.0)
+        assert rows["radius_50"][5] == pytest.approx(np.pi / 2), (
+            "kappa 0: any direction"
+        )
+        assert rows["n_pulses"].tolist() == [1, 2, 3, 7, 40, 61]
+        with sqlite3.connect(tmp_path / "r.db") as connection:
+            (nulls,) = connection.execute(
+                "SELECT COUNT(*) FROM directions WHERE kappa IS NULL"
+            ).fetchone()
+        connection.close()
+        assert nulls == 4
+        answers[2, 3] = -0.5
+        with pytest.raises(ValueError, match=r"event 102: kappa is -0\.5"):
+            predict_directions(model, loader)
+
+    def test_event_numbers_stay_whole(self, dataset: Counted) -> None:
+        def number(value: int, dtype: torch.dtype) -> Any:
+            def collate(events: list[Any]) -> Any:
+                batch = icecube2nd.collate_events(events)
+                batch.event_no = batch.event_no.to(dtype) + value
+                return batch
+
+            return make_loader(dataset, collate_fn=collate)
+
+        large = 2**60
+        found = predict_directions(make_model(), number(large, torch.int64)).columns()
+        assert found["event_id"].tolist() == [large + n for n in range(100, 110)]
+        for value, dtype in (
+            (2**25, torch.float32),  # neighbours are one
+            (0.5, torch.float64),
+            (float("nan"), torch.float64),
+        ):
+            with pytest.raises(ValueError, match="event_no must be whole numbers that"):
+                predict_directions(make_model(), number(value, dtype))
+
+
+class TestModel:
+    def test_is_left_as_it_was(self, dataset: Counted) -> None:
+        model = make_model().train()
+        model.backbone.eval()  # frozen
+        seen = []
+
+        def look(task: Any, inputs: Any, output: Any) -> None:
+            flags = (model.training, model.backbone.training, task._inference)
+            seen.append((*flags, output.requires_grad))
+
+        model._tasks[0].register_forward_hook(look)
+        before = [module.training for module in model.modules()]
+        predict_directions(model, make_loader(dataset))
+        assert seen == [(False, False, True, False)] * 3
+        assert [module.training for module in model.modules()] == before
+        assert model.training
+        assert not model.backbone.training
+        assert not model._tasks[0]._inference
+        with pytest.raises(ValueError, match="'event'"):
+            predict_directions(model, make_loader(dataset), event_column="event")
+        assert [module.training for module in model.modules()] == before
+        assert not model._tasks[0]._inference
+
+    def test_tasks_undo_their_transformation(self, dataset: Counted) -> None:
+        plain = predict_directions(make_model(), make_loader(dataset)).columns()
+        triple = torch.tensor([1.0, 1.0, 1.0, 3.0])
+        model = make_model(transform_inference=lambda answer: answer * triple)
+        found = predict_directions(model, make_loader(dataset)).columns()
+        np.testing.assert_allclose(found["kappa"], 3 * plain["kappa"], rtol=1e-5)
+
+    def test_the_task_is_found_by_its_columns(self, dataset: Counted) -> None:
+        from graphnet.models.task.reconstruction import EnergyReconstruction
+        from graphnet.training.loss_functions import LogCoshLoss
+
+        class KappaFirst(DirectionReconstructionWithKappa):  # type: ignore[misc]
+            default_prediction_labels = ("direction_kappa", "dir_z_pred", "dir_x_pred")
+            default_prediction_labels += ("dir_y_pred",)  # type: ignore[assignment]
+
+            def _forward(self, x: Any) -> Any:
+                return super()._forward(x)[:, [3, 2, 0, 1]]
+
+        model = make_model()
+        expected = predict_directions(model, make_loader(dataset)).table()
+        labels = ["a", "b", "c", "d"]
+        energy = EnergyReconstruction(hidden_size=32, loss_function=LogCoshLoss())
+        renamed = direction_task(32, prediction_labels=labels)
+        turned = KappaFirst(
+            hidden_size=32,
+            prediction_labels=labels,
+            loss_function=icecube2nd.ExactVonMisesFisher3DLoss(),
+        )
+        weights = model._tasks[0].state_dict()
+        for task in (renamed, turned):
+            task.load_state_dict(weights)
+            model._tasks = torch.nn.ModuleList([energy, task])
+            found = predict_directions(model, make_loader(dataset)).table()
+            np.testing.assert_allclose(found.direction_B3, expected.direction_B3)
+            np.testing.assert_allclose(found.kappa_B, expected.kappa_B)
+        model._tasks = torch.nn.ModuleList([energy])
+        with pytest.raises(ValueError, match=r"0 do \(EnergyReconstruction: energy_pr"):
+            predict_directions(model, make_loader(dataset))
+        model._tasks = torch.nn.ModuleList([renamed, turned])
+        with pytest.raises(ValueError, match=r"2 do \(Direction.*: a, b, c, d; Kappa"):
+            predict_directions(model, make_loader(dataset))
+
+
+class TestStore:
+    """From our stores, through both of our loaders."""
+
+    @pytest.fixture
+    def store(self, make_store: Callable[..., EventStore]) -> EventStore:
+        return make_store({1: [3, 1, 17, 60, 33, 8], 2: [64, 190, 2, 30]})
+
+    def test_batches_and_single_events_give_the_same(
+        self, store: EventStore, tmp_path: Path
+    ) -> None:
+        pulses = icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector())
+        model = make_model(pulses)
+        data = icecube2nd.StoreDataModule(store, batch_size=3)
+        batches = predict_directions(
+            model, data.predict_dataloader(), tmp_path / "r.parquet"
+        ).columns()
+        single = icecube2nd.StoreDataset(
+            path=str(store.path),
+            pulsemaps="pulses",
+            truth_table="truth",
+            features=["x", "y", "z", "time", "charge", "auxiliary"],
+            truth=["azimuth", "zenith"],
+            data_representation=pulses,
+        )
+        ours = predict_directions(model, make_loader(single)).columns()
+        expected = store.whole_event_column("event_id").tolist()
+        lengths = store.whole_event_column("n_pulses").tolist()
+        for rows in (batches, ours):
+            assert rows["event_id"].tolist() == expected
+            assert rows["n_pulses"].tolist() == lengths
+        for name in (*VECTOR, "kappa", "radius_50"):
+            np.testing.assert_allclose(batches[name], ours[name], rtol=1e-4, atol=1e-5)
+
+    def test_another_name_of_the_event_key(self, store: EventStore) -> None:
+        model = make_model(icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector()))
+        data = icecube2nd.StoreDataModule(store, batch_size=3, index_column="event")
+        loader = data.predict_dataloader
+        found = predict_directions(model, loader(), event_column="event").columns()
+        assert (
+            found["event_id"].tolist() == store.whole_event_column("event_id").tolist()
+        )
+        with pytest.raises(ValueError, match=r"no 'event_no'; it has .*event, .*names"):
+            predict_directions(model, loader())
+
+    def test_calibrated_on_some_events_and_used_on_all(
+        self, simulated: EventStore
+    ) -> None:
+        pulses = icecube2nd.PackedPulses(icecube2nd.KagglePulseMapDetector())
+        model = make_model(pulses)
+        loader = icecube2nd.StoreDataModule(simulated).predict_dataloader
+        table = predict_directions(model, loader()).table()
+        truth = EventTruth.of(simulated, np.arange(0, 256)[::-1][:210])
+        check = calibrate_table(table, truth)
+        calibration = check.file.calibration
+        expected = calibrated_table(replace(table, radii={}), calibration)
+        found = predict_directions(model, loader(), calibration=calibration).table()
+        np.testing.assert_allclose(found.kappa_B, expected.kappa_B, rtol=1e-6)
+        for name in ("radius_50", "radius_90"):
+            np.testing.assert_allclose(found.radii[name], expected.radii[name])
+        inside = (
+            truth.angles(found) <= found.of_events(truth.event_id).radii["radius_50"]
+        )
+        assert inside.mean() == pytest.approx(0.5, abs=0.05)
+        with pytest.raises(ValueError, match="no event"):
+            calibrate_table(table.of_events(truth.event_id[:9]), truth)
+
+
+class TestWrongInput:
+    def test_batches_without_what_is_needed(self, dataset: Counted) -> None:
+        def without(name: str, value: Any = None) -> Any:
+            def collate(events: list[Any]) -> Any:
+                batch = icecube2nd.collate_events(events)
+                batch[name] = value
+                if value is None:
+                    del batch[name]
+                return batch
+
+            return make_loader(dataset, collate_fn=collate)
+
+        with pytest.raises(
+            ValueError, match=r"no 'event_no'; it has azimuth, .*zenith"
+        ):
+            predict_directions(make_model(), without("event_no"))
+        with pytest.raises(
+            ValueError, match=r"no 'n_pulses'; it has azimuth, .*zenith$"
+        ):
+            predict_directions(make_dynedge_like(), without("n_pulses"))
+        with pytest.raises(
+            ValueError, match=r"has 1 event_no and 4 n_pulses.*\(4, 4\)"
+        ):
+            predict_directions(make_model(), without("event_no", torch.tensor([7])))
+        with pytest.raises(ValueError, match="must be whole numbers, got <U1"):
+            predict_directions(make_model(), without("event_no", list("abcd")))
+
+    def test_what_is_no_loader(self, dataset: Counted) -> None:
+        with pytest.raises(TypeError, match="put the Counted into a DataLoader"):
+            predict_directions(make_model(), dataset)
+        with pytest.raises(TypeError, match=r"batches of PyG.* got dict"):
+            predict_directions(make_model(), [{"x": 1}])
+        with pytest.raises(TypeError, match=r"batches of PyG.* got Tensor"):
+            predict_directions(make_model(), [[torch.zeros(3)]])
+
+    def test_options(self, dataset: Counted, tmp_path: Path) -> None:
+        loader = make_loader(dataset)
+        with pytest.raises(
+            TypeError, match="StandardModel of GraphNeT, got DeepIceBack"
+        ):
+            predict_directions(make_model().backbone, loader)
+        with pytest.raises(ValueError, match="origin, flight, got 'momentum'"):
+            predict_directions(make_model(), loader, angles="momentum")
+        with pytest.raises(ValueError, match="KappaCalibration, got str"):
+            predict_directions(make_model(), loader, calibration="own")  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"results end in \.parquet"):
+            predict_directions(make_model(), loader, tmp_path / "r.txt")
+        with pytest.raises(ValueError, match="format must be one of"):
+            predict_directions(make_model(), loader, tmp_path / "r.csv", format="json")
+        assert dataset.reads == 0, "before any work"
+
+
+def make_dynedge_like() -> StandardModel:
+    """A model that does not ask for n_pulses itself."""
+    return make_dynedge(KNNGraph(Prometheus()))

@@ -15,6 +15,7 @@ from graphnet_icecube2nd.version import __version__ as __version__
 if TYPE_CHECKING:
     from graphnet_icecube2nd.conventions import FEATURE_NAMES
     from graphnet_icecube2nd.detector.pulse_map import PulseMap
+    from graphnet_icecube2nd.direction.equatorial import to_equatorial
     from graphnet_icecube2nd.direction.losses import (
         AngularDistanceLoss,
         CombinedDirectionLoss,
@@ -32,7 +33,22 @@ if TYPE_CHECKING:
         register_model,
     )
     from graphnet_icecube2nd.models.weights import load_model, save_model
+    from graphnet_icecube2nd.reconstruction.calibrate import calibrate
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.reconstruction.ensemble_fit import fit_ensemble
+    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+    from graphnet_icecube2nd.reconstruction.pulse_reconstruction import (
+        PulseReconstructor,
+    )
+    from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct
+    from graphnet_icecube2nd.reconstruction.trained import TrainedModel, find_trained
+    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.report.evaluation import evaluate
+    from graphnet_icecube2nd.report.evaluation_report import write_evaluation
+    from graphnet_icecube2nd.report.event_page import write_event_page
+    from graphnet_icecube2nd.report.robustness import robustness
+    from graphnet_icecube2nd.report.sky_map import SkyMap, sky_map
+    from graphnet_icecube2nd.report.sky_picture import draw_sky_map
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.simulate import simulate
     from graphnet_icecube2nd.simulation.stream import SimulatedStream
@@ -53,15 +69,25 @@ __all__ = [
     "DirectionTable",
     "EventDataModule",
     "EventStore",
+    "EventTruth",
     "Machine",
+    "NetworkOptions",
     "PackedBatch",
     "PulseMap",
+    "PulseReconstructor",
     "Recipe",
     "SimulatedStream",
     "SimulationConfig",
+    "SkyMap",
     "Stage",
+    "TrainedModel",
     "VonMisesFisherLoss",
     "build_model",
+    "calibrate",
+    "draw_sky_map",
+    "evaluate",
+    "find_trained",
+    "fit_ensemble",
     "list_models",
     "list_pretrained",
     "load_competition_weights",
@@ -69,11 +95,17 @@ __all__ = [
     "load_pretrained",
     "prepare",
     "prepare_frames",
+    "reconstruct",
     "register_model",
+    "robustness",
     "save_model",
     "simulate",
+    "sky_map",
+    "to_equatorial",
     "train",
     "tune",
+    "write_evaluation",
+    "write_event_page",
 ]
 
 _MODULES = {
@@ -86,15 +118,25 @@ _MODULES = {
     "DirectionTable": "reconstruction.direction_table",
     "EventDataModule": "loading.datamodule",
     "EventStore": "store.event_store",
+    "EventTruth": "reconstruction.truth",
     "Machine": "training.trainer",
+    "NetworkOptions": "reconstruction.network",
     "PackedBatch": "events.batch",
     "PulseMap": "detector.pulse_map",
+    "PulseReconstructor": "reconstruction.pulse_reconstruction",
     "Recipe": "training.recipe",
     "SimulatedStream": "simulation.stream",
     "SimulationConfig": "simulation.configuration",
+    "SkyMap": "report.sky_map",
     "Stage": "training.recipe",
+    "TrainedModel": "reconstruction.trained",
     "VonMisesFisherLoss": "direction.losses",
     "build_model": "models.registry",
+    "calibrate": "reconstruction.calibrate",
+    "draw_sky_map": "report.sky_picture",
+    "evaluate": "report.evaluation",
+    "find_trained": "reconstruction.trained",
+    "fit_ensemble": "reconstruction.ensemble_fit",
     "list_models": "models.registry",
     "list_pretrained": "models.pretrained",
     "load_competition_weights": "models.competition",
@@ -102,11 +144,17 @@ _MODULES = {
     "load_pretrained": "models.pretrained",
     "prepare": "store.prepare",
     "prepare_frames": "store.prepare",
+    "reconstruct": "reconstruction.reconstruct",
     "register_model": "models.registry",
+    "robustness": "report.robustness",
     "save_model": "models.weights",
     "simulate": "simulation.simulate",
+    "sky_map": "report.sky_map",
+    "to_equatorial": "direction.equatorial",
     "train": "training.run",
     "tune": "training.tune",
+    "write_evaluation": "report.evaluation_report",
+    "write_event_page": "report.event_page",
 }
 
 

@@ -99,6 +99,7 @@ def reconstruct(
     from rich.console import Console
 
     from graphnet_icecube2nd.commands.show import chosen_device, counting
+    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
     from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct as run
     from graphnet_icecube2nd.reconstruction.result_files import format_of
     from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
@@ -114,7 +115,6 @@ def reconstruct(
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
     format_of(out, format)  # before any work
-    trained = find_trained(name, weights, calibration=calibration)
     given = {
         "max_pulses": max_pulses,
         "selection": selection,
@@ -123,6 +123,8 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
+    _with(NetworkOptions(), given)  # what is wrong in itself, before weights are read
+    trained = find_trained(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
     folder, is_ours = _as_store(data, out, which)
     store = EventStore(folder)

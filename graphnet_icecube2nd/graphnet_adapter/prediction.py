@@ -122,13 +122,9 @@ def event_predictions(
         )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for item in dataloader:
-        batches = list(item) if isinstance(item, list | tuple) else [item]
-        for batch in batches:
-            if not isinstance(batch, Data):
-                raise TypeError(
-                    "the loader must give batches of PyG, as GraphNeT's loaders and "
-                    f"StoreDataModule's do; got {type(batch).__name__}"
-                )
+        batches = _batches(item)
+        if not batches:  # a collate function that drops events may leave none
+            continue
         # Before the model sees the batch: some change it.
         event_id = _whole_numbers(_per_event(batches, event_column), event_column)
         n_pulses = _whole_numbers(_per_event(batches, N_PULSES), N_PULSES)
@@ -136,18 +132,30 @@ def event_predictions(
             moved = [batch.to(device) for batch in batches]
             answer = model(moved if isinstance(item, list | tuple) else moved[0])
         prediction = answer[number].cpu().double().numpy()
-        rows = len(prediction)
-        if not len(event_id) == len(n_pulses) == rows or prediction.ndim != 2:
+        is_table = prediction.ndim == 2 and prediction.shape[1] > max(columns)
+        if not (is_table and len(prediction) == len(event_id) == len(n_pulses)):
             raise ValueError(
                 f"a batch has {len(event_id)} {event_column} and {len(n_pulses)} "
                 f"{N_PULSES}, and its prediction is {prediction.shape}; there must be "
-                "one row an event (a task that predicts pulses gives more)"
+                f"one row an event, and {max(columns) + 1} columns or more (a task of "
+                "pulses gives more rows)"
             )
         vector_B4 = prediction[:, columns]
         _check_kappa(event_id, vector_B4[:, 3])
         yield EventPredictions(
             event_id=event_id, n_pulses=n_pulses, vector_B4=vector_B4
         )
+
+
+def _batches(item: Any) -> list[Data]:
+    batches = list(item) if isinstance(item, list | tuple) else [item]
+    for batch in batches:
+        if not isinstance(batch, Data):
+            raise TypeError(
+                "the loader must give batches of PyG, as GraphNeT's loaders and "
+                f"StoreDataModule's do; got {type(batch).__name__}"
+            )
+    return batches
 
 
 def _per_event(batches: Sequence[Data], name: str) -> NDArray[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -40,6 +39,7 @@ from graphnet_icecube2nd.reconstruction.calibrate import (
 )
 from graphnet_icecube2nd.reconstruction.direction_table import from_columns
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
+from graphnet_icecube2nd.report.evaluation import evaluate
 
 COLUMNS = ["event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"]
 COLUMNS += ["kappa", "radius_50", "radius_90", "n_pulses", "status"]
@@ -207,6 +207,7 @@ class TestRealData:
                 "SELECT event_no, injection_azimuth, injection_zenith FROM mc_truth"
             ).fetchall()
         connection.close()
+        assert ours.name == "ours"
         for event, azimuth, zenith in angles[:5]:
             true = [
                 np.sin(zenith) * np.cos(azimuth),
@@ -216,14 +217,32 @@ class TestRealData:
             cosine = table.direction_B3[table.event_id == event][0] @ true
             angle = truth.angles(table)[truth.event_id == event][0]
             assert angle == pytest.approx(np.arccos(cosine), abs=1e-4)
-        if importlib.util.find_spec("graphnet_icecube2nd.report.evaluation"):
-            from graphnet_icecube2nd.report.evaluation import evaluate
+        first, second = evaluate([table, ours], truth, resamples=20).summaries
+        assert (first.events, first.failed) == (50, 0)
+        assert first.mean.value == pytest.approx(truth.angles(table).mean(), abs=1e-9)
+        assert second.difference.value == pytest.approx(0, abs=1e-4)
 
-            first, second = evaluate([table, ours], truth, resamples=20).summaries
-            assert (first.events, first.failed) == (50, 0)
-            mean = truth.angles(table).mean()
-            assert first.mean.value == pytest.approx(mean, abs=1e-9)
-            assert second.difference.value == pytest.approx(0, abs=1e-4)
+    @pytest.mark.data
+    @pytest.mark.filterwarnings("ignore:.*outside the ice table:UserWarning")
+    def test_icecube(self, shared_dir: Path) -> None:
+        tests = shared_dir / "data" / "graphnet" / "data" / "tests" / "sqlite"
+        (path,) = tests.glob("oscNext*/*.db")
+        dataset = Counted(make_dataset(str(path), pulsemaps="SRTInIcePulses"))
+        model = make_model()
+        rows = predict_directions(model, make_loader(dataset)).columns()
+        assert dataset.reads == 5
+        frame = model.predict_as_dataframe(
+            make_loader(dataset), additional_attributes=["event_no"], **QUIET
+        )
+        assert rows["event_id"].tolist() == frame["event_no"].tolist()
+        np.testing.assert_allclose(rows["direction_z"], frame["dir_z_pred"], atol=2e-6)
+        with sqlite3.connect(path) as connection:
+            counts = connection.execute(
+                "SELECT event_no, COUNT(*) FROM SRTInIcePulses GROUP BY event_no"
+            ).fetchall()
+        connection.close()
+        found = zip(rows["event_id"].tolist(), rows["n_pulses"].tolist(), strict=True)
+        assert sorted(found) == sorted(counts)
 
 
 class TestOrder:
@@ -436,53 +455,18 @@ class TestNumbers:
             ).fetchone()
         connection.close()
         assert nulls == 4
-        answers[2, 3] = -0.5
-        with pytest.raises(ValueError, match=r"event 102: kappa is -0\.5"):
-            predict_directions(model, loader)
 
-    def test_event_numbers_stay_whole(self, dataset: Counted) -> None:
-        def number(value: int, dtype: torch.dtype) -> Any:
-            def collate(events: list[Any]) -> Any:
-                batch = icecube2nd.collate_events(events)
-                batch.event_no = batch.event_no.to(dtype) + value
-                return batch
+    def test_large_event_numbers_stay_whole(self, dataset: Counted) -> None:
+        large = 2**60 + 1
 
-            return make_loader(dataset, collate_fn=collate)
+        def collate(events: list[Any]) -> Any:
+            batch = icecube2nd.collate_events(events)
+            batch.event_no = batch.event_no.long() + large
+            return batch
 
-        large = 2**60
-        found = predict_directions(make_model(), number(large, torch.int64)).columns()
+        loader = make_loader(dataset, collate_fn=collate)
+        found = predict_directions(make_model(), loader).columns()
         assert found["event_id"].tolist() == [large + n for n in range(100, 110)]
-        for value, dtype in (
-            (2**25, torch.float32),  # neighbours are one
-            (0.5, torch.float64),
-            (float("nan"), torch.float64),
-        ):
-            with pytest.raises(ValueError, match="event_no must be whole numbers that"):
-                predict_directions(make_model(), number(value, dtype))
-
-
-class TestModel:
-    def test_is_left_as_it_was(self, dataset: Counted) -> None:
-        model = make_model().train()
-        model.backbone.eval()  # frozen
-        seen = []
-
-        def look(task: Any, inputs: Any, output: Any) -> None:
-            flags = (model.training, model.backbone.training, task._inference)
-            seen.append((*flags, output.requires_grad))
-
-        model._tasks[0].register_forward_hook(look)
-        before = [module.training for module in model.modules()]
-        predict_directions(model, make_loader(dataset))
-        assert seen == [(False, False, True, False)] * 3
-        assert [module.training for module in model.modules()] == before
-        assert model.training
-        assert not model.backbone.training
-        assert not model._tasks[0]._inference
-        with pytest.raises(ValueError, match="'event'"):
-            predict_directions(model, make_loader(dataset), event_column="event")
-        assert [module.training for module in model.modules()] == before
-        assert not model._tasks[0]._inference
 
     def test_tasks_undo_their_transformation(self, dataset: Counted) -> None:
         plain = predict_directions(make_model(), make_loader(dataset)).columns()
@@ -491,40 +475,34 @@ class TestModel:
         found = predict_directions(model, make_loader(dataset)).columns()
         np.testing.assert_allclose(found["kappa"], 3 * plain["kappa"], rtol=1e-5)
 
-    def test_the_task_is_found_by_its_columns(self, dataset: Counted) -> None:
-        from graphnet.models.task.reconstruction import EnergyReconstruction
-        from graphnet.training.loss_functions import LogCoshLoss
 
-        class KappaFirst(DirectionReconstructionWithKappa):  # type: ignore[misc]
-            default_prediction_labels = ("direction_kappa", "dir_z_pred", "dir_x_pred")
-            default_prediction_labels += ("dir_y_pred",)  # type: ignore[assignment]
+def test_the_model_is_left_as_it_was(dataset: Counted) -> None:
+    model = make_model().train()
+    seen = []
+    model._tasks[0].register_forward_hook(
+        lambda task, inputs, output: seen.append((model.training, task._inference))
+    )
+    predict_directions(model, make_loader(dataset))
+    with pytest.raises(ValueError, match="no 'event'"):
+        predict_directions(model, make_loader(dataset), event_column="event")
+    assert seen == [(False, True)] * 3
+    assert all(module.training for module in model.modules())
+    assert not model._tasks[0]._inference
 
-            def _forward(self, x: Any) -> Any:
-                return super()._forward(x)[:, [3, 2, 0, 1]]
 
-        model = make_model()
-        expected = predict_directions(model, make_loader(dataset)).table()
-        labels = ["a", "b", "c", "d"]
-        energy = EnergyReconstruction(hidden_size=32, loss_function=LogCoshLoss())
-        renamed = direction_task(32, prediction_labels=labels)
-        turned = KappaFirst(
-            hidden_size=32,
-            prediction_labels=labels,
-            loss_function=icecube2nd.ExactVonMisesFisher3DLoss(),
-        )
-        weights = model._tasks[0].state_dict()
-        for task in (renamed, turned):
-            task.load_state_dict(weights)
-            model._tasks = torch.nn.ModuleList([energy, task])
-            found = predict_directions(model, make_loader(dataset)).table()
-            np.testing.assert_allclose(found.direction_B3, expected.direction_B3)
-            np.testing.assert_allclose(found.kappa_B, expected.kappa_B)
-        model._tasks = torch.nn.ModuleList([energy])
-        with pytest.raises(ValueError, match=r"0 do \(EnergyReconstruction: energy_pr"):
-            predict_directions(model, make_loader(dataset))
-        model._tasks = torch.nn.ModuleList([renamed, turned])
-        with pytest.raises(ValueError, match=r"2 do \(Direction.*: a, b, c, d; Kappa"):
-            predict_directions(model, make_loader(dataset))
+def test_options_are_checked_before_any_work(dataset: Counted, tmp_path: Path) -> None:
+    model, loader = make_model(), make_loader(dataset)
+    with pytest.raises(TypeError, match="StandardModel of GraphNeT, got DeepIceBack"):
+        predict_directions(model.backbone, loader)
+    with pytest.raises(ValueError, match="origin, flight, got 'momentum'"):
+        predict_directions(model, loader, angles="momentum")
+    with pytest.raises(ValueError, match="KappaCalibration, got str"):
+        predict_directions(model, loader, calibration="own")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"results end in \.parquet"):
+        predict_directions(model, loader, tmp_path / "r.txt")
+    with pytest.raises(ValueError, match="format must be one of"):
+        predict_directions(model, loader, tmp_path / "r.csv", format="json")
+    assert dataset.reads == 0
 
 
 class TestStore:
@@ -592,60 +570,3 @@ class TestStore:
         assert inside.mean() == pytest.approx(0.5, abs=0.05)
         with pytest.raises(ValueError, match="no event"):
             calibrate_table(table.of_events(truth.event_id[:9]), truth)
-
-
-class TestWrongInput:
-    def test_batches_without_what_is_needed(self, dataset: Counted) -> None:
-        def without(name: str, value: Any = None) -> Any:
-            def collate(events: list[Any]) -> Any:
-                batch = icecube2nd.collate_events(events)
-                batch[name] = value
-                if value is None:
-                    del batch[name]
-                return batch
-
-            return make_loader(dataset, collate_fn=collate)
-
-        with pytest.raises(
-            ValueError, match=r"no 'event_no'; it has azimuth, .*zenith"
-        ):
-            predict_directions(make_model(), without("event_no"))
-        with pytest.raises(
-            ValueError, match=r"no 'n_pulses'; it has azimuth, .*zenith$"
-        ):
-            predict_directions(make_dynedge_like(), without("n_pulses"))
-        with pytest.raises(
-            ValueError, match=r"has 1 event_no and 4 n_pulses.*\(4, 4\)"
-        ):
-            predict_directions(make_model(), without("event_no", torch.tensor([7])))
-        with pytest.raises(ValueError, match="must be whole numbers, got <U1"):
-            predict_directions(make_model(), without("event_no", list("abcd")))
-
-    def test_what_is_no_loader(self, dataset: Counted) -> None:
-        with pytest.raises(TypeError, match="put the Counted into a DataLoader"):
-            predict_directions(make_model(), dataset)
-        with pytest.raises(TypeError, match=r"batches of PyG.* got dict"):
-            predict_directions(make_model(), [{"x": 1}])
-        with pytest.raises(TypeError, match=r"batches of PyG.* got Tensor"):
-            predict_directions(make_model(), [[torch.zeros(3)]])
-
-    def test_options(self, dataset: Counted, tmp_path: Path) -> None:
-        loader = make_loader(dataset)
-        with pytest.raises(
-            TypeError, match="StandardModel of GraphNeT, got DeepIceBack"
-        ):
-            predict_directions(make_model().backbone, loader)
-        with pytest.raises(ValueError, match="origin, flight, got 'momentum'"):
-            predict_directions(make_model(), loader, angles="momentum")
-        with pytest.raises(ValueError, match="KappaCalibration, got str"):
-            predict_directions(make_model(), loader, calibration="own")  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match=r"results end in \.parquet"):
-            predict_directions(make_model(), loader, tmp_path / "r.txt")
-        with pytest.raises(ValueError, match="format must be one of"):
-            predict_directions(make_model(), loader, tmp_path / "r.csv", format="json")
-        assert dataset.reads == 0, "before any work"
-
-
-def make_dynedge_like() -> StandardModel:
-    """A model that does not ask for n_pulses itself."""
-    return make_dynedge(KNNGraph(Prometheus()))

@@ -17,7 +17,6 @@ with the same events, batches, loss, optimiser and schedule (`equal_time.py`).
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -131,12 +130,7 @@ def main() -> None:
         f"# Resolution on simulated events\n\n{context.table(result['context'])}\n\n"
         f"{notes}\n{result.pop('markdown')}\n"
     )
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"{arguments.name}.md").write_text(text, encoding="utf-8")
-        content = json.dumps(result, indent=1) + "\n"
-        (arguments.out / f"{arguments.name}.json").write_text(content, encoding="utf-8")
+    context.write(arguments.out, arguments.name, text, result)
 
 
 if __name__ == "__main__":

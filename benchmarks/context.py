@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import platform
 import subprocess
 from datetime import datetime, timezone
@@ -103,3 +104,14 @@ def table(context: dict[str, Any]) -> str:
         f"{context['cpu']}, {context['cores']} cores, {context['memory_GB']} GB, "
         f"{context['system']}, Python {context['python']}; {versions}. {settings}."
     )
+
+
+def write(out: Path | None, name: str, text: str, result: dict[str, Any]) -> None:
+    """Print a result, and store it as NAME.md and NAME.json where a folder is given."""
+    print(text)
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.md").write_text(text, encoding="utf-8")
+    content = json.dumps(result, indent=1) + "\n"
+    (out / f"{name}.json").write_text(content, encoding="utf-8")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ pytest.importorskip("pyarrow")
 import pyarrow.csv
 import pyarrow.parquet
 
-from graphnet_icecube2nd import DirectionTable, EventStore, build_model
+from graphnet_icecube2nd import DirectionTable, EventStore, build_model, save_model
 from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
@@ -209,3 +213,47 @@ def test_calibration_reaches_kappa_and_radii(
         found["radius_90"], calibration.radius(kappa, 0.9), rtol=1e-6
     )
     assert found["azimuth"] == plain["azimuth"]
+
+
+KILLED = """
+import sys
+from graphnet_icecube2nd import reconstruct
+from graphnet_icecube2nd.models.weights import load_model
+from graphnet_icecube2nd.reconstruction import store_reconstruction as room
+room.WINDOW = 20
+reconstruct(sys.argv[1], load_model(sys.argv[2]), sys.argv[3])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_a_killed_process_goes_on_and_gives_the_identical_file(
+    model: Any,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+) -> None:
+    """SIGKILL, wherever it finds the process once some windows are done."""
+    monkeypatch.setattr(room, "WINDOW", 20)
+    save_model(model, tmp_path / "m.safetensors")
+    calm = reconstruct(simulated, model, tmp_path / f"calm.{suffix}")
+    out, parts = tmp_path / f"r.{suffix}", tmp_path / f".r.{suffix}.parts"
+    for wanted in (2, 7):
+        words = [simulated.path, tmp_path / "m.safetensors", out]
+        process = subprocess.Popen([sys.executable, "-c", KILLED, *map(str, words)])
+        try:
+            while len(list(parts.glob("*.parquet"))) < wanted and not out.exists():
+                assert process.poll() is None or out.exists()
+                time.sleep(0.001)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert out.exists() == (not parts.exists())
+        if out.exists():  # it was faster than the kill
+            break
+    assert calm.path is not None
+    report = reconstruct(simulated, model, out)
+    assert out.read_bytes() == calm.path.read_bytes()
+    assert report.num_resumed >= 40 or process.returncode == 0
+    assert not parts.exists()

@@ -1,0 +1,110 @@
+"""What contours hold on events that neither training nor calibration has seen.
+
+    python benchmarks/bench_calibration.py --out benchmarks/results
+
+A model's kappa is calibrated on one set of simulated events and looked at on another of
+20,000. The calibration is that of `icecube2nd calibrate`; contours are the radii that
+`reconstruct` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import context
+import numpy as np
+
+from graphnet_icecube2nd import EventStore, EventTruth, find_trained, simulate
+from graphnet_icecube2nd.direction.calibration import METHODS
+from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.reconstruction.network import network_events
+
+LEVELS = (0.1, 0.3, 0.5, 0.68, 0.9, 0.95, 0.99)
+SEEDS = (20261201, 20261202)  # of the fit, of the test
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Fit on one set, look at the other."""
+    trained = find_trained(arguments.model, calibration="none")
+    seen = []
+    for seed in SEEDS:
+        path = folder / str(seed)
+        if not (path / "manifest.json").exists():
+            simulate(path, num_events=arguments.events, seed=seed)
+        store = EventStore(path)
+        table = network_events(trained.network, store, options=trained.options)
+        truth = EventTruth.of(store)
+        ok = table.is_ok & np.isfinite(table.kappa_B)
+        seen.append((table.kappa_B[ok], truth.angles(table)[ok], truth.topology_B[ok]))
+    (kappa, angle, _), (other, other_angle, topology) = seen
+    rows = []
+    for name in ("as the model has it", *METHODS):
+        method = name if name in METHODS else "none"
+        calibration = fit_calibration(kappa, angle, method, levels=name in METHODS)
+        inside = {
+            level: other_angle <= calibration.radius(other, level) for level in LEVELS
+        }
+        for kind in ("all", *np.unique(topology).tolist()):
+            some = (topology == kind) | (kind == "all")
+            rows.append(
+                {
+                    "method": name,
+                    "topology": kind,
+                    "events": int(some.sum()),
+                    "held": {str(v): float(i[some].mean()) for v, i in inside.items()},
+                }
+            )
+    return {
+        "context": context.describe(
+            model=arguments.model,
+            events_of_the_fit=len(kappa),
+            events_of_the_test=len(other),
+            seeds=SEEDS,
+        ),
+        "rows": rows,
+    }
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    lines = [
+        "# Coverage of contours",
+        "",
+        context.table(result["context"]),
+        "",
+        "Share of true directions inside contours of the test set. `none` leaves kappa "
+        "and corrects the levels of contours, `temperature` also puts one factor on "
+        "kappa, `isotonic` a rising map. A calibration is of all events together: a "
+        "single topology need not come out.",
+        "",
+        f"| kappa | events of | events | {' | '.join(f'{v:.0%}' for v in LEVELS)} |",
+        f"|---|---|---|{'---|' * len(LEVELS)}",
+    ]
+    for row in result["rows"]:
+        held = " | ".join(f"{100 * value:.1f}" for value in row["held"].values())
+        kind = row["topology"].replace("_", " ")
+        lines.append(f"| {row['method']} | {kind} | {row['events']:,} | {held} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="t_sim.simulated")
+    parser.add_argument("--events", type=int, default=20_000, help="of each set")
+    parser.add_argument("--folder", type=Path, help="of the events, kept")
+    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--out", type=Path, help="folder for the result")
+    arguments = parser.parse_args()
+    if arguments.toy:
+        arguments.events = 256
+    with tempfile.TemporaryDirectory() as scratch:
+        result = measure(arguments, arguments.folder or Path(scratch))
+    context.write(arguments.out, "calibration", as_text(result), result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""How long a single event takes, from its pulses in memory to a direction.
+
+    python benchmarks/bench_latency.py --out benchmarks/results
+
+As an alert has it: one event after the other, no batches, pulses as numpy arrays in, a
+row of results out, checks of the pulses, features and calibration included. Events are
+simulated ones, so as long as the competition's. Models take turns within each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import context
+import numpy as np
+import torch
+
+from graphnet_icecube2nd import (
+    EventStore,
+    NetworkOptions,
+    PulseReconstructor,
+    build_model,
+    find_trained,
+    simulate,
+)
+
+MODELS = ("t_sim.simulated", "t_d32", "s_d32", "s_gnn", "b_gnn")
+SEED = 20230420
+
+
+def events_of(store: EventStore, num_events: int) -> list[dict[str, Any]]:
+    """Return events as columns of numpy arrays."""
+    shard = store.shards[0]
+    border = np.append(0, np.cumsum(store.lengths(0)))
+    names = store.pulse_columns
+    return [
+        {
+            name: np.array(shard.pulses.column(name)[border[n] : border[n + 1]])
+            for name in names
+        }
+        for n in range(num_events)
+    ]
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Reconstruct each event alone with each model."""
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(Path(folder) / "s", num_events=512, seed=SEED, workers=1)
+        events = events_of(EventStore(Path(folder) / "s"), arguments.events)
+    ready = {}
+    for name in arguments.model or MODELS:
+        for precision in ("float32", "bfloat16"):
+            options = NetworkOptions(
+                max_pulses=arguments.max_pulses, precision=precision
+            )
+            trained = (
+                find_trained(name).network if "." in name else build_model(name).eval()
+            )
+            ready[name, precision] = PulseReconstructor(trained, options=options)
+    for reconstructor in ready.values():  # once before it counts
+        reconstructor(events[0])
+    milliseconds: dict[tuple[str, str], list[float]] = {key: [] for key in ready}
+    for event in events:
+        for key, reconstructor in ready.items():
+            begun = time.perf_counter()
+            reconstructor(event)
+            milliseconds[key].append(1e3 * (time.perf_counter() - begun))
+    rows = []
+    for (name, precision), spent in milliseconds.items():
+        median, q90, q99 = np.quantile(spent, [0.5, 0.9, 0.99]).tolist()
+        rows.append(
+            {
+                "model": name,
+                "precision": precision,
+                "median_ms": round(median, 1),
+                "q90_ms": round(q90, 1),
+                "q99_ms": round(q99, 1),
+            }
+        )
+    lengths = [len(event["time"]) for event in events]
+    return {
+        "context": context.describe(
+            events=len(events),
+            max_pulses=arguments.max_pulses,
+            threads=torch.get_num_threads(),
+            median_pulses=int(np.median(lengths)),
+            longest=max(lengths),
+            warm_up="one event",
+        ),
+        "rows": rows,
+    }
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    lines = [
+        "# Latency of a single event",
+        "",
+        context.table(result["context"]),
+        "",
+        "From pulses in memory to a row of results, one event after the other, ms. "
+        "Weights but those of t_sim.simulated are random: they cost the same.",
+        "",
+        "| model | precision | median | 90% | 99% |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['model']} | {r['precision']} | {r['median_ms']} | {r['q90_ms']} | "
+        f"{r['q99_ms']} |"
+        for r in result["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=200)
+    parser.add_argument("--max-pulses", type=int, default=192)
+    parser.add_argument("--model", action="append", help="default: five of them")
+    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--out", type=Path, help="folder for the result")
+    arguments = parser.parse_args()
+    if arguments.toy:
+        arguments.events, arguments.model = 3, ["t_sim.simulated"]
+    result = measure(arguments)
+    context.write(arguments.out, "latency", as_text(result), result)
+
+
+if __name__ == "__main__":
+    main()

@@ -87,7 +87,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[Evaluation, An
     stores = []
     for seed, number in zip(SEEDS, (arguments.events, arguments.held_out), strict=True):
         if not (folder / str(seed) / "manifest.json").exists():
-            simulate(folder / str(seed), TRACKS, num_events=number, seed=seed)
+            simulate(folder / str(seed), config=TRACKS, num_events=number, seed=seed)
         stores.append(EventStore(folder / str(seed)))
     tables = []
     for way in WAYS:

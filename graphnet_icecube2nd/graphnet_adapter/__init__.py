@@ -36,6 +36,7 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     PackedPulses,
     collate_events,
 )
+from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
 from graphnet_icecube2nd.graphnet_adapter.store_datamodule import (
     StoreDataModule,
     as_pyg_batch,
@@ -62,5 +63,6 @@ __all__ = [
     "UpgradePulseMapDetector",
     "as_pyg_batch",
     "collate_events",
+    "predict_directions",
     "register",
 ]

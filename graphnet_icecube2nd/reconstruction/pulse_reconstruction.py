@@ -8,6 +8,7 @@ Shape letters: T pulses, B events.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,7 +35,11 @@ from graphnet_icecube2nd.reconstruction.network import (
 )
 from graphnet_icecube2nd.reconstruction.result_files import Columns
 from graphnet_icecube2nd.reconstruction.result_rows import result_rows
-from graphnet_icecube2nd.reconstruction.trained import Network, TrainedModel
+from graphnet_icecube2nd.reconstruction.trained import (
+    Network,
+    TrainedModel,
+    find_trained,
+)
 
 
 class PulseReconstructor:
@@ -43,7 +48,7 @@ class PulseReconstructor:
     Make it once and call it for each event: tables of DOMs are made on construction.
 
     Args:
-        model: A `TrainedModel` (see `find_trained`), or a network as it is.
+        model: A `TrainedModel`, what `find_trained` takes, or a network as it is.
         pulse_map: What the columns mean: a `PulseMap` or the name of one.
         geometry: The DOMs; default IceCube-86.
         ice: The ice; default IceCube's.
@@ -51,12 +56,12 @@ class PulseReconstructor:
         calibration: Makes kappa and radii honest; default: the trained model's own.
 
     Raises:
-        ValueError: No pulse map of that name.
+        ValueError: No pulse map or model of that name.
     """
 
     def __init__(
         self,
-        model: TrainedModel | Network,
+        model: TrainedModel | Network | str | os.PathLike[str],
         pulse_map: PulseMap | str = "kaggle",
         *,
         geometry: DetectorGeometry | None = None,
@@ -64,6 +69,8 @@ class PulseReconstructor:
         options: NetworkOptions | None = None,
         calibration: KappaCalibration | None = None,
     ) -> None:
+        if isinstance(model, str | os.PathLike):
+            model = find_trained(model)
         if isinstance(model, TrainedModel):
             options = options or model.options
             calibration = calibration or model.calibration

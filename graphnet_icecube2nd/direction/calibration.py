@@ -21,6 +21,7 @@ Fenner and Ermon, arXiv:1807.00263.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,7 @@ METHODS = ("none", "temperature", "isotonic")
 # Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
 # kappa: the angle is Rayleigh distributed, median sqrt(2 ln 2).
 HONEST_MEDIAN_PULL = float(np.sqrt(2 * np.log(2)))
+AT_ONCE = 8192  # events
 SMALLEST = 1e-12  # kappa below which a sky is uniform to the last digit
 
 Array = NDArray[np.float64]
@@ -108,50 +110,57 @@ def pulls(kappa_B: Array, angle_B: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class KappaCalibration:
-    """A better kappa for each kappa, and the level to ask for.
+    """A better kappa for each kappa, and the contour to ask for.
 
     Args:
         method: `none`, `temperature` (one factor) or `isotonic` (a rising map).
         log_kappa: (K,) log10 of predicted kappas, rising.
         log_calibrated: (K,) log10 of what they are worth; between knots a straight
             line, beyond them the last factor.
-        levels: Nominal shares, rising from 0 to below 1.
-        depths: Depths of the contours that, with the calibrated kappa, hold those
-            shares; in between by -ln(1 - level), beyond them the last difference.
+        levels: (L,) nominal shares, rising from 0 to below 1.
+        log_group: (G,) log10 of predicted kappas, rising: where the tails were looked
+            at. Lost events are not equally many at all kappas.
+        depths: (G, L) depths of the contours that, with the calibrated kappa, hold
+            those shares; in between by -ln(1 - level), beyond them the last difference.
         num_events: Events it was fitted on.
     """
 
     method: str
     log_kappa: tuple[float, ...]
     log_calibrated: tuple[float, ...]
-    levels: tuple[float, ...]
-    depths: tuple[float, ...]
-    num_events: int
+    levels: tuple[float, ...] = (0.0,)
+    log_group: tuple[float, ...] = (0.0,)
+    depths: tuple[tuple[float, ...], ...] = ((0.0,),)
+    num_events: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(
                 f"method must be one of {', '.join(METHODS)}; got {self.method!r}"
             )
-        for name, other in (("log_kappa", "log_calibrated"), ("levels", "depths")):
-            knots, values = np.array(getattr(self, name)), getattr(self, other)
-            if len(knots) != len(values) or not len(knots):
-                raise ValueError(
-                    f"{name} and {other} must be of one length, got {len(knots)} and "
-                    f"{len(values)}"
-                )
-            if (np.diff(knots) <= 0).any():
+        lengths = {
+            "log_calibrated": (len(self.log_calibrated), len(self.log_kappa)),
+            "depths": (len(self.depths), len(self.log_group)),
+            **{
+                f"depths[{n}]": (len(row), len(self.levels))
+                for n, row in enumerate(self.depths)
+            },
+        }
+        for name, (found, wanted) in lengths.items():
+            if found != wanted or not found:
+                raise ValueError(f"{name} must have {wanted} entries, got {found}")
+        for name in ("log_kappa", "log_group", "levels"):
+            if (np.diff(getattr(self, name)) <= 0).any():
                 raise ValueError(f"{name} must rise")
         if not 0 <= min(self.levels) <= max(self.levels) < 1:
             raise ValueError("levels must lie from 0 to below 1")
-        if (np.diff(self.depths) < 0).any():
+        if (np.diff(self.depths, axis=1) < 0).any():
             raise ValueError("depths must not fall")
 
     def kappa(self, kappa_B: Array) -> Array:
         """Return calibrated concentrations, (B,); NaN stays NaN."""
         kappa = np.asarray(kappa_B, np.float64)
-        with np.errstate(divide="ignore"):
-            log = np.log10(np.maximum(kappa, 1e-12))
+        log = _log10(kappa)
         knots, values = np.array(self.log_kappa), np.array(self.log_calibrated)
         shift = np.interp(log, knots, values - knots)
         calibrated: Array = np.where(kappa > 0, 10 ** (log + shift), kappa)
@@ -169,7 +178,12 @@ class KappaCalibration:
         """
         if not 0 < level < 1:
             raise ValueError(f"a level lies between 0 and 1, got {level}")
-        return radius_of_depth(self.kappa(kappa_B), self._depth(level))
+        nominal = -np.log1p(-np.array(self.levels))
+        wanted = -float(np.log1p(-level))
+        beyond = max(wanted - float(nominal[-1]), 0.0)
+        depth_G = [np.interp(wanted, nominal, row) + beyond for row in self.depths]
+        depth_B = np.interp(_log10(kappa_B), self.log_group, depth_G)
+        return radius_of_depth(self.kappa(kappa_B), depth_B)
 
     def level(self, kappa_B: Array, angle_B: Array) -> Array:
         """Return the level of the calibrated contour through each truth, (B,).
@@ -178,25 +192,25 @@ class KappaCalibration:
             kappa_B: Concentrations as predicted, not calibrated.
             angle_B: Opening angles, rad.
         """
-        found = depth(self.kappa(kappa_B), angle_B)
-        knots, nominal = np.array(self.depths), -np.log1p(-np.array(self.levels))
-        beyond = np.maximum(found - knots[-1], 0.0)
-        level: Array = -np.expm1(-np.interp(found, knots, nominal) - beyond)
-        return level
+        depth_B = depth(self.kappa(kappa_B), angle_B)
+        nominal_L = -np.log1p(-np.array(self.levels))
+        level_B = np.empty(len(depth_B))
+        for start in range(0, len(depth_B), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            knots_BL = self._depths(np.asarray(kappa_B)[some])
+            level_B[some] = _read_backwards(depth_B[some], knots_BL, nominal_L)
+        return -np.expm1(-level_B)
 
-    def _depth(self, level: float) -> float:
-        """Return the depth of the contour that holds a share."""
-        nominal = -np.log1p(-np.array(self.levels))
-        wanted = -float(np.log1p(-level))
-        beyond = max(wanted - float(nominal[-1]), 0.0)
-        return float(np.interp(wanted, nominal, self.depths)) + beyond
+    def _depths(self, kappa_B: Array) -> Array:
+        """Return the depths of the levels for each kappa, (B, L)."""
+        log, depths_GL = _log10(kappa_B), np.array(self.depths)
+        columns = [np.interp(log, self.log_group, column) for column in depths_GL.T]
+        return np.stack(columns, axis=1)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and YAML can hold."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
-        }
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> KappaCalibration:
@@ -206,9 +220,34 @@ class KappaCalibration:
             ValueError: A value is missing, unknown or not allowed.
         """
         try:
-            made: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
-            }
+            made = {k: _tuples(v) for k, v in values.items()}
             return cls(**made)
         except TypeError as error:
             raise ValueError(f"no calibration: {error}") from None
+
+
+def _read_backwards(depth_B: Array, knots_BL: Array, nominal_L: Array) -> Array:
+    """Return the nominal depth of each depth, (B,), by each event's own knots."""
+    row = np.arange(len(depth_B))
+    below_B = np.maximum((knots_BL <= depth_B[:, None]).sum(axis=1) - 1, 0)
+    above_B = np.minimum(below_B + 1, len(nominal_L) - 1)
+    low_B, high_B = knots_BL[row, below_B], knots_BL[row, above_B]
+    part_B = np.divide(
+        depth_B - low_B,
+        high_B - low_B,
+        out=np.zeros_like(depth_B),
+        where=high_B > low_B,
+    )
+    between_B = nominal_L[below_B] + part_B * (nominal_L[above_B] - nominal_L[below_B])
+    beyond_B = nominal_L[-1] + depth_B - knots_BL[:, -1]
+    found: Array = np.where(below_B < len(nominal_L) - 1, between_B, beyond_B)
+    return found
+
+
+def _log10(kappa_B: Array) -> Array:
+    log: Array = np.log10(np.maximum(np.asarray(kappa_B, np.float64), SMALLEST))
+    return log
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value

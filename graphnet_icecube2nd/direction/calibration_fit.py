@@ -1,7 +1,8 @@
 """Finds a calibration of kappa on events that were not trained on.
 
-Shape letters: B events. Source: the von Mises-Fisher mean resultant length, Mardia and
-Jupp, Directional Statistics (2000), chapter 9.
+Kappa is fitted to the core, the median of opening angles, which a few lost events do
+not move; their tail is what the depths of contours are for, looked at for small and
+large kappas apart. Shape letters: B events, G groups of like kappa.
 """
 
 from __future__ import annotations
@@ -14,36 +15,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.direction.calibration import KappaCalibration, depth
 
-NUM_BINS = 100  # of events in the order of kappa, for the isotonic map
+NUM_BINS, BIN = 100, 200  # of events in the order of kappa: so many, of so many or more
+NUM_GROUPS, GROUP = 10, 1000  # the same for the tails
 FEWEST = 100  # events that a calibration needs
 LARGEST_DEPTH = 1e12  # opposite the direction it is infinite, which no file holds
+SMALLEST_KAPPA = 1e-6
 FEWEST_BEYOND = 3  # events that lie beyond the highest level that is fitted
 LEVELS = np.append(np.linspace(0.0, 0.99, 199), [0.995, 0.998, 0.999, 0.9995, 0.9999])
 
 Array = NDArray[np.float64]
-
-
-def kappa_of_mean_cosine_defect(defect: Array | float) -> Array:
-    """Return the kappa of which 1 - cos(angle) is so large on average.
-
-    Solves 1 - coth(kappa) + 1 / kappa = defect; 0 where the defect is 1 or more, which
-    a uniform sky has.
-    """
-    u = np.atleast_1d(np.asarray(defect, np.float64))
-    u = np.clip(u, 1e-12, 1.0)
-    kappa = 1.0 / u  # right to exp(-2 kappa)
-    r = 1 - u
-    rough = u > 0.02
-    kappa[rough] = r[rough] * (3 - r[rough] ** 2) / np.maximum(1 - r[rough] ** 2, 1e-12)
-    for _ in range(8):
-        k = np.maximum(kappa[rough], 1e-6)
-        coth = 1 / np.tanh(k)
-        small = k < 1e-3
-        mean = np.where(small, k / 3, coth - 1 / k)
-        slope = np.where(small, 1 / 3, 1 - coth**2 + 1 / k**2)
-        kappa[rough] = np.maximum(k - (mean - r[rough]) / slope, 0.0)
-    kappa[r < 1e-9] = 0.0
-    return kappa
 
 
 def fit_calibration(
@@ -54,9 +34,10 @@ def fit_calibration(
     Args:
         kappa_B: Concentrations as predicted; events without one are left out.
         angle_B: Opening angles, rad.
-        method: `none`: kappa stays; `temperature`: one factor for all, of largest
-            likelihood; `isotonic`: a map that rises, of largest likelihood in bins.
-        levels: Correct the levels of contours as well.
+        method: `none`: kappa stays; `temperature`: one factor for all; `isotonic`: a
+            map that rises. Of the last two half of the truths lie within 50%.
+        levels: Correct the levels of contours as well; with `isotonic` for small and
+            large kappas apart.
 
     Raises:
         ValueError: Fewer than 100 events, an unknown method, shapes that differ.
@@ -72,8 +53,9 @@ def fit_calibration(
         raise ValueError(
             f"a calibration needs {FEWEST} events with a kappa, got {len(kappa)}"
         )
+    order = np.argsort(kappa, kind="stable")
     if method == "isotonic":
-        knots, values = _isotonic(kappa, angle)
+        knots, values = _isotonic(kappa, angle, order)
     else:
         factor = _factor(kappa, angle) if method == "temperature" else 1.0
         knots, values = np.zeros(1), np.log10([factor])
@@ -81,49 +63,69 @@ def fit_calibration(
         method=method,
         log_kappa=tuple(knots.tolist()),
         log_calibrated=tuple(values.tolist()),
-        levels=(0.0,),
-        depths=(0.0,),
         num_events=len(kappa),
     )
     if not levels:
         return kappa_only
-    depth_B = depth(kappa_only.kappa(kappa), angle)
+    depth_B = np.minimum(depth(kappa_only.kappa(kappa), angle), LARGEST_DEPTH)
+    is_apart = method == "isotonic"
+    number = min(NUM_GROUPS, max(1, len(kappa) // GROUP)) if is_apart else 1
+    groups = np.array_split(order, number)
+    centre_G = np.array([np.log10(np.median(kappa[group])) for group in groups])
+    apart = np.append(True, np.diff(centre_G) > 0)
+    groups = [group for group, keep in zip(groups, apart, strict=True) if keep]
     # A level that only the farthest few reach is left to the last difference.
-    highest = 1 - FEWEST_BEYOND / len(kappa)
+    highest = 1 - FEWEST_BEYOND / min(len(group) for group in groups)
     known = LEVELS[highest >= LEVELS]
-    depths = np.quantile(np.minimum(depth_B, LARGEST_DEPTH), known)
-    depths[0] = 0.0
+    depths = np.array([np.quantile(depth_B[group], known) for group in groups])
+    depths[:, 0] = 0.0
     return replace(
-        kappa_only, levels=tuple(known.tolist()), depths=tuple(depths.tolist())
+        kappa_only,
+        levels=tuple(known.tolist()),
+        log_group=tuple(centre_G[apart].tolist()),
+        depths=tuple(tuple(row) for row in depths.tolist()),
     )
 
 
-def _factor(kappa: Array, angle: Array) -> float:
-    """Return the factor on all kappas of largest likelihood."""
-    u = 2 * np.sin(angle / 2) ** 2
-    low, high = -6.0, 6.0  # of log10
-    for _ in range(60):  # the likelihood has one maximum: where this changes its sign
+def kappa_of_median(angle: Array | float) -> Array:
+    """Return the kappa whose 50% contour has this radius; 0 from pi / 2 on.
+
+    Args:
+        angle: Median opening angles, rad, any shape.
+    """
+    found = np.asarray(angle, np.float64)
+    low, high = np.full(found.shape, -8.0), np.full(found.shape, 12.0)
+    for _ in range(60):
         middle = (low + high) / 2
-        scaled = kappa * 10**middle
-        # d/dlog of sum(log(k / (1 - exp(-2 k))) - k u), per event.
-        slope = 1 - 2 * scaled / np.expm1(np.minimum(2 * scaled, 700)) - scaled * u
-        if slope.sum() > 0:
-            low = middle
-        else:
+        is_more = depth(10**middle, found) > np.log(2)
+        low, high = np.where(is_more, low, middle), np.where(is_more, middle, high)
+    kappa: Array = np.where(found < np.pi / 2, 10 ** ((low + high) / 2), 0.0)
+    return kappa
+
+
+def _factor(kappa: Array, angle: Array) -> float:
+    """Return the factor on all kappas with which half of the truths lie within 50%."""
+    low, high = -8.0, 8.0  # of log10
+    for _ in range(60):
+        middle = (low + high) / 2
+        if np.median(depth(kappa * 10**middle, angle)) > np.log(2):
             high = middle
+        else:
+            low = middle
     return float(10 ** ((low + high) / 2))
 
 
-def _isotonic(kappa: Array, angle: Array) -> tuple[Array, Array]:
+def _isotonic(
+    kappa: Array, angle: Array, order: NDArray[np.int64]
+) -> tuple[Array, Array]:
     """Return knots and values, log10, of a rising map."""
-    order = np.argsort(kappa, kind="stable")
-    bins = np.array_split(order, min(NUM_BINS, max(2, len(kappa) // 50)))
-    u = 2 * np.sin(angle / 2) ** 2
+    bins = np.array_split(order, min(NUM_BINS, max(1, len(kappa) // BIN)))
     centre = np.array([np.log10(kappa[b]).mean() for b in bins])
-    defect = _pool([float(u[b].mean()) for b in bins], [len(b) for b in bins])
-    worth = np.maximum(kappa_of_mean_cosine_defect(defect), 1e-6)
+    worth = kappa_of_median(np.array([np.median(angle[b]) for b in bins]))
+    log = np.log10(np.maximum(worth, SMALLEST_KAPPA))
+    rising = -_pool((-log).tolist(), [len(b) for b in bins])
     keep = np.append(True, np.diff(centre) > 0)
-    return centre[keep], np.log10(worth)[keep]
+    return centre[keep], rising[keep]
 
 
 def _pool(values: Sequence[float], weights: Sequence[int]) -> Array:

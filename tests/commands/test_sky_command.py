@@ -98,7 +98,7 @@ def test_a_calibration(
         log_kappa=(0.0,),
         log_calibrated=(-1.0,),
         levels=(0.0,),
-        depths=(0.0,),
+        depths=((0.0,),),
         num_events=1000,
     )
     CalibrationFile(calibration=calibration).save(tmp_path / "calibration.json")

@@ -20,7 +20,7 @@ from graphnet_icecube2nd.direction.calibration import (
 )
 from graphnet_icecube2nd.direction.calibration_fit import (
     fit_calibration,
-    kappa_of_mean_cosine_defect,
+    kappa_of_median,
 )
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 
@@ -81,16 +81,30 @@ def test_depth_by_hand() -> None:
 
 
 @given(st.floats(1e-3, 1e6))
-def test_kappa_of_a_mean_cosine(kappa: float) -> None:
-    defect = 1 - 1 / np.tanh(kappa) + 1 / kappa
-    if kappa > 300:
-        defect = 1 / kappa  # beyond the digits of the line above
-    found = kappa_of_mean_cosine_defect(defect)[0]
-    assert found == pytest.approx(kappa, rel=1e-5, abs=1e-5)
+def test_kappa_of_a_median(kappa: float) -> None:
+    median = np.asarray(kappa_to_radius(np.array([kappa]), 0.5))
+    assert kappa_of_median(median)[0] == pytest.approx(kappa, rel=1e-5, abs=1e-5)
 
 
 def test_a_uniform_sky_has_kappa_zero() -> None:
-    assert kappa_of_mean_cosine_defect(np.array([1.0, 1.3])).tolist() == [0.0, 0.0]
+    assert kappa_of_median(np.array([np.pi / 2, 2.0])).tolist() == [0.0, 0.0]
+
+
+def test_lost_events_move_neither_kappa_nor_contours_of_the_others() -> None:
+    """A few in a hundred anywhere, at all kappas: an honest kappa stays what it is."""
+    rng = np.random.default_rng(0)
+    kappa = 10 ** rng.uniform(0.3, 4.0, 60_000)
+    lost = rng.random(60_000) < 0.03
+    angle = np.where(lost, np.arccos(rng.uniform(-1, 1, 60_000)), drawn(kappa, 1))
+    fit, test = np.arange(60_000) % 2 == 0, np.arange(60_000) % 2 == 1
+    calibration = fit_calibration(kappa[fit], angle[fit])
+    assert calibration.kappa(np.array([9000.0]))[0] == pytest.approx(9000, rel=0.15)
+    for low, high in ((2, 10), (10, 100), (100, 1000), (1000, 10_000)):
+        some = test & (kappa >= low) & (kappa < high)
+        for level in (0.5, 0.9):
+            radius = calibration.radius(kappa[some], level)
+            held = np.mean(angle[some] <= radius)
+            assert held == pytest.approx(level, abs=0.025), (low, level)
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
@@ -164,13 +178,19 @@ def test_it_can_be_written_down() -> None:
         KappaCalibration.from_dict({"method": "none"})
     with pytest.raises(ValueError, match="method must be one of"):
         KappaCalibration.from_dict({**calibration.to_dict(), "method": "magic"})
+    two = {"log_group": [0.0], "depths": [[0.0, 9.0]]}
+    falling = {"log_group": [0.0], "depths": [[2.0, 1.0]]}
+    with pytest.raises(ValueError, match="depths must have 2 entries, got 1"):
+        KappaCalibration.from_dict(
+            {**calibration.to_dict(), **two, "log_group": [0, 1]}
+        )
     with pytest.raises(ValueError, match="levels must lie from 0 to below 1"):
         KappaCalibration.from_dict(
-            {**calibration.to_dict(), "levels": [0.0, 1.0], "depths": [0.0, 9.0]}
+            {**calibration.to_dict(), "levels": [0.0, 1.0], **two}
         )
     with pytest.raises(ValueError, match="depths must not fall"):
         KappaCalibration.from_dict(
-            {**calibration.to_dict(), "levels": [0.0, 0.5], "depths": [2.0, 1.0]}
+            {**calibration.to_dict(), "levels": [0.0, 0.5], **falling}
         )
 
 

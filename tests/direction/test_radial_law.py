@@ -156,7 +156,7 @@ def test_no_calibration_changes_nothing() -> None:
         log_kappa=(0.0,),
         log_calibrated=(0.0,),
         levels=(0.0,),
-        depths=(0.0,),
+        depths=((0.0,),),
         num_events=0,
     )
     law = RadialLaw.calibrated(50.0, calibration)

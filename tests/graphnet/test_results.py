@@ -404,7 +404,7 @@ class TestNumbers:
             log_kappa=(0.0,),
             log_calibrated=(-1.0,),
             levels=(0.0, 0.99),
-            depths=(0.0, 2 * np.log(100)),
+            depths=((0.0, 2 * np.log(100)),),
             num_events=1000,
         )
         loader = make_loader(dataset)

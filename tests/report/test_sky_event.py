@@ -24,7 +24,7 @@ LONG_TAILS = KappaCalibration(
     log_kappa=(0.0,),
     log_calibrated=(float(np.log10(0.5)),),
     levels=(0.0, 0.5, 0.9),
-    depths=(0.0, float(-np.log(0.65)), float(-np.log(0.03))),
+    depths=((0.0, float(-np.log(0.65)), float(-np.log(0.03))),),
     num_events=1000,
 )
 

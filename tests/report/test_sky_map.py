@@ -28,7 +28,7 @@ LONG_TAILS = KappaCalibration(
     log_kappa=(0.0,),
     log_calibrated=(float(np.log10(0.5)),),
     levels=(0.0, 0.5, 0.9),
-    depths=(0.0, float(-np.log(0.65)), float(-np.log(0.03))),
+    depths=((0.0, float(-np.log(0.65)), float(-np.log(0.03))),),
     num_events=1000,
 )
 
@@ -114,7 +114,7 @@ def test_a_calibrated_map_has_honest_contours() -> None:
     bent = replace(
         LONG_TAILS,
         levels=(0.0, 0.35, 0.37, 0.39, 0.9),
-        depths=(0.0, 0.2, 0.3, 0.32, 3.5),
+        depths=((0.0, 0.2, 0.3, 0.32, 3.5),),
     )
     odd = sky_map(DIRECTION, 200.0, calibration=bent, levels=(0.37,), nside=8)
     expected = float(bent.radius(np.array([200.0]), 0.37)[0])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.reconstruction.calibrate import CalibrationCheck
+    from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
 
 
 def calibrate(
@@ -23,11 +27,14 @@ def calibrate(
     events: Annotated[
         str | None,
         typer.Option(
-            help="A condition, as 'n_pulses >= 8'. Default: what the run was validated "
-            "on; of another store all."
+            help="A condition, as 'n_pulses >= 8'. Of the store that a run was trained "
+            "on, only what it was validated on is taken."
         ),
     ] = None,
-    most: Annotated[int, typer.Option(help="So many events at most.", min=1)] = 50_000,
+    most: Annotated[
+        int | None,
+        typer.Option(help="So many events at most [default: 50000].", min=1),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -45,61 +52,76 @@ def calibrate(
     truth: Annotated[
         Path | None, typer.Option(help="With --results: a store, or a table.")
     ] = None,
+    truth_table: Annotated[
+        str | None, typer.Option(help="Of a SQLite file of truth.")
+    ] = None,
+    truth_angles: Annotated[
+        str | None,
+        typer.Option(help="origin or flight: what angles of a table of truth mean."),
+    ] = None,
+    apply: Annotated[
+        Path | None,
+        typer.Option(help="With --results: a table of the same kind to calibrate."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="With --apply: the calibrated table.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
             help="The calibration, .json. Default: beside the weights, where "
-            "`icecube2nd reconstruct` finds it."
+            "`icecube2nd reconstruct` finds it; of weights of the package it must be "
+            "given."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto chooses.")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, mps; auto chooses [default: auto].")
+    ] = None,
 ) -> None:
     """Fit kappa to events that were not trained on, so that contours hold their share.
 
     Says what contours held before, and after with each half of the events calibrated by
     the other.
     """
-    from dataclasses import replace
-
     from rich.console import Console
     from rich.table import Table
 
-    from graphnet_icecube2nd.commands.held_out import held_out_events
-    from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate as run
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate_table
-    from graphnet_icecube2nd.reconstruction.calibration_file import place_beside
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.trained import find_trained, weights_place
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.direction.calibration import METHODS
 
+    of_model = {
+        "--data": data,
+        "--events": events,
+        "--most": most,
+        "--max-pulses": max_pulses,
+        "--device": device,
+    }
+    of_table = {
+        "--truth": truth,
+        "--truth-table": truth_table,
+        "--truth-angles": truth_angles,
+        "--apply": apply,
+        "--to": to,
+    }
     if (model is None) == (results is None):
         raise ValueError("give MODEL or --results, one of them")
+    unused = of_table if results is None else of_model
+    if given := [name for name, value in unused.items() if value is not None]:
+        kind = "MODEL" if results is None else "--results"
+        raise ValueError(f"{', '.join(given)} means nothing with {kind}")
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if results is not None:
         if truth is None or out is None:
             raise ValueError("--results needs --truth and --out")
-        found = calibrate_table(
-            DirectionTable.load(results), EventTruth.load(truth), method=method
-        )
+        if (apply is None) != (to is None):
+            raise ValueError("--apply and --to go together")
+        found = _of_table(results, truth, truth_table, truth_angles, method)
     else:
         assert model is not None
-        trained = find_trained(model, calibration="none")
-        store, numbers, what = held_out_events([model], data, events, most)
-        out = out or place_beside(weights_place(model))
-        print(f"kappa from {len(numbers):,} events: {what}")
-        options = trained.options
-        if max_pulses is not None:
-            options = replace(options, max_pulses=max_pulses)
-        trained.network.to(chosen_device(device))
-        with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
-            found = run(
-                trained,
-                store,
-                numbers,
-                method=method,
-                options=options,
-                on_progress=on_progress,
-            )
+        out = out or _place(model)
+        found = _of_model(
+            model, data, events, most or 50_000, method, max_pulses, device or "auto"
+        )
     found.file.save(out)
     table = Table(title="share of true directions inside contours")
     for column in ("contour", "before", "calibrated"):
@@ -112,3 +134,86 @@ def calibrate(
         )
     Console().print(table)
     print(out)
+    if apply is not None:
+        assert to is not None
+        _apply(found.file, apply, to)
+
+
+def _of_table(
+    results: Path,
+    truth: Path,
+    truth_table: str | None,
+    truth_angles: str | None,
+    method: str,
+) -> CalibrationCheck:
+    from graphnet_icecube2nd.reconstruction.calibrate import calibrate_table
+    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+
+    known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
+    return calibrate_table(DirectionTable.load(results), known, method=method)
+
+
+def _of_model(
+    model: str,
+    data: Path | None,
+    events: str | None,
+    most: int,
+    method: str,
+    max_pulses: int | None,
+    device: str,
+) -> CalibrationCheck:
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from graphnet_icecube2nd.commands.held_out import held_out_events
+    from graphnet_icecube2nd.commands.show import chosen_device, counting
+    from graphnet_icecube2nd.reconstruction.calibrate import calibrate as run
+    from graphnet_icecube2nd.reconstruction.trained import find_trained
+
+    trained = find_trained(model, calibration="none")
+    store, numbers, what = held_out_events([model], data, events, most)
+    print(f"kappa from {len(numbers):,} events: {what}")
+    options = trained.options
+    if max_pulses is not None:
+        options = replace(options, max_pulses=max_pulses)
+    trained.network.to(chosen_device(device))
+    with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+        return run(
+            trained,
+            store,
+            numbers,
+            method=method,
+            options=options,
+            on_progress=on_progress,
+        )
+
+
+def _place(model: str) -> Path:
+    """Return where a model's calibration lies; not in the package."""
+    from graphnet_icecube2nd.models.pretrained import list_pretrained
+    from graphnet_icecube2nd.reconstruction.calibration_file import place_beside
+    from graphnet_icecube2nd.reconstruction.trained import weights_place
+
+    if model in list_pretrained():
+        raise ValueError(
+            f"{model} comes with the package: say where its calibration is to be "
+            "(--out), and give it to reconstruct (--calibration)"
+        )
+    return place_beside(weights_place(model))
+
+
+def _apply(file: CalibrationFile, table: Path, to: Path) -> None:
+    """Write a table with calibrated kappa and radii."""
+    from graphnet_icecube2nd.reconstruction.calibrate import (
+        calibrated_table,
+        has_own_contours,
+    )
+    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+
+    plain = DirectionTable.load(table)
+    if has_own_contours(plain):
+        raise ValueError(f"{table} is calibrated already")
+    calibrated_table(plain, file.calibration).save(to)
+    print(to)

@@ -46,8 +46,8 @@ def fit(
     events: Annotated[
         str | None,
         typer.Option(
-            help="A condition, as 'n_pulses >= 8'. Default: what the runs were "
-            "validated on; of another store all."
+            help="A condition, as 'n_pulses >= 8'. Of a store that runs were trained "
+            "on, only what they were validated on is taken."
         ),
     ] = None,
     most: Annotated[int, typer.Option(help="So many events at most.", min=1)] = 50_000,
@@ -59,18 +59,24 @@ def fit(
         ),
     ] = "weighted",
     max_pulses: Annotated[
-        int, typer.Option(help="L, what longer events are cut to.")
-    ] = 192,
+        int | None,
+        typer.Option(help="L, what longer events are cut to; default: the members'."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto chooses.")] = "auto",
 ) -> None:
     """Make one model of several, with weights of smallest mean opening angle."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from graphnet_icecube2nd.commands.held_out import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.reconstruction.ensemble_fit import fit_ensemble
-    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+    from graphnet_icecube2nd.reconstruction.trained import find_trained
 
+    options = None
+    if max_pulses is not None:
+        options = replace(find_trained(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
     print(f"weights from {len(numbers):,} events: {what}")
     with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
@@ -80,7 +86,7 @@ def fit(
             out,
             events=numbers,
             method=method,
-            options=NetworkOptions(max_pulses=max_pulses),
+            options=options,
             device=chosen_device(device),
             on_progress=on_progress,
         )

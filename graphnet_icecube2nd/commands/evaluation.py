@@ -34,9 +34,12 @@ def evaluate(
         str | None, typer.Option(help="Of a SQLite file; default: the only one.")
     ] = None,
     truth_angles: Annotated[
-        str,
-        typer.Option(help="origin or flight: what angles of a table of truth mean."),
-    ] = "origin",
+        str | None,
+        typer.Option(
+            help="origin or flight: what angles of a table of truth mean. Default: "
+            "origin; a store knows its own."
+        ),
+    ] = None,
     result_angles: Annotated[
         str, typer.Option(help="origin or flight: what the results' directions mean.")
     ] = "origin",
@@ -45,7 +48,9 @@ def evaluate(
         typer.Option("--line-fit", help="Add the line fit; the truth must be a store."),
     ] = False,
     title: Annotated[str, typer.Option(help="Of the report.")] = "Directions and truth",
-    resamples: Annotated[int, typer.Option(help="Of the bootstrap.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(help="Of the bootstrap; of very many events fewer.", min=20)
+    ] = 1000,
 ) -> None:
     """Write a report: how far directions are off, and whether kappa is honest.
 
@@ -59,9 +64,7 @@ def evaluate(
     from graphnet_icecube2nd.report.evaluation import evaluate as run
     from graphnet_icecube2nd.report.evaluation_report import write_evaluation
 
-    known = EventTruth.load(
-        truth, table=truth_table, angles=None if _is_store(truth) else truth_angles
-    )
+    known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
     tables = [_table(given, result_angles) for given in results]
     if line_fit:
         tables.append(_line_fit(truth, tables, known))
@@ -89,6 +92,9 @@ def evaluate(
             f"{row.inside_90:.1%}",
         )
     Console().print(shown)
+    for name, number in evaluation.unknown.items():
+        if number:
+            print(f"{number:,} events of {name} are not judged")
     if evaluation.left_out:
         print(f"{evaluation.left_out:,} events of the truth are not in every table")
     print(page)

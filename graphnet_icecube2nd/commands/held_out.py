@@ -16,10 +16,10 @@ def held_out_events(
     """Return a store, numbers of events with pulses, and what they are in words.
 
     Args:
-        models: Runs, or other names of models.
+        models: Runs, files of runs, ensembles of them, or other names of models.
         data: A store; None: the one that the runs were trained on.
-        events: A condition; None: what runs trained on this store were validated on,
-            else all of it.
+        events: A condition besides. Of a store that runs were trained on, only what
+            they were validated on is taken, whatever the condition.
         most: So many events at most, evenly spread.
 
     Raises:
@@ -31,14 +31,14 @@ def held_out_events(
     from graphnet_icecube2nd.loading.subset import EventSubset
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.training.held_out import (
-        is_run,
         numbers_of,
+        runs_behind,
         store_of_run,
         validation_events,
         was_trained_on,
     )
 
-    runs = [model for model in models if is_run(model)]
+    runs = [run for model in models for run in runs_behind(model)]
     if data is None:
         stores = {store_of_run(run) for run in runs}
         if len(stores) != 1:
@@ -49,23 +49,21 @@ def held_out_events(
         (data,) = stores
     store = EventStore(data)
     runs = [run for run in runs if was_trained_on(run, store)]
-    if events is not None:
-        numbers = numbers_of(EventSubset(expression=events), store)
-        what = f"events with {events}"
-    elif runs:
+    numbers, what = numbers_of(EventSubset(), store), "all events"
+    if runs:
         choices = [validation_events(run, store) for run in runs]
         numbers, what = choices[0], "validation events"
         if any(not np.array_equal(numbers, other) for other in choices[1:]):
             raise ValueError(
                 "the runs were validated on different events of this store, so some "
-                "have seen what others have not: say which to take (--events), or give "
-                "another store (--data)"
+                "have seen what others have not: give another store (--data)"
             )
-    else:
-        numbers, what = numbers_of(EventSubset(), store), "all events"
+    if events is not None:
+        chosen = numbers_of(EventSubset(expression=events), store)
+        numbers, what = np.intersect1d(numbers, chosen), f"{what} with {events}"
     if not len(numbers):
         raise ValueError(f"{store.path}: no event is left ({what})")
     if len(numbers) > most:
         numbers = numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
-        what = f"{most:,} of the {what}"
+        what = f"{most:,} of {what}"
     return store, numbers, f"{what} of {store.path}"

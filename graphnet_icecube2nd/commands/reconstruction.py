@@ -115,6 +115,7 @@ def reconstruct(
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
     format_of(out, format)  # before any work
+    device = chosen_device(device)
     given = {
         "max_pulses": max_pulses,
         "selection": selection,
@@ -135,11 +136,12 @@ def reconstruct(
             out,
             format=format,
             options=options,
-            device=chosen_device(device),
+            device=device,
             on_progress=on_progress,
         )
     if is_ours:
         shutil.rmtree(folder)
+        out.with_name(f".{out.name}.store.json").unlink(missing_ok=True)
     statuses = ", ".join(f"{name} {n:,}" for name, n in report.statuses.items())
     print(
         f"{report.path}: {report.num_events:,} events ({statuses}) in "
@@ -172,13 +174,30 @@ def _with(options: NetworkOptions, given: dict[str, Any]) -> NetworkOptions:
 
 
 def _as_store(events: Path, out: Path, which: str | None) -> tuple[Path, bool]:
-    """Return a store, and whether it was made here, beside the results."""
-    from graphnet_icecube2nd.store.manifest import MANIFEST
+    """Return a store, and whether it was made here, beside the results.
+
+    A store that an earlier call has left is taken if it is of the very same files.
+    """
+    from graphnet_icecube2nd.store.manifest import MANIFEST, write_json
     from graphnet_icecube2nd.store.prepare import prepare
 
     if (events / MANIFEST).is_file():
         return events, False
-    folder = out.with_name(f".{out.name}.store")
+    if not events.exists():
+        raise FileNotFoundError(f"there is no {events}")
+    folder, note = (
+        out.with_name(f".{out.name}.{name}") for name in ("store", "store.json")
+    )
+    files = [events] if events.is_file() else sorted(events.rglob("*"))
+    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    is_same = note.is_file() and json.loads(note.read_text(encoding="utf-8")) == [
+        which,
+        *(list(entry) for entry in seen),
+    ]
+    if not is_same:
+        shutil.rmtree(folder, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(note, [which, *seen])
     if not (folder / MANIFEST).is_file():
         print(f"reading {events} ...")
         prepare(events, folder, which=which)

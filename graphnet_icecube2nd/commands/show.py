@@ -194,9 +194,18 @@ def show_event(console: Console, store: EventStore, number: int, pulses: int) ->
 
 
 def chosen_device(device: str) -> str:
-    """Return the device that `auto` means, or the one that is named."""
+    """Return the device that `auto` means, or the one that is named.
+
+    Raises:
+        ValueError: It cannot be used here.
+    """
     import torch
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return device

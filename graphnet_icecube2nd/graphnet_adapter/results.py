@@ -110,6 +110,7 @@ def predict_directions(
     return Reconstruction(
         name=type(model.backbone).__name__ if name is None else name,
         path=None if out is None else Path(out),
+        format=kind,
         num_events=sum(statuses.values()),
         statuses=dict(statuses),
         num_resumed=0,

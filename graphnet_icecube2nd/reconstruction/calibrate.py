@@ -15,7 +15,7 @@ from graphnet_icecube2nd.direction.calibration import KappaCalibration, containm
 from graphnet_icecube2nd.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.models.weights import weights_digest
-from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
+from graphnet_icecube2nd.reconstruction.calibration_file import SEEN, CalibrationFile
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.reconstruction.network import (
     NetworkOptions,
@@ -76,9 +76,7 @@ def calibrate(
     fitted_on = {
         "store": store.path.name,
         "events": len(events),
-        "max_pulses": options.max_pulses,
-        "selection": options.selection,
-        "precision": options.precision,
+        **{name: getattr(options, name) for name in SEEN},
     }
     file = replace(
         checked.file, weights=weights_digest(model.network), fitted_on=fitted_on
@@ -96,9 +94,19 @@ def calibrate_table(
         truth: Of events that the maker was not trained on.
         method: As `calibrate`.
 
+    What both have is taken.
+
     Raises:
-        ValueError: Too few events with a direction; an unknown method.
+        ValueError: Too few events with a direction; an unknown method; a table whose
+            contours are calibrated already; a true direction that is not finite.
     """
+    if has_own_contours(table):
+        raise ValueError(
+            f"table {table.name!r} is calibrated already: its radii are not those of "
+            "its kappa. Reconstruct with --calibration none first"
+        )
+    truth = truth.of_events(truth.event_id[np.isin(truth.event_id, table.event_id)])
+    truth.check_finite()
     some = table.of_events(truth.event_id)
     angle_B = truth.angles(some)
     good_B = some.is_ok & np.isfinite(some.kappa_B)
@@ -149,15 +157,16 @@ def calibrated_table(
     return replace(table, kappa_B=calibration.kappa(table.kappa_B), radii=radii)
 
 
-def with_radii(table: DirectionTable) -> DirectionTable:
-    """Return a table with the radii that its own kappa promises."""
+def has_own_contours(table: DirectionTable) -> bool:
+    """Return whether a table's radii are other than its kappas', of a calibration."""
     known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
-    radii = {}
     for name, level in RADII.items():
-        radii[name] = np.full(len(table), np.nan)
-        radius = kappa_to_radius(table.kappa_B[known_B], level)
-        radii[name][known_B] = radius.numpy()
-    return replace(table, radii=radii)
+        if name in table.radii:
+            radius_B = kappa_to_radius(table.kappa_B[known_B], level).numpy()
+            given_B = table.radii[name][known_B]
+            if not np.allclose(given_B, radius_B, rtol=1e-3, atol=1e-6, equal_nan=True):
+                return True
+    return False
 
 
 def _held(

@@ -22,6 +22,8 @@ from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.store.manifest import write_json
 
 FILE, SUFFIX = "calibration.json", ".calibration.json"
+# Options of the network that change what kappa is worth.
+SEEN = ("max_pulses", "selection", "precision", "published_features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +76,20 @@ class CalibrationFile:
         Raises:
             ValueError: On others.
         """
-        if self.weights and self.weights != weights_digest(model):
+        if not self.weights:
+            raise ValueError(
+                f"{path} was fitted on a table of directions, not on these weights: "
+                "apply it to tables of that kind (icecube2nd calibrate --apply)"
+            )
+        if self.weights != weights_digest(model):
             raise ValueError(
                 f"{path} was fitted on other weights: calibrate again "
                 "(icecube2nd calibrate), or do without (--calibration none)"
             )
+
+    def seen(self) -> dict[str, Any]:
+        """Return how events were seen, as options of the network."""
+        return {k: v for k, v in self.fitted_on.items() if k in SEEN}
 
 
 def place_beside(weights: str | os.PathLike[str]) -> Path:

@@ -16,7 +16,7 @@ from graphnet_icecube2nd.models.competition import load_competition_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model
 from graphnet_icecube2nd.models.weights import save_model
-from graphnet_icecube2nd.reconstruction.ensemble import PUBLISHED_WEIGHTS
+from graphnet_icecube2nd.reconstruction.ensemble import PUBLISHED, PUBLISHED_WEIGHTS
 from graphnet_icecube2nd.reconstruction.ensemble_file import (
     EnsembleFile,
     add_member,
@@ -75,7 +75,9 @@ def import_weights(
         }
         members.append(add_member(out, name, file, PUBLISHED_WEIGHTS[name], origin))
         say(f"written: {file}")
-    ensemble = EnsembleFile(name="kaggle2023", members=tuple(members), options=OPTIONS)
+    ensemble = EnsembleFile(
+        name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
+    )
     ensemble.save(out)
     return ensemble
 

@@ -1,6 +1,7 @@
 """Several networks' answers made one.
 
-The published ensemble adds the raw vectors (kappa times direction) with fitted weights.
+The published ensemble adds the raw vectors (kappa times direction) with fitted weights,
+components clipped.
 With equal weights of 1 that is the product of the von Mises-Fisher densities: exponents
 add up. A plain mean of unit vectors is the third way; it forgets who was sure.
 
@@ -31,7 +32,8 @@ PUBLISHED_WEIGHTS: Mapping[str, float] = {
 }
 LARGEST = 1000.0  # published: components are clipped to this
 WEIGHTED, DIRECTIONS, DENSITIES = "weighted", "directions", "densities"
-METHODS = (WEIGHTED, DIRECTIONS, DENSITIES)
+PUBLISHED = "published"
+METHODS = (WEIGHTED, DIRECTIONS, DENSITIES, PUBLISHED)
 
 Array = NDArray[np.float64]
 
@@ -44,10 +46,11 @@ def combine(
     Args:
         vectors_MB3: Each member's vectors; what is no number counts as nothing.
         weights: One for each member; default: all alike.
-        method: `weighted`: the weighted sum of vectors, as published. `densities`: the
-            product of the members' densities, the plain sum; weights are not asked.
-            `directions`: the weighted mean of unit vectors, with the weighted mean of
-            kappas as length.
+        method: `weighted`: the weighted sum of vectors. `published`: the same after
+            each component is clipped to 1000 either way, which turns vectors of larger
+            kappa; published models have none. `densities`: the product of the members'
+            densities, the plain sum; weights are not asked. `directions`: the weighted
+            mean of unit vectors, with the weighted mean of kappas as length.
 
     Returns:
         Vectors; of length 0 where no member had an answer.
@@ -55,14 +58,14 @@ def combine(
     Raises:
         ValueError: Shapes or weights that do not fit, an unknown method.
     """
-    vectors = _checked(vectors_MB3)
+    vectors = _checked(vectors_MB3, method == PUBLISHED)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     share_M = normalised(weights, len(vectors))
     if method == DENSITIES:
         total: Array = vectors.sum(axis=0)
         return total
-    if method == WEIGHTED:
+    if method in (WEIGHTED, PUBLISHED):
         weighted: Array = np.einsum("m,mbx->bx", share_M, vectors)
         return weighted
     kappa_MB = np.linalg.norm(vectors, axis=2)
@@ -157,10 +160,14 @@ def fit_weights(
     return FittedEnsemble(weights=weights, angles=angles)
 
 
-def _checked(vectors_MB3: Array) -> Array:
-    """Return vectors as the published code adds them: clipped, numbers only."""
+def _checked(vectors_MB3: Array, as_published: bool = False) -> Array:
+    """Return vectors to be added: what is no number counts as nothing."""
     vectors = np.asarray(vectors_MB3, np.float64)
     if vectors.ndim != 3 or vectors.shape[2] != 3 or not len(vectors):
         raise ValueError(f"vectors must be (members, events, 3), got {vectors.shape}")
-    clipped: Array = np.clip(np.nan_to_num(vectors, nan=0.0), -LARGEST, LARGEST)
-    return clipped
+    if as_published:  # component by component
+        clipped: Array = np.clip(np.nan_to_num(vectors, nan=0.0), -LARGEST, LARGEST)
+        return clipped
+    good_MB = np.isfinite(vectors).all(axis=2)
+    checked: Array = np.where(good_MB[..., None], vectors, 0.0)
+    return checked

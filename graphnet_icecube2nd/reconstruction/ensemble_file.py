@@ -27,6 +27,7 @@ from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.reconstruction.ensemble import (
     LARGEST,
     METHODS,
+    PUBLISHED,
     WEIGHTED,
     combine,
     normalised,
@@ -171,8 +172,12 @@ class EnsembleModel(nn.Module):
         """Return (B, 3), kappa times direction."""
         members = [m for m in self.members if isinstance(m, DeepIce)]
         vectors_MB3 = predict_together(members, batch).float()
-        if self.method == WEIGHTED:  # without leaving the device
-            vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
+        if self.method in (WEIGHTED, PUBLISHED):  # without leaving the device
+            if self.method == PUBLISHED:
+                vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
+            else:
+                good_MB = vectors_MB3.isfinite().all(dim=2, keepdim=True)
+                vectors_MB3 = vectors_MB3.where(good_MB, 0.0)
             share_M = torch.tensor(self.shares, device=vectors_MB3.device)
             return torch.einsum("m,mbx->bx", share_M, vectors_MB3)
         combined = combine(vectors_MB3.double().cpu().numpy(), self.shares, self.method)

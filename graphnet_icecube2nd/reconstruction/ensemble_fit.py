@@ -6,6 +6,7 @@ Shape letters: M members, B events.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,11 @@ from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.pretrained import find_model
 from graphnet_icecube2nd.models.together import predict_together
 from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.reconstruction.ensemble import (
     DENSITIES,
     DIRECTIONS,
-    METHODS,
     WEIGHTED,
     combine,
     fit_weights,
@@ -41,12 +40,19 @@ from graphnet_icecube2nd.reconstruction.network import (
     NetworkReader,
     Progress,
 )
+from graphnet_icecube2nd.reconstruction.trained import (
+    Network,
+    TrainedModel,
+    find_trained,
+    weights_place,
+)
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
 
 BEST = "best"
 EQUAL = "equal"
+FITTED = (WEIGHTED, DIRECTIONS, DENSITIES, BEST)
 WAYS = (WEIGHTED, EQUAL, DIRECTIONS, DENSITIES)
 FEWEST = 100  # events that weights need
 
@@ -93,8 +99,9 @@ def fit_ensemble(
         store: Events with directions.
         out: The ensemble's folder, new or empty.
         events: Their numbers in the store; None for all.
-        method: One of `METHODS`, or `best`: the way of smallest mean opening angle.
-        options: How events are seen, then and now.
+        method: `weighted`, `directions`, `densities`, or `best`: of fitted weights,
+            equal ones and unit vectors what has the smallest mean opening angle.
+        options: How events are seen, then and now; default: the members' own.
         name: What the ensemble is called; default: the folder's name.
         device: `cpu`, `cuda`, ...
         on_progress: Called with new events and pulses.
@@ -102,16 +109,15 @@ def fit_ensemble(
 
     Raises:
         ValueError: Fewer than two members, a folder with something in it, fewer than
-            100 events with pulses, no directions, an unknown method.
+            100 events with pulses, no directions, an unknown method, members that see
+            events differently.
     """
-    options, out = options or NetworkOptions(), Path(out)
+    out = Path(out)
     if len(members) < 2:
         raise ValueError(f"an ensemble needs two members or more, got {len(members)}")
-    if method not in (*METHODS, BEST):
-        raise ValueError(
-            f"method must be one of {', '.join((*METHODS, BEST))}; got {method!r}"
-        )
-    if out.is_dir() and any(path.name != ".lock" for path in out.iterdir()):
+    if method not in FITTED:
+        raise ValueError(f"method must be one of {', '.join(FITTED)}; got {method!r}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty; choose another folder")
     numbers = np.arange(len(store)) if events is None else np.asarray(events)
     length_B = store.whole_event_column(N_PULSES)[numbers]
@@ -122,7 +128,11 @@ def fit_ensemble(
         )
     truth = EventTruth.of(store, numbers)
     names = _names(members)
-    models = [find_model(member) for member in members]
+    trained = [find_trained(member, calibration="none") for member in members]
+    options = options or _common_options(trained, names)
+    models = [
+        _single(one.network, name) for one, name in zip(trained, names, strict=True)
+    ]
     together = _Together(models).to(device)
     vectors_BM3 = NetworkReader(together, store, options).vectors(
         numbers, length_B[length_B > 0], on_progress
@@ -133,16 +143,23 @@ def fit_ensemble(
     angles[WEIGHTED] = _held_out(vectors_MB3, truth)
     for number, member in enumerate(names):
         angles[member] = fitted.angles[f"member {number}"]
-    chosen = min(METHODS, key=lambda way: angles[way]) if method == BEST else method
+    # The product of densities points where equal weights do: only kappa is another.
+    best = min((WEIGHTED, EQUAL, DIRECTIONS), key=lambda way: angles[way])
+    chosen = best if method == BEST else method
     weights = fitted.weights if chosen == WEIGHTED else [1.0] * len(models)
-    with locked_folder(out, "an ensemble"):
+    chosen = WEIGHTED if chosen == EQUAL else chosen
+    # Whole or not at all: it takes its name once it is complete.
+    folder = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    with locked_folder(folder, "an ensemble"):
         made = []
         for member, source, model, weight in zip(
             names, members, models, weights, strict=True
         ):
-            file = out / f"{member}.safetensors"
+            file = folder / f"{member}.safetensors"
             save_model(model.to("cpu"), file)
-            made.append(add_member(out, member, file, weight, {"from": str(source)}))
+            origin = {"from": str(weights_place(source).resolve())}
+            made.append(add_member(folder, member, file, weight, origin))
         ensemble = EnsembleFile(
             name=name or out.name,
             members=tuple(made),
@@ -154,11 +171,33 @@ def fit_ensemble(
                 "mean_opening_angle_rad": {n: round(a, 6) for n, a in angles.items()},
             },
         )
-        ensemble.save(out)  # last: without it the folder is no ensemble
+        ensemble.save(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, out)
     say(f"{out / FILE}: {len(made)} members, {chosen}, from {len(numbers):,} events")
     return EnsembleFit(
         path=out, ensemble=ensemble, angles=angles, num_events=len(numbers)
     )
+
+
+def _common_options(
+    trained: Sequence[TrainedModel], names: Sequence[str]
+) -> NetworkOptions:
+    """Return how all members see events."""
+    first = trained[0].options
+    for one, name in zip(trained, names, strict=True):
+        if one.options != first:
+            raise ValueError(
+                f"{names[0]} sees events by {first}, {name} by {one.options}: say how "
+                "the ensemble is to see them (options)"
+            )
+    return first
+
+
+def _single(network: Network, name: str) -> DeepIce:
+    if not isinstance(network, DeepIce):
+        raise ValueError(f"{name} is an ensemble already; give its members")
+    return network
 
 
 class _Together(nn.Module):
@@ -191,7 +230,9 @@ def _names(members: Sequence[str | os.PathLike[str]]) -> list[str]:
     for member in members:
         path = Path(member)
         name = first = path.resolve().name.removesuffix(".safetensors")
-        while name in names:
-            name = f"{first}_{1 + sum(other.startswith(first) for other in names)}"
+        number = 1
+        while name in names or name in WAYS:
+            number += 1
+            name = f"{first}_{number}"
         names.append(name)
     return names

@@ -21,7 +21,6 @@ from graphnet_icecube2nd.conventions import AUXILIARY, HLC, SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
 from graphnet_icecube2nd.events.features import check_pulses
@@ -36,9 +35,12 @@ from graphnet_icecube2nd.reconstruction.network import (
 from graphnet_icecube2nd.reconstruction.result_files import Columns
 from graphnet_icecube2nd.reconstruction.result_rows import result_rows
 from graphnet_icecube2nd.reconstruction.trained import (
+    STORED,
+    Calibration,
     Network,
     TrainedModel,
-    find_trained,
+    as_trained,
+    warn_if_seen_otherwise,
 )
 
 
@@ -53,7 +55,7 @@ class PulseReconstructor:
         geometry: The DOMs; default IceCube-86.
         ice: The ice; default IceCube's.
         options: How the network sees events; default: the trained model's own.
-        calibration: Makes kappa and radii honest; default: the trained model's own.
+        calibration: As `reconstruct` has it: `stored`, `none`, or another one.
 
     Raises:
         ValueError: No pulse map or model of that name.
@@ -67,16 +69,12 @@ class PulseReconstructor:
         geometry: DetectorGeometry | None = None,
         ice: IceModel | None = None,
         options: NetworkOptions | None = None,
-        calibration: KappaCalibration | None = None,
+        calibration: Calibration = STORED,
     ) -> None:
-        if isinstance(model, str | os.PathLike):
-            model = find_trained(model)
-        if isinstance(model, TrainedModel):
-            options = options or model.options
-            calibration = calibration or model.calibration
-            model = model.network
-        self.network, self.calibration = model, calibration
-        self.options = options or NetworkOptions()
+        trained = as_trained(model).calibrated(calibration)
+        self.network, self.calibration = trained.network, trained.calibration
+        self.options = options or trained.options
+        warn_if_seen_otherwise(trained, self.options)
         if isinstance(pulse_map, str):
             pulse_map = PulseMap.by_name(pulse_map)
         self.pulse_map = (
@@ -109,6 +107,11 @@ class PulseReconstructor:
                 column.
         """
         if offsets is None:
+            if self.pulse_map.time not in columns:
+                raise ValueError(
+                    f"pulse map {self.pulse_map.name!r} needs column "
+                    f"{self.pulse_map.time}; there is {', '.join(columns)}"
+                )
             offsets = [0, len(columns[self.pulse_map.time])]
         border = np.asarray(offsets, np.int64)
         length_B = np.diff(border)

@@ -12,7 +12,6 @@ from typing import Any
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.reconstruction.direction_table import (
     DirectionTable,
     from_columns,
@@ -33,14 +32,17 @@ from graphnet_icecube2nd.reconstruction.result_files import (
 from graphnet_icecube2nd.reconstruction.result_rows import result_rows
 from graphnet_icecube2nd.reconstruction.store_reconstruction import reconstruct_store
 from graphnet_icecube2nd.reconstruction.trained import (
+    STORED,
+    Calibration,
     Network,
     TrainedModel,
-    find_trained,
+    as_trained,
+    warn_if_seen_otherwise,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
 
-OWN = "own"  # calibration: the trained model's
+SUBMISSION = "submission"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +52,7 @@ class Reconstruction:
     Args:
         name: Of the model.
         path: The file of results; None where none was asked for.
+        format: Of that file; None where there is none.
         num_events: Rows: every event of the input.
         statuses: How many events by status.
         num_resumed: Rows that an earlier call had already found.
@@ -59,6 +62,7 @@ class Reconstruction:
 
     name: str
     path: Path | None
+    format: str | None
     num_events: int
     statuses: dict[str, int]
     num_resumed: int
@@ -70,10 +74,16 @@ class Reconstruction:
         if self.in_memory is not None:
             return self.in_memory
         assert self.path is not None
-        return read_columns(self.path)
+        return read_columns(self.path, format=_read_as(self.format))
 
     def table(self) -> DirectionTable:
-        """Return the rows as a `DirectionTable`."""
+        """Return the rows as a `DirectionTable`.
+
+        Raises:
+            ValueError: They went into a submission, which has neither kappa nor status.
+        """
+        if self.format == SUBMISSION:
+            raise ValueError(f"{self.path} is a submission: it has no kappa, no status")
         return from_columns(self.columns(), self.name)
 
     def to_pandas(self) -> Any:
@@ -94,7 +104,7 @@ def reconstruct(
     *,
     format: str | None = None,
     options: NetworkOptions | None = None,
-    calibration: KappaCalibration | str | None = OWN,
+    calibration: Calibration = STORED,
     device: str = "cpu",
     events: Any = None,
     pulse_map: PulseMap | str | None = None,
@@ -107,8 +117,8 @@ def reconstruct(
 
     Columns: event_id; direction_x, _y, _z, to where the neutrino came from; azimuth,
     zenith (rad); kappa; radius_50 and radius_90, of the contours that hold half and
-    nine tenths (rad); n_pulses; status: `ok`, `no pulses`, `not finite`. Whatever has
-    no direction has NaN (in SQLite NULL).
+    nine tenths (rad); n_pulses; status: `ok`, `no pulses`, `not finite`, `length 0`.
+    Whatever has no direction has NaN (in SQLite NULL).
 
     A store goes through in windows, in bounded memory; killed and called again, it goes
     on, and ends with the same file. Pulses in memory need neither store nor pyarrow.
@@ -121,8 +131,8 @@ def reconstruct(
         out: The file: .parquet, .csv, .db, or `submission.csv`; None: none.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
         options: How the model sees events; default: its own.
-        calibration: Makes kappa and radii honest; default: what is stored with the
-            model, if anything is. None: none.
+        calibration: Makes kappa and radii honest: `stored`: what is stored with the
+            model, if anything is; `none` or None: none; or another one.
         device: `cpu`, `cuda`, `mps`, ...; the model is moved there.
         events: Of pulses in memory: (B,) numbers of all events, also of those without
             pulses, in the order of results. Default: as they first come.
@@ -138,13 +148,10 @@ def reconstruct(
         TypeError: Data of no kind that is known.
     """
     begun = time.monotonic()
-    trained = _trained(model)
+    trained = as_trained(model).calibrated(calibration)
     trained.network.to(device)
     options = options or trained.options
-    if calibration == OWN:
-        calibration = trained.calibration
-    if isinstance(calibration, str):
-        raise ValueError(f"calibration must be a KappaCalibration, got {calibration!r}")
+    warn_if_seen_otherwise(trained, options)
     if out is not None:
         format = format_of(out, format)  # before any work
     rows: Columns | None = None
@@ -167,25 +174,21 @@ def reconstruct(
                 out,
                 format=format,
                 options=options,
-                calibration=calibration,
+                calibration=trained.calibration,
                 on_progress=on_progress,
             )
         else:
             found = network_events(
                 trained.network, store, options=options, on_progress=on_progress
             )
-            rows = result_rows(found, store.whole_event_column(N_PULSES), calibration)
+            length_B = store.whole_event_column(N_PULSES)
+            rows = result_rows(found, length_B, trained.calibration)
     else:
         pulses = group_pulses(
             data, events=events, pulse_map=pulse_map, event_column=event_column
         )
         ours = PulseReconstructor(
-            trained.network,
-            pulses.pulse_map,
-            geometry=geometry,
-            ice=ice,
-            options=options,
-            calibration=calibration,
+            trained, pulses.pulse_map, geometry=geometry, ice=ice, options=options
         )
         rows = ours(pulses.columns, pulses.offsets, pulses.event_id, on_progress)
         if out is not None:
@@ -196,6 +199,7 @@ def reconstruct(
     return Reconstruction(
         name=trained.name,
         path=None if out is None else Path(out),
+        format=None if out is None else format,
         num_events=sum(statuses.values()),
         statuses=statuses,
         num_resumed=num_resumed,
@@ -204,9 +208,5 @@ def reconstruct(
     )
 
 
-def _trained(model: TrainedModel | Network | str | os.PathLike[str]) -> TrainedModel:
-    if isinstance(model, TrainedModel):
-        return model
-    if isinstance(model, str | os.PathLike):
-        return find_trained(model)
-    return TrainedModel(name="network", network=model)
+def _read_as(format: str | None) -> str | None:
+    return "csv" if format == SUBMISSION else format

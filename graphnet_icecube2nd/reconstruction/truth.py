@@ -22,12 +22,14 @@ from graphnet_icecube2nd.reconstruction.direction_table import (
 )
 from graphnet_icecube2nd.reconstruction.read_results import read_columns
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID, MANIFEST, N_PULSES
+from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
 ALL = "all"
 NO_DIRECTION = float(np.pi / 2)  # rad: what an event without one counts as, a guess's
-# What truth tables call the angles: the competition's, and Prometheus' of flight.
-ANGLE_NAMES = (("azimuth", "zenith"), ("injection_azimuth", "injection_zenith"))
+# What truth tables call the angles: the competition's and GraphNeT's, and Prometheus'.
+# Which way the latter point differs from file to file, so it has to be said.
+PROMETHEUS = ("injection_azimuth", "injection_zenith")
+ANGLE_NAMES = (("azimuth", "zenith"), PROMETHEUS)
 ENERGY_NAMES = ("energy", "injection_energy", "initial_state_energy")
 
 
@@ -87,17 +89,22 @@ class EventTruth:
                 event_no), azimuth and zenith (rad), and what there is of energy (GeV),
                 topology, n_pulses.
             table: Of a SQLite file; default: the only one with an event number.
-            angles: `origin` or `flight`: what a file's angles mean; default `origin`.
-                A store says it itself.
+            angles: `origin` or `flight`: what a file's angles mean; default `origin`,
+                but has to be said of Prometheus's. A store says it itself.
 
         Raises:
             OSError: There is no such file.
             ValueError: A column is missing.
         """
-        if (Path(path) / MANIFEST).is_file():
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no {path}")
+        if Path(path).is_dir():
+            if angles is not None or table is not None:
+                raise ValueError(f"{path} is a store, which has its own angles")
             return cls.of(EventStore(path))
+        known = [name for names in ANGLE_NAMES for name in names]
         return cls.from_columns(
-            read_columns(path, table), os.fspath(path), angles or "origin"
+            read_columns(path, table, known), os.fspath(path), angles
         )
 
     @classmethod
@@ -105,7 +112,7 @@ class EventTruth:
         cls,
         columns: Mapping[str, Any],
         name: str,
-        angles: str = "origin",
+        angles: str | None = None,
         angle_names: tuple[str, str] | None = None,
     ) -> EventTruth:
         """Take the truth of columns, or of a DataFrame.
@@ -113,12 +120,16 @@ class EventTruth:
         Args:
             columns: (B,) arrays by name, as `load` reads them.
             name: What messages call it.
-            angles: `origin`, or `flight`: then directions are turned round.
+            angles: `origin`, or `flight`: then directions are turned round. Default
+                `origin`; of Prometheus's columns it has to be said.
             angle_names: Names of azimuth and zenith; default: those that are known.
 
         Raises:
-            ValueError: A column is missing, an event stands twice.
+            ValueError: A column is missing, an event stands twice, another word for
+                angles.
         """
+        if angles not in (None, "origin", "flight"):
+            raise ValueError(f"angles must be origin or flight, got {angles!r}")
         found = {str(key): np.asarray(columns[key]) for key in columns}
         pairs = ANGLE_NAMES if angle_names is None else (angle_names,)
         pair = next((p for p in pairs if set(p) <= set(found)), None)
@@ -128,6 +139,11 @@ class EventTruth:
                 " and ".join(pairs[0]) if pair is None else " or ".join(EVENT_NAMES)
             )
             raise ValueError(f"{name} has no {lacking}; it has {', '.join(found)}")
+        if angles is None and pair == PROMETHEUS:
+            raise ValueError(
+                f"{name} has {' and '.join(pair)}, which point to the origin in some "
+                "files and along the flight in others: say which (angles)"
+            )
         azimuth, zenith = (found[column].astype(float) for column in pair)
         direction_B3 = angles_to_unit_vector(zenith, azimuth).numpy()
         num = len(direction_B3)
@@ -166,6 +182,16 @@ class EventTruth:
             if len(self.n_pulses_B)
             else self.n_pulses_B,
         )
+
+    def check_finite(self) -> None:
+        """Raise ValueError naming the first event without a true direction."""
+        finite_B = np.isfinite(self.direction_B3).all(axis=1)
+        if not finite_B.all():
+            event = self.event_id[int(finite_B.argmin())]
+            raise ValueError(
+                f"event {event} has no true direction "
+                f"({int((~finite_B).sum())} of {len(finite_B)} have none)"
+            )
 
     def angles(self, table: DirectionTable) -> NDArray[np.float64]:
         """Return how far a table's directions are off, rad, (B,), in this order.

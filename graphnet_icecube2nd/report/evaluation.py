@@ -6,7 +6,7 @@ what guessing gives. Shape letters: B events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +22,7 @@ from graphnet_icecube2nd.report.bootstrap import (
     resampled_quantiles,
 )
 
+FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 
 Array = NDArray[np.float64]
@@ -113,12 +114,15 @@ class Evaluation:
         truth: Of those events.
         tables: Beside it.
         left_out: Events of the truth that some table does not have.
+        unknown: By table: how many of its events are not judged, for the truth or
+            another table does not have them.
         resamples: Of the bootstrap.
     """
 
     truth: EventTruth
     tables: tuple[EvaluatedTable, ...]
     left_out: int
+    unknown: Mapping[str, int]
     resamples: int = RESAMPLES
 
     @cached_property
@@ -164,7 +168,7 @@ class Evaluation:
 
     def _resamples(self, num_events: int) -> int:
         """Fewer for many events, whose intervals are narrow and alike."""
-        return max(100, min(self.resamples, int(2e8 / max(num_events, 1))))
+        return min(self.resamples, max(ENOUGH_RESAMPLES, int(2e8 / num_events)))
 
 
 def evaluate(
@@ -187,7 +191,11 @@ def evaluate(
     """
     names = [table.name for table in tables]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"tables need names of their own, got {', '.join(names)!r}")
+        raise ValueError(
+            f"tables need names of their own (NAME=FILE), got {', '.join(names)!r}"
+        )
+    if resamples < FEWEST_RESAMPLES:
+        raise ValueError(f"resamples must be {FEWEST_RESAMPLES} or more: {resamples}")
     known_B = np.ones(len(truth.event_id), bool)
     for table in tables:
         known_B &= np.isin(truth.event_id, table.event_id)
@@ -198,10 +206,13 @@ def evaluate(
                 + " have: are the event numbers those of the same files?"
             )
     some = truth.of_events(truth.event_id[known_B])
-    finite_B = np.isfinite(some.direction_B3).all(axis=1)
-    if not finite_B.all():
-        event = some.event_id[int(finite_B.argmin())]
-        raise ValueError(f"event {event} has no true direction")
+    some.check_finite()
+    for table in tables:
+        if not table.is_ok.any():
+            raise ValueError(
+                f"table {table.name!r} has no event of status ok; it has "
+                f"{', '.join(sorted(set(table.status_B.tolist())))}"
+            )
     return Evaluation(
         truth=some,
         tables=tuple(
@@ -211,6 +222,7 @@ def evaluate(
             for table in tables
         ),
         left_out=int((~known_B).sum()),
+        unknown={table.name: len(table) - len(some.event_id) for table in tables},
         resamples=resamples,
     )
 

@@ -1,7 +1,8 @@
 """Is kappa honest: coverage, pulls, expected against observed, before and after.
 
 Recalibrated figures are of events that the calibration was not fitted on: each half of
-the events is calibrated by the other. Shape letters: B events.
+the events is calibrated by the other. A table that brings contours of a calibration is
+judged by those. Shape letters: B events.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.direction.calibration import containment, pulls
 from graphnet_icecube2nd.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.reconstruction.calibrate import has_own_contours
+from graphnet_icecube2nd.reconstruction.result_rows import RADII
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.report.evaluation import EvaluatedTable
 
@@ -97,7 +100,10 @@ class CalibrationView:
     def __init__(self, evaluated: EvaluatedTable) -> None:
         self.evaluated = evaluated
         num = len(evaluated.kappa)
-        ways = () if num < FEWEST else WAYS if num >= ENOUGH else (GIVEN,)
+        # Kappa with contours of its own was calibrated: not once more.
+        self.is_calibrated = has_own_contours(evaluated.table)
+        can_be = num >= ENOUGH and not self.is_calibrated
+        ways = () if num < FEWEST else WAYS if can_be else (GIVEN,)
         self.ways = {way: _recalibrated(evaluated, way) for way in ways}
 
     def coverage(self) -> list[CoverageRow]:
@@ -105,7 +111,9 @@ class CalibrationView:
         rows = []
         for way, seen in self.ways.items():
             for level in LEVELS:
-                held = float((seen.level <= level).mean())
+                if self.is_calibrated and level not in RADII.values():
+                    continue  # a table has the radii of two contours
+                held = self._held(seen, level)
                 rows.append(
                     CoverageRow(
                         table=self.evaluated.name,
@@ -117,6 +125,14 @@ class CalibrationView:
                     )
                 )
         return rows
+
+    def _held(self, seen: Recalibrated, level: float) -> float:
+        """Return the share of true directions within a contour."""
+        if not self.is_calibrated:
+            return float((seen.level <= level).mean())
+        (name,) = (name for name, of in RADII.items() if of == level)
+        radius = self.evaluated.table.radii[name][self.evaluated.has_kappa_B]
+        return float((self.evaluated.angle <= radius).mean())
 
     def expected(self) -> list[ExpectedRow]:
         """Return how far events are off against what they say, in bins of kappa."""

@@ -12,6 +12,7 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,12 @@ from graphnet_icecube2nd.report.calibration_figures import (
     draw_pulls,
 )
 from graphnet_icecube2nd.report.evaluation import Evaluation
-from graphnet_icecube2nd.report.evaluation_bins import QUANTITIES, TOPOLOGY, binned
+from graphnet_icecube2nd.report.evaluation_bins import (
+    QUANTITIES,
+    TOPOLOGY,
+    BinRow,
+    binned,
+)
 from graphnet_icecube2nd.report.evaluation_calibration import CalibrationView
 from graphnet_icecube2nd.report.evaluation_figures import (
     draw_bins,
@@ -67,8 +73,9 @@ def write_evaluation(
         ImportError: matplotlib is not installed.
     """
     folder = Path(folder)
-    tables = evaluation_tables(evaluation)
-    figures = evaluation_figures(evaluation)
+    looks = Looks.at(evaluation)
+    tables = evaluation_tables(looks)
+    figures = evaluation_figures(looks)
     said = {
         "events": _events(evaluation),
         **(context or {}),
@@ -92,27 +99,49 @@ def write_evaluation(
     return folder / REPORT
 
 
-def evaluation_tables(evaluation: Evaluation) -> dict[str, list[Row]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looks:
+    """An evaluation looked at from all sides, once for tables and pictures.
+
+    Args:
+        evaluation: The tables beside the truth.
+        views: Each table's kappas.
+        bins: Rows by quantity; quantities that are not known are left out.
+    """
+
+    evaluation: Evaluation
+    views: tuple[CalibrationView, ...]
+    bins: Mapping[str, list[BinRow]]
+
+    @classmethod
+    def at(cls, evaluation: Evaluation) -> Looks:
+        """Look."""
+        bins = {quantity: binned(evaluation, quantity) for quantity in QUANTITIES}
+        return cls(
+            evaluation=evaluation,
+            views=tuple(CalibrationView(e) for e in evaluation.tables),
+            bins={quantity: rows for quantity, rows in bins.items() if rows},
+        )
+
+
+def evaluation_tables(looks: Looks) -> dict[str, list[Row]]:
     """Return the tables of an evaluation by name; those without a row are left out."""
-    views = [CalibrationView(evaluated) for evaluated in evaluation.tables]
-    tables = {"summary": summary_rows(evaluation.summaries)}
-    for quantity in QUANTITIES:
-        tables[_by(quantity)] = bin_rows(binned(evaluation, quantity))
+    views = looks.views
+    tables = {"summary": summary_rows(looks.evaluation.summaries)}
+    for quantity, rows in looks.bins.items():
+        tables[_by(quantity)] = bin_rows(rows)
     tables["coverage"] = coverage_table([row for v in views for row in v.coverage()])
     tables["expected"] = expected_table([row for v in views for row in v.expected()])
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def evaluation_figures(evaluation: Evaluation) -> dict[str, Any]:
+def evaluation_figures(looks: Looks) -> dict[str, Any]:
     """Return matplotlib figures of an evaluation by name, those that have something."""
-    figures = {"distribution": draw_distribution(evaluation)}
-    for quantity in QUANTITIES:
-        rows = binned(evaluation, quantity)
-        if rows:
-            draw = draw_topologies if quantity == TOPOLOGY else draw_bins
-            figures[_by(quantity)] = draw(rows)
-    views = [CalibrationView(evaluated) for evaluated in evaluation.tables]
-    views = [view for view in views if view.ways]
+    figures = {"distribution": draw_distribution(looks.evaluation)}
+    for quantity, rows in looks.bins.items():
+        draw = draw_topologies if quantity == TOPOLOGY else draw_bins
+        figures[_by(quantity)] = draw(rows)
+    views = [view for view in looks.views if view.ways]
     if views:
         figures["coverage"] = draw_coverage(views)
         figures["expected"] = draw_expected(views)
@@ -140,6 +169,9 @@ def _events(evaluation: Evaluation) -> str:
     text = f"{len(evaluation.truth.event_id):,}"
     if evaluation.left_out:
         text += f"; {evaluation.left_out:,} of the truth are not in every table"
+    for name, number in evaluation.unknown.items():
+        if number:
+            text += f"; {number:,} of {name} are not judged"
     return text
 
 

@@ -115,10 +115,11 @@ def _calibration(tables: Mapping[str, list[Row]]) -> Section:
         text="A kappa is honest if contours that are to hold a share of the true "
         "directions hold that share. Recalibrated figures are of events that the "
         "calibration was not fitted on: each half of the events is calibrated by the "
-        "other. Temperature is one factor on kappa, isotonic a rising map; both "
-        "correct the levels of contours as well, for real errors have longer tails "
-        "than a von Mises-Fisher distribution. To store a calibration with a model: "
-        "icecube2nd calibrate.",
+        "other; a table that comes with contours of a calibration is judged by those, "
+        "at 50% and 90%. Temperature is one factor on kappa, isotonic a rising map; "
+        "both correct the levels of contours as well, for real errors have longer "
+        "tails than a von Mises-Fisher distribution. To store a calibration with a "
+        "model: icecube2nd calibrate.",
         figures={
             "coverage": "What contours of 10% to 99% hold, less what they are to hold. "
             "Left as kappa is given; right recalibrated (dotted: temperature, full: "

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.loading.subset import EventSubset
+from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+from graphnet_icecube2nd.reconstruction.trained import is_ensemble
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.recipe_file import read_recipe
 from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
@@ -20,6 +22,26 @@ from graphnet_icecube2nd.training.stage_run import make_data
 def is_run(folder: str | os.PathLike[str]) -> bool:
     """Return whether a folder is one of `train`."""
     return (Path(folder) / RUN).is_file() and (Path(folder) / RECIPE).is_file()
+
+
+def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
+    """Return the runs that a model comes from, as far as it says.
+
+    Args:
+        model: A run's folder, a file in it, an ensemble's folder or YAML, or any other
+            name, which comes from none.
+    """
+    path = Path(model)
+    if is_run(path):
+        return [path]
+    if path.is_file() and is_run(path.parent):
+        return [path.parent]
+    if path.is_file() and is_run(path.parent.parent):  # stage_2/best.safetensors
+        return [path.parent.parent]
+    if not is_ensemble(path):
+        return []
+    origins = [m.origin.get("from") for m in EnsembleFile.load(path).members]
+    return [run for origin in origins if origin for run in runs_behind(origin)]
 
 
 def store_of_run(run: str | os.PathLike[str]) -> Path:

@@ -59,7 +59,7 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
         *("--data", store, "--events", "n_pulses >= 8", "--most", 150),
         *("--max-pulses", 24),
     )
-    assert "weights from 150 events: 150 of the events with n_pulses >= 8" in fitted
+    assert "weights from 150 events: 150 of all events with n_pulses" in fitted
     described = EnsembleFile.load(here / "both")
     assert described.options.max_pulses == 24
     assert described.fitted_on["events"] == 150
@@ -105,20 +105,49 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
 
 
 def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> None:
-    said("reconstruct", simulated.path, "--model", "m0.safetensors", "--out", "r.csv")
+    words = ("reconstruct", simulated.path, "--model", "m0.safetensors")
+    said(*words, "--out", "r.csv")
     said(
         *("calibrate", "--results", "r.csv", "--truth", simulated.path),
-        *("--out", "c.json", "--method", "none"),
+        *("--out", "c.json", "--method", "none", "--apply", "r.csv", "--to", "h.csv"),
     )
     stored = CalibrationFile.load("c.json")
     assert (stored.weights, stored.calibration.method) == ("", "none")
-    said(
-        *("reconstruct", simulated.path, "--model", "m0.safetensors"),
-        *("--calibration", "c.json", "--out", "h.csv"),
-    )
     honest = DirectionTable.load("h.csv")
     expected = stored.calibration.radius(DirectionTable.load("r.csv").kappa_B, 0.9)
     np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
+    # Not for a model, and not twice.
+    done = call(*words, "--calibration", "c.json", "--out", "x.csv")
+    assert "fitted on a table of directions, not on these weights" in str(
+        done.exception
+    )
+    again = ("calibrate", "--results", "h.csv", "--truth", simulated.path)
+    done = call(*again, "--out", "d.json")
+    assert "is calibrated already" in str(done.exception)
+
+
+def test_a_store_left_by_another_input_is_not_taken(
+    here: Path, make_kaggle_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graphnet_icecube2nd.reconstruction import reconstruct as room
+
+    make_kaggle_folder(here / "a", {1: [5, 9, 7]})
+    make_kaggle_folder(here / "b", {1: [5, 9, 7, 8]})
+    words = ("--model", "m0.safetensors", "--out", "r.csv")
+    run = room.reconstruct
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    for folder in ("a", "b"):
+        monkeypatch.setattr(room, "reconstruct", stopped)
+        call("reconstruct", folder, *words)
+        assert (here / ".r.csv.store" / "manifest.json").exists()
+    monkeypatch.setattr(room, "reconstruct", run)
+    assert "r.csv: 4 events" in said("reconstruct", "b", *words)
+    assert not list(here.glob(".r.csv*"))
+    done = call("reconstruct", "b", *words, "--device", "nonsense")
+    assert "device 'nonsense' cannot be used here" in str(done.exception)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +156,12 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
         (["calibrate"], "give MODEL or --results, one of them"),
         (["calibrate", "m0.safetensors"], "give --data, a store of events"),
         (["calibrate", "--results", "r.csv"], "--results needs --truth and --out"),
+        (["calibrate", "t_sim.simulated", "--data", "STORE"], "comes with the package"),
+        (
+            ["calibrate", "--results", "r.csv", "--device", "cpu", "--events", "x"],
+            "--events, --device means nothing with --results",
+        ),
+        (["calibrate", "m0.safetensors", "--truth", "x"], "nothing with MODEL"),
         (["calibrate", "m0.safetensors", "--data", "STORE", "--method", "x"], "method"),
         (
             [
@@ -191,3 +226,11 @@ def test_runs_say_what_they_were_validated_on(
           overrides=overrides | {"data.split_seed": 9})  # fmt: skip
     done = call("ensemble", "fit", "e", "run1", "run3")
     assert "validated on different events" in str(done.exception)
+    # What was trained on is never taken, however the model is named.
+    few = said("calibrate", "run1", "--method", "none", "--events", "n_pulses > 0")
+    assert f"kappa from {len(numbers)} events: validation events with" in few
+    for model in ("run1/model.safetensors", "two"):
+        few = said("calibrate", model, "--data", simulated.path, "--method", "none")
+        assert f"kappa from {len(numbers)} events: validation events of" in few
+    assert find_trained("run1").options.max_pulses == 8
+    assert EnsembleFile.load("two").options.max_pulses == 8

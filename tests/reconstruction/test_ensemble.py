@@ -33,8 +33,13 @@ def test_published_sum() -> None:
     """By hand: weights, clipping, NaN."""
     nan = float("nan")
     vectors = np.array([[[1.0, 2.0, 3.0]], [[4000.0, nan, -5000.0]]])
-    found = combine(vectors, [1.0, 3.0])
+    found = combine(vectors, [1.0, 3.0], "published")
     assert found.tolist() == [[0.25 + 750.0, 0.5, 0.75 - 750.0]]
+    # Not so our own: a vector that has no number is left out, a long one stays.
+    found = combine(vectors, [1.0, 3.0])
+    assert found.tolist() == [[0.25, 0.5, 0.75]]
+    sharp = np.array([[[20_000 * 0.6, 20_000 * 0.053, 20_000 * 0.798]]] * 2)
+    assert combine(sharp).tolist() == sharp[0].tolist()
     assert sum(PUBLISHED_WEIGHTS.values()) == pytest.approx(1.0, abs=1e-6)
     share = normalised(list(PUBLISHED_WEIGHTS.values()), 5)
     assert share.sum() == pytest.approx(1.0, abs=1e-12)

@@ -86,7 +86,8 @@ def test_the_best_way_is_chosen(
     def leaning(*arguments: Any) -> Any:
         fitted = fit(*arguments)
         return type(fitted)(
-            weights=fitted.weights, angles={**fitted.angles, "densities": 0.001}
+            weights=fitted.weights,
+            angles={**fitted.angles, "densities": 0.001, "directions": 0.002},
         )
 
     monkeypatch.setattr(room, "fit_weights", leaning)
@@ -95,10 +96,16 @@ def test_the_best_way_is_chosen(
         members[:2], simulated, tmp_path / "e", events=some, method="best",
         options=OPTIONS, name="two",
     )  # fmt: skip
-    assert found.ensemble.method == "densities"
+    # Not the product of densities, which points where equal weights do.
+    assert found.ensemble.method == "directions"
     assert [m.weight for m in found.ensemble.members] == [1.0, 1.0]
     assert found.ensemble.name == "two"
     assert found.num_events == 128
+
+
+def test_names_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/m_3", "a/m", "b/m", "c/m", "equal")]
+    assert room._names(paths) == ["m_3", "m", "m_2", "m_4", "equal_2"]
 
 
 def test_one_model_twice_has_two_names(
@@ -125,6 +132,14 @@ def test_what_is_refused(
         fit_ensemble(members, simulated, out, method="sum")
     with pytest.raises(ValueError, match="100 events with pulses, got 5"):
         fit_ensemble(members, simulated, out, events=np.arange(5))
+    torch.manual_seed(0)
+    other = tmp_path / "run" / "model.safetensors"
+    other.parent.mkdir()
+    save_model(build_model("t_sim", **SIZES), other)
+    recipe = "data: {validation_max_pulses: 8, selection: first, features: store}"
+    (other.parent / "recipe.yaml").write_text(recipe)
+    with pytest.raises(ValueError, match=r"m0 sees events by .*192.*run by .*8"):
+        fit_ensemble([members[0], other.parent], simulated, out)
     with pytest.raises(ValueError, match="no model 'm9'"):
         fit_ensemble(["m9", *members], simulated, out)
     assert not out.exists()

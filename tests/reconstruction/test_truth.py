@@ -101,6 +101,19 @@ def test_what_lacks(tmp_path: Path) -> None:
     twice = {**COLUMNS, "event_no": np.array([4, 2, 4])}
     with pytest.raises(ValueError, match="has an event twice"):
         EventTruth.from_columns(twice, "t")
+    with pytest.raises(ValueError, match="angles must be origin or flight, got 'Fli"):
+        EventTruth.from_columns(COLUMNS, "t", "Flight")
+    with pytest.raises(FileNotFoundError, match=r"there is no .*nothing"):
+        EventTruth.load(tmp_path / "nothing")
+    mine = {f"injection_{k}": COLUMNS[k] for k in ("azimuth", "zenith")}
+    prometheus = {"event_no": COLUMNS["event_no"], **mine}
+    with pytest.raises(ValueError, match="along the flight in others: say which"):
+        EventTruth.from_columns(prometheus, "t")
+    turned = EventTruth.from_columns(prometheus, "t", "flight")
+    np.testing.assert_allclose(-turned.direction_B3, DIRECTIONS, atol=1e-12)
+    nan = {**COLUMNS, "zenith": np.array([1.0, np.nan, 1.0])}
+    with pytest.raises(ValueError, match=r"event 2 has no true direction \(1 of 3"):
+        EventTruth.from_columns(nan, "t").check_finite()
     bare = {k: COLUMNS[k] for k in ("event_no", "azimuth", "zenith")}
     truth = EventTruth.from_columns(bare, "t")
     assert not truth.knows_pulses
@@ -151,8 +164,10 @@ def test_radii_travel_with_the_table(tmp_path: Path) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*t\.csv"):
         read_columns(tmp_path / "t.csv")
+    (tmp_path / "t.txt").write_text("event_id\n1\n")
     with pytest.raises(ValueError, match=r"tables end in .*got '\.txt'"):
         read_columns(tmp_path / "t.txt")
+    assert read_columns(tmp_path / "t.txt", format="csv")["event_id"].tolist() == [1]
     for suffix in ("parquet", "db"):
         path = tmp_path / f"t.{suffix}"
         path.write_text("nothing of that kind, and long enough to be read as a file")
@@ -162,8 +177,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         database.execute("CREATE TABLE other (event_no)")
         database.commit()
-    with pytest.raises(ValueError, match=r"2 tables with event_id or event_no"):
+    with pytest.raises(ValueError, match=r"2 tables that it could be; say which"):
         read_columns(path)
+    assert EventTruth.load(path).event_id.tolist() == [4, 2, 9]  # it has azimuth
     assert read_columns(path, "truth")["event_no"].tolist() == [4, 2, 9]
     with pytest.raises(ValueError, match="no such table"):
         read_columns(path, "nothing")

@@ -147,7 +147,8 @@ def t_sim() -> Recipe:
         ema=True,
     )
     long = replace(first, lr_max=3e-4, pct_start=0.02, epochs=2 / 16, max_pulses=192)
-    last = replace(long, lr_max=1e-4, epochs=1 / 8, loss="combined", div_final=100.0)
+    # Ends at a learning rate at which the average of the weights is worth something.
+    last = replace(long, epochs=4 / 16, loss="combined", div_final=6.0)
     return Recipe(
         name="t_sim",
         model="t_sim",

@@ -16,6 +16,7 @@ from typing import Any
 
 import context
 import numpy as np
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd import EventStore, EventTruth, find_trained, simulate
 from graphnet_icecube2nd.direction.calibration import METHODS
@@ -47,12 +48,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         inside = {
             level: other_angle <= calibration.radius(other, level) for level in LEVELS
         }
-        for kind in ("all", *np.unique(topology).tolist()):
-            some = (topology == kind) | (kind == "all")
+        groups = {
+            "all": np.ones(len(other), bool),
+            **{f"kappa {t}": third for t, third in _thirds(other).items()},
+            **{kind: topology == kind for kind in np.unique(topology).tolist()},
+        }
+        for kind, some in groups.items():
             rows.append(
                 {
                     "method": name,
-                    "topology": kind,
+                    "group": kind,
                     "events": int(some.sum()),
                     "held": {str(v): float(i[some].mean()) for v, i in inside.items()},
                 }
@@ -68,6 +73,16 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def _thirds(kappa: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
+    """Return which events are in each third of kappa, by its borders."""
+    low, high = np.quantile(kappa, [1 / 3, 2 / 3]).tolist()
+    return {
+        f"below {low:.3g}": kappa < low,
+        f"{low:.3g} to {high:.3g}": (kappa >= low) & (kappa < high),
+        f"above {high:.3g}": kappa >= high,
+    }
+
+
 def as_text(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     lines = [
@@ -77,15 +92,15 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         "Share of true directions inside contours of the test set. `none` leaves kappa "
         "and corrects the levels of contours, `temperature` also puts one factor on "
-        "kappa, `isotonic` a rising map. A calibration is of all events together: a "
-        "single topology need not come out.",
+        "kappa, `isotonic` a rising map and looks at small and large kappas apart. A "
+        "calibration knows nothing of topologies: a single one need not come out.",
         "",
         f"| kappa | events of | events | {' | '.join(f'{v:.0%}' for v in LEVELS)} |",
         f"|---|---|---|{'---|' * len(LEVELS)}",
     ]
     for row in result["rows"]:
         held = " | ".join(f"{100 * value:.1f}" for value in row["held"].values())
-        kind = row["topology"].replace("_", " ")
+        kind = row["group"].replace("_", " ")
         lines.append(f"| {row['method']} | {kind} | {row['events']:,} | {held} |")
     return "\n".join(lines) + "\n"
 

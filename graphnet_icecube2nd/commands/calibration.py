@@ -124,14 +124,12 @@ def calibrate(
         )
     found.file.save(out)
     table = Table(title="share of true directions inside contours")
-    for column in ("contour", "before", "calibrated"):
+    thirds = ("small kappas", "middle", "large") if found.thirds else ()
+    for column in ("contour", "before", "calibrated", *thirds):
         table.add_column(column, justify="right")
     for level, before in found.before.items():
-        after = found.after.get(level)
-        is_known = after is not None
-        table.add_row(
-            f"{level:.0%}", f"{before:.1%}", f"{after:.1%}" if is_known else "-"
-        )
+        after = [part[level] for part in (found.after, *found.thirds) if part]
+        table.add_row(f"{level:.0%}", *(f"{held:.1%}" for held in (before, *after)))
     Console().print(table)
     print(out)
     if apply is not None:

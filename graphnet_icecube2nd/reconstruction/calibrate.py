@@ -39,11 +39,14 @@ class CalibrationCheck:
         before: Share of true directions inside contours by level, as the model has it.
         after: The same with each half of the events calibrated by the other; empty
             where there are too few for that.
+        thirds: `after` of the third of the events with the smallest kappas, of the
+            middle one and of the largest: contours should hold their share in each.
     """
 
     file: CalibrationFile
     before: Mapping[float, float]
     after: Mapping[float, float]
+    thirds: tuple[Mapping[float, float], ...] = ()
 
 
 def calibrate(
@@ -113,14 +116,19 @@ def calibrate_table(
     kappa_B, angle_B = some.kappa_B[good_B], angle_B[good_B]
     calibration = fit_calibration(kappa_B, angle_B, method)
     fitted_on = {"table": table.name, "events": len(truth.event_id)}
-    return CalibrationCheck(
+    found = CalibrationCheck(
         file=CalibrationFile(calibration=calibration, fitted_on=fitted_on),
         before=_held(containment(kappa_B, angle_B)),
-        after=(
-            _held(cross_fitted_levels(kappa_B, angle_B, method))
-            if len(kappa_B) >= 2 * FEWEST
-            else {}
-        ),
+        after={},
+    )
+    if len(kappa_B) < 2 * FEWEST:
+        return found
+    level_B = cross_fitted_levels(kappa_B, angle_B, method)
+    thirds = np.array_split(np.argsort(kappa_B, kind="stable"), 3)
+    return replace(
+        found,
+        after=_held(level_B),
+        thirds=tuple(_held(level_B[third]) for third in thirds),
     )
 
 

@@ -79,6 +79,11 @@ def test_calibrated_contours_hold_their_share(method: str, tail: float) -> None:
     assert found.before[0.5] < 0.35
     for level, held in found.after.items():
         assert held == pytest.approx(level, abs=0.012)
+    for third in found.thirds:
+        if method == "isotonic" or not tail:
+            assert third[0.5] == pytest.approx(0.5, abs=0.02)
+            assert third[0.9] == pytest.approx(0.9, abs=0.02)
+    assert len(found.thirds) == 3
     # And of other events of that kind.
     other, other_truth = thrown(20_000, 4.0, seed=5, tail=tail)
     after = calibrated_table(other, found.file.calibration)

@@ -1,0 +1,157 @@
+"""What a training's process holds over an hour, and what of it is in use.
+
+    python benchmarks/bench_memory.py --minutes 60 --out benchmarks/results
+
+Trains `t_sim` at L = 192 as its recipe's second stage does, and asks the C library
+every ten seconds (glibc's `mallinfo2`): what is in use, which would grow if something
+leaked; what it keeps for later; and the process's anonymous memory, all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import ctypes
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import context
+
+from graphnet_icecube2nd import Machine, simulate, train
+from graphnet_icecube2nd.training.memory import memory_mb
+from graphnet_icecube2nd.training.recipes import find_recipe
+
+COLUMNS = ("seconds", "process_mb", "in_use_mb", "kept_mb")
+WINDOW = 300  # seconds of a row
+
+
+class MallInfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def watch(path: Path, every: float) -> None:
+    """Write a row every so many seconds, until the process ends."""
+    ask = ctypes.CDLL("libc.so.6").mallinfo2
+    ask.restype = MallInfo
+    begun = time.monotonic()
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        while True:
+            info = ask()
+            in_use = (info.uordblks + info.hblkhd) / 1e6
+            row = [time.monotonic() - begun, memory_mb(), in_use, info.fordblks / 1e6]
+            writer.writerow([round(value or 0.0, 1) for value in row])
+            file.flush()
+            time.sleep(every)
+
+
+def train_for(minutes: float, folder: Path, num_events: int) -> None:
+    """Train until the time is up."""
+    simulate(folder / "store", num_events=num_events, seed=20261206)
+    recipe = find_recipe("t_sim")
+    stage = replace(recipe.stages[1], epochs=1000.0)
+    begun = time.monotonic()
+
+    class Enough(Exception):
+        pass
+
+    def stop(_: Any) -> None:
+        if time.monotonic() - begun > 60 * minutes:
+            raise Enough
+
+    with suppress(Enough):
+        train(
+            replace(recipe, name="memory", stages=(stage,)),
+            folder / "store",
+            folder / "run",
+            machine=Machine(progress=False, devices=1),
+            on_row=stop,
+        )
+
+
+def summary(path: Path) -> list[dict[str, float]]:
+    """Return a row for each five minutes."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+    found = []
+    for start in range(0, int(rows[-1]["seconds"]), WINDOW):
+        some = [r for r in rows if start <= r["seconds"] < start + WINDOW]
+        if some:
+            found.append(
+                {
+                    "minutes": start / 60,
+                    "process_mb": round(mean(r["process_mb"] for r in some)),
+                    "process_most_mb": round(max(r["process_mb"] for r in some)),
+                    "in_use_mb": round(mean(r["in_use_mb"] for r in some)),
+                    "in_use_least_mb": round(min(r["in_use_mb"] for r in some)),
+                    "kept_mb": round(mean(r["kept_mb"] for r in some)),
+                }
+            )
+    return found
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return the result as Markdown."""
+    lines = [
+        "# Memory of a training",
+        "",
+        context.table(result["context"]),
+        "",
+        "Every five minutes: mean (and most) of the process's anonymous memory, mean "
+        "(and least) of what is in use, mean of what the C library keeps for later. A "
+        "leak would show in what is in use. The rest are holes that batches of "
+        "different sizes leave; they are given back at each checkpoint and come again.",
+        "",
+        "| from minute | process, MB | in use, MB | kept, MB |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['minutes']:.0f} | {r['process_mb']:,} ({r['process_most_mb']:,}) | "
+        f"{r['in_use_mb']:,} ({r['in_use_least_mb']:,}) | {r['kept_mb']:,} |"
+        for r in result["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--samples", type=Path, help="of an earlier call, not anew")
+    parser.add_argument("--note", default="", help="what the context is to say besides")
+    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--out", type=Path, help="folder for the result")
+    arguments = parser.parse_args()
+    every = 10.0
+    if arguments.toy:
+        arguments.minutes, arguments.events, every = 0.02, 2000, 0.2
+    with tempfile.TemporaryDirectory() as folder:
+        samples = arguments.samples or Path(folder) / "samples.csv"
+        if arguments.samples is None:
+            watcher = threading.Thread(target=watch, args=(samples, every), daemon=True)
+            watcher.start()
+            train_for(arguments.minutes, Path(folder), arguments.events)
+        rows = summary(samples)
+    settings = {"note": arguments.note} if arguments.note else {}
+    result = {"context": context.describe(**settings), "rows": rows}
+    context.write(arguments.out, "memory", as_text(result), result)
+
+
+if __name__ == "__main__":
+    main()

@@ -37,6 +37,7 @@ def test_readme_has_the_scripts_that_are_tested_here() -> None:
         "Data at scale",
         "Simulated events",
         "Training",
+        "Reconstruction",
         "Without GraphNeT",
         "The models",
     ]
@@ -86,18 +87,24 @@ def test_script_of_training(
     assert "DeepIce" in capsys.readouterr().out
 
 
-def test_commands_of_training_are_known() -> None:
+def test_commands_and_their_options_are_known() -> None:
     """Each option of README's command lines is one of the command's."""
     pytest.importorskip("typer")
-    from graphnet_icecube2nd.commands import training
+    from typer.main import get_command
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^icecube2nd (train|tune|recipes) (.*)$", text, re.MULTILINE)
-    assert len(lines) >= 5
-    for command, words in lines:
-        known = getattr(training, command).__annotations__
-        for option in re.findall(r"--([a-z-]+)", words):
-            assert option.replace("-", "_") in known, (command, option)
+    from graphnet_icecube2nd.commands.app import app
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"^icecube2nd (.*)$", text, re.MULTILINE)
+    assert len(lines) >= 25
+    for line in lines:
+        command = get_command(app)
+        words = line.partition(" #")[0].split()
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        asked = {word for word in words if word.startswith("--")}
+        assert asked <= known, (line, asked - known)
 
 
 def test_script_of_competition_weights(
@@ -148,3 +155,17 @@ def test_table_of_parameters_is_true() -> None:
             for name in stated
         }
     assert counted == stated
+
+
+def test_script_of_reconstruction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("scipy")
+    monkeypatch.chdir(tmp_path)
+    names = run("Reconstruction")
+    rows = names["rows"]
+    assert isinstance(rows, dict)
+    assert rows["event_id"].tolist() == [3, 5, 7]
+    assert rows["status"].tolist() == ["ok", "no pulses", "ok"]
+    assert (tmp_path / "directions.parquet").is_file()

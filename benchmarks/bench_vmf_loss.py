@@ -34,8 +34,8 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.direction.losses import von_mises_fisher_nll
 from graphnet_icecube2nd.models.pretrained import FOLDER
-from graphnet_icecube2nd.report.evaluation import Evaluation
-from graphnet_icecube2nd.report.evaluation_calibration import GIVEN, CalibrationView
+from graphnet_icecube2nd.report.evaluation.calibration import GIVEN, CalibrationView
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation
 from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log, save_figure
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 

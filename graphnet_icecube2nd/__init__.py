@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct
     from graphnet_icecube2nd.reconstruction.trained import TrainedModel, find_trained
     from graphnet_icecube2nd.reconstruction.truth import EventTruth
-    from graphnet_icecube2nd.report.evaluation import evaluate
-    from graphnet_icecube2nd.report.evaluation_report import write_evaluation
-    from graphnet_icecube2nd.report.event_page import write_event_page
-    from graphnet_icecube2nd.report.robustness import robustness
-    from graphnet_icecube2nd.report.sky_map import SkyMap, sky_map
-    from graphnet_icecube2nd.report.sky_picture import draw_sky_map
+    from graphnet_icecube2nd.report.evaluation.judged import evaluate
+    from graphnet_icecube2nd.report.evaluation.report import write_evaluation
+    from graphnet_icecube2nd.report.event.page import write_event_page
+    from graphnet_icecube2nd.report.robustness.scores import robustness
+    from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
+    from graphnet_icecube2nd.report.sky.picture import draw_sky_map
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.simulate import simulate
     from graphnet_icecube2nd.simulation.stream import SimulatedStream
@@ -127,14 +127,14 @@ _MODULES = {
     "Recipe": "training.recipe",
     "SimulatedStream": "simulation.stream",
     "SimulationConfig": "simulation.configuration",
-    "SkyMap": "report.sky_map",
+    "SkyMap": "report.sky.map",
     "Stage": "training.recipe",
     "TrainedModel": "reconstruction.trained",
     "VonMisesFisherLoss": "direction.losses",
     "build_model": "models.registry",
     "calibrate": "reconstruction.calibrate",
-    "draw_sky_map": "report.sky_picture",
-    "evaluate": "report.evaluation",
+    "draw_sky_map": "report.sky.picture",
+    "evaluate": "report.evaluation.judged",
     "find_trained": "reconstruction.trained",
     "fit_ensemble": "reconstruction.ensemble_fit",
     "list_models": "models.registry",
@@ -146,15 +146,15 @@ _MODULES = {
     "prepare_frames": "store.prepare",
     "reconstruct": "reconstruction.reconstruct",
     "register_model": "models.registry",
-    "robustness": "report.robustness",
+    "robustness": "report.robustness.scores",
     "save_model": "models.weights",
     "simulate": "simulation.simulate",
-    "sky_map": "report.sky_map",
+    "sky_map": "report.sky.map",
     "to_equatorial": "direction.equatorial",
     "train": "training.run",
     "tune": "training.tune",
-    "write_evaluation": "report.evaluation_report",
-    "write_event_page": "report.event_page",
+    "write_evaluation": "report.evaluation.report",
+    "write_event_page": "report.event.page",
 }
 
 

@@ -48,11 +48,11 @@ def show(
         tables.append(table)
     out = out or Path(f"event_{event}.png")
     if out.suffix.lower() == ".html":
-        from graphnet_icecube2nd.report.event_page import write_event_page
+        from graphnet_icecube2nd.report.event.page import write_event_page
 
         write_event_page(out, opened, number, tables, with_auxiliary=auxiliary)
     else:
-        from graphnet_icecube2nd.report.event_display import draw_event
+        from graphnet_icecube2nd.report.event.display import draw_event
         from graphnet_icecube2nd.report.plots import save_figure
 
         figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)

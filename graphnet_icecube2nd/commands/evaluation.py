@@ -61,8 +61,8 @@ def evaluate(
     from rich.table import Table
 
     from graphnet_icecube2nd.reconstruction.truth import EventTruth
-    from graphnet_icecube2nd.report.evaluation import evaluate as run
-    from graphnet_icecube2nd.report.evaluation_report import write_evaluation
+    from graphnet_icecube2nd.report.evaluation.judged import evaluate as run
+    from graphnet_icecube2nd.report.evaluation.report import write_evaluation
 
     known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
     tables = [_table(given, result_angles) for given in results]

@@ -51,11 +51,13 @@ def robustness(
 
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
-    from graphnet_icecube2nd.report.perturbations import default_perturbations
     from graphnet_icecube2nd.report.plots import new_figure
-    from graphnet_icecube2nd.report.robustness import choose_events, num_passes
-    from graphnet_icecube2nd.report.robustness import robustness as measure
-    from graphnet_icecube2nd.report.robustness_files import context_of, save_robustness
+    from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness
+    from graphnet_icecube2nd.report.robustness.perturbations import (
+        default_perturbations,
+    )
+    from graphnet_icecube2nd.report.robustness.scores import choose_events, num_passes
+    from graphnet_icecube2nd.report.robustness.scores import robustness as measure
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if ensemble is not None and not is_ensemble(ensemble):

@@ -72,10 +72,10 @@ def skymap(
     from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
     from graphnet_icecube2nd.report.plots import save_figure
-    from graphnet_icecube2nd.report.sky_event import sky_map_of_event
-    from graphnet_icecube2nd.report.sky_file import check_name
-    from graphnet_icecube2nd.report.sky_panels import area_in_words
-    from graphnet_icecube2nd.report.sky_picture import draw_sky_map
+    from graphnet_icecube2nd.report.sky.event import sky_map_of_event
+    from graphnet_icecube2nd.report.sky.file import check_name
+    from graphnet_icecube2nd.report.sky.panels import area_in_words
+    from graphnet_icecube2nd.report.sky.picture import draw_sky_map
 
     if mjd is not None and time is not None:
         raise ValueError("give --mjd or --time, not both")

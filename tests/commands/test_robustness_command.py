@@ -21,7 +21,7 @@ from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands.robustness import robustness
 from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile, add_member
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-from graphnet_icecube2nd.report import perturbations, robustness_files
+from graphnet_icecube2nd.report.robustness import files, perturbations
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 Call = Callable[..., Any]
@@ -115,4 +115,4 @@ def test_wrong_words_say_what(
 
 
 def test_the_command_is_named_for_its_files() -> None:
-    assert robustness.__name__ == robustness_files.STEM
+    assert robustness.__name__ == files.STEM

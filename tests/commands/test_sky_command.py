@@ -21,7 +21,7 @@ from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
 from graphnet_icecube2nd.report.resolution import EventTruth
-from graphnet_icecube2nd.report.sky_map import SkyMap
+from graphnet_icecube2nd.report.sky.map import SkyMap
 
 Call = Callable[..., None]
 

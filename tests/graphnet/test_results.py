@@ -39,7 +39,7 @@ from graphnet_icecube2nd.reconstruction.calibrate import (
 )
 from graphnet_icecube2nd.reconstruction.direction_table import from_columns
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.evaluation import evaluate
+from graphnet_icecube2nd.report.evaluation.judged import evaluate
 
 COLUMNS = ["event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"]
 COLUMNS += ["kappa", "radius_50", "radius_90", "n_pulses", "status"]

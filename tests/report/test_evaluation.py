@@ -13,20 +13,20 @@ from graphnet_icecube2nd import DirectionTable
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
-from graphnet_icecube2nd.report.evaluation import evaluate
-from graphnet_icecube2nd.report.evaluation_bins import (
+from graphnet_icecube2nd.report.evaluation.bins import (
     ENERGY,
     PULSES,
     TOPOLOGY,
     ZENITH,
     binned,
 )
-from graphnet_icecube2nd.report.evaluation_calibration import (
+from graphnet_icecube2nd.report.evaluation.calibration import (
     GIVEN,
     PULL_EDGES,
     CalibrationView,
     honest_pull_density,
 )
+from graphnet_icecube2nd.report.evaluation.judged import evaluate
 
 
 def off_by(

@@ -17,8 +17,8 @@ pytest.importorskip("matplotlib")
 from graphnet_icecube2nd import DirectionTable
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.evaluation import Evaluation, evaluate
-from graphnet_icecube2nd.report.evaluation_report import (
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation, evaluate
+from graphnet_icecube2nd.report.evaluation.report import (
     Looks,
     evaluation_figures,
     evaluation_tables,

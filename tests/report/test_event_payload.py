@@ -12,9 +12,9 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import DirectionTable, EventStore, simulate
-from graphnet_icecube2nd.report import event_payload as module
-from graphnet_icecube2nd.report.event_payload import event_payload
-from graphnet_icecube2nd.report.event_view import COLOURS, read_event
+from graphnet_icecube2nd.report.event import payload as module
+from graphnet_icecube2nd.report.event.payload import event_payload
+from graphnet_icecube2nd.report.event.view import COLOURS, read_event
 from graphnet_icecube2nd.store.summary import view_event
 
 

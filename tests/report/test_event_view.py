@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import DirectionTable, EventStore
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.report.event_view import (
+from graphnet_icecube2nd.report.event.view import (
     Arrow,
     energy_text,
     find_arrows,

@@ -13,7 +13,7 @@ pytest.importorskip("pyarrow")
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.events.augmentation_checks import FirstPulseAt
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-from graphnet_icecube2nd.report.perturbations import (
+from graphnet_icecube2nd.report.robustness.perturbations import (
     BASELINE,
     Perturbation,
     default_perturbations,

@@ -22,12 +22,12 @@ from graphnet_icecube2nd.events.augmentation_checks import (
 )
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.perturbations import (
+from graphnet_icecube2nd.report.robustness.perturbations import (
     BASELINE,
     Perturbation,
     default_perturbations,
 )
-from graphnet_icecube2nd.report.robustness import (
+from graphnet_icecube2nd.report.robustness.scores import (
     RobustnessRow,
     choose_events,
     num_passes,

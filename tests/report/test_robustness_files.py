@@ -14,13 +14,13 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-from graphnet_icecube2nd.report.robustness import RobustnessRow
-from graphnet_icecube2nd.report.robustness_figure import draw_robustness
-from graphnet_icecube2nd.report.robustness_files import (
+from graphnet_icecube2nd.report.robustness.figure import draw_robustness
+from graphnet_icecube2nd.report.robustness.files import (
     as_markdown,
     context_of,
     save_robustness,
 )
+from graphnet_icecube2nd.report.robustness.scores import RobustnessRow
 
 BASE = RobustnessRow(
     group="baseline",

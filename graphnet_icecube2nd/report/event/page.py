@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.report.event_payload import event_payload
+from graphnet_icecube2nd.report.event.payload import event_payload
 from graphnet_icecube2nd.store.event_store import EventStore
 
 SCRIPTS = ("event_scene.js", "event_page.js", "event_controls.js")
@@ -69,7 +69,7 @@ def event_page(
     # A name that holds `</script>` must stay a name: no `<` gets into the page.
     data = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     data = data.replace("<", "\\u003c")
-    folder = files("graphnet_icecube2nd.report") / "data"
+    folder = files("graphnet_icecube2nd.report.event") / "data"
     parts = {
         "title": html.escape(f"{payload['title']}, {payload['subtitle']}"),
         "payload": data,

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from graphnet_icecube2nd.report.evaluation_calibration import (
+from graphnet_icecube2nd.report.evaluation.calibration import (
     GIVEN,
     PULL_EDGES,
     TEMPERATURE,
     CalibrationView,
     honest_pull_density,
 )
-from graphnet_icecube2nd.report.evaluation_figures import GRID
+from graphnet_icecube2nd.report.evaluation.figures import GRID
 from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 NEAR = 1.5  # points off the nominal share: what the grey band shows

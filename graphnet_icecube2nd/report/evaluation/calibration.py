@@ -18,7 +18,7 @@ from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.calibrate import has_own_contours
 from graphnet_icecube2nd.reconstruction.result_rows import RADII
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
-from graphnet_icecube2nd.report.evaluation import EvaluatedTable
+from graphnet_icecube2nd.report.evaluation.judged import EvaluatedTable
 
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
 GIVEN, TEMPERATURE, ISOTONIC = "as given", "temperature", "isotonic"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
-from graphnet_icecube2nd.report.event_view import (
+from graphnet_icecube2nd.report.event.view import (
     COLOURS,
     Arrow,
     energy_text,

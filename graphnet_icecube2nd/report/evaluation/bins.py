@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.report.evaluation import Evaluation, Summary
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation, Summary
 from graphnet_icecube2nd.report.resolution import topologies_of
 
 ENERGY, ZENITH, PULSES, TOPOLOGY = "energy", "cos zenith", "pulses", "topology"

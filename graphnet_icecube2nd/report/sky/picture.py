@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
 from graphnet_icecube2nd.direction.equatorial import mjd_to_time, to_equatorial
 from graphnet_icecube2nd.report.plots import new_figure
-from graphnet_icecube2nd.report.sky_map import EQUATORIAL, SkyMap
-from graphnet_icecube2nd.report.sky_panels import (
+from graphnet_icecube2nd.report.sky.map import EQUATORIAL, SkyMap
+from graphnet_icecube2nd.report.sky.panels import (
     Frame,
     draw_all_sky,
     draw_neighbourhood,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphnet_icecube2nd.report.evaluation import Evaluation
-from graphnet_icecube2nd.report.evaluation_page import Section
-from graphnet_icecube2nd.report.evaluation_tables import Row
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation
+from graphnet_icecube2nd.report.evaluation.page import Section
+from graphnet_icecube2nd.report.evaluation.tables import Row
 
 SUMMARY = {
     "table": "",

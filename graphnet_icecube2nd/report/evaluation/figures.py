@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from graphnet_icecube2nd.report.evaluation import Evaluation
-from graphnet_icecube2nd.report.evaluation_bins import (
+from graphnet_icecube2nd.report.evaluation.bins import (
     ENERGY,
     PULSES,
     TOPOLOGY,
     ZENITH,
     BinRow,
 )
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation
 from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 LABELS = {

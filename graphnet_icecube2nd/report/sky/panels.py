@@ -13,7 +13,7 @@ from graphnet_icecube2nd.conventions import (
     angles_to_unit_vector,
     unit_vector_to_angles,
 )
-from graphnet_icecube2nd.report.sky_map import EQUATORIAL, Contour, SkyMap
+from graphnet_icecube2nd.report.sky.map import EQUATORIAL, Contour, SkyMap
 
 Array = NDArray[np.float64]
 

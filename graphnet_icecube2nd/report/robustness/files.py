@@ -26,8 +26,8 @@ from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
 from graphnet_icecube2nd.report.bootstrap import LEVEL
 from graphnet_icecube2nd.report.plots import save_figure
-from graphnet_icecube2nd.report.robustness import INSIDE, RobustnessRow
-from graphnet_icecube2nd.report.robustness_figure import draw_robustness
+from graphnet_icecube2nd.report.robustness.figure import draw_robustness
+from graphnet_icecube2nd.report.robustness.scores import INSIDE, RobustnessRow
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.version import __version__
 

@@ -17,7 +17,7 @@ from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.equatorial import checked_mjd, to_equatorial
 from graphnet_icecube2nd.direction.radial_law import RadialLaw, cap_area
-from graphnet_icecube2nd.report.sky_pixels import (
+from graphnet_icecube2nd.report.sky.pixels import (
     check_grid,
     default_nside,
     import_healpix,
@@ -155,7 +155,7 @@ class SkyMap:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the map as FITS, whole or not at all; see `sky_file`."""
-        from graphnet_icecube2nd.report.sky_file import save_sky_map
+        from graphnet_icecube2nd.report.sky.file import save_sky_map
 
         save_sky_map(self, path)
 
@@ -168,7 +168,7 @@ class SkyMap:
             ValueError: It is none of our sky maps.
             ImportError: astropy is not installed.
         """
-        from graphnet_icecube2nd.report.sky_file import load_sky_map
+        from graphnet_icecube2nd.report.sky.file import load_sky_map
 
         return load_sky_map(path)
 

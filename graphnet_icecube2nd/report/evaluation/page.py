@@ -12,7 +12,7 @@ from math import isnan
 from string import Template
 from typing import Any
 
-from graphnet_icecube2nd.report.evaluation_tables import Row
+from graphnet_icecube2nd.report.evaluation.tables import Row
 
 TEMPLATE = "evaluation.html"
 
@@ -52,7 +52,7 @@ def report_page(
         sections: Its parts.
         figures: matplotlib's, by the names that the sections use.
     """
-    data = files("graphnet_icecube2nd.report") / "data" / TEMPLATE
+    data = files("graphnet_icecube2nd.report.evaluation") / "data" / TEMPLATE
     template = Template(data.read_text(encoding="utf-8"))
     return template.substitute(
         title=escape(title),

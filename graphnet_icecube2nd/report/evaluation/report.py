@@ -18,27 +18,27 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.report.calibration_figures import (
-    draw_coverage,
-    draw_expected,
-    draw_pulls,
-)
-from graphnet_icecube2nd.report.evaluation import Evaluation
-from graphnet_icecube2nd.report.evaluation_bins import (
+from graphnet_icecube2nd.report.evaluation.bins import (
     QUANTITIES,
     TOPOLOGY,
     BinRow,
     binned,
 )
-from graphnet_icecube2nd.report.evaluation_calibration import CalibrationView
-from graphnet_icecube2nd.report.evaluation_figures import (
+from graphnet_icecube2nd.report.evaluation.calibration import CalibrationView
+from graphnet_icecube2nd.report.evaluation.calibration_figures import (
+    draw_coverage,
+    draw_expected,
+    draw_pulls,
+)
+from graphnet_icecube2nd.report.evaluation.figures import (
     draw_bins,
     draw_distribution,
     draw_topologies,
 )
-from graphnet_icecube2nd.report.evaluation_page import report_page
-from graphnet_icecube2nd.report.evaluation_sections import sections_of
-from graphnet_icecube2nd.report.evaluation_tables import (
+from graphnet_icecube2nd.report.evaluation.judged import Evaluation
+from graphnet_icecube2nd.report.evaluation.page import report_page
+from graphnet_icecube2nd.report.evaluation.sections import sections_of
+from graphnet_icecube2nd.report.evaluation.tables import (
     Row,
     bin_rows,
     coverage_table,

@@ -10,7 +10,7 @@ from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.report.sky_map import LEVELS, SkyMap, sky_map
+from graphnet_icecube2nd.report.sky.map import LEVELS, SkyMap, sky_map
 
 # Radii that a table gives: those of its kappa up to what digits of a CSV lose?
 SAME = 1e-4

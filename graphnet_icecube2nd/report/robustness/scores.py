@@ -26,7 +26,7 @@ from graphnet_icecube2nd.reconstruction.network import (
 )
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.bootstrap import RESAMPLES, paired_intervals
-from graphnet_icecube2nd.report.perturbations import (
+from graphnet_icecube2nd.report.robustness.perturbations import (
     AT_ONCE,
     BASELINE,
     Perturbation,

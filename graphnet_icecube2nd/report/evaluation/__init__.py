@@ -1,0 +1,1 @@
+"""Tables of directions beside the truth: numbers, pictures, the report."""

@@ -1,0 +1,1 @@
+"""Scores when data are not as simulated."""

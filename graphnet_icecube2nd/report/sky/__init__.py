@@ -1,0 +1,1 @@
+"""Sky maps: HEALPix densities with their contours, files, pictures."""

@@ -129,6 +129,7 @@ def save_robustness(
 def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> str:
     """Return a report as Markdown: what was measured, how to read it, the table."""
     versions = ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items())
+    with_published = any(row.published for row in rows)
     lines = [
         f"# Robustness of {context.get('model', 'a model')}",
         "",
@@ -139,11 +140,15 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
         READING,
         "",
         "| perturbation | strength | events | mean, rad | difference, rad | "
-        f"{LEVEL:.0%} interval, rad | median, deg | pull | inside | no pulses | "
-        "published |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"{LEVEL:.0%} interval, rad | median, deg | pull | inside | no pulses |"
+        + " published |"
+        * with_published,
+        "|---|---|---|---|---|---|---|---|---|---|" + "---|" * with_published,
     ]
-    lines += [_line(row, is_baseline=row is rows[0]) for row in rows]
+    lines += [
+        _line(row, is_baseline=row is rows[0]) + f" {row.published} |" * with_published
+        for row in rows
+    ]
     failed = sum(row.not_finite for row in rows)
     if failed:
         lines += ["", f"The network gave no number {failed:,} times (pi / 2 as well)."]
@@ -158,7 +163,7 @@ def _line(row: RobustnessRow, *, is_baseline: bool) -> str:
     return (
         f"| {row.group} | {row.strength} | {row.events:,} | {row.mean:.4f} | "
         f"{difference} | {interval} | {row.median:.1f} | {pull} | {inside} | "
-        f"{row.no_pulses:,} | {row.published} |"
+        f"{row.no_pulses:,} |"
     )
 
 

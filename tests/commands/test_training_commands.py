@@ -242,10 +242,40 @@ def test_the_example(tmp_path: Path) -> None:
             check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "reconstructed 60 events" in done.stdout
+        assert "t_sim: 60 events in" in done.stdout
     assert "on validation events" not in done.stdout, "it was resumed, not trained anew"
     rows = [line for line in done.stdout.splitlines() if line.startswith("| all | all")]
     assert [row.split("|")[4].strip() for row in rows] == [
         "line fit", "three minutes", "t_sim",
     ]  # fmt: skip
-    assert (tmp_path / "demo" / "network_resolution.md").is_file()
+    page = tmp_path / "demo" / "report" / "report.html"
+    assert f"the report: {page}" in done.stdout
+    assert "60 simulated events that nothing was trained on" in page.read_text()
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path: Path) -> None:
+    """Example 05 with few events: an ensemble, calibrated, in a report; twice."""
+    pytest.importorskip("scipy")
+    pytest.importorskip("matplotlib")
+    script = Path(__file__).resolve().parents[2] / "examples" / "05_whole_way.py"
+    words = ["--events", "2000", "--held-out", "120", "--members", "2"]
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, str(script), "--out", str(tmp_path / "w"), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        for name in ("ensemble, calibrated", "ensemble", "one member", "line fit"):
+            assert f"\n{name}: mean " in done.stdout
+    assert "rad on validation events" in done.stdout
+    assert "stage 0 of 1" not in done.stdout, "it went on, and trained nothing anew"
+    names = {path.name for path in (tmp_path / "w" / "ensemble").iterdir()}
+    assert names == {
+        *("ensemble.yaml", "calibration.json"),
+        *("member_0.safetensors", "member_1.safetensors"),
+    }
+    assert (tmp_path / "w" / "report" / "report.html").is_file()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -195,7 +196,7 @@ def _draw_grid(axes: Any, frame: Frame) -> None:
     """Draw lines of equal longitude and latitude, each named once."""
     edge = frame.reach
     zenith, azimuth = (
-        float(np.degrees(a)) for a in unit_vector_to_angles(frame.centre)
+        math.degrees(float(a)) for a in unit_vector_to_angles(frame.centre)
     )
     latitude, to_pole = 90 - zenith, min(zenith, 180 - zenith)
     step = next((s for s in STEPS if s * 4 >= edge), STEPS[-1])

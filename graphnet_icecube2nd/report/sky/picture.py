@@ -9,6 +9,7 @@ Greisen, A&A 395 (2002) 1077. Shape legend: ``...`` any leading shape.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def draw_sky_map(sky_map: SkyMap, truth: ArrayLike | None = None) -> Any:
     largest = max(np.degrees(contour.radius) for contour in contours)
     reach, off = 1.35 * largest, None
     if star is not None:
-        off = float(np.degrees(opening_angle(star, sky_map.direction)))
+        off = math.degrees(float(opening_angle(star, sky_map.direction)))
         if off < FAR * largest:
             reach = max(reach, 1.15 * off)
     frame = Frame.of(sky_map, min(reach, WIDEST))
@@ -88,7 +89,7 @@ def _truth(sky_map: SkyMap, truth: ArrayLike) -> Array:
 
 def _title(sky_map: SkyMap) -> str:
     theta, phi = (
-        float(np.degrees(a)) for a in unit_vector_to_angles(sky_map.direction)
+        math.degrees(float(a)) for a in unit_vector_to_angles(sky_map.direction)
     )
     event = "" if sky_map.event_id is None else f"event {sky_map.event_id}: "
     if sky_map.coordinates == EQUATORIAL:

@@ -136,10 +136,13 @@ def main() -> None:
         },
     )
     for row in evaluation.summaries:
-        print(
-            f"{row.table}: mean {row.mean.value:.4f} rad; contours of 50% hold "
-            f"{row.inside_50:.1%}, of 90% {row.inside_90:.1%}"
-        )
+        text = f"{row.table}: mean {row.mean.value:.4f} rad"
+        if row.inside_50 == row.inside_50:  # the line fit has no kappa
+            text += (
+                f"; contours of 50% hold {row.inside_50:.1%}, of 90% "
+                f"{row.inside_90:.1%}"
+            )
+        print(text)
     print(f"the report: {page}")
 
 

@@ -83,13 +83,13 @@ def evaluate(
     for column in ("", "events", "mean, rad", "median, deg", "in 50%", "in 90%"):
         shown.add_column(column)
     for row in evaluation.summaries:
+        inside = (row.inside_50, row.inside_90)
         shown.add_row(
             row.table,
             f"{row.events:,}",
             f"{row.mean.value:.4f} ({row.mean.low:.4f} to {row.mean.high:.4f})",
             f"{row.median.value * 57.29578:.2f}",
-            f"{row.inside_50:.1%}",
-            f"{row.inside_90:.1%}",
+            *("-" if held != held else f"{held:.1%}" for held in inside),
         )
     Console().print(shown)
     for name, number in evaluation.unknown.items():

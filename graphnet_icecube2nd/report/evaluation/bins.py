@@ -120,4 +120,5 @@ def _name(quantity: str, low: float, high: float) -> str:
         return f"{low:.0f} to {high - 1:.0f}"
     if quantity == ZENITH:
         return f"{low:.1f} to {high:.1f}"
-    return f"{low:.3g} to {high:.3g} GeV"
+    first, last = (f"{float(f'{value:.3g}'):,.0f}" for value in (low, high))
+    return f"{first} to {last} GeV"

@@ -15,6 +15,7 @@ from typing import Any
 from graphnet_icecube2nd.report.evaluation.tables import Row
 
 TEMPLATE = "evaluation.html"
+LONG = 12  # rows beyond which a table is folded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,10 @@ def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
         if name in figures:
             parts.append(_figure(figures[name], caption))
     if section.table and section.columns:
-        parts.append(_table(section.table, section.columns))
+        table = _table(section.table, section.columns)
+        if len(section.table) > LONG:
+            table = f"<details><summary>The numbers</summary>{table}</details>"
+        parts.append(table)
     return "\n".join([*parts, "</section>"])
 
 

@@ -34,8 +34,8 @@ from graphnet_icecube2nd.models.pretrained import find_model
 from graphnet_icecube2nd.reconstruction.limit import EFFORTS, limit_events
 from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
 from graphnet_icecube2nd.reconstruction.network import network_events
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.resolution import (
-    EventTruth,
     as_dicts,
     as_markdown,
     compare,

@@ -57,6 +57,8 @@ def evaluate(
     One HTML page with everything inside, its pictures as PDF and PNG, its tables as CSV
     and JSON. Several tables are judged by the events that all of them have.
     """
+    from math import degrees
+
     from rich.console import Console
     from rich.table import Table
 
@@ -88,7 +90,7 @@ def evaluate(
             row.table,
             f"{row.events:,}",
             f"{row.mean.value:.4f} ({row.mean.low:.4f} to {row.mean.high:.4f})",
-            f"{row.median.value * 57.29578:.2f}",
+            f"{degrees(row.median.value):.2f}",
             *("-" if held != held else f"{held:.1%}" for held in inside),
         )
     Console().print(shown)

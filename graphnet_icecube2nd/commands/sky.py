@@ -129,7 +129,7 @@ def _truth(
     import numpy as np
 
     from graphnet_icecube2nd.conventions import angles_to_unit_vector
-    from graphnet_icecube2nd.report.resolution import EventTruth
+    from graphnet_icecube2nd.reconstruction.truth import EventTruth
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if angles is not None:

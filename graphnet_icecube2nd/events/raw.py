@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import TIME
+from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -117,6 +117,13 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
     if not (later | (same & (sorted_time[1:] >= sorted_time[:-1]))).all():
         order = np.lexsort((time, event_T))
     return torch.from_numpy(order)
+
+
+def auxiliary_of(columns: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the auxiliary flag (T,) of columns by quantity; None without a flag."""
+    if AUXILIARY in columns:
+        return columns[AUXILIARY]
+    return 1 - columns[HLC] if HLC in columns else None
 
 
 def per_pulse(events: RawEvents, value_B: NDArray[Number]) -> NDArray[Number]:

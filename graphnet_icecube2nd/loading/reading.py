@@ -7,7 +7,7 @@ E long events, L pulses kept of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,7 +30,7 @@ from graphnet_icecube2nd.events.augmentation import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
-from graphnet_icecube2nd.events.raw import RawEvents
+from graphnet_icecube2nd.events.raw import RawEvents, auxiliary_of
 from graphnet_icecube2nd.events.selection import (
     check_selection,
     select_positions,
@@ -185,7 +185,7 @@ class EventReader:
                 offsets,
                 self.max_pulses,
                 selection=self.selection,
-                auxiliary=_auxiliary(columns),
+                auxiliary=auxiliary_of(columns),
                 event_id=events.event_id,
                 seed=self.seed,
                 epoch=epoch,
@@ -279,9 +279,3 @@ def _first_time(events: RawEvents) -> Tensor:
     """Return the time of the first pulse at hand of each event, (B,)."""
     lengths = events.offsets.diff()
     return torch.segment_reduce(events.columns[TIME], "min", lengths=lengths)
-
-
-def _auxiliary(columns: Mapping[str, Tensor]) -> Tensor | None:
-    if AUXILIARY in columns:
-        return columns[AUXILIARY]
-    return 1 - columns[HLC] if HLC in columns else None

@@ -20,9 +20,9 @@ from graphnet_icecube2nd.reconstruction.ensemble import PUBLISHED, PUBLISHED_WEI
 from graphnet_icecube2nd.reconstruction.ensemble_file import (
     EnsembleFile,
     add_member,
-    sha256_of,
 )
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.version import __version__
 
 # Their file names, by our models.

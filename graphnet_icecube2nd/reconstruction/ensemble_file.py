@@ -8,7 +8,6 @@ Files are checked against their checksums before they are used; nothing runs cod
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from graphnet_icecube2nd.reconstruction.ensemble import (
     normalised,
 )
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.yaml_text import dump_yaml, load_yaml
 
 FILE = "ensemble.yaml"
@@ -208,12 +208,3 @@ def add_member(
         sha256=sha256_of(folder / file),
         origin=dict(origin),
     )
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import AUXILIARY, HLC, SENSOR_ID, TIME
+from graphnet_icecube2nd.conventions import SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
 from graphnet_icecube2nd.events.features import check_pulses
-from graphnet_icecube2nd.events.raw import time_order
+from graphnet_icecube2nd.events.raw import auxiliary_of, time_order
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.reconstruction.network import (
     NetworkOptions,
@@ -152,7 +152,7 @@ class PulseReconstructor:
             offsets,
             self.options.max_pulses,
             selection=self.options.selection,
-            auxiliary=_auxiliary(raw),
+            auxiliary=auxiliary_of(raw),
             event_id=event_id,
             seed=self.options.seed,
         )
@@ -191,9 +191,3 @@ class _Events:
             n_pulses=self.n_pulses[event],
             names=self.names,
         )
-
-
-def _auxiliary(raw: Mapping[str, Tensor]) -> Tensor | None:
-    if AUXILIARY in raw:
-        return raw[AUXILIARY]
-    return 1 - raw[HLC] if HLC in raw else None

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.reconstruction.truth import ALL
-from graphnet_icecube2nd.reconstruction.truth import EventTruth as EventTruth
+from graphnet_icecube2nd.reconstruction.truth import ALL, EventTruth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from graphnet_icecube2nd.commands.sky import skymap
 from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
-from graphnet_icecube2nd.report.resolution import EventTruth
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.sky.map import SkyMap
 
 Call = Callable[..., None]

@@ -8,7 +8,8 @@ import pytest
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.reconstruction.line_fit import line_fit
 from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-from graphnet_icecube2nd.report.resolution import EventTruth, compare
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
+from graphnet_icecube2nd.report.resolution import compare
 
 DIRECTION = np.array([0.48, -0.6, 0.64])
 

@@ -16,7 +16,8 @@ from graphnet_icecube2nd.reconstruction.hypothesis import Seed
 from graphnet_icecube2nd.reconstruction.likelihood import EventLikelihood
 from graphnet_icecube2nd.reconstruction.limit import configuration_of, limit_events
 from graphnet_icecube2nd.reconstruction.maximum import find_maximum, sphere
-from graphnet_icecube2nd.report.resolution import EventTruth, compare
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
+from graphnet_icecube2nd.report.resolution import compare
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import track_arrival

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.resolution import (
-    EventTruth,
     as_dicts,
     as_markdown,
     compare,

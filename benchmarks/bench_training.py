@@ -6,8 +6,9 @@
 The first trains the same recipe on the same simulated events with one switch turned at
 a time, each in a process of its own, in turns, and reports events/s of whole sub-epochs
 after the first (which compiles and warms up), how long that first one took, and the
-peak of the process's anonymous memory. The second reads what a run has measured of itself: events/s and memory of each
-sub-epoch, for the question whether memory stays flat.
+peak of the process's anonymous memory. The second reads what a run has measured of
+itself: events/s and memory of each sub-epoch, for the question whether memory stays
+flat.
 """
 
 from __future__ import annotations

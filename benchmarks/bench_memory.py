@@ -1,10 +1,12 @@
-"""What a training's process holds over an hour, and what of it is in use.
+"""What a training's or a reconstruction's process holds, and what of it is in use.
 
     python benchmarks/bench_memory.py --minutes 60 --out benchmarks/results
+    python benchmarks/bench_memory.py --reconstruct --events 100000
 
-Trains `t_sim` at L = 192 as its recipe's second stage does, and asks the C library
-every ten seconds (glibc's `mallinfo2`): what is in use, which would grow if something
-leaked; what it keeps for later; and the process's anonymous memory, all of it.
+Trains `t_sim` at L = 192 as its recipe's second stage does, or reconstructs a store
+with `t_sim.simulated`, and asks the C library every few seconds (glibc's `mallinfo2`):
+what is in use, which would grow if something leaked; what it keeps for later; and the
+process's anonymous memory, all of it.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from typing import Any
 
 import context
 
-from graphnet_icecube2nd import Machine, simulate, train
+from graphnet_icecube2nd import Machine, reconstruct, simulate, train
 from graphnet_icecube2nd.training.memory import memory_mb
 from graphnet_icecube2nd.training.recipes import find_recipe
 
 COLUMNS = ("seconds", "process_mb", "in_use_mb", "kept_mb")
-WINDOW = 300  # seconds of a row
+NUM_ROWS = 12  # of the result; each is of equally long
 
 
 class MallInfo(ctypes.Structure):
@@ -84,17 +86,28 @@ def train_for(minutes: float, folder: Path, num_events: int) -> None:
         )
 
 
+def reconstruct_all(folder: Path, given: Path | None, num_events: int) -> int:
+    """Reconstruct a store; return the number of its events."""
+    store = given or folder / "store"
+    if given is None:
+        simulate(store, num_events=num_events, seed=20261207)
+    found = reconstruct(store, "t_sim.simulated", folder / "directions.parquet")
+    return sum(found.statuses.values())
+
+
 def summary(path: Path) -> list[dict[str, float]]:
-    """Return a row for each five minutes."""
+    """Return `NUM_ROWS` rows, each of equally many seconds."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     found = []
-    for start in range(0, int(rows[-1]["seconds"]), WINDOW):
-        some = [r for r in rows if start <= r["seconds"] < start + WINDOW]
+    window = rows[-1]["seconds"] / NUM_ROWS
+    for number in range(NUM_ROWS):
+        start = number * window
+        some = [r for r in rows if start <= r["seconds"] < start + window]
         if some:
             found.append(
                 {
-                    "minutes": start / 60,
+                    "minutes": round(start / 60, 2),
                     "process_mb": round(mean(r["process_mb"] for r in some)),
                     "process_most_mb": round(max(r["process_mb"] for r in some)),
                     "in_use_mb": round(mean(r["in_use_mb"] for r in some)),
@@ -108,20 +121,21 @@ def summary(path: Path) -> list[dict[str, float]]:
 def as_text(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     lines = [
-        "# Memory of a training",
+        f"# Memory of a {result['what']}",
         "",
         context.table(result["context"]),
         "",
-        "Every five minutes: mean (and most) of the process's anonymous memory, mean "
-        "(and least) of what is in use, mean of what the C library keeps for later. A "
-        "leak would show in what is in use. The rest are holes that batches of "
-        "different sizes leave; they are given back at each checkpoint and come again.",
+        "Mean (and most) of the process's anonymous memory, mean (and least) of what "
+        "is in use, mean of what the C library keeps for later, from the minute on to "
+        "the next row's. A leak would show in what is in use. The rest are holes that "
+        "batches of different sizes leave; a training gives them back at each "
+        "checkpoint, and they come again.",
         "",
         "| from minute | process, MB | in use, MB | kept, MB |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| {r['minutes']:.0f} | {r['process_mb']:,} ({r['process_most_mb']:,}) | "
+        f"| {r['minutes']:.1f} | {r['process_mb']:,} ({r['process_most_mb']:,}) | "
         f"{r['in_use_mb']:,} ({r['in_use_least_mb']:,}) | {r['kept_mb']:,} |"
         for r in result["rows"]
     ]
@@ -133,6 +147,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--reconstruct", action="store_true", help="no training")
+    parser.add_argument("--store", type=Path, help="to reconstruct; else simulated")
     parser.add_argument("--samples", type=Path, help="of an earlier call, not anew")
     parser.add_argument("--note", default="", help="what the context is to say besides")
     parser.add_argument("--toy", action="store_true", help="small and quick")
@@ -141,16 +157,23 @@ def main() -> None:
     every = 10.0
     if arguments.toy:
         arguments.minutes, arguments.events, every = 0.02, 2000, 0.2
+    what = "reconstruction" if arguments.reconstruct else "training"
+    settings: dict[str, Any] = {"note": arguments.note} if arguments.note else {}
     with tempfile.TemporaryDirectory() as folder:
         samples = arguments.samples or Path(folder) / "samples.csv"
         if arguments.samples is None:
             watcher = threading.Thread(target=watch, args=(samples, every), daemon=True)
             watcher.start()
-            train_for(arguments.minutes, Path(folder), arguments.events)
+            if arguments.reconstruct:
+                settings["events"] = reconstruct_all(
+                    Path(folder), arguments.store, arguments.events
+                )
+            else:
+                train_for(arguments.minutes, Path(folder), arguments.events)
         rows = summary(samples)
-    settings = {"note": arguments.note} if arguments.note else {}
-    result = {"context": context.describe(**settings), "rows": rows}
-    context.write(arguments.out, "memory", as_text(result), result)
+    result = {"context": context.describe(**settings), "what": what, "rows": rows}
+    name = "memory_reconstruction" if arguments.reconstruct else "memory"
+    context.write(arguments.out, name, as_text(result), result)
 
 
 if __name__ == "__main__":

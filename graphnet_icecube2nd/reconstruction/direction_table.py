@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.store.manifest import N_PULSES
 
 OK = "ok"
 COLUMNS = ("direction_x", "direction_y", "direction_z")
@@ -38,6 +39,7 @@ class DirectionTable:
         status_B: (B,) `ok`, or why there is no direction.
         radii: (B,) rad by name, `radius_50` and `radius_90`: the contours that the
             table itself gives, of a calibration perhaps; empty where it gives none.
+        n_pulses_B: (B,) pulses of the events; None where the table does not say.
 
     Raises:
         ValueError: Shapes differ, an event stands twice, a direction with the status
@@ -50,6 +52,7 @@ class DirectionTable:
     kappa_B: NDArray[np.float64]
     status_B: NDArray[np.str_]
     radii: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    n_pulses_B: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         num = len(self.event_id)
@@ -57,9 +60,11 @@ class DirectionTable:
             "direction_B3": (num, 3),
             "kappa_B": (num,),
             "status_B": (num,),
+            "n_pulses_B": (num,),
         }
         for column, shape in shapes.items():
-            found = getattr(self, column).shape
+            values = getattr(self, column)
+            found = shape if values is None else values.shape
             if found != shape:
                 raise ValueError(
                     f"table {self.name!r}: {column} must be {shape}, got {found}"
@@ -102,6 +107,7 @@ class DirectionTable:
             "zenith": zenith_B,
             "kappa": self.kappa_B,
             **self.radii,
+            **({} if self.n_pulses_B is None else {N_PULSES: self.n_pulses_B}),
             "status": self.status_B,
         }
 
@@ -119,6 +125,7 @@ class DirectionTable:
             kappa_B=self.kappa_B[row],
             status_B=self.status_B[row],
             radii={name: value[row] for name, value in self.radii.items()},
+            n_pulses_B=None if self.n_pulses_B is None else self.n_pulses_B[row],
         )
 
     @classmethod
@@ -239,7 +246,7 @@ def from_columns(
         columns: (B,) arrays by name, or a DataFrame: event_id or event_no;
             direction_x, _y, _z (or dir_x_pred, ...), or azimuth and zenith (rad);
             where there are any kappa (or direction_kappa), radius_50, radius_90,
-            status.
+            n_pulses, status.
         name: What the table is called.
         angles: `origin`: directions point to where the neutrino came from; `flight`:
             to where it flies, and are turned round.
@@ -284,7 +291,14 @@ def from_columns(
         kappa_B=kappa.astype(float),
         status_B=status_B,
         radii={n: columns[n].astype(float) for n in RADIUS_NAMES if n in columns},
+        n_pulses_B=_counts(columns[N_PULSES]) if N_PULSES in columns else None,
     )
+
+
+def _counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return numbers of pulses; None if one is missing, as in joined tables."""
+    values = numbers.astype(float)
+    return values.astype(np.int64) if np.isfinite(values).all() else None
 
 
 def _names_there(

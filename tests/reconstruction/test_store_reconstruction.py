@@ -108,6 +108,33 @@ def test_every_event_once_and_in_order(
     assert sum(report.statuses.values()) == 2 * len(lengths)
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "db"])
+def test_memory_does_not_grow_with_the_store(
+    suffix: str,
+    model: Any,
+    make_kaggle_folder: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import tracemalloc
+
+    from graphnet_icecube2nd import prepare
+
+    monkeypatch.setattr(room, "WINDOW", 64)
+    peaks = {}
+    for num in (192, 192, 1536):  # the first to warm up
+        files, store = tmp_path / f"files_{num}", tmp_path / f"store_{num}"
+        if not store.exists():
+            make_kaggle_folder(files, {1: [30] * num})
+            prepare(files, store, workers=1)
+        opened = EventStore(store)
+        tracemalloc.start()
+        reconstruct(opened, model, tmp_path / f"r_{num}.{suffix}")
+        peaks[num] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[1536] < 1.3 * peaks[192]
+
+
 @pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
 def test_a_cut_goes_on_and_gives_the_identical_file(
     model: Any,

@@ -11,6 +11,7 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import DirectionTable
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.reconstruction.direction_table import from_columns
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.report.evaluation.bins import (
@@ -19,6 +20,7 @@ from graphnet_icecube2nd.report.evaluation.bins import (
     TOPOLOGY,
     ZENITH,
     binned,
+    energy_by_topology,
 )
 from graphnet_icecube2nd.report.evaluation.calibration import (
     GIVEN,
@@ -156,11 +158,59 @@ def test_bins_hold_their_events() -> None:
         ("cascade", (energy <= 1000).sum()),
         ("through going track", (energy > 1000).sum()),
     ]
+    apart = energy_by_topology(found)
+    assert len({row.bin.low for row in apart}) == len(apart) == 4
+    for row in apart:
+        inside = (energy >= row.bin.low) & (energy < row.bin.high)
+        assert row.bin.topology == (
+            "cascade" if row.bin.high < 1001 else "through going track"
+        )
+        assert row.summary.events == inside.sum()
     with pytest.raises(ValueError, match="quantity must be one of"):
         binned(found, "colour")
     bare = evaluate([table], upwards(num), resamples=20)
     for quantity in (ENERGY, PULSES, TOPOLOGY):
         assert binned(bare, quantity) == []
+    assert energy_by_topology(bare) == []
+
+
+def test_topologies_are_told_apart_at_one_energy() -> None:
+    num = 200
+    is_track = np.arange(num) % 4 == 0
+    truth = upwards(
+        num,
+        energy=np.full(num, 500.0),
+        topology=np.where(is_track, "track", "cascade"),
+    )
+    tables = [off_by(np.where(is_track, 0.1, 0.9)), off_by(np.full(num, 0.5), "flat")]
+    rows = energy_by_topology(evaluate(tables, truth, resamples=20))
+    assert [
+        (r.bin.topology, r.summary.table, r.summary.events, r.summary.mean.value)
+        for r in rows
+    ] == [
+        ("cascade", "mine", 150, pytest.approx(0.9)),
+        ("cascade", "flat", 150, pytest.approx(0.5)),
+        ("track", "mine", 50, pytest.approx(0.1)),
+        ("track", "flat", 50, pytest.approx(0.5)),
+    ]
+
+
+def test_numbers_of_pulses_are_the_truths_or_the_first_tables_that_has_them() -> None:
+    num = 100
+    angle, ids = np.full(num, 0.2), np.arange(num)[::-1]
+    counted = off_by(angle, "counted", ids=ids, n_pulses_B=1000 + ids)
+    found = evaluate([off_by(angle), counted], upwards(num), resamples=20)
+    assert found.truth.n_pulses_B.tolist() == list(range(1000, 1000 + num))
+    own = upwards(num, n_pulses=np.arange(num))
+    found = evaluate([counted], own, resamples=20)
+    assert found.truth.n_pulses_B.tolist() == list(range(num))
+    # They go through columns, and a joined table's gaps are no numbers.
+    columns = counted.columns()
+    assert (from_columns(columns, "again").n_pulses_B == 1000 + ids).all()
+    columns["n_pulses"] = np.where(ids == 3, np.nan, 1000.0)
+    assert from_columns(columns, "again").n_pulses_B is None
+    with pytest.raises(ValueError, match="n_pulses_B must be"):
+        off_by(angle, n_pulses_B=np.arange(3))
 
 
 def thrown(num: int, factor: float) -> tuple[np.ndarray, np.ndarray]:

@@ -76,7 +76,7 @@ def test_all_of_it(tmp_path: Path) -> None:
     )
     text = page.read_text(encoding="utf-8")
     names = ["distribution", "by_topology", "by_energy", "by_cos_zenith", "by_pulses",
-             "coverage", "expected", "pulls"]  # fmt: skip
+             "by_energy_and_topology", "coverage", "expected", "pulls"]  # fmt: skip
     assert text.count("data:image/svg+xml;base64,") == len(names)
     files = {path.name for path in (tmp_path / "r" / "figures").iterdir()}
     assert files == {f"{n}.{s}" for n in names for s in ("pdf", "png")}
@@ -127,6 +127,10 @@ def test_axes_say_what_they_show() -> None:
     assert "[GeV]" in energy[0].get_xlabel()
     assert "[rad]" in energy[0].get_ylabel()
     assert "[deg]" in energy[1].get_ylabel()
+    apart = figures["by_energy_and_topology"].axes
+    assert [axes.get_title() for axes in apart] == ["cascade", "track"]
+    assert "[GeV]" in apart[1].get_xlabel()
+    assert "[rad]" in apart[0].get_ylabel()
     legend = figures["distribution"].axes[0].get_legend().get_texts()
     assert [t.get_text().partition(":")[0] for t in legend] == [
         *("mine", "line fit", "guessing")

@@ -6,7 +6,7 @@ Shape letters: B events.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,14 @@ class Bin:
         quantity: One of `QUANTITIES`.
         low, high: Its borders; NaN for a topology.
         name: What to call it.
+        topology: The kind of event that it is of; empty: all.
     """
 
     quantity: str
     low: float
     high: float
     name: str
+    topology: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,29 @@ def binned(evaluation: Evaluation, quantity: str) -> list[BinRow]:
         for here, chosen_B in _bins(evaluation, quantity)
         for number in range(len(evaluation.tables))
     ]
+
+
+def energy_by_topology(evaluation: Evaluation) -> list[BinRow]:
+    """Return rows of energy for each topology apart, which differ more than energies.
+
+    Empty where the truth has no topology or no energy.
+
+    Args:
+        evaluation: The tables.
+    """
+    rows = []
+    for kind, is_kind_B in _bins(evaluation, TOPOLOGY):
+        for here, in_bin_B in _bins(evaluation, ENERGY):
+            chosen_B = is_kind_B & in_bin_B
+            if chosen_B.sum() >= FEWEST:
+                rows += [
+                    BinRow(
+                        bin=replace(here, topology=kind.name),
+                        summary=evaluation.summary(number, chosen_B),
+                    )
+                    for number in range(len(evaluation.tables))
+                ]
+    return rows
 
 
 def _bins(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.report.evaluation.bins import (
     ENERGY,
@@ -14,7 +15,7 @@ from graphnet_icecube2nd.report.evaluation.bins import (
     ZENITH,
     BinRow,
 )
-from graphnet_icecube2nd.report.evaluation.judged import Evaluation
+from graphnet_icecube2nd.report.evaluation.judged import Estimate, Evaluation
 from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 LABELS = {
@@ -24,6 +25,7 @@ LABELS = {
 }
 GRID = {"color": "0.9", "lw": 0.6}
 MEAN_LABEL = "mean opening angle [rad]"
+PANELS_ACROSS = 3
 
 
 def draw_distribution(evaluation: Evaluation) -> Any:
@@ -82,11 +84,8 @@ def draw_bins(rows: Sequence[BinRow]) -> Any:
         style = {"color": look.colour, "ls": look.line, "marker": look.marker, "ms": 4}
         for axes, field, unit in ((left, "mean", 1.0), (right, "median", 180 / np.pi)):
             found = [getattr(row.summary, field) for row in mine]
-            value, bottom, top = (
-                np.array([getattr(e, n) for e in found]) * unit
-                for n in ("value", "low", "high")
-            )
-            bars = np.clip([value - bottom, top - value], 0.0, None)
+            value = unit * np.array([estimate.value for estimate in found])
+            bars = unit * _bars(found)
             axes.errorbar(middle, value, bars, label=name, lw=1.2, capsize=2, **style)
         q68 = np.degrees([row.summary.q68.value for row in mine])
         right.plot(middle, q68, color=look.colour, ls=":", lw=0.9)
@@ -109,6 +108,49 @@ def draw_bins(rows: Sequence[BinRow]) -> Any:
     return figure
 
 
+def draw_energy_by_topology(rows: Sequence[BinRow]) -> Any:
+    """Draw the mean opening angle against energy, a panel for each topology."""
+    kinds = list(dict.fromkeys(row.bin.topology for row in rows))
+    names = list(dict.fromkeys(row.summary.table for row in rows))
+    across = min(len(kinds), PANELS_ACROSS)
+    down = -(-len(kinds) // across)
+    figure = new_figure(1.0 + 3.1 * across, 0.4 + 2.8 * down)
+    panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    for place, (kind, axes) in enumerate(zip(kinds, panels, strict=False)):
+        here = [row for row in rows if row.bin.topology == kind]
+        for number, name in enumerate(names):
+            mine = [row for row in here if row.summary.table == name]
+            low, high = (
+                np.array([getattr(r.bin, e) for r in mine]) for e in ("low", "high")
+            )
+            step = (number - (len(names) - 1) / 2) * 0.08
+            middle = np.sqrt(low * high) * (high / low) ** step
+            look, mean = Look.of(number), [row.summary.mean for row in mine]
+            axes.errorbar(
+                middle,
+                [m.value for m in mean],
+                _bars(mean),
+                label=name,
+                color=look.colour,
+                ls=look.line,
+                marker=look.marker,
+                ms=4,
+                lw=1.2,
+                capsize=2,
+            )
+        axes.set_xscale("log")
+        axes.set_ylim(bottom=0.0)
+        axes.set_title(kind, fontsize=10)
+        axes.xaxis.set_tick_params(labelbottom=True)
+        axes.set_xlabel(LABELS[ENERGY], fontsize=9)
+        if place % across == 0:
+            axes.set_ylabel(MEAN_LABEL, fontsize=9)
+        _finish(axes, legend=place == 0)
+    for axes in panels[len(kinds) :]:
+        axes.remove()
+    return figure
+
+
 def draw_topologies(rows: Sequence[BinRow]) -> Any:
     """Draw the mean opening angle of each topology as dots with intervals."""
     assert rows[0].bin.quantity == TOPOLOGY
@@ -125,12 +167,10 @@ def draw_topologies(rows: Sequence[BinRow]) -> Any:
             for r in mine
         ]
         mean = [row.summary.mean for row in mine]
-        value = np.array([m.value for m in mean])
-        bars = [[m.value - m.low for m in mean], [m.high - m.value for m in mean]]
         axes.errorbar(
-            value,
+            [m.value for m in mean],
             place,
-            xerr=np.clip(bars, 0.0, None),
+            xerr=_bars(mean),
             fmt=look.marker,
             color=look.colour,
             capsize=2,
@@ -144,6 +184,12 @@ def draw_topologies(rows: Sequence[BinRow]) -> Any:
     axes.set_xlabel(MEAN_LABEL)
     _finish(axes)
     return figure
+
+
+def _bars(estimates: Sequence[Estimate]) -> NDArray[np.float64]:
+    """Return how far the intervals reach below and above, (2, number of them)."""
+    ends = [(e.value - e.low, e.high - e.value) for e in estimates]
+    return np.clip(np.transpose(ends), 0.0, None)
 
 
 def _finish(axes: Any, *, legend: bool = True) -> None:

@@ -7,7 +7,7 @@ what guessing gives. Shape letters: B events.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -183,6 +183,7 @@ def evaluate(
         tables: One or more, of different names; the first is what others are compared
             with.
         truth: Of their events and perhaps more: what all tables have is judged.
+            Numbers of pulses that it does not have are the first table's that has.
         resamples: Of the bootstrap.
 
     Raises:
@@ -213,14 +214,17 @@ def evaluate(
                 f"table {table.name!r} has no event of status ok; it has "
                 f"{', '.join(sorted(set(table.status_B.tolist())))}"
             )
+    judged = tuple(
+        EvaluatedTable(table=table.of_events(some.event_id), angle_B=some.angles(table))
+        for table in tables
+    )
+    counts = (e.table.n_pulses_B for e in judged if e.table.n_pulses_B is not None)
+    n_pulses_B = next(counts, None)
+    if n_pulses_B is not None and not some.knows_pulses:
+        some = replace(some, n_pulses_B=n_pulses_B)
     return Evaluation(
         truth=some,
-        tables=tuple(
-            EvaluatedTable(
-                table=table.of_events(some.event_id), angle_B=some.angles(table)
-            )
-            for table in tables
-        ),
+        tables=judged,
         left_out=int((~known_B).sum()),
         unknown={table.name: len(table) - len(some.event_id) for table in tables},
         resamples=resamples,

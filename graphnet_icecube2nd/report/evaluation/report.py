@@ -23,6 +23,7 @@ from graphnet_icecube2nd.report.evaluation.bins import (
     TOPOLOGY,
     BinRow,
     binned,
+    energy_by_topology,
 )
 from graphnet_icecube2nd.report.evaluation.calibration import CalibrationView
 from graphnet_icecube2nd.report.evaluation.calibration_figures import (
@@ -33,11 +34,15 @@ from graphnet_icecube2nd.report.evaluation.calibration_figures import (
 from graphnet_icecube2nd.report.evaluation.figures import (
     draw_bins,
     draw_distribution,
+    draw_energy_by_topology,
     draw_topologies,
 )
 from graphnet_icecube2nd.report.evaluation.judged import Evaluation
 from graphnet_icecube2nd.report.evaluation.page import report_page
-from graphnet_icecube2nd.report.evaluation.sections import sections_of
+from graphnet_icecube2nd.report.evaluation.sections import (
+    ENERGY_BY_TOPOLOGY,
+    sections_of,
+)
 from graphnet_icecube2nd.report.evaluation.tables import (
     Row,
     bin_rows,
@@ -107,11 +112,13 @@ class Looks:
         evaluation: The tables beside the truth.
         views: Each table's kappas.
         bins: Rows by quantity; quantities that are not known are left out.
+        energies: Rows of energy for each topology apart.
     """
 
     evaluation: Evaluation
     views: tuple[CalibrationView, ...]
     bins: Mapping[str, list[BinRow]]
+    energies: list[BinRow]
 
     @classmethod
     def at(cls, evaluation: Evaluation) -> Looks:
@@ -121,6 +128,7 @@ class Looks:
             evaluation=evaluation,
             views=tuple(CalibrationView(e) for e in evaluation.tables),
             bins={quantity: rows for quantity, rows in bins.items() if rows},
+            energies=energy_by_topology(evaluation),
         )
 
 
@@ -130,6 +138,7 @@ def evaluation_tables(looks: Looks) -> dict[str, list[Row]]:
     tables = {"summary": summary_rows(looks.evaluation.summaries)}
     for quantity, rows in looks.bins.items():
         tables[_by(quantity)] = bin_rows(rows)
+    tables[ENERGY_BY_TOPOLOGY] = bin_rows(looks.energies)
     tables["coverage"] = coverage_table([row for v in views for row in v.coverage()])
     tables["expected"] = expected_table([row for v in views for row in v.expected()])
     return {name: rows for name, rows in tables.items() if rows}
@@ -141,6 +150,8 @@ def evaluation_figures(looks: Looks) -> dict[str, Any]:
     for quantity, rows in looks.bins.items():
         draw = draw_topologies if quantity == TOPOLOGY else draw_bins
         figures[_by(quantity)] = draw(rows)
+    if looks.energies:
+        figures[ENERGY_BY_TOPOLOGY] = draw_energy_by_topology(looks.energies)
     views = [view for view in looks.views if view.ways]
     if views:
         figures["coverage"] = draw_coverage(views)

@@ -31,6 +31,7 @@ BINS = {
     "inside_50": "in 50% contour",
     "inside_90": "in 90% contour",
 }
+ENERGY_BY_TOPOLOGY = "by_energy_and_topology"
 EXPECTED = {
     "table": "",
     "way": "kappa",
@@ -80,6 +81,12 @@ def sections_of(
             "Energy",
             "Opening angle against the energy of the neutrino, half a decade a bin.",
         ),
+        ENERGY_BY_TOPOLOGY: (
+            "Energy, each topology apart",
+            "Mean opening angle against energy. On the whole it can rise with energy "
+            "only because kinds of event that are hard to point with are more "
+            "frequent there; here each kind is by itself.",
+        ),
         "by_cos_zenith": (
             "Zenith",
             "Opening angle against the cosine of the true zenith: 1 comes from above, "
@@ -101,7 +108,9 @@ def sections_of(
                         "20 events are left out."
                     },
                     table=tables[name],
-                    columns=BINS,
+                    columns={"topology": "topology", **BINS}
+                    if name == ENERGY_BY_TOPOLOGY
+                    else BINS,
                 )
             )
     if "coverage" in tables:

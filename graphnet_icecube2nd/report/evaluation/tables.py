@@ -24,6 +24,7 @@ def bin_rows(rows: Sequence[BinRow]) -> list[Row]:
     return [
         {
             "quantity": row.bin.quantity,
+            **({"topology": row.bin.topology} if row.bin.topology else {}),
             "bin": row.bin.name,
             "low": row.bin.low,
             "high": row.bin.high,

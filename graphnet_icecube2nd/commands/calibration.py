@@ -59,6 +59,13 @@ def calibrate(
         str | None,
         typer.Option(help="origin or flight: what angles of a table of truth mean."),
     ] = None,
+    result_angles: Annotated[
+        str | None,
+        typer.Option(
+            help="origin or flight: what directions of --results and --apply mean "
+            "[default: origin]."
+        ),
+    ] = None,
     apply: Annotated[
         Path | None,
         typer.Option(help="With --results: a table of the same kind to calibrate."),
@@ -87,6 +94,9 @@ def calibrate(
     from rich.table import Table
 
     from graphnet_icecube2nd.direction.calibration import METHODS
+    from graphnet_icecube2nd.reconstruction.calibrate import calibrate_table
+    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.reconstruction.truth import EventTruth
 
     of_model = {
         "--data": data,
@@ -99,6 +109,7 @@ def calibrate(
         "--truth": truth,
         "--truth-table": truth_table,
         "--truth-angles": truth_angles,
+        "--result-angles": result_angles,
         "--apply": apply,
         "--to": to,
     }
@@ -115,7 +126,10 @@ def calibrate(
             raise ValueError("--results needs --truth and --out")
         if (apply is None) != (to is None):
             raise ValueError("--apply and --to go together")
-        found = _of_table(results, truth, truth_table, truth_angles, method)
+        angles = result_angles or "origin"
+        plain = DirectionTable.load(results, angles=angles)
+        known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
+        found = calibrate_table(plain, known, method=method)
     else:
         assert model is not None
         out = out or _place(model)
@@ -134,22 +148,7 @@ def calibrate(
     print(out)
     if apply is not None:
         assert to is not None
-        _apply(found.file, apply, to)
-
-
-def _of_table(
-    results: Path,
-    truth: Path,
-    truth_table: str | None,
-    truth_angles: str | None,
-    method: str,
-) -> CalibrationCheck:
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate_table
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
-
-    known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
-    return calibrate_table(DirectionTable.load(results), known, method=method)
+        _apply(found.file, apply, to, result_angles or "origin")
 
 
 def _of_model(
@@ -202,7 +201,7 @@ def _place(model: str) -> Path:
     return place_beside(weights_place(model))
 
 
-def _apply(file: CalibrationFile, table: Path, to: Path) -> None:
+def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
     """Write a table with calibrated kappa and radii."""
     from graphnet_icecube2nd.reconstruction.calibrate import (
         calibrated_table,
@@ -210,7 +209,7 @@ def _apply(file: CalibrationFile, table: Path, to: Path) -> None:
     )
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 
-    plain = DirectionTable.load(table)
+    plain = DirectionTable.load(table, angles=angles)
     if has_own_contours(plain):
         raise ValueError(f"{table} is calibrated already")
     calibrated_table(plain, file.calibration).save(to)

@@ -21,11 +21,14 @@ def show(
     directions: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Table of directions (parquet or CSV with event_id, direction_x, _y, "
-            "_z) to be drawn as well; more than once for several. A page shows the "
-            "cone of radius_50, or of kappa, where the table has one."
+            help="Table of directions (parquet, CSV or SQLite with event_id, "
+            "direction_x, _y, _z) to be drawn as well; more than once for several. A "
+            "page shows the cone of radius_50, or of kappa, where the table has one."
         ),
     ] = None,
+    result_angles: Annotated[
+        str, typer.Option(help="origin or flight: what the tables' directions mean.")
+    ] = "origin",
     line_fit: Annotated[
         bool, typer.Option("--line-fit", help="Draw what the line fit finds.")
     ] = False,
@@ -42,7 +45,7 @@ def show(
     number = opened.find(event)
     tables = [line_fit_events(opened, [number])] if line_fit else []
     for path in directions or []:
-        table = DirectionTable.load(path, path.stem)
+        table = DirectionTable.load(path, path.stem, result_angles)
         if event not in table.event_id:
             raise ValueError(f"{path} has no event {event}")
         tables.append(table)

@@ -19,13 +19,16 @@ def held_out_events(
         models: Runs, files of runs, ensembles of them, or other names of models.
         data: A store; None: the one that the runs were trained on.
         events: A condition besides. Of a store that runs were trained on, only what
-            they were validated on is taken, whatever the condition.
+            they were validated on is taken, whatever the condition; of another store
+            what is not among the events that they were trained on.
         most: So many events at most, evenly spread.
 
     Raises:
         ValueError: No store is given and no run says one; runs that were validated on
             different events; no event is left.
     """
+    import warnings
+
     import numpy as np
 
     from graphnet_icecube2nd.loading.subset import EventSubset
@@ -34,6 +37,7 @@ def held_out_events(
         numbers_of,
         runs_behind,
         store_of_run,
+        trained_on,
         validation_events,
         was_trained_on,
     )
@@ -48,12 +52,23 @@ def held_out_events(
             )
         (data,) = stores
     store = EventStore(data)
-    runs = [run for run in runs if was_trained_on(run, store)]
+    here = [run for run in runs if was_trained_on(run, store)]
     numbers, what = numbers_of(EventSubset(), store), "all events"
-    if runs:
-        choices = [validation_events(run, store) for run in runs]
-        numbers, what = choices[0], "validation events"
-        if any(not np.array_equal(numbers, other) for other in choices[1:]):
+    for run in dict.fromkeys(runs):
+        if run in here:
+            continue
+        try:
+            known = trained_on(run, store)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=2)
+            continue
+        if len(known):
+            numbers = np.setdiff1d(numbers, known)
+            what = "events that were not trained on"
+    if here:
+        choices = [validation_events(run, store) for run in here]
+        numbers, what = np.intersect1d(numbers, choices[0]), "validation events"
+        if any(not np.array_equal(choices[0], other) for other in choices[1:]):
             raise ValueError(
                 "the runs were validated on different events of this store, so some "
                 "have seen what others have not: give another store (--data)"

@@ -64,8 +64,18 @@ def reconstruct(
         ),
     ] = None,
     which: Annotated[
-        str | None, typer.Option(help="train or test, of the competition's folder.")
+        str | None,
+        typer.Option(
+            help="train or test, of the competition's folder. Default: for a "
+            "submission and with --config test where it is there, else train."
+        ),
     ] = None,
+    contours: Annotated[
+        str,
+        typer.Option(
+            help="Shares, percent, of the contours whose radii are columns: radius_50."
+        ),
+    ] = "50,90",
     calibration: Annotated[
         str,
         typer.Option(
@@ -94,14 +104,21 @@ def reconstruct(
 ) -> None:
     """Write a table of directions: every event once, in the order of the store.
 
-    Killed in the middle, the same command goes on, and ends with the same file.
+    Killed in the middle, the same command goes on, and ends with the same file. A .db
+    that is there gets a table `directions`, its others stay; any other file that holds
+    no results stays as it is.
     """
     from rich.console import Console
 
+    from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.reconstruction.network import NetworkOptions
     from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct as run
-    from graphnet_icecube2nd.reconstruction.result_files import format_of
+    from graphnet_icecube2nd.reconstruction.result_files import (
+        check_replaceable,
+        format_of,
+    )
+    from graphnet_icecube2nd.reconstruction.result_rows import checked_contours
     from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
     from graphnet_icecube2nd.store.event_store import EventStore
 
@@ -114,7 +131,9 @@ def reconstruct(
     name = model if ensemble is None else str(ensemble)
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
-    format_of(out, format)  # before any work
+    kind = format_of(out, format)  # before any work
+    check_replaceable(out, kind)
+    levels = checked_contours(shares(contours, "--contours"))
     device = chosen_device(device)
     given = {
         "max_pulses": max_pulses,
@@ -127,6 +146,8 @@ def reconstruct(
     _with(NetworkOptions(), given)  # what is wrong in itself, before weights are read
     trained = find_trained(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
+    if which is None and (config is not None or kind == "submission"):
+        which = _as_predict_py_reads(data)
     folder, is_ours = _as_store(data, out, which)
     store = EventStore(folder)
     with counting(Console(stderr=True), len(store), "reconstructing") as on_progress:
@@ -137,6 +158,7 @@ def reconstruct(
             format=format,
             options=options,
             device=device,
+            contours=levels,
             on_progress=on_progress,
         )
     if is_ours:
@@ -151,6 +173,9 @@ def reconstruct(
         print("  kappa and radii are calibrated")
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
+    lost = report.num_events - report.statuses.get("ok", 0)
+    if lost and kind == "submission":
+        print(f"  {lost:,} have no direction: a submission wants one, the horizon's")
 
 
 def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -169,6 +194,11 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
     return Path(str(values.get("PATH", DEFAULTS["PATH"]))), asked
 
 
+def _as_predict_py_reads(events: Path) -> str | None:
+    """Return `test` for a folder that has it: predict.py reads nothing else."""
+    return "test" if (events / "test").is_dir() else None
+
+
 def _with(options: NetworkOptions, given: dict[str, Any]) -> NetworkOptions:
     return replace(options, **{n: v for n, v in given.items() if v is not None})
 
@@ -182,6 +212,8 @@ def _as_store(events: Path, out: Path, which: str | None) -> tuple[Path, bool]:
     from graphnet_icecube2nd.store.prepare import prepare
 
     if (events / MANIFEST).is_file():
+        if which is not None:
+            raise ValueError(f"{events} is a store: it has no {which} (--which)")
         return events, False
     if not events.exists():
         raise FileNotFoundError(f"there is no {events}")
@@ -200,5 +232,6 @@ def _as_store(events: Path, out: Path, which: str | None) -> tuple[Path, bool]:
         write_json(note, [which, *seen])
     if not (folder / MANIFEST).is_file():
         print(f"reading {events} ...")
-        prepare(events, folder, which=which)
+        for text in prepare(events, folder, which=which).notes:
+            print(f"  {text}")
     return folder, True

@@ -16,8 +16,8 @@ def skymap(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Table of directions (parquet or CSV with event_id, direction_x, _y, "
-            "_z, kappa), as `icecube2nd reconstruct` writes it."
+            help="Table of directions (parquet, CSV or SQLite with event_id, "
+            "direction_x, _y, _z, kappa), as `icecube2nd reconstruct` writes it."
         ),
     ],
     event: Annotated[int, typer.Argument(help="The event_id.")],
@@ -50,6 +50,9 @@ def skymap(
             help="A calibration.json, if the table's kappa is not calibrated yet."
         ),
     ] = None,
+    result_angles: Annotated[
+        str, typer.Option(help="origin or flight: what the results' directions mean.")
+    ] = "origin",
     picture: Annotated[
         Path | None, typer.Option(help="A picture as well: .png, .pdf, .svg.")
     ] = None,
@@ -68,6 +71,7 @@ def skymap(
     """Write the sky map of an event as FITS, with its contours."""
     import numpy as np
 
+    from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.direction.equatorial import time_to_mjd
     from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
@@ -84,9 +88,8 @@ def skymap(
     if picture is None and (truth is not None or true_angles is not None):
         raise ValueError("a true direction is for the picture: give --picture, too")
     out = check_name(out or f"event_{event}.fits")
-    shares = [percent / 100 for percent in _numbers(levels, "--levels")]
     made = sky_map_of_event(
-        DirectionTable.load(results),
+        DirectionTable.load(results, angles=result_angles),
         event,
         nside=nside,
         order=order,
@@ -95,7 +98,7 @@ def skymap(
             if calibration is None
             else CalibrationFile.load(calibration).calibration
         ),
-        levels=shares,
+        levels=shares(levels, "--levels"),
         mjd=mjd if time is None else time_to_mjd(time),
     )
     if picture is not None:
@@ -113,27 +116,19 @@ def skymap(
         print(picture)
 
 
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"{option} must be numbers with commas between, got {text!r}"
-        ) from None
-
-
 def _truth(
     store: Path | None, angles: str | None, event: int
 ) -> NDArray[np.float64] | None:
     """Return the true direction, (3,), or None."""
     import numpy as np
 
+    from graphnet_icecube2nd.commands.parsing import numbers
     from graphnet_icecube2nd.conventions import angles_to_unit_vector
     from graphnet_icecube2nd.reconstruction.truth import EventTruth
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if angles is not None:
-        given = _numbers(angles, "--true-angles")
+        given = numbers(angles, "--true-angles")
         if len(given) != 2:
             raise ValueError(f"--true-angles must be AZIMUTH,ZENITH, got {angles!r}")
         azimuth, zenith = np.radians(given)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,15 @@ from graphnet_icecube2nd.reconstruction.network import WINDOW, Progress
 from graphnet_icecube2nd.reconstruction.reconstruct import Reconstruction
 from graphnet_icecube2nd.reconstruction.result_files import (
     Columns,
+    check_replaceable,
     format_of,
     write_results,
 )
-from graphnet_icecube2nd.reconstruction.result_rows import result_rows
+from graphnet_icecube2nd.reconstruction.result_rows import (
+    CONTOURS,
+    checked_contours,
+    result_rows,
+)
 
 
 def predict_directions(
@@ -43,6 +48,7 @@ def predict_directions(
     *,
     format: str | None = None,
     calibration: KappaCalibration | None = None,
+    contours: Sequence[float] = CONTOURS,
     event_column: str = "event_no",
     angles: str = "origin",
     name: str | None = None,
@@ -68,6 +74,7 @@ def predict_directions(
         out: The file: .parquet, .csv, .db, or `submission.csv`; None: none.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
         calibration: Makes kappa and radii honest; see `calibrate_table`.
+        contours: Shares of the contours whose radii are columns.
         event_column: What batches call the event number: the dataset's `index_column`.
         angles: What the model was trained to predict. `origin`, as with our
             `direction_label()`: to where the neutrino came from; `flight`: to where it
@@ -91,7 +98,10 @@ def predict_directions(
             f"calibration must be a KappaCalibration, got {type(calibration).__name__}"
         )
     direction_columns(model)  # before any work, as the file's format
+    contours = checked_contours(contours)
     kind = None if out is None else format_of(out, format)
+    if out is not None and kind is not None:
+        check_replaceable(out, kind)
     statuses: Counter[str] = Counter()
     rows: Columns | None = None
     with evaluating(model):
@@ -99,6 +109,7 @@ def predict_directions(
             _windows(event_predictions(model, dataloader, event_column), on_progress),
             -1.0 if angles == "flight" else 1.0,
             calibration,
+            contours,
             statuses,
         )
         if out is None:
@@ -123,6 +134,7 @@ def _parts(
     windows: Iterable[EventPredictions],
     sign: float,
     calibration: KappaCalibration | None,
+    contours: Sequence[float],
     statuses: Counter[str],
 ) -> Iterator[Columns]:
     """Yield rows of results, and count their statuses."""
@@ -134,7 +146,7 @@ def _parts(
         # An infinite kappa leaves a direction of zeros, a NaN one whatever it likes.
         vector_B4[~np.isfinite(vector_B4).all(axis=1)] = np.nan
         table = DirectionTable.from_vectors("", window.event_id, vector_B4)
-        rows = result_rows(table, window.n_pulses, calibration)
+        rows = result_rows(table, window.n_pulses, calibration, contours)
         statuses.update(rows["status"].tolist())
         yield rows
 

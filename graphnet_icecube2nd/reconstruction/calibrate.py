@@ -22,12 +22,13 @@ from graphnet_icecube2nd.reconstruction.network import (
     Progress,
     network_events,
 )
-from graphnet_icecube2nd.reconstruction.result_rows import RADII
+from graphnet_icecube2nd.reconstruction.result_rows import CONTOURS, radii_of
 from graphnet_icecube2nd.reconstruction.trained import TrainedModel
-from graphnet_icecube2nd.reconstruction.truth import EventTruth
+from graphnet_icecube2nd.reconstruction.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
+TURNED = 0.7  # share beyond 90 degrees that guessing does not reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ def calibrate(
     checked = calibrate_table(table, EventTruth.of(store, events), method=method)
     fitted_on = {
         "store": store.path.name,
+        "store_digest": store.manifest.digest(),
         "events": len(events),
         **{name: getattr(options, name) for name in SEEN},
     }
@@ -101,7 +103,8 @@ def calibrate_table(
 
     Raises:
         ValueError: Too few events with a direction; an unknown method; a table whose
-            contours are calibrated already; a true direction that is not finite.
+            contours are calibrated already; a true direction that is not finite;
+            directions that point the other way.
     """
     if has_own_contours(table):
         raise ValueError(
@@ -110,6 +113,7 @@ def calibrate_table(
         )
     truth = truth.of_events(truth.event_id[np.isin(truth.event_id, table.event_id)])
     truth.check_finite()
+    _check_way(truth.angles(table), table.name)
     some = table.of_events(truth.event_id)
     angle_B = truth.angles(some)
     good_B = some.is_ok & np.isfinite(some.kappa_B)
@@ -130,6 +134,17 @@ def calibrate_table(
         after=_held(level_B),
         thirds=tuple(_held(level_B[third]) for third in thirds),
     )
+
+
+def _check_way(angle_B: NDArray[np.float64], name: str) -> None:
+    """Raise ValueError if directions are worse than guesses: turned round, no doubt."""
+    share = float((angle_B > NO_DIRECTION).mean()) if len(angle_B) else 0.0
+    if share > TURNED:
+        raise ValueError(
+            f"{share:.0%} of the directions of {name!r} are more than 90 degrees off: "
+            "do they point along the flight (angles, --result-angles flight), or does "
+            "the truth (--truth-angles)?"
+        )
 
 
 def cross_fitted_levels(
@@ -156,24 +171,28 @@ def calibrated_table(
     Args:
         table: Directions with kappa as their maker has it.
         calibration: Of that maker.
+
+    Returns:
+        It, with radii of the contours that it had, or of those of 50% and 90%.
     """
-    known_B = table.is_ok & np.isfinite(table.kappa_B)
-    radii = {}
-    for name, level in RADII.items():
-        radii[name] = np.full(len(table), np.nan)
-        radii[name][known_B] = calibration.radius(table.kappa_B[known_B], level)
+    radii = radii_of(
+        np.where(table.is_ok, table.kappa_B, np.nan),
+        calibration,
+        tuple(table.levels) or CONTOURS,
+    )
     return replace(table, kappa_B=calibration.kappa(table.kappa_B), radii=radii)
 
 
 def has_own_contours(table: DirectionTable) -> bool:
     """Return whether a table's radii are other than its kappas', of a calibration."""
     known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
-    for name, level in RADII.items():
-        if name in table.radii:
-            radius_B = kappa_to_radius(table.kappa_B[known_B], level).numpy()
-            given_B = table.radii[name][known_B]
-            if not np.allclose(given_B, radius_B, rtol=1e-3, atol=1e-6, equal_nan=True):
-                return True
+    for level, given_B in table.levels.items():
+        radius_B = kappa_to_radius(table.kappa_B[known_B], level).numpy()
+        same = np.isclose(
+            given_B[known_B], radius_B, rtol=1e-3, atol=1e-6, equal_nan=True
+        )
+        if not same.all():
+            return True
     return False
 
 

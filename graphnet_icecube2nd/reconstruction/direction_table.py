@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
-from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.store.manifest import N_PULSES
 
 OK = "ok"
@@ -24,7 +23,23 @@ DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
 ANGLE_NAMES = (("azimuth", "zenith"), ("azimuth_pred", "zenith_pred"))
 KAPPA_NAMES = ("kappa", "direction_kappa", "dir_kappa_pred")
 EVENT_NAMES = ("event_id", "event_no")
-RADIUS_NAMES = ("radius_50", "radius_90")
+RADIUS = "radius_"  # and the percentage that the contour holds
+
+
+def radius_name(level: float) -> str:
+    """Return the column of the radius of a contour that holds a share, 0 to 1."""
+    return f"{RADIUS}{100 * level:g}"
+
+
+def radius_level(column: str) -> float | None:
+    """Return the share that a column's contour holds; None of other columns."""
+    if not column.startswith(RADIUS):
+        return None
+    try:
+        percent = float(column.removeprefix(RADIUS))
+    except ValueError:
+        return None
+    return round(percent / 100, 6) if 0 < percent < 100 else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,8 +52,8 @@ class DirectionTable:
         direction_B3: (B, 3) unit vectors; NaN where there is none.
         kappa_B: (B,) concentration; NaN where it is not known.
         status_B: (B,) `ok`, or why there is no direction.
-        radii: (B,) rad by name, `radius_50` and `radius_90`: the contours that the
-            table itself gives, of a calibration perhaps; empty where it gives none.
+        radii: (B,) rad by name, `radius_50`, `radius_90` and so on: the contours that
+            the table itself gives, of a calibration perhaps; empty where it gives none.
         n_pulses_B: (B,) pulses of the events; None where the table does not say.
 
     Raises:
@@ -166,25 +181,28 @@ class DirectionTable:
             ),
         )
 
+    @property
+    def levels(self) -> dict[float, NDArray[np.float64]]:
+        """Radii of the table's own contours, (B,) rad, by the share that they hold."""
+        found = {radius_level(name): radius_B for name, radius_B in self.radii.items()}
+        return {level: found[level] for level in sorted(filter(None, found))}
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as parquet, or as CSV if the name ends in .csv.
+        """Write the table as parquet, CSV or SQLite, as the name ends.
 
         Raises:
-            ImportError: pyarrow is not installed.
+            ImportError: pyarrow or sqlite-utils is not installed.
+            ValueError: Another ending, or a file is there that holds no results.
         """
-        from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+        from graphnet_icecube2nd.reconstruction.result_files import (
+            check_replaceable,
+            format_of,
+            write_results,
+        )
 
-        pa = import_pyarrow()
-        table = pa.table({name: pa.array(v) for name, v in self.columns().items()})
-        with write_whole(path) as temporary:
-            if os.fspath(path).endswith(".csv"):
-                import pyarrow.csv
-
-                pyarrow.csv.write_csv(table, temporary)
-            else:
-                import pyarrow.parquet
-
-                pyarrow.parquet.write_table(table, temporary)
+        kind = format_of(path, None)
+        check_replaceable(path, kind)
+        write_results(path, [self.columns()], kind)
 
     @classmethod
     def load(
@@ -245,8 +263,8 @@ def from_columns(
     Args:
         columns: (B,) arrays by name, or a DataFrame: event_id or event_no;
             direction_x, _y, _z (or dir_x_pred, ...), or azimuth and zenith (rad);
-            where there are any kappa (or direction_kappa), radius_50, radius_90,
-            n_pulses, status.
+            where there are any kappa (or direction_kappa), radius_50, radius_90 and
+            others like them, n_pulses, status.
         name: What the table is called.
         angles: `origin`: directions point to where the neutrino came from; `flight`:
             to where it flies, and are turned round.
@@ -290,12 +308,12 @@ def from_columns(
         direction_B3=direction_B3,
         kappa_B=kappa.astype(float),
         status_B=status_B,
-        radii={n: columns[n].astype(float) for n in RADIUS_NAMES if n in columns},
-        n_pulses_B=_counts(columns[N_PULSES]) if N_PULSES in columns else None,
+        radii={n: columns[n].astype(float) for n in columns if radius_level(n)},
+        n_pulses_B=whole_counts(columns[N_PULSES]) if N_PULSES in columns else None,
     )
 
 
-def _counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
+def whole_counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
     """Return numbers of pulses; None if one is missing, as in joined tables."""
     values = numbers.astype(float)
     return values.astype(np.int64) if np.isfinite(values).all() else None

@@ -44,40 +44,45 @@ def combine(
     """Return one vector an event, kappa times direction, (B, 3).
 
     Args:
-        vectors_MB3: Each member's vectors; what is no number counts as nothing.
+        vectors_MB3: Each member's vectors. A member that has no number for an event
+            is left out there, and the weights of the others add up to 1.
         weights: One for each member; default: all alike.
         method: `weighted`: the weighted sum of vectors. `published`: the same after
             each component is clipped to 1000 either way, which turns vectors of larger
-            kappa; published models have none. `densities`: the product of the members'
-            densities, the plain sum; weights are not asked. `directions`: the weighted
-            mean of unit vectors, with the weighted mean of kappas as length.
+            kappa (published models have none), and what is no number is 0.
+            `densities`: the product of the members' densities, the plain sum; weights
+            are not asked. `directions`: the weighted mean of unit vectors, with the
+            weighted mean of kappas as length.
 
     Returns:
-        Vectors; of length 0 where no member had an answer.
+        Vectors; NaN where no member had an answer, but 0 with `published`.
 
     Raises:
         ValueError: Shapes or weights that do not fit, an unknown method.
     """
-    vectors = _checked(vectors_MB3, method == PUBLISHED)
+    vectors, good_MB = _checked(vectors_MB3, method == PUBLISHED)
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
-    share_M = normalised(weights, len(vectors))
+    share_MB = normalised(weights, len(vectors))[:, None] * good_MB
+    with np.errstate(invalid="ignore"):
+        share_MB = share_MB / share_MB.sum(axis=0)  # NaN where no member answers
     if method == DENSITIES:
         total: Array = vectors.sum(axis=0)
+        total[~good_MB.any(axis=0)] = np.nan
         return total
     if method in (WEIGHTED, PUBLISHED):
-        weighted: Array = np.einsum("m,mbx->bx", share_M, vectors)
+        weighted: Array = np.einsum("mb,mbx->bx", share_MB, vectors)
         return weighted
     kappa_MB = np.linalg.norm(vectors, axis=2)
     with np.errstate(invalid="ignore", divide="ignore"):
         unit_MB3 = np.nan_to_num(vectors / kappa_MB[..., None], nan=0.0)
-    mean_B3 = np.einsum("m,mbx->bx", share_M, unit_MB3)
+    mean_B3 = np.einsum("mb,mbx->bx", share_MB, unit_MB3)
     length_B = np.linalg.norm(mean_B3, axis=1)
-    kappa_B = np.einsum("m,mb->b", share_M, kappa_MB)
+    kappa_B = np.einsum("mb,mb->b", share_MB, kappa_MB)
     scale_B = np.divide(
         kappa_B, length_B, out=np.zeros_like(kappa_B), where=length_B > 0
     )
-    scaled: Array = mean_B3 * scale_B[:, None]
+    scaled: Array = mean_B3 * scale_B[:, None]  # NaN stays NaN
     return scaled
 
 
@@ -128,7 +133,7 @@ def fit_weights(
     Raises:
         ValueError: Shapes that do not fit.
     """
-    vectors = _checked(vectors_MB3)
+    vectors, _ = _checked(vectors_MB3)
     truth = np.asarray(direction_B3, np.float64)
     if truth.shape != vectors.shape[1:]:
         raise ValueError(f"directions must be {vectors.shape[1:]}, got {truth.shape}")
@@ -153,21 +158,24 @@ def fit_weights(
         DENSITIES: combine(vectors, method=DENSITIES),
         **{f"member {m}": vector for m, vector in enumerate(vectors)},
     }
+    # An event without any answer counts as a guess, for all ways alike.
     angles = {
-        name: float(opening_angle(torch.from_numpy(vector), true).mean())
-        for name, vector in ways.items()
+        name: float(opening_angle(torch.from_numpy(np.nan_to_num(v)), true).mean())
+        for name, v in ways.items()
     }
     return FittedEnsemble(weights=weights, angles=angles)
 
 
-def _checked(vectors_MB3: Array, as_published: bool = False) -> Array:
-    """Return vectors to be added: what is no number counts as nothing."""
+def _checked(
+    vectors_MB3: Array, as_published: bool = False
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Return vectors to be added, 0 where they are no numbers, and which count."""
     vectors = np.asarray(vectors_MB3, np.float64)
     if vectors.ndim != 3 or vectors.shape[2] != 3 or not len(vectors):
         raise ValueError(f"vectors must be (members, events, 3), got {vectors.shape}")
     if as_published:  # component by component
         clipped: Array = np.clip(np.nan_to_num(vectors, nan=0.0), -LARGEST, LARGEST)
-        return clipped
+        return clipped, np.ones(vectors.shape[:2], bool)
     good_MB = np.isfinite(vectors).all(axis=2)
     checked: Array = np.where(good_MB[..., None], vectors, 0.0)
-    return checked
+    return checked, good_MB

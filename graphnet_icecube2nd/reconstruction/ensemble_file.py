@@ -172,14 +172,15 @@ class EnsembleModel(nn.Module):
         """Return (B, 3), kappa times direction."""
         members = [m for m in self.members if isinstance(m, DeepIce)]
         vectors_MB3 = predict_together(members, batch).float()
-        if self.method in (WEIGHTED, PUBLISHED):  # without leaving the device
-            if self.method == PUBLISHED:
-                vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
-            else:
-                good_MB = vectors_MB3.isfinite().all(dim=2, keepdim=True)
-                vectors_MB3 = vectors_MB3.where(good_MB, 0.0)
-            share_M = torch.tensor(self.shares, device=vectors_MB3.device)
-            return torch.einsum("m,mbx->bx", share_M, vectors_MB3)
+        share_M11 = torch.tensor(self.shares, device=vectors_MB3.device)[:, None, None]
+        # These two without leaving the device; as `combine`.
+        if self.method == PUBLISHED:
+            vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
+            return (share_M11 * vectors_MB3).sum(dim=0)
+        if self.method == WEIGHTED:
+            good_MB1 = vectors_MB3.isfinite().all(dim=2, keepdim=True)
+            sum_B3 = (share_M11 * vectors_MB3.where(good_MB1, 0.0)).sum(dim=0)
+            return sum_B3 / (share_M11 * good_MB1).sum(dim=0)
         combined = combine(vectors_MB3.double().cpu().numpy(), self.shares, self.method)
         return torch.from_numpy(combined).float()
 

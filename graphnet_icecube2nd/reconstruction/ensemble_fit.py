@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,8 @@ def fit_ensemble(
             options=options,
             fitted_on={
                 "store": store.path.name,
+                "store_digest": store.manifest.digest(),
+                "events_digest": sha256(truth.event_id.tobytes()).hexdigest(),
                 "events": len(numbers),
                 "mean_opening_angle_rad": {n: round(a, 6) for n, a in angles.items()},
             },

@@ -153,6 +153,8 @@ def vectors_in_batches(
                 on_progress(len(some), int(length_B[some].sum()))
     finally:
         model.train(was_training)
+    if on_progress is not None and len(full) < len(length_B):
+        on_progress(len(length_B) - len(full), 0)
     return vectors_B3
 
 

@@ -9,7 +9,7 @@ Shape letters: T pulses, B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,11 @@ from graphnet_icecube2nd.reconstruction.network import (
     vectors_in_batches,
 )
 from graphnet_icecube2nd.reconstruction.result_files import Columns
-from graphnet_icecube2nd.reconstruction.result_rows import result_rows
+from graphnet_icecube2nd.reconstruction.result_rows import (
+    CONTOURS,
+    checked_contours,
+    result_rows,
+)
 from graphnet_icecube2nd.reconstruction.trained import (
     STORED,
     Calibration,
@@ -56,9 +60,10 @@ class PulseReconstructor:
         ice: The ice; default IceCube's.
         options: How the network sees events; default: the trained model's own.
         calibration: As `reconstruct` has it: `stored`, `none`, or another one.
+        contours: Shares of the contours whose radii are wanted, as `reconstruct`.
 
     Raises:
-        ValueError: No pulse map or model of that name.
+        ValueError: No pulse map or model of that name, a share that is none.
     """
 
     def __init__(
@@ -70,7 +75,9 @@ class PulseReconstructor:
         ice: IceModel | None = None,
         options: NetworkOptions | None = None,
         calibration: Calibration = STORED,
+        contours: Sequence[float] = CONTOURS,
     ) -> None:
+        self.contours = checked_contours(contours)
         trained = as_trained(model).calibrated(calibration)
         self.network, self.calibration = trained.network, trained.calibration
         self.options = options or trained.options
@@ -124,7 +131,7 @@ class PulseReconstructor:
                 self.network, length_B, events.batch, self.options, on_progress
             )
         table = table_of_vectors("", id_B, length_B, vectors_B3)
-        return result_rows(table, length_B, self.calibration)
+        return result_rows(table, length_B, self.calibration, self.contours)
 
     def _events(
         self, columns: Mapping[str, Any], border: NDArray[np.int64], id_B: Any

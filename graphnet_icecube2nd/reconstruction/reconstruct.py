@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,17 @@ from graphnet_icecube2nd.reconstruction.network import (
 from graphnet_icecube2nd.reconstruction.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.reconstruction.read_results import read_columns
 from graphnet_icecube2nd.reconstruction.result_files import (
+    EVENT_NO,
     Columns,
+    check_replaceable,
     format_of,
     write_results,
 )
-from graphnet_icecube2nd.reconstruction.result_rows import result_rows
+from graphnet_icecube2nd.reconstruction.result_rows import (
+    CONTOURS,
+    checked_contours,
+    result_rows,
+)
 from graphnet_icecube2nd.reconstruction.store_reconstruction import reconstruct_store
 from graphnet_icecube2nd.reconstruction.trained import (
     STORED,
@@ -74,7 +81,8 @@ class Reconstruction:
         if self.in_memory is not None:
             return self.in_memory
         assert self.path is not None
-        return read_columns(self.path, format=_read_as(self.format))
+        columns = read_columns(self.path, format=_read_as(self.format))
+        return {"event_id" if n == EVENT_NO else n: c for n, c in columns.items()}
 
     def table(self) -> DirectionTable:
         """Return the rows as a `DirectionTable`.
@@ -106,6 +114,7 @@ def reconstruct(
     options: NetworkOptions | None = None,
     calibration: Calibration = STORED,
     device: str = "cpu",
+    contours: Sequence[float] = CONTOURS,
     events: Any = None,
     pulse_map: PulseMap | str | None = None,
     event_column: str | None = None,
@@ -118,7 +127,10 @@ def reconstruct(
     Columns: event_id; direction_x, _y, _z, to where the neutrino came from; azimuth,
     zenith (rad); kappa; radius_50 and radius_90, of the contours that hold half and
     nine tenths (rad); n_pulses; status: `ok`, `no pulses`, `not finite`, `length 0`.
-    Whatever has no direction has NaN (in SQLite NULL).
+    Whatever has no direction has NaN (in SQLite NULL). In SQLite they are the table
+    `directions` with event_no in place of event_id, as GraphNeT has it: a database that
+    is there keeps its other tables. A submission needs a direction of every event, so
+    one without gets the horizon, azimuth 0 and zenith pi / 2.
 
     A store goes through in windows, in bounded memory; killed and called again, it goes
     on, and ends with the same file. Pulses in memory need neither store nor pyarrow.
@@ -128,12 +140,15 @@ def reconstruct(
             pandas or polars, a table of pyarrow, a mapping of arrays.
         model: A `TrainedModel`, a network as it is, or what `find_trained` takes:
             `t_sim.simulated`, a run's or an ensemble's folder.
-        out: The file: .parquet, .csv, .db, or `submission.csv`; None: none.
+        out: The file: .parquet, .csv, .db, or `submission.csv`; None: none. A file
+            that is there and holds no results is not replaced.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
         options: How the model sees events; default: its own.
         calibration: Makes kappa and radii honest: `stored`: what is stored with the
             model, if anything is; `none` or None: none; or another one.
         device: `cpu`, `cuda`, `mps`, ...; the model is moved there.
+        contours: Shares, 0 to 1, of the contours whose radii are columns: `radius_68`
+            of 0.68.
         events: Of pulses in memory: (B,) numbers of all events, also of those without
             pulses, in the order of results. Default: as they first come.
         pulse_map: Of pulses in memory; default: recognised by the columns.
@@ -144,7 +159,8 @@ def reconstruct(
 
     Raises:
         ValueError: Unknown format or model; pulses that cannot be true; an option of
-            pulses in memory with a store; another process is at work on this file.
+            pulses in memory with a store; another process is at work on this file; a
+            file of that name that holds no results.
         TypeError: Data of no kind that is known.
     """
     begun = time.monotonic()
@@ -152,8 +168,10 @@ def reconstruct(
     trained.network.to(device)
     options = options or trained.options
     warn_if_seen_otherwise(trained, options)
+    contours = checked_contours(contours)
     if out is not None:
         format = format_of(out, format)  # before any work
+        check_replaceable(out, format)
     rows: Columns | None = None
     num_resumed = 0
     if isinstance(data, str | os.PathLike | EventStore):
@@ -175,6 +193,7 @@ def reconstruct(
                 format=format,
                 options=options,
                 calibration=trained.calibration,
+                contours=contours,
                 on_progress=on_progress,
             )
         else:
@@ -182,13 +201,18 @@ def reconstruct(
                 trained.network, store, options=options, on_progress=on_progress
             )
             length_B = store.whole_event_column(N_PULSES)
-            rows = result_rows(found, length_B, trained.calibration)
+            rows = result_rows(found, length_B, trained.calibration, contours)
     else:
         pulses = group_pulses(
             data, events=events, pulse_map=pulse_map, event_column=event_column
         )
         ours = PulseReconstructor(
-            trained, pulses.pulse_map, geometry=geometry, ice=ice, options=options
+            trained,
+            pulses.pulse_map,
+            geometry=geometry,
+            ice=ice,
+            options=options,
+            contours=contours,
         )
         rows = ours(pulses.columns, pulses.offsets, pulses.event_id, on_progress)
         if out is not None:

@@ -7,21 +7,22 @@ window, and ends with the same file. Shape letters: B events.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.reconstruction.network import (
     WINDOW,
     NetworkOptions,
@@ -30,15 +31,15 @@ from graphnet_icecube2nd.reconstruction.network import (
     table_of_vectors,
 )
 from graphnet_icecube2nd.reconstruction.result_files import (
-    Columns,
     format_of,
     read_part,
     write_results,
 )
-from graphnet_icecube2nd.reconstruction.result_rows import result_rows
+from graphnet_icecube2nd.reconstruction.result_rows import CONTOURS, result_rows
 from graphnet_icecube2nd.reconstruction.trained import Network
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, write_json
+from graphnet_icecube2nd.version import __version__
 
 PLAN = "plan.json"
 
@@ -51,6 +52,7 @@ def reconstruct_store(
     format: str | None = None,
     options: NetworkOptions,
     calibration: KappaCalibration | None = None,
+    contours: Sequence[float] = CONTOURS,
     on_progress: Progress | None = None,
 ) -> tuple[dict[str, int], int]:
     """Reconstruct every event of a store into a file; see `reconstruct`.
@@ -66,19 +68,26 @@ def reconstruct_store(
     num_resumed = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked_folder(parts, "what is done"):
-        _open_parts(parts, _plan(store, model, options, calibration))
-        files = []
-        for number, (shard, first, stop) in enumerate(_windows(store)):
+        _open_parts(parts, _plan(store, model, options, calibration, contours))
+        files, open_windows = [], []
+        num_pulses = 0
+        for number, window in enumerate(_windows(store)):
             path = parts / f"{number:06d}.parquet"
             files.append(path)
-            if path.exists():
-                columns = read_part(path)
-                num_resumed += stop - first
-            else:
-                columns = _window(reader, store, shard, first, stop, calibration,
-                                  on_progress)  # fmt: skip
-                write_results(path, [columns], "parquet")
-            statuses.update(Counter(columns["status"].tolist()))
+            if not path.exists():
+                open_windows.append((path, window))
+                continue
+            columns = read_part(path)
+            num_resumed += len(columns["status"])
+            num_pulses += int(columns["n_pulses"].sum())
+            statuses.update(columns["status"].tolist())
+        if num_resumed and on_progress is not None:
+            on_progress(num_resumed, num_pulses)  # at once: no part of any rate
+        for path, (shard, first, stop) in open_windows:
+            table, length_B = _window(reader, store, shard, first, stop, on_progress)
+            columns = result_rows(table, length_B, calibration, contours)
+            write_results(path, [columns], "parquet")
+            statuses.update(columns["status"].tolist())
         write_results(out, (read_part(path) for path in files), kind)
     shutil.rmtree(parts)
     return dict(statuses), num_resumed
@@ -98,16 +107,14 @@ def _window(
     shard: int,
     first: int,
     stop: int,
-    calibration: KappaCalibration | None,
     on_progress: Progress | None,
-) -> Columns:
-    """Return the rows of a window."""
+) -> tuple[DirectionTable, NDArray[np.integer[Any]]]:
+    """Return the directions of a window, and how many pulses its events have, (B,)."""
     length_B = np.asarray(store.lengths(shard)[first:stop])
     event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])
     numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
     vectors_B3 = reader.vectors(numbers, length_B, on_progress)
-    table = table_of_vectors("", event_id, length_B, vectors_B3)
-    return result_rows(table, length_B, calibration)
+    return table_of_vectors("", event_id, length_B, vectors_B3), length_B
 
 
 def _plan(
@@ -115,16 +122,18 @@ def _plan(
     model: Network,
     options: NetworkOptions,
     calibration: KappaCalibration | None,
+    contours: Sequence[float],
 ) -> dict[str, Any]:
     """Return all that the rows depend on."""
-    shards = [(r.name, r.num_events, r.files) for r in store.manifest.shards]
     plan = {
         "weights": weights_digest(model),
         "model": [type(model).__name__, model.kwargs()],
         "options": asdict(options),
         "calibration": None if calibration is None else calibration.to_dict(),
-        "store": hashlib.sha256(json.dumps(shards).encode()).hexdigest(),
+        "contours": list(contours),
+        "store": store.manifest.digest(),
         "window": WINDOW,
+        "software": __version__,
     }
     as_read: dict[str, Any] = json.loads(json.dumps(plan))
     return as_read

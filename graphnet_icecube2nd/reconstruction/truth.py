@@ -19,6 +19,7 @@ from graphnet_icecube2nd.reconstruction.direction_table import (
     EVENT_NAMES,
     DirectionTable,
     rows_of,
+    whole_counts,
 )
 from graphnet_icecube2nd.reconstruction.read_results import read_columns
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -158,7 +159,7 @@ class EventTruth:
             topology_B=(
                 np.full(num, ALL) if topology is None else topology.astype(np.str_)
             ),
-            n_pulses_B=found.get(N_PULSES, np.empty(0)).astype(np.int64),
+            n_pulses_B=_counts(found.get(N_PULSES)),
         )
 
     @property
@@ -208,3 +209,9 @@ class EventTruth:
             self.direction_B3[ok], some.direction_B3[ok]
         ).numpy()
         return angle_B
+
+
+def _counts(numbers: NDArray[Any] | None) -> NDArray[np.int64]:
+    """Return numbers of pulses; none at all where one is missing."""
+    found = None if numbers is None else whole_counts(numbers)
+    return np.empty(0, np.int64) if found is None else found

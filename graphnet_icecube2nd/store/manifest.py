@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -93,6 +94,16 @@ class Manifest:
     def num_empty(self) -> int:
         """Events without pulses; they are never part of a batch."""
         return sum(shard.num_empty for shard in self.shards)
+
+    def digest(self) -> str:
+        """Return a checksum of all that is read of the store.
+
+        Its shards' files, what columns mean, the user's tables of DOMs and ice: not
+        when and by which release it was written.
+        """
+        shards = [(r.name, r.num_events, r.files) for r in self.shards]
+        read = [shards, self.pulse_map.to_dict(), self.tables]
+        return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
         """Write it, whole or not at all."""

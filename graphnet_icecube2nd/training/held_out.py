@@ -14,6 +14,7 @@ from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.reconstruction.trained import is_ensemble
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import EVENT_ID, MANIFEST, N_PULSES
 from graphnet_icecube2nd.training.recipe_file import read_recipe
 from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
 from graphnet_icecube2nd.training.stage_run import make_data
@@ -70,6 +71,43 @@ def was_trained_on(run: str | os.PathLike[str], store: EventStore) -> bool:
         described["num_events"] == len(store)
         and described["num_pulses"] == store.manifest.num_pulses
     )
+
+
+def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int64]:
+    """Return the numbers, in another store, of events that a run was trained on.
+
+    Events are the same if event_id, number of pulses and true direction are: two
+    simulations that both count from 0 have no event in common.
+
+    Args:
+        run: The run's folder.
+        store: Another store than the run's, with directions.
+
+    Raises:
+        ValueError: The run's store is not there any more, so nobody can tell.
+    """
+    path = store_of_run(run)
+    if not (path / MANIFEST).is_file():
+        raise ValueError(
+            f"{path}, which {run} was trained on, is not there: whether {store.path} "
+            "has events of it cannot be told"
+        )
+    own = EventStore(path)
+    seen = np.ones(len(own), bool)
+    seen[validation_events(run, own)] = False
+    id_B = store.whole_event_column(EVENT_ID)
+    own_id = np.where(seen, own.whole_event_column(EVENT_ID), -1)
+    both, theirs, ours = np.intersect1d(own_id, id_B, return_indices=True)
+    theirs, ours = theirs[both != -1], ours[both != -1]
+    same = np.ones(len(ours), bool)
+    for name, other in (
+        (N_PULSES, N_PULSES),
+        (own.pulse_map.azimuth, store.pulse_map.azimuth),
+        (own.pulse_map.zenith, store.pulse_map.zenith),
+    ):
+        values = own.whole_event_column(name)[theirs]
+        same &= np.isclose(values, store.whole_event_column(other)[ours])
+    return np.sort(ours[same])
 
 
 def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:

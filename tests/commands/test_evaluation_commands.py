@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ pytest.importorskip("matplotlib")
 import torch
 from typer.testing import CliRunner, Result
 
-from graphnet_icecube2nd import DirectionTable, EventStore, build_model, save_model
+from graphnet_icecube2nd import (
+    DirectionTable,
+    EventStore,
+    build_model,
+    save_model,
+    simulate,
+)
 from graphnet_icecube2nd.commands.app import app
 from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
 from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
@@ -116,6 +123,17 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     honest = DirectionTable.load("h.csv")
     expected = stored.calibration.radius(DirectionTable.load("r.csv").kappa_B, 0.9)
     np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
+    # The same directions along the flight are the same calibration.
+    plain = DirectionTable.load("r.csv")
+    replace(plain, direction_B3=-plain.direction_B3).save("flight.csv")
+    said(
+        *("calibrate", "--results", "flight.csv", "--truth", simulated.path),
+        *("--result-angles", "flight", "--out", "f.json", "--method", "none"),
+        *("--apply", "flight.csv", "--to", "h.db"),
+    )
+    assert CalibrationFile.load("f.json").calibration == stored.calibration
+    again = DirectionTable.load("h.db")
+    np.testing.assert_allclose(again.direction_B3, honest.direction_B3, atol=1e-6)
     # Not for a model, and not twice.
     done = call(*words, "--calibration", "c.json", "--out", "x.csv")
     assert "fitted on a table of directions, not on these weights" in str(
@@ -227,6 +245,13 @@ def test_runs_say_what_they_were_validated_on(
     done = call("ensemble", "fit", "e", "run1", "run3")
     assert "validated on different events" in str(done.exception)
     # What was trained on is never taken, however the model is named.
+    simulate("more", num_events=512, seed=21, workers=1)  # and 256 besides
+    more = said("calibrate", "run1", "--method", "none", "--data", "more")
+    wanted = 256 + len(numbers)
+    assert f"kappa from {wanted} events: events that were not trained on of" in more
+    simulate("other", num_events=300, seed=5, workers=1)  # other events, same numbers
+    other = said("calibrate", "run1", "--method", "none", "--data", "other")
+    assert "kappa from 300 events: all events of" in other
     few = said("calibrate", "run1", "--method", "none", "--events", "n_pulses > 0")
     assert f"kappa from {len(numbers)} events: validation events with" in few
     for model in ("run1/model.safetensors", "two"):

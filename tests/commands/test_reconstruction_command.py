@@ -23,6 +23,7 @@ from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands import ensemble, reconstruction
 from graphnet_icecube2nd.reconstruction.network import NetworkOptions
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
@@ -57,7 +58,11 @@ def test_the_competitions_files(
     assert done.returncode == 0, done.stderr
     found = pyarrow.csv.read_csv(tmp_path / "submission.csv")
     assert found.column_names == ["event_id", "azimuth", "zenith"]
-    assert found.num_rows > 0
+    (batch,) = (sample / "train").glob("batch_*.parquet")
+    wanted = pyarrow.parquet.read_table(batch, columns=["event_id"])["event_id"]
+    assert found["event_id"].to_pylist() == wanted.unique().to_pylist()
+    zenith = found["zenith"].to_numpy()
+    assert ((zenith >= 0) & (zenith <= torch.pi) & (zenith != torch.pi / 2)).all()
     azimuth = found["azimuth"].to_numpy()
     assert ((azimuth >= 0) & (azimuth < 2 * torch.pi)).all()
 
@@ -71,6 +76,8 @@ def test_the_competitions_files(
         (["--model", "t_sim", "--out", "r.csv", "--precision", "half"], "precision"),
         (["--out", "r.csv"], "give --model or --ensemble, one of them"),
         (["--model", "t_sim"], "--out must be given"),
+        (["--model", "t_sim", "--out", "r.csv", "--contours", "0,50"], "--contours"),
+        (["--model", "t_sim", "--out", "r.csv", "--contours", "half"], "--contours"),
         (["x", "--model", "t_sim", "--out", "r.csv"], "give one INPUT, got"),
     ],
 )
@@ -107,10 +114,43 @@ def test_every_option_reaches_the_function(
     assert set(seen) == {field.name for field in fields(NetworkOptions)}
     reconstruction.reconstruct(
         [str(simulated.path)], model=str(weights), out=Path("r.x"), format="csv",
-        device="meta", **seen,
+        device="meta", contours="68,10", **seen,
     )  # fmt: skip
     assert given["options"] == NetworkOptions(**seen)
+    assert given["contours"] == (0.1, 0.68)
     assert (given["format"], given["device"]) == ("csv", "meta")
+
+
+def test_which_and_the_input_as_output(
+    simulated: EventStore,
+    weights: Path,
+    make_kaggle_folder: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = make_kaggle_folder(tmp_path / "data", {1: [3, 4]})
+    make_kaggle_folder(data, {2: [5, 6, 7]}, which="test")
+
+    def rows(out: str, **options: Any) -> int:
+        reconstruction.reconstruct(
+            [str(data)], model=str(weights), out=tmp_path / out, device="cpu", **options
+        )
+        return int(pyarrow.csv.read_csv(tmp_path / out).num_rows)
+
+    assert rows("submission.csv") == 3  # of test
+    assert rows("a.csv") == 2
+    assert "has test data too" in capsys.readouterr().out
+    assert rows("b.csv", which="test") == 3
+    with pytest.raises(ValueError, match=r"is a store: it has no test \(--which\)"):
+        reconstruction.reconstruct(
+            [str(simulated.path)], model=str(weights), out=tmp_path / "c.csv",
+            which="test",
+        )  # fmt: skip
+    (batch,) = (data / "test").glob("batch_2.parquet")
+    before = batch.read_bytes()
+    with pytest.raises(ValueError, match="holds no results"):
+        reconstruction.reconstruct([str(data)], model=str(weights), out=batch)
+    assert batch.read_bytes() == before
 
 
 def test_what_is_not_given_is_the_models_own() -> None:
@@ -148,54 +188,57 @@ def published(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_the_published_ensemble_end_to_end(
     published: Path,
     make_kaggle_folder: Callable[..., Path],
-    golden: Any,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """import-weights, then `predict.py config.json L 512 BS 32` on test files."""
-    from graphnet_icecube2nd.reconstruction.ensemble import PUBLISHED_WEIGHTS
+    """import-weights, then `predict.py config.json L 512 BS 2`: what that one gives."""
+    import numpy as np
 
+    with np.load(GOLDEN / "predict.npz") as arrays:
+        known = dict(arrays)
+    data = make_kaggle_folder(tmp_path / "data", {1: [3, 4]})  # train, not to be read
+    (data / "test").mkdir()
+    columns = ("sensor_id", "time", "charge", "auxiliary")
+    ids = np.repeat(known["event_id"], known["lengths"])
+    table = pyarrow.table({"event_id": ids} | {name: known[name] for name in columns})
+    pyarrow.parquet.write_table(table, data / "test" / "batch_661.parquet")
     out = tmp_path / "ensemble"
     ensemble.import_weights(published, out)
-    data = make_kaggle_folder(
-        tmp_path / "data", {661: [3, 70, 600, 40, 1]}, which="test"
-    )
     config = {"PATH": str(data), "L": 192}
     (tmp_path / "config.json").write_text(json.dumps(config))
     made = tmp_path / "submission.csv"
     reconstruction.reconstruct(
-        ["L", "512", "BS", "2"], ensemble=out, out=made, which="test",
+        ["L", "512", "BS", "2"], ensemble=out, out=made,
         config=tmp_path / "config.json", device="cpu",
     )  # fmt: skip
     found = pyarrow.csv.read_csv(made).to_pydict()
+    assert found["event_id"] == known["event_id"].tolist()
+    off = np.array(found["azimuth"]) - known["azimuth"]
+    assert np.abs((off + np.pi) % (2 * np.pi) - np.pi).max() < 1e-3
+    assert np.abs(np.array(found["zenith"]) - known["zenith"]).max() < 1e-3
+    assert "train" not in capsys.readouterr().out
+    # The same as any table of results has it: all of the vector, with its length.
+    made = tmp_path / "all.parquet"
+    reconstruction.reconstruct(
+        [str(data)], ensemble=out, out=made, which="test", max_pulses=512, device="cpu"
+    )
+    rows = pyarrow.parquet.read_table(made).to_pydict()
+    kappa = np.linalg.norm(known["vectors"], axis=1)
+    np.testing.assert_allclose(rows["kappa"], kappa, rtol=1e-3)
 
-    # The same by hand: published features, cut to 512, weights, clipping, angles.
-    from graphnet_icecube2nd import prepare
-    from graphnet_icecube2nd.loading.reading import EventReader
 
-    prepare(data, tmp_path / "store", which="test")
-    store = EventStore(tmp_path / "store")
-    reader = EventReader(store, max_pulses=512, truth=(), published_features=True)
-    names = {
-        "b_d32": "deepice_small", "b_d64": "deepice_small",
-        "b_d32_4rel": "deepice_small_4rel", "s_gnn": "v22_small", "b_gnn": "v23_small",
-    }  # fmt: skip
-    share = torch.tensor([PUBLISHED_WEIGHTS[name] for name in names])
-    share = share / share.sum()
-    total = torch.zeros(5, 3)
-    import numpy as np
+def test_provenance_of_imported_weights(published: Path, tmp_path: Path) -> None:
+    from hashlib import sha256
 
-    with torch.no_grad():
-        for weight, reference in zip(share, names.values(), strict=True):
-            model = golden(reference).model()
-            vectors = [model(reader.batch(np.array([n])))[0] for n in range(5)]
-            total += weight * torch.stack(vectors).nan_to_num().clip(-1000, 1000)
-    azimuth = torch.atan2(total[:, 1], total[:, 0]) % (2 * torch.pi)
-    zenith = torch.acos(total[:, 2] / total.norm(dim=1))
-    ids = store.whole_event_column("event_id").tolist()
-    assert found["event_id"] == ids
-    off = (torch.tensor(found["azimuth"]) - azimuth + torch.pi) % (2 * torch.pi)
-    assert (off - torch.pi).abs().max() < 1e-3
-    assert torch.tensor(found["zenith"]).sub(zenith).abs().max() < 1e-3
+    from graphnet_icecube2nd.reconstruction.competition import CHECKPOINTS
+    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+
+    ensemble.import_weights(published, tmp_path / "ensemble")
+    for member in EnsembleFile.load(tmp_path / "ensemble").members:
+        content = (published / CHECKPOINTS[member.name]).read_bytes()
+        assert member.origin["file"] == CHECKPOINTS[member.name]
+        assert member.origin["sha256"] == sha256(content).hexdigest()
+        assert "kaggle.com" in member.origin["from"]
 
 
 def test_import_names_what_is_missing_and_writes_nothing(

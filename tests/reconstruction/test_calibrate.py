@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,33 @@ def test_too_few_events(tmp_path: Path) -> None:
     table, truth = thrown(500, 1.0)
     with pytest.raises(ValueError, match="method must be one of"):
         calibrate_table(table, truth, method="magic")
+
+
+def test_directions_that_point_the_other_way_are_refused() -> None:
+    table, truth = thrown(1000, 1.0)
+    turned = replace(table, direction_B3=-table.direction_B3)
+    with pytest.raises(ValueError, match=r"more than 90 degrees off: .*flight"):
+        calibrate_table(turned, truth)
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1000, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    calibrate_table(replace(table, direction_B3=vectors), truth)  # a guess is no slip
+
+
+def test_contours_of_the_table_are_the_calibrated_ones() -> None:
+    table, truth = thrown(1000, 1.0)
+    calibration = calibrate_table(table, truth).file.calibration
+    assert list(calibrated_table(table, calibration).radii) == [
+        "radius_50",
+        "radius_90",
+    ]
+    radius_B = kappa_to_radius(table.kappa_B, 0.68).numpy()
+    table = replace(table, radii={"radius_68": radius_B})
+    found = calibrated_table(table, calibration).radii
+    assert list(found) == ["radius_68"]
+    np.testing.assert_allclose(
+        found["radius_68"], calibration.radius(table.kappa_B, 0.68)
+    )
 
 
 def test_back_and_forth(tmp_path: Path) -> None:

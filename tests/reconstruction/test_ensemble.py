@@ -37,12 +37,43 @@ def test_published_sum() -> None:
     assert found.tolist() == [[0.25 + 750.0, 0.5, 0.75 - 750.0]]
     # Not so our own: a vector that has no number is left out, a long one stays.
     found = combine(vectors, [1.0, 3.0])
-    assert found.tolist() == [[0.25, 0.5, 0.75]]
+    assert found.tolist() == [[1.0, 2.0, 3.0]]  # the other one alone
     sharp = np.array([[[20_000 * 0.6, 20_000 * 0.053, 20_000 * 0.798]]] * 2)
     assert combine(sharp).tolist() == sharp[0].tolist()
     assert sum(PUBLISHED_WEIGHTS.values()) == pytest.approx(1.0, abs=1e-6)
     share = normalised(list(PUBLISHED_WEIGHTS.values()), 5)
     assert share.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["weighted", "directions", "densities"])
+def test_members_without_an_answer_are_left_out(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights of the others add up to 1; without any there is no number."""
+    import torch
+
+    from graphnet_icecube2nd import build_model
+    from graphnet_icecube2nd.reconstruction import ensemble_file
+
+    nan = float("nan")
+    vectors = np.array(
+        [
+            [[1.0, 2.0, 2.0], [nan, 0.0, 0.0], [nan, nan, nan]],
+            [[6.0, 0.0, 0.0], [0.0, 0.0, 4.0], [0.0, np.inf, 0.0]],
+        ]
+    )
+    found = combine(vectors, [1.0, 3.0], method)
+    assert found[1].tolist() == [0.0, 0.0, 4.0]
+    assert np.isnan(found[2]).all()
+    whole = combine(vectors[:, :1], [1.0, 3.0], method)
+    np.testing.assert_allclose(found[0], whole[0])
+    # The model says the same.
+    monkeypatch.setattr(
+        ensemble_file, "predict_together", lambda members, batch: torch.tensor(vectors)
+    )
+    models = [build_model("t_sim", dim=32, dim_base=8, depth=1, head_size=16)] * 2
+    made = ensemble_file.EnsembleModel(models, [1.0, 3.0], method)(None)
+    np.testing.assert_allclose(made, found, rtol=1e-6)
 
 
 def test_product_of_densities_adds_up() -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,14 @@ def test_every_event_once_and_in_order(
     for name in COLUMNS[1:-2]:
         assert np.isnan(np.array(found[name], float)).tolist() == empty.tolist()
     assert sum(report.statuses.values()) == 2 * len(lengths)
+    assert found["n_pulses"] == store.whole_event_column("n_pulses").tolist()
+    # Each row is of its own event: what that one alone gives.
+    alone = [
+        network_events(model, store, [number], options=options).direction_B3[0]
+        for number in range(len(store))
+    ]
+    rows = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
+    np.testing.assert_allclose(rows.astype(float), alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "db"])
@@ -133,6 +143,56 @@ def test_memory_does_not_grow_with_the_store(
         peaks[num] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peaks[1536] < 1.3 * peaks[192]
+
+
+def test_progress_counts_every_event(
+    model: Any, make_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those without pulses as well, and at once those of an earlier call."""
+    store = make_store({1: [5, 0, 9, 30, 0, 2, 7]})
+    monkeypatch.setattr(room, "WINDOW", 3)
+    calls: list[tuple[int, int]] = []
+
+    def seen(events: int, pulses: int) -> None:
+        calls.append((events, pulses))
+
+    out = tmp_path / "r.parquet"
+    reconstruct(store, model, out, on_progress=seen)
+    assert np.sum(calls, axis=0).tolist() == [7, 53]
+    write = room.write_results
+
+    def never_the_last(path: Any, *further: Any) -> None:
+        if Path(path).name == "000002.parquet":
+            raise KeyboardInterrupt
+        write(path, *further)
+
+    monkeypatch.setattr(room, "write_results", never_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(store, model, out)
+    monkeypatch.setattr(room, "write_results", write)
+    calls.clear()
+    assert reconstruct(store, model, out, on_progress=seen).num_resumed == 6
+    first = store.whole_event_column("n_pulses")[:6]
+    assert calls[0] == (6, first.sum())
+    assert np.sum(calls, axis=0).tolist() == [7, 53]
+
+
+def test_contours_that_are_asked_for(
+    model: Any, simulated: EventStore, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.parquet"
+    wanted = (0.995, 0.1, 0.68)
+    found = reconstruct(simulated, model, out, contours=wanted).columns()
+    names = [name for name in found if name.startswith("radius_")]
+    assert names == ["radius_10", "radius_68", "radius_99.5"]
+    for name, level in zip(names, sorted(wanted), strict=True):
+        radius = kappa_to_radius(found["kappa"], level)
+        np.testing.assert_allclose(found[name], radius, rtol=1e-9)
+    table = DirectionTable.load(out)
+    assert list(table.levels) == sorted(wanted)
+    for bad in ([], [0.5, 1.0], [0.0]):
+        with pytest.raises(ValueError, match="shares between 0 and 1"):
+            reconstruct(simulated, model, out, contours=bad)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
@@ -184,6 +244,18 @@ def test_what_was_found_with_other_options_is_not_taken(
         reconstruct(simulated, model, tmp_path / "r.parquet")
     monkeypatch.setattr(room, "write_results", write)
     other = NetworkOptions(max_pulses=8)
+    plan = room._plan(simulated, model, NetworkOptions(), None, (0.5,))
+    assert plan != room._plan(simulated, model, other, None, (0.5,))
+    assert plan != room._plan(simulated, model, NetworkOptions(), None, (0.6,))
+    # The same pulses of other places, or with columns of another meaning.
+    manifest = simulated.manifest
+    for changed in (
+        replace(manifest, tables={"geometry.csv": {"sha256": "1"}}),
+        replace(manifest, pulse_map=replace(manifest.pulse_map, angles="flight")),
+    ):
+        assert changed.digest() != manifest.digest()
+    again = replace(manifest, created="later", software="0", notes=("more",))
+    assert again.digest() == manifest.digest() == plan["store"]
     report = reconstruct(simulated, model, tmp_path / "r.parquet", options=other)
     assert report.num_resumed == 0
 
@@ -200,13 +272,17 @@ def test_other_formats(model: Any, make_store: Any, tmp_path: Path) -> None:
         np.array(found["kappa"], float), expected["kappa"], rtol=1e-12
     )
     for _ in range(2):  # a second time in place of the first
-        reconstruct(store, model, tmp_path / "r.db")
+        done = reconstruct(store, model, tmp_path / "r.db")
+    assert list(done.columns()) == COLUMNS
+    assert done.columns()["event_id"].tolist() == expected["event_id"]
     with sqlite3.connect(tmp_path / "r.db") as connection:
-        rows = connection.execute("SELECT * FROM directions").fetchall()
-        (sql,) = connection.execute("SELECT sql FROM sqlite_master").fetchone()
+        select = connection.execute("SELECT * FROM directions")
+        assert [entry[0] for entry in select.description] == ["event_no", *COLUMNS[1:]]
+        rows = select.fetchall()
+        query = "PRAGMA index_list(directions)"
+        assert [row[2] for row in connection.execute(query)] == [1]  # unique
     connection.close()
-    assert [row[0] for row in rows] == sorted(expected["event_id"])
-    assert "[event_id] INTEGER PRIMARY KEY" in sql.replace('"event_id"', "[event_id]")
+    assert [row[0] for row in rows] == expected["event_id"]
     empty = expected["status"].index("no pulses")
     (without,) = [row for row in rows if row[0] == expected["event_id"][empty]]
     assert without[1:] == (*[None] * 8, 0, "no pulses")
@@ -242,6 +318,66 @@ def test_calibration_reaches_kappa_and_radii(
     assert found["azimuth"] == plain["azimuth"]
 
 
+def test_a_database_keeps_its_other_tables(
+    model: Any, make_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sqlite_utils")
+    from graphnet_icecube2nd.reconstruction import result_files
+
+    store = make_store({1: [5, 0, 9, 30]})
+    path = tmp_path / "events.db"
+    ids = store.whole_event_column("event_id").tolist()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE truth (event_no INTEGER PRIMARY KEY, energy)")
+        database.executemany("INSERT INTO truth VALUES (?, 7.5)", [(i,) for i in ids])
+    before = reconstruct(store, model, path)
+
+    def rows() -> list[Any]:
+        query = "SELECT energy, kappa FROM directions JOIN truth USING (event_no)"
+        with closing(sqlite3.connect(path)) as database:
+            return database.execute(query).fetchall()
+
+    assert [energy for energy, _ in rows()] == [7.5] * 4
+    kappas = {kappa for _, kappa in rows()}
+    assert len(kappas) == 4
+
+    # Cut in the middle: the table of before is still there, whole.
+    def cut(column: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(result_files, "_plain", cut)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(store, model, path, options=NetworkOptions(max_pulses=4))
+    assert {kappa for _, kappa in rows()} == kappas
+    assert before.table().event_id.tolist() == ids
+
+
+def test_what_holds_no_results_is_not_replaced(
+    model: Any, make_store: Any, tmp_path: Path
+) -> None:
+    """A slip of the pen costs nobody an input."""
+    store = make_store({1: [5, 9]})
+    (tmp_path / "notes.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "notes.db").write_text("no database")
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "empty.csv").touch()
+    (batch,) = (tmp_path / "files").rglob("batch_1.parquet")
+    for path, words in (
+        (tmp_path / "notes.csv", r"notes\.csv is there and holds no results \(a, b\)"),
+        (tmp_path / "notes.db", "is no SQLite file"),
+        (tmp_path / "folder.csv", "is a folder"),
+        (tmp_path / "empty.csv", "holds no results"),
+        (batch, r"holds no results \(.*sensor_id"),
+    ):
+        content = path.read_bytes() if path.is_file() else b""
+        with pytest.raises(ValueError, match=words):
+            reconstruct(store, model, path)
+        assert not path.is_file() or path.read_bytes() == content
+    for name in ("r.parquet", "r.csv", "submission.csv"):  # results may be replaced
+        for _ in range(2):
+            reconstruct(store, model, tmp_path / name)
+
+
 KILLED = """
 import sys
 from graphnet_icecube2nd import reconstruct
@@ -253,7 +389,7 @@ reconstruct(sys.argv[1], load_model(sys.argv[2]), sys.argv[3])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "db"])
 def test_a_killed_process_goes_on_and_gives_the_identical_file(
     model: Any,
     simulated: EventStore,

@@ -241,9 +241,43 @@ def test_calibration_of_thrown_directions(factor: float) -> None:
     (row,) = found.summaries
     assert row.pull == pytest.approx(1.1774 * np.sqrt(factor), rel=0.02)
     assert row.inside_50 == pytest.approx(1 - 0.5 ** (1 / factor), abs=0.012)
-    middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
     density = view.pull_density("isotonic")
-    assert np.abs(density - honest_pull_density(middle)).max() < 0.05
+    honest = honest_pull_density(view.ways["isotonic"].kappa)
+    assert np.abs(density - honest).max() < 0.05
+
+
+def test_honest_pulls() -> None:
+    middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
+    rayleigh = middle * np.exp(-(middle**2) / 2)
+    found = honest_pull_density(np.full(7, 1e4))
+    np.testing.assert_allclose(found, rayleigh, atol=2e-3)
+    # A kappa of 0.01 is a guess: uniform in the cosine, no farther than pi.
+    found = honest_pull_density(np.full(7, 0.01))
+    assert found[0] > 3
+    assert found[4:].sum() == 0
+    # Thrown from their own kappas, small ones too.
+    rng = np.random.default_rng(2)
+    kappa = 10 ** rng.uniform(-1, 3, 40_000)
+    angle = kappa_to_radius(kappa, rng.uniform(0, 1, 40_000)).numpy()
+    thrown_density, _ = np.histogram(angle * np.sqrt(kappa), PULL_EDGES)
+    density = thrown_density / 40_000 / np.diff(PULL_EDGES)
+    np.testing.assert_allclose(honest_pull_density(kappa), density, atol=0.03)
+
+
+def test_coverage_of_all_contours_that_a_calibrated_table_has() -> None:
+    angle, kappa = thrown(2000, 5.0)
+    levels = (0.1, 0.3, 0.68, 0.995)
+    radii = {
+        f"radius_{100 * level:g}": np.full(2000, np.quantile(angle, level))
+        for level in levels
+    }
+    found = evaluate(
+        [off_by(angle, kappa=kappa, radii=radii)], upwards(2000), resamples=50
+    )
+    rows = CalibrationView(found.tables[0]).coverage()
+    assert [row.level for row in rows] == list(levels)
+    for row in rows:
+        assert row.held == pytest.approx(row.level, abs=0.001)
 
 
 def test_a_tables_own_radii_are_what_is_judged() -> None:

@@ -16,7 +16,6 @@ from graphnet_icecube2nd.direction.calibration import containment, pulls
 from graphnet_icecube2nd.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.reconstruction.calibrate import has_own_contours
-from graphnet_icecube2nd.reconstruction.result_rows import RADII
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.report.evaluation.judged import EvaluatedTable
 
@@ -26,6 +25,7 @@ WAYS = (GIVEN, TEMPERATURE, ISOTONIC)
 ENOUGH = 4 * FEWEST  # events that halves can be fitted and looked at
 NUM_BINS = 12  # of events in the order of kappa
 PULL_EDGES = np.linspace(0.0, 5.0, 51)
+MOST_KAPPAS = 2000  # that a density is averaged over
 
 Array = NDArray[np.float64]
 
@@ -110,9 +110,9 @@ class CalibrationView:
         """Return what contours hold, for each way and level."""
         rows = []
         for way, seen in self.ways.items():
-            for level in LEVELS:
-                if self.is_calibrated and level not in RADII.values():
-                    continue  # a table has the radii of two contours
+            # A calibrated table has the radii of some contours, and no kappa of others.
+            own = tuple(self.evaluated.table.levels)
+            for level in own if self.is_calibrated else LEVELS:
                 held = self._held(seen, level)
                 rows.append(
                     CoverageRow(
@@ -130,8 +130,7 @@ class CalibrationView:
         """Return the share of true directions within a contour."""
         if not self.is_calibrated:
             return float((seen.level <= level).mean())
-        (name,) = (name for name, of in RADII.items() if of == level)
-        radius = self.evaluated.table.radii[name][self.evaluated.has_kappa_B]
+        radius = self.evaluated.table.levels[level][self.evaluated.has_kappa_B]
         return float((self.evaluated.angle <= radius).mean())
 
     def expected(self) -> list[ExpectedRow]:
@@ -171,7 +170,7 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
     kappa, angle = evaluated.kappa, evaluated.angle
     if way == GIVEN:
         median = kappa_to_radius(kappa, 0.5).numpy()
-        radius = evaluated.table.radii.get("radius_50")
+        radius = evaluated.table.levels.get(0.5)
         if radius is not None:  # its own, of a calibration perhaps
             median = radius[evaluated.has_kappa_B]
         return Recalibrated(kappa=kappa, level=containment(kappa, angle), median=median)
@@ -185,7 +184,17 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
     return Recalibrated(**made)
 
 
-def honest_pull_density(pull: Array) -> Array:
-    """Return the density of pulls of large honest kappas: Rayleigh's."""
-    density: Array = pull * np.exp(-(pull**2) / 2)
+def honest_pull_density(kappa: Array) -> Array:
+    """Return the density of pulls if kappas were honest, in the bins of `PULL_EDGES`.
+
+    Of large kappas it is Rayleigh's; a small one cannot be far off in its own units,
+    for the sky ends opposite the direction.
+
+    Args:
+        kappa: (b,) concentrations.
+    """
+    some = np.sort(kappa)[:: max(1, len(kappa) // MOST_KAPPAS)]
+    angle = np.minimum(PULL_EDGES[:, None] / np.sqrt(some), np.pi)
+    inside = containment(np.broadcast_to(some, angle.shape), angle).mean(axis=1)
+    density: Array = np.diff(inside) / np.diff(PULL_EDGES)
     return density

@@ -70,9 +70,6 @@ def draw_pulls(views: Sequence[CalibrationView]) -> Any:
     figure = new_figure(6.5, 4.0)
     axes = figure.subplots()
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
-    axes.fill_between(
-        middle, honest_pull_density(middle), color="0.85", lw=0, label="honest kappa"
-    )
     for number, view in enumerate(views):
         look = Look.of(number)
         density = view.pull_density(GIVEN)
@@ -83,6 +80,14 @@ def draw_pulls(views: Sequence[CalibrationView]) -> Any:
             ls=look.line,
             lw=1.4,
             label=f"{view.evaluated.name}: {_beyond(density):.1%} beyond 5",
+        )
+        axes.plot(
+            middle,
+            honest_pull_density(view.ways[GIVEN].kappa),
+            color=look.colour,
+            ls=":",
+            lw=1.2,
+            label=f"{view.evaluated.name}, if its kappa were honest",
         )
     axes.set_xlim(0, 5)
     axes.set_ylim(bottom=0)

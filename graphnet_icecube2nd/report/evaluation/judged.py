@@ -241,7 +241,7 @@ def _inside(
     """Return the share of true directions within a contour; NaN without any."""
     if not good_B.any():
         return float("nan")
-    radius_B = evaluated.table.radii.get(f"radius_{round(100 * level)}")
+    radius_B = evaluated.table.levels.get(level)
     if radius_B is not None:
         return float((evaluated.angle_B[good_B] <= radius_B[good_B]).mean())
     kappa_B = evaluated.table.kappa_B

@@ -136,8 +136,8 @@ def _calibration(tables: Mapping[str, list[Row]]) -> Section:
             "expected": "In twelve bins of kappa: the median opening angle that kappa "
             "promises against the one there is. Above the line events are farther off "
             "than they say. Open: isotonic.",
-            "pulls": "Opening angle times the root of kappa, as given; grey is what "
-            "large honest kappas give.",
+            "pulls": "Opening angle times the root of kappa, as given; dotted is what "
+            "these very kappas give if they are honest.",
         },
         table=tables["expected"],
         columns=EXPECTED,

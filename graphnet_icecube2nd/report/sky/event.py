@@ -28,8 +28,9 @@ def sky_map_of_event(
 ) -> SkyMap:
     """Make the sky map of an event of a table.
 
-    Where the table gives radii of its 50% and 90% contours, the map has those: results
-    of a calibrated reconstruction stay calibrated.
+    Where the table gives radii of contours, the map has those: results of a calibrated
+    reconstruction stay calibrated. Others follow the law through them; reconstruct with
+    those that are wanted (`contours`) to have them exact.
 
     Args:
         table: Directions with kappa.
@@ -76,8 +77,8 @@ def sky_map_of_event(
 def _given_law(row: DirectionTable, kappa: float) -> RadialLaw | None:
     """Return the law of a row's own radii; None if they are those of its kappa."""
     radii = {
-        int(name.rpartition("_")[2]) / 100: float(radius_B[0])
-        for name, radius_B in row.radii.items()
+        level: float(radius_B[0])
+        for level, radius_B in row.levels.items()
         if np.isfinite(radius_B[0])
     }
     own = [float(kappa_to_radius(kappa, level)) for level in radii]

@@ -4,7 +4,7 @@
 
 A model's kappa is calibrated on one set of simulated events and looked at on another of
 20,000. The calibration is that of `icecube2nd calibrate`; contours are the radii that
-`reconstruct` writes.
+`reconstruct` writes. Beside it the one that comes with the model, where one does.
 """
 
 from __future__ import annotations
@@ -42,9 +42,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         seen.append((table.kappa_B[ok], truth.angles(table)[ok], truth.topology_B[ok]))
     (kappa, angle, _), (other, other_angle, topology) = seen
     rows = []
-    for name in ("as the model has it", *METHODS):
-        method = name if name in METHODS else "none"
-        calibration = fit_calibration(kappa, angle, method, levels=name in METHODS)
+    calibrations = {
+        "as the model has it": fit_calibration(kappa, angle, "none", levels=False),
+        **{method: fit_calibration(kappa, angle, method) for method in METHODS},
+    }
+    stored = find_trained(arguments.model).calibration
+    if stored is not None:
+        calibrations["comes with the model"] = stored
+    for name, calibration in calibrations.items():
         inside = {
             level: other_angle <= calibration.radius(other, level) for level in LEVELS
         }

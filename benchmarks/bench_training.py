@@ -131,6 +131,13 @@ def switch_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+SWITCHES_NOTE = """\
+One step of the optimiser every 32 events (recipes: 4096); a rate is of whole sub-epochs
+of a fourth of the events, their validation and checkpoint included. In the first one a
+compiled model is compiled: with torch's cache of an earlier call in less time.
+"""
+
+
 def run_table(run: Path) -> str:
     """Return events/s and memory of each sub-epoch of a run as Markdown."""
     rows = read_history(run / "metrics.csv")
@@ -197,6 +204,7 @@ def main() -> None:
             toy=arguments.toy,
         )
         name, title, text = "training", "Switches of a training", switch_table(result)
+        text = f"{SWITCHES_NOTE}\n{text}"
     page = f"# {title}\n\n{context.table(about)}\n\n{text}\n"
     print(page)
     if arguments.out:

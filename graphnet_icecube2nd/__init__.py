@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         register_model,
     )
     from graphnet_icecube2nd.models.weights import load_model, save_model
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate
+    from graphnet_icecube2nd.reconstruction.calibrate import calibrate, calibrate_table
     from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
     from graphnet_icecube2nd.reconstruction.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.reconstruction.network import NetworkOptions
@@ -84,6 +84,7 @@ __all__ = [
     "VonMisesFisherLoss",
     "build_model",
     "calibrate",
+    "calibrate_table",
     "draw_sky_map",
     "evaluate",
     "find_trained",
@@ -133,6 +134,7 @@ _MODULES = {
     "VonMisesFisherLoss": "direction.losses",
     "build_model": "models.registry",
     "calibrate": "reconstruction.calibrate",
+    "calibrate_table": "reconstruction.calibrate",
     "draw_sky_map": "report.sky.picture",
     "evaluate": "report.evaluation.judged",
     "find_trained": "reconstruction.trained",

@@ -13,10 +13,7 @@ from typing import Any
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.reconstruction.direction_table import (
-    DirectionTable,
-    from_columns,
-)
+from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.reconstruction.frames import group_pulses
 from graphnet_icecube2nd.reconstruction.network import (
     NetworkOptions,
@@ -92,7 +89,7 @@ class Reconstruction:
         """
         if self.format == SUBMISSION:
             raise ValueError(f"{self.path} is a submission: it has no kappa, no status")
-        return from_columns(self.columns(), self.name)
+        return DirectionTable.from_columns(self.columns(), self.name)
 
     def to_pandas(self) -> Any:
         """Return the rows as a DataFrame.

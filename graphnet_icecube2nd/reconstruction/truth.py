@@ -19,9 +19,9 @@ from graphnet_icecube2nd.reconstruction.direction_table import (
     EVENT_NAMES,
     DirectionTable,
     rows_of,
-    whole_counts,
 )
 from graphnet_icecube2nd.reconstruction.read_results import read_columns
+from graphnet_icecube2nd.reconstruction.table_columns import whole_counts
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 

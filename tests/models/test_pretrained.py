@@ -20,8 +20,17 @@ def test_file_and_card(name: str) -> None:
     assert name.split(".")[0] in list_models()
     assert Path(FOLDER / f"{name}.safetensors").stat().st_size <= 4_000_000
     card = pretrained_card(name)
-    for word in ("seed", "events", "line fit", "limit", "cascade", "licence"):
-        assert word in card.lower(), word
+    for word in (
+        "seed",
+        "events",
+        "line fit",
+        "limit",
+        "cascade",
+        "licence",
+        "GeV",
+        "budget",
+    ):
+        assert word.lower() in card.lower(), word
 
 
 def test_there_is_one() -> None:

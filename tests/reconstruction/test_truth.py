@@ -17,7 +17,6 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from graphnet_icecube2nd import DirectionTable, EventStore
-from graphnet_icecube2nd.reconstruction.direction_table import from_columns
 from graphnet_icecube2nd.reconstruction.read_results import read_columns
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 
@@ -131,20 +130,20 @@ def test_graphnets_predictions_as_a_table() -> None:
             "event_no": [7.0, 3.0],
         }
     )
-    table = from_columns(frame, "graphnet")
+    table = DirectionTable.from_columns(frame, "graphnet")
     assert table.event_id.tolist() == [7, 3]
     np.testing.assert_allclose(table.direction_B3, [[1, 0, 0], [0, 0, -1]])
     assert table.kappa_B.tolist() == [10.0, 3.0]
-    turned = from_columns(frame, "graphnet", "flight")
+    turned = DirectionTable.from_columns(frame, "graphnet", "flight")
     np.testing.assert_allclose(turned.direction_B3, -table.direction_B3)
     angles = pandas.DataFrame(
         {"event_no": [1], "azimuth_pred": [0.0], "zenith_pred": [0.0]}
     )
     np.testing.assert_allclose(
-        from_columns(angles, "g").direction_B3, [[0, 0, 1]], atol=1e-12
+        DirectionTable.from_columns(angles, "g").direction_B3, [[0, 0, 1]], atol=1e-12
     )
     with pytest.raises(ValueError, match="angles must be origin or flight"):
-        from_columns(frame, "graphnet", "back")
+        DirectionTable.from_columns(frame, "graphnet", "back")
 
 
 def test_numbers_of_pulses_with_gaps_are_not_known() -> None:

@@ -11,7 +11,6 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import DirectionTable
 from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.reconstruction.direction_table import from_columns
 from graphnet_icecube2nd.reconstruction.truth import EventTruth
 from graphnet_icecube2nd.report.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.report.evaluation.bins import (
@@ -206,9 +205,11 @@ def test_numbers_of_pulses_are_the_truths_or_the_first_tables_that_has_them() ->
     assert found.truth.n_pulses_B.tolist() == list(range(num))
     # They go through columns, and a joined table's gaps are no numbers.
     columns = counted.columns()
-    assert (from_columns(columns, "again").n_pulses_B == 1000 + ids).all()
+    assert (
+        DirectionTable.from_columns(columns, "again").n_pulses_B == 1000 + ids
+    ).all()
     columns["n_pulses"] = np.where(ids == 3, np.nan, 1000.0)
-    assert from_columns(columns, "again").n_pulses_B is None
+    assert DirectionTable.from_columns(columns, "again").n_pulses_B is None
     with pytest.raises(ValueError, match="n_pulses_B must be"):
         off_by(angle, n_pulses_B=np.arange(3))
 

@@ -111,7 +111,12 @@ def main() -> None:
     events = EventStore(held_out)
     tables = [line_fit_events(events)]
     for name, model in (("three minutes", run.path), ("t_sim", "t_sim.simulated")):
-        found = reconstruct(events, model, out / f"{name.replace(' ', '_')}.parquet")
+        found = reconstruct(
+            events,
+            model,
+            out / f"{name.replace(' ', '_')}.parquet",
+            contours=(0.1, 0.3, 0.5, 0.68, 0.9, 0.99),  # for the report
+        )
         print(f"{name}: {found.num_events:,} events in {found.seconds:.1f} s")
         tables.append(replace(found.table(), name=name))
     tables[0].save(out / "line_fit.parquet")

@@ -18,6 +18,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+# Whose radii the table gives, for the report to look at.
+CONTOURS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.8, 0.9, 0.95, 0.99)
+
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -115,7 +118,9 @@ def main() -> None:
     # ... and with an honest one, from the same validation events.
     checked = calibrate(ensemble, events, validation)
     checked.file.save(place_beside(out / "ensemble"))
-    honest = reconstruct(held_out, out / "ensemble", out / "calibrated.parquet")
+    honest = reconstruct(
+        held_out, out / "ensemble", out / "calibrated.parquet", contours=CONTOURS
+    )
 
     # 5. The report.
     member = reconstruct(held_out, members[0], out / "member_0.parquet")

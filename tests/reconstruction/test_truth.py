@@ -147,7 +147,7 @@ def test_graphnets_predictions_as_a_table() -> None:
 
 
 def test_numbers_of_pulses_with_gaps_are_not_known() -> None:
-    columns = {**COLUMNS, "n_pulses": np.arange(len(COLUMNS["event_id"]))}
+    columns = {**COLUMNS, "n_pulses": np.arange(len(COLUMNS["azimuth"]))}
     assert EventTruth.from_columns(columns, "t").knows_pulses
     columns["n_pulses"] = np.where(columns["n_pulses"] == 1, np.nan, 5.0)
     assert not EventTruth.from_columns(columns, "t").knows_pulses

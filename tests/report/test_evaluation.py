@@ -254,7 +254,9 @@ def test_honest_pulls() -> None:
     np.testing.assert_allclose(found, rayleigh, atol=2e-3)
     # A kappa of 0.01 is a guess: uniform in the cosine, no farther than pi.
     found = honest_pull_density(np.full(7, 0.01))
-    assert found[0] > 3
+    edge_angle = PULL_EDGES[:4] / np.sqrt(0.01)
+    uniform = -np.diff(np.cos(edge_angle)) / 2 / np.diff(PULL_EDGES[:4])
+    np.testing.assert_allclose(found[:3], uniform, rtol=0.02)
     assert found[4:].sum() == 0
     # Thrown from their own kappas, small ones too.
     rng = np.random.default_rng(2)

@@ -137,7 +137,9 @@ def vectors_in_batches(
     was_training = model.training
     model.eval()
     full = np.flatnonzero(length_B > 0)
-    full = full[np.argsort(length_B[full], kind="stable")]
+    # The longest first: what they leave in memory is large enough for all others. From
+    # the shortest on, the process takes nearly three times as much.
+    full = full[np.argsort(-length_B[full], kind="stable")]
     try:
         for start in range(0, len(full), options.batch_size):
             some = full[start : start + options.batch_size]

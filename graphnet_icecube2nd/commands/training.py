@@ -180,7 +180,7 @@ def recipes(
         typer.Option(metavar="NAME=VALUE", help="Replace a value first."),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="With all published deviations.")
+        bool, typer.Option("--published", help="As `train --published` has it.")
     ] = False,
 ) -> None:
     """List the recipes, or print one as YAML, which `train --recipe` reads."""

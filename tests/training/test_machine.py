@@ -83,16 +83,16 @@ def test_processes_read_and_change_nothing(
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-@pytest.mark.parametrize(("minutes", "num_steps"), [(1e-9, 6), (60.0, 0)])
+@pytest.mark.parametrize(("minutes", "at_each_step"), [(1e-9, True), (60.0, False)])
 def test_checkpoints_within_a_sub_epoch_come_by_the_clock(
     one_stage: Recipe,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     minutes: float,
-    num_steps: int,
+    at_each_step: bool,
 ) -> None:
-    """Eight steps in two sub-epochs, which end with a checkpoint anyway."""
+    """The two sub-epochs end with one anyway."""
     saved: list[int] = []
     save = StageRecorder._save
 
@@ -105,9 +105,9 @@ def test_checkpoints_within_a_sub_epoch_come_by_the_clock(
         accelerator="cpu", progress=False, plot=False, checkpoint_minutes=minutes
     )
     run = train(one_stage, simulated, tmp_path / "run", machine=machine, say=ignore)
-    assert [row["step"] for row in run.rows] == [4, 8]
-    assert len(saved) == 2 + num_steps
-    assert len(set(saved)) == len(saved)
+    ends = [row["step"] for row in run.rows]
+    assert ends[0] > 1
+    assert saved == (list(range(1, ends[-1] + 1)) if at_each_step else ends)
 
 
 @pytest.mark.slow

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.simulation.stream import SimulatedStream
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.prepare import prepare, prepare_frames
+    from graphnet_icecube2nd.training.as_store import as_store
+    from graphnet_icecube2nd.training.published_config import read_published_config
     from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
     from graphnet_icecube2nd.training.run import train
     from graphnet_icecube2nd.training.trainer import Machine
@@ -82,6 +84,7 @@ __all__ = [
     "Stage",
     "TrainedModel",
     "VonMisesFisherLoss",
+    "as_store",
     "build_model",
     "calibrate",
     "calibrate_table",
@@ -96,6 +99,7 @@ __all__ = [
     "load_pretrained",
     "prepare",
     "prepare_frames",
+    "read_published_config",
     "reconstruct",
     "register_model",
     "robustness",
@@ -132,6 +136,7 @@ _MODULES = {
     "Stage": "training.recipe",
     "TrainedModel": "reconstruction.trained",
     "VonMisesFisherLoss": "direction.losses",
+    "as_store": "training.as_store",
     "build_model": "models.registry",
     "calibrate": "reconstruction.calibrate",
     "calibrate_table": "reconstruction.calibrate",
@@ -146,6 +151,7 @@ _MODULES = {
     "load_pretrained": "models.pretrained",
     "prepare": "store.prepare",
     "prepare_frames": "store.prepare",
+    "read_published_config": "training.published_config",
     "reconstruct": "reconstruction.reconstruct",
     "register_model": "models.registry",
     "robustness": "report.robustness.scores",

@@ -42,7 +42,8 @@ def train(
         bool,
         _option(
             "Steps every 128 events, random eighths, raw weights saved, the last go "
-            "on, and features with the published slips.",
+            "on, the approximate loss, and features with the published slips. What "
+            "still differs (learning rates, sub-epochs, precision) is printed.",
             PUBLISHED,
             "--published",
         ),
@@ -66,7 +67,12 @@ def train(
         str, _option("auto, a number, or a list as 0,2.", MACHINE)
     ] = "auto",
     strategy: Annotated[
-        str, _option("auto, ddp, or another of Lightning's.", MACHINE)
+        str,
+        _option(
+            "auto, ddp, or ddp_find_unused_parameters_true for models that leave "
+            "parameters out.",
+            MACHINE,
+        ),
     ] = "auto",
     num_nodes: Annotated[int, _option("Machines that train together.", MACHINE)] = 1,
     workers: Annotated[
@@ -99,8 +105,11 @@ def train(
     model.safetensors. Killed and begun again with --resume it ends with the same
     weights.
     """
+    from graphnet_icecube2nd.training.as_store import as_store
+    from graphnet_icecube2nd.training.published_notes import published_notes
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
+    from graphnet_icecube2nd.training.run import is_first_process
     from graphnet_icecube2nd.training.run import train as run
     from graphnet_icecube2nd.training.trainer import Machine
 
@@ -113,9 +122,6 @@ def train(
         asked = read_published_config(config, overrides or ())
         made, data, out = asked.recipe, data or asked.data, out or asked.out
         num_workers = asked.num_workers if workers is None else workers
-        for note in asked.notes if not published else ():
-            print(f"note: {note}")
-        data = _as_store(data)
     else:
         if overrides:
             raise ValueError(
@@ -131,6 +137,12 @@ def train(
     assert out is not None
     if published:
         made = as_published(made)
+    # Before several processes have met, each of them is here.
+    if (published or config is not None) and is_first_process():
+        for note in published_notes(find_recipe(made, set or ())):
+            print(f"note: {note}")
+    if config is not None:
+        data = as_store(data)
     result = run(
         made,
         data,
@@ -150,6 +162,8 @@ def train(
             plot=plot,
         ),
     )
+    if not is_first_process():
+        return
     row = result.handed_over
     print(
         f"{result.path / 'model.safetensors'}: mean opening angle of the validation "
@@ -166,7 +180,7 @@ def recipes(
         typer.Option(metavar="NAME=VALUE", help="Replace a value first."),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="With all published deviations.")
+        bool, typer.Option("--published", help="As `train --published` has it.")
     ] = False,
 ) -> None:
     """List the recipes, or print one as YAML, which `train --recipe` reads."""
@@ -212,8 +226,11 @@ def tune(
         str, _option("auto, cpu, gpu, cuda, mps.", MACHINE)
     ] = "auto",
     devices: Annotated[
-        str, _option("Of each trial: auto, a number, or a list as 0,2.", MACHINE)
-    ] = "auto",
+        str,
+        _option(
+            "1, as a trial takes one; or a list as 0,2, one for each worker.", MACHINE
+        ),
+    ] = "1",
 ) -> None:
     """Search a recipe's values with Optuna; the same command goes on after a kill."""
     from graphnet_icecube2nd.training.trainer import Machine
@@ -242,25 +259,3 @@ def tune(
 
 def _devices(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
-
-
-def _as_store(data: Path) -> Path:
-    """Return a store; of the competition's folder, one that is made beside it once."""
-    from graphnet_icecube2nd.store.manifest import MANIFEST
-    from graphnet_icecube2nd.store.prepare import prepare
-    from graphnet_icecube2nd.training.run import is_first_process
-
-    if (data / MANIFEST).is_file():
-        return data
-    store = data.with_name(f"{data.name}_store")
-    if (store / MANIFEST).is_file():
-        print(f"{data} is no store: its events are in {store}")
-        return store
-    if not is_first_process():
-        raise ValueError(
-            f"{data} is no store; before several processes train, make one: "
-            f"icecube2nd prepare {data} {store}"
-        )
-    print(f"{data} is no store: preparing one in {store}")
-    prepare(data, store)
-    return store

@@ -6,12 +6,15 @@
     )
 
 The same first weights, batches, loss, AdamW, one-cycle and average of the weights as
-`graphnet_icecube2nd.training` has; what only it has: resuming to the bit, and stages
-handed over without a line of code.
+`graphnet_icecube2nd.training` has. What only it has: resuming to the bit; stages handed
+over without a line of code, with their best weights (`next_from`), where here a model
+ends with its last; `patience`, `monitor`, `compile`, of which `recipe_stage` warns; and
+training on several devices, which the loaders here refuse.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +79,9 @@ def recipe_stage(
     weights: str | Path | None = None,
     num_workers: int = 0,
 ) -> RecipeStage:
-    """Return a stage of a recipe for GraphNeT.
+    """Return a stage of a recipe for GraphNeT, to be trained on one device.
+
+    Warns of options of the recipe that GraphNeT's trainer does not follow.
 
     Args:
         recipe: A recipe, the name of one, or a YAML file.
@@ -97,6 +102,7 @@ def recipe_stage(
             f"{made.name} has stages 0 to {len(made.stages) - 1}, got {stage}"
         )
     chosen = made.stages[stage]
+    _warn_of_what_is_not_kept(made, stage)
     store = store if isinstance(store, EventStore) else EventStore(store)
     core = first_model(made)
     if source := chosen.weights or weights:
@@ -127,6 +133,22 @@ def recipe_stage(
             "num_sanity_val_steps": 0,
         },
     )
+
+
+def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
+    patience = recipe.stages[stage].patience
+    not_kept = {
+        f"stages.{stage}.patience={patience}": patience is not None,
+        f"monitor={recipe.monitor}": recipe.monitor != "angle",
+        "compile=true": recipe.compile,
+    }
+    if names := [name for name, is_set in not_kept.items() if is_set]:
+        warnings.warn(
+            f"GraphNeT's trainer does not follow {', '.join(names)} of {recipe.name}: "
+            "the stage is trained to its end, not compiled, and leaves its last "
+            "weights; give `fit` callbacks of your own, or use icecube2nd train",
+            stacklevel=3,
+        )
 
 
 class AverageOfWeights(Callback):

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import distributed
 from torch.utils.data import SequentialSampler
 from torch_geometric.data import Batch, Data
 
@@ -60,9 +61,16 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
 class PygLoader:
     """An `EventLoader` whose batches are PyG's; resumes as it does.
 
+    It is made for the ranks that there are then. `StandardModel.fit(gpus=[0, 1])` takes
+    one that was made before its ranks met, which would give each the same batches.
+
     Args:
         loader: The loader.
         index_column: What the event key is called in the batches.
+
+    Raises:
+        ValueError: When batches are asked for: there are more ranks now than it was
+            made for.
     """
 
     def __init__(self, loader: EventLoader, index_column: str = "event_no") -> None:
@@ -75,8 +83,21 @@ class PygLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Hand out the batches of the sub-epoch."""
+        self._see_ranks()
         for batch in self.loader:
             yield as_pyg_batch(batch, self.index_column)
+
+    def _see_ranks(self) -> None:
+        is_distributed = distributed.is_available() and distributed.is_initialized()
+        now = distributed.get_world_size() if is_distributed else 1
+        made_for = self.loader.plan.rule.world_size
+        if now > made_for:
+            raise ValueError(
+                f"these batches of a store were dealt out to {made_for} ranks, and now "
+                f"there are {now}, which would all train on the same events: give "
+                "`fit` one device, or train with `icecube2nd train --devices`, which "
+                "knows ranks"
+            )
 
     @property
     def dataset(self) -> range:

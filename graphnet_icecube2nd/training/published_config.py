@@ -2,6 +2,12 @@
 
 What the published code (github.com/DrHB/icecube-2nd-place, train.py) does otherwise
 than its own configuration says is in the notes, in words, so that nobody wonders.
+
+    asked = read_published_config("config.json", ["LR_MAX", "5e-4"])
+    store, machine = as_store(asked.data), Machine(num_workers=asked.num_workers)
+    train(asked.recipe, store, asked.out, machine=machine)
+
+is `icecube2nd train --config config.json LR_MAX 5e-4`.
 """
 
 from __future__ import annotations
@@ -15,12 +21,10 @@ from typing import Any
 
 from graphnet_icecube2nd.models.any_origin import RUN_MODEL
 from graphnet_icecube2nd.training.plain import nearest
-from graphnet_icecube2nd.training.recipe import (
-    PUBLISHED_EVENTS,
-    DataOptions,
-    Recipe,
-    Stage,
-)
+from graphnet_icecube2nd.training.published_notes import SUB_EPOCHS, published_notes
+from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.run_folder import RECIPE
 
 # Their model classes: ours that it is, and their defaults where those are others.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,7 +58,6 @@ DEFAULTS: dict[str, Any] = {  # of the published config.json
     "LOSS_FUNC": "loss_vms",
     "METRIC": "loss",
 }
-SUB_EPOCHS = 8  # reduce_size=0.125 in the published train.py
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ class PublishedConfig:
         data: PATH.
         out: OUT.
         num_workers: NUM_WORKERS.
-        notes: Where the published code does otherwise, in words.
+        notes: Where the published code does otherwise, in words; `published_notes` has
+            them of any recipe, as of one that was made `as_published`.
     """
 
     recipe: Recipe
@@ -177,7 +181,7 @@ def _understood(config: Mapping[str, Any]) -> PublishedConfig:
         data=Path(str(config["PATH"])),
         out=Path(str(config["OUT"])),
         num_workers=_whole("NUM_WORKERS", config["NUM_WORKERS"], 0),
-        notes=tuple(_notes(config, stage)),
+        notes=published_notes(recipe),
     )
 
 
@@ -192,40 +196,36 @@ def parse_value(text: str) -> Any:
 def published_weights(path: str) -> str:
     """Return a path of weights; OUT/models/model_7.pth of ours is OUT's model.
 
-    The published README's commands name what its code left there; a run of this package
-    keeps the like under another name.
+    The published code leaves weights of each of its eight sub-epochs there, and the
+    README's commands name the last. A run of this package keeps its last ones under
+    another name, and none of the sub-epochs before.
+
+    Raises:
+        ValueError: OUT is a run of this package, and the name is not that of its last
+            weights.
     """
-    if Path(path).exists():
-        return path
-    run = Path(path).parent.parent
+    asked = Path(path)
+    run = asked.parent.parent
     ours = run / RUN_MODEL
-    return str(ours) if Path(path).parent.name == "models" and ours.is_file() else path
-
-
-def _notes(config: Mapping[str, Any], stage: Stage) -> list[str]:
-    theirs = max(stage.batch_size, PUBLISHED_EVENTS // stage.batch_size)
-    notes = [
-        "the published code sets the largest learning rate to 1e-5 whatever LR_MAX "
-        f"says; here it is {stage.lr_max:g}",
-        "it trains 8 sub-epochs whatever EPOCHS says; here it is "
-        f"{config['EPOCHS']} of 1/8 of the events each",
-        "its sub-epochs are independent random eighths (66% of the events are seen in "
-        "eight); here they part the events (data.sub_epochs=published for theirs)",
-        f"its optimiser steps every {theirs} events, as fastai counts samples; here "
-        f"every {stage.accumulate_events} (stages.0.accumulate_events={theirs})",
-        "it computes in float16 under autocast; here in float32 (precision=float16)",
-        "its vmf is an approximation above kappa 100; here it is exact "
-        "(stages.0.normalisation=published)",
-        "its efficiency and ice features, which only hybrids read, have slips; here "
-        "they are mended (data.features=published)",
-        "it asks for AdamW's eps of 1e-7 and gets 1e-8, as here (stages.0.eps)",
-    ]
-    if stage.ema:
-        notes.append(
-            "it validates the average of the weights and saves the raw ones; here the "
-            "average is saved (stages.0.save_ema=false for theirs)"
+    if asked.exists() or asked.parent.name != "models" or not ours.is_file():
+        return path
+    known = _names_of_last(run)
+    if asked.name not in known:
+        raise ValueError(
+            f"WEIGHTS {path}: {run} is a run of this package, which keeps no "
+            f"{asked.name}; its last weights are {' or '.join(known)} here, or {ours}"
         )
-    return notes
+    return str(ours)
+
+
+def _names_of_last(run: Path) -> list[str]:
+    """Return what the published code calls the weights that a run ended with."""
+    of_eight = last = SUB_EPOCHS - 1
+    if (run / RECIPE).is_file():
+        recipe = read_recipe(run / RECIPE)
+        last = recipe.num_sub_epochs(len(recipe.stages) - 1) - 1
+    # A shorter run has no eighth sub-epoch, so the README's name can mean one only.
+    return [f"model_{number}.pth" for number in sorted({last, max(last, of_eight)})]
 
 
 def _model(name: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:

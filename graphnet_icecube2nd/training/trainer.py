@@ -15,6 +15,10 @@ from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.recipe import Recipe
 
 LOGGERS = ("tensorboard", "wandb")  # beside metrics.csv, which is always written
+STRATEGIES = (
+    *("auto", "ddp"),
+    *("ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
+)
 MEANT_SO = (
     r".*does not have many workers",
     r".*number of training batches",
@@ -37,8 +41,9 @@ class Machine:
     Args:
         accelerator: `auto`, `cpu`, `gpu` (`cuda`, `mps`).
         devices: `auto`, a number, or a list of devices as `0,2`.
-        strategy: `auto`, `ddp`, and others of Lightning's that start processes by
-            running the script anew.
+        strategy: `auto`, `ddp`, or `ddp_find_unused_parameters_true` (`_false`). Others
+            of Lightning's part the weights between processes, or their results do not
+            come back, so a run's files and clipping would be wrong.
         num_nodes: Machines that train together.
         num_workers: Processes that read events; 0: this one.
         loggers: Beside `metrics.csv`: `tensorboard`, `wandb`.
@@ -48,7 +53,7 @@ class Machine:
         plot: Draw `curves.png` after each sub-epoch, where matplotlib is installed.
 
     Raises:
-        ValueError: No such logger, or a number below 0.
+        ValueError: No such logger or strategy, or a number below 0.
     """
 
     accelerator: str = "auto"
@@ -69,6 +74,11 @@ class Machine:
                     f"loggers: csv is always written; besides there are "
                     f"{', '.join(LOGGERS)}; got {name!r}"
                 )
+        if self.strategy not in STRATEGIES:
+            raise ValueError(
+                f"strategy must be one of {', '.join(STRATEGIES)}; got "
+                f"{self.strategy!r}"
+            )
         if not self.checkpoint_minutes > 0:
             raise ValueError(
                 f"checkpoint_minutes must be above 0, got {self.checkpoint_minutes}"
@@ -91,8 +101,8 @@ def make_trainer(
 
     Raises:
         ImportError: Lightning, or a logger, is not installed.
-        ValueError: The device does not have the recipe's precision, or the strategy
-            does not start processes by script.
+        ValueError: The device does not have the recipe's precision, or Lightning would
+            start processes that leave nothing behind, as it does in a notebook.
     """
     try:
         from pytorch_lightning import Trainer
@@ -155,8 +165,8 @@ def make_trainer(
     launcher = getattr(trainer.strategy, "launcher", None)
     if "multiprocessing" in type(launcher).__module__:
         raise ValueError(
-            f"strategy {machine.strategy!r} trains in processes whose results do not "
-            "come back; take ddp"
+            f"strategy {machine.strategy!r} trains here, in a notebook, in processes "
+            "whose results do not come back; take devices=1, or ddp in a script"
         )
     return trainer, recorder
 

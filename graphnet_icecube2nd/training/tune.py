@@ -27,11 +27,13 @@ from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model, train
 from graphnet_icecube2nd.training.space import first_value, read_space, suggest
 from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trial_machine import machines_of_workers
 from graphnet_icecube2nd.yaml_text import dump_yaml
 
 STUDY, BEST, BASE = "icecube2nd", "best.yaml", "recipe.yaml"
 SPACE = "space.yaml"
-GOES_ON = "folder"  # user attribute of a trial that takes up another's folder
+# User attributes of trials: the folder of another that is taken up, and who tried.
+GOES_ON, PROCESS = "folder", "process"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,37 +76,42 @@ def tune(
         space: Names and ranges, or a YAML file of them, see `space.py`.
         out: Folder of the study; where it holds one, that one goes on.
         num_trials: Trials in all, of former calls too.
-        workers: Processes that try at the same time, and share the cores.
+        workers: Processes that try at the same time, and share the cores; each has a
+            GPU of its own where there are enough.
         seed: Of the sampler; several workers make its order their own.
         overrides: Replace values of the recipe first.
         pruning: Stop trials that fall behind the median of the others.
-        machine: Of each trial.
+        machine: Of each trial, which takes one device: `devices` is 1 (as `auto` is
+            here), or a list as `0,2`, of which each worker takes one.
 
     Raises:
         ValueError: The space is not understood, names what the recipe does not have,
-            or the study in `out` is of another recipe or space; no trial came to an
-            end.
+            or the study in `out` is of another recipe or space; a trial would take
+            several devices; no trial came to an end.
         ImportError: Optuna is not installed.
     """
     optuna = import_optuna()
     if num_trials < 1 or workers < 1:
         raise ValueError(f"trials and workers must be 1 or more, got {num_trials} and "
                          f"{workers}")  # fmt: skip
+    machines = machines_of_workers(
+        machine or Machine(progress=False, plot=False), workers
+    )
     made = find_recipe(recipe, overrides)
     ranges = read_space(space)
     middle = {name: first_value(range_) for name, range_ in ranges.items()}
     check_model(overridden(made, middle))
     store = data if isinstance(data, EventStore) else EventStore(data)
-    folder, machine = Path(out), machine or Machine(progress=False, plot=False)
+    folder = Path(out)
     with locked_folder(folder, "a study"):
         _open_study(folder, made, ranges)
         study = _study(folder, seed, pruning)
         _take_up(study, optuna)
-        arguments = (folder, store.path, num_trials, pruning, machine)
+        arguments = (folder, store.path, num_trials, pruning)
         if workers == 1:
-            _work(*arguments, seed, None)
+            _work(*arguments, machines[0], seed, None)
         else:
-            _work_together(arguments, workers, seed)
+            _work_together(arguments, machines, seed)
         ended = _ended(study, optuna)
         complete = optuna.trial.TrialState.COMPLETE
         if not any(t.state == complete for t in ended):
@@ -159,6 +166,7 @@ def _work(
     def try_once(trial: Any) -> float:
         values = {n: suggest(trial, n, range_) for n, range_ in ranges.items()}
         place = trial.user_attrs.get(GOES_ON, trial.number)
+        trial.set_user_attr(PROCESS, os.getpid())
 
         def on_row(rows: list[Row]) -> None:
             trial.report(_value(rows, recipe), step=len(rows))
@@ -190,12 +198,14 @@ def _work(
         study.optimize(try_once, callbacks=[enough])
 
 
-def _work_together(arguments: tuple[Any, ...], workers: int, seed: int) -> None:
-    threads = max(1, (os.cpu_count() or 1) // workers)
+def _work_together(
+    arguments: tuple[Any, ...], machines: Sequence[Machine], seed: int
+) -> None:
+    threads = max(1, (os.cpu_count() or 1) // len(machines))
     spawn = multiprocessing.get_context("spawn")
     processes = [
-        spawn.Process(target=_work, args=(*arguments, seed + number, threads))
-        for number in range(workers)
+        spawn.Process(target=_work, args=(*arguments, machine, seed + number, threads))
+        for number, machine in enumerate(machines)
     ]
     for process in processes:
         process.start()

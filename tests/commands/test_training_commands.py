@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +17,17 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 pytest.importorskip("pytorch_lightning")
 
-from graphnet_icecube2nd import EventStore
+from graphnet_icecube2nd import EventStore, as_store, read_published_config
 from graphnet_icecube2nd.commands import training
+from graphnet_icecube2nd.store.manifest import MANIFEST
+from graphnet_icecube2nd.training import run as run_room
+from graphnet_icecube2nd.training import tune as tune_room
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import as_published
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.trainer import Machine
-from graphnet_icecube2nd.training.tune import tune
+from graphnet_icecube2nd.training.tune import Tuned, tune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
@@ -172,18 +176,22 @@ def test_tune(run: Run, simulated: EventStore, tmp_path: Path) -> None:
     assert best.model_kwargs["dim"] == 32
 
 
-def test_every_option_reaches_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Called as a function, with all options away from their defaults."""
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What `train` was given, in place of a training."""
     given: dict[str, Any] = {}
 
     def instead(recipe: Any, data: Any, out: Any, **options: Any) -> Any:
         given.update(options, recipe=recipe, data=data, out=out)
         row = {"validation_angle": 1.0, "validation_angle_deg": 57.3}
-        return type("Run", (), {"handed_over": row, "path": Path("run")})
+        return SimpleNamespace(handed_over=row, path=Path("run"))
 
-    from graphnet_icecube2nd.training import run as room
+    monkeypatch.setattr(run_room, "train", instead)
+    return given
 
-    monkeypatch.setattr(room, "train", instead)
+
+def test_every_option_reaches_the_machine(given: dict[str, Any]) -> None:
+    """Called as a function, with all options away from their defaults."""
     machine = {
         "accelerator": "cpu",
         "devices": "2",
@@ -207,6 +215,141 @@ def test_every_option_reaches_the_machine(monkeypatch: pytest.MonkeyPatch) -> No
     assert given["recipe"] == as_published(find_recipe("s_d32"))
 
 
+def test_every_option_of_a_search_reaches_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def instead(recipe: Any, data: Any, space: Any, out: Any, **options: Any) -> Any:
+        given.update(options, recipe=recipe, data=data, space=space, out=out)
+        return Tuned(
+            value=0.5, values={"seed": 3}, recipe_path=Path("best.yaml"), num_trials=7
+        )
+
+    monkeypatch.setattr(tune_room, "tune", instead)
+    training.tune(
+        recipe="s_d32", data=Path("store"), space=Path("space.yaml"), out=Path("study"),
+        trials=7, workers=2, seed=5, set=["seed=1"], pruning=False, accelerator="gpu",
+        devices="0,3",
+    )  # fmt: skip
+    machine = Machine(accelerator="gpu", devices="0,3", progress=False, plot=False)
+    assert given == {
+        "recipe": "s_d32",
+        "data": Path("store"),
+        "space": Path("space.yaml"),
+        "out": Path("study"),
+        "num_trials": 7,
+        "workers": 2,
+        "seed": 5,
+        "overrides": ["seed=1"],
+        "pruning": False,
+        "machine": machine,
+    }
+    shown = capsys.readouterr().out
+    assert shown.splitlines() == [
+        "best of 7 trials: 0.5000", "  seed = 3", "its recipe: best.yaml",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A config.json whose PATH has a store beside it."""
+    store = tmp_path / "data_store"
+    store.mkdir()
+    (store / MANIFEST).touch()
+    path = tmp_path / "config.json"
+    values = {"PATH": str(tmp_path / "data"), "OUT": "mine", "NUM_WORKERS": 3}
+    path.write_text(json.dumps(values))
+    return path
+
+
+def called(config: Path | None, **options: Any) -> None:
+    """Call `train --config`, all else as it is by default."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(training.train).parameters.items()
+    }
+    training.train(**{**defaults, "config": config, **options})
+
+
+def test_python_does_what_the_command_does(given: dict[str, Any], config: Path) -> None:
+    called(config, overrides=["LR_MAX", "2e-5"])
+    of_the_command = dict(given)
+    given.clear()
+    asked = read_published_config(config, ["LR_MAX", "2e-5"])
+    store, machine = as_store(asked.data), Machine(num_workers=asked.num_workers)
+    run_room.train(asked.recipe, store, asked.out, machine=machine)
+    for name in ("recipe", "data", "out", "machine"):
+        assert given[name] == of_the_command[name], name
+    assert given["data"] == config.with_name("data_store")
+    assert given["machine"].num_workers == 3
+    called(config, workers=5)
+    assert given["machine"].num_workers == 5
+
+
+def test_what_still_differs_is_printed(
+    given: dict[str, Any], config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called(config)
+    plain = capsys.readouterr().out
+    assert "sets the largest learning rate to 1e-5 whatever LR_MAX" in plain
+    assert "independent random eighths" in plain
+    called(config, published=True, set=["stages.0.lr_max=3e-5"])
+    left = capsys.readouterr().out
+    assert "whatever LR_MAX says; here it is 3e-05" in left
+    assert "here it is float32" in left
+    assert "independent random eighths" not in left
+    of_a_recipe = {"recipe": "s_d32", "data": Path("store"), "out": Path("run")}
+    called(None, **of_a_recipe, published=True)
+    assert "here it is 0.0005, 2e-05" in capsys.readouterr().out
+    called(None, **of_a_recipe)
+    assert "note:" not in capsys.readouterr().out
+
+
+def test_only_the_first_process_speaks(
+    given: dict[str, Any],
+    config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    called(config)
+    shown = capsys.readouterr().out
+    for text in ("note: ", "its events are in", "mean opening angle"):
+        assert text in shown
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    given.clear()
+    called(config)
+    assert given["data"] == config.with_name("data_store")
+    assert not capsys.readouterr().out
+
+
+class TestAsStore:
+    def test_a_store_is_itself(
+        self, simulated: EventStore, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert as_store(simulated.path) == simulated.path
+        assert not capsys.readouterr().out
+
+    def test_files_become_one_once(
+        self, make_kaggle_folder: Callable[..., Path], tmp_path: Path
+    ) -> None:
+        data = make_kaggle_folder(tmp_path / "data", {1: [4, 7], 655: [3]})
+        said: list[str] = []
+        for _ in range(2):
+            assert as_store(data, said.append) == tmp_path / "data_store"
+        assert len(EventStore(tmp_path / "data_store")) == 3
+        assert "preparing one in" in said[0]
+        assert "its events are in" in said[1]
+        assert len(said) == 2
+
+    def test_one_of_several_processes_makes_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SLURM_PROCID", "3")
+        with pytest.raises(ValueError, match=r"icecube2nd prepare .*data .*data_store"):
+            as_store(tmp_path / "data")
+
+
 def test_defaults_are_those_of_the_functions() -> None:
     command = inspect.signature(training.train).parameters
     for name in ("accelerator", "devices", "strategy", "num_nodes", "progress", "plot"):
@@ -214,6 +357,7 @@ def test_defaults_are_those_of_the_functions() -> None:
     assert command["checkpoint_minutes"].default == Machine().checkpoint_minutes
     function = inspect.signature(tune).parameters
     search = inspect.signature(training.tune).parameters
+    assert search["devices"].default == "1"
     assert search["trials"].default == function["num_trials"].default
     for name in ("workers", "seed", "pruning"):
         assert search[name].default == function[name].default

@@ -153,3 +153,35 @@ def test_a_recipe_in_graphnet(tmp_path: Path) -> None:
     assert "validation events: mean opening angle" in done.stdout
     written = {path.name for path in (tmp_path / "result").iterdir()}
     assert {"recipe.yaml", "model.yml", "weights.pth", "predictions.csv"} <= written
+    check_that_the_stage_comes_back(tmp_path / "result")
+
+
+def check_that_the_stage_comes_back(folder: Path) -> None:
+    """GraphNeT's configuration and weights give the predictions that are written."""
+    import torch
+    from graphnet.models import Model
+
+    from graphnet_icecube2nd.graphnet_adapter.recipe import recipe_stage
+    from graphnet_icecube2nd.training.schedule import OneCycleScheduler
+
+    model = Model.from_config(str(folder / "model.yml"), trust=True)
+    model.load_state_dict(str(folder / "weights.pth"))
+    optimisers = model.configure_optimizers()
+    assert isinstance(optimisers["lr_scheduler"]["scheduler"], OneCycleScheduler)
+    stage = recipe_stage(str(folder / "recipe.yaml"), str(folder / "store"))
+    model.inference()
+    model.eval()
+    with torch.no_grad():
+        found = {
+            event: row
+            for batch in stage.data.val_dataloader()
+            for event, row in zip(
+                batch["event_no"].tolist(), model(batch)[0], strict=True
+            )
+        }
+    lines = (folder / "predictions.csv").read_text().splitlines()[1:]
+    assert len(lines) == len(found) > 20
+    for line in lines:
+        event, *values = line.split(",")
+        expected = torch.tensor([float(value) for value in values])
+        torch.testing.assert_close(found[int(event)], expected, rtol=1e-4, atol=1e-5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,15 +13,19 @@ pytest.importorskip("graphnet.models")
 pytest.importorskip("pyarrow")
 
 import torch
+from graphnet.models import Model
 
 from graphnet_icecube2nd import EventStore, load_model, save_model
+from graphnet_icecube2nd.graphnet_adapter import store_datamodule
+from graphnet_icecube2nd.graphnet_adapter.losses import AngularDistance
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
 from graphnet_icecube2nd.models.any_origin import load_weights
 from graphnet_icecube2nd.training.module import DirectionModule
 from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.stage_run import first_model
+from graphnet_icecube2nd.training.schedule import OneCycleScheduler
+from graphnet_icecube2nd.training.stage_run import first_model, make_data
 from graphnet_icecube2nd.training.trainer import Machine
 
 pytestmark = pytest.mark.graphnet
@@ -164,3 +169,105 @@ def test_graphnets_state_dict_goes_back(simulated: EventStore, tmp_path: Path) -
     assert torch.equal(model.head.weight, stage.model._tasks[0]._affine.weight)
     again = recipe_stage(recipe(), simulated, weights=tmp_path / "weights.pth")
     assert torch.equal(again.model.backbone.model.class_token, backbone.class_token)
+
+
+def test_the_model_comes_back_from_yaml(simulated: EventStore, tmp_path: Path) -> None:
+    """With its weights, its loss, and the learning rates of the stage."""
+    made = recipe(loss="combined", normalisation="published", ema=False)
+    stage = recipe_stage(made, simulated)
+    fitted(stage, tmp_path)
+    stage.model.save_config(str(tmp_path / "model.yml"))
+    stage.model.save_state_dict(str(tmp_path / "weights.pth"))
+    again = Model.from_config(str(tmp_path / "model.yml"), trust=True)
+    again.load_state_dict(str(tmp_path / "weights.pth"))
+    batch = next(iter(stage.data.val_dataloader()))
+    with torch.no_grad():
+        losses = [m.eval().shared_step([batch], 0) for m in (stage.model, again)]
+    assert torch.equal(*losses)
+    optimisers = again.configure_optimizers()
+    scheduler = optimisers["lr_scheduler"]["scheduler"]
+    assert isinstance(scheduler, OneCycleScheduler)
+    assert optimisers["lr_scheduler"]["interval"] == "step"
+    rates = []
+    for _ in range(scheduler.total_steps):
+        rates += scheduler.get_last_lr()
+        optimisers["optimizer"].step()
+        scheduler.step()
+    schedule, steps = made.stages[0].schedule(), scheduler.total_steps
+    expected = [schedule.learning_rate_at(step / steps) for step in range(steps)]
+    assert rates == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_later_stage_has_its_own_options(simulated: EventStore) -> None:
+    first = recipe().stages[0]
+    second = replace(first, lr_max=1e-4, max_pulses=16, loss="angle", epochs=0.5)
+    made = replace(recipe(), stages=(first, second))
+    stage = recipe_stage(made, simulated, stage=1)
+    assert stage.fit_options["max_epochs"] == 1
+    assert isinstance(stage.model._tasks[0]._loss_function, AngularDistance)
+    (group,) = stage.model.configure_optimizers()["optimizer"].param_groups
+    assert group["lr"] == pytest.approx(1e-4 / 25)
+    ours = next(iter(make_data(made, 1, simulated).train_dataloader()))
+    theirs = next(iter(stage.data.train_dataloader()))
+    assert torch.equal(theirs["event_no"], ours.event_id)
+    assert torch.equal(theirs.x, ours.features)
+    of_the_first = next(iter(recipe_stage(made, simulated).data.train_dataloader()))
+    assert not torch.equal(of_the_first["event_no"], theirs["event_no"])
+
+
+def test_processes_that_read(simulated: EventStore) -> None:
+    stage = recipe_stage(recipe(), simulated, num_workers=1)
+    for loader in (stage.data.train_dataloader(), stage.data.val_dataloader()):
+        assert loader.loader.num_workers == 1
+
+
+@pytest.mark.parametrize("loss", ["vmf", "combined"])
+def test_normalisation(simulated: EventStore, loss: str) -> None:
+    """Above kappa 100 the two are two."""
+    prediction_B4 = torch.tensor([[0.0, 0.6, 0.8, 300.0]])
+    direction_B3 = torch.tensor([[0.0, 0.0, 1.0]])
+    vector_B3 = prediction_B4[:, :3] * prediction_B4[:, 3:]
+    found = []
+    for normalisation in ("exact", "published"):
+        made = recipe(loss=loss, normalisation=normalisation)
+        stage = recipe_stage(made, simulated)
+        function = stage.model._tasks[0]._loss_function
+        found.append(float(function(prediction_B4, direction_B3)))
+        ours = made.stages[0].make_loss()(vector_B3, direction_B3)
+        assert found[-1] == pytest.approx(float(ours), rel=1e-6)
+    assert abs(found[0] - found[1]) > 1e-4
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Precision bf16-mixed is not supported by the model s"
+)
+def test_precision(simulated: EventStore, tmp_path: Path) -> None:
+    losses = [
+        fitted(recipe_stage(replace(recipe(), precision=name), simulated), tmp_path)
+        for name in ("float32", "bfloat16")
+    ]
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "override", ["stages.0.patience=3", "monitor=loss", "compile=true"]
+)
+def test_what_is_not_followed_is_said(simulated: EventStore, override: str) -> None:
+    with pytest.warns(UserWarning, match=f"does not follow {override} of tiny"):
+        recipe_stage(recipe(), simulated, overrides=[override])
+
+
+def test_batches_are_of_the_ranks_they_were_made_for(
+    simulated: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GraphNeT's loaders are there before its ranks are."""
+    loader = recipe_stage(recipe(), simulated).data.train_dataloader()
+    ranks = SimpleNamespace(
+        is_available=lambda: True,
+        is_initialized=lambda: True,
+        get_world_size=lambda: 2,
+    )
+    monkeypatch.setattr(store_datamodule, "distributed", ranks)
+    with pytest.raises(ValueError, match="dealt out to 1 ranks, and now there are 2"):
+        next(iter(loader))

@@ -74,6 +74,7 @@ def test_two_processes_are_one_with_the_double_batch(
     together = read_history(out / "metrics.csv")
     assert len(together) == len(alone.rows) == 20
     assert run.stdout.count("stage 0 of 2") == 1, "only the first process speaks"
+    assert run.stdout.count("mean opening angle of the validation") == 1
     for ours, theirs in zip(together, alone.rows, strict=True):
         for name in ("step", "events", "pulses"):
             assert ours[name] == theirs[name], (ours, theirs)

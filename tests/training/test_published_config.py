@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from graphnet_icecube2nd.training.published_config import (
     PublishedConfig,
     read_published_config,
 )
+from graphnet_icecube2nd.training.published_notes import published_notes
+from graphnet_icecube2nd.training.recipe import as_published
+from graphnet_icecube2nd.training.recipe_file import write_recipe
+from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.stage_run import first_model
 
 # As in the published repository (commit of April 2023), whose README documents it.
@@ -59,11 +64,7 @@ def test_it_is_understood(tmp_path: Path) -> None:
     model = first_model(config.recipe)
     assert type(model) is DeepIce
     assert (model.dim, model.config.depth, model.config.n_rel) == (384, 8, 1)
-    assert any("1e-5 whatever LR_MAX" in note for note in config.notes)
-    assert any("steps every 128 events" in note for note in config.notes)
-    assert any(
-        "steps every 256 events" in note for note in read(tmp_path, "BS", "16").notes
-    )
+    assert config.notes == published_notes(config.recipe)
 
 
 CHANGES: list[tuple[str, str, str, Any]] = [
@@ -163,10 +164,93 @@ def test_bad_values_say_what(
         read_published_config(tmp_path / "config.json")
 
 
-def test_weights_of_a_run_by_their_published_name(tmp_path: Path) -> None:
-    ours = tmp_path / "B_MODEL_32" / "model.safetensors"
-    ours.parent.mkdir()
-    ours.touch()
-    published = tmp_path / "B_MODEL_32" / "models" / "model_7.pth"
-    config = read(tmp_path, "WEIGHTS", str(published))
-    assert config.recipe.stages[0].weights == str(ours)
+@pytest.mark.parametrize(
+    ("epochs", "name", "is_last"),
+    [
+        (8, "model_7.pth", True),
+        (8, "model_3.pth", False),
+        (8, "model_15.pth", False),
+        (8, "model.pth", False),
+        (4, "model_7.pth", True),  # as the README says; there is no other eighth
+        (4, "model_3.pth", True),
+        (4, "model_2.pth", False),
+        (16, "model_7.pth", False),
+        (16, "model_15.pth", True),
+    ],
+)
+def test_weights_of_a_run_by_their_published_name(
+    tmp_path: Path, epochs: int, name: str, is_last: bool
+) -> None:
+    """No other weights than those that the published code has under the name."""
+    run = tmp_path / "B_MODEL_32"
+    run.mkdir()
+    (run / "model.safetensors").touch()
+    write_recipe(read(tmp_path, "EPOCHS", str(epochs)).recipe, run / "recipe.yaml")
+    published = str(run / "models" / name)
+    if is_last:
+        config = read(tmp_path, "WEIGHTS", published)
+        assert config.recipe.stages[0].weights == str(run / "model.safetensors")
+        return
+    with pytest.raises(ValueError, match=f"keeps no {name}; its last weights are"):
+        read(tmp_path, "WEIGHTS", published)
+
+
+def test_weights_that_are_there_are_taken(tmp_path: Path) -> None:
+    """Theirs beside a run of ours, and paths that have nothing to do with one."""
+    run = tmp_path / "B_MODEL_32"
+    (run / "models").mkdir(parents=True)
+    (run / "model.safetensors").touch()
+    (run / "models" / "model_3.pth").touch()
+    for path in (run / "models" / "model_3.pth", tmp_path / "models" / "model_3.pth"):
+        config = read(tmp_path, "WEIGHTS", str(path))
+        assert config.recipe.stages[0].weights == str(path)
+
+
+NOTES: list[tuple[list[str], str]] = [
+    ([], "largest learning rate to 1e-5 whatever LR_MAX says; here it is 0.0005"),
+    (["EPOCHS", "4"], "8 sub-epochs whatever EPOCHS says; here it is 4 of 1/8"),
+    ([], "steps every 128 events, as fastai counts samples; here every 4096"),
+    (["BS", "16"], "steps every 256 events"),
+    ([], "float16 under autocast; here it is float32"),
+    ([], "independent random eighths"),
+    ([], "approximate vmf above kappa 100"),
+    ([], "slips in its efficiency and ice features"),
+    ([], "eps of 1e-7 and gets 1e-8; as here"),
+    (["EMA", "true"], "validates the average of the weights and saves the raw ones"),
+    ([], "splits a batch of BS events over all GPUs"),
+    (["LOSS_FUNC", "loss_comb"], "loss_comb end in an AttributeError"),
+    (["METRIC", "loss_vms"], "stops where METRIC is not loss"),
+]
+
+
+class TestNotes:
+    @pytest.mark.parametrize(("overrides", "text"), NOTES)
+    def test_what_is_done_otherwise_is_said(
+        self, tmp_path: Path, overrides: list[str], text: str
+    ) -> None:
+        notes = read(tmp_path, *overrides).notes
+        assert len([note for note in notes if text in note]) == 1, notes
+
+    def test_what_is_not_otherwise_is_not(self, tmp_path: Path) -> None:
+        notes = " ".join(read(tmp_path, "LR_MAX", "1e-5").notes)
+        for text in ("LR_MAX", "EPOCHS", "average", "loss_comb", "METRIC", "README"):
+            assert text not in notes
+
+    def test_as_published_leaves_what_it_does_not_turn_on(self, tmp_path: Path) -> None:
+        config = read(tmp_path, "EMA", "true", "LOSS_FUNC", "loss_comb", "EPOCHS", "16")
+        left = " ".join(published_notes(as_published(config.recipe)))
+        for text in ("steps every", "eighths", "vmf", "slips", "average"):
+            assert text not in left
+        for text in ("LR_MAX", "EPOCHS", "float16", "DataParallel", "loss_comb"):
+            assert text in left
+        theirs = replace(as_published(config.recipe), precision="float16")
+        assert "float16" not in " ".join(published_notes(theirs))
+
+    def test_of_recipes_with_several_stages(self) -> None:
+        recipe = find_recipe("s_d32")
+        notes = " ".join(published_notes(recipe))
+        assert "here it is 0.0005, 2e-05, 1e-05, 5e-06" in notes
+        assert "here the best go on" in notes
+        assert "here the best go on" not in " ".join(
+            published_notes(as_published(recipe))
+        )

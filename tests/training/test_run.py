@@ -374,6 +374,9 @@ class TestMachine:
             ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be above 0"),
             ({"checkpoint_steps": 0}, "checkpoint_steps must be 1 or more"),
             ({"num_nodes": 0}, "num_nodes must be 1 or more"),
+            ({"strategy": "fsdp"}, "strategy must be one of auto, ddp,.* got 'fsdp'"),
+            ({"strategy": "deepspeed_stage_2"}, "got 'deepspeed_stage_2'"),
+            ({"strategy": "ddp_spawn"}, "got 'ddp_spawn'"),
         ],
     )
     def test_bad_options(self, options: dict[str, Any], message: str) -> None:
@@ -538,10 +541,14 @@ def test_overflows_of_float16_are_left_to_its_scaler(
 
 
 def test_processes_whose_results_do_not_come_back_are_refused(
-    tiny: Recipe, tmp_path: Path
+    tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine = Machine(accelerator="cpu", devices=2, strategy="ddp_spawn")
-    with pytest.raises(ValueError, match="results do not come back; take ddp"):
+    """In a notebook Lightning forks where several devices are asked for."""
+    from pytorch_lightning.trainer.connectors import accelerator_connector
+
+    monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
+    machine = Machine(accelerator="cpu", devices=2)
+    with pytest.raises(ValueError, match=r"in a notebook, .* results do not come back"):
         trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
 
 

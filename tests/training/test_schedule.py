@@ -34,29 +34,40 @@ def test_cosines(share: float) -> None:
 
 
 def test_it_is_torchs_schedule_with_its_other_final_divisor() -> None:
+    """Rates and momenta of all steps, where both rise for as many."""
     import torch
 
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.AdamW([parameter], lr=1.0)
-    steps, div, div_final = 200, 25.0, 10.0
+    steps, rising, div, div_final = 200, 50, 25.0, 10.0
     torchs = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         max_lr=1e-3,
         total_steps=steps + 1,
-        pct_start=0.25,
+        pct_start=(rising + 1) / (steps + 1),  # torch rises for one step less
         div_factor=div,
         final_div_factor=div_final / div,
-        cycle_momentum=False,
+        base_momentum=0.85,
+        max_momentum=0.95,
     )
-    ours = OneCycle(learning_rate=1e-3, div=div, div_final=div_final, pct_start=0.25)
-    # torch rises for pct_start * total_steps - 1 steps.
-    for step in (0, 49, 200):
-        torchs.last_epoch = step - 1
+    ours = OneCycle(
+        learning_rate=1e-3,
+        div=div,
+        div_final=div_final,
+        momenta=(0.95, 0.85, 0.95),
+        pct_start=rising / steps,
+    )
+    found = []
+    for step in range(steps + 1):
+        (group,) = optimiser.param_groups
+        found.append(group["lr"])
+        share = step / steps
+        assert group["lr"] == pytest.approx(ours.learning_rate_at(share), rel=1e-6)
+        assert group["betas"][0] == pytest.approx(ours.momentum_at(share), rel=1e-6)
         optimiser.step()
-        torchs.step()
-        if step != 49:
-            found = torchs.get_last_lr()[0]
-            assert found == pytest.approx(ours.learning_rate_at(step / steps), rel=1e-6)
+        if step < steps:
+            torchs.step()
+    assert max(found) == found[rising] == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 pytest.importorskip("optuna")
 pytest.importorskip("pytorch_lightning")
@@ -22,6 +27,7 @@ from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.space import read_space
 from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trial_machine import machines_of_workers
 from graphnet_icecube2nd.training.tune import tune
 
 SPACE = {
@@ -92,20 +98,12 @@ def test_a_killed_trial_goes_on_where_it_stood(
         return train(recipe, data, folder, **{**options, "on_row": on_row})
 
     monkeypatch.setattr(room, "train", noted)
-    # As a kill would: nobody tells the study.
-    told = optuna.Study.tell
-
-    def tell(self: Any, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        return told(self, trial, *args, **kwargs)
-
-    monkeypatch.setattr(optuna.Study, "tell", tell)
     options: dict[str, Any] = {"machine": quiet, "pruning": False, "num_trials": 2}
     with pytest.raises(Died):
         tune(small, simulated, SPACE, out, **options)
     study = study_of(out)
     (left,) = [t for t in study.trials if t.state.name != "COMPLETE"]
-    if left.state.name != "RUNNING":  # it was told: take that back
-        pytest.fail(f"a dying process told the study: {left.state}")
+    assert left.state.name == "RUNNING", "as after a kill, nobody told the study"
     done = tune(small, simulated, SPACE, out, **options)
     assert done.num_trials == 2
     assert begun == ["0000", "0001", "0001"]
@@ -151,8 +149,127 @@ def test_workers_share_a_study(
         small, simulated, SPACE, out, num_trials=4, workers=2, machine=quiet
     )  # fmt: skip
     assert done.num_trials >= 4
-    numbers = {t.number for t in study_of(out).trials}
-    assert len(list((out / "trials").iterdir())) == len(numbers)
+    trials = study_of(out).trials
+    assert len(list((out / "trials").iterdir())) == len(trials)
+    processes = {t.user_attrs[room.PROCESS] for t in trials}
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+
+
+class TestSpies:
+    """With a training that only says what it was given."""
+
+    @pytest.fixture(autouse=True)
+    def pretend(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.machines: list[Machine] = []
+
+        def instead(recipe: Recipe, data: Any, folder: Path, **options: Any) -> Any:
+            self.machines.append(options["machine"])
+            rows = [{"stage": 0, "validation_angle": recipe.stages[0].lr_max}]
+            return type("Run", (), {"rows": rows})
+
+        monkeypatch.setattr(room, "train", instead)
+
+    def test_the_seed_is_the_samplers(
+        self, small: Recipe, simulated: EventStore, tmp_path: Path
+    ) -> None:
+        found = []
+        for place, seed in enumerate((3, 3, 4)):
+            out = tmp_path / str(place)
+            tune(small, simulated, SPACE, out, num_trials=2, seed=seed)
+            found.append([t.params for t in study_of(out).trials])
+        assert found[0] == found[1] != found[2]
+
+    def test_a_trial_has_one_device(
+        self, small: Recipe, simulated: EventStore, tmp_path: Path
+    ) -> None:
+        for place, machine in enumerate((None, Machine(), Machine(devices="2,"))):
+            tune(
+                small, simulated, SPACE, tmp_path / str(place), num_trials=1,
+                machine=machine,
+            )  # fmt: skip
+        assert [machine.devices for machine in self.machines] == [1, 1, "2,"]
+
+    def test_each_worker_has_its_own_seed_and_device(
+        self,
+        small: Recipe,
+        simulated: EventStore,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        given: list[Any] = []
+
+        class InThisProcess:
+            exitcode = 0
+
+            def __init__(self, target: Any, args: tuple[Any, ...]) -> None:
+                given.append(inspect.signature(target).bind(*args).arguments)
+                self.start = partial(target, *args)
+
+            def join(self) -> None:
+                pass
+
+        context = SimpleNamespace(Process=InThisProcess)
+        monkeypatch.setattr(room.multiprocessing, "get_context", lambda method: context)
+        threads = torch.get_num_threads()
+        try:
+            tune(
+                small, simulated, SPACE, tmp_path / "study", num_trials=2, workers=2,
+                seed=7, machine=Machine(accelerator="gpu", devices="1,3"),
+            )  # fmt: skip
+        finally:
+            torch.set_num_threads(threads)
+        assert [worker["machine"].devices for worker in given] == ["1,", "3,"]
+        assert [worker["seed"] for worker in given] == [7, 8]
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"devices": 2}, "devices must be 1, or a list .* got 2"),
+            ({"devices": -1}, "devices must be 1, or a list .* got -1"),
+            ({"devices": "0,1"}, "devices 0,1 are 2, workers are 1"),
+            ({"num_nodes": 2}, "one node, got num_nodes 2"),
+        ],
+    )
+    def test_several_devices_of_a_trial_are_refused(
+        self,
+        small: Recipe,
+        simulated: EventStore,
+        tmp_path: Path,
+        options: dict[str, Any],
+        message: str,
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            tune(
+                small, simulated, SPACE, tmp_path / "study", machine=Machine(**options)
+            )
+        assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "devices", "workers", "there", "expected"),
+    [
+        ("auto", "auto", 3, 2, ["0,", "1,", "0,"]),
+        ("cuda", 1, 2, 4, ["0,", "1,"]),
+        ("auto", "auto", 2, 0, [1, 1]),
+        ("cpu", "auto", 2, 4, [1, 1]),
+        ("auto", "auto", 1, 4, [1]),
+        ("gpu", "0, 3", 4, 4, ["0,", "3,", "0,", "3,"]),
+    ],
+)
+def test_devices_of_workers(
+    monkeypatch: pytest.MonkeyPatch,
+    accelerator: str,
+    devices: str | int,
+    workers: int,
+    there: int,
+    expected: list[str | int],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    machine = Machine(accelerator=accelerator, devices=devices)
+    machines = machines_of_workers(machine, workers)
+    assert [each.devices for each in machines] == expected
+    assert {each.accelerator for each in machines} == {accelerator}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,92 +138,6 @@ def test_decay_and_what_is_saved_of_an_average(
     assert raw[0] == raw[1] == raw[2] != rows["slow"]["validation_angle"]
 
 
-def test_the_average_follows_micro_batches(
-    tiny: Recipe,
-    quiet: Machine,
-    simulated: EventStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """fastxtend moves it with each of them; two make a step here."""
-    step, seen = DirectionModule.optimizer_step, []
-
-    def noted(self: DirectionModule, *args: Any, **kwargs: Any) -> None:
-        step(self, *args, **kwargs)
-        seen.append(self.model.class_token.detach().clone())
-
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
-    train(
-        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
-        overrides=["stages.0.ema=true", "stages.0.ema_decay=0.9"],
-    )  # fmt: skip
-    average = first_model(tiny).class_token.detach().clone()
-    for weights in seen:
-        for _ in range(2):
-            average = 0.9 * average + 0.1 * weights
-    assert len(seen) == 8
-    kept = last_of(tmp_path / "run")["class_token"]
-    torch.testing.assert_close(kept, average, rtol=1e-5, atol=1e-7)
-    assert not torch.allclose(kept, seen[-1], rtol=1e-3)
-
-
-def test_every_step_has_its_learning_rate_and_momentum(
-    tiny: Recipe,
-    quiet: Machine,
-    simulated: EventStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As AdamW has them when it steps: those of the one-cycle, stage by stage."""
-    applied: list[list[tuple[float, float]]] = [[], []]
-    step = DirectionModule.optimizer_step
-
-    def noted(
-        self: DirectionModule, epoch: int, index: int, optimizer: Any, closure: Any
-    ) -> None:
-        inner = optimizer.optimizer.step
-
-        def stepped(closure: Any = None) -> Any:
-            result = inner(closure)  # calls the closure first, as torch's does
-            group = optimizer.optimizer.param_groups[0]
-            stage = int(self.stage.ema)
-            applied[stage].append((group["lr"], group["betas"][0]))
-            return result
-
-        optimizer.optimizer.step = stepped
-        try:
-            step(self, epoch, index, optimizer, closure)
-        finally:
-            optimizer.optimizer.step = inner
-
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
-    given = ["stages.0.pct_start=0.4", "stages.1.div_final=3"]
-    recipe = overridden(tiny, given)
-    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=ignore)
-    for number, stage in enumerate(recipe.stages):
-        cycle, steps = stage.schedule(), run.rows[2 * number + 1]["step"]
-        assert steps == 8
-        assert applied[number] == [
-            (cycle.learning_rate_at(n / steps), cycle.momentum_at(n / steps))
-            for n in range(steps)
-        ]
-
-
-def test_it_learns(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
-) -> None:
-    """In a few seconds, from 200 events: better than at first, and than a guess."""
-    run = train(
-        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
-        overrides=["stages.0.epochs=8", "stages.0.pct_start=0.2"],
-    )  # fmt: skip
-    angles = [row["validation_angle"] for row in run.rows]
-    losses = [row["train_loss"] for row in run.rows]
-    assert run.handed_over["validation_angle"] < 0.85 * angles[0]
-    assert run.handed_over["validation_angle"] < 1.2  # a guess: pi / 2
-    assert losses[-1] < losses[0] - 0.3
-
-
 def test_published_features_reach_a_hybrid(tiny: Recipe, simulated: EventStore) -> None:
     batches = [
         next(iter(make_data(overridden(tiny, given), 0, simulated).train_dataloader()))
@@ -288,74 +201,6 @@ def test_what_a_run_leaves(
     assert isinstance(run.model, DeepIce)
     assert said[0].startswith("stage 0 of 2: vmf loss, lr_max 0.002, L 32")
     assert any("weights loaded from" in text for text in said)
-
-
-def test_losses_are_means_since_the_row_before(
-    tiny: Recipe,
-    quiet: Machine,
-    simulated: EventStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """In metrics.csv of a sub-epoch, in training.csv from checkpoint to checkpoint."""
-    losses: dict[int, list[float]] = {0: [], 1: []}
-    step = DirectionModule.optimizer_step
-
-    def noted(self: DirectionModule, *args: Any, **kwargs: Any) -> None:
-        step(self, *args, **kwargs)
-        losses[int(self.stage.ema)].append(self.step["train_loss"])
-
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
-    run = train(
-        tiny, simulated, tmp_path / "run", say=ignore,
-        machine=replace(quiet, checkpoint_steps=3),
-    )  # fmt: skip
-    for rows, per_stage in (
-        (run.rows, {(0, 4), (4, 8)}),
-        # A checkpoint after each third step of a sub-epoch, and after its validation.
-        (read_history(run.path / "training.csv"), {(0, 3), (3, 4), (4, 7), (7, 8)}),
-    ):
-        assert len(rows) == 2 * len(per_stage)
-        before = 0
-        for row in rows:
-            since = before if before < row["step"] else 0
-            assert (since, row["step"]) in per_stage
-            here = losses[row["stage"]][since : row["step"]]
-            assert row["train_loss"] == pytest.approx(sum(here) / len(here), rel=1e-12)
-            before = row["step"]
-        assert all(0 < row["learning_rate"] <= 2e-3 for row in rows)
-        assert all(row["gradient_norm"] > 0 for row in rows)
-
-
-def test_curves_come_with_every_checkpoint(
-    tiny: Recipe,
-    quiet: Machine,
-    simulated: EventStore,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from graphnet_icecube2nd.training import curves
-
-    drawn: list[tuple[int, list[int]]] = []
-
-    def noted(rows: list[Any], path: Path, points: list[Any]) -> None:
-        assert path == tmp_path / "run" / "curves.png"
-        drawn.append((len(rows), [point["step"] for point in points]))
-        if len(drawn) == 6:
-            raise ZeroDivisionError("stands for a kill")
-
-    monkeypatch.setattr(curves, "draw_curves_if_possible", noted)
-    machine = replace(quiet, plot=True, checkpoint_steps=2)
-    for resume in (False, True):
-        with nullcontext() if resume else pytest.raises(ZeroDivisionError):
-            train(
-                tiny, simulated, tmp_path / "run", machine=machine, resume=resume,
-                say=ignore,
-            )  # fmt: skip
-    assert drawn[:4] == [(0, [2]), (1, [2, 4]), (1, [2, 4, 6]), (2, [2, 4, 6, 8])]
-    assert drawn[4] == (2, [2, 4, 6, 8, 2])
-    # What was drawn of a sub-epoch that was then lost is not there twice.
-    assert drawn[-1] == (4, [2, 4, 6, 8, 2, 4, 6, 8])
 
 
 def angle_of(row: dict[str, Any]) -> float:

@@ -16,10 +16,10 @@ from typing import Any
 from graphnet_icecube2nd.models.any_origin import RUN_MODEL
 from graphnet_icecube2nd.training.plain import nearest
 from graphnet_icecube2nd.training.recipe import (
+    PUBLISHED_EVENTS,
     DataOptions,
     Recipe,
     Stage,
-    published_step_events,
 )
 
 # Their model classes: ours that it is, and their defaults where those are others.
@@ -203,7 +203,7 @@ def published_weights(path: str) -> str:
 
 
 def _notes(config: Mapping[str, Any], stage: Stage) -> list[str]:
-    theirs = published_step_events(stage.batch_size)
+    theirs = max(stage.batch_size, PUBLISHED_EVENTS // stage.batch_size)
     notes = [
         "the published code sets the largest learning rate to 1e-5 whatever LR_MAX "
         f"says; here it is {stage.lr_max:g}",

@@ -64,9 +64,6 @@ def test_it_is_understood(tmp_path: Path) -> None:
     assert any(
         "steps every 256 events" in note for note in read(tmp_path, "BS", "16").notes
     )
-    assert any(
-        "steps every 192 events" in note for note in read(tmp_path, "BS", "24").notes
-    )
 
 
 CHANGES: list[tuple[str, str, str, Any]] = [

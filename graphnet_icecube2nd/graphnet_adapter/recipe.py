@@ -110,7 +110,7 @@ def recipe_stage(
     freeze(core, chosen.freeze)
     data = make_data(made, stage, store, num_workers, kind=StoreDataModule)
     wanted = max(1, chosen.accumulate_events // chosen.batch_size)
-    data.step_batches = min(wanted, data.sub_epoch_batches())
+    data.step_batches = data.fitting_step(wanted)
     sub_epochs = made.num_sub_epochs(stage)
     steps = sub_epochs * len(data.train_dataloader()) // data.step_batches
     model = _standard_model(core, made, chosen, store, steps)

@@ -154,9 +154,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     def train_dataloader(self) -> EventLoader:
         """Return shuffled batches, of a sub-epoch's mean number an iteration."""
         sampler = self._train_sampler(*self._place())
-        steps = max(1, round(_mean_batches(sampler) / self.step_batches))
         loader = self._loader(
-            self._train_reader, sampler, iteration_batches=steps * self.step_batches
+            self._train_reader,
+            sampler,
+            iteration_batches=self._whole_steps(_mean_batches(sampler)),
         )
         if self._resumed is not None:
             loader.load_state_dict(self._resumed)
@@ -183,6 +184,25 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         """Return the mean number of batches of a sub-epoch on each of some ranks."""
         return _mean_batches(self._train_sampler(0, world_size))
 
+    def fitting_step(self, wanted: int, world_size: int = 1) -> int:
+        """Return how many batches a step should have so that steps fill a sub-epoch.
+
+        Whole steps of the wanted size may be a quarter more or less than a sub-epoch
+        where that has few of them, and then an epoch is not what it says. So their
+        number is rounded, and their size follows.
+
+        Args:
+            wanted: Batches of an optimiser step, about.
+            world_size: Number of ranks.
+        """
+        batches = self.sub_epoch_batches(world_size)
+        steps = max(1, round(batches / wanted))
+        return max(1, round(batches / steps))
+
+    def iteration_batches(self, world_size: int = 1) -> int:
+        """Return the batches of an iteration over the training: whole steps."""
+        return self._whole_steps(self.sub_epoch_batches(world_size))
+
     def val_dataloader(self) -> EventLoader:
         """Return the validation events, in a fixed order, the same pulses each time."""
         sampler = self._sampler(
@@ -195,6 +215,9 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         options = {**self._validating, "length_buckets": False, "shuffle": False}
         sampler = self._sampler(EventSubset(), **options)
         return self._loader(self._validation_reader, sampler, always_first_epoch=True)
+
+    def _whole_steps(self, batches: int) -> int:
+        return max(1, round(batches / self.step_batches)) * self.step_batches
 
     def _train_sampler(self, rank: int, world_size: int) -> EventSampler:
         return EventSampler(

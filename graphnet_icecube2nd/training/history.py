@@ -1,7 +1,7 @@
-"""What a run measured: a row for each sub-epoch, kept in its checkpoints.
+"""What a run measured: a row for each sub-epoch, and a shorter one for each checkpoint.
 
-The file is written whole from the rows each time, so a run that was killed and went on
-has each row once.
+Rows are kept in checkpoints. The files are written whole from them each time, so a run
+that was killed and went on has each row once.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from graphnet_icecube2nd.files import write_whole
 Row = dict[str, Any]
 # Columns of metrics.csv. Angles are mean opening angles in rad; where an average of the
 # weights is kept the validation's are the average's, and `raw_*` the raw weights'.
+# `train_loss` is the mean of all steps since the row before.
 COLUMNS = (
     "stage",
     "sub_epoch",
@@ -34,15 +35,29 @@ COLUMNS = (
     "best",
     "memory_mb",
 )
+# Columns of training.csv, whose rows come with checkpoints; meant as above.
+POINT_COLUMNS = (
+    "stage",
+    "step",
+    "events",
+    "seconds",
+    "learning_rate",
+    "train_loss",
+    "gradient_norm",
+)
 
 
-def write_history(path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
+def write_history(
+    path: str | os.PathLike[str],
+    rows: Sequence[Row],
+    columns: Sequence[str] = COLUMNS,
+) -> None:
     """Write rows as CSV, whole or not at all."""
     with (
         write_whole(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
 

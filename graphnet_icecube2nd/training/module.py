@@ -5,6 +5,7 @@ Shape letters: B events.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,11 @@ RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
 
 
 class NotFinite(FloatingPointError):
-    """A loss or a gradient is not finite; `event_id` has the events at fault."""
+    """A loss, a gradient or a validation is not finite.
+
+    `event_id` has the events at fault; for a gradient, in which they are not told
+    apart, all events of the step on this rank.
+    """
 
     def __init__(self, what: str, event_id: list[int]) -> None:
         super().__init__(what)
@@ -58,7 +63,10 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         self._run = torch.compile(model.forward, dynamic=True) if compile else None
         self._pending: list[tuple[Tensor, Tensor | None]] = []
         self._random_state: dict[str, Any] | None = None
+        self.step: dict[str, float] = {}  # what the last optimiser step gave
         self.validation: dict[str, float] = {}  # what the last one gave
+        # Which of the events of a validation are not finite, batch by batch.
+        self._validated: list[tuple[Tensor, Tensor | None]] = []
 
     @property
     def result(self) -> DeepIce:
@@ -93,9 +101,16 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         )
         losses = torch.stack([loss for loss, _ in self._pending])
         self._see_finite(losses, norm)
-        self.log("train_loss", losses.mean(), prog_bar=True, sync_dist=True)
-        self.log("gradient_norm", norm)
-        self.log("learning_rate", optimizer.param_groups[0]["lr"], prog_bar=True)
+        loss = losses.mean()
+        if self.trainer.world_size > 1:
+            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
+        self.step = {
+            "learning_rate": optimizer.param_groups[0]["lr"],
+            "train_loss": float(loss),  # the device was waited for just now
+            "gradient_norm": float(norm),
+        }
+        for name, value in self.step.items():
+            self.log(name, value, prog_bar=name != "gradient_norm")
         self._pending.clear()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
@@ -126,6 +141,7 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
     def on_validation_epoch_start(self) -> None:
         """Begin to add up."""
         self._sums = torch.zeros(5, dtype=torch.float64, device=self.sums_device)
+        self._validated.clear()
 
     def validation_step(self, batch: PackedBatch, index: int) -> None:
         """Add up loss and angle of both sets of weights."""
@@ -133,22 +149,36 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         predictions = [self(batch)]
         if self.average is not None:
             predictions.append(self.average.model(batch))
+        is_wild_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
         for place, prediction_B3 in enumerate(predictions):
             prediction_B3 = prediction_B3.float()
             loss_B = self.loss(prediction_B3, direction_B3, reduction="none")
             angle_B = opening_angle(prediction_B3, direction_B3)
             self._sums[2 * place] += loss_B.sum().to(self._sums.device)
             self._sums[2 * place + 1] += angle_B.sum().to(self._sums.device)
+            is_wild_B |= ~(loss_B + angle_B).isfinite()
         self._sums[4] += len(batch)
+        self._validated.append((is_wild_B, batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all ranks."""
+        """Log the means over all ranks; stop all of them where one is not finite."""
         sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
         means = (sums[:4] / sums[4]).tolist()
         names = ["raw_loss", "raw_angle", "loss", "angle"]
         if self.average is None:
             names = ["loss", "angle"]
         self.validation = dict(zip(names, means, strict=False))
+        if not all(map(math.isfinite, self.validation.values())):
+            raise NotFinite(
+                f"the validation is not finite after step {self.trainer.global_step}",
+                [
+                    number
+                    for is_wild_B, events_B in self._validated
+                    if events_B is not None
+                    for number in events_B[is_wild_B].tolist()
+                ],
+            )
+        self._validated.clear()
         for name, value in self.validation.items():
             self.log(f"validation_{name}", value, rank_zero_only=False)
         degrees = self.validation["angle"] * 180 / torch.pi
@@ -197,9 +227,13 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             if (wild or not some) and events is not None
             for number in events.tolist()
         ]
-        what = "the loss" if some else "the gradient"
+        what = f"is not finite in step {self.trainer.global_step + 1}"
+        if some:
+            raise NotFinite(f"the loss {what}", event_id)
         raise NotFinite(
-            f"{what} is not finite in step {self.trainer.global_step + 1}", event_id
+            f"the gradient {what}; which of the step's {len(event_id)} events it comes "
+            "from is not known, so all are named",
+            event_id,
         )
 
 

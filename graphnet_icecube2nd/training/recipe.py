@@ -30,7 +30,6 @@ HAND_OVER = ("best", "last")
 MONITORS = ("angle", "loss")
 FEATURES = ("store", "published")
 SUB_EPOCHS = ("partition", "published")
-# The published code asks for 4096 // BS batches, but fastai counts samples.
 PUBLISHED_EVENTS = 4096
 
 
@@ -233,20 +232,28 @@ class Recipe:
         return round(self.stages[stage].epochs * self.data.num_sub_epochs)
 
 
+def published_step_events(batch_size: int) -> int:
+    """Return the events between two optimiser steps of the published code.
+
+    It asks for 4096 // BS batches, but fastai counts samples, and steps with the batch
+    that makes them so many or more.
+    """
+    counted = PUBLISHED_EVENTS // batch_size
+    return batch_size * max(1, -(-counted // batch_size))
+
+
 def as_published(recipe: Recipe) -> Recipe:
     """Return a recipe with what the published code does otherwise.
 
-    Optimiser steps every 128 events (with batches of 32); eight independent random
-    eighths an epoch; the average validated but not saved; the last weights, not the
-    best, go on; the approximate vmf above kappa 100; features with the published slips.
-    Its autocast to float16 needs a GPU: `precision=float16`.
+    Optimiser steps every 128 events with batches of 32 (`published_step_events`); eight
+    independent random eighths an epoch; the average validated but not saved; the last
+    weights, not the best, go on; the approximate vmf above kappa 100; features with the
+    published slips. Its autocast to float16 needs a GPU: `precision=float16`.
     """
     stages = tuple(
         replace(
             stage,
-            accumulate_events=max(
-                stage.batch_size, PUBLISHED_EVENTS // stage.batch_size
-            ),
+            accumulate_events=published_step_events(stage.batch_size),
             save_ema=False,
             next_from="last",
             normalisation="published",

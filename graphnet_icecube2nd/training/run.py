@@ -27,8 +27,10 @@ from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
     FINISHED,
+    begun_stages,
     handed_over,
     open_run,
+    with_whole_paths,
 )
 from graphnet_icecube2nd.training.stage_run import StageRun
 from graphnet_icecube2nd.training.trainer import Machine
@@ -77,8 +79,9 @@ def train(
     """Train a model by a recipe, stage by stage.
 
     Killed at any moment and begun again with `resume=True`, it ends with exactly the
-    weights of a run that was left alone, on the same machine (on a CPU; GPUs add up in
-    an order of their own).
+    weights of a run that was left alone, with the same version of torch and as many
+    threads (on a CPU; GPUs add up in an order of their own). With others it goes on
+    too, and says so.
 
     Args:
         recipe: A recipe, or the name of one.
@@ -94,14 +97,15 @@ def train(
     Raises:
         ValueError: An override or a value of the recipe is not allowed; the store has
             no directions; `out` holds another run, or one and `resume` is not asked.
-        NotFinite: A loss or gradient is not finite; the events are in the stage's
-            `not_finite_0.csv` (a file for each rank).
+        NotFinite: A loss, a gradient or a validation is not finite; the events are in
+            the stage's `not_finite_0.csv` (a file for each rank), for a gradient all
+            events of the step.
         ImportError: Lightning is not installed.
     """
-    recipe = find_recipe(recipe, overrides)
-    check_model(recipe)
-    store = data if isinstance(data, EventStore) else EventStore(data)
+    recipe = with_whole_paths(find_recipe(recipe, overrides))
     run = Path(out)
+    check_model(recipe, begun_stages(run))
+    store = data if isinstance(data, EventStore) else EventStore(data)
     rows: list[Row] = []
     is_first = is_first_process()
     with locked_folder(run, "a run") if is_first else nullcontext():
@@ -122,12 +126,17 @@ def train(
     return TrainedRun(path=run, recipe=recipe, rows=rows)
 
 
-def check_model(recipe: Recipe) -> None:
+def check_model(recipe: Recipe, begun: int = 0) -> None:
     """See that the recipe's model can be built, without building it.
+
+    Args:
+        recipe: The recipe.
+        begun: Stages whose `weights` are not asked for any more.
 
     Raises:
         ValueError: No such model or argument, with the nearest name; a value that is
             not allowed; nothing to freeze.
+        FileNotFoundError: There are no such weights for a stage to begin with.
     """
     with torch.device("meta"):
         try:
@@ -141,10 +150,14 @@ def check_model(recipe: Recipe) -> None:
                         f"{nearest(name, known)}"
                     ) from None
             raise ValueError(f"model_kwargs: {error}") from error
-    for stage in recipe.stages:
+    for number, stage in enumerate(recipe.stages):
         freeze(model, stage.freeze)
-        if stage.weights is not None and not Path(stage.weights).exists():
-            raise FileNotFoundError(f"there are no weights {stage.weights}")
+        if number < begun or stage.weights is None:
+            continue
+        if not Path(stage.weights).exists():
+            raise FileNotFoundError(
+                f"stages.{number}.weights: there are no weights {stage.weights}"
+            )
 
 
 def is_first_process() -> bool:

@@ -20,7 +20,12 @@ from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recorder import BEST, LAST, RESUME
-from graphnet_icecube2nd.training.run_folder import FINISHED, handed_over
+from graphnet_icecube2nd.training.run_folder import (
+    FINISHED,
+    handed_over,
+    has_even_steps,
+    note_machine,
+)
 from graphnet_icecube2nd.training.trainer import (
     Machine,
     close_loggers,
@@ -29,6 +34,7 @@ from graphnet_icecube2nd.training.trainer import (
 )
 
 DataModule = TypeVar("DataModule", bound=EventDataModule)
+WORTH_SAYING = 0.02  # by how much an epoch may differ from the events in silence
 
 
 def first_model(recipe: Recipe) -> DeepIce:
@@ -99,21 +105,20 @@ class StageRun:
             self.recipe, self.number, store, self.machine.num_workers
         )
         trainer, recorder = make_trainer(
-            self.recipe, self.number, self.run, rows, self.machine, on_row
+            self.recipe,
+            self.number,
+            self.run,
+            rows,
+            self.machine,
+            on_row,
+            self._note_machine,
         )
         # World size is known only now: how many batches make a step, and a sub-epoch.
-        batches = data.sub_epoch_batches(trainer.world_size)
-        events = self.stage.batch_size * trainer.world_size
-        wanted = max(1, self.stage.accumulate_events // events)
-        data.step_batches = min(wanted, batches)
-        trainer.accumulate_grad_batches = data.step_batches
+        words = self._make_steps(trainer, data)
         if trainer.is_global_zero:
             self._say(report)
-            if batches < wanted:
-                self.say(
-                    f"  a sub-epoch has {batches} batches: optimiser steps come every "
-                    f"{batches * events} events, not {self.stage.accumulate_events}"
-                )
+            for text in words:
+                self.say(text)
         self._fit(trainer, module, data)
         if trainer.is_global_zero:
             weights = BEST if self.stage.next_from == "best" else LAST
@@ -125,8 +130,14 @@ class StageRun:
         trainer.strategy.barrier()
 
     def _start(self) -> tuple[DeepIce, LoadReport | None]:
-        """Return the model with the weights that the stage begins with."""
+        """Return the model with the weights that the stage begins with.
+
+        Where the stage has a checkpoint they come with that, and the file that it began
+        with may be gone.
+        """
         model = first_model(self.recipe)
+        if (self.folder / RESUME).is_file():
+            return model, None
         if self.stage.weights is not None:
             return model, load_weights(
                 model, self.stage.weights, partial=self.stage.partial
@@ -135,6 +146,32 @@ class StageRun:
             return model, None
         before = self.run / f"stage_{self.number - 1}"
         return model, load_weights(model, before / handed_over(before))
+
+    def _make_steps(self, trainer: Any, data: EventDataModule) -> list[str]:
+        """Say how many batches make a step; return what is not as it was asked for."""
+        stage, ranks = self.stage, trainer.world_size
+        batches, events = data.sub_epoch_batches(ranks), stage.batch_size * ranks
+        wanted = max(1, stage.accumulate_events // events)
+        data.step_batches = (
+            data.fitting_step(wanted, ranks)
+            if has_even_steps(self.run)
+            else min(wanted, batches)
+        )
+        trainer.accumulate_grad_batches = data.step_batches
+        words = []
+        if data.step_batches != wanted:
+            words.append(
+                f"  a sub-epoch has {batches} batches: optimiser steps come every "
+                f"{data.step_batches * events} events, not {stage.accumulate_events}"
+            )
+        share = data.iteration_batches(ranks) / batches
+        if abs(share - 1) > WORTH_SAYING:
+            words.append(
+                f"  whole steps make {data.iteration_batches(ranks)} batches of those "
+                f"{batches}: {stage.epochs:g} epochs show {share * stage.epochs:.3g} "
+                "times the events"
+            )
+        return words
 
     def _fit(self, trainer: Any, module: Any, data: EventDataModule) -> None:
         resume = self.folder / RESUME
@@ -158,6 +195,19 @@ class StageRun:
             ) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
+
+    def _note_machine(self, trainer: Any) -> None:
+        """Say so where the run goes on in another way than it was trained before."""
+        device = trainer.strategy.root_device.type
+        machine: dict[str, Any] = {
+            "torch": str(torch.__version__),
+            "device": device,
+            "processes": trainer.world_size,
+        }
+        if device == "cpu":  # known only now: Lightning shares cores among processes
+            machine["threads"] = torch.get_num_threads()
+        if text := note_machine(self.run, machine):
+            self.say(text)
 
     def _say(self, report: LoadReport | None) -> None:
         stage = self.stage

@@ -50,7 +50,7 @@ class Machine:
         checkpoint_minutes: A checkpoint within a sub-epoch after so many minutes.
         checkpoint_steps: And after so many optimiser steps.
         progress: Show a progress bar.
-        plot: Draw `curves.png` after each sub-epoch, where matplotlib is installed.
+        plot: Draw `curves.png` with each checkpoint, where matplotlib is installed.
 
     Raises:
         ValueError: No such logger or strategy, or a number below 0.
@@ -96,6 +96,7 @@ def make_trainer(
     rows: list[Row],
     machine: Machine,
     on_row: Callable[[list[Row]], None] | None = None,
+    on_start: Callable[[Any], None] | None = None,
 ) -> tuple[Any, Any]:
     """Return Lightning's trainer of a stage and its recorder.
 
@@ -117,11 +118,8 @@ def make_trainer(
 
     stage = recipe.stages[number]
 
-    def after_row(rows: list[Row]) -> None:
-        if machine.plot:
-            draw_curves_if_possible(rows, run / "curves.png")
-        if on_row is not None:
-            on_row(rows)
+    def draw(rows: list[Row], points: list[Row]) -> None:
+        draw_curves_if_possible(rows, run / "curves.png", points)
 
     recorder = StageRecorder(
         run,
@@ -132,7 +130,9 @@ def make_trainer(
         patience=stage.patience,
         every_minutes=machine.checkpoint_minutes,
         every_steps=machine.checkpoint_steps,
-        on_row=after_row,
+        on_start=on_start,
+        on_row=on_row,
+        draw=draw if machine.plot else None,
     )
     callbacks: list[Any] = [recorder]
     if machine.progress:

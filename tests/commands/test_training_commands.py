@@ -128,7 +128,7 @@ def test_the_published_command_line(
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
     assert "its events are in data_store" in second.stdout
-    assert "weights loaded from B_MODEL_32/model.safetensors (own)" in second.stdout
+    assert "B_MODEL_32/model.safetensors (own)" in second.stdout
     rows = read_history(tmp_path / "B_MODEL_32FT" / "metrics.csv")
     assert len(rows) == 2
     assert rows[0]["raw_validation_angle"] is not None

@@ -318,6 +318,29 @@ def test_an_iteration_is_whole_steps(make_store: MakeStore, step_batches: int) -
     assert data.sub_epoch_batches(2) == pytest.approx(mean / 2, abs=1.5)
 
 
+@pytest.mark.parametrize("wanted", [1, 2, 4, 7, 32, 60, 90, 128, 200, 1000])
+def test_an_epoch_shows_its_events_once(make_store: MakeStore, wanted: int) -> None:
+    """Whatever is asked for a step: its size gives way, not the epoch's."""
+    data = EventDataModule(make_store({1: [3, 5, 4] * 500}), batch_size=1)
+    events = sum(
+        len(data.train_events.local_events(data.store, shard))
+        for shard in range(len(data.store.shards))
+    )
+    assert events / 8 == pytest.approx(170, rel=0.1)
+    data.step_batches = data.fitting_step(wanted)
+    batches = len(data.train_dataloader())
+    assert batches == data.iteration_batches()
+    assert batches % data.step_batches == 0
+    assert 8 * batches == pytest.approx(events, rel=0.03)
+    if wanted < 8:
+        assert data.step_batches == wanted
+    else:
+        assert data.step_batches == pytest.approx(min(wanted, events / 8), rel=0.5)
+    # Two ranks have half the batches, and see as many events.
+    data.step_batches = data.fitting_step(wanted, 2)
+    assert 8 * 2 * data.iteration_batches(2) == pytest.approx(events, rel=0.06)
+
+
 def test_fraction_of_the_validation(make_store: MakeStore) -> None:
     store = make_store({1: LENGTHS * 10})
     sizes = [

@@ -31,6 +31,21 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
+POINTS: list[dict[str, Any]] = [
+    {
+        "stage": stage,
+        "step": 5 * (part + 1),
+        "events": 500 * (part + 1),
+        "seconds": 1.5,
+        "learning_rate": 1e-3 / (part + 1),
+        "train_loss": 3.0 - 0.1 * (2 * stage + part),
+        "gradient_norm": 1.0,
+    }
+    for stage in (0, 1)
+    for part in range(4)
+]
+
+
 def test_rows_come_back(tmp_path: Path) -> None:
     write_history(tmp_path / "metrics.csv", ROWS)
     rows = read_history(tmp_path / "metrics.csv")
@@ -55,6 +70,34 @@ def test_curves_show_all_stages() -> None:
     assert len(loss.get_lines()) >= 4  # a stage's loss is not joined to the next one's
     with pytest.raises(ValueError, match="no curves"):
         draw_curves([])
+
+
+def test_curves_show_what_came_between_two_rows() -> None:
+    pytest.importorskip("matplotlib")
+    from graphnet_icecube2nd.training.curves import draw_curves
+
+    # In the second sub-epoch of the second stage, and in the first of all.
+    for rows, points in ((ROWS[:3], POINTS[:7]), ([], POINTS[:1])):
+        figure = draw_curves(rows, points=points)
+        seen = [p["events"] / 1000 + 2 * p["stage"] for p in points]
+        for axes, name in zip(
+            figure.axes[1:], ("train_loss", "learning_rate"), strict=True
+        ):
+            lines = [line for line in axes.get_lines() if line.get_marker() == "."]
+            assert [x for line in lines for x in line.get_xdata()] == seen
+            shown = [y for line in lines for y in line.get_ydata()]
+            assert shown == [point[name] for point in points]
+
+
+def test_a_stage_without_points_is_drawn_from_its_rows() -> None:
+    """Of a run that an earlier release began."""
+    pytest.importorskip("matplotlib")
+    from graphnet_icecube2nd.training.curves import draw_curves
+
+    figure = draw_curves(ROWS, points=POINTS[4:])
+    label = "training, mean since the last"
+    (first,) = [n for n in figure.axes[1].get_lines() if n.get_label() == label]
+    assert list(first.get_xdata()) == [1.0, 2.0]
 
 
 def test_without_an_average_there_is_one_line() -> None:

@@ -1,4 +1,4 @@
-"""Two processes on the CPU are one with the double batch."""
+"""Two processes on the CPU: one with the double batch, and killed they go on."""
 
 from __future__ import annotations
 
@@ -36,6 +36,23 @@ def command(recipe: Path, store: Path, out: Path, *further: str) -> list[str]:
     ]  # fmt: skip
 
 
+def run_alone(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command that starts a second process, whatever this one is a rank of."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")
+    }
+    return subprocess.run(
+        arguments,
+        env={**environment, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+
+
 def test_two_processes_are_one_with_the_double_batch(
     tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
 ) -> None:
@@ -57,18 +74,8 @@ def test_two_processes_are_one_with_the_double_batch(
     )
     write_recipe(replace(double, stages=halves), tmp_path / "half.yaml")
     out = tmp_path / "two"
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_PORT")
-    }
-    run = subprocess.run(
-        command(tmp_path / "half.yaml", simulated.path, out, "--no-progress"),
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
+    run = run_alone(
+        command(tmp_path / "half.yaml", simulated.path, out, "--no-progress")
     )
     assert run.returncode == 0, run.stderr[-3000:]
     together = read_history(out / "metrics.csv")
@@ -88,3 +95,61 @@ def test_two_processes_are_one_with_the_double_batch(
     theirs_last = load_model(tmp_path / "one" / "stage_1" / "last.safetensors")
     for name, weights in theirs_last.state_dict().items():
         torch.testing.assert_close(ours_last[name], weights, rtol=1e-3, atol=1e-4)
+
+
+KILLED = """
+import os, signal, sys
+from graphnet_icecube2nd.training import module, run
+from graphnet_icecube2nd.training.trainer import Machine
+
+recipe, store, out, count = sys.argv[1:]
+step, left = module.DirectionModule.optimizer_step, [int(count)]
+
+def killed(self, *args, **kwargs):
+    left[0] -= 1
+    if not left[0]:  # on each of the two
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, *args, **kwargs)
+
+if __name__ == "__main__":
+    module.DirectionModule.optimizer_step = killed
+    machine = Machine(accelerator="cpu", devices=2, strategy="ddp", progress=False,
+                      plot=False, checkpoint_steps=2)
+    run.train(recipe, store, out, machine=machine, resume=True)
+"""
+
+
+def test_two_processes_that_were_killed_go_on_to_the_bit(
+    tiny: Recipe, simulated: EventStore, tmp_path: Path
+) -> None:
+    """Once within each of the two stages; several micro-batches make a step."""
+    stages = tuple(replace(stage, batch_size=8) for stage in tiny.stages)
+    write_recipe(replace(tiny, stages=stages), tmp_path / "recipe.yaml")
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED, encoding="utf-8")
+
+    def run(out: str, kill_at: int) -> subprocess.CompletedProcess[str]:
+        arguments = (tmp_path / "recipe.yaml", simulated.path, tmp_path / out, kill_at)
+        return run_alone([sys.executable, str(script), *map(str, arguments)])
+
+    calm = run("calm", 0)
+    assert calm.returncode == 0, calm.stderr[-3000:]
+    for kill_at, stage in ((4, 0), (12, 1)):
+        assert run("cut", kill_at).returncode != 0
+        folder = tmp_path / "cut" / f"stage_{stage}"
+        assert (folder / "resume.ckpt").is_file()
+        assert not (folder / "finished.json").exists()
+    again = run("cut", 0)
+    assert again.returncode == 0, again.stderr[-3000:]
+    for file in ("stage_0/last.safetensors", "stage_1/last.safetensors"):
+        ours, theirs = (
+            load_model(tmp_path / out / file).state_dict() for out in ("cut", "calm")
+        )
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs), file
+    rows = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "memory_mb")}
+         for row in read_history(tmp_path / out / "metrics.csv")]
+        for out in ("cut", "calm")
+    ]  # fmt: skip
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4

@@ -94,6 +94,19 @@ def test_published_turns_every_switch() -> None:
     assert (recipe.data.sub_epochs, recipe.data.features) == ("published", "published")
 
 
+@pytest.mark.parametrize("batch_size", [1, 8, 16, 24, 32, 48, 100, 512, 8192])
+def test_published_steps_are_fastais(batch_size: int) -> None:
+    """Its callback counts the samples of batches, and steps when they are n_acc."""
+    n_acc, batches = 4096 // batch_size, 1
+    while batches * batch_size < n_acc:
+        batches += 1
+    recipe = find_recipe(
+        "s_d32", [f"stages.{n}.batch_size={batch_size}" for n in range(4)]
+    )
+    for stage in as_published(recipe).stages:
+        assert stage.accumulate_events == batches * batch_size
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

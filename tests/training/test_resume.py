@@ -73,6 +73,18 @@ def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return state
 
 
+def silent(text: str) -> None:
+    pass
+
+
+def stop(rows: list[dict[str, Any]]) -> None:
+    raise Cut("after a sub-epoch")
+
+
+def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    return all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("apart", [13, 17, 23])
 def test_cut_again_and_again(
@@ -178,6 +190,72 @@ def test_really_killed(
     ours, expected = weights_of(folder), weights_of(calm.path)
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert rows_but_seconds(again.rows) == rows_but_seconds(calm.rows)
+
+
+def test_random_states_go_on(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    weights_of: Weights,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a training that draws, as with a dropout of somebody's model."""
+    import random
+
+    import numpy as np
+
+    step, steps = module.DirectionModule.training_step, [0, -1]
+
+    def drawn(self: Any, batch: Any, index: int) -> Any:
+        steps[0] += 1
+        if steps[0] == steps[1]:
+            raise Cut("in a sub-epoch")
+        loss = step(self, batch, index)
+        numbers = (random.random(), np.random.rand(), float(torch.rand(())))  # noqa: NPY002
+        return loss * (0.5 + sum(numbers))
+
+    monkeypatch.setattr(module.DirectionModule, "training_step", drawn)
+
+    def run(folder: str, seed: int, cut_at: int, resume: bool = False) -> None:
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        steps[:] = 0, cut_at
+        train(
+            tiny, simulated, tmp_path / folder, machine=quiet, resume=resume, say=silent
+        )
+
+    run("calm", seed=1, cut_at=-1)
+    with pytest.raises(Cut):
+        run("cut", seed=1, cut_at=6)
+    run("cut", seed=2, cut_at=-1, resume=True)
+    assert same(weights_of(tmp_path / "cut"), weights_of(tmp_path / "calm"))
+    run("other", seed=2, cut_at=-1)
+    assert not same(weights_of(tmp_path / "other"), weights_of(tmp_path / "calm"))
+
+
+def test_with_readers_and_in_bfloat16(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    weights_of: Weights,
+) -> None:
+    """Processes that read ahead lose and change nothing, also over a cut."""
+    recipe = replace(tiny, precision="bfloat16")
+    readers = replace(quiet, num_workers=2)
+    train(recipe, simulated, tmp_path / "calm", machine=quiet, say=silent)
+    with pytest.raises(Cut):
+        train(
+            recipe,
+            simulated,
+            tmp_path / "cut",
+            machine=readers,
+            on_row=stop,
+            say=silent,
+        )
+    train(recipe, simulated, tmp_path / "cut", machine=readers, resume=True, say=silent)
+    assert same(weights_of(tmp_path / "cut"), weights_of(tmp_path / "calm"))
 
 
 def test_a_kill_before_the_recipe_was_written(

@@ -167,7 +167,7 @@ def test_what_a_run_leaves(
     run = train(tiny, simulated, tmp_path / "run", machine=machine, say=said.append)
     assert sorted(p.name for p in run.path.iterdir()) == [
         "curves.png", "metrics.csv", "model.safetensors", "recipe.yaml", "run.json",
-        "stage_0", "stage_1",
+        "stage_0", "stage_1", "training.csv",
     ]  # fmt: skip
     for stage in ("stage_0", "stage_1"):
         files = sorted(p.name for p in (run.path / stage).iterdir())
@@ -499,13 +499,49 @@ def test_what_is_not_finite_stops_the_run(
     path = run / "stage_0" / "not_finite_0.csv"
     assert str(path) in str(error.value)
     saved = [int(line) for line in path.read_text().split()[1:]]
-    assert set(ids) <= set(saved)
     if what == "loss":
         assert saved == ids
+    else:  # which of a step's events it was is not known, and so said
+        assert set(ids) < set(saved)
+        assert f"of the step's {len(saved)} events" in str(error.value)
     # The weights of before are there, and finite; without the fault it goes on.
     monkeypatch.setattr(DirectionModule, "training_step", step)
     done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
     assert all(w.isfinite().all() for w in done.model.state_dict().values())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_validation_that_is_not_finite_stops_the_run(
+    tiny: Recipe,
+    quiet: Machine,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: int,
+) -> None:
+    """Also in the first sub-epoch, and where it is the raw weights' of two."""
+    forward, ids = DirectionModule.forward, []
+
+    def broken(self: DirectionModule, batch: Any) -> Any:
+        prediction_B3 = forward(self, batch)
+        if self.training or bool(self.stage.ema) != bool(stage):
+            return prediction_B3
+        ids.append(int(batch.event_id[-1]))
+        prediction_B3 = prediction_B3.clone()
+        prediction_B3[-1, 1] = float("nan")
+        return prediction_B3
+
+    monkeypatch.setattr(DirectionModule, "forward", broken)
+    run = tmp_path / "run"
+    with pytest.raises(NotFinite, match="the validation is not finite after step 4"):
+        train(tiny, simulated, run, machine=quiet, say=ignore)
+    saved = (run / f"stage_{stage}" / "not_finite_0.csv").read_text().split()[1:]
+    assert [int(line) for line in saved] == ids
+    assert len(ids) > 1
+    assert not (run / f"stage_{stage}" / "best.safetensors").exists()
+    monkeypatch.setattr(DirectionModule, "forward", forward)
+    done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
+    assert len(done.rows) == 4
 
 
 @pytest.mark.parametrize(

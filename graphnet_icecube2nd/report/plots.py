@@ -58,6 +58,14 @@ def plain_log(axis: Any) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def decades_only(axis: Any) -> None:
+    """Write a number at each decade of a logarithmic axis, and none in between."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 150) -> None:
     """Write a figure whole or not at all; the ending says the format.
 

@@ -16,7 +16,12 @@ from graphnet_icecube2nd.report.evaluation.bins import (
     BinRow,
 )
 from graphnet_icecube2nd.report.evaluation.judged import Estimate, Evaluation
-from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
+from graphnet_icecube2nd.report.plots import (
+    Look,
+    decades_only,
+    new_figure,
+    plain_log,
+)
 
 LABELS = {
     ENERGY: "energy of the neutrino [GeV]",
@@ -116,6 +121,11 @@ def draw_energy_by_topology(rows: Sequence[BinRow]) -> Any:
     down = -(-len(kinds) // across)
     figure = new_figure(1.0 + 3.1 * across, 0.4 + 2.8 * down)
     panels = figure.subplots(down, across, squeeze=False, sharex=True).ravel()
+    # A decade at least, or its axis would have no number.
+    edges = [edge for row in rows for edge in (row.bin.low, row.bin.high)]
+    panels[0].set_xlim(
+        10 ** np.floor(np.log10(min(edges))), 10 ** np.ceil(np.log10(max(edges)))
+    )
     for place, (kind, axes) in enumerate(zip(kinds, panels, strict=False)):
         here = [row for row in rows if row.bin.topology == kind]
         for number, name in enumerate(names):
@@ -139,6 +149,7 @@ def draw_energy_by_topology(rows: Sequence[BinRow]) -> Any:
                 capsize=2,
             )
         axes.set_xscale("log")
+        decades_only(axes.xaxis)
         axes.set_ylim(bottom=0.0)
         axes.set_title(kind, fontsize=10)
         axes.xaxis.set_tick_params(labelbottom=True)

@@ -124,8 +124,8 @@ def _calibration(tables: Mapping[str, list[Row]]) -> Section:
         text="A kappa is honest if contours that are to hold a share of the true "
         "directions hold that share. Recalibrated figures are of events that the "
         "calibration was not fitted on: each half of the events is calibrated by the "
-        "other; a table that comes with contours of a calibration is judged by those, "
-        "at 50% and 90%. Temperature is one factor on kappa, isotonic a rising map; "
+        "other; a table that comes with contours of a calibration is judged by those "
+        "that it has. Temperature is one factor on kappa, isotonic a rising map; "
         "both correct the levels of contours as well, for real errors have longer "
         "tails than a von Mises-Fisher distribution. To store a calibration with a "
         "model: icecube2nd calibrate.",

@@ -41,6 +41,7 @@ def test_a_store(
     done = run("reconstruct", simulated.path, "--model", weights, "--out", "r.parquet")
     assert done.returncode == 0, done.stderr
     assert "r.parquet: 256 events (ok 256) in" in done.stdout
+    assert "256/256 events" in done.stderr
     found = pyarrow.parquet.read_table(tmp_path / "r.parquet")
     ids = simulated.whole_event_column("event_id").tolist()
     assert found["event_id"].to_pylist() == ids

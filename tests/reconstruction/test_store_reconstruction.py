@@ -126,6 +126,7 @@ def test_memory_does_not_grow_with_the_store(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    import gc
     import tracemalloc
 
     from graphnet_icecube2nd import prepare
@@ -138,11 +139,13 @@ def test_memory_does_not_grow_with_the_store(
             make_kaggle_folder(files, {1: [30] * num})
             prepare(files, store, workers=1)
         opened = EventStore(store)
+        gc.collect()
         tracemalloc.start()
         reconstruct(opened, model, tmp_path / f"r_{num}.{suffix}")
         peaks[num] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[1536] < 1.3 * peaks[192]
+    # A row alone is 100 bytes, an event's pulses 1000; ids and lengths may be 16.
+    assert (peaks[1536] - peaks[192]) / (1536 - 192) < 50, peaks
 
 
 def test_progress_counts_every_event(

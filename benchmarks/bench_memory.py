@@ -26,7 +26,7 @@ from typing import Any
 import context
 
 from graphnet_icecube2nd import Machine, reconstruct, simulate, train
-from graphnet_icecube2nd.training.memory import memory_mb
+from graphnet_icecube2nd.memory import memory_mb
 from graphnet_icecube2nd.training.recipes import find_recipe
 
 COLUMNS = ("seconds", "process_mb", "in_use_mb", "kept_mb")

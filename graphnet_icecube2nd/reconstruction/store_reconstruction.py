@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.reconstruction.network import (
@@ -87,6 +88,7 @@ def reconstruct_store(
             table, length_B = _window(reader, store, shard, first, stop, on_progress)
             columns = result_rows(table, length_B, calibration, contours)
             write_results(path, [columns], "parquet")
+            give_back_memory()
             statuses.update(columns["status"].tolist())
         write_results(out, (read_part(path) for path in files), kind)
     shutil.rmtree(parts)

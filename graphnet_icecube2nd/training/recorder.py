@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.memory import give_back_memory, memory_mb
 from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.training.history import (
     POINT_COLUMNS,
@@ -21,7 +22,6 @@ from graphnet_icecube2nd.training.history import (
     read_history,
     write_history,
 )
-from graphnet_icecube2nd.training.memory import give_back_memory, memory_mb
 from graphnet_icecube2nd.training.module import DirectionModule
 
 try:

@@ -1,4 +1,4 @@
-"""Memory of a process that trains for hours: how much it is, and what it can give back.
+"""Memory of a process that runs for hours: how much it is, and what it can give back.
 
 Batches differ in size, so the C library's heap ends up full of holes: what torch holds
 stays the same, but the process grows (measured: benchmarks/results/training_run.md).

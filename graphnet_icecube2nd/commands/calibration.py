@@ -121,12 +121,12 @@ def calibrate(
         raise ValueError(f"{', '.join(given)} means nothing with {kind}")
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    angles = result_angles or "origin"
     if results is not None:
         if truth is None or out is None:
             raise ValueError("--results needs --truth and --out")
         if (apply is None) != (to is None):
             raise ValueError("--apply and --to go together")
-        angles = result_angles or "origin"
         plain = DirectionTable.load(results, angles=angles)
         known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
         found = calibrate_table(plain, known, method=method)
@@ -148,7 +148,7 @@ def calibrate(
     print(out)
     if apply is not None:
         assert to is not None
-        _apply(found.file, apply, to, result_angles or "origin")
+        _apply(found.file, apply, to, angles)
 
 
 def _of_model(

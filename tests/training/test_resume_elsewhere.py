@@ -164,6 +164,15 @@ class TestWeightsToStartFrom:
         ):
             train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
 
+    def begun_beside_its_weights(
+        self, tiny: Recipe, quiet: Machine, simulated: EventStore, run: Path, name: str
+    ) -> Recipe:
+        """Begin a run whose first stage has its weights by name alone, and cut it."""
+        recipe = replace(tiny, stages=(replace(tiny.stages[0], weights=name),))
+        with pytest.raises(Cut):
+            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+        return recipe
+
     def test_do_not_depend_on_where_one_stands(
         self,
         tiny: Recipe,
@@ -173,11 +182,9 @@ class TestWeightsToStartFrom:
         source: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        recipe = replace(tiny, stages=(replace(tiny.stages[0], weights=source.name),))
         run = tmp_path / "run"
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(Cut):
-            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+        recipe = self.begun_beside_its_weights(tiny, quiet, simulated, run, source.name)
         assert read_recipe(run / "recipe.yaml").stages[0].weights == str(source)
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
@@ -198,11 +205,9 @@ class TestWeightsToStartFrom:
         source: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        recipe = replace(tiny, stages=(replace(tiny.stages[0], weights=source.name),))
         run = tmp_path / "run"
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(Cut):
-            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+        recipe = self.begun_beside_its_weights(tiny, quiet, simulated, run, source.name)
         write_recipe(recipe, run / "recipe.yaml")
         done = train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
         assert len(done.rows) == 2

@@ -160,8 +160,8 @@ def test_memory_does_not_grow_with_the_store(
         reconstruct(opened, model, tmp_path / f"r_{num}.{suffix}")
         peaks[num] = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    # What is made of a shard's ids and lengths for a moment is 54 bytes an event; a kept
-    # row would be 130 besides, an event's pulses 1000.
+    # What is made of a shard's ids and lengths for a moment is 54 bytes an event; a
+    # kept row would be 130 besides, an event's pulses 1000.
     assert (peaks[1536] - peaks[192]) / (1536 - 192) < 100, peaks
 
 

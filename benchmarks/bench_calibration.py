@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd import EventStore, EventTruth, find_trained, simulate
-from graphnet_icecube2nd.direction.calibration import METHODS
-from graphnet_icecube2nd.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.reconstruction.network import network_events
+from graphnet_icecube2nd.inference.predictor import network_events
+from graphnet_icecube2nd.tasks.direction.calibration import METHODS
+from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 
 LEVELS = (0.1, 0.3, 0.5, 0.68, 0.9, 0.95, 0.99)
 SEEDS = (20261201, 20261202)  # of the fit, of the test

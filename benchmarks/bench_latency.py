@@ -23,7 +23,7 @@ import torch
 
 from graphnet_icecube2nd import (
     EventStore,
-    NetworkOptions,
+    InferenceConfig,
     PulseReconstructor,
     build_model,
     find_trained,
@@ -56,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     ready = {}
     for name in arguments.model or MODELS:
         for precision in ("float32", "bfloat16"):
-            options = NetworkOptions(
+            options = InferenceConfig(
                 max_pulses=arguments.max_pulses, precision=precision
             )
             model = find_trained(name) if "." in name else build_model(name).eval()

@@ -25,7 +25,7 @@ from typing import Any
 
 import context
 
-from graphnet_icecube2nd import Machine, reconstruct, simulate, train
+from graphnet_icecube2nd import TrainerConfig, reconstruct, simulate, train
 from graphnet_icecube2nd.memory import memory_mb
 from graphnet_icecube2nd.training.recipes import find_recipe
 
@@ -81,7 +81,7 @@ def train_for(minutes: float, folder: Path, num_events: int) -> None:
             replace(recipe, name="memory", stages=(stage,)),
             folder / "store",
             folder / "run",
-            machine=Machine(progress=False, devices=1),
+            machine=TrainerConfig(progress=False, devices=1),
             on_row=stop,
         )
 

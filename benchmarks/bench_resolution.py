@@ -30,16 +30,16 @@ from graphnet_icecube2nd import (
     EventStore,
     simulate,
 )
-from graphnet_icecube2nd.models.pretrained import find_model
-from graphnet_icecube2nd.reconstruction.limit import EFFORTS, limit_events
-from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-from graphnet_icecube2nd.reconstruction.network import network_events
-from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.resolution import (
+from graphnet_icecube2nd.evaluation.resolution import (
     as_dicts,
     as_markdown,
     compare,
 )
+from graphnet_icecube2nd.inference.predictor import network_events
+from graphnet_icecube2nd.likelihood.limit import EFFORTS, limit_events
+from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+from graphnet_icecube2nd.models.pretrained import find_model
+from graphnet_icecube2nd.results.truth import EventTruth
 
 SEED = 20230420
 NOTES = """\

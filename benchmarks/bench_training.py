@@ -28,7 +28,7 @@ from typing import Any
 
 import context
 
-from graphnet_icecube2nd import Machine, simulate, train
+from graphnet_icecube2nd import TrainerConfig, simulate, train
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipes import find_recipe
 
@@ -75,7 +75,7 @@ def child(arguments: argparse.Namespace) -> None:
             recipe,
             arguments.store,
             Path(folder) / "run",
-            machine=Machine(accelerator="cpu", progress=False, plot=False),
+            machine=TrainerConfig(accelerator="cpu", progress=False, plot=False),
             on_row=lambda rows: ends.append((time.monotonic(), rows[-1]["events"])),
             say=lambda text: None,
         )

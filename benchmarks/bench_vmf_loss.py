@@ -21,23 +21,23 @@ import numpy as np
 import torch
 
 from graphnet_icecube2nd import (
-    DataOptions,
+    DataConfig,
     EventStore,
     EventTruth,
-    Machine,
     Recipe,
     Stage,
+    TrainerConfig,
     evaluate,
     reconstruct,
     simulate,
     train,
 )
-from graphnet_icecube2nd.direction.losses import von_mises_fisher_nll
+from graphnet_icecube2nd.evaluation.coverage import GIVEN, CalibrationView
+from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.models.pretrained import FOLDER
-from graphnet_icecube2nd.report.evaluation.calibration import GIVEN, CalibrationView
-from graphnet_icecube2nd.report.evaluation.judged import Evaluation
-from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log, save_figure
+from graphnet_icecube2nd.plots import Look, new_figure, plain_log, save_figure
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+from graphnet_icecube2nd.tasks.direction.losses import von_mises_fisher_nll
 
 TRACKS = SimulationConfig(
     fractions={"through_going_track": 1.0}, energy_range=(3e3, 1e6), spectral_index=1.5
@@ -76,9 +76,9 @@ def train_with(normalisation: str, store: EventStore, out: Path, epochs: int) ->
         name=f"vmf_{normalisation}",
         model="t_sim",
         stages=(stage,),
-        data=DataOptions(num_sub_epochs=1, validation_fraction=0.05),
+        data=DataConfig(num_sub_epochs=1, validation_fraction=0.05),
     )
-    machine = Machine(progress=False, devices=1)
+    machine = TrainerConfig(progress=False, devices=1)
     return train(recipe, store, out / normalisation, machine=machine).path
 
 

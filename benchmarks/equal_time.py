@@ -25,8 +25,8 @@ from graphnet_icecube2nd import (
     build_model,
     simulate,
 )
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions, network_events
+from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.results.direction_table import DirectionTable
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.schedule import OneCycle
 
@@ -54,7 +54,7 @@ def train_both(
         for name, model in models.items():
             seen = train_for(model, train, 60 * minutes)
             called = f"{name}, {minutes:g} min"
-            options = NetworkOptions(max_pulses=MAX_PULSES)
+            options = InferenceConfig(max_pulses=MAX_PULSES)
             tables.append(
                 network_events(model, store, events, name=called, options=options)
             )

@@ -48,12 +48,12 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"{error}: pip install graphnet-icecube2nd[data,plots,simulation]")
     from graphnet_icecube2nd import EventStore, simulate
-    from graphnet_icecube2nd.reconstruction.limit import limit_events
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
+    from graphnet_icecube2nd.likelihood.limit import limit_events
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report.event.display import draw_event
-    from graphnet_icecube2nd.report.plots import save_figure
-    from graphnet_icecube2nd.report.resolution import as_markdown, compare
+    from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.store.summary import length_quantiles, view_event
 
     out: Path = arguments.out

@@ -54,15 +54,15 @@ def main() -> None:
     from graphnet_icecube2nd import (
         EventStore,
         EventTruth,
-        Machine,
+        TrainerConfig,
         evaluate,
         reconstruct,
         simulate,
         train,
         write_evaluation,
     )
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.report.resolution import as_markdown, compare
+    from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
     from graphnet_icecube2nd.training.recipes import find_recipe
 
     out: Path = arguments.out
@@ -97,7 +97,7 @@ def main() -> None:
         store,
         out / "training",
         resume=arguments.resume,
-        machine=Machine(devices=1),
+        machine=TrainerConfig(devices=1),
         on_row=say_angle,
     )
     print(f"trained in {time.monotonic() - begun:.0f} s; curves: {run.path}/curves.png")

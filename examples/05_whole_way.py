@@ -55,7 +55,7 @@ def main() -> None:
     from graphnet_icecube2nd import (
         EventStore,
         EventTruth,
-        Machine,
+        TrainerConfig,
         calibrate,
         evaluate,
         find_trained,
@@ -65,9 +65,9 @@ def main() -> None:
         train,
         write_evaluation,
     )
-    from graphnet_icecube2nd.reconstruction.calibration_file import place_beside
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.training.held_out import validation_events
+    from graphnet_icecube2nd.calibration.validation_split import validation_events
+    from graphnet_icecube2nd.inference.calibration_file import place_beside
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
     from graphnet_icecube2nd.training.recipes import find_recipe
 
     out: Path = arguments.out
@@ -99,7 +99,7 @@ def main() -> None:
             events,
             out / f"member_{number}",
             resume=True,
-            machine=Machine(devices=1),
+            machine=TrainerConfig(devices=1),
         )
         angle = run.handed_over["validation_angle"]
         print(f"\n  {angle:.3f} rad on validation events", flush=True)

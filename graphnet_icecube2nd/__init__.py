@@ -13,15 +13,19 @@ from typing import TYPE_CHECKING, Any
 from graphnet_icecube2nd.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from graphnet_icecube2nd.calibration.calibrate import calibrate, calibrate_table
     from graphnet_icecube2nd.conventions import FEATURE_NAMES
     from graphnet_icecube2nd.detector.pulse_map import PulseMap
-    from graphnet_icecube2nd.direction.equatorial import to_equatorial
-    from graphnet_icecube2nd.direction.losses import (
-        AngularDistanceLoss,
-        CombinedDirectionLoss,
-        VonMisesFisherLoss,
-    )
+    from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
+    from graphnet_icecube2nd.evaluation.metrics import evaluate
+    from graphnet_icecube2nd.evaluation.robustness import robustness
     from graphnet_icecube2nd.events.batch import PackedBatch
+    from graphnet_icecube2nd.inference.model_bundle import TrainedModel, find_trained
+    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.pulse_reconstruction import (
+        PulseReconstructor,
+    )
+    from graphnet_icecube2nd.inference.reconstruct import reconstruct
     from graphnet_icecube2nd.loading.datamodule import EventDataModule
     from graphnet_icecube2nd.models.competition import load_competition_weights
     from graphnet_icecube2nd.models.deepice import DeepIce
@@ -33,47 +37,42 @@ if TYPE_CHECKING:
         register_model,
     )
     from graphnet_icecube2nd.models.weights import load_model, save_model
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate, calibrate_table
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.ensemble_fit import fit_ensemble
-    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-    from graphnet_icecube2nd.reconstruction.pulse_reconstruction import (
-        PulseReconstructor,
-    )
-    from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct
-    from graphnet_icecube2nd.reconstruction.trained import TrainedModel, find_trained
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
-    from graphnet_icecube2nd.report.evaluation.judged import evaluate
+    from graphnet_icecube2nd.published.as_store import as_store
+    from graphnet_icecube2nd.published.published_config import read_published_config
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
     from graphnet_icecube2nd.report.event.page import write_event_page
-    from graphnet_icecube2nd.report.robustness.scores import robustness
     from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
     from graphnet_icecube2nd.report.sky.picture import draw_sky_map
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.simulate import simulate
     from graphnet_icecube2nd.simulation.stream import SimulatedStream
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.prepare import prepare, prepare_frames
-    from graphnet_icecube2nd.training.as_store import as_store
-    from graphnet_icecube2nd.training.published_config import read_published_config
-    from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+    from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
+    from graphnet_icecube2nd.tasks.direction.losses import (
+        AngularDistanceLoss,
+        CombinedDirectionLoss,
+        VonMisesFisherLoss,
+    )
+    from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
     from graphnet_icecube2nd.training.run import train
-    from graphnet_icecube2nd.training.trainer import Machine
-    from graphnet_icecube2nd.training.tune import tune
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
+    from graphnet_icecube2nd.tuning.tune import tune
 
 __all__ = [
     "FEATURE_NAMES",
     "AngularDistanceLoss",
     "CombinedDirectionLoss",
-    "DataOptions",
+    "DataConfig",
     "DeepIce",
     "DeepIceGNN",
     "DirectionTable",
     "EventDataModule",
     "EventStore",
     "EventTruth",
-    "Machine",
-    "NetworkOptions",
+    "InferenceConfig",
     "PackedBatch",
     "PulseMap",
     "PulseReconstructor",
@@ -83,6 +82,7 @@ __all__ = [
     "SkyMap",
     "Stage",
     "TrainedModel",
+    "TrainerConfig",
     "VonMisesFisherLoss",
     "as_store",
     "build_model",
@@ -115,35 +115,35 @@ __all__ = [
 
 _MODULES = {
     "FEATURE_NAMES": "conventions",
-    "AngularDistanceLoss": "direction.losses",
-    "CombinedDirectionLoss": "direction.losses",
-    "DataOptions": "training.recipe",
+    "AngularDistanceLoss": "tasks.direction.losses",
+    "CombinedDirectionLoss": "tasks.direction.losses",
+    "DataConfig": "training.recipe",
     "DeepIce": "models.deepice",
     "DeepIceGNN": "models.hybrid",
-    "DirectionTable": "reconstruction.direction_table",
+    "DirectionTable": "results.direction_table",
     "EventDataModule": "loading.datamodule",
     "EventStore": "store.event_store",
-    "EventTruth": "reconstruction.truth",
-    "Machine": "training.trainer",
-    "NetworkOptions": "reconstruction.network",
+    "EventTruth": "results.truth",
+    "TrainerConfig": "training.trainer",
+    "InferenceConfig": "inference.predictor",
     "PackedBatch": "events.batch",
     "PulseMap": "detector.pulse_map",
-    "PulseReconstructor": "reconstruction.pulse_reconstruction",
+    "PulseReconstructor": "inference.pulse_reconstruction",
     "Recipe": "training.recipe",
     "SimulatedStream": "simulation.stream",
     "SimulationConfig": "simulation.configuration",
     "SkyMap": "report.sky.map",
     "Stage": "training.recipe",
-    "TrainedModel": "reconstruction.trained",
-    "VonMisesFisherLoss": "direction.losses",
-    "as_store": "training.as_store",
+    "TrainedModel": "inference.model_bundle",
+    "VonMisesFisherLoss": "tasks.direction.losses",
+    "as_store": "published.as_store",
     "build_model": "models.registry",
-    "calibrate": "reconstruction.calibrate",
-    "calibrate_table": "reconstruction.calibrate",
+    "calibrate": "calibration.calibrate",
+    "calibrate_table": "calibration.calibrate",
     "draw_sky_map": "report.sky.picture",
-    "evaluate": "report.evaluation.judged",
-    "find_trained": "reconstruction.trained",
-    "fit_ensemble": "reconstruction.ensemble_fit",
+    "evaluate": "evaluation.metrics",
+    "find_trained": "inference.model_bundle",
+    "fit_ensemble": "ensemble.ensemble_fit",
     "list_models": "models.registry",
     "list_pretrained": "models.pretrained",
     "load_competition_weights": "models.competition",
@@ -151,16 +151,16 @@ _MODULES = {
     "load_pretrained": "models.pretrained",
     "prepare": "store.prepare",
     "prepare_frames": "store.prepare",
-    "read_published_config": "training.published_config",
-    "reconstruct": "reconstruction.reconstruct",
+    "read_published_config": "published.published_config",
+    "reconstruct": "inference.reconstruct",
     "register_model": "models.registry",
-    "robustness": "report.robustness.scores",
+    "robustness": "evaluation.robustness",
     "save_model": "models.weights",
     "simulate": "simulation.simulate",
     "sky_map": "report.sky.map",
-    "to_equatorial": "direction.equatorial",
+    "to_equatorial": "tasks.direction.equatorial",
     "train": "training.run",
-    "tune": "training.tune",
+    "tune": "tuning.tune",
     "write_evaluation": "report.evaluation.report",
     "write_event_page": "report.event.page",
 }

@@ -6,7 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,10 @@ from graphnet_icecube2nd import (
     PackedBatch,
     build_model,
     load_competition_weights,
+    load_model,
 )
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -247,3 +250,36 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("simulated") / "store"
     simulate(folder, num_events=256, seed=21, workers=1)
     return EventStore(folder)
+
+
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Recipe:
+    """Two stages of two sub-epochs, three optimiser steps and more each."""
+    first = Stage(
+        lr_max=2e-3, batch_size=16, max_pulses=32, accumulate_events=32, div_final=5
+    )
+    second = replace(first, lr_max=5e-4, ema=True, ema_decay=0.8, loss="combined")
+    return Recipe(
+        name="tiny",
+        model="t_sim",
+        model_kwargs=SIZES,
+        stages=(first, second),
+        data=DataConfig(num_sub_epochs=2, validation_fraction=0.2),
+    )
+
+
+@pytest.fixture(scope="session")
+def quiet() -> TrainerConfig:
+    """No bar, no plot; a checkpoint after each optimiser step."""
+    return TrainerConfig(
+        accelerator="cpu", progress=False, plot=False, checkpoint_steps=1
+    )
+
+
+@pytest.fixture(scope="session")
+def weights_of() -> Callable[[Path], dict[str, Any]]:
+    """`weights_of(run)`: the weights that a run ended with, by name."""
+    return lambda run: dict(load_model(run / "model.safetensors").state_dict())

@@ -20,28 +20,35 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows downward: a module imports only from rows above its own, or from its own.
 # A folder stands for all in it that has no row of its own. New rooms get a row.
 ROWS = (
-    ("version", "files", "yaml_text", "memory"),
+    ("version", "errors", "files", "config", "memory", "plots"),
     ("conventions",),
     ("detector.text_table", "detector.nearest"),
     ("detector.geometry",),
     ("detector.ice",),
     ("detector",),
     ("events",),
-    ("store",),
-    ("loading",),
-    ("simulation",),
+    ("tasks",),
     ("nn",),
     ("models",),
-    ("direction",),
-    ("reconstruction",),
-    ("report",),
+    ("store",),
+    ("results",),
+    ("loading",),
+    ("simulation",),
+    ("likelihood",),
     ("training",),
+    ("tuning",),
+    ("inference",),
+    ("published",),
+    ("calibration",),
+    ("ensemble",),
+    ("evaluation",),
+    ("report",),
     (ADAPTER,),
     ("commands",),
     ("cli",),
 )
 # Rooms that may import even less than their row says.
-ONLY_FROM = {"direction": {"conventions"}}
+ONLY_FROM: dict[str, set[str]] = {}
 
 # Not needed by the core; where they are missing it imports all the same.
 NOT_IN_CORE = (
@@ -164,7 +171,7 @@ def test_the_check_sees_imports() -> None:
         ("", 6),
         ("graphnet_adapter", 9),
     ]
-    assert row("models.registry") < row("direction.losses") < row(ADAPTER)
+    assert row("tasks.direction.losses") < row("models.registry") < row(ADAPTER)
     assert row("detector.nearest") < row("detector.ice") < row("detector.angles")
 
 

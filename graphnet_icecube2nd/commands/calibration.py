@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.reconstruction.calibrate import CalibrationCheck
-    from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
+    from graphnet_icecube2nd.calibration.calibrate import CalibrationCheck
+    from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 
 
 def calibrate(
@@ -93,10 +93,10 @@ def calibrate(
     from rich.console import Console
     from rich.table import Table
 
-    from graphnet_icecube2nd.direction.calibration import METHODS
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate_table
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.calibration.calibrate import calibrate_table
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.truth import EventTruth
+    from graphnet_icecube2nd.tasks.direction.calibration import METHODS
 
     of_model = {
         "--data": data,
@@ -164,10 +164,10 @@ def _of_model(
 
     from rich.console import Console
 
+    from graphnet_icecube2nd.calibration.calibrate import calibrate as run
     from graphnet_icecube2nd.commands.held_out import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.reconstruction.calibrate import calibrate as run
-    from graphnet_icecube2nd.reconstruction.trained import find_trained
+    from graphnet_icecube2nd.inference.model_bundle import find_trained
 
     trained = find_trained(model, calibration="none")
     store, numbers, what = held_out_events([model], data, events, most)
@@ -189,9 +189,9 @@ def _of_model(
 
 def _place(model: str) -> Path:
     """Return where a model's calibration lies; not in the package."""
+    from graphnet_icecube2nd.inference.calibration_file import place_beside
+    from graphnet_icecube2nd.inference.model_bundle import weights_place
     from graphnet_icecube2nd.models.pretrained import list_pretrained
-    from graphnet_icecube2nd.reconstruction.calibration_file import place_beside
-    from graphnet_icecube2nd.reconstruction.trained import weights_place
 
     if model in list_pretrained():
         raise ValueError(
@@ -203,11 +203,11 @@ def _place(model: str) -> Path:
 
 def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
     """Write a table with calibrated kappa and radii."""
-    from graphnet_icecube2nd.reconstruction.calibrate import (
+    from graphnet_icecube2nd.calibration.calibrate import (
         calibrated_table,
         has_own_contours,
     )
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
 
     plain = DirectionTable.load(table, angles=angles)
     if has_own_contours(plain):

@@ -37,8 +37,8 @@ def show(
     ] = False,
 ) -> None:
     """Draw an event: strings, pulses, the true direction and others."""
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
     from graphnet_icecube2nd.store.event_store import EventStore
 
     opened = EventStore(store)
@@ -55,8 +55,8 @@ def show(
 
         write_event_page(out, opened, number, tables, with_auxiliary=auxiliary)
     else:
+        from graphnet_icecube2nd.plots import save_figure
         from graphnet_icecube2nd.report.event.display import draw_event
-        from graphnet_icecube2nd.report.plots import save_figure
 
         figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)
         save_figure(figure, out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+    from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 
 app = typer.Typer(help="Several models as one.", no_args_is_help=True)
 
@@ -25,8 +25,8 @@ def import_weights(
     Each is proven to fit in every key before anything is written. `icecube2nd
     reconstruct --ensemble OUT` then does what the published predict.py does.
     """
-    from graphnet_icecube2nd.reconstruction.competition import import_weights as run
-    from graphnet_icecube2nd.reconstruction.ensemble_file import FILE
+    from graphnet_icecube2nd.inference.ensemble_file import FILE
+    from graphnet_icecube2nd.published.competition_ensemble import import_weights as run
 
     run(folder, out, say=print)
     print(f"{out / FILE}: weights and options as in the published predict.py")
@@ -71,8 +71,8 @@ def fit(
 
     from graphnet_icecube2nd.commands.held_out import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.reconstruction.ensemble_fit import fit_ensemble
-    from graphnet_icecube2nd.reconstruction.trained import find_trained
+    from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
+    from graphnet_icecube2nd.inference.model_bundle import find_trained
 
     options = None
     if max_pulses is not None:
@@ -99,11 +99,11 @@ def show(
     ensemble: Annotated[Path, typer.Argument(help="An ensemble's folder or YAML.")],
 ) -> None:
     """Say what an ensemble is made of; check its files."""
-    from graphnet_icecube2nd.reconstruction.calibration_file import (
+    from graphnet_icecube2nd.inference.calibration_file import (
         CalibrationFile,
         place_beside,
     )
-    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+    from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 
     described = EnsembleFile.load(ensemble)
     folder = ensemble if ensemble.is_dir() else ensemble.parent

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.truth import EventTruth
 
 
 def evaluate(
@@ -62,9 +62,9 @@ def evaluate(
     from rich.console import Console
     from rich.table import Table
 
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
-    from graphnet_icecube2nd.report.evaluation.judged import evaluate as run
+    from graphnet_icecube2nd.evaluation.metrics import evaluate as run
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
+    from graphnet_icecube2nd.results.truth import EventTruth
 
     known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
     tables = [_table(given, result_angles) for given in results]
@@ -103,7 +103,7 @@ def evaluate(
 
 
 def _table(given: str, angles: str) -> DirectionTable:
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
 
     name, equals, path = given.partition("=")
     if not equals or Path(given).exists():
@@ -116,7 +116,7 @@ def _line_fit(
 ) -> DirectionTable:
     import numpy as np
 
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if not _is_store(truth):

@@ -31,9 +31,7 @@ def held_out_events(
 
     import numpy as np
 
-    from graphnet_icecube2nd.loading.subset import EventSubset
-    from graphnet_icecube2nd.store.event_store import EventStore
-    from graphnet_icecube2nd.training.held_out import (
+    from graphnet_icecube2nd.calibration.validation_split import (
         numbers_of,
         runs_behind,
         store_of_run,
@@ -41,6 +39,8 @@ def held_out_events(
         validation_events,
         was_trained_on,
     )
+    from graphnet_icecube2nd.loading.subset import EventSubset
+    from graphnet_icecube2nd.store.event_store import EventStore
 
     runs = [run for model in models for run in runs_behind(model)]
     if data is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+    from graphnet_icecube2nd.inference.predictor import InferenceConfig
 
 SEEING = "How the model sees events (default: the model's or ensemble's own)"
 
@@ -112,14 +112,14 @@ def reconstruct(
 
     from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-    from graphnet_icecube2nd.reconstruction.reconstruct import reconstruct as run
-    from graphnet_icecube2nd.reconstruction.result_files import (
+    from graphnet_icecube2nd.inference.model_bundle import find_trained, is_ensemble
+    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.reconstruct import reconstruct as run
+    from graphnet_icecube2nd.results.result_files import (
         check_replaceable,
         format_of,
     )
-    from graphnet_icecube2nd.reconstruction.result_rows import checked_contours
-    from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
+    from graphnet_icecube2nd.results.result_rows import checked_contours
     from graphnet_icecube2nd.store.event_store import EventStore
 
     data, asked = _input(words or [], config)
@@ -143,7 +143,7 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
-    _with(NetworkOptions(), given)  # what is wrong in itself, before weights are read
+    _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
     trained = find_trained(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
     if which is None and (config is not None or kind == "submission"):
@@ -184,7 +184,7 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
         if len(words) != 1:
             raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
         return Path(words[0]), {}
-    from graphnet_icecube2nd.training.published_config import DEFAULTS, read_values
+    from graphnet_icecube2nd.published.published_config import DEFAULTS, read_values
 
     values = read_values(config, words)
     # What the file or the command line names; the rest is the ensemble's own.
@@ -199,7 +199,7 @@ def _as_predict_py_reads(events: Path) -> str | None:
     return "test" if (events / "test").is_dir() else None
 
 
-def _with(options: NetworkOptions, given: dict[str, Any]) -> NetworkOptions:
+def _with(options: InferenceConfig, given: dict[str, Any]) -> InferenceConfig:
     return replace(options, **{n: v for n, v in given.items() if v is not None})
 
 

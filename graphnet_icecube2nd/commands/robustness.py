@@ -50,14 +50,14 @@ def robustness(
     from rich.console import Console
 
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.reconstruction.trained import find_trained, is_ensemble
-    from graphnet_icecube2nd.report.plots import new_figure
-    from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness
-    from graphnet_icecube2nd.report.robustness.perturbations import (
+    from graphnet_icecube2nd.evaluation.perturbations import (
         default_perturbations,
     )
-    from graphnet_icecube2nd.report.robustness.scores import choose_events, num_passes
-    from graphnet_icecube2nd.report.robustness.scores import robustness as measure
+    from graphnet_icecube2nd.evaluation.robustness import choose_events, num_passes
+    from graphnet_icecube2nd.evaluation.robustness import robustness as measure
+    from graphnet_icecube2nd.inference.model_bundle import find_trained, is_ensemble
+    from graphnet_icecube2nd.plots import new_figure
+    from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if ensemble is not None and not is_ensemble(ensemble):

@@ -72,14 +72,14 @@ def skymap(
     import numpy as np
 
     from graphnet_icecube2nd.commands.parsing import shares
-    from graphnet_icecube2nd.direction.equatorial import time_to_mjd
-    from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
-    from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-    from graphnet_icecube2nd.report.plots import save_figure
+    from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
+    from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report.sky.event import sky_map_of_event
     from graphnet_icecube2nd.report.sky.file import check_name
     from graphnet_icecube2nd.report.sky.panels import area_in_words
     from graphnet_icecube2nd.report.sky.picture import draw_sky_map
+    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.tasks.direction.equatorial import time_to_mjd
 
     if mjd is not None and time is not None:
         raise ValueError("give --mjd or --time, not both")
@@ -124,7 +124,7 @@ def _truth(
 
     from graphnet_icecube2nd.commands.parsing import numbers
     from graphnet_icecube2nd.conventions import angles_to_unit_vector
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
+    from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if angles is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.training.trainer import Machine
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 MACHINE = "Machine"
 PUBLISHED = "As the published train.py"
@@ -105,19 +105,19 @@ def train(
     model.safetensors. Killed and begun again with --resume it ends with the same
     weights.
     """
-    from graphnet_icecube2nd.training.as_store import as_store
-    from graphnet_icecube2nd.training.published_notes import published_notes
+    from graphnet_icecube2nd.published.as_store import as_store
+    from graphnet_icecube2nd.published.published_notes import published_notes
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
     from graphnet_icecube2nd.training.run import is_first_process
     from graphnet_icecube2nd.training.run import train as run
-    from graphnet_icecube2nd.training.trainer import Machine
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
 
     num_workers = workers
     if config is not None:
         if recipe is not None:
             raise ValueError("give --recipe or --config, not both")
-        from graphnet_icecube2nd.training.published_config import read_published_config
+        from graphnet_icecube2nd.published.published_config import read_published_config
 
         asked = read_published_config(config, overrides or ())
         made, data, out = asked.recipe, data or asked.data, out or asked.out
@@ -149,7 +149,7 @@ def train(
         out,
         overrides=set or (),
         resume=resume,
-        machine=Machine(
+        machine=TrainerConfig(
             accelerator=accelerator,
             devices=_devices(devices),
             strategy=strategy,
@@ -233,10 +233,10 @@ def tune(
     ] = "1",
 ) -> None:
     """Search a recipe's values with Optuna; the same command goes on after a kill."""
-    from graphnet_icecube2nd.training.trainer import Machine
-    from graphnet_icecube2nd.training.tune import tune as search
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
+    from graphnet_icecube2nd.tuning.tune import tune as search
 
-    machine: Machine = Machine(
+    machine: TrainerConfig = TrainerConfig(
         accelerator=accelerator, devices=_devices(devices), progress=False, plot=False
     )
     result = search(

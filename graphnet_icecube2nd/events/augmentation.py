@@ -29,8 +29,8 @@ from graphnet_icecube2nd.events.augmentation_pulses import (
     TimeJitter,
     TimeOffset,
 )
+from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.random_numbers import SELECTION_STREAM, RandomKey
-from graphnet_icecube2nd.events.raw import RawEvents
 
 __all__ = [
     "AddNoise",
@@ -63,8 +63,8 @@ class Augmentation(Protocol):
     """Something that changes events; your own may be any callable of this form."""
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the changed events; those given are left as they are.
 
         Args:
@@ -75,13 +75,13 @@ class Augmentation(Protocol):
 
 
 def apply_augmentations(
-    events: RawEvents,
+    events: Events,
     augmentations: Sequence[Augmentation],
     *,
     seed: int,
     epoch: int = 0,
     geometry: DetectorGeometry,
-) -> RawEvents:
+) -> Events:
     """Return the events after all augmentations, one after the other.
 
     An augmentation draws its numbers by its place in the list, so that one may stand

@@ -26,15 +26,15 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.events.augmentation_detector import DIRECTION, RotateAboutZ
 from graphnet_icecube2nd.events.augmentation_pulses import check_number
-from graphnet_icecube2nd.events.random_numbers import RandomKey, combine, uniform
-from graphnet_icecube2nd.events.raw import (
-    RawEvents,
+from graphnet_icecube2nd.events.events import (
+    Events,
     floating,
     keep_pulses,
     need_column,
     per_pulse,
     with_columns,
 )
+from graphnet_icecube2nd.events.random_numbers import RandomKey, combine, uniform
 
 LOST = "lost"  # (B,) bool among the truth: nothing is left of the event
 AXES = (X, Y, Z)
@@ -57,8 +57,8 @@ class TimeShift:
     shift: float
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events, later by `shift`."""
         need_column(events, self.kind, TIME)
         return with_columns(events, {TIME: floating(events.columns[TIME]) + self.shift})
@@ -85,8 +85,8 @@ class FirstPulseAt:
     hlc: bool = False
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events, each moved."""
         shift_B = self.time - first_times(events, hlc=self.hlc)
         time_T = floating(events.columns[TIME])
@@ -112,8 +112,8 @@ class ChargeFactor:
         check_number(self, "factor")
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with charges scaled."""
         need_column(events, self.kind, CHARGE)
         return with_columns(
@@ -152,8 +152,8 @@ class Mirror:
         return x, y, z
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the mirrored events."""
         # A turn by nothing looks the places up where there is only a sensor_id.
         placed = RotateAboutZ(max_angle=0.0)(events, key, geometry)
@@ -197,8 +197,8 @@ class SwitchOff:
         check_number(self, "share", below=1.0)
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with fewer pulses, and `lost` (B,) among their truth."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
         keep_T = uniform(self._unit_keys(events, key_T, geometry)) >= self.share
@@ -210,7 +210,7 @@ class SwitchOff:
         return replace(kept, truth={**kept.truth, LOST: lost_B})
 
     def _unit_keys(
-        self, events: RawEvents, key_T: NDArray[np.uint64], geometry: DetectorGeometry
+        self, events: Events, key_T: NDArray[np.uint64], geometry: DetectorGeometry
     ) -> NDArray[np.uint64]:
         """Return keys (T,), equal for pulses of one event and one DOM or string."""
         if SENSOR_ID in events.columns:
@@ -225,7 +225,7 @@ class SwitchOff:
         return key_T
 
 
-def first_times(events: RawEvents, *, hlc: bool = False) -> NDArray[np.float64]:
+def first_times(events: Events, *, hlc: bool = False) -> NDArray[np.float64]:
     """Return when the first pulse of each event came, ns, (B,).
 
     Args:

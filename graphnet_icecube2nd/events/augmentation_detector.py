@@ -28,6 +28,13 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.events.augmentation_pulses import check_number
+from graphnet_icecube2nd.events.events import (
+    Events,
+    add_pulses,
+    floating,
+    need_column,
+    per_pulse,
+)
 from graphnet_icecube2nd.events.random_numbers import (
     RandomKey,
     combine,
@@ -35,13 +42,6 @@ from graphnet_icecube2nd.events.random_numbers import (
     poisson,
     pulse_keys,
     uniform,
-)
-from graphnet_icecube2nd.events.raw import (
-    RawEvents,
-    add_pulses,
-    floating,
-    need_column,
-    per_pulse,
 )
 
 DIRECTION = "direction"
@@ -89,8 +89,8 @@ class AddNoise:
         check_number(self, "margin")
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with noise, in the order of time."""
         need_column(events, self.kind, TIME)
         offsets, key_B = events.offsets.numpy(), key.of_events(events.event_id.numpy())
@@ -163,8 +163,8 @@ class RotateAboutZ:
         object.__setattr__(self, "azimuths", tuple(self.azimuths))
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events, each turned."""
         angle_B = self.max_angle * (
             2 * uniform(key.of_events(events.event_id.numpy())) - 1
@@ -188,7 +188,7 @@ class RotateAboutZ:
 
 
 def _with_places(
-    events: RawEvents, kind: str, geometry: DetectorGeometry
+    events: Events, kind: str, geometry: DetectorGeometry
 ) -> dict[str, Tensor]:
     """Return the columns, x, y, z and an efficiency among them."""
     columns = dict(events.columns)

@@ -15,21 +15,21 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.events.random_numbers import (
-    RandomKey,
-    combine,
-    normal,
-    pulse_keys,
-    uniform,
-)
-from graphnet_icecube2nd.events.raw import (
-    RawEvents,
+from graphnet_icecube2nd.events.events import (
+    Events,
     floating,
     keep_pulses,
     need_column,
     per_pulse,
     time_order,
     with_columns,
+)
+from graphnet_icecube2nd.events.random_numbers import (
+    RandomKey,
+    combine,
+    normal,
+    pulse_keys,
+    uniform,
 )
 
 
@@ -51,8 +51,8 @@ class TimeJitter:
         check_number(self, "sigma")
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with pulses moved, in the order of time."""
         offsets = events.offsets.numpy()
         shift_T = self.sigma * normal(
@@ -83,8 +83,8 @@ class TimeOffset:
         check_number(self, "sigma")
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events, each moved."""
         shift_B = self.sigma * normal(key.of_events(events.event_id.numpy()))
         return _shifted(events, self.kind, per_pulse(events, shift_B))
@@ -112,8 +112,8 @@ class ChargeScale:
         check_number(self, "pulse_sigma")
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with charges scaled."""
         need_column(events, self.kind, CHARGE)
         key_B = key.of_events(events.event_id.numpy())
@@ -147,8 +147,8 @@ class DropDoms:
         check_number(self, "probability", below=1.0)
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with fewer DOMs."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
         if SENSOR_ID in events.columns:
@@ -179,8 +179,8 @@ class DropStrings:
         check_number(self, "probability", below=1.0)
 
     def __call__(
-        self, events: RawEvents, key: RandomKey, geometry: DetectorGeometry
-    ) -> RawEvents:
+        self, events: Events, key: RandomKey, geometry: DetectorGeometry
+    ) -> Events:
         """Return the events with fewer strings."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
         if SENSOR_ID in events.columns:
@@ -217,7 +217,7 @@ def check_number(
     )
 
 
-def _shifted(events: RawEvents, kind: str, shift_T: NDArray[np.float64]) -> RawEvents:
+def _shifted(events: Events, kind: str, shift_T: NDArray[np.float64]) -> Events:
     need_column(events, kind, TIME)
     time_T = floating(events.columns[TIME])
     moved_T = time_T + torch.from_numpy(shift_T).to(time_T.dtype)
@@ -225,7 +225,7 @@ def _shifted(events: RawEvents, kind: str, shift_T: NDArray[np.float64]) -> RawE
 
 
 def _combine_places(
-    events: RawEvents, kind: str, key_T: NDArray[np.uint64], axes: tuple[str, ...]
+    events: Events, kind: str, key_T: NDArray[np.uint64], axes: tuple[str, ...]
 ) -> NDArray[np.uint64]:
     """Return keys of what is at one place: equal coordinates, equal keys."""
     for axis in axes:

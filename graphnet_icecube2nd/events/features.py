@@ -32,21 +32,8 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
-
-
-class PulseError(ValueError):
-    """A value of a pulse that cannot be true.
-
-    Args:
-        message: What is wrong, where, and what is allowed.
-        pulse: Which of the T pulses it is.
-    """
-
-    def __init__(self, message: str, pulse: int) -> None:
-        super().__init__(message)
-        self.pulse = pulse
-
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphnet.training.loss_functions import LossFunction
 from torch import Tensor
 
-from graphnet_icecube2nd.direction.losses import (
+from graphnet_icecube2nd.tasks.direction.losses import (
     AngularDistanceLoss,
     CombinedDirectionLoss,
     DirectionLoss,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 from torch_geometric.data import Data
 
-from graphnet_icecube2nd.reconstruction.table_columns import (
+from graphnet_icecube2nd.results.table_columns import (
     DIRECTION_NAMES,
     KAPPA_NAMES,
 )

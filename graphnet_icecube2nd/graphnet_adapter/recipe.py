@@ -39,7 +39,7 @@ from graphnet_icecube2nd.graphnet_adapter.losses import (
 )
 from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
 from graphnet_icecube2nd.graphnet_adapter.store_datamodule import StoreDataModule
-from graphnet_icecube2nd.models.any_origin import load_weights
+from graphnet_icecube2nd.models.checkpoint_loading import load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.store.event_store import EventStore

@@ -18,27 +18,27 @@ from graphnet.models import StandardModel
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
     EventPredictions,
     direction_columns,
     evaluating,
     event_predictions,
 )
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.reconstruction.network import WINDOW, Progress
-from graphnet_icecube2nd.reconstruction.reconstruct import Reconstruction
-from graphnet_icecube2nd.reconstruction.result_files import (
+from graphnet_icecube2nd.inference.predictor import WINDOW, Progress
+from graphnet_icecube2nd.inference.reconstruct import Reconstruction
+from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.result_files import (
     Columns,
     check_replaceable,
     format_of,
     write_results,
 )
-from graphnet_icecube2nd.reconstruction.result_rows import (
+from graphnet_icecube2nd.results.result_rows import (
     CONTOURS,
     checked_contours,
     result_rows,
 )
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 
 
 def predict_directions(

@@ -29,8 +29,8 @@ from graphnet_icecube2nd.events.augmentation import (
     check_order,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.events import Events, auxiliary_of
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
-from graphnet_icecube2nd.events.raw import RawEvents, auxiliary_of
 from graphnet_icecube2nd.events.selection import (
     check_selection,
     select_positions,
@@ -136,7 +136,7 @@ class EventReader:
         together = self.batch(np.concatenate(groups), epoch)
         return iter(together.split([len(group) for group in groups]))
 
-    def raw(self, events: NDArray[np.int64], epoch: int = 0) -> RawEvents:
+    def raw(self, events: NDArray[np.int64], epoch: int = 0) -> Events:
         """Return the kept pulses of events in physical units, augmented.
 
         Args:
@@ -158,7 +158,7 @@ class EventReader:
             quantity: torch.from_numpy(block.pulses(column, position_T, offsets))
             for column, quantity in self._columns.items()
         }
-        read = RawEvents(
+        read = Events(
             columns=columns,
             offsets=torch.from_numpy(offsets),
             n_pulses=torch.from_numpy(block.length_B),
@@ -167,7 +167,7 @@ class EventReader:
         )
         return self._augmented(read, epoch) if self.augmentations else read
 
-    def _augmented(self, read: RawEvents, epoch: int) -> RawEvents:
+    def _augmented(self, read: Events, epoch: int) -> Events:
         events = apply_augmentations(
             read,
             self.augmentations,
@@ -275,7 +275,7 @@ class EventReader:
                 raise ValueError(f"event column {name!r} is text; a batch has numbers")
 
 
-def _first_time(events: RawEvents) -> Tensor:
+def _first_time(events: Events) -> Tensor:
     """Return the time of the first pulse at hand of each event, (B,)."""
     lengths = events.offsets.diff()
     return torch.segment_reduce(events.columns[TIME], "min", lengths=lengths)

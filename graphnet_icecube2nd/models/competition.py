@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.weights import (
-    CheckpointError,
     Source,
     check_fit,
     read_state,

@@ -22,11 +22,11 @@ from torch.utils.checkpoint import checkpoint
 from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
+from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.block import Block
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
 from graphnet_icecube2nd.nn.packing import Packing
-from graphnet_icecube2nd.nn.shared import Shared, once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +152,7 @@ class DeepIce(nn.Module):
         start_as_published(self)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
-    def forward(self, batch: PackedBatch, shared: Shared | None = None) -> Tensor:
+    def forward(self, batch: PackedBatch, shared: BatchCache | None = None) -> Tensor:
         """Reconstruct a batch: (B, 3), kappa * direction.
 
         The direction, in the order x, y, z, points to where the neutrino came from.
@@ -169,7 +169,9 @@ class DeepIce(nn.Module):
             prediction_B3: Tensor = self.head(latent_BD.to(weight.dtype))
         return prediction_B3
 
-    def embed_events(self, batch: PackedBatch, shared: Shared | None = None) -> Tensor:
+    def embed_events(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> Tensor:
         """Return the class token of every event, (B, D)."""
         packing = Packing(batch.offsets, len(batch.features))
         # Autocast or not, the sum of all branches is of the weights' type.
@@ -179,7 +181,7 @@ class DeepIce(nn.Module):
         return self.encode(latent_TD, packing)
 
     def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
     ) -> Tensor:
         """Return each pulse's latent vector before it has met any other, (T, D)."""
         embedded: Tensor = self.embedding(batch, packing, shared)
@@ -190,7 +192,7 @@ class DeepIce(nn.Module):
         latent_TD: Tensor,
         batch: PackedBatch,
         packing: Packing,
-        shared: Shared | None = None,
+        shared: BatchCache | None = None,
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None

@@ -28,10 +28,10 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.deepice import DeepIce, start_as_published
+from graphnet_icecube2nd.nn.batch_cache import BatchCache
 from graphnet_icecube2nd.nn.edge_conv import DynamicEdgeBranch
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding
 from graphnet_icecube2nd.nn.packing import Packing
-from graphnet_icecube2nd.nn.shared import Shared
 
 NODE_FEATURES = (X, Y, Z, TIME, AUXILIARY, QE, CHARGE, SCATTERING, ABSORPTION)
 
@@ -91,7 +91,7 @@ class DeepIceGNN(DeepIce):
         start_as_published(self.graph)
 
     def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
     ) -> Tensor:
         """Return each pulse's latent vector, embedding and graph halves, (T, D)."""
         embedded_TD = self.embedding(batch, packing, shared)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from graphnet_icecube2nd.models.any_origin import RUN_MODEL, load_weights
+from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL, load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model, list_models
 from graphnet_icecube2nd.models.weights import load_model

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.nn.shared import Shared
+from graphnet_icecube2nd.nn.batch_cache import BatchCache
 
 
 @torch.no_grad()
 def predict_together(models: Sequence[DeepIce], batch: PackedBatch) -> Tensor:
     """Reconstruct a batch with several models that share what they can.
 
-    Sinusoids of the features, sinusoids of the intervals (where they are few enough to
+    Fourier features, those of the intervals (where they are few enough to
     be kept) and the first graph of hybrids are made once for all members that agree
     on their sizes. The numbers are those that each model gives alone.
 
@@ -32,5 +32,5 @@ def predict_together(models: Sequence[DeepIce], batch: PackedBatch) -> Tensor:
     """
     if not models:
         raise ValueError("predict_together needs at least one model")
-    shared = Shared()
+    shared = BatchCache()
     return torch.stack([model(batch, shared) for model in models])

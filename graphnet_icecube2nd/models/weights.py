@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
@@ -25,10 +26,6 @@ from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 CLASSES = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
 METADATA_KEY = "graphnet_icecube2nd"
-
-
-class CheckpointError(ValueError):
-    """A checkpoint does not fit the model; the message names every key at fault."""
 
 
 def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:

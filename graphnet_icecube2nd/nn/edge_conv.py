@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.neighbours import Neighbours, nearest_neighbours
 from graphnet_icecube2nd.nn.packing import Packing
-from graphnet_icecube2nd.nn.shared import Shared, once
 
 
 class EdgeConv(nn.Module):
@@ -93,7 +93,7 @@ class DynamicEdgeBranch(nn.Module):
         nodes_TF: Tensor,
         n_pulses_B: Tensor,
         packing: Packing,
-        shared: Shared | None = None,
+        shared: BatchCache | None = None,
     ) -> Tensor:
         """Map node features (T, F) to (T, dim).
 

@@ -4,7 +4,7 @@ References: the 2nd-place code (github.com/DrHB/icecube-2nd-place, src/models.py
 its description in EPJC 84, 646 (2024). Shape letters: T pulses in the batch, B events,
 L longest event, D width, C channels of a sinusoid.
 
-Sinusoids have arguments of several thousand radians and the interval is a small
+FourierFeatures have arguments of several thousand radians and the interval is a small
 difference of large squares, so both are computed in float32 at least, whatever
 autocast or the weights say.
 """
@@ -27,8 +27,8 @@ from graphnet_icecube2nd.conventions import (
     Z,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.packing import Packing
-from graphnet_icecube2nd.nn.shared import Shared, once
 
 # What a feature is multiplied with before its sinusoid: the finest wave then has a
 # length of 2 pi / 4096 * 500 m = 0.77 m, or 46 ns.
@@ -64,8 +64,8 @@ def wave_frequencies(
     return torch.exp(torch.arange(num, device=device) * -step)
 
 
-class Sinusoids(nn.Module):
-    """Sinusoids of one quantity, in the hybrids with a learned amplitude.
+class FourierFeatures(nn.Module):
+    """FourierFeatures of one quantity, in the hybrids with a learned amplitude.
 
     Args:
         channels: Length of the expansion, even.
@@ -78,7 +78,7 @@ class Sinusoids(nn.Module):
         self.scale = nn.Parameter(torch.ones(1) * channels**-0.5) if scaled else None
 
     def forward(
-        self, value: Tensor, shared: Shared | None = None, what: Hashable = None
+        self, value: Tensor, shared: BatchCache | None = None, what: Hashable = None
     ) -> Tensor:
         """Map (...,) to (..., channels).
 
@@ -122,13 +122,13 @@ class PulseEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.extra_features = tuple(extra_features)
-        self.position = Sinusoids(dim_base, scaled=scaled)
-        self.charge = Sinusoids(dim_base, scaled=scaled)
-        self.time = Sinusoids(dim_base, scaled=scaled)
+        self.position = FourierFeatures(dim_base, scaled=scaled)
+        self.charge = FourierFeatures(dim_base, scaled=scaled)
+        self.time = FourierFeatures(dim_base, scaled=scaled)
         self.auxiliary = nn.Embedding(2, dim_base // 2)
-        self.length = Sinusoids(dim_base // 2, scaled=scaled)
+        self.length = FourierFeatures(dim_base // 2, scaled=scaled)
         if self.extra_features:
-            self.extra = Sinusoids(dim_base, scaled=scaled)
+            self.extra = FourierFeatures(dim_base, scaled=scaled)
         dim_joined = (6 + len(self.extra_features)) * dim_base
         self.project = nn.Sequential(
             nn.Linear(dim_joined, dim_joined),
@@ -138,7 +138,7 @@ class PulseEmbedding(nn.Module):
         )
 
     def forward(
-        self, batch: PackedBatch, packing: Packing, shared: Shared | None = None
+        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
     ) -> Tensor:
         """Embed all pulses of a batch, (T, D)."""
         # The length feature counts the pulses before selection, as published;

@@ -23,7 +23,10 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.features import PulseError, check_pulses
+from graphnet_icecube2nd.errors import PulseError
+from graphnet_icecube2nd.events.features import (
+    check_pulses,
+)
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
     N_PULSES,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.training.ema import WeightAverage
@@ -25,18 +26,6 @@ except ImportError:  # the recipe and its parts can be had without Lightning
     LightningModule = object
 
 RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
-
-
-class NotFinite(FloatingPointError):
-    """A loss, a gradient or a validation is not finite.
-
-    `event_id` has the events at fault; for a gradient, in which they are not told
-    apart, all events of the step on this rank.
-    """
-
-    def __init__(self, what: str, event_id: list[int]) -> None:
-        super().__init__(what)
-        self.event_id = event_id
 
 
 class DirectionModule(LightningModule):  # type: ignore[misc]
@@ -169,7 +158,7 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             names = ["loss", "angle"]
         self.validation = dict(zip(names, means, strict=False))
         if not all(map(math.isfinite, self.validation.values())):
-            raise NotFinite(
+            raise NonFiniteError(
                 f"the validation is not finite after step {self.trainer.global_step}",
                 [
                     number
@@ -229,8 +218,8 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         ]
         what = f"is not finite in step {self.trainer.global_step + 1}"
         if some:
-            raise NotFinite(f"the loss {what}", event_id)
-        raise NotFinite(
+            raise NonFiniteError(f"the loss {what}", event_id)
+        raise NonFiniteError(
             f"the gradient {what}; which of the step's {len(event_id)} events it comes "
             "from is not known, so all are named",
             event_id,

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
-from graphnet_icecube2nd.direction.losses import (
+from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
+from graphnet_icecube2nd.events.selection import check_selection
+from graphnet_icecube2nd.tasks.direction.losses import (
     NORMALISATIONS,
     AngularDistanceLoss,
     CombinedDirectionLoss,
     DirectionLoss,
     VonMisesFisherLoss,
 )
-from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
-from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.training.schedule import OneCycle
 
 LOSSES = ("vmf", "combined", "angle")
@@ -128,7 +128,7 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions:
+class DataConfig:
     """Which events a recipe trains and validates on, and how they are read.
 
     Args:
@@ -208,7 +208,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 2023
-    data: DataOptions = field(default_factory=DataOptions)
+    data: DataConfig = field(default_factory=DataConfig)
     monitor: str = "angle"
     precision: str = "float32"
     compile: bool = False

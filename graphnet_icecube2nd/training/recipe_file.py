@@ -6,10 +6,15 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graphnet_icecube2nd.config import (
+    dump_yaml,
+    from_plain,
+    load_yaml,
+    set_value,
+    to_plain,
+)
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.training.plain import from_plain, set_value, to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.yaml_text import dump_yaml, load_yaml
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -16,8 +16,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.training.plain import nearest
-from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+from graphnet_icecube2nd.config import nearest
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
 
 RecipeFunction = Callable[[], Recipe]
 _RECIPES: dict[str, RecipeFunction] = {}
@@ -153,7 +153,7 @@ def t_sim() -> Recipe:
         name="t_sim",
         model="t_sim",
         stages=(first, long, last),
-        data=DataOptions(
+        data=DataConfig(
             num_sub_epochs=16, validation_fraction=0.005, validation_max_pulses=192
         ),
         precision="bfloat16",

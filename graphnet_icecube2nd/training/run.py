@@ -14,15 +14,15 @@ from typing import Any
 import torch
 from torch import distributed
 
+from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.files import locked_folder, write_whole
-from graphnet_icecube2nd.models.any_origin import RUN_MODEL
+from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import freeze
-from graphnet_icecube2nd.training.plain import nearest
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
@@ -33,7 +33,7 @@ from graphnet_icecube2nd.training.run_folder import (
     with_whole_paths,
 )
 from graphnet_icecube2nd.training.stage_run import StageRun
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def train(
     *,
     overrides: Sequence[str] | Mapping[str, Any] = (),
     resume: bool = False,
-    machine: Machine | None = None,
+    machine: TrainerConfig | None = None,
     on_row: Callable[[list[Row]], None] | None = None,
     say: Callable[[str], None] = print,
 ) -> TrainedRun:
@@ -97,7 +97,7 @@ def train(
     Raises:
         ValueError: An override or a value of the recipe is not allowed; the store has
             no directions; `out` holds another run, or one and `resume` is not asked.
-        NotFinite: A loss, a gradient or a validation is not finite; the events are in
+        NonFiniteError: A loss, a gradient or a validation is not finite; events are in
             the stage's `not_finite_0.csv` (a file for each rank), for a gradient all
             events of the step.
         ImportError: Lightning is not installed.
@@ -114,7 +114,7 @@ def train(
         for number in range(len(recipe.stages)):
             finished = run / f"stage_{number}" / FINISHED
             if not finished.is_file():
-                stage = StageRun(recipe, number, run, machine or Machine(), say)
+                stage = StageRun(recipe, number, run, machine or TrainerConfig(), say)
                 stage.train(store, rows, on_row)
             rows = json.loads(finished.read_text(encoding="utf-8"))["rows"]
         if is_first:

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.files import LOCK_FILE
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
-from graphnet_icecube2nd.training.plain import to_plain
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recorder import RESUME

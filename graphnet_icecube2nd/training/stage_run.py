@@ -8,16 +8,19 @@ from typing import Any, TypeVar
 
 import torch
 
+from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
-from graphnet_icecube2nd.models.any_origin import LoadReport, load_weights
+from graphnet_icecube2nd.models.checkpoint_loading import LoadReport, load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.training.history import Row
-from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
+from graphnet_icecube2nd.training.module import (
+    DirectionModule,
+)
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recorder import BEST, LAST, RESUME
 from graphnet_icecube2nd.training.run_folder import (
@@ -27,7 +30,7 @@ from graphnet_icecube2nd.training.run_folder import (
     note_machine,
 )
 from graphnet_icecube2nd.training.trainer import (
-    Machine,
+    TrainerConfig,
     close_loggers,
     make_trainer,
     quiet_lightning,
@@ -82,7 +85,7 @@ class StageRun:
         recipe: Recipe,
         number: int,
         run: Path,
-        machine: Machine,
+        machine: TrainerConfig,
         say: Callable[[str], None],
     ) -> None:
         self.recipe, self.number, self.machine = recipe, number, machine
@@ -182,12 +185,12 @@ class StageRun:
                     datamodule=data,
                     ckpt_path=resume if resume.is_file() else None,
                 )
-        except NotFinite as error:
+        except NonFiniteError as error:
             path = self.folder / f"not_finite_{trainer.global_rank}.csv"
             with write_whole(path) as temporary:
                 lines = ["event_id", *map(str, error.event_id)]
                 temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-            raise NotFinite(
+            raise NonFiniteError(
                 f"{error}; the events are in {path}. A new run can leave them out "
                 "(data.events), or go on from the last weights in "
                 f"{self.folder} with a smaller lr_max",

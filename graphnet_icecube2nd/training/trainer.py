@@ -32,7 +32,7 @@ PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
+class TrainerConfig:
     """Where and how a run is computed.
 
     None of it changes a recipe; but a stage's `batch_size` is that of one device, so
@@ -94,7 +94,7 @@ def make_trainer(
     number: int,
     run: Path,
     rows: list[Row],
-    machine: Machine,
+    machine: TrainerConfig,
     on_row: Callable[[list[Row]], None] | None = None,
     on_start: Callable[[Any], None] | None = None,
 ) -> tuple[Any, Any]:

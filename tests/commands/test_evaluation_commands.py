@@ -25,10 +25,10 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.commands.app import app
-from graphnet_icecube2nd.reconstruction.calibration_file import CalibrationFile
-from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
-from graphnet_icecube2nd.reconstruction.read_results import read_columns
-from graphnet_icecube2nd.reconstruction.trained import find_trained
+from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
+from graphnet_icecube2nd.inference.model_bundle import find_trained
+from graphnet_icecube2nd.results.table_io import read_columns
 
 MODELS = ("m0.safetensors", "m1.safetensors")
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
@@ -147,7 +147,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
 def test_a_store_left_by_another_input_is_not_taken(
     here: Path, make_kaggle_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphnet_icecube2nd.reconstruction import reconstruct as room
+    from graphnet_icecube2nd.inference import reconstruct as room
 
     make_kaggle_folder(here / "a", {1: [5, 9, 7]})
     make_kaggle_folder(here / "b", {1: [5, 9, 7, 8]})
@@ -218,7 +218,7 @@ def test_runs_say_what_they_were_validated_on(
     here: Path, simulated: EventStore
 ) -> None:
     pytest.importorskip("pytorch_lightning")
-    from graphnet_icecube2nd.training.held_out import validation_events
+    from graphnet_icecube2nd.calibration.validation_split import validation_events
     from graphnet_icecube2nd.training.run import train
 
     overrides: dict[str, Any] = {

@@ -21,7 +21,7 @@ import torch
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands import ensemble, reconstruction
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -94,7 +94,7 @@ def test_wrong_words_say_what(
 def test_every_option_reaches_the_function(
     monkeypatch: pytest.MonkeyPatch, simulated: EventStore, weights: Path
 ) -> None:
-    from graphnet_icecube2nd.reconstruction import reconstruct as room
+    from graphnet_icecube2nd.inference import reconstruct as room
 
     given: dict[str, Any] = {}
 
@@ -112,12 +112,12 @@ def test_every_option_reaches_the_function(
         "precision": "bfloat16",
         "published_features": True,
     }
-    assert set(seen) == {field.name for field in fields(NetworkOptions)}
+    assert set(seen) == {field.name for field in fields(InferenceConfig)}
     reconstruction.reconstruct(
         [str(simulated.path)], model=str(weights), out=Path("r.x"), format="csv",
         device="meta", contours="68,10", **seen,
     )  # fmt: skip
-    assert given["options"] == NetworkOptions(**seen)
+    assert given["options"] == InferenceConfig(**seen)
     assert given["contours"] == (0.1, 0.68)
     assert (given["format"], given["device"]) == ("csv", "meta")
 
@@ -156,7 +156,7 @@ def test_which_and_the_input_as_output(
 
 def test_what_is_not_given_is_the_models_own() -> None:
     command = inspect.signature(reconstruction.reconstruct).parameters
-    for field in fields(NetworkOptions):
+    for field in fields(InferenceConfig):
         assert command[field.name].default is None, field.name
 
 
@@ -164,8 +164,8 @@ def test_what_is_not_given_is_the_models_own() -> None:
 def published(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The five checkpoints, small: published names and keys, weights of the golden
     rule."""
+    from graphnet_icecube2nd.inference import competition
     from graphnet_icecube2nd.models import registry
-    from graphnet_icecube2nd.reconstruction import competition
 
     small = {
         "b_d32": ("deepice_small", {"n_rel": 1}),
@@ -231,8 +231,8 @@ def test_the_published_ensemble_end_to_end(
 def test_provenance_of_imported_weights(published: Path, tmp_path: Path) -> None:
     from hashlib import sha256
 
-    from graphnet_icecube2nd.reconstruction.competition import CHECKPOINTS
-    from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile
+    from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
+    from graphnet_icecube2nd.published.competition_ensemble import CHECKPOINTS
 
     ensemble.import_weights(published, tmp_path / "ensemble")
     for member in EnsembleFile.load(tmp_path / "ensemble").members:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands.robustness import robustness
-from graphnet_icecube2nd.reconstruction.ensemble_file import EnsembleFile, add_member
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
 from graphnet_icecube2nd.report.robustness import files, perturbations
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
@@ -82,7 +82,7 @@ def test_an_ensemble(
     folder = tmp_path / "two"
     folder.mkdir()
     members = tuple(add_member(folder, name, weights, 1.0, {}) for name in ("a", "b"))
-    options = NetworkOptions(max_pulses=40, selection="first", seed=3)
+    options = InferenceConfig(max_pulses=40, selection="first", seed=3)
     EnsembleFile(name="two", members=members, options=options).save(folder)
     out = tmp_path / "report"
     done = call(

@@ -26,8 +26,8 @@ from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import as_published
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
-from graphnet_icecube2nd.training.trainer import Machine
-from graphnet_icecube2nd.training.tune import Tuned, tune
+from graphnet_icecube2nd.training.trainer import TrainerConfig
+from graphnet_icecube2nd.tuning.tune import Tuned, tune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
@@ -207,7 +207,7 @@ def test_every_option_reaches_the_machine(given: dict[str, Any]) -> None:
         resume=True, published=True, config=None, overrides=None, workers=5,
         logger=["wandb"], **machine,
     )  # fmt: skip
-    assert given["machine"] == Machine(
+    assert given["machine"] == TrainerConfig(
         **{**machine, "devices": 2}, num_workers=5, loggers=("wandb",)
     )
     assert given["resume"]
@@ -232,7 +232,9 @@ def test_every_option_of_a_search_reaches_it(
         trials=7, workers=2, seed=5, set=["seed=1"], pruning=False, accelerator="gpu",
         devices="0,3",
     )  # fmt: skip
-    machine = Machine(accelerator="gpu", devices="0,3", progress=False, plot=False)
+    machine = TrainerConfig(
+        accelerator="gpu", devices="0,3", progress=False, plot=False
+    )
     assert given == {
         "recipe": "s_d32",
         "data": Path("store"),
@@ -277,7 +279,7 @@ def test_python_does_what_the_command_does(given: dict[str, Any], config: Path) 
     of_the_command = dict(given)
     given.clear()
     asked = read_published_config(config, ["LR_MAX", "2e-5"])
-    store, machine = as_store(asked.data), Machine(num_workers=asked.num_workers)
+    store, machine = as_store(asked.data), TrainerConfig(num_workers=asked.num_workers)
     run_room.train(asked.recipe, store, asked.out, machine=machine)
     for name in ("recipe", "data", "out", "machine"):
         assert given[name] == of_the_command[name], name
@@ -353,8 +355,8 @@ class TestAsStore:
 def test_defaults_are_those_of_the_functions() -> None:
     command = inspect.signature(training.train).parameters
     for name in ("accelerator", "devices", "strategy", "num_nodes", "progress", "plot"):
-        assert command[name].default == getattr(Machine(), name), name
-    assert command["checkpoint_minutes"].default == Machine().checkpoint_minutes
+        assert command[name].default == getattr(TrainerConfig(), name), name
+    assert command["checkpoint_minutes"].default == TrainerConfig().checkpoint_minutes
     function = inspect.signature(tune).parameters
     search = inspect.signature(training.tune).parameters
     assert search["devices"].default == "1"

@@ -33,7 +33,7 @@ from graphnet_icecube2nd.events.augmentation import (
     augmentation_from_dict,
     augmentation_to_dict,
 )
-from graphnet_icecube2nd.events.raw import RawEvents, time_order
+from graphnet_icecube2nd.events.events import Events, time_order
 
 GEOMETRY = DetectorGeometry.icecube86()
 ALL: tuple[Augmentation, ...] = (
@@ -50,7 +50,7 @@ EACH = pytest.mark.parametrize("augmentation", ALL, ids=lambda a: a.kind)
 
 def make_events(
     lengths: list[int], *, places: bool = False, seed: int = 0, window: float = 1e4
-) -> RawEvents:
+) -> Events:
     """Events of random pulses in the order of time, with ids 100, 103, ..."""
     generator = torch.Generator().manual_seed(seed)
     num_pulses, num_events = sum(lengths), len(lengths)
@@ -69,7 +69,7 @@ def make_events(
         columns["sensor_id"] = dom.to(torch.int16)
     zenith = math.pi * torch.rand(num_events, generator=generator)
     azimuth = 2 * math.pi * torch.rand(num_events, generator=generator)
-    return RawEvents(
+    return Events(
         columns=columns,
         offsets=torch.tensor([0, *lengths]).cumsum(0),
         n_pulses=torch.tensor(lengths),
@@ -83,12 +83,12 @@ def make_events(
     )
 
 
-def take(events: RawEvents, chosen: list[int]) -> RawEvents:
+def take(events: Events, chosen: list[int]) -> Events:
     """Some of the events, in the order given."""
     rows = [
         torch.arange(*events.offsets[event : event + 2].tolist()) for event in chosen
     ]
-    return RawEvents(
+    return Events(
         columns={
             name: value[torch.cat(rows)] for name, value in events.columns.items()
         },
@@ -100,14 +100,14 @@ def take(events: RawEvents, chosen: list[int]) -> RawEvents:
 
 
 def apply(
-    events: RawEvents, *augmentations: Augmentation, seed: int = 1, epoch: int = 0
-) -> RawEvents:
+    events: Events, *augmentations: Augmentation, seed: int = 1, epoch: int = 0
+) -> Events:
     return apply_augmentations(
         events, augmentations, seed=seed, epoch=epoch, geometry=GEOMETRY
     )
 
 
-def same(a: RawEvents, b: RawEvents) -> bool:
+def same(a: Events, b: Events) -> bool:
     tables = [(a.columns, b.columns), (a.truth, b.truth)]
     return all(
         getattr(a, name).tolist() == getattr(b, name).tolist()
@@ -119,7 +119,7 @@ def same(a: RawEvents, b: RawEvents) -> bool:
     )
 
 
-def event_of_pulse(events: RawEvents) -> Tensor:
+def event_of_pulse(events: Events) -> Tensor:
     lengths = events.offsets.diff()
     return torch.arange(len(lengths)).repeat_interleave(lengths)
 
@@ -191,8 +191,8 @@ class TestAll:
 
     def test_your_own(self) -> None:
         def only_first(
-            events: RawEvents, key: object, geometry: DetectorGeometry
-        ) -> RawEvents:
+            events: Events, key: object, geometry: DetectorGeometry
+        ) -> Events:
             return take(events, [0])
 
         assert len(apply(make_events([3, 4]), only_first).event_id) == 1

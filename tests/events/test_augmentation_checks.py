@@ -19,11 +19,11 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     TimeShift,
     first_times,
 )
-from graphnet_icecube2nd.events.raw import RawEvents
+from graphnet_icecube2nd.events.events import Events
 
 GEOMETRY = DetectorGeometry.icecube86()
 # Two events: three pulses and two; the second has no HLC pulse.
-EVENTS = RawEvents(
+EVENTS = Events(
     columns={
         "sensor_id": torch.tensor([0, 61, 5000, 7, 7], dtype=torch.int16),
         "time": torch.tensor([6000, 9000, 9500, 7000, 8000]),
@@ -37,11 +37,11 @@ EVENTS = RawEvents(
 )
 
 
-def apply(events: RawEvents, *augmentations: Augmentation, seed: int = 1) -> RawEvents:
+def apply(events: Events, *augmentations: Augmentation, seed: int = 1) -> Events:
     return apply_augmentations(events, augmentations, seed=seed, geometry=GEOMETRY)
 
 
-def places(events: RawEvents) -> RawEvents:
+def places(events: Events) -> Events:
     """The same with x, y, z in place of sensor_id."""
     columns = dict(events.columns)
     position_T3 = GEOMETRY.position_S3[columns.pop("sensor_id").long()].float()
@@ -93,10 +93,10 @@ def test_mirror_turns_where_pmts_look() -> None:
     torch.testing.assert_close(mirrored.columns["pmt_dir_x"], look)
 
 
-def many(num_events: int, doms: list[int]) -> RawEvents:
+def many(num_events: int, doms: list[int]) -> Events:
     """Events alike but for their ids, with a pulse in each of some DOMs."""
     num = len(doms)
-    return RawEvents(
+    return Events(
         columns={
             "sensor_id": torch.tensor(doms * num_events),
             "time": torch.arange(num * num_events).float(),
@@ -181,5 +181,5 @@ def test_what_is_refused() -> None:
         )
 
 
-def _split(events: RawEvents, name: str) -> tuple[torch.Tensor, ...]:
+def _split(events: Events, name: str) -> tuple[torch.Tensor, ...]:
     return events.columns[name].split(events.offsets.diff().tolist())

@@ -24,7 +24,7 @@ from graphnet.utilities.config import DatasetConfig, ModelConfig
 
 import graphnet_icecube2nd.graphnet_adapter as adapter
 from graphnet_icecube2nd import PulseMap, build_model, load_competition_weights
-from graphnet_icecube2nd.models.weights import CheckpointError
+from graphnet_icecube2nd.errors import CheckpointError
 
 pytestmark = pytest.mark.graphnet
 

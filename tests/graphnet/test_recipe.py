@@ -19,14 +19,14 @@ from graphnet_icecube2nd import EventStore, load_model, save_model
 from graphnet_icecube2nd.graphnet_adapter import store_datamodule
 from graphnet_icecube2nd.graphnet_adapter.losses import AngularDistance
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
-from graphnet_icecube2nd.models.any_origin import load_weights
+from graphnet_icecube2nd.models.checkpoint_loading import load_weights
 from graphnet_icecube2nd.training.module import DirectionModule
-from graphnet_icecube2nd.training.recipe import DataOptions, Recipe, Stage
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.schedule import OneCycleScheduler
 from graphnet_icecube2nd.training.stage_run import first_model, make_data
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 pytestmark = pytest.mark.graphnet
 
@@ -50,7 +50,7 @@ def recipe(**changes: Any) -> Recipe:
         model=changes.pop("model", "t_sim"),
         model_kwargs=SIZES,
         stages=(replace(STAGE, **changes),),
-        data=DataOptions(num_sub_epochs=2, validation_fraction=0.2),
+        data=DataConfig(num_sub_epochs=2, validation_fraction=0.2),
     )
 
 
@@ -98,7 +98,7 @@ def test_equal_losses_in_both_worlds(
         return loss
 
     monkeypatch.setattr(DirectionModule, "training_step", noted)
-    machine = Machine(accelerator="cpu", progress=False, plot=False)
+    machine = TrainerConfig(accelerator="cpu", progress=False, plot=False)
     run = train(made, simulated, tmp_path / "run", machine=machine)
     stage = recipe_stage(made, simulated)
     theirs = fitted(stage, tmp_path)

@@ -30,15 +30,15 @@ from torch.utils.data import DataLoader, Dataset
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
 from graphnet_icecube2nd import DirectionTable, EventStore
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.graphnet_adapter import results
-from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
-from graphnet_icecube2nd.reconstruction.calibrate import (
+from graphnet_icecube2nd.calibration.calibrate import (
     calibrate_table,
     calibrated_table,
 )
-from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.evaluation.judged import evaluate
+from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.graphnet_adapter import results
+from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
+from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 
 COLUMNS = ["event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"]
 COLUMNS += ["kappa", "radius_50", "radius_90", "n_pulses", "status"]

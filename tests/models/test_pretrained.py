@@ -45,10 +45,10 @@ def test_it_beats_the_line_fit(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     pytest.importorskip("scipy")
     from graphnet_icecube2nd import EventStore, simulate
-    from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.reconstruction.network import network_events
-    from graphnet_icecube2nd.reconstruction.truth import EventTruth
-    from graphnet_icecube2nd.report.resolution import compare
+    from graphnet_icecube2nd.evaluation.resolution import compare
+    from graphnet_icecube2nd.inference.predictor import network_events
+    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.results.truth import EventTruth
 
     simulate(tmp_path / "store", num_events=1500, seed=77, workers=1)
     store = EventStore(tmp_path / "store")

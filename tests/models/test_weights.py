@@ -23,9 +23,9 @@ from graphnet_icecube2nd import (
     load_model,
     save_model,
 )
+from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.models import weights
 from graphnet_icecube2nd.models.competition import published_name
-from graphnet_icecube2nd.models.weights import CheckpointError
 
 ALL = (
     *("deepice_small", "deepice_small_4rel", "v22_small", "v23_small"),

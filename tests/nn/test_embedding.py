@@ -1,4 +1,4 @@
-"""Sinusoids, the pulse embedding and the interval, against the formulas."""
+"""FourierFeatures, the pulse embedding and the interval, against the formulas."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from graphnet_icecube2nd import FEATURE_NAMES, PackedBatch
 from graphnet_icecube2nd.nn.embedding import (
     INTERVAL_LIMIT,
     INTERVAL_WAVES,
+    FourierFeatures,
     PulseEmbedding,
-    Sinusoids,
     SpaceTimeInterval,
     interval_waves,
     signed_root,
@@ -40,17 +40,17 @@ class TestSinusoids:
         assert sinusoids(value, 8).dtype == torch.float32
 
     def test_learned_amplitude(self) -> None:
-        layer = Sinusoids(16, scaled=True)
+        layer = FourierFeatures(16, scaled=True)
         assert layer.scale is not None
         assert layer.scale.item() == pytest.approx(0.25)  # 1 / sqrt(16)
         value = torch.linspace(0, 1, 5)
         assert torch.equal(layer(value), sinusoids(value, 16) * layer.scale)
-        assert Sinusoids(16).scale is None
+        assert FourierFeatures(16).scale is None
 
     @pytest.mark.parametrize("size", [1.0, 512.0, 4096.0])
     def test_float32_under_autocast(self, size: float) -> None:
         value = size * torch.linspace(-1, 1, 97)
-        layer = Sinusoids(32, scaled=True)
+        layer = FourierFeatures(32, scaled=True)
         plain, scaled = sinusoids(value, 32), layer(value)
         with torch.autocast("cpu", torch.bfloat16):
             found, found_scaled = sinusoids(value, 32), layer(value)

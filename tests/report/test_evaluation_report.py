@@ -15,15 +15,15 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import DirectionTable
-from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.reconstruction.truth import EventTruth
-from graphnet_icecube2nd.report.evaluation.judged import Evaluation, evaluate
+from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
 from graphnet_icecube2nd.report.evaluation.report import (
     Looks,
     evaluation_figures,
     evaluation_tables,
     write_evaluation,
 )
+from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 
 HOSTILE = '<script>alert("x")</script> & "co"'
 

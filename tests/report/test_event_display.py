@@ -13,9 +13,9 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import DirectionTable, EventStore
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.reconstruction.line_fit_table import line_fit_events
+from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.report.event.display import draw_event
-from graphnet_icecube2nd.report.plots import new_figure, save_figure
 from graphnet_icecube2nd.store.summary import view_event
 
 

@@ -13,14 +13,14 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions
+from graphnet_icecube2nd.evaluation.robustness import RobustnessRow
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
 from graphnet_icecube2nd.report.robustness.figure import draw_robustness
 from graphnet_icecube2nd.report.robustness.files import (
     as_markdown,
     context_of,
     save_robustness,
 )
-from graphnet_icecube2nd.report.robustness.scores import RobustnessRow
 
 BASE = RobustnessRow(
     group="baseline",
@@ -47,7 +47,7 @@ ROWS = [BASE, SAME, WORSE, BLIND]
 
 
 def test_files(simulated: EventStore, tmp_path: Path) -> None:
-    options = NetworkOptions(max_pulses=96, seed=7)
+    options = InferenceConfig(max_pulses=96, seed=7)
     context = context_of("t_sim.simulated", simulated, ROWS, options)
     files = save_robustness(tmp_path / "a" / "report", ROWS, context)
     names = [f"robustness{s}" for s in (".csv", ".json", ".md", ".pdf", ".png")]

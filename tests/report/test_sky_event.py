@@ -11,10 +11,10 @@ pytest.importorskip("astropy_healpix")
 
 from graphnet_icecube2nd import DirectionTable
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.report.sky.event import sky_map_of_event
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 DIRECTION = np.asarray(angles_to_unit_vector(1.1, 4.2))
 MJD = 56000.25

@@ -17,10 +17,10 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, load_model
 from graphnet_icecube2nd.training.history import read_history
-from graphnet_icecube2nd.training.recipe import DataOptions, Recipe
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def run_alone(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_are_one_with_the_double_batch(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     """Forty steps in two stages, the second with something frozen and an average."""
     pytest.importorskip("typer")
@@ -63,7 +63,7 @@ def test_two_processes_are_one_with_the_double_batch(
         for stage in tiny.stages
     )
     stages = (first, replace(second, freeze=("embedding",)))
-    data = DataOptions(num_sub_epochs=20, validation_fraction=0.3)
+    data = DataConfig(num_sub_epochs=20, validation_fraction=0.3)
     double = replace(tiny, stages=stages, data=data)
     alone = train(
         double, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
@@ -100,7 +100,7 @@ def test_two_processes_are_one_with_the_double_batch(
 KILLED = """
 import os, signal, sys
 from graphnet_icecube2nd.training import module, run
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 recipe, store, out, count = sys.argv[1:]
 step, left = module.DirectionModule.optimizer_step, [int(count)]
@@ -113,7 +113,8 @@ def killed(self, *args, **kwargs):
 
 if __name__ == "__main__":
     module.DirectionModule.optimizer_step = killed
-    machine = Machine(accelerator="cpu", devices=2, strategy="ddp", progress=False,
+    machine = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp",
+                      progress=False,
                       plot=False, checkpoint_steps=2)
     run.train(recipe, store, out, machine=machine, resume=True)
 """

@@ -19,7 +19,7 @@ from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import overridden
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.stage_run import first_model
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 
 def ignore(text: str) -> None:
@@ -32,7 +32,7 @@ def one_stage(recipe: Recipe) -> Recipe:
 
 def test_the_average_follows_micro_batches(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -61,7 +61,7 @@ def test_the_average_follows_micro_batches(
 
 def test_every_step_has_its_learning_rate_and_momentum(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +102,7 @@ def test_every_step_has_its_learning_rate_and_momentum(
 
 
 def test_it_learns(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     """In a few seconds, from 200 events: better than at first, and than a guess."""
     run = train(

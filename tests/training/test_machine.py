@@ -22,7 +22,7 @@ from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recorder import StageRecorder
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import Machine, make_trainer
+from graphnet_icecube2nd.training.trainer import TrainerConfig, make_trainer
 
 Weights = Callable[[Path], dict[str, Any]]
 
@@ -53,13 +53,13 @@ def test_accelerator_devices_strategy_and_nodes_are_the_trainers(
         "strategy": "ddp_find_unused_parameters_true",
         "num_nodes": 3,
     }
-    make_trainer(tiny, 0, tmp_path, [], Machine(progress=False, **options))
+    make_trainer(tiny, 0, tmp_path, [], TrainerConfig(progress=False, **options))
     assert {name: given[name] for name in options} == options
 
 
 def test_processes_read_and_change_nothing(
     one_stage: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,
@@ -101,7 +101,7 @@ def test_checkpoints_within_a_sub_epoch_come_by_the_clock(
         save(self, trainer)
 
     monkeypatch.setattr(StageRecorder, "_save", noted)
-    machine = Machine(
+    machine = TrainerConfig(
         accelerator="cpu", progress=False, plot=False, checkpoint_minutes=minutes
     )
     run = train(one_stage, simulated, tmp_path / "run", machine=machine, say=ignore)
@@ -113,7 +113,7 @@ def test_checkpoints_within_a_sub_epoch_come_by_the_clock(
 @pytest.mark.slow
 def test_a_compiled_model_learns_the_same(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,

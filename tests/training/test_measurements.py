@@ -18,7 +18,7 @@ from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.module import DirectionModule
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 
 def ignore(text: str) -> None:
@@ -27,7 +27,7 @@ def ignore(text: str) -> None:
 
 def test_losses_are_means_since_the_row_before(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -64,7 +64,7 @@ def test_losses_are_means_since_the_row_before(
 
 def test_curves_come_with_every_checkpoint(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -11,9 +11,9 @@ import torch
 
 pytest.importorskip("yaml")
 
-from graphnet_icecube2nd.training.plain import from_plain, to_plain
+from graphnet_icecube2nd.config import from_plain, load_yaml, to_plain
 from graphnet_icecube2nd.training.recipe import (
-    DataOptions,
+    DataConfig,
     Recipe,
     Stage,
     as_published,
@@ -32,7 +32,6 @@ from graphnet_icecube2nd.training.recipes import (
     register_recipe,
 )
 from graphnet_icecube2nd.training.run import check_model
-from graphnet_icecube2nd.yaml_text import load_yaml
 
 
 def rates(name: str) -> list[tuple[float, float, float, bool, str]]:
@@ -73,7 +72,7 @@ def test_every_recipe_is_whole(name: str, tmp_path: Path) -> None:
 
 
 def test_defaults_follow_the_write_up() -> None:
-    stage, data = Stage(lr_max=1e-3), DataOptions()
+    stage, data = Stage(lr_max=1e-3), DataConfig()
     assert (stage.batch_size, stage.max_pulses, stage.accumulate_events) == (
         32,
         192,
@@ -213,7 +212,7 @@ def test_text_holds_every_value() -> None:
     values = load_yaml(recipe_text(recipe), "text")
     assert set(values) == {field.name for field in fields(Recipe)}
     assert set(values["stages"][0]) == {field.name for field in fields(Stage)}
-    assert set(values["data"]) == {field.name for field in fields(DataOptions)}
+    assert set(values["data"]) == {field.name for field in fields(DataConfig)}
     assert from_plain(Recipe, to_plain(recipe)) == recipe
 
 

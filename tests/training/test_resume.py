@@ -24,7 +24,7 @@ from graphnet_icecube2nd.training.checkpoint import WholeCheckpointIO
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
 # Where a run can be cut: before the call or after it.
@@ -89,7 +89,7 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("apart", [13, 17, 23])
 def test_cut_again_and_again(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,
@@ -122,7 +122,7 @@ def test_cut_again_and_again(
 KILLED = """
 import os, signal, sys
 from graphnet_icecube2nd.training import checkpoint, module, recorder, run, stage_run
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 where, count, recipe, store, out = sys.argv[1:]
 owner, name = {
@@ -145,7 +145,9 @@ def wrapped(*args, **kwargs):
     return result
 
 setattr(owner, name, wrapped)
-machine = Machine(accelerator="cpu", progress=False, plot=False, checkpoint_steps=1)
+machine = TrainerConfig(
+    accelerator="cpu", progress=False, plot=False, checkpoint_steps=1
+)
 run.train(recipe, store, out, machine=machine, resume=True)
 """
 
@@ -158,7 +160,7 @@ run.train(recipe, store, out, machine=machine, resume=True)
 )
 def test_really_killed(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,
@@ -194,7 +196,7 @@ def test_really_killed(
 
 def test_random_states_go_on(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,
@@ -236,7 +238,7 @@ def test_random_states_go_on(
 
 def test_with_readers_and_in_bfloat16(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     weights_of: Weights,
@@ -259,7 +261,7 @@ def test_with_readers_and_in_bfloat16(
 
 
 def test_a_kill_before_the_recipe_was_written(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     short = replace(tiny, stages=tiny.stages[:1])
     for name in ("run.json", ".recipe.yaml.tmp"):
@@ -269,7 +271,7 @@ def test_a_kill_before_the_recipe_was_written(
 
 
 def test_lists_in_a_recipe_are_no_other_recipe(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     stage = replace(tiny.stages[0], freeze=["embedding"], momenta=[0.9, 0.8, 0.9])
     recipe = replace(tiny, stages=[stage], data=replace(tiny.data, augmentations=[]))
@@ -311,7 +313,7 @@ class TestCheckpoints:
         assert not (tmp_path / "harmed").exists()
 
     def test_two_processes_do_not_write_one_run(
-        self, tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+        self, tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
     ) -> None:
         pytest.importorskip("fcntl")
 

@@ -19,7 +19,7 @@ from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
 
@@ -46,7 +46,7 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 )
 def test_another_machine_is_said(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     name: str | None,
@@ -78,7 +78,7 @@ def test_another_machine_is_said(
 
 
 def test_a_run_of_an_earlier_release_goes_on_as_it_began(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     """Its sub-epochs were whole steps of the size that was asked for."""
     stage = replace(tiny.stages[0], batch_size=4, accumulate_events=64)
@@ -120,7 +120,7 @@ class TestWeightsToStartFrom:
     def test_are_not_asked_for_again(
         self,
         tiny: Recipe,
-        quiet: Machine,
+        quiet: TrainerConfig,
         simulated: EventStore,
         tmp_path: Path,
         weights_of: Weights,
@@ -148,7 +148,7 @@ class TestWeightsToStartFrom:
     def test_of_a_stage_to_come_are(
         self,
         tiny: Recipe,
-        quiet: Machine,
+        quiet: TrainerConfig,
         simulated: EventStore,
         tmp_path: Path,
         source: Path,
@@ -165,7 +165,12 @@ class TestWeightsToStartFrom:
             train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
 
     def begun_beside_its_weights(
-        self, tiny: Recipe, quiet: Machine, simulated: EventStore, run: Path, name: str
+        self,
+        tiny: Recipe,
+        quiet: TrainerConfig,
+        simulated: EventStore,
+        run: Path,
+        name: str,
     ) -> Recipe:
         """Begin a run whose first stage has its weights by name alone, and cut it."""
         recipe = replace(tiny, stages=(replace(tiny.stages[0], weights=name),))
@@ -176,7 +181,7 @@ class TestWeightsToStartFrom:
     def test_do_not_depend_on_where_one_stands(
         self,
         tiny: Recipe,
-        quiet: Machine,
+        quiet: TrainerConfig,
         simulated: EventStore,
         tmp_path: Path,
         source: Path,
@@ -199,7 +204,7 @@ class TestWeightsToStartFrom:
     def test_a_path_that_an_earlier_release_kept_as_it_was(
         self,
         tiny: Recipe,
-        quiet: Machine,
+        quiet: TrainerConfig,
         simulated: EventStore,
         tmp_path: Path,
         source: Path,

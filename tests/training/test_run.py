@@ -24,14 +24,17 @@ from graphnet_icecube2nd import (
     save_model,
 )
 from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.training import trainer as trainer_room
 from graphnet_icecube2nd.training.history import COLUMNS, read_history
-from graphnet_icecube2nd.training.module import DirectionModule, NotFinite
+from graphnet_icecube2nd.training.module import (
+    DirectionModule,
+)
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.stage_run import first_model, make_data
-from graphnet_icecube2nd.training.trainer import Machine
+from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
 
@@ -47,7 +50,7 @@ def same(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 @pytest.fixture(scope="module")
 def base(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
@@ -100,7 +103,7 @@ def last_of(run: Path) -> dict[str, Any]:
 def test_every_option_changes_the_weights(
     base: dict[str, Any],
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     override: str,
@@ -115,7 +118,7 @@ def test_every_option_changes_the_weights(
 def test_decay_and_what_is_saved_of_an_average(
     base: dict[str, Any],
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
 ) -> None:
@@ -163,7 +166,7 @@ def test_what_a_run_leaves(
 ) -> None:
     pytest.importorskip("matplotlib")
     said: list[str] = []
-    machine = Machine(accelerator="cpu", progress=False)
+    machine = TrainerConfig(accelerator="cpu", progress=False)
     run = train(tiny, simulated, tmp_path / "run", machine=machine, say=said.append)
     assert sorted(p.name for p in run.path.iterdir()) == [
         "curves.png", "metrics.csv", "model.safetensors", "recipe.yaml", "run.json",
@@ -210,7 +213,7 @@ def angle_of(row: dict[str, Any]) -> float:
 @pytest.mark.parametrize("next_from", ["best", "last"])
 def test_the_next_stage_begins_where_it_should(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -246,7 +249,7 @@ def test_the_next_stage_begins_where_it_should(
 
 def test_monitor_tells_the_best(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -270,7 +273,7 @@ def test_monitor_tells_the_best(
 
 
 def test_patience_ends_a_stage(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     """With no learning nothing gets better."""
     run = train(
@@ -282,7 +285,7 @@ def test_patience_ends_a_stage(
 
 def test_compile_is_asked_for(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     base: dict[str, Any],
@@ -305,7 +308,7 @@ def test_compile_is_asked_for(
 
 def test_activation_checkpointing_is_asked_for(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     base: dict[str, Any],
@@ -333,7 +336,7 @@ def test_activation_checkpointing_is_asked_for(
 
 class TestMachine:
     def made(self, tiny: Recipe, folder: Path, **options: Any) -> Any:
-        machine = Machine(**{"accelerator": "cpu", "plot": False, **options})
+        machine = TrainerConfig(**{"accelerator": "cpu", "plot": False, **options})
         return trainer_room.make_trainer(tiny, 0, folder, [], machine)
 
     def test_devices_strategy_and_nodes(self, tiny: Recipe, tmp_path: Path) -> None:
@@ -381,7 +384,7 @@ class TestMachine:
     )
     def test_bad_options(self, options: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
-            Machine(**options)
+            TrainerConfig(**options)
 
     def test_readers(self, tiny: Recipe, simulated: EventStore) -> None:
         loader = make_data(tiny, 0, simulated, num_workers=2).train_dataloader()
@@ -391,7 +394,7 @@ class TestMachine:
 def test_bar_shows_rates_loss_and_angle(
     tiny: Recipe, simulated: EventStore, tmp_path: Path, capfd: Any
 ) -> None:
-    machine = Machine(accelerator="cpu", plot=False)
+    machine = TrainerConfig(accelerator="cpu", plot=False)
     train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
     shown = capfd.readouterr()
     text = shown.out + shown.err
@@ -436,7 +439,7 @@ def test_loggers_are_told_all(
 
     monkeypatch.setattr(loggers, "WandbLogger", WandbLogger)
     options = {"accelerator": "cpu", "progress": False, "plot": False}
-    machine = Machine(**options, loggers=("wandb",))
+    machine = TrainerConfig(**options, loggers=("wandb",))
     train(tiny, simulated, tmp_path / "run", machine=machine, say=ignore)
     assert [logger.options["name"] for logger in made] == ["run-stage-0", "run-stage-1"]
     assert len({logger.options["version"] for logger in made}) == 2
@@ -449,7 +452,7 @@ def test_tensorboard_writes(
     tiny: Recipe, simulated: EventStore, tmp_path: Path
 ) -> None:
     pytest.importorskip("tensorboard")
-    machine = Machine(
+    machine = TrainerConfig(
         accelerator="cpu", progress=False, plot=False, loggers=("tensorboard",)
     )
     train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
@@ -465,7 +468,7 @@ def test_a_logger_that_is_not_installed_says_so(
         raise ModuleNotFoundError("no tensorboard")
 
     monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
-    machine = Machine(accelerator="cpu", loggers=("tensorboard",))
+    machine = TrainerConfig(accelerator="cpu", loggers=("tensorboard",))
     with pytest.raises(ImportError, match="needs tensorboard: pip install tensorboard"):
         trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
 
@@ -473,7 +476,7 @@ def test_a_logger_that_is_not_installed_says_so(
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_what_is_not_finite_stops_the_run(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -494,7 +497,9 @@ def test_what_is_not_finite_stops_the_run(
 
     monkeypatch.setattr(DirectionModule, "training_step", broken)
     run = tmp_path / "run"
-    with pytest.raises(NotFinite, match=f"the {what} is not finite in step 3") as error:
+    with pytest.raises(
+        NonFiniteError, match=f"the {what} is not finite in step 3"
+    ) as error:
         train(tiny, simulated, run, machine=quiet, say=ignore)
     path = run / "stage_0" / "not_finite_0.csv"
     assert str(path) in str(error.value)
@@ -513,7 +518,7 @@ def test_what_is_not_finite_stops_the_run(
 @pytest.mark.parametrize("stage", [0, 1])
 def test_a_validation_that_is_not_finite_stops_the_run(
     tiny: Recipe,
-    quiet: Machine,
+    quiet: TrainerConfig,
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -533,7 +538,9 @@ def test_a_validation_that_is_not_finite_stops_the_run(
 
     monkeypatch.setattr(DirectionModule, "forward", broken)
     run = tmp_path / "run"
-    with pytest.raises(NotFinite, match="the validation is not finite after step 4"):
+    with pytest.raises(
+        NonFiniteError, match="the validation is not finite after step 4"
+    ):
         train(tiny, simulated, run, machine=quiet, say=ignore)
     saved = (run / f"stage_{stage}" / "not_finite_0.csv").read_text().split()[1:]
     assert [int(line) for line in saved] == ids
@@ -566,7 +573,7 @@ def test_overflows_of_float16_are_left_to_its_scaler(
     )
     module._pending = [(torch.tensor(loss), torch.tensor([7, 8]))]
     if stops:
-        with pytest.raises(NotFinite, match="in step 5") as error:
+        with pytest.raises(NonFiniteError, match="in step 5") as error:
             module._see_finite(torch.tensor([loss]), torch.tensor(norm))
         assert error.value.event_id == [7, 8]
     else:
@@ -583,13 +590,13 @@ def test_processes_whose_results_do_not_come_back_are_refused(
     from pytorch_lightning.trainer.connectors import accelerator_connector
 
     monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
-    machine = Machine(accelerator="cpu", devices=2)
+    machine = TrainerConfig(accelerator="cpu", devices=2)
     with pytest.raises(ValueError, match=r"in a notebook, .* results do not come back"):
         trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
 
 
 def test_few_events_make_smaller_steps(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     said: list[str] = []
     run = train(
@@ -601,7 +608,7 @@ def test_few_events_make_smaller_steps(
 
 
 def test_a_folder_holds_one_run(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     short = one_stage(tiny)
@@ -634,7 +641,11 @@ def test_a_folder_holds_one_run(
 
 
 def test_lightning_keeps_quiet(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path, capfd: Any
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    capfd: Any,
 ) -> None:
     train(one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore)
     shown = capfd.readouterr()
@@ -644,7 +655,7 @@ def test_lightning_keeps_quiet(
 
 
 def test_a_stage_starts_from_a_file_and_freezes(
-    tiny: Recipe, quiet: Machine, simulated: EventStore, tmp_path: Path
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     torch.manual_seed(1)
     source = build_model("t_sim", **{**tiny.model_kwargs, "depth": 2})

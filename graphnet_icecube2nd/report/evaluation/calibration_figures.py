@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from graphnet_icecube2nd.report.evaluation.calibration import (
+from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
     PULL_EDGES,
     TEMPERATURE,
     CalibrationView,
     honest_pull_density,
 )
+from graphnet_icecube2nd.plots import Look, new_figure, plain_log
 from graphnet_icecube2nd.report.evaluation.figures import GRID
-from graphnet_icecube2nd.report.plots import Look, new_figure, plain_log
 
 NEAR = 1.5  # points off the nominal share: what the grey band shows
 

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.report.evaluation.bins import (
+from graphnet_icecube2nd.evaluation.bins import (
     ENERGY,
     PULSES,
     TOPOLOGY,
     ZENITH,
     BinRow,
 )
-from graphnet_icecube2nd.report.evaluation.judged import Estimate, Evaluation
-from graphnet_icecube2nd.report.plots import (
+from graphnet_icecube2nd.evaluation.metrics import Estimate, Evaluation
+from graphnet_icecube2nd.plots import (
     Look,
     decades_only,
     new_figure,

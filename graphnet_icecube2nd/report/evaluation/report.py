@@ -17,15 +17,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.report.evaluation.bins import (
+from graphnet_icecube2nd.evaluation.bins import (
     QUANTITIES,
     TOPOLOGY,
     BinRow,
     binned,
     energy_by_topology,
 )
-from graphnet_icecube2nd.report.evaluation.calibration import CalibrationView
+from graphnet_icecube2nd.evaluation.coverage import CalibrationView
+from graphnet_icecube2nd.evaluation.metrics import Evaluation
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.evaluation.calibration_figures import (
     draw_coverage,
     draw_expected,
@@ -37,7 +39,6 @@ from graphnet_icecube2nd.report.evaluation.figures import (
     draw_energy_by_topology,
     draw_topologies,
 )
-from graphnet_icecube2nd.report.evaluation.judged import Evaluation
 from graphnet_icecube2nd.report.evaluation.page import report_page
 from graphnet_icecube2nd.report.evaluation.sections import (
     ENERGY_BY_TOPOLOGY,
@@ -50,7 +51,6 @@ from graphnet_icecube2nd.report.evaluation.tables import (
     expected_table,
     summary_rows,
 )
-from graphnet_icecube2nd.report.plots import save_figure
 from graphnet_icecube2nd.version import __version__
 
 REPORT, FIGURES, TABLES = "report.html", "figures", "tables"

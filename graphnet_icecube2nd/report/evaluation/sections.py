@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from graphnet_icecube2nd.report.evaluation.judged import Evaluation
+from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.report.evaluation.page import Section
 from graphnet_icecube2nd.report.evaluation.tables import Row
 

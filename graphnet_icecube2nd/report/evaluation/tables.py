@@ -7,9 +7,9 @@ from dataclasses import asdict
 from math import degrees
 from typing import Any
 
-from graphnet_icecube2nd.report.evaluation.bins import BinRow
-from graphnet_icecube2nd.report.evaluation.calibration import CoverageRow, ExpectedRow
-from graphnet_icecube2nd.report.evaluation.judged import Estimate, Summary
+from graphnet_icecube2nd.evaluation.bins import BinRow
+from graphnet_icecube2nd.evaluation.coverage import CoverageRow, ExpectedRow
+from graphnet_icecube2nd.evaluation.metrics import Estimate, Summary
 
 Row = dict[str, Any]
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.report.event.view import (
     COLOURS,
     Arrow,
@@ -25,7 +25,7 @@ from graphnet_icecube2nd.report.event.view import (
     read_event,
     time_range,
 )
-from graphnet_icecube2nd.report.plots import new_figure
+from graphnet_icecube2nd.results.direction_table import DirectionTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import EventView
 

@@ -15,8 +15,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.report.event.payload import event_payload
+from graphnet_icecube2nd.results.direction_table import DirectionTable
 from graphnet_icecube2nd.store.event_store import EventStore
 
 SCRIPTS = ("event_scene.js", "event_page.js", "event_controls.js")

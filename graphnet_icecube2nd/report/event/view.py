@@ -19,12 +19,12 @@ from graphnet_icecube2nd.conventions import (
     angles_to_unit_vector,
     opening_angle,
 )
-from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
-from graphnet_icecube2nd.reconstruction.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.results.direction_table import DirectionTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
 from graphnet_icecube2nd.store.summary import EventView, view_event
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 
 Array = NDArray[np.float64]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from graphnet_icecube2nd.report.bootstrap import LEVEL
-from graphnet_icecube2nd.report.plots import new_figure
-from graphnet_icecube2nd.report.robustness.scores import RobustnessRow
+from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
+from graphnet_icecube2nd.evaluation.robustness import RobustnessRow
+from graphnet_icecube2nd.plots import new_figure
 
 LINEAR = 0.01  # rad: the axis is linear up to here, logarithmic beyond
 _HEADER = 1.1  # rows that a group's name takes

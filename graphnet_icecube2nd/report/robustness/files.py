@@ -21,14 +21,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphnet_icecube2nd.direction.calibration import HONEST_MEDIAN_PULL
+from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
+from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.reconstruction.network import NetworkOptions
-from graphnet_icecube2nd.report.bootstrap import LEVEL
-from graphnet_icecube2nd.report.plots import save_figure
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.robustness.figure import draw_robustness
-from graphnet_icecube2nd.report.robustness.scores import INSIDE, RobustnessRow
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.tasks.direction.calibration import HONEST_MEDIAN_PULL
 from graphnet_icecube2nd.version import __version__
 
 STEM = "robustness"
@@ -56,7 +56,7 @@ def context_of(
     model: str,
     store: EventStore,
     rows: Sequence[RobustnessRow],
-    options: NetworkOptions,
+    options: InferenceConfig,
 ) -> dict[str, Any]:
     """Return what a report was measured on, as plain values.
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.direction.metrics import kappa_to_radius
-from graphnet_icecube2nd.direction.radial_law import RadialLaw
-from graphnet_icecube2nd.reconstruction.direction_table import DirectionTable
 from graphnet_icecube2nd.report.sky.map import LEVELS, SkyMap, sky_map
+from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 # Radii that a table gives: those of its kappa up to what digits of a CSV lose?
 SAME = 1e-4

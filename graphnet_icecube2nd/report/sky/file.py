@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from graphnet_icecube2nd.direction.equatorial import mjd_to_time
-from graphnet_icecube2nd.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.report.sky.map import EQUATORIAL, LOCAL, SkyMap
+from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time
+from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.version import __version__
 
 DENSITY = "PROBDENSITY"

@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.direction.equatorial import checked_mjd, to_equatorial
-from graphnet_icecube2nd.direction.radial_law import RadialLaw, cap_area
 from graphnet_icecube2nd.report.sky.pixels import (
     check_grid,
     default_nside,
     import_healpix,
     mean_densities,
 )
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.equatorial import checked_mjd, to_equatorial
+from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
 
 Array = NDArray[np.float64]
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
-from graphnet_icecube2nd.direction.equatorial import mjd_to_time, to_equatorial
-from graphnet_icecube2nd.report.plots import new_figure
+from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.report.sky.map import EQUATORIAL, SkyMap
 from graphnet_icecube2nd.report.sky.panels import (
     Frame,
@@ -25,6 +24,7 @@ from graphnet_icecube2nd.report.sky.panels import (
     draw_neighbourhood,
     sky_vector,
 )
+from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time, to_equatorial
 
 Array = NDArray[np.float64]
 

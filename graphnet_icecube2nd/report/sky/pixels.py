@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.direction.radial_law import RadialLaw
+from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Makes widths hold on events that were not trained on."""

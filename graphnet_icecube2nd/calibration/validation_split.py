@@ -1,0 +1,119 @@
+"""The events that a run was validated on: never trained on, so fit for calibration."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
+from graphnet_icecube2nd.inference.model_bundle import is_ensemble
+from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.loading.subset import EventSubset
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import EVENT_ID, MANIFEST, N_PULSES
+from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
+from graphnet_icecube2nd.training.stage_run import make_data
+
+
+def is_run(folder: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is one of `train`."""
+    return (Path(folder) / RUN).is_file() and (Path(folder) / RECIPE).is_file()
+
+
+def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
+    """Return the runs that a model comes from, as far as it says.
+
+    Args:
+        model: A run's folder, a file in it, an ensemble's folder or YAML, or any other
+            name, which comes from none.
+    """
+    path = Path(model)
+    if is_run(path):
+        return [path]
+    if path.is_file() and is_run(path.parent):
+        return [path.parent]
+    if path.is_file() and is_run(path.parent.parent):  # stage_2/best.safetensors
+        return [path.parent.parent]
+    if not is_ensemble(path):
+        return []
+    origins = [m.origin.get("from") for m in EnsembleFile.load(path).members]
+    return [run for origin in origins if origin for run in runs_behind(origin)]
+
+
+def store_of_run(run: str | os.PathLike[str]) -> Path:
+    """Return the store that a run was trained on."""
+    return Path(json.loads((Path(run) / RUN).read_text(encoding="utf-8"))["data"])
+
+
+def validation_events(
+    run: str | os.PathLike[str], store: EventStore
+) -> NDArray[np.int64]:
+    """Return the numbers, in the store, of the events a run was validated on.
+
+    Args:
+        run: The run's folder.
+        store: The store it was trained on.
+    """
+    recipe = read_recipe(Path(run) / RECIPE)
+    data: EventDataModule = make_data(recipe, len(recipe.stages) - 1, store)
+    return numbers_of(data.validation_events, store)
+
+
+def was_trained_on(run: str | os.PathLike[str], store: EventStore) -> bool:
+    """Return whether a run was trained on a store, by its size."""
+    described = json.loads((Path(run) / RUN).read_text(encoding="utf-8"))
+    return bool(
+        described["num_events"] == len(store)
+        and described["num_pulses"] == store.manifest.num_pulses
+    )
+
+
+def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int64]:
+    """Return the numbers, in another store, of events that a run was trained on.
+
+    Events are the same if event_id, number of pulses and true direction are: two
+    simulations that both count from 0 have no event in common.
+
+    Args:
+        run: The run's folder.
+        store: Another store than the run's, with directions.
+
+    Raises:
+        ValueError: The run's store is not there any more, so nobody can tell.
+    """
+    path = store_of_run(run)
+    if not (path / MANIFEST).is_file():
+        raise ValueError(
+            f"{path}, which {run} was trained on, is not there: whether {store.path} "
+            "has events of it cannot be told"
+        )
+    own = EventStore(path)
+    seen = np.ones(len(own), bool)
+    seen[validation_events(run, own)] = False
+    id_B = store.whole_event_column(EVENT_ID)
+    own_id = np.where(seen, own.whole_event_column(EVENT_ID), -1)
+    both, theirs, ours = np.intersect1d(own_id, id_B, return_indices=True)
+    theirs, ours = theirs[both != -1], ours[both != -1]
+    same = np.ones(len(ours), bool)
+    for name, other in (
+        (N_PULSES, N_PULSES),
+        (own.pulse_map.azimuth, store.pulse_map.azimuth),
+        (own.pulse_map.zenith, store.pulse_map.zenith),
+    ):
+        values = own.whole_event_column(name)[theirs]
+        same &= np.isclose(values, store.whole_event_column(other)[ours])
+    return np.sort(ours[same])
+
+
+def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
+    """Return the numbers of a subset's events in the store, ascending."""
+    numbers = [
+        subset.local_events(store, shard) + store.shard_offsets[shard]
+        for shard in range(len(store.shards))
+    ]
+    return np.concatenate(numbers)

@@ -1,0 +1,177 @@
+"""Frozen dataclasses from plain values and back: what YAML and the command line give.
+
+An unknown name is an error with the nearest valid one, a value of a wrong type one that
+says where it stands. YAML 1.1 takes `2e-5` for a text; here it is a number.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, fields, is_dataclass
+from difflib import get_close_matches
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Made = TypeVar("Made")
+YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+
+
+def from_plain(kind: type[Made], values: Mapping[str, Any], where: str = "") -> Made:
+    """Return a dataclass of plain values; what has a default may be left out.
+
+    Args:
+        kind: The dataclass.
+        values: Its fields by name; nested ones as mappings and lists.
+        where: What stands before names in errors, as `stages.0.`.
+
+    Raises:
+        ValueError: An unknown or missing name, or a value of another type.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where.rstrip('.') or kind.__name__} must be a mapping of "
+                         f"names to values, got {values!r}")  # fmt: skip
+    hints, known = get_type_hints(kind), _init_fields(kind)
+    for name in values:
+        if name not in known:
+            raise ValueError(f"{where}{name} is unknown; {nearest(name, known, where)}")
+    needed = [
+        name
+        for name, field in known.items()
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
+    if missing := [where + name for name in needed if name not in values]:
+        raise ValueError(f"{', '.join(missing)} must be given")
+    made = {n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()}
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
+
+
+def to_plain(value: Any) -> Any:
+    """Return what YAML and JSON can hold of a dataclass, all fields included."""
+    if is_dataclass(value):
+        return {name: to_plain(getattr(value, name)) for name in _init_fields(value)}
+    if isinstance(value, Mapping):
+        return {name: to_plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def set_value(values: Any, path: str, value: Any) -> None:
+    """Put a value at a dotted path, as `stages.2.lr_max`, into plain values.
+
+    Only what is there can be set; names of a mapping of free keys (`model_kwargs`) may
+    be new.
+
+    Raises:
+        ValueError: There is no such place; the message has the nearest name.
+    """
+    *way, last = path.split(".")
+    here, so_far = values, ""
+    for step in way:
+        here, so_far = here[_key(here, step, so_far)], f"{so_far}{step}."
+    is_free = so_far == "model_kwargs." and isinstance(here, dict)
+    here[last if is_free else _key(here, last, so_far)] = value
+
+
+def nearest(name: object, known: Iterable[object], before: str = "") -> str:
+    """Return `did you mean ...?`, or all there is where nothing is near."""
+    names = [str(one) for one in known]
+    near = get_close_matches(str(name), names, n=1)
+    if near:
+        return f"did you mean {before}{near[0]}?"
+    return f"known are {', '.join(names)}"
+
+
+def _key(here: Any, step: str, so_far: str) -> Any:
+    if isinstance(here, list):
+        if step.isdecimal() and int(step) < len(here):
+            return int(step)
+        raise ValueError(
+            f"{so_far}{step}: {so_far.rstrip('.')} has {len(here)}, numbered from 0"
+        )
+    if not isinstance(here, dict):
+        raise ValueError(f"{so_far}{step}: {so_far.rstrip('.')} is {here!r}")
+    if step not in here:
+        raise ValueError(f"{so_far}{step} is unknown; {nearest(step, here, so_far)}")
+    return step
+
+
+def _init_fields(kind: Any) -> dict[str, Field[Any]]:
+    return {field.name: field for field in fields(kind) if field.init}
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in inner:
+            return None
+        return _value(next(i for i in inner if i is not type(None)), value, where)
+    if origin is tuple:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ValueError(f"{where} must be a list, got {value!r}")
+        if inner[-1] is not ... and len(value) != len(inner):
+            raise ValueError(f"{where} must have {len(inner)} values, got {value!r}")
+        return tuple(_value(inner[0], v, f"{where}.{n}") for n, v in enumerate(value))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return from_plain(hint, value, f"{where}.")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} must be a mapping, got {value!r}")
+        return dict(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint in WORDS and type(value) is not hint:  # bool is an int to Python only
+        raise ValueError(f"{where} must be {WORDS[hint]}, got {value!r}")
+    return value
+
+
+def load_yaml(text: str, origin: str) -> Any:
+    """Return the plain values of a YAML text.
+
+    Raises:
+        ValueError: It is no YAML; names the origin.
+        ImportError: PyYAML is not installed.
+    """
+    yaml = _import_yaml()
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
+        """Knows numbers without a point."""
+
+    Loader.add_implicit_resolver(
+        "tag:yaml.org,2002:float", YAML_NUMBER, list("-+.0123456789")
+    )
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise ValueError(f"{origin} is no YAML: {where}") from None
+
+
+def dump_yaml(values: Any) -> str:
+    """Return plain values as YAML, in their order.
+
+    Raises:
+        ImportError: PyYAML is not installed.
+    """
+    text: str = _import_yaml().safe_dump(values, sort_keys=False, width=88)
+    return text
+
+
+def _import_yaml() -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise ImportError(
+            "YAML files need PyYAML: pip install graphnet-icecube2nd[train]"
+        ) from error
+    return yaml

@@ -1,0 +1,241 @@
+"""An ensemble made of trained models, its weights fitted on events of known direction.
+
+Shape letters: M members, B events.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.inference.ensemble_file import (
+    FILE,
+    EnsembleFile,
+    add_member,
+)
+from graphnet_icecube2nd.inference.model_bundle import (
+    Network,
+    TrainedModel,
+    find_trained,
+    weights_place,
+)
+from graphnet_icecube2nd.inference.predictor import (
+    InferenceConfig,
+    NetworkReader,
+    Progress,
+)
+from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.models.weights import save_model
+from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.direction.combination import (
+    DENSITIES,
+    DIRECTIONS,
+    WEIGHTED,
+    combine,
+    fit_weights,
+)
+
+BEST = "best"
+EQUAL = "equal"
+FITTED = (WEIGHTED, DIRECTIONS, DENSITIES, BEST)
+WAYS = (WEIGHTED, EQUAL, DIRECTIONS, DENSITIES)
+FEWEST = 100  # events that weights need
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleFit:
+    """What a fit of weights came to.
+
+    Args:
+        path: The ensemble's folder.
+        ensemble: What its YAML says.
+        angles: Mean opening angle, rad, by way of combining, on the events of the fit:
+            `weighted` with fitted weights (each half of the events with the weights of
+            the other), `equal`, `directions`, `densities`, and each member by name.
+        num_events: Events of the fit.
+    """
+
+    path: Path
+    ensemble: EnsembleFile
+    angles: Mapping[str, float]
+    num_events: int
+
+
+def fit_ensemble(
+    members: Sequence[str | os.PathLike[str]],
+    store: EventStore,
+    out: str | os.PathLike[str],
+    *,
+    events: NDArray[np.int64] | None = None,
+    method: str = WEIGHTED,
+    options: InferenceConfig | None = None,
+    name: str | None = None,
+    device: str = "cpu",
+    on_progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> EnsembleFit:
+    """Make an ensemble of trained models, in a folder of its own.
+
+    Give events that no member was trained on. Events are read once for all members.
+
+    Args:
+        members: Two or more, as `find_model` takes them: runs, files, weights of the
+            package.
+        store: Events with directions.
+        out: The ensemble's folder, new or empty.
+        events: Their numbers in the store; None for all.
+        method: `weighted`, `directions`, `densities`, or `best`: of fitted weights,
+            equal ones and unit vectors what has the smallest mean opening angle.
+        options: How events are seen, then and now; default: the members' own.
+        name: What the ensemble is called; default: the folder's name.
+        device: `cpu`, `cuda`, ...
+        on_progress: Called with new events and pulses.
+        say: Called with what is worth knowing.
+
+    Raises:
+        ValueError: Fewer than two members, a folder with something in it, fewer than
+            100 events with pulses, no directions, an unknown method, members that see
+            events differently.
+    """
+    out = Path(out)
+    if len(members) < 2:
+        raise ValueError(f"an ensemble needs two members or more, got {len(members)}")
+    if method not in FITTED:
+        raise ValueError(f"method must be one of {', '.join(FITTED)}; got {method!r}")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is not empty; choose another folder")
+    numbers = np.arange(len(store)) if events is None else np.asarray(events)
+    length_B = store.whole_event_column(N_PULSES)[numbers]
+    numbers = numbers[length_B > 0]
+    if len(numbers) < FEWEST:
+        raise ValueError(
+            f"weights need {FEWEST} events with pulses, got {len(numbers)}"
+        )
+    truth = EventTruth.of(store, numbers)
+    names = _names(members)
+    trained = [find_trained(member, calibration="none") for member in members]
+    options = options or _common_options(trained, names)
+    models = [
+        _single(one.network, name) for one, name in zip(trained, names, strict=True)
+    ]
+    together = _Together(models).to(device)
+    vectors_BM3 = NetworkReader(together, store, options).vectors(
+        numbers, length_B[length_B > 0], on_progress
+    )
+    vectors_MB3 = np.ascontiguousarray(vectors_BM3.transpose(1, 0, 2))
+    fitted = fit_weights(vectors_MB3, truth.direction_B3)
+    angles = {name: angle for name, angle in fitted.angles.items() if name in WAYS}
+    angles[WEIGHTED] = _held_out(vectors_MB3, truth)
+    for number, member in enumerate(names):
+        angles[member] = fitted.angles[f"member {number}"]
+    # The product of densities points where equal weights do: only kappa is another.
+    best = min((WEIGHTED, EQUAL, DIRECTIONS), key=lambda way: angles[way])
+    chosen = best if method == BEST else method
+    weights = fitted.weights if chosen == WEIGHTED else [1.0] * len(models)
+    chosen = WEIGHTED if chosen == EQUAL else chosen
+    # Whole or not at all: it takes its name once it is complete.
+    folder = out.with_name(f".{out.name}.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
+    with locked_folder(folder, "an ensemble"):
+        made = []
+        for member, source, model, weight in zip(
+            names, members, models, weights, strict=True
+        ):
+            file = folder / f"{member}.safetensors"
+            save_model(model.to("cpu"), file)
+            origin = {"from": str(weights_place(source).resolve())}
+            made.append(add_member(folder, member, file, weight, origin))
+        ensemble = EnsembleFile(
+            name=name or out.name,
+            members=tuple(made),
+            method=chosen,
+            options=options,
+            fitted_on={
+                "store": store.path.name,
+                "store_digest": store.manifest.digest(),
+                "events_digest": sha256(truth.event_id.tobytes()).hexdigest(),
+                "events": len(numbers),
+                "mean_opening_angle_rad": {n: round(a, 6) for n, a in angles.items()},
+            },
+        )
+        ensemble.save(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, out)
+    say(f"{out / FILE}: {len(made)} members, {chosen}, from {len(numbers):,} events")
+    return EnsembleFit(
+        path=out, ensemble=ensemble, angles=angles, num_events=len(numbers)
+    )
+
+
+def _common_options(
+    trained: Sequence[TrainedModel], names: Sequence[str]
+) -> InferenceConfig:
+    """Return how all members see events."""
+    first = trained[0].options
+    for one, name in zip(trained, names, strict=True):
+        if one.options != first:
+            raise ValueError(
+                f"{names[0]} sees events by {first}, {name} by {one.options}: say how "
+                "the ensemble is to see them (options)"
+            )
+    return first
+
+
+def _single(network: Network, name: str) -> DeepIce:
+    if not isinstance(network, DeepIce):
+        raise ValueError(f"{name} is an ensemble already; give its members")
+    return network
+
+
+class _Together(nn.Module):
+    """Members as one model that gives all their vectors, (B, M, 3)."""
+
+    def __init__(self, models: Sequence[DeepIce]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(models)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        members = [m for m in self.members if isinstance(m, DeepIce)]
+        return predict_together(members, batch).float().transpose(0, 1)
+
+
+def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
+    """Return the mean angle of each half with weights fitted on the other, rad."""
+    half_B = np.arange(len(truth.event_id)) % 2 == 0
+    angle_B = np.empty(len(half_B))
+    for here_B in (half_B, ~half_B):
+        fitted = fit_weights(vectors_MB3[:, ~here_B], truth.direction_B3[~here_B])
+        vectors = combine(vectors_MB3[:, here_B], fitted.weights)
+        true = torch.from_numpy(truth.direction_B3[here_B])
+        angle_B[here_B] = opening_angle(torch.from_numpy(vectors), true).numpy()
+    return float(angle_B.mean())
+
+
+def _names(members: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return a name for each member, no two alike."""
+    names: list[str] = []
+    for member in members:
+        path = Path(member)
+        name = first = path.resolve().name.removesuffix(".safetensors")
+        number = 1
+        while name in names or name in WAYS:
+            number += 1
+            name = f"{first}_{number}"
+        names.append(name)
+    return names

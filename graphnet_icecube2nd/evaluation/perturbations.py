@@ -1,0 +1,279 @@
+"""What may be otherwise in data than in simulation: perturbations of a store's events.
+
+Each is a change to pulses, or another way of choosing them; the list asks what IceCube
+people ask: clocks, gains, noise, dead DOMs, symmetry, the start of the window, the cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, TIME
+from graphnet_icecube2nd.events.augmentation import (
+    AddNoise,
+    Augmentation,
+    ChargeScale,
+    TimeJitter,
+)
+from graphnet_icecube2nd.events.augmentation_checks import (
+    AXES,
+    ChargeFactor,
+    FirstPulseAt,
+    Mirror,
+    SwitchOff,
+    TimeShift,
+    first_times,
+)
+from graphnet_icecube2nd.events.selection import SELECTIONS
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
+
+BASELINE = "baseline"
+AS_STORED = "as stored"
+AT_ONCE = 1024  # events read together
+LENGTHS = (96, 192, 384)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """One row of a robustness report: what is done to events.
+
+    Args:
+        group: What is otherwise, as `time jitter`; rows of a group stand together.
+        strength: How much, with its unit.
+        augmentations: Changes to the kept pulses.
+        selection: Which pulses are kept, where not as in the baseline.
+        max_pulses: L, where not as in the baseline.
+        signs: What the true direction is multiplied by, x, y, z.
+        published: What others found, with the source; empty: nothing is known.
+    """
+
+    group: str
+    strength: str
+    augmentations: tuple[Augmentation, ...] = ()
+    selection: str | None = None
+    max_pulses: int | None = None
+    signs: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    published: str = ""
+
+    @property
+    def name(self) -> str:
+        """Group and strength, which no other row has."""
+        return f"{self.group}, {self.strength}"
+
+    def options(self, options: InferenceConfig) -> InferenceConfig:
+        """Return how the network sees events, given how it sees the baseline's."""
+        return replace(
+            options,
+            selection=self.selection or options.selection,
+            max_pulses=self.max_pulses or options.max_pulses,
+        )
+
+
+def default_perturbations(
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64],
+    options: InferenceConfig,
+) -> list[Perturbation]:
+    """Return the perturbations that a store allows, the baseline first.
+
+    Left out is what a store has no columns for, and noise where it has no DOM table of
+    its detector. Where times count from an event's first pulse, moving whole events
+    changes nothing, and those rows are left out too.
+
+    Args:
+        store: The store.
+        numbers: (B,) the events; their first pulses' median is where `first pulse`
+            rows put them.
+        options: How the network sees events.
+    """
+    known = store.pulse_map.columns()
+    quantities = {known[column] for column in store.pulse_columns if column in known}
+    has_flag = bool(quantities & {AUXILIARY, HLC})
+    rows = [Perturbation(group=BASELINE, strength=AS_STORED)]
+    if TIME in quantities:
+        rows += _times()
+        if store.pulse_map.time_reference != "first_pulse":
+            rows += _shifts() + _first_pulses(store, numbers, options, has_flag)
+    if CHARGE in quantities:
+        rows += _charges()
+    noise = _noise()
+    if _allows(store, noise[0].augmentations):
+        rows += noise
+    rows += _dead(store) + _mirrors() + _selections(options, has_flag)
+    return rows
+
+
+def first_times_of(
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64],
+    options: InferenceConfig,
+    *,
+    hlc: bool = False,
+) -> NDArray[np.float64]:
+    """Return when the first kept pulse of events came, ns; (B,) but for empty events.
+
+    Args:
+        store: The store.
+        numbers: (B,) the events.
+        options: How pulses are chosen.
+        hlc: Of HLC pulses, in events that have any.
+    """
+    reader = EventReader(
+        store,
+        max_pulses=options.max_pulses,
+        selection=options.selection,
+        seed=options.seed,
+        truth=(),
+    )
+    numbers = np.asarray(numbers, np.int64)
+    full = numbers[store.whole_event_column(N_PULSES)[numbers] > 0]
+    times = [
+        first_times(reader.raw(full[start : start + AT_ONCE]), hlc=hlc)
+        for start in range(0, len(full), AT_ONCE)
+    ]
+    return np.concatenate(times) if times else np.empty(0)
+
+
+def _times() -> list[Perturbation]:
+    return [
+        Perturbation(
+            group="time jitter",
+            strength=f"{sigma:g} ns",
+            augmentations=(TimeJitter(sigma=sigma),),
+        )
+        for sigma in (1.0, 3.0, 10.0, 30.0)
+    ]
+
+
+def _shifts() -> list[Perturbation]:
+    return [
+        Perturbation(
+            group="time offset of the event",
+            strength=f"{shift:+,.0f} ns",
+            augmentations=(TimeShift(shift=shift),),
+        )
+        for shift in (-1000.0, -100.0, 100.0, 1000.0)
+    ]
+
+
+def _first_pulses(
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64],
+    options: InferenceConfig,
+    has_flag: bool,
+) -> list[Perturbation]:
+    """Return rows without the start of the window; the median keeps times likely."""
+    rows = []
+    for hlc in (False, True) if has_flag else (False,):
+        first_B = first_times_of(store, numbers, options, hlc=hlc)
+        if not len(first_B):
+            continue
+        what = "first HLC pulse" if hlc else "first pulse"
+        median = round(float(np.median(first_B)))
+        for time, where in ((0.0, "0 ns"), (float(median), f"median, {median:,} ns")):
+            rows.append(
+                Perturbation(
+                    group="start of the window taken away",
+                    strength=f"{what} at {where}",
+                    augmentations=(FirstPulseAt(time=time, hlc=hlc),),
+                )
+            )
+    return rows
+
+
+def _charges() -> list[Perturbation]:
+    scales = [
+        Perturbation(
+            group="charge scale",
+            strength=f"x {factor:g}",
+            augmentations=(ChargeFactor(factor=factor),),
+        )
+        for factor in (0.8, 0.9, 1.1, 1.25)
+    ]
+    return scales + [
+        Perturbation(
+            group="charge jitter of the pulse",
+            strength=f"{sigma:.0%}",
+            augmentations=(ChargeScale(sigma=0.0, pulse_sigma=sigma),),
+        )
+        for sigma in (0.1, 0.3)
+    ]
+
+
+def _noise() -> list[Perturbation]:
+    return [
+        Perturbation(
+            group="added noise",
+            strength=f"{rate:g} Hz a DOM",
+            augmentations=(AddNoise(rate_per_dom=rate),),
+        )
+        for rate in (50.0, 200.0, 560.0)
+    ]
+
+
+def _dead(store: EventStore) -> list[Perturbation]:
+    num_strings = len(np.unique(store.geometry.string_S.numpy()))
+    doms = [
+        Perturbation(
+            group="DOMs off",
+            strength=f"{share:.0%}",
+            augmentations=(SwitchOff(unit="dom", share=share),),
+        )
+        for share in (0.01, 0.03, 0.1, 0.3)
+    ]
+    return doms + [
+        Perturbation(
+            group="strings off",
+            strength=f"{number} in {num_strings}",
+            augmentations=(SwitchOff(unit="string", share=number / num_strings),),
+        )
+        for number in (1, 5, 10)
+        if number < num_strings
+    ]
+
+
+def _mirrors() -> list[Perturbation]:
+    rows = []
+    for axis in AXES:
+        mirror = Mirror(axis=axis)
+        for signs, words in ((mirror.signs, ""), ((1.0, 1.0, 1.0), ", truth not")):
+            rows.append(
+                Perturbation(
+                    group="mirrored",
+                    strength=f"{axis}{words}",
+                    augmentations=(mirror,),
+                    signs=signs,
+                )
+            )
+    return rows
+
+
+def _selections(options: InferenceConfig, has_flag: bool) -> list[Perturbation]:
+    ways = [
+        Perturbation(group="selection", strength=way, selection=way)
+        for way in SELECTIONS
+        if way != options.selection and (has_flag or way != "hlc_first")
+    ]
+    return ways + [
+        Perturbation(group="longest event", strength=f"L = {most}", max_pulses=most)
+        for most in LENGTHS
+        if most != options.max_pulses
+    ]
+
+
+def _allows(store: EventStore, augmentations: tuple[Augmentation, ...]) -> bool:
+    """Say whether a store's DOMs and columns do for augmentations."""
+    full = np.flatnonzero(store.whole_event_column(N_PULSES) > 0)
+    try:
+        reader = EventReader(store, truth=(), augmentations=augmentations)
+        reader.raw(full[:1])
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,274 @@
+"""How a model's score moves when data are not as its simulation has them.
+
+All rows see the same events with the same seed, so a row and the baseline differ by the
+perturbation alone, and differences are known far better than the scores themselves: the
+bootstrap draws events for both at once. Shape letters: B events, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
+from graphnet_icecube2nd.evaluation.perturbations import (
+    AT_ONCE,
+    BASELINE,
+    Perturbation,
+    default_perturbations,
+)
+from graphnet_icecube2nd.events.augmentation_checks import LOST
+from graphnet_icecube2nd.inference.predictor import (
+    NO_PULSES,
+    InferenceConfig,
+    Progress,
+    network_events,
+)
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
+
+INSIDE = 0.68  # the contour whose coverage is reported
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustnessRow:
+    """What a perturbation does to the score.
+
+    Args:
+        group: What is otherwise than in the baseline.
+        strength: How much, with its unit.
+        events: How many, those without a direction included.
+        no_pulses: How many of them have no pulse (left).
+        not_finite: How many the network gave no number for.
+        mean: Opening angle, rad, the competition's score; events without a direction
+            count as pi / 2, what guessing gives.
+        difference: Of `mean` from the baseline's, rad; above 0 is worse.
+        low, high: Ends of its 95% interval, rad.
+        median: Opening angle, deg.
+        pull: Median of opening angle times the root of kappa: 1.18 if kappa is honest
+            and large.
+        inside: Share of true directions within the contours that are to hold 68%:
+            below it, kappa promises too much.
+        published: What others found, with the source; empty: nothing is known.
+    """
+
+    group: str
+    strength: str
+    events: int
+    no_pulses: int
+    not_finite: int
+    mean: float
+    difference: float
+    low: float
+    high: float
+    median: float
+    pull: float
+    inside: float
+    published: str
+
+
+def choose_events(
+    store: EventStore, num_events: int | None, seed: int
+) -> NDArray[np.int64]:
+    """Return numbers of some events of a store, in its order; None for all.
+
+    Args:
+        store: The store.
+        num_events: How many; drawn from all, without repetition.
+        seed: Another seed draws others.
+
+    Raises:
+        ValueError: Fewer than 1, or more than there are.
+    """
+    if num_events is None:
+        return np.arange(len(store))
+    if not 1 <= num_events <= len(store):
+        raise ValueError(
+            f"events must be 1 to {len(store)}, which {store.path} has; got "
+            f"{num_events}"
+        )
+    draw = np.random.default_rng(seed).choice(len(store), num_events, replace=False)
+    return np.sort(draw)
+
+
+def robustness(
+    model: nn.Module,
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    perturbations: Sequence[Perturbation] | None = None,
+    options: InferenceConfig | None = None,
+    resamples: int = RESAMPLES,
+    on_progress: Progress | None = None,
+) -> list[RobustnessRow]:
+    """Return how the score of a model moves under perturbations.
+
+    Args:
+        model: `DeepIce` or an `EnsembleModel`, on the device it is to run on.
+        store: Events with true directions.
+        numbers: (B,) which of them; None for all.
+        perturbations: The baseline first; default: all that the store allows.
+        options: How the network sees events; its seed is that of everything drawn.
+        resamples: Of the bootstrap.
+        on_progress: Called with new events and pulses, for each network run.
+
+    Returns:
+        A row for each perturbation, in their order.
+
+    Raises:
+        ValueError: No event, no true direction, no or two baselines, two rows of one
+            name, a perturbation that the store does not allow.
+    """
+    options = options or InferenceConfig()
+    chosen = np.arange(len(store)) if numbers is None else np.asarray(numbers, np.int64)
+    if not len(chosen):
+        raise ValueError("there is no event to perturb")
+    truth = EventTruth.of(store, chosen)
+    known_B = np.isfinite(truth.direction_B3).all(axis=1)
+    if not known_B.all():
+        event = truth.event_id[int(known_B.argmin())]
+        raise ValueError(f"event {event} of {store.path} has no true direction")
+    if perturbations is None:
+        perturbations = default_perturbations(store, chosen, options)
+    _check_names(perturbations)
+    tables: dict[object, DirectionTable] = {}
+    for asked in perturbations:
+        key = _what_is_seen(asked, options)
+        if key not in tables:
+            tables[key] = _reconstructed(
+                model, store, chosen, asked, options, on_progress
+            )
+    found = [tables[_what_is_seen(asked, options)] for asked in perturbations]
+    angle_RB = np.stack(
+        [
+            replace(truth, direction_B3=truth.direction_B3 * asked.signs).angles(table)
+            for table, asked in zip(found, perturbations, strict=True)
+        ]
+    )
+    difference_RB = angle_RB - angle_RB[0]
+    interval_R2 = paired_intervals(
+        difference_RB, resamples=resamples, seed=options.seed
+    )
+    return [
+        _row(asked, table, angle_B, difference_B, interval)
+        for asked, table, angle_B, difference_B, interval in zip(
+            perturbations, found, angle_RB, difference_RB, interval_R2, strict=True
+        )
+    ]
+
+
+def num_passes(perturbations: Sequence[Perturbation], options: InferenceConfig) -> int:
+    """Return how often a network runs over the events: once for rows seen alike."""
+    return len({_what_is_seen(asked, options) for asked in perturbations})
+
+
+def _what_is_seen(asked: Perturbation, options: InferenceConfig) -> object:
+    """Return what a network's answers depend on: the truth is not among it."""
+    return (asked.augmentations, asked.options(options))
+
+
+def _check_names(perturbations: Sequence[Perturbation]) -> None:
+    names = [asked.name for asked in perturbations]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two perturbations have one name: {twice}")
+    groups = [asked.group for asked in perturbations]
+    if groups[:1] != [BASELINE] or groups.count(BASELINE) > 1:
+        raise ValueError(
+            f"the first perturbation, and no other, must be of group {BASELINE!r}; "
+            f"got {', '.join(groups) or 'none'}"
+        )
+
+
+def _reconstructed(
+    model: nn.Module,
+    store: EventStore,
+    numbers: NDArray[np.int64],
+    asked: Perturbation,
+    options: InferenceConfig,
+    on_progress: Progress | None,
+) -> DirectionTable:
+    """Return directions of perturbed events; those without pulses have none."""
+    seen = asked.options(options)
+    table = network_events(
+        model,
+        store,
+        numbers,
+        name=asked.name,
+        options=seen,
+        augmentations=asked.augmentations,
+        on_progress=on_progress,
+    )
+    lost_B = _lost(store, numbers, asked, seen)
+    return replace(
+        table,
+        direction_B3=np.where(lost_B[:, None], np.nan, table.direction_B3),
+        kappa_B=np.where(lost_B, np.nan, table.kappa_B),
+        status_B=np.where(lost_B, NO_PULSES, table.status_B),
+    )
+
+
+def _lost(
+    store: EventStore,
+    numbers: NDArray[np.int64],
+    asked: Perturbation,
+    seen: InferenceConfig,
+) -> NDArray[np.bool_]:
+    """Return which events have pulses in the store and none once perturbed, (B,)."""
+    lost_B = np.zeros(len(numbers), np.bool_)
+    reader = EventReader(
+        store,
+        max_pulses=seen.max_pulses,
+        selection=seen.selection,
+        seed=seen.seed,
+        truth=(),
+        augmentations=asked.augmentations,
+    )
+    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
+    for start in range(0, len(full), AT_ONCE):
+        some = full[start : start + AT_ONCE]
+        marked = reader.raw(numbers[some]).truth.get(LOST)
+        if marked is None:  # nothing in this perturbation takes pulses away
+            break
+        lost_B[some] = marked.numpy()
+    return lost_B
+
+
+def _row(
+    asked: Perturbation,
+    table: DirectionTable,
+    angle_B: Array,
+    difference_B: Array,
+    interval: Array,
+) -> RobustnessRow:
+    ok = table.is_ok
+    kappa, angle = table.kappa_B[ok], angle_B[ok]
+    no_pulses = table.status_B == NO_PULSES
+    low, high = interval.tolist()
+    return RobustnessRow(
+        group=asked.group,
+        strength=asked.strength,
+        events=len(table),
+        no_pulses=int(no_pulses.sum()),
+        not_finite=int((~ok & ~no_pulses).sum()),
+        mean=float(angle_B.mean()),
+        difference=float(difference_B.mean()),
+        low=low,
+        high=high,
+        median=float(np.degrees(np.median(angle_B))),
+        pull=float(np.median(pulls(kappa, angle))) if ok.any() else float("nan"),
+        inside=(
+            float(coverage(kappa, angle, [INSIDE])[0]) if ok.any() else float("nan")
+        ),
+        published=asked.published,
+    )

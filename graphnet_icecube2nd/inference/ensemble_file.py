@@ -1,0 +1,211 @@
+"""An ensemble as a folder: members' weights, and a YAML that says what they are.
+
+    OUT/ensemble.yaml          members, weights, method, options, checksums, origin
+    OUT/b_d32.safetensors ...  a member each
+
+Files are checked against their checksums before they are used; nothing runs code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.config import dump_yaml, load_yaml
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.models.weights import load_model
+from graphnet_icecube2nd.store.arrow_table import sha256_of
+from graphnet_icecube2nd.tasks.direction.combination import (
+    LARGEST,
+    METHODS,
+    PUBLISHED,
+    WEIGHTED,
+    combine,
+    normalised,
+)
+
+FILE = "ensemble.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A member of an ensemble.
+
+    Args:
+        name: What it is called.
+        file: Its weights, a file of `save_model` beside the YAML.
+        weight: 0 or more; weights are normalised.
+        sha256: Of the file.
+        origin: Where it comes from, in words and numbers.
+    """
+
+    name: str
+    file: str
+    weight: float
+    sha256: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleFile:
+    """What `ensemble.yaml` says.
+
+    Args:
+        name: What it is called.
+        members: Two or more, or one.
+        method: See `combine`.
+        options: How events are seen.
+        fitted_on: What the weights were fitted on, in words and numbers; empty: given.
+
+    Raises:
+        ValueError: No member, two of one name, weights or a method that do not fit.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    method: str = WEIGHTED
+    options: InferenceConfig = field(default_factory=InferenceConfig)
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(
+                f"an ensemble has members, each of its own name; got {names}"
+            )
+        if self.method not in METHODS:
+            raise ValueError(
+                f"method must be one of {', '.join(METHODS)}; got {self.method!r}"
+            )
+        normalised([member.weight for member in self.members], len(names))
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write it as YAML into a folder, whole or not at all."""
+        path = Path(folder) / FILE
+        values = asdict(self)
+        values["members"] = [dict(member) for member in values["members"]]
+        with write_whole(path) as temporary:
+            temporary.write_text(dump_yaml(values), encoding="utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> EnsembleFile:
+        """Read it from a YAML file, or from the folder that holds it.
+
+        Raises:
+            ValueError: It is none; says what is wrong.
+            OSError: There is no such file.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        values = load_yaml(path.read_text(encoding="utf-8"), str(path))
+        try:
+            made = {name: values[name] for name in (f.name for f in fields(cls))}
+            made["members"] = tuple(Member(**member) for member in made["members"])
+            made["options"] = InferenceConfig(**made["options"])
+            return cls(**made)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no ensemble: {error}") from None
+
+    def model(self, folder: str | os.PathLike[str]) -> EnsembleModel:
+        """Return its members as one model, files checked.
+
+        Args:
+            folder: Of the YAML file.
+
+        Raises:
+            ValueError: A file is not the one that the YAML means.
+            OSError: A file is not there.
+        """
+        folder = Path(folder)
+        models = []
+        for member in self.members:
+            path = folder / member.file
+            found = sha256_of(path)
+            if found != member.sha256:
+                raise ValueError(
+                    f"{path} is not the file of {member.name}: its SHA-256 is "
+                    f"{found[:12]}..., not {member.sha256[:12]}..."
+                )
+            models.append(load_model(path))
+        weights = [member.weight for member in self.members]
+        return EnsembleModel(models, weights, self.method)
+
+
+class EnsembleModel(nn.Module):
+    """Members as one model: a batch in, one vector an event out.
+
+    What hangs on the batch alone is made once for all members.
+
+    Args:
+        models: The members.
+        weights: One for each; default all alike.
+        method: See `combine`.
+
+    Raises:
+        ValueError: As `normalised`.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[DeepIce],
+        weights: Sequence[float] | None = None,
+        method: str = WEIGHTED,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(models)
+        self.shares = tuple(normalised(weights, len(models)).tolist())
+        self.method = method
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Return (B, 3), kappa times direction."""
+        members = [m for m in self.members if isinstance(m, DeepIce)]
+        vectors_MB3 = predict_together(members, batch).float()
+        share_M11 = torch.tensor(self.shares, device=vectors_MB3.device)[:, None, None]
+        # These two without leaving the device; as `combine`.
+        if self.method == PUBLISHED:
+            vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
+            return (share_M11 * vectors_MB3).sum(dim=0)
+        if self.method == WEIGHTED:
+            good_MB1 = vectors_MB3.isfinite().all(dim=2, keepdim=True)
+            sum_B3 = (share_M11 * vectors_MB3.where(good_MB1, 0.0)).sum(dim=0)
+            return sum_B3 / (share_M11 * good_MB1).sum(dim=0)
+        combined = combine(vectors_MB3.double().cpu().numpy(), self.shares, self.method)
+        return torch.from_numpy(combined).float()
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return what, beside the weights, its answers depend on."""
+        members = [m for m in self.members if isinstance(m, DeepIce)]
+        return {
+            "members": [[type(m).__name__, m.kwargs()] for m in members],
+            "shares": list(self.shares),
+            "method": self.method,
+        }
+
+
+def add_member(
+    folder: Path, name: str, source: Path, weight: float, origin: Mapping[str, Any]
+) -> Member:
+    """Copy a file of `save_model` into an ensemble's folder, and describe it."""
+    file = f"{name}.safetensors"
+    if source.resolve() != (folder / file).resolve():
+        with write_whole(folder / file) as temporary:
+            shutil.copyfile(source, temporary)
+    return Member(
+        name=name,
+        file=file,
+        weight=weight,
+        sha256=sha256_of(folder / file),
+        origin=dict(origin),
+    )

@@ -1,0 +1,233 @@
+"""A trained model's directions of whatever holds events: a store, a frame, arrays."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.inference.frames import group_pulses
+from graphnet_icecube2nd.inference.model_bundle import (
+    STORED,
+    Calibration,
+    Network,
+    TrainedModel,
+    as_trained,
+    warn_if_seen_otherwise,
+)
+from graphnet_icecube2nd.inference.predictor import (
+    InferenceConfig,
+    Progress,
+    network_events,
+)
+from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
+from graphnet_icecube2nd.inference.store_reconstruction import reconstruct_store
+from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.result_files import (
+    EVENT_NO,
+    Columns,
+    check_replaceable,
+    format_of,
+    write_results,
+)
+from graphnet_icecube2nd.results.result_rows import (
+    CONTOURS,
+    checked_contours,
+    result_rows,
+)
+from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
+
+SUBMISSION = "submission"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reconstruction:
+    """What a reconstruction came to.
+
+    Args:
+        name: Of the model.
+        path: The file of results; None where none was asked for.
+        format: Of that file; None where there is none.
+        num_events: Rows: every event of the input.
+        statuses: How many events by status.
+        num_resumed: Rows that an earlier call had already found.
+        seconds: It took.
+        in_memory: The rows, where there is no file.
+    """
+
+    name: str
+    path: Path | None
+    format: str | None
+    num_events: int
+    statuses: dict[str, int]
+    num_resumed: int
+    seconds: float
+    in_memory: Columns | None = None
+
+    def columns(self) -> Columns:
+        """Return the rows as (B,) arrays by column, of the file where there is one."""
+        if self.in_memory is not None:
+            return self.in_memory
+        assert self.path is not None
+        columns = read_columns(self.path, format=_read_as(self.format))
+        return {"event_id" if n == EVENT_NO else n: c for n, c in columns.items()}
+
+    def table(self) -> DirectionTable:
+        """Return the rows as a `DirectionTable`.
+
+        Raises:
+            ValueError: They went into a submission, which has neither kappa nor status.
+        """
+        if self.format == SUBMISSION:
+            raise ValueError(f"{self.path} is a submission: it has no kappa, no status")
+        return DirectionTable.from_columns(self.columns(), self.name)
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a DataFrame.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame(self.columns())
+
+
+def reconstruct(
+    data: Any,
+    model: TrainedModel | Network | str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    format: str | None = None,
+    options: InferenceConfig | None = None,
+    calibration: Calibration = STORED,
+    device: str = "cpu",
+    contours: Sequence[float] = CONTOURS,
+    events: Any = None,
+    pulse_map: PulseMap | str | None = None,
+    event_column: str | None = None,
+    geometry: DetectorGeometry | None = None,
+    ice: IceModel | None = None,
+    on_progress: Progress | None = None,
+) -> Reconstruction:
+    """Reconstruct every event once, in the order of the input.
+
+    Columns: event_id; direction_x, _y, _z, to where the neutrino came from; azimuth,
+    zenith (rad); kappa; radius_50 and radius_90, of the contours that hold half and
+    nine tenths (rad); n_pulses; status: `ok`, `no pulses`, `not finite`, `length 0`.
+    Whatever has no direction has NaN (in SQLite NULL). In SQLite they are the table
+    `directions` with event_no in place of event_id, as GraphNeT has it: a database that
+    is there keeps its other tables. A submission needs a direction of every event, so
+    one without gets the horizon, azimuth 0 and zenith pi / 2.
+
+    A store goes through in windows, in bounded memory; killed and called again, it goes
+    on, and ends with the same file. Pulses in memory need neither store nor pyarrow.
+
+    Args:
+        data: A store or its path; or one row a pulse, in any order: a DataFrame of
+            pandas or polars, a table of pyarrow, a mapping of arrays.
+        model: A `TrainedModel`, a network as it is, or what `find_trained` takes:
+            `t_sim.simulated`, a run's or an ensemble's folder.
+        out: The file: .parquet, .csv, .db, or `submission.csv`; None: none. A file
+            that is there and holds no results is not replaced.
+        format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
+        options: How the model sees events; default: its own.
+        calibration: Makes kappa and radii honest: `stored`: what is stored with the
+            model, if anything is; `none` or None: none; or another one.
+        device: `cpu`, `cuda`, `mps`, ...; the model is moved there.
+        contours: Shares, 0 to 1, of the contours whose radii are columns: `radius_68`
+            of 0.68.
+        events: Of pulses in memory: (B,) numbers of all events, also of those without
+            pulses, in the order of results. Default: as they first come.
+        pulse_map: Of pulses in memory; default: recognised by the columns.
+        event_column: Of pulses in memory; default `event_id` or `event_no`.
+        geometry: Of pulses in memory; default IceCube-86.
+        ice: Of pulses in memory; default IceCube's.
+        on_progress: Called with new events and pulses.
+
+    Raises:
+        ValueError: Unknown format or model; pulses that cannot be true; an option of
+            pulses in memory with a store; another process is at work on this file; a
+            file of that name that holds no results.
+        TypeError: Data of no kind that is known.
+    """
+    begun = time.monotonic()
+    trained = as_trained(model).calibrated(calibration)
+    trained.network.to(device)
+    options = options or trained.options
+    warn_if_seen_otherwise(trained, options)
+    contours = checked_contours(contours)
+    if out is not None:
+        format = format_of(out, format)  # before any work
+        check_replaceable(out, format)
+    rows: Columns | None = None
+    num_resumed = 0
+    if isinstance(data, str | os.PathLike | EventStore):
+        of_pulses = {
+            "events": events,
+            "pulse_map": pulse_map,
+            "event_column": event_column,
+            "geometry": geometry,
+            "ice": ice,
+        }
+        if given := [name for name, value in of_pulses.items() if value is not None]:
+            raise ValueError(f"{', '.join(given)}: a store has its own")
+        store = data if isinstance(data, EventStore) else EventStore(data)
+        if out is not None:
+            statuses, num_resumed = reconstruct_store(
+                store,
+                trained.network,
+                out,
+                format=format,
+                options=options,
+                calibration=trained.calibration,
+                contours=contours,
+                on_progress=on_progress,
+            )
+        else:
+            found = network_events(
+                trained.network, store, options=options, on_progress=on_progress
+            )
+            length_B = store.whole_event_column(N_PULSES)
+            rows = result_rows(found, length_B, trained.calibration, contours)
+    else:
+        pulses = group_pulses(
+            data, events=events, pulse_map=pulse_map, event_column=event_column
+        )
+        ours = PulseReconstructor(
+            trained,
+            pulses.pulse_map,
+            geometry=geometry,
+            ice=ice,
+            options=options,
+            contours=contours,
+        )
+        rows = ours(pulses.columns, pulses.offsets, pulses.event_id, on_progress)
+        if out is not None:
+            assert format is not None
+            write_results(out, [rows], format)
+    if rows is not None:
+        statuses = dict(Counter(rows["status"].tolist()))
+    return Reconstruction(
+        name=trained.name,
+        path=None if out is None else Path(out),
+        format=None if out is None else format,
+        num_events=sum(statuses.values()),
+        statuses=statuses,
+        num_resumed=num_resumed,
+        seconds=time.monotonic() - begun,
+        in_memory=rows,
+    )
+
+
+def _read_as(format: str | None) -> str | None:
+    return "csv" if format == SUBMISSION else format

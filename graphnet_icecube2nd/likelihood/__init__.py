@@ -1,0 +1,1 @@
+"""Classic fits: line fit, photon likelihood, its maximum."""

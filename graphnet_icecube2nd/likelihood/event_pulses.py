@@ -1,0 +1,128 @@
+"""Pulses of stored events, as the classic reconstructions want them.
+
+Shape letters: T pulses, B events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, SENSOR_ID, TIME, X
+from graphnet_icecube2nd.events.events import Events
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.store.event_store import EventStore
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventPulses:
+    """The pulses of events in physical units.
+
+    Args:
+        position_T3: (T, 3) m.
+        time_T: (T,) ns.
+        charge_T: (T,) p.e.; 1 where the store has none.
+        hlc_T: (T,) bool; True where the store has no flag.
+        dom_T: (T,) row of the geometry; -1 where it is not known.
+        offsets: (B + 1,) int64.
+        event_id: (B,) int64.
+    """
+
+    position_T3: Array
+    time_T: Array
+    charge_T: Array
+    hlc_T: NDArray[np.bool_]
+    dom_T: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    event_id: NDArray[np.int64]
+
+    @classmethod
+    def read(cls, store: EventStore, events: NDArray[np.int64]) -> EventPulses:
+        """Read events of a store, by their numbers (B,).
+
+        Raises:
+            ValueError: A number that no event has, or an event without pulses.
+        """
+        reader = EventReader(store, max_pulses=None, truth=())
+        return cls.of(reader.raw(events), store)
+
+    @classmethod
+    def of(cls, raw: Events, store: EventStore) -> EventPulses:
+        """Take them from what a reader gave."""
+        columns = {name: value.numpy() for name, value in raw.columns.items()}
+        time_T = columns[TIME].astype(np.float64)
+        num = len(time_T)
+        position_S3 = store.geometry.position_S3
+        if X in columns:
+            origin = np.array(store.pulse_map.origin)
+            position_T3 = np.stack([columns[axis] for axis in "xyz"], axis=1) - origin
+        else:
+            position_T3 = position_S3.numpy()[columns[SENSOR_ID].astype(np.int64)]
+        if SENSOR_ID in columns:
+            dom_T = columns[SENSOR_ID].astype(np.int64)
+        else:
+            dom_T = np.full(num, -1)
+        if AUXILIARY in columns:
+            hlc_T = columns[AUXILIARY] < 0.5
+        else:
+            hlc_T = columns[HLC] > 0.5 if HLC in columns else np.ones(num, bool)
+        return cls(
+            position_T3=position_T3.astype(np.float64),
+            time_T=time_T,
+            charge_T=columns.get(CHARGE, np.ones(num)).astype(np.float64),
+            hlc_T=hlc_T,
+            dom_T=dom_T,
+            offsets=raw.offsets.numpy(),
+            event_id=raw.event_id.numpy(),
+        )
+
+    def keep(self, keep_T: NDArray[np.bool_]) -> EventPulses:
+        """Return the events with some of their pulses; an event may be left without."""
+        before = np.append(0, np.cumsum(keep_T))
+        return EventPulses(
+            position_T3=self.position_T3[keep_T],
+            time_T=self.time_T[keep_T],
+            charge_T=self.charge_T[keep_T],
+            hlc_T=self.hlc_T[keep_T],
+            dom_T=self.dom_T[keep_T],
+            offsets=before[self.offsets],
+            event_id=self.event_id,
+        )
+
+    def event(self, number: int) -> EventPulses:
+        """Return one of the events."""
+        here = slice(self.offsets[number], self.offsets[number + 1])
+        return EventPulses(
+            position_T3=self.position_T3[here],
+            time_T=self.time_T[here],
+            charge_T=self.charge_T[here],
+            hlc_T=self.hlc_T[here],
+            dom_T=self.dom_T[here],
+            offsets=self.offsets[number : number + 2] - self.offsets[number],
+            event_id=self.event_id[number : number + 1],
+        )
+
+    def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
+        """Return the events with the first pulse of each place only.
+
+        Args:
+            total_charge: Give it the charge of all pulses of its event and place.
+        """
+        event_T = np.repeat(np.arange(len(self.event_id)), np.diff(self.offsets))
+        _, place_T = np.unique(self.position_T3, axis=0, return_inverse=True)
+        key_T = event_T * (int(place_T.max(initial=0)) + 1) + place_T.ravel()
+        order = np.lexsort((self.time_T, key_T))
+        first = np.ones(len(order), bool)
+        first[1:] = key_T[order][1:] != key_T[order][:-1]
+        keep_T = np.zeros(len(order), bool)
+        keep_T[order[first]] = True
+        kept = self.keep(keep_T)
+        if not total_charge:
+            return kept
+        _, dom_T = np.unique(key_T, return_inverse=True)
+        total = np.bincount(dom_T.ravel(), self.charge_T)
+        return replace(kept, charge_T=total[dom_T.ravel()[keep_T]])

@@ -1,0 +1,233 @@
+"""The limit: how well the directions of simulated events can be known at all.
+
+The maximum of the simulation's own likelihood, told the topology, for all events of a
+store. No fit of the same data can know them better on average where there is much
+light. On dim events the maximum is not the best answer: the mean over everything that
+might have been has the smaller opening angle on average, so a network can beat this
+limit there. Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
+from graphnet_icecube2nd.likelihood.max_likelihood import find_maximum
+from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
+from graphnet_icecube2nd.results.direction_table import OK, DirectionTable
+from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.light import (
+    muon_energy_after,
+    muon_range,
+    shower_light,
+)
+from graphnet_icecube2nd.simulation.source import VERSION
+from graphnet_icecube2nd.store.conversion import available_cores
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.summary import view_event
+
+Array = NDArray[np.float64]
+
+EFFORTS: dict[str, dict[str, int]] = {
+    "full": {},
+    "quick": {"directions": 48, "searched": 10, "refined": 1, "shaken": 0},
+}
+# Of brighter events every fit costs much and is easy: fewer are made.
+BRIGHT_PULSES = 500
+_FEWER = {"directions": 48, "searched": 6, "refined": 1, "shaken": 0}
+_GAIN = 0.5  # of log L, that counts as another maximum
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LimitReport:
+    """What `limit_events` found.
+
+    Args:
+        table: The directions.
+        log_likelihood_B: (B,) at the maximum; NaN where there is none.
+        from_truth_B: (B,) whether only the search that began at the truth found it; all
+            False where none was made.
+    """
+
+    table: DirectionTable
+    log_likelihood_B: Array
+    from_truth_B: NDArray[np.bool_]
+
+
+def limit_events(
+    store: EventStore,
+    events: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    from_truth: bool = True,
+    effort: str = "full",
+    workers: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> LimitReport:
+    """Find the largest likelihood of simulated events.
+
+    Args:
+        store: A store that `simulate` made.
+        events: Their numbers in the store; None for all.
+        from_truth: Search from the truth as well, so that the global maximum is not
+            missed: right for a limit, not for a reconstruction. False searches blindly.
+        effort: `full`, or `quick`: a third of the time, and more maxima missed by the
+            blind search.
+        workers: Processes; None for one a core. In a script of your own, call this
+            under `if __name__ == "__main__":`.
+        on_progress: Called with the number of events since the last call.
+
+    Returns:
+        Directions to the origin; kappa is that of the curvature at the maximum, which
+        knows nothing of other maxima: too large for tracks.
+
+    Raises:
+        ValueError: The store was not simulated by this release; unknown effort.
+        ImportError: scipy is not installed.
+    """
+    if effort not in EFFORTS:
+        raise ValueError(f"no effort {effort!r}; choose from {', '.join(EFFORTS)}")
+    configuration_of(store)
+    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+    workers = min(workers or available_cores(), max(1, len(numbers)))
+    tasks = [(store, int(number), from_truth, effort) for number in numbers]
+    rows: list[_Row] = []
+    if workers == 1:
+        for task in tasks:
+            rows.append(_limit(task))
+            if on_progress is not None:
+                on_progress(1)
+    else:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _alone) as pool:
+            for row in pool.map(_limit, tasks):
+                rows.append(row)
+                if on_progress is not None:
+                    on_progress(1)
+    table = DirectionTable(
+        name="limit",
+        event_id=np.array([row.event_id for row in rows], dtype=np.int64),
+        direction_B3=np.array([row.direction for row in rows]).reshape(-1, 3),
+        kappa_B=np.array([row.kappa for row in rows], dtype=np.float64),
+        status_B=np.array([row.status for row in rows], dtype=np.str_),
+    )
+    return LimitReport(
+        table=table,
+        log_likelihood_B=np.array([row.log_likelihood for row in rows]),
+        from_truth_B=np.array([row.from_truth for row in rows], dtype=bool),
+    )
+
+
+def configuration_of(store: EventStore) -> SimulationConfig:
+    """Return what a store was simulated with.
+
+    Raises:
+        ValueError: It was not simulated by this release.
+    """
+    for note in store.manifest.notes:
+        if store.manifest.kind == "simulation" and note.startswith("simulated with"):
+            if f"version {VERSION}:" not in note:
+                raise ValueError(
+                    f"{store.path} was simulated by another release ({note[:60]}...); "
+                    f"this one has version {VERSION} of the light"
+                )
+            return SimulationConfig.from_dict(json.loads(note[note.index("{") :]))
+    raise ValueError(
+        f"{store.path} was not simulated (it is from {store.manifest.kind}): the "
+        "likelihood of its events is not known"
+    )
+
+
+def truth_seed(truth: dict[str, Any]) -> Seed:
+    """Return the particles of a simulated event's truth, as far as it tells."""
+    flight = -angles_to_unit_vector(truth["zenith"], truth["azimuth"]).numpy()
+    vertex = np.array([truth[f"position_{axis}"] for axis in "xyz"])
+    time, topology = float(truth["vertex_time"]), truth["topology"]
+    hadrons = 1.0
+    if topology != "muon_bundle":
+        hadronic = truth["inelasticity"] * truth["energy"]
+        hadrons = max(float(shower_light(np.array(hadronic))), 1.0)
+    if topology in ("cascade", "double_cascade"):
+        shine = max(float(truth["visible_energy"]), 1.0)
+        if topology == "cascade":
+            return Seed.of(vertex, time, flight, cascade=shine)
+        second = max(shine - hadrons, 1.0)
+        return Seed.of(vertex, time, flight, cascade=hadrons, second=second)
+    if topology == "muon_bundle":
+        muons = max(truth["energy"] / 300.0, 1.0)
+        along = BEFORE / 2
+        return _on_track(vertex, time, flight, along, muon=300.0, muons=muons)
+    muon = (1.0 - truth["inelasticity"]) * truth["energy"]
+    # A point of the track near the detector that the muon reaches.
+    along = float(np.clip(-vertex @ flight, 0.0, 0.5 * muon_range(np.array(muon))))
+    left = max(float(muon_energy_after(np.array(muon), np.array(along))), 1.0)
+    return _on_track(vertex, time, flight, along, muon=left, cascade=hadrons)
+
+
+@dataclass(frozen=True)
+class _Row:
+    event_id: int
+    direction: Array
+    kappa: float
+    status: str
+    log_likelihood: float
+    from_truth: bool
+
+
+def _on_track(
+    vertex: Array, time: float, flight: Array, along: float, **sizes: float
+) -> Seed:
+    back = min(along, BEFORE)
+    place, when = vertex + along * flight, time + along / SPEED_OF_LIGHT
+    return Seed.of(place, when, flight, back=back, **sizes)
+
+
+def _alone() -> None:
+    """Keep the libraries of a worker to one core."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _limit(task: tuple[EventStore, int, bool, str]) -> _Row:
+    store, number, from_truth, effort = task
+    view = view_event(store, number)
+    if not view.truth["n_pulses"]:
+        nothing = np.full(3, np.nan)
+        return _Row(view.event_id, nothing, np.nan, "no pulses", np.nan, False)
+    likelihood = EventLikelihood(
+        EventPulses.read(store, np.array([number])),
+        SimulatedDetector(store.geometry, store.ice),
+        configuration_of(store),
+    )
+    topology = str(view.truth["topology"])
+    is_bright = view.truth["n_pulses"] > BRIGHT_PULSES
+    settings = _FEWER if is_bright else EFFORTS[effort]
+    best = find_maximum(likelihood, topology, **settings)  # type: ignore[arg-type]
+    was_missed = False
+    if from_truth:
+        seed = truth_seed(view.truth)
+        there = find_maximum(
+            likelihood, topology, directions=0, shaken=0, further_seeds=(seed,)
+        )
+        was_missed = there.log_likelihood > best.log_likelihood + _GAIN
+        if there.log_likelihood > best.log_likelihood:
+            best = there
+    return _Row(
+        view.event_id,
+        best.direction,
+        best.kappa,
+        OK,
+        best.log_likelihood,
+        was_missed,
+    )

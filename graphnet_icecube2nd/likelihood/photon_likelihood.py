@@ -1,0 +1,231 @@
+"""The likelihood of a simulated event: the simulation's own, as data are read.
+
+Photoelectrons of a DOM are a Poisson process of the rate r(t) = light(t) + noise. A
+pulse is the first of n in an interval, at t, and n - 1 more before the interval ends,
+of which R = integral of r(t) are expected; how many they were only its charge q says.
+So
+
+    log L = sum over pulses of log(r(t) sum over n of R**(n - 1) / (n - 1)! P(q | n))
+            - sum over DOMs of light,
+
+which holds both the arrival times and the DOMs that saw nothing. Shape letters: K
+hypotheses, S DOMs near light, G groups of the other DOMs, T pulses, M those of them
+that may be several photoelectrons, X times that are asked for, C numbers of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.hypothesis import Hypotheses, Seed
+from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.light import Arrival
+from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
+
+Array = NDArray[np.float64]
+
+NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
+LEAST_NOISE = 1.0  # Hz
+COARSE_FAR = 200.0  # m
+SURELY_ONE = 1.25  # p.e., up to which a pulse is taken for one photoelectron
+COARSE_PULSES = 3  # of each DOM
+COARSE_JITTER = 15.0  # ns
+_AT_ONCE = 2**15  # hypotheses x pulses, or x DOMs
+
+
+class EventLikelihood:
+    """The likelihood of one event.
+
+    Args:
+        pulses: The pulses of the event, with their DOMs.
+        detector: The DOMs and the ice it was simulated with.
+        config: Noise and jitter it was simulated with.
+        near: m around DOMs with HLC pulses, where every DOM is asked by itself.
+        far: m, beyond which DOMs without pulses are not asked.
+
+    Raises:
+        ValueError: More or fewer than one event, pulses without a DOM.
+    """
+
+    def __init__(
+        self,
+        pulses: EventPulses,
+        detector: SimulatedDetector,
+        config: SimulationConfig,
+        *,
+        near: float = NEAR,
+        far: float = FAR,
+    ) -> None:
+        if len(pulses.event_id) != 1:
+            raise ValueError(f"one event is needed, got {len(pulses.event_id)}")
+        if len(pulses.dom_T) and pulses.dom_T.min() < 0:
+            raise ValueError(
+                f"event {pulses.event_id[0]}: the likelihood needs the DOM (sensor_id) "
+                "of every pulse"
+            )
+        self.pulses, self.detector, self.config = pulses, detector, config
+        lit = pulses.hlc_T if pulses.hlc_T.any() else np.ones(len(pulses.dom_T), bool)
+        anchor = detector.position_S3[np.unique(pulses.dom_T[lit])]
+        groups = detector.groups
+        away_G = _nearest(groups.centre_G3, anchor)
+        is_near_G = away_G < near
+        doms = groups.dom_GK[is_near_G].ravel()
+        self.dom_S = np.unique(np.concatenate([doms, pulses.dom_T]))
+        is_far_G = ~is_near_G & (away_G < far)
+        # A DOM with pulses is asked by itself, and not with its group once more.
+        lonely = ~np.isin(groups.dom_GK[is_far_G], self.dom_S)
+        lonely &= np.arange(groups.dom_GK.shape[1]) < groups.size_G[is_far_G, None]
+        rde_GK = np.where(lonely, detector.rde_S[groups.dom_GK[is_far_G]], 0.0)
+        self._rde_G = rde_GK.sum(axis=1)
+        self._place_G3 = groups.centre_G3[is_far_G]
+        self._place_S3 = detector.position_S3[self.dom_S]
+        self._rde_S = detector.rde_S[self.dom_S]
+        row_T = np.searchsorted(self.dom_S, pulses.dom_T)
+        rest_T = _rest_of_interval(pulses.time_T, row_T, config.merge_time)
+        several = np.flatnonzero(pulses.charge_T > SURELY_ONE)
+        self._rest_M = np.maximum(rest_T[several], 1e-3)
+        middle_M = pulses.time_T[several] + 0.5 * self._rest_M
+        self._time_X = np.concatenate([pulses.time_T, middle_M])
+        self._row_X = np.concatenate([row_T, row_T[several]])
+        # Without noise a pulse that no light explains would be impossible.
+        noise_rate = max(config.noise_rate, LEAST_NOISE)
+        self._noise_X = noise_rate * 1e-9 * self._rde_S[self._row_X]
+        charge_M = pulses.charge_T[several]
+        self._more_MC, self._chance_MC = _numbers(charge_M, config.charge_spread)
+
+    def coarse(self) -> EventLikelihood:
+        """Return a likelihood that costs a fraction and is good enough to search with.
+
+        First HLC pulses of each DOM, DOMs without pulses in groups and near by only,
+        times blurred.
+        """
+        pulses = self.pulses
+        keep_T = pulses.hlc_T if pulses.hlc_T.any() else np.ones_like(pulses.hlc_T)
+        pulses = pulses.keep(keep_T)
+        order = np.lexsort((pulses.time_T, pulses.dom_T))
+        dom_T = pulses.dom_T[order]
+        place = np.arange(len(dom_T)) - np.searchsorted(dom_T, dom_T)
+        keep_T = np.zeros(len(dom_T), bool)
+        keep_T[order[place < COARSE_PULSES]] = True
+        return EventLikelihood(
+            pulses.keep(keep_T),
+            self.detector,
+            replace(self.config, time_jitter=COARSE_JITTER),
+            near=0.0,
+            far=COARSE_FAR,
+        )
+
+    def blurred(self, jitter: float) -> EventLikelihood:
+        """Return it with another time jitter, ns: larger, its cliffs become slopes."""
+        other = copy(self)
+        other.config = replace(self.config, time_jitter=jitter)
+        return other
+
+    @property
+    def _rows(self) -> int:
+        """Hypotheses that are looked at together."""
+        return max(1, _AT_ONCE // max(len(self._row_X), len(self.dom_S)))
+
+    def of_seeds(self, topology: str, seeds: Sequence[Seed]) -> Array:
+        """Return log L of seeds, (K,), as `__call__`."""
+        num = len(Hypotheses(topology, seeds[0]).names)
+        return self.of(topology, Seed.stack(seeds), np.zeros((len(seeds), num)))
+
+    def of(self, topology: str, seeds: Seed, numbers_KN: Array) -> Array:
+        """Return log L of any number of hypotheses, each with its own seed, (K,)."""
+        rows, values = self._rows, []
+        for first in range(0, len(numbers_KN), rows):
+            some = np.arange(first, min(first + rows, len(numbers_KN)))
+            hypotheses = Hypotheses(topology, seeds.take(some))
+            values.append(self(hypotheses, numbers_KN[some]))
+        return np.concatenate(values)
+
+    def __call__(self, hypotheses: Hypotheses, numbers_KN: Array) -> Array:
+        """Return log L of hypotheses, (K,); without terms that are the same for all."""
+        rows = self._rows
+        if len(numbers_KN) > rows and len(hypotheses.seed.place) == 1:
+            pieces = [numbers_KN[n : n + rows] for n in range(0, len(numbers_KN), rows)]
+            return np.concatenate([self(hypotheses, piece) for piece in pieces])
+        medium, row_X = self.detector.medium, self._row_X
+        light_K = np.zeros(len(numbers_KN))
+        rate_KX = np.broadcast_to(self._noise_X, (len(numbers_KN), len(row_X))).copy()
+        for arrival in hypotheses.arrivals(numbers_KN, self._place_S3, medium):
+            mean_KS = arrival.mean * self._rde_S
+            light_K += mean_KS.sum(axis=1)
+            rate_KX += mean_KS[:, row_X] * self._times(arrival)
+        for arrival in hypotheses.arrivals(numbers_KN, self._place_G3, medium):
+            light_K += arrival.mean @ self._rde_G
+        log_KX = np.log(rate_KX)
+        num = len(self.pulses.time_T)
+        rest_KM1 = (log_KX[:, num:] + np.log(self._rest_M))[..., None]
+        several_KMC = self._chance_MC + self._more_MC * rest_KM1
+        largest_KM = several_KMC.max(axis=-1)
+        several_KMC -= largest_KM[..., None]
+        several_KM = largest_KM + np.log(np.exp(several_KMC).sum(axis=-1))
+        result: Array = log_KX[:, :num].sum(axis=1) + several_KM.sum(axis=1) - light_K
+        return result
+
+    def _times(self, arrival: Arrival) -> Array:
+        """Return the density of the light at each time, (K, X) 1/ns."""
+        row_X, jitter = self._row_X, self.config.time_jitter
+        delay_KX = self._time_X - arrival.time[:, row_X]
+        rate_KX = np.broadcast_to(arrival.rate, arrival.time.shape)[:, row_X]
+        # Far outside there is only noise; there the formula need not be asked.
+        asked = (delay_KX > -12 * jitter) & (delay_KX < 8000.0)
+        density_KX = np.zeros(delay_KX.shape)
+        density_KX[asked] = np.exp(
+            log_density(
+                delay_KX[asked],
+                arrival.shape[:, row_X][asked],
+                rate_KX[asked],
+                jitter,
+            )
+        )
+        return density_KX
+
+
+def _nearest(place_G3: Array, anchor_A3: Array) -> Array:
+    """Return how far each place is from the nearest anchor, (G,) m."""
+    tree = import_scipy("spatial").cKDTree(anchor_A3)
+    distance_G: Array = tree.query(place_G3)[0]
+    return distance_G
+
+
+def _rest_of_interval(
+    time_T: Array, row_T: NDArray[np.int64], merge_time: float
+) -> Array:
+    """Return how long after each pulse its interval ends, (T,) ns.
+
+    Intervals are counted from the first pulse of the DOM.
+    """
+    begin_S = np.full(int(row_T.max(initial=0)) + 1, np.inf)
+    np.minimum.at(begin_S, row_T, time_T)
+    # A hundredth of a nanosecond, as times are in single precision.
+    interval = np.floor((time_T - begin_S[row_T] + 0.01) / merge_time)
+    rest: Array = begin_S[row_T] + (interval + 1.0) * merge_time - time_T
+    return rest
+
+
+def _numbers(charge_M: Array, spread: float) -> tuple[Array, Array]:
+    """Return the numbers of photoelectrons after the first that a charge may mean.
+
+    Returns:
+        (M, C) those numbers, and the logarithms of P(charge | number) / number!.
+    """
+    near = np.maximum(np.rint(charge_M), 1.0)[:, None]
+    number_MC = np.maximum(near + np.arange(-2.0, 3.0), 1.0)
+    repeated = np.zeros(number_MC.shape, bool)
+    repeated[:, 1:] = number_MC[:, 1:] == number_MC[:, :-1]
+    width_MC = max(spread, 0.02) * np.sqrt(number_MC)
+    chance_MC = -0.5 * ((charge_M[:, None] - number_MC) / width_MC) ** 2
+    chance_MC -= np.log(width_MC)
+    more_MC = number_MC - 1.0
+    chance_MC -= import_scipy("special").gammaln(number_MC)
+    return more_MC, np.where(repeated, -np.inf, chance_MC)

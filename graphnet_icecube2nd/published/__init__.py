@@ -1,0 +1,1 @@
+"""What the competition's code published: configurations, checkpoints."""

@@ -1,0 +1,94 @@
+"""The competition's five checkpoints as an ensemble of ours.
+
+Each is proven to fit strictly, key by key, before anything is written; what the
+published predict.py does (weights, clipping, features, events cut to 512) is what the
+ensemble's YAML says.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from graphnet_icecube2nd.inference.ensemble_file import (
+    EnsembleFile,
+    add_member,
+)
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.models.competition import load_competition_weights
+from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.registry import build_model
+from graphnet_icecube2nd.models.weights import save_model
+from graphnet_icecube2nd.store.arrow_table import sha256_of
+from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
+from graphnet_icecube2nd.version import __version__
+
+# Their file names, by our models.
+CHECKPOINTS = {
+    "b_d32": "baselineV3_BE_globalrel_d32_0_6ema.pth",
+    "b_d64": "baselineV3_BE_globalrel_d64_0_3emaFT_2.pth",
+    "b_d32_4rel": "VFTV3_4RELFT_7.pth",
+    "s_gnn": "V22FT6_1.pth",
+    "b_gnn": "V23FT5_6.pth",
+}
+DATASET = "https://www.kaggle.com/datasets/drhabib/ice-cube-final-models"
+OPTIONS = InferenceConfig(max_pulses=512, batch_size=32, published_features=True)
+
+
+def import_weights(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    say: Callable[[str], None] = lambda text: None,
+) -> EnsembleFile:
+    """Turn the five published checkpoints into safetensors and an ensemble.
+
+    Args:
+        folder: Where the `.pth` files are, at any depth.
+        out: Folder of the ensemble; made where it is not there.
+        say: Called with a line for each member.
+
+    Raises:
+        FileNotFoundError: Files are missing; names each.
+        CheckpointError: One does not fit its model; nothing is written then.
+        ValueError: A file that holds more than weights.
+    """
+    folder, out = Path(folder), Path(out)
+    found = {name: _find(folder, file) for name, file in CHECKPOINTS.items()}
+    if missing := [CHECKPOINTS[name] for name, path in found.items() if path is None]:
+        raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; see {DATASET}")
+    sources = {name: path for name, path in found.items() if path is not None}
+    for name, path in sources.items():  # all of them, before one is written
+        _filled(name, path)
+        say(f"{path.name}: fits {name} in every key")
+    out.mkdir(parents=True, exist_ok=True)
+    members = []
+    for name, path in sources.items():
+        file = out / f"{name}.safetensors"
+        save_model(_filled(name, path), file)
+        origin = {
+            "file": path.name,
+            "sha256": sha256_of(path),
+            "from": DATASET,
+            "imported_by": f"graphnet_icecube2nd {__version__}",
+        }
+        members.append(add_member(out, name, file, PUBLISHED_WEIGHTS[name], origin))
+        say(f"written: {file}")
+    ensemble = EnsembleFile(
+        name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
+    )
+    ensemble.save(out)
+    return ensemble
+
+
+def _filled(name: str, path: Path) -> DeepIce:
+    model = build_model(name)
+    with warnings.catch_warnings():  # of features, which the options see to
+        warnings.simplefilter("ignore", UserWarning)
+        load_competition_weights(model, path)
+    return model
+
+
+def _find(folder: Path, name: str) -> Path | None:
+    return next(iter(sorted(folder.rglob(name))), None)

@@ -1,0 +1,1 @@
+"""Tables of results: one row an event."""

@@ -1,0 +1,1 @@
+"""Tasks: what is reconstructed of an event, one file each."""

@@ -1,0 +1,29 @@
+"""Directions: losses to train with, metrics to judge by."""
+
+from graphnet_icecube2nd.tasks.direction.losses import (
+    AngularDistanceLoss,
+    CombinedDirectionLoss,
+    DirectionLoss,
+    VonMisesFisherLoss,
+    log_sinh_ratio,
+    von_mises_fisher_nll,
+)
+from graphnet_icecube2nd.tasks.direction.metrics import (
+    OpeningAngleSummary,
+    kappa_to_radius,
+    mean_opening_angle,
+    summarise_opening_angles,
+)
+
+__all__ = [
+    "AngularDistanceLoss",
+    "CombinedDirectionLoss",
+    "DirectionLoss",
+    "OpeningAngleSummary",
+    "VonMisesFisherLoss",
+    "kappa_to_radius",
+    "log_sinh_ratio",
+    "mean_opening_angle",
+    "summarise_opening_angles",
+    "von_mises_fisher_nll",
+]

@@ -1,0 +1,93 @@
+"""A trained model with all that belongs to it, by whatever names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import torch
+
+from graphnet_icecube2nd import (
+    EventStore,
+    build_model,
+    reconstruct,
+    save_model,
+    simulate,
+)
+from graphnet_icecube2nd.calibration.calibrate import calibrate
+from graphnet_icecube2nd.inference.model_bundle import find_trained
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
+from graphnet_icecube2nd.results.truth import EventTruth
+
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+RECIPE = """
+stages: [{max_pulses: 96}, {max_pulses: 128}]
+data: {validation_max_pulses: null, selection: hlc_first, features: published}
+"""
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    save_model(build_model("t_sim", **SIZES), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_the_shipped_model_comes_with_an_honest_kappa(tmp_path: Path) -> None:
+    trained = find_trained("t_sim.simulated")
+    assert trained.calibration is not None
+    simulate(tmp_path / "s", num_events=1024, seed=77, workers=1)
+    found = reconstruct(tmp_path / "s", trained)
+    angle = EventTruth.load(tmp_path / "s").angles(found.table())
+    columns = found.columns()
+    for name, level in (("radius_50", 0.5), ("radius_90", 0.9)):
+        held = np.mean(angle <= columns[name])
+        assert held == pytest.approx(level, abs=3 * np.sqrt(0.25 / 1024))
+
+
+def test_a_run_says_how_its_model_saw_events(weights: Path) -> None:
+    (weights.parent / "recipe.yaml").write_text(RECIPE)
+    expected = InferenceConfig(
+        max_pulses=128, selection="hlc_first", published_features=True
+    )
+    assert find_trained(weights.parent).options == expected
+    assert find_trained(weights).options == expected
+    other = weights.rename(weights.with_name("other.safetensors"))
+    assert find_trained(other).options == InferenceConfig()
+
+
+def test_a_calibration_is_of_events_seen_in_a_way(
+    weights: Path, simulated: EventStore, tmp_path: Path
+) -> None:
+    options = InferenceConfig(max_pulses=24, selection="first")
+    plain = find_trained(weights)
+    numbers = np.arange(len(simulated))
+    calibrate(plain, simulated, numbers, options=options).file.save(
+        tmp_path / "model.calibration.json"
+    )
+    trained = find_trained(weights)
+    assert trained.options == options
+    reconstruct(simulated, trained)  # no warning
+    other = InferenceConfig(max_pulses=48, selection="first")
+    with pytest.warns(UserWarning, match="with max_pulses 24, and is used with 48"):
+        reconstruct(simulated, trained, options=other)
+    reconstruct(simulated, trained, options=other, calibration="none")  # no warning
+    with pytest.warns(UserWarning, match="is used with 48"):
+        PulseReconstructor(trained, options=other)
+    assert PulseReconstructor(trained).calibration == trained.calibration
+    assert PulseReconstructor(trained, calibration="none").calibration is None
+    assert PulseReconstructor(trained, calibration=None).calibration is None
+    with pytest.raises(ValueError, match="calibration must be stored, none or a"):
+        reconstruct(simulated, trained, calibration="mine")
+
+
+def test_what_is_not_there() -> None:
+    with pytest.raises(ValueError, match="no model 'nothing'"):
+        find_trained("nothing")
+    with pytest.raises(FileNotFoundError):
+        find_trained("t_sim.simulated", calibration="nothing.json")

@@ -1,0 +1,251 @@
+"""Pulses in memory: as from a store, in the order they came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("pyarrow")
+
+import torch
+
+from graphnet_icecube2nd import EventStore, build_model
+from graphnet_icecube2nd.inference.frames import group_pulses
+from graphnet_icecube2nd.inference.model_bundle import TrainedModel
+from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
+from graphnet_icecube2nd.inference.reconstruct import reconstruct
+from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    torch.manual_seed(0)
+    made = build_model("t_sim", **SIZES)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def pulses(simulated: EventStore) -> dict[str, Any]:
+    """The pulses of the simulated store as one would have them in memory."""
+    names = simulated.pulse_columns
+    columns = {
+        name: np.concatenate([s.pulses.column(name) for s in simulated.shards])
+        for name in names
+    }
+    lengths = simulated.whole_event_column("n_pulses")
+    event_id = np.repeat(simulated.whole_event_column("event_id"), lengths)
+    return {"event_id": event_id, **columns}
+
+
+def test_in_memory_is_as_from_a_store(
+    model: Any, simulated: EventStore, pulses: dict[str, Any], tmp_path: Path
+) -> None:
+    options = InferenceConfig(max_pulses=32, batch_size=7, seed=3)
+    expected = reconstruct(simulated, model, options=options)
+    found = reconstruct(pulses, model, options=options)
+    assert found.path is None
+    assert found.statuses == expected.statuses == {"ok": 256}
+    for name, values in expected.columns().items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(
+                found.columns()[name], values, rtol=2e-4, atol=2e-5
+            )
+        else:
+            assert found.columns()[name].tolist() == values.tolist()
+    # and a file of it
+    for suffix in ("parquet", "csv", "db"):
+        written = reconstruct(pulses, model, tmp_path / f"r.{suffix}", options=options)
+        np.testing.assert_allclose(
+            written.columns()["kappa"], found.columns()["kappa"], rtol=1e-6
+        )
+        assert written.table().status_B.tolist() == ["ok"] * 256
+
+
+def test_any_table_of_rows_in_any_order(model: Any, pulses: dict[str, Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    import pyarrow
+
+    some = {name: value[:3000] for name, value in pulses.items()}
+    expected = reconstruct(some, model).columns()
+    frame = pandas.DataFrame(some)
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    for table in (frame, frame.set_index("event_id"), pyarrow.table(some), shuffled):
+        found = reconstruct(table, model).columns()
+        order = np.argsort(found["event_id"])
+        by_id = np.argsort(expected["event_id"])
+        assert found["event_id"][order].tolist() == expected["event_id"][by_id].tolist()
+        np.testing.assert_allclose(
+            found["direction_x"][order], expected["direction_x"][by_id], atol=2e-4
+        )
+    first = dict.fromkeys(shuffled["event_id"].tolist())
+    assert reconstruct(shuffled, model).columns()["event_id"].tolist() == list(first)
+    made = reconstruct(frame, model).to_pandas()
+    assert list(made.columns[:2]) == ["event_id", "direction_x"]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), batch_size=st.integers(1, 13))
+def test_every_event_once_and_in_the_order_asked_for(
+    model: Any, data: st.DataObject, batch_size: int
+) -> None:
+    lengths = data.draw(st.lists(st.integers(0, 30), min_size=1, max_size=20))
+    ids = data.draw(
+        st.lists(
+            st.integers(0, 10**12),
+            min_size=len(lengths),
+            max_size=len(lengths),
+            unique=True,
+        )
+    )
+    rows = np.repeat(ids, lengths)
+    rng = np.random.default_rng(0)
+    order = rng.permutation(len(rows))
+    num = len(rows)
+    pulses = {
+        "event_id": rows[order].astype(np.int64),
+        "sensor_id": rng.integers(0, 5160, num),
+        "time": rng.uniform(6000, 20000, num),
+        "charge": rng.uniform(0.1, 5, num),
+        "auxiliary": rng.random(num) < 0.5,
+    }
+    options = InferenceConfig(batch_size=batch_size, max_pulses=16)
+    found = reconstruct(pulses, model, options=options, events=ids).columns()
+    assert found["event_id"].tolist() == ids
+    assert found["n_pulses"].tolist() == lengths
+    empty = np.array(lengths) == 0
+    assert (found["status"] == "no pulses").tolist() == empty.tolist()
+    assert np.isnan(found["azimuth"]).tolist() == empty.tolist()
+    # and each on its own is the same
+    one = int(np.argmax(lengths))
+    if lengths[one]:
+        mine = {n: v[pulses["event_id"] == ids[one]] for n, v in pulses.items()}
+        alone = reconstruct(mine, model, options=options).columns()
+        assert alone["direction_z"][0] == pytest.approx(
+            found["direction_z"][one], abs=1e-4
+        )
+
+
+def test_options_and_calibration_are_the_models_own(
+    model: Any, pulses: dict[str, Any]
+) -> None:
+    plain = reconstruct(pulses, model).columns()
+    rng = np.random.default_rng(0)
+    angle = np.asarray(
+        kappa_to_radius(plain["kappa"] / 9, rng.uniform(0.01, 0.99, 256))
+    )
+    calibration = fit_calibration(plain["kappa"], angle, "temperature")
+    options = InferenceConfig(max_pulses=16)
+    trained = TrainedModel(
+        name="mine", network=model, options=options, calibration=calibration
+    )
+    found = reconstruct(pulses, trained)
+    assert found.name == found.table().name == "mine"
+    short = reconstruct(pulses, model, options=options).columns()
+    assert not np.allclose(short["kappa"], plain["kappa"], rtol=1e-3)
+    np.testing.assert_allclose(
+        found.columns()["kappa"], calibration.kappa(short["kappa"])
+    )
+    np.testing.assert_allclose(
+        found.columns()["radius_90"], calibration.radius(short["kappa"], 0.9)
+    )
+    without = reconstruct(pulses, trained, calibration=None).columns()
+    np.testing.assert_allclose(without["kappa"], short["kappa"])
+    np.testing.assert_allclose(
+        without["radius_90"], kappa_to_radius(short["kappa"], 0.9)
+    )
+
+
+def test_one_event_at_a_time(model: Any, pulses: dict[str, Any]) -> None:
+    """As an alert has it: an event's columns and nothing else."""
+    event = pulses["event_id"][0]
+    mine = {n: v[pulses["event_id"] == event] for n, v in pulses.items()}
+    expected = reconstruct(mine, model).columns()
+    ours = PulseReconstructor(model, "kaggle")
+    row = ours(mine, event_id=[event])
+    assert row["event_id"].tolist() == [event]
+    assert row["azimuth"] == pytest.approx(expected["azimuth"])
+    nothing = {name: value[:0] for name, value in mine.items()}
+    assert ours(nothing)["status"].tolist() == ["no pulses"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"charge": -1.0},
+            r"event 5, pulse 0: column 'charge' is -1; it must be above",
+        ),
+        ({"time": np.nan}, "event 5.*'time' is nan; it must be finite"),
+        ({"sensor_id": 5160}, "event 5.*'sensor_id' is 5160.*0 to 5159"),
+        ({"event_id": 0.5}, "column 'event_id' of the pulses must be whole numbers"),
+    ],
+)
+def test_bad_pulses_are_named(
+    model: Any, change: dict[str, float], message: str
+) -> None:
+    pulses = {
+        "event_id": np.array([5.0, 5.0]),
+        "sensor_id": np.array([1, 2]),
+        "time": np.array([1e4, 2e4]),
+        "charge": np.ones(2),
+        "auxiliary": np.zeros(2, bool),
+    }
+    for name, value in change.items():
+        pulses[name] = np.where([True, False], value, pulses[name])
+    with pytest.raises(ValueError, match=message):
+        reconstruct(pulses, model)
+
+
+def test_what_is_no_table(
+    model: Any, simulated: EventStore, pulses: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match="a mapping of arrays, got list"):
+        reconstruct([1, 2], model)
+    with pytest.raises(ValueError, match="pulse_map: a store has its own"):
+        reconstruct(simulated, model, pulse_map="kaggle")
+    with pytest.raises(ValueError, match=r"no column 'event_id' or 'event_no'"):
+        group_pulses({"time": np.zeros(2)})
+    with pytest.raises(ValueError, match=r"must be \(T,\) of one length"):
+        group_pulses({"event_id": np.zeros(2, int), "time": np.zeros(3)})
+    with pytest.raises(ValueError, match="not among events"):
+        group_pulses(pulses, events=[1])
+    with pytest.raises(ValueError, match="events has 7 twice"):
+        group_pulses(pulses, events=[7, 7])
+    with pytest.raises(ValueError, match="no model 'nothing'"):
+        reconstruct(pulses, "nothing")
+
+
+def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -> None:
+    """Positions in place of DOM numbers, a clock that runs, a key of its own."""
+    from graphnet_icecube2nd import PulseMap
+
+    rng = np.random.default_rng(1)
+    pulse_map = PulseMap(
+        name="mine", x="x", y="y", z="z", time="t", charge=None, auxiliary=None,
+        sensor_id=None, ice="none", qe="published", time_reference="first_pulse",
+    )  # fmt: skip
+    frame = {
+        "number": np.repeat([3, 1], 20),
+        **{axis: rng.uniform(-100, 100, 40) for axis in "xyz"},
+        "t": rng.uniform(0, 1e3, 40) + 1e8,
+    }
+    found = reconstruct(frame, model, pulse_map=pulse_map, event_column="number")
+    assert found.columns()["event_id"].tolist() == [3, 1]
+    later = {**frame, "t": frame["t"] + 7e8}
+    moved = reconstruct(later, model, pulse_map=pulse_map, event_column="number")
+    np.testing.assert_allclose(
+        moved.columns()["direction_x"], found.columns()["direction_x"], atol=1e-3
+    )

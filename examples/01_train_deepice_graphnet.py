@@ -161,7 +161,10 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     representation = adapter.PackedPulses(
         detector=detector, max_pulses=arguments.max_pulses, seed=arguments.seed
     )
-    azimuth, zenith = detector.pulse_map.azimuth, detector.pulse_map.zenith
+    azimuth, zenith = (
+        detector.pulse_map.labels.azimuth,
+        detector.pulse_map.labels.zenith,
+    )
 
     # 2. Data, through GraphNeT's data module; a fifth is held out.
     dataset_args = {

@@ -102,8 +102,8 @@ def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int
     same = np.ones(len(ours), bool)
     for name, other in (
         (N_PULSES, N_PULSES),
-        (own.pulse_map.azimuth, store.pulse_map.azimuth),
-        (own.pulse_map.zenith, store.pulse_map.zenith),
+        (own.pulse_map.labels.azimuth, store.pulse_map.labels.azimuth),
+        (own.pulse_map.labels.zenith, store.pulse_map.labels.zenith),
     ):
         values = own.whole_event_column(name)[theirs]
         same &= np.isclose(values, store.whole_event_column(other)[ours])

@@ -135,7 +135,7 @@ def show_store(console: Console, store: EventStore) -> None:
     console.print(table)
     console.print(
         f"pulse map {pulse_map.name}: times by {pulse_map.time_reference}, angles name "
-        f"the {pulse_map.angles}, places from {_places(store)}",
+        f"the {pulse_map.labels.angles}, places from {_places(store)}",
         highlight=False,
     )
     classes = length_classes(store)

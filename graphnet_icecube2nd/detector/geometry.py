@@ -7,13 +7,15 @@ package; any other detector is a csv file that the user brings. Shape letters: S
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -121,6 +123,59 @@ class DetectorGeometry:
         table = TextTable.parse(path.read_text(encoding="utf-8-sig"), str(path))
         return _from_table(table, path.stem)
 
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any], name: str) -> DetectorGeometry:
+        """Make a geometry of columns, or of a DataFrame, as `from_csv` reads them.
+
+        Without `sensor_id` (or `string` and `dom`) modules are numbered by row.
+
+        Raises:
+            ValueError: As `from_csv`; the message names row and column.
+        """
+        texts = {
+            str(key): tuple(str(value) for value in columns[key]) for key in columns
+        }
+        num_rows = max(map(len, texts.values()), default=0)
+        if not {"sensor_id", "dom"} & texts.keys():
+            texts["sensor_id"] = tuple(str(row) for row in range(num_rows))
+        lines = tuple(range(1, num_rows + 1))
+        return _from_table(TextTable(source=name, lines=lines, columns=texts), name)
+
+    @classmethod
+    def from_package(cls, name: str) -> DetectorGeometry:
+        """Return a geometry that comes with the package, such as `orca150`.
+
+        The tables are positions in the coordinates of their source, which stands at
+        their head (`data/geometry/NAME.csv.gz`). They are read once and shared.
+
+        Raises:
+            ValueError: There is none of that name.
+        """
+        return _from_package(name)
+
+    def is_part_of_icecube86(self) -> bool:
+        """Return whether every module is within 1 m of one of IceCube-86."""
+        return bool((_icecube86().nearest_dom(self.position_S3) >= 0).all())
+
+    def moved(self, centre: Sequence[float]) -> DetectorGeometry:
+        """Return it in coordinates whose origin is at `centre`, x, y, z [m]."""
+        shift_3 = torch.tensor(centre, dtype=torch.float64)
+        return replace(self, position_S3=self.position_S3 - shift_3)
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write it so that `from_csv` gives the same numbers."""
+        lines = ["sensor_id,string,x,y,z,rde"]
+        rows = zip(
+            self.string_S.tolist(),
+            self.position_S3.tolist(),
+            self.rde_S.tolist(),
+            strict=True,
+        )
+        for sensor_id, (string, position, rde) in enumerate(rows):
+            numbers = ",".join(repr(value) for value in (*position, rde))
+            lines.append(f"{sensor_id},{string},{numbers}")
+        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
     def __len__(self) -> int:
         """Number of DOMs."""
         return len(self.position_S3)
@@ -200,6 +255,23 @@ class DetectorGeometry:
             chunks = torch.split(target_T3, 2**17)
             sensor_id_T = torch.cat([grid.search(c, tolerance) for c in chunks])
         return sensor_id_T.to(position_T3.device)
+
+
+@cache
+def _from_package(name: str) -> DetectorGeometry:
+    folder = files("graphnet_icecube2nd.detector") / "data" / "geometry"
+    resource = folder / f"{name}.csv.gz"
+    if not resource.is_file():
+        known = sorted(
+            entry.name.removesuffix(".csv.gz")
+            for entry in folder.iterdir()
+            if entry.name.endswith(".csv.gz")
+        )
+        raise ValueError(
+            f"no geometry {name!r} in the package; it has {', '.join(known)}"
+        )
+    text = gzip.decompress(resource.read_bytes()).decode("utf-8")
+    return _from_table(TextTable.parse(text, resource.name), name)
 
 
 @cache

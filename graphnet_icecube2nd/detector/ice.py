@@ -75,6 +75,17 @@ class IceModel:
         return _icecube()
 
     @classmethod
+    def water(cls) -> IceModel:
+        """Clear sea water, the same at all depths: 60 m absorbing, 265 m scattering.
+
+        Absorption and effective scattering length of blue light (473 nm) at the site of
+        ANTARES: J. A. Aguilar et al., "Transmission of light in deep sea water at the
+        site of the ANTARES neutrino telescope", Astropart. Phys. 23 (2005) 131,
+        arXiv:astro-ph/0412126.
+        """
+        return _water()
+
+    @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> IceModel:
         """Read a table such as the `ice_transparency.txt` used in the competition.
 
@@ -166,6 +177,16 @@ def _icecube_quantiles() -> tuple[Tensor, Tensor]:
     quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     low_2, median_2, high_2 = length_N2.quantile(quartile, dim=0)
     return median_2, high_2 - low_2
+
+
+@cache
+def _water() -> IceModel:
+    depth_N = torch.tensor([-1e5, 1e5], dtype=torch.float64)
+    return IceModel(
+        depth_N=depth_N,
+        scattering_length_N=torch.full_like(depth_N, 265.0),
+        absorption_length_N=torch.full_like(depth_N, 60.0),
+    )
 
 
 @cache

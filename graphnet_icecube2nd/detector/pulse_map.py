@@ -8,8 +8,10 @@ Shape letters: T pulses.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, fields, replace
+from functools import wraps
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
+    AZIMUTH,
     CHARGE,
     CHARGE_DECADES,
     FEATURE_NAMES,
@@ -27,6 +30,7 @@ from graphnet_icecube2nd.conventions import (
     TIME,
     TIME_OFFSET,
     TIME_SCALE,
+    ZENITH,
     X,
     Y,
     Z,
@@ -39,6 +43,67 @@ ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
 NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelColumns:
+    """Which columns of a truth table hold the direction, and what its angles mean.
+
+    Args:
+        azimuth, zenith: Column names; the values are in rad.
+        angles: `origin`: the angles say where the particle came from, as in IceCube;
+            `flight`: where it goes.
+
+    Raises:
+        ValueError: An unknown convention.
+    """
+
+    azimuth: str = AZIMUTH
+    zenith: str = ZENITH
+    angles: str = "origin"
+
+    def __post_init__(self) -> None:
+        if self.angles not in ANGLE_CONVENTIONS:
+            raise ValueError(
+                f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got "
+                f"{self.angles!r}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales:
+    """Units of the features: what positions, times and charges are divided by.
+
+    Defaults are those of the published models.
+
+    Args:
+        position: m, one unit of the features x, y, z.
+        time: ns, one unit of the feature time.
+        time_offset: ns, where the feature time is 0 on the clock of a readout window.
+        charge_decades: Decades of charge in one unit of the feature charge.
+
+    Raises:
+        ValueError: A scale that is not positive and finite.
+    """
+
+    position: float = POSITION_SCALE
+    time: float = TIME_SCALE
+    time_offset: float = TIME_OFFSET
+    charge_decades: float = CHARGE_DECADES
+
+    def __post_init__(self) -> None:
+        for name in ("position", "time", "charge_decades"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"scales: {name} must be above 0, got {value}")
+
+    @property
+    def interval_speed(self) -> float:
+        """Speed of light, 0.3 m/ns as published, in units of the features."""
+        return 0.3 * self.time / self.position
+
+
+DEFAULT_SCALES = Scales()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +134,7 @@ class PulseMap:
             competition code, and needs IceCube-86's sensor_id or places.
         ice: `correct`, `mirrored` (what the published weights were trained with), or
             `none` where IceCube's ice means nothing: both features are 0.
-        azimuth, zenith: Columns of the truth table, rad.
-        angles: `origin`: the angles say where the particle came from, as in IceCube;
-            `flight`: where it goes.
+        labels: Columns of the truth that comes with such pulses.
 
     Raises:
         ValueError: An unknown choice, or neither place nor sensor_id.
@@ -93,9 +156,7 @@ class PulseMap:
     time_reference: str = "window"
     qe: str = "rde"
     ice: str = "correct"
-    azimuth: str = "azimuth"
-    zenith: str = "zenith"
-    angles: str = "origin"
+    labels: LabelColumns = LabelColumns()
 
     def __post_init__(self) -> None:
         # A YAML file brings lists.
@@ -105,7 +166,6 @@ class PulseMap:
             ("time_reference", TIME_REFERENCES),
             ("qe", HIGH_QE_RULES),
             ("ice", (*ICE_PROFILES, NO_ICE)),
-            ("angles", ANGLE_CONVENTIONS),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
@@ -261,25 +321,28 @@ class PulseMap:
             optional |= {X, Y, Z}  # either will do; one name is enough to ask for
         return [q for q in named if q not in given and q not in optional]
 
-    def scale(self, quantity: str, value_T: Tensor) -> Tensor:
+    def scale(
+        self, quantity: str, value_T: Tensor, scales: Scales = DEFAULT_SCALES
+    ) -> Tensor:
         """Scale one column as the models read it.
 
         Args:
             quantity: One of the values of `columns()`.
             value_T: (T,) in the file's unit; times of one event or already relative.
+            scales: Units of the features.
 
         Returns:
             (T,) scaled. `hlc` comes back as auxiliary, `rde` as the high-QE flag.
         """
         if quantity in (X, Y, Z):
             centre = self.origin[(X, Y, Z).index(quantity)]
-            return (value_T - centre) / POSITION_SCALE
+            return (value_T - centre) / scales.position
         if quantity == TIME:
             if self.time_reference == "first_pulse":
-                return (value_T - value_T.min()) / TIME_SCALE
-            return (value_T - TIME_OFFSET) / TIME_SCALE
+                return (value_T - value_T.min()) / scales.time
+            return (value_T - scales.time_offset) / scales.time
         if quantity == CHARGE:
-            return torch.log10(value_T) / CHARGE_DECADES
+            return torch.log10(value_T) / scales.charge_decades
         if quantity == HLC:
             return 1.0 - value_T  # a value that is no flag stays none, to be noticed
         if quantity == RDE:
@@ -296,10 +359,9 @@ class PulseMap:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that YAML and JSON can hold."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        plain = asdict(self)
+        plain.update(plain.pop("labels"))
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PulseMap:
@@ -308,7 +370,7 @@ class PulseMap:
         Raises:
             ValueError: A key that is none of a pulse map's.
         """
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)} | {*_LABELS}
         if unknown := sorted(set(values) - known):
             raise ValueError(
                 f"a pulse map has no {', '.join(unknown)}; it has "
@@ -316,6 +378,23 @@ class PulseMap:
             )
         return cls(**values)
 
+
+_LABELS = tuple(field.name for field in fields(LabelColumns))
+
+
+def _with_label_names(init: Callable[..., None]) -> Callable[..., None]:
+    """Let a pulse map be made with azimuth, zenith and angles, its fields in 0.1.0."""
+
+    @wraps(init)
+    def make(self: PulseMap, **values: Any) -> None:
+        given = {name: values.pop(name) for name in _LABELS if name in values}
+        labels = values.pop("labels", LabelColumns())
+        init(self, **values, labels=replace(labels, **given))
+
+    return make
+
+
+PulseMap.__init__ = _with_label_names(PulseMap.__init__)  # type: ignore[method-assign]
 
 _ICECUBE_FRAMES = {
     "x": "dom_x",

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, Protocol
 
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.augmentation_detector import AddNoise, RotateAboutZ
 from graphnet_icecube2nd.events.augmentation_pulses import (
     ChargeScale,
@@ -62,15 +62,13 @@ _KINDS: dict[str, Any] = {ours.kind: ours for ours in _OURS}
 class Augmentation(Protocol):
     """Something that changes events; your own may be any callable of this form."""
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the changed events; those given are left as they are.
 
         Args:
             events: The events.
             key: What random numbers are drawn from.
-            geometry: The DOMs of `sensor_id`, in the coordinates of x, y, z.
+            detector: Whose events they are, in its coordinates.
         """
 
 
@@ -80,7 +78,7 @@ def apply_augmentations(
     *,
     seed: int,
     epoch: int = 0,
-    geometry: DetectorGeometry,
+    detector: Detector,
 ) -> Events:
     """Return the events after all augmentations, one after the other.
 
@@ -92,7 +90,7 @@ def apply_augmentations(
         augmentations: In the order in which they act.
         seed: Any whole number.
         epoch: A new epoch changes the same event in another way.
-        geometry: The DOMs, in the coordinates of the events' x, y, z.
+        detector: Whose events they are, in its coordinates.
 
     Raises:
         ValueError: A column is missing or unknown to an augmentation, or noise comes
@@ -101,7 +99,7 @@ def apply_augmentations(
     check_order(augmentations)
     for place, augmentation in enumerate(augmentations):
         key = RandomKey(seed=seed, epoch=epoch, stream=SELECTION_STREAM + 1 + place)
-        events = augmentation(events, key, geometry)
+        events = augmentation(events, key, detector)
     return events
 
 

@@ -23,7 +23,7 @@ from graphnet_icecube2nd.conventions import (
     Y,
     Z,
 )
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.augmentation_detector import DIRECTION, RotateAboutZ
 from graphnet_icecube2nd.events.augmentation_pulses import check_number
 from graphnet_icecube2nd.events.events import (
@@ -56,9 +56,7 @@ class TimeShift:
     kind: ClassVar[str] = "time_shift"
     shift: float
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, later by `shift`."""
         need_column(events, self.kind, TIME)
         return with_columns(events, {TIME: floating(events.columns[TIME]) + self.shift})
@@ -84,9 +82,7 @@ class FirstPulseAt:
     time: float
     hlc: bool = False
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, each moved."""
         shift_B = self.time - first_times(events, hlc=self.hlc)
         time_T = floating(events.columns[TIME])
@@ -111,9 +107,7 @@ class ChargeFactor:
     def __post_init__(self) -> None:
         check_number(self, "factor")
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with charges scaled."""
         need_column(events, self.kind, CHARGE)
         return with_columns(
@@ -151,12 +145,10 @@ class Mirror:
         x, y, z = (-1.0 if axis == self.axis else 1.0 for axis in AXES)
         return x, y, z
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the mirrored events."""
         # A turn by nothing looks the places up where there is only a sensor_id.
-        placed = RotateAboutZ(max_angle=0.0)(events, key, geometry)
+        placed = RotateAboutZ(max_angle=0.0)(events, key, detector)
         place = AXES.index(self.axis)
         columns = {
             name: -floating(placed.columns[name])
@@ -196,12 +188,10 @@ class SwitchOff:
             )
         check_number(self, "share", below=1.0)
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with fewer pulses, and `lost` (B,) among their truth."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
-        keep_T = uniform(self._unit_keys(events, key_T, geometry)) >= self.share
+        keep_T = uniform(self._unit_keys(events, key_T, detector)) >= self.share
         start_B = events.offsets.numpy()[:-1]
         lost_B = torch.from_numpy(~np.logical_or.reduceat(keep_T, start_B))
         if LOST in events.truth:
@@ -210,13 +200,13 @@ class SwitchOff:
         return replace(kept, truth={**kept.truth, LOST: lost_B})
 
     def _unit_keys(
-        self, events: Events, key_T: NDArray[np.uint64], geometry: DetectorGeometry
+        self, events: Events, key_T: NDArray[np.uint64], detector: Detector
     ) -> NDArray[np.uint64]:
         """Return keys (T,), equal for pulses of one event and one DOM or string."""
         if SENSOR_ID in events.columns:
             unit_T = events.columns[SENSOR_ID].long()
             if self.unit == "string":
-                unit_T = geometry.string_S[unit_T]
+                unit_T = detector.places.string_S[unit_T]
             return combine(key_T, unit_T.numpy())
         for axis in _UNITS[self.unit]:
             need_column(events, self.kind, axis, instead_of=SENSOR_ID)

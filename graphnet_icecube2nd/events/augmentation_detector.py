@@ -26,7 +26,7 @@ from graphnet_icecube2nd.conventions import (
     Y,
     Z,
 )
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.augmentation_pulses import check_number
 from graphnet_icecube2nd.events.events import (
     Events,
@@ -45,8 +45,6 @@ from graphnet_icecube2nd.events.random_numbers import (
 )
 
 DIRECTION = "direction"
-# Pairs of columns that turn with the event, where they are there.
-_HORIZONTAL = ((X, Y), ("pmt_dir_x", "pmt_dir_y"))
 _NOISE_CHARGE_SIGMA = 0.3  # p.e.
 _DISCRIMINATOR = 0.25  # p.e.
 
@@ -88,15 +86,14 @@ class AddNoise:
         check_number(self, "rate_per_dom")
         check_number(self, "margin")
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with noise, in the order of time."""
         need_column(events, self.kind, TIME)
         offsets, key_B = events.offsets.numpy(), key.of_events(events.event_id.numpy())
         time_T = events.columns[TIME].double().numpy()
         first_B = np.minimum.reduceat(time_T, offsets[:-1]) - self.margin
         range_B = np.maximum.reduceat(time_T, offsets[:-1]) + self.margin - first_B
+        geometry = detector.places
         rate_S = self.rate_per_dom * 1e-9 * geometry.rde_S.numpy()  # per ns
         kept_B = np.diff(offsets) / events.n_pulses.numpy()
         num_B = poisson(rate_S.sum() * range_B * kept_B, combine(key_B, 0))
@@ -139,7 +136,7 @@ class RotateAboutZ:
 
     It acts on x, y, z, which are looked up first where there is only a `sensor_id`, and
     so is the efficiency of DOMs where no column gives it: a turned place is no DOM's
-    any more. Turned are also the directions PMTs look in, `pmt_dir_x` and `pmt_dir_y`.
+    any more. The detector's `vectors`, such as PMT directions, turn with the event.
 
     Args:
         max_angle: rad; angles are uniform between plus and minus this. Default: pi.
@@ -162,16 +159,14 @@ class RotateAboutZ:
         # A YAML file brings a list.
         object.__setattr__(self, "azimuths", tuple(self.azimuths))
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, each turned."""
         angle_B = self.max_angle * (
             2 * uniform(key.of_events(events.event_id.numpy())) - 1
         )
-        columns = _with_places(events, self.kind, geometry)
+        columns = _with_places(events, self.kind, detector)
         angle_T = per_pulse(events, angle_B)
-        for x, y in _HORIZONTAL:
+        for x, y, _ in ((X, Y, Z), *detector.vectors):
             if x in columns and y in columns:
                 columns[x], columns[y] = _turn(columns[x], columns[y], angle_T)
         truth = dict(events.truth)
@@ -187,11 +182,9 @@ class RotateAboutZ:
         return replace(events, columns=columns, truth=truth)
 
 
-def _with_places(
-    events: Events, kind: str, geometry: DetectorGeometry
-) -> dict[str, Tensor]:
+def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Tensor]:
     """Return the columns, x, y, z and an efficiency among them."""
-    columns = dict(events.columns)
+    columns, geometry = dict(events.columns), detector.places
     if not {X, Y, Z} <= columns.keys():
         need_column(events, kind, SENSOR_ID, instead_of="x, y, z")
         position_T3 = geometry.lookup(columns[SENSOR_ID].long()).float()

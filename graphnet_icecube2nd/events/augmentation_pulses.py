@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.events import (
     Events,
     floating,
@@ -50,9 +50,7 @@ class TimeJitter:
     def __post_init__(self) -> None:
         check_number(self, "sigma")
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with pulses moved, in the order of time."""
         offsets = events.offsets.numpy()
         shift_T = self.sigma * normal(
@@ -82,9 +80,7 @@ class TimeOffset:
     def __post_init__(self) -> None:
         check_number(self, "sigma")
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, each moved."""
         shift_B = self.sigma * normal(key.of_events(events.event_id.numpy()))
         return _shifted(events, self.kind, per_pulse(events, shift_B))
@@ -111,9 +107,7 @@ class ChargeScale:
         check_number(self, "sigma")
         check_number(self, "pulse_sigma")
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with charges scaled."""
         need_column(events, self.kind, CHARGE)
         key_B = key.of_events(events.event_id.numpy())
@@ -146,9 +140,7 @@ class DropDoms:
     def __post_init__(self) -> None:
         check_number(self, "probability", below=1.0)
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with fewer DOMs."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
         if SENSOR_ID in events.columns:
@@ -178,13 +170,11 @@ class DropStrings:
     def __post_init__(self) -> None:
         check_number(self, "probability", below=1.0)
 
-    def __call__(
-        self, events: Events, key: RandomKey, geometry: DetectorGeometry
-    ) -> Events:
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with fewer strings."""
         key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
         if SENSOR_ID in events.columns:
-            string_T = geometry.string_S[events.columns[SENSOR_ID].long()]
+            string_T = detector.places.string_S[events.columns[SENSOR_ID].long()]
             key_T = combine(key_T, string_T.numpy())
         else:
             key_T = _combine_places(events, self.kind, key_T, (X, Y))

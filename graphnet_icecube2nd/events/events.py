@@ -119,6 +119,20 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(order)
 
 
+def first_times(time_T: Tensor, offsets: Tensor) -> Tensor:
+    """Return the time of each event's first pulse, (B,); every event has pulses."""
+    return torch.segment_reduce(time_T, "min", lengths=offsets.diff())
+
+
+def since_first_pulse(time_T: Tensor, offsets: Tensor) -> Tensor:
+    """Return the times since the first pulse of each event, (T,).
+
+    Give float64 or integers: KM3NeT's clock reaches 1e8 ns, where float32 counts in
+    steps of 8 ns.
+    """
+    return time_T - first_times(time_T, offsets).repeat_interleave(offsets.diff())
+
+
 def auxiliary_of(columns: Mapping[str, Tensor]) -> Tensor | None:
     """Return the auxiliary flag (T,) of columns by quantity; None without a flag."""
     if AUXILIARY in columns:

@@ -16,20 +16,17 @@ from graphnet_icecube2nd.conventions import (
     ABSORPTION,
     AUXILIARY,
     HLC,
-    POSITION_SCALE,
     QE,
     RDE,
     SCATTERING,
     SENSOR_ID,
     TIME,
-    TIME_SCALE,
     X,
     Y,
     Z,
 )
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE
 from graphnet_icecube2nd.events.features import assemble_features
 
 
@@ -37,18 +34,13 @@ class FeatureBuilder:
     """Builds feature matrices of pulses whose values are known to be good.
 
     Args:
-        pulse_map: What the quantities mean and how they are scaled.
-        geometry: The DOMs.
-        ice: The ice.
+        detector: What the quantities mean and how they are scaled.
     """
 
-    def __init__(
-        self, pulse_map: PulseMap, geometry: DetectorGeometry, ice: IceModel
-    ) -> None:
-        self.pulse_map = pulse_map
-        self.geometry = geometry
-        self.ice = ice
-        self._table_SF = _dom_features(pulse_map, geometry, ice)
+    def __init__(self, detector: Detector) -> None:
+        self.detector = detector
+        self.pulse_map = detector.pulses
+        self._table_SF = _dom_features(detector)
 
     def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
         """Return the feature matrix (T, F) float32.
@@ -79,35 +71,33 @@ class FeatureBuilder:
 
     def _scale(self, quantity: str, value_T: Tensor) -> Tensor:
         if quantity == TIME and self.pulse_map.time_reference == "first_pulse":
-            return value_T / TIME_SCALE
+            return value_T / self.detector.scales.time
         if not value_T.is_floating_point():
             value_T = value_T.to(torch.float32)
-        return self.pulse_map.scale(quantity, value_T)
+        return self.pulse_map.scale(quantity, value_T, self.detector.scales)
 
     def _from_places(
         self, scaled: dict[str, Tensor], columns: Mapping[str, Tensor]
     ) -> Tensor:
         if SENSOR_ID in columns:
             scaled[SENSOR_ID] = columns[SENSOR_ID]
-        return assemble_features(
-            scaled, self.pulse_map, geometry=self.geometry, ice=self.ice
-        )
+        return assemble_features(scaled, self.detector)
 
 
-def _dom_features(
-    pulse_map: PulseMap, geometry: DetectorGeometry, ice: IceModel
-) -> Tensor:
+def _dom_features(detector: Detector) -> Tensor:
     """Return what a feature matrix holds of each DOM, (S, F) float32, 0 elsewhere."""
+    pulse_map, geometry = detector.pulses, detector.places
+    scale = detector.scales.position
     names = pulse_map.feature_names
     table_SF = torch.zeros(len(geometry), len(names))
     for axis, name in enumerate((X, Y, Z)):
-        column_S = geometry.position_S3[:, axis] / POSITION_SCALE
+        column_S = geometry.position_S3[:, axis] / scale
         table_SF[:, names.index(name)] = column_S.float()
     table_SF[:, names.index(QE)] = geometry.high_qe_flag(pulse_map.qe)
     if pulse_map.ice != NO_ICE:
         # As pulse by pulse: from the scaled z, so that the last bit is the same.
-        z_S = geometry.position_S3[:, 2] / POSITION_SCALE * POSITION_SCALE
-        lengths_S2 = ice.scaled_at(z_S, pulse_map.ice)
+        z_S = geometry.position_S3[:, 2] / scale * scale
+        lengths_S2 = detector.medium_optics.scaled_at(z_S, pulse_map.ice)
         table_SF[:, names.index(SCATTERING)] = lengths_S2[:, 0]
         table_SF[:, names.index(ABSORPTION)] = lengths_S2[:, 1]
     return table_SF

@@ -19,7 +19,6 @@ from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     CHARGE,
     HLC,
-    POSITION_SCALE,
     QE,
     RDE,
     SCATTERING,
@@ -29,11 +28,13 @@ from graphnet_icecube2nd.conventions import (
     Y,
     Z,
 )
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
+from graphnet_icecube2nd.events.events import since_first_pulse
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
@@ -42,7 +43,7 @@ QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficien
 def pulse_features(
     columns: Mapping[str, Any],
     offsets: Tensor,
-    pulse_map: PulseMap,
+    pulse_map: PulseMap | Detector,
     *,
     geometry: DetectorGeometry | None = None,
     ice: IceModel | None = None,
@@ -53,9 +54,9 @@ def pulse_features(
     Args:
         columns: (T,) arrays or tensors by column name; more than needed is fine.
         offsets: (B + 1,) int64 borders of the events.
-        pulse_map: What the columns mean.
-        geometry: The DOMs; default IceCube-86.
-        ice: The ice; default IceCube's.
+        pulse_map: What the columns mean: a pulse map, or a detector.
+        geometry: With a pulse map: the DOMs; default IceCube-86.
+        ice: With a pulse map: the ice; default IceCube's.
         event_id: B numbers or strings, to name events in messages.
 
     Returns:
@@ -65,17 +66,24 @@ def pulse_features(
         ValueError: A missing column, a wrong type, a value out of range, an event
             without pulses; the message names column, event and what is allowed.
     """
-    geometry = geometry or DetectorGeometry.icecube86()
+    if isinstance(pulse_map, PulseMap):
+        detector = Detector.of_pulses(pulse_map, geometry, ice)
+    else:
+        detector = pulse_map
     raw = check_pulses(
-        columns, offsets, pulse_map, geometry=geometry, event_id=event_id
+        columns,
+        offsets,
+        detector.pulses,
+        geometry=detector.places,
+        event_id=event_id,
     )
-    if pulse_map.time_reference == "first_pulse":
-        # In float64: KM3NeT's clock reaches 1e8 ns, where float32 counts in 8 ns.
-        raw[TIME] = raw[TIME] - _event_minimum(raw[TIME], offsets)
+    if detector.clock == "first_pulse":
+        raw[TIME] = since_first_pulse(raw[TIME], offsets)
     scaled = {
-        quantity: pulse_map.scale(quantity, value) for quantity, value in raw.items()
+        quantity: detector.pulses.scale(quantity, value, detector.scales)
+        for quantity, value in raw.items()
     }
-    return assemble_features(scaled, pulse_map, geometry=geometry, ice=ice)
+    return assemble_features(scaled, detector)
 
 
 def check_pulses(
@@ -137,55 +145,46 @@ def check_pulses(
     return raw
 
 
-def assemble_features(
-    scaled: Mapping[str, Tensor],
-    pulse_map: PulseMap,
-    *,
-    geometry: DetectorGeometry | None = None,
-    ice: IceModel | None = None,
-) -> Tensor:
+def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tensor:
     """Join scaled columns into the feature matrix; derive what a file does not have.
 
     Args:
         scaled: (T,) tensors by quantity, as `PulseMap.scale` gives them.
-        pulse_map: What a missing column becomes.
-        geometry: The DOMs; default IceCube-86.
-        ice: The ice; default IceCube's.
+        detector: Says what a missing column becomes.
 
     Returns:
         (T, F) float32.
     """
-    geometry = geometry or DetectorGeometry.icecube86()
+    pulse_map, scale = detector.pulses, detector.scales.position
     made = dict(scaled)
     if not {X, Y, Z} <= made.keys():
-        position = geometry.lookup(made[SENSOR_ID].long())
+        position = detector.places.lookup(made[SENSOR_ID].long())
         for axis, name in enumerate((X, Y, Z)):
-            made[name] = position[:, axis] / POSITION_SCALE
+            made[name] = position[:, axis] / scale
     zero_T = torch.zeros_like(made[TIME])
     if HLC in made:
         made[AUXILIARY] = made[HLC]  # `PulseMap.scale` has turned it
     made.setdefault(AUXILIARY, zero_T)
     made.setdefault(CHARGE, zero_T)  # log10 of 1 p.e.
-    made[QE] = _high_qe(made, pulse_map, geometry)
+    made[QE] = _high_qe(made, detector)
     made[SCATTERING] = made[ABSORPTION] = zero_T
     if pulse_map.ice != NO_ICE:
-        ice = ice or IceModel.icecube()
-        lengths_T2 = ice.scaled_at(made[Z] * POSITION_SCALE, pulse_map.ice)
+        lengths_T2 = detector.medium_optics.scaled_at(made[Z] * scale, pulse_map.ice)
         made[SCATTERING], made[ABSORPTION] = lengths_T2.unbind(1)
     return torch.stack(
         [made[name].to(torch.float32) for name in pulse_map.feature_names], dim=1
     )
 
 
-def _high_qe(
-    made: Mapping[str, Tensor], pulse_map: PulseMap, geometry: DetectorGeometry
-) -> Tensor:
+def _high_qe(made: Mapping[str, Tensor], detector: Detector) -> Tensor:
+    pulse_map, geometry = detector.pulses, detector.places
     if RDE in made and pulse_map.qe == "rde":
         return made[RDE]
     if SENSOR_ID in made:
         dom_T = made[SENSOR_ID].long()
     else:
-        position = torch.stack([made[X], made[Y], made[Z]], dim=1) * POSITION_SCALE
+        position = torch.stack([made[X], made[Y], made[Z]], dim=1)
+        position = position * detector.scales.position
         dom_T = geometry.nearest_dom(position, QE_TOLERANCE)
     flag_T = geometry.high_qe_flag(pulse_map.qe)[dom_T.clamp(min=0)]
     return flag_T.where(dom_T >= 0, 0.0)
@@ -224,12 +223,6 @@ def _check_complete(
             f"{', '.join(map(str, columns))}. For files without it: "
             f"{pulse_map.how_without(missing[0])}"
         )
-
-
-def _event_minimum(value_T: Tensor, offsets: Tensor) -> Tensor:
-    lengths = offsets.diff()
-    least_B = torch.segment_reduce(value_T, "min", lengths=lengths)
-    return least_B.repeat_interleave(lengths)
 
 
 def _check(

@@ -88,9 +88,9 @@ class PulseMapDetector(Detector):
         """Return the label that reads this pulse map's angles as they are meant."""
         return OriginDirection(
             key=key,
-            azimuth_key=self._pulse_map.azimuth,
-            zenith_key=self._pulse_map.zenith,
-            angles=self._pulse_map.angles,
+            azimuth_key=self._pulse_map.labels.azimuth,
+            zenith_key=self._pulse_map.labels.zenith,
+            angles=self._pulse_map.labels.angles,
         )
 
     @property

@@ -19,6 +19,7 @@ from graphnet_icecube2nd.conventions import (
     HLC,
     RDE,
 )
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
@@ -55,12 +56,11 @@ class PulseReader:
         self.max_pulses = max_pulses
         self.selection = selection
         self.seed = seed
-        self.geometry = DetectorGeometry.icecube86()
-        if geometry is not None:
-            self.geometry = DetectorGeometry.from_csv(geometry)
-        self.ice = IceModel.icecube()
-        if ice_table is not None:
-            self.ice = IceModel.from_file(ice_table)
+        self.detector = Detector.of_pulses(
+            pulse_map,
+            None if geometry is None else DetectorGeometry.from_csv(geometry),
+            None if ice_table is None else IceModel.from_file(ice_table),
+        )
 
     def check_columns(self, names: Sequence[str]) -> None:
         """See that columns of these names make up the features; ValueError if not."""
@@ -100,7 +100,7 @@ class PulseReader:
             columns,
             offsets,
             self.pulse_map,
-            geometry=self.geometry,
+            geometry=self.detector.places,
             event_id=_event_name(truth_dicts),
         )
         if self.pulse_map.time_reference == "first_pulse":
@@ -149,9 +149,7 @@ class PulseReader:
                 seed=self.seed,
             )
             scaled = {quantity: value[kept] for quantity, value in scaled.items()}
-        return assemble_features(
-            scaled, self.pulse_map, geometry=self.geometry, ice=self.ice
-        )
+        return assemble_features(scaled, self.detector)
 
 
 def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:

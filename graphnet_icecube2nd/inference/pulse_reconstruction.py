@@ -18,11 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import SENSOR_ID, TIME
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.events.events import auxiliary_of, time_order
+from graphnet_icecube2nd.events.events import (
+    auxiliary_of,
+    since_first_pulse,
+    time_order,
+)
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
 from graphnet_icecube2nd.events.features import check_pulses
 from graphnet_icecube2nd.events.selection import select_pulses
@@ -87,10 +92,8 @@ class PulseReconstructor:
         self.pulse_map = (
             pulse_map.as_published() if self.options.published_features else pulse_map
         )
-        self.geometry = geometry or DetectorGeometry.icecube86()
-        self._features = FeatureBuilder(
-            self.pulse_map, self.geometry, ice or IceModel.icecube()
-        )
+        self.detector = Detector.of_pulses(self.pulse_map, geometry, ice)
+        self._features = FeatureBuilder(self.detector)
 
     def __call__(
         self,
@@ -142,12 +145,14 @@ class PulseReconstructor:
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
         event_id = torch.from_numpy(id_B[full_B])
         raw = check_pulses(
-            columns, offsets, self.pulse_map, geometry=self.geometry, event_id=event_id
+            columns,
+            offsets,
+            self.pulse_map,
+            geometry=self.detector.places,
+            event_id=event_id,
         )
         if self.pulse_map.time_reference == "first_pulse":
-            lengths = offsets.diff()
-            first_B = torch.segment_reduce(raw[TIME], "min", lengths=lengths)
-            raw[TIME] = raw[TIME] - first_B.repeat_interleave(lengths)
+            raw[TIME] = since_first_pulse(raw[TIME], offsets)
         # As a store has them: in order of time, float32.
         event_T = np.repeat(np.arange(len(event_id)), length_B[full_B])
         order_T = time_order(raw[TIME], event_T)

@@ -29,7 +29,7 @@ from graphnet_icecube2nd.events.augmentation import (
     check_order,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.events.events import Events, auxiliary_of
+from graphnet_icecube2nd.events.events import Events, auxiliary_of, first_times
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
 from graphnet_icecube2nd.events.selection import (
     check_selection,
@@ -103,10 +103,10 @@ class EventReader:
                 f"selection 'hlc_first' needs a column auxiliary or hlc; {store.path} "
                 f"has {', '.join(store.pulse_columns)}"
             )
-        pulse_map = store.pulse_map
+        detector = store.detector
         if published_features:
-            pulse_map = pulse_map.as_published()
-        self._features = FeatureBuilder(pulse_map, store.geometry, store.ice)
+            detector = replace(detector, pulses=detector.pulses.as_published())
+        self._features = FeatureBuilder(detector)
 
     def batch(self, events: NDArray[np.int64], epoch: int = 0) -> PackedBatch:
         """Return the events with these numbers as one batch, in this order.
@@ -173,12 +173,14 @@ class EventReader:
             self.augmentations,
             seed=self.seed,
             epoch=epoch,
-            geometry=self.store.geometry,
+            detector=self.store.detector,
         )
         columns, offsets = dict(events.columns), events.offsets
         if self.store.pulse_map.time_reference == "first_pulse":
             # Kept pulses count from the event's first, which may not be among them.
-            moved_B = _first_time(events) - _first_time(read)
+            moved_B = first_times(columns[TIME], offsets) - first_times(
+                read.columns[TIME], read.offsets
+            )
             columns[TIME] = columns[TIME] - moved_B.repeat_interleave(offsets.diff())
         if self.max_pulses is not None:  # added noise may have made events too long
             kept, offsets = select_pulses(
@@ -229,16 +231,17 @@ class EventReader:
             value = torch.from_numpy(block.events(name))
             return value.float() if value.is_floating_point() else value
         pulse_map = self.store.pulse_map
-        zenith_B = block.events(pulse_map.zenith)
-        azimuth_B = block.events(pulse_map.azimuth)
+        zenith_B = block.events(pulse_map.labels.zenith)
+        azimuth_B = block.events(pulse_map.labels.azimuth)
         direction_B3 = angles_to_unit_vector(zenith_B, azimuth_B).float()
         if not bool(direction_B3.isfinite().all()):
             event = int((~direction_B3.isfinite().all(1)).nonzero()[0])
+            labels = pulse_map.labels
             raise ValueError(
-                f"event {block.id_B[event]} has no direction: {pulse_map.zenith} is "
-                f"{zenith_B[event]}, {pulse_map.azimuth} is {azimuth_B[event]}"
+                f"event {block.id_B[event]} has no direction: {labels.zenith} is "
+                f"{zenith_B[event]}, {labels.azimuth} is {azimuth_B[event]}"
             )
-        return -direction_B3 if pulse_map.angles == "flight" else direction_B3
+        return -direction_B3 if pulse_map.labels.angles == "flight" else direction_B3
 
     def _check_noise(self) -> None:
         """See that noise would come from the DOMs of this detector."""
@@ -261,9 +264,10 @@ class EventReader:
             if name == DIRECTION and store.has_directions:
                 continue
             if name == DIRECTION:
+                labels = store.pulse_map.labels
                 raise ValueError(
-                    f"{store.path} has no {store.pulse_map.azimuth} and "
-                    f"{store.pulse_map.zenith}, of which directions are made; its "
+                    f"{store.path} has no {labels.azimuth} and {labels.zenith}, of "
+                    f"which directions are made; its "
                     f"truth is {', '.join(store.truth_columns) or 'empty'}"
                 )
             if name not in store.event_columns:
@@ -273,9 +277,3 @@ class EventReader:
                 )
             if store.manifest.event_columns[name] == "string":
                 raise ValueError(f"event column {name!r} is text; a batch has numbers")
-
-
-def _first_time(events: Events) -> Tensor:
-    """Return the time of the first pulse at hand of each event, (B,)."""
-    lengths = events.offsets.diff()
-    return torch.segment_reduce(events.columns[TIME], "min", lengths=lengths)

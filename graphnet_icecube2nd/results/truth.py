@@ -65,14 +65,14 @@ class EventTruth:
             raise ValueError(f"{store.path} has no azimuth and zenith to compare with")
         numbers = np.arange(len(store)) if events is None else np.asarray(events)
         pulse_map = store.pulse_map
-        names = {EVENT_ID, N_PULSES, pulse_map.azimuth, pulse_map.zenith}
+        names = {EVENT_ID, N_PULSES, pulse_map.labels.azimuth, pulse_map.labels.zenith}
         names |= {*ENERGY_NAMES, "topology"} & set(store.event_columns)
         columns = {name: store.whole_event_column(name)[numbers] for name in names}
         return cls.from_columns(
             columns,
             str(store.path),
-            pulse_map.angles or "origin",
-            (pulse_map.azimuth, pulse_map.zenith),
+            pulse_map.labels.angles or "origin",
+            (pulse_map.labels.azimuth, pulse_map.labels.zenith),
         )
 
     @classmethod

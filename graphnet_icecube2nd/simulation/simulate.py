@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.source import simulated_source
 from graphnet_icecube2nd.store.arrow_table import sha256_of
@@ -18,6 +19,7 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.export import FORMATS, check_output, export, format_of
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.part_conversion import Progress
+from graphnet_icecube2nd.store.prepare import as_detector
 from graphnet_icecube2nd.store.readers.source import Source
 
 STORE, GRAPHNET = "store", "graphnet"
@@ -30,6 +32,7 @@ def simulate(
     num_events: int,
     seed: int = 0,
     config: SimulationConfig | None = None,
+    detector: Detector | str | None = None,
     format: str = STORE,
     geometry: str | os.PathLike[str] | None = None,
     ice: str | os.PathLike[str] | None = None,
@@ -47,6 +50,8 @@ def simulate(
         num_events: How many.
         seed: Which, 0 or above.
         config: What is simulated; default: as the competition's data look.
+        detector: With which detector: its name (see `list_detectors`), or a `Detector`;
+            default IceCube-86.
         format: `store`, or as `export`: `kaggle`, `graphnet-sqlite`,
             `graphnet-parquet`, or `graphnet`: SQLite if `out` ends in .db, else
             parquet.
@@ -73,7 +78,12 @@ def simulate(
     if (out / MANIFEST).exists():
         raise ValueError(f"{out} is an event store already; choose another folder")
     source = simulated_source(
-        num_events, seed, config or SimulationConfig(), geometry=geometry, ice=ice
+        num_events,
+        seed,
+        config or SimulationConfig(),
+        geometry=geometry,
+        ice=ice,
+        detector=as_detector(detector),
     )
     if format == STORE:
         convert(source, out, workers=workers, on_progress=on_progress)
@@ -92,6 +102,12 @@ def simulate(
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
     """Say whether a store holds the events of a source."""
     tables = {entry["sha256"] for entry in store.manifest.tables.values()}
-    given = {sha256_of(path) for path in (source.geometry, source.ice) if path}
-    same_notes = store.manifest.notes == source.notes
-    return same_notes and len(store) == num_events and tables == given
+    paths = [t for t in (source.geometry, source.ice) if isinstance(t, Path)]
+    given = {sha256_of(path) for path in paths}
+    detector = None if source.detector is None else source.detector.to_dict()
+    return (
+        store.manifest.notes == source.notes
+        and len(store) == num_events
+        and store.manifest.detector == detector
+        and given <= tables
+    )

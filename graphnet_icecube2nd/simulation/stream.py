@@ -17,6 +17,7 @@ from graphnet_icecube2nd.conventions import (
     ZENITH,
     angles_to_unit_vector,
 )
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
@@ -107,7 +108,9 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         self.truth = truth
         self.pulse_map = PulseMap.kaggle(name="simulated")
         self._features = FeatureBuilder(
-            self.pulse_map, self.detector.geometry, self.detector.ice
+            Detector.of_pulses(
+                self.pulse_map, self.detector.geometry, self.detector.ice
+            )
         )
 
     def __iter__(self) -> Iterator[PackedBatch]:

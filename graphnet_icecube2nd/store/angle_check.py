@@ -53,8 +53,8 @@ def settle_angles(source: Source, angles: str | None) -> Source:
         raise ValueError(
             f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
         )
-    said = angles or source.pulse_map.angles
-    settled = replace(source, pulse_map=replace(source.pulse_map, angles=said))
+    said = angles or source.pulse_map.labels.angles
+    settled = _with_angles(source, said)
     evidence = _ask_pulses(source)
     if evidence is None:
         return settled
@@ -64,16 +64,15 @@ def settle_angles(source: Source, angles: str | None) -> Source:
     )
     if angles is None and source.pulse_map.name in UNSETTLED:
         if evidence.convention == UNDECIDED:
+            labels = source.pulse_map.labels
             raise ValueError(
-                f"{source.parts[0].name}: do {source.pulse_map.zenith} and "
-                f"{source.pulse_map.azimuth} say where a particle came from (origin) "
-                "or where it goes (flight)? Files of this kind differ, and the pulses "
-                f"do not tell ({found}). Say angles='origin' or angles='flight' "
+                f"{source.parts[0].name}: do {labels.zenith} and {labels.azimuth} say "
+                "where a particle came from (origin) or where it goes (flight)? Files "
+                f"of this kind differ, and the pulses do not tell ({found}). Say angles='origin' or angles='flight' "
                 "(--angles)"
             )
-        pulse_map = replace(source.pulse_map, angles=evidence.convention)
         note = f"angles taken as those of {evidence.convention}: the pulses say so"
-        return _noted(replace(source, pulse_map=pulse_map), f"{note} ({found})")
+        return _noted(_with_angles(source, evidence.convention), f"{note} ({found})")
     if evidence.convention not in (UNDECIDED, said):
         return _noted(
             settled,
@@ -83,13 +82,18 @@ def settle_angles(source: Source, angles: str | None) -> Source:
     return settled
 
 
+def _with_angles(source: Source, angles: str) -> Source:
+    labels = replace(source.pulse_map.labels, angles=angles)
+    return replace(source, pulse_map=replace(source.pulse_map, labels=labels))
+
+
 def _noted(source: Source, note: str) -> Source:
     return replace(source, notes=(*source.notes, note))
 
 
 def _ask_pulses(source: Source) -> AngleEvidence | None:
     """Return what the first events say; None where they cannot be asked."""
-    geometry = source.detector()
+    geometry = source.modules()
     pieces: list[tuple[Tensor, ...]] = []
     num_events = 0
     for part in source.parts:
@@ -125,7 +129,7 @@ def _arrays(
     chunk: EventChunk, pulse_map: PulseMap, geometry: DetectorGeometry
 ) -> tuple[Tensor, ...] | None:
     """Return position, time, length, zenith, azimuth and vertex (NaN: unknown)."""
-    if not {pulse_map.zenith, pulse_map.azimuth} <= chunk.truth.keys():
+    if not {pulse_map.labels.zenith, pulse_map.labels.azimuth} <= chunk.truth.keys():
         return None
     known = {quantity: name for name, quantity in pulse_map.columns().items()}
     try:
@@ -135,7 +139,9 @@ def _arrays(
             dom = np.asarray(chunk.columns[known[SENSOR_ID]]).astype(np.int64)
             position = geometry.lookup(torch.from_numpy(dom))
         time = _numbers(chunk.columns, [known[TIME]])[:, 0]
-        angles = _numbers(chunk.truth, [pulse_map.zenith, pulse_map.azimuth])
+        angles = _numbers(
+            chunk.truth, [pulse_map.labels.zenith, pulse_map.labels.azimuth]
+        )
     except (KeyError, ValueError, TypeError):
         return None  # the conversion says what is wrong, and where
     names = next((v for v in VERTICES if set(v) <= chunk.truth.keys()), None)

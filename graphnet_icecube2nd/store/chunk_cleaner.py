@@ -91,7 +91,7 @@ class ChunkCleaner:
 
     def _check_angles(self, chunk: EventChunk, name: str) -> None:
         """See that angles are in rad; count those that no direction has."""
-        columns = (self.pulse_map.zenith, self.pulse_map.azimuth)
+        columns = (self.pulse_map.labels.zenith, self.pulse_map.labels.azimuth)
         if not set(columns) <= chunk.truth.keys():
             return
         for column in columns:

@@ -7,6 +7,7 @@ no store yet, and converting again takes up where it ended. Shape letters: B eve
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -110,9 +111,19 @@ def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any
         "pulse_columns": list(source.pulse_columns),
         "shard_pulses": shard_pulses,
         "sort_pulses": sort_pulses,
-        "tables": [path and sha256_of(path) for path in (source.geometry, source.ice)],
+        "tables": [table_digest(table) for table in (source.geometry, source.ice)],
+        **({} if source.detector is None else {"detector": source.detector.to_dict()}),
         "parts": [[part.name, part.fingerprint()] for part in source.parts],
     }
+
+
+def table_digest(table: Path | DetectorGeometry | None) -> str | None:
+    """Return a checksum of a user's table; None of none."""
+    if isinstance(table, DetectorGeometry):
+        parts = (table.position_S3, table.string_S, table.rde_S)
+        content = b"".join(part.numpy().tobytes() for part in parts)
+        return hashlib.sha256(content).hexdigest()
+    return None if table is None else sha256_of(table)
 
 
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
@@ -141,7 +152,9 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
 
 def _copy_tables(source: Source, folder: Path) -> None:
     """Copy the user's tables of DOMs and ice, once they were seen to be such."""
-    if source.geometry is not None:
+    if isinstance(source.geometry, DetectorGeometry):
+        source.geometry.to_csv(folder / GEOMETRY_FILE)
+    elif source.geometry is not None:
         DetectorGeometry.from_csv(source.geometry)
         shutil.copyfile(source.geometry, folder / GEOMETRY_FILE)
     if source.ice is not None:
@@ -172,7 +185,10 @@ def _finish(
             "were put in order"
         )
     if num_odd := sum(note["num_odd_angles"] for note in notes):
-        zenith, azimuth = source.pulse_map.zenith, source.pulse_map.azimuth
+        zenith, azimuth = (
+            source.pulse_map.labels.zenith,
+            source.pulse_map.labels.azimuth,
+        )
         texts.append(
             f"{zenith} or {azimuth} of {num_odd} events is no angle of a direction "
             f"(zeniths are 0 to pi); kept as it is. Train without: {zenith} >= 0"
@@ -193,6 +209,7 @@ def _finish(
             if given is not None
             for path in [folder / name]
         },
+        detector=None if source.detector is None else source.detector.to_dict(),
         software=__version__,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )

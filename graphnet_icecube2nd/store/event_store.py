@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
@@ -157,7 +158,7 @@ class EventStore:
     @property
     def has_directions(self) -> bool:
         """Whether the truth holds the pulse map's azimuth and zenith."""
-        names = (self.pulse_map.azimuth, self.pulse_map.zenith)
+        names = (self.pulse_map.labels.azimuth, self.pulse_map.labels.zenith)
         return set(names) <= set(self.truth_columns)
 
     @property
@@ -166,18 +167,25 @@ class EventStore:
         return GEOMETRY_FILE in self.manifest.tables
 
     @cached_property
-    def geometry(self) -> DetectorGeometry:
-        """The DOMs: the user's table, or IceCube-86."""
-        path = self.path / GEOMETRY_FILE
-        if path.exists():
-            return DetectorGeometry.from_csv(path)
-        return DetectorGeometry.icecube86()
+    def detector(self) -> Detector:
+        """The detector: the one that was named, or that of the pulse map."""
+        tables = self.path / GEOMETRY_FILE, self.path / ICE_FILE
+        geometry = DetectorGeometry.from_csv(tables[0]) if tables[0].exists() else None
+        optics = IceModel.from_file(tables[1]) if tables[1].exists() else None
+        described = self.manifest.detector
+        if described is None:
+            return Detector.of_pulses(self.pulse_map, geometry, optics)
+        return Detector.from_dict(described, self.pulse_map, geometry, optics)
 
-    @cached_property
+    @property
+    def geometry(self) -> DetectorGeometry:
+        """The DOMs: those of the store, or IceCube-86."""
+        return self.detector.places
+
+    @property
     def ice(self) -> IceModel:
-        """The ice: the user's table, or IceCube's."""
-        path = self.path / ICE_FILE
-        return IceModel.from_file(path) if path.exists() else IceModel.icecube()
+        """The medium: the user's table, or that of the detector."""
+        return self.detector.medium_optics
 
     @property
     def shard_offsets(self) -> NDArray[np.int64]:

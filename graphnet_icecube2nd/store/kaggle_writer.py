@@ -190,9 +190,9 @@ def _meta(
     if store.has_directions:
         azimuth, zenith = (
             shard.events.column(name)[events].astype(np.float64)
-            for name in (store.pulse_map.azimuth, store.pulse_map.zenith)
+            for name in (store.pulse_map.labels.azimuth, store.pulse_map.labels.zenith)
         )
-        if store.pulse_map.angles == "flight":
+        if store.pulse_map.labels.angles == "flight":
             turned = reverse_angles(zenith, azimuth)
             zenith, azimuth = (angle.numpy() for angle in turned)
         columns |= {"azimuth": azimuth, "zenith": zenith}

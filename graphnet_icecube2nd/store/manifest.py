@@ -66,6 +66,7 @@ class Manifest:
         kind: What it was made of: `kaggle`, `graphnet-sqlite`, ...
         tables: `bytes` and `sha256` by file name of the user's DOM and ice tables.
         notes: What was repaired, left out or worth knowing, in words.
+        detector: What `Detector.to_dict` gives, where a detector was named.
         software: Version of this package that wrote it.
         created: When, ISO 8601, UTC.
     """
@@ -77,6 +78,7 @@ class Manifest:
     kind: str
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    detector: dict[str, Any] | None = None
     software: str = ""
     created: str = ""
 
@@ -102,7 +104,9 @@ class Manifest:
         when and by which release it was written.
         """
         shards = [(r.name, r.num_events, r.files) for r in self.shards]
-        read = [shards, self.pulse_map.to_dict(), self.tables]
+        read: list[Any] = [shards, self.pulse_map.to_dict(), self.tables]
+        if self.detector is not None:
+            read.append(self.detector)
         return hashlib.sha256(json.dumps(read).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:

@@ -143,7 +143,7 @@ def _convert_shared(task: PartTask) -> None:
 def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
     """Convert one part and note that it is done."""
     source, part = task.source, task.part
-    geometry = source.detector()
+    geometry = source.modules()
     cleaner = ChunkCleaner(
         source.pulse_map, geometry, source.pulse_columns, task.sort_pulses
     )

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
+from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
@@ -61,6 +63,7 @@ def prepare(
     out: PathLike,
     *,
     format: str | None = None,
+    detector: Detector | str | None = None,
     pulse_map: PulseMap | str | None = None,
     angles: str | None = None,
     truth: PathLike | Sequence[PathLike] | None = None,
@@ -90,9 +93,11 @@ def prepare(
         inputs: A file or folder, or several files of one format.
         out: Folder of the store, new or empty.
         format: One of `FORMATS`; default: recognised.
-        pulse_map: What the columns mean: a `PulseMap`, the name of one, or the path of
-            a JSON file with what `PulseMap.to_dict` gives. Default: known by the
-            columns.
+        detector: The detector: its name (see `list_detectors`), or a `Detector`. It
+            says what the columns mean, and brings geometry, medium and scales.
+        pulse_map: In place of the detector's: a `PulseMap`, the name of one, or the
+            path of a JSON file with what `PulseMap.to_dict` gives. Default: known by
+            the columns.
         angles: `origin` or `flight`: what the truth's angles mean, in place of what
             the pulse map says. Prometheus files differ; for them, and where this is
             not given, the pulses are asked.
@@ -127,13 +132,14 @@ def prepare(
         ImportError: A format's library is missing.
     """
     begun = time.monotonic()
+    named = as_detector(detector)
     paths = _paths(inputs)
     if (Path(out) / MANIFEST).exists():
         raise ValueError(f"{out} is an event store already; choose another folder")
     source = open_source(
         paths,
         format=format,
-        pulse_map=_pulse_map(pulse_map),
+        pulse_map=_pulse_map(pulse_map, named),
         truth=None if truth is None else _paths(truth),
         with_truth=with_truth,
         pulses_table=pulses_table,
@@ -145,7 +151,7 @@ def prepare(
         which=which,
         duplicates=duplicates,
     )
-    source = _settled(source, angles if with_truth else None, geometry, ice)
+    source = _settled(source, angles if with_truth else None, geometry, ice, named)
     if on_source is not None:
         on_source(source)
     manifest = convert(
@@ -164,6 +170,7 @@ def prepare_frames(
     truth: Any,
     out: PathLike,
     *,
+    detector: Detector | str | None = None,
     pulse_map: PulseMap | str | None = None,
     angles: str | None = None,
     event_column: str | None = None,
@@ -179,6 +186,7 @@ def prepare_frames(
             The event key may be the index.
         truth: The same with one row an event, or None.
         out: Folder of the store, new or empty.
+        detector: As `prepare`.
         pulse_map: As `prepare`.
         angles: As `prepare`.
         event_column: As `prepare`.
@@ -194,25 +202,39 @@ def prepare_frames(
     from graphnet_icecube2nd.store.readers.frames import frames_source
 
     begun = time.monotonic()
+    named = as_detector(detector)
     source = frames_source(
         pulses,
         truth,
-        pulse_map=_pulse_map(pulse_map),
+        pulse_map=_pulse_map(pulse_map, named),
         event_column=event_column,
         keep=keep if isinstance(keep, str) else tuple(keep),
     )
-    source = _settled(source, angles, geometry, ice)
+    source = _settled(source, angles, geometry, ice, named)
     manifest = convert(source, out, workers=1, sort_pulses=sort_pulses)
     return _report(Path(out), manifest, source, time.monotonic() - begun)
 
 
+def as_detector(given: Detector | str | None) -> Detector | None:
+    """Return a detector that is given by name or as such."""
+    return build_detector(given) if isinstance(given, str) else given
+
+
 def _settled(
-    source: Source, angles: str | None, geometry: PathLike | None, ice: PathLike | None
+    source: Source,
+    angles: str | None,
+    geometry: PathLike | None,
+    ice: PathLike | None,
+    named: Detector | None,
 ) -> Source:
     """Return a source with the user's tables, and angles that mean what they say."""
+    own = source.geometry
+    if named is not None and own is None and named.telescope != ICECUBE:
+        own = named.modules
     source = replace(
         source,
-        geometry=Path(geometry) if geometry else source.geometry,
+        detector=named,
+        geometry=Path(geometry) if geometry else own,
         ice=Path(ice) if ice else source.ice,
     )
     return settle_angles(source, angles)
@@ -229,8 +251,10 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
     return paths
 
 
-def _pulse_map(given: PulseMap | str | None) -> PulseMap | None:
-    if given is None or isinstance(given, PulseMap):
+def _pulse_map(given: PulseMap | str | None, named: Detector | None) -> PulseMap | None:
+    if given is None:
+        return None if named is None else named.pulses
+    if isinstance(given, PulseMap):
         return given
     path = Path(given)
     if path.suffix == ".json" or path.is_file():

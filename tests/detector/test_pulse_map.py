@@ -22,7 +22,7 @@ class TestKnownFiles:
         assert pulse_map.columns() == {name: name for name in names}
         assert pulse_map.time_reference == "window"
         assert (pulse_map.qe, pulse_map.ice) == ("rde", "correct")
-        assert pulse_map.angles == "origin"
+        assert pulse_map.labels.angles == "origin"
 
     def test_icecube86(self) -> None:
         assert PulseMap.icecube86().columns() == {
@@ -47,8 +47,8 @@ class TestKnownFiles:
         }
         assert pulse_map.ice == "none"
         assert pulse_map.time_reference == "first_pulse"
-        assert pulse_map.angles == "flight"
-        assert PulseMap.prometheus(angles="origin").angles == "origin"
+        assert pulse_map.labels.angles == "flight"
+        assert PulseMap.prometheus(angles="origin").labels.angles == "origin"
 
     def test_km3net(self) -> None:
         pulse_map = PulseMap.km3net()
@@ -59,7 +59,8 @@ class TestKnownFiles:
         assert pulse_map.charge is None
         assert pulse_map.ice == "none"
         assert pulse_map.time_reference == "first_pulse"
-        assert (pulse_map.azimuth, pulse_map.zenith, pulse_map.angles) == (
+        labels = pulse_map.labels
+        assert (labels.azimuth, labels.zenith, labels.angles) == (
             "azimuth_source",
             "zenith_source",
             "origin",

@@ -72,7 +72,7 @@ def centre(batch: PackedBatch) -> Tensor:
 
 def test_a_network_that_always_says_up(simulated: EventStore) -> None:
     """Its opening angle is the zenith of the truth, whatever is done to the pulses."""
-    zenith = simulated.whole_event_column(simulated.pulse_map.zenith)[:100]
+    zenith = simulated.whole_event_column(simulated.pulse_map.labels.zenith)[:100]
     jitter = Perturbation(
         group="shift",
         strength="9 ns",

@@ -19,7 +19,8 @@ from graphnet_icecube2nd.conventions import (
     opening_angle,
     unit_vector_to_angles,
 )
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.augmentation import (
     AddNoise,
     Augmentation,
@@ -35,7 +36,8 @@ from graphnet_icecube2nd.events.augmentation import (
 )
 from graphnet_icecube2nd.events.events import Events, time_order
 
-GEOMETRY = DetectorGeometry.icecube86()
+DETECTOR = build_detector("icecube86")
+GEOMETRY = DETECTOR.places
 ALL: tuple[Augmentation, ...] = (
     TimeJitter(sigma=3.0),
     TimeOffset(sigma=40.0),
@@ -103,7 +105,7 @@ def apply(
     events: Events, *augmentations: Augmentation, seed: int = 1, epoch: int = 0
 ) -> Events:
     return apply_augmentations(
-        events, augmentations, seed=seed, epoch=epoch, geometry=GEOMETRY
+        events, augmentations, seed=seed, epoch=epoch, detector=DETECTOR
     )
 
 
@@ -190,9 +192,7 @@ class TestAll:
         assert apply(events) is events
 
     def test_your_own(self) -> None:
-        def only_first(
-            events: Events, key: object, geometry: DetectorGeometry
-        ) -> Events:
+        def only_first(events: Events, key: object, detector: Detector) -> Events:
             return take(events, [0])
 
         assert len(apply(make_events([3, 4]), only_first).event_id) == 1
@@ -485,14 +485,20 @@ class TestRotateAboutZ:
         assert torch.equal(turned.columns["rde"], rde)
         assert "rde" not in apply(make_events([200]), RotateAboutZ()).columns
 
-    def test_directions_of_pmts(self) -> None:
+    @pytest.mark.parametrize("name", ["upgrade", "orca115"])
+    def test_vectors_of_the_detector(self, name: str) -> None:
+        detector = build_detector(name)
+        ((x, y, z),) = detector.vectors
         events = make_events([50], places=True)
-        looks = {"pmt_dir_x": torch.ones(50), "pmt_dir_y": torch.zeros(50)}
+        looks = {x: torch.ones(50), y: torch.zeros(50), z: torch.ones(50)}
         events = replace(events, columns={**events.columns, **looks})
-        turned = apply(events, RotateAboutZ())
+        turned = apply_augmentations(
+            events, [RotateAboutZ()], seed=1, detector=detector
+        )
         azimuth = (turned.truth["azimuth"] - events.truth["azimuth"]).expand(50)
-        assert torch.allclose(turned.columns["pmt_dir_x"], azimuth.cos(), atol=1e-5)
-        assert torch.allclose(turned.columns["pmt_dir_y"], azimuth.sin(), atol=1e-5)
+        assert torch.allclose(turned.columns[x], azimuth.cos(), atol=1e-5)
+        assert torch.allclose(turned.columns[y], azimuth.sin(), atol=1e-5)
+        assert torch.equal(turned.columns[z], looks[z])
 
     def test_no_place(self) -> None:
         events = make_events([2])

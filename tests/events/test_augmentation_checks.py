@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.augmentation import Augmentation, apply_augmentations
 from graphnet_icecube2nd.events.augmentation_checks import (
     LOST,
@@ -21,7 +21,8 @@ from graphnet_icecube2nd.events.augmentation_checks import (
 )
 from graphnet_icecube2nd.events.events import Events
 
-GEOMETRY = DetectorGeometry.icecube86()
+DETECTOR = build_detector("icecube86")
+GEOMETRY = DETECTOR.places
 # Two events: three pulses and two; the second has no HLC pulse.
 EVENTS = Events(
     columns={
@@ -38,7 +39,7 @@ EVENTS = Events(
 
 
 def apply(events: Events, *augmentations: Augmentation, seed: int = 1) -> Events:
-    return apply_augmentations(events, augmentations, seed=seed, geometry=GEOMETRY)
+    return apply_augmentations(events, augmentations, seed=seed, detector=DETECTOR)
 
 
 def places(events: Events) -> Events:

@@ -80,7 +80,7 @@ def test_every_real_file(name: str, shared_dir: Path, tmp_path: Path) -> None:
     store = EventStore(tmp_path / "store")
     store.verify()
     assert (report.kind, report.num_events, report.num_pulses) == (kind, events, pulses)
-    assert store.pulse_map.angles == angles
+    assert store.pulse_map.labels.angles == angles
     assert store.has_directions
     view = view_event(store, len(store) - 1)
     time = view.pulses[store.pulse_map.time]
@@ -124,7 +124,7 @@ class TestAngles:
     ) -> None:
         pulses, truth = angle_files(tmp_path, turn, "prometheus")
         report = prepare(pulses, tmp_path / "s", truth=truth, workers=1)
-        assert EventStore(tmp_path / "s").pulse_map.angles == angles
+        assert EventStore(tmp_path / "s").pulse_map.labels.angles == angles
         assert f"angles taken as those of {angles}" in report.notes[0]
 
     def test_the_user_knows_better(self, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ class TestAngles:
         report = prepare(
             pulses, tmp_path / "s", truth=truth, angles="origin", workers=1
         )
-        assert EventStore(tmp_path / "s").pulse_map.angles == "origin"
+        assert EventStore(tmp_path / "s").pulse_map.labels.angles == "origin"
         assert "the pulses speak for flight" in report.notes[0]
 
     def test_undecided_must_be_said(self, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ class TestAngles:
     def test_icecube_files_that_contradict_are_noted(self, tmp_path: Path) -> None:
         pulses, truth = angle_files(tmp_path, 1, "icecube86")
         report = prepare(pulses, tmp_path / "s", truth=truth, workers=1)
-        assert EventStore(tmp_path / "s").pulse_map.angles == "origin"
+        assert EventStore(tmp_path / "s").pulse_map.labels.angles == "origin"
         assert any("please check" in note for note in report.notes)
 
     def test_no_such_convention(self, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def _truth_rows(
         rows.append(["HLC pulses", str(int(pulses.hlc_T.sum()))])
     rows.append(["DOMs with pulses", str(num_doms)])
     rows.append(["charge", f"{pulses.charge_T.sum():.4g} p.e."])
-    angles = (store.pulse_map.zenith, store.pulse_map.azimuth)
+    angles = (store.pulse_map.labels.zenith, store.pulse_map.labels.azimuth)
     for name, value in view.truth.items():
         if name in ("event_id", "n_pulses"):
             continue
@@ -200,7 +200,7 @@ def _truth_rows(
         elif name in ENERGIES:
             text = energy_text(float(value))
         elif name in angles:
-            of_flight = " (flight)" if store.pulse_map.angles == "flight" else ""
+            of_flight = " (flight)" if store.pulse_map.labels.angles == "flight" else ""
             text = f"{math.degrees(value):.2f} deg{of_flight}"
         elif isinstance(value, float):
             text = f"{value:.6g} {UNITS.get(name, '')}".strip()

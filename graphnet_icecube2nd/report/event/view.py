@@ -151,12 +151,12 @@ def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | No
     pulse_map = store.pulse_map
     zenith, azimuth, *place = (
         _number(view.truth.get(name))
-        for name in (pulse_map.zenith, pulse_map.azimuth, *_PLACE)
+        for name in (pulse_map.labels.zenith, pulse_map.labels.azimuth, *_PLACE)
     )
     if zenith is None or azimuth is None:
         return None
     flight = angles_to_unit_vector(zenith, azimuth).numpy()
-    if pulse_map.angles == "origin":
+    if pulse_map.labels.angles == "origin":
         flight = -flight
     if None in place:
         return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)

@@ -110,7 +110,7 @@ def look_at_flat(file: Any, path: Path, wishes: Wishes) -> Looked:
         compute=None,
         ranges=ranges,
         truth=truth,
-        angles=(pulse_map.azimuth, pulse_map.zenith),
+        angles=(pulse_map.labels.azimuth, pulse_map.labels.zenith),
         truth_exists=None,
         event_id=event_id,
         num_events=ranges.num_events,

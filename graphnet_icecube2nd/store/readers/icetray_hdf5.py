@@ -210,7 +210,7 @@ def look_at_icetray(
         compute=compute,
         ranges=ranges,
         truth=tuple(truth),
-        angles=(pulse_map.azimuth, pulse_map.zenith),
+        angles=(pulse_map.labels.azimuth, pulse_map.labels.zenith),
         truth_exists=truth_exists,
         event_id=event_id,
         num_events=ranges.num_events,

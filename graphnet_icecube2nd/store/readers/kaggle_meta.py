@@ -83,12 +83,12 @@ class KaggleMeta:
         event_column = find_event_column(types, None, any_file.name)
         own = (event_column, BATCH, *PULSE_INDICES)
         taken, _, notes = choose_truth_columns(types, pulse_map, any_file.name, own)
-        angle_names = (pulse_map.azimuth, pulse_map.zenith)
+        angle_names = (pulse_map.labels.azimuth, pulse_map.labels.zenith)
         angles = tuple(column for column in angle_names if column in taken)
         if which == "train" and not angles:
             raise ValueError(
-                f"{any_file.name} has no columns {pulse_map.azimuth!r} and "
-                f"{pulse_map.zenith!r}; there is {', '.join(types)}. with_truth=False "
+                f"{any_file.name} has no columns {angle_names[0]!r} and "
+                f"{angle_names[1]!r}; there is {', '.join(types)}. with_truth=False "
                 "(--without-truth) does without"
             )
         if whole and BATCH not in types:

@@ -107,7 +107,7 @@ def nested_source(
             columns=taken,
             truth=truth,
             truth_columns=scalars,
-            angles=(pulse_map.azimuth, pulse_map.zenith),
+            angles=(pulse_map.labels.azimuth, pulse_map.labels.zenith),
             keys=keys,
             first_id=first_id,
         )

@@ -152,9 +152,10 @@ def choose_truth(
         others = [wanted]
     maps = [pulse_map]
     if pulse_map == PulseMap.prometheus():
-        maps.append(replace(pulse_map, azimuth=_RAW_AZIMUTH, zenith=_RAW_ZENITH))
+        raw = replace(pulse_map.labels, azimuth=_RAW_AZIMUTH, zenith=_RAW_ZENITH)
+        maps.append(replace(pulse_map, labels=raw))
     for candidate in maps:
-        angles = {candidate.azimuth, candidate.zenith}
+        angles = {candidate.labels.azimuth, candidate.labels.zenith}
         fitting = [name for name in others if angles <= set(schema.structs[name])]
         if len(fitting) > 1:
             raise ValueError(
@@ -163,9 +164,10 @@ def choose_truth(
             )
         if fitting:
             return fitting[0], candidate
+    labels = pulse_map.labels
     raise ValueError(
-        f"{schema.name} has no struct of truth with columns {pulse_map.azimuth!r} and "
-        f"{pulse_map.zenith!r}; there is {', '.join(others) or 'no other struct'}. "
+        f"{schema.name} has no struct of truth with columns {labels.azimuth!r} and "
+        f"{labels.zenith!r}; there is {', '.join(others) or 'no other struct'}. "
         "Name the angles in the pulse map (azimuth=..., zenith=...), or do without: "
         "truth=False"
     )

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 
@@ -86,9 +87,11 @@ class Source:
         parts: In the order of the events.
         pulse_columns: Pulse columns that are taken.
         left_out: Columns of the files that are not taken.
-        geometry: The user's DOM table, or None for IceCube-86.
+        geometry: The user's DOM table, a file or as such; None for IceCube-86.
         ice: The user's ice table, or None for IceCube's.
         notes: What there is to say beforehand.
+        detector: The detector that the user named; None where only the pulse map is
+            known.
     """
 
     kind: str
@@ -96,14 +99,17 @@ class Source:
     parts: Sequence[Part]
     pulse_columns: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    geometry: Path | None = None
+    geometry: Path | DetectorGeometry | None = None
     ice: Path | None = None
     notes: tuple[str, ...] = ()
+    detector: Detector | None = None
 
-    def detector(self) -> DetectorGeometry:
+    def modules(self) -> DetectorGeometry:
         """Return the DOMs: the user's table, or IceCube-86."""
         if self.geometry is None:
             return DetectorGeometry.icecube86()
+        if isinstance(self.geometry, DetectorGeometry):
+            return self.geometry
         return DetectorGeometry.from_csv(self.geometry)
 
 

@@ -145,7 +145,7 @@ def _look_at(
             pulse_map=pulse_map,
         )
         keyed = [table for table in with_event if table.key == (event,)]
-        angles = {found.azimuth, found.zenith}
+        angles = {found.labels.azimuth, found.labels.zenith}
         if not any(angles <= set(table.columns) for table in keyed):
             keyed = with_event  # pandas writes tables without a key
         candidates = keyed if truth is None else tables

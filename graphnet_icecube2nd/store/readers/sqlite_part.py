@@ -157,7 +157,10 @@ class SqlitePart(Part):
         if self.file.truth is not None:
             place = f"{self.file.path}, table {self.file.truth.name!r}"
             cursor = self._query(connection, self.file.truth, self.columns.truth)
-            angles = (self.file.pulse_map.azimuth, self.file.pulse_map.zenith)
+            angles = (
+                self.file.pulse_map.labels.azimuth,
+                self.file.pulse_map.labels.zenith,
+            )
             truth_ids, truth = fetch_columns(
                 cursor,
                 2**62,

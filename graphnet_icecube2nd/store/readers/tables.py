@@ -115,7 +115,7 @@ def choose_truth(
         return named(tables, name, place=place, argument="truth")
     if name is not None:
         raise ValueError(f"truth is the name of a table, False or None, got {name!r}")
-    angles = {pulse_map.azimuth, pulse_map.zenith}
+    angles = {pulse_map.labels.azimuth, pulse_map.labels.zenith}
     fitting = [table for table in tables if angles <= set(table.columns)]
     if len(fitting) == 1:
         return fitting[0]

@@ -41,7 +41,7 @@ def open_truth(
     first, types = tables[0], tables[0].types()
     key = find_event_column(types, event_column, first.name, like)
     taken, left_out, notes = choose_truth_columns(types, pulse_map, first.name, (key,))
-    angles = (pulse_map.azimuth, pulse_map.zenith)
+    angles = (pulse_map.labels.azimuth, pulse_map.labels.zenith)
     found = tuple(column for column in angles if column in taken)
     if not found:
         notes = (
@@ -98,7 +98,7 @@ def choose_truth_columns(
             *notes,
             f"{name}: no numbers or strings, left out: {', '.join(nested)}",
         )
-    angles = (pulse_map.azimuth, pulse_map.zenith)
+    angles = (pulse_map.labels.azimuth, pulse_map.labels.zenith)
     there = [column for column in angles if column in taken]
     wrong = [c for c in angles if c in types and not is_number(types[c])]
     if len(there) == 1 or wrong:

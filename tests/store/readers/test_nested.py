@@ -118,8 +118,8 @@ class TestWhatIsRead:
             "mc_truth": [truth] * 2,
         }
         source = nested_source([file(content), file(content, "second.parquet")])
-        assert source.pulse_map.azimuth == "initial_state_azimuth"
-        assert source.pulse_map.angles == "flight"
+        assert source.pulse_map.labels.azimuth == "initial_state_azimuth"
+        assert source.pulse_map.labels.angles == "flight"
         assert "events are numbered by their row" in source.notes[-1]
         found = read(source)
         assert found.event_id == [0, 1, 2, 3]

@@ -1,0 +1,264 @@
+"""Detector: what a pulse means. Columns, geometry, medium, vectors, scales, site.
+
+A new detector is one short function:
+
+    @register_detector
+    def ring() -> Detector:
+        return Detector(
+            name="ring",
+            pulses=PulseMap(name="ring", time="t", sensor_id="om"),
+            geometry="ring.csv",
+            medium="water",
+            scales=Scales(position=100.0, time=6000.0),
+        )
+
+Then `prepare(..., detector="ring")`, `simulate(..., detector="ring")` and
+`build_model(..., detector="ring")` know it, in a script as in a plugin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.pulse_map import (
+    NO_ICE,
+    LabelColumns,
+    PulseMap,
+    Scales,
+)
+from graphnet_icecube2nd.registry import Registry
+
+MEDIA = ("ice", "water")
+
+DetectorFunction = Callable[[], "Detector"]
+DETECTORS: Registry[DetectorFunction] = Registry("detector")
+
+
+def register_detector(function: DetectorFunction) -> DetectorFunction:
+    """Register a function that returns a detector, under the function's name.
+
+    Raises:
+        ValueError: The name is taken.
+    """
+    return DETECTORS.add(function.__name__, function)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """Where a detector is on the Earth.
+
+    Args:
+        latitude, longitude: deg, north and east positive.
+        height: m above sea level, of the detector's centre.
+    """
+
+    latitude: float
+    longitude: float
+    height: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Detector:
+    """A detector, as models and files need it.
+
+    Args:
+        name: Public name.
+        pulses: The columns of its pulses and of the truth beside them.
+        geometry: Table of its optical modules: a `DetectorGeometry`, the path of a csv
+            file (see `DetectorGeometry.from_csv`), columns by name, or None where it
+            is not known.
+        medium: `ice` or `water`.
+        optics: Scattering and absorption of the medium; None: IceCube's ice, or water
+            (see `IceModel.water`).
+        vectors: Triples of pulse columns that are vectors, such as PMT directions. They
+            turn with the event.
+        scales: Units of the features.
+        extra_waves: Factor on each extra column before its Fourier features (see
+            `DeepIce`); empty: that of positions.
+        site: Where it is; None where that is not known.
+        telescope: Name of the physical telescope. Detectors of one telescope, such as
+            two file formats of IceCube-86, can share a model. Default: `name`.
+
+    Raises:
+        ValueError: An unknown medium, or a vector of a column that the pulses lack.
+    """
+
+    name: str
+    pulses: PulseMap
+    geometry: DetectorGeometry | str | os.PathLike[str] | Mapping[str, Any] | None = (
+        None
+    )
+    medium: str = "ice"
+    optics: IceModel | None = None
+    vectors: tuple[tuple[str, str, str], ...] = ()
+    scales: Scales = field(default_factory=Scales)
+    extra_waves: tuple[float, ...] = ()
+    site: Site | None = None
+    telescope: str = ""
+
+    def __post_init__(self) -> None:
+        vectors = tuple(tuple(vector) for vector in self.vectors)
+        object.__setattr__(self, "vectors", vectors)
+        object.__setattr__(self, "extra_waves", tuple(self.extra_waves))
+        object.__setattr__(self, "telescope", self.telescope or self.name)
+        if self.medium not in MEDIA:
+            raise ValueError(
+                f"detector {self.name!r}: medium must be {' or '.join(MEDIA)}, got "
+                f"{self.medium!r}"
+            )
+        for vector in vectors:
+            unknown = [c for c in vector if c not in self.pulses.extra]
+            if len(vector) != 3 or unknown:
+                raise ValueError(
+                    f"detector {self.name!r}: a vector is three extra columns of its "
+                    f"pulses ({', '.join(self.pulses.extra) or 'it has none'}), got "
+                    f"{', '.join(vector)}"
+                )
+        num_extra = len(self.pulses.extra)
+        if self.extra_waves and len(self.extra_waves) != num_extra:
+            raise ValueError(
+                f"detector {self.name!r}: {num_extra} extra columns, but "
+                f"{len(self.extra_waves)} extra_waves"
+            )
+
+    @property
+    def labels(self) -> LabelColumns:
+        """Columns of the truth that hold the direction, and their convention."""
+        return self.pulses.labels
+
+    @property
+    def clock(self) -> str:
+        """`window`: IceCube's readout window; `first_pulse`: any running clock."""
+        return self.pulses.time_reference
+
+    @cached_property
+    def modules(self) -> DetectorGeometry | None:
+        """The geometry as a table of modules; None where it is not known.
+
+        Raises:
+            OSError: Its file is not there.
+            ValueError: Its table is not understood; names file, line and column.
+        """
+        if self.geometry is None or isinstance(self.geometry, DetectorGeometry):
+            return self.geometry
+        if isinstance(self.geometry, Mapping):
+            return DetectorGeometry.from_columns(self.geometry, self.name)
+        return DetectorGeometry.from_csv(self.geometry)
+
+    @cached_property
+    def places(self) -> DetectorGeometry:
+        """The modules for looking up a pulse's place; IceCube-86 where not known."""
+        return self.modules or DetectorGeometry.icecube86()
+
+    @cached_property
+    def medium_optics(self) -> IceModel:
+        """Scattering and absorption of the medium."""
+        if self.optics is not None:
+            return self.optics
+        return IceModel.water() if self.medium == "water" else IceModel.icecube()
+
+    @property
+    def knows_modules(self) -> bool:
+        """Whether the places of the modules are known."""
+        uses_dom_ids = self.pulses.sensor_id is not None
+        return self.geometry is not None or uses_dom_ids or self.pulses.ice != NO_ICE
+
+    def model_kwargs(self) -> dict[str, Any]:
+        """Return what a backbone must know of it, as constructor arguments."""
+        kwargs: dict[str, Any] = {}
+        if self.pulses.extra:
+            kwargs["extra_features"] = self.pulses.extra
+            if self.extra_waves:
+                kwargs["extra_waves"] = self.extra_waves
+        if self.scales.interval_speed != Scales().interval_speed:
+            kwargs["interval_speed"] = self.scales.interval_speed
+        return kwargs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values without pulses, geometry and optics, for manifests."""
+        return {
+            "name": self.name,
+            "medium": self.medium,
+            "vectors": [list(vector) for vector in self.vectors],
+            "scales": asdict(self.scales),
+            "extra_waves": list(self.extra_waves),
+            "site": None if self.site is None else asdict(self.site),
+            "telescope": self.telescope,
+        }
+
+    @classmethod
+    def from_dict(
+        cls,
+        values: Mapping[str, Any],
+        pulses: PulseMap,
+        geometry: DetectorGeometry | None = None,
+        optics: IceModel | None = None,
+    ) -> Detector:
+        """Rebuild what `to_dict` gave, with pulses, geometry and optics.
+
+        Raises:
+            ValueError: A value is missing or unknown.
+        """
+        try:
+            given = dict(values)
+            site = given.pop("site")
+            return cls(
+                **{
+                    **given,
+                    "vectors": tuple(tuple(v) for v in given["vectors"]),
+                    "scales": Scales(**given["scales"]),
+                    "site": None if site is None else Site(**site),
+                },
+                pulses=pulses,
+                geometry=geometry,
+                optics=optics,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no description of a detector: {error!r}") from None
+
+    @classmethod
+    def of_pulses(
+        cls,
+        pulses: PulseMap,
+        geometry: DetectorGeometry | None = None,
+        optics: IceModel | None = None,
+    ) -> Detector:
+        """Return the detector of which only the pulse map is known.
+
+        Named pulse maps are those of the registered detectors; any other is a detector
+        of its own name, in ice, with the scales of IceCube.
+        """
+        telescope = pulses.name
+        if telescope in ("kaggle", "simulated", "icecube86"):
+            telescope = ICECUBE
+            if geometry is not None and not geometry.is_part_of_icecube86():
+                telescope = f"{pulses.name} with geometry {geometry.name}"
+        vectors = [
+            triple
+            for triple in PMT_DIRECTIONS
+            if all(column in pulses.extra for column in triple)
+        ]
+        return cls(
+            name=pulses.name,
+            pulses=pulses,
+            geometry=geometry,
+            optics=optics,
+            medium="ice" if pulses.ice != NO_ICE else MEDIUM_OF.get(pulses.name, "ice"),
+            vectors=tuple(vectors),
+            telescope=telescope,
+        )
+
+
+ICECUBE = "icecube86"
+MEDIUM_OF = {"km3net": "water"}
+# Names that files give the direction in which a PMT looks.
+PMT_DIRECTIONS = (
+    ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z"),
+    ("dir_x", "dir_y", "dir_z"),
+)

@@ -1,0 +1,80 @@
+"""Registry: detectors, tasks and models by public name, all in the same form.
+
+Other packages add their own through the entry-point group
+`graphnet_icecube2nd.plugins`: each entry point names a module (or a function without
+arguments) that calls `register_detector`, `register_task` or `register_model`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Generic, TypeVar
+
+PLUGINS = "graphnet_icecube2nd.plugins"
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+class Registry(Generic[Entry]):
+    """Builders of one kind by name.
+
+    Args:
+        kind: What they build, for messages: `model`.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, name: str, entry: Entry) -> Entry:
+        """Register a builder under a name.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(
+                f"a {self.kind} named {name!r} is already registered, by "
+                f"{self._entries[name].__module__}"
+            )
+        self._entries[name] = entry
+        return entry
+
+    def get(self, name: str) -> Entry:
+        """Return the builder of a name.
+
+        Raises:
+            ValueError: There is none; the message has the nearest names.
+        """
+        load_plugins()
+        if name not in self._entries:
+            near = get_close_matches(str(name), self._entries) or sorted(self._entries)
+            raise ValueError(
+                f"no {self.kind} named {name!r}; did you mean {', '.join(near)}?"
+            )
+        return self._entries[name]
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """Return the names that match, sorted; `*` and `?` as in a shell."""
+        load_plugins()
+        return sorted(name for name in self._entries if fnmatch(name, pattern))
+
+
+@cache
+def load_plugins() -> None:
+    """Load what other installed packages register, once; warn where one fails."""
+    for point in entry_points(group=PLUGINS):
+        try:
+            loaded = point.load()
+            if callable(loaded):
+                loaded()
+        except Exception as error:  # a broken plugin must not break the package
+            warnings.warn(
+                f"plugin {point.name!r} ({point.value}) could not be loaded: {error!r}",
+                stacklevel=4,
+            )

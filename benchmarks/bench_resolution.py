@@ -26,8 +26,8 @@ import context
 import numpy as np
 
 from graphnet_icecube2nd import (
-    DirectionTable,
     EventStore,
+    EventTable,
     simulate,
 )
 from graphnet_icecube2nd.evaluation.resolution import (
@@ -91,7 +91,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             store, events, arguments.train_minutes, arguments.train_events
         )
         tables += trained
-    tables += [DirectionTable.load(path, path.stem) for path in arguments.table]
+    tables += [EventTable.load(path, path.stem) for path in arguments.table]
     rows = compare(tables, EventTruth.of(store, events))
     return {
         "context": context.describe(**about),

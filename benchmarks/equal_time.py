@@ -26,7 +26,7 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.schedule import OneCycle
 
@@ -39,7 +39,7 @@ def train_both(
     events: NDArray[np.int64],
     minutes: float,
     num_train: int,
-) -> tuple[list[DirectionTable], str]:
+) -> tuple[list[EventTable], str]:
     """Train both; return their directions of the test events, and what was done."""
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "train", num_events=num_train, seed=SEED)

@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     )
     from graphnet_icecube2nd.inference.reconstruct import reconstruct
     from graphnet_icecube2nd.loading.datamodule import EventDataModule
+    from graphnet_icecube2nd.models.build import list_models
     from graphnet_icecube2nd.models.competition import load_competition_weights
     from graphnet_icecube2nd.models.deepice import DeepIce
     from graphnet_icecube2nd.models.hybrid import DeepIceGNN
-    from graphnet_icecube2nd.models.pretrained import list_pretrained, load_pretrained
-    from graphnet_icecube2nd.models.registry import (
+    from graphnet_icecube2nd.models.pretrained import (
         build_model,
-        list_models,
-        register_model,
+        list_pretrained,
+        load_pretrained,
     )
+    from graphnet_icecube2nd.models.registry import register_model
     from graphnet_icecube2nd.models.weights import load_model, save_model
     from graphnet_icecube2nd.published.as_store import as_store
     from graphnet_icecube2nd.published.published_config import read_published_config
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.report.event.page import write_event_page
     from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
     from graphnet_icecube2nd.report.sky.picture import draw_sky_map
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.simulate import simulate
@@ -68,9 +69,9 @@ __all__ = [
     "DataConfig",
     "DeepIce",
     "DeepIceGNN",
-    "DirectionTable",
     "EventDataModule",
     "EventStore",
+    "EventTable",
     "EventTruth",
     "InferenceConfig",
     "PackedBatch",
@@ -120,7 +121,7 @@ _MODULES = {
     "DataConfig": "training.recipe",
     "DeepIce": "models.deepice",
     "DeepIceGNN": "models.hybrid",
-    "DirectionTable": "results.direction_table",
+    "EventTable": "results.event_table",
     "EventDataModule": "loading.datamodule",
     "EventStore": "store.event_store",
     "EventTruth": "results.truth",
@@ -137,14 +138,14 @@ _MODULES = {
     "TrainedModel": "inference.model_bundle",
     "VonMisesFisherLoss": "tasks.direction.losses",
     "as_store": "published.as_store",
-    "build_model": "models.registry",
+    "build_model": "models.pretrained",
     "calibrate": "calibration.calibrate",
     "calibrate_table": "calibration.calibrate",
     "draw_sky_map": "report.sky.picture",
     "evaluate": "evaluation.metrics",
     "find_trained": "inference.model_bundle",
     "fit_ensemble": "ensemble.ensemble_fit",
-    "list_models": "models.registry",
+    "list_models": "models.build",
     "list_pretrained": "models.pretrained",
     "load_competition_weights": "models.competition",
     "load_model": "models.weights",

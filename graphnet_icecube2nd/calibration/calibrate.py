@@ -19,8 +19,7 @@ from graphnet_icecube2nd.inference.predictor import (
     network_events,
 )
 from graphnet_icecube2nd.models.weights import weights_digest
-from graphnet_icecube2nd.results.direction_table import DirectionTable
-from graphnet_icecube2nd.results.result_rows import CONTOURS, radii_of
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
@@ -28,6 +27,7 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
     containment,
 )
 from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
+from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, radii_of
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
@@ -93,7 +93,7 @@ def calibrate(
 
 
 def calibrate_table(
-    table: DirectionTable, truth: EventTruth, *, method: str = "isotonic"
+    table: EventTable, truth: EventTruth, *, method: str = "isotonic"
 ) -> CalibrationCheck:
     """Fit a calibration of a table's kappa, whoever made the table.
 
@@ -166,9 +166,7 @@ def cross_fitted_levels(
     return level_B
 
 
-def calibrated_table(
-    table: DirectionTable, calibration: KappaCalibration
-) -> DirectionTable:
+def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventTable:
     """Return a table with calibrated kappa and radii.
 
     Args:
@@ -186,7 +184,7 @@ def calibrated_table(
     return replace(table, kappa_B=calibration.kappa(table.kappa_B), radii=radii)
 
 
-def has_own_contours(table: DirectionTable) -> bool:
+def has_own_contours(table: EventTable) -> bool:
     """Return whether a table's radii are other than its kappas', of a calibration."""
     known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
     for level, given_B in table.levels.items():

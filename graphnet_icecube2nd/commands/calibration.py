@@ -94,7 +94,7 @@ def calibrate(
     from rich.table import Table
 
     from graphnet_icecube2nd.calibration.calibrate import calibrate_table
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.tasks.direction.calibration import METHODS
 
@@ -127,7 +127,7 @@ def calibrate(
             raise ValueError("--results needs --truth and --out")
         if (apply is None) != (to is None):
             raise ValueError("--apply and --to go together")
-        plain = DirectionTable.load(results, angles=angles)
+        plain = EventTable.load(results, angles=angles)
         known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
         found = calibrate_table(plain, known, method=method)
     else:
@@ -207,9 +207,9 @@ def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
         calibrated_table,
         has_own_contours,
     )
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
 
-    plain = DirectionTable.load(table, angles=angles)
+    plain = EventTable.load(table, angles=angles)
     if has_own_contours(plain):
         raise ValueError(f"{table} is calibrated already")
     calibrated_table(plain, file.calibration).save(to)

@@ -38,14 +38,14 @@ def show(
 ) -> None:
     """Draw an event: strings, pulses, the true direction and others."""
     from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.store.event_store import EventStore
 
     opened = EventStore(store)
     number = opened.find(event)
     tables = [line_fit_events(opened, [number])] if line_fit else []
     for path in directions or []:
-        table = DirectionTable.load(path, path.stem, result_angles)
+        table = EventTable.load(path, path.stem, result_angles)
         if event not in table.event_id:
             raise ValueError(f"{path} has no event {event}")
         tables.append(table)

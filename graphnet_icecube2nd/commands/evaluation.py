@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
 
 
@@ -102,18 +102,16 @@ def evaluate(
     print(page)
 
 
-def _table(given: str, angles: str) -> DirectionTable:
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+def _table(given: str, angles: str) -> EventTable:
+    from graphnet_icecube2nd.results.event_table import EventTable
 
     name, equals, path = given.partition("=")
     if not equals or Path(given).exists():
         name, path = Path(given).stem, given
-    return DirectionTable.load(path, name, angles)
+    return EventTable.load(path, name, angles)
 
 
-def _line_fit(
-    truth: Path, tables: list[DirectionTable], known: EventTruth
-) -> DirectionTable:
+def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> EventTable:
     import numpy as np
 
     from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events

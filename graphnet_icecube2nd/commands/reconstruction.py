@@ -119,8 +119,8 @@ def reconstruct(
         check_replaceable,
         format_of,
     )
-    from graphnet_icecube2nd.results.result_rows import checked_contours
     from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.tasks.direction.direction import checked_contours
 
     data, asked = _input(words or [], config)
     out = Path("submission.csv") if out is None and config is not None else out

@@ -78,7 +78,7 @@ def skymap(
     from graphnet_icecube2nd.report.sky.file import check_name
     from graphnet_icecube2nd.report.sky.panels import area_in_words
     from graphnet_icecube2nd.report.sky.picture import draw_sky_map
-    from graphnet_icecube2nd.results.direction_table import DirectionTable
+    from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.tasks.direction.equatorial import time_to_mjd
 
     if mjd is not None and time is not None:
@@ -89,7 +89,7 @@ def skymap(
         raise ValueError("a true direction is for the picture: give --picture, too")
     out = check_name(out or f"event_{event}.fits")
     made = sky_map_of_event(
-        DirectionTable.load(results, angles=result_angles),
+        EventTable.load(results, angles=result_angles),
         event,
         nside=nside,
         order=order,

@@ -18,7 +18,7 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
     paired_intervals,
     resampled_quantiles,
 )
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
 
@@ -46,7 +46,7 @@ class EvaluatedTable:
         angle_B: (B,) opening angles, rad; pi / 2 where there is no direction.
     """
 
-    table: DirectionTable
+    table: EventTable
     angle_B: Array
 
     @property
@@ -172,7 +172,7 @@ class Evaluation:
 
 
 def evaluate(
-    tables: Sequence[DirectionTable],
+    tables: Sequence[EventTable],
     truth: EventTruth,
     *,
     resamples: int = RESAMPLES,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import ALL, EventTruth
 
 
@@ -43,10 +43,10 @@ class Resolution:
     pull: float
 
 
-def compare(tables: Sequence[DirectionTable], truth: EventTruth) -> list[Resolution]:
+def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]:
     """Return how far tables are off: on the whole, by topology, and by energy in each.
 
-    Whatever found a direction joins the comparison as a `DirectionTable`.
+    Whatever found a direction joins the comparison as a `EventTable`.
 
     Args:
         tables: Each with all events of the truth.
@@ -124,7 +124,7 @@ def _resolution(
     name: str,
     topology: str,
     energy: str,
-    table: DirectionTable,
+    table: EventTable,
     angle_B: NDArray[np.float64],
     chosen: NDArray[np.bool_],
 ) -> Resolution:

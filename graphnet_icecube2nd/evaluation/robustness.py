@@ -29,7 +29,7 @@ from graphnet_icecube2nd.inference.predictor import (
     network_events,
 )
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
@@ -141,7 +141,7 @@ def robustness(
     if perturbations is None:
         perturbations = default_perturbations(store, chosen, options)
     _check_names(perturbations)
-    tables: dict[object, DirectionTable] = {}
+    tables: dict[object, EventTable] = {}
     for asked in perturbations:
         key = _what_is_seen(asked, options)
         if key not in tables:
@@ -197,7 +197,7 @@ def _reconstructed(
     asked: Perturbation,
     options: InferenceConfig,
     on_progress: Progress | None,
-) -> DirectionTable:
+) -> EventTable:
     """Return directions of perturbed events; those without pulses have none."""
     seen = asked.options(options)
     table = network_events(
@@ -246,7 +246,7 @@ def _lost(
 
 def _row(
     asked: Perturbation,
-    table: DirectionTable,
+    table: EventTable,
     angle_B: Array,
     difference_B: Array,
     interval: Array,

@@ -26,19 +26,19 @@ from graphnet_icecube2nd.graphnet_adapter.prediction import (
 )
 from graphnet_icecube2nd.inference.predictor import WINDOW, Progress
 from graphnet_icecube2nd.inference.reconstruct import Reconstruction
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     Columns,
     check_replaceable,
     format_of,
     write_results,
 )
-from graphnet_icecube2nd.results.result_rows import (
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     checked_contours,
     result_rows,
 )
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 
 
 def predict_directions(
@@ -145,7 +145,7 @@ def _parts(
         vector_B4[:, :3] *= sign
         # An infinite kappa leaves a direction of zeros, a NaN one whatever it likes.
         vector_B4[~np.isfinite(vector_B4).all(axis=1)] = np.nan
-        table = DirectionTable.from_vectors("", window.event_id, vector_B4)
+        table = EventTable.from_vectors("", window.event_id, vector_B4)
         rows = result_rows(table, window.n_pulses, calibration, contours)
         statuses.update(rows["status"].tolist())
         yield rows

@@ -10,28 +10,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
 from graphnet_icecube2nd.config import dump_yaml, load_yaml
-from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.inference.predictor import InferenceConfig
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.models.together import EnsembleModel
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import (
-    LARGEST,
     METHODS,
-    PUBLISHED,
     WEIGHTED,
-    combine,
     normalised,
 )
 
@@ -141,57 +133,6 @@ class EnsembleFile:
             models.append(load_model(path))
         weights = [member.weight for member in self.members]
         return EnsembleModel(models, weights, self.method)
-
-
-class EnsembleModel(nn.Module):
-    """Members as one model: a batch in, one vector an event out.
-
-    What hangs on the batch alone is made once for all members.
-
-    Args:
-        models: The members.
-        weights: One for each; default all alike.
-        method: See `combine`.
-
-    Raises:
-        ValueError: As `normalised`.
-    """
-
-    def __init__(
-        self,
-        models: Sequence[DeepIce],
-        weights: Sequence[float] | None = None,
-        method: str = WEIGHTED,
-    ) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(models)
-        self.shares = tuple(normalised(weights, len(models)).tolist())
-        self.method = method
-
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Return (B, 3), kappa times direction."""
-        members = [m for m in self.members if isinstance(m, DeepIce)]
-        vectors_MB3 = predict_together(members, batch).float()
-        share_M11 = torch.tensor(self.shares, device=vectors_MB3.device)[:, None, None]
-        # These two without leaving the device; as `combine`.
-        if self.method == PUBLISHED:
-            vectors_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
-            return (share_M11 * vectors_MB3).sum(dim=0)
-        if self.method == WEIGHTED:
-            good_MB1 = vectors_MB3.isfinite().all(dim=2, keepdim=True)
-            sum_B3 = (share_M11 * vectors_MB3.where(good_MB1, 0.0)).sum(dim=0)
-            return sum_B3 / (share_M11 * good_MB1).sum(dim=0)
-        combined = combine(vectors_MB3.double().cpu().numpy(), self.shares, self.method)
-        return torch.from_numpy(combined).float()
-
-    def kwargs(self) -> dict[str, Any]:
-        """Return what, beside the weights, its answers depend on."""
-        members = [m for m in self.members if isinstance(m, DeepIce)]
-        return {
-            "members": [[type(m).__name__, m.kwargs()] for m in members],
-            "shares": list(self.shares),
-            "method": self.method,
-        }
 
 
 def add_member(

@@ -15,17 +15,14 @@ from graphnet_icecube2nd.inference.calibration_file import (
 from graphnet_icecube2nd.inference.ensemble_file import (
     FILE as ENSEMBLE,
 )
-from graphnet_icecube2nd.inference.ensemble_file import (
-    EnsembleFile,
-    EnsembleModel,
-)
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.inference.predictor import InferenceConfig
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
-from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 
-Network = DeepIce | EnsembleModel
+Network = Model
 Calibration = KappaCalibration | str | None
 STORED, NONE = "stored", "none"
 RECIPE = "recipe.yaml"  # of a run: how its model saw events

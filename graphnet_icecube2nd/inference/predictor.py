@@ -19,7 +19,7 @@ from torch import nn
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
@@ -169,7 +169,7 @@ def network_events(
     options: InferenceConfig | None = None,
     augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
-) -> DirectionTable:
+) -> EventTable:
     """Reconstruct events of a store with a network, in memory.
 
     Args:
@@ -209,7 +209,7 @@ def table_of_vectors(
     event_id: NDArray[np.int64],
     length_B: NDArray[np.integer[Any]],
     vectors_B3: NDArray[np.float64],
-) -> DirectionTable:
+) -> EventTable:
     """Return a network's vectors as a table; events without pulses say so."""
-    table = DirectionTable.from_vectors(name, event_id, vectors_B3)
+    table = EventTable.from_vectors(name, event_id, vectors_B3)
     return replace(table, status_B=np.where(length_B > 0, table.status_B, NO_PULSES))

@@ -46,7 +46,7 @@ from graphnet_icecube2nd.inference.predictor import (
     vectors_in_batches,
 )
 from graphnet_icecube2nd.results.result_files import Columns
-from graphnet_icecube2nd.results.result_rows import (
+from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     checked_contours,
     result_rows,

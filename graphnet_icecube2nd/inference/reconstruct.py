@@ -29,7 +29,7 @@ from graphnet_icecube2nd.inference.predictor import (
 )
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.inference.store_reconstruction import reconstruct_store
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     EVENT_NO,
     Columns,
@@ -37,14 +37,14 @@ from graphnet_icecube2nd.results.result_files import (
     format_of,
     write_results,
 )
-from graphnet_icecube2nd.results.result_rows import (
+from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     checked_contours,
     result_rows,
 )
-from graphnet_icecube2nd.results.table_io import read_columns
-from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import N_PULSES
 
 SUBMISSION = "submission"
 
@@ -81,15 +81,15 @@ class Reconstruction:
         columns = read_columns(self.path, format=_read_as(self.format))
         return {"event_id" if n == EVENT_NO else n: c for n, c in columns.items()}
 
-    def table(self) -> DirectionTable:
-        """Return the rows as a `DirectionTable`.
+    def table(self) -> EventTable:
+        """Return the rows as a `EventTable`.
 
         Raises:
             ValueError: They went into a submission, which has neither kappa nor status.
         """
         if self.format == SUBMISSION:
             raise ValueError(f"{self.path} is a submission: it has no kappa, no status")
-        return DirectionTable.from_columns(self.columns(), self.name)
+        return EventTable.from_columns(self.columns(), self.name)
 
     def to_pandas(self) -> Any:
         """Return the rows as a DataFrame.

@@ -30,16 +30,16 @@ from graphnet_icecube2nd.inference.predictor import (
 )
 from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.weights import weights_digest
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     format_of,
     read_part,
     write_results,
 )
-from graphnet_icecube2nd.results.result_rows import CONTOURS, result_rows
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, write_json
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, result_rows
 from graphnet_icecube2nd.version import __version__
 
 PLAN = "plan.json"
@@ -110,7 +110,7 @@ def _window(
     first: int,
     stop: int,
     on_progress: Progress | None,
-) -> tuple[DirectionTable, NDArray[np.integer[Any]]]:
+) -> tuple[EventTable, NDArray[np.integer[Any]]]:
     """Return the directions of a window, and how many pulses its events have, (B,)."""
     length_B = np.asarray(store.lengths(shard)[first:stop])
     event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
 from graphnet_icecube2nd.likelihood.max_likelihood import find_maximum
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
-from graphnet_icecube2nd.results.direction_table import OK, DirectionTable
+from graphnet_icecube2nd.results.event_table import OK, EventTable
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
@@ -60,7 +60,7 @@ class LimitReport:
             False where none was made.
     """
 
-    table: DirectionTable
+    table: EventTable
     log_likelihood_B: Array
     from_truth_B: NDArray[np.bool_]
 
@@ -114,7 +114,7 @@ def limit_events(
                 rows.append(row)
                 if on_progress is not None:
                     on_progress(1)
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="limit",
         event_id=np.array([row.event_id for row in rows], dtype=np.int64),
         direction_B3=np.array([row.direction for row in rows]).reshape(-1, 3),

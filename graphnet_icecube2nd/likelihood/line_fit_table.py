@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.line_fit import line_fit
-from graphnet_icecube2nd.results.direction_table import OK, DirectionTable
+from graphnet_icecube2nd.results.event_table import OK, EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
@@ -18,7 +18,7 @@ _EVENTS_AT_ONCE = 2048
 
 def line_fit_events(
     store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
-) -> DirectionTable:
+) -> EventTable:
     """Fit a line to events of a store.
 
     The first pulse of each DOM, of HLC pulses; of all where fewer than three are HLC.
@@ -43,7 +43,7 @@ def line_fit_events(
         direction_B3[some] = -flight_B3
     status_B = np.where(np.isnan(direction_B3).any(axis=1), "no fit", OK)
     status_B = np.where(length_B > 0, status_B, "no pulses")
-    return DirectionTable(
+    return EventTable.of_directions(
         name="line fit",
         event_id=event_id,
         direction_B3=direction_B3,

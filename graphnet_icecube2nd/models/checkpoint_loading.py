@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.models.competition import FROM_YXZ, published_name
-from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.model import TaskModel
 from graphnet_icecube2nd.models.weights import (
     check_fit,
     read_state,
@@ -24,7 +24,10 @@ from graphnet_icecube2nd.models.weights import (
 
 # What stands before our names in other files: our Lightning module, GraphNeT's
 # `StandardModel` with our backbone.
-PREFIXES = ("model.", "backbone.model.")
+MODULE, GRAPHNET = "model.", "backbone.model."
+BACKBONE = "backbone."  # of a `TaskModel`
+# The last layer of DeepIce, by its name where the direction is one of several tasks.
+HEAD = {f"head.{part}": f"tasks.direction.head.{part}" for part in ("weight", "bias")}
 RUN_MODEL = "model.safetensors"  # of a run's folder
 AVERAGE = "average.model."  # of a run's checkpoint: rather this than the raw weights
 
@@ -61,7 +64,7 @@ class LoadReport:
 
 
 def load_weights(
-    model: DeepIce, source: str | os.PathLike[str], *, partial: bool = False
+    model: nn.Module, source: str | os.PathLike[str], *, partial: bool = False
 ) -> LoadReport:
     """Fill a model with weights of a file.
 
@@ -109,25 +112,49 @@ def load_weights(
 
 
 def _in_our_names(
-    model: DeepIce, state: Mapping[str, Tensor]
+    model: nn.Module, state: Mapping[str, Tensor]
 ) -> tuple[str, dict[str, Tensor]]:
-    """Return where a state dict comes from, and it by the names of our models."""
+    """Return where a state dict comes from, and it by the names of the model."""
+    kind = "own"
     if any(name.startswith(AVERAGE) for name in state):
         state = _below(state, AVERAGE)
-    for prefix in PREFIXES:
-        if f"{prefix}class_token" in state:
-            kind = "graphnet" if prefix.startswith("backbone.") else "own"
-            return kind, {**_below(state, prefix), **_graphnet_head(state)}
-    if any(name.startswith("module.") for name in state):
+    if any(name.startswith(GRAPHNET) for name in state):
+        kind, state = "graphnet", {**_below(state, GRAPHNET), **_graphnet_head(state)}
+    elif state and all(name.startswith(MODULE) for name in state):
+        state = _below(state, MODULE)
+    elif any(name.startswith("module.") for name in state):
         state = _below(state, "module.")
     if "cls_token.weight" in state:
-        ours = {published_name(name): name for name in model.state_dict()}
-        turned = {
-            name: value[FROM_YXZ] if name.startswith("proj_out.") else value
+        kind, state = "competition", _from_competition(model, state)
+    return kind, _in_form_of(model, state)
+
+
+def _from_competition(
+    model: nn.Module, state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return published weights by the names of DeepIce, its last layer turned."""
+    names = (n.removeprefix(BACKBONE) for n in model.state_dict())
+    ours = {published_name(name): name for name in (*names, *HEAD)}
+    turned = {
+        name: value[FROM_YXZ] if name.startswith("proj_out.") else value
+        for name, value in state.items()
+    }
+    return {ours.get(name, name): value for name, value in turned.items()}
+
+
+def _in_form_of(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of DeepIce as those of a backbone with tasks, or back."""
+    has_tasks = any(name.startswith(BACKBONE) for name in state)
+    wants_tasks = isinstance(model, TaskModel)
+    if wants_tasks and not has_tasks:
+        return {HEAD.get(n, f"{BACKBONE}{n}"): value for n, value in state.items()}
+    if has_tasks and not wants_tasks:
+        back = {ours: plain for plain, ours in HEAD.items()}
+        return {
+            back.get(name, name.removeprefix(BACKBONE)): value
             for name, value in state.items()
         }
-        return "competition", {ours.get(n, n): v for n, v in turned.items()}
-    return "own", dict(state)
+    return dict(state)
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ Shape letters: T pulses in the batch, B events, D width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,14 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from graphnet_icecube2nd.conventions import FEATURE_NAMES
+from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.block import Block
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
 from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,9 @@ class DeepIceConfig:
         use_checkpoint: Compute the encoder's blocks again in the backward pass
             instead of remembering them: less memory, a third more time.
         extra_features: Further columns of the batch to embed.
+        extra_waves: Factor on each of them before its Fourier features; empty: that of
+            positions, 4096.
+        interval_speed: Speed of light in units of the features (`Scales`).
 
     Raises:
         ValueError: A size does not fit; the message names it and what would.
@@ -56,6 +62,8 @@ class DeepIceConfig:
     n_rel: int = 1
     use_checkpoint: bool = False
     extra_features: Sequence[str] = ()
+    extra_waves: Sequence[float] = ()
+    interval_speed: float = INTERVAL_SPEED
 
     def __post_init__(self) -> None:
         if isinstance(self.extra_features, str):
@@ -63,6 +71,16 @@ class DeepIceConfig:
                 f"extra_features is a list of names, got {self.extra_features!r}"
             )
         object.__setattr__(self, "extra_features", tuple(self.extra_features))
+        object.__setattr__(self, "extra_waves", tuple(self.extra_waves))
+        if self.extra_waves and len(self.extra_waves) != len(self.extra_features):
+            raise ValueError(
+                f"extra_waves has {len(self.extra_waves)} entries for "
+                f"{len(self.extra_features)} extra_features"
+            )
+        if not self.interval_speed > 0:
+            raise ValueError(
+                f"interval_speed must be above 0, got {self.interval_speed}"
+            )
         names = (*FEATURE_NAMES, *self.extra_features)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
@@ -93,8 +111,10 @@ class DeepIceConfig:
             )
 
 
-class DeepIce(nn.Module):
-    """DeepIce, its last layer included.
+class DeepIce(Model):
+    """DeepIce, its last layer included: a `Model` whose task is the direction.
+
+    `without_head` makes a backbone of it.
 
     Args:
         dim: D, width of the latent vectors.
@@ -105,10 +125,15 @@ class DeepIce(nn.Module):
         n_rel: How many of those see the space-time interval.
         use_checkpoint: Trade time for memory in the encoder.
         extra_features: Further columns of the batch to embed.
+        extra_waves: Factor on each of them before its Fourier features.
+        interval_speed: Speed of light in units of the features.
 
     Raises:
         ValueError: As `DeepIceConfig`.
     """
+
+    model_name = "deepice"
+    takes_cache = True
 
     def __init__(
         self,
@@ -121,6 +146,8 @@ class DeepIce(nn.Module):
         n_rel: int = 1,
         use_checkpoint: bool = False,
         extra_features: Sequence[str] = (),
+        extra_waves: Sequence[float] = (),
+        interval_speed: float = INTERVAL_SPEED,
     ) -> None:
         super().__init__()
         self.config = DeepIceConfig(
@@ -132,11 +159,13 @@ class DeepIce(nn.Module):
             n_rel=n_rel,
             use_checkpoint=use_checkpoint,
             extra_features=extra_features,
+            extra_waves=extra_waves,
+            interval_speed=interval_speed,
         )
         self.dim = dim
         num_heads = dim // head_size
         self.embedding = self._make_embedding()
-        self.interval = SpaceTimeInterval(head_size)
+        self.interval = SpaceTimeInterval(head_size, interval_speed)
         # Frozen where no block asks for it, or distributed training would wait for it.
         self.interval.requires_grad_(n_rel > 0)
         self.local = nn.ModuleList(
@@ -149,6 +178,8 @@ class DeepIce(nn.Module):
             for _ in range(depth)
         )
         self.head: nn.Module = nn.Linear(dim, 3)
+        # A plain dict: the task has no weights of its own here, `head` is its layer.
+        self._tasks: dict[str, Task] = {Direction.name: Direction()}
         start_as_published(self)
         nn.init.trunc_normal_(self.class_token, std=0.02)
 
@@ -163,11 +194,46 @@ class DeepIce(nn.Module):
                 (`models.together.predict_together`).
         """
         latent_BD = self.embed_events(batch, shared)
+        if not self._tasks:  # a backbone
+            return latent_BD
         # A direction rounded to bfloat16 is off by a third of a degree.
         with torch.autocast(latent_BD.device.type, enabled=False):
             weight = next(self.head.parameters(), latent_BD)
             prediction_B3: Tensor = self.head(latent_BD.to(weight.dtype))
         return prediction_B3
+
+    @property
+    def task_map(self) -> Mapping[str, Task]:
+        """The task: direction; none of a backbone."""
+        return self._tasks
+
+    def set_task(self, task: Direction) -> None:
+        """Train and judge it as another direction task does, with another loss say."""
+        self._tasks = {Direction.name: task}
+
+    def without_head(self) -> DeepIce:
+        """Take the last layer off: `forward` gives latent vectors, (B, D), then."""
+        self.head, self._tasks = nn.Identity(), {}
+        return self
+
+    def outputs(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> dict[str, Tensor]:
+        """Return {"direction": (B, 3)}."""
+        return {Direction.name: self(batch, shared)}
+
+    def pulse_latents(self, batch: PackedBatch) -> Tensor:
+        """Return each pulse's latent vector after the last block, (T, D)."""
+        packing = Packing(batch.offsets, len(batch.features))
+        latent_TD = self.embed_pulses(batch, packing)
+        latent_TD = latent_TD.to(self.class_token.dtype)
+        latent_TD = self.relate_pulses(latent_TD, batch, packing)
+        latent_SD = packing.prepend(self.class_token[0], latent_TD)
+        with_token = packing.with_class_token()
+        for block in self.encoder:
+            latent_SD = self._run(block, latent_SD, with_token)
+        slot_T = torch.arange(len(latent_TD), device=latent_TD.device)
+        return latent_SD.index_select(0, slot_T + packing.event_T + 1)
 
     def embed_events(
         self, batch: PackedBatch, shared: BatchCache | None = None
@@ -202,7 +268,7 @@ class DeepIce(nn.Module):
             channels = self.interval.channels
             kept_P = once(
                 shared,
-                ("interval", channels),
+                ("interval", channels, self.interval.speed),
                 lambda: all_waves(places_T4, packing, channels),
             )
         term = IntervalTerm(self.interval, places_T4, kept_P)
@@ -228,13 +294,24 @@ class DeepIce(nn.Module):
         return result
 
     def kwargs(self) -> dict[str, Any]:
-        """Return the arguments that build this model anew."""
-        return asdict(self.config)
+        """Return the arguments that build this model anew; usual ones left out."""
+        arguments = asdict(self.config)
+        for name, usual in (("extra_waves", ()), ("interval_speed", INTERVAL_SPEED)):
+            if arguments[name] == usual:
+                del arguments[name]  # as files of 0.1.0 have them
+        return arguments
+
+    def describe(self) -> dict[str, Any]:
+        """Return name and arguments; its task is the direction."""
+        return {"model": self.model_name, "kwargs": self.kwargs(), "tasks": None}
 
     def _make_embedding(self) -> PulseEmbedding:
         config = self.config
         return PulseEmbedding(
-            config.dim_base, config.dim, extra_features=config.extra_features
+            config.dim_base,
+            config.dim,
+            extra_features=config.extra_features,
+            extra_waves=config.extra_waves,
         )
 
 

@@ -19,6 +19,7 @@ from graphnet_icecube2nd.conventions import (
     ABSORPTION,
     AUXILIARY,
     CHARGE,
+    INTERVAL_SPEED,
     QE,
     SCATTERING,
     TIME,
@@ -51,10 +52,14 @@ class DeepIceGNN(DeepIce):
             x, y, z, time (4, V23).
         use_checkpoint: Trade time for memory in the encoder.
         extra_features: Further columns of the batch, for both halves.
+        extra_waves: Factor on each of them before its Fourier features.
+        interval_speed: Speed of light in units of the features.
 
     Raises:
         ValueError: A size does not fit; the message names it and what would.
     """
+
+    model_name = "deepice_gnn"
 
     def __init__(
         self,
@@ -68,6 +73,8 @@ class DeepIceGNN(DeepIce):
         knn_features: int = 3,
         use_checkpoint: bool = False,
         extra_features: Sequence[str] = (),
+        extra_waves: Sequence[float] = (),
+        interval_speed: float = INTERVAL_SPEED,
     ) -> None:
         if knn_features not in (3, 4):
             raise ValueError(
@@ -82,6 +89,8 @@ class DeepIceGNN(DeepIce):
             n_rel=n_rel,
             use_checkpoint=use_checkpoint,
             extra_features=extra_features,
+            extra_waves=extra_waves,
+            interval_speed=interval_speed,
         )
         self.knn_features = knn_features
         self.node_features = NODE_FEATURES + self.embedding.extra_features
@@ -110,4 +119,5 @@ class DeepIceGNN(DeepIce):
             config.dim // 2,
             scaled=True,
             extra_features=config.extra_features,
+            extra_waves=config.extra_waves,
         )

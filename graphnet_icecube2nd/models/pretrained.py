@@ -1,22 +1,94 @@
-"""Weights that come with the package, by name.
+"""`build_model`: models by name with their weights, from the package or from files.
 
-A name is the model's and a tag that says data and recipe: `t_sim.simulated`. Beside
-each file lies its card: what it was trained on, for how long, how good it is.
+    build_model("t_d32")                                   (B, 3), kappa * direction
+    build_model("t_d32", tasks=["direction", "energy"])    {"direction": (B, 3), ...}
+    build_model("t_sim", weights="simulated")              weights of the package
+    build_model("b_d32", weights="checkpoint.pth")         weights of any origin
+
+The name of weights in the package is the model's and a tag that says data and recipe:
+`t_sim.simulated`. Beside each file lies its card: what it was trained on, for how long,
+how good it is.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.models.build import Tasks, list_models, new_model
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL, load_weights
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.registry import build_model, list_models
-from graphnet_icecube2nd.models.weights import load_model
+from graphnet_icecube2nd.models.model import FIXED, Model
+from graphnet_icecube2nd.models.weights import load_model, read_description
 
 FOLDER = Path(__file__).with_name("data")
+
+
+def build_model(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    tasks: Tasks | None = None,
+    detector: Detector | str | None = None,
+    weighting: str = FIXED,
+    **overrides: Any,
+) -> Model:
+    """Build a model by name.
+
+    Args:
+        name: One of `list_models()`.
+        weights: None: random. `simulated`: of the package, `NAME.simulated`. Else a
+            file of any origin: of `save_model`, a run's folder, a checkpoint of
+            Lightning, of the competition or of GraphNeT. No code of it is run.
+        tasks: Names of tasks, or their options by name, among them `weight`; None: the
+            direction alone, as published: `forward` gives (B, 3). With tasks it gives a
+            dict, (B, K) by task.
+        detector: Whose events it is to read, a name or a `Detector`; default: those
+            with the columns and scales of IceCube-86.
+        weighting: Of the tasks' losses: `fixed`, or `learned` (Kendall).
+        **overrides: Constructor arguments that replace the named model's.
+
+    Raises:
+        ValueError: No such model, task, detector or weights of the package; the message
+            has the nearest names.
+        TypeError: No such constructor argument.
+        CheckpointError: The weights do not fit the model.
+        OSError: There is no such file.
+    """
+    model = new_model(
+        name, tasks=tasks, detector=detector, weighting=weighting, **overrides
+    )
+    if weights is None:
+        return model
+    packaged = f"{name}.{weights}"
+    path = Path(weights)
+    if packaged in list_pretrained():
+        path = _path(packaged, ".safetensors")
+    elif not path.exists() and not path.suffix:
+        raise ValueError(
+            f"no weights {str(weights)!r} of {name}: no such file, and the package has "
+            f"{', '.join(list_pretrained())}"
+        )
+    load_weights(model, path)
+    if model.input_config is None:
+        model.input_config = input_of(path)
+    return model.eval()
+
+
+def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
+    """Return how the events of a file of weights were read; None: it does not say."""
+    path = Path(path)
+    path = path / RUN_MODEL if path.is_dir() else path
+    if path.suffix != ".safetensors":
+        return None
+    described = read_description(path)
+    if described is None or described.get("input") is None:
+        return None
+    return InputConfig.from_dict(described["input"])
 
 
 def list_pretrained() -> list[str]:
@@ -24,7 +96,7 @@ def list_pretrained() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
-def load_pretrained(name: str) -> DeepIce:
+def load_pretrained(name: str) -> Model:
     """Return a trained model that comes with the package, in evaluation mode.
 
     Args:
@@ -38,13 +110,13 @@ def load_pretrained(name: str) -> DeepIce:
 
 def find_model(
     name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
-) -> DeepIce:
+) -> Model:
     """Return a trained model by whatever names it, in evaluation mode.
 
     Args:
         name: Weights of the package (`t_sim.simulated`), a run's folder, a file of
             `save_model`, or with `weights` the name of a model (`b_d32`).
-        weights: A file of weights of any origin, see `models.any_origin`.
+        weights: A file of weights of any origin, see `models.checkpoint_loading`.
 
     Raises:
         ValueError: There is nothing of that name; says what there is.
@@ -52,17 +124,19 @@ def find_model(
     """
     path = Path(name)
     if weights is not None:
-        model = build_model(str(name))
-        load_weights(model, weights)
-        return model.eval()
+        return build_model(str(name), weights=weights)
     if str(name) in list_pretrained():
         return load_pretrained(str(name))
     if (path / RUN_MODEL).is_file():
         return load_model(path / RUN_MODEL)
     if path.is_dir():
-        raise ValueError(f"{path} holds no {RUN_MODEL}: no run, or one that goes on")
+        raise ValueError(
+            f"{path} holds no {RUN_MODEL}: it is no run, or one that has not finished"
+        )
     if path.is_file():
-        return load_model(path)
+        # Weights are float32 in use, whatever they are stored as, as those of the
+        # package: a copy of its file must give the same answers.
+        return load_model(path).to(torch.float32)
     if str(name) in list_models():
         raise ValueError(
             f"{name} is a model without weights: give weights (--weights), or take one "

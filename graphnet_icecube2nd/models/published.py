@@ -12,8 +12,22 @@ from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.registry import register_model
 
+# What files of 0.1.0 name, by class.
+CLASSES = {"DeepIce": "deepice", "DeepIceGNN": "deepice_gnn"}
 LARGE = {"dim": 768, "dim_base": 192, "depth": 12}
 SMALL = {"dim": 384, "dim_base": 128}
+
+
+@register_model
+def deepice(**overrides: Any) -> DeepIce:
+    """DeepIce of any size; the usual ones are those of its class."""
+    return DeepIce(**overrides)
+
+
+@register_model
+def deepice_gnn(**overrides: Any) -> DeepIceGNN:
+    """DeepIceGNN of any size; the usual ones are those of its class."""
+    return DeepIceGNN(**overrides)
 
 
 @register_model

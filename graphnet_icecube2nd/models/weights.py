@@ -19,17 +19,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.errors import CheckpointError
+from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.hybrid import DeepIceGNN
+from graphnet_icecube2nd.models.build import model_of
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.published import CLASSES
+from graphnet_icecube2nd.models.registry import MODELS
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-CLASSES = {"DeepIce": DeepIce, "DeepIceGNN": DeepIceGNN}
+FORMAT = 2  # of the metadata; 0.1.0 wrote none
 METADATA_KEY = "graphnet_icecube2nd"
 
 
-def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
-    """Write a model, arguments and weights, to one safetensors file.
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model to one safetensors file: names, arguments, tasks, input, weights.
 
     The file appears whole or not at all.
 
@@ -38,16 +41,25 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
         path: Where to; the suffix `.safetensors` is usual.
 
     Raises:
-        ValueError: A class that `load_model` could not build, or no last layer.
+        ValueError: A model that `load_model` could not build: without a task, or of a
+            backbone that is not registered.
     """
-    if type(model) not in CLASSES.values() or not isinstance(model.head, nn.Linear):
+    if not isinstance(model, Model) or not model.task_map:
         raise ValueError(
-            f"save_model writes {' and '.join(CLASSES)} with their last layer, got "
-            f"{type(model).__name__} with {type(model.head).__name__} as head"
+            "save_model writes models with their last layers, as build_model gives "
+            f"them; got {type(model).__name__}"
+            + (" without a task" if isinstance(model, Model) else "")
         )
-    config = {"class": type(model).__name__, "kwargs": model.kwargs()}
+    if model.model_name not in MODELS.names():
+        raise ValueError(
+            f"the backbone {model.model_name!r} is not registered (register_model), "
+            "so nobody could load the file"
+        )
+    described = {"format": FORMAT, **model.describe()}
+    if model.input_config is not None:
+        described["input"] = model.input_config.to_dict()
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    metadata = {METADATA_KEY: json.dumps(config)}
+    metadata = {METADATA_KEY: json.dumps(described)}
     with write_whole(path) as partial:
         partial.touch()
         usual = partial.stat().st_mode  # safetensors allows its owner only
@@ -55,8 +67,8 @@ def save_model(model: DeepIce, path: str | os.PathLike[str]) -> None:
         partial.chmod(usual)
 
 
-def load_model(path: str | os.PathLike[str]) -> DeepIce:
-    """Read what `save_model` wrote.
+def load_model(path: str | os.PathLike[str]) -> Model:
+    """Read what `save_model` wrote, in this release or an earlier one.
 
     Args:
         path: The file.
@@ -65,24 +77,48 @@ def load_model(path: str | os.PathLike[str]) -> DeepIce:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: Not such a file.
+        ValueError: Not such a file, or of a model or task that is not registered.
         CheckpointError: Its weights do not fit its arguments.
     """
     state = _read_safetensors(Path(path))
+    described = read_description(path)
+    if described is None:
+        raise ValueError(f"{path} has weights but no model: not from save_model")
+    try:
+        model = model_of(described)
+        if described.get("input") is not None:
+            model.input_config = InputConfig.from_dict(described["input"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    check_fit(dict(model.state_dict()), state)
+    if floating := [v.dtype for v in state.values() if v.is_floating_point()]:
+        model.to(floating[0])
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return what a safetensors file says of its model; None: nothing.
+
+    Raises:
+        ValueError: It says what no release wrote.
+    """
     with safe_open(str(path), framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
-        raise ValueError(f"{path} has weights but no model: not from save_model")
-    config: dict[str, Any] = json.loads(text)
-    if config["class"] not in CLASSES:
-        raise ValueError(
-            f"{path} holds a {config['class']!r}; known are {', '.join(CLASSES)}"
-        )
-    model = CLASSES[config["class"]](**config["kwargs"])
-    check_fit(dict(model.state_dict()), state)
-    model.to(state["class_token"].dtype)
-    model.load_state_dict(state)
-    return model.eval()
+        return None
+    try:
+        described: dict[str, Any] = json.loads(text)
+        if "class" in described:  # of 0.1.0
+            named = described["class"]
+            if named not in CLASSES:
+                raise ValueError(f"holds a {named!r}; known are {', '.join(CLASSES)}")
+            described["model"] = CLASSES[named]
+        if not isinstance(described["kwargs"], dict):
+            raise TypeError("kwargs are no mapping")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: metadata of no model: {error}") from None
+    return described
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -123,9 +159,9 @@ def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
             f"the checkpoint does not fit the model in {len(faults)} keys."
             f"{_hint(targets, state)}\n  " + "\n  ".join(faults)
         )
-    wild = [name for name in targets if not bool(state[name].isfinite().all())]
-    if wild:
-        raise CheckpointError(f"weights that are not finite: {', '.join(wild)}")
+    nonfinite = [name for name in targets if not bool(state[name].isfinite().all())]
+    if nonfinite:
+        raise CheckpointError(f"weights that are not finite: {', '.join(nonfinite)}")
 
 
 def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -110,6 +110,8 @@ class PulseEmbedding(nn.Module):
         scaled: Learned amplitudes.
         extra_features: Further columns of the batch (PMT direction, time over
             threshold, ...), each a sinusoid of its own.
+        extra_waves: Factor on each of them before its sinusoid; empty: that of
+            positions.
     """
 
     def __init__(
@@ -119,9 +121,11 @@ class PulseEmbedding(nn.Module):
         *,
         scaled: bool = False,
         extra_features: Sequence[str] = (),
+        extra_waves: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.extra_features = tuple(extra_features)
+        self.extra_waves = tuple(extra_waves)
         self.position = FourierFeatures(dim_base, scaled=scaled)
         self.charge = FourierFeatures(dim_base, scaled=scaled)
         self.time = FourierFeatures(dim_base, scaled=scaled)
@@ -154,8 +158,13 @@ class PulseEmbedding(nn.Module):
             self.length(length_T, shared, "length"),
         ]
         if self.extra_features:
-            extra = POSITION_WAVES * batch.columns(self.extra_features)
-            parts.append(self.extra(extra, shared, self.extra_features).flatten(-2))
+            extra = batch.columns(self.extra_features)
+            if self.extra_waves:
+                extra = extra * extra.new_tensor(self.extra_waves)
+            else:
+                extra = POSITION_WAVES * extra
+            what = (self.extra_features, self.extra_waves)
+            parts.append(self.extra(extra, shared, what).flatten(-2))
         dtype = self.auxiliary.weight.dtype
         joined: Tensor = self.project(torch.cat([p.to(dtype) for p in parts], -1))
         return joined
@@ -170,18 +179,23 @@ class SpaceTimeInterval(nn.Module):
 
     Args:
         head_size: Channels of R_ij.
+        speed: Speed of light in units of the features; 18 with the published scales.
     """
 
-    def __init__(self, head_size: int) -> None:
+    def __init__(self, head_size: int, speed: float = INTERVAL_SPEED) -> None:
         super().__init__()
         self.channels = head_size
+        self.speed = speed
         self.project = nn.Linear(head_size, head_size)
 
-    @staticmethod
-    def places(batch: PackedBatch) -> Tensor:
-        """Return the scaled place and time of all pulses, (T, 4)."""
+    def places(self, batch: PackedBatch) -> Tensor:
+        """Return place and time of all pulses, (T, 4), times for a speed of 18."""
         place = batch.columns((X, Y, Z, TIME))
-        return place if place.dtype == torch.float64 else place.float()
+        place = place if place.dtype == torch.float64 else place.float()
+        if self.speed != INTERVAL_SPEED:
+            factor = self.speed / INTERVAL_SPEED
+            place = place * place.new_tensor((1.0, 1.0, 1.0, factor))
+        return place
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """Return R_ij of all pairs, (B, l, L, C): the plain form, for comparison.

@@ -18,8 +18,8 @@ from graphnet_icecube2nd.inference.ensemble_file import (
 )
 from graphnet_icecube2nd.inference.predictor import InferenceConfig
 from graphnet_icecube2nd.models.competition import load_competition_weights
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.registry import build_model
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
@@ -82,7 +82,7 @@ def import_weights(
     return ensemble
 
 
-def _filled(name: str, path: Path) -> DeepIce:
+def _filled(name: str, path: Path) -> Model:
     model = build_model(name)
     with warnings.catch_warnings():  # of features, which the options see to
         warnings.simplefilter("ignore", UserWarning)

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.results.direction_table import OK
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 
+OK = "ok"  # the status of events with an answer
 Columns = dict[str, NDArray[Any]]  # (B,) each
 FORMATS = ("parquet", "csv", "sqlite", "submission")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
@@ -80,7 +80,7 @@ def check_replaceable(path: str | os.PathLike[str], format: str) -> None:
         columns = _columns_of(path)
     except (OSError, ValueError):
         columns = []
-    if {"direction_x", "kappa"} <= set(columns) or columns == SUBMISSION_COLUMNS:
+    if {"event_id", "status"} <= set(columns) or columns == SUBMISSION_COLUMNS:
         return
     raise ValueError(
         f"{path} is there and holds no results ({', '.join(columns) or 'unknown'}): it "

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.results.direction_table import EVENT_NAMES
 from graphnet_icecube2nd.results.result_files import SUFFIXES, TABLE, Columns
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+
+EVENT_NAMES = ("event_id", "event_no")
 
 
 def read_columns(

@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector, opening_angle
-from graphnet_icecube2nd.results.direction_table import (
-    EVENT_NAMES,
-    DirectionTable,
+from graphnet_icecube2nd.results.event_table import (
+    EventTable,
     rows_of,
+    whole_counts,
 )
-from graphnet_icecube2nd.results.table_columns import whole_counts
-from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.results.table_io import EVENT_NAMES, read_columns
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
@@ -194,7 +193,7 @@ class EventTruth:
                 f"({int((~finite_B).sum())} of {len(finite_B)} have none)"
             )
 
-    def angles(self, table: DirectionTable) -> NDArray[np.float64]:
+    def angles(self, table: EventTable) -> NDArray[np.float64]:
         """Return how far a table's directions are off, rad, (B,), in this order.
 
         An event without a direction counts as pi / 2.

@@ -68,8 +68,8 @@ def settle_angles(source: Source, angles: str | None) -> Source:
             raise ValueError(
                 f"{source.parts[0].name}: do {labels.zenith} and {labels.azimuth} say "
                 "where a particle came from (origin) or where it goes (flight)? Files "
-                f"of this kind differ, and the pulses do not tell ({found}). Say angles='origin' or angles='flight' "
-                "(--angles)"
+                f"of this kind differ, and the pulses do not tell ({found}). Say "
+                "angles='origin' or angles='flight' (--angles)"
             )
         note = f"angles taken as those of {evidence.convention}: the pulses say so"
         return _noted(_with_angles(source, evidence.convention), f"{note} ({found})")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.random_state import random_state, set_random_state
@@ -41,7 +41,7 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         compile: Compile the model.
     """
 
-    def __init__(self, model: DeepIce, stage: Stage, *, compile: bool = False) -> None:
+    def __init__(self, model: Model, stage: Stage, *, compile: bool = False) -> None:
         super().__init__()
         # Before DDP looks for what wants a gradient.
         freeze(model, stage.freeze)
@@ -58,11 +58,11 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         self._validated: list[tuple[Tensor, Tensor | None]] = []
 
     @property
-    def result(self) -> DeepIce:
+    def result(self) -> Model:
         """The model that is saved and goes on."""
         if self.average is not None and self.stage.save_ema:
             averaged = self.average.model
-            assert isinstance(averaged, DeepIce)
+            assert isinstance(averaged, Model)
             return averaged
         return self.model
 

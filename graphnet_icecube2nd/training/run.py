@@ -17,8 +17,8 @@ from torch import distributed
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.registry import build_model
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row
@@ -60,7 +60,7 @@ class TrainedRun:
         return [row for row in rows if row["best"]][-1]
 
     @property
-    def model(self) -> DeepIce:
+    def model(self) -> Model:
         """The trained model, in evaluation mode."""
         return load_model(self.path / RUN_MODEL)
 

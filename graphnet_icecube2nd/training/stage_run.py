@@ -13,8 +13,8 @@ from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.models.checkpoint_loading import LoadReport, load_weights
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.registry import build_model
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.training.history import Row
@@ -40,7 +40,7 @@ DataModule = TypeVar("DataModule", bound=EventDataModule)
 WORTH_SAYING = 0.02  # by how much an epoch may differ from the events in silence
 
 
-def first_model(recipe: Recipe) -> DeepIce:
+def first_model(recipe: Recipe) -> Model:
     """Return the recipe's model with its first, random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -132,7 +132,7 @@ class StageRun:
         close_loggers(trainer)
         trainer.strategy.barrier()
 
-    def _start(self) -> tuple[DeepIce, LoadReport | None]:
+    def _start(self) -> tuple[Model, LoadReport | None]:
         """Return the model with the weights that the stage begins with.
 
         Where the stage has a checkpoint they come with that, and the file that it began

@@ -14,8 +14,8 @@ pytest.importorskip("pyarrow")
 import torch
 
 from graphnet_icecube2nd import (
-    DirectionTable,
     EventStore,
+    EventTable,
     build_model,
     load_model,
     save_model,
@@ -41,7 +41,7 @@ SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
 def thrown(
     num: int, factor: float, seed: int = 0, tail: float = 0.0
-) -> tuple[DirectionTable, EventTruth]:
+) -> tuple[EventTable, EventTruth]:
     """Directions thrown about true ones with kappa; the table promises factor times."""
     rng = np.random.default_rng(seed)
     kappa_B = 10 ** rng.uniform(0.5, 4, num)
@@ -58,7 +58,7 @@ def thrown(
         axis=1,
     )
     ids = rng.permutation(10 * num)[:num].astype(np.int64)
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="thrown",
         event_id=ids,
         direction_B3=found_B3,

@@ -18,8 +18,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from graphnet_icecube2nd import (
-    DirectionTable,
     EventStore,
+    EventTable,
     build_model,
     save_model,
     simulate,
@@ -120,11 +120,11 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     )
     stored = CalibrationFile.load("c.json")
     assert (stored.weights, stored.calibration.method) == ("", "none")
-    honest = DirectionTable.load("h.csv")
-    expected = stored.calibration.radius(DirectionTable.load("r.csv").kappa_B, 0.9)
+    honest = EventTable.load("h.csv")
+    expected = stored.calibration.radius(EventTable.load("r.csv").kappa_B, 0.9)
     np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
     # The same directions along the flight are the same calibration.
-    plain = DirectionTable.load("r.csv")
+    plain = EventTable.load("r.csv")
     replace(plain, direction_B3=-plain.direction_B3).save("flight.csv")
     said(
         *("calibrate", "--results", "flight.csv", "--truth", simulated.path),
@@ -132,7 +132,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
         *("--apply", "flight.csv", "--to", "h.db"),
     )
     assert CalibrationFile.load("f.json").calibration == stored.calibration
-    again = DirectionTable.load("h.db")
+    again = EventTable.load("h.db")
     np.testing.assert_allclose(again.direction_B3, honest.direction_B3, atol=1e-6)
     # Not for a model, and not twice.
     done = call(*words, "--calibration", "c.json", "--out", "x.csv")

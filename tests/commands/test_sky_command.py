@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 
 import typer
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.commands.sky import skymap
 from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 from graphnet_icecube2nd.report.sky.map import SkyMap
@@ -44,9 +44,9 @@ def results(simulated: EventStore, tmp_path: Path) -> Path:
     """A table of the store's first events, right by the truth."""
     truth = EventTruth.of(simulated, [0, 1, 2])
     path = tmp_path / "results.csv"
-    DirectionTable.from_vectors(
-        "results", truth.event_id, 300.0 * truth.direction_B3
-    ).save(path)
+    EventTable.from_vectors("results", truth.event_id, 300.0 * truth.direction_B3).save(
+        path
+    )
     return path
 
 

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import DirectionTable
+from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.bins import (
     ENERGY,
     PULSES,
@@ -36,10 +36,10 @@ def off_by(
     kappa: Any = None,
     ids: Any = None,
     **more: Any,
-) -> DirectionTable:
+) -> EventTable:
     """Directions so far from straight up."""
     num = len(angle_B)
-    return DirectionTable(
+    return EventTable.of_directions(
         name=name,
         event_id=np.arange(num) if ids is None else ids,
         direction_B3=np.stack(
@@ -137,7 +137,7 @@ def test_bins_hold_their_events() -> None:
         },
         "t",
     )
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="mine",
         event_id=np.arange(num),
         direction_B3=truth.direction_B3,
@@ -205,11 +205,9 @@ def test_numbers_of_pulses_are_the_truths_or_the_first_tables_that_has_them() ->
     assert found.truth.n_pulses_B.tolist() == list(range(num))
     # They go through columns, and a joined table's gaps are no numbers.
     columns = counted.columns()
-    assert (
-        DirectionTable.from_columns(columns, "again").n_pulses_B == 1000 + ids
-    ).all()
+    assert (EventTable.from_columns(columns, "again").n_pulses_B == 1000 + ids).all()
     columns["n_pulses"] = np.where(ids == 3, np.nan, 1000.0)
-    assert DirectionTable.from_columns(columns, "again").n_pulses_B is None
+    assert EventTable.from_columns(columns, "again").n_pulses_B is None
     with pytest.raises(ValueError, match="n_pulses_B must be"):
         off_by(angle, n_pulses_B=np.arange(3))
 

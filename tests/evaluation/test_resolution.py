@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.evaluation.resolution import (
     as_dicts,
     as_markdown,
@@ -22,12 +22,10 @@ TRUTH = EventTruth(
 )
 
 
-def tilted(name: str, angles: list[float], kappa: float = 100.0) -> DirectionTable:
+def tilted(name: str, angles: list[float], kappa: float = 100.0) -> EventTable:
     radians = np.radians(angles)
     vectors = np.stack([np.sin(radians), 0 * radians, np.cos(radians)], axis=1)
-    return DirectionTable.from_vectors(
-        name, np.arange(NUM), vectors, np.full(NUM, kappa)
-    )
+    return EventTable.from_vectors(name, np.arange(NUM), vectors, np.full(NUM, kappa))
 
 
 def test_rows() -> None:
@@ -46,7 +44,7 @@ def test_rows() -> None:
 
 
 def test_a_missing_direction_counts_as_a_guess() -> None:
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="half",
         event_id=np.arange(NUM),
         direction_B3=np.where(np.arange(NUM)[:, None] < 3, TRUTH.direction_B3, np.nan),

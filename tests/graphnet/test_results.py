@@ -29,7 +29,7 @@ from graphnet.training.utils import collate_fn as collate_of_graphnet
 from torch.utils.data import DataLoader, Dataset
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.calibration.calibrate import (
     calibrate_table,
     calibrated_table,
@@ -195,7 +195,7 @@ class TestRealData:
         frame = model.predict_as_dataframe(
             make_loader(dataset), additional_attributes=["event_no"], **QUIET
         )
-        table = DirectionTable.from_columns(frame, "GraphNeT")
+        table = EventTable.from_columns(frame, "GraphNeT")
         ours = predict_directions(model, make_loader(dataset), name="ours").table()
         assert table.event_id.tolist() == ours.event_id.tolist()
         np.testing.assert_allclose(table.direction_B3, ours.direction_B3, atol=2e-6)

@@ -23,7 +23,7 @@ pytest.importorskip("pyarrow")
 import pyarrow.csv
 import pyarrow.parquet
 
-from graphnet_icecube2nd import DirectionTable, EventStore, build_model, save_model
+from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
 from graphnet_icecube2nd.inference import store_reconstruction as room
 from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
 from graphnet_icecube2nd.inference.reconstruct import reconstruct
@@ -88,7 +88,7 @@ def test_columns_and_values(model: Any, simulated: EventStore, tmp_path: Path) -
         np.testing.assert_allclose(found[name], radius, rtol=1e-9)
     assert found["n_pulses"] == simulated.whole_event_column("n_pulses").tolist()
     assert [p.name for p in report.path.parent.iterdir()] == ["r.parquet"]
-    assert len(DirectionTable.load(report.path)) == 256
+    assert len(EventTable.load(report.path)) == 256
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -199,7 +199,7 @@ def test_contours_that_are_asked_for(
     for name, level in zip(names, sorted(wanted), strict=True):
         radius = kappa_to_radius(found["kappa"], level)
         np.testing.assert_allclose(found[name], radius, rtol=1e-9)
-    table = DirectionTable.load(out)
+    table = EventTable.load(out)
     assert list(table.levels) == sorted(wanted)
     for bad in ([], [0.5, 1.0], [0.0]):
         with pytest.raises(ValueError, match="shares between 0 and 1"):

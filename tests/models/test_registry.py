@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from graphnet_icecube2nd import DeepIce, build_model, list_models, register_model
-from graphnet_icecube2nd.models import registry
+from graphnet_icecube2nd.models.registry import MODELS
 
 TINY = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
 
@@ -13,7 +13,7 @@ TINY = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
 @pytest.fixture(autouse=True)
 def own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it."""
-    monkeypatch.setattr(registry, "_BUILDERS", dict(registry._BUILDERS))
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
 
 
 def test_a_model_of_ones_own() -> None:
@@ -34,7 +34,7 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(ValueError, match=r"'b_d32' is already registered.*published"):
         register_model(b_d32)
     assert build_model("b_d32", **TINY, n_rel=0).kwargs()["n_rel"] == 0
-    assert registry._BUILDERS["b_d32"] is not b_d32
+    assert MODELS.get("b_d32") is not b_d32
 
 
 def test_unknown_name() -> None:

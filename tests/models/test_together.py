@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from graphnet_icecube2nd import DeepIce, PackedBatch, build_model
-from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.models.together import outputs_together
 from graphnet_icecube2nd.nn import edge_conv, embedding, interval_attention
 
 SIZES = {"dim": 64, "dim_base": 16, "depth": 2}
@@ -18,6 +18,11 @@ MEMBERS = {"b_d32": 16, "b_d64": 32, "b_d32_4rel": 16, "s_gnn": 16, "b_gnn": 32}
 
 MakeBatch = Callable[..., PackedBatch]
 Fill = Callable[[DeepIce], DeepIce]
+
+
+def directions_together(models: Any, batch: PackedBatch) -> torch.Tensor:
+    outputs = outputs_together(models, batch)
+    return torch.stack([output["direction"] for output in outputs])
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def test_each_says_what_it_says_alone(
     members: list[DeepIce], make_batch: MakeBatch
 ) -> None:
     batch = make_batch([13, 1, 47, 2])
-    together_MB3 = predict_together(members, batch)
+    together_MB3 = directions_together(members, batch)
     assert together_MB3.shape == (5, 4, 3)
     with torch.no_grad():
         for member, found_B3 in zip(members, together_MB3, strict=True):
@@ -70,21 +75,21 @@ def test_work_is_done_once(
             member(batch)
     # Per event and member; four graphs a hybrid; four quantities a member.
     assert numbers() == (5 * 4, 2 * 4, 5 * 4)
-    predict_together(members, batch)
+    directions_together(members, batch)
     # Per event and head size; the first graphs differ (with and without time).
     assert numbers() == (2 * 4, 2 * 4, 4)
-    predict_together([members[3], members[3]], batch)
+    directions_together([members[3], members[3]], batch)
     assert numbers() == (4, 2 * 3 + 1, 4)
 
 
 def test_batches_do_not_mix(members: list[DeepIce], make_batch: MakeBatch) -> None:
     first, second = make_batch([13, 1], seed=1), make_batch([13, 1], seed=2)
-    wanted = predict_together(members, second)
-    predict_together(members, first)
-    assert torch.equal(predict_together(members, second), wanted)
-    assert not torch.equal(predict_together(members, first), wanted)
+    wanted = directions_together(members, second)
+    directions_together(members, first)
+    assert torch.equal(directions_together(members, second), wanted)
+    assert not torch.equal(directions_together(members, first), wanted)
 
 
 def test_no_model(make_batch: MakeBatch) -> None:
     with pytest.raises(ValueError, match="at least one model"):
-        predict_together([], make_batch([3]))
+        directions_together([], make_batch([3]))

@@ -140,7 +140,7 @@ class TestInterval:
         assert root.tolist() == pytest.approx(wanted, abs=1e-7)
 
     def test_symmetric(self, make_batch: Callable[..., PackedBatch]) -> None:
-        events = SpaceTimeInterval.places(make_batch([17]))[None]
+        events = SpaceTimeInterval(16).places(make_batch([17]))[None]
         root = signed_root(events, events)
         assert torch.equal(root, root.transpose(1, 2))
         assert (root.diagonal(dim1=1, dim2=2) == 0).all()
@@ -187,7 +187,7 @@ class TestInterval:
     def test_waves_are_those_of_the_plain_form(
         self, make_batch: Callable[..., PackedBatch], dtype: torch.dtype
     ) -> None:
-        places = SpaceTimeInterval.places(make_batch([31])).to(dtype)
+        places = SpaceTimeInterval(16).places(make_batch([31])).to(dtype)
         places[7] = places[3]
         for query in (places, places[5:12], places[None]):
             key = places[None] if query.ndim == 3 else places
@@ -222,4 +222,4 @@ class TestInterval:
     ) -> None:
         batch = make_batch([5])
         half = PackedBatch(batch.features.bfloat16(), batch.offsets, batch.n_pulses)
-        assert SpaceTimeInterval.places(half).dtype == torch.float32
+        assert SpaceTimeInterval(16).places(half).dtype == torch.float32

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 
-from graphnet_icecube2nd import DirectionTable
+from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
 from graphnet_icecube2nd.report.evaluation.report import (
     Looks,
@@ -49,7 +49,7 @@ def made(num: int = 600, second: str = "line fit", **columns: Any) -> Evaluation
         other /= np.linalg.norm(other, axis=1, keepdims=True)
         cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
         tables.append(
-            DirectionTable(
+            EventTable.of_directions(
                 name=name,
                 event_id=np.arange(num),
                 direction_B3=cos * truth.direction_B3 + sin * other,

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
 from graphnet_icecube2nd.plots import new_figure, save_figure
@@ -108,8 +108,8 @@ def test_a_cascade_is_a_star_at_its_vertex(simulated: EventStore) -> None:
 def test_arrows_of_tables(simulated: EventStore) -> None:
     number = find(simulated, "starting_track")
     line = line_fit_events(simulated)
-    nothing = DirectionTable.from_vectors("none", [number], np.zeros((1, 3)))
-    other = DirectionTable.from_vectors("other", [10**6], np.ones((1, 3)))
+    nothing = EventTable.from_vectors("none", [number], np.zeros((1, 3)))
+    other = EventTable.from_vectors("other", [10**6], np.ones((1, 3)))
     figure = draw_event(simulated, number, [line, nothing, other])
     space, _, _ = axes_of(figure)
     labels = [text.get_text() for text in space.get_legend().get_texts()]

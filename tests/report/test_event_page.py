@@ -16,7 +16,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.report.event.page import SCRIPTS, event_page, write_event_page
 from graphnet_icecube2nd.report.event.payload import event_payload
 from graphnet_icecube2nd.report.event.view import lit_doms, read_event
@@ -92,7 +92,7 @@ def test_the_payload_is_in_the_page(simulated: EventStore) -> None:
 
 def test_hostile_names_stay_names(simulated: EventStore) -> None:
     event = [int(simulated.whole_event_column("event_id")[0])]
-    table = DirectionTable.from_vectors(HOSTILE, event, [[0.0, 0.0, 1.0]])
+    table = EventTable.from_vectors(HOSTILE, event, [[0.0, 0.0, 1.0]])
     page = event_page(simulated, 0, [table])
     reader = read(page)
     assert len(reader.scripts) == 2

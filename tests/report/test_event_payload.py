@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import DirectionTable, EventStore, simulate
+from graphnet_icecube2nd import EventStore, EventTable, simulate
 from graphnet_icecube2nd.report.event import payload as module
 from graphnet_icecube2nd.report.event.payload import event_payload
 from graphnet_icecube2nd.report.event.view import COLOURS, read_event
@@ -62,8 +62,8 @@ def test_arrows_in_degrees(simulated: EventStore) -> None:
     up = [[0.0, 0.0, 1.0]]
     event = [view.event_id]
     names = [f"n{i}" for i in range(len(COLOURS) + 1)]
-    tables = [DirectionTable.from_vectors(n, event, up, [50.0]) for n in names]
-    none = DirectionTable.from_vectors("none", event, np.zeros((1, 3)))
+    tables = [EventTable.from_vectors(n, event, up, [50.0]) for n in names]
+    none = EventTable.from_vectors("none", event, np.zeros((1, 3)))
     tables[0] = replace(tables[0], radii={"radius_50": np.array([0.5])})
     payload = event_payload(simulated, number, [*tables, none])
     truth, *others = payload["arrows"]

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.report.event.view import (
     Arrow,
@@ -27,9 +27,9 @@ def number_of(store: EventStore, topology: str) -> int:
     return int(np.flatnonzero(fits & (store.whole_event_column("n_pulses") > 100))[0])
 
 
-def table(event_id: int, kappa: float = np.nan, name: str = "t") -> DirectionTable:
+def table(event_id: int, kappa: float = np.nan, name: str = "t") -> EventTable:
     """A source straight overhead."""
-    return DirectionTable.from_vectors(name, [event_id], [[0.0, 0.0, 1.0]], [kappa])
+    return EventTable.from_vectors(name, [event_id], [[0.0, 0.0, 1.0]], [kappa])
 
 
 def test_lit_doms(simulated: EventStore) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("astropy_healpix")
 
-from graphnet_icecube2nd import DirectionTable
+from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.report.sky.event import sky_map_of_event
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
@@ -29,7 +29,7 @@ LONG_TAILS = KappaCalibration(
 )
 
 
-def table(**changes: Any) -> DirectionTable:
+def table(**changes: Any) -> EventTable:
     values: dict[str, Any] = {
         "name": "found",
         "event_id": np.array([7, 8, 9]),
@@ -37,7 +37,7 @@ def table(**changes: Any) -> DirectionTable:
         "kappa_B": np.array([100.0, np.nan, np.nan]),
         "status_B": np.array(["ok", "ok", "no pulses"]),
     }
-    return DirectionTable(**(values | changes))
+    return EventTable.of_directions(**(values | changes))
 
 
 def test_an_event_of_a_table() -> None:

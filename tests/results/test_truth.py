@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from graphnet_icecube2nd import DirectionTable, EventStore
+from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.results.table_io import read_columns
 from graphnet_icecube2nd.results.truth import EventTruth
 
@@ -80,7 +80,7 @@ def test_truth_of_a_store(simulated: EventStore) -> None:
 
 def test_angles_of_what_has_no_direction() -> None:
     truth = EventTruth.from_columns(COLUMNS, "t")
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="mine",
         event_id=np.array([2, 4, 9]),
         direction_B3=np.array([[0.0, 1.0, 0.0], [np.nan] * 3, [0.0, 1.0, 0.0]]),
@@ -130,20 +130,20 @@ def test_graphnets_predictions_as_a_table() -> None:
             "event_no": [7.0, 3.0],
         }
     )
-    table = DirectionTable.from_columns(frame, "graphnet")
+    table = EventTable.from_columns(frame, "graphnet")
     assert table.event_id.tolist() == [7, 3]
     np.testing.assert_allclose(table.direction_B3, [[1, 0, 0], [0, 0, -1]])
     assert table.kappa_B.tolist() == [10.0, 3.0]
-    turned = DirectionTable.from_columns(frame, "graphnet", "flight")
+    turned = EventTable.from_columns(frame, "graphnet", "flight")
     np.testing.assert_allclose(turned.direction_B3, -table.direction_B3)
     angles = pandas.DataFrame(
         {"event_no": [1], "azimuth_pred": [0.0], "zenith_pred": [0.0]}
     )
     np.testing.assert_allclose(
-        DirectionTable.from_columns(angles, "g").direction_B3, [[0, 0, 1]], atol=1e-12
+        EventTable.from_columns(angles, "g").direction_B3, [[0, 0, 1]], atol=1e-12
     )
     with pytest.raises(ValueError, match="angles must be origin or flight"):
-        DirectionTable.from_columns(frame, "graphnet", "back")
+        EventTable.from_columns(frame, "graphnet", "back")
 
 
 def test_numbers_of_pulses_with_gaps_are_not_known() -> None:
@@ -154,7 +154,7 @@ def test_numbers_of_pulses_with_gaps_are_not_known() -> None:
 
 
 def test_radii_travel_with_the_table(tmp_path: Path) -> None:
-    table = DirectionTable(
+    table = EventTable.of_directions(
         name="mine",
         event_id=np.array([2, 4]),
         direction_B3=np.array(DIRECTIONS[:2]),
@@ -163,7 +163,7 @@ def test_radii_travel_with_the_table(tmp_path: Path) -> None:
         radii={"radius_50": np.array([0.1, 0.2])},
     )
     table.save(tmp_path / "t.parquet")
-    back = DirectionTable.load(tmp_path / "t.parquet")
+    back = EventTable.load(tmp_path / "t.parquet")
     assert back.of_events(np.array([4])).radii["radius_50"].tolist() == [0.2]
 
 

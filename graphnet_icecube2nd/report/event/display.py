@@ -25,7 +25,7 @@ from graphnet_icecube2nd.report.event.view import (
     read_event,
     time_range,
 )
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import EventView
 
@@ -40,7 +40,7 @@ _LEGEND_CHARGES = (1.0, 10.0, 100.0)
 def draw_event(
     store: EventStore,
     number: int,
-    tables: Sequence[DirectionTable] = (),
+    tables: Sequence[EventTable] = (),
     *,
     with_auxiliary: bool = False,
 ) -> Any:

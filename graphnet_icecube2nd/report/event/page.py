@@ -16,7 +16,7 @@ from pathlib import Path
 
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.report.event.payload import event_payload
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 
 SCRIPTS = ("event_scene.js", "event_page.js", "event_controls.js")
@@ -26,7 +26,7 @@ def write_event_page(
     path: str | os.PathLike[str],
     store: EventStore,
     number: int,
-    tables: Sequence[DirectionTable] = (),
+    tables: Sequence[EventTable] = (),
     *,
     with_auxiliary: bool = False,
 ) -> None:
@@ -46,7 +46,7 @@ def write_event_page(
 def event_page(
     store: EventStore,
     number: int,
-    tables: Sequence[DirectionTable] = (),
+    tables: Sequence[EventTable] = (),
     *,
     with_auxiliary: bool = False,
 ) -> str:

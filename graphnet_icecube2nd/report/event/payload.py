@@ -25,7 +25,7 @@ from graphnet_icecube2nd.report.event.view import (
     read_event,
     time_range,
 )
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import EventView
 
@@ -45,7 +45,7 @@ _MARGIN = 0.1
 def event_payload(
     store: EventStore,
     number: int,
-    tables: Sequence[DirectionTable] = (),
+    tables: Sequence[EventTable] = (),
     *,
     with_auxiliary: bool = False,
 ) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _degrees(angle: float | None) -> float | None:
     return None if angle is None else math.degrees(angle)
 
 
-def _missing(event_id: int, tables: Sequence[DirectionTable]) -> list[list[str]]:
+def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
     """Return name and reason of the tables that have the event without a direction."""
     found = []
     for table in tables:

@@ -20,7 +20,7 @@ from graphnet_icecube2nd.conventions import (
     opening_angle,
 )
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
 from graphnet_icecube2nd.store.summary import EventView, view_event
@@ -106,7 +106,7 @@ def has_hlc(store: EventStore) -> bool:
 def find_arrows(
     store: EventStore,
     view: EventView,
-    tables: Sequence[DirectionTable],
+    tables: Sequence[EventTable],
     doms: EventPulses,
 ) -> list[Arrow]:
     """Return the true direction, if it is known, and the reconstructed ones.
@@ -184,7 +184,7 @@ def _number(value: Any) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _radius_50(table: DirectionTable, row: int) -> float | None:
+def _radius_50(table: EventTable, row: int) -> float | None:
     """Return the radius [rad] that a table gives, else that of its kappa."""
     if RADIUS_50 in table.radii:
         radius = float(table.radii[RADIUS_50][row])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphnet_icecube2nd.report.sky.map import LEVELS, SkyMap, sky_map
-from graphnet_icecube2nd.results.direction_table import DirectionTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
@@ -17,7 +17,7 @@ SAME = 1e-4
 
 
 def sky_map_of_event(
-    table: DirectionTable,
+    table: EventTable,
     event_id: int,
     *,
     nside: int | None = None,
@@ -74,7 +74,7 @@ def sky_map_of_event(
     )
 
 
-def _given_law(row: DirectionTable, kappa: float) -> RadialLaw | None:
+def _given_law(row: EventTable, kappa: float) -> RadialLaw | None:
     """Return the law of a row's own radii; None if they are those of its kappa."""
     radii = {
         level: float(radius_B[0])

@@ -10,13 +10,13 @@ import torch
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import DirectionTable
+from graphnet_icecube2nd import EventTable
 
 VECTORS = np.array([[0.0, 0.0, 5.0], [3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])
 
 
-def table() -> DirectionTable:
-    return DirectionTable.from_vectors("model", [10, 30, 20], VECTORS)
+def table() -> EventTable:
+    return EventTable.from_vectors("model", [10, 30, 20], VECTORS)
 
 
 def test_of_predictions() -> None:
@@ -27,11 +27,11 @@ def test_of_predictions() -> None:
     assert np.isnan(made.direction_B3[2]).all()
     np.testing.assert_allclose(made.kappa_B[:2], [5.0, 5.0])
     graphnet = np.array([[0.0, 1.0, 0.0, 42.0]])
-    assert DirectionTable.from_vectors("g", [1], graphnet).kappa_B[0] == 42.0
+    assert EventTable.from_vectors("g", [1], graphnet).kappa_B[0] == 42.0
     tensor = torch.tensor([[0.0, 2.0, 0.0]])
-    assert DirectionTable.from_vectors("t", [1], tensor).kappa_B[0] == 2.0
+    assert EventTable.from_vectors("t", [1], tensor).kappa_B[0] == 2.0
     with pytest.raises(ValueError, match=r"must be \(B, 3\) or \(B, 4\)"):
-        DirectionTable.from_vectors("x", [1], np.zeros((1, 2)))
+        EventTable.from_vectors("x", [1], np.zeros((1, 2)))
 
 
 def test_columns_have_angles() -> None:
@@ -44,7 +44,7 @@ def test_columns_have_angles() -> None:
 @pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
 def test_written_and_read(name: str, tmp_path: Path) -> None:
     table().save(tmp_path / name)
-    back = DirectionTable.load(tmp_path / name, "model")
+    back = EventTable.load(tmp_path / name, "model")
     assert [p.name for p in tmp_path.iterdir()] == [name]
     np.testing.assert_array_equal(back.event_id, [10, 30, 20])
     np.testing.assert_allclose(back.direction_B3[:2], table().direction_B3[:2])
@@ -55,7 +55,7 @@ def test_written_and_read(name: str, tmp_path: Path) -> None:
 def test_angles_alone_do(tmp_path: Path) -> None:
     path = tmp_path / "angles.csv"
     path.write_text("event_no,azimuth,zenith\n4,0.0,1.5707963267948966\n")
-    back = DirectionTable.load(path)
+    back = EventTable.load(path)
     assert back.name == "angles.csv"
     np.testing.assert_allclose(back.direction_B3, [[1.0, 0.0, 0.0]], atol=1e-12)
     assert np.isnan(back.kappa_B).all()
@@ -63,7 +63,7 @@ def test_angles_alone_do(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"'angles.csv' has no directions, .*it has event_no"
     ):
-        DirectionTable.load(path)
+        EventTable.load(path)
 
 
 def test_rows_of_events() -> None:
@@ -76,11 +76,11 @@ def test_rows_of_events() -> None:
 
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="event 10 stands there twice"):
-        DirectionTable.from_vectors("x", [10, 10], VECTORS[:2])
+        EventTable.from_vectors("x", [10, 10], VECTORS[:2])
     with pytest.raises(ValueError, match=r"kappa_B must be \(2,\)"):
-        DirectionTable.from_vectors("x", [1, 2], VECTORS[:2], kappa=[1.0])
+        EventTable.from_vectors("x", [1, 2], VECTORS[:2], kappa=[1.0])
     with pytest.raises(ValueError, match="direction of event 2 has length 5, not 1"):
-        DirectionTable(
+        EventTable.of_directions(
             name="x",
             event_id=np.array([1, 2]),
             direction_B3=np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 5.0]]),

@@ -1,0 +1,97 @@
+"""InputConfig: how the events were read that a model was trained on.
+
+It lies in the metadata of every saved model, so that reconstruction asks the file and
+nobody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from graphnet_icecube2nd.conventions import FEATURE_NAMES
+from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
+from graphnet_icecube2nd.detector.pulse_map import TIME_REFERENCES
+from graphnet_icecube2nd.events.selection import check_selection
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """What a model was trained on.
+
+    Args:
+        detector: Name of the detector.
+        telescope: The physical telescope behind it, see `Detector`.
+        clock: `window`: IceCube's readout window; `first_pulse`: times since the
+            event's first pulse.
+        features: Columns of the batches, in their order.
+        max_pulses: Longer events were cut to this many pulses.
+        selection: Which pulses were kept then: `uniform`, `hlc_first`, `first`.
+        published_features: Efficiency and ice had the slips of the competition's code.
+        ranges: Smallest and largest value of quantities that 99.8% of the training
+            events have: `x`, `y`, `z` [m], `time` [ns], `charge` [p.e.], `n_pulses`.
+
+    Raises:
+        ValueError: A value that is not allowed; the message begins with its name.
+    """
+
+    detector: str = ICECUBE
+    telescope: str = ICECUBE
+    clock: str = "window"
+    features: tuple[str, ...] = FEATURE_NAMES
+    max_pulses: int = 192
+    selection: str = "uniform"
+    published_features: bool = False
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", tuple(self.features))
+        ranges = {
+            str(name): (float(low), float(high))
+            for name, (low, high) in self.ranges.items()
+        }
+        object.__setattr__(self, "ranges", ranges)
+        if self.clock not in TIME_REFERENCES:
+            raise ValueError(
+                f"clock must be one of {', '.join(TIME_REFERENCES)}, got {self.clock!r}"
+            )
+        check_selection(self.selection, self.max_pulses)
+
+    @classmethod
+    def of(cls, detector: Detector, **changes: Any) -> InputConfig:
+        """Return the configuration of events of a detector."""
+        return cls(
+            **{
+                "detector": detector.name,
+                "telescope": detector.telescope,
+                "clock": detector.clock,
+                "features": detector.pulses.feature_names,
+                **changes,
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON and YAML can hold."""
+        plain = asdict(self)
+        plain["features"] = list(self.features)
+        plain["ranges"] = {name: list(ends) for name, ends in self.ranges.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputConfig:
+        """Rebuild what `to_dict` gave.
+
+        Raises:
+            ValueError: An unknown name or a value that is not allowed.
+        """
+        known = {entry.name for entry in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(
+                f"an input configuration has no {', '.join(unknown)}; it has "
+                f"{', '.join(sorted(known))}"
+            )
+        try:
+            return cls(**values)
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"no input configuration: {error}") from None

@@ -1,0 +1,268 @@
+"""Model: a backbone, its tasks, and how its events are read.
+
+`Model` is what training, reconstruction and files work with. `DeepIce` is one, with
+direction as its only task and its published names of weights; any other backbone, and
+any other set of tasks, is a `TaskModel`.
+
+Shape letters: B events, K outputs of a task, D width of the latent vectors, T pulses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.nn.batch_cache import BatchCache
+from graphnet_icecube2nd.tasks.task import Task
+
+FIXED, LEARNED = "fixed", "learned"
+WEIGHTINGS = (FIXED, LEARNED)
+LARGEST_LOG_VARIANCE = 2.0  # of a learned weight, or a negative loss would run away
+
+
+class Model(nn.Module):
+    """What turns a `PackedBatch` into the answers of one or several tasks.
+
+    Attributes:
+        model_name: Registered name of the backbone.
+        input_config: How the events were read that it was trained on; None: not known.
+    """
+
+    model_name: str
+    input_config: InputConfig | None = None
+
+    @property
+    def task_map(self) -> Mapping[str, Task]:
+        """The tasks by name."""
+        raise NotImplementedError
+
+    @property
+    def task_weights(self) -> Mapping[str, float]:
+        """Weight of each task's loss."""
+        return dict.fromkeys(self.task_map, 1.0)
+
+    def outputs(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> dict[str, Tensor]:
+        """Return the raw outputs of each task, (B, K)."""
+        raise NotImplementedError
+
+    def predict(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """Return the columns of all tasks, (B,) each, in physical units."""
+        outputs = self.outputs(batch)
+        columns: dict[str, Tensor] = {}
+        for name, task in self.task_map.items():
+            columns.update(task.predict(outputs[name]))
+        return columns
+
+    def losses(
+        self,
+        outputs: Mapping[str, Tensor],
+        truth: Mapping[str, Tensor],
+        weight_B: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Return the loss of each task, (), the mean over the events that have a label.
+
+        Args:
+            outputs: As `outputs` gives them.
+            truth: Labels by name, (B, ...); NaN where an event has none.
+            weight_B: (B,) weights of the events; None: all alike.
+        """
+        losses = {}
+        for name, task in self.task_map.items():
+            output, target = outputs[name], task.target(truth)
+            labelled_B = is_labelled(target)
+            weight = weight_B
+            if not bool(labelled_B.all()):
+                output, target = output[labelled_B], target[labelled_B]
+                weight = None if weight_B is None else weight_B[labelled_B]
+            if not len(target):
+                losses[name] = output.sum()  # of no event: 0, with its gradient
+                continue
+            loss_B = task.loss(output, target)
+            losses[name] = (loss_B if weight is None else loss_B * weight).mean()
+        return losses
+
+    def loss(
+        self,
+        outputs: Mapping[str, Tensor] | Tensor,
+        truth: Mapping[str, Tensor],
+        weight_B: Tensor | None = None,
+    ) -> Tensor:
+        """Return the weighted sum of the tasks' losses, ().
+
+        Args:
+            outputs: As `outputs` gives them, or the tensor of a single task.
+            truth: Labels by name; an event without a task's label counts for the
+                other tasks.
+            weight_B: (B,) weights of the events.
+        """
+        if isinstance(outputs, Tensor):
+            (name,) = self.task_map
+            outputs = {name: outputs}
+        return self.weighted(self.losses(outputs, truth, weight_B))
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the tasks' losses, ()."""
+        weights = self.task_weights
+        if list(weights.values()) == [1.0]:
+            (loss,) = losses.values()
+            return loss
+        return torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
+
+    def labels(self) -> tuple[str, ...]:
+        """Return the labels that the tasks need of a batch's truth."""
+        names = [name for task in self.task_map.values() for name in task.truth]
+        return tuple(dict.fromkeys(names))
+
+    def describe(self) -> dict[str, Any]:
+        """Return plain values from which `models.build` makes it anew."""
+        raise NotImplementedError
+
+    def kwargs(self) -> dict[str, Any]:
+        """Return what, beside the weights, its answers depend on; plain values."""
+        return self.describe()
+
+
+class TaskModel(Model):
+    """A backbone with tasks; its outputs are those of each task by name.
+
+    Args:
+        backbone: Gives latent vectors (B, D) of a `PackedBatch`; has `dim`.
+        tasks: By name; their last layers are made here.
+        weights: Of the tasks' losses; default 1 each.
+        weighting: `fixed`, or `learned`: each loss is also weighted with a learned
+            variance (A. Kendall, Y. Gal, R. Cipolla, arXiv:1705.07115).
+        model_name: Registered name of the backbone.
+        model_kwargs: Arguments the backbone was built with.
+
+    Raises:
+        ValueError: An unknown weighting, or a backbone without `dim`.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        tasks: Mapping[str, Task],
+        *,
+        weights: Mapping[str, float] | None = None,
+        weighting: str = FIXED,
+        model_name: str = "",
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        dim = getattr(backbone, "dim", None)
+        if not isinstance(dim, int):
+            raise ValueError(
+                f"a backbone has `dim`, the width of its latent vectors; "
+                f"{type(backbone).__name__} has {dim!r}"
+            )
+        if weighting not in WEIGHTINGS:
+            raise ValueError(
+                f"weighting must be {' or '.join(WEIGHTINGS)}, got {weighting!r}"
+            )
+        self.backbone = backbone
+        self.tasks = nn.ModuleDict(
+            {name: task.attach(dim) for name, task in tasks.items()}
+        )
+        self.dim, self.weighting = dim, weighting
+        self.model_name, self.model_kwargs = model_name, dict(model_kwargs or {})
+        self._weights = {name: (weights or {}).get(name, 1.0) for name in tasks}
+        self.log_variance = nn.ParameterDict()
+        if weighting == LEARNED:
+            self.log_variance.update(
+                {name: nn.Parameter(torch.zeros(())) for name in tasks}
+            )
+
+    def forward(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> dict[str, Tensor]:
+        """Return the raw outputs of each task, (B, K) by name.
+
+        Args:
+            batch: The events.
+            shared: What other models have made of this very batch; used by backbones
+                that know it.
+        """
+        latent_BD = (
+            self.backbone(batch, shared)
+            if shared is not None and getattr(self.backbone, "takes_cache", False)
+            else self.backbone(batch)
+        )
+        return {name: task(latent_BD) for name, task in self.tasks.items()}
+
+    @property
+    def task_map(self) -> Mapping[str, Task]:
+        """The tasks by name."""
+        return dict(self.tasks.items())  # type: ignore[arg-type]
+
+    @property
+    def task_weights(self) -> Mapping[str, float]:
+        """Weight of each task's loss, without learned ones."""
+        return self._weights
+
+    def outputs(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> dict[str, Tensor]:
+        """Return the raw outputs of each task, (B, K)."""
+        return self(batch, shared)  # type: ignore[no-any-return]
+
+    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the tasks' losses, ()."""
+        if self.weighting == FIXED:
+            return super().weighted(losses)
+        parts = []
+        for name, loss in losses.items():
+            log_variance = self.log_variance[name].clamp(
+                -LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE
+            )
+            part = torch.exp(-log_variance) * loss + log_variance
+            parts.append(self._weights[name] * part)
+        return torch.stack(parts).sum()
+
+    def pulse_latents(self, batch: PackedBatch) -> Tensor:
+        """Return a latent vector of each pulse, (T, D), of backbones that have them.
+
+        Raises:
+            NotImplementedError: The backbone has none.
+        """
+        return pulse_latents(self.backbone, batch)
+
+    def describe(self) -> dict[str, Any]:
+        """Return name and arguments of the backbone, and the tasks with theirs."""
+        arguments: Callable[[], dict[str, Any]] | None
+        arguments = getattr(self.backbone, "kwargs", None)
+        return {
+            "model": self.model_name,
+            "kwargs": dict(arguments()) if arguments else dict(self.model_kwargs),
+            "tasks": {
+                name: {"weight": self._weights[name], **task.describe()}
+                for name, task in self.task_map.items()
+            },
+            "weighting": self.weighting,
+        }
+
+
+def pulse_latents(backbone: nn.Module, batch: PackedBatch) -> Tensor:
+    """Return a latent vector of each pulse, (T, D).
+
+    Raises:
+        NotImplementedError: The backbone has none.
+    """
+    give = getattr(backbone, "pulse_latents", None)
+    if give is None:
+        raise NotImplementedError(
+            f"{type(backbone).__name__} has no latent vectors of pulses (pulse_latents)"
+        )
+    latent_TD: Tensor = give(batch)
+    return latent_TD
+
+
+def is_labelled(target: Tensor) -> Tensor:
+    """Return which events have a label, (B,) bool: those without NaN."""
+    return target.isfinite().reshape(len(target), -1).all(dim=1)

@@ -1,0 +1,513 @@
+"""EventTable: results, one row an event, whoever found them; columns of every task.
+
+A prefix or a name says whose column it is: `direction_x`, `energy`, `p_track`. Names
+that GraphNeT and NuBench give their predictions are accepted where tables are read.
+
+Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.conventions import unit_vector_to_angles
+from graphnet_icecube2nd.results.result_files import (
+    Columns,
+    check_replaceable,
+    format_of,
+    write_results,
+)
+from graphnet_icecube2nd.results.table_io import EVENT_NAMES, read_columns
+from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
+from graphnet_icecube2nd.tasks.label import origin_direction, to_origin
+from graphnet_icecube2nd.tasks.task import TASKS
+
+OK = "ok"
+STATUS, KAPPA = "status", "kappa"
+ANGLES = ("azimuth", "zenith")
+VALID = "_is_valid"  # after the name of a task
+# What files call them: ours first, then GraphNeT's direction and angle tasks.
+DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
+ANGLE_NAMES = (ANGLES, ("azimuth_pred", "zenith_pred"))
+KAPPA_NAMES = (KAPPA, "direction_kappa", "dir_kappa_pred")
+# GraphNeT's and NuBench's names of predictions of the other tasks.
+PREDICTION_NAMES = {
+    "energy_pred": "energy",
+    "track_pred": "p_track",
+    "target_pred": "p_track",
+    "inelasticity_pred": "inelasticity",
+    "position_x_pred": "vertex_x",
+    "position_y_pred": "vertex_y",
+    "position_z_pred": "vertex_z",
+    "interaction_time_pred": "vertex_time",
+}
+PREDICTION = "_pred"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EventTable:
+    """Results of events.
+
+    Args:
+        name: What found them, for legends.
+        event_id: (B,) int64.
+        status_B: (B,) `ok`, or why there is no answer.
+        columns: (B,) by name: the columns of the tasks (`tasks.Column`); NaN where an
+            event has no answer.
+        n_pulses_B: (B,) pulses of the events; None where the table does not say.
+
+    Raises:
+        ValueError: Lengths differ, an event stands twice, a direction with the status
+            `ok` is no unit vector.
+    """
+
+    name: str
+    event_id: NDArray[np.int64]
+    status_B: NDArray[np.str_]
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    n_pulses_B: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        num = len(self.event_id)
+        given = {"status_B": self.status_B, "n_pulses_B": self.n_pulses_B}
+        for column, values in {**given, **self.columns}.items():
+            found = (num,) if values is None else values.shape
+            if found != (num,):
+                raise ValueError(
+                    f"table {self.name!r}: {column} must be {(num,)}, got {found}"
+                )
+        ids, counts = np.unique(self.event_id, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(
+                f"table {self.name!r}: event {ids[counts > 1][0]} stands there twice"
+            )
+        if not self.has_direction:
+            return
+        norm_B = np.linalg.norm(self.direction_B3, axis=1)
+        bad_B = self.is_ok & ~(np.abs(norm_B - 1.0) < 1e-3)
+        if bad_B.any():
+            event = int(bad_B.argmax())
+            raise ValueError(
+                f"table {self.name!r}: the direction of event {self.event_id[event]} "
+                f"has length {norm_B[event]:g}, not 1"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.event_id)
+
+    @classmethod
+    def of_directions(
+        cls,
+        *,
+        name: str,
+        event_id: NDArray[np.int64],
+        direction_B3: NDArray[np.float64],
+        kappa_B: NDArray[np.float64],
+        status_B: NDArray[np.str_],
+        radii: Mapping[str, NDArray[np.float64]] | None = None,
+        n_pulses_B: NDArray[np.int64] | None = None,
+    ) -> EventTable:
+        """Make a table of directions.
+
+        Args:
+            name: What found them.
+            event_id: (B,) int64.
+            direction_B3: (B, 3) unit vectors to the origin; NaN where there is none.
+            kappa_B: (B,) concentration; NaN where it is not known.
+            status_B: (B,) `ok`, or why there is no direction.
+            radii: (B,) rad by name (`radius_50`): contours that the table itself gives.
+            n_pulses_B: (B,) pulses of the events.
+
+        Raises:
+            ValueError: As `EventTable`; or directions that are not (B, 3).
+        """
+        shape = (len(event_id), 3)
+        if direction_B3.shape != shape:
+            raise ValueError(
+                f"table {name!r}: direction_B3 must be {shape}, got "
+                f"{direction_B3.shape}"
+            )
+        ok_B = status_B == OK
+        angles = np.full((2, len(event_id)), np.nan)
+        finite_B = np.isfinite(direction_B3).all(axis=1) & direction_B3.any(axis=1)
+        if status_B.shape == shape[:1] and (good_B := ok_B & finite_B).any():
+            zenith, azimuth = unit_vector_to_angles(direction_B3[good_B])
+            angles[0, good_B], angles[1, good_B] = azimuth.numpy(), zenith.numpy()
+        return cls(
+            name=name,
+            event_id=event_id,
+            status_B=status_B,
+            columns={
+                **dict(zip(COLUMNS, direction_B3.T, strict=True)),
+                **dict(zip(ANGLES, angles, strict=True)),
+                "kappa": kappa_B,
+                **(radii or {}),
+            },
+            n_pulses_B=n_pulses_B,
+        )
+
+    @classmethod
+    def from_vectors(
+        cls, name: str, event_id: Any, prediction: Any, kappa: Any = None
+    ) -> EventTable:
+        """Make a table of what a model predicted: kappa times direction, or GraphNeT's.
+
+        Args:
+            name: What found them.
+            event_id: (B,) whole numbers.
+            prediction: (B, 3) vectors, or (B, 4) with the concentration last, as
+                GraphNeT's direction tasks give them.
+            kappa: (B,) concentrations; default the fourth column, else the length.
+
+        Raises:
+            ValueError: Another shape.
+        """
+        vectors = np.asarray(prediction, dtype=np.float64)
+        if vectors.ndim != 2 or vectors.shape[1] not in (3, 4):
+            raise ValueError(
+                f"predictions must be (B, 3) or (B, 4), got {vectors.shape}"
+            )
+        norm_B = np.linalg.norm(vectors[:, :3], axis=1)
+        if kappa is None:
+            kappa = vectors[:, 3] if vectors.shape[1] == 4 else norm_B
+        good_B = np.isfinite(norm_B) & (norm_B > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            direction_B3 = vectors[:, :3] / norm_B[:, None]
+        direction_B3[~good_B] = np.nan
+        return cls.of_directions(
+            name=name,
+            event_id=np.asarray(event_id, dtype=np.int64),
+            direction_B3=direction_B3,
+            kappa_B=np.asarray(kappa, dtype=np.float64),
+            status_B=np.where(
+                good_B, OK, np.where(norm_B == 0, "length 0", "not finite")
+            ),
+        )
+
+    @property
+    def has_direction(self) -> bool:
+        """Whether the table has the columns of directions."""
+        return set(COLUMNS) <= set(self.columns)
+
+    @property
+    def is_ok(self) -> NDArray[np.bool_]:
+        """(B,) which events have an answer, and a direction where the table has any."""
+        ok: NDArray[np.bool_] = self.status_B == OK
+        valid = self.columns.get(f"direction{VALID}")
+        return ok if valid is None else ok & valid.astype(bool)
+
+    @property
+    def direction_B3(self) -> NDArray[np.float64]:
+        """(B, 3) unit vectors to the origin; NaN where there is none."""
+        if not self.has_direction:
+            return np.full((len(self), 3), np.nan)
+        return np.stack([self.columns[name] for name in COLUMNS], axis=1)
+
+    @property
+    def kappa_B(self) -> NDArray[np.float64]:
+        """(B,) concentrations; NaN where they are not known."""
+        return self.columns.get(KAPPA, np.full(len(self), np.nan))
+
+    @property
+    def radii(self) -> dict[str, NDArray[np.float64]]:
+        """(B,) radii of the table's own contours, rad, by column."""
+        return {n: v for n, v in self.columns.items() if radius_level(n) is not None}
+
+    @property
+    def levels(self) -> dict[float, NDArray[np.float64]]:
+        """Radii of the table's own contours, (B,) rad, by the share that they hold."""
+        found = {radius_level(name): radius_B for name, radius_B in self.radii.items()}
+        return {level: found[level] for level in sorted(filter(None, found))}
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of the registered tasks whose first column the table has."""
+        return [
+            name
+            for name in list_tasks()
+            if TASKS.get(name).columns[0].name in self.columns
+        ]
+
+    def task_columns(self, task: str) -> dict[str, NDArray[Any]]:
+        """Return the columns of a task that the table has, (B,) by name."""
+        names = [column.name for column in build_task(task).columns]
+        if task == "direction":
+            names += [name for name in self.radii if name not in names]
+        return {name: self.columns[name] for name in names if name in self.columns}
+
+    def has_answer(self, task: str) -> NDArray[np.bool_]:
+        """Return which events have an answer of a task, (B,)."""
+        good_B: NDArray[np.bool_] = self.status_B == OK
+        for values in self.task_columns(task).values():
+            if values.dtype.kind == "f":
+                good_B = good_B & np.isfinite(values)
+        return good_B
+
+    def to_columns(self) -> Columns:
+        """Return the table as columns for any data frame, event_id first."""
+        return {
+            "event_id": self.event_id,
+            **self.columns,
+            **({} if self.n_pulses_B is None else {N_PULSES: self.n_pulses_B}),
+            STATUS: self.status_B,
+        }
+
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> EventTable:
+        """Return it with some columns replaced or added."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def of_events(self, event_id: NDArray[np.int64]) -> EventTable:
+        """Return the rows of some events, in their order.
+
+        Raises:
+            ValueError: An event is not in the table.
+        """
+        row = rows_of(self.event_id, event_id, f"table {self.name!r}")
+        return EventTable(
+            name=self.name,
+            event_id=self.event_id[row],
+            status_B=self.status_B[row],
+            columns={name: value[row] for name, value in self.columns.items()},
+            n_pulses_B=None if self.n_pulses_B is None else self.n_pulses_B[row],
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the table as parquet, CSV or SQLite, as the name ends.
+
+        Raises:
+            ImportError: pyarrow or sqlite-utils is not installed.
+            ValueError: Another ending, or a file is there that holds no results.
+        """
+        kind = format_of(path, None)
+        check_replaceable(path, kind)
+        write_results(path, [self.to_columns()], kind)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        name: str | None = None,
+        angles: str = "origin",
+    ) -> EventTable:
+        """Read a table of results from parquet, CSV or SQLite.
+
+        Args:
+            path: The file.
+            name: What the table is called; default the file's name.
+            angles: As `from_columns`.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: A column is missing.
+            ImportError: pyarrow is not installed.
+        """
+        file_name = os.path.basename(os.fspath(path))
+        return cls.from_columns(read_columns(path), name or file_name, angles)
+
+    @classmethod
+    def from_columns(
+        cls, columns: Mapping[str, Any], name: str, angles: str = "origin"
+    ) -> EventTable:
+        """Make a table of columns: our results', or a GraphNeT model's predictions.
+
+        In a table with GraphNeT's names (`..._pred`) only those are answers: beside
+        them GraphNeT writes the truth.
+
+        Args:
+            columns: (B,) arrays by name, or a DataFrame: event_id or event_no; the
+                columns of tasks; directions as direction_x, _y, _z (or dir_x_pred,
+                ...), or azimuth and zenith (rad); where there are any n_pulses, status.
+            name: What the table is called.
+            angles: `origin`: directions point to where the neutrino came from;
+                `flight`: to where it flies, and are turned round.
+
+        Raises:
+            ValueError: A column is missing, or no task's; says which there are.
+        """
+        return _table_of_columns(columns, name, angles)
+
+
+def rows_of(
+    event_id: NDArray[np.int64], wanted: NDArray[np.int64], what: str
+) -> NDArray[np.int64]:
+    """Return the rows (W,) at which wanted events stand among those of a table.
+
+    Args:
+        event_id: (B,) of the table.
+        wanted: (W,) numbers of events.
+        what: What messages call the table.
+
+    Raises:
+        ValueError: An event is not in it.
+    """
+    order = np.argsort(event_id)
+    place = np.searchsorted(event_id[order], wanted)
+    found = place < len(order)
+    found[found] = event_id[order[place[found]]] == wanted[found]
+    if not found.all():
+        raise ValueError(
+            f"{what} has no event {wanted[~found][0]} "
+            f"({int((~found).sum())} of {len(wanted)} are missing)"
+        )
+    row: NDArray[np.int64] = order[place]
+    return row
+
+
+def whole_counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return numbers of pulses; None if one is missing, as in joined tables."""
+    values = numbers.astype(float)
+    return values.astype(np.int64) if np.isfinite(values).all() else None
+
+
+def whole_event_ids(values: NDArray[Any], name: str) -> NDArray[np.int64]:
+    """Return numbers of events as int64.
+
+    Raises:
+        ValueError: One is missing or no whole number.
+    """
+    if values.dtype.kind in "iu":
+        return values.astype(np.int64)
+    try:
+        numbers = values.astype(np.float64)
+    except ValueError:
+        raise ValueError(
+            f"{name}: event numbers must be whole numbers, got {values.dtype}"
+        ) from None
+    good_B = np.isfinite(numbers) & (numbers == np.floor(numbers))
+    if not good_B.all():
+        row = int(good_B.argmin())
+        raise ValueError(
+            f"{name}, row {row}: the event number must be a whole number, got "
+            f"{numbers[row]}"
+        )
+    return numbers.astype(np.int64)
+
+
+def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> EventTable:
+    columns = {str(key): np.asarray(columns[key]) for key in columns}
+    key = next((column for column in EVENT_NAMES if column in columns), None)
+    if key is None:
+        raise ValueError(
+            f"table {name!r} has no column {' or '.join(EVENT_NAMES)}; it has "
+            f"{', '.join(columns)}"
+        )
+    num = len(columns[key])
+    direction_B3 = _directions(columns, angles)
+    answers = _answers(columns)
+    if direction_B3 is None and not answers:
+        wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
+        raise ValueError(
+            f"table {name!r} has no directions, {wanted}, and no other task's column; "
+            f"it has {', '.join(columns)}"
+        )
+    finite_B = np.ones(num, bool)
+    if direction_B3 is not None:
+        finite_B = np.isfinite(direction_B3).all(axis=1)
+    status_B = np.where(finite_B, OK, "no direction")
+    valid = columns.get(f"direction{VALID}")
+    if STATUS in columns:
+        given_B = columns[STATUS].astype(str)
+        _check_statuses(given_B, name)
+        # A reason that is given stays; `ok` without a direction is not, unless the
+        # table says that only the direction failed.
+        keep_B = finite_B if valid is None else finite_B | ~valid.astype(bool)
+        status_B = np.where((given_B == OK) & ~keep_B, status_B, given_B)
+    kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
+    kappa_B = np.full(num, np.nan) if kappa is None else kappa.astype(float)
+    _check_kappa(kappa_B, status_B, name)
+    event_id = whole_event_ids(columns[key], f"table {name!r}")
+    counts = whole_counts(columns[N_PULSES]) if N_PULSES in columns else None
+    if direction_B3 is None:
+        return EventTable(
+            name=name,
+            event_id=event_id,
+            status_B=status_B,
+            columns=answers,
+            n_pulses_B=counts,
+        )
+    found = EventTable.of_directions(
+        name=name,
+        event_id=event_id,
+        direction_B3=direction_B3,
+        kappa_B=kappa_B,
+        status_B=status_B,
+        radii={n: columns[n].astype(float) for n in columns if radius_level(n)},
+        n_pulses_B=counts,
+    )
+    return found.with_columns(answers)
+
+
+def _directions(
+    columns: Mapping[str, NDArray[Any]], angles: str
+) -> NDArray[np.float64] | None:
+    """Return directions to the origin, (B, 3), or None where there are none."""
+    vectors = _names_there(columns, DIRECTION_NAMES)
+    if vectors is not None:
+        direction_B3 = np.stack([columns[c] for c in vectors], axis=1).astype(float)
+        turned: NDArray[np.float64] = to_origin(
+            torch.from_numpy(direction_B3), angles
+        ).numpy()
+        return turned
+    pair = _names_there(columns, ANGLE_NAMES)
+    if pair is None:
+        to_origin(torch.empty(0, 3), angles)  # a wrong word is an error all the same
+        return None
+    azimuth, zenith = (columns[column].astype(float) for column in pair)
+    found: NDArray[np.float64] = origin_direction(zenith, azimuth, angles).numpy()
+    return found
+
+
+def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the columns of tasks other than the direction, by our names."""
+    predicted = {ours: n for n, ours in PREDICTION_NAMES.items() if n in columns}
+    others = [name for name in list_tasks() if name != "direction"]
+    known = [column.name for name in others for column in TASKS.get(name).columns]
+    is_graphnet = any(name.endswith(PREDICTION) for name in columns)
+    answers = {ours: columns[name].astype(float) for ours, name in predicted.items()}
+    if is_graphnet:
+        return answers
+    for name in known:
+        if name in columns:
+            values = columns[name]
+            is_text = values.dtype.kind in "US"
+            answers[name] = values if is_text else values.astype(float)
+    for name, values in columns.items():
+        if name.endswith(VALID):
+            answers[name] = values.astype(bool)
+    return answers
+
+
+def _check_statuses(status_B: NDArray[np.str_], name: str) -> None:
+    if (status_B == "").any():
+        row = int((status_B == "").argmax())
+        raise ValueError(
+            f"table {name!r}, row {row}: the status is empty; was the file cut off?"
+        )
+
+
+def _check_kappa(
+    kappa_B: NDArray[np.float64], status_B: NDArray[np.str_], name: str
+) -> None:
+    bad_B = (status_B == OK) & ((kappa_B < 0) | np.isinf(kappa_B))
+    if bad_B.any():
+        row = int(bad_B.argmax())
+        raise ValueError(
+            f"table {name!r}, row {row}: kappa must be 0 or more and finite, found "
+            f"{kappa_B[row]:g}"
+        )
+
+
+def _names_there(
+    columns: Mapping[str, Any], choices: Sequence[tuple[str, ...]]
+) -> tuple[str, ...] | None:
+    return next((names for names in choices if set(names) <= set(columns)), None)

@@ -1,0 +1,217 @@
+"""Labels: what the truth columns of a file say, as targets that tasks are trained on.
+
+The one place where origin and flight are told apart, where truth columns of other
+packages are known by name, and where truth that cannot be true (fillers, NaN, values
+out of range) becomes NaN: an event without that label.
+
+A label is a quantity by name: `direction`, `energy`, `track`. Any other name means the
+column of that name, as it is. Shape letter: B events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet_icecube2nd.conventions import TensorLike, angles_to_unit_vector
+from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColumns
+
+Array = NDArray[np.float64]
+
+DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
+# A float32 pi is above pi.
+ANGLE_PRECISION = 1e-6  # rad
+# Columns by the names that files give them; the first that is there counts.
+ENERGY_COLUMNS = (
+    *("energy", "injection_energy", "initial_state_energy"),
+    *("true_energy", "true_E", "energy_true"),
+)
+TOPOLOGY = "topology"
+TRACK_TOPOLOGIES = ("through_going_track", "starting_track", "muon_bundle")
+CASCADE_TOPOLOGIES = ("cascade", "double_cascade")
+# PDG code of the primary and the interaction, 1 charged and 2 neutral current.
+INTERACTION_COLUMNS = (
+    ("pid", "interaction_type"),
+    ("initial_state_type", "interaction"),
+    ("injection_type", "injection_interaction_type"),
+    ("pdgid", "is_cc_flag"),
+)
+MUON, MUON_NEUTRINO = 13, 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """How one label is made.
+
+    Args:
+        columns: Columns that it can be made of, the best first.
+        make: Makes it of those columns' values, each (B,).
+        description: What it is, for messages.
+    """
+
+    columns: Callable[[LabelColumns], Sequence[tuple[str, ...]]]
+    make: Callable[[Sequence[NDArray[Any]], LabelColumns], Array]
+    description: str
+
+
+def to_origin(direction: Tensor, angles: str) -> Tensor:
+    """Return directions that point to where the neutrino came from.
+
+    It is its own inverse, so it also turns origin directions into those of a file.
+
+    Args:
+        direction: Vectors, (..., 3), by the convention of their file.
+        angles: That convention: `origin` or `flight`.
+
+    Raises:
+        ValueError: Another convention.
+    """
+    if angles not in ANGLE_CONVENTIONS:
+        raise ValueError(
+            f"angles must be {' or '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
+        )
+    return -direction if angles == "flight" else direction
+
+
+def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Tensor:
+    """Return unit vectors to the origin, (..., 3) float64; NaN of impossible angles.
+
+    Args:
+        zenith: rad, 0 to pi.
+        azimuth: rad, within 2 pi of 0.
+        angles: `origin` or `flight`: what the angles mean.
+
+    Raises:
+        ValueError: An unknown convention.
+    """
+    zenith = torch.as_tensor(np.asarray(zenith, np.float64))
+    azimuth = torch.as_tensor(np.asarray(azimuth, np.float64))
+    good = (zenith >= -ANGLE_PRECISION) & (zenith <= math.pi + ANGLE_PRECISION)
+    good &= azimuth.abs() <= 2 * math.pi + ANGLE_PRECISION
+    direction = to_origin(angles_to_unit_vector(zenith, azimuth), angles)
+    return direction.where(good[..., None], torch.nan)
+
+
+def _direction(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
+    azimuth_B, zenith_B = values
+    direction_B3: Array = origin_direction(zenith_B, azimuth_B, labels.angles).numpy()
+    return direction_B3
+
+
+def _energy(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
+    energy_B = np.asarray(values[0], np.float64)
+    good_B = np.isfinite(energy_B) & (energy_B > 0)
+    return np.where(good_B, energy_B, np.nan)
+
+
+def _track(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
+    if len(values) == 1:
+        topology_B = np.asarray(values[0]).astype(np.str_)
+        is_track_B = np.isin(topology_B, TRACK_TOPOLOGIES)
+        known_B = is_track_B | np.isin(topology_B, CASCADE_TOPOLOGIES)
+        return np.where(known_B, is_track_B.astype(np.float64), np.nan)
+    pdg_B, interaction_B = (np.asarray(v, np.float64) for v in values)
+    pdg_B = np.abs(pdg_B)
+    neutrino_B = np.isin(pdg_B, (12, MUON_NEUTRINO, 16))
+    charged_B = interaction_B == 1
+    is_track_B = ((pdg_B == MUON_NEUTRINO) & charged_B) | (pdg_B == MUON)
+    known_B = (neutrino_B & np.isin(interaction_B, (0, 1, 2))) | (pdg_B == MUON)
+    return np.where(known_B, is_track_B.astype(np.float64), np.nan)
+
+
+LABELS: dict[str, Label] = {
+    DIRECTION: Label(
+        columns=lambda labels: [(labels.azimuth, labels.zenith)],
+        make=_direction,
+        description="azimuth (within 2 pi of 0) and zenith (0 to pi), rad",
+    ),
+    ENERGY: Label(
+        columns=lambda labels: [(name,) for name in ENERGY_COLUMNS],
+        make=_energy,
+        description="energy above 0, GeV",
+    ),
+    TRACK: Label(
+        columns=lambda labels: [(TOPOLOGY,), *INTERACTION_COLUMNS],
+        make=_track,
+        description="topology, or PDG code and interaction (1 CC, 2 NC)",
+    ),
+}
+
+
+def label_columns(
+    name: str, available: Collection[str], labels: LabelColumns
+) -> tuple[str, ...] | None:
+    """Return the columns of which a label can be made, or None.
+
+    Args:
+        name: A label, or the name of a column.
+        available: Columns of the truth.
+        labels: Says what the angles are called.
+    """
+    if name not in LABELS:
+        return (name,) if name in available else None
+    choices = LABELS[name].columns(labels)
+    return next((c for c in choices if set(c) <= set(available)), None)
+
+
+def make_label(
+    name: str, columns: Mapping[str, NDArray[Any]], labels: LabelColumns
+) -> Array:
+    """Return a label of events, (B,) or (B, 3) float64; NaN where there is none.
+
+    Args:
+        name: A label, or the name of a column.
+        columns: (B,) values by column; more than are needed is fine.
+        labels: Says what the angles are called, and mean.
+
+    Raises:
+        ValueError: It cannot be made of these columns, or a column is text where a
+            number is needed; the message says what is needed and what is there.
+    """
+    chosen = label_columns(name, columns.keys(), labels)
+    if chosen is None:
+        raise missing_label(name, columns.keys(), labels, "the truth")
+    values = [np.asarray(columns[column]) for column in chosen]
+    if name in LABELS:
+        return LABELS[name].make(values, labels)
+    try:
+        return values[0].astype(np.float64)
+    except ValueError:
+        raise ValueError(
+            f"column {name!r} of the truth is text; a label is a number"
+        ) from None
+
+
+def missing_label(
+    name: str, available: Collection[str], labels: LabelColumns, where: str
+) -> ValueError:
+    """Return the error that says why a label cannot be made.
+
+    Args:
+        name: The label.
+        available: Columns that are there.
+        labels: Says what the angles are called.
+        where: Whose truth it is, for the message.
+    """
+    wanted = f"column {name}"
+    if name in LABELS:
+        choices = LABELS[name].columns(labels)
+        wanted = " or ".join(" and ".join(names) for names in choices)
+    return ValueError(
+        f"{where} has no label {name!r}: it needs {wanted}; there is "
+        f"{', '.join(sorted(available)) or 'no column'}"
+    )
+
+
+def has_label(label: Array | Tensor) -> NDArray[np.bool_]:
+    """Return which events have a label, (B,): those without NaN."""
+    finite = np.isfinite(np.asarray(label))
+    result: NDArray[np.bool_] = finite.reshape(len(finite), -1).all(axis=1)
+    return result

@@ -1,0 +1,166 @@
+"""A section of the report as plain data: tasks say what is in it, the report draws it.
+
+So a task needs no plotting library, and every panel looks alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """A line or points of a panel.
+
+    Args:
+        x, y: (N,) values.
+        label: For the legend; empty: none.
+        low, high: (N,) ends of an interval around y; None: none.
+        style: `line`, `points`, `steps` (y has N - 1 values, x the bin edges) or
+            `reference` (thin and grey).
+        table: Number of the table of results that it is of: chooses the colour.
+    """
+
+    x: Array
+    y: Array
+    label: str = ""
+    low: Array | None = None
+    high: Array | None = None
+    style: str = "line"
+    table: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Panel:
+    """One plot.
+
+    Args:
+        x_label, y_label: With their units.
+        curves: What is drawn.
+        title: Above it.
+        x_log, y_log: Logarithmic axes.
+        y_range: Limits of the y axis; None: as the curves need.
+        cells: (R, C) numbers to show as a coloured table instead of curves, with
+            `rows` and `columns` as names.
+    """
+
+    x_label: str
+    y_label: str
+    curves: tuple[Curve, ...] = ()
+    title: str = ""
+    x_log: bool = False
+    y_log: bool = False
+    y_range: tuple[float, float] | None = None
+    cells: Array | None = None
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """A task's part of the report.
+
+    Args:
+        task: Name of the task.
+        title: Heading.
+        text: What a reader must know to read it, a few sentences.
+        figures: Panels by the name of their figure, drawn side by side.
+        captions: Of each figure.
+        rows: The table: plain values by column; units stand in the names.
+    """
+
+    task: str
+    title: str
+    text: str
+    figures: Mapping[str, tuple[Panel, ...]] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
+    rows: Sequence[Mapping[str, Any]] = ()
+
+
+def quantile_bins(
+    values: Array, most: int = 12, fewest: int = 20
+) -> list[NDArray[np.int64]]:
+    """Return rows of the values in bins of equal numbers, rising, as indices.
+
+    Args:
+        values: (B,), finite.
+        most: Bins at most.
+        fewest: Events of a bin at least.
+    """
+    order = np.argsort(values, kind="stable")
+    num_bins = max(1, min(most, len(values) // fewest))
+    return [part for part in np.array_split(order, num_bins) if len(part)]
+
+
+def running_quantiles(
+    x: Array, y: Array, shares: Sequence[float] = (0.16, 0.5, 0.84)
+) -> tuple[Array, Array]:
+    """Return medians of x and quantiles of y, (N,) and (N, shares), in bins of x."""
+    bins = quantile_bins(x)
+    centre = np.array([np.median(x[rows]) for rows in bins])
+    quantiles = np.array([np.quantile(y[rows], shares) for rows in bins])
+    return centre, quantiles
+
+
+def residual_section(
+    task: str, column: str, unit: str, values: Mapping[str, Array], target: Array
+) -> Section:
+    """Return a section that compares a number with its label: bias and resolution.
+
+    Args:
+        task: Name of the task.
+        column: What is compared.
+        unit: Of it.
+        values: (B,) by table.
+        target: (B,).
+    """
+    unit_text = f" [{unit}]" if unit else ""
+    rows, curves = [], []
+    for number, (name, value) in enumerate(values.items()):
+        residual = value - target
+        low, median, high = np.quantile(residual, [0.16, 0.5, 0.84])
+        rows.append(
+            {
+                "table": name,
+                "events": len(residual),
+                "bias": float(median),
+                "resolution_68": float(high - low) / 2,
+                "rms": float(np.sqrt(np.mean(residual**2))),
+            }
+        )
+        centre, quantiles = running_quantiles(target, residual)
+        curves.append(
+            Curve(
+                x=centre,
+                y=quantiles[:, 1],
+                low=quantiles[:, 0],
+                high=quantiles[:, 2],
+                label=name,
+                style="points",
+                table=number,
+            )
+        )
+    panel = Panel(
+        x_label=f"true {column}{unit_text}",
+        y_label=f"predicted less true{unit_text}",
+        curves=tuple(curves),
+    )
+    return Section(
+        task=task,
+        title=task.replace("_", " ").capitalize(),
+        text="Bias is the median of predicted less true, resolution half of the "
+        "central 68%.",
+        figures={f"{task}_residual": (panel,)},
+        captions={
+            f"{task}_residual": "Median and central 68% of predicted less true, in "
+            "bins of equal numbers of events."
+        },
+        rows=rows,
+    )

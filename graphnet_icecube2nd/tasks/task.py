@@ -1,0 +1,248 @@
+"""Task: from the latent vector of an event to one answer.
+
+A task owns all that belongs to its answer: the label, the last layer, the loss,
+metrics, columns of the results, calibration, combination of several models, and its
+section of the report. A new task is one class:
+
+    @register_task
+    class LogPulses(Task):
+        name = "log_pulses"
+        truth = ("num_hits",)
+        num_outputs = 1
+        columns = (Column("log_pulses", unit="", description="log10 of the hits"),)
+
+        def target(self, truth):
+            return truth["num_hits"].log10()
+
+        def loss(self, output, target):
+            return (output[:, 0] - target).square()
+
+        def predict(self, output):
+            return {"log_pulses": output[:, 0]}
+
+Shape letters: B events, D width of the latent vectors, K outputs, M models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from graphnet_icecube2nd.registry import Registry
+from graphnet_icecube2nd.tasks.section import Section, residual_section
+
+Array = NDArray[np.float64]
+TASKS: Registry[Callable[..., Any]] = Registry("task")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the results.
+
+    Args:
+        name: Of the column; the task's name, or begins with it where several tasks
+            could have such a column.
+        unit: `rad`, `m`, `ns`, `GeV`, or empty.
+        description: What it is, in a few words.
+    """
+
+    name: str
+    unit: str = ""
+    description: str = ""
+
+
+class Calibration(Protocol):
+    """What `Task.calibrate` fits: plain values that make widths hold."""
+
+    @property
+    def num_events(self) -> int:
+        """Events that it was fitted on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+
+
+class Task(nn.Module):
+    """Base of all tasks. A subclass gives the four class variables and three methods.
+
+    The last layer is `head`, `Linear(dim, num_outputs)` in float32, made by `attach`.
+
+    Attributes:
+        name: Public name; prefix of metrics and columns.
+        truth: Labels that the target is made of: names of `tasks.label`, or columns of
+            the truth table.
+        num_outputs: K.
+        columns: Of the results.
+    """
+
+    name: ClassVar[str]
+    truth: ClassVar[tuple[str, ...]]
+    num_outputs: ClassVar[int]
+    columns: ClassVar[tuple[Column, ...]]
+
+    head: nn.Linear | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = None
+        self.options: dict[str, Any] = {}
+
+    def attach(self, dim: int) -> Task:
+        """Make the last layer for latent vectors of width D; return the task."""
+        self.head = nn.Linear(dim, self.num_outputs)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        return self
+
+    def forward(self, latent_BD: Tensor) -> Tensor:
+        """Return the raw outputs of a batch, (B, K)."""
+        assert self.head is not None, f"task {self.name!r} has no last layer"
+        with torch.autocast(latent_BD.device.type, enabled=False):
+            output_BK: Tensor = self.head(latent_BD.to(self.head.weight.dtype))
+        return output_BK
+
+    def target(self, truth: Mapping[str, Tensor]) -> Tensor:
+        """Return the target, (B, ...), of labels by name; NaN where there is none."""
+        raise NotImplementedError
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each event, (B,); called with labelled events only.
+
+        Args:
+            output: (B, K) raw outputs.
+            target: (B, ...), finite.
+        """
+        raise NotImplementedError
+
+    def predict(self, output: Tensor) -> dict[str, Tensor]:
+        """Return the columns, (B,) each, in physical units.
+
+        Args:
+            output: (B, K) raw outputs.
+        """
+        raise NotImplementedError
+
+    def is_valid(self, output: Tensor) -> Tensor:
+        """Return which events have an answer, (B,) bool; default: finite outputs."""
+        return output.isfinite().all(dim=1)
+
+    def failure(self, output: Tensor) -> str:
+        """Return why an event without an answer has none, of its outputs (K,)."""
+        return "not finite"
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return figures of each event, (B,), whose means the validation reports.
+
+        Args:
+            output: (B, K) raw outputs.
+            target: (B, ...), finite.
+        """
+        return {}
+
+    def collect(self) -> dict[str, Any]:
+        """Return torchmetrics metrics of whole validations, by name.
+
+        Each is updated with `(scores(output), target)`.
+        """
+        return {}
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return what the metrics of `collect` judge; default: the first output."""
+        return output[:, 0]
+
+    def calibrate(
+        self, output: Array, target: Array, method: str = "default"
+    ) -> Calibration | None:
+        """Fit what makes the task's widths hold on events that were not trained on.
+
+        Args:
+            output: (B, K) raw outputs.
+            target: (B, ...), finite.
+            method: Of the task's own choice.
+
+        Returns:
+            The calibration; None: the task has none.
+        """
+        return None
+
+    def read_calibration(self, values: Mapping[str, Any]) -> Calibration:
+        """Rebuild a calibration from what its `to_dict` gave.
+
+        Raises:
+            ValueError: The task has none, or the values are of none.
+        """
+        raise ValueError(f"task {self.name!r} has no calibration")
+
+    def predict_calibrated(
+        self, output: Tensor, calibration: Calibration | None
+    ) -> dict[str, Tensor]:
+        """Return the columns with a calibration applied; None: as `predict`."""
+        return self.predict(output)
+
+    def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
+        """Return one output of several models', (B, K): the weighted mean.
+
+        A model whose output is not finite for an event is left out there.
+
+        Args:
+            outputs_MBK: (M, B, K).
+            weights: M weights, 0 or more.
+        """
+        good_MB1 = outputs_MBK.isfinite().all(dim=2, keepdim=True)
+        weight_M11 = outputs_MBK.new_tensor(weights)[:, None, None]
+        share_MB1 = weight_M11 * good_MB1
+        total = (share_MB1 * outputs_MBK.where(good_MB1, 0.0)).sum(dim=0)
+        return total / share_MB1.sum(dim=0)
+
+    def report_section(
+        self,
+        tables: Mapping[str, Mapping[str, Array]],
+        target: Array,
+        known: Mapping[str, Array],
+    ) -> Section:
+        """Return the task's section of the report.
+
+        Args:
+            tables: The task's columns, (B,) each, of one or several tables of results
+                by name, of events that have an answer and a label.
+            target: Their targets, (B, ...).
+            known: Further truth of the events, (B,) each, where there is some: `energy`
+                (GeV), `n_pulses`.
+        """
+        column = self.columns[0]
+        values = {name: table[column.name] for name, table in tables.items()}
+        return residual_section(self.name, column.name, column.unit, values, target)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the arguments that build this task anew."""
+        return dict(self.options)
+
+
+def register_task(task: type[Task]) -> type[Task]:
+    """Register a task class under its `name`.
+
+    Raises:
+        ValueError: The name is taken, or the class lacks what a task must have.
+    """
+    needed = ("name", "truth", "num_outputs", "columns")
+    if missing := [n for n in needed if not hasattr(task, n)]:
+        raise ValueError(f"task {task.__name__} lacks {', '.join(missing)}")
+    if isinstance(task.truth, str):
+        raise ValueError(f"task {task.name!r}: truth is a tuple of names")
+    if not task.num_outputs >= 1:
+        raise ValueError(f"task {task.name!r}: num_outputs must be 1 or more")
+    TASKS.add(task.name, task)
+    return task
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless a number is above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, got {value}")

@@ -1,4 +1,4 @@
-"""Is kappa honest: coverage, pulls, expected against observed, before and after.
+"""Calibration of kappa: coverage, pulls, expected and observed opening angles.
 
 Recalibrated figures are of events that the calibration was not fitted on: each half of
 the events is calibrated by the other. A table that brings contours of a calibration is
@@ -184,11 +184,11 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
     return Recalibrated(**made)
 
 
-def honest_pull_density(kappa: Array) -> Array:
-    """Return the density of pulls if kappas were honest, in the bins of `PULL_EDGES`.
+def calibrated_pull_density(kappa: Array) -> Array:
+    """Return the density of pulls if kappas were calibrated, in the bins of `PULL_EDGES`.
 
     Of large kappas it is Rayleigh's; a small one cannot be far off in its own units,
-    for the sky ends opposite the direction.
+    because the sky ends opposite the direction.
 
     Args:
         kappa: (b,) concentrations.

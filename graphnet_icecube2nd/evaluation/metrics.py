@@ -1,11 +1,13 @@
-"""How good tables of directions are, in numbers: whole, by bins, side by side.
+"""How good tables of results are, side by side: directions in numbers, other tasks.
 
-All tables are judged by the same events. An event without a direction counts as pi / 2,
-what guessing gives. Shape letters: B events.
+All tables are judged by the same events. An event without a predicted direction counts
+as pi / 2, what guessing gives; one without a true direction is left out and counted.
+Tasks other than the direction are in `evaluation.tasks`. Shape letters: B events.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,10 +20,20 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
     paired_intervals,
     resampled_quantiles,
 )
-from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.evaluation.tasks import (
+    TaskEvaluation,
+    evaluate_task,
+    other_tasks,
+    shared_events,
+    unlabelled_note,
+)
+from graphnet_icecube2nd.results.event_table import OK, EventTable
+from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
 from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
+from graphnet_icecube2nd.tasks.label import DIRECTION
 
+LOGGER = logging.getLogger(__name__)
+TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
 FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 
@@ -75,6 +87,27 @@ class EvaluatedTable:
         angle: Array = self.angle_B[self.has_kappa_B]
         return angle
 
+    @classmethod
+    def of(cls, table: EventTable, truth: EventTruth) -> EvaluatedTable:
+        """Put a table beside the truth.
+
+        Raises:
+            ValueError: The table lacks an event of the truth.
+        """
+        some = table.of_events(truth.event_id)
+        return cls(table=some, angle_B=truth.angles(some))
+
+    def num_failed(self, chosen_B: NDArray[np.bool_]) -> int:
+        """Return how many of some events, (B,) bool, have no predicted direction."""
+        return int((~self.table.is_ok & chosen_B).sum())
+
+    def median_pull(self, chosen_B: NDArray[np.bool_]) -> float:
+        """Return the median pull of some events, (B,) bool; NaN without any kappa."""
+        good_B = self.has_kappa_B & chosen_B
+        if not good_B.any():
+            return float("nan")
+        return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -87,8 +120,8 @@ class Summary:
         mean: The competition's score.
         median, q68, q90: Half, 68%, 90% of the events are closer.
         difference: Of the mean from the first table's; above 0 is worse. Paired.
-        pull: Median of opening angle times the root of kappa, 1.18 if kappa is honest
-            and large; NaN where the table has no kappa.
+        pull: Median of opening angle times the root of kappa, 1.18 if kappa is
+            calibrated and large; NaN where the table has no kappa.
         inside_50, inside_90: Share of true directions within the contours that are to
             hold half and nine tenths: the table's own radii, else those of its kappa.
     """
@@ -108,15 +141,17 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Tables of directions and the truth of the events that all of them have.
+    """Tables of results and the truth of the events that all of them have.
 
     Args:
-        truth: Of those events.
-        tables: Beside it.
-        left_out: Events of the truth that some table does not have.
-        unknown: By table: how many of its events are not judged, for the truth or
-            another table does not have them.
+        truth: Of the events whose directions are judged.
+        tables: Tables that have directions, beside it; none: no direction is judged.
+        left_out: Events of the truth that some table of directions does not have.
+        unknown: By table of directions: how many of its events are not judged, for the
+            truth or another table does not have them.
         resamples: Of the bootstrap.
+        tasks: The other tasks that tables have columns of and the truth has labels of.
+        notes: Sentences: which events and tasks are not judged, and why.
     """
 
     truth: EventTruth
@@ -124,6 +159,8 @@ class Evaluation:
     left_out: int
     unknown: Mapping[str, int]
     resamples: int = RESAMPLES
+    tasks: tuple[TaskEvaluation, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def summaries(self) -> list[Summary]:
@@ -147,12 +184,11 @@ class Evaluation:
         intervals = paired_intervals(
             np.stack([angle, angle - first]), resamples=self._resamples(len(angle))
         )
-        good = evaluated.has_kappa_B & chosen_B
-        kappa, known = evaluated.table.kappa_B[good], evaluated.angle_B[good]
+        good_B = evaluated.has_kappa_B & chosen_B
         return Summary(
             table=evaluated.name,
             events=len(angle),
-            failed=int((~evaluated.table.is_ok & chosen_B).sum()),
+            failed=evaluated.num_failed(chosen_B),
             mean=_estimate(angle.mean(), intervals[0]),
             **{
                 name: _estimate(np.quantile(angle, share), interval)
@@ -161,9 +197,9 @@ class Evaluation:
                 )
             },
             difference=_estimate((angle - first).mean(), intervals[1]),
-            pull=float(np.median(pulls(kappa, known))) if len(kappa) else float("nan"),
-            inside_50=_inside(evaluated, good, 0.5),
-            inside_90=_inside(evaluated, good, 0.9),
+            pull=evaluated.median_pull(chosen_B),
+            inside_50=_inside(evaluated, good_B, 0.5),
+            inside_90=_inside(evaluated, good_B, 0.9),
         )
 
     def _resamples(self, num_events: int) -> int:
@@ -177,19 +213,51 @@ def evaluate(
     *,
     resamples: int = RESAMPLES,
 ) -> Evaluation:
-    """Put tables of directions beside the truth.
+    """Put tables of results beside the truth: directions, and every other task.
+
+    Directions are judged where tables have them. Another task is judged where a table
+    has its columns and the truth its labels. What cannot be judged is said in `notes`.
 
     Args:
         tables: One or more, of different names; the first is what others are compared
             with.
-        truth: Of their events and perhaps more: what all tables have is judged.
-            Numbers of pulses that it does not have are the first table's that has.
+        truth: Of their events and perhaps more: what all tables of a task have is
+            judged. Numbers of pulses that it does not have are the first table's that
+            has.
         resamples: Of the bootstrap.
 
     Raises:
-        ValueError: No table, two of one name, no event that all have, an event whose
-            true direction is not finite.
+        ValueError: No table, two of one name, no event that all have, no event of
+            status ok, nothing that can be judged.
     """
+    _check(tables, truth, resamples)
+    pointing = [table for table in tables if table.has_direction]
+    notes: list[str] = []
+    evaluation = Evaluation(
+        truth=truth.of_events(truth.event_id[:0]),
+        tables=(),
+        left_out=0,
+        unknown={},
+        resamples=resamples,
+    )
+    if pointing and truth.has(DIRECTION):
+        evaluation = _evaluate_directions(pointing, truth, resamples)
+        notes += evaluation.notes
+    elif pointing:
+        notes.append(f"direction is not judged: {missing_direction(truth)}")
+    tasks = []
+    for name, having in other_tasks(tables).items():
+        evaluated, said = evaluate_task(name, having, truth)
+        notes += said
+        if evaluated is not None:
+            tasks.append(evaluated)
+    if not tasks and not evaluation.tables:
+        raise ValueError("nothing can be judged. " + "; ".join(notes))
+    return replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
+
+
+def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> None:
+    """Raise ValueError unless tables have names, answers, and events in common."""
     names = [table.name for table in tables]
     if not names or len(set(names)) < len(names):
         raise ValueError(
@@ -197,37 +265,53 @@ def evaluate(
         )
     if resamples < FEWEST_RESAMPLES:
         raise ValueError(f"resamples must be {FEWEST_RESAMPLES} or more: {resamples}")
-    known_B = np.ones(len(truth.event_id), bool)
-    for table in tables:
-        known_B &= np.isin(truth.event_id, table.event_id)
-        if not known_B.any():
+    for number, table in enumerate(tables):
+        if not shared_events(tables[: number + 1], truth).any():
             raise ValueError(
                 f"table {table.name!r} has no event that the truth"
-                + (" and the tables before" if table is not tables[0] else "")
+                + (" and the tables before" if number else "")
                 + " have: are the event numbers those of the same files?"
             )
-    some = truth.of_events(truth.event_id[known_B])
-    some.check_finite()
-    for table in tables:
-        if not table.is_ok.any():
+        if not (table.status_B == OK).any():
             raise ValueError(
                 f"table {table.name!r} has no event of status ok; it has "
                 f"{', '.join(sorted(set(table.status_B.tolist())))}"
             )
-    judged = tuple(
-        EvaluatedTable(table=table.of_events(some.event_id), angle_B=some.angles(table))
-        for table in tables
-    )
-    counts = (e.table.n_pulses_B for e in judged if e.table.n_pulses_B is not None)
+
+
+def _evaluate_directions(
+    tables: Sequence[EventTable], truth: EventTruth, resamples: int
+) -> Evaluation:
+    """Put tables of directions beside the truth; events without a true one are left."""
+    shared_B = shared_events(tables, truth)
+    shared = truth.of_events(truth.event_id[shared_B])
+    some = shared.with_directions()
+    notes = []
+    if unlabelled := len(shared) - len(some):
+        notes.append(unlabelled_note(shared, DIRECTION, unlabelled))
+    evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
+    for found in evaluated:
+        angle = found.angle_B[found.table.is_ok]
+        share = float((angle > np.pi / 2).mean()) if len(angle) else 0.0
+        if share > TURNED:
+            notes.append(
+                f"{share:.0%} of the directions of table {found.name!r} are more than "
+                "90 degrees off: check whether they point along the flight of the "
+                "neutrino (--result-angles flight), or the truth does (--truth-angles "
+                "flight)"
+            )
+            LOGGER.warning(notes[-1])
+    counts = (e.table.n_pulses_B for e in evaluated if e.table.n_pulses_B is not None)
     n_pulses_B = next(counts, None)
     if n_pulses_B is not None and not some.knows_pulses:
         some = replace(some, n_pulses_B=n_pulses_B)
     return Evaluation(
         truth=some,
-        tables=judged,
-        left_out=int((~known_B).sum()),
-        unknown={table.name: len(table) - len(some.event_id) for table in tables},
+        tables=evaluated,
+        left_out=int((~shared_B).sum()),
+        unknown={table.name: len(table) - len(shared) for table in tables},
         resamples=resamples,
+        notes=tuple(notes),
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import ALL, EventTruth
 
@@ -28,8 +29,8 @@ class Resolution:
         failed: How many have none: they count as pi / 2, what guessing gives.
         mean: Opening angle, rad: the competition's score.
         median, q68: deg.
-        pull: Median of opening angle times the root of kappa: 1.18 if kappa is honest;
-            NaN where the table has no kappa.
+        pull: Median of opening angle times the root of kappa: 1.18 if kappa is
+            calibrated; NaN where the table has no kappa.
     """
 
     table: str
@@ -46,15 +47,17 @@ class Resolution:
 def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]:
     """Return how far tables are off: on the whole, by topology, and by energy in each.
 
-    Whatever found a direction joins the comparison as a `EventTable`.
+    Whatever found a direction joins the comparison as an `EventTable`.
 
     Args:
         tables: Each with all events of the truth.
-        truth: The events.
+        truth: The events; those without a true direction are left out.
 
     Raises:
-        ValueError: A table lacks an event, two have one name, or there is no event.
+        ValueError: A table lacks an event, two have one name, there is no event, or
+            none has a true direction.
     """
+    truth = truth.with_directions()
     topologies = topologies_of(truth)
     decade_B = decades(truth.energy_B)
     names = [table.name for table in tables]
@@ -63,16 +66,12 @@ def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]
     if not len(truth.event_id):
         raise ValueError("there is no event to compare directions of")
     rows = []
-    angles = {}
-    for table in tables:
-        some = table.of_events(truth.event_id)
-        angles[table.name] = (some, truth.angles(some))
+    evaluated = [EvaluatedTable.of(table, truth) for table in tables]
     for topology in topologies:
         is_topology = (truth.topology_B == topology) | (topology == ALL)
         for decade in [ALL, *sorted({*decade_B[is_topology]} - {""}, key=first_number)]:
             chosen = is_topology & ((decade_B == decade) | (decade == ALL))
-            for name, (table, angle_B) in angles.items():
-                rows.append(_resolution(name, topology, decade, table, angle_B, chosen))
+            rows += [_resolution(e, topology, decade, chosen) for e in evaluated]
     return rows
 
 
@@ -121,25 +120,18 @@ def first_number(decade: str) -> float:
 
 
 def _resolution(
-    name: str,
-    topology: str,
-    energy: str,
-    table: EventTable,
-    angle_B: NDArray[np.float64],
-    chosen: NDArray[np.bool_],
+    evaluated: EvaluatedTable, topology: str, energy: str, chosen_B: NDArray[np.bool_]
 ) -> Resolution:
-    angle = angle_B[chosen]
-    pull = (angle * np.sqrt(table.kappa_B[chosen]))[table.is_ok[chosen]]
-    pull = pull[np.isfinite(pull)]
+    angle = evaluated.angle_B[chosen_B]
     median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
     return Resolution(
-        table=name,
+        table=evaluated.name,
         topology=topology,
         energy=energy,
         events=len(angle),
-        failed=int((~table.is_ok[chosen]).sum()),
+        failed=evaluated.num_failed(chosen_B),
         mean=float(angle.mean()),
         median=float(median),
         q68=float(q68),
-        pull=float(np.median(pull)) if len(pull) else float("nan"),
+        pull=evaluated.median_pull(chosen_B),
     )

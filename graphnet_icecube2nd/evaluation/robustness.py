@@ -55,8 +55,8 @@ class RobustnessRow:
         difference: Of `mean` from the baseline's, rad; above 0 is worse.
         low, high: Ends of its 95% interval, rad.
         median: Opening angle, deg.
-        pull: Median of opening angle times the root of kappa: 1.18 if kappa is honest
-            and large.
+        pull: Median of opening angle times the root of kappa: 1.18 if kappa is
+            calibrated and large.
         inside: Share of true directions within the contours that are to hold 68%:
             below it, kappa promises too much.
         published: What others found, with the source; empty: nothing is known.
@@ -210,12 +210,13 @@ def _reconstructed(
         on_progress=on_progress,
     )
     lost_B = _lost(store, numbers, asked, seen)
-    return replace(
-        table,
-        direction_B3=np.where(lost_B[:, None], np.nan, table.direction_B3),
-        kappa_B=np.where(lost_B, np.nan, table.kappa_B),
-        status_B=np.where(lost_B, NO_PULSES, table.status_B),
-    )
+    columns = {
+        name: np.where(lost_B, np.nan, values)
+        for name, values in table.columns.items()
+        if values.dtype.kind == "f"
+    }
+    status_B = np.where(lost_B, NO_PULSES, table.status_B)
+    return replace(table, columns={**table.columns, **columns}, status_B=status_B)
 
 
 def _lost(

@@ -28,12 +28,12 @@ from graphnet_icecube2nd.results.event_table import (
     whole_counts,
     whole_event_ids,
 )
+from graphnet_icecube2nd.results.result_files import SUFFIXES
 from graphnet_icecube2nd.results.table_io import (
     EVENT_NAMES,
     read_columns,
     sqlite_tables,
 )
-from graphnet_icecube2nd.results.result_files import SUFFIXES
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
@@ -83,7 +83,7 @@ class EventTruth:
     topology_B: NDArray[np.str_]
     n_pulses_B: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    labels: LabelColumns = LabelColumns()
+    labels: LabelColumns = field(default_factory=LabelColumns)
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -263,9 +263,9 @@ class EventTruth:
         words = []
         for name in task.truth:
             columns = label_columns(name, self.columns.keys(), self.labels) or (name,)
-            text = f"a label {name!r} (column {', '.join(columns)}"
+            text = f"true {name} (column {', '.join(columns)}"
             if name in LABELS:
-                text += f"; expected {LABELS[name].description}"
+                text += f"; expected: {LABELS[name].description}"
             words.append(f"{text})")
         return " and ".join(words)
 

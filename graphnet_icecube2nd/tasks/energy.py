@@ -36,6 +36,8 @@ Array = NDArray[np.float64]
 LIKELIHOODS = ("student", "gaussian")
 CENTRE = 3.0  # log10(E / GeV) that an output of 0 means
 SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e2
+# Figures of a table that need predicted widths.
+WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
 
 
 @register_task
@@ -132,23 +134,17 @@ class Energy(Task):
         bias, pull, coverage = [], [], []
         for number, (name, table) in enumerate(tables.items()):
             value = np.log10(table["energy"])
-            width = table["energy_log10_sigma"]
             residual = value - target
-            pulls = residual / width
             low, median, high = np.quantile(residual, [0.16, 0.5, 0.84])
-            inside = np.abs(residual) <= width
-            rows.append(
-                {
-                    "table": name,
-                    "events": len(residual),
-                    "bias_log10": float(median),
-                    "resolution_log10": float(high - low) / 2,
-                    "bias_percent": 100 * float(10**median - 1),
-                    "median_width_log10": float(np.median(width)),
-                    "inside_68": float(inside.mean()),
-                    "pull_68": float(np.quantile(np.abs(pulls), SHARE)),
-                }
-            )
+            row = {
+                "table": name,
+                "events": len(residual),
+                "bias_log10": float(median),
+                "resolution_log10": float(high - low) / 2,
+                "bias_percent": 100 * float(10**median - 1),
+                **dict.fromkeys(WIDTH_FIGURES, float("nan")),
+            }
+            rows.append(row)
             centre, quantiles = running_quantiles(target, residual)
             bias.append(
                 Curve(
@@ -161,10 +157,23 @@ class Energy(Task):
                     table=number,
                 )
             )
+            width = table.get("energy_log10_sigma")
+            if width is None:  # energies of other software may have no widths
+                continue
+            pulls = residual / width
+            inside = np.abs(residual) <= width
+            figures = (np.median(width), inside.mean(), np.quantile(abs(pulls), SHARE))
+            row.update(zip(WIDTH_FIGURES, map(float, figures), strict=True))
             edges = np.linspace(-5, 5, 51)
-            counts, _ = np.histogram(pulls, edges, density=True)
+            counts, _ = np.histogram(pulls, edges)
             pull.append(
-                Curve(x=edges, y=counts, label=name, style="steps", table=number)
+                Curve(
+                    x=edges,
+                    y=counts / len(pulls) / np.diff(edges),
+                    label=f"{name}: {np.mean(abs(pulls) > edges[-1]):.1%} beyond 5",
+                    style="steps",
+                    table=number,
+                )
             )
             bins = quantile_bins(value)
             share = np.array([inside[b].mean() for b in bins])
@@ -180,50 +189,62 @@ class Energy(Task):
                     table=number,
                 )
             )
-        grid = np.linspace(-5, 5, 201)
-        normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
-        normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
-        pull.append(Curve(x=grid, y=normal, label="normal", style="reference"))
-        span = np.array([coverage[0].x.min(), coverage[0].x.max()])
-        held = Curve(x=span, y=np.full(2, SHARE), style="reference")
+        unbiased = Curve(x=_span(bias), y=np.zeros(2), style="reference")
+        figures_of = {
+            "energy_bias": (
+                Panel(
+                    x_label="true energy [GeV]",
+                    y_label="log10(predicted / true energy)",
+                    curves=(*bias, unbiased),
+                    x_log=True,
+                ),
+            )
+        }
+        if pull:
+            grid = np.linspace(-5, 5, 201)
+            normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
+            normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
+            expected = Curve(
+                x=grid, y=normal, label="normal distribution", style="reference"
+            )
+            nominal = Curve(
+                x=_span(coverage),
+                y=np.full(2, SHARE),
+                label="68%",
+                style="reference",
+            )
+            figures_of["energy_widths"] = (
+                Panel(
+                    x_label="pull",
+                    y_label="density of events",
+                    curves=(*pull, expected),
+                    title="Pulls",
+                ),
+                Panel(
+                    x_label="predicted energy [GeV]",
+                    y_label="share in the 68% interval",
+                    curves=(*coverage, nominal),
+                    x_log=True,
+                    y_range=(0.0, 1.0),
+                    title="Coverage",
+                ),
+            )
         return Section(
             task=self.name,
             title="Energy",
-            text="Bias is the median of predicted less true log10(E / GeV), resolution "
-            "half of the central 68%. A pull is that difference in units of the "
-            "predicted width; 68% of the pulls lie within 1 if the widths hold.",
-            figures={
-                "energy_bias": (
-                    Panel(
-                        x_label="true energy [GeV]",
-                        y_label="log10(predicted / true energy)",
-                        curves=tuple(bias),
-                        x_log=True,
-                    ),
-                ),
-                "energy_widths": (
-                    Panel(
-                        x_label="pull",
-                        y_label="density",
-                        curves=tuple(pull),
-                        title="Pulls",
-                    ),
-                    Panel(
-                        x_label="predicted energy [GeV]",
-                        y_label="share in the 68% interval",
-                        curves=(*coverage, held),
-                        x_log=True,
-                        y_range=(0.0, 1.0),
-                        title="Coverage",
-                    ),
-                ),
-            },
+            text="The bias is the median of log10(predicted / true energy), the "
+            "resolution half the width of its central 68%. The pull is that logarithm "
+            "divided by the predicted width (half of the predicted central 68%): if "
+            "the predicted widths are right, 68% of the pulls lie between -1 and 1, "
+            "and 68% of the true energies in the predicted intervals.",
+            figures=figures_of,
             captions={
-                "energy_bias": "Median and central 68% of predicted over true energy, "
-                "in bins of equal numbers of events.",
-                "energy_widths": "Left: pulls beside a normal distribution whose "
-                "central 68% lies within 1. Right: share of the events whose true "
-                "energy lies in the predicted 68% interval, with one standard error.",
+                "energy_bias": "Median and central 68% of log10(predicted / true "
+                "energy), in bins of equal numbers of events.",
+                "energy_widths": "Left: distribution of the pulls; grey is a normal "
+                "distribution whose central 68% lies between -1 and 1. Right: share of "
+                "the events whose true energy lies in the predicted 68% interval, with "
+                "one standard error.",
             },
             rows=rows,
         )
@@ -238,3 +259,9 @@ class Energy(Task):
         value_B, scale_B = self._value_and_scale(output)
         is_student = self.likelihood == "student"
         return value_B, scale_B * (student_width() if is_student else NORMAL_WIDTH)
+
+
+def _span(curves: list[Curve]) -> Array:
+    """Return the least and the largest x of curves, (2,)."""
+    x = np.concatenate([curve.x for curve in curves])
+    return np.array([x.min(), x.max()])

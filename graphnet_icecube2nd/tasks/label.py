@@ -235,5 +235,5 @@ def missing_label(
 def has_label(label: Array | Tensor) -> NDArray[np.bool_]:
     """Return which events have a label, (B,): those without NaN."""
     finite = np.isfinite(np.asarray(label))
-    result: NDArray[np.bool_] = finite.reshape(len(finite), -1).all(axis=1)
+    result: NDArray[np.bool_] = finite.all(axis=tuple(range(1, finite.ndim)))
     return result

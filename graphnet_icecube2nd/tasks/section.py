@@ -26,6 +26,7 @@ class Curve:
         style: `line`, `points`, `steps` (y has N - 1 values, x the bin edges) or
             `reference` (thin and grey).
         table: Number of the table of results that it is of: chooses the colour.
+        dashed: Drawn dashed: a second curve of the same table.
     """
 
     x: Array
@@ -35,6 +36,7 @@ class Curve:
     high: Array | None = None
     style: str = "line"
     table: int = 0
+    dashed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,6 +124,7 @@ def residual_section(
         target: (B,).
     """
     unit_text = f" [{unit}]" if unit else ""
+    suffix = f"_{unit}" if unit else ""
     rows, curves = [], []
     for number, (name, value) in enumerate(values.items()):
         residual = value - target
@@ -130,9 +133,9 @@ def residual_section(
             {
                 "table": name,
                 "events": len(residual),
-                "bias": float(median),
-                "resolution_68": float(high - low) / 2,
-                "rms": float(np.sqrt(np.mean(residual**2))),
+                f"bias{suffix}": float(median),
+                f"resolution_68{suffix}": float(high - low) / 2,
+                f"rms{suffix}": float(np.sqrt(np.mean(residual**2))),
             }
         )
         centre, quantiles = running_quantiles(target, residual)
@@ -149,17 +152,17 @@ def residual_section(
         )
     panel = Panel(
         x_label=f"true {column}{unit_text}",
-        y_label=f"predicted less true{unit_text}",
+        y_label=f"predicted minus true{unit_text}",
         curves=tuple(curves),
     )
     return Section(
         task=task,
         title=task.replace("_", " ").capitalize(),
-        text="Bias is the median of predicted less true, resolution half of the "
-        "central 68%.",
+        text="The bias is the median of predicted minus true, the resolution half the "
+        "width of the central 68%, and rms the root mean square.",
         figures={f"{task}_residual": (panel,)},
         captions={
-            f"{task}_residual": "Median and central 68% of predicted less true, in "
+            f"{task}_residual": "Median and central 68% of predicted minus true, in "
             "bins of equal numbers of events."
         },
         rows=rows,

@@ -166,7 +166,7 @@ class Track(Task):
                     "table": name,
                     "events": len(p),
                     "tracks": int(is_track.sum()),
-                    "auc": auc,
+                    "auc": auc if 0 < is_track.sum() < len(p) else float("nan"),
                     "accuracy": float((chosen == is_track).mean()),
                     "brier_score": float(np.mean((p - is_track) ** 2)),
                 }
@@ -181,14 +181,16 @@ class Track(Task):
             )
             edges = np.linspace(0, 1, 41)
             for chosen_B, what in ((is_track, "tracks"), (~is_track, "others")):
-                counts, _ = np.histogram(p[chosen_B], edges, density=True)
+                counts, _ = np.histogram(p[chosen_B], edges)
+                density = counts / max(1, chosen_B.sum()) / np.diff(edges)
                 scores.append(
                     Curve(
                         x=edges,
-                        y=counts,
+                        y=density,
                         label=f"{name}, {what}",
                         style="steps",
-                        table=2 * number + (what == "others"),
+                        table=number,
+                        dashed=what == "others",
                     )
                 )
             bins = quantile_bins(p, 15)
@@ -209,14 +211,17 @@ class Track(Task):
             )
             counts_22 = np.array(
                 [
-                    [np.mean(chosen[truth] == decided) for decided in (True, False)]
+                    [
+                        np.sum(chosen[truth] == decided) / max(1, truth.sum())
+                        for decided in (True, False)
+                    ]
                     for truth in (is_track, ~is_track)
                 ]
             )
             confusions.append(
                 Panel(
-                    x_label="decided",
-                    y_label="true",
+                    x_label="decision: p_track above or below 0.5",
+                    y_label="true class",
                     title=name,
                     cells=counts_22,
                     rows=("track", "other"),
@@ -229,19 +234,21 @@ class Track(Task):
             task=self.name,
             title="Track or cascade",
             text="p_track is the probability that an event is a track. The area under "
-            "the ROC curve (AUC) is 1 for perfect separation and 0.5 for guesses; the "
-            "Brier score is the mean square of p_track less the truth.",
+            "the ROC curve (AUC) is 1 for perfect separation and 0.5 for guessing. The "
+            "Brier score is the mean of (p_track - truth)^2, with truth 1 for tracks "
+            "and 0 for others: smaller is better. Accuracy is the share of right "
+            "decisions if events with p_track above 0.5 are called tracks.",
             figures={
                 "track_roc": (
                     Panel(
-                        x_label="share of others taken for tracks",
-                        y_label="share of tracks found",
+                        x_label="share of others above the threshold",
+                        y_label="share of tracks above the threshold",
                         curves=(*roc, line),
                         title="ROC",
                     ),
                     Panel(
                         x_label="p_track",
-                        y_label="density",
+                        y_label="density of events",
                         curves=tuple(scores),
                         y_log=True,
                         title="Scores",
@@ -258,11 +265,12 @@ class Track(Task):
                 ),
             },
             captions={
-                "track_roc": "Left: ROC curve, each point a threshold on p_track. "
-                "Right: p_track of tracks and of others.",
-                "track_reliability": "Left: share of tracks against p_track, on the "
-                "line if probabilities hold. Right: decisions at p_track 0.5, as "
-                "shares of each true class.",
+                "track_roc": "Left: share of tracks and of others whose p_track is "
+                "above a threshold, for all thresholds; grey is guessing. Right: "
+                "distribution of p_track of tracks (full) and of others (dashed).",
+                "track_reliability": "Left: share of true tracks in bins of p_track, with "
+                "one standard error; on the grey line if the probabilities are right. "
+                "Right: decisions at p_track 0.5, as shares of each true class.",
             },
             rows=rows,
         )

@@ -23,7 +23,7 @@ from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
     PULL_EDGES,
     CalibrationView,
-    honest_pull_density,
+    calibrated_pull_density,
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
 from graphnet_icecube2nd.results.truth import EventTruth
@@ -241,17 +241,17 @@ def test_calibration_of_thrown_directions(factor: float) -> None:
     assert row.pull == pytest.approx(1.1774 * np.sqrt(factor), rel=0.02)
     assert row.inside_50 == pytest.approx(1 - 0.5 ** (1 / factor), abs=0.012)
     density = view.pull_density("isotonic")
-    honest = honest_pull_density(view.ways["isotonic"].kappa)
+    honest = calibrated_pull_density(view.ways["isotonic"].kappa)
     assert np.abs(density - honest).max() < 0.05
 
 
 def test_honest_pulls() -> None:
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
     rayleigh = middle * np.exp(-(middle**2) / 2)
-    found = honest_pull_density(np.full(7, 1e4))
+    found = calibrated_pull_density(np.full(7, 1e4))
     np.testing.assert_allclose(found, rayleigh, atol=2e-3)
     # A kappa of 0.01 is a guess: uniform in the cosine, no farther than pi.
-    found = honest_pull_density(np.full(7, 0.01))
+    found = calibrated_pull_density(np.full(7, 0.01))
     edge_angle = PULL_EDGES[:4] / np.sqrt(0.01)
     uniform = -np.diff(np.cos(edge_angle)) / 2 / np.diff(PULL_EDGES[:4])
     np.testing.assert_allclose(found[:3], uniform, rtol=0.02)
@@ -262,7 +262,7 @@ def test_honest_pulls() -> None:
     angle = kappa_to_radius(kappa, rng.uniform(0, 1, 40_000)).numpy()
     thrown_density, _ = np.histogram(angle * np.sqrt(kappa), PULL_EDGES)
     density = thrown_density / 40_000 / np.diff(PULL_EDGES)
-    np.testing.assert_allclose(honest_pull_density(kappa), density, atol=0.03)
+    np.testing.assert_allclose(calibrated_pull_density(kappa), density, atol=0.03)
 
 
 def test_coverage_of_all_contours_that_a_calibrated_table_has() -> None:

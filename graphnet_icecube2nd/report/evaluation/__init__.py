@@ -1,1 +1,1 @@
-"""Tables of directions beside the truth: numbers, pictures, the report."""
+"""Evaluations of results: numbers, figures, the report."""

@@ -1,4 +1,4 @@
-"""Pictures that say whether kappa is honest, as given and recalibrated."""
+"""Figures of the calibration of kappa: as given, and recalibrated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graphnet_icecube2nd.evaluation.coverage import (
     PULL_EDGES,
     TEMPERATURE,
     CalibrationView,
-    honest_pull_density,
+    calibrated_pull_density,
 )
 from graphnet_icecube2nd.plots import Look, new_figure, plain_log
 from graphnet_icecube2nd.report.evaluation.figures import GRID
@@ -21,15 +21,15 @@ NEAR = 1.5  # points off the nominal share: what the grey band shows
 
 
 def draw_coverage(views: Sequence[CalibrationView]) -> Any:
-    """Draw how much more or less than their share contours hold."""
+    """Draw the share of true directions in contours, minus the nominal share."""
     figure = new_figure(9.5, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
     titles = ("as given", "recalibrated on other events")
     for axes, title in zip(panels, titles, strict=True):
-        axes.axhspan(-NEAR, NEAR, color="0.9", label=f"within {NEAR} points")
+        axes.axhspan(-NEAR, NEAR, color="0.9", label=f"within {NEAR} percentage points")
         axes.axhline(0.0, color="black", lw=0.8)
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel("share that the contour is to hold [%]")
+        axes.set_xlabel("nominal share of the contour [%]")
         axes.set_xlim(0, 100)
         axes.set_xticks([10, 30, 50, 70, 90, 99])
     for number, view in enumerate(views):
@@ -57,7 +57,7 @@ def draw_coverage(views: Sequence[CalibrationView]) -> Any:
                 axes.fill_between(
                     level, off - error, off + error, color=look.colour, alpha=0.15, lw=0
                 )
-    panels[0].set_ylabel("share that it holds, less that [points]")
+    panels[0].set_ylabel("share inside minus nominal [percentage points]")
     for axes in panels:
         axes.grid(**GRID)
         axes.set_axisbelow(True)
@@ -66,7 +66,7 @@ def draw_coverage(views: Sequence[CalibrationView]) -> Any:
 
 
 def draw_pulls(views: Sequence[CalibrationView]) -> Any:
-    """Draw pulls against what honest kappas give."""
+    """Draw the distribution of pulls, and what calibrated kappas give."""
     figure = new_figure(6.5, 4.0)
     axes = figure.subplots()
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
@@ -83,11 +83,11 @@ def draw_pulls(views: Sequence[CalibrationView]) -> Any:
         )
         axes.plot(
             middle,
-            honest_pull_density(view.ways[GIVEN].kappa),
+            calibrated_pull_density(view.ways[GIVEN].kappa),
             color=look.colour,
             ls=":",
             lw=1.2,
-            label=f"{view.evaluated.name}, if its kappa were honest",
+            label=f"{view.evaluated.name}, if its kappa were calibrated",
         )
     axes.set_xlim(0, 5)
     axes.set_ylim(bottom=0)
@@ -100,7 +100,7 @@ def draw_pulls(views: Sequence[CalibrationView]) -> Any:
 
 
 def draw_expected(views: Sequence[CalibrationView]) -> Any:
-    """Draw how far events are off against how far they say they are."""
+    """Draw the median opening angle against the median that kappa predicts."""
     figure = new_figure(5.6, 5.2)
     axes = figure.subplots()
     ends = []
@@ -130,12 +130,12 @@ def draw_expected(views: Sequence[CalibrationView]) -> Any:
             )
             ends += [*expected.tolist(), *observed.tolist()]
     low, high = 0.8 * min(ends), 1.25 * max(ends)
-    axes.plot([low, high], [low, high], color="black", lw=0.8, label="honest")
+    axes.plot([low, high], [low, high], color="black", lw=0.8, label="calibrated")
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     axes.set_aspect("equal")
     plain_log(axes.xaxis)
     plain_log(axes.yaxis)
-    axes.set_xlabel("median opening angle that kappa promises [deg]")
+    axes.set_xlabel("median opening angle that kappa predicts [deg]")
     axes.set_ylabel("median opening angle [deg]")
     axes.grid(**GRID)
     axes.set_axisbelow(True)

@@ -15,11 +15,12 @@ from typing import Any
 from graphnet_icecube2nd.report.evaluation.tables import Row
 
 TEMPLATE = "evaluation.html"
+SHARES = ("held", "level", "accuracy")  # columns shown in percent
 LONG = 12  # rows beyond which a table is folded
 
 
 @dataclass(frozen=True, kw_only=True)
-class Section:
+class PageSection:
     """A part of the report.
 
     Args:
@@ -42,7 +43,7 @@ class Section:
 def report_page(
     title: str,
     context: Sequence[str],
-    sections: Sequence[Section],
+    sections: Sequence[PageSection],
     figures: Mapping[str, Any],
 ) -> str:
     """Return the report as HTML, pictures inside.
@@ -69,7 +70,7 @@ def report_page(
     )
 
 
-def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
+def _section(number: int, section: PageSection, figures: Mapping[str, Any]) -> str:
     parts = [f'<section id="part{number}">', f"<h2>{escape(section.name)}</h2>"]
     if section.text:
         parts.append(f'<p class="soft">{escape(section.text)}</p>')
@@ -106,7 +107,9 @@ def _table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
 
 
 def _cell(row: Row, column: str) -> str:
-    value = row[column]
+    value = row.get(column)
+    if value is None:
+        return "-"
     name, _, unit = column.rpartition("_")
     low, high = f"{name}_low_{unit}", f"{name}_high_{unit}"
     if low in row:
@@ -118,7 +121,7 @@ def _cell(row: Row, column: str) -> str:
     if isinstance(value, float):
         if isnan(value):
             return "-"
-        share = column.startswith("inside") or column in ("held", "level")
+        share = column.startswith("inside") or column in SHARES
         return f"{value:.1%}" if share else f"{value:.3g}"
     return escape(f"{value:,}" if isinstance(value, int) else str(value))
 

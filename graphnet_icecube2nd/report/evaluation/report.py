@@ -1,4 +1,4 @@
-"""An evaluation into a folder: the report, its pictures, its tables.
+"""The folder of an evaluation: the report, its figures, its tables.
 
 OUT/report.html             one file, pictures inside
 OUT/figures/*.pdf, *.png    the same pictures
@@ -40,16 +40,20 @@ from graphnet_icecube2nd.report.evaluation.figures import (
     draw_topologies,
 )
 from graphnet_icecube2nd.report.evaluation.page import report_page
+from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.report.evaluation.sections import (
     ENERGY_BY_TOPOLOGY,
     sections_of,
 )
 from graphnet_icecube2nd.report.evaluation.tables import (
+    BY,
     Row,
     bin_rows,
     coverage_table,
     expected_table,
+    figure_names,
     summary_rows,
+    table_name,
 )
 from graphnet_icecube2nd.version import __version__
 
@@ -60,7 +64,7 @@ def write_evaluation(
     evaluation: Evaluation,
     folder: str | os.PathLike[str],
     *,
-    title: str = "Directions and the truth",
+    title: str = "Results and truth",
     context: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the report of an evaluation; the page comes last.
@@ -78,26 +82,25 @@ def write_evaluation(
         ImportError: matplotlib is not installed.
     """
     folder = Path(folder)
-    looks = Looks.at(evaluation)
-    tables = evaluation_tables(looks)
-    figures = evaluation_figures(looks)
-    said = {
+    breakdown = Breakdown.of(evaluation)
+    tables = evaluation_tables(breakdown)
+    figures = evaluation_figures(breakdown)
+    described = {
         "events": _events(evaluation),
         **(context or {}),
-        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         + f" by graphnet_icecube2nd {__version__}",
     }
     sections = sections_of(evaluation, tables)
-    page = report_page(
-        title, [f"{name}: {text}" for name, text in said.items()], sections, figures
-    )
+    lines = [f"{name}: {text}" for name, text in described.items()]
+    page = report_page(title, lines, sections, figures)
     for name, figure in figures.items():
         for suffix in ("pdf", "png"):
             save_figure(figure, folder / FIGURES / f"{name}.{suffix}", dpi=160)
     (folder / TABLES).mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         _write(folder / TABLES / f"{name}.csv", as_csv(rows))
-    plain = {"context": said, **{n: _plain(rows) for n, rows in tables.items()}}
+    plain = {"context": described, **{n: _plain(rows) for n, rows in tables.items()}}
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     _write(folder / TABLES / "evaluation.json", text)
     _write(folder / REPORT, page)
@@ -105,8 +108,8 @@ def write_evaluation(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Looks:
-    """An evaluation looked at from all sides, once for tables and pictures.
+class Breakdown:
+    """An evaluation of directions by kappa and by bins, once for tables and figures.
 
     Args:
         evaluation: The tables beside the truth.
@@ -121,8 +124,8 @@ class Looks:
     energies: list[BinRow]
 
     @classmethod
-    def at(cls, evaluation: Evaluation) -> Looks:
-        """Look."""
+    def of(cls, evaluation: Evaluation) -> Breakdown:
+        """Break an evaluation down."""
         bins = {quantity: binned(evaluation, quantity) for quantity in QUANTITIES}
         return cls(
             evaluation=evaluation,
@@ -132,38 +135,48 @@ class Looks:
         )
 
 
-def evaluation_tables(looks: Looks) -> dict[str, list[Row]]:
+def evaluation_tables(breakdown: Breakdown) -> dict[str, list[Row]]:
     """Return the tables of an evaluation by name; those without a row are left out."""
-    views = looks.views
-    tables = {"summary": summary_rows(looks.evaluation.summaries)}
-    for quantity, rows in looks.bins.items():
+    views = breakdown.views
+    tables = {"summary": summary_rows(breakdown.evaluation.summaries)}
+    for quantity, rows in breakdown.bins.items():
         tables[_by(quantity)] = bin_rows(rows)
-    tables[ENERGY_BY_TOPOLOGY] = bin_rows(looks.energies)
+    tables[ENERGY_BY_TOPOLOGY] = bin_rows(breakdown.energies)
     tables["coverage"] = coverage_table([row for v in views for row in v.coverage()])
     tables["expected"] = expected_table([row for v in views for row in v.expected()])
+    for evaluated in breakdown.evaluation.tasks:
+        section = evaluated.section
+        tables[table_name(section.task)] = [dict(row) for row in section.rows]
     return {name: rows for name, rows in tables.items() if rows}
 
 
-def evaluation_figures(looks: Looks) -> dict[str, Any]:
+def evaluation_figures(breakdown: Breakdown) -> dict[str, Any]:
     """Return matplotlib figures of an evaluation by name, those that have something."""
-    figures = {"distribution": draw_distribution(looks.evaluation)}
-    for quantity, rows in looks.bins.items():
+    figures: dict[str, Any] = {}
+    if breakdown.evaluation.tables:
+        figures["distribution"] = draw_distribution(breakdown.evaluation)
+    for quantity, rows in breakdown.bins.items():
         draw = draw_topologies if quantity == TOPOLOGY else draw_bins
         figures[_by(quantity)] = draw(rows)
-    if looks.energies:
-        figures[ENERGY_BY_TOPOLOGY] = draw_energy_by_topology(looks.energies)
-    views = [view for view in looks.views if view.ways]
+    if breakdown.energies:
+        figures[ENERGY_BY_TOPOLOGY] = draw_energy_by_topology(breakdown.energies)
+    views = [view for view in breakdown.views if view.ways]
     if views:
         figures["coverage"] = draw_coverage(views)
         figures["expected"] = draw_expected(views)
         figures["pulls"] = draw_pulls(views)
+    for evaluated in breakdown.evaluation.tasks:
+        names = figure_names(evaluated.section)
+        for name, panels in evaluated.section.figures.items():
+            figures[names[name]] = draw_section_figure(panels)
     return figures
 
 
 def as_csv(rows: Sequence[Row]) -> str:
-    """Return rows of equal columns as CSV; NaN is an empty cell."""
+    """Return rows as CSV; NaN and a column that a row lacks are empty cells."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(
         {name: "" if value is None else value for name, value in row.items()}
@@ -173,17 +186,22 @@ def as_csv(rows: Sequence[Row]) -> str:
 
 
 def _by(quantity: str) -> str:
-    return f"by_{quantity.replace(' ', '_')}"
+    return f"{BY}{quantity.replace(' ', '_')}"
 
 
 def _events(evaluation: Evaluation) -> str:
-    text = f"{len(evaluation.truth.event_id):,}"
+    counts = [f"{e.task}: {len(e.event_id):,}" for e in evaluation.tasks]
+    if evaluation.tables:
+        counts.insert(0, f"{len(evaluation.truth):,}")
+    parts = [", ".join(counts)]
     if evaluation.left_out:
-        text += f"; {evaluation.left_out:,} of the truth are not in every table"
-    for name, number in evaluation.unknown.items():
-        if number:
-            text += f"; {number:,} of {name} are not judged"
-    return text
+        parts.append(f"{evaluation.left_out:,} of the truth are not in every table")
+    parts += [
+        f"{number:,} of {name} are not judged"
+        for name, number in evaluation.unknown.items()
+        if number
+    ]
+    return "; ".join([*parts, *evaluation.notes])
 
 
 def _plain(rows: Sequence[Row]) -> list[Row]:

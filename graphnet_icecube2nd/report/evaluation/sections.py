@@ -1,19 +1,24 @@
-"""What the report of an evaluation says, part by part."""
+"""What the report of an evaluation says, section by section."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
-from graphnet_icecube2nd.report.evaluation.page import Section
-from graphnet_icecube2nd.report.evaluation.tables import Row
+from graphnet_icecube2nd.report.evaluation.page import PageSection
+from graphnet_icecube2nd.report.evaluation.tables import (
+    Row,
+    figure_names,
+    heading_of,
+    table_name,
+)
 
 SUMMARY = {
     "table": "",
     "events": "events",
     "failed": "without direction",
     "mean_rad": "mean, rad",
-    "difference_rad": "mean less the first's, rad",
+    "difference_rad": "mean minus first table's, rad",
     "median_deg": "median, deg",
     "q68_deg": "68%, deg",
     "q90_deg": "90%, deg",
@@ -45,8 +50,40 @@ INTERVALS = "Small numbers are the ends of 95% bootstrap intervals."
 
 def sections_of(
     evaluation: Evaluation, tables: Mapping[str, list[Row]]
-) -> list[Section]:
-    """Return the parts of the report.
+) -> list[PageSection]:
+    """Return the sections of the report: those of directions, one of each other task.
+
+    Args:
+        evaluation: The tables beside the truth.
+        tables: Its tables, as `evaluation_tables` gives them.
+    """
+    sections = direction_sections(evaluation, tables) if evaluation.tables else []
+    for evaluated in evaluation.tasks:
+        section = evaluated.section
+        rows = tables.get(table_name(section.task), [])
+        figures = figure_names(section)
+        sections.append(
+            PageSection(
+                name=section.title,
+                text=section.text,
+                figures={
+                    figures[name]: section.captions.get(name, "")
+                    for name in section.figures
+                },
+                table=rows,
+                columns={
+                    column: "" if column == "table" else heading_of(column)
+                    for column in (rows[0] if rows else {})
+                },
+            )
+        )
+    return sections
+
+
+def direction_sections(
+    evaluation: Evaluation, tables: Mapping[str, list[Row]]
+) -> list[PageSection]:
+    """Return the sections of directions.
 
     Args:
         evaluation: The tables beside the truth.
@@ -54,17 +91,17 @@ def sections_of(
     """
     several = len(evaluation.tables) > 1
     sections = [
-        Section(
-            name="Summary",
+        PageSection(
+            name="Direction",
             text="The mean opening angle in rad is the competition's score. An event "
-            "without a direction counts as pi/2, what guessing gives. "
+            "without a predicted direction counts as pi/2, what guessing gives. "
             + (
                 "Differences are paired: all tables are judged by the same events. "
                 if several
                 else ""
             )
             + "The median pull, opening angle times the root of kappa, is 1.18 if "
-            f"kappa is honest and large. {INTERVALS}",
+            f"kappa is calibrated and large. {INTERVALS}",
             figures={
                 "distribution": "Share of the events whose opening angle is smaller. "
                 "Marks are medians; grey is what a random direction gives."
@@ -76,31 +113,35 @@ def sections_of(
         )
     ]
     by = {
-        "by_topology": ("Topology", "Mean opening angle by the kind of event."),
+        "by_topology": (
+            "Direction by topology",
+            "Mean opening angle by topology.",
+        ),
         "by_energy": (
-            "Energy",
-            "Opening angle against the energy of the neutrino, half a decade a bin.",
+            "Direction by energy",
+            "Opening angle against the energy of the neutrino, in half decades.",
         ),
         ENERGY_BY_TOPOLOGY: (
-            "Energy, each topology apart",
-            "Mean opening angle against energy. On the whole it can rise with energy "
-            "only because kinds of event that are hard to point with are more "
-            "frequent there; here each kind is by itself.",
+            "Direction by energy and topology",
+            "Mean opening angle against energy, for each topology. Over all events it "
+            "can rise with energy only because topologies with worse resolution are "
+            "more frequent at high energy.",
         ),
         "by_cos_zenith": (
-            "Zenith",
-            "Opening angle against the cosine of the true zenith: 1 comes from above, "
-            "-1 through the Earth.",
+            "Direction by zenith",
+            "Opening angle against the cosine of the true zenith: 1 is from above, "
+            "-1 is through the Earth.",
         ),
         "by_pulses": (
-            "Pulses",
-            "Opening angle against the number of pulses, before any are left out.",
+            "Direction by number of pulses",
+            "Opening angle against the number of pulses of the event, before any "
+            "selection of pulses.",
         ),
     }
     for name, (heading, caption) in by.items():
         if name in tables:
             sections.append(
-                Section(
+                PageSection(
                     name=heading,
                     text="",
                     figures={
@@ -118,26 +159,27 @@ def sections_of(
     return sections
 
 
-def _calibration(tables: Mapping[str, list[Row]]) -> Section:
-    return Section(
-        name="Calibration",
-        text="A kappa is honest if contours that are to hold a share of the true "
-        "directions hold that share. Recalibrated figures are of events that the "
+def _calibration(tables: Mapping[str, list[Row]]) -> PageSection:
+    return PageSection(
+        name="Calibration of kappa",
+        text="Kappa is calibrated if each contour contains the share of true "
+        "directions that it is made for. Recalibrated figures are of events that the "
         "calibration was not fitted on: each half of the events is calibrated by the "
-        "other; a table that comes with contours of a calibration is judged by those "
-        "that it has. Temperature is one factor on kappa, isotonic a rising map; "
-        "both correct the levels of contours as well, for real errors have longer "
-        "tails than a von Mises-Fisher distribution. To store a calibration with a "
-        "model: icecube2nd calibrate.",
+        "other. A table that comes with calibrated contours is judged by these "
+        "contours. Temperature is one factor on kappa, isotonic a rising function of "
+        "kappa; both also correct the levels of the contours, because real errors have "
+        "longer tails than a von Mises-Fisher distribution. The command icecube2nd "
+        "calibrate stores a calibration with a model.",
         figures={
-            "coverage": "What contours of 10% to 99% hold, less what they are to hold. "
-            "Left as kappa is given; right recalibrated (dotted: temperature, full: "
-            "isotonic). Below 0 contours are too small. Shaded: 95% intervals.",
-            "expected": "In twelve bins of kappa: the median opening angle that kappa "
-            "promises against the one there is. Above the line events are farther off "
-            "than they say. Open: isotonic.",
-            "pulls": "Opening angle times the root of kappa, as given; dotted is what "
-            "these very kappas give if they are honest.",
+            "coverage": "Share of true directions in contours of 10% to 99%, minus "
+            "that nominal share. Left: kappa as given. Right: recalibrated (dotted: "
+            "temperature, full: isotonic). Below 0 the contours are too small. Shaded: "
+            "95% intervals.",
+            "expected": "Twelve bins of kappa: median opening angle against the median "
+            "that kappa predicts. Above the line the errors are larger than predicted. "
+            "Open marks: isotonic recalibration.",
+            "pulls": "Distribution of opening angle times the root of kappa, as given; "
+            "dotted: what the same kappas give if they are calibrated.",
         },
         table=tables["expected"],
         columns=EXPECTED,

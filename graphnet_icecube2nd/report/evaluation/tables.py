@@ -10,8 +10,48 @@ from typing import Any
 from graphnet_icecube2nd.evaluation.bins import BinRow
 from graphnet_icecube2nd.evaluation.coverage import CoverageRow, ExpectedRow
 from graphnet_icecube2nd.evaluation.metrics import Estimate, Summary
+from graphnet_icecube2nd.tasks.section import Section
 
 Row = dict[str, Any]
+# Tables and figures of directions; those of another task never take their names.
+DIRECTION_TABLES = ("summary", "coverage", "expected", "context")
+DIRECTION_FIGURES = ("distribution", "coverage", "expected", "pulls")
+BY = "by_"  # and the quantity
+UNITS = {"percent": "%", "rad": "rad", "deg": "deg", "m": "m", "ns": "ns", "GeV": "GeV"}
+
+
+def table_name(task: str) -> str:
+    """Return what a task's table is called: as the task, unless that is taken."""
+    taken = task in DIRECTION_TABLES or task.startswith(BY)
+    return f"{task}_task" if taken else task
+
+
+def figure_names(section: Section) -> dict[str, str]:
+    """Return what a section's figures are called in the report, by their names."""
+    return {
+        name: f"{section.task}_{name}"
+        if name in DIRECTION_FIGURES or name.startswith(BY)
+        else name
+        for name in section.figures
+    }
+
+
+def heading_of(column: str) -> str:
+    """Return a column's heading: words, and the unit that its name ends in.
+
+    `bias_percent` becomes `bias [%]`, `bias_log10` becomes `bias [log10]`, and
+    `inside_68` becomes `inside 68%`.
+    """
+    words = column.split("_")
+    if len(words) == 1:
+        return column
+    if words[-1] in UNITS:
+        return f"{' '.join(words[:-1])} [{UNITS[words[-1]]}]"
+    if words[-1] == "log10":
+        return f"{' '.join(words[:-1])} [log10]"
+    if words[-1].isdigit():
+        return f"{' '.join(words)}%"
+    return " ".join(words)
 
 
 def summary_rows(summaries: Sequence[Summary]) -> list[Row]:

@@ -1,0 +1,176 @@
+"""Figures of a task's section: its panels side by side, every task's in the same style.
+
+A task says what its panels show (`tasks.section`); this draws them with matplotlib.
+Legends stand below the panels, so that they never cover data. Shape letters: R rows,
+C columns, N points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.plots import Look, new_figure, plain_log
+from graphnet_icecube2nd.report.evaluation.figures import GRID
+from graphnet_icecube2nd.tasks.section import Curve, Panel
+
+PANELS_ACROSS = 3
+WIDTHS = {1: 6.5, 2: 9.5, 3: 12.5}  # inches, by the number of panels side by side
+HEIGHT = 3.7  # inches of a row of panels, without its legends
+LEGEND_ROW = 0.2  # inches
+DODGE = 4.0  # points between the marks of two tables at the same x
+REFERENCE = "0.45"  # grey
+DECADES = 1.5  # below so many, the ticks of a logarithmic axis are plain numbers
+
+
+def draw_section_figure(panels: Sequence[Panel]) -> Any:
+    """Draw panels side by side, at most three in a row, as a matplotlib figure.
+
+    Args:
+        panels: One or more.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: A curve has an unknown style.
+    """
+    across = min(len(panels), PANELS_ACROSS)
+    down = -(-len(panels) // across)
+    rows_of_legend = max(sum(bool(c.label) for c in p.curves) for p in panels)
+    height = down * (HEIGHT + LEGEND_ROW * rows_of_legend)
+    figure = new_figure(WIDTHS[across], height)
+    grid = figure.subplots(down, across, squeeze=False).ravel()
+    for axes, panel in zip(grid, panels, strict=False):
+        if panel.cells is None:
+            _draw_curves(figure, axes, panel)
+        else:
+            _draw_cells(axes, panel, panel.cells)
+        axes.set_xlabel(panel.x_label)
+        axes.set_ylabel(panel.y_label)
+        if panel.title:
+            axes.set_title(panel.title, fontsize=10)
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    return figure
+
+
+def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
+    """Draw the curves of a panel, its axes and its legend."""
+    if panel.x_log:
+        axes.set_xscale("log")
+    if panel.y_log:
+        axes.set_yscale("log")
+    tables = sorted({c.table for c in panel.curves if c.style == "points"})
+    for curve in panel.curves:
+        shift = 0.0
+        if curve.style == "points":
+            shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
+        _draw_curve(figure, axes, curve, shift, panel.y_log)
+    if panel.y_range is not None:
+        axes.set_ylim(*panel.y_range)
+    for axis, is_log, limits in (
+        (axes.xaxis, panel.x_log, axes.get_xlim()),
+        (axes.yaxis, panel.y_log, axes.get_ylim()),
+    ):
+        if is_log and np.log10(limits[1] / limits[0]) < DECADES:
+            plain_log(axis)
+    axes.grid(**GRID)
+    axes.set_axisbelow(True)
+    if any(curve.label for curve in panel.curves):
+        axes.legend(
+            fontsize=8,
+            loc="upper left",
+            bbox_to_anchor=(0.0, -0.17),
+            frameon=False,
+            borderaxespad=0.0,
+        )
+
+
+def _draw_curve(
+    figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool
+) -> None:
+    """Draw one curve.
+
+    Args:
+        figure: Of the axes.
+        axes: Where to.
+        curve: What.
+        shift: Points to the right, so that marks of several tables stay visible.
+        y_log: Whether the y axis is logarithmic: then zeros are left out.
+    """
+    look = Look.of(curve.table)
+    label = curve.label or "_nolegend_"
+    dashes = "--" if curve.dashed else "-"
+    if curve.style == "reference":
+        axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, label=label, zorder=1.5)
+    elif curve.style == "steps":
+        values = np.where(curve.y > 0, curve.y, np.nan) if y_log else curve.y
+        baseline = None if y_log else 0.0
+        axes.stairs(
+            values,
+            curve.x,
+            baseline=baseline,
+            color=look.colour,
+            ls=dashes,
+            lw=1.4,
+            label=label,
+        )
+    elif curve.style == "points":
+        from matplotlib.transforms import ScaledTranslation
+
+        moved = axes.transData + ScaledTranslation(
+            shift / 72, 0.0, figure.dpi_scale_trans
+        )
+        axes.errorbar(
+            curve.x,
+            curve.y,
+            _bars(curve),
+            color=look.colour,
+            marker=look.marker,
+            mfc="white" if curve.dashed else look.colour,
+            ms=4.5,
+            ls="none",
+            lw=1.2,
+            capsize=2,
+            label=label,
+            transform=moved,
+        )
+    elif curve.style == "line":
+        ls = "--" if curve.dashed else look.line
+        axes.plot(curve.x, curve.y, color=look.colour, ls=ls, lw=1.4, label=label)
+        if curve.low is not None and curve.high is not None:
+            axes.fill_between(
+                curve.x, curve.low, curve.high, color=look.colour, alpha=0.15, lw=0
+            )
+    else:
+        raise ValueError(
+            f"curve {curve.label!r}: style must be line, points, steps or reference, "
+            f"got {curve.style!r}"
+        )
+
+
+def _bars(curve: Curve) -> NDArray[np.float64] | None:
+    """Return how far the interval reaches below and above, (2, N); None: there is none."""
+    if curve.low is None or curve.high is None:
+        return None
+    return np.clip([curve.y - curve.low, curve.high - curve.y], 0.0, None)
+
+
+def _draw_cells(axes: Any, panel: Panel, cells_RC: NDArray[np.float64]) -> None:
+    """Draw a table of numbers as coloured cells, the numbers written in."""
+    top = max(1.0, float(np.nanmax(cells_RC, initial=0.0)))
+    axes.imshow(cells_RC, cmap="Blues", vmin=0.0, vmax=top, aspect="equal")
+    for (row, column), value in np.ndenumerate(cells_RC):
+        axes.text(
+            column,
+            row,
+            f"{value:.3g}",
+            ha="center",
+            va="center",
+            color="white" if value > 0.55 * top else "black",
+        )
+    axes.set_xticks(range(cells_RC.shape[1]), list(panel.columns))
+    axes.set_yticks(range(cells_RC.shape[0]), list(panel.rows))
+    axes.tick_params(length=0)

@@ -185,7 +185,7 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
 
 
 def calibrated_pull_density(kappa: Array) -> Array:
-    """Return the density of pulls if kappas were calibrated, in the bins of `PULL_EDGES`.
+    """Return the density of pulls of calibrated kappas, in the bins of `PULL_EDGES`.
 
     Of large kappas it is Rayleigh's; a small one cannot be far off in its own units,
     because the sky ends opposite the direction.

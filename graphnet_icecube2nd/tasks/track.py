@@ -268,8 +268,8 @@ class Track(Task):
                 "track_roc": "Left: share of tracks and of others whose p_track is "
                 "above a threshold, for all thresholds; grey is guessing. Right: "
                 "distribution of p_track of tracks (full) and of others (dashed).",
-                "track_reliability": "Left: share of true tracks in bins of p_track, with "
-                "one standard error; on the grey line if the probabilities are right. "
+                "track_reliability": "Left: share of true tracks in bins of p_track, "
+                "with one standard error; on the grey line if p_track is right. "
                 "Right: decisions at p_track 0.5, as shares of each true class.",
             },
             rows=rows,

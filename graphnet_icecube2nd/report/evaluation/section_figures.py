@@ -63,11 +63,12 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
     if panel.y_log:
         axes.set_yscale("log")
     tables = sorted({c.table for c in panel.curves if c.style == "points"})
+    drawn = []
     for curve in panel.curves:
         shift = 0.0
         if curve.style == "points":
             shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
-        _draw_curve(figure, axes, curve, shift, panel.y_log)
+        drawn.append(_draw_curve(figure, axes, curve, shift, panel.y_log))
     if panel.y_range is not None:
         axes.set_ylim(*panel.y_range)
     for axis, is_log, limits in (
@@ -78,8 +79,11 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
             plain_log(axis)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
-    if any(curve.label for curve in panel.curves):
+    labels = [curve.label for curve in panel.curves]
+    if any(labels):
         axes.legend(
+            [handle for handle, label in zip(drawn, labels, strict=True) if label],
+            [label for label in labels if label],
             fontsize=8,
             loc="upper left",
             bbox_to_anchor=(0.0, -0.17),
@@ -88,10 +92,8 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
         )
 
 
-def _draw_curve(
-    figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool
-) -> None:
-    """Draw one curve.
+def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
+    """Draw one curve; return what stands for it in a legend.
 
     Args:
         figure: Of the axes.
@@ -101,58 +103,56 @@ def _draw_curve(
         y_log: Whether the y axis is logarithmic: then zeros are left out.
     """
     look = Look.of(curve.table)
-    label = curve.label or "_nolegend_"
-    dashes = "--" if curve.dashed else "-"
     if curve.style == "reference":
-        axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, label=label, zorder=1.5)
-    elif curve.style == "steps":
+        return axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, zorder=1.5)[0]
+    if curve.style == "steps":
         values = np.where(curve.y > 0, curve.y, np.nan) if y_log else curve.y
-        baseline = None if y_log else 0.0
-        axes.stairs(
+        return axes.stairs(
             values,
             curve.x,
-            baseline=baseline,
+            baseline=None if y_log else 0.0,
             color=look.colour,
-            ls=dashes,
+            ls="--" if curve.dashed else "-",
             lw=1.4,
-            label=label,
         )
-    elif curve.style == "points":
-        from matplotlib.transforms import ScaledTranslation
-
-        moved = axes.transData + ScaledTranslation(
-            shift / 72, 0.0, figure.dpi_scale_trans
-        )
-        axes.errorbar(
-            curve.x,
-            curve.y,
-            _bars(curve),
-            color=look.colour,
-            marker=look.marker,
-            mfc="white" if curve.dashed else look.colour,
-            ms=4.5,
-            ls="none",
-            lw=1.2,
-            capsize=2,
-            label=label,
-            transform=moved,
-        )
-    elif curve.style == "line":
-        ls = "--" if curve.dashed else look.line
-        axes.plot(curve.x, curve.y, color=look.colour, ls=ls, lw=1.4, label=label)
+    if curve.style == "line":
         if curve.low is not None and curve.high is not None:
             axes.fill_between(
                 curve.x, curve.low, curve.high, color=look.colour, alpha=0.15, lw=0
             )
-    else:
+        ls = "--" if curve.dashed else look.line
+        return axes.plot(curve.x, curve.y, color=look.colour, ls=ls, lw=1.4)[0]
+    if curve.style != "points":
         raise ValueError(
             f"curve {curve.label!r}: style must be line, points, steps or reference, "
             f"got {curve.style!r}"
         )
+    from matplotlib.transforms import ScaledTranslation
+
+    moved = ScaledTranslation(shift / 72, 0.0, figure.dpi_scale_trans)
+    handle = axes.errorbar(
+        curve.x,
+        curve.y,
+        _bars(curve),
+        color=look.colour,
+        marker=look.marker,
+        mfc="white" if curve.dashed else look.colour,
+        ms=4.5,
+        ls="none",
+        lw=1.2,
+        capsize=2,
+        transform=axes.transData + moved,
+    )
+    # What is drawn with a transform of its own does not count for the limits.
+    for y in (curve.y, curve.low, curve.high):
+        if y is not None:
+            axes.update_datalim(np.column_stack([curve.x, y]))
+    axes.autoscale_view()
+    return handle
 
 
 def _bars(curve: Curve) -> NDArray[np.float64] | None:
-    """Return how far the interval reaches below and above, (2, N); None: there is none."""
+    """Return how far the interval reaches below and above, (2, N), or None."""
     if curve.low is None or curve.high is None:
         return None
     return np.clip([curve.y - curve.low, curve.high - curve.y], 0.0, None)

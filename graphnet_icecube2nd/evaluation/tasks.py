@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task
-from graphnet_icecube2nd.tasks.label import DIRECTION, has_label
+from graphnet_icecube2nd.tasks.label import DIRECTION, ENERGY, has_label
 from graphnet_icecube2nd.tasks.section import Section
-
-ENERGY, N_PULSES = "energy", "n_pulses"  # further truth that sections may use
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -190,7 +190,7 @@ class Energy(Task):
                 )
             )
         unbiased = Curve(x=_span(bias), y=np.zeros(2), style="reference")
-        figures_of = {
+        figures_of: dict[str, tuple[Panel, ...]] = {
             "energy_bias": (
                 Panel(
                     x_label="true energy [GeV]",

@@ -103,7 +103,7 @@ def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Te
 def check_radians(
     angle_B: NDArray[Any], column: str, event_id: NDArray[Any], where: str
 ) -> None:
-    """Raise ValueError where an angle is above 2 pi: it is in degrees.
+    """Raise ValueError where an angle is above 2 pi (degrees), or no number.
 
     Args:
         angle_B: (B,) angles; other impossible ones are no label, and no error.
@@ -111,13 +111,18 @@ def check_radians(
         event_id: (B,) for the message.
         where: Whose angles they are, for the message.
     """
-    with np.errstate(invalid="ignore"):
-        high_B = np.asarray(angle_B, np.float64) > 2 * math.pi + ANGLE_PRECISION
+    try:
+        value_B = np.asarray(angle_B, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{where}: {column} must be numbers in rad, found {angle_B.dtype}"
+        ) from None
+    high_B = value_B > 2 * math.pi + ANGLE_PRECISION
     if high_B.any():
         row = int(high_B.argmax())
         raise ValueError(
             f"{where}, event {event_id[row]}: {column} must be in rad, at most 2 pi, "
-            f"found {angle_B[row]:g}; convert degrees to radians (numpy.radians)"
+            f"found {value_B[row]:g}; convert degrees to radians (numpy.radians)"
         )
 
 

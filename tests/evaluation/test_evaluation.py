@@ -54,7 +54,7 @@ def off_by(
 def upwards(num: int, **columns: Any) -> EventTruth:
     zeros = np.zeros(num)
     return EventTruth.from_columns(
-        {"event_id": np.arange(num), "azimuth": zeros, "zenith": zeros, **columns}, "t"
+        {"event_id": np.arange(num), "azimuth": zeros, "zenith": zeros} | columns, "t"
     )
 
 
@@ -103,11 +103,39 @@ def test_only_what_all_tables_have_is_judged() -> None:
         evaluate([], upwards(100))
 
 
-def test_a_truth_that_is_none() -> None:
-    truth = upwards(100)
-    truth.direction_B3[7] = np.nan
-    with pytest.raises(ValueError, match="event 7 has no true direction"):
-        evaluate([off_by(np.ones(100))], truth)
+def test_events_without_a_true_direction_are_left_out_and_counted() -> None:
+    zenith = np.zeros(100)
+    zenith[[7, 8]] = np.nan, -1.0
+    truth = upwards(100, zenith=zenith)
+    angle = np.full(100, 0.2)
+    angle[7] = 3.0  # counts for nothing
+    found = evaluate([off_by(angle), off_by(angle, "other")], truth, resamples=20)
+    assert found.summaries[0].events == len(found.truth) == 98
+    assert found.summaries[0].mean.value == pytest.approx(0.2)
+    assert (found.left_out, set(found.unknown.values())) == (0, {0})
+    (note,) = found.notes
+    assert "2 of 100" in note
+    assert "azimuth, zenith" in note
+    nothing = upwards(100, zenith=np.full(100, np.nan))
+    with pytest.raises(ValueError, match=r"none of 100 events.*zenith"):
+        evaluate([off_by(angle)], nothing)
+    other = EventTruth.from_columns({"event_id": np.arange(100), "x": angle}, "t")
+    with pytest.raises(ValueError, match="azimuth and zenith; there is event_id, x"):
+        evaluate([off_by(angle)], other)
+
+
+def test_directions_that_point_the_other_way_are_spoken_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    angle = np.linspace(0.1, 1.0, 100)
+    turned = off_by(np.pi - angle, "turned")
+    found = evaluate([off_by(angle), turned], upwards(100), resamples=20)
+    (note,) = found.notes
+    for word in ("'turned'", "100%", "--result-angles flight", "--truth-angles"):
+        assert word in note
+    assert note in caplog.text
+    guesses = np.arccos(np.linspace(-1, 1, 100))
+    assert not evaluate([off_by(guesses)], upwards(100), resamples=20).notes
 
 
 def test_resampled_quantiles_are_the_bootstraps() -> None:
@@ -204,7 +232,7 @@ def test_numbers_of_pulses_are_the_truths_or_the_first_tables_that_has_them() ->
     found = evaluate([counted], own, resamples=20)
     assert found.truth.n_pulses_B.tolist() == list(range(num))
     # They go through columns, and a joined table's gaps are no numbers.
-    columns = counted.columns()
+    columns = counted.to_columns()
     assert (EventTable.from_columns(columns, "again").n_pulses_B == 1000 + ids).all()
     columns["n_pulses"] = np.where(ids == 3, np.nan, 1000.0)
     assert EventTable.from_columns(columns, "again").n_pulses_B is None
@@ -241,11 +269,11 @@ def test_calibration_of_thrown_directions(factor: float) -> None:
     assert row.pull == pytest.approx(1.1774 * np.sqrt(factor), rel=0.02)
     assert row.inside_50 == pytest.approx(1 - 0.5 ** (1 / factor), abs=0.012)
     density = view.pull_density("isotonic")
-    honest = calibrated_pull_density(view.ways["isotonic"].kappa)
-    assert np.abs(density - honest).max() < 0.05
+    expected = calibrated_pull_density(view.ways["isotonic"].kappa)
+    assert np.abs(density - expected).max() < 0.05
 
 
-def test_honest_pulls() -> None:
+def test_pulls_of_calibrated_kappas() -> None:
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
     rayleigh = middle * np.exp(-(middle**2) / 2)
     found = calibrated_pull_density(np.full(7, 1e4))

@@ -113,8 +113,8 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
         *("distribution", "by_cos_zenith", "coverage", "expected", "pulls")
     }
     text = write_evaluation(evaluation, tmp_path).read_text()
-    assert "Energy" not in text
-    assert "Topology" not in text
+    assert "by energy" not in text
+    assert "by topology" not in text
 
 
 def test_axes_say_what_they_show() -> None:

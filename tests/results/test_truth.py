@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 pytest.importorskip("pyarrow")
 
@@ -19,6 +21,7 @@ import pyarrow.parquet
 from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.results.table_io import read_columns
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.task import Column, Task
 
 COLUMNS = {
     "event_no": np.array([4, 2, 9]),
@@ -93,10 +96,16 @@ def test_angles_of_what_has_no_direction() -> None:
 
 
 def test_what_lacks(tmp_path: Path) -> None:
-    for lack in ("azimuth", "event_no"):
-        some = {k: v for k, v in COLUMNS.items() if k != lack}
-        with pytest.raises(ValueError, match=rf"t\.csv has no .*{lack}"):
-            EventTruth.load(write(tmp_path / "t.csv", some))
+    some = {k: v for k, v in COLUMNS.items() if k != "event_no"}
+    with pytest.raises(ValueError, match=r"t\.csv has no .*event_no"):
+        EventTruth.load(write(tmp_path / "t.csv", some))
+    some = {k: v for k, v in COLUMNS.items() if k != "azimuth"}
+    truth = EventTruth.load(write(tmp_path / "t.csv", some))
+    assert not truth.has("direction")
+    assert np.isnan(truth.direction_B3).all()
+    assert "azimuth and zenith" in str(truth.lacking("direction"))
+    with pytest.raises(ValueError, match="needs azimuth and zenith"):
+        truth.with_directions()
     twice = {**COLUMNS, "event_no": np.array([4, 2, 4])}
     with pytest.raises(ValueError, match="has an event twice"):
         EventTruth.from_columns(twice, "t")
@@ -117,6 +126,134 @@ def test_what_lacks(tmp_path: Path) -> None:
     truth = EventTruth.from_columns(bare, "t")
     assert not truth.knows_pulses
     assert set(truth.topology_B) == {"all"}
+
+
+class LogHits(Task):
+    """A task of a column, as a plugin has it."""
+
+    name = "log_hits"
+    truth = ("num_hits",)
+    num_outputs = 1
+    columns = (Column("log_hits", "", "log10 of the hits"),)
+
+    def target(self, truth: Mapping[str, Tensor]) -> Tensor:
+        return truth["num_hits"].log10()
+
+
+MUON = {"pid": np.array([14, -14, 12, 14, 0]), "interaction_type": [1, 2, 1, 1, 1]}
+
+
+def test_labels_of_tasks_from_tables() -> None:
+    truth = EventTruth.from_columns(
+        {
+            "event_id": np.arange(5),
+            "injection_energy": np.array([10.0, -1.0, np.nan, 1e3, 1.0]),
+            "num_hits": np.array([1, 10, 100, 1000, 0]),
+            **MUON,
+        },
+        "t",
+    )
+    np.testing.assert_array_equal(truth.label("track"), [1, 0, 0, 1, np.nan])
+    np.testing.assert_array_equal(truth.target("track"), truth.label("track"))
+    np.testing.assert_array_equal(truth.label("energy"), [10, np.nan, np.nan, 1e3, 1])
+    np.testing.assert_allclose(truth.target("energy"), [1, np.nan, np.nan, 3, 0])
+    assert truth.target(LogHits())[:4].tolist() == [0, 1, 2, 3]
+    assert truth.has("track")
+    assert truth.has(LogHits())
+    assert not truth.has("direction")
+    some = truth.of_events(np.array([3, 0]))
+    assert some.target("energy").tolist() == [3.0, 1.0]
+    assert some.target(LogHits()).tolist() == [3.0, 0.0]
+    with pytest.raises(ValueError, match="'other'"):
+        truth.label("other")
+    text = EventTruth.from_columns({"event_id": [1], "num_hits": ["many"]}, "t")
+    assert not text.has(LogHits())
+    assert "num_hits" in str(text.lacking(LogHits()))
+
+
+def test_labels_of_tasks_from_stores(simulated: EventStore) -> None:
+    truth = EventTruth.of(simulated, [5, 3])
+    energy = simulated.whole_event_column("energy")[[5, 3]]
+    np.testing.assert_allclose(truth.target("energy"), np.log10(energy))
+    topology = simulated.whole_event_column("topology")[[5, 3]]
+    is_track = ["cascade" not in str(name) for name in topology]
+    assert truth.target("track").tolist() == is_track
+    np.testing.assert_array_equal(truth.target("direction"), truth.direction_B3)
+
+
+def test_directions_are_those_of_the_convention_for_every_task() -> None:
+    truth = EventTruth.from_columns(COLUMNS, "t", "flight")
+    np.testing.assert_allclose(-truth.target("direction"), DIRECTIONS, atol=1e-12)
+    np.testing.assert_array_equal(truth.label("direction"), truth.direction_B3)
+
+
+def test_truth_that_cannot_be_a_label_is_none() -> None:
+    fillers = {
+        **COLUMNS,
+        "zenith": np.array([-1.0, 3.5, 0.0]),
+        "energy": np.array([-1.0, 0.0, 5.0]),
+    }
+    truth = EventTruth.from_columns(fillers, "t")
+    assert np.isfinite(truth.direction_B3).all(axis=1).tolist() == [False, False, True]
+    assert np.isfinite(truth.energy_B).tolist() == [False, False, True]
+    assert truth.with_directions().event_id.tolist() == [9]
+    table = EventTable.from_vectors("t", [9, 2, 4], [[0, 0, 1.0]] * 3)
+    np.testing.assert_allclose(truth.angles(table), [np.nan, np.nan, 0], atol=1e-7)
+    none = EventTruth.from_columns({**COLUMNS, "zenith": np.full(3, -1.0)}, "t")
+    assert not none.has("direction")
+    with pytest.raises(ValueError, match=r"none of 3 events .*zenith"):
+        none.with_directions()
+
+
+@pytest.mark.parametrize("column", ["azimuth", "zenith"])
+def test_degrees_are_refused(column: str, tmp_path: Path) -> None:
+    degrees = {**COLUMNS, column: np.array([1.0, 90.0, np.nan])}
+    with pytest.raises(ValueError, match=rf"t\.csv, event 2: {column} .*rad.* 90"):
+        EventTruth.load(write(tmp_path / "t.csv", degrees))
+    with pytest.raises(ValueError, match=rf"'mine', event 2: {column} .*rad.* 90"):
+        EventTable.from_columns(degrees, "mine")
+    predicted = {"event_no": COLUMNS["event_no"]}
+    for angle in ("azimuth", "zenith"):
+        predicted[f"{angle}_pred"] = degrees[angle]
+    with pytest.raises(ValueError, match=rf"event 2: {column}_pred .* 90"):
+        EventTable.from_columns(predicted, "graphnet")
+    text = {**COLUMNS, column: np.array(["a", "b", "c"])}
+    with pytest.raises(ValueError, match=column):
+        EventTruth.from_columns(text, "t")
+
+
+def add_table(path: Path, name: str, columns: dict[str, Any]) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
+        marks = ", ".join("?" for _ in columns)
+        rows = list(zip(*columns.values(), strict=True))
+        database.executemany(f"INSERT INTO {name} VALUES ({marks})", rows)
+        database.commit()
+
+
+def test_results_are_never_taken_for_truth(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.db", COLUMNS)
+    angles = {"event_no": [4, 2, 9], "azimuth": [1.0] * 3, "zenith": [1.0] * 3}
+    ok = ["ok"] * 3
+    add_table(path, "directions", {**angles, "kappa": [1.0] * 3, "status": ok})
+    add_table(path, "results", {**angles, "p_track": [0.5] * 3, "status": ok})
+    add_table(path, "predictions", {**angles, "energy_pred": [1.0] * 3})
+    truth = EventTruth.load(path)
+    np.testing.assert_allclose(truth.direction_B3, DIRECTIONS, atol=1e-12)
+    named = EventTruth.load(path, table="results")
+    assert named.columns["zenith"].tolist() == [1.0] * 3
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DROP TABLE truth")
+        database.commit()
+    with pytest.raises(ValueError, match=r"found 0 .*directions.*results"):
+        EventTruth.load(path)
+    # A state of the truth, not of a reconstruction: no answer of a task beside it.
+    energies = {"event_no": [4, 2, 9], "energy": [1.0, 2.0, 3.0], "status": [1, 1, 2]}
+    add_table(path, "truth", energies)
+    assert EventTruth.load(path).energy_B.tolist() == [1.0, 2.0, 3.0]
+    add_table(path, "more", {"event_no": [4], "energy": [1.0]})
+    with pytest.raises(ValueError, match=r"found 2 .*truth, more"):
+        EventTruth.load(path)
 
 
 def test_graphnets_predictions_as_a_table() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from graphnet_icecube2nd.report.sky.map import LEVELS, SkyMap, sky_map
+from graphnet_icecube2nd.report.sky.contours import LEVELS
+from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius

@@ -18,14 +18,14 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.report.sky.map import EQUATORIAL, LOCAL, SkyMap
+from graphnet_icecube2nd.report.sky.contours import EQUATORIAL, LOCAL, Contour
 from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.version import __version__
@@ -36,8 +36,17 @@ FRAMES = {LOCAL: "DETECTOR", EQUATORIAL: "C"}
 ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz")
 
 
-def save_sky_map(sky_map: SkyMap, path: str | os.PathLike[str]) -> None:
+def write_sky_file(
+    path: str | os.PathLike[str],
+    values: Mapping[str, Any],
+    contours: Sequence[Contour],
+) -> None:
     """Write a map whole or not at all; compressed if the name ends in .gz.
+
+    Args:
+        path: The file.
+        values: Fields of a `SkyMap` by name.
+        contours: Of its levels.
 
     Raises:
         ValueError: The name does not end in .fits or .fits.gz.
@@ -46,12 +55,12 @@ def save_sky_map(sky_map: SkyMap, path: str | os.PathLike[str]) -> None:
     path = check_name(path)
     fits = _import_fits()
     pixels = fits.BinTableHDU.from_columns(
-        [fits.Column(name=DENSITY, format="D", unit="sr-1", array=sky_map.density_P)],
+        [fits.Column(name=DENSITY, format="D", unit="sr-1", array=values["density_P"])],
         name="SKYMAP",
     )
-    pixels.header.extend(_cards(sky_map))
+    pixels.header.extend(_cards(values, contours))
     content = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), pixels, _numbers(fits, sky_map)]).writeto(content)
+    fits.HDUList([fits.PrimaryHDU(), pixels, _numbers(fits, values)]).writeto(content)
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
         if path.suffix.lower() == ".gz":
@@ -73,8 +82,8 @@ def check_name(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def load_sky_map(path: str | os.PathLike[str]) -> SkyMap:
-    """Read what `save_sky_map` wrote, to the last bit.
+def read_sky_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the values that `write_sky_file` wrote, to the last bit.
 
     Raises:
         OSError: There is no such file, or it is no FITS file.
@@ -85,7 +94,7 @@ def load_sky_map(path: str | os.PathLike[str]) -> SkyMap:
         try:
             header, row = units[1].header, units[NUMBERS].data[0]
             frames = {word: name for name, word in FRAMES.items()}
-            values = dict(
+            values: dict[str, Any] = dict(
                 nside=int(header["NSIDE"]),
                 order=str(header["ORDERING"]).lower(),
                 coordinates=frames[header["COORDSYS"]],
@@ -104,45 +113,47 @@ def load_sky_map(path: str | os.PathLike[str]) -> SkyMap:
             )
         except (KeyError, IndexError, AttributeError) as error:
             raise ValueError(f"{path} is none of our sky maps: {error}") from None
-    return SkyMap(**values)
+    return values
 
 
-def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
+def _cards(
+    values: Mapping[str, Any], contours: Sequence[Contour]
+) -> list[tuple[str, Any, str]]:
     """Return the header: keyword, value, comment."""
-    celestial = sky_map.coordinates == EQUATORIAL
+    celestial = values["coordinates"] == EQUATORIAL
     frame = "equatorial, ICRS" if celestial else "theta zenith, phi azimuth, IceCube"
     cards: list[tuple[str, Any, str]] = [
         ("PIXTYPE", "HEALPIX", "HEALPix pixels"),
-        ("ORDERING", sky_map.order.upper(), "RING or NESTED"),
-        ("NSIDE", sky_map.nside, "12 NSIDE^2 pixels"),
+        ("ORDERING", values["order"].upper(), "RING or NESTED"),
+        ("NSIDE", values["nside"], "12 NSIDE^2 pixels"),
         ("FIRSTPIX", 0, "first pixel"),
-        ("LASTPIX", len(sky_map.density_P) - 1, "last pixel"),
+        ("LASTPIX", len(values["density_P"]) - 1, "last pixel"),
         ("INDXSCHM", "IMPLICIT", "rows are pixels"),
         ("OBJECT", "FULLSKY", "all of the sky"),
-        ("COORDSYS", FRAMES[sky_map.coordinates], frame),
+        ("COORDSYS", FRAMES[values["coordinates"]], frame),
         ("CREATOR", f"graphnet-icecube2nd {__version__}", "what made it"),
-        ("KAPPA", sky_map.kappa, "concentration"),
+        ("KAPPA", values["kappa"], "concentration"),
     ]
-    if sky_map.event_id is not None:
-        cards.append(("EVENTID", sky_map.event_id, "event"))
-    x, y, z = sky_map.direction.tolist()
+    if values["event_id"] is not None:
+        cards.append(("EVENTID", values["event_id"], "event"))
+    x, y, z = values["direction"].tolist()
     theta = float(np.degrees(np.arctan2(np.hypot(x, y), z)))
     phi = float(np.degrees(np.arctan2(y, x))) % 360
     if celestial:
-        assert sky_map.mjd is not None
+        assert values["mjd"] is not None
         cards += [
             ("RADESYS", "ICRS", "celestial frame"),
             ("RA", phi, "[deg] right ascension of the direction"),
             ("DEC", 90 - theta, "[deg] declination of the direction"),
-            ("DATE-OBS", mjd_to_time(sky_map.mjd), "UTC of the event"),
-            ("MJD-OBS", sky_map.mjd, "[d] the same"),
+            ("DATE-OBS", mjd_to_time(values["mjd"]), "UTC of the event"),
+            ("MJD-OBS", values["mjd"], "[d] the same"),
         ]
     else:
         cards += [
             ("ZENITH", theta, "[deg] zenith of the direction"),
             ("AZIMUTH", phi, "[deg] azimuth of the direction"),
         ]
-    for number, contour in enumerate(sky_map.contours(), 1):
+    for number, contour in enumerate(contours, 1):
         radius = float(np.degrees(contour.radius))
         cards += [
             (f"LEVEL{number}", contour.level, "share of the probability"),
@@ -153,22 +164,22 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
     return cards
 
 
-def _numbers(fits: Any, sky_map: SkyMap) -> Any:
+def _numbers(fits: Any, values: Mapping[str, Any]) -> Any:
     """Return the second extension: one row, every value in full."""
-    law = sky_map.law
-    mjd = np.nan if sky_map.mjd is None else sky_map.mjd
-    values: dict[str, Sequence[float]] = {
-        "DIRECTION": sky_map.direction.tolist(),
-        "KAPPA": [sky_map.kappa],
+    law = values["law"]
+    mjd = np.nan if values["mjd"] is None else values["mjd"]
+    numbers: dict[str, Sequence[float]] = {
+        "DIRECTION": values["direction"].tolist(),
+        "KAPPA": [values["kappa"]],
         "MJD": [mjd],
-        "LEVELS": sky_map.levels,
+        "LEVELS": values["levels"],
         "U": law.u,
         "SHARE": law.share,
         "RATE": law.rate,
     }
     columns = [
         fits.Column(name=name, format=f"{len(v)}D", array=np.array([v], np.float64))
-        for name, v in values.items()
+        for name, v in numbers.items()
     ]
     return fits.BinTableHDU.from_columns(columns, name=NUMBERS)
 

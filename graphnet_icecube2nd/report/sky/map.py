@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.report.sky.contours import (
+    COORDINATES,
+    EQUATORIAL,
+    LEVELS,
+    LOCAL,
+    Contour,
+    check_levels,
+)
+from graphnet_icecube2nd.report.sky.file import read_sky_file, write_sky_file
 from graphnet_icecube2nd.report.sky.pixels import (
     check_grid,
     default_nside,
@@ -25,30 +34,6 @@ from graphnet_icecube2nd.tasks.direction.equatorial import checked_mjd, to_equat
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
 
 Array = NDArray[np.float64]
-
-LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
-LEVELS = (0.5, 0.9)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contour:
-    """A contour of a sky map: the circle, and the pixels that make the same region.
-
-    Args:
-        level: Share of the probability within.
-        radius: Of the circle, rad.
-        area: Within the circle, square degrees.
-        num_pixels: Fewest pixels that hold the share.
-        pixel_area: Their area, square degrees.
-        density: Least density among them, 1/sr.
-    """
-
-    level: float
-    radius: float
-    area: float
-    num_pixels: int
-    pixel_area: float
-    density: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,10 +139,14 @@ class SkyMap:
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map as FITS, whole or not at all; see `sky_file`."""
-        from graphnet_icecube2nd.report.sky.file import save_sky_map
+        """Write the map as FITS, whole or not at all; see `report.sky.file`.
 
-        save_sky_map(self, path)
+        Raises:
+            ValueError: The name does not end in .fits or .fits.gz.
+            ImportError: astropy is not installed.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        write_sky_file(path, values, self.contours())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SkyMap:
@@ -168,9 +157,7 @@ class SkyMap:
             ValueError: It is none of our sky maps.
             ImportError: astropy is not installed.
         """
-        from graphnet_icecube2nd.report.sky.file import load_sky_map
-
-        return load_sky_map(path)
+        return cls(**read_sky_file(path))
 
 
 def sky_map(
@@ -238,17 +225,3 @@ def sky_map(
         event_id=event_id,
         mjd=mjd,
     )
-
-
-def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Return levels as they are, each between 0 and 1 and none twice.
-
-    Raises:
-        ValueError: They are not so, or there is none.
-    """
-    chosen = tuple(float(level) for level in levels)
-    if not chosen or not all(0 < level < 1 for level in chosen):
-        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
-    if len(set(chosen)) < len(chosen):
-        raise ValueError(f"a level stands there twice: {chosen}")
-    return chosen

@@ -14,7 +14,8 @@ from graphnet_icecube2nd.conventions import (
     angles_to_unit_vector,
     unit_vector_to_angles,
 )
-from graphnet_icecube2nd.report.sky.map import EQUATORIAL, Contour, SkyMap
+from graphnet_icecube2nd.report.sky.contours import EQUATORIAL, Contour
+from graphnet_icecube2nd.report.sky.map import SkyMap
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
 from graphnet_icecube2nd.plots import new_figure
-from graphnet_icecube2nd.report.sky.map import EQUATORIAL, SkyMap
+from graphnet_icecube2nd.report.sky.contours import EQUATORIAL
+from graphnet_icecube2nd.report.sky.map import SkyMap
 from graphnet_icecube2nd.report.sky.panels import (
     Frame,
     draw_all_sky,

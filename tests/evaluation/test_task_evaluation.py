@@ -1,0 +1,195 @@
+"""Evaluation by task: which events are judged, by which numbers, what is said aloud."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("pyarrow")
+
+from graphnet_icecube2nd import EventTable
+from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
+
+NUM = 400
+
+
+@pytest.fixture
+def toy() -> Iterator[None]:
+    """A task that is registered here, with the least that a plugin gives."""
+
+    @register_task
+    class LogHits(Task):
+        name = "log_hits"
+        truth = ("num_hits",)
+        num_outputs = 1
+        columns = (Column("log_hits", "", "log10 of the number of hits"),)
+
+        def target(self, truth: Mapping[str, Tensor]) -> Tensor:
+            return truth["num_hits"].log10()
+
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output[:, 0] - target).square()
+
+        def predict(self, output: Tensor) -> dict[str, Tensor]:
+            return {"log_hits": output[:, 0]}
+
+    yield
+    del TASKS._entries["log_hits"]
+
+
+def table(name: str = "mine", ids: Any = None, **columns: Any) -> EventTable:
+    ids = np.arange(NUM) if ids is None else ids
+    return EventTable.from_columns({"event_id": ids, **columns}, name)
+
+
+def known(**columns: Any) -> EventTruth:
+    return EventTruth.from_columns({"event_id": np.arange(NUM), **columns}, "t")
+
+
+def energies(seed: int = 0) -> np.ndarray:
+    values: np.ndarray = 10 ** np.random.default_rng(seed).uniform(2, 5, NUM)
+    return values
+
+
+def test_energy_without_any_direction() -> None:
+    true = energies()
+    truth = known(energy=true, n_pulses=np.arange(NUM))
+    off = 0.1 * np.random.default_rng(1).normal(size=NUM) + 0.05
+    width = np.full(NUM, 0.1)
+    mine = table(energy=true * 10**off, energy_log10_sigma=width)
+    found = evaluate([mine], truth)
+    assert (found.tables, found.summaries, found.notes) == ((), [], ())
+    (energy,) = found.tasks
+    assert energy.task == "energy"
+    np.testing.assert_allclose(energy.target, np.log10(true))
+    np.testing.assert_allclose(energy.known["energy"], true)
+    assert energy.known["n_pulses"].tolist() == list(range(NUM))
+    (row,) = energy.section.rows
+    assert row["bias_log10"] == pytest.approx(np.median(off))
+    assert row["inside_68"] == pytest.approx((np.abs(off) <= 0.1).mean())
+
+
+def test_a_toy_task(toy: None) -> None:
+    hits = np.arange(NUM)  # the first event has none: no label
+    mine = table(log_hits=np.log10(np.maximum(hits, 1)) + 0.25)
+    found = evaluate([mine], known(num_hits=hits))
+    (task,) = found.tasks
+    assert task.event_id.tolist() == list(range(1, NUM))
+    assert task.section.rows[0]["bias"] == pytest.approx(0.25)
+    assert f"1 of {NUM}" in found.notes[0]
+    assert "num_hits" in found.notes[0]
+
+
+def test_events_with_a_label_and_an_answer_in_all_tables_are_judged() -> None:
+    true = energies()
+    true[:3] = -1.0
+    some, fewer = true.copy(), np.abs(true)[50:]
+    some[7] = np.nan
+    vectors = np.tile([0.0, 0.0, 1.0], (NUM, 1))
+    pointing = EventTable.from_vectors("pointing", np.arange(NUM), vectors)
+    tables = [
+        table("some", energy=np.abs(some)),
+        table("few", ids=np.arange(50, NUM), energy=fewer),
+        pointing,
+    ]
+    truth = known(energy=true, azimuth=np.zeros(NUM), zenith=np.zeros(NUM))
+    found = evaluate(tables, truth, resamples=20)
+    assert [t.name for t in found.tables] == ["pointing"]
+    assert len(found.truth) == NUM  # tables without directions do not count here
+    (energy,) = found.tasks
+    assert list(energy.tables) == ["some", "few"]
+    assert energy.event_id.tolist() == list(range(50, NUM))
+    found = evaluate(tables[:1], truth, resamples=20)
+    assert found.tasks[0].event_id.tolist() == [3, 4, 5, 6, *range(8, NUM)]
+    assert f"3 of {NUM}" in found.notes[0]
+    assert "GeV" in found.notes[0]
+    assert "'some'" in found.notes[1]
+
+
+def test_what_the_truth_does_not_know_is_said() -> None:
+    true = energies()
+    mine = table(energy=true, p_track=np.full(NUM, 0.5))
+    found = evaluate([mine], known(energy=true))
+    assert [task.task for task in found.tasks] == ["energy"]
+    (note,) = found.notes
+    assert "track is not judged" in note
+    assert "topology" in note
+    with pytest.raises(ValueError, match=r"energy .* energy or .*; track .* topology"):
+        evaluate([mine], known(other=true))
+    with pytest.raises(ValueError, match=r"none of 400 events .*energy.*GeV"):
+        evaluate([table(energy=true)], known(energy=np.full(NUM, -1.0)))
+
+
+def test_tracks_by_hand() -> None:
+    is_track = np.arange(NUM) % 2 == 0
+    topology = np.where(is_track, "starting_track", "cascade")
+    p_track = np.where(np.arange(NUM) < 300, is_track, ~is_track) * 0.8 + 0.1
+    (row,) = (
+        evaluate([table(p_track=p_track)], known(topology=topology))
+        .tasks[0]
+        .section.rows
+    )
+    assert row["tracks"] == 200
+    assert row["accuracy"] == pytest.approx(0.75)
+    assert row["auc"] == pytest.approx(0.75)
+    assert row["brier_score"] == pytest.approx(0.75 * 0.01 + 0.25 * 0.81)
+    # Events of one class only: no ROC curve, no warning.
+    tracks = known(topology=np.full(NUM, "starting_track"))
+    (one,) = evaluate([table(p_track=p_track)], tracks).tasks
+    assert np.isnan(one.section.rows[0]["auc"])
+
+
+def test_energies_without_widths_are_judged_all_the_same() -> None:
+    true = energies()
+    other = table("other", energy_pred=2 * true)
+    with_width = table(energy=true, energy_log10_sigma=np.full(NUM, 0.1))
+    found = evaluate([other, with_width], known(energy=true))
+    first, second = found.tasks[0].section.rows
+    assert first["bias_percent"] == pytest.approx(100.0)
+    assert np.isnan(first["inside_68"])
+    assert second["inside_68"] == 1.0
+    alone = evaluate([other], known(energy=true)).tasks[0].section
+    assert list(alone.figures) == ["energy_bias"]
+
+
+def test_a_section_that_needs_a_column_that_a_table_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from graphnet_icecube2nd.tasks.energy import Energy
+
+    true = energies()
+    mine = table(energy=true, p_track=np.full(NUM, 0.5))
+    truth = known(energy=true, topology=np.repeat(["cascade", "starting_track"], 200))
+    monkeypatch.setattr(
+        Energy,
+        "report_section",
+        lambda self, tables, *_: tables["mine"]["energy_low_68"],
+    )
+    found = evaluate([mine], truth)
+    assert [task.task for task in found.tasks] == ["track"]
+    assert "energy_low_68" in found.notes[0]
+
+
+def test_no_event_in_common() -> None:
+    true = energies()
+    with pytest.raises(ValueError, match="'mine' has no event that the truth"):
+        evaluate([table(ids=np.arange(NUM) + 1000, energy=true)], known(energy=true))
+    with pytest.raises(ValueError, match=r"'mine'.*status ok; it has no pulses"):
+        evaluate([table(energy=true, status=np.full(NUM, "no pulses"))],
+                 known(energy=true))  # fmt: skip
+
+
+def test_targets_are_what_training_sees() -> None:
+    true = energies()
+    truth = known(energy=true)
+    from graphnet_icecube2nd.tasks.catalogue import build_task
+
+    expected = build_task("energy").target({"energy": torch.from_numpy(true)})
+    np.testing.assert_array_equal(truth.target("energy"), expected.numpy())

@@ -236,7 +236,10 @@ class Energy(Task):
             "resolution half the width of its central 68%. The pull is that logarithm "
             "divided by the predicted width (half of the predicted central 68%): if "
             "the predicted widths are right, 68% of the pulls lie between -1 and 1, "
-            "and 68% of the true energies in the predicted intervals.",
+            "and 68% of the true energies in the predicted intervals. In the table, "
+            "'inside 68%' is the second share, and 'pull 68%' the size of pull that "
+            "68% of the events stay below: 1 if the widths are right, more if they are "
+            "too small.",
             figures=figures_of,
             captions={
                 "energy_bias": "Median and central 68% of log10(predicted / true "

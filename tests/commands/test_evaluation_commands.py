@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.inference.model_bundle import find_trained
 from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.tasks.direction.direction import COLUMNS
 
 MODELS = ("m0.safetensors", "m1.safetensors")
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
@@ -125,7 +125,8 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
     # The same directions along the flight are the same calibration.
     plain = EventTable.load("r.csv")
-    replace(plain, direction_B3=-plain.direction_B3).save("flight.csv")
+    vectors = {name: -plain.columns[name] for name in COLUMNS}
+    plain.with_columns(vectors).save("flight.csv")
     said(
         *("calibrate", "--results", "flight.csv", "--truth", simulated.path),
         *("--result-angles", "flight", "--out", "f.json", "--method", "none"),

@@ -64,7 +64,7 @@ def test_arrows_in_degrees(simulated: EventStore) -> None:
     names = [f"n{i}" for i in range(len(COLOURS) + 1)]
     tables = [EventTable.from_vectors(n, event, up, [50.0]) for n in names]
     none = EventTable.from_vectors("none", event, np.zeros((1, 3)))
-    tables[0] = replace(tables[0], radii={"radius_50": np.array([0.5])})
+    tables[0] = tables[0].with_columns({"radius_50": np.array([0.5])})
     payload = event_payload(simulated, number, [*tables, none])
     truth, *others = payload["arrows"]
     assert [arrow["name"] for arrow in others] == names

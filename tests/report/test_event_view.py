@@ -95,7 +95,7 @@ def test_reconstructed_arrows(simulated: EventStore) -> None:
     # Of a calibration; where it does not know either, kappa speaks.
     for number, radius in ((2, 0.3), (3, np.nan)):
         given = {"radius_50": np.array([radius])}
-        tables[number] = replace(tables[number], radii=given)
+        tables[number] = tables[number].with_columns(given)
     tables.append(table(10**6))
     found = find_arrows(simulated, view, tables, doms)
     assert [arrow.is_truth for arrow in found] == [True, False, False, False, False]
@@ -118,7 +118,7 @@ def test_reconstructed_arrows(simulated: EventStore) -> None:
 def test_wrong_radii(radius: float, simulated: EventStore) -> None:
     view, pulses = read_event(simulated, 0)
     mine = table(view.event_id, name="mine")
-    mine = replace(mine, radii={"radius_50": np.array([radius])})
+    mine = mine.with_columns({"radius_50": np.array([radius])})
     with pytest.raises(
         ValueError, match=f"'mine'.*event 0 must be 0 to pi rad, got {radius:g}"
     ):

@@ -167,15 +167,15 @@ def _of_model(
     from graphnet_icecube2nd.calibration.calibrate import calibrate as run
     from graphnet_icecube2nd.commands.held_out import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.inference.model_bundle import find_trained
+    from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
-    trained = find_trained(model, calibration="none")
+    trained = load_bundle(model, calibration="none")
     store, numbers, what = held_out_events([model], data, events, most)
     print(f"kappa from {len(numbers):,} events: {what}")
     options = trained.options
     if max_pulses is not None:
         options = replace(options, max_pulses=max_pulses)
-    trained.network.to(chosen_device(device))
+    trained.model.to(chosen_device(device))
     with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
         return run(
             trained,

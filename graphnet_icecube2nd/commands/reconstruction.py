@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 SEEING = "How the model sees events (default: the model's or ensemble's own)"
 
@@ -112,8 +112,8 @@ def reconstruct(
 
     from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.inference.model_bundle import find_trained, is_ensemble
-    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+    from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.inference.reconstruct import reconstruct as run
     from graphnet_icecube2nd.results.result_files import (
         check_replaceable,
@@ -144,7 +144,7 @@ def reconstruct(
         "published_features": published_features,
     }
     _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
-    trained = find_trained(name, weights, calibration=calibration)
+    trained = load_bundle(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
     if which is None and (config is not None or kind == "submission"):
         which = _as_predict_py_reads(data)

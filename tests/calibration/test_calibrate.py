@@ -29,8 +29,8 @@ from graphnet_icecube2nd.inference.calibration_file import (
     CalibrationFile,
     place_beside,
 )
-from graphnet_icecube2nd.inference.model_bundle import find_trained
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import containment
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
@@ -113,7 +113,7 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     torch.manual_seed(0)
     path = tmp_path / "mine.safetensors"
     save_model(build_model("t_sim", **SIZES), path)
-    trained = find_trained(path)
+    trained = load_bundle(path)
     assert trained.calibration is None
     numbers = np.arange(len(simulated))
     options = InferenceConfig(max_pulses=24)
@@ -123,12 +123,12 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     beside = place_beside(path)
     assert beside == tmp_path / "mine.calibration.json"
     found.file.save(beside)
-    assert find_trained(path).calibration == found.file.calibration
-    assert find_trained(path, calibration="none").calibration is None
+    assert load_bundle(path).calibration == found.file.calibration
+    assert load_bundle(path, calibration="none").calibration is None
     named = tmp_path / "elsewhere.json"
     beside.rename(named)
-    assert find_trained(path).calibration is None
-    assert find_trained(path, calibration=named).calibration == found.file.calibration
+    assert load_bundle(path).calibration is None
+    assert load_bundle(path, calibration=named).calibration == found.file.calibration
     # Other weights in the same file: the calibration is not theirs.
     named.rename(beside)
     model = load_model(path)
@@ -136,8 +136,8 @@ def test_the_file_lies_beside_the_weights_and_is_found(
         next(model.parameters()).add_(1.0)
     save_model(model, path)
     with pytest.raises(ValueError, match=r"mine\.calibration\.json was fitted on"):
-        find_trained(path)
-    find_trained(path, calibration="none")
+        load_bundle(path)
+    load_bundle(path, calibration="none")
 
 
 def test_folders_have_it_inside(tmp_path: Path) -> None:

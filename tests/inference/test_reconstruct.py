@@ -17,8 +17,8 @@ import torch
 
 from graphnet_icecube2nd import EventStore, build_model
 from graphnet_icecube2nd.inference.frames import group_pulses
-from graphnet_icecube2nd.inference.model_bundle import TrainedModel
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.inference.reconstruct import reconstruct
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
@@ -148,7 +148,7 @@ def test_options_and_calibration_are_the_models_own(
     )
     calibration = fit_calibration(plain["kappa"], angle, "temperature")
     options = InferenceConfig(max_pulses=16)
-    trained = TrainedModel(
+    trained = ModelBundle(
         name="mine", network=model, options=options, calibration=calibration
     )
     found = reconstruct(pulses, trained)

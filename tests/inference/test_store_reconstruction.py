@@ -25,7 +25,10 @@ import pyarrow.parquet
 
 from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
 from graphnet_icecube2nd.inference import store_reconstruction as room
-from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.inference.inference_config import (
+    InferenceConfig,
+    predict_events,
+)
 from graphnet_icecube2nd.inference.reconstruct import reconstruct
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
@@ -77,7 +80,7 @@ def test_columns_and_values(model: Any, simulated: EventStore, tmp_path: Path) -
     assert report.num_resumed == 0
     found = columns_of(report.path)
     assert list(found) == COLUMNS
-    expected = network_events(model, simulated)
+    expected = predict_events(model, simulated)
     for name, values in expected.columns().items():
         if name == "status":
             assert found[name] == values.tolist()
@@ -127,7 +130,7 @@ def test_every_event_once_and_in_order(
     assert found["n_pulses"] == store.whole_event_column("n_pulses").tolist()
     # Each row is of its own event: what that one alone gives.
     alone = [
-        network_events(model, store, [number], options=options).direction_B3[0]
+        predict_events(model, store, [number], options=options).direction_B3[0]
         for number in range(len(store))
     ]
     rows = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)

@@ -19,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd import EventStore, EventTruth, load_bundle, simulate
-from graphnet_icecube2nd.inference.predictor import predict_events
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.tasks.direction.calibration import METHODS
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 

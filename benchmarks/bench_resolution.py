@@ -35,7 +35,9 @@ from graphnet_icecube2nd.evaluation.resolution import (
     as_markdown,
     compare,
 )
-from graphnet_icecube2nd.inference.predictor import predict_events
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.likelihood.limit import EFFORTS, limit_events
 from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
 from graphnet_icecube2nd.models.pretrained import find_model

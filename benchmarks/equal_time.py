@@ -25,8 +25,8 @@ from graphnet_icecube2nd import (
     build_model,
     simulate,
 )
-from graphnet_icecube2nd.inference.inference_config import (
-    InferenceConfig,
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.predictor import (
     predict_events,
 )
 from graphnet_icecube2nd.results.event_table import EventTable

@@ -18,7 +18,10 @@ from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.inference.calibration_file import SEEN, CalibrationFile
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle, as_bundle
-from graphnet_icecube2nd.inference.predictor import Progress, event_outputs
+from graphnet_icecube2nd.inference.predictor import (
+    Progress,
+    event_outputs,
+)
 from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import EventTable

@@ -69,7 +69,7 @@ def fit(
 
     from rich.console import Console
 
-    from graphnet_icecube2nd.commands.held_out import held_out_events
+    from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
@@ -121,7 +121,7 @@ def show(
     beside = place_beside(folder)
     if beside.is_file():
         stored = CalibrationFile.load(beside)
-        print(f"calibrated: {stored.calibration.method}, {stored.what}")
+        print(f"calibrated: {', '.join(stored.calibrations)}; {stored.what}")
 
 
 def _print_members(described: EnsembleFile) -> None:

@@ -30,7 +30,10 @@ from graphnet_icecube2nd.inference.model_bundle import (
     load_bundle,
     weights_place,
 )
-from graphnet_icecube2nd.inference.predictor import Progress, outputs_in_batches
+from graphnet_icecube2nd.inference.predictor import (
+    Progress,
+    outputs_in_batches,
+)
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.together import EnsembleModel

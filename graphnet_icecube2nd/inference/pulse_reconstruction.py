@@ -41,7 +41,10 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import Progress, outputs_in_batches
+from graphnet_icecube2nd.inference.predictor import (
+    Progress,
+    outputs_in_batches,
+)
 from graphnet_icecube2nd.inference.results import (
     ResultMaker,
     failed_tasks,

@@ -25,7 +25,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import WINDOW, Predictor, Progress
+from graphnet_icecube2nd.inference.predictor import (
+    WINDOW,
+    Predictor,
+    Progress,
+)
 from graphnet_icecube2nd.inference.pulse_reconstruction import (
     PulseReconstructor,
     as_detector,

@@ -16,7 +16,10 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
-from graphnet_icecube2nd.inference.predictor import Outputs, table_of_outputs
+from graphnet_icecube2nd.inference.predictor import (
+    Outputs,
+    table_of_outputs,
+)
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import CALIBRATED, OK, VALID
 from graphnet_icecube2nd.results.result_files import Columns

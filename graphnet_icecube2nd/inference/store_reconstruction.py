@@ -19,7 +19,11 @@ from typing import Any
 import numpy as np
 
 from graphnet_icecube2nd.files import locked_folder
-from graphnet_icecube2nd.inference.predictor import WINDOW, Predictor, Progress
+from graphnet_icecube2nd.inference.predictor import (
+    WINDOW,
+    Predictor,
+    Progress,
+)
 from graphnet_icecube2nd.inference.results import (
     ResultMaker,
     failed_tasks,

@@ -75,13 +75,18 @@ def test_a_calibration_is_of_events_seen_in_a_way(
     reconstruct(simulated, trained)  # no warning
     other = InferenceConfig(max_pulses=48, selection="first")
     with pytest.warns(UserWarning, match="with max_pulses 24, and is used with 48"):
-        reconstruct(simulated, trained, options=other)
+        found = reconstruct(simulated, trained, options=other)
+    assert found.num_calibrated == 0  # and nothing is called calibrated then
+    assert not found.columns()["calibrated"].any()
+    own = reconstruct(simulated, trained)
+    assert own.num_calibrated == own.statuses["ok"]
     reconstruct(simulated, trained, options=other, calibration="none")  # no warning
     with pytest.warns(UserWarning, match="is used with 48"):
         PulseReconstructor(trained, options=other)
-    assert PulseReconstructor(trained).calibration == trained.calibration
-    assert PulseReconstructor(trained, calibration="none").calibration is None
-    assert PulseReconstructor(trained, calibration=None).calibration is None
+    ours = PulseReconstructor(trained)
+    assert ours.maker.calibrations == trained.calibrations
+    for none in ("none", None):
+        assert not PulseReconstructor(trained, calibration=none).maker.calibrations
     with pytest.raises(ValueError, match="calibration must be stored, none or a"):
         reconstruct(simulated, trained, calibration="mine")
 

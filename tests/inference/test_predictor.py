@@ -13,8 +13,8 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, build_model
 from graphnet_icecube2nd.inference import predictor
-from graphnet_icecube2nd.inference.inference_config import (
-    InferenceConfig,
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.predictor import (
     predict_events,
 )
 from graphnet_icecube2nd.loading.reading import EventReader

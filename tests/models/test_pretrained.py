@@ -46,7 +46,9 @@ def test_it_beats_the_line_fit(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from graphnet_icecube2nd import EventStore, simulate
     from graphnet_icecube2nd.evaluation.resolution import compare
-    from graphnet_icecube2nd.inference.predictor import predict_events
+    from graphnet_icecube2nd.inference.predictor import (
+        predict_events,
+    )
     from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
     from graphnet_icecube2nd.results.truth import EventTruth
 

@@ -26,6 +26,9 @@ from graphnet_icecube2nd.conventions import (
     Z,
 )
 
+# What tells pulses of one time apart, the last first.
+TIE_BREAKERS = (AUXILIARY, HLC, CHARGE, Z, Y, X, SENSOR_ID)
+
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -151,11 +154,7 @@ def event_order(columns: Mapping[str, Tensor], event_T: NDArray[np.int64]) -> Te
     rows = np.flatnonzero(tied_T)
     run = np.cumsum(np.append(True, ~same_T))[rows]
     tied = order_T[torch.from_numpy(rows)]
-    keys = [
-        columns[name][tied].numpy()
-        for name in (AUXILIARY, HLC, CHARGE, Z, Y, X, SENSOR_ID)
-        if name in columns
-    ]
+    keys = [columns[name][tied].numpy() for name in TIE_BREAKERS if name in columns]
     again = np.lexsort((*keys, run))
     order_T = order_T.clone()
     order_T[torch.from_numpy(rows)] = tied[torch.from_numpy(again)]

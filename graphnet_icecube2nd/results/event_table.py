@@ -28,7 +28,11 @@ from graphnet_icecube2nd.results.table_io import EVENT_NAMES, read_columns
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
-from graphnet_icecube2nd.tasks.label import origin_direction, to_origin
+from graphnet_icecube2nd.tasks.label import (
+    check_radians,
+    origin_direction,
+    to_origin,
+)
 
 OK = "ok"
 STATUS, KAPPA = "status", "kappa"
@@ -402,6 +406,9 @@ def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> Eve
             f"{', '.join(columns)}"
         )
     num = len(columns[key])
+    pair = _names_there(columns, ANGLE_NAMES)
+    for angle in pair or ():
+        check_radians(columns[angle], angle, columns[key], f"table {name!r}")
     direction_B3 = _directions(columns, angles)
     answers = _answers(columns)
     if direction_B3 is None and not answers:

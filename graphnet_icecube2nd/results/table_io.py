@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,36 +66,59 @@ def read_columns(
     return {name: _array(found[name].to_numpy()) for name in found.column_names}
 
 
+def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
+    """Return the columns of each table and view of a SQLite file.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    with _opened(Path(path)) as database:
+        return _columns_of(database)
+
+
 def _read_sqlite(path: Path, table: str | None, wanted: Sequence[str]) -> Columns:
-    address = f"file:{path.resolve().as_posix().replace('?', '%3f')}?mode=ro"
-    with closing(sqlite3.connect(address, uri=True)) as database:
-        try:
-            table = table or _only_table(database, path, wanted)
-            rows = database.execute(f"SELECT * FROM {_quoted(table)}")
-        except sqlite3.DatabaseError as error:
-            raise ValueError(f"{path}: {error}") from None
+    with _opened(path) as database:
+        table = table or _only_table(_columns_of(database), path, wanted)
+        rows = database.execute(f"SELECT * FROM {_quoted(table)}")
         names = [entry[0] for entry in rows.description]
         values = list(zip(*rows, strict=True)) or [()] * len(names)
     return {n: _array(np.array(v)) for n, v in zip(names, values, strict=True)}
 
 
-def _only_table(database: sqlite3.Connection, path: Path, wanted: Sequence[str]) -> str:
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite file for reading; its errors become ValueError."""
+    address = f"file:{path.resolve().as_posix().replace('?', '%3f')}?mode=ro"
+    try:
+        with closing(sqlite3.connect(address, uri=True)) as database:
+            yield database
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _columns_of(database: sqlite3.Connection) -> dict[str, set[str]]:
     query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
     names = [name for (name,) in database.execute(query)]
-    if TABLE in names:
+    info = {n: database.execute(f"PRAGMA table_info({_quoted(n)})") for n in names}
+    return {name: {entry[1] for entry in rows} for name, rows in info.items()}
+
+
+def _only_table(
+    tables: Mapping[str, set[str]], path: Path, wanted: Sequence[str]
+) -> str:
+    if TABLE in tables:
         return TABLE
-    per_event = []
-    for name in names:
-        info = database.execute(f"PRAGMA table_info({_quoted(name)})")
-        columns = {entry[1] for entry in info}
-        if columns & set(EVENT_NAMES) and (not wanted or columns & set(wanted)):
-            per_event.append(name)
+    per_event = [
+        name
+        for name, columns in tables.items()
+        if columns & set(EVENT_NAMES) and (not wanted or columns & set(wanted))
+    ]
     if len(per_event) != 1:
         raise ValueError(
             f"{path} has {len(per_event)} tables that it could be; say which "
-            f"(table, --truth-table): {', '.join(names) or 'there is none'}"
+            f"(table, --truth-table): {', '.join(tables) or 'there is none'}"
         )
-    return str(per_event[0])
+    return per_event[0]
 
 
 def _quoted(name: str) -> str:

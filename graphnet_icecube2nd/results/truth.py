@@ -1,4 +1,7 @@
-"""What is known of events, to compare directions with.
+"""EventTruth: what is known of events, as labels that answers of tasks are judged by.
+
+Labels are made by `tasks.label`. Truth that cannot be a label (a filler such as -1,
+NaN, an impossible angle) is NaN here: an event without that label.
 
 Shape letters: B events.
 """
@@ -6,73 +9,112 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import angles_to_unit_vector, opening_angle
+from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.detector.pulse_map import LabelColumns
 from graphnet_icecube2nd.results.event_table import (
+    PREDICTION,
+    STATUS,
     EventTable,
     rows_of,
     whole_counts,
+    whole_event_ids,
 )
-from graphnet_icecube2nd.results.table_io import EVENT_NAMES, read_columns
+from graphnet_icecube2nd.results.result_files import SUFFIXES
+from graphnet_icecube2nd.results.table_io import (
+    EVENT_NAMES,
+    read_columns,
+    sqlite_tables,
+)
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
+from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+from graphnet_icecube2nd.tasks.label import (
+    DIRECTION,
+    ENERGY,
+    ENERGY_COLUMNS,
+    LABELS,
+    TOPOLOGY,
+    check_radians,
+    has_label,
+    label_columns,
+    make_label,
+    missing_label,
+)
+from graphnet_icecube2nd.tasks.task import Task
 
+Array = NDArray[np.float64]
 ALL = "all"
 NO_DIRECTION = float(np.pi / 2)  # rad: what an event without one counts as, a guess's
-# What truth tables call the angles: the competition's and GraphNeT's, and Prometheus'.
-# Which way the latter point differs from file to file, so it has to be said.
-PROMETHEUS = ("injection_azimuth", "injection_zenith")
-ANGLE_NAMES = (("azimuth", "zenith"), PROMETHEUS)
-ENERGY_NAMES = ("energy", "injection_energy", "initial_state_energy")
+# What truth tables call azimuth and zenith: the competition's and GraphNeT's name,
+# Prometheus', NuBench's. Which way the latter point differs from file to file.
+ANGLE_NAMES = (
+    ("azimuth", "zenith"),
+    ("injection_azimuth", "injection_zenith"),
+    ("initial_state_azimuth", "initial_state_zenith"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventTruth:
-    """What is known of events, to compare directions with.
+    """What is known of events.
 
     Args:
         event_id: (B,) int64.
-        direction_B3: (B, 3) to the origin.
+        direction_B3: (B, 3) unit vectors to the origin; NaN where it is not known.
         energy_B: (B,) GeV; NaN where it is not known.
         topology_B: (B,) names; `all` where there are none.
         n_pulses_B: (B,) pulses; empty where they are not known.
+        columns: (B,) by name, as the file has them: labels are made of these.
+        labels: What the angles of the columns are called, and mean.
     """
 
     event_id: NDArray[np.int64]
-    direction_B3: NDArray[np.float64]
-    energy_B: NDArray[np.float64]
+    direction_B3: Array
+    energy_B: Array
     topology_B: NDArray[np.str_]
     n_pulses_B: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    labels: LabelColumns = LabelColumns()
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.event_id)
 
     @classmethod
     def of(
         cls, store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
     ) -> EventTruth:
-        """Read the truth of events of a store, by their numbers; None for all.
+        """Read the truth of events of a store: what the registered tasks' labels need.
+
+        Args:
+            store: The store.
+            events: Rows of the store; None for all.
 
         Raises:
-            ValueError: The store has no directions.
+            ValueError: The store has no label of any task.
         """
-        if not store.has_directions:
-            raise ValueError(f"{store.path} has no azimuth and zenith to compare with")
-        numbers = np.arange(len(store)) if events is None else np.asarray(events)
-        pulse_map = store.pulse_map
-        names = {EVENT_ID, N_PULSES, pulse_map.labels.azimuth, pulse_map.labels.zenith}
-        names |= {*ENERGY_NAMES, "topology"} & set(store.event_columns)
-        columns = {name: store.whole_event_column(name)[numbers] for name in names}
-        return cls.from_columns(
-            columns,
-            str(store.path),
-            pulse_map.labels.angles or "origin",
-            (pulse_map.labels.azimuth, pulse_map.labels.zenith),
-        )
+        rows = np.arange(len(store)) if events is None else np.asarray(events)
+        labels = store.pulse_map.labels
+        needed = _needed_columns(store.event_columns, labels)
+        if not needed:
+            raise ValueError(
+                f"{store.path} has no truth to compare with: a label of a task "
+                f"({', '.join(_label_names())}) was expected, found the columns "
+                f"{', '.join(store.event_columns)}. Prepare the store with its truth"
+            )
+        names = {EVENT_ID, N_PULSES, *needed}
+        names |= {TOPOLOGY} & set(store.event_columns)
+        columns = {name: store.whole_event_column(name)[rows] for name in names}
+        return cls.from_columns(columns, str(store.path), labels=labels)
 
     @classmethod
     def load(
@@ -86,15 +128,16 @@ class EventTruth:
 
         Args:
             path: The store's folder, or a file with one row an event: event_id (or
-                event_no), azimuth and zenith (rad), and what there is of energy (GeV),
-                topology, n_pulses.
-            table: Of a SQLite file; default: the only one with an event number.
+                event_no), and what there is of azimuth and zenith (rad), energy (GeV),
+                topology, n_pulses and other columns of which labels are made.
+            table: Table of a SQLite file; default: the only one with an event number
+                and truth. A table of results is taken only if it is named here.
             angles: `origin` or `flight`: what a file's angles mean; default `origin`,
-                but has to be said of Prometheus's. A store says it itself.
+                but required for Prometheus's and NuBench's. A store says it itself.
 
         Raises:
             OSError: There is no such file.
-            ValueError: A column is missing.
+            ValueError: A column is missing, an angle is in degrees.
         """
         if not Path(path).exists():
             raise FileNotFoundError(f"there is no {path}")
@@ -102,10 +145,9 @@ class EventTruth:
             if angles is not None or table is not None:
                 raise ValueError(f"{path} is a store, which has its own angles")
             return cls.of(EventStore(path))
-        known = [name for names in ANGLE_NAMES for name in names]
-        return cls.from_columns(
-            read_columns(path, table, known), os.fspath(path), angles
-        )
+        if table is None and SUFFIXES.get(Path(path).suffix.lower()) == "sqlite":
+            table = _truth_table(path)
+        return cls.from_columns(read_columns(path, table), os.fspath(path), angles)
 
     @classmethod
     def from_columns(
@@ -113,7 +155,7 @@ class EventTruth:
         columns: Mapping[str, Any],
         name: str,
         angles: str | None = None,
-        angle_names: tuple[str, str] | None = None,
+        labels: LabelColumns | None = None,
     ) -> EventTruth:
         """Take the truth of columns, or of a DataFrame.
 
@@ -121,50 +163,111 @@ class EventTruth:
             columns: (B,) arrays by name, as `load` reads them.
             name: What messages call it.
             angles: `origin`, or `flight`: then directions are turned round. Default
-                `origin`; of Prometheus's columns it has to be said.
-            angle_names: Names of azimuth and zenith; default: those that are known.
+                `origin`; required for Prometheus's and NuBench's columns.
+            labels: Names and meaning of azimuth and zenith; default: names that are
+                known, and `angles`.
 
         Raises:
-            ValueError: A column is missing, an event stands twice, another word for
-                angles.
+            ValueError: There is no event number, an event stands twice, an angle is in
+                degrees, `angles` is another word or is required.
         """
         if angles not in (None, "origin", "flight"):
             raise ValueError(f"angles must be origin or flight, got {angles!r}")
         found = {str(key): np.asarray(columns[key]) for key in columns}
-        pairs = ANGLE_NAMES if angle_names is None else (angle_names,)
-        pair = next((p for p in pairs if set(p) <= set(found)), None)
         key = next((k for k in EVENT_NAMES if k in found), None)
-        if pair is None or key is None:
-            lacking = (
-                " and ".join(pairs[0]) if pair is None else " or ".join(EVENT_NAMES)
-            )
-            raise ValueError(f"{name} has no {lacking}; it has {', '.join(found)}")
-        if angles is None and pair == PROMETHEUS:
+        if key is None:
             raise ValueError(
-                f"{name} has {' and '.join(pair)}, which point to the origin in some "
-                "files and along the flight in others: say which (angles)"
+                f"{name} has no {' or '.join(EVENT_NAMES)}; it has {', '.join(found)}"
             )
-        azimuth, zenith = (found[column].astype(float) for column in pair)
-        direction_B3 = angles_to_unit_vector(zenith, azimuth).numpy()
-        num = len(direction_B3)
-        if len(np.unique(found[key])) < num:
+        event_id = whole_event_ids(found[key], name)
+        if len(np.unique(event_id)) < len(event_id):
             raise ValueError(f"{name} has an event twice")
-        energy = next((found[n] for n in ENERGY_NAMES if n in found), None)
-        topology = found.get("topology")
+        labels = labels or _found_labels(found, name, angles)
+        for column in (labels.azimuth, labels.zenith):
+            if column in found:
+                check_radians(found[column], column, event_id, name)
+        num = len(event_id)
+        direction_B3, energy_B = np.full((num, 3), np.nan), np.full(num, np.nan)
+        if label_columns(DIRECTION, found.keys(), labels):
+            direction_B3 = make_label(DIRECTION, found, labels)
+        if label_columns(ENERGY, found.keys(), labels):
+            energy_B = make_label(ENERGY, found, labels)
+        topology = found.get(TOPOLOGY)
         return cls(
-            event_id=found[key].astype(np.int64),
-            direction_B3=-direction_B3 if angles == "flight" else direction_B3,
-            energy_B=np.full(num, np.nan) if energy is None else energy.astype(float),
+            event_id=event_id,
+            direction_B3=direction_B3,
+            energy_B=energy_B,
             topology_B=(
                 np.full(num, ALL) if topology is None else topology.astype(np.str_)
             ),
             n_pulses_B=_counts(found.get(N_PULSES)),
+            columns=found,
+            labels=labels,
         )
 
     @property
     def knows_pulses(self) -> bool:
         """Whether the numbers of pulses are known."""
         return len(self.n_pulses_B) > 0
+
+    def label(self, name: str) -> Array:
+        """Return a label, (B,) or (B, 3) float64; NaN where an event has none.
+
+        Args:
+            name: One of `tasks.label`, or the name of a column.
+
+        Raises:
+            ValueError: The columns that it is made of are not there.
+        """
+        known = {DIRECTION: self.direction_B3, ENERGY: self.energy_B}.get(name)
+        if known is not None and has_label(known).any():
+            return known
+        return make_label(name, self.columns, self.labels)
+
+    def target(self, task: str | Task) -> Array:
+        """Return the target of a task, (B, ...) float64; NaN where there is none.
+
+        Args:
+            task: A registered task's name, or a task.
+
+        Raises:
+            ValueError: A label that it needs cannot be made.
+        """
+        built = build_task(task) if isinstance(task, str) else task
+        labels = {n: torch.from_numpy(self.label(n).copy()) for n in built.truth}
+        target: Array = built.target(labels).detach().double().numpy()
+        return target
+
+    def has(self, task: str | Task) -> bool:
+        """Return whether a task has a target of one event at least."""
+        built = build_task(task) if isinstance(task, str) else task
+        return self.lacking(built) is None
+
+    def lacking(self, task: str | Task) -> str | None:
+        """Return why a task has no target of any event; None where it has one.
+
+        Args:
+            task: A registered task's name, or a task.
+        """
+        built = build_task(task) if isinstance(task, str) else task
+        try:
+            good_B = has_label(self.target(built))
+        except ValueError as error:
+            return str(error)
+        if good_B.any():
+            return None
+        return f"none of {len(self):,} events has {self.description(built)}"
+
+    def description(self, task: Task) -> str:
+        """Return what a task's label is made of here, and what values are allowed."""
+        words = []
+        for name in task.truth:
+            columns = label_columns(name, self.columns.keys(), self.labels) or (name,)
+            text = f"a label {name!r} (column {', '.join(columns)}"
+            if name in LABELS:
+                text += f"; expected {LABELS[name].description}"
+            words.append(f"{text})")
+        return " and ".join(words)
 
     def of_events(self, event_id: NDArray[np.int64]) -> EventTruth:
         """Return the truth of some events, in their order.
@@ -178,10 +281,21 @@ class EventTruth:
             direction_B3=self.direction_B3[row],
             energy_B=self.energy_B[row],
             topology_B=self.topology_B[row],
-            n_pulses_B=self.n_pulses_B[row]
-            if len(self.n_pulses_B)
-            else self.n_pulses_B,
+            n_pulses_B=self.n_pulses_B[row] if self.knows_pulses else self.n_pulses_B,
+            columns={name: values[row] for name, values in self.columns.items()},
+            labels=self.labels,
         )
+
+    def with_directions(self) -> EventTruth:
+        """Return the truth of the events that have a true direction.
+
+        Raises:
+            ValueError: There is none; says why.
+        """
+        good_B = has_label(self.direction_B3)
+        if len(good_B) and not good_B.any():
+            raise missing_direction(self)
+        return self if good_B.all() else self.of_events(self.event_id[good_B])
 
     def check_finite(self) -> None:
         """Raise ValueError naming the first event without a true direction."""
@@ -193,24 +307,97 @@ class EventTruth:
                 f"({int((~finite_B).sum())} of {len(finite_B)} have none)"
             )
 
-    def angles(self, table: EventTable) -> NDArray[np.float64]:
+    def angles(self, table: EventTable) -> Array:
         """Return how far a table's directions are off, rad, (B,), in this order.
 
-        An event without a direction counts as pi / 2.
+        An event without a direction in the table counts as pi / 2; one without a true
+        direction is NaN.
 
         Raises:
             ValueError: The table lacks an event.
         """
         some = table.of_events(self.event_id)
-        ok = some.is_ok
-        angle_B = np.full(len(some), NO_DIRECTION)
-        angle_B[ok] = opening_angle(
-            self.direction_B3[ok], some.direction_B3[ok]
+        known_B = has_label(self.direction_B3)
+        ok_B = some.is_ok & known_B
+        angle_B = np.where(known_B, NO_DIRECTION, np.nan)
+        angle_B[ok_B] = opening_angle(
+            self.direction_B3[ok_B], some.direction_B3[ok_B]
         ).numpy()
         return angle_B
 
 
+def missing_direction(truth: EventTruth) -> ValueError:
+    """Return the error that says why a truth has no directions."""
+    columns = truth.columns.keys()
+    if label_columns(DIRECTION, columns, truth.labels) is None:
+        return missing_label(DIRECTION, columns, truth.labels, "the truth")
+    return ValueError(f"the truth: {truth.lacking(DIRECTION)}")
+
+
+def _label_names() -> list[str]:
+    """Return the labels that the registered tasks need, each once."""
+    names = [label for task in list_tasks() for label in build_task(task).truth]
+    return list(dict.fromkeys(names))
+
+
+def _needed_columns(available: Sequence[str], labels: LabelColumns) -> set[str]:
+    """Return the columns of which the labels of the registered tasks are made."""
+    choices = [label_columns(n, available, labels) for n in (*_label_names(), ENERGY)]
+    return {column for chosen in choices if chosen for column in chosen}
+
+
+def _truth_table(path: str | os.PathLike[str]) -> str:
+    """Return the one table of a SQLite file that holds truth, and no results."""
+    tables = sqlite_tables(path)
+    results = [name for name, columns in tables.items() if _is_results(columns)]
+    candidates = {
+        name: columns
+        for name, columns in tables.items()
+        if columns & set(EVENT_NAMES) and name not in results
+    }
+    angles = {name for pair in ANGLE_NAMES for name in pair}
+    chosen = [name for name, columns in candidates.items() if columns & angles]
+    if not chosen:
+        chosen = [
+            name
+            for name, columns in candidates.items()
+            if any(label_columns(n, columns, LabelColumns()) for n in _label_names())
+        ]
+    if len(chosen) != 1:
+        skipped = f" (tables of results: {', '.join(results)})" if results else ""
+        raise ValueError(
+            f"{path}: expected one table with an event number and truth, found "
+            f"{len(chosen)} among {', '.join(tables) or 'no table'}{skipped}; say "
+            "which it is (table, --truth-table)"
+        )
+    return chosen[0]
+
+
+def _is_results(columns: Collection[str]) -> bool:
+    """Return whether a table's columns are those of results, not of truth."""
+    if any(name.endswith(PREDICTION) for name in columns):
+        return True
+    tasks = [build_task(name) for name in list_tasks()]
+    answers = {column.name for task in tasks for column in task.columns}
+    truth = {*ENERGY_COLUMNS, TOPOLOGY, *ANGLE_NAMES[0], *_label_names()}
+    return STATUS in columns and bool((answers - truth) & set(columns))
+
+
+def _found_labels(
+    columns: Mapping[str, Any], name: str, angles: str | None
+) -> LabelColumns:
+    """Return what the angles of a file are called, and mean."""
+    pair = next((p for p in ANGLE_NAMES if set(p) <= set(columns)), ANGLE_NAMES[0])
+    if angles is None and pair != ANGLE_NAMES[0]:
+        raise ValueError(
+            f"{name} has {' and '.join(pair)}, which point to the origin in some "
+            "files and along the flight in others: say which (angles, --truth-angles)"
+        )
+    azimuth, zenith = pair
+    return LabelColumns(azimuth=azimuth, zenith=zenith, angles=angles or "origin")
+
+
 def _counts(numbers: NDArray[Any] | None) -> NDArray[np.int64]:
     """Return numbers of pulses; none at all where one is missing."""
-    found = None if numbers is None else whole_counts(numbers)
-    return np.empty(0, np.int64) if found is None else found
+    counts = None if numbers is None else whole_counts(numbers)
+    return np.empty(0, np.int64) if counts is None else counts

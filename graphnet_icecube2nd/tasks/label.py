@@ -91,12 +91,34 @@ def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Te
     Raises:
         ValueError: An unknown convention.
     """
-    zenith = torch.as_tensor(np.asarray(zenith, np.float64))
-    azimuth = torch.as_tensor(np.asarray(azimuth, np.float64))
+    # Copies: columns of files are read-only.
+    zenith = torch.from_numpy(np.array(zenith, np.float64))
+    azimuth = torch.from_numpy(np.array(azimuth, np.float64))
     good = (zenith >= -ANGLE_PRECISION) & (zenith <= math.pi + ANGLE_PRECISION)
     good &= azimuth.abs() <= 2 * math.pi + ANGLE_PRECISION
     direction = to_origin(angles_to_unit_vector(zenith, azimuth), angles)
     return direction.where(good[..., None], torch.nan)
+
+
+def check_radians(
+    angle_B: NDArray[Any], column: str, event_id: NDArray[Any], where: str
+) -> None:
+    """Raise ValueError where an angle is above 2 pi: it is in degrees.
+
+    Args:
+        angle_B: (B,) angles; other impossible ones are no label, and no error.
+        column: Their name.
+        event_id: (B,) for the message.
+        where: Whose angles they are, for the message.
+    """
+    with np.errstate(invalid="ignore"):
+        high_B = np.asarray(angle_B, np.float64) > 2 * math.pi + ANGLE_PRECISION
+    if high_B.any():
+        row = int(high_B.argmax())
+        raise ValueError(
+            f"{where}, event {event_id[row]}: {column} must be in rad, at most 2 pi, "
+            f"found {angle_B[row]:g}; convert degrees to radians (numpy.radians)"
+        )
 
 
 def _direction(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:

@@ -131,7 +131,12 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(order)
 
 
-def event_order(columns: Mapping[str, Tensor], event_T: NDArray[np.int64]) -> Tensor:
+def event_order(
+    columns: Mapping[str, NDArray[Any]],
+    event_T: NDArray[np.int64],
+    *,
+    is_sorted: bool = False,
+) -> NDArray[np.int64]:
     """Return the order that sorts pulses by event, time, and then by what they are.
 
     Pulses of one event and one time are put in the order of DOM or place, charge and
@@ -140,12 +145,17 @@ def event_order(columns: Mapping[str, Tensor], event_T: NDArray[np.int64]) -> Te
     Args:
         columns: (T,) by quantity, `time` among them.
         event_T: (T,) the event of each pulse.
+        is_sorted: The pulses are in the order of event and time already.
 
     Returns:
         (T,) int64.
     """
-    order_T = time_order(columns[TIME], event_T)
-    time_T, event = columns[TIME][order_T].numpy(), event_T[order_T.numpy()]
+    if is_sorted:
+        order_T = np.arange(len(event_T))
+        time_T, event = columns[TIME], event_T
+    else:
+        order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
+        time_T, event = columns[TIME][order_T], event_T[order_T]
     same_T = (time_T[1:] == time_T[:-1]) & (event[1:] == event[:-1])
     if not same_T.any():
         return order_T
@@ -153,11 +163,9 @@ def event_order(columns: Mapping[str, Tensor], event_T: NDArray[np.int64]) -> Te
     tied_T = np.append(same_T, False) | np.append(False, same_T)
     rows = np.flatnonzero(tied_T)
     run = np.cumsum(np.append(True, ~same_T))[rows]
-    tied = order_T[torch.from_numpy(rows)]
-    keys = [columns[name][tied].numpy() for name in TIE_BREAKERS if name in columns]
-    again = np.lexsort((*keys, run))
-    order_T = order_T.clone()
-    order_T[torch.from_numpy(rows)] = tied[torch.from_numpy(again)]
+    tied = order_T[rows]
+    keys = [columns[name][tied] for name in TIE_BREAKERS if name in columns]
+    order_T[rows] = tied[np.lexsort((*keys, run))]
     return order_T
 
 

@@ -210,7 +210,8 @@ class PulseReconstructor:
             raw[TIME] = since_first_pulse(raw[TIME], offsets)
         # As a store has them: in order of time, float32.
         event_T = np.repeat(np.arange(len(event_id)), length_B[full_B])
-        order_T = event_order(raw, event_T)
+        plain = {name: value.numpy() for name, value in raw.items()}
+        order_T = torch.from_numpy(event_order(plain, event_T))
         raw = {
             name: value[order_T].to(torch.int64 if name == SENSOR_ID else torch.float32)
             for name, value in raw.items()

@@ -83,7 +83,7 @@ class EventTruth:
     topology_B: NDArray[np.str_]
     n_pulses_B: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    labels: LabelColumns = LabelColumns()
+    labels: LabelColumns = field(default_factory=LabelColumns)
 
     def __len__(self) -> int:
         """Return the number of events."""

@@ -171,13 +171,12 @@ class ChunkCleaner:
         self.num_sorted += len(np.unique(event_T[1:][back_T]))
         known = self.pulse_map.columns()
         columns = {
-            known[column]: torch.from_numpy(np.asarray(values))
+            known[column]: np.asarray(values)
             for column, values in chunk.columns.items()
             if known.get(column) in TIE_BREAKERS
         }
-        columns[TIME] = torch.from_numpy(time_T)
-        order_T: NDArray[np.int64] = event_order(columns, event_T).numpy()
-        return order_T
+        columns[TIME] = np.array(time_T)  # a file's may not be written to
+        return event_order(columns, event_T, is_sorted=not back_T.any())
 
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str

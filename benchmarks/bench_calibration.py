@@ -18,8 +18,10 @@ import context
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd import EventStore, EventTruth, find_trained, simulate
-from graphnet_icecube2nd.inference.predictor import network_events
+from graphnet_icecube2nd import EventStore, EventTruth, load_bundle, simulate
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.tasks.direction.calibration import METHODS
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 
@@ -29,14 +31,14 @@ SEEDS = (20261201, 20261202)  # of the fit, of the test
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Fit on one set, look at the other."""
-    trained = find_trained(arguments.model, calibration="none")
+    trained = load_bundle(arguments.model, calibration="none")
     seen = []
     for seed in SEEDS:
         path = folder / str(seed)
         if not (path / "manifest.json").exists():
             simulate(path, num_events=arguments.events, seed=seed)
         store = EventStore(path)
-        table = network_events(trained.network, store, options=trained.options)
+        table = predict_events(trained.model, store, options=trained.options)
         truth = EventTruth.of(store)
         ok = table.is_ok & np.isfinite(table.kappa_B)
         seen.append((table.kappa_B[ok], truth.angles(table)[ok], truth.topology_B[ok]))
@@ -46,7 +48,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "as the model has it": fit_calibration(kappa, angle, "none", levels=False),
         **{method: fit_calibration(kappa, angle, method) for method in METHODS},
     }
-    stored = find_trained(arguments.model).calibration
+    stored = load_bundle(arguments.model).calibration
     if stored is not None:
         calibrations["comes with the model"] = stored
     for name, calibration in calibrations.items():

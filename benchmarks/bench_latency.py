@@ -26,7 +26,7 @@ from graphnet_icecube2nd import (
     InferenceConfig,
     PulseReconstructor,
     build_model,
-    find_trained,
+    load_bundle,
     simulate,
 )
 
@@ -59,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             options = InferenceConfig(
                 max_pulses=arguments.max_pulses, precision=precision
             )
-            model = find_trained(name) if "." in name else build_model(name).eval()
+            model = load_bundle(name) if "." in name else build_model(name).eval()
             with warnings.catch_warnings():  # of a calibration in another precision
                 warnings.simplefilter("ignore")
                 ready[name, precision] = PulseReconstructor(model, options=options)

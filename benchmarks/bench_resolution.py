@@ -35,7 +35,9 @@ from graphnet_icecube2nd.evaluation.resolution import (
     as_markdown,
     compare,
 )
-from graphnet_icecube2nd.inference.predictor import network_events
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.likelihood.limit import EFFORTS, limit_events
 from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
 from graphnet_icecube2nd.models.pretrained import find_model
@@ -81,7 +83,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         missed = float(limit.from_truth_B.mean())
     for name in arguments.model:
         begun = time.perf_counter()
-        tables.append(network_events(find_model(name), store, events, name=name))
+        tables.append(predict_events(find_model(name), store, events, name=name))
         milliseconds = 1e3 * (time.perf_counter() - begun) / len(events)
         about[f"{name}_ms_per_event"] = round(milliseconds, 2)
     if arguments.train_minutes:

@@ -25,7 +25,10 @@ from graphnet_icecube2nd import (
     build_model,
     simulate,
 )
-from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.schedule import OneCycle
@@ -56,7 +59,7 @@ def train_both(
             called = f"{name}, {minutes:g} min"
             options = InferenceConfig(max_pulses=MAX_PULSES)
             tables.append(
-                network_events(model, store, events, name=called, options=options)
+                predict_events(model, store, events, name=called, options=options)
             )
             parameters = sum(p.numel() for p in model.parameters())
             done.append(f"{name}: {parameters:,} parameters, {seen:,} events seen")

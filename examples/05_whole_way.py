@@ -58,8 +58,8 @@ def main() -> None:
         TrainerConfig,
         calibrate,
         evaluate,
-        find_trained,
         fit_ensemble,
+        load_bundle,
         reconstruct,
         simulate,
         train,
@@ -113,7 +113,7 @@ def main() -> None:
             print(f"  {name}: {angle:.4f} rad")
 
     # 4. Directions, with kappa as the members have it ...
-    ensemble = find_trained(out / "ensemble", calibration="none")
+    ensemble = load_bundle(out / "ensemble", calibration="none")
     raw = reconstruct(held_out, ensemble, out / "ensemble.parquet")
     # ... and with an honest one, from the same validation events.
     checked = calibrate(ensemble, events, validation)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.evaluation.metrics import evaluate
     from graphnet_icecube2nd.evaluation.robustness import robustness
     from graphnet_icecube2nd.events.batch import PackedBatch
-    from graphnet_icecube2nd.inference.model_bundle import TrainedModel, find_trained
-    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+    from graphnet_icecube2nd.inference.model_bundle import ModelBundle, load_bundle
     from graphnet_icecube2nd.inference.pulse_reconstruction import (
         PulseReconstructor,
     )
@@ -74,6 +74,7 @@ __all__ = [
     "EventTable",
     "EventTruth",
     "InferenceConfig",
+    "ModelBundle",
     "PackedBatch",
     "PulseMap",
     "PulseReconstructor",
@@ -82,7 +83,6 @@ __all__ = [
     "SimulationConfig",
     "SkyMap",
     "Stage",
-    "TrainedModel",
     "TrainerConfig",
     "VonMisesFisherLoss",
     "as_store",
@@ -91,10 +91,10 @@ __all__ = [
     "calibrate_table",
     "draw_sky_map",
     "evaluate",
-    "find_trained",
     "fit_ensemble",
     "list_models",
     "list_pretrained",
+    "load_bundle",
     "load_competition_weights",
     "load_model",
     "load_pretrained",
@@ -126,7 +126,7 @@ _MODULES = {
     "EventStore": "store.event_store",
     "EventTruth": "results.truth",
     "TrainerConfig": "training.trainer",
-    "InferenceConfig": "inference.predictor",
+    "InferenceConfig": "inference.inference_config",
     "PackedBatch": "events.batch",
     "PulseMap": "detector.pulse_map",
     "PulseReconstructor": "inference.pulse_reconstruction",
@@ -135,7 +135,7 @@ _MODULES = {
     "SimulationConfig": "simulation.configuration",
     "SkyMap": "report.sky.map",
     "Stage": "training.recipe",
-    "TrainedModel": "inference.model_bundle",
+    "ModelBundle": "inference.model_bundle",
     "VonMisesFisherLoss": "tasks.direction.losses",
     "as_store": "published.as_store",
     "build_model": "models.pretrained",
@@ -143,7 +143,7 @@ _MODULES = {
     "calibrate_table": "calibration.calibrate",
     "draw_sky_map": "report.sky.picture",
     "evaluate": "evaluation.metrics",
-    "find_trained": "inference.model_bundle",
+    "load_bundle": "inference.model_bundle",
     "fit_ensemble": "ensemble.ensemble_fit",
     "list_models": "models.build",
     "list_pretrained": "models.pretrained",

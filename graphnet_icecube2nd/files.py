@@ -49,18 +49,33 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder} is a file; {what} is a folder") from None
-    with open(folder / LOCK_FILE, "w", encoding="utf-8") as file:
-        try:
-            import fcntl
+    path = folder / LOCK_FILE
+    while True:
+        with open(path, "w", encoding="utf-8") as file:
+            try:
+                import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # no such lock on this system
-            pass
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being written by another process") from None
-        except OSError:  # a file system without locks
-            pass
-        try:
-            yield
-        finally:
-            (folder / LOCK_FILE).unlink(missing_ok=True)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except ImportError:  # no such lock on this system
+                pass
+            except BlockingIOError:
+                raise ValueError(
+                    f"{folder} is being written by another process"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+            if not _is_same_file(file.fileno(), path):
+                continue  # its former owner has removed it meanwhile
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    """Return whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,95 +1,193 @@
-"""Makes a trained model's kappa honest on events that it was not trained on.
+"""Makes the widths of a trained model hold, on events it was not trained on.
 
 Shape letters: B events.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.calibration.validation_split import held_out_events
+from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.inference.calibration_file import SEEN, CalibrationFile
-from graphnet_icecube2nd.inference.model_bundle import TrainedModel
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import ModelBundle, as_bundle
 from graphnet_icecube2nd.inference.predictor import (
-    InferenceConfig,
     Progress,
-    network_events,
+    event_outputs,
 )
+from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
+    METHODS,
     KappaCalibration,
     containment,
 )
 from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
-from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, radii_of
+from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.label import has_label
+from graphnet_icecube2nd.tasks.task import Calibration, Task
 
+Array = NDArray[np.float64]
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
 TURNED = 0.7  # share beyond 90 degrees that guessing does not reach
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationCheck:
-    """A calibration, and what its contours held of events it was not fitted on.
+    """Calibrations, and how they do on events that they were not fitted on.
 
     Args:
-        file: The calibration, fitted on all events, to be stored.
-        before: Share of true directions inside contours by level, as the model has it.
+        file: The calibrations, fitted on all events, to be stored.
+        before: Of the direction: share of true directions inside contours by level, as
+            the model has it; empty without a direction.
         after: The same with each half of the events calibrated by the other; empty
             where there are too few for that.
         thirds: `after` of the third of the events with the smallest kappas, of the
             middle one and of the largest: contours should hold their share in each.
+        tasks: Of each other task: figures by name, as the model has them and
+            calibrated (cross-fitted), see `Task.calibration_figures`.
+        notices: What is worth knowing, in words: tasks that are not calibrated, events
+            without a label.
+        what: Which events it was fitted on, in words.
     """
 
     file: CalibrationFile
     before: Mapping[float, float]
     after: Mapping[float, float]
     thirds: tuple[Mapping[float, float], ...] = ()
+    tasks: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()
+    what: str = ""
 
 
 def calibrate(
-    model: TrainedModel,
-    store: EventStore,
-    events: NDArray[np.int64],
+    model: ModelBundle | str | os.PathLike[str],
+    store: EventStore | str | os.PathLike[str] | None = None,
+    events: NDArray[np.int64] | str | None = None,
     *,
     method: str = "isotonic",
+    most: int | None = None,
     options: InferenceConfig | None = None,
+    device: str = "cpu",
+    unknown_detector: bool = False,
     on_progress: Progress | None = None,
 ) -> CalibrationCheck:
-    """Fit a calibration of a model's kappa.
+    """Fit calibrations of all tasks of a model, on events it was not trained on.
+
+    Of a store that the model's run was trained on, only the events that it was
+    validated on may be used; of another store, none that the run has seen.
 
     Args:
-        model: The model, on the device it is to run on.
-        store: Events with directions.
-        events: Numbers of events that the model was not trained on.
-        method: `none` (levels alone), `temperature`, `isotonic`; see `fit_calibration`.
-        options: How events are seen; default: the model's own.
+        model: The model, or what `load_bundle` takes.
+        store: Events with truth; default: the store that the run was trained on.
+        events: Numbers of events, or a condition as `n_pulses >= 8`; default: all that
+            may be used.
+        method: Of the direction: `none` (levels alone), `temperature`, `isotonic`; see
+            `fit_calibration`.
+        most: So many events at most, evenly spread.
+        options: How events are read; default: the model's own.
+        device: Where the model runs.
+        unknown_detector: Calibrate on a detector or clock that the model was not
+            trained on.
         on_progress: Called with new events and pulses.
 
     Raises:
-        ValueError: Too few events with a direction; an unknown method.
+        DomainError: The model was trained on another detector or clock.
+        ValueError: Events that the model was trained on, too few events with a label,
+            no task that can be calibrated, an unknown method.
     """
-    options = options or model.options
-    table = network_events(
-        model.network, store, events, options=options, on_progress=on_progress
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    bundle = as_bundle(model).calibrated(None)
+    places = [] if bundle.place is None else [bundle.place]
+    store, numbers, what = held_out_events(places, store, events, most)
+    options = options or bundle.options
+    maker = ResultMaker.of(
+        bundle, store.detector, options, unknown_detector=unknown_detector
     )
-    checked = calibrate_table(table, EventTruth.of(store, events), method=method)
-    fitted_on = {
-        "store": store.path.name,
-        "store_digest": store.manifest.digest(),
-        "events": len(events),
-        **{name: getattr(options, name) for name in SEEN},
-    }
-    file = replace(
-        checked.file, weights=weights_digest(model.network), fitted_on=fitted_on
+    bundle.model.to(device)
+    numbers, outputs = event_outputs(
+        bundle.model, store, numbers, options=options, on_progress=on_progress
     )
-    return replace(checked, file=file)
+    truth = EventTruth.of(store, numbers)
+    fitted: dict[str, Calibration] = {}
+    figures: dict[str, dict[str, tuple[float, float]]] = {}
+    notices: list[str] = [*maker.domain.differences]
+    direction = CalibrationCheck(
+        file=CalibrationFile(calibrations={}), before={}, after={}
+    )
+    for name, task in bundle.model.task_map.items():
+        if not truth.has(task):
+            notices.append(f"{name}: the truth has no label; it is not calibrated")
+            continue
+        output, target = outputs[name], truth.target(task)
+        good_B = task.is_valid(torch.from_numpy(output)).numpy() & has_label(target)
+        if lost := int((~has_label(target)).sum()):
+            notices.append(f"{name}: {lost:,} of {len(target):,} events have no label")
+        output, target = output[good_B], target[good_B]
+        if isinstance(task, Direction):
+            angle_B = opening_angle(output, target).numpy()
+            _check_way(angle_B, bundle.name)
+            direction = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
+            fitted.update(direction.file.calibrations)
+            continue
+        found = task.calibrate(output, target)
+        if found is None:
+            notices.append(f"{name}: the task has no calibration")
+            continue
+        fitted[name] = found
+        figures[name] = _figures(task, output, target)
+    if not fitted:
+        raise ValueError(f"nothing can be calibrated: {'; '.join(notices)}")
+    file = CalibrationFile(
+        calibrations=fitted,
+        weights=weights_digest(bundle.model),
+        fitted_on={
+            "store": store.path.name,
+            "store_digest": store.manifest.digest(),
+            "telescope": store.detector.telescope,
+            "events": len(numbers),
+            **{name: getattr(options, name) for name in SEEN},
+        },
+    )
+    return replace(
+        direction, file=file, tasks=figures, notices=tuple(notices), what=what
+    )
+
+
+def _figures(
+    task: Task, output: Array, target: Array
+) -> dict[str, tuple[float, float]]:
+    """Return a task's figures before and after, each half calibrated by the other."""
+    plain = _plain_columns(task.predict(torch.from_numpy(output)))
+    before = task.calibration_figures(plain, target)
+    half_B = np.arange(len(target)) % 2 == 0
+    after: dict[str, Array] = {name: np.empty(len(target)) for name in plain}
+    try:
+        for here_B in (half_B, ~half_B):
+            found = task.calibrate(output[~here_B], target[~here_B])
+            columns = task.predict_calibrated(torch.from_numpy(output[here_B]), found)
+            for name, values in _plain_columns(columns).items():
+                after[name][here_B] = values
+    except ValueError:  # too few for two halves
+        return {name: (value, float("nan")) for name, value in before.items()}
+    calibrated = task.calibration_figures(after, target)
+    return {name: (value, calibrated[name]) for name, value in before.items()}
+
+
+def _plain_columns(columns: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    return {name: value.double().numpy() for name, value in columns.items()}
 
 
 def calibrate_table(
@@ -115,16 +213,28 @@ def calibrate_table(
             "its kappa. Reconstruct with --calibration none first"
         )
     truth = truth.of_events(truth.event_id[np.isin(truth.event_id, table.event_id)])
-    truth.check_finite()
+    known_B = np.isfinite(truth.direction_B3).all(axis=1)
+    truth = truth.of_events(truth.event_id[known_B])
     _check_way(truth.angles(table), table.name)
     some = table.of_events(truth.event_id)
     angle_B = truth.angles(some)
     good_B = some.is_ok & np.isfinite(some.kappa_B)
-    kappa_B, angle_B = some.kappa_B[good_B], angle_B[good_B]
-    calibration = fit_calibration(kappa_B, angle_B, method)
+    found = _of_angles(some.kappa_B[good_B], angle_B[good_B], method)
     fitted_on = {"table": table.name, "events": len(truth.event_id)}
+    return replace(found, file=replace(found.file, fitted_on=fitted_on))
+
+
+def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
+    """Return the calibration of kappas whose opening angles are known, and its check.
+
+    Args:
+        kappa_B: Concentrations.
+        angle_B: Opening angles, rad.
+        method: As `fit_calibration`.
+    """
+    calibration = fit_calibration(kappa_B, angle_B, method)
     found = CalibrationCheck(
-        file=CalibrationFile(calibration=calibration, fitted_on=fitted_on),
+        file=CalibrationFile(calibrations={Direction.name: calibration}),
         before=_held(containment(kappa_B, angle_B)),
         after={},
     )
@@ -181,7 +291,8 @@ def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventT
         calibration,
         tuple(table.levels) or CONTOURS,
     )
-    return replace(table, kappa_B=calibration.kappa(table.kappa_B), radii=radii)
+    kappa_B = calibration.kappa(table.kappa_B)
+    return table.with_columns({"kappa": kappa_B, **radii})
 
 
 def has_own_contours(table: EventTable) -> bool:

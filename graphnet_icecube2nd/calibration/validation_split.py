@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +119,87 @@ def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
         for shard in range(len(store.shards))
     ]
     return np.concatenate(numbers)
+
+
+def held_out_events(
+    models: Sequence[str | os.PathLike[str]],
+    data: EventStore | str | os.PathLike[str] | None,
+    events: NDArray[np.int64] | str | None = None,
+    most: int | None = None,
+) -> tuple[EventStore, NDArray[np.int64], str]:
+    """Return a store, numbers of events that may be used, and what they are in words.
+
+    Of a store that runs were trained on, only what they were validated on may be used;
+    of another store, what is not among the events that they were trained on.
+
+    Args:
+        models: Runs, files of runs, ensembles of them, or other names of models.
+        data: A store; None: the one that the runs were trained on.
+        events: A condition besides, or numbers of events.
+        most: So many events at most, evenly spread.
+
+    Raises:
+        ValueError: No store is given and no run names one; runs that were validated on
+            different events; numbers of events that a run was trained on; no event is
+            left.
+    """
+    runs = [run for model in models for run in runs_behind(model)]
+    if data is None:
+        stores = {store_of_run(run) for run in runs}
+        if len(stores) != 1:
+            found = ", ".join(map(str, sorted(stores))) or "none"
+            raise ValueError(
+                f"give --data, a store of events: those of the models' runs are {found}"
+            )
+        (data,) = stores
+    store = data if isinstance(data, EventStore) else EventStore(data)
+    numbers, what = _untouched(runs, store)
+    if isinstance(events, str):
+        chosen = numbers_of(EventSubset(expression=events), store)
+        numbers, what = np.intersect1d(numbers, chosen), f"{what} with {events}"
+    elif events is not None:
+        chosen = np.asarray(events, np.int64)
+        with_pulses = chosen[store.whole_event_column(N_PULSES)[chosen] > 0]
+        seen = np.setdiff1d(with_pulses, numbers)
+        if len(seen):
+            raise ValueError(
+                f"{len(seen)} of the {len(chosen)} events were used to train the "
+                f"model, the first is number {seen[0]} of {store.path}. Widths fitted "
+                "on them would be too small: leave events out to take those that may "
+                "be used, or give another store"
+            )
+        numbers, what = chosen, "the events given"
+    if not len(numbers):
+        raise ValueError(f"{store.path}: no event is left ({what})")
+    if most is not None and len(numbers) > most:
+        numbers = numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
+        what = f"{most:,} of {what}"
+    return store, numbers, f"{what} of {store.path}"
+
+
+def _untouched(
+    runs: Sequence[Path], store: EventStore
+) -> tuple[NDArray[np.int64], str]:
+    """Return the events of a store that no run was trained on, and what they are."""
+    here = [run for run in runs if was_trained_on(run, store)]
+    numbers, what = numbers_of(EventSubset(), store), "all events"
+    for run in dict.fromkeys(runs):
+        if run in here:
+            continue
+        try:
+            known = trained_on(run, store)
+        except ValueError as error:
+            warnings.warn(str(error), stacklevel=3)
+            continue
+        if len(known):
+            numbers = np.setdiff1d(numbers, known)
+            what = "events that were not trained on"
+    if here:
+        choices = [validation_events(run, store) for run in here]
+        numbers, what = np.intersect1d(numbers, choices[0]), "validation events"
+        if any(not np.array_equal(choices[0], other) for other in choices[1:]):
+            raise ValueError(
+                "the runs were validated on different events of this store, so some "
+                "have seen what others have not: give another store (--data)"
+            )
+    return numbers, what

@@ -8,6 +8,7 @@ import typer
 
 from graphnet_icecube2nd.commands import (
     calibration,
+    catalogue,
     display,
     ensemble,
     evaluation,
@@ -22,8 +23,9 @@ from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
     name="icecube2nd",
-    help="Neutrino directions from pulses of light: DeepIce, the 2nd place of "
-    "'IceCube - Neutrinos in Deep Ice'.",
+    help="Reconstruct neutrino events from pulses of light: direction, energy, track "
+    "or cascade, each with a width. With DeepIce, the 2nd place of 'IceCube - "
+    "Neutrinos in Deep Ice'.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # `cli.main` says what a user can mend
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -63,4 +65,7 @@ app.command()(calibration.calibrate)
 app.command()(evaluation.evaluate)
 app.command()(robustness.robustness)
 app.add_typer(ensemble.app, name="ensemble")
+app.command()(catalogue.detectors)
+app.command()(catalogue.tasks)
+app.command()(catalogue.models)
 app.command("import-weights")(ensemble.import_weights)

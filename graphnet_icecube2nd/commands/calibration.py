@@ -1,4 +1,4 @@
-"""The command that makes kappa honest."""
+"""The command that calibrates widths."""
 
 from __future__ import annotations
 
@@ -84,11 +84,19 @@ def calibrate(
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, mps; auto chooses [default: auto].")
     ] = None,
+    unknown_detector: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-detector",
+            help="Calibrate on a detector or a clock that the model was not trained "
+            "on.",
+        ),
+    ] = False,
 ) -> None:
-    """Fit kappa to events that were not trained on, so that contours hold their share.
+    """Fit the widths of all tasks on events that were not trained on.
 
-    Says what contours held before, and after with each half of the events calibrated by
-    the other.
+    Prints what contours held before, and after with each half of the events calibrated
+    by the other; and the like for other tasks.
     """
     from rich.console import Console
     from rich.table import Table
@@ -134,17 +142,35 @@ def calibrate(
         assert model is not None
         out = out or _place(model)
         found = _of_model(
-            model, data, events, most or 50_000, method, max_pulses, device or "auto"
+            model,
+            data,
+            events,
+            most or 50_000,
+            method,
+            max_pulses,
+            device or "auto",
+            unknown_detector,
         )
     found.file.save(out)
-    table = Table(title="share of true directions inside contours")
-    thirds = ("small kappas", "middle", "large") if found.thirds else ()
-    for column in ("contour", "before", "calibrated", *thirds):
-        table.add_column(column, justify="right")
-    for level, before in found.before.items():
-        after = [part[level] for part in (found.after, *found.thirds) if part]
-        table.add_row(f"{level:.0%}", *(f"{held:.1%}" for held in (before, *after)))
-    Console().print(table)
+    if found.before:
+        table = Table(title="share of true directions inside contours")
+        thirds = ("small kappas", "middle", "large") if found.thirds else ()
+        for column in ("contour", "before", "calibrated", *thirds):
+            table.add_column(column, justify="right")
+        for level, before in found.before.items():
+            after = [part[level] for part in (found.after, *found.thirds) if part]
+            table.add_row(f"{level:.0%}", *(f"{h:.1%}" for h in (before, *after)))
+        Console().print(table)
+    if found.tasks:
+        table = Table(title="other tasks")
+        for column in ("task", "figure", "before", "calibrated"):
+            table.add_column(column)
+        for task, figures in found.tasks.items():
+            for name, (before, calibrated) in figures.items():
+                table.add_row(task, name, f"{before:.4f}", f"{calibrated:.4f}")
+        Console().print(table)
+    for text in found.notices:
+        print(f"  {text}")
     print(out)
     if apply is not None:
         assert to is not None
@@ -159,32 +185,34 @@ def _of_model(
     method: str,
     max_pulses: int | None,
     device: str,
+    unknown_detector: bool,
 ) -> CalibrationCheck:
     from dataclasses import replace
 
     from rich.console import Console
 
     from graphnet_icecube2nd.calibration.calibrate import calibrate as run
-    from graphnet_icecube2nd.commands.held_out import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.inference.model_bundle import find_trained
+    from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
-    trained = find_trained(model, calibration="none")
-    store, numbers, what = held_out_events([model], data, events, most)
-    print(f"kappa from {len(numbers):,} events: {what}")
-    options = trained.options
+    bundle = load_bundle(model, calibration="none")
+    options = bundle.options
     if max_pulses is not None:
         options = replace(options, max_pulses=max_pulses)
-    trained.network.to(chosen_device(device))
-    with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
-        return run(
-            trained,
-            store,
-            numbers,
+    with counting(Console(stderr=True), None, "reading") as on_progress:
+        found = run(
+            bundle,
+            data,
+            events,
             method=method,
+            most=most,
             options=options,
+            device=chosen_device(device),
+            unknown_detector=unknown_detector,
             on_progress=on_progress,
         )
+    print(f"calibrated on {found.file.fitted_on['events']:,} events: {found.what}")
+    return found
 
 
 def _place(model: str) -> Path:
@@ -212,5 +240,7 @@ def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
     plain = EventTable.load(table, angles=angles)
     if has_own_contours(plain):
         raise ValueError(f"{table} is calibrated already")
+    if file.calibration is None:
+        raise ValueError("--apply calibrates directions; the calibration has none")
     calibrated_table(plain, file.calibration).save(to)
     print(to)

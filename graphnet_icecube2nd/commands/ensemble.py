@@ -69,14 +69,14 @@ def fit(
 
     from rich.console import Console
 
-    from graphnet_icecube2nd.commands.held_out import held_out_events
+    from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
-    from graphnet_icecube2nd.inference.model_bundle import find_trained
+    from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
     options = None
     if max_pulses is not None:
-        options = replace(find_trained(members[0]).options, max_pulses=max_pulses)
+        options = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
     print(f"weights from {len(numbers):,} events: {what}")
     with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
@@ -121,7 +121,7 @@ def show(
     beside = place_beside(folder)
     if beside.is_file():
         stored = CalibrationFile.load(beside)
-        print(f"calibrated: {stored.calibration.method}, {stored.what}")
+        print(f"calibrated: {', '.join(stored.calibrations)}; {stored.what}")
 
 
 def _print_members(described: EnsembleFile) -> None:

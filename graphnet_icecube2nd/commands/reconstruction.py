@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 SEEING = "How the model sees events (default: the model's or ensemble's own)"
 
@@ -94,6 +94,14 @@ def reconstruct(
     seed: Annotated[int | None, _option("Of that selection.")] = None,
     batch_size: Annotated[int | None, _option("Events at once.")] = None,
     precision: Annotated[str | None, _option("float32 or bfloat16.")] = None,
+    unknown_detector: Annotated[
+        bool,
+        typer.Option(
+            "--unknown-detector",
+            help="Use the model on a detector or a clock that it was not trained on; "
+            "widths are then not calibrated.",
+        ),
+    ] = False,
     published_features: Annotated[
         bool | None,
         _option(
@@ -102,7 +110,7 @@ def reconstruct(
         ),
     ] = None,
 ) -> None:
-    """Write a table of directions: every event once, in the order of the store.
+    """Write a table of results: every event once, in the order of the store.
 
     Killed in the middle, the same command goes on, and ends with the same file. A .db
     that is there gets a table `directions`, its others stay; any other file that holds
@@ -112,14 +120,14 @@ def reconstruct(
 
     from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.inference.model_bundle import find_trained, is_ensemble
-    from graphnet_icecube2nd.inference.predictor import InferenceConfig
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+    from graphnet_icecube2nd.inference.input_store import InputStore
+    from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.inference.reconstruct import reconstruct as run
     from graphnet_icecube2nd.results.result_files import (
         check_replaceable,
         format_of,
     )
-    from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.tasks.direction.direction import checked_contours
 
     data, asked = _input(words or [], config)
@@ -144,13 +152,17 @@ def reconstruct(
         "published_features": published_features,
     }
     _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
-    trained = find_trained(name, weights, calibration=calibration)
+    trained = load_bundle(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
     if which is None and (config is not None or kind == "submission"):
         which = _as_predict_py_reads(data)
-    folder, is_ours = _as_store(data, out, which)
-    store = EventStore(folder)
-    with counting(Console(stderr=True), len(store), "reconstructing") as on_progress:
+    events = InputStore(data, out, which=which)
+    store = events.open()
+    with (
+        warnings.catch_warnings(),
+        counting(Console(stderr=True), len(store), "reconstructing") as on_progress,
+    ):
+        warnings.simplefilter("ignore", UserWarning)  # printed below
         report = run(
             store,
             trained,
@@ -159,18 +171,21 @@ def reconstruct(
             options=options,
             device=device,
             contours=levels,
+            unknown_detector=unknown_detector,
             on_progress=on_progress,
         )
-    if is_ours:
-        shutil.rmtree(folder)
-        out.with_name(f".{out.name}.store.json").unlink(missing_ok=True)
+    events.remove()
     statuses = ", ".join(f"{name} {n:,}" for name, n in report.statuses.items())
     print(
         f"{report.path}: {report.num_events:,} events ({statuses}) in "
         f"{report.seconds:.1f} s"
     )
-    if trained.calibration is not None:
-        print("  kappa and radii are calibrated")
+    for text in report.notices:
+        print(f"  {text}")
+    if trained.calibrations:
+        num_ok = max(1, report.statuses.get("ok", 0))
+        share = report.num_calibrated / num_ok
+        print(f"  widths are calibrated for {share:.1%} of the events")
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
     lost = report.num_events - report.statuses.get("ok", 0)
@@ -201,37 +216,3 @@ def _as_predict_py_reads(events: Path) -> str | None:
 
 def _with(options: InferenceConfig, given: dict[str, Any]) -> InferenceConfig:
     return replace(options, **{n: v for n, v in given.items() if v is not None})
-
-
-def _as_store(events: Path, out: Path, which: str | None) -> tuple[Path, bool]:
-    """Return a store, and whether it was made here, beside the results.
-
-    A store that an earlier call has left is taken if it is of the very same files.
-    """
-    from graphnet_icecube2nd.store.manifest import MANIFEST, write_json
-    from graphnet_icecube2nd.store.prepare import prepare
-
-    if (events / MANIFEST).is_file():
-        if which is not None:
-            raise ValueError(f"{events} is a store: it has no {which} (--which)")
-        return events, False
-    if not events.exists():
-        raise FileNotFoundError(f"there is no {events}")
-    folder, note = (
-        out.with_name(f".{out.name}.{name}") for name in ("store", "store.json")
-    )
-    files = [events] if events.is_file() else sorted(events.rglob("*"))
-    seen = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    is_same = note.is_file() and json.loads(note.read_text(encoding="utf-8")) == [
-        which,
-        *(list(entry) for entry in seen),
-    ]
-    if not is_same:
-        shutil.rmtree(folder, ignore_errors=True)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(note, [which, *seen])
-    if not (folder / MANIFEST).is_file():
-        print(f"reading {events} ...")
-        for text in prepare(events, folder, which=which).notes:
-            print(f"  {text}")
-    return folder, True

@@ -55,7 +55,7 @@ def robustness(
     )
     from graphnet_icecube2nd.evaluation.robustness import choose_events, num_passes
     from graphnet_icecube2nd.evaluation.robustness import robustness as measure
-    from graphnet_icecube2nd.inference.model_bundle import find_trained, is_ensemble
+    from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.plots import new_figure
     from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness
     from graphnet_icecube2nd.store.event_store import EventStore
@@ -67,7 +67,7 @@ def robustness(
         raise ValueError("give --model or --ensemble, one of them")
     new_figure(1, 1)  # a missing matplotlib is said before any work
     # Kappa is judged as the network gives it.
-    trained = find_trained(name, calibration="none")
+    trained = load_bundle(name, calibration="none")
     options = replace(
         trained.options,
         max_pulses=trained.options.max_pulses if max_pulses is None else max_pulses,
@@ -79,7 +79,7 @@ def robustness(
     total = num_passes(asked, options) * len(numbers)
     with counting(Console(stderr=True), total, "perturbing") as on_progress:
         rows = measure(
-            trained.network.to(chosen_device(device)),
+            trained.model.to(chosen_device(device)),
             opened,
             numbers,
             perturbations=asked,

@@ -23,6 +23,12 @@ def simulate(
             "ends in .db, else parquet)."
         ),
     ] = "store",
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="The detector (see `icecube2nd detectors`). Default: IceCube-86."
+        ),
+    ] = None,
     geometry: Annotated[
         Path | None, typer.Option(help="csv of DOMs in place of IceCube-86's.")
     ] = None,
@@ -90,6 +96,7 @@ def simulate(
             num_events=events,
             seed=seed,
             config=config,
+            detector=detector,
             format=format,
             geometry=geometry,
             ice=ice,

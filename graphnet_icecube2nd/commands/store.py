@@ -79,6 +79,14 @@ def prepare(
             READING,
         ),
     ] = "error",
+    detector: Annotated[
+        str | None,
+        _option(
+            "The detector (see `icecube2nd detectors`): what the columns mean, its "
+            "modules, medium and scales.",
+            MEANING,
+        ),
+    ] = None,
     pulse_map: Annotated[
         str | None,
         _option(
@@ -126,6 +134,7 @@ def prepare(
             paths[:-1],
             paths[-1],
             format=format,
+            detector=detector,
             pulse_map=pulse_map,
             angles=angles,
             truth=truth or None,

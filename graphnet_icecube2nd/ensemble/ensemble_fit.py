@@ -16,29 +16,27 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from graphnet_icecube2nd.conventions import opening_angle
-from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.inference.ensemble_file import (
     FILE,
     EnsembleFile,
     add_member,
 )
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
-    Network,
-    TrainedModel,
-    find_trained,
+    ModelBundle,
+    load_bundle,
     weights_place,
 )
 from graphnet_icecube2nd.inference.predictor import (
-    InferenceConfig,
-    NetworkReader,
     Progress,
+    outputs_in_batches,
 )
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.together import predict_together
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.together import EnsembleModel
 from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -50,6 +48,7 @@ from graphnet_icecube2nd.tasks.direction.combination import (
     combine,
     fit_weights,
 )
+from graphnet_icecube2nd.tasks.direction.direction import Direction
 
 BEST = "best"
 EQUAL = "equal"
@@ -129,16 +128,11 @@ def fit_ensemble(
         )
     truth = EventTruth.of(store, numbers)
     names = _names(members)
-    trained = [find_trained(member, calibration="none") for member in members]
+    trained = [load_bundle(member, calibration="none") for member in members]
+    _check_members(trained, names)
     options = options or _common_options(trained, names)
-    models = [
-        _single(one.network, name) for one, name in zip(trained, names, strict=True)
-    ]
-    together = _Together(models).to(device)
-    vectors_BM3 = NetworkReader(together, store, options).vectors(
-        numbers, length_B[length_B > 0], on_progress
-    )
-    vectors_MB3 = np.ascontiguousarray(vectors_BM3.transpose(1, 0, 2))
+    models = [one.model.to(device) for one in trained]
+    vectors_MB3 = _vectors(models, store, numbers, options, on_progress)
     fitted = fit_weights(vectors_MB3, truth.direction_B3)
     angles = {name: angle for name, angle in fitted.angles.items() if name in WAYS}
     angles[WEIGHTED] = _held_out(vectors_MB3, truth)
@@ -183,36 +177,63 @@ def fit_ensemble(
     )
 
 
+def _vectors(
+    models: Sequence[Model],
+    store: EventStore,
+    numbers: NDArray[np.int64],
+    options: InferenceConfig,
+    on_progress: Progress | None,
+) -> NDArray[np.float64]:
+    """Return the members' vectors, (M, B, 3); events are read once."""
+    reader = EventReader(
+        store,
+        max_pulses=options.max_pulses,
+        selection=options.selection,
+        seed=options.seed,
+        truth=(),
+        published_features=options.published_features,
+    )
+    outputs = outputs_in_batches(
+        models,
+        store.whole_event_column(N_PULSES)[numbers],
+        lambda some: reader.batch(numbers[some]),
+        options,
+        on_progress,
+    )
+    return np.stack([one[Direction.name] for one in outputs])
+
+
 def _common_options(
-    trained: Sequence[TrainedModel], names: Sequence[str]
+    trained: Sequence[ModelBundle], names: Sequence[str]
 ) -> InferenceConfig:
-    """Return how all members see events."""
+    """Return how all members read events."""
     first = trained[0].options
     for one, name in zip(trained, names, strict=True):
         if one.options != first:
             raise ValueError(
-                f"{names[0]} sees events by {first}, {name} by {one.options}: say how "
-                "the ensemble is to see them (options)"
+                f"{names[0]} reads events by {first}, {name} by {one.options}: say how "
+                "the ensemble is to read them (options)"
             )
     return first
 
 
-def _single(network: Network, name: str) -> DeepIce:
-    if not isinstance(network, DeepIce):
-        raise ValueError(f"{name} is an ensemble already; give its members")
-    return network
-
-
-class _Together(nn.Module):
-    """Members as one model that gives all their vectors, (B, M, 3)."""
-
-    def __init__(self, models: Sequence[DeepIce]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(models)
-
-    def forward(self, batch: PackedBatch) -> Tensor:
-        members = [m for m in self.members if isinstance(m, DeepIce)]
-        return predict_together(members, batch).float().transpose(0, 1)
+def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None:
+    """See that members are single models with a direction, of one detector."""
+    for one, name in zip(trained, names, strict=True):
+        if isinstance(one.model, EnsembleModel):
+            raise ValueError(f"{name} is an ensemble already; give its members")
+        if Direction.name not in one.model.task_map:
+            raise ValueError(
+                f"{name} has no direction, which weights are fitted with; it has "
+                f"{', '.join(one.model.task_map)}"
+            )
+    inputs = [one.model.input_config for one in trained]
+    telescopes = {config.telescope for config in inputs if config is not None}
+    if len(telescopes) > 1:
+        raise ValueError(
+            f"the members were trained on different detectors: "
+            f"{', '.join(sorted(telescopes))}"
+        )
 
 
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:

@@ -29,7 +29,7 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     first_times,
 )
 from graphnet_icecube2nd.events.selection import SELECTIONS
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES

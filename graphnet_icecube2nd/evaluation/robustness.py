@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
 from graphnet_icecube2nd.evaluation.perturbations import (
@@ -22,13 +21,14 @@ from graphnet_icecube2nd.evaluation.perturbations import (
     default_perturbations,
 )
 from graphnet_icecube2nd.events.augmentation_checks import LOST
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.predictor import (
     NO_PULSES,
-    InferenceConfig,
     Progress,
-    network_events,
+    predict_events,
 )
 from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -102,7 +102,7 @@ def choose_events(
 
 
 def robustness(
-    model: nn.Module,
+    model: Model,
     store: EventStore,
     numbers: Sequence[int] | NDArray[np.int64] | None = None,
     *,
@@ -191,7 +191,7 @@ def _check_names(perturbations: Sequence[Perturbation]) -> None:
 
 
 def _reconstructed(
-    model: nn.Module,
+    model: Model,
     store: EventStore,
     numbers: NDArray[np.int64],
     asked: Perturbation,
@@ -200,7 +200,7 @@ def _reconstructed(
 ) -> EventTable:
     """Return directions of perturbed events; those without pulses have none."""
     seen = asked.options(options)
-    table = network_events(
+    table = predict_events(
         model,
         store,
         numbers,

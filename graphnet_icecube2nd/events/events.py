@@ -15,7 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    CHARGE,
+    HLC,
+    SENSOR_ID,
+    TIME,
+    X,
+    Y,
+    Z,
+)
+
+# What tells pulses of one time apart, the last first.
+TIE_BREAKERS = (AUXILIARY, HLC, CHARGE, Z, Y, X, SENSOR_ID)
 
 Number = TypeVar("Number", bound=np.generic)
 
@@ -117,6 +129,44 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
     if not (later | (same & (sorted_time[1:] >= sorted_time[:-1]))).all():
         order = np.lexsort((time, event_T))
     return torch.from_numpy(order)
+
+
+def event_order(
+    columns: Mapping[str, NDArray[Any]],
+    event_T: NDArray[np.int64],
+    *,
+    is_sorted: bool = False,
+) -> NDArray[np.int64]:
+    """Return the order that sorts pulses by event, time, and then by what they are.
+
+    Pulses of one event and one time are put in the order of DOM or place, charge and
+    flag, so that it does not matter in which order a file has them.
+
+    Args:
+        columns: (T,) by quantity, `time` among them.
+        event_T: (T,) the event of each pulse.
+        is_sorted: The pulses are in the order of event and time already.
+
+    Returns:
+        (T,) int64.
+    """
+    if is_sorted:
+        order_T = np.arange(len(event_T))
+        time_T, event = columns[TIME], event_T
+    else:
+        order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
+        time_T, event = columns[TIME][order_T], event_T[order_T]
+    same_T = (time_T[1:] == time_T[:-1]) & (event[1:] == event[:-1])
+    if not same_T.any():
+        return order_T
+    # Only pulses that share their time are sorted again, within their run.
+    tied_T = np.append(same_T, False) | np.append(False, same_T)
+    rows = np.flatnonzero(tied_T)
+    run = np.cumsum(np.append(True, ~same_T))[rows]
+    tied = order_T[rows]
+    keys = [columns[name][tied] for name in TIE_BREAKERS if name in columns]
+    order_T[rows] = tied[np.lexsort((*keys, run))]
+    return order_T
 
 
 def first_times(time_T: Tensor, offsets: Tensor) -> Tensor:

@@ -24,7 +24,10 @@ from graphnet_icecube2nd.graphnet_adapter.prediction import (
     evaluating,
     event_predictions,
 )
-from graphnet_icecube2nd.inference.predictor import WINDOW, Progress
+from graphnet_icecube2nd.inference.predictor import (
+    WINDOW,
+    Progress,
+)
 from graphnet_icecube2nd.inference.reconstruct import Reconstruction
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (

@@ -1,9 +1,9 @@
-"""A calibration of kappa beside the weights it belongs to.
+"""Calibrations of a model's tasks, beside the weights they belong to.
 
     RUN/calibration.json                      of a run, or of an ensemble's folder
     weights.calibration.json                  of a single file weights.safetensors
 
-It is of those very weights: their checksum stands in it.
+Their checksum of the weights says that they are of those very weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from torch import nn
 
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.task import Calibration
 
 FILE, SUFFIX = "calibration.json", ".calibration.json"
-# Options of the network that change what kappa is worth.
+# Options of the inference that change what a width is worth.
 SEEN = ("max_pulses", "selection", "precision", "published_features")
 
 
@@ -31,30 +34,41 @@ class CalibrationFile:
     """What a calibration file says.
 
     Args:
-        calibration: The calibration.
-        weights: Checksum of the weights it belongs to; empty for a table of
-            directions whose model is not ours.
-        fitted_on: What events, how many, how they were seen; plain values.
+        calibrations: By task.
+        weights: Checksum of the weights they belong to; empty for a table of results
+            whose model is not ours.
+        fitted_on: Which events, how many, how they were read; plain values.
     """
 
-    calibration: KappaCalibration
+    calibrations: Mapping[str, Calibration]
     weights: str = ""
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def calibration(self) -> KappaCalibration | None:
+        """The direction's calibration; None: there is none."""
+        found = self.calibrations.get(Direction.name)
+        return found if isinstance(found, KappaCalibration) else None
 
     @property
     def what(self) -> str:
         """What it was fitted on, in words."""
         store = self.fitted_on.get("store", "a table")
-        return f"{self.calibration.num_events:,} events of {store}"
+        events = max((c.num_events for c in self.calibrations.values()), default=0)
+        return f"{events:,} events of {store}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all."""
-        values = asdict(self) | {"calibration": self.calibration.to_dict()}
+        values = {
+            "calibrations": {n: c.to_dict() for n, c in self.calibrations.items()},
+            "weights": self.weights,
+            "fitted_on": dict(self.fitted_on),
+        }
         write_json(Path(path), values)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
-        """Read what `save` wrote.
+        """Read what `save` wrote, in this release or an earlier one.
 
         Raises:
             OSError: There is no such file.
@@ -62,12 +76,18 @@ class CalibrationFile:
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
+            given = values.get("calibrations")
+            if given is None:  # release 0.1.0 knew the direction only
+                given = {Direction.name: values["calibration"]}
             return cls(
-                calibration=KappaCalibration.from_dict(values["calibration"]),
+                calibrations={
+                    name: build_task(name).read_calibration(of_task)
+                    for name, of_task in given.items()
+                },
                 weights=str(values["weights"]),
                 fitted_on=dict(values["fitted_on"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is no calibration: {error!r}") from None
 
     def check_belongs_to(self, model: nn.Module, path: Path) -> None:
@@ -78,8 +98,8 @@ class CalibrationFile:
         """
         if not self.weights:
             raise ValueError(
-                f"{path} was fitted on a table of directions, not on these weights: "
-                "apply it to tables of that kind (icecube2nd calibrate --apply)"
+                f"{path} was fitted on a table of results, not on these weights: apply "
+                "it to tables of that kind (icecube2nd calibrate --apply)"
             )
         if self.weights != weights_digest(model):
             raise ValueError(
@@ -88,7 +108,7 @@ class CalibrationFile:
             )
 
     def seen(self) -> dict[str, Any]:
-        """Return how events were seen, as options of the network."""
+        """Return how events were read, as options of the inference."""
         return {k: v for k, v in self.fitted_on.items() if k in SEEN}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from graphnet_icecube2nd.config import dump_yaml, load_yaml
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.together import EnsembleModel
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of

@@ -1,9 +1,9 @@
-"""A trained model with all that belongs to it: how it sees events, its calibration."""
+"""A trained model with what belongs to it: how it reads events, its calibrations."""
 
 from __future__ import annotations
 
 import os
-import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,68 +12,94 @@ from graphnet_icecube2nd.inference.calibration_file import (
     CalibrationFile,
     place_beside,
 )
-from graphnet_icecube2nd.inference.ensemble_file import (
-    FILE as ENSEMBLE,
-)
+from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.task import Calibration
 
-Network = Model
-Calibration = KappaCalibration | str | None
+GivenCalibration = KappaCalibration | Mapping[str, Calibration] | str | None
 STORED, NONE = "stored", "none"
-RECIPE = "recipe.yaml"  # of a run: how its model saw events
+RECIPE = "recipe.yaml"  # of a run of release 0.1.0: how its model read events
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedModel:
+class ModelBundle:
     """A model, or an ensemble, ready to reconstruct.
 
     Args:
         name: What it is called.
-        network: The model.
-        options: How it sees events: as it was trained, or as its calibration was
+        model: The model.
+        options: How it reads events: as it was trained, or as its calibration was
             fitted.
-        calibration: Makes its kappa honest; None where none was stored with it.
-        source: The calibration's file; None as before.
+        calibrations: By task; empty where none was stored with it.
+        source: The calibrations' file; None: they were given, or there are none.
+        place: File or folder of the weights; None: a model in memory.
     """
 
     name: str
-    network: Network
+    model: Model
     options: InferenceConfig = field(default_factory=InferenceConfig)
-    calibration: KappaCalibration | None = None
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     source: CalibrationFile | None = None
+    place: Path | None = None
 
-    def calibrated(self, calibration: Calibration = STORED) -> TrainedModel:
-        """Return it with another calibration.
+    @property
+    def calibration(self) -> KappaCalibration | None:
+        """The direction's calibration; None: there is none."""
+        found = self.calibrations.get(Direction.name)
+        return found if isinstance(found, KappaCalibration) else None
+
+    def calibrated(self, calibration: GivenCalibration = STORED) -> ModelBundle:
+        """Return it with other calibrations.
 
         Args:
-            calibration: `stored`: its own; `none` or None: none; or another one.
+            calibration: `stored`: its own; `none` or None: none; or others, by task,
+                or a `KappaCalibration` of the direction.
 
         Raises:
-            ValueError: Another word.
+            ValueError: Another word, or of a task that the model does not have.
         """
-        if isinstance(calibration, KappaCalibration):
-            return replace(self, calibration=calibration, source=None)
         if calibration is None or calibration == NONE:
-            return replace(self, calibration=None, source=None)
-        if calibration != STORED:
+            return replace(self, calibrations={}, source=None)
+        if calibration == STORED:
+            return self
+        if isinstance(calibration, KappaCalibration):
+            calibration = {Direction.name: calibration}
+        if not isinstance(calibration, Mapping):
             raise ValueError(
-                f"calibration must be {STORED}, {NONE} or a KappaCalibration, got "
-                f"{calibration!r}"
+                f"calibration must be {STORED}, {NONE}, a KappaCalibration or "
+                f"calibrations by task, got {calibration!r}"
             )
-        return self
+        if unknown := [t for t in calibration if t not in self.model.task_map]:
+            raise ValueError(
+                f"calibration of task {unknown[0]!r}: the model has "
+                f"{', '.join(self.model.task_map)}"
+            )
+        return replace(self, calibrations=dict(calibration), source=None)
+
+    def read_as_calibrated(self, options: InferenceConfig) -> list[str]:
+        """Return what differs from how events were read for the calibration."""
+        if self.source is None:
+            return []
+        return [
+            f"the calibration was fitted with {name} {fitted}, and is used with "
+            f"{getattr(options, name)}"
+            for name, fitted in self.source.seen().items()
+            if getattr(options, name) != fitted
+        ]
 
 
-def find_trained(
+def load_bundle(
     name: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     *,
-    calibration: str | os.PathLike[str] = "stored",
-) -> TrainedModel:
+    calibration: str | os.PathLike[str] = STORED,
+) -> ModelBundle:
     """Return a trained model, or an ensemble, by whatever names it.
 
     Args:
@@ -91,16 +117,24 @@ def find_trained(
     place = weights_place(name, weights)
     if weights is None and is_ensemble(name):
         described = EnsembleFile.load(name)
-        found = TrainedModel(
+        found = ModelBundle(
             name=described.name,
-            network=described.model(place),
+            model=described.model(place),
             options=described.options,
+            place=place,
         )
     else:
-        found = TrainedModel(
+        model = find_model(name, weights)
+        options = (
+            _options_of_run(place)
+            if model.input_config is None
+            else InferenceConfig.of(model.input_config)
+        )
+        found = ModelBundle(
             name=Path(name).name or str(name),
-            network=find_model(name, weights),
-            options=_options_of_run(place),
+            model=model,
+            options=options,
+            place=place,
         )
     if str(calibration) == NONE:
         return found
@@ -109,40 +143,28 @@ def find_trained(
     if is_stored and not path.is_file():
         return found
     stored = CalibrationFile.load(path)
-    stored.check_belongs_to(found.network, path)
+    stored.check_belongs_to(found.model, path)
     return replace(
         found,
-        calibration=stored.calibration,
+        calibrations=stored.calibrations,
         source=stored,
         options=replace(found.options, **stored.seen()),
     )
 
 
-def as_trained(model: TrainedModel | Network | str | os.PathLike[str]) -> TrainedModel:
+def as_bundle(model: ModelBundle | Model | str | os.PathLike[str]) -> ModelBundle:
     """Return a model by name, or as it is, with all that belongs to it.
 
     Raises:
-        ValueError: As `find_trained`.
+        ValueError: As `load_bundle`.
     """
-    if isinstance(model, TrainedModel):
+    if isinstance(model, ModelBundle):
         return model
     if isinstance(model, str | os.PathLike):
-        return find_trained(model)
-    return TrainedModel(name="network", network=model)
-
-
-def warn_if_seen_otherwise(trained: TrainedModel, options: InferenceConfig) -> None:
-    """Warn where a calibration was fitted on events that were seen otherwise."""
-    if trained.source is None:
-        return
-    for name, fitted in trained.source.seen().items():
-        asked = getattr(options, name)
-        if asked != fitted:
-            warnings.warn(
-                f"kappa was calibrated with {name} {fitted}, and is used with {asked}: "
-                "calibrate for that, or do without",
-                stacklevel=3,
-            )
+        return load_bundle(model)
+    return ModelBundle(
+        name="network", model=model, options=InferenceConfig.of(model.input_config)
+    )
 
 
 def weights_place(
@@ -158,7 +180,7 @@ def weights_place(
 
 
 def _options_of_run(place: Path) -> InferenceConfig:
-    """Return how a run's model saw events; of other weights the usual ones."""
+    """Return how a run of 0.1.0 read events, whose model does not say it itself."""
     recipe = (place if place.is_dir() else place.parent) / RECIPE
     if not recipe.is_file() or (place.is_file() and place.name != RUN_MODEL):
         return InferenceConfig()

@@ -1,87 +1,59 @@
-"""A network's directions of events of a store, read once.
+"""Predictor: a model's answers to events of a store, read once.
 
 Events are sorted by length within a window, so that batches hold events of like
 lengths, and put back into their order: every event has exactly one row, whatever the
-batches. Shape letters: B events.
+batches. Shape letters: B events, K outputs of a task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.inference.domain import Domain
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.results.event_table import OK, VALID, EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
+from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction
+from graphnet_icecube2nd.tasks.task import Calibration, Task
 
 WINDOW = 8192  # events that are sorted together
-PRECISIONS = ("float32", "bfloat16")
 NO_PULSES = "no pulses"
 Progress = Callable[[int, int], None]  # events and pulses since the last call
+Outputs = dict[str, NDArray[np.float64]]  # (B, K) by task
+Calibrations = Mapping[str, Calibration]
 
 
-@dataclass(frozen=True, kw_only=True)
-class InferenceConfig:
-    """How a network sees events.
-
-    Args:
-        max_pulses: L, what longer events are cut to.
-        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
-        seed: Of that selection.
-        batch_size: Events at once.
-        precision: `float32`, or `bfloat16` (autocast).
-        published_features: Efficiency and ice with the slips of the competition's code,
-            for its weights.
-
-    Raises:
-        ValueError: A value that is not allowed.
-    """
-
-    max_pulses: int = 192
-    selection: str = "uniform"
-    seed: int = 0
-    batch_size: int = 64
-    precision: str = "float32"
-    published_features: bool = False
-
-    def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise ValueError(
-                f"precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}"
-            )
-        for name in ("max_pulses", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")
-
-
-class NetworkReader:
-    """Gives a network's vectors of events of one store.
+class Predictor:
+    """Gives a model's outputs for events of one store.
 
     Args:
-        model: `DeepIce` or an `EnsembleModel`, on the device it is to run on; put into
-            evaluation mode meanwhile.
+        model: On the device it is to run on; put into evaluation mode meanwhile.
         store: The store.
-        options: How events are seen.
+        options: How events are read.
         augmentations: Changes to the kept pulses, in this order.
+        domain: Looks at the values of the events, where given.
     """
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         store: EventStore,
         options: InferenceConfig,
         augmentations: Sequence[Augmentation] = (),
+        domain: Domain | None = None,
     ) -> None:
-        self.model, self.options = model, options
+        self.model, self.store, self.options = model, store, options
+        self.domain = domain
         self._reader = EventReader(
             store,
             max_pulses=options.max_pulses,
@@ -92,50 +64,81 @@ class NetworkReader:
             published_features=options.published_features,
         )
 
-    def vectors(
+    def outputs(
         self,
-        numbers: NDArray[np.int64],
+        events: NDArray[np.int64],
         length_B: NDArray[np.integer[Any]],
         on_progress: Progress | None = None,
-    ) -> NDArray[np.float64]:
-        """Return kappa times direction, (B, 3); NaN for events without pulses.
+    ) -> Outputs:
+        """Return raw outputs, (B, K) by task; NaN for events without pulses.
 
         Args:
-            numbers: (B,) numbers of events in the store.
+            events: (B,) numbers of events in the store.
             length_B: Their pulses, as stored.
             on_progress: Called with new events and pulses.
         """
-        return vectors_in_batches(
-            self.model,
-            length_B,
-            lambda some: self._reader.batch(numbers[some]),
-            self.options,
-            on_progress,
+        return self.outputs_and_domain(events, length_B, on_progress)[0]
+
+    def outputs_and_domain(
+        self,
+        events: NDArray[np.int64],
+        length_B: NDArray[np.integer[Any]],
+        on_progress: Progress | None = None,
+    ) -> tuple[Outputs, NDArray[np.bool_]]:
+        """Return outputs, and which events lie in the ranges of the training, (B,).
+
+        Args:
+            events: (B,) numbers of events in the store.
+            length_B: Their pulses, as stored.
+            on_progress: Called with new events and pulses.
+        """
+        inside_B = np.ones(len(events), bool)
+
+        def make_batch(some: NDArray[np.int64]) -> PackedBatch:
+            raw = self._reader.raw(events[some])
+            if self.domain is not None:
+                inside_B[some] = self.domain.check_values(
+                    {name: value.numpy() for name, value in raw.columns.items()},
+                    raw.offsets.numpy(),
+                    length_B[some],
+                    self.store.detector,
+                )
+            return self._reader.packed(raw)
+
+        (outputs,) = outputs_in_batches(
+            [self.model], length_B, make_batch, self.options, on_progress
         )
+        return outputs, inside_B
 
 
 @torch.no_grad()
-def vectors_in_batches(
-    model: nn.Module,
+def outputs_in_batches(
+    models: Sequence[Model],
     length_B: NDArray[np.integer[Any]],
     make_batch: Callable[[NDArray[np.int64]], PackedBatch],
     options: InferenceConfig,
     on_progress: Progress | None = None,
-) -> NDArray[np.float64]:
-    """Return a model's answers to events, (B, ...); NaN for those without pulses.
+) -> list[Outputs]:
+    """Return the outputs of models for events, (B, K) by task, for each model.
 
     Args:
-        model: Gives (b, 3), kappa times direction, or several of it; put into
-            evaluation mode meanwhile.
-        length_B: Pulses of each event.
+        models: On one device; put into evaluation mode meanwhile.
+        length_B: Pulses of each event; those without get NaN.
         make_batch: Gives the events at some places, (b,), none of them empty.
         options: Batch size and precision.
         on_progress: Called with new events and pulses.
     """
-    device = next(model.parameters()).device
-    vectors_B3 = np.full((len(length_B), 3), np.nan)
-    was_training = model.training
-    model.eval()
+    device = next(models[0].parameters()).device
+    found: list[Outputs] = [
+        {
+            name: np.full((len(length_B), task.num_outputs), np.nan)
+            for name, task in model.task_map.items()
+        }
+        for model in models
+    ]
+    modes = [model.training for model in models]
+    for model in models:
+        model.eval()
     full = np.flatnonzero(length_B > 0)
     # The longest first: what they leave in memory is large enough for all others. From
     # the shortest on, the process takes nearly three times as much.
@@ -146,70 +149,153 @@ def vectors_in_batches(
             batch = make_batch(some).to(device)
             is_short = options.precision == "bfloat16"
             with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
-                vectors = model(batch)
-            answer = vectors.cpu().double().numpy()
-            if answer.shape[1:] != vectors_B3.shape[1:]:
-                vectors_B3 = np.full((len(length_B), *answer.shape[1:]), np.nan)
-            vectors_B3[some] = answer
+                for model, outputs in zip(models, found, strict=True):
+                    for name, output in model.outputs(batch).items():
+                        outputs[name][some] = output.cpu().double().numpy()
             if on_progress is not None:
                 on_progress(len(some), int(length_B[some].sum()))
     finally:
-        model.train(was_training)
+        for model, mode in zip(models, modes, strict=True):
+            model.train(mode)
     if on_progress is not None and len(full) < len(length_B):
         on_progress(len(length_B) - len(full), 0)
-    return vectors_B3
+    return found
 
 
-def network_events(
-    model: nn.Module,
+def predict_events(
+    model: Model,
     store: EventStore,
     events: Sequence[int] | NDArray[np.int64] | None = None,
     *,
     name: str = "network",
     options: InferenceConfig | None = None,
     augmentations: Sequence[Augmentation] = (),
+    calibrations: Calibrations | None = None,
+    contours: Sequence[float] = CONTOURS,
     on_progress: Progress | None = None,
 ) -> EventTable:
-    """Reconstruct events of a store with a network, in memory.
+    """Reconstruct events of a store with a model, in memory.
 
     Args:
         model: On the device it is to run on.
         store: The store.
         events: Their numbers in the store; None for all.
         name: What the table is called.
-        options: How the network sees events.
+        options: How events are read; default: as the model was trained.
         augmentations: Changes to the kept pulses, in this order; seeded as selection.
+        calibrations: By task; None: as the model has it.
+        contours: Shares of the contours whose radii are columns.
         on_progress: Called with new events and pulses.
 
     Returns:
         A row for each event, in the order asked for; status `no pulses` for events
-        without any, `not finite` where the network gave no number.
+        without any, `not finite` where the model gave no number.
+    """
+    numbers, outputs = event_outputs(
+        model,
+        store,
+        events,
+        options=options,
+        augmentations=augmentations,
+        on_progress=on_progress,
+    )
+    return table_of_outputs(
+        name,
+        model.task_map,
+        outputs,
+        store.whole_event_column(EVENT_ID)[numbers],
+        store.whole_event_column(N_PULSES)[numbers],
+        calibrations or {},
+        contours,
+    )
+
+
+def event_outputs(
+    model: Model,
+    store: EventStore,
+    events: Sequence[int] | NDArray[np.int64] | None = None,
+    *,
+    options: InferenceConfig | None = None,
+    augmentations: Sequence[Augmentation] = (),
+    on_progress: Progress | None = None,
+) -> tuple[NDArray[np.int64], Outputs]:
+    """Return numbers of events of a store, (B,), and a model's outputs for them.
+
+    Args:
+        model: On the device it is to run on.
+        store: The store.
+        events: Numbers of events in the store; None for all.
+        options: How events are read; default: as the model was trained.
+        augmentations: Changes to the kept pulses.
+        on_progress: Called with new events and pulses.
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     length_B = store.whole_event_column(N_PULSES)[numbers]
-    reader = NetworkReader(model, store, options or InferenceConfig(), augmentations)
-    vectors = [
-        reader.vectors(
+    options = options or InferenceConfig.of(model.input_config)
+    predictor = Predictor(model, store, options, augmentations)
+    windows = [
+        predictor.outputs(
             numbers[first : first + WINDOW],
             length_B[first : first + WINDOW],
             on_progress,
         )
-        for first in range(0, len(numbers), WINDOW)
+        for first in range(0, max(1, len(numbers)), WINDOW)
     ]
-    return table_of_vectors(
-        name,
-        store.whole_event_column(EVENT_ID)[numbers],
-        length_B,
-        np.concatenate(vectors) if vectors else np.empty((0, 3)),
-    )
+    return numbers, {
+        task: np.concatenate([window[task] for window in windows])
+        for task in model.task_map
+    }
 
 
-def table_of_vectors(
+def table_of_outputs(
     name: str,
+    tasks: Mapping[str, Task],
+    outputs: Outputs,
     event_id: NDArray[np.int64],
     length_B: NDArray[np.integer[Any]],
-    vectors_B3: NDArray[np.float64],
+    calibrations: Calibrations,
+    contours: Sequence[float] = CONTOURS,
 ) -> EventTable:
-    """Return a network's vectors as a table; events without pulses say so."""
-    table = EventTable.from_vectors(name, event_id, vectors_B3)
-    return replace(table, status_B=np.where(length_B > 0, table.status_B, NO_PULSES))
+    """Return the outputs of tasks as a table of their columns.
+
+    An event's status is `ok` if one of its tasks has an answer; of several tasks the
+    column `TASK_is_valid` says which have.
+
+    Args:
+        name: What the table is called.
+        tasks: By name.
+        outputs: (B, K) by task.
+        event_id: (B,) int64.
+        length_B: (B,) pulses of each event.
+        calibrations: By task; a task without one keeps its own widths.
+        contours: Shares of the contours whose radii are columns.
+    """
+    columns: dict[str, NDArray[Any]] = {}
+    valid: dict[str, NDArray[np.bool_]] = {}
+    full_B = np.asarray(length_B) > 0
+    status_B = np.where(full_B, "", NO_PULSES).astype(object)
+    for task_name, task in tasks.items():
+        if isinstance(task, Direction):
+            task = task.with_contours(contours)
+        output = torch.from_numpy(outputs[task_name])
+        valid_B = task.is_valid(output).numpy() & full_B
+        valid[task_name] = valid_B
+        predicted = task.predict_calibrated(output, calibrations.get(task_name))
+        for column, value in predicted.items():
+            values = value.numpy()
+            if values.dtype.kind == "f":
+                values = np.where(valid_B, values.astype(np.float64), np.nan)
+            columns[column] = values
+        for row in np.flatnonzero(~valid_B & full_B & (status_B == "")):
+            status_B[row] = task.failure(output[row])
+    any_B = np.logical_or.reduce(list(valid.values()))
+    status_B[any_B] = OK
+    if len(tasks) > 1:
+        columns.update({f"{task}{VALID}": valid_B for task, valid_B in valid.items()})
+    return EventTable(
+        name=name,
+        event_id=np.asarray(event_id, np.int64),
+        status_B=status_B.astype(np.str_),
+        columns=columns,
+        n_pulses_B=np.asarray(length_B).astype(np.int64),
+    )

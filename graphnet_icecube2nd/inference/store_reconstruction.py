@@ -11,35 +11,35 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphnet_icecube2nd.files import locked_folder
-from graphnet_icecube2nd.inference.model_bundle import Network
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
-    InferenceConfig,
-    NetworkReader,
+    Predictor,
     Progress,
-    table_of_vectors,
+)
+from graphnet_icecube2nd.inference.results import (
+    ResultMaker,
+    failed_tasks,
+    without_full_columns,
 )
 from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.weights import weights_digest
-from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.results.event_table import CALIBRATED
 from graphnet_icecube2nd.results.result_files import (
+    Columns,
     format_of,
     read_part,
     write_results,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, write_json
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, result_rows
 from graphnet_icecube2nd.version import __version__
 
 PLAN = "plan.json"
@@ -47,29 +47,28 @@ PLAN = "plan.json"
 
 def reconstruct_store(
     store: EventStore,
-    model: Network,
+    maker: ResultMaker,
     out: str | os.PathLike[str],
     *,
     format: str | None = None,
-    options: InferenceConfig,
-    calibration: KappaCalibration | None = None,
-    contours: Sequence[float] = CONTOURS,
     on_progress: Progress | None = None,
-) -> tuple[dict[str, int], int]:
+) -> tuple[dict[str, int], int, int]:
     """Reconstruct every event of a store into a file; see `reconstruct`.
 
     Returns:
-        How many events by status, and how many rows an earlier call had found.
+        How many events by status, how many of them have calibrated widths, and how many
+        rows an earlier call had found.
     """
     out = Path(out)
     kind = format_of(out, format)
-    reader = NetworkReader(model, store, options)
+    predictor = Predictor(maker.bundle.model, store, maker.options, domain=maker.domain)
     parts = out.with_name(f".{out.name}.parts")
     statuses: Counter[str] = Counter()
-    num_resumed = 0
+    failed: set[str] = set()
+    num_resumed = num_calibrated = 0
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked_folder(parts, "what is done"):
-        _open_parts(parts, _plan(store, model, options, calibration, contours))
+        _open_parts(parts, _plan(store, maker))
         files, open_windows = [], []
         num_pulses = 0
         for number, window in enumerate(_windows(store)):
@@ -81,18 +80,26 @@ def reconstruct_store(
             columns = read_part(path)
             num_resumed += len(columns["status"])
             num_pulses += int(columns["n_pulses"].sum())
+            num_calibrated += int(columns[CALIBRATED].sum())
+            failed |= failed_tasks(columns)
             statuses.update(columns["status"].tolist())
         if num_resumed and on_progress is not None:
             on_progress(num_resumed, num_pulses)  # at once: no part of any rate
         for path, (shard, first, stop) in open_windows:
-            table, length_B = _window(reader, store, shard, first, stop, on_progress)
-            columns = result_rows(table, length_B, calibration, contours)
+            columns = _window(predictor, maker, shard, first, stop, on_progress)
             write_results(path, [columns], "parquet")
             give_back_memory()
+            num_calibrated += int(columns[CALIBRATED].sum())
+            failed |= failed_tasks(columns)
             statuses.update(columns["status"].tolist())
-        write_results(out, (read_part(path) for path in files), kind)
+        write_results(
+            out,
+            (without_full_columns(read_part(path), [*failed]) for path in files),
+            kind,
+            maker.metadata(),
+        )
     shutil.rmtree(parts)
-    return dict(statuses), num_resumed
+    return dict(statuses), num_calibrated, num_resumed
 
 
 def _windows(store: EventStore) -> Iterator[tuple[int, int, int]]:
@@ -104,35 +111,31 @@ def _windows(store: EventStore) -> Iterator[tuple[int, int, int]]:
 
 
 def _window(
-    reader: NetworkReader,
-    store: EventStore,
+    predictor: Predictor,
+    maker: ResultMaker,
     shard: int,
     first: int,
     stop: int,
     on_progress: Progress | None,
-) -> tuple[EventTable, NDArray[np.integer[Any]]]:
-    """Return the directions of a window, and how many pulses its events have, (B,)."""
+) -> Columns:
+    """Return the rows of a window."""
+    store = predictor.store
     length_B = np.asarray(store.lengths(shard)[first:stop])
     event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])
     numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
-    vectors_B3 = reader.vectors(numbers, length_B, on_progress)
-    return table_of_vectors("", event_id, length_B, vectors_B3), length_B
+    outputs, inside_B = predictor.outputs_and_domain(numbers, length_B, on_progress)
+    return maker.rows(outputs, event_id, length_B, inside_B)
 
 
-def _plan(
-    store: EventStore,
-    model: Network,
-    options: InferenceConfig,
-    calibration: KappaCalibration | None,
-    contours: Sequence[float],
-) -> dict[str, Any]:
+def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
     """Return all that the rows depend on."""
+    model = maker.bundle.model
     plan = {
         "weights": weights_digest(model),
         "model": [type(model).__name__, model.kwargs()],
-        "options": asdict(options),
-        "calibration": None if calibration is None else calibration.to_dict(),
-        "contours": list(contours),
+        "options": asdict(maker.options),
+        "calibrations": {n: c.to_dict() for n, c in maker.calibrations.items()},
+        "contours": list(maker.contours),
         "store": store.manifest.digest(),
         "window": WINDOW,
         "software": __version__,

@@ -119,7 +119,10 @@ class EventReader:
             ValueError: A number that no event has, an event without pulses, a
                 direction that is not known.
         """
-        raw = self.raw(events, epoch)
+        return self.packed(self.raw(events, epoch))
+
+    def packed(self, raw: Events) -> PackedBatch:
+        """Return events of `raw` as a batch of features."""
         return PackedBatch.unchecked(
             features=self._features(raw.columns),
             offsets=raw.offsets,

@@ -56,6 +56,17 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
             "so nobody could load the file"
         )
     described = {"format": FORMAT, **model.describe()}
+    with torch.device("meta"):
+        again = model_of(described)
+    if type(again) is not type(model) or set(again.state_dict()) != set(
+        model.state_dict()
+    ):
+        raise ValueError(
+            f"load_model would build a {type(again).__name__} of "
+            f"{model.model_name!r} with other weights than this "
+            f"{type(model).__name__}; save_model writes registered models with their "
+            "last layers"
+        )
     if model.input_config is not None:
         described["input"] = model.input_config.to_dict()
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}

@@ -16,7 +16,7 @@ from graphnet_icecube2nd.inference.ensemble_file import (
     EnsembleFile,
     add_member,
 )
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.competition import load_competition_weights
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model

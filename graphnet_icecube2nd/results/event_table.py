@@ -33,12 +33,12 @@ from graphnet_icecube2nd.tasks.label import (
     origin_direction,
     to_origin,
 )
-from graphnet_icecube2nd.tasks.task import TASKS
 
 OK = "ok"
 STATUS, KAPPA = "status", "kappa"
 ANGLES = ("azimuth", "zenith")
 VALID = "_is_valid"  # after the name of a task
+CALIBRATED = "calibrated"  # whether the widths of an event are
 # What files call them: ours first, then GraphNeT's direction and angle tasks.
 DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
 ANGLE_NAMES = (ANGLES, ("azimuth_pred", "zenith_pred"))
@@ -239,7 +239,7 @@ class EventTable:
         return [
             name
             for name in list_tasks()
-            if TASKS.get(name).columns[0].name in self.columns
+            if build_task(name).columns[0].name in self.columns
         ]
 
     def task_columns(self, task: str) -> dict[str, NDArray[Any]]:
@@ -478,7 +478,7 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the columns of tasks other than the direction, by our names."""
     predicted = {ours: n for n, ours in PREDICTION_NAMES.items() if n in columns}
     others = [name for name in list_tasks() if name != "direction"]
-    known = [column.name for name in others for column in TASKS.get(name).columns]
+    known = [column.name for name in others for column in build_task(name).columns]
     is_graphnet = any(name.endswith(PREDICTION) for name in columns)
     answers = {ours: columns[name].astype(float) for ours, name in predicted.items()}
     if is_graphnet:
@@ -489,7 +489,7 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             is_text = values.dtype.kind in "US"
             answers[name] = values if is_text else values.astype(float)
     for name, values in columns.items():
-        if name.endswith(VALID):
+        if name.endswith(VALID) or name == CALIBRATED:
             answers[name] = values.astype(bool)
     return answers
 

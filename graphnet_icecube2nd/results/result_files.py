@@ -8,10 +8,11 @@ Shape letters: B events.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ Columns = dict[str, NDArray[Any]]  # (B,) each
 FORMATS = ("parquet", "csv", "sqlite", "submission")
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
 TABLE = "directions"  # of a SQLite file
+METADATA_TABLE = "directions_metadata"
+METADATA_KEY = "graphnet_icecube2nd"
+OURS = {TABLE, METADATA_TABLE}
 EVENT_NO = "event_no"  # what GraphNeT's databases call the event_id
 # The competition demands a direction of every event: this one where there is none.
 NO_DIRECTION = {"azimuth": 0.0, "zenith": math.pi / 2}
@@ -118,7 +122,10 @@ def _tables_of(path: Path) -> list[str]:
 
 
 def write_results(
-    path: str | os.PathLike[str], parts: Iterable[Columns], format: str
+    path: str | os.PathLike[str],
+    parts: Iterable[Columns],
+    format: str,
+    metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Write parts of a table one after the other, whole or not at all.
 
@@ -128,6 +135,9 @@ def write_results(
         format: One of `FORMATS`. A submission has event_id, azimuth and zenith alone.
             SQLite gets a table `directions` with event_no in place of event_id, and an
             index of it, as GraphNeT's tables have; other tables of the file stay.
+        metadata: What the file should say of itself, plain values: in parquet under the
+            key `graphnet_icecube2nd` of the schema, in SQLite in the table
+            `directions_metadata`; CSV has no place for it.
 
     Raises:
         ImportError: pyarrow or sqlite-utils is not installed.
@@ -137,20 +147,20 @@ def write_results(
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "submission":
         parts = (_submission(part) for part in parts)
-    if format == "sqlite" and path.exists() and {*_tables_of(path)} - {TABLE}:
-        _write_sqlite(path, parts)
+    if format == "sqlite" and path.exists() and {*_tables_of(path)} - OURS:
+        _write_sqlite(path, parts, metadata)
         return
     with write_whole(path) as temporary:
         if format == "sqlite":
             temporary.unlink(missing_ok=True)
-            _write_sqlite(temporary, parts)
+            _write_sqlite(temporary, parts, metadata)
             return
         import_pyarrow()
         if format == "parquet":
             from pyarrow.parquet import ParquetWriter as Writer
         else:
             from pyarrow.csv import CSVWriter as Writer
-        _write_tables(temporary, parts, Writer)
+        _write_tables(temporary, parts, Writer, metadata)
 
 
 def read_part(path: Path) -> Columns:
@@ -170,11 +180,17 @@ def _tables(parts: Iterable[Columns]) -> Iterator[Any]:
 
 
 def _write_tables(
-    path: Path, parts: Iterable[Columns], writer_class: Callable[..., Any]
+    path: Path,
+    parts: Iterable[Columns],
+    writer_class: Callable[..., Any],
+    metadata: Mapping[str, Any] | None,
 ) -> None:
     writer = None
     try:
         for table in _tables(parts):
+            if metadata is not None:
+                text = json.dumps(metadata).encode()
+                table = table.replace_schema_metadata({METADATA_KEY: text})
             if writer is None:
                 writer = writer_class(path, table.schema)
             writer.write_table(table)
@@ -183,7 +199,9 @@ def _write_tables(
             writer.close()
 
 
-def _write_sqlite(path: Path, parts: Iterable[Columns]) -> None:
+def _write_sqlite(
+    path: Path, parts: Iterable[Columns], metadata: Mapping[str, Any] | None
+) -> None:
     try:
         import sqlite_utils
     except ImportError as error:
@@ -209,11 +227,20 @@ def _write_sqlite(path: Path, parts: Iterable[Columns]) -> None:
             connection.executemany(
                 f"INSERT INTO [{TABLE}] ({names}) VALUES ({marks})", rows
             )
+        about = sqlite_utils.Database(connection)[METADATA_TABLE]
+        if about.exists():
+            about.drop()
+        if metadata is not None:
+            about.create({"name": str, "value": str})
+            connection.executemany(
+                f"INSERT INTO [{METADATA_TABLE}] VALUES (?, ?)",
+                [(name, json.dumps(value)) for name, value in metadata.items()],
+            )
         connection.execute("COMMIT")
 
 
 def _kind(column: NDArray[Any]) -> type:
-    if column.dtype.kind in "iu":
+    if column.dtype.kind in "iub":
         return int
     return float if column.dtype.kind == "f" else str
 

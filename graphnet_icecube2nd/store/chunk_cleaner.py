@@ -24,6 +24,7 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import PulseError
+from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order
 from graphnet_icecube2nd.events.features import (
     check_pulses,
 )
@@ -118,7 +119,7 @@ class ChunkCleaner:
         if full.any():
             self._check(chunk, offsets, full, name)
         time_T = np.asarray(chunk.columns[self.pulse_map.time])
-        order_T = self._time_order(time_T, offsets)
+        order_T = self._time_order(chunk, time_T, offsets)
         columns: dict[str, NDArray[Any]] = {}
         origin_B = None
         known = self.pulse_map.columns()
@@ -156,18 +157,26 @@ class ChunkCleaner:
             raise ValueError(f"{name}: {error}") from None
 
     def _time_order(
-        self, time_T: NDArray[Any], offsets: NDArray[np.int64]
+        self, chunk: EventChunk, time_T: NDArray[Any], offsets: NDArray[np.int64]
     ) -> NDArray[np.int64] | None:
+        """Return the order of time, ties settled; None: the pulses are in it."""
         if not self.sort_pulses or len(time_T) < 2:
             return None
-        back_T = time_T[1:] < time_T[:-1]
-        back_T[offsets[1:-1] - 1] = False  # from one event to the next
-        if not back_T.any():
+        back_T, same_T = time_T[1:] < time_T[:-1], time_T[1:] == time_T[:-1]
+        for step_T in (back_T, same_T):
+            step_T[offsets[1:-1] - 1] = False  # from one event to the next
+        if not (back_T.any() or same_T.any()):
             return None
         event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         self.num_sorted += len(np.unique(event_T[1:][back_T]))
-        order_T: NDArray[np.int64] = np.lexsort((time_T, event_T))
-        return order_T
+        known = self.pulse_map.columns()
+        columns = {
+            known[column]: np.asarray(values)
+            for column, values in chunk.columns.items()
+            if known.get(column) in TIE_BREAKERS
+        }
+        columns[TIME] = np.array(time_T)  # a file's may not be written to
+        return event_order(columns, event_T, is_sorted=not back_T.any())
 
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str

@@ -119,6 +119,17 @@ class Energy(Task):
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
         return fit_width(value_B.numpy(), width_B.numpy(), target)
 
+    def calibration_figures(
+        self, columns: Mapping[str, Array], target: Array
+    ) -> dict[str, float]:
+        """Return bias in log10 and the share of the truth in the 68% interval."""
+        residual = np.log10(columns["energy"]) - target
+        inside = np.abs(residual) <= columns["energy_log10_sigma"]
+        return {
+            "bias_log10": float(np.median(residual)),
+            "inside_68": float(inside.mean()),
+        }
+
     def read_calibration(self, values: Mapping[str, Any]) -> WidthCalibration:
         """Rebuild a `WidthCalibration`."""
         return WidthCalibration.from_dict(values)

@@ -172,6 +172,17 @@ class Task(nn.Module):
         """
         return None
 
+    def calibration_figures(
+        self, columns: Mapping[str, Array], target: Array
+    ) -> dict[str, float]:
+        """Return figures that tell whether the widths hold, by name.
+
+        Args:
+            columns: The task's columns, (B,) each, of events with an answer.
+            target: (B, ...), finite.
+        """
+        return {}
+
     def read_calibration(self, values: Mapping[str, Any]) -> Calibration:
         """Rebuild a calibration from what its `to_dict` gave.
 

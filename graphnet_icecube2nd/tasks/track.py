@@ -142,6 +142,17 @@ class Track(Task):
         scale, shift = parameters.detach().tolist()
         return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
 
+    def calibration_figures(
+        self, columns: Mapping[str, Array], target: Array
+    ) -> dict[str, float]:
+        """Return the cross-entropy, nat, and the mean of p_track less the truth."""
+        p = np.clip(columns["p_track"], 1e-12, 1 - 1e-12)
+        log_loss = -np.log(np.where(target > 0.5, p, 1 - p))
+        return {
+            "cross_entropy": float(log_loss.mean()),
+            "bias": float((p - target).mean()),
+        }
+
     def read_calibration(self, values: Mapping[str, Any]) -> ScoreCalibration:
         """Rebuild a `ScoreCalibration`."""
         return ScoreCalibration.from_dict(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ from graphnet_icecube2nd.inference.calibration_file import (
     CalibrationFile,
     place_beside,
 )
-from graphnet_icecube2nd.inference.model_bundle import find_trained
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import containment
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
@@ -113,7 +112,7 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     torch.manual_seed(0)
     path = tmp_path / "mine.safetensors"
     save_model(build_model("t_sim", **SIZES), path)
-    trained = find_trained(path)
+    trained = load_bundle(path)
     assert trained.calibration is None
     numbers = np.arange(len(simulated))
     options = InferenceConfig(max_pulses=24)
@@ -123,12 +122,12 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     beside = place_beside(path)
     assert beside == tmp_path / "mine.calibration.json"
     found.file.save(beside)
-    assert find_trained(path).calibration == found.file.calibration
-    assert find_trained(path, calibration="none").calibration is None
+    assert load_bundle(path).calibration == found.file.calibration
+    assert load_bundle(path, calibration="none").calibration is None
     named = tmp_path / "elsewhere.json"
     beside.rename(named)
-    assert find_trained(path).calibration is None
-    assert find_trained(path, calibration=named).calibration == found.file.calibration
+    assert load_bundle(path).calibration is None
+    assert load_bundle(path, calibration=named).calibration == found.file.calibration
     # Other weights in the same file: the calibration is not theirs.
     named.rename(beside)
     model = load_model(path)
@@ -136,8 +135,8 @@ def test_the_file_lies_beside_the_weights_and_is_found(
         next(model.parameters()).add_(1.0)
     save_model(model, path)
     with pytest.raises(ValueError, match=r"mine\.calibration\.json was fitted on"):
-        find_trained(path)
-    find_trained(path, calibration="none")
+        load_bundle(path)
+    load_bundle(path, calibration="none")
 
 
 def test_folders_have_it_inside(tmp_path: Path) -> None:
@@ -165,13 +164,18 @@ def test_too_few_events(tmp_path: Path) -> None:
 
 def test_directions_that_point_the_other_way_are_refused() -> None:
     table, truth = thrown(1000, 1.0)
-    turned = replace(table, direction_B3=-table.direction_B3)
+    turned = turned_to(table, -table.direction_B3)
     with pytest.raises(ValueError, match=r"more than 90 degrees off: .*flight"):
         calibrate_table(turned, truth)
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1000, 3))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    calibrate_table(replace(table, direction_B3=vectors), truth)  # a guess is no slip
+    calibrate_table(turned_to(table, vectors), truth)  # a guess is no slip
+
+
+def turned_to(table: EventTable, direction_B3: Any) -> EventTable:
+    names = ("direction_x", "direction_y", "direction_z")
+    return table.with_columns(dict(zip(names, direction_B3.T, strict=True)))
 
 
 def test_contours_of_the_table_are_the_calibrated_ones() -> None:
@@ -182,7 +186,7 @@ def test_contours_of_the_table_are_the_calibrated_ones() -> None:
         "radius_90",
     ]
     radius_B = kappa_to_radius(table.kappa_B, 0.68).numpy()
-    table = replace(table, radii={"radius_68": radius_B})
+    table = table.with_columns({"radius_68": radius_B})
     found = calibrated_table(table, calibration).radii
     assert list(found) == ["radius_68"]
     np.testing.assert_allclose(

@@ -26,7 +26,7 @@ from graphnet_icecube2nd import (
 from graphnet_icecube2nd.commands.app import app
 from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-from graphnet_icecube2nd.inference.model_bundle import find_trained
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.results.table_io import read_columns
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS
 
@@ -237,7 +237,7 @@ def test_runs_say_what_they_were_validated_on(
     assert 100 < len(numbers) < 160
     done = said("calibrate", "run1", "--method", "none")
     assert f"kappa from {len(numbers)} events: validation events of" in done
-    assert find_trained("run1").calibration is not None
+    assert load_bundle("run1").calibration is not None
     fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
     assert f"weights from {len(numbers)} events: validation events of" in fitted
     assert EnsembleFile.load("two").fitted_on["events"] == len(numbers)
@@ -258,5 +258,5 @@ def test_runs_say_what_they_were_validated_on(
     for model in ("run1/model.safetensors", "two"):
         few = said("calibrate", model, "--data", simulated.path, "--method", "none")
         assert f"kappa from {len(numbers)} events: validation events of" in few
-    assert find_trained("run1").options.max_pulses == 8
+    assert load_bundle("run1").options.max_pulses == 8
     assert EnsembleFile.load("two").options.max_pulses == 8

@@ -21,7 +21,7 @@ import torch
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands import ensemble, reconstruction
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., subprocess.CompletedProcess[str]]

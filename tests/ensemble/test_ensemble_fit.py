@@ -15,8 +15,11 @@ import torch
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.ensemble import ensemble_fit as room
 from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
-from graphnet_icecube2nd.inference.model_bundle import find_trained
-from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.results.truth import EventTruth
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
@@ -52,12 +55,12 @@ def test_it_is_found_and_answers_as_its_yaml_says(
     assert set(found.angles) == {
         *("weighted", "equal", "directions", "densities", "m0", "m1", "m2")
     }
-    trained = find_trained(tmp_path / "e")
+    trained = load_bundle(tmp_path / "e")
     assert trained.name == "e"
     assert trained.options == OPTIONS
     truth = EventTruth.of(simulated)
     alone = [
-        network_events(find_trained(m).network, simulated, options=OPTIONS)
+        predict_events(load_bundle(m).model, simulated, options=OPTIONS)
         for m in members
     ]
     for member, table in zip(("m0", "m1", "m2"), alone, strict=True):
@@ -69,7 +72,7 @@ def test_it_is_found_and_answers_as_its_yaml_says(
         w * t.kappa_B[:, None] * t.direction_B3
         for w, t in zip(weights, alone, strict=True)
     )
-    together = network_events(trained.network, simulated, options=OPTIONS)
+    together = predict_events(trained.model, simulated, options=OPTIONS)
     np.testing.assert_allclose(
         together.kappa_B[:, None] * together.direction_B3, expected, atol=2e-4
     )
@@ -138,7 +141,7 @@ def test_what_is_refused(
     save_model(build_model("t_sim", **SIZES), other)
     recipe = "data: {validation_max_pulses: 8, selection: first, features: store}"
     (other.parent / "recipe.yaml").write_text(recipe)
-    with pytest.raises(ValueError, match=r"m0 sees events by .*192.*run by .*8"):
+    with pytest.raises(ValueError, match=r"m0 reads events by .*192.*run by .*8"):
         fit_ensemble([members[0], other.parent], simulated, out)
     with pytest.raises(ValueError, match="no model 'm9'"):
         fit_ensemble(["m9", *members], simulated, out)

@@ -18,7 +18,7 @@ from graphnet_icecube2nd.evaluation.perturbations import (
     first_times_of,
 )
 from graphnet_icecube2nd.events.augmentation_checks import FirstPulseAt
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 BASE = Perturbation(group=BASELINE, strength="as stored")
 

@@ -31,7 +31,7 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     SwitchOff,
     TimeShift,
 )
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.results.truth import EventTruth
 
 BASE = Perturbation(group=BASELINE, strength="as stored")

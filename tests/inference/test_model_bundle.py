@@ -19,8 +19,8 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.calibration.calibrate import calibrate
-from graphnet_icecube2nd.inference.model_bundle import find_trained
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.results.truth import EventTruth
 
@@ -39,7 +39,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_shipped_model_comes_with_an_honest_kappa(tmp_path: Path) -> None:
-    trained = find_trained("t_sim.simulated")
+    trained = load_bundle("t_sim.simulated")
     assert trained.calibration is not None
     simulate(tmp_path / "s", num_events=1024, seed=77, workers=1)
     found = reconstruct(tmp_path / "s", trained)
@@ -55,39 +55,44 @@ def test_a_run_says_how_its_model_saw_events(weights: Path) -> None:
     expected = InferenceConfig(
         max_pulses=128, selection="hlc_first", published_features=True
     )
-    assert find_trained(weights.parent).options == expected
-    assert find_trained(weights).options == expected
+    assert load_bundle(weights.parent).options == expected
+    assert load_bundle(weights).options == expected
     other = weights.rename(weights.with_name("other.safetensors"))
-    assert find_trained(other).options == InferenceConfig()
+    assert load_bundle(other).options == InferenceConfig()
 
 
 def test_a_calibration_is_of_events_seen_in_a_way(
     weights: Path, simulated: EventStore, tmp_path: Path
 ) -> None:
     options = InferenceConfig(max_pulses=24, selection="first")
-    plain = find_trained(weights)
+    plain = load_bundle(weights)
     numbers = np.arange(len(simulated))
     calibrate(plain, simulated, numbers, options=options).file.save(
         tmp_path / "model.calibration.json"
     )
-    trained = find_trained(weights)
+    trained = load_bundle(weights)
     assert trained.options == options
     reconstruct(simulated, trained)  # no warning
     other = InferenceConfig(max_pulses=48, selection="first")
     with pytest.warns(UserWarning, match="with max_pulses 24, and is used with 48"):
-        reconstruct(simulated, trained, options=other)
+        found = reconstruct(simulated, trained, options=other)
+    assert found.num_calibrated == 0  # and nothing is called calibrated then
+    assert not found.columns()["calibrated"].any()
+    own = reconstruct(simulated, trained)
+    assert own.num_calibrated == own.statuses["ok"]
     reconstruct(simulated, trained, options=other, calibration="none")  # no warning
     with pytest.warns(UserWarning, match="is used with 48"):
         PulseReconstructor(trained, options=other)
-    assert PulseReconstructor(trained).calibration == trained.calibration
-    assert PulseReconstructor(trained, calibration="none").calibration is None
-    assert PulseReconstructor(trained, calibration=None).calibration is None
-    with pytest.raises(ValueError, match="calibration must be stored, none or a"):
+    ours = PulseReconstructor(trained)
+    assert ours.maker.calibrations == trained.calibrations
+    for none in ("none", None):
+        assert not PulseReconstructor(trained, calibration=none).maker.calibrations
+    with pytest.raises(ValueError, match=r"stored, none, .*, got .mine"):
         reconstruct(simulated, trained, calibration="mine")
 
 
 def test_what_is_not_there() -> None:
     with pytest.raises(ValueError, match="no model 'nothing'"):
-        find_trained("nothing")
+        load_bundle("nothing")
     with pytest.raises(FileNotFoundError):
-        find_trained("t_sim.simulated", calibration="nothing.json")
+        load_bundle("t_sim.simulated", calibration="nothing.json")

@@ -13,7 +13,10 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, build_model
 from graphnet_icecube2nd.inference import predictor
-from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.loading.reading import EventReader
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
@@ -35,7 +38,7 @@ def test_each_event_once_and_in_order(
         counted[1] += pulses
 
     asked = np.random.default_rng(3).permutation(len(simulated))[:101]
-    table = network_events(
+    table = predict_events(
         model,
         simulated,
         asked,
@@ -61,7 +64,7 @@ def test_events_without_pulses_and_without_numbers_have_rows(
     model: Any, make_store: Callable[..., EventStore]
 ) -> None:
     store = make_store({1: [5, 0, 9]})
-    table = network_events(model, store)
+    table = predict_events(model, store)
     empty = int((store.whole_event_column("n_pulses") == 0).argmax())
     expected = ["ok"] * 3
     expected[empty] = "no pulses"
@@ -69,19 +72,19 @@ def test_events_without_pulses_and_without_numbers_have_rows(
     assert np.isnan(table.direction_B3[empty]).all()
     with torch.no_grad():
         model.head.bias.fill_(float("nan"))
-    table = network_events(model, store)
+    table = predict_events(model, store)
     assert sorted(table.status_B) == ["no pulses", "not finite", "not finite"]
 
 
 def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
     few = np.argsort(simulated.whole_event_column("n_pulses"))[-20:]
-    plain = network_events(
+    plain = predict_events(
         model, simulated, few, options=InferenceConfig(max_pulses=32)
     )
 
     def differs(**options: Any) -> bool:
         given = InferenceConfig(**{"max_pulses": 32, **options})
-        other = network_events(model, simulated, few, options=given)
+        other = predict_events(model, simulated, few, options=given)
         return not np.allclose(plain.direction_B3, other.direction_B3, atol=1e-6)
 
     assert not differs()
@@ -92,7 +95,7 @@ def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
     assert differs(precision="bfloat16")
     hybrid = build_model("s_gnn", **SIZES, knn_features=3)
     tables = [
-        network_events(
+        predict_events(
             hybrid,
             simulated,
             few,
@@ -109,5 +112,5 @@ def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
 
 def test_the_model_is_left_as_it_was(model: Any, simulated: EventStore) -> None:
     model.train()
-    network_events(model, simulated, [1, 2])
+    predict_events(model, simulated, [1, 2])
     assert model.training

@@ -17,8 +17,8 @@ import torch
 
 from graphnet_icecube2nd import EventStore, build_model
 from graphnet_icecube2nd.inference.frames import group_pulses
-from graphnet_icecube2nd.inference.model_bundle import TrainedModel
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.inference.reconstruct import reconstruct
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
@@ -148,8 +148,11 @@ def test_options_and_calibration_are_the_models_own(
     )
     calibration = fit_calibration(plain["kappa"], angle, "temperature")
     options = InferenceConfig(max_pulses=16)
-    trained = TrainedModel(
-        name="mine", network=model, options=options, calibration=calibration
+    trained = ModelBundle(
+        name="mine",
+        model=model,
+        options=options,
+        calibrations={"direction": calibration},
     )
     found = reconstruct(pulses, trained)
     assert found.name == found.table().name == "mine"
@@ -175,10 +178,38 @@ def test_one_event_at_a_time(model: Any, pulses: dict[str, Any]) -> None:
     expected = reconstruct(mine, model).columns()
     ours = PulseReconstructor(model, "kaggle")
     row = ours(mine, event_id=[event])
-    assert row["event_id"].tolist() == [event]
-    assert row["azimuth"] == pytest.approx(expected["azimuth"])
+    assert row["event_id"] == event
+    assert row["azimuth"] == pytest.approx(expected["azimuth"][0])
+    assert f"{row['kappa']:.1f}, {row['status']}".endswith(", ok")
     nothing = {name: value[:0] for name, value in mine.items()}
-    assert ours(nothing)["status"].tolist() == ["no pulses"]
+    assert ours(nothing)["status"] == "no pulses"
+    rows = ours(mine, [0, len(mine["time"])], [event])
+    assert rows["azimuth"].tolist() == [row["azimuth"]]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "event_id", "message"),
+    [
+        ([0, 0], None, "0 to the 3 pulses, got .0. to .0."),
+        ([3], None, "got .3. to .3."),
+        ([], None, "got .. to .."),
+        ([0, 1.5, 3], None, r"offsets must be whole numbers, got 1\.5"),
+        ([0, 2, 1, 3], None, "event 1 would end before it begins"),
+        ([0, 3], [1.7], r"event_id must be whole numbers, got 1\.7"),
+        ([0, 3], [1, 2], r"event_id must have 1 entries, got \(2,\)"),
+    ],
+)
+def test_borders_and_numbers_of_events_are_checked(
+    model: Any, offsets: Any, event_id: Any, message: str
+) -> None:
+    pulses = {
+        "sensor_id": np.array([1, 2, 3]),
+        "time": np.array([9e3, 1e4, 1.1e4]),
+        "charge": np.ones(3),
+        "auxiliary": np.zeros(3),
+    }
+    with pytest.raises(ValueError, match=message):
+        PulseReconstructor(model)(pulses, offsets, event_id)
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,13 @@ import pyarrow.parquet
 
 from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
 from graphnet_icecube2nd.inference import store_reconstruction as room
-from graphnet_icecube2nd.inference.predictor import InferenceConfig, network_events
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import as_bundle
+from graphnet_icecube2nd.inference.predictor import (
+    predict_events,
+)
 from graphnet_icecube2nd.inference.reconstruct import reconstruct
+from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
@@ -34,7 +39,7 @@ from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 COLUMNS = [
     *("event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"),
-    *("kappa", "radius_50", "radius_90", "n_pulses", "status"),
+    *("kappa", "radius_50", "radius_90", "calibrated", "n_pulses", "status"),
 ]
 
 
@@ -77,8 +82,8 @@ def test_columns_and_values(model: Any, simulated: EventStore, tmp_path: Path) -
     assert report.num_resumed == 0
     found = columns_of(report.path)
     assert list(found) == COLUMNS
-    expected = network_events(model, simulated)
-    for name, values in expected.columns().items():
+    expected = predict_events(model, simulated)
+    for name, values in expected.to_columns().items():
         if name == "status":
             assert found[name] == values.tolist()
         else:
@@ -121,13 +126,13 @@ def test_every_event_once_and_in_order(
     assert found["event_id"] == store.whole_event_column("event_id").tolist()
     empty = store.whole_event_column("n_pulses") == 0
     assert (np.array(found["status"]) == "no pulses").tolist() == empty.tolist()
-    for name in COLUMNS[1:-2]:
+    for name in COLUMNS[1:-3]:
         assert np.isnan(np.array(found[name], float)).tolist() == empty.tolist()
     assert sum(report.statuses.values()) == 2 * len(lengths)
     assert found["n_pulses"] == store.whole_event_column("n_pulses").tolist()
     # Each row is of its own event: what that one alone gives.
     alone = [
-        network_events(model, store, [number], options=options).direction_B3[0]
+        predict_events(model, store, [number], options=options).direction_B3[0]
         for number in range(len(store))
     ]
     rows = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
@@ -246,14 +251,22 @@ def test_what_was_found_with_other_options_is_not_taken(
     with interrupted_at("r.parquet", monkeypatch):
         reconstruct(simulated, model, tmp_path / "r.parquet")
     other = InferenceConfig(max_pulses=8)
-    plan = room._plan(simulated, model, InferenceConfig(), None, (0.5,))
-    assert plan != room._plan(simulated, model, other, None, (0.5,))
-    assert plan != room._plan(simulated, model, InferenceConfig(), None, (0.6,))
+
+    def plan_of(options: InferenceConfig, contours: tuple[float, ...]) -> Any:
+        bundle = as_bundle(model)
+        maker = ResultMaker.of(bundle, simulated.detector, options, contours)
+        return room._plan(simulated, maker)
+
+    plan = plan_of(InferenceConfig(), (0.5,))
+    assert plan != plan_of(other, (0.5,))
+    assert plan != plan_of(InferenceConfig(), (0.6,))
+    pulse_map = simulated.pulse_map
+    labels = replace(pulse_map.labels, angles="flight")
     # The same pulses of other places, or with columns of another meaning.
     manifest = simulated.manifest
     for changed in (
         replace(manifest, tables={"geometry.csv": {"sha256": "1"}}),
-        replace(manifest, pulse_map=replace(manifest.pulse_map, angles="flight")),
+        replace(manifest, pulse_map=replace(pulse_map, labels=labels)),
     ):
         assert changed.digest() != manifest.digest()
     again = replace(manifest, created="later", software="0", notes=("more",))
@@ -287,7 +300,7 @@ def test_other_formats(model: Any, make_store: Any, tmp_path: Path) -> None:
     assert [row[0] for row in rows] == expected["event_id"]
     empty = expected["status"].index("no pulses")
     (without,) = [row for row in rows if row[0] == expected["event_id"][empty]]
-    assert without[1:] == (*[None] * 8, 0, "no pulses")
+    assert without[1:] == (*[None] * 8, 0, 0, "no pulses")
     reconstruct(store, model, tmp_path / "submission.csv")
     found = pyarrow.csv.read_csv(tmp_path / "submission.csv").to_pydict()
     assert list(found) == ["event_id", "azimuth", "zenith"]
@@ -385,6 +398,8 @@ import sys
 from graphnet_icecube2nd import reconstruct
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.inference import store_reconstruction as room
+from graphnet_icecube2nd.inference.model_bundle import as_bundle
+from graphnet_icecube2nd.inference.results import ResultMaker
 room.WINDOW = 20
 reconstruct(sys.argv[1], load_model(sys.argv[2]), sys.argv[3])
 """

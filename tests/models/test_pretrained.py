@@ -46,13 +46,15 @@ def test_it_beats_the_line_fit(tmp_path: Path) -> None:
     pytest.importorskip("scipy")
     from graphnet_icecube2nd import EventStore, simulate
     from graphnet_icecube2nd.evaluation.resolution import compare
-    from graphnet_icecube2nd.inference.predictor import network_events
+    from graphnet_icecube2nd.inference.predictor import (
+        predict_events,
+    )
     from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
     from graphnet_icecube2nd.results.truth import EventTruth
 
     simulate(tmp_path / "store", num_events=1500, seed=77, workers=1)
     store = EventStore(tmp_path / "store")
-    network = network_events(load_pretrained("t_sim.simulated"), store)
+    network = predict_events(load_pretrained("t_sim.simulated"), store)
     rows = compare([line_fit_events(store), network], EventTruth.of(store))
     means: dict[tuple[str, str], Any] = {
         (row.topology, row.table): row.mean for row in rows if row.energy == "all"

@@ -425,7 +425,7 @@ def test_only_what_can_be_loaded_is_saved(tmp_path: Path) -> None:
     headless = DeepIce(**sizes)
     headless.head = torch.nn.Identity()
     for model in (Mine(**sizes), headless):
-        with pytest.raises(ValueError, match="with their last layer"):
+        with pytest.raises(ValueError, match="with their last layers"):
             save_model(model, tmp_path / "model.safetensors")
     assert not list(tmp_path.iterdir())
     save_model(DeepIce(**sizes).double(), tmp_path / "model.safetensors")

@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.evaluation.robustness import RobustnessRow
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.report.robustness.figure import draw_robustness
 from graphnet_icecube2nd.report.robustness.files import (
     as_markdown,

@@ -35,7 +35,7 @@ def test_of_predictions() -> None:
 
 
 def test_columns_have_angles() -> None:
-    columns = table().columns()
+    columns = table().to_columns()
     np.testing.assert_allclose(columns["zenith"][:2], [0.0, np.pi / 2])
     np.testing.assert_allclose(columns["azimuth"][1], np.arctan2(4, 3))
     assert np.isnan(columns["zenith"][2])
@@ -77,7 +77,7 @@ def test_rows_of_events() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="event 10 stands there twice"):
         EventTable.from_vectors("x", [10, 10], VECTORS[:2])
-    with pytest.raises(ValueError, match=r"kappa_B must be \(2,\)"):
+    with pytest.raises(ValueError, match=r"kappa must be \(2,\)"):
         EventTable.from_vectors("x", [1, 2], VECTORS[:2], kappa=[1.0])
     with pytest.raises(ValueError, match="direction of event 2 has length 5, not 1"):
         EventTable.of_directions(

@@ -24,7 +24,7 @@ import torch
 from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
 from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.inference.predictor import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.robustness.figure import draw_robustness
 from graphnet_icecube2nd.store.event_store import EventStore

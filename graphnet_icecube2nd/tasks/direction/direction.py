@@ -6,6 +6,7 @@ M models.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -116,6 +117,12 @@ class Direction(Task):
                 )
         self.contours, self.method = checked_contours(contours), method
         self.direction_loss = make_loss(loss, normalisation)
+
+    def with_contours(self, contours: Sequence[float]) -> Direction:
+        """Return a task like this one with the radii of other contours."""
+        other = copy.copy(self)
+        other.contours = checked_contours(contours)
+        return other
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
         """Return unit vectors to the origin, (B, 3); NaN where there is none."""

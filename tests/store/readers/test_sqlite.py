@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.events.events import TIE_BREAKERS
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.readers.source import EventChunk, Source
@@ -622,6 +623,8 @@ def test_real_files(
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     known = source.pulse_map.columns()
+    by = {quantity: column for column, quantity in known.items()}
+    order = [by[q] for q in ("time", *reversed(TIE_BREAKERS)) if by.get(q) in source.pulse_columns]
     for shard in store.shards:
         events, stored = shard.events, shard.pulses
         for index, event in enumerate(events.column("event_id").tolist()):
@@ -633,7 +636,8 @@ def test_real_files(
             rows = connection.execute(
                 f"SELECT * FROM {pulses} WHERE event_no = ? ORDER BY rowid", [event]
             ).fetchall()
-            rows.sort(key=lambda row: row[source.pulse_map.time])
+            # The order of the store: time, then what a pulse is.
+            rows.sort(key=lambda row: tuple(row[column] for column in order))
             first = events.column("first_pulse")[index]
             inside = slice(first, first + events.column("n_pulses")[index])
             for column in source.pulse_columns:

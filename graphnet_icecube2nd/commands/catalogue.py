@@ -1,0 +1,90 @@
+"""Commands that list what there is: detectors, tasks, models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+Pattern = Annotated[
+    str, typer.Argument(help="Which names; * and ? match as in a shell.")
+]
+
+
+def detectors(pattern: Pattern = "*") -> None:
+    """List the detectors: modules, medium, clock, scales, columns."""
+    from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
+
+    rows = []
+    for name in list_detectors(pattern):
+        detector = build_detector(name)
+        modules = detector.modules
+        rows.append(
+            (
+                name,
+                "" if modules is None else f"{len(modules):,}",
+                detector.medium,
+                detector.clock.replace("_", " "),
+                f"{detector.scales.position:g} m, {detector.scales.time:g} ns",
+                ", ".join(detector.pulses.columns()),
+            )
+        )
+    _print(("detector", "modules", "medium", "clock", "scales", "columns"), rows)
+
+
+def tasks(pattern: Pattern = "*") -> None:
+    """List the tasks: the labels that they need, and the columns of the results."""
+    from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+
+    rows = []
+    for name in list_tasks(pattern):
+        task = build_task(name)
+        for number, column in enumerate(task.columns):
+            rows.append(
+                (
+                    name if number == 0 else "",
+                    ", ".join(task.truth) if number == 0 else "",
+                    column.name,
+                    column.unit,
+                    column.description,
+                )
+            )
+    _print(("task", "label", "column", "unit", "description"), rows)
+
+
+def models(pattern: Pattern = "*") -> None:
+    """List the models: their parameters, and the weights that the package has."""
+    import torch
+
+    from graphnet_icecube2nd.models.build import list_models, new_model
+    from graphnet_icecube2nd.models.pretrained import list_pretrained
+    from graphnet_icecube2nd.models.registry import MODELS
+
+    rows = []
+    for name in list_models(pattern):
+        with torch.device("meta"):
+            model = new_model(name)
+        count = sum(parameter.numel() for parameter in model.parameters())
+        packaged = [w.split(".", 1) for w in list_pretrained()]
+        tags = [tag for model_name, tag in packaged if model_name == name]
+        about = (MODELS.get(name).__doc__ or "").strip().splitlines()
+        rows.append(
+            (name, f"{count / 1e6:.2f} M", ", ".join(tags), about[0] if about else "")
+        )
+    _print(("model", "parameters", "weights", "description"), rows)
+
+
+def _print(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    if not rows:
+        print("no name matches")
+        return
+    table = Table(box=None)
+    for number, column in enumerate(header):
+        table.add_column(column, no_wrap=number == 0, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False).print(table)

@@ -1,0 +1,169 @@
+"""From outputs of a model to rows of results: calibrations where they hold.
+
+Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.inference.domain import Domain
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import ModelBundle
+from graphnet_icecube2nd.inference.predictor import (
+    Outputs,
+    table_of_outputs,
+)
+from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.results.event_table import CALIBRATED, OK, VALID
+from graphnet_icecube2nd.results.result_files import Columns
+from graphnet_icecube2nd.tasks.direction.direction import CONTOURS
+from graphnet_icecube2nd.tasks.task import Calibration
+from graphnet_icecube2nd.version import __version__
+
+
+@dataclass(kw_only=True)
+class ResultMaker:
+    """Makes rows of results of a model on data of one detector.
+
+    Args:
+        bundle: The model with its calibrations.
+        options: How events are read.
+        domain: The model's training beside the data.
+        calibrations: Those of the bundle that hold for these data.
+        contours: Shares of the contours whose radii are columns.
+        reasons: Why stored calibrations are not applied; empty: they are.
+    """
+
+    bundle: ModelBundle
+    options: InferenceConfig
+    domain: Domain
+    calibrations: Mapping[str, Calibration]
+    contours: Sequence[float]
+    reasons: list[str]
+
+    @classmethod
+    def of(
+        cls,
+        bundle: ModelBundle,
+        detector: Detector,
+        options: InferenceConfig,
+        contours: Sequence[float] = CONTOURS,
+        *,
+        unknown_detector: bool = False,
+        columns: Mapping[str, Any] | None = None,
+    ) -> ResultMaker:
+        """Compare model and data, and choose the calibrations that hold.
+
+        A calibration holds for the detector and the reading that it was fitted on; one
+        that the caller gave holds because the caller says so.
+
+        Raises:
+            DomainError: Another detector or clock, and `unknown_detector` is not set.
+        """
+        domain = Domain.compare(
+            bundle.model.input_config,
+            detector,
+            options,
+            unknown_detector=unknown_detector,
+            columns=columns,
+        )
+        reasons = bundle.read_as_calibrated(options)
+        if bundle.source is not None:
+            config = bundle.model.input_config
+            known = None if config is None else config.telescope
+            fitted = bundle.source.fitted_on.get("telescope", known)
+            if fitted is not None and fitted != detector.telescope:
+                reasons.append(
+                    f"the calibration was fitted on detector {fitted!r}, the data are "
+                    f"of {detector.telescope!r}"
+                )
+        return cls(
+            bundle=bundle,
+            options=options,
+            domain=domain,
+            calibrations={} if reasons else bundle.calibrations,
+            contours=contours,
+            reasons=reasons,
+        )
+
+    def rows(
+        self,
+        outputs: Outputs,
+        event_id: NDArray[np.int64],
+        length_B: NDArray[np.integer[Any]],
+        inside_B: NDArray[np.bool_],
+    ) -> Columns:
+        """Return the columns of results, (B,) by name.
+
+        Args:
+            outputs: (B, K) by task.
+            event_id: (B,) int64.
+            length_B: (B,) pulses of each event.
+            inside_B: (B,) whether an event lies in the ranges of the training.
+        """
+        table = table_of_outputs(
+            "",
+            self.bundle.model.task_map,
+            outputs,
+            event_id,
+            length_B,
+            self.calibrations,
+            self.contours,
+        )
+        calibrated_B = inside_B & (table.status_B == OK) & bool(self.calibrations)
+        return table.with_columns({CALIBRATED: calibrated_B}).to_columns()
+
+    @property
+    def notices(self) -> list[str]:
+        """What is worth a warning, in words."""
+        texts = [*self.domain.notices, *self.domain.warnings()]
+        if self.reasons:
+            texts.append(
+                f"{'; '.join(self.reasons)}: the calibration is not applied. Calibrate "
+                "for these data (icecube2nd calibrate)"
+            )
+        return texts
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a file of results should say of itself, plain values."""
+        config = self.bundle.model.input_config
+        return {
+            "model": self.bundle.name,
+            "weights": weights_digest(self.bundle.model),
+            "tasks": list(self.bundle.model.task_map),
+            "calibrated_tasks": sorted(self.calibrations),
+            "input": None if config is None else config.to_dict(),
+            "notices": self.notices,
+            "software": __version__,
+        }
+
+
+def without_full_columns(columns: Columns, failed: Sequence[str]) -> Columns:
+    """Return columns without `TASK_is_valid` of tasks that never failed.
+
+    Args:
+        columns: (B,) by name.
+        failed: Tasks that failed for some event.
+    """
+    return {
+        name: values
+        for name, values in columns.items()
+        if not name.endswith(VALID) or name.removesuffix(VALID) in failed
+    }
+
+
+def failed_tasks(columns: Columns) -> set[str]:
+    """Return the tasks without an answer for some event that has others."""
+    ok_B = columns["status"] == OK
+    return {
+        name.removesuffix(VALID)
+        for name, values in columns.items()
+        if name.endswith(VALID) and not values[ok_B].all()
+    }

@@ -1,0 +1,36 @@
+"""The order of pulses does not depend on the order of rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from graphnet_icecube2nd.events.events import event_order
+
+
+@given(seed=st.integers(0, 10**6), num=st.integers(1, 60))
+def test_rows_in_any_order_give_the_same_pulses(seed: int, num: int) -> None:
+    rng = np.random.default_rng(seed)
+    columns = {
+        "time": rng.integers(0, 5, num),
+        "sensor_id": rng.integers(0, 4, num),
+        "charge": rng.integers(1, 3, num).astype(float),
+        "auxiliary": rng.integers(0, 2, num),
+    }
+    event = np.sort(rng.integers(0, 3, num))
+
+    def ordered(rows: np.ndarray) -> dict[str, list[float]]:
+        order = event_order({n: v[rows] for n, v in columns.items()}, event[rows])
+        assert sorted(order.tolist()) == list(range(num))
+        return {n: v[rows][order].tolist() for n, v in columns.items()}
+
+    expected = ordered(np.arange(num))
+    assert ordered(rng.permutation(num)) == expected
+    key = list(zip(event, expected["time"], strict=True))
+    assert key == sorted(key)
+
+
+def test_pulses_without_ties_stay_in_order_of_time() -> None:
+    columns = {"time": np.array([3.0, 1.0, 2.0]), "charge": np.ones(3)}
+    assert event_order(columns, np.zeros(3, np.int64)).tolist() == [1, 2, 0]

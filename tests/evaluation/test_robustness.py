@@ -32,21 +32,29 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     TimeShift,
 )
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.catalogue import build_task
+from graphnet_icecube2nd.tasks.task import Task
 
 BASE = Perturbation(group=BASELINE, strength="as stored")
 
 
-class Rule(nn.Module):
-    """A network that gives kappa 4 times what a function makes of the batch, (B, 3)."""
+class Rule(Model):
+    """A model that gives kappa 4 times what a function makes of the batch, (B, 3)."""
 
     def __init__(self, answer: Callable[[PackedBatch], Tensor]) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(4.0))
+        self.direction = build_task("direction")
         self.answer = answer
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        return self.scale * self.answer(batch)
+    @property
+    def task_map(self) -> dict[str, Task]:
+        return {"direction": self.direction}
+
+    def outputs(self, batch: PackedBatch, shared: Any = None) -> dict[str, Tensor]:
+        return {"direction": self.scale * self.answer(batch)}
 
 
 def column(batch: PackedBatch, name: str) -> list[Tensor]:

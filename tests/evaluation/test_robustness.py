@@ -22,8 +22,8 @@ from graphnet_icecube2nd.evaluation.perturbations import (
 from graphnet_icecube2nd.evaluation.robustness import (
     RobustnessRow,
     choose_events,
+    measure_robustness,
     num_passes,
-    robustness,
 )
 from graphnet_icecube2nd.events.augmentation_checks import (
     FirstPulseAt,
@@ -83,7 +83,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
     flipped = Perturbation(
         group="mirrored", strength="z", augmentations=(mirror,), signs=mirror.signs
     )
-    base, shifted, mirrored = robustness(
+    base, shifted, mirrored = measure_robustness(
         Rule(up), simulated, range(100), perturbations=[BASE, jitter, flipped]
     )
     assert base.mean == pytest.approx(zenith.mean(), abs=1e-5)
@@ -98,7 +98,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
     assert mirrored.mean == pytest.approx(np.pi - zenith.mean(), abs=1e-5)
     assert mirrored.difference == pytest.approx(mirrored.mean - base.mean)
     assert mirrored.low < mirrored.difference < mirrored.high
-    few = robustness(
+    few = measure_robustness(
         Rule(up), simulated, range(100), perturbations=[BASE, flipped], resamples=5
     )
     assert few[1].difference == mirrored.difference
@@ -108,7 +108,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
 def test_absolute_times(simulated: EventStore) -> None:
     """A network that reads the clock: moved by enough, all of its answers turn."""
     options = InferenceConfig(max_pulses=8, selection="first")
-    rows = robustness(
+    rows = measure_robustness(
         Rule(late),
         simulated,
         perturbations=[
@@ -145,7 +145,7 @@ def test_a_mirrored_network_follows(simulated: EventStore) -> None:
     ]
     options = InferenceConfig()
     assert num_passes(asked, options) == 2
-    base, followed, left = robustness(
+    base, followed, left = measure_robustness(
         Rule(centre), simulated, perturbations=asked, options=options
     )
     assert followed.difference == pytest.approx(0.0, abs=1e-6)
@@ -222,7 +222,7 @@ def test_all_defaults_run(
         counted[1] += pulses
 
     asked = default_perturbations(simulated, range(20), options)
-    rows = robustness(
+    rows = measure_robustness(
         model, simulated, range(20), options=options, on_progress=progress, resamples=20
     )
     assert [(r.group, r.strength) for r in rows] == [

@@ -163,7 +163,7 @@ def test_events_without_pulses_are_counted(
         strength="50%",
         augmentations=(SwitchOff(unit="dom", share=0.5),),
     )
-    base, half = robustness(Rule(up), store, perturbations=[BASE, off])
+    base, half = measure_robustness(Rule(up), store, perturbations=[BASE, off])
     assert (base.events, base.no_pulses) == (301, 1)
     assert half.no_pulses == pytest.approx(1 + 150, abs=35)
     zenith = store.whole_event_column("zenith")[
@@ -172,7 +172,7 @@ def test_events_without_pulses_are_counted(
     assert base.mean == pytest.approx((zenith.sum() + np.pi / 2) / 301, abs=1e-5)
     assert np.abs(half.difference) > 0
     nothing = Rule(lambda batch: up(batch) * float("nan"))
-    row = robustness(nothing, store, perturbations=[BASE])[0]
+    row = measure_robustness(nothing, store, perturbations=[BASE])[0]
     assert (row.no_pulses, row.not_finite) == (1, 300)
     assert row.mean == pytest.approx(np.pi / 2)
     assert np.isnan(row.pull)
@@ -198,7 +198,9 @@ def test_the_seed_and_the_selection_reach_the_network(
 
     def means(seed: int) -> list[float]:
         options = InferenceConfig(max_pulses=32, seed=seed)
-        rows = robustness(model, simulated, long, perturbations=asked, options=options)
+        rows = measure_robustness(
+            model, simulated, long, perturbations=asked, options=options
+        )
         return [row.mean for row in rows]
 
     once = means(1)
@@ -253,14 +255,14 @@ def test_choose_events(simulated: EventStore) -> None:
 def test_what_is_refused(simulated: EventStore) -> None:
     model = Rule(up)
     with pytest.raises(ValueError, match="there is no event to perturb"):
-        robustness(model, simulated, [])
+        measure_robustness(model, simulated, [])
     with pytest.raises(ValueError, match="one name: baseline, as stored"):
-        robustness(model, simulated, [0], perturbations=[BASE, BASE])
+        measure_robustness(model, simulated, [0], perturbations=[BASE, BASE])
     other = Perturbation(group="other", strength="1")
     with pytest.raises(ValueError, match=r"the first perturbation.*got other"):
-        robustness(model, simulated, [0], perturbations=[other, BASE])
+        measure_robustness(model, simulated, [0], perturbations=[other, BASE])
     with pytest.raises(ValueError, match="got none"):
-        robustness(model, simulated, [0], perturbations=[])
+        measure_robustness(model, simulated, [0], perturbations=[])
 
 
 def test_every_number_of_a_row_is_documented() -> None:

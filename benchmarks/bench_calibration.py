@@ -18,9 +18,18 @@ import context
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd import EventStore, EventTruth, load_bundle, simulate
+from graphnet_icecube2nd import (
+    EventStore,
+    simulate,
+)
+from graphnet_icecube2nd.inference import (
+    load_bundle,
+)
 from graphnet_icecube2nd.inference.predictor import (
     predict_events,
+)
+from graphnet_icecube2nd.results import (
+    EventTruth,
 )
 from graphnet_icecube2nd.tasks.direction.calibration import METHODS
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration

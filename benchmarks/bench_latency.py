@@ -23,11 +23,13 @@ import torch
 
 from graphnet_icecube2nd import (
     EventStore,
-    InferenceConfig,
     PulseReconstructor,
     build_model,
-    load_bundle,
     simulate,
+)
+from graphnet_icecube2nd.inference import (
+    InferenceConfig,
+    load_bundle,
 )
 
 MODELS = ("t_sim.simulated", "t_d32", "s_d32", "s_gnn", "b_gnn")

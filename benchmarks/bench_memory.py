@@ -25,8 +25,15 @@ from typing import Any
 
 import context
 
-from graphnet_icecube2nd import TrainerConfig, reconstruct, simulate, train
+from graphnet_icecube2nd import (
+    reconstruct,
+    simulate,
+    train,
+)
 from graphnet_icecube2nd.memory import memory_mb
+from graphnet_icecube2nd.training import (
+    TrainerConfig,
+)
 from graphnet_icecube2nd.training.recipes import find_recipe
 
 COLUMNS = ("seconds", "process_mb", "in_use_mb", "kept_mb")

@@ -22,7 +22,9 @@ os.environ["OMP_NUM_THREADS"] = "1"  # one core; before numpy is there
 import context
 import numpy as np
 
-from graphnet_icecube2nd import SimulationConfig
+from graphnet_icecube2nd.simulation import (
+    SimulationConfig,
+)
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, TOPOLOGIES
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import simulate_block

@@ -28,7 +28,13 @@ from typing import Any
 
 import context
 
-from graphnet_icecube2nd import TrainerConfig, simulate, train
+from graphnet_icecube2nd import (
+    simulate,
+    train,
+)
+from graphnet_icecube2nd.training import (
+    TrainerConfig,
+)
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipes import find_recipe
 

@@ -21,12 +21,8 @@ import numpy as np
 import torch
 
 from graphnet_icecube2nd import (
-    DataConfig,
     EventStore,
-    EventTruth,
     Recipe,
-    Stage,
-    TrainerConfig,
     evaluate,
     reconstruct,
     simulate,
@@ -36,8 +32,16 @@ from graphnet_icecube2nd.evaluation.coverage import GIVEN, CalibrationView
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.models.pretrained import FOLDER
 from graphnet_icecube2nd.plots import Look, new_figure, plain_log, save_figure
+from graphnet_icecube2nd.results import (
+    EventTruth,
+)
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.tasks.direction.losses import von_mises_fisher_nll
+from graphnet_icecube2nd.training import (
+    DataConfig,
+    Stage,
+    TrainerConfig,
+)
 
 TRACKS = SimulationConfig(
     fractions={"through_going_track": 1.0}, energy_range=(3e3, 1e6), spectral_index=1.5

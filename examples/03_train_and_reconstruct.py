@@ -53,16 +53,22 @@ def main() -> None:
         )
     from graphnet_icecube2nd import (
         EventStore,
-        EventTruth,
-        TrainerConfig,
         evaluate,
         reconstruct,
         simulate,
         train,
-        write_evaluation,
     )
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
     from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.report import (
+        write_evaluation,
+    )
+    from graphnet_icecube2nd.results import (
+        EventTruth,
+    )
+    from graphnet_icecube2nd.training import (
+        TrainerConfig,
+    )
     from graphnet_icecube2nd.training.recipes import find_recipe
 
     out: Path = arguments.out

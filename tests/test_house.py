@@ -20,7 +20,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows downward: a module imports only from rows above its own, or from its own.
 # A folder stands for all in it that has no row of its own. New rooms get a row.
 ROWS = (
-    ("version", "errors", "files", "config", "memory", "plots", "registry"),
+    ("version", "errors", "lazy", "files", "config", "memory", "plots", "registry"),
     ("conventions",),
     ("detector.text_table", "detector.nearest"),
     ("detector.geometry",),

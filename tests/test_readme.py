@@ -38,6 +38,7 @@ def test_readme_has_the_scripts_that_are_tested_here() -> None:
         "Simulated events",
         "Training",
         "Reconstruction",
+        "Tasks, detectors, backbones",
         "Without GraphNeT",
         "The models",
     ]
@@ -48,6 +49,26 @@ def test_script_without_graphnet() -> None:
     assert names["prediction"].shape == (2, 3)
     assert bool((names["kappa"] > 0).all())
     assert bool((names["zenith"] <= torch.pi).all())
+
+
+def test_script_of_tasks_detectors_backbones(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from graphnet_icecube2nd.detector.detector import DETECTORS
+    from graphnet_icecube2nd.models.registry import MODELS
+    from graphnet_icecube2nd.tasks.task import TASKS
+
+    registries = (DETECTORS, MODELS, TASKS)
+    before = [dict(registry._entries) for registry in registries]
+    for registry in registries:  # other tests have such names as well
+        for name in ("ring", "mean_pool", "log_pulses"):
+            registry._entries.pop(name, None)
+    try:
+        run("Tasks, detectors, backbones")
+    finally:
+        for registry, entries in zip(registries, before, strict=True):
+            registry._entries = entries
+    assert "log_pulses" in capsys.readouterr().out
 
 
 def test_script_of_data_at_scale(

@@ -1,1 +1,12 @@
-"""Makes widths hold on events that were not trained on."""
+"""Calibration: widths that hold."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "calibrate": "fit",
+        "calibrate_table": "fit",
+        "held_out_events": "validation_split",
+    },
+)

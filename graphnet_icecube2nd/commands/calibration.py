@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphnet_icecube2nd.calibration.calibrate import CalibrationCheck
+    from graphnet_icecube2nd.calibration.fit import CalibrationCheck
     from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 
 
@@ -101,7 +101,7 @@ def calibrate(
     from rich.console import Console
     from rich.table import Table
 
-    from graphnet_icecube2nd.calibration.calibrate import calibrate_table
+    from graphnet_icecube2nd.calibration.fit import calibrate_table
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.tasks.direction.calibration import METHODS
@@ -191,7 +191,7 @@ def _of_model(
 
     from rich.console import Console
 
-    from graphnet_icecube2nd.calibration.calibrate import calibrate as run
+    from graphnet_icecube2nd.calibration.fit import calibrate as run
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
@@ -231,7 +231,7 @@ def _place(model: str) -> Path:
 
 def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
     """Write a table with calibrated kappa and radii."""
-    from graphnet_icecube2nd.calibration.calibrate import (
+    from graphnet_icecube2nd.calibration.fit import (
         calibrated_table,
         has_own_contours,
     )

@@ -123,7 +123,7 @@ def reconstruct(
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
     from graphnet_icecube2nd.inference.input_store import InputStore
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
-    from graphnet_icecube2nd.inference.reconstruct import reconstruct as run
+    from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
     from graphnet_icecube2nd.results.result_files import (
         check_replaceable,
         format_of,

@@ -54,7 +54,7 @@ def robustness(
         default_perturbations,
     )
     from graphnet_icecube2nd.evaluation.robustness import choose_events, num_passes
-    from graphnet_icecube2nd.evaluation.robustness import robustness as measure
+    from graphnet_icecube2nd.evaluation.robustness import measure_robustness as measure
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.plots import new_figure
     from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness

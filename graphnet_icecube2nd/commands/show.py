@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from graphnet_icecube2nd.store.event_store import EventStore
-    from graphnet_icecube2nd.store.prepare import PreparationReport
+    from graphnet_icecube2nd.store.preparation import PreparationReport
     from graphnet_icecube2nd.store.readers.source import Source
 
 

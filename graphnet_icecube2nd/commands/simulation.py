@@ -78,8 +78,8 @@ def simulate(
 
     from graphnet_icecube2nd.commands.show import counting, show_store
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
-    from graphnet_icecube2nd.simulation.simulate import STORE
-    from graphnet_icecube2nd.simulation.simulate import simulate as make
+    from graphnet_icecube2nd.simulation.production import STORE
+    from graphnet_icecube2nd.simulation.production import simulate as make
     from graphnet_icecube2nd.store.event_store import EventStore
 
     shares = SimulationConfig().fractions if fractions is None else None

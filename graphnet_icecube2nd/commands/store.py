@@ -126,7 +126,7 @@ def prepare(
         raise typer.BadParameter("give what to read, then the folder of the store")
     from rich.console import Console
 
-    from graphnet_icecube2nd.store import prepare as preparing
+    from graphnet_icecube2nd.store import preparation as preparing
 
     console = Console(stderr=True)
     with progress(console) as (on_source, on_progress):
@@ -206,7 +206,7 @@ def export(
     """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
     from rich.console import Console
 
-    from graphnet_icecube2nd.store import export as exporting
+    from graphnet_icecube2nd.store import exporter as exporting
 
     format = exporting.format_of(out, format)
     tables = {"pulses_table": pulses_table, "truth_table": truth_table}

@@ -105,8 +105,8 @@ def train(
     model.safetensors. Killed and begun again with --resume it ends with the same
     weights.
     """
-    from graphnet_icecube2nd.published.as_store import as_store
     from graphnet_icecube2nd.published.published_notes import published_notes
+    from graphnet_icecube2nd.published.training_store import as_store
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
     from graphnet_icecube2nd.training.run import is_first_process
@@ -234,7 +234,7 @@ def tune(
 ) -> None:
     """Search a recipe's values with Optuna; the same command goes on after a kill."""
     from graphnet_icecube2nd.training.trainer import TrainerConfig
-    from graphnet_icecube2nd.tuning.tune import tune as search
+    from graphnet_icecube2nd.tuning.study import tune as search
 
     machine: TrainerConfig = TrainerConfig(
         accelerator=accelerator, devices=_devices(devices), progress=False, plot=False

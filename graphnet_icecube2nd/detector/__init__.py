@@ -1,1 +1,20 @@
-"""The detector: where the DOMs are, how the ice is, what a pulse column means."""
+"""Detectors: what a pulse means."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Detector": "detector",
+        "DetectorGeometry": "geometry",
+        "IceModel": "ice",
+        "LabelColumns": "pulse_map",
+        "PulseMap": "pulse_map",
+        "Scales": "pulse_map",
+        "Site": "detector",
+        "build_detector": "presets",
+        "infer_angle_convention": "angles",
+        "list_detectors": "presets",
+        "register_detector": "detector",
+    },
+)

@@ -1,1 +1,10 @@
 """Several models as one."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "fit_ensemble": "ensemble_fit",
+    },
+)

@@ -1,1 +1,11 @@
 """How good results are, in numbers."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "evaluate": "metrics",
+        "measure_robustness": "robustness",
+    },
+)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.calibration.calibrate import has_own_contours
+from graphnet_icecube2nd.calibration.fit import has_own_contours
 from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls

@@ -101,7 +101,7 @@ def choose_events(
     return np.sort(draw)
 
 
-def robustness(
+def measure_robustness(
     model: Model,
     store: EventStore,
     numbers: Sequence[int] | NDArray[np.int64] | None = None,

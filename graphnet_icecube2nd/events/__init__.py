@@ -1,1 +1,16 @@
-"""Events: from pulses in columns to the packed batch that models eat."""
+"""Events: pulses in physical units, their selection and features, batches."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Events": "events",
+        "FeatureBuilder": "feature_builder",
+        "InputConfig": "input_config",
+        "PackedBatch": "batch",
+        "check_pulses": "features",
+        "pulse_features": "features",
+        "select_pulses": "selection",
+    },
+)

@@ -28,7 +28,7 @@ from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
     Progress,
 )
-from graphnet_icecube2nd.inference.reconstruct import Reconstruction
+from graphnet_icecube2nd.inference.reconstruction import Reconstruction
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     Columns,

@@ -11,7 +11,7 @@ from typing import Any
 
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import MANIFEST, write_json
-from graphnet_icecube2nd.store.prepare import prepare
+from graphnet_icecube2nd.store.preparation import prepare
 
 
 class InputStore:

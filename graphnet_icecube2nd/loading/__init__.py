@@ -1,1 +1,14 @@
-"""How events come to a model: which, in which batches, read many at a time."""
+"""Batches of a store."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "EventDataModule": "datamodule",
+        "EventLoader": "loader",
+        "EventReader": "reading",
+        "EventSampler": "sampler",
+        "EventSubset": "subset",
+    },
+)

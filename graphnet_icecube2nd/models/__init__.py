@@ -1,1 +1,24 @@
-"""The models: DeepIce, its hybrids, their names and their weights."""
+"""Backbones, models of them, and weights."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "DeepIce": "deepice",
+        "DeepIceGNN": "hybrid",
+        "EnsembleModel": "together",
+        "Model": "model",
+        "TaskModel": "model",
+        "build_backbone": "build",
+        "build_model": "pretrained",
+        "list_models": "build",
+        "list_pretrained": "pretrained",
+        "load_competition_weights": "competition",
+        "load_model": "weights",
+        "load_pretrained": "pretrained",
+        "load_weights": "checkpoint_loading",
+        "register_model": "registry",
+        "save_model": "weights",
+    },
+)

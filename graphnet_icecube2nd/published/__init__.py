@@ -1,1 +1,12 @@
 """What the competition's code published: configurations, checkpoints."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "as_store": "training_store",
+        "import_weights": "competition_ensemble",
+        "read_published_config": "published_config",
+    },
+)

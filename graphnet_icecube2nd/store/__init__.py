@@ -1,1 +1,13 @@
-"""Where events lie: the store, its making from files of the field, and back."""
+"""The event store, and what reads files into it."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "EventStore": "event_store",
+        "export": "exporter",
+        "prepare": "preparation",
+        "prepare_frames": "preparation",
+    },
+)

@@ -1,1 +1,19 @@
 """Tasks: what is reconstructed of an event, one file each."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Calibration": "task",
+        "Column": "task",
+        "Curve": "section",
+        "Panel": "section",
+        "Section": "section",
+        "Task": "task",
+        "build_task": "catalogue",
+        "list_tasks": "catalogue",
+        "make_label": "label",
+        "register_task": "task",
+    },
+)

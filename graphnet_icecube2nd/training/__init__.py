@@ -1,1 +1,17 @@
-"""How a model learns."""
+"""Training: recipes of stages, resumable runs."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "DataConfig": "recipe",
+        "Recipe": "recipe",
+        "Stage": "recipe",
+        "TrainerConfig": "trainer",
+        "find_recipe": "recipes",
+        "list_recipes": "recipes",
+        "register_recipe": "recipes",
+        "train": "run",
+    },
+)

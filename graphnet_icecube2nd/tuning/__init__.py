@@ -1,1 +1,10 @@
 """The search for a better recipe."""
+
+from graphnet_icecube2nd.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "tune": "study",
+    },
+)

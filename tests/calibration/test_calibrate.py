@@ -19,7 +19,7 @@ from graphnet_icecube2nd import (
     load_model,
     save_model,
 )
-from graphnet_icecube2nd.calibration.calibrate import (
+from graphnet_icecube2nd.calibration.fit import (
     calibrate,
     calibrate_table,
     calibrated_table,

@@ -148,7 +148,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
 def test_a_store_left_by_another_input_is_not_taken(
     here: Path, make_kaggle_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphnet_icecube2nd.inference import reconstruct as room
+    from graphnet_icecube2nd.inference import reconstruction as room
 
     make_kaggle_folder(here / "a", {1: [5, 9, 7]})
     make_kaggle_folder(here / "b", {1: [5, 9, 7, 8]})

@@ -94,7 +94,7 @@ def test_wrong_words_say_what(
 def test_every_option_reaches_the_function(
     monkeypatch: pytest.MonkeyPatch, simulated: EventStore, weights: Path
 ) -> None:
-    from graphnet_icecube2nd.inference import reconstruct as room
+    from graphnet_icecube2nd.inference import reconstruction as room
 
     given: dict[str, Any] = {}
 
@@ -164,8 +164,8 @@ def test_what_is_not_given_is_the_models_own() -> None:
 def published(golden: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The five checkpoints, small: published names and keys, weights of the golden
     rule."""
-    from graphnet_icecube2nd.inference import competition
     from graphnet_icecube2nd.models import registry
+    from graphnet_icecube2nd.published import competition_ensemble as competition
 
     small = {
         "b_d32": ("deepice_small", {"n_rel": 1}),

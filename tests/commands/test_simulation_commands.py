@@ -16,8 +16,13 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 
-from graphnet_icecube2nd import EventStore, SimulationConfig
+from graphnet_icecube2nd import (
+    EventStore,
+)
 from graphnet_icecube2nd.commands.simulation import parse_fractions, simulate
+from graphnet_icecube2nd.simulation import (
+    SimulationConfig,
+)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).resolve().parents[2]

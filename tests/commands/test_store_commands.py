@@ -64,7 +64,9 @@ def test_prepare_and_inspect(
 def test_names_with_brackets(run: Run, tmp_path: Path) -> None:
     """They are no markup; and whole numbers are shown in full."""
     pd = pytest.importorskip("pandas")
-    from graphnet_icecube2nd import prepare_frames
+    from graphnet_icecube2nd.store import (
+        prepare_frames,
+    )
 
     pulses = {
         "event_id": [4, 4],

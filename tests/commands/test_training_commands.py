@@ -17,8 +17,14 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 pytest.importorskip("pytorch_lightning")
 
-from graphnet_icecube2nd import EventStore, as_store, read_published_config
+from graphnet_icecube2nd import (
+    EventStore,
+)
 from graphnet_icecube2nd.commands import training
+from graphnet_icecube2nd.published import (
+    as_store,
+    read_published_config,
+)
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.training import run as run_room
 from graphnet_icecube2nd.training import tune as tune_room
@@ -27,7 +33,7 @@ from graphnet_icecube2nd.training.recipe import as_published
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.trainer import TrainerConfig
-from graphnet_icecube2nd.tuning.tune import Tuned, tune
+from graphnet_icecube2nd.tuning.study import Tuned, tune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}

@@ -22,8 +22,8 @@ from graphnet_icecube2nd.evaluation.perturbations import (
 from graphnet_icecube2nd.evaluation.robustness import (
     RobustnessRow,
     choose_events,
+    measure_robustness,
     num_passes,
-    robustness,
 )
 from graphnet_icecube2nd.events.augmentation_checks import (
     FirstPulseAt,
@@ -91,7 +91,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
     flipped = Perturbation(
         group="mirrored", strength="z", augmentations=(mirror,), signs=mirror.signs
     )
-    base, shifted, mirrored = robustness(
+    base, shifted, mirrored = measure_robustness(
         Rule(up), simulated, range(100), perturbations=[BASE, jitter, flipped]
     )
     assert base.mean == pytest.approx(zenith.mean(), abs=1e-5)
@@ -106,7 +106,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
     assert mirrored.mean == pytest.approx(np.pi - zenith.mean(), abs=1e-5)
     assert mirrored.difference == pytest.approx(mirrored.mean - base.mean)
     assert mirrored.low < mirrored.difference < mirrored.high
-    few = robustness(
+    few = measure_robustness(
         Rule(up), simulated, range(100), perturbations=[BASE, flipped], resamples=5
     )
     assert few[1].difference == mirrored.difference
@@ -116,7 +116,7 @@ def test_a_network_that_always_says_up(simulated: EventStore) -> None:
 def test_absolute_times(simulated: EventStore) -> None:
     """A network that reads the clock: moved by enough, all of its answers turn."""
     options = InferenceConfig(max_pulses=8, selection="first")
-    rows = robustness(
+    rows = measure_robustness(
         Rule(late),
         simulated,
         perturbations=[
@@ -153,7 +153,7 @@ def test_a_mirrored_network_follows(simulated: EventStore) -> None:
     ]
     options = InferenceConfig()
     assert num_passes(asked, options) == 2
-    base, followed, left = robustness(
+    base, followed, left = measure_robustness(
         Rule(centre), simulated, perturbations=asked, options=options
     )
     assert followed.difference == pytest.approx(0.0, abs=1e-6)
@@ -171,7 +171,7 @@ def test_events_without_pulses_are_counted(
         strength="50%",
         augmentations=(SwitchOff(unit="dom", share=0.5),),
     )
-    base, half = robustness(Rule(up), store, perturbations=[BASE, off])
+    base, half = measure_robustness(Rule(up), store, perturbations=[BASE, off])
     assert (base.events, base.no_pulses) == (301, 1)
     assert half.no_pulses == pytest.approx(1 + 150, abs=35)
     zenith = store.whole_event_column("zenith")[
@@ -180,7 +180,7 @@ def test_events_without_pulses_are_counted(
     assert base.mean == pytest.approx((zenith.sum() + np.pi / 2) / 301, abs=1e-5)
     assert np.abs(half.difference) > 0
     nothing = Rule(lambda batch: up(batch) * float("nan"))
-    row = robustness(nothing, store, perturbations=[BASE])[0]
+    row = measure_robustness(nothing, store, perturbations=[BASE])[0]
     assert (row.no_pulses, row.not_finite) == (1, 300)
     assert row.mean == pytest.approx(np.pi / 2)
     assert np.isnan(row.pull)
@@ -206,7 +206,9 @@ def test_the_seed_and_the_selection_reach_the_network(
 
     def means(seed: int) -> list[float]:
         options = InferenceConfig(max_pulses=32, seed=seed)
-        rows = robustness(model, simulated, long, perturbations=asked, options=options)
+        rows = measure_robustness(
+            model, simulated, long, perturbations=asked, options=options
+        )
         return [row.mean for row in rows]
 
     once = means(1)
@@ -230,7 +232,7 @@ def test_all_defaults_run(
         counted[1] += pulses
 
     asked = default_perturbations(simulated, range(20), options)
-    rows = robustness(
+    rows = measure_robustness(
         model, simulated, range(20), options=options, on_progress=progress, resamples=20
     )
     assert [(r.group, r.strength) for r in rows] == [
@@ -261,14 +263,14 @@ def test_choose_events(simulated: EventStore) -> None:
 def test_what_is_refused(simulated: EventStore) -> None:
     model = Rule(up)
     with pytest.raises(ValueError, match="there is no event to perturb"):
-        robustness(model, simulated, [])
+        measure_robustness(model, simulated, [])
     with pytest.raises(ValueError, match="one name: baseline, as stored"):
-        robustness(model, simulated, [0], perturbations=[BASE, BASE])
+        measure_robustness(model, simulated, [0], perturbations=[BASE, BASE])
     other = Perturbation(group="other", strength="1")
     with pytest.raises(ValueError, match=r"the first perturbation.*got other"):
-        robustness(model, simulated, [0], perturbations=[other, BASE])
+        measure_robustness(model, simulated, [0], perturbations=[other, BASE])
     with pytest.raises(ValueError, match="got none"):
-        robustness(model, simulated, [0], perturbations=[])
+        measure_robustness(model, simulated, [0], perturbations=[])
 
 
 def test_every_number_of_a_row_is_documented() -> None:

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
 from graphnet_icecube2nd import EventStore, EventTable
-from graphnet_icecube2nd.calibration.calibrate import (
+from graphnet_icecube2nd.calibration.fit import (
     calibrate_table,
     calibrated_table,
 )

@@ -18,7 +18,7 @@ from graphnet_icecube2nd import (
     save_model,
     simulate,
 )
-from graphnet_icecube2nd.calibration.calibrate import calibrate
+from graphnet_icecube2nd.calibration.fit import calibrate
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor

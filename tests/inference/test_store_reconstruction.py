@@ -30,7 +30,7 @@ from graphnet_icecube2nd.inference.model_bundle import as_bundle
 from graphnet_icecube2nd.inference.predictor import (
     predict_events,
 )
-from graphnet_icecube2nd.inference.reconstruct import reconstruct
+from graphnet_icecube2nd.inference.reconstruction import reconstruct
 from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration

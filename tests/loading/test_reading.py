@@ -234,8 +234,10 @@ def test_noise_wants_the_detectors_own_doms(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
     pd = pytest.importorskip("pandas")
-    from graphnet_icecube2nd import prepare_frames
     from graphnet_icecube2nd.events.augmentation import AddNoise
+    from graphnet_icecube2nd.store import (
+        prepare_frames,
+    )
 
     EventReader(make_store({1: [3]}), augmentations=[AddNoise()])
     names = ("sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t", "event_no")

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from graphnet_icecube2nd import list_models, list_pretrained, load_pretrained
+from graphnet_icecube2nd import (
+    list_models,
+)
+from graphnet_icecube2nd.models import (
+    list_pretrained,
+    load_pretrained,
+)
 from graphnet_icecube2nd.models.pretrained import FOLDER, pretrained_card
 
 

@@ -14,19 +14,21 @@ pytest.importorskip("pyarrow")
 from graphnet_icecube2nd import (
     EventDataModule,
     EventStore,
-    SimulatedStream,
-    SimulationConfig,
     build_model,
     prepare,
     simulate,
 )
 from graphnet_icecube2nd.events.events import event_order
 from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.simulation import (
+    SimulatedStream,
+    SimulationConfig,
+)
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import simulate_block
 from graphnet_icecube2nd.simulation.source import simulated_source
 from graphnet_icecube2nd.store.conversion import convert
-from graphnet_icecube2nd.store.export import export
+from graphnet_icecube2nd.store.exporter import export
 from graphnet_icecube2nd.store.kaggle_writer import write_kaggle
 
 NUM = 300
@@ -160,7 +162,7 @@ def test_what_is_there_is_noticed_before_anything_is_simulated(tmp_path: Path) -
 def test_a_format_goes_on_from_the_store_in_between(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graphnet_icecube2nd.simulation import simulate as module
+    from graphnet_icecube2nd.simulation import production as module
 
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -190,7 +192,12 @@ def test_export_says_what_it_cannot_do(store: EventStore, tmp_path: Path) -> Non
 
 def test_kaggle_writer_needs_sensor_ids(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
-    from graphnet_icecube2nd import PulseMap, prepare_frames
+    from graphnet_icecube2nd import (
+        PulseMap,
+    )
+    from graphnet_icecube2nd.store import (
+        prepare_frames,
+    )
 
     pulses = pandas.DataFrame(
         {"event_id": [1, 1], "x": 0.0, "y": 0.0, "z": [0.0, 1.0], "time": [1.0, 2.0]}

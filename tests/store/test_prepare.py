@@ -12,8 +12,15 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import EventStore, PulseMap, prepare, prepare_frames
+from graphnet_icecube2nd import (
+    EventStore,
+    PulseMap,
+    prepare,
+)
 from graphnet_icecube2nd.loading.subset import EventSubset
+from graphnet_icecube2nd.store import (
+    prepare_frames,
+)
 from graphnet_icecube2nd.store.formats import recognise
 from graphnet_icecube2nd.store.summary import view_event
 

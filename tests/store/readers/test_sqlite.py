@@ -624,7 +624,8 @@ def test_real_files(
     connection.row_factory = sqlite3.Row
     known = source.pulse_map.columns()
     by = {quantity: column for column, quantity in known.items()}
-    order = [by[q] for q in ("time", *reversed(TIE_BREAKERS)) if by.get(q) in source.pulse_columns]
+    settled = ("time", *reversed(TIE_BREAKERS))
+    order = [by[q] for q in settled if by.get(q) in source.pulse_columns]
     for shard in store.shards:
         events, stored = shard.events, shard.pulses
         for index, event in enumerate(events.column("event_id").tolist()):

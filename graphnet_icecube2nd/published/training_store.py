@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from graphnet_icecube2nd.store.manifest import MANIFEST
-from graphnet_icecube2nd.store.prepare import prepare
+from graphnet_icecube2nd.store.preparation import prepare
 from graphnet_icecube2nd.training.run import is_first_process
 
 

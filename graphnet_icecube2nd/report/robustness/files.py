@@ -43,9 +43,10 @@ READING = f"""\
 Mean is the competition's score, the mean opening angle. Difference is from the
 baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
 it holds 0, these events show no difference. Pull is the median of opening angle times
-the root of kappa, {HONEST_MEDIAN_PULL:.2f} if kappa is honest and large; inside is the
-share of true directions in the contours that are to hold {INSIDE:.0%}; both with kappa
-as the network gives it, not calibrated. Events without pulses count as pi / 2.
+the root of kappa, {HONEST_MEDIAN_PULL:.2f} if kappa is calibrated and large; inside
+is the share of true directions in the contours that are to hold {INSIDE:.0%}; both
+with kappa as the network gives it, not calibrated. Events without pulses count as
+pi / 2.
 Selection comes first: pulses are added to and taken from those that it keeps. The
 median to which the window's start is moved is that of the events here; at 0 ns, times
 are also unlike any that a network with absolute times has seen.

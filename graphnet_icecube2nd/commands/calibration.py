@@ -192,6 +192,7 @@ def _of_model(
     from rich.console import Console
 
     from graphnet_icecube2nd.calibration.fit import calibrate as run
+    from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
@@ -199,20 +200,20 @@ def _of_model(
     options = bundle.options
     if max_pulses is not None:
         options = replace(options, max_pulses=max_pulses)
-    with counting(Console(stderr=True), None, "reading") as on_progress:
-        found = run(
+    places = [] if bundle.place is None else [bundle.place]
+    store, numbers, what = held_out_events(places, data, events, most)
+    print(f"calibrating on {len(numbers):,} events: {what}")
+    with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+        return run(
             bundle,
-            data,
-            events,
+            store,
+            numbers,
             method=method,
-            most=most,
             options=options,
             device=chosen_device(device),
             unknown_detector=unknown_detector,
             on_progress=on_progress,
         )
-    print(f"calibrated on {found.file.fitted_on['events']:,} events: {found.what}")
-    return found
 
 
 def _place(model: str) -> Path:

@@ -59,7 +59,7 @@ def progress(
 
 @contextmanager
 def counting(
-    console: Console, total: int | None, what: str
+    console: Console, total: int, what: str
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how many events are done: share, events a second, the time that remains."""
     from rich.progress import (

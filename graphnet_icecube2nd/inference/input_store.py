@@ -45,8 +45,8 @@ class InputStore:
         if not self.is_made:
             if given:
                 raise ValueError(
-                    f"{events} is a store: {', '.join(given)} were settled when it was "
-                    "prepared"
+                    f"{events} is a store; {', '.join(given)} can be chosen only for "
+                    "files that are read"
                 )
             self.path = events
             return

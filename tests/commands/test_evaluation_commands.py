@@ -83,7 +83,7 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     stored = CalibrationFile.load(here / "both" / "calibration.json")
     assert stored.calibration.method == "temperature"
     assert stored.fitted_on["max_pulses"] == 24
-    assert "calibrated: temperature, 256 events" in said("ensemble", "show", "both")
+    assert "calibrated: direction; 256 events" in said("ensemble", "show", "both")
 
     done = said("reconstruct", store, "--model", "both", "--out", "honest.parquet")
     assert "kappa and radii are calibrated" in done
@@ -137,9 +137,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     np.testing.assert_allclose(again.direction_B3, honest.direction_B3, atol=1e-6)
     # Not for a model, and not twice.
     done = call(*words, "--calibration", "c.json", "--out", "x.csv")
-    assert "fitted on a table of directions, not on these weights" in str(
-        done.exception
-    )
+    assert "fitted on a table of results, not on these weights" in str(done.exception)
     again = ("calibrate", "--results", "h.csv", "--truth", simulated.path)
     done = call(*again, "--out", "d.json")
     assert "is calibrated already" in str(done.exception)
@@ -236,7 +234,7 @@ def test_runs_say_what_they_were_validated_on(
     numbers = validation_events("run1", simulated)
     assert 100 < len(numbers) < 160
     done = said("calibrate", "run1", "--method", "none")
-    assert f"kappa from {len(numbers)} events: validation events of" in done
+    assert f"on {len(numbers)} events: validation events of" in done
     assert load_bundle("run1").calibration is not None
     fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
     assert f"weights from {len(numbers)} events: validation events of" in fitted
@@ -257,6 +255,6 @@ def test_runs_say_what_they_were_validated_on(
     assert f"kappa from {len(numbers)} events: validation events with" in few
     for model in ("run1/model.safetensors", "two"):
         few = said("calibrate", model, "--data", simulated.path, "--method", "none")
-        assert f"kappa from {len(numbers)} events: validation events of" in few
+        assert f"on {len(numbers)} events: validation events of" in few
     assert load_bundle("run1").options.max_pulses == 8
     assert EnsembleFile.load("two").options.max_pulses == 8

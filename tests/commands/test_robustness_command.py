@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands.robustness import robustness
+from graphnet_icecube2nd.evaluation import perturbations
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.report.robustness import files, perturbations
+from graphnet_icecube2nd.report.robustness import files
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 Call = Callable[..., Any]

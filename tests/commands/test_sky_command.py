@@ -101,7 +101,9 @@ def test_a_calibration(
         depths=((0.0,),),
         num_events=1000,
     )
-    CalibrationFile(calibration=calibration).save(tmp_path / "calibration.json")
+    CalibrationFile(calibrations={"direction": calibration}).save(
+        tmp_path / "calibration.json"
+    )
     words = ("--calibration", "calibration.json", "--out", "map.fits")
     call(results, first(simulated), *words)
     made = SkyMap.load(tmp_path / "map.fits")

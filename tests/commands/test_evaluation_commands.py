@@ -86,7 +86,7 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     assert "calibrated: direction; 256 events" in said("ensemble", "show", "both")
 
     done = said("reconstruct", store, "--model", "both", "--out", "honest.parquet")
-    assert "kappa and radii are calibrated" in done
+    assert "widths are calibrated for 100.0%" in done
     before, after = read_columns("plain.parquet"), read_columns("honest.parquet")
     np.testing.assert_allclose(
         after["kappa"], stored.calibration.kappa(before["kappa"]), rtol=1e-5
@@ -247,7 +247,7 @@ def test_runs_say_what_they_were_validated_on(
     simulate("more", num_events=512, seed=21, workers=1)  # and 256 besides
     more = said("calibrate", "run1", "--method", "none", "--data", "more")
     wanted = 256 + len(numbers)
-    assert f"kappa from {wanted} events: events that were not trained on of" in more
+    assert f"on {wanted} events: events that were not trained on of" in more
     simulate("other", num_events=300, seed=5, workers=1)  # other events, same numbers
     other = said("calibrate", "run1", "--method", "none", "--data", "other")
     assert "kappa from 300 events: all events of" in other

@@ -88,7 +88,7 @@ def test_two_processes_are_one_with_the_double_batch(
         for name in ("train_loss", "validation_loss"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
         # Predictions near zero turn by much for little.
-        angles = ours["validation_angle"], theirs["validation_angle"]
+        angles = ours["direction/opening_angle"], theirs["direction/opening_angle"]
         assert angles[0] == pytest.approx(angles[1], rel=1e-3)
     assert ours["raw_validation_loss"] != ours["validation_loss"]
     ours_last = load_model(out / "stage_1" / "last.safetensors").state_dict()
@@ -103,7 +103,7 @@ from graphnet_icecube2nd.training import module, run
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 recipe, store, out, count = sys.argv[1:]
-step, left = module.DirectionModule.optimizer_step, [int(count)]
+step, left = module.TrainingModule.optimizer_step, [int(count)]
 
 def killed(self, *args, **kwargs):
     left[0] -= 1
@@ -112,7 +112,7 @@ def killed(self, *args, **kwargs):
     return step(self, *args, **kwargs)
 
 if __name__ == "__main__":
-    module.DirectionModule.optimizer_step = killed
+    module.TrainingModule.optimizer_step = killed
     machine = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp",
                       progress=False,
                       plot=False, checkpoint_steps=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.models.build import new_model
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.registry import MODELS
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row, renamed
@@ -144,7 +146,7 @@ def check_model(recipe: Recipe, begun: int = 0) -> None:
         try:
             model = first_model(recipe)
         except TypeError as error:
-            known = new_model(recipe.model).describe()["kwargs"]
+            known = _model_arguments(recipe.model)
             for name in recipe.model_kwargs:
                 if name not in known:
                     raise ValueError(
@@ -160,6 +162,13 @@ def check_model(recipe: Recipe, begun: int = 0) -> None:
             raise FileNotFoundError(
                 f"stages.{number}.weights: there are no weights {stage.weights}"
             )
+
+
+def _model_arguments(name: str) -> list[str]:
+    """Return the names of the arguments of a model, as far as it tells them."""
+    parameters = inspect.signature(MODELS.get(name)).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return [*own, *new_model(name).describe()["kwargs"]]
 
 
 def is_first_process() -> bool:

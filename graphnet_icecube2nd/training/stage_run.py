@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from graphnet_icecube2nd.conventions import EVENT_ID
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
@@ -155,6 +157,29 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
     return texts
 
 
+def check_event_weight(name: str, data: EventDataModule) -> None:
+    """Check that the events of a run have weights of 0 or more.
+
+    Raises:
+        ValueError: One has not; names the column, the event and its value.
+    """
+    store = data.store
+    for subset in (data.train_events, data.validation_events):
+        for shard in range(len(store.shards)):
+            weight_B = store.event_column(name, shard)
+            wrong_B = subset.mask(store, shard) & ~(
+                np.isfinite(weight_B) & (weight_B >= 0)
+            )
+            if wrong_B.any():
+                place = int(wrong_B.argmax())
+                event_id = store.event_column(EVENT_ID, shard)[place]
+                raise ValueError(
+                    f"event_weight: {name} must be 0 or more, but of event {event_id} "
+                    f"in {store.path} it is {weight_B[place]}; choose other events "
+                    "(data.events) or another column"
+                )
+
+
 class StageRun:
     """One stage of a run."""
 
@@ -184,6 +209,8 @@ class StageRun:
             self.recipe, self.number, store, self.machine.num_workers
         )
         words = label_texts(self.recipe, data)
+        if self.recipe.event_weight is not None:
+            check_event_weight(self.recipe.event_weight, data)
         model, report = self._start(store)
         module = TrainingModule(
             model,

@@ -233,15 +233,13 @@ class TestTruth:
         assert truth["energy_loss"].tolist() == [1.0, -1.0, -1.0, -1.0]
 
     def test_text_is_no_truth_but_its_label_is(self, simulated: EventStore) -> None:
-        with pytest.raises(
-            ValueError, match=r"'topology' of .* is text.*label 'track'"
-        ):
+        with pytest.raises(ValueError, match=r"'topology' of .* is text.*'track'"):
             EventReader(simulated, truth=("topology",))
         events = np.arange(40)[::-1].copy()
         truth = EventReader(simulated, truth=("track",)).batch(events).truth
         assert truth is not None
         topology = simulated.whole_event_column("topology")[events]
-        expected = ["track" in text for text in topology.tolist()]
+        expected = ["cascade" not in text for text in topology.tolist()]
         assert truth["track"].tolist() == [float(one) for one in expected]
 
 
@@ -258,8 +256,8 @@ def labelled_store(folder: Path) -> EventStore:
     truth = pd.DataFrame(
         {
             "event_no": np.arange(4),
-            "azimuth": [1.0, 2.0, -99.0, np.nan],
-            "zenith": [0.5, 1.0, -99.0, 1.0],
+            "injection_azimuth": [1.0, 2.0, -1.0, -1.0],
+            "injection_zenith": [0.5, 1.0, -1.0, -1.0],
             "energy": [100.0, -1.0, 5.0, 0.0],
             "pid": [14, 12, -1, -1],
             "interaction_type": [1, 2, -1, -1],

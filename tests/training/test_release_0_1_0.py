@@ -70,6 +70,7 @@ def test_files_of_a_run_read() -> None:
 def test_a_finished_run_is_known(store: EventStore, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(FILES / "run", run)
+    shutil.copy(run / "model.safetensors", run / "stage_1" / "best.safetensors")
     recipe = read_recipe(run / "recipe.yaml")
     done: Any = train(recipe, store, run, resume=True, say=silent)
     assert done.handed_over["direction/opening_angle"] == 1.523529448160311

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -163,7 +164,7 @@ def run_table(run: Path) -> str:
         memory = "-" if row["memory_mb"] is None else f"{row['memory_mb']:,.0f}"
         lines.append(
             f"| {stage} | {row['sub_epoch']} | {hours:.2f} | {rate:.0f} | {memory} | "
-            f"{row['validation_angle_deg']:.2f} |"
+            f"{math.degrees(row['direction/opening_angle']):.2f} |"
         )
     return "\n".join(lines)
 

@@ -13,6 +13,7 @@ with the evaluation: open report/report.html.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
@@ -87,10 +88,11 @@ def main() -> None:
 
     def say_angle(rows: list[dict[str, float]]) -> None:
         row = rows[-1]
+        angle = row["direction/opening_angle"]
         print(
             f"\n  after {row['events']:,} events and {row['seconds']:.0f} s: mean "
-            f"opening angle {row['validation_angle']:.3f} rad "
-            f"({row['validation_angle_deg']:.1f} deg) on validation events",
+            f"opening angle {angle:.3f} rad "
+            f"({math.degrees(angle):.1f} deg) on validation events",
             flush=True,
         )
 

@@ -111,7 +111,7 @@ def main() -> None:
             resume=True,
             machine=TrainerConfig(devices=1),
         )
-        angle = run.handed_over["validation_angle"]
+        angle = run.handed_over["direction/opening_angle"]
         print(f"\n  {angle:.3f} rad on validation events", flush=True)
         members.append(run.path)
 

@@ -250,9 +250,9 @@ def test_runs_say_what_they_were_validated_on(
     assert f"on {wanted} events: events that were not trained on of" in more
     simulate("other", num_events=300, seed=5, workers=1)  # other events, same numbers
     other = said("calibrate", "run1", "--method", "none", "--data", "other")
-    assert "kappa from 300 events: all events of" in other
+    assert "on 300 events: all events of" in other
     few = said("calibrate", "run1", "--method", "none", "--events", "n_pulses > 0")
-    assert f"kappa from {len(numbers)} events: validation events with" in few
+    assert f"on {len(numbers)} events: validation events with" in few
     for model in ("run1/model.safetensors", "two"):
         few = said("calibrate", model, "--data", simulated.path, "--method", "none")
         assert f"on {len(numbers)} events: validation events of" in few

@@ -27,12 +27,12 @@ from graphnet_icecube2nd.published import (
 )
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.training import run as run_room
-from graphnet_icecube2nd.training import tune as tune_room
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import as_published
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.trainer import TrainerConfig
+from graphnet_icecube2nd.tuning import study as tune_room
 from graphnet_icecube2nd.tuning.study import Tuned, tune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -72,7 +72,8 @@ def test_train_and_resume(run: Run, simulated: EventStore, tmp_path: Path) -> No
     assert "stage 2 of 3: combined loss" in done.stdout
     rows = read_history(tmp_path / "run" / "metrics.csv")
     said = (
-        f"mean opening angle of the validation {rows[-1]['validation_angle']:.4f} rad"
+        "mean opening angle of the validation "
+        f"{rows[-1]['direction/opening_angle']:.4f} rad"
     )
     assert said in done.stdout
     assert "events/s=" in done.stdout + done.stderr
@@ -137,7 +138,7 @@ def test_the_published_command_line(
     assert "B_MODEL_32/model.safetensors (own)" in second.stdout
     rows = read_history(tmp_path / "B_MODEL_32FT" / "metrics.csv")
     assert len(rows) == 2
-    assert rows[0]["raw_validation_angle"] is not None
+    assert rows[0]["raw_direction/opening_angle"] is not None
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def instead(recipe: Any, data: Any, out: Any, **options: Any) -> Any:
         given.update(options, recipe=recipe, data=data, out=out)
-        row = {"validation_angle": 1.0, "validation_angle_deg": 57.3}
+        row = {"direction/opening_angle": 1.0}
         return SimpleNamespace(handed_over=row, path=Path("run"))
 
     monkeypatch.setattr(run_room, "train", instead)
@@ -210,7 +211,7 @@ def test_every_option_reaches_the_machine(given: dict[str, Any]) -> None:
     }
     training.train(
         recipe="s_d32", data=Path("store"), out=Path("run"), set=["seed=1"],
-        resume=True, published=True, config=None, overrides=None, workers=5,
+        tasks=None, resume=True, published=True, config=None, overrides=None, workers=5,
         logger=["wandb"], **machine,
     )  # fmt: skip
     assert given["machine"] == TrainerConfig(
@@ -219,6 +220,20 @@ def test_every_option_reaches_the_machine(given: dict[str, Any]) -> None:
     assert given["resume"]
     assert given["overrides"] == ["seed=1"]
     assert given["recipe"] == as_published(find_recipe("s_d32"))
+
+
+def test_tasks_are_those_of_the_recipe_with_its_options(given: dict[str, Any]) -> None:
+    called(
+        None, recipe="t_sim", data=Path("store"), out=Path("run"),
+        tasks="direction, energy,track", set=["tasks.energy.weight=0.1"],
+    )  # fmt: skip
+    assert given["recipe"].tasks == {"direction": {}, "energy": {}, "track": {}}
+    trained = find_recipe(given["recipe"], given["overrides"])
+    assert trained.tasks["energy"] == {"weight": 0.1}
+    with pytest.raises(ValueError, match="did you mean energy"):
+        called(
+            None, recipe="t_sim", data=Path("store"), out=Path("run"), tasks="energi"
+        )  # fmt: skip
 
 
 def test_every_option_of_a_search_reaches_it(

@@ -114,6 +114,66 @@ def test_pulse_budget(make_store: MakeStore) -> None:
         EventDataModule(data.store, pulse_budget=400, batch_size=3).train_dataloader()
 
 
+class TestLabels:
+    @pytest.fixture
+    def broken(self, make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> Any:
+        """A store where every fifth event has a zenith that cannot be."""
+        store = make_store({1: LENGTHS})
+        column = EventStore.event_column
+
+        def spoilt(self: EventStore, name: str, shard: int) -> Any:
+            values = column(self, name, shard)
+            if name == "zenith":
+                values = values.copy()
+                values[::5] = -1.0
+            return values
+
+        monkeypatch.setattr(EventStore, "event_column", spoilt)
+        return store
+
+    def test_events_without_any_are_left_out(self, broken: EventStore) -> None:
+        options: dict[str, Any] = {"num_sub_epochs": 1, "validation_fraction": 0.3}
+        data = EventDataModule(broken, **options)
+        used = ids(data.train_dataloader()) + ids(data.val_dataloader())
+        assert sorted(used) == [1000 + 3 * n for n in range(48) if n % 5]
+        counts = data.train_labels, data.validation_labels
+        assert sum(count.num_events for count in counts) == 48
+        assert sum(count.left_out for count in counts) == 10
+        assert data.train_labels.unlabelled == (data.train_labels.left_out,)
+        assert "with a label of direction" in data.train_events.description
+        everything = EventDataModule(broken, labels=(), **options)
+        used = ids(everything.train_dataloader()) + ids(everything.val_dataloader())
+        assert len(used) == 48
+
+    def test_an_event_with_one_of_several_groups_is_used(
+        self, broken: EventStore
+    ) -> None:
+        data = EventDataModule(
+            broken, labels=(("direction",), ("n_pulses", "azimuth")), num_sub_epochs=1
+        )
+        counts = data.train_labels
+        assert counts.left_out == 0
+        assert counts.unlabelled[0] > 0
+        assert counts.unlabelled[1] == 0
+        assert data.train_events.labelled == ()
+        needs_both = EventDataModule(
+            broken, labels=(("n_pulses", "direction"),), num_sub_epochs=1
+        )
+        assert needs_both.train_labels.left_out == counts.unlabelled[0]
+
+    def test_sampling_stays_the_same_where_all_have_labels(
+        self, make_store: MakeStore
+    ) -> None:
+        """Checkpoints of earlier releases must go on."""
+        store = make_store({1: LENGTHS})
+        plain = EventDataModule(store, labels=(), num_sub_epochs=2)
+        asked = EventDataModule(store, labels=("direction",), num_sub_epochs=2)
+        assert asked.train_events == plain.train_events
+        states = [d.train_dataloader().state_dict() for d in (plain, asked)]
+        assert states[0] == states[1]
+        assert "label" not in states[0]["options"]["subset"]
+
+
 class Ranks(EventDataModule):
     """As one process of a distributed run."""
 

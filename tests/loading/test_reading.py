@@ -206,12 +206,68 @@ class TestTruth:
     def test_store_without_truth(self, make_store: MakeStore) -> None:
         store = make_store({1: [3]}, with_truth=False)
         assert EventReader(store).batch(np.array([0])).truth == {}
-        with pytest.raises(ValueError, match="no azimuth and zenith, of which"):
+        with pytest.raises(
+            ValueError, match="'direction': it needs azimuth and zenith"
+        ):
             EventReader(store, truth=("direction",))
 
     def test_unknown_column(self, make_store: MakeStore) -> None:
-        with pytest.raises(ValueError, match="no event column 'energy'; it has event_"):
-            EventReader(make_store({1: [3]}), truth=("energy",))
+        store = make_store({1: [3]})
+        with pytest.raises(ValueError, match="no label 'energy': it needs energy or"):
+            EventReader(store, truth=("energy",))
+        with pytest.raises(ValueError, match="no event column 'pid'; it has event_"):
+            EventReader(store, truth=("pid",))
+
+    def test_labels_of_events_without_are_nan(self, tmp_path: Path) -> None:
+        """Fillers of -1, NaN, and interactions that say nothing."""
+        store = labelled_store(tmp_path)
+        names = ("direction", "energy", "track", "pid", "energy_loss")
+        truth = EventReader(store, truth=names).batch(np.arange(4)).truth
+        assert truth is not None
+        assert truth["direction"].isfinite().all(1).tolist() == [True, True, False, 0]
+        assert truth["energy"].isfinite().tolist() == [True, False, True, False]
+        assert truth["track"].tolist()[:2] == [1.0, 0.0]
+        assert truth["track"].isnan().tolist() == [False, False, True, True]
+        assert all(truth[name].dtype == torch.float32 for name in names[:3])
+        assert truth["pid"].tolist() == [14, 12, -1, -1], "columns are as they are"
+        assert truth["energy_loss"].tolist() == [1.0, -1.0, -1.0, -1.0]
+
+    def test_text_is_no_truth_but_its_label_is(self, simulated: EventStore) -> None:
+        with pytest.raises(ValueError, match=r"'topology' of .* is text.*'track'"):
+            EventReader(simulated, truth=("topology",))
+        events = np.arange(40)[::-1].copy()
+        truth = EventReader(simulated, truth=("track",)).batch(events).truth
+        assert truth is not None
+        topology = simulated.whole_event_column("topology")[events]
+        expected = ["cascade" not in text for text in topology.tolist()]
+        assert truth["track"].tolist() == [float(one) for one in expected]
+
+
+def labelled_store(folder: Path) -> EventStore:
+    """Four events: with all labels, without energy, with energy alone, with none."""
+    pd = pytest.importorskip("pandas")
+    from graphnet_icecube2nd.store import (
+        prepare_frames,
+    )
+
+    count = [9, 8, 7, 6]
+    event = np.repeat(np.arange(4), count)
+    names = ("sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t")
+    pulses = pd.DataFrame({name: np.arange(30.0) for name in names})
+    pulses["event_no"] = event
+    truth = pd.DataFrame(
+        {
+            "event_no": np.arange(4),
+            "injection_azimuth": [1.0, 2.0, -1.0, -1.0],
+            "injection_zenith": [0.5, 1.0, -1.0, -1.0],
+            "energy": [100.0, -1.0, 5.0, 0.0],
+            "pid": [14, 12, -1, -1],
+            "interaction_type": [1, 2, -1, -1],
+            "energy_loss": [1.0, -1.0, -1.0, -1.0],
+        }
+    )
+    prepare_frames(pulses, truth, folder / "labelled")
+    return EventStore(folder / "labelled")
 
 
 class TestRefused:

@@ -18,7 +18,7 @@ from graphnet_icecube2nd.published.published_config import (
     read_published_config,
 )
 from graphnet_icecube2nd.published.published_notes import published_notes
-from graphnet_icecube2nd.training.recipe import as_published
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, as_published
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.stage_run import first_model
@@ -60,7 +60,7 @@ def test_it_is_understood(tmp_path: Path) -> None:
     assert (config.data, config.out) == (Path("data/"), Path("BASELINE"))
     assert config.num_workers == 4
     assert (stage.lr_max, stage.epochs, stage.momenta) == (5e-4, 1.0, (0.95,) * 3)
-    assert (stage.loss, config.recipe.monitor) == ("vmf", "angle")
+    assert (stage.loss, config.recipe.monitor) == ("vmf", OPENING_ANGLE)
     model = first_model(config.recipe)
     assert type(model) is DeepIce
     assert (model.dim, model.config.depth, model.config.n_rel) == (384, 8, 1)

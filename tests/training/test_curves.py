@@ -21,10 +21,13 @@ ROWS: list[dict[str, Any]] = [
         "train_loss": 2.0 - 0.1 * (stage + part),
         "gradient_norm": 1.0,
         "validation_loss": 2.0 - 0.1 * (stage + part),
-        "validation_angle": 1.2 - 0.1 * (stage + part),
-        "validation_angle_deg": 60.0,
+        "direction/opening_angle": 1.2 - 0.1 * (stage + part),
         "best": 1,
-        **({"raw_validation_angle": 1.3, "raw_validation_loss": 1.0} if stage else {}),
+        **(
+            {"raw_direction/opening_angle": 1.3, "raw_validation_loss": 1.0}
+            if stage
+            else {}
+        ),
     }
     for stage in (0, 1)
     for part in (0, 1)

@@ -88,7 +88,7 @@ def test_two_processes_are_one_with_the_double_batch(
         for name in ("train_loss", "validation_loss"):
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4), name
         # Predictions near zero turn by much for little.
-        angles = ours["validation_angle"], theirs["validation_angle"]
+        angles = ours["direction/opening_angle"], theirs["direction/opening_angle"]
         assert angles[0] == pytest.approx(angles[1], rel=1e-3)
     assert ours["raw_validation_loss"] != ours["validation_loss"]
     ours_last = load_model(out / "stage_1" / "last.safetensors").state_dict()
@@ -97,13 +97,46 @@ def test_two_processes_are_one_with_the_double_batch(
         torch.testing.assert_close(ours_last[name], weights, rtol=1e-3, atol=1e-4)
 
 
+def test_several_tasks_on_two_processes(
+    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    """As one process with the double batch; metrics are those of all events."""
+    pytest.importorskip("typer")
+    stage = replace(
+        tiny.stages[0], batch_size=8, accumulate_events=8, epochs=0.25, ema=True
+    )
+    recipe = replace(
+        tiny,
+        stages=(stage,),
+        data=DataConfig(num_sub_epochs=20, validation_fraction=0.3),
+        tasks={"direction": {}, "energy": {}, "track": {"weight": 0.5}},
+        weighting="learned",
+    )
+    alone = train(
+        recipe, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
+    )
+    half = replace(stage, batch_size=4, ema_decay=stage.ema_decay**0.5)
+    write_recipe(replace(recipe, stages=(half,)), tmp_path / "half.yaml")
+    out = tmp_path / "two"
+    run = run_alone(
+        command(tmp_path / "half.yaml", simulated.path, out, "--no-progress")
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    together = read_history(out / "metrics.csv")
+    assert len(together) == len(alone.rows) == 5
+    for ours, theirs in zip(together, alone.rows, strict=True):
+        for name in theirs:
+            if name.split("/")[-1] in ("loss", "log10_error", "inside_68", "auc"):
+                assert ours[name] == pytest.approx(theirs[name], rel=2e-3, abs=2e-3)
+
+
 KILLED = """
 import os, signal, sys
 from graphnet_icecube2nd.training import module, run
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 recipe, store, out, count = sys.argv[1:]
-step, left = module.DirectionModule.optimizer_step, [int(count)]
+step, left = module.TrainingModule.optimizer_step, [int(count)]
 
 def killed(self, *args, **kwargs):
     left[0] -= 1
@@ -112,7 +145,7 @@ def killed(self, *args, **kwargs):
     return step(self, *args, **kwargs)
 
 if __name__ == "__main__":
-    module.DirectionModule.optimizer_step = killed
+    module.TrainingModule.optimizer_step = killed
     machine = TrainerConfig(accelerator="cpu", devices=2, strategy="ddp",
                       progress=False,
                       plot=False, checkpoint_steps=2)

@@ -14,7 +14,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, load_model
-from graphnet_icecube2nd.training.module import DirectionModule
+from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import overridden
 from graphnet_icecube2nd.training.run import train
@@ -38,13 +38,13 @@ def test_the_average_follows_micro_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """fastxtend moves it with each of them; two make a step here."""
-    step, seen = DirectionModule.optimizer_step, []
+    step, seen = TrainingModule.optimizer_step, []
 
-    def noted(self: DirectionModule, *args: Any, **kwargs: Any) -> None:
+    def noted(self: TrainingModule, *args: Any, **kwargs: Any) -> None:
         step(self, *args, **kwargs)
         seen.append(self.model.class_token.detach().clone())
 
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     train(
         one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
         overrides=["stages.0.ema=true", "stages.0.ema_decay=0.9"],
@@ -68,10 +68,10 @@ def test_every_step_has_its_learning_rate_and_momentum(
 ) -> None:
     """As AdamW has them when it steps: those of the one-cycle, stage by stage."""
     applied: list[list[tuple[float, float]]] = [[], []]
-    step = DirectionModule.optimizer_step
+    step = TrainingModule.optimizer_step
 
     def noted(
-        self: DirectionModule, epoch: int, index: int, optimizer: Any, closure: Any
+        self: TrainingModule, epoch: int, index: int, optimizer: Any, closure: Any
     ) -> None:
         inner = optimizer.optimizer.step
 
@@ -88,7 +88,7 @@ def test_every_step_has_its_learning_rate_and_momentum(
         finally:
             optimizer.optimizer.step = inner
 
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     given = ["stages.0.pct_start=0.4", "stages.1.div_final=3"]
     recipe = overridden(tiny, given)
     run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=ignore)
@@ -115,8 +115,8 @@ def test_it_learns(
             "data.num_sub_epochs=1",
         ],
     )  # fmt: skip
-    angles = [row["validation_angle"] for row in run.rows]
+    angles = [row["direction/opening_angle"] for row in run.rows]
     losses = [row["train_loss"] for row in run.rows]
     assert losses[-1] < losses[0] - 0.15, losses
-    assert run.handed_over["validation_angle"] < angles[0] - 0.1, angles
+    assert run.handed_over["direction/opening_angle"] < angles[0] - 0.1, angles
     assert min(angles[-4:]) < 1.5, angles  # a guess: pi / 2

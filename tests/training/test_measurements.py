@@ -15,7 +15,7 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.training.history import read_history
-from graphnet_icecube2nd.training.module import DirectionModule
+from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
@@ -34,13 +34,13 @@ def test_losses_are_means_since_the_row_before(
 ) -> None:
     """In metrics.csv of a sub-epoch, in training.csv from checkpoint to checkpoint."""
     losses: dict[int, list[float]] = {0: [], 1: []}
-    step = DirectionModule.optimizer_step
+    step = TrainingModule.optimizer_step
 
-    def noted(self: DirectionModule, *args: Any, **kwargs: Any) -> None:
+    def noted(self: TrainingModule, *args: Any, **kwargs: Any) -> None:
         step(self, *args, **kwargs)
         losses[int(self.stage.ema)].append(self.step["train_loss"])
 
-    monkeypatch.setattr(DirectionModule, "optimizer_step", noted)
+    monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     run = train(
         tiny, simulated, tmp_path / "run", say=ignore,
         machine=replace(quiet, checkpoint_steps=3),

@@ -11,6 +11,7 @@ import torch
 
 pytest.importorskip("yaml")
 
+from graphnet_icecube2nd import DeepIce
 from graphnet_icecube2nd.config import from_plain, load_yaml, to_plain
 from graphnet_icecube2nd.training.recipe import (
     DataConfig,
@@ -32,6 +33,9 @@ from graphnet_icecube2nd.training.recipes import (
     register_recipe,
 )
 from graphnet_icecube2nd.training.run import check_model
+from graphnet_icecube2nd.training.stage_run import first_model
+
+SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
 
 def rates(name: str) -> list[tuple[float, float, float, bool, str]]:
@@ -219,16 +223,91 @@ def test_text_holds_every_value() -> None:
 def test_losses_of_a_stage() -> None:
     prediction = torch.tensor([[0.0, 0.0, 200.0]])
     direction = torch.tensor([[0.0, 0.1, 0.995]])
-    stage = Stage(lr_max=1.0)
-    values = [
-        replace(stage, loss=loss, normalisation=normalisation).make_loss()(
-            prediction, direction
-        )
-        for loss in ("vmf", "combined", "angle")
-        for normalisation in ("exact", "published")
-    ]
+    values = []
+    for loss in ("vmf", "combined", "angle"):
+        for normalisation in ("exact", "published"):
+            stage = Stage(lr_max=1.0, loss=loss, normalisation=normalisation)
+            recipe = Recipe(
+                name="r", model="t_d32", model_kwargs=SIZES, stages=(stage,)
+            )
+            (task,) = first_model(recipe).task_map.values()
+            values.append(task.loss(prediction, direction))
     vmf, vmf_published, combined, combined_published, angle, angle_too = values
     assert angle == angle_too
     assert vmf != vmf_published
     torch.testing.assert_close(combined, angle + 0.05 * vmf)
     torch.testing.assert_close(combined_published, angle + 0.05 * vmf_published)
+
+
+class TestTasks:
+    def test_none_is_the_direction_as_published(self) -> None:
+        recipe = find_recipe("t_sim")
+        assert recipe.tasks == {}
+        assert isinstance(first_model(replace(recipe, model_kwargs=SIZES)), DeepIce)
+        options = recipe.task_options(2)
+        assert options == {"direction": {"loss": "combined", "normalisation": "exact"}}
+        assert recipe.monitor == "direction/opening_angle"
+        assert replace(recipe, monitor="angle") == recipe, "as 0.1.0 called it"
+
+    def test_options_of_a_stage_replace_those_of_the_recipe(self) -> None:
+        recipe = find_recipe(
+            "t_sim",
+            [
+                "tasks={direction: {}, energy: {weight: 0.1, likelihood: gaussian}}",
+                "stages.1.tasks.energy.weight=0.5",
+            ],
+        )
+        energies = [recipe.task_options(n)["energy"] for n in range(3)]
+        assert [given["weight"] for given in energies] == [0.1, 0.5, 0.1]
+        assert energies[1]["likelihood"] == "gaussian"
+        small = replace(recipe, model_kwargs=SIZES)
+        first, second = first_model(small), first_model(small, 1)
+        assert first.task_weights["energy"] == 0.1
+        assert second.task_weights["energy"] == 0.5
+        for name, value in first.state_dict().items():
+            assert torch.equal(second.state_dict()[name], value), name
+
+    def test_an_override_adds_a_task(self) -> None:
+        recipe = find_recipe("t_sim", ["tasks.energy.weight=0.1"])
+        assert recipe.tasks == {"direction": {}, "energy": {"weight": 0.1}}
+        more = overridden(recipe, ["tasks.track.weight=2", "stages.0.lr_max=1e-4"])
+        assert list(more.tasks) == ["direction", "energy", "track"]
+        assert from_plain(Recipe, to_plain(more)) == more
+
+    def test_default_monitor(self) -> None:
+        recipe = find_recipe("t_sim")
+        assert replace(recipe, tasks=["energy"]).monitor == "loss"
+        both = replace(recipe, tasks=["energy", "direction"])
+        assert both.monitor == "direction/opening_angle"
+        assert not both.higher_is_better
+        track = replace(recipe, tasks=("track",), monitor="track/auc")
+        assert track.higher_is_better
+        assert not replace(track, monitor="track/loss").higher_is_better
+
+    @pytest.mark.parametrize(
+        ("overrides", "message"),
+        [
+            (["tasks={energi: {}}"], r"tasks\.energi: .*did you mean energy"),
+            (["tasks.energy.wait=1"], r"tasks\.energy\.wait .*tasks\.energy\.weight"),
+            (["tasks.energy=3"], r"tasks\.energy must be a mapping"),
+            (["tasks.energy.weight=-1"], "weight of task 'energy' must be 0 or more"),
+            (["tasks.energy.likelihood=normal"], "student or gaussian, got 'normal'"),
+            (
+                ["stages.1.tasks.energy.weight=1"],
+                r"stages\.1\.tasks\.energy .*direction",
+            ),
+            (["stages.1.tasks.direction.los=vmf"], r"mean stages\.1\.tasks\.direction"),
+            (["tasks.direction.loss=vmf"], r"stages\.2\.loss is 'combined'"),
+            (["monitor=energy/log10_error"], "unknown"),
+            (["monitor=direction/angle"], "did you mean direction/opening_angle"),
+            (
+                ["tasks.track.weight=1", "monitor=track/auk"],
+                "did you mean track/auc",
+            ),
+            (["weighting=learnt"], "weighting must be one of fixed, learned"),
+            (["weighting=learned"], "weighting 'learned' needs tasks"),
+        ],
+    )
+    def test_mistakes_are_named(self, overrides: list[str], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            find_recipe("t_sim", overrides)

@@ -29,9 +29,9 @@ from graphnet_icecube2nd.training.trainer import TrainerConfig
 Weights = Callable[[Path], dict[str, Any]]
 # Where a run can be cut: before the call or after it.
 PLACES = (
-    (module.DirectionModule, "training_step", "before"),
-    (module.DirectionModule, "optimizer_step", "after"),
-    (module.DirectionModule, "validation_step", "before"),
+    (module.TrainingModule, "training_step", "before"),
+    (module.TrainingModule, "optimizer_step", "after"),
+    (module.TrainingModule, "validation_step", "before"),
     (checkpoint.torch, "save", "after"),  # written, not yet in its place
     (recorder, "save_model", "after"),
     (recorder, "write_history", "after"),
@@ -126,8 +126,8 @@ from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 where, count, recipe, store, out = sys.argv[1:]
 owner, name = {
-    "step": (module.DirectionModule, "optimizer_step"),
-    "validation": (module.DirectionModule, "validation_step"),
+    "step": (module.TrainingModule, "optimizer_step"),
+    "validation": (module.TrainingModule, "validation_step"),
     "write": (checkpoint.torch, "save"),
     "finished": (stage_run, "write_json"),
 }[where]
@@ -207,7 +207,7 @@ def test_random_states_go_on(
 
     import numpy as np
 
-    step, steps = module.DirectionModule.training_step, [0, -1]
+    step, steps = module.TrainingModule.training_step, [0, -1]
 
     def drawn(self: Any, batch: Any, index: int) -> Any:
         steps[0] += 1
@@ -217,7 +217,7 @@ def test_random_states_go_on(
         numbers = (random.random(), np.random.rand(), float(torch.rand(())))  # noqa: NPY002
         return loss * (0.5 + sum(numbers))
 
-    monkeypatch.setattr(module.DirectionModule, "training_step", drawn)
+    monkeypatch.setattr(module.TrainingModule, "training_step", drawn)
 
     def run(folder: str, seed: int, cut_at: int, resume: bool = False) -> None:
         random.seed(seed)

@@ -26,11 +26,15 @@ from graphnet_icecube2nd import (
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.training import trainer as trainer_room
-from graphnet_icecube2nd.training.history import COLUMNS, read_history
-from graphnet_icecube2nd.training.module import (
-    DirectionModule,
+from graphnet_icecube2nd.training.history import (
+    LAST_COLUMNS,
+    metrics_columns,
+    read_history,
 )
-from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.module import (
+    TrainingModule,
+)
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
 from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.stage_run import first_model, make_data
@@ -136,9 +140,12 @@ def test_decay_and_what_is_saved_of_an_average(
     assert same(weights["raw"], base)  # an average changes no training
     assert not same(weights["fast"], weights["slow"])
     assert not same(weights["slow"], base)
-    assert rows["raw"]["validation_angle"] == rows["slow"]["validation_angle"]
-    raw = [rows[name]["raw_validation_angle"] for name in rows]
-    assert raw[0] == raw[1] == raw[2] != rows["slow"]["validation_angle"]
+    assert (
+        rows["raw"]["direction/opening_angle"]
+        == rows["slow"]["direction/opening_angle"]
+    )
+    raw = [rows[name]["raw_direction/opening_angle"] for name in rows]
+    assert raw[0] == raw[1] == raw[2] != rows["slow"]["direction/opening_angle"]
 
 
 def test_published_features_reach_a_hybrid(tiny: Recipe, simulated: EventStore) -> None:
@@ -182,8 +189,9 @@ def test_what_a_run_leaves(
     assert [(row["stage"], row["sub_epoch"]) for row in rows] == [
         (0, 0), (0, 1), (1, 0), (1, 1),
     ]  # fmt: skip
-    assert set(rows[0]) == set(COLUMNS)
-    assert rows[0]["raw_validation_angle"] is None
+    assert list(rows[0]) == metrics_columns(run.rows)
+    assert {"direction/loss", "direction/opening_angle", *LAST_COLUMNS} <= set(rows[0])
+    assert rows[0]["raw_direction/opening_angle"] is None
     assert rows[-1]["events"] > 150
     assert rows[-1]["pulses"] > 20 * rows[-1]["events"]
     # What the rows say of the weights that were saved.
@@ -196,7 +204,7 @@ def test_what_a_run_leaves(
             if batch.truth
         ]
     mean = float(torch.cat(angles).double().mean())
-    assert rows[-1]["validation_angle"] == pytest.approx(mean, rel=1e-6)
+    assert rows[-1]["direction/opening_angle"] == pytest.approx(mean, rel=1e-6)
     best = min((row for row in rows if row["stage"] == 1), key=angle_of)
     kept = load_model(run.path / "stage_1" / "best.safetensors")
     assert same(weights_of(run.path), dict(kept.state_dict()))
@@ -207,7 +215,7 @@ def test_what_a_run_leaves(
 
 
 def angle_of(row: dict[str, Any]) -> float:
-    return float(row["validation_angle"])
+    return float(row["direction/opening_angle"])
 
 
 @pytest.mark.parametrize("next_from", ["best", "last"])
@@ -220,21 +228,21 @@ def test_the_next_stage_begins_where_it_should(
     next_from: str,
 ) -> None:
     """The first sub-epoch is made the best one, so best and last are two."""
-    ended = DirectionModule.on_validation_epoch_end
+    ended = TrainingModule.on_validation_epoch_end
 
-    def pretend(self: DirectionModule) -> None:
+    def pretend(self: TrainingModule) -> None:
         ended(self)
-        self.validation["angle"] = 1.0 + 0.1 * self.trainer.current_epoch
+        self.validation[OPENING_ANGLE] = 1.0 + 0.1 * self.trainer.current_epoch
 
-    monkeypatch.setattr(DirectionModule, "on_validation_epoch_end", pretend)
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", pretend)
     begun: list[dict[str, Any]] = []
-    start = DirectionModule.__init__
+    start = TrainingModule.__init__
 
-    def noted(self: DirectionModule, model: DeepIce, *args: Any, **kwargs: Any) -> None:
+    def noted(self: TrainingModule, model: DeepIce, *args: Any, **kwargs: Any) -> None:
         begun.append({k: v.clone() for k, v in model.state_dict().items()})
         start(self, model, *args, **kwargs)
 
-    monkeypatch.setattr(DirectionModule, "__init__", noted)
+    monkeypatch.setattr(TrainingModule, "__init__", noted)
     given = [f"stages.{n}.next_from={next_from}" for n in (0, 1)]
     train(tiny, simulated, tmp_path / "run", overrides=given, machine=quiet, say=ignore)
     folder = tmp_path / "run" / "stage_0"
@@ -254,14 +262,14 @@ def test_monitor_tells_the_best(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ended = DirectionModule.on_validation_epoch_end
+    ended = TrainingModule.on_validation_epoch_end
 
-    def pretend(self: DirectionModule) -> None:
+    def pretend(self: TrainingModule) -> None:
         ended(self)
         later = self.trainer.current_epoch
-        self.validation.update(angle=1.0 + later, loss=1.0 - later)
+        self.validation.update({OPENING_ANGLE: 1.0 + later, "loss": 1.0 - later})
 
-    monkeypatch.setattr(DirectionModule, "on_validation_epoch_end", pretend)
+    monkeypatch.setattr(TrainingModule, "on_validation_epoch_end", pretend)
     found = {}
     for monitor in ("angle", "loss"):
         run = train(
@@ -445,7 +453,11 @@ def test_loggers_are_told_all(
     assert len({logger.options["version"] for logger in made}) == 2
     for logger in made:
         assert logger.finished == 1, "or the next stage would go into this one's run"
-        assert {"train_loss", "learning_rate", "validation_angle"} <= logger.names
+        assert {
+            "train_loss",
+            "learning_rate",
+            "direction/opening_angle",
+        } <= logger.names
 
 
 def test_tensorboard_writes(
@@ -482,9 +494,9 @@ def test_what_is_not_finite_stops_the_run(
     monkeypatch: pytest.MonkeyPatch,
     what: str,
 ) -> None:
-    step, ids = DirectionModule.training_step, []
+    step, ids = TrainingModule.training_step, []
 
-    def broken(self: DirectionModule, batch: Any, index: int) -> Any:
+    def broken(self: TrainingModule, batch: Any, index: int) -> Any:
         loss = step(self, batch, index)
         if self.trainer.global_step == 2 and index % 2:
             ids.extend(batch.event_id.tolist())
@@ -495,7 +507,7 @@ def test_what_is_not_finite_stops_the_run(
             return loss * float("nan")
         return loss
 
-    monkeypatch.setattr(DirectionModule, "training_step", broken)
+    monkeypatch.setattr(TrainingModule, "training_step", broken)
     run = tmp_path / "run"
     with pytest.raises(
         NonFiniteError, match=f"the {what} is not finite in step 3"
@@ -510,7 +522,7 @@ def test_what_is_not_finite_stops_the_run(
         assert set(ids) < set(saved)
         assert f"of the step's {len(saved)} events" in str(error.value)
     # The weights of before are there, and finite; without the fault it goes on.
-    monkeypatch.setattr(DirectionModule, "training_step", step)
+    monkeypatch.setattr(TrainingModule, "training_step", step)
     done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
     assert all(w.isfinite().all() for w in done.model.state_dict().values())
 
@@ -525,18 +537,18 @@ def test_a_validation_that_is_not_finite_stops_the_run(
     stage: int,
 ) -> None:
     """Also in the first sub-epoch, and where it is the raw weights' of two."""
-    forward, ids = DirectionModule.forward, []
+    forward, ids = TrainingModule.forward, []
 
-    def broken(self: DirectionModule, batch: Any) -> Any:
-        prediction_B3 = forward(self, batch)
+    def broken(self: TrainingModule, batch: Any) -> Any:
+        outputs = forward(self, batch)
         if self.training or bool(self.stage.ema) != bool(stage):
-            return prediction_B3
+            return outputs
         ids.append(int(batch.event_id[-1]))
-        prediction_B3 = prediction_B3.clone()
+        prediction_B3 = outputs["direction"].clone()
         prediction_B3[-1, 1] = float("nan")
-        return prediction_B3
+        return {"direction": prediction_B3}
 
-    monkeypatch.setattr(DirectionModule, "forward", broken)
+    monkeypatch.setattr(TrainingModule, "forward", broken)
     run = tmp_path / "run"
     with pytest.raises(
         NonFiniteError, match="the validation is not finite after step 4"
@@ -546,7 +558,7 @@ def test_a_validation_that_is_not_finite_stops_the_run(
     assert [int(line) for line in saved] == ids
     assert len(ids) > 1
     assert not (run / f"stage_{stage}" / "best.safetensors").exists()
-    monkeypatch.setattr(DirectionModule, "forward", forward)
+    monkeypatch.setattr(TrainingModule, "forward", forward)
     done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
     assert len(done.rows) == 4
 
@@ -566,7 +578,7 @@ def test_overflows_of_float16_are_left_to_its_scaler(
 ) -> None:
     from types import SimpleNamespace
 
-    module = DirectionModule(first_model(tiny), tiny.stages[0])
+    module = TrainingModule(first_model(tiny), tiny.stages[0])
     scaler = None if scale is None else SimpleNamespace(get_scale=lambda: scale)
     module._trainer = SimpleNamespace(
         world_size=1, global_step=4, precision_plugin=SimpleNamespace(scaler=scaler)
@@ -574,10 +586,10 @@ def test_overflows_of_float16_are_left_to_its_scaler(
     module._pending = [(torch.tensor(loss), torch.tensor([7, 8]))]
     if stops:
         with pytest.raises(NonFiniteError, match="in step 5") as error:
-            module._see_finite(torch.tensor([loss]), torch.tensor(norm))
+            module._check_finite(torch.tensor([loss]), torch.tensor(norm))
         assert error.value.event_id == [7, 8]
     else:
-        module._see_finite(torch.tensor([loss]), torch.tensor(norm))
+        module._check_finite(torch.tensor([loss]), torch.tensor(norm))
     # A fused step would take the scale off itself, after the clipping.
     optimiser = module.configure_optimizers()
     assert bool(optimiser.param_groups[0]["fused"]) == (scale is None)

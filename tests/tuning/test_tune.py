@@ -124,7 +124,7 @@ def test_trials_that_fall_behind_are_pruned(
         rows = []
         for _ in range(3):
             value = recipe.stages[0].lr_max
-            rows.append({"stage": 0, "validation_angle": value})
+            rows.append({"stage": 0, "direction/opening_angle": value})
             options["on_row"](rows)
         return type("Run", (), {"rows": rows})
 
@@ -165,7 +165,7 @@ class TestSpies:
 
         def instead(recipe: Recipe, data: Any, folder: Path, **options: Any) -> Any:
             self.machines.append(options["machine"])
-            rows = [{"stage": 0, "validation_angle": recipe.stages[0].lr_max}]
+            rows = [{"stage": 0, "direction/opening_angle": recipe.stages[0].lr_max}]
             return type("Run", (), {"rows": rows})
 
         monkeypatch.setattr(room, "train", instead)

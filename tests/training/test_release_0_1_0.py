@@ -1,0 +1,87 @@
+"""Runs that release 0.1.0 left: they go on, and their files read."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("pyarrow")
+pytest.importorskip("yaml")
+
+from graphnet_icecube2nd import EventStore, load_model, simulate
+from graphnet_icecube2nd.training.history import read_history
+from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.run import train
+from graphnet_icecube2nd.training.trainer import TrainerConfig
+
+FILES = Path(__file__).resolve().parents[1] / "release_0_1_0"
+
+
+def silent(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
+    folder = tmp_path_factory.mktemp("release") / "store"
+    simulate(folder, num_events=400, seed=6, workers=1)
+    return EventStore(folder)
+
+
+def test_an_interrupted_run_goes_on(
+    store: EventStore, quiet: TrainerConfig, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(FILES / "interrupted", run)
+    recipe = read_recipe(run / "recipe.yaml")
+    done = train(recipe, store, run, machine=quiet, resume=True, say=silent)
+    expected = read_history(FILES / "run" / "metrics.csv")
+    assert len(done.rows) == len(expected) == 4
+    same_machine = torch.get_num_threads() == 2 and "+cu130" in torch.__version__
+    for ours, theirs in zip(done.rows, expected, strict=True):
+        for name in ("step", "events", "pulses", "best"):
+            assert ours[name] == theirs[name]
+        for name in ("train_loss", "validation_loss", "direction/opening_angle"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4)
+    known = load_model(FILES / "run" / "model.safetensors").state_dict()
+    for name, value in done.model.state_dict().items():
+        tolerance = 0.0 if same_machine else 1e-3
+        torch.testing.assert_close(value, known[name], rtol=tolerance, atol=tolerance)
+    assert done.model.input_config is not None
+    assert done.model.input_config.selection == "hlc_first"
+
+
+def test_files_of_a_run_read() -> None:
+    rows = read_history(FILES / "run" / "metrics.csv")
+    assert rows[0]["direction/opening_angle"] == 1.5674378232258122
+    assert rows[0]["direction/loss"] == rows[0]["validation_loss"]
+    assert rows[0]["raw_direction/opening_angle"] is None
+    assert rows[3]["raw_direction/opening_angle"] == 1.5195277958381466
+    assert not any("angle_deg" in name for name in rows[0])
+    recipe = read_recipe(FILES / "run" / "recipe.yaml")
+    assert (recipe.tasks, recipe.monitor) == ({}, "direction/opening_angle")
+
+
+def test_a_finished_run_is_known(store: EventStore, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(FILES / "run", run)
+    shutil.copy(run / "model.safetensors", run / "stage_1" / "best.safetensors")
+    recipe = read_recipe(run / "recipe.yaml")
+    done: Any = train(recipe, store, run, resume=True, say=silent)
+    assert done.handed_over["direction/opening_angle"] == 1.523529448160311
+
+
+def test_curves_of_a_run() -> None:
+    pytest.importorskip("matplotlib")
+    from graphnet_icecube2nd.training.curves import draw_curves
+
+    rows = read_history(FILES / "run" / "metrics.csv")
+    angle, _, _ = draw_curves(rows).axes
+    assert "deg" in angle.get_ylabel()
+    labels = [line.get_label() for line in angle.get_lines()]
+    assert "raw weights" in labels

@@ -1,0 +1,443 @@
+"""Several tasks: they learn, resume to the bit, and leave each other alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("pytorch_lightning")
+pytest.importorskip("pyarrow")
+pytest.importorskip("yaml")
+
+from graphnet_icecube2nd import EventStore, PackedBatch, load_model, register_model
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.registry import MODELS
+from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
+from graphnet_icecube2nd.training import module as module_room
+from graphnet_icecube2nd.training.history import read_history
+from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.run import train
+from graphnet_icecube2nd.training.stage_run import first_model, make_data
+from graphnet_icecube2nd.training.trainer import TrainerConfig
+
+Weights = Callable[[Path], dict[str, Any]]
+TASKS_OF_THREE = {"direction": {}, "energy": {"weight": 0.5}, "track": {}}
+
+
+@pytest.fixture
+def three(tiny: Recipe) -> Recipe:
+    """Two stages, the second with an average; the first weights are of one seed."""
+    return replace(tiny, tasks=TASKS_OF_THREE)
+
+
+def silent(text: str) -> None:
+    pass
+
+
+def test_they_learn(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    first = replace(
+        three.stages[0], epochs=8.0, pct_start=0.2, lr_max=4e-3, accumulate_events=16
+    )
+    recipe = replace(three, stages=(first,), data=replace(three.data, num_sub_epochs=1))
+    machine = replace(quiet, checkpoint_steps=None)
+    said: list[str] = []
+    run = train(recipe, simulated, tmp_path / "run", machine=machine, say=said.append)
+    rows = run.rows
+    assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.2
+    assert rows[-1]["energy/log10_error"] < 0.9 * rows[0]["energy/log10_error"]
+    assert max(row["track/auc"] for row in rows) > 0.6
+    assert "losses of 1 direction and 0.5 energy and 1 track" in said[0]
+    batch = next(iter(make_data(recipe, 0, simulated).val_dataloader()))
+    with torch.no_grad():
+        columns = run.model.predict(batch)
+    assert {"direction_x", "energy", "p_track"} <= set(columns)
+
+
+def test_columns_of_metrics(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    run = train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+    rows = read_history(run.path / "metrics.csv")
+    names = [
+        "direction/loss", "direction/opening_angle", "energy/loss",
+        "energy/log10_error", "energy/inside_68", "track/loss", "track/accuracy",
+        "track/auc",
+    ]  # fmt: skip
+    columns = list(rows[0])
+    assert columns[9:18] == ["validation_loss", *names]
+    assert columns[18:27] == ["raw_validation_loss", *(f"raw_{n}" for n in names)]
+    for row in rows:
+        total = row["direction/loss"] + 0.5 * row["energy/loss"] + row["track/loss"]
+        assert row["validation_loss"] == pytest.approx(total, rel=1e-6)
+        assert (row["raw_track/auc"] is None) == (row["stage"] == 0)
+    # What the rows say of the weights that were saved.
+    model = load_model(run.path / "stage_1" / "last.safetensors")
+    errors, scores, tracks = [], [], []
+    for batch in make_data(three, 1, simulated).val_dataloader():
+        with torch.no_grad():
+            outputs = model.outputs(batch)
+        task = model.task_map["energy"]
+        target = task.target(batch.truth)
+        errors.append(task.metrics(outputs["energy"], target)["log10_error"])
+        task_of_track = model.task_map["track"]
+        scores.append(task_of_track.scores(outputs["track"]))
+        tracks.append(batch.truth["track"])
+    mean = float(torch.cat(errors).double().mean())
+    assert rows[-1]["energy/log10_error"] == pytest.approx(mean, rel=1e-6)
+    auc = task_of_track.collect()["auc"]
+    auc.update(torch.cat(scores), torch.cat(tracks))
+    assert rows[-1]["track/auc"] == pytest.approx(float(auc.compute()), abs=1e-6)
+
+
+class Cut(Exception):
+    """Stands for a kill, within this process."""
+
+
+@pytest.mark.parametrize("step", [3, 11])
+def test_with_learned_weights_they_go_on_to_the_bit(
+    three: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    weights_of: Weights,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+) -> None:
+    recipe = replace(three, weighting="learned", monitor="energy/log10_error")
+    calm = train(recipe, simulated, tmp_path / "calm", machine=quiet, say=silent)
+    step_of, left = module_room.TrainingModule.optimizer_step, [step]
+
+    def cut(self: Any, *args: Any, **kwargs: Any) -> None:
+        step_of(self, *args, **kwargs)
+        left[0] -= 1
+        if not left[0]:
+            raise Cut
+
+    monkeypatch.setattr(module_room.TrainingModule, "optimizer_step", cut)
+    with pytest.raises(Cut):
+        train(recipe, simulated, tmp_path / "cut", machine=quiet, say=silent)
+    monkeypatch.undo()
+    again = train(
+        recipe, simulated, tmp_path / "cut", machine=quiet, resume=True, say=silent
+    )
+    ours, expected = weights_of(again.path), weights_of(calm.path)
+    assert set(ours) == set(expected)
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
+    assert float(expected["log_variance.energy"]) != 0
+    keys = [k for k in calm.rows[0] if k not in ("seconds", "memory_mb")]
+    for row, other in zip(again.rows, calm.rows, strict=True):
+        assert [row[k] for k in keys] == [other[k] for k in keys]
+
+
+def test_larger_is_better_of_a_monitor(
+    three: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = module_room.TrainingModule.on_validation_epoch_end
+    pretended = iter((0.5, 0.7, 0.6, 0.8))
+
+    def pretend(self: Any) -> None:
+        ended(self)
+        self.validation["track/auc"] = next(pretended)
+
+    monkeypatch.setattr(module_room.TrainingModule, "on_validation_epoch_end", pretend)
+    stage = replace(three.stages[0], epochs=2.0)
+    recipe = replace(three, stages=(stage,), monitor="track/auc")
+    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+    assert [row["best"] for row in run.rows] == [1, 1, 0, 1]
+    assert run.handed_over["track/auc"] == 0.8
+
+
+def test_weights_of_events_come_from_a_column(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    recipe = replace(three, event_weight="visible_energy", stages=three.stages[:1])
+    module = module_room.TrainingModule(
+        first_model(recipe), recipe.stages[0], event_weight="visible_energy"
+    )
+    batch = next(iter(make_data(recipe, 0, simulated).train_dataloader()))
+    assert batch.truth is not None
+    truth, weight_B = module._truth(batch)
+    outputs = module(batch)
+    weighted = module.model.losses(outputs, truth, weight_B)
+    for name, task in module.model.task_map.items():
+        loss_B = task.loss(outputs[name], task.target(truth))
+        expected = (loss_B * batch.truth["visible_energy"]).mean()
+        torch.testing.assert_close(weighted[name], expected)
+    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+    plain = replace(recipe, event_weight=None)
+    other = train(plain, simulated, tmp_path / "plain", machine=quiet, say=silent)
+    assert run.rows[-1]["train_loss"] != other.rows[-1]["train_loss"]
+
+
+def test_a_weight_that_is_no_number_is_named(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    """The simulated muons have no inelasticity."""
+    recipe = replace(three, event_weight="inelasticity")
+    with pytest.raises(ValueError, match=r"event_weight: inelasticity .* nan"):
+        train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+    with pytest.raises(ValueError, match="no event column 'inelastic'"):
+        train(
+            replace(recipe, event_weight="inelastic"), simulated, tmp_path / "other",
+            machine=quiet, say=silent,
+        )  # fmt: skip
+
+
+class TestEventsWithoutALabel:
+    def spoil(self, monkeypatch: pytest.MonkeyPatch, labels: dict[str, Any]) -> None:
+        """Let every fourth event have no label of some, by its event_id."""
+        from graphnet_icecube2nd.loading import reading, subset
+
+        make = reading.make_label
+
+        def spoilt(name: str, columns: Any, names: Any) -> Any:
+            label = np.array(make(name, columns, names))
+            (first, *_) = columns.values()
+            gone = labels.get(name)
+            if gone is not None:
+                label[np.isin(np.asarray(first), gone)] = np.nan
+            return label
+
+        monkeypatch.setattr(reading, "make_label", spoilt)
+        monkeypatch.setattr(subset, "make_label", spoilt)
+
+    def test_gradients_of_the_others_stay(
+        self, three: Recipe, simulated: EventStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batches = []
+        energy = simulated.whole_event_column("energy")
+        for gone in ([], energy[::3]):
+            self.spoil(monkeypatch, {"energy": np.asarray(gone)})
+            reader = EventReader(
+                simulated, truth=("direction", "energy", "track"), max_pulses=32
+            )
+            batches.append(reader.batch(np.arange(24)))
+            monkeypatch.undo()
+        assert batches[1].truth is not None
+        assert int(batches[1].truth["energy"].isnan().sum()) == 8
+        gradients = []
+        for batch in batches:
+            model = first_model(three)
+            model.loss(model.outputs(batch), batch.truth).backward()
+            gradients.append(
+                {n: p.grad for n, p in model.named_parameters() if "tasks." in n}
+            )
+        for name, gradient in gradients[0].items():
+            same = torch.equal(gradient, gradients[1][name])
+            assert same == ("energy" not in name), name
+            assert gradients[1][name].isfinite().all()
+
+    def test_a_batch_without_any_label_of_a_task(
+        self, three: Recipe, simulated: EventStore
+    ) -> None:
+        names = ("direction", "energy", "track")
+        batch = EventReader(simulated, truth=names, max_pulses=32).batch(np.arange(8))
+        truth = {**batch.truth, "track": torch.full((8,), torch.nan)}  # type: ignore[dict-item]
+        model = first_model(three)
+        losses = model.losses(model.outputs(batch), truth)
+        assert float(losses["track"].detach()) == 0
+        model.weighted(losses).backward()
+        gradient = model.get_parameter("tasks.track.head.weight").grad
+        assert gradient is not None
+        assert not gradient.any()
+
+    def test_they_are_counted_aloud_and_left_out(
+        self,
+        three: Recipe,
+        quiet: TrainerConfig,
+        simulated: EventStore,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        azimuth = simulated.whole_event_column("azimuth")
+        energy = simulated.whole_event_column("energy")
+        self.spoil(monkeypatch, {"direction": azimuth[:60], "energy": energy[40:100]})
+        recipe = replace(
+            three, tasks={"direction": {}, "energy": {}}, stages=three.stages[:1]
+        )
+        said: list[str] = []
+        run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=said.append)
+        text = "\n".join(said)
+        assert "energy: 60 of 256 events have no label (energy above 0, GeV)" in text
+        assert "direction: 60 of 256 events have no label" in text
+        assert "20 of 256 events have no label of any task; they are left out" in text
+        assert all(np.isfinite(row["validation_loss"]) for row in run.rows)
+        data = make_data(recipe, 0, simulated)
+        left_out = set(simulated.whole_event_column("event_id")[40:60].tolist())
+        used = {
+            number
+            for loader in (data.train_dataloader(), data.val_dataloader())
+            for batch in loader
+            for number in batch.event_id.tolist()
+        }
+        assert not used & left_out
+
+    def test_a_task_without_any_label_is_an_error(
+        self,
+        three: Recipe,
+        quiet: TrainerConfig,
+        simulated: EventStore,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        gone = simulated.whole_event_column("energy")
+        self.spoil(monkeypatch, {"energy": gone})
+        with pytest.raises(ValueError, match=r"'energy': none of the .* training"):
+            train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+
+
+def test_the_model_remembers_its_input(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    data = replace(three.data, validation_max_pulses=48, selection="hlc_first")
+    recipe = replace(three, data=data)
+
+    def stop(rows: Any) -> None:
+        raise Cut
+
+    run = tmp_path / "run"
+    with pytest.raises(Cut):
+        train(recipe, simulated, run, machine=quiet, say=silent, on_row=stop)
+    begun = json.loads((run / "run.json").read_text())["input"]
+    done = train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
+    for file in ("model.safetensors", "stage_0/best.safetensors",
+                 "stage_1/last.safetensors"):  # fmt: skip
+        config = load_model(run / file).input_config
+        assert config is not None
+        assert config.to_dict() == begun, "a run that goes on has the same"
+    config = done.model.input_config
+    assert config is not None
+    assert (config.detector, config.max_pulses) == (simulated.detector.name, 48)
+    assert config.selection == "hlc_first"
+    ranges = config.ranges
+    assert set(ranges) == {"x", "y", "z", "time", "charge", "n_pulses"}
+    assert -600 < ranges["x"][0] < -300 < 300 < ranges["x"][1] < 600
+    assert 5_000 < ranges["time"][0] < ranges["time"][1] < 40_000
+    assert 0 < ranges["charge"][0] < 1 < ranges["charge"][1]
+    assert ranges["n_pulses"][0] >= 1
+
+
+def test_panels_of_the_tasks(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    from graphnet_icecube2nd.training.curves import draw_curves
+
+    run = train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+    rows = read_history(run.path / "metrics.csv")
+    figure = draw_curves(rows, points=read_history(run.path / "training.csv"))
+    titles = [axes.get_ylabel() for axes in figure.axes]
+    assert [title.splitlines()[0] for title in titles] == [
+        "mean opening angle of", "energy, log10 error", "track, accuracy",
+        "loss of the stage", "learning rate",
+    ]  # fmt: skip
+    angle, energy, track, _, _ = figure.axes
+    (degrees,) = circle_of(angle).get_ydata()
+    best = min(row["direction/opening_angle"] for row in rows)
+    assert np.deg2rad(degrees) == pytest.approx(best)
+    for axes, name, choose in (
+        (energy, "energy/log10_error", min),
+        (track, "track/accuracy", max),
+    ):
+        (circled,) = circle_of(axes).get_ydata()
+        assert circled == choose(row[name] for row in rows)
+    _, height = figure.get_size_inches()
+    assert min(axes.get_position().height * height for axes in figure.axes) > 0.7
+
+
+def circle_of(axes: Any) -> Any:
+    (circle,) = [line for line in axes.get_lines() if line.get_markersize() == 8]
+    return circle
+
+
+class MeanPool(nn.Module):
+    """The mean of the features, through one layer."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.layer = nn.Linear(9, dim)
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        mean_BF = torch.segment_reduce(batch.features, "mean", lengths=batch.lengths)
+        counts_B1 = batch.n_pulses[:, None].log10()
+        return torch.cat([self.layer(mean_BF)[:, 1:], counts_B1], dim=1)
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task and a backbone of somebody else's."""
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+    monkeypatch.setattr(MODELS, "_entries", dict(MODELS._entries))
+
+    @register_model
+    def mean_pool(dim: int = 8) -> nn.Module:
+        return MeanPool(dim)
+
+    @register_task
+    class LogPulses(Task):
+        name: ClassVar[str] = "log_pulses"
+        truth: ClassVar[tuple[str, ...]] = ("n_pulses",)
+        num_outputs: ClassVar[int] = 1
+        columns: ClassVar[tuple[Column, ...]] = (Column("log_pulses"),)
+
+        def target(self, truth: Mapping[str, Tensor]) -> Tensor:
+            return truth["n_pulses"].float().log10()
+
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output[:, 0] - target).square()
+
+        def predict(self, output: Tensor) -> dict[str, Tensor]:
+            return {"log_pulses": output[:, 0]}
+
+
+@pytest.mark.usefixtures("toys")
+@pytest.mark.parametrize("tasks", [["log_pulses"], ["log_pulses", "track"], []])
+def test_tasks_and_backbones_of_others(
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    tasks: list[str],
+) -> None:
+    stage = replace(
+        tiny.stages[0], lr_max=0.05, epochs=4.0, accumulate_events=16, pct_start=0.1
+    )
+    recipe = replace(
+        tiny, model="mean_pool", model_kwargs={}, tasks=tasks, stages=(stage,)
+    )
+
+    def stop(rows: Any) -> None:
+        if len(rows) == 3:
+            raise Cut
+
+    options: dict[str, Any] = {"machine": quiet, "say": silent}
+    with pytest.raises(Cut):
+        train(recipe, simulated, tmp_path / "run", on_row=stop, **options)
+    run = train(recipe, simulated, tmp_path / "run", resume=True, **options)
+    model: Model = load_model(run.path / "model.safetensors")
+    assert list(model.task_map) == (tasks or ["direction"])
+    if "log_pulses" in tasks:
+        losses = [row["log_pulses/loss"] for row in run.rows]
+        assert losses[-1] < 0.5 * losses[0]
+        assert recipe.monitor == "loss"
+    with pytest.raises(ValueError, match=r"model_kwargs\.dims is unknown.*dim"):
+        train(
+            recipe, simulated, tmp_path / "new", overrides=["model_kwargs.dims=3"],
+            **options,
+        )  # fmt: skip

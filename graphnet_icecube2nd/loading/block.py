@@ -46,8 +46,8 @@ class EventBlock:
         """Return a column of the table of events, (B,)."""
         out: NDArray[Any] | None = None
         for shard, chosen in self._groups:
-            column = self.store.shards[shard].events.column(name)
-            part = column[self.local_B[chosen]]
+            table = self.store.shards[shard].events
+            part = table.take(name, self.local_B[chosen])
             if len(self._groups) == 1:
                 out = part
                 break

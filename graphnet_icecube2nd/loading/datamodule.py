@@ -12,8 +12,15 @@ from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
-from graphnet_icecube2nd.loading.subset import EventSubset, default_split
+from graphnet_icecube2nd.loading.subset import (
+    EventSubset,
+    LabelCounts,
+    count_labels,
+    default_split,
+    label_groups,
+)
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.tasks.label import LABELS
 
 try:
     from pytorch_lightning import LightningDataModule
@@ -50,8 +57,13 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         validation_max_pulses: Default: as training.
         num_sub_epochs: Parts of an epoch of the data.
         sub_epochs: `partition`, or `published`: independent random eighths.
-        truth: What the batches' truth holds: `direction`, and any columns of the
-            store's events, such as weights; default the direction.
+        truth: What the batches' truth holds: labels such as `direction`, `energy`,
+            `track`, and any columns of the store's events, such as weights; default
+            the direction.
+        labels: Groups of labels, those that one task needs: events that have no group
+            complete are neither trained nor validated on (`train_labels` and
+            `validation_labels` count them). Default: the labels among `truth`, each a
+            group; empty: all events are used.
         augmentations: Of training events.
         published_features: Efficiency and ice with the slips of the competition's code
             (`PulseMap.as_published`), for its weights.
@@ -88,6 +100,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         num_sub_epochs: int = 8,
         sub_epochs: str = "partition",
         truth: Sequence[str] | None = None,
+        labels: Sequence[str | Sequence[str]] | None = None,
         augmentations: Sequence[Augmentation] = (),
         published_features: bool = False,
         step_batches: int = 1,
@@ -109,7 +122,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             )
         else:
             _check_apart(self.store, train, validation)
-        self.train_events, self.validation_events = (
+        train, validation = (
             narrowed(subset, length_class, events) for subset in (train, validation)
         )
         self.num_workers, self.pin_memory = num_workers, pin_memory
@@ -149,6 +162,13 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         )
         self._validation_reader = EventReader(
             self.store, max_pulses=self._validating["max_pulses"], **reading
+        )
+        if labels is None:
+            labels = [name for name in self._train_reader.truth if name in LABELS]
+        groups = label_groups(labels)
+        self.train_events, self.train_labels = _with_labels(self.store, train, groups)
+        self.validation_events, self.validation_labels = _with_labels(
+            self.store, validation, groups
         )
 
     def train_dataloader(self) -> EventLoader:
@@ -267,6 +287,19 @@ def _mean_batches(sampler: EventSampler) -> int:
     parts = sampler.num_sub_epochs
     in_all = sum(sampler.num_batches(0, part) for part in range(parts))
     return -(-in_all // parts)
+
+
+def _with_labels(
+    store: EventStore, subset: EventSubset, groups: tuple[tuple[str, ...], ...]
+) -> tuple[EventSubset, LabelCounts]:
+    """Return a subset without the events that have no label, and how many those are.
+
+    A subset of labelled events stays as it is, so that samplers know it again.
+    """
+    if not groups:
+        return subset, LabelCounts()
+    counts = count_labels(store, subset, groups)
+    return (replace(subset, labelled=groups) if counts.left_out else subset), counts
 
 
 def _check_apart(

@@ -19,7 +19,6 @@ from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     HLC,
     TIME,
-    angles_to_unit_vector,
 )
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE
 from graphnet_icecube2nd.events.augmentation import (
@@ -38,8 +37,13 @@ from graphnet_icecube2nd.events.selection import (
 )
 from graphnet_icecube2nd.loading.block import EventBlock
 from graphnet_icecube2nd.store.event_store import EventStore
-
-DIRECTION = "direction"
+from graphnet_icecube2nd.tasks.label import (
+    DIRECTION,
+    LABELS,
+    label_columns,
+    make_label,
+    missing_label,
+)
 
 
 class EventReader:
@@ -53,13 +57,17 @@ class EventReader:
         max_pulses: Longer events are cut to this many pulses; None keeps all.
         selection: Which are kept: `uniform`, `hlc_first` or `first`.
         seed: Of selection and augmentations.
-        truth: What `PackedBatch.truth` holds: `direction` (B, 3), made of the truth's
-            angles and pointing to the origin, and columns of the store. Default:
+        truth: What `PackedBatch.truth` holds: labels (`direction` (B, 3), which points
+            to the origin, `energy` [GeV], `track`; see `tasks.label`), float32 and NaN
+            where an event has none; and columns of the store, as they are. Default:
             `direction` where the store has angles.
         augmentations: Applied in this order to the kept pulses.
+        published_features: Compute efficiency and ice with the slips of the
+            competition's code.
 
     Raises:
-        ValueError: Unknown selection or column; a column that is no number.
+        ValueError: An unknown selection, a label that the store's columns do not give,
+            an unknown column, or one that is text.
     """
 
     def __init__(
@@ -90,7 +98,7 @@ class EventReader:
         if truth is None:
             truth = (DIRECTION,) if store.has_directions else ()
         self.truth = (truth,) if isinstance(truth, str) else tuple(truth)
-        self._check_truth()
+        self._label_columns = self._find_labels()
         known = store.pulse_map.columns()
         self._columns = {
             column: known[column] for column in store.pulse_columns if column in known
@@ -116,8 +124,7 @@ class EventReader:
             epoch: A new epoch shows other pulses of long events.
 
         Raises:
-            ValueError: A number that no event has, an event without pulses, a
-                direction that is not known.
+            ValueError: A number that no event has, an event without pulses.
         """
         return self.packed(self.raw(events, epoch))
 
@@ -230,21 +237,12 @@ class EventReader:
         return result
 
     def _truth(self, name: str, block: EventBlock) -> Tensor:
-        if name != DIRECTION:
-            value = torch.from_numpy(block.events(name))
-            return value.float() if value.is_floating_point() else value
-        pulse_map = self.store.pulse_map
-        zenith_B = block.events(pulse_map.labels.zenith)
-        azimuth_B = block.events(pulse_map.labels.azimuth)
-        direction_B3 = angles_to_unit_vector(zenith_B, azimuth_B).float()
-        if not bool(direction_B3.isfinite().all()):
-            event = int((~direction_B3.isfinite().all(1)).nonzero()[0])
-            labels = pulse_map.labels
-            raise ValueError(
-                f"event {block.id_B[event]} has no direction: {labels.zenith} is "
-                f"{zenith_B[event]}, {labels.azimuth} is {azimuth_B[event]}"
-            )
-        return -direction_B3 if pulse_map.labels.angles == "flight" else direction_B3
+        if name in self._label_columns:
+            columns = {c: block.events(c) for c in self._label_columns[name]}
+            label = make_label(name, columns, self.store.pulse_map.labels)
+            return torch.from_numpy(label).float()
+        value = torch.from_numpy(block.events(name))
+        return value.float() if value.is_floating_point() else value
 
     def _check_noise(self) -> None:
         """See that noise would come from the DOMs of this detector."""
@@ -261,22 +259,33 @@ class EventReader:
                 "not hold; prepare it with geometry=... (--geometry)"
             )
 
-    def _check_truth(self) -> None:
-        store = self.store
+    def _find_labels(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns of each label of the truth; check the other columns."""
+        store, found = self.store, {}
+        available, names = store.event_columns, store.pulse_map.labels
         for name in self.truth:
-            if name == DIRECTION and store.has_directions:
-                continue
-            if name == DIRECTION:
-                labels = store.pulse_map.labels
-                raise ValueError(
-                    f"{store.path} has no {labels.azimuth} and {labels.zenith}, of "
-                    f"which directions are made; its "
-                    f"truth is {', '.join(store.truth_columns) or 'empty'}"
-                )
-            if name not in store.event_columns:
+            if name in LABELS:
+                columns = label_columns(name, available, names)
+                if columns is None:
+                    raise missing_label(name, available, names, str(store.path))
+                found[name] = columns
+            elif name not in available:
                 raise ValueError(
                     f"{store.path} has no event column {name!r}; it has "
-                    f"{', '.join(store.event_columns)}"
+                    f"{', '.join(available)}, and labels are {', '.join(LABELS)}"
                 )
-            if store.manifest.event_columns[name] == "string":
-                raise ValueError(f"event column {name!r} is text; a batch has numbers")
+            elif store.manifest.event_columns[name] == "string":
+                made_of_it = [
+                    label
+                    for label in LABELS
+                    if name in (label_columns(label, available, names) or ())
+                ]
+                advice = "".join(
+                    f"; use the label {label!r}, which is made of it"
+                    for label in made_of_it
+                )
+                raise ValueError(
+                    f"event column {name!r} of {store.path} is text, but a batch holds "
+                    f"numbers{advice}"
+                )
+        return found

@@ -7,7 +7,7 @@ piece of a shard at a time and never held for all events. Shape letter: B events
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,8 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import EVENT_ID, LENGTH_CLASSES
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.random_numbers import combine, mix, uniform
 from graphnet_icecube2nd.loading.expression import Expression
+from graphnet_icecube2nd.tasks.label import (
+    has_label,
+    label_columns,
+    make_label,
+    missing_label,
+)
 
 N_PULSES = "n_pulses"  # (B,) int64, pulses of the event as stored
 
@@ -45,6 +52,10 @@ class EventIndex(Protocol):
     def event_columns(self) -> tuple[str, ...]:
         """The truth columns there are."""
 
+    @property
+    def pulse_map(self) -> PulseMap:
+        """Says what the angles are called, and mean; asked for labels only."""
+
 
 @dataclass(frozen=True)
 class EventSubset:
@@ -62,6 +73,9 @@ class EventSubset:
             within 0 to 1. Ranges that do not overlap share no event, and an event
             stays where it is when others are added.
         hash_seed: Another seed, another hash.
+        labelled: Groups of labels (see `tasks.label`), those that one task needs: only
+            events that have all labels of one group, or of several; empty: also events
+            without labels. A name alone is a group of one.
 
     Raises:
         ValueError: A value is not allowed; for the expression see `Expression`.
@@ -73,6 +87,7 @@ class EventSubset:
     without_batches: Collection[int] = ()
     hash_range: tuple[float, float] | None = None
     hash_seed: int = 0
+    labelled: tuple[tuple[str, ...], ...] = ()
     _condition: Expression | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -93,6 +108,7 @@ class EventSubset:
                     f"hash_range must rise within 0 to 1, got {self.hash_range}"
                 )
             object.__setattr__(self, "hash_range", (float(first), float(last)))
+        object.__setattr__(self, "labelled", label_groups(self.labelled))
         if not isinstance(self.hash_seed, int) or not 0 <= self.hash_seed < 2**64:
             raise ValueError(
                 f"hash_seed must be a whole number from 0 below 2**64, got "
@@ -115,7 +131,7 @@ class EventSubset:
 
         Raises:
             ValueError: The expression does not fit the columns, see `Expression`;
-                `event_id` is no whole number.
+                `event_id` is no whole number; a label cannot be made of the columns.
         """
         lengths_B = np.asarray(index.lengths(shard)[start:stop])
         if not self._has_batch(index.shard_batches[shard]):
@@ -137,6 +153,9 @@ class EventSubset:
         if self._condition is not None:
             self._condition.check_names((*index.event_columns, EVENT_ID, N_PULSES))
             keep_B &= self._condition.evaluate(column, len(lengths_B))
+        if self.labelled:
+            groups = labelled_events(index, self.labelled, column, len(lengths_B))
+            keep_B &= np.logical_or.reduce(groups)
         return keep_B
 
     def local_events(self, index: EventIndex, shard: int) -> NDArray[np.int64]:
@@ -168,6 +187,9 @@ class EventSubset:
             text += f" by seed {self.hash_seed}"
         if self._condition is not None:
             text += f", with {self._condition.text}"
+        if self.labelled:
+            groups = " or ".join(" and ".join(names) for names in self.labelled)
+            text += f", with a label of {groups}"
         return text
 
     def __str__(self) -> str:
@@ -178,6 +200,93 @@ class EventSubset:
         if self.batches is not None and batch not in self.batches:
             return False
         return batch not in self.without_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCounts:
+    """How many events of a subset have labels.
+
+    Args:
+        num_events: Events of the subset.
+        unlabelled: Events without a label, by group of labels.
+        left_out: Events without a label of any group.
+    """
+
+    num_events: int = 0
+    unlabelled: tuple[int, ...] = ()
+    left_out: int = 0
+
+
+def label_groups(
+    labels: Sequence[str | Sequence[str]],
+) -> tuple[tuple[str, ...], ...]:
+    """Return groups of labels; a name alone is a group of one."""
+    return tuple((g,) if isinstance(g, str) else tuple(g) for g in labels)
+
+
+def count_labels(
+    index: EventIndex, subset: EventSubset, groups: Sequence[Sequence[str]]
+) -> LabelCounts:
+    """Count the events of a subset that have labels.
+
+    Args:
+        index: The store.
+        subset: The events.
+        groups: Labels that belong together, see `EventSubset`.
+
+    Raises:
+        ValueError: As `EventSubset.mask`.
+    """
+    num_events = left_out = 0
+    unlabelled = np.zeros(len(groups), np.int64)
+    for shard in range(len(index.shard_offsets) - 1):
+        mask_B = subset.mask(index, shard)
+        num_events += int(mask_B.sum())
+
+        def column(name: str, shard: int = shard) -> NDArray[Any]:
+            if name == N_PULSES:
+                return np.asarray(index.lengths(shard))
+            return np.asarray(index.event_column(name, shard))
+
+        has_B = labelled_events(index, groups, column, len(mask_B))
+        unlabelled += [np.count_nonzero(mask_B & ~one_B) for one_B in has_B]
+        left_out += np.count_nonzero(mask_B & ~np.logical_or.reduce(has_B))
+    return LabelCounts(
+        num_events=num_events,
+        unlabelled=tuple(unlabelled.tolist()),
+        left_out=left_out,
+    )
+
+
+def labelled_events(
+    index: EventIndex,
+    groups: Sequence[Sequence[str]],
+    column: Callable[[str], NDArray[Any]],
+    num_events: int,
+) -> list[NDArray[np.bool_]]:
+    """Return which events have all labels of each group, (B,) bool a group.
+
+    Args:
+        index: The store.
+        groups: Labels that belong together.
+        column: Gives the (B,) values of a column by its name.
+        num_events: B.
+
+    Raises:
+        ValueError: A label cannot be made of the columns.
+    """
+    names = index.pulse_map.labels
+    found = []
+    for group in groups:
+        has_B = np.ones(num_events, np.bool_)
+        for label in group:
+            needed = label_columns(label, index.event_columns, names)
+            if needed is None:
+                raise missing_label(label, index.event_columns, names, "the store")
+            values = {one: column(one) for one in needed}
+            has_B &= has_label(make_label(label, values, names))
+        found.append(has_B)
+    return found
 
 
 def default_split(

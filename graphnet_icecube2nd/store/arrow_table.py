@@ -88,6 +88,19 @@ class MappedTable:
         column: NDArray[Any] = self._batch.column(name).to_numpy(zero_copy_only=False)
         return column
 
+    def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return some rows of a column; of texts, only these are made into objects.
+
+        Raises:
+            ValueError: There is no column of that name.
+        """
+        if name in self._arrays or name not in self.names:
+            return self.column(name)[rows]
+        taken: NDArray[Any] = (
+            self._batch.column(name).take(rows).to_numpy(zero_copy_only=False)
+        )
+        return taken
+
 
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     """Write columns of one length as an Arrow file and see it safely on the disk.

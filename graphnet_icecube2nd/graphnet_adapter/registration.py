@@ -27,6 +27,7 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
     DeepIceGNNBackbone,
+    ModelBackbone,
 )
 from graphnet_icecube2nd.graphnet_adapter.detectors import (
     IceCube86PulseMapDetector,
@@ -35,7 +36,7 @@ from graphnet_icecube2nd.graphnet_adapter.detectors import (
     PulseMapDetector,
     UpgradePulseMapDetector,
 )
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
 from graphnet_icecube2nd.graphnet_adapter.losses import (
     AngularDistance,
     CombinedDirection,
@@ -46,6 +47,7 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     PackedPulses,
 )
 from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 
 COMPONENTS: dict[str, type] = {
     component.__name__: component
@@ -58,11 +60,14 @@ COMPONENTS: dict[str, type] = {
         ExactVonMisesFisher3DLoss,
         IceCube86PulseMapDetector,
         KagglePulseMapDetector,
+        ModelBackbone,
         OriginDirection,
         PackedPulses,
         PrometheusPulseMapDetector,
         PulseMapDetector,
         StoreDataset,
+        TaskHead,
+        TaskLabel,
         UpgradePulseMapDetector,
     )
 }
@@ -86,7 +91,8 @@ def register() -> None:
         raise _changed("GraphNeTDataModule has _validate_dataset_class")
     if not hasattr(check, _MARK):
         GraphNeTDataModule._validate_dataset_class = _passing_stores(check)
-    SafeRepresenter.add_representer(OriginDirection, _represent_label)
+    for label in (TaskLabel, OriginDirection):
+        SafeRepresenter.add_representer(label, _represent_label)
     SafeRepresenter.add_representer(PulseMap, _represent_pulse_map)
     _check_that_it_works()
 
@@ -112,7 +118,7 @@ def _passing_stores(check: Any) -> Any:
     return _validate_dataset_class
 
 
-def _represent_label(representer: Any, label: OriginDirection) -> Any:
+def _represent_label(representer: Any, label: TaskLabel) -> Any:
     return representer.represent_dict(label.to_config())
 
 

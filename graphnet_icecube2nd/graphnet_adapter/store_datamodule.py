@@ -133,8 +133,9 @@ class StoreDataModule(EventDataModule):
     Args:
         *arguments: As `EventDataModule`.
         index_column: What the event key is called in the batches.
-        **options: As `EventDataModule`; truth columns named in `truth` come under
-            their own names.
+        **options: As `EventDataModule`; labels (`direction`, `energy`, `track`) and
+            columns named in `truth` come under their own names, NaN where an event has
+            no such label.
     """
 
     def __init__(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Made = TypeVar("Made")
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+FREE = ("model_kwargs", "tasks")  # mappings of which names may be new
 WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -69,18 +70,20 @@ def to_plain(value: Any) -> Any:
 def set_value(values: Any, path: str, value: Any) -> None:
     """Put a value at a dotted path, as `stages.2.lr_max`, into plain values.
 
-    Only what is there can be set; names of a mapping of free keys (`model_kwargs`) may
-    be new.
+    Only what is there can be set; names within `model_kwargs` and `tasks` may be new.
 
     Raises:
         ValueError: There is no such place; the message has the nearest name.
     """
     *way, last = path.split(".")
-    here, so_far = values, ""
+    here, so_far, is_free = values, "", False
     for step in way:
+        if is_free and isinstance(here, dict):
+            here.setdefault(step, {})
         here, so_far = here[_key(here, step, so_far)], f"{so_far}{step}."
-    is_free = so_far == "model_kwargs." and isinstance(here, dict)
-    here[last if is_free else _key(here, last, so_far)] = value
+        is_free = is_free or step in FREE
+    is_new = is_free and isinstance(here, dict)
+    here[last if is_new else _key(here, last, so_far)] = value
 
 
 def nearest(name: object, known: Iterable[object], before: str = "") -> str:

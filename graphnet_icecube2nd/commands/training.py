@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,12 +28,19 @@ def train(
         Path | None, typer.Option(help="A store; see `icecube2nd prepare`.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Tasks to train, separated by commas: direction,energy,track (see "
+            "`icecube2nd tasks`). Default: those of the recipe.",
+        ),
+    ] = None,
     set: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Replace a value of the recipe, as stages.2.lr_max=2e-5; stages count "
-            "from 0. More than once for several.",
+            help="Replace a value of the recipe: stages.2.lr_max=2e-5 (stages count "
+            "from 0), tasks.energy.weight=0.1. More than once for several.",
         ),
     ] = None,
     resume: Annotated[
@@ -107,6 +115,7 @@ def train(
     """
     from graphnet_icecube2nd.published.as_store import as_store
     from graphnet_icecube2nd.published.published_notes import published_notes
+    from graphnet_icecube2nd.training.history import validation_text
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
     from graphnet_icecube2nd.training.run import is_first_process
@@ -135,6 +144,9 @@ def train(
         made = find_recipe(recipe)
     assert data is not None
     assert out is not None
+    if tasks is not None:
+        names = [name.strip() for name in tasks.split(",")]
+        made = replace(made, tasks={name: made.tasks.get(name, {}) for name in names})
     if published:
         made = as_published(made)
     # Before several processes have met, each of them is here.
@@ -164,11 +176,7 @@ def train(
     )
     if not is_first_process():
         return
-    row = result.handed_over
-    print(
-        f"{result.path / 'model.safetensors'}: mean opening angle of the validation "
-        f"{row['validation_angle']:.4f} rad = {row['validation_angle_deg']:.2f} deg"
-    )
+    print(f"{result.path / 'model.safetensors'}: {validation_text(result.handed_over)}")
 
 
 def recipes(

@@ -45,7 +45,7 @@ from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.module import freeze
-from graphnet_icecube2nd.training.recipe import Recipe, Stage
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe, Stage
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.schedule import OneCycleScheduler
@@ -139,7 +139,7 @@ def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
     patience = recipe.stages[stage].patience
     not_kept = {
         f"stages.{stage}.patience={patience}": patience is not None,
-        f"monitor={recipe.monitor}": recipe.monitor != "angle",
+        f"monitor={recipe.monitor}": recipe.monitor != OPENING_ANGLE,
         "compile=true": recipe.compile,
     }
     if names := [name for name, is_set in not_kept.items() if is_set]:
@@ -177,7 +177,7 @@ class AverageOfWeights(Callback):
         index = further[-1]
         is_last = index + 1 >= trainer.num_training_batches
         if is_last or not (index + 1) % num_batches:
-            self.average.follow(self._trained, num_batches * trainer.world_size)
+            self.average.update(self._trained, num_batches * trainer.world_size)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Validate the average."""

@@ -22,7 +22,12 @@ from typing import Any
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.published.published_notes import SUB_EPOCHS, published_notes
-from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
+from graphnet_icecube2nd.training.recipe import (
+    OPENING_ANGLE,
+    DataConfig,
+    Recipe,
+    Stage,
+)
 from graphnet_icecube2nd.training.recipe_file import read_recipe
 from graphnet_icecube2nd.training.run_folder import RECIPE
 
@@ -174,7 +179,7 @@ def _understood(config: Mapping[str, Any]) -> PublishedConfig:
             validation_batch_size=_whole("BS_VALID", config["BS_VALID"]),
             validation_max_pulses=_whole("L_VALID", config["L_VALID"]),
         ),
-        monitor="angle" if metric == "angle" else "loss",
+        monitor=OPENING_ANGLE if metric == "angle" else "loss",
     )
     return PublishedConfig(
         recipe=recipe,

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphnet_icecube2nd.training.recipe import Recipe, as_published
+from graphnet_icecube2nd.training.recipe import (
+    OPENING_ANGLE,
+    Recipe,
+    as_published,
+)
 
 LR_MAX, SUB_EPOCHS = 1e-5, 8  # written into the published fit_one_cycle
 
@@ -97,7 +101,7 @@ def _where_it_fails(recipe: Recipe) -> list[str]:
             "does not import loss_comb in its train.py, so its commands with LOSS_FUNC "
             "loss_comb end in an AttributeError; here it is what its src/loss.py has"
         )
-    if recipe.monitor != "angle":
+    if recipe.monitor != OPENING_ANGLE:
         notes.append(
             "stops where METRIC is not loss, as it saves weights by a metric of that "
             "name; here the best weights are told by the loss of the validation"

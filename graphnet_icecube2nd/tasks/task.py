@@ -80,12 +80,14 @@ class Task(nn.Module):
             the truth table.
         num_outputs: K.
         columns: Of the results.
+        higher_is_better: Names of the metrics of which larger values are better.
     """
 
     name: ClassVar[str]
     truth: ClassVar[tuple[str, ...]]
     num_outputs: ClassVar[int]
     columns: ClassVar[tuple[Column, ...]]
+    higher_is_better: ClassVar[tuple[str, ...]] = ()
 
     head: nn.Linear | None
 

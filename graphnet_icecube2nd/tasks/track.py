@@ -72,6 +72,7 @@ class Track(Task):
     columns: ClassVar[tuple[Column, ...]] = (
         Column("p_track", "", "probability that the event is a track"),
     )
+    higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "auc")
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
         """Return 1 for tracks, 0 for others, (B,); NaN where it is not known."""

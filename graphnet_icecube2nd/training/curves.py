@@ -1,4 +1,7 @@
-"""The curves of a run: loss, angle and learning rate over the events it has seen."""
+"""The curves of a run: a metric of each task, loss and learning rate.
+
+All are drawn over the events that the run has seen.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from graphnet_icecube2nd.training.history import Row
+from graphnet_icecube2nd.tasks.task import TASKS
+from graphnet_icecube2nd.training.history import RAW, Row, task_columns
 
-DEGREES = 180 / math.pi
+ANGLE = "direction/opening_angle"  # drawn in degrees
+WIDTH, HEIGHT, HEIGHT_OF_A_TASK = 7.5, 4.4, 2.6  # inches
 
 
 def draw_curves(
@@ -30,14 +35,26 @@ def draw_curves(
 
     if not rows and not points:
         raise ValueError("a run without a finished sub-epoch has no curves")
-    figure = new_figure(7.5, 7.0)
-    angle, loss, rate = figure.subplots(
-        3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 3, 1.6]}
+    metrics = [
+        f"{task}/{names[0] if names else 'loss'}"
+        for task, names in task_columns(rows[-1] if rows else {ANGLE: None}).items()
+    ]
+    figure = new_figure(WIDTH, HEIGHT + HEIGHT_OF_A_TASK * len(metrics))
+    *panels, loss, rate = figure.subplots(
+        len(metrics) + 2,
+        1,
+        sharex=True,
+        gridspec_kw={"height_ratios": [*[3] * len(metrics), 3, 1.6]},
     )
     starts = _stage_starts([*rows, *points])
-    if rows:
-        _draw_angles(angle, rows, _events_seen(rows, starts))
-    angle.set_ylabel("mean opening angle of\nthe validation, deg")
+    for axes, metric in zip(panels, metrics, strict=True):
+        if rows:
+            _draw_metric(axes, rows, metric, _events_seen(rows, starts))
+        axes.set_ylabel(
+            "mean opening angle of\nthe validation, deg"
+            if metric == ANGLE
+            else f"{metric.replace('/', ', ').replace('_', ' ')}\nof the validation"
+        )
     for stage in starts:
         validated = [row for row in rows if row["stage"] == stage]
         # Runs of earlier releases have no points.
@@ -64,30 +81,46 @@ def draw_curves(
     loss.legend(frameon=False)
     rate.set_ylabel("learning rate")
     rate.set_xlabel("events seen, in thousands (dotted: a new stage)")
-    for axes in (angle, loss, rate):
+    for axes in (*panels, loss, rate):
         axes.grid(alpha=0.25)
         for place in list(starts.values())[1:]:
             axes.axvline(place, color="#999999", lw=0.8, ls=":")
     if title:
-        angle.set_title(title)
+        panels[0].set_title(title)
     return figure
 
 
-def _draw_angles(axes: Any, rows: Sequence[Row], seen: Sequence[float]) -> None:
-    degrees = [DEGREES * row["validation_angle"] for row in rows]
-    raw = [row.get("raw_validation_angle") for row in rows]
-    has_average = any(value is not None for value in raw)
+def _draw_metric(
+    axes: Any, rows: Sequence[Row], metric: str, seen: Sequence[float]
+) -> None:
+    unit = math.degrees(1) if metric == ANGLE else 1.0
+    values, raw = _values(rows, metric, unit), _values(rows, RAW + metric, unit)
+    has_average = not all(map(math.isnan, raw))
     if has_average:
-        shown = [float("nan") if v is None else DEGREES * v for v in raw]
-        axes.plot(seen, shown, "s--", ms=3, color="#d95f02", label="raw weights")
+        axes.plot(seen, raw, "s--", ms=3, color="#d95f02", label="raw weights")
     label = "average of the weights, where kept" if has_average else "weights"
-    axes.plot(seen, degrees, "o-", ms=3, color="#1b6ca8", label=label)
-    best = min(range(len(rows)), key=lambda n: degrees[n])
-    axes.plot(seen[best], degrees[best], "o", ms=8, mfc="none", color="#1b6ca8")
-    axes.legend(
-        frameon=False,
-        title=f"best: {degrees[best]:.1f}° = {rows[best]['validation_angle']:.3f} rad",
+    axes.plot(seen, values, "o-", ms=3, color="#1b6ca8", label=label)
+    sign = -1 if _is_higher_better(metric) else 1
+    best = min(
+        range(len(rows)),
+        key=lambda n: math.inf if math.isnan(values[n]) else sign * values[n],
     )
+    axes.plot(seen[best], values[best], "o", ms=8, mfc="none", color="#1b6ca8")
+    text = f"best: {values[best]:.3f}"
+    if metric == ANGLE:
+        text = f"best: {values[best]:.1f}° = {values[best] / unit:.3f} rad"
+    axes.legend(frameon=False, title=text)
+
+
+def _values(rows: Sequence[Row], metric: str, unit: float) -> list[float]:
+    """Return a metric of all rows in a unit; NaN where a row has none."""
+    found = [row.get(metric) for row in rows]
+    return [math.nan if value is None else unit * value for value in found]
+
+
+def _is_higher_better(metric: str) -> bool:
+    task, _, name = metric.partition("/")
+    return task in TASKS.names() and name in TASKS.get(task).higher_is_better  # type: ignore[attr-defined]
 
 
 def draw_curves_if_possible(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class WeightAverage(nn.Module):
-    """A copy of a model whose parameters follow the model's slowly.
+    """A copy of a model that holds the moving average of its parameters.
 
     Args:
         model: What is averaged; the copy begins with its weights.
@@ -26,7 +26,7 @@ class WeightAverage(nn.Module):
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         self.decay = decay
 
-    def follow(self, model: nn.Module, num_batches: int = 1) -> None:
+    def update(self, model: nn.Module, num_batches: int = 1) -> None:
         """Move towards the model's weights.
 
         Weights stand still between two optimiser steps, so the micro-batches of one

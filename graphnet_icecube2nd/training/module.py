@@ -1,24 +1,30 @@
-"""What a stage does with a batch: loss, optimiser step, average, validation.
+"""What a stage does with a batch: losses, optimiser step, average, validation.
 
-Shape letters: B events.
+Shape letters: B events, K outputs of a task.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.model import Model, is_labelled
 from graphnet_icecube2nd.training.ema import WeightAverage
+from graphnet_icecube2nd.training.history import RAW, column_of
 from graphnet_icecube2nd.training.optimiser import make_adamw
 from graphnet_icecube2nd.training.random_state import random_state, set_random_state
 from graphnet_icecube2nd.training.recipe import Stage
+from graphnet_icecube2nd.training.task_metrics import (
+    LOSS,
+    ValidationMetrics,
+    labelled_targets,
+)
 
 try:
     from pytorch_lightning import LightningModule
@@ -28,68 +34,108 @@ except ImportError:  # the recipe and its parts can be had without Lightning
 RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
 
 
-class DirectionModule(LightningModule):  # type: ignore[misc]
+class TrainingModule(LightningModule):  # type: ignore[misc]
     """Trains a model for one stage.
 
-    Logs `train_loss`, `learning_rate`, `gradient_norm`, and of the validation `loss`
-    and `angle` (mean opening angle, rad) as `validation_*`; with an average these are
-    the average's, and `raw_*` those of the raw weights.
+    Logs `train_loss`, `learning_rate`, `gradient_norm`, and of the validation
+    `validation_loss` (the weighted sum of the tasks' losses) and `TASK/METRIC` of each
+    task; with an average of the weights these are the average's, and `raw_...` those of
+    the raw weights.
 
     Args:
-        model: Takes a `PackedBatch`, gives (B, 3).
+        model: The model, with the tasks of the stage.
         stage: How it is trained.
+        event_weight: Column of the batches' truth that weights the events' losses.
         compile: Compile the model.
     """
 
-    def __init__(self, model: Model, stage: Stage, *, compile: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        stage: Stage,
+        *,
+        event_weight: str | None = None,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         # Before DDP looks for what wants a gradient.
         freeze(model, stage.freeze)
-        self.model, self.stage = model, stage
+        self.model, self.stage, self.event_weight = model, stage, event_weight
         self.average = WeightAverage(model, stage.ema_decay) if stage.ema else None
-        self.loss, self.schedule = stage.make_loss(), stage.schedule()
+        self.schedule = stage.schedule()
         # Bound methods, so that no second copy of the parameters is registered.
         self._run = torch.compile(model.forward, dynamic=True) if compile else None
         self._pending: list[tuple[Tensor, Tensor | None]] = []
         self._random_state: dict[str, Any] | None = None
-        self.step: dict[str, float] = {}  # what the last optimiser step gave
-        self.validation: dict[str, float] = {}  # what the last one gave
+        self.step: dict[str, float] = {}  # values of the last optimiser step
+        self.validation: dict[str, float] = {}  # values of the last validation
         # Which of the events of a validation are not finite, batch by batch.
-        self._validated: list[tuple[Tensor, Tensor | None]] = []
+        self._nonfinite: list[tuple[Tensor, Tensor | None]] = []
 
     @property
     def result(self) -> Model:
         """The model that is saved and goes on."""
         if self.average is not None and self.stage.save_ema:
-            averaged = self.average.model
-            assert isinstance(averaged, Model)
-            return averaged
+            return self._averaged
         return self.model
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Return (B, 3), kappa * direction, of the raw weights."""
-        prediction_B3: Tensor = (self._run or self.model)(batch)
-        return prediction_B3
+    @property
+    def _averaged(self) -> Model:
+        assert self.average is not None
+        averaged = self.average.model
+        assert isinstance(averaged, Model)
+        return averaged
+
+    def forward(self, batch: PackedBatch) -> dict[str, Tensor]:
+        """Return the raw outputs of each task, (B, K), of the raw weights."""
+        if self._run is None:
+            return self.model.outputs(batch)
+        outputs: Tensor | dict[str, Tensor] = self._run(batch)
+        if isinstance(outputs, Tensor):
+            (name,) = self.model.task_map
+            return {name: outputs}
+        return outputs
 
     def training_step(self, batch: PackedBatch, index: int) -> Tensor:
         """Return the loss of a micro-batch, the mean over the events of all ranks."""
-        loss: Tensor = self.loss(self(batch), _direction(batch))
+        truth, weight_B = self._truth(batch)
+        losses = self.model.losses(self(batch), truth, weight_B)
         if self.trainer.world_size > 1:
-            # Gradients are averaged over ranks, whose batches may differ by an event.
-            mine = torch.tensor(float(len(batch)), device=loss.device)
-            mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
-            loss = loss * (mine / mean)
+            losses = self._shared(losses, truth)
+        loss = self.model.weighted(losses)
         self._pending.append((loss.detach(), batch.event_id))
         return loss
 
+    def _shared(
+        self, losses: dict[str, Tensor], truth: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return losses whose mean over ranks is the mean over the ranks' events."""
+        tasks = self.model.task_map
+        # Gradients are averaged over ranks, whose numbers of labels may differ.
+        mine = torch.stack([is_labelled(tasks[n].target(truth)).sum() for n in losses])
+        mine = mine.float()
+        mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
+        factors = (mine / mean).nan_to_num()  # 0 / 0 where no rank has a label
+        return {
+            name: loss * factor
+            for (name, loss), factor in zip(losses.items(), factors, strict=True)
+        }
+
+    def _truth(self, batch: PackedBatch) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """Return the labels of a batch, and the weights of its events, (B,) or None."""
+        assert batch.truth is not None  # the data module asks for the labels
+        if self.event_weight is None:
+            return batch.truth, None
+        return batch.truth, batch.truth[self.event_weight].float()
+
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip, and see that all is finite before weights are changed."""
+        """Clip the gradient, and check that all is finite before weights change."""
         norm = nn.utils.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]],
             self.stage.gradient_clip,
         )
         losses = torch.stack([loss for loss, _ in self._pending])
-        self._see_finite(losses, norm)
+        self._check_finite(losses, norm)
         loss = losses.mean()
         if self.trainer.world_size > 1:
             loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
@@ -110,12 +156,12 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             group["betas"] = (self.schedule.momentum_at(share), group["betas"][1])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and let the average follow."""
+        """Step, and update the average of the weights."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             trainer = self.trainer
             num_batches = trainer.accumulate_grad_batches * trainer.world_size
-            self.average.follow(self.model, num_batches)
+            self.average.update(self.model, num_batches)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW for what is not frozen."""
@@ -128,50 +174,46 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Begin to add up."""
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.sums_device)
-        self._validated.clear()
+        """Make the metrics of the raw weights, and of their average."""
+        models = [self.model] if self.average is None else [self._averaged, self.model]
+        self._metrics = [ValidationMetrics(m, self.sums_device) for m in models]
+        self._nonfinite.clear()
 
     def validation_step(self, batch: PackedBatch, index: int) -> None:
-        """Add up loss and angle of both sets of weights."""
-        direction_B3 = _direction(batch)
-        predictions = [self(batch)]
+        """Update the metrics of both sets of weights."""
+        truth, weight_B = self._truth(batch)
+        targets = labelled_targets(self.model, truth)
+        outputs = [self(batch)]
         if self.average is not None:
-            predictions.append(self.average.model(batch))
-        is_wild_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
-        for place, prediction_B3 in enumerate(predictions):
-            prediction_B3 = prediction_B3.float()
-            loss_B = self.loss(prediction_B3, direction_B3, reduction="none")
-            angle_B = opening_angle(prediction_B3, direction_B3)
-            self._sums[2 * place] += loss_B.sum().to(self._sums.device)
-            self._sums[2 * place + 1] += angle_B.sum().to(self._sums.device)
-            is_wild_B |= ~(loss_B + angle_B).isfinite()
-        self._sums[4] += len(batch)
-        self._validated.append((is_wild_B, batch.event_id))
+            outputs.insert(0, self._averaged.outputs(batch))
+        nonfinite_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
+        for metrics, given in zip(self._metrics, outputs, strict=True):
+            nonfinite_B |= metrics.update(given, targets, weight_B)
+        self._nonfinite.append((nonfinite_B, batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the means over all ranks; stop all of them where one is not finite."""
-        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        means = (sums[:4] / sums[4]).tolist()
-        names = ["raw_loss", "raw_angle", "loss", "angle"]
-        if self.average is None:
-            names = ["loss", "angle"]
-        self.validation = dict(zip(names, means, strict=False))
-        if not all(map(math.isfinite, self.validation.values())):
+        """Log the values over all ranks; stop all of them where one is not finite."""
+        self.validation = {}
+        means = []
+        for prefix, metrics in zip(("", RAW), self._metrics, strict=False):
+            values = metrics.compute()
+            means += [values[name] for name in (LOSS, *metrics.means)]
+            for name, value in values.items():
+                self.validation[prefix + name] = value
+        if not all(map(math.isfinite, means)):
             raise NonFiniteError(
                 f"the validation is not finite after step {self.trainer.global_step}",
                 [
                     number
-                    for is_wild_B, events_B in self._validated
+                    for nonfinite_B, events_B in self._nonfinite
                     if events_B is not None
-                    for number in events_B[is_wild_B].tolist()
+                    for number in events_B[nonfinite_B].tolist()
                 ],
             )
-        self._validated.clear()
+        self._metrics.clear()
+        self._nonfinite.clear()
         for name, value in self.validation.items():
-            self.log(f"validation_{name}", value, rank_zero_only=False)
-        degrees = self.validation["angle"] * 180 / torch.pi
-        self.log("validation_angle_deg", degrees, prog_bar=True)
+            self.log(column_of(name), value, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the random states."""
@@ -198,12 +240,12 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
         device: torch.device = self.device
         return torch.device("cpu") if device.type == "mps" else device
 
-    def _see_finite(self, losses: Tensor, norm: Tensor) -> None:
-        is_wild = ~losses.isfinite()
-        wild_anywhere = is_wild.any().float()
+    def _check_finite(self, losses: Tensor, norm: Tensor) -> None:
+        nonfinite = ~losses.isfinite()
+        on_any_rank = nonfinite.any().float()
         if self.trainer.world_size > 1:  # all ranks stop together
-            wild_anywhere = self.trainer.strategy.reduce(wild_anywhere, reduce_op="sum")
-        some = bool(wild_anywhere)
+            on_any_rank = self.trainer.strategy.reduce(on_any_rank, reduce_op="sum")
+        some = bool(on_any_rank)
         if not some and bool(norm.isfinite()):
             return
         # float16 overflows now and then: its scaler then leaves the step out and halves
@@ -212,8 +254,10 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             return
         event_id = [
             number
-            for (_, events), wild in zip(self._pending, is_wild.tolist(), strict=True)
-            if (wild or not some) and events is not None
+            for (_, events), wrong in zip(
+                self._pending, nonfinite.tolist(), strict=True
+            )
+            if (wrong or not some) and events is not None
             for number in events.tolist()
         ]
         what = f"is not finite in step {self.trainer.global_step + 1}"
@@ -224,11 +268,6 @@ class DirectionModule(LightningModule):  # type: ignore[misc]
             "from is not known, so all are named",
             event_id,
         )
-
-
-def _direction(batch: PackedBatch) -> Tensor:
-    assert batch.truth is not None  # of a store that has directions
-    return batch.truth["direction"]
 
 
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:

@@ -1,23 +1,20 @@
-"""The progress bar: events and pulses a second, loss, learning rate, angle."""
+"""The progress bar: events and pulses a second, loss, learning rate, validation."""
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.training.history import task_columns
 
 try:
     from pytorch_lightning.callbacks import TQDMProgressBar
 except ImportError:
     TQDMProgressBar = object
 
-SHOWN = {
-    "train_loss": ("loss", "{:.3f}"),
-    "learning_rate": ("lr", "{:.1e}"),
-    "validation_angle": ("angle", "{:.3f} rad"),
-    "validation_angle_deg": ("", "{:.1f} deg"),
-}
+SHOWN = {"train_loss": ("loss", "{:.3f}"), "learning_rate": ("lr", "{:.1e}")}
 
 
 class RateBar(TQDMProgressBar):  # type: ignore[misc]
@@ -60,16 +57,14 @@ class RateBar(TQDMProgressBar):  # type: ignore[misc]
     def get_metrics(self, trainer: Any, module: Any) -> dict[str, str]:
         """Return what stands behind the bar."""
         shown = dict(self.rates)
-        measured = trainer.callback_metrics
-        angle = []
         for name, (label, form) in SHOWN.items():
-            if name not in measured:
-                continue
-            text = form.format(float(measured[name]))
-            if name.startswith("validation"):
-                angle.append(text)
+            if name in trainer.callback_metrics:
+                shown[label] = form.format(float(trainer.callback_metrics[name]))
+        for task, metrics in task_columns(module.validation).items():
+            metric = metrics[0] if metrics else "loss"
+            value = module.validation[f"{task}/{metric}"]
+            if (task, metric) == ("direction", "opening_angle"):
+                shown["angle"] = f"{value:.3f} rad = {math.degrees(value):.1f} deg"
             else:
-                shown[label] = text
-        if angle:
-            shown["angle"] = " = ".join(angle)
+                shown[task] = f"{value:.3f}"
         return shown

@@ -7,27 +7,29 @@ what fastai and fastxtend make of them.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
-from graphnet_icecube2nd.tasks.direction.losses import (
-    NORMALISATIONS,
-    AngularDistanceLoss,
-    CombinedDirectionLoss,
-    DirectionLoss,
-    VonMisesFisherLoss,
-)
+from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
+from graphnet_icecube2nd.tasks.catalogue import build_task, build_tasks
+from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
+from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
+from graphnet_icecube2nd.tasks.task import TASKS
 from graphnet_icecube2nd.training.schedule import OneCycle
+from graphnet_icecube2nd.training.task_metrics import LOSS, metric_names
 
-LOSSES = ("vmf", "combined", "angle")
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")
-MONITORS = ("angle", "loss")
+OPENING_ANGLE = f"{Direction.name}/opening_angle"
+FORMER_MONITORS = {"angle": OPENING_ANGLE}  # as release 0.1.0 called it
+TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, `weight` among them
 FEATURES = ("store", "published")
 SUB_EPOCHS = ("partition", "published")
 PUBLISHED_EVENTS = 4096
@@ -44,8 +46,12 @@ class Stage:
         div_final: ... and ends at `lr_max / div_final`.
         momenta: AdamW's first beta at the beginning, at `lr_max`, and at the end.
         pct_start: Share of the stage in which the learning rate rises.
-        loss: `vmf`, `combined` (opening angle + 0.05 vmf) or `angle`.
-        normalisation: Of the vmf: `exact`, or `published`, off above kappa 100.
+        loss: Loss of the task direction: `vmf`, `combined` (opening angle + 0.05 vmf)
+            or `angle`.
+        normalisation: Normalisation of the vmf: `exact`, or `published`, which is off
+            for narrow distributions.
+        tasks: Options that tasks have in this stage in place of the recipe's, such as
+            `{energy: {weight: 0.2}}`.
         ema: Keep an exponential moving average of the weights.
         ema_decay: For each micro-batch of any rank, as published.
         save_ema: The average is what is saved and goes on; false, as published: it is
@@ -75,6 +81,7 @@ class Stage:
     pct_start: float = 0.01
     loss: str = "vmf"
     normalisation: str = "exact"
+    tasks: TaskOptions = field(default_factory=dict)
     ema: bool = False
     ema_decay: float = 0.9998
     save_ema: bool = True
@@ -107,6 +114,7 @@ class Stage:
         _one_of("loss", self.loss, LOSSES)
         _one_of("normalisation", self.normalisation, NORMALISATIONS)
         _one_of("next_from", self.next_from, HAND_OVER)
+        object.__setattr__(self, "tasks", _options("tasks", self.tasks))
 
     def schedule(self) -> OneCycle:
         """Return its learning rates and momenta."""
@@ -117,14 +125,6 @@ class Stage:
             momenta=self.momenta,
             pct_start=self.pct_start,
         )
-
-    def make_loss(self) -> DirectionLoss:
-        """Return its loss."""
-        if self.loss == "angle":
-            return AngularDistanceLoss()
-        if self.loss == "combined":
-            return CombinedDirectionLoss(normalisation=self.normalisation)
-        return VonMisesFisherLoss(normalisation=self.normalisation)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,8 +194,14 @@ class Recipe:
         stages: One after the other.
         seed: Of first weights, order of events, and selection of pulses.
         data: Which events, and how they are read.
-        monitor: What `best` and `patience` go by: mean opening `angle` or `loss` of the
-            validation.
+        tasks: Options by name of the task, or names: constructor arguments of the task
+            and `weight`, the factor of its loss. Empty: the direction alone, with the
+            model as published.
+        weighting: Weights of the losses: `fixed`, or `learned` (see `TaskModel`).
+        event_weight: Column of the truth with the weight of each event's losses.
+        monitor: Value of the validation by which the best weights are chosen and
+            `patience` counts: `TASK/METRIC`, `TASK/loss` or `loss`. Without a task
+            direction the default is `loss`.
         precision: `float32`, `bfloat16` or `float16`.
         compile: Compile the model with `torch.compile`.
 
@@ -209,7 +215,10 @@ class Recipe:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 2023
     data: DataConfig = field(default_factory=DataConfig)
-    monitor: str = "angle"
+    tasks: TaskOptions = field(default_factory=dict)
+    weighting: str = FIXED
+    event_weight: str | None = None
+    monitor: str = OPENING_ANGLE
     precision: str = "float32"
     compile: bool = False
 
@@ -217,7 +226,6 @@ class Recipe:
         if not self.stages:
             raise ValueError("stages must have one at least")
         _at_least("seed", self.seed, 0)
-        _one_of("monitor", self.monitor, MONITORS)
         _one_of("precision", self.precision, PRECISIONS)
         for number, stage in enumerate(self.stages):
             parts = stage.epochs * self.data.num_sub_epochs
@@ -226,6 +234,88 @@ class Recipe:
                     f"stages.{number}.epochs must be a whole number of sub-epochs of "
                     f"1/{self.data.num_sub_epochs}, got {stage.epochs}"
                 )
+        object.__setattr__(self, "tasks", _options("tasks", self.tasks))
+        _one_of("weighting", self.weighting, WEIGHTINGS)
+        if self.weighting == LEARNED and not self.tasks:
+            raise ValueError(
+                "weighting 'learned' needs tasks, such as tasks={'direction': {}, "
+                "'energy': {}}; without tasks the direction is trained alone"
+            )
+        self._check_tasks()
+        object.__setattr__(self, "monitor", self._checked_monitor())
+
+    def task_options(self, stage: int) -> dict[str, dict[str, Any]]:
+        """Return the options of each task in a stage, by its number."""
+        chosen = self.stages[stage]
+        options = {name: dict(given) for name, given in self.tasks.items()}
+        options = options or {Direction.name: {}}
+        if Direction.name in options:
+            of_stage = {"loss": chosen.loss, "normalisation": chosen.normalisation}
+            options[Direction.name] = {**of_stage, **options[Direction.name]}
+        for name, given in chosen.tasks.items():
+            options[name].update(given)
+        return options
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether larger values of the monitor are better."""
+        name, _, metric = self.monitor.partition("/")
+        if not metric:
+            return False
+        task = build_task(name, **_constructor_options(self.tasks.get(name, {})))
+        whole = task.collect().get(metric)
+        return metric in task.higher_is_better or bool(
+            getattr(whole, "higher_is_better", False)
+        )
+
+    def _check_tasks(self) -> None:
+        """Raise ValueError of tasks and options that do not exist."""
+        for name, given in self.tasks.items():
+            try:
+                known = (*_arguments(TASKS.get(name)), "weight")
+            except ValueError as error:
+                raise ValueError(f"tasks.{name}: {error}") from None
+            _check_names(f"tasks.{name}.", given, known)
+        names = tuple(self.tasks) or (Direction.name,)
+        for number, stage in enumerate(self.stages):
+            where = f"stages.{number}.tasks."
+            _check_names(where, stage.tasks, names)
+            for name, given in stage.tasks.items():
+                known = (*_arguments(TASKS.get(name)), "weight")
+                _check_names(f"{where}{name}.", given, known)
+            for option in ("loss", "normalisation"):
+                ours = self.tasks.get(Direction.name, {}).get(option)
+                theirs = getattr(stage, option)
+                usual = next(f.default for f in fields(Stage) if f.name == option)
+                if ours is not None and theirs not in (usual, ours):
+                    raise ValueError(
+                        f"tasks.direction.{option} is {ours!r}, but stages.{number}."
+                        f"{option} is {theirs!r}; give stages.{number}.{option} alone"
+                    )
+            try:
+                build_tasks(self.task_options(number))
+            except ValueError as error:
+                raise ValueError(f"stages.{number}: {error}") from None
+
+    def _checked_monitor(self) -> str:
+        """Return the monitor by its present name.
+
+        Raises:
+            ValueError: No task has such a metric; the message has the nearest name.
+        """
+        monitor = FORMER_MONITORS.get(self.monitor, self.monitor)
+        options = self.task_options(0)
+        if monitor == OPENING_ANGLE and Direction.name not in options:
+            return LOSS
+        tasks, _ = build_tasks(options)
+        known = [LOSS]
+        for name, task in tasks.items():
+            known += [f"{name}/{metric}" for metric in (LOSS, *metric_names(task))]
+        if monitor not in known:
+            raise ValueError(
+                f"monitor {monitor!r} is unknown; {nearest(monitor, known)}"
+            )
+        return monitor
 
     def num_sub_epochs(self, stage: int) -> int:
         """Return after how many sub-epochs a stage ends."""
@@ -247,8 +337,8 @@ def as_published(recipe: Recipe) -> Recipe:
 
     Optimiser steps every 128 events with batches of 32 (`published_step_events`); eight
     independent random eighths an epoch; the average validated but not saved; the last
-    weights, not the best, go on; the approximate vmf above kappa 100; features with the
-    published slips. Its autocast to float16 needs a GPU: `precision=float16`.
+    weights, not the best, go on; the approximate vmf of narrow distributions; features
+    with the published slips. Its autocast to float16 needs a GPU: `precision=float16`.
     """
     stages = tuple(
         replace(
@@ -262,6 +352,32 @@ def as_published(recipe: Recipe) -> Recipe:
     )
     data = replace(recipe.data, sub_epochs="published", features="published")
     return replace(recipe, stages=stages, data=data)
+
+
+def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
+    """Return options by task as dicts; of names alone, without options."""
+    if not isinstance(given, Mapping):
+        given = {task: {} for task in given}
+    for task, options in given.items():
+        if not isinstance(options, Mapping):
+            raise ValueError(
+                f"{name}.{task} must be a mapping of options to values, got {options!r}"
+            )
+    return {task: dict(options) for task, options in given.items()}
+
+
+def _constructor_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "weight"}
+
+
+def _arguments(task: Any) -> tuple[str, ...]:
+    return tuple(inspect.signature(task).parameters)
+
+
+def _check_names(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{where}{name} is unknown; {nearest(name, known, where)}")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

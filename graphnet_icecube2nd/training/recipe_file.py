@@ -14,6 +14,7 @@ from graphnet_icecube2nd.config import (
     to_plain,
 )
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.training.recipe import Recipe
 
 
@@ -56,6 +57,8 @@ def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> 
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
     values = to_plain(recipe)
+    if not recipe.tasks and any(name.startswith("tasks.") for name in overrides):
+        values["tasks"] = {Direction.name: {}}  # an option of a task adds that task
     for name, value in overrides.items():
         set_value(values, name, to_plain(value))
     return from_plain(Recipe, values)

@@ -6,6 +6,7 @@ A stage's folder holds `resume.ckpt` while it trains, `last.safetensors` and
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,12 @@ from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.training.history import (
     POINT_COLUMNS,
     Row,
+    column_of,
     read_history,
+    renamed,
     write_history,
 )
-from graphnet_icecube2nd.training.module import DirectionModule
+from graphnet_icecube2nd.training.module import TrainingModule
 
 try:
     from pytorch_lightning.callbacks import Callback
@@ -41,7 +44,8 @@ class StageRecorder(Callback):  # type: ignore[misc]
         folder: The stage's.
         stage: Its number, from 0.
         rows: Measurements of the stages before.
-        monitor: `angle` or `loss`: by what the best weights are told.
+        monitor: Value of the validation by which the best weights are chosen.
+        higher_is_better: Whether larger values of it are better.
         patience: Ends the stage after so many sub-epochs without better ones.
         every_minutes: A checkpoint within a sub-epoch after so many minutes; each ends
             with one anyway.
@@ -58,7 +62,8 @@ class StageRecorder(Callback):  # type: ignore[misc]
         stage: int,
         rows: list[Row],
         *,
-        monitor: str = "angle",
+        monitor: str = "loss",
+        higher_is_better: bool = False,
         patience: int | None = None,
         every_minutes: float = 5.0,
         every_steps: int | None = None,
@@ -69,13 +74,14 @@ class StageRecorder(Callback):  # type: ignore[misc]
         self.run, self.folder, self.stage = run, folder, stage
         self.rows = list(rows)
         self.monitor, self.patience = monitor, patience
+        self._sign = -1.0 if higher_is_better else 1.0
         self.every_seconds, self.every_steps = 60 * every_minutes, every_steps
         self.on_start, self.on_row, self.draw = on_start, on_row, draw
         self.points: list[Row] = []  # of this stage, in training.csv
         self._points_before: list[Row] = []  # of the stages before
         # Sum and number of the steps' losses since the last row, and the last point.
         self._losses = {"row": [0.0, 0], "point": [0.0, 0]}
-        self.best = float("inf")
+        self.best = float("inf")  # of the monitor, negative where higher is better
         self._seen = [0, 0]  # events and pulses of this rank since they were added up
         self._total = [0, 0]  # of all ranks in the stage before that
         self._seconds = 0.0  # of training in former processes
@@ -95,7 +101,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take what a checkpoint kept."""
-        self.rows, self.best = list(state["rows"]), state["best"]
+        self.rows, self.best = [renamed(r) for r in state["rows"]], state["best"]
         self._total, self._seconds = list(state["total"]), state["seconds"]
         self.points = list(state.get("points", []))  # earlier releases had none
         for name, sums in state.get("losses", {}).items():
@@ -134,12 +140,15 @@ class StageRecorder(Callback):  # type: ignore[misc]
             if trainer.is_global_zero:
                 self._show()
 
-    def on_train_epoch_end(self, trainer: Any, module: DirectionModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, module: TrainingModule) -> None:
         """Write weights and measurements after the validation of a sub-epoch."""
         self._add_up(trainer, module)
-        value = module.validation[self.monitor]
-        is_best = value < self.best
-        self.best = min(value, self.best)
+        value = self._sign * module.validation[self.monitor]
+        value = math.inf if math.isnan(value) else value
+        has_best = any(row["best"] for row in self.rows_of_stage())
+        is_best = value < self.best or not has_best
+        if is_best:
+            self.best = value
         self.rows.append(self._row(trainer, module, is_best))
         self.points.append(self._point(trainer, module))
         if trainer.is_global_zero:
@@ -163,7 +172,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         last = self.rows_of_stage()[-self.patience :]
         return len(last) == self.patience and not any(row["best"] for row in last)
 
-    def _add_up(self, trainer: Any, module: DirectionModule) -> None:
+    def _add_up(self, trainer: Any, module: TrainingModule) -> None:
         """Add what all ranks have seen; a checkpoint holds one rank's state only."""
         seen = torch.tensor(self._seen, dtype=torch.float64, device=module.sums_device)
         new = trainer.strategy.reduce(seen, reduce_op="sum").tolist()
@@ -199,7 +208,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         self._losses[since] = [0.0, 0]
         return float(in_all / steps)
 
-    def _point(self, trainer: Any, module: DirectionModule) -> Row:
+    def _point(self, trainer: Any, module: TrainingModule) -> Row:
         return {
             "stage": self.stage,
             "step": trainer.global_step,
@@ -209,7 +218,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
             "train_loss": self._mean_loss("point"),
         }
 
-    def _row(self, trainer: Any, module: DirectionModule, is_best: bool) -> Row:
+    def _row(self, trainer: Any, module: TrainingModule, is_best: bool) -> Row:
         events, pulses = self._total
         return {
             "stage": self.stage,
@@ -220,13 +229,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
             "seconds": round(self._elapsed(), 1),
             **module.step,
             "train_loss": self._mean_loss("row"),
-            "validation_angle_deg": module.validation["angle"] * 180 / torch.pi,
-            **{_column(name): value for name, value in module.validation.items()},
+            **{column_of(name): value for name, value in module.validation.items()},
             "best": int(is_best),
             "memory_mb": memory_mb(),
         }
-
-
-def _column(name: str) -> str:
-    raw = name.startswith("raw_")
-    return f"raw_validation_{name[4:]}" if raw else f"validation_{name}"

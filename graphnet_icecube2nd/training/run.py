@@ -16,12 +16,12 @@ from torch import distributed
 
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.files import locked_folder, write_whole
+from graphnet_icecube2nd.models.build import new_model
 from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.training.history import Row
+from graphnet_icecube2nd.training.history import Row, renamed
 from graphnet_icecube2nd.training.module import freeze
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
@@ -32,7 +32,7 @@ from graphnet_icecube2nd.training.run_folder import (
     open_run,
     with_whole_paths,
 )
-from graphnet_icecube2nd.training.stage_run import StageRun
+from graphnet_icecube2nd.training.stage_run import StageRun, first_model
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 
@@ -85,7 +85,7 @@ def train(
 
     Args:
         recipe: A recipe, or the name of one.
-        data: A store with directions, or its path.
+        data: A store with the labels of the recipe's tasks, or its path.
         out: The run's folder.
         overrides: As `stages.1.lr_max=2e-5`, or such names and values as a mapping.
         resume: Go on with the run in `out`; where there is none, begin.
@@ -96,7 +96,8 @@ def train(
 
     Raises:
         ValueError: An override or a value of the recipe is not allowed; the store has
-            no directions; `out` holds another run, or one and `resume` is not asked.
+            no label of a task; `out` holds another run, or one and `resume` is not
+            asked.
         NonFiniteError: A loss, a gradient or a validation is not finite; events are in
             the stage's `not_finite_0.csv` (a file for each rank), for a gradient all
             events of the step.
@@ -116,7 +117,8 @@ def train(
             if not finished.is_file():
                 stage = StageRun(recipe, number, run, machine or TrainerConfig(), say)
                 stage.train(store, rows, on_row)
-            rows = json.loads(finished.read_text(encoding="utf-8"))["rows"]
+            saved = json.loads(finished.read_text(encoding="utf-8"))["rows"]
+            rows = [renamed(row) for row in saved]
         if is_first:
             last = run / f"stage_{len(recipe.stages) - 1}"
             with write_whole(run / RUN_MODEL) as temporary:
@@ -140,9 +142,9 @@ def check_model(recipe: Recipe, begun: int = 0) -> None:
     """
     with torch.device("meta"):
         try:
-            model = build_model(recipe.model, **recipe.model_kwargs)
+            model = first_model(recipe)
         except TypeError as error:
-            known = build_model(recipe.model).kwargs()
+            known = new_model(recipe.model).describe()["kwargs"]
             for name in recipe.model_kwargs:
                 if name not in known:
                     raise ValueError(

@@ -1,7 +1,7 @@
 """The folder of a run: what it holds, and whether it is the one that goes on.
 
 RUN/recipe.yaml          the recipe with its overrides, as it was trained
-RUN/run.json             data, versions, and on what machines it was trained
+RUN/run.json             data, versions, how the events are read, and on what machines
 RUN/metrics.csv          a row for each sub-epoch
 RUN/training.csv         a row for each checkpoint
 RUN/curves.png           the same as a picture, where matplotlib is installed
@@ -21,9 +21,11 @@ from typing import Any
 import torch
 
 from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import LOCK_FILE
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.training.model_input import model_input
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
 from graphnet_icecube2nd.training.recorder import RESUME
@@ -32,6 +34,7 @@ from graphnet_icecube2nd.version import __version__
 RECIPE, RUN = "recipe.yaml", "run.json"
 FINISHED = "finished.json"  # of a stage
 EVEN_STEPS = "even_steps"  # in run.json: see `has_even_steps`
+INPUT = "input"  # in run.json: see `run_input`
 TRAINED_WITH = "trained_with"  # in run.json: see `note_machine`
 
 
@@ -57,6 +60,7 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
     ours = (LOCK_FILE, RUN, f".{RUN}.tmp", f".{RECIPE}.tmp")
     if any(entry.name not in ours for entry in run.iterdir()):
         raise ValueError(f"{run} is not empty and holds no run; choose another folder")
+    described[INPUT] = model_input(recipe, store).to_dict()
     write_json(run / RUN, described)
     write_recipe(recipe, run / RECIPE)
 
@@ -93,6 +97,23 @@ def has_even_steps(run: Path) -> bool:
     first one has made the file: then the run is new.
     """
     return not (run / RUN).is_file() or EVEN_STEPS in _read_json(run / RUN)
+
+
+def follows_detector(run: Path) -> bool:
+    """Return whether the model has the columns and scales of the store's detector.
+
+    Models of runs that release 0.1.0 began have them from the recipe alone. A rank may
+    ask before the first one has made the file: then the run is new.
+    """
+    return not (run / RUN).is_file() or INPUT in _read_json(run / RUN)
+
+
+def run_input(run: Path, recipe: Recipe, store: EventStore) -> InputConfig:
+    """Return how the events of a run are read, as it was determined when it began."""
+    described = _read_json(run / RUN) if (run / RUN).is_file() else {}
+    if INPUT in described:
+        return InputConfig.from_dict(described[INPUT])
+    return model_input(recipe, store)
 
 
 def note_machine(run: Path, machine: Mapping[str, Any]) -> str | None:

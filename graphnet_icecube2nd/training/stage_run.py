@@ -8,26 +8,31 @@ from typing import Any, TypeVar
 
 import torch
 
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.models.build import new_model
 from graphnet_icecube2nd.models.checkpoint_loading import LoadReport, load_weights
+from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.tasks.catalogue import build_tasks
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.label import LABELS
 from graphnet_icecube2nd.training.history import Row
-from graphnet_icecube2nd.training.module import (
-    DirectionModule,
-)
+from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recorder import BEST, LAST, RESUME
 from graphnet_icecube2nd.training.run_folder import (
     FINISHED,
+    follows_detector,
     handed_over,
     has_even_steps,
     note_machine,
+    run_input,
 )
 from graphnet_icecube2nd.training.trainer import (
     TrainerConfig,
@@ -40,11 +45,40 @@ DataModule = TypeVar("DataModule", bound=EventDataModule)
 WORTH_SAYING = 0.02  # by how much an epoch may differ from the events in silence
 
 
-def first_model(recipe: Recipe) -> Model:
-    """Return the recipe's model with its first, random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        return build_model(recipe.model, **recipe.model_kwargs)
+def first_model(
+    recipe: Recipe, number: int = 0, detector: Detector | None = None
+) -> Model:
+    """Return the recipe's model with its first, random weights.
+
+    Args:
+        recipe: The recipe.
+        number: Number of the stage whose options the tasks have; the weights are the
+            same for all.
+        detector: Whose events it is to read; None: those of IceCube-86.
+    """
+    options = recipe.task_options(number)
+
+    def build(tasks: dict[str, dict[str, Any]] | None) -> Model:
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.seed)
+            return new_model(
+                recipe.model,
+                tasks=tasks,
+                detector=detector,
+                weighting=recipe.weighting,
+                **recipe.model_kwargs,
+            )
+
+    if recipe.tasks:
+        return build(options)
+    model = build(None)
+    if not isinstance(model, DeepIce):
+        return build(options)
+    tasks, _ = build_tasks(options)
+    direction = tasks[Direction.name]
+    assert isinstance(direction, Direction)
+    model.set_task(direction)
+    return model
 
 
 def make_data(
@@ -57,6 +91,11 @@ def make_data(
     """Return the data of a stage, by its number, as a data module of some kind."""
     stage = recipe.stages[number]
     options = recipe.data
+    tasks, _ = build_tasks(recipe.task_options(number))
+    labels = [task.truth for task in tasks.values()]
+    truth = [name for group in labels for name in group]
+    if recipe.event_weight is not None:
+        truth.append(recipe.event_weight)
     return kind(
         store,
         batch_size=stage.batch_size,
@@ -70,11 +109,50 @@ def make_data(
         sub_epochs=options.sub_epochs,
         augmentations=[augmentation_from_dict(v) for v in options.augmentations],
         published_features=options.features == "published",
+        truth=tuple(dict.fromkeys(truth)),
+        labels=labels,
         seed=recipe.seed + number,
         validation_fraction=options.validation_fraction,
         split_seed=options.split_seed,
         num_workers=num_workers,
     )
+
+
+def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
+    """Return, in words, how many events have no label of a task.
+
+    Raises:
+        ValueError: No event to train on, or none to validate on, has a task's label.
+    """
+    counts = {"training": data.train_labels, "validation": data.validation_labels}
+    num_events = sum(count.num_events for count in counts.values())
+    tasks, _ = build_tasks(recipe.task_options(0))
+    texts = []
+    for place, (name, task) in enumerate(tasks.items()):
+        wanted = ", ".join(
+            LABELS[label].description if label in LABELS else f"column {label}"
+            for label in task.truth
+        )
+        for what, count in counts.items():
+            if count.num_events and count.unlabelled[place] == count.num_events:
+                raise ValueError(
+                    f"task {name!r}: none of the {count.num_events:,} {what} events of "
+                    f"{data.store.path} has a label ({wanted}); leave the task out "
+                    "(tasks), or choose other events (data.events)"
+                )
+        if missing := sum(count.unlabelled[place] for count in counts.values()):
+            then = "do not count for this task" if len(tasks) > 1 else "are left out"
+            texts.append(
+                f"  {name}: {missing:,} of {num_events:,} events have no label "
+                f"({wanted}); they {then}"
+            )
+    left_out = sum(count.left_out for count in counts.values())
+    if left_out and len(tasks) > 1:
+        texts.append(
+            f"  {left_out:,} of {num_events:,} events have no label of any task; they "
+            "are left out entirely"
+        )
+    return texts
 
 
 class StageRun:
@@ -102,10 +180,16 @@ class StageRun:
         """Train from its start or its last checkpoint to its end."""
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(self.recipe.seed + self.number)
-        model, report = self._start()
-        module = DirectionModule(model, self.stage, compile=self.recipe.compile)
         data: EventDataModule = make_data(
             self.recipe, self.number, store, self.machine.num_workers
+        )
+        words = label_texts(self.recipe, data)
+        model, report = self._start(store)
+        module = TrainingModule(
+            model,
+            self.stage,
+            event_weight=self.recipe.event_weight,
+            compile=self.recipe.compile,
         )
         trainer, recorder = make_trainer(
             self.recipe,
@@ -117,7 +201,7 @@ class StageRun:
             self._note_machine,
         )
         # World size is known only now: how many batches make a step, and a sub-epoch.
-        words = self._make_steps(trainer, data)
+        words = [*([] if self.number else words), *self._make_steps(trainer, data)]
         if trainer.is_global_zero:
             self._say(report)
             for text in words:
@@ -132,13 +216,15 @@ class StageRun:
         close_loggers(trainer)
         trainer.strategy.barrier()
 
-    def _start(self) -> tuple[Model, LoadReport | None]:
+    def _start(self, store: EventStore) -> tuple[Model, LoadReport | None]:
         """Return the model with the weights that the stage begins with.
 
         Where the stage has a checkpoint they come with that, and the file that it began
         with may be gone.
         """
-        model = first_model(self.recipe)
+        detector = store.detector if follows_detector(self.run) else None
+        model = first_model(self.recipe, self.number, detector)
+        model.input_config = run_input(self.run, self.recipe, store)
         if (self.folder / RESUME).is_file():
             return model, None
         if self.stage.weights is not None:
@@ -214,8 +300,14 @@ class StageRun:
 
     def _say(self, report: LoadReport | None) -> None:
         stage = self.stage
+        losses = f"{stage.loss} loss"
+        if self.recipe.tasks:
+            options = self.recipe.task_options(self.number).items()
+            losses = "losses of " + " and ".join(
+                f"{given.get('weight', 1):g} {name}" for name, given in options
+            )
         self.say(
-            f"stage {self.number} of {len(self.recipe.stages)}: {stage.loss} loss, "
+            f"stage {self.number} of {len(self.recipe.stages)}: {losses}, "
             f"lr_max {stage.lr_max:g}, L {stage.max_pulses}, {stage.epochs:g} epochs "
             f"in {self.recipe.num_sub_epochs(self.number)} sub-epochs"
             + (", average of the weights" if stage.ema else "")

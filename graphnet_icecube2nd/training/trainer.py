@@ -27,6 +27,8 @@ MEANT_SO = (
     r".*tensorboardX. has been removed",
     r".*module\(s\) in eval mode",  # the average of the weights
     r".*AMP with fp16 is not supported on CPU",  # said below, as an error
+    r".*No (positive|negative) samples in targets",  # of a small validation
+    r".*``compute`` method of metric .* was called before the ``update``",  # of a rank
 )
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
@@ -127,6 +129,7 @@ def make_trainer(
         number,
         rows,
         monitor=recipe.monitor,
+        higher_is_better=recipe.higher_is_better,
         patience=stage.patience,
         every_minutes=machine.checkpoint_minutes,
         every_steps=machine.checkpoint_steps,

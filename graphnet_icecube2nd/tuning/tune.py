@@ -16,7 +16,7 @@ from graphnet_icecube2nd.config import dump_yaml, to_plain
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.training.history import Row
+from graphnet_icecube2nd.training.history import Row, column_of
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipe_file import (
     overridden,
@@ -40,7 +40,7 @@ class Tuned:
     """What a search found.
 
     Args:
-        value: Of the best trial: smallest validation angle (rad) or loss.
+        value: The recipe's monitor, of the best trial.
         values: Its values by name.
         recipe_path: Its recipe as YAML.
         num_trials: Trials of the study that came to an end, pruned ones included.
@@ -65,9 +65,10 @@ def tune(
     pruning: bool = True,
     machine: TrainerConfig | None = None,
 ) -> Tuned:
-    """Search a recipe's values for the smallest validation angle, or loss.
+    """Search a recipe's values for the best validation.
 
-    What counts is the recipe's `monitor`: its smallest value in the last stage.
+    What counts is the recipe's `monitor`: its best value in the last stage, which is
+    the smallest but of metrics such as an accuracy.
 
     Args:
         recipe: A recipe, or the name of one.
@@ -104,7 +105,7 @@ def tune(
     folder = Path(out)
     with locked_folder(folder, "a study"):
         _open_study(folder, made, ranges)
-        study = _study(folder, seed, pruning)
+        study = _study(folder, seed, pruning, made.higher_is_better)
         _take_up(study, optuna)
         arguments = (folder, store.path, num_trials, pruning)
         if workers == 1:
@@ -185,14 +186,15 @@ def _work(
         except NonFiniteError as error:  # the search goes on
             raise optuna.TrialPruned(str(error)) from None
         last = [row for row in run.rows if row["stage"] == len(recipe.stages) - 1]
-        value = min(_value([row], recipe) for row in last)
+        best = max if recipe.higher_is_better else min
+        value = best(_value([row], recipe) for row in last)
         print(f"trial {place}: {value:.4f}, {values}", flush=True)
         return value
 
     enough = optuna.study.MaxTrialsCallback(
         num_trials, states=(states.COMPLETE, states.PRUNED)
     )
-    study = _study(folder, seed, pruning)
+    study = _study(folder, seed, pruning, recipe.higher_is_better)
     if len(_ended(study, optuna)) < num_trials:
         study.optimize(try_once, callbacks=[enough])
 
@@ -228,13 +230,14 @@ def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
     write_recipe(recipe, folder / BASE)
 
 
-def _study(folder: Path, seed: int, pruning: bool) -> Any:
+def _study(folder: Path, seed: int, pruning: bool, maximize: bool) -> Any:
     optuna = import_optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     study = optuna.create_study(
         study_name=STUDY,
         storage=f"sqlite:///{folder / 'study.db'}",
+        direction="maximize" if maximize else "minimize",
         pruner=pruner if pruning else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
@@ -263,4 +266,4 @@ def _ended(study: Any, optuna: Any) -> list[Any]:
 
 
 def _value(rows: Sequence[Row], recipe: Recipe) -> float:
-    return float(rows[-1][f"validation_{recipe.monitor}"])
+    return float(rows[-1][column_of(recipe.monitor)])

@@ -20,7 +20,7 @@ from graphnet_icecube2nd.graphnet_adapter import store_datamodule
 from graphnet_icecube2nd.graphnet_adapter.losses import AngularDistance
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
 from graphnet_icecube2nd.models.checkpoint_loading import load_weights
-from graphnet_icecube2nd.training.module import DirectionModule
+from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
 from graphnet_icecube2nd.training.recipe_file import write_recipe
 from graphnet_icecube2nd.training.run import train
@@ -90,14 +90,14 @@ def test_equal_losses_in_both_worlds(
 ) -> None:
     made = recipe(**changes)
     ours: list[float] = []
-    step = DirectionModule.training_step
+    step = TrainingModule.training_step
 
-    def noted(self: DirectionModule, batch: Any, index: int) -> Any:
+    def noted(self: TrainingModule, batch: Any, index: int) -> Any:
         loss = step(self, batch, index)
         ours.append(float(loss.detach()))
         return loss
 
-    monkeypatch.setattr(DirectionModule, "training_step", noted)
+    monkeypatch.setattr(TrainingModule, "training_step", noted)
     machine = TrainerConfig(accelerator="cpu", progress=False, plot=False)
     run = train(made, simulated, tmp_path / "run", machine=machine)
     stage = recipe_stage(made, simulated)
@@ -233,7 +233,8 @@ def test_normalisation(simulated: EventStore, loss: str) -> None:
         stage = recipe_stage(made, simulated)
         function = stage.model._tasks[0]._loss_function
         found.append(float(function(prediction_B4, direction_B3)))
-        ours = made.stages[0].make_loss()(vector_B3, direction_B3)
+        task = first_model(made).task_map["direction"]
+        ours = task.loss(vector_B3, direction_B3)
         assert found[-1] == pytest.approx(float(ours), rel=1e-6)
     assert abs(found[0] - found[1]) > 1e-4
 

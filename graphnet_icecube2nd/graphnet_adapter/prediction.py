@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ from torch_geometric.data import Batch, Data
 from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
 from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
 from graphnet_icecube2nd.store.manifest import N_PULSES
-from graphnet_icecube2nd.tasks.catalogue import list_tasks
+from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
-from graphnet_icecube2nd.tasks.task import TASKS, Task
+from graphnet_icecube2nd.tasks.task import Task
 
 SMALLEST_KAPPA = 1e-150  # the length of a vector still tells its direction
 
@@ -125,7 +126,7 @@ def _answer(task: Any) -> Answer:
             task=ours,
             num_columns=ours.num_outputs,
             num_outputs=ours.num_outputs,
-            outputs=lambda event_id, prediction: prediction,
+            outputs=_unchanged,
         )
     for labels in (task.default_prediction_labels, task._prediction_labels):
         columns = _direction_columns(list(labels))
@@ -135,18 +136,16 @@ def _answer(task: Any) -> Answer:
                 task=Direction(),
                 num_columns=len(labels),
                 num_outputs=Direction.num_outputs,
-                outputs=lambda event_id, prediction, columns=columns: _vectors(
-                    event_id, prediction[:, columns]
-                ),
+                outputs=partial(_vectors, columns),
             )
     names = [result_name(label) for label in task._prediction_labels]
-    first_columns = {TASKS.get(name).columns[0].name: name for name in list_tasks()}
+    first_columns = {build_task(n).columns[0].name: n for n in list_tasks()}
     return Answer(
         name=first_columns.get(names[0], names[0]),
         task=_Columns(names),
         num_columns=len(names),
         num_outputs=len(names),
-        outputs=lambda event_id, prediction: prediction,
+        outputs=_unchanged,
     )
 
 
@@ -159,10 +158,28 @@ def _direction_columns(labels: list[str]) -> tuple[int, ...] | None:
     return None
 
 
-def _vectors(
-    event_id: NDArray[np.int64], value_B4: NDArray[np.float64]
+def _unchanged(
+    event_id: NDArray[np.int64], prediction: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return kappa * direction, (B, 3), of x, y, z and kappa; NaN where one is none."""
+    return prediction
+
+
+def _vectors(
+    columns: tuple[int, ...],
+    event_id: NDArray[np.int64],
+    prediction: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return kappa * direction, (B, 3); NaN where x, y, z or kappa is not finite.
+
+    Args:
+        columns: Where x, y, z and kappa are.
+        event_id: (B,) names events in messages.
+        prediction: (B, P).
+
+    Raises:
+        ValueError: A kappa below 0.
+    """
+    value_B4 = prediction[:, columns]
     direction_B3, kappa_B = value_B4[:, :3], value_B4[:, 3]
     negative_B = kappa_B < 0
     if negative_B.any():

@@ -211,7 +211,7 @@ class PulseReader:
             for name, value in zip(names, scaled_TC.unbind(1), strict=True)
             if name in known
         }
-        if not (checked and bool(scaled_TC.isfinite().all())):
+        if not (checked and np.isfinite(scaled_TC.numpy()).all()):
             self._check_scaled(scaled)
         if len(scaled_TC) > self.max_pulses:
             # An event is told from others by its content: a node definition knows
@@ -237,21 +237,11 @@ class PulseReader:
         place = torch.stack([scaled[q] for q in PLACE if q in scaled], dim=1).numpy()
         keys = np.ascontiguousarray(place).view(f"V{place.itemsize * place.shape[1]}")
         key_K = keys.ravel().tolist()
-        if len(self._row_of_place) > MOST_PLACES:
-            self._row_of_place.clear()
-        row_of = self._row_of_place
-        new = {key: k for k, key in enumerate(key_K) if key not in row_of}
-        if new:
-            pulses = torch.tensor(list(new.values()))
-            values = assemble_features(
-                {q: v[pulses] for q, v in scaled.items()}, self.detector
-            ).numpy()
-            if not row_of:
-                self._place_MF = values[:0]
-            first = len(row_of)
-            row_of.update({key: first + m for m, key in enumerate(new)})
-            self._place_MF = np.concatenate([self._place_MF, values])
-        features_KF = torch.from_numpy(self._place_MF[[row_of[k] for k in key_K]])
+        row_K = [self._row_of_place.get(key, -1) for key in key_K]
+        if -1 in row_K:
+            self._look_up(key_K, scaled)
+            row_K = [self._row_of_place[key] for key in key_K]
+        features_KF = self._place_MF[row_K]
         for index, name in enumerate(self.pulse_map.feature_names):
             source = name
             if name == QE and self.pulse_map.qe == "rde":
@@ -259,8 +249,23 @@ class PulseReader:
             elif name == AUXILIARY and HLC in scaled:
                 source = HLC
             if source in scaled:
-                features_KF[:, index] = scaled[source]
-        return features_KF
+                features_KF[:, index] = scaled[source].numpy()
+        return torch.from_numpy(features_KF)
+
+    def _look_up(self, key_K: list[bytes], scaled: Mapping[str, Tensor]) -> None:
+        """Add the features of places that were not met before."""
+        if len(self._row_of_place) > MOST_PLACES:
+            self._row_of_place.clear()
+            self._place_MF = self._place_MF[:0]
+        first = len(self._row_of_place)
+        new = {key: k for k, key in enumerate(key_K) if key not in self._row_of_place}
+        pulses = torch.tensor(list(new.values()))
+        values = assemble_features(
+            {quantity: value[pulses] for quantity, value in scaled.items()},
+            self.detector,
+        )
+        self._row_of_place.update({key: first + m for m, key in enumerate(new)})
+        self._place_MF = np.concatenate([self._place_MF, values.numpy()])
 
 
 def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:

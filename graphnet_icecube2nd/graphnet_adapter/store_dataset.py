@@ -44,6 +44,8 @@ class StoreDataset(Dataset):
             lacks the columns that a label is made of.
     """
 
+    _truth: list[str]
+
     def _init(self) -> None:
         self._missing_variables: dict[str, list[str]] = {}
         self._store = EventStore(self._path)

@@ -182,7 +182,9 @@ class TestTask:
         task = DirectionReconstructionWithKappa(**HEAD, prediction_labels=LABELS)
         with pytest.raises(ValueError, match=r"two tasks .* \(a, b, c, d\) and Kappa"):
             answers_of(make_model(task, KappaFirst(**HEAD)))
-        with pytest.raises(ValueError, match=r"give 'energy': EnergyRec.*\(energy_pred"):
+        with pytest.raises(
+            ValueError, match=r"give 'energy': EnergyRec.*\(energy_pred"
+        ):
             answers_of(make_model(make_energy(), make_energy()))
         other = make_energy(prediction_labels="second")
         names = [a.name for a in answers_of(make_model(make_energy(), other))]

@@ -1,4 +1,4 @@
-"""GraphNeT components: the core, in the words GraphNeT's pipelines use.
+"""GraphNeT components: detectors, backbones and tasks of the core for its pipelines.
 
 The only folder that imports graphnet or torch_geometric. Importing it registers the
 classes below, so that GraphNeT's configuration files can name them.

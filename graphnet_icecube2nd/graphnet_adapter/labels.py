@@ -78,11 +78,10 @@ class TaskLabel(Label):
                 of; the message names them.
         """
         names = list(graph.keys())
-        numeric = [name for name in names if isinstance(graph[name], Tensor)]
-        chosen = label_columns(self._label, numeric, self._columns)
+        chosen = label_columns(self._label, names, self._columns)
         if chosen is None:
             where = f"an event, for the label {self.key!r},"
-            raise missing_label(self._label, numeric, self._columns, where)
+            raise missing_label(self._label, names, self._columns, where)
         columns = {c: graph[c].detach().cpu().reshape(-1) for c in chosen}
         label = make_label(
             self._label, {c: v.numpy() for c, v in columns.items()}, self._columns

@@ -112,7 +112,11 @@ class PulseReader:
         names: Sequence[str],
         truth_dicts: Sequence[dict[str, Any]] | None,
     ) -> NDArray[np.float64]:
-        """Return the raw values (T, C) in float64, or say what is wrong with them."""
+        """Return the raw values (T, C) in float64, checked; long events in time order.
+
+        Raises:
+            ValueError: A value that no pulse can have; names event, pulse and column.
+        """
         raw_TC = _as_numbers(values, names)
         if not len(raw_TC):
             return raw_TC

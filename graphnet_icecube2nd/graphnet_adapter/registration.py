@@ -1,14 +1,14 @@
 """Make our components known to GraphNeT's configuration files.
 
-`Model.from_config`, `ModelConfig`, `DatasetConfig` and the rest find a class by asking
-`graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
-below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
-function answer for our classes too. A dataset's configuration can also hold labels,
-which GraphNeT reads from YAML but cannot write; ours can be written.
+`Model.from_config`, `ModelConfig` and `DatasetConfig` find a class with
+`graphnet.utilities.config.parsing.get_graphnet_classes`, which knows the classes of
+modules below `graphnet`; a class of another package is a KeyError. `register` extends
+that one function by our classes. GraphNeT reads labels of a dataset's configuration
+from YAML but cannot write them; ours can be written.
 
-`GraphNeTDataModule` takes a reference to any dataset by its own words, and then only
-the four classes it names; `register` lets it take `StoreDataset` too. GraphNeT's files
-stay untouched, and nothing needs `trust` that would not need it for its own classes.
+The documentation of `GraphNeTDataModule` allows any dataset, but it accepts four
+classes; `register` lets it accept `StoreDataset` too. GraphNeT's files stay untouched,
+and `trust` is needed only where GraphNeT's own classes need it.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ _MARK = "_knows_graphnet_icecube2nd"
 
 
 def register() -> None:
-    """Let GraphNeT's configurations find our classes by name; again does nothing.
+    """Let GraphNeT's configurations find our classes by name.
+
+    A second call does nothing.
 
     Raises:
-        RuntimeError: GraphNeT looks classes up in another way than this package
-            knows; the message says what was expected where.
+        RuntimeError: GraphNeT finds classes in another way than expected; the message
+            says what was expected where.
     """
     lookup = getattr(parsing, "get_graphnet_classes", None)
     if lookup is None:

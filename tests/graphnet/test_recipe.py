@@ -303,5 +303,5 @@ def test_batches_are_of_the_ranks_they_were_made_for(
         get_world_size=lambda: 2,
     )
     monkeypatch.setattr(store_datamodule, "distributed", ranks)
-    with pytest.raises(ValueError, match="dealt out to 1 ranks, and now there are 2"):
+    with pytest.raises(ValueError, match="made for 1 ranks, but training runs on 2"):
         next(iter(loader))

@@ -1,4 +1,4 @@
-"""GraphNeT components: the core, in the words GraphNeT's pipelines use.
+"""GraphNeT components: detectors, backbones and tasks of the core for its pipelines.
 
 The only folder that imports graphnet or torch_geometric. Importing it registers the
 classes below, so that GraphNeT's configuration files can name them.
@@ -16,6 +16,7 @@ except ImportError as error:
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
     DeepIceGNNBackbone,
+    ModelBackbone,
 )
 from graphnet_icecube2nd.graphnet_adapter.detectors import (
     IceCube86PulseMapDetector,
@@ -24,7 +25,7 @@ from graphnet_icecube2nd.graphnet_adapter.detectors import (
     PulseMapDetector,
     UpgradePulseMapDetector,
 )
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
 from graphnet_icecube2nd.graphnet_adapter.losses import (
     AngularDistance,
     CombinedDirection,
@@ -36,12 +37,16 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     PackedPulses,
     collate_events,
 )
-from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
+from graphnet_icecube2nd.graphnet_adapter.results import (
+    predict_directions,
+    predict_events,
+)
 from graphnet_icecube2nd.graphnet_adapter.store_datamodule import (
     StoreDataModule,
     as_pyg_batch,
 )
 from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 
 register()
 
@@ -54,15 +59,19 @@ __all__ = [
     "ExactVonMisesFisher3DLoss",
     "IceCube86PulseMapDetector",
     "KagglePulseMapDetector",
+    "ModelBackbone",
     "OriginDirection",
     "PackedPulses",
     "PrometheusPulseMapDetector",
     "PulseMapDetector",
     "StoreDataModule",
     "StoreDataset",
+    "TaskHead",
+    "TaskLabel",
     "UpgradePulseMapDetector",
     "as_pyg_batch",
     "collate_events",
     "predict_directions",
+    "predict_events",
     "register",
 ]

@@ -1,7 +1,7 @@
-"""Pulse-map detectors: what the columns of a pulse table mean, for GraphNeT.
+"""Detectors of this package as GraphNeT's: what the columns of a pulse table mean.
 
 GraphNeT's own detectors scale charge and efficiency in other ways than the models here
-were trained with; these scale as `PulseMap` says.
+were trained with; these scale as `PulseMap.scale` does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from graphnet.models.detector import Detector
+from graphnet.models.detector import Detector as GraphnetDetector
 from torch import Tensor
 
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
 
 
 class _ColumnMap(dict[str, Callable[[Tensor], Tensor]]):
@@ -28,30 +30,40 @@ def _unscaled(value_T: Tensor) -> Tensor:
     return value_T
 
 
-def as_pulse_map(value: PulseMap | dict[str, Any] | str) -> PulseMap:
-    """Return a pulse map given as such, as a dict from a file, or by name.
-
-    Raises:
-        ValueError: It is none of these.
-    """
-    if isinstance(value, PulseMap):
-        return value
-    if isinstance(value, str):
-        return PulseMap.by_name(value)
-    if isinstance(value, dict):
-        return PulseMap.from_dict(value)
-    raise ValueError(
-        "pulse_map must be a PulseMap, what its to_dict() gives, or a name; got "
-        f"{type(value).__name__}"
-    )
+def _scaled(detector: Detector, quantity: str, value_T: Tensor) -> Tensor:
+    if not len(value_T):  # an event without pulses has no first pulse
+        return value_T
+    return detector.pulses.scale(quantity, value_T, detector.scales)
 
 
-class PulseMapDetector(Detector):
-    """A GraphNeT detector made from any `PulseMap`.
+def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
+    """Return the detector named, or the one of which only a pulse map is known.
 
     Args:
-        pulse_map: The pulse map, or what its `to_dict` gives; configuration files
-            hold the latter.
+        value: Name of a registered detector, a `PulseMap`, or what its `to_dict` gives.
+
+    Raises:
+        ValueError: It is none of these, or no detector has this name.
+    """
+    if isinstance(value, str):
+        return build_detector(value)
+    if isinstance(value, dict):
+        value = PulseMap.from_dict(value)
+    if not isinstance(value, PulseMap):
+        raise ValueError(
+            "pulse_map must be the name of a detector, a PulseMap, or what its "
+            f"to_dict() gives; got {type(value).__name__}"
+        )
+    return Detector.of_pulses(value)
+
+
+class PulseMapDetector(GraphnetDetector):
+    """A GraphNeT detector made from any detector or pulse map of this package.
+
+    Args:
+        pulse_map: Name of a registered detector (see `list_detectors`), whose scales,
+            geometry and medium count too; or a `PulseMap`, or what its `to_dict`
+            gives, as configuration files hold it.
         replace_with_identity: Extra columns to leave unscaled. Only those: from the
             others further features are made.
 
@@ -64,34 +76,49 @@ class PulseMapDetector(Detector):
 
     def __init__(
         self,
-        pulse_map: PulseMap | dict[str, Any],
+        pulse_map: PulseMap | dict[str, Any] | str,
         replace_with_identity: list[str] | None = None,
     ) -> None:
         super().__init__(replace_with_identity=replace_with_identity)
-        self._set_pulse_map(as_pulse_map(pulse_map))
+        self._set_detector(as_detector(pulse_map))
+
+    @property
+    def detector(self) -> Detector:
+        """The detector as the core knows it."""
+        return self._detector
 
     @property
     def pulse_map(self) -> PulseMap:
         """What the columns mean."""
-        return self._pulse_map
+        return self._detector.pulses
 
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return the scaling of each column, by its name in the file."""
-        return _ColumnMap(
-            {
-                column: partial(self._pulse_map.scale, quantity)
-                for column, quantity in self._pulse_map.columns().items()
-            }
-        )
+        return _ColumnMap(self._scaling)
 
     def direction_label(self, key: str = "direction") -> OriginDirection:
         """Return the label that reads this pulse map's angles as they are meant."""
         return OriginDirection(
             key=key,
-            azimuth_key=self._pulse_map.labels.azimuth,
-            zenith_key=self._pulse_map.labels.zenith,
-            angles=self._pulse_map.labels.angles,
+            **self._angle_columns(),
         )
+
+    def task_labels(self, *labels: str) -> dict[str, TaskLabel]:
+        """Return labels by name, as the argument `labels` of GraphNeT's datasets.
+
+        Args:
+            *labels: Labels of `tasks.label` (`direction`, `energy`, `track`), or
+                columns of the truth. The dataset must read what they are made of.
+        """
+        return {name: TaskLabel(name, **self._angle_columns()) for name in labels}
+
+    def _angle_columns(self) -> dict[str, str]:
+        labels = self.pulse_map.labels
+        return {
+            "azimuth_key": labels.azimuth,
+            "zenith_key": labels.zenith,
+            "angles": labels.angles,
+        }
 
     @property
     def geometry_table(self) -> Any:
@@ -105,8 +132,12 @@ class PulseMapDetector(Detector):
             "add_inactive_sensors, sensor_mask and string_mask need"
         )
 
-    def _set_pulse_map(self, pulse_map: PulseMap) -> None:
-        self._pulse_map = pulse_map
+    def _set_detector(self, detector: Detector) -> None:
+        self._detector, pulse_map = detector, detector.pulses
+        self._scaling = {
+            column: partial(_scaled, detector, quantity)
+            for column, quantity in pulse_map.columns().items()
+        }
         self.xyz = [pulse_map.x, pulse_map.y, pulse_map.z]
         unscaled = self._replace_with_identity or []
         if needed := [column for column in unscaled if column not in pulse_map.extra]:
@@ -140,12 +171,12 @@ class _NamedPulseMapDetector(PulseMapDetector):
         changes: dict[str, Any] | None = None,
         replace_with_identity: list[str] | None = None,
     ) -> None:
-        Detector.__init__(self, replace_with_identity=replace_with_identity)
+        GraphnetDetector.__init__(self, replace_with_identity=replace_with_identity)
         switches = {"qe": qe, "ice": ice, "angles": angles}
         absent = dict.fromkeys(self._absent)
         named = PulseMap.by_name(self._name).to_dict()
-        self._set_pulse_map(
-            PulseMap.from_dict({**named, **absent, **switches, **(changes or {})})
+        self._set_detector(
+            as_detector({**named, **absent, **switches, **(changes or {})})
         )
 
 
@@ -175,8 +206,8 @@ class PrometheusPulseMapDetector(PulseMapDetector):
     """Prometheus photons: sensor_pos_x, sensor_pos_y, sensor_pos_z, t; no charge.
 
     Args:
-        angles: `flight` or `origin`: what the file's injection angles mean. To be
-            said, for files differ; `detector.angles.infer_angle_convention` tells.
+        angles: `flight` or `origin`: what the file's injection angles mean. Files
+            differ; `detector.angles.infer_angle_convention` tells.
         ice: `none`, unless the detector hangs in IceCube's ice.
         origin: The detector's centre in the file's coordinates, m. Prometheus tables
             lie deep below their origin: for its IceCube (0, 0, -1948.07).
@@ -192,5 +223,6 @@ class PrometheusPulseMapDetector(PulseMapDetector):
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         replace_with_identity: list[str] | None = None,
     ) -> None:
-        Detector.__init__(self, replace_with_identity=replace_with_identity)
-        self._set_pulse_map(PulseMap.prometheus(angles=angles, ice=ice, origin=origin))
+        GraphnetDetector.__init__(self, replace_with_identity=replace_with_identity)
+        pulse_map = PulseMap.prometheus(angles=angles, ice=ice, origin=origin)
+        self._set_detector(as_detector(pulse_map))

@@ -14,7 +14,7 @@ from graphnet_icecube2nd.tasks.direction.losses import (
 
 
 class _DirectionWithKappaLoss(LossFunction):
-    """Hands kappa * direction to a loss of the core."""
+    """Computes a loss of the core from unit vector and kappa."""
 
     _loss: DirectionLoss
 
@@ -59,8 +59,9 @@ class _DirectionWithKappaLoss(LossFunction):
 class ExactVonMisesFisher3DLoss(_DirectionWithKappaLoss):
     """Negative log-likelihood of the 3D von Mises-Fisher distribution.
 
-    Exact at every kappa and without a round trip to the CPU, where GraphNeT's
-    `VonMisesFisher3DLoss` is an approximation above kappa 100.
+    Exact at every kappa and without a round trip to the CPU. `VonMisesFisher3DLoss` of
+    GraphNeT is an approximation above kappa 100 before its pull request 915 (September
+    2026).
 
     Args:
         normalisation: `exact`, or `published` for comparison.

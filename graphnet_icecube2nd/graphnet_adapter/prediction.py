@@ -1,85 +1,199 @@
-"""What a GraphNeT model says of each batch of a loader, with whose events those are.
+"""What the tasks of a GraphNeT model predict for each batch of a loader.
 
 One pass: numbers and pulses of the events come from the batch that is predicted, so
 neither the order of the loader nor events that it drops can shift them. Shape letters:
-B events.
+B events, P columns of a prediction, K outputs of a task of the core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from graphnet.models import StandardModel
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
-from graphnet_icecube2nd.results.table_columns import (
-    DIRECTION_NAMES,
-    KAPPA_NAMES,
-)
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
+from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
 from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.task import Task
+
+SMALLEST_KAPPA = 1e-150  # the length of a vector still tells its direction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How the prediction of one task of a `StandardModel` becomes columns of results.
+
+    Args:
+        name: Name of the answer; prefix of `_is_valid`.
+        task: Makes columns of outputs.
+        num_columns: P, columns of the prediction.
+        num_outputs: K.
+        outputs: Makes outputs (B, K) of a prediction (B, P) of events.
+    """
+
+    name: str
+    task: Task
+    num_columns: int
+    num_outputs: int
+    outputs: Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
+
+    @property
+    def is_of_core(self) -> bool:
+        """Whether a calibration of the core applies to it."""
+        return not isinstance(self.task, _Columns)
+
+
+class _Columns(Task):
+    """A task of GraphNeT whose predictions are columns of results as they are."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+
+    def predict(self, output: Tensor) -> dict[str, Tensor]:
+        """Return the columns, (B,) each."""
+        return dict(zip(self.names, output.unbind(1), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventPredictions:
-    """What a model says of some events.
+    """What a model predicts for some events.
 
     Args:
         event_id: (B,) int64.
         n_pulses: (B,) int64, before any selection of pulses.
-        vector_B4: (B, 4) float64: direction x, y, z, as the task has it, and kappa.
+        outputs: (B, K) float64 by answer; NaN for events without pulses.
     """
 
     event_id: NDArray[np.int64]
     n_pulses: NDArray[np.int64]
-    vector_B4: NDArray[np.float64]
+    outputs: dict[str, NDArray[np.float64]]
 
 
-def direction_columns(model: StandardModel) -> tuple[int, tuple[int, ...]]:
-    """Return which task gives directions, and its columns of x, y, z, kappa.
+def answers_of(model: StandardModel) -> list[Answer]:
+    """Return the answers of a model, one for each of its tasks, in their order.
 
-    A task's own names of its columns count before those that its user gave, which may
-    be any.
+    Tasks of the core give their own columns. A task of GraphNeT that gives x, y, z and
+    kappa is a direction, whatever names its user gave them; other predictions get our
+    name where there is one (`energy_pred` is `energy`), and keep theirs else.
 
     Raises:
         TypeError: Not a `StandardModel`.
-        ValueError: No task gives x, y, z and kappa, or several do.
+        ValueError: Two tasks give the same column.
     """
     if not isinstance(model, StandardModel):
         raise TypeError(
             f"the model must be a StandardModel of GraphNeT, got {type(model).__name__}"
         )
-    found = []
-    for number, task in enumerate(model._tasks):
-        for labels in (task.default_prediction_labels, task._prediction_labels):
-            columns = _columns_of(list(labels))
-            if columns is not None:
-                found.append((number, columns))
-                break
-    if len(found) != 1:
-        tasks = "; ".join(
-            f"{type(task).__name__}: {', '.join(task._prediction_labels)}"
-            for task in model._tasks
-        )
-        raise ValueError(
-            f"one task must give {', '.join(DIRECTION_NAMES[1])} and {KAPPA_NAMES[1]}, "
-            f"as DirectionReconstructionWithKappa does; {len(found)} do ({tasks})"
-        )
-    return found[0]
+    answers = [_answer(task) for task in model._tasks]
+    givers: dict[str, str] = {}
+    for task, answer in zip(model._tasks, answers, strict=True):
+        giver = f"{type(task).__name__} ({', '.join(task._prediction_labels)})"
+        for column in {answer.name, *_columns_of(answer.task)}:
+            if column in givers:
+                raise ValueError(
+                    f"two tasks of the model give {column!r}: {givers[column]} and "
+                    f"{giver}; give one of them other prediction_labels, or predict "
+                    "with a model for each"
+                )
+            givers[column] = giver
+    return answers
 
 
-def _columns_of(labels: list[str]) -> tuple[int, ...] | None:
+def _columns_of(task: Task) -> tuple[str, ...]:
+    if isinstance(task, _Columns):
+        return task.names
+    return tuple(task.predict(torch.ones(1, task.num_outputs)))
+
+
+def _answer(task: Any) -> Answer:
+    if isinstance(task, TaskHead):
+        ours = task.task
+        return Answer(
+            name=ours.name,
+            task=ours,
+            num_columns=ours.num_outputs,
+            num_outputs=ours.num_outputs,
+            outputs=_unchanged,
+        )
+    for labels in (task.default_prediction_labels, task._prediction_labels):
+        columns = _direction_columns(list(labels))
+        if columns is not None:
+            return Answer(
+                name=Direction.name,
+                task=Direction(),
+                num_columns=len(labels),
+                num_outputs=Direction.num_outputs,
+                outputs=partial(_vectors, columns),
+            )
+    names = [result_name(label) for label in task._prediction_labels]
+    first_columns = {build_task(n).columns[0].name: n for n in list_tasks()}
+    return Answer(
+        name=first_columns.get(names[0], names[0]),
+        task=_Columns(names),
+        num_columns=len(names),
+        num_outputs=len(names),
+        outputs=_unchanged,
+    )
+
+
+def _direction_columns(labels: list[str]) -> tuple[int, ...] | None:
+    """Return where x, y, z and kappa are among predictions; None: not all are."""
     for names in DIRECTION_NAMES:
         for kappa in KAPPA_NAMES:
             if {*names, kappa} <= set(labels):
                 return tuple(labels.index(name) for name in (*names, kappa))
     return None
+
+
+def _unchanged(
+    event_id: NDArray[np.int64], prediction: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return prediction
+
+
+def _vectors(
+    columns: tuple[int, ...],
+    event_id: NDArray[np.int64],
+    prediction: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return kappa * direction, (B, 3); NaN where x, y, z or kappa is not finite.
+
+    Args:
+        columns: Where x, y, z and kappa are.
+        event_id: (B,) names events in messages.
+        prediction: (B, P).
+
+    Raises:
+        ValueError: A kappa below 0.
+    """
+    value_B4 = prediction[:, columns]
+    direction_B3, kappa_B = value_B4[:, :3], value_B4[:, 3]
+    negative_B = kappa_B < 0
+    if negative_B.any():
+        raise ValueError(
+            f"event {event_id[negative_B][0]}: kappa must be 0 or more, found "
+            f"{kappa_B[negative_B][0]:g}"
+        )
+    length_B = np.linalg.norm(direction_B3, axis=1)
+    scale_B = np.maximum(kappa_B, SMALLEST_KAPPA) / np.where(length_B > 0, length_B, 1)
+    with np.errstate(invalid="ignore"):
+        vector_B3: NDArray[np.float64] = direction_B3 * scale_B[:, None]
+    # An infinite kappa leaves a direction of zeros, a NaN one whatever it likes.
+    vector_B3[~np.isfinite(value_B4).all(axis=1)] = np.nan
+    return vector_B3
 
 
 @contextmanager
@@ -89,6 +203,9 @@ def evaluating(model: StandardModel) -> Iterator[None]:
     inferring = [(task, task._inference) for task in model._tasks]
     model.inference()  # tasks undo the transformations that they were trained with
     model.train(False)
+    for task in model._tasks:
+        if isinstance(task, TaskHead):  # calibrations need its raw outputs
+            task.train_eval()
     try:
         yield
     finally:
@@ -104,6 +221,8 @@ def event_predictions(
 ) -> Iterator[EventPredictions]:
     """Yield the predictions of each batch, in the loader's order.
 
+    Events without pulses are not shown to the model.
+
     Args:
         model: On the device it is to run on, in evaluation (see `evaluating`).
         dataloader: Gives PyG batches, or lists of them.
@@ -114,7 +233,7 @@ def event_predictions(
         ValueError: A batch lacks an attribute, a number is no whole number, or there
             is not one prediction an event.
     """
-    number, columns = direction_columns(model)
+    answers = answers_of(model)
     if isinstance(dataloader, Dataset):
         raise TypeError(
             f"the data must come in batches: put the {type(dataloader).__name__} into "
@@ -128,23 +247,62 @@ def event_predictions(
         # Before the model sees the batch: some change it.
         event_id = _whole_numbers(_per_event(batches, event_column), event_column)
         n_pulses = _whole_numbers(_per_event(batches, N_PULSES), N_PULSES)
-        with torch.no_grad():
-            moved = [batch.to(device) for batch in batches]
-            answer = model(moved if isinstance(item, list | tuple) else moved[0])
-        prediction = answer[number].cpu().double().numpy()
-        is_table = prediction.ndim == 2 and prediction.shape[1] > max(columns)
-        if not (is_table and len(prediction) == len(event_id) == len(n_pulses)):
+        if len(event_id) != len(n_pulses):
             raise ValueError(
                 f"a batch has {len(event_id)} {event_column} and {len(n_pulses)} "
-                f"{N_PULSES}, and its prediction is {prediction.shape}; there must be "
-                f"one row an event, and {max(columns) + 1} columns or more (a task of "
-                "pulses gives more rows)"
+                f"{N_PULSES}; there must be one of each for an event"
             )
-        vector_B4 = prediction[:, columns]
-        _check_kappa(event_id, vector_B4[:, 3])
+        full_B = n_pulses > 0
+        shown = batches if full_B.all() else _with_pulses(batches, full_B)
+        predictions: list[Any] = [None] * len(answers)
+        if shown:
+            with torch.no_grad():
+                moved = [batch.to(device) for batch in shown]
+                found = model(moved if isinstance(item, list | tuple) else moved[0])
+            predictions = [value.cpu().double().numpy() for value in found]
         yield EventPredictions(
-            event_id=event_id, n_pulses=n_pulses, vector_B4=vector_B4
+            event_id=event_id,
+            n_pulses=n_pulses,
+            outputs={
+                answer.name: _outputs(answer, prediction, event_id, full_B)
+                for answer, prediction in zip(answers, predictions, strict=True)
+            },
         )
+
+
+def _with_pulses(batches: Sequence[Data], full_B: NDArray[np.bool_]) -> list[Data]:
+    """Return batches without their events that have no pulses; none that are empty."""
+    kept, first = [], 0
+    for batch in batches:
+        num_events = len(batch[N_PULSES].reshape(-1))
+        mask = torch.from_numpy(full_B[first : first + num_events])
+        first += num_events
+        if bool(mask.all()):
+            kept.append(batch)
+        elif bool(mask.any()):
+            kept.append(Batch.from_data_list(batch.index_select(mask)))
+    return kept
+
+
+def _outputs(
+    answer: Answer,
+    prediction: NDArray[np.float64] | None,
+    event_id: NDArray[np.int64],
+    full_B: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """Return the outputs of an answer, (B, K); NaN for events without pulses."""
+    outputs = np.full((len(full_B), answer.num_outputs), np.nan)
+    if prediction is None:
+        return outputs
+    expected = (int(full_B.sum()), answer.num_columns)
+    if prediction.shape != expected:
+        raise ValueError(
+            f"the prediction of {answer.name!r} must be {expected}, one row for each "
+            "event and one column for each of the task's prediction_labels; found "
+            f"{prediction.shape} (a task of pulses gives more rows)"
+        )
+    outputs[full_B] = answer.outputs(event_id[full_B], prediction)
+    return outputs
 
 
 def _batches(item: Any) -> list[Data]:
@@ -186,12 +344,3 @@ def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     elif values.dtype.kind not in "iu":
         raise ValueError(f"{name} must be whole numbers, got {values.dtype}")
     return values.astype(np.int64)
-
-
-def _check_kappa(event_id: NDArray[np.int64], kappa_B: NDArray[np.float64]) -> None:
-    negative_B = kappa_B < 0
-    if negative_B.any():
-        raise ValueError(
-            f"event {event_id[negative_B][0]}: kappa is {kappa_B[negative_B][0]:g}; "
-            "a concentration is not below 0"
-        )

@@ -1,12 +1,14 @@
 """One event's table of pulses into features: checked, selected, assembled.
 
-Shape letters: T pulses of the event, C columns of the file, F features, K kept pulses.
+Shape letters: T pulses of the event, C columns of the file, F features, K kept pulses,
+M places of modules met so far.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,27 +18,43 @@ from torch import Tensor
 
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
+    CHARGE,
     HLC,
+    QE,
     RDE,
+    SENSOR_ID,
+    TIME,
+    X,
+    Y,
+    Z,
 )
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.features import assemble_features, check_pulses
+from graphnet_icecube2nd.events.events import event_order
+from graphnet_icecube2nd.events.features import (
+    WINDOW_LIMIT,
+    assemble_features,
+    check_pulses,
+)
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
+
+PLACE = (X, Y, Z, SENSOR_ID)
+ORDERED_BY = (TIME, *PLACE, CHARGE, AUXILIARY, HLC)  # what `event_order` looks at
+MOST_PLACES = 2**17  # smeared positions would otherwise fill the memory
 
 
 class PulseReader:
-    """What `PackedPulses` and `DeepIcePulses` do alike.
+    """What `PackedPulses` and `DeepIcePulses` have in common.
 
     Args:
-        pulse_map: What the columns mean.
+        detector: What the columns mean and how they are scaled.
         max_pulses: Longer events are cut to this many pulses.
         selection: One of `SELECTIONS`.
-        seed: Of the selection; None for another one at every reading.
-        geometry: csv file of DOMs in place of IceCube-86's, or None.
-        ice_table: Text file of ice properties in place of IceCube's, or None.
+        seed: Seed of the selection; None for another one at every reading.
+        geometry: csv file of DOMs in place of the detector's, or None.
+        ice_table: Text file of ice properties in place of the detector's, or None.
 
     Raises:
         ValueError: Unknown selection, or a file that cannot be read as a table.
@@ -44,7 +62,7 @@ class PulseReader:
 
     def __init__(
         self,
-        pulse_map: PulseMap,
+        detector: Detector,
         max_pulses: int,
         selection: str,
         seed: int | None,
@@ -52,15 +70,17 @@ class PulseReader:
         ice_table: str | None,
     ) -> None:
         check_selection(selection, max_pulses)
-        self.pulse_map = pulse_map
+        if geometry is not None:
+            detector = replace(detector, geometry=DetectorGeometry.from_csv(geometry))
+        if ice_table is not None:
+            detector = replace(detector, optics=IceModel.from_file(ice_table))
+        self.detector, self.pulse_map = detector, detector.pulses
         self.max_pulses = max_pulses
         self.selection = selection
         self.seed = seed
-        self.detector = Detector.of_pulses(
-            pulse_map,
-            None if geometry is None else DetectorGeometry.from_csv(geometry),
-            None if ice_table is None else IceModel.from_file(ice_table),
-        )
+        self._checked_names: set[tuple[str, ...]] = set()
+        self._row_of_place: dict[bytes, int] = {}
+        self._place_MF = np.empty((0, len(self.pulse_map.feature_names)), np.float32)
 
     def check_columns(self, names: Sequence[str]) -> None:
         """See that columns of these names make up the features; ValueError if not."""
@@ -92,27 +112,70 @@ class PulseReader:
         names: Sequence[str],
         truth_dicts: Sequence[dict[str, Any]] | None,
     ) -> NDArray[np.float64]:
-        """Return the raw values (T, C) in float64, or say what is wrong with them."""
+        """Return the raw values (T, C) in float64, checked; long events in time order.
+
+        Raises:
+            ValueError: A value that no pulse can have; names event, pulse and column.
+        """
         raw_TC = _as_numbers(values, names)
-        offsets = torch.tensor([0, len(raw_TC)])
-        columns = {name: raw_TC[:, index] for index, name in enumerate(names)}
-        check_pulses(
-            columns,
-            offsets,
-            self.pulse_map,
-            geometry=self.detector.places,
-            event_id=_event_name(truth_dicts),
-        )
+        if not len(raw_TC):
+            return raw_TC
+        if tuple(names) not in self._checked_names or not self._is_good(raw_TC, names):
+            check_pulses(
+                {name: raw_TC[:, index] for index, name in enumerate(names)},
+                torch.tensor([0, len(raw_TC)]),
+                self.pulse_map,
+                geometry=self.detector.places,
+                event_id=_event_name(truth_dicts),
+            )
+            self._checked_names.add(tuple(names))
         if self.pulse_map.time_reference == "first_pulse":
             # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
-            time_T = columns[self.pulse_map.time]
+            time_T = raw_TC[:, list(names).index(self.pulse_map.time)]
             time_T -= time_T.min()
+        if len(raw_TC) > self.max_pulses:
+            order_T = self._order(torch.from_numpy(raw_TC), names)
+            raw_TC = raw_TC[order_T.numpy()]
         return raw_TC
 
-    def _check_scaled(self, scaled: dict[str, Tensor], num_pulses: int) -> None:
-        """See what can be seen after scaling: a detector not ours, a smeared value."""
-        if num_pulses == 0:
-            raise ValueError("an event has no pulses")
+    def _is_good(self, raw_TC: NDArray[np.float64], names: Sequence[str]) -> bool:
+        """Return whether `check_pulses` would pass the values; quick, for one event."""
+        known = self.pulse_map.columns()
+        for name, value_T in zip(names, raw_TC.T, strict=True):
+            quantity = known.get(name)
+            if quantity is None:
+                continue
+            low, high = value_T.min(), value_T.max()  # NaN where there is one
+            good = -np.inf < low and high < np.inf
+            if quantity == CHARGE:
+                good = good and low > 0
+            elif quantity == TIME and self.pulse_map.time_reference == "window":
+                good = low >= -WINDOW_LIMIT and high <= WINDOW_LIMIT
+            elif quantity in (AUXILIARY, HLC):
+                good = bool(((value_T == 0) | (value_T == 1)).all())
+            elif quantity == SENSOR_ID:
+                good = low >= 0 and high < len(self.detector.places)
+                good = good and bool((value_T == np.round(value_T)).all())
+            if not good:
+                return False
+        return True
+
+    def _order(self, value_TC: Tensor, names: Sequence[str]) -> Tensor:
+        """Return the order of pulses by time and then by what they are, (T,).
+
+        Whatever order the rows have, the order of pulses that differ is one.
+        """
+        known = self.pulse_map.columns()
+        columns = dict(zip(names, value_TC.unbind(1), strict=True))
+        others = [n for n in columns if known.get(n) not in ORDERED_BY]
+        order_T = torch.arange(len(value_TC))
+        if others:
+            order_T = torch.from_numpy(np.lexsort([columns[n].numpy() for n in others]))
+        ordered = {known[n]: v[order_T] for n, v in columns.items() if n in known}
+        return order_T[event_order(ordered, np.zeros(len(order_T), np.int64))]
+
+    def _check_scaled(self, scaled: dict[str, Tensor]) -> None:
+        """Raise ValueError of scaled values that another detector or a smear made."""
         for quantity, value in scaled.items():
             if quantity in (AUXILIARY, HLC, RDE):
                 good, allowed = (value == 0) | (value == 1), "0 or 1"
@@ -127,15 +190,33 @@ class PulseReader:
                     "allowed, and the detector a pulse-map detector?"
                 )
 
-    def features(self, scaled_TC: Tensor, names: Sequence[str]) -> Tensor:
-        """Select pulses of one event and build their features, (K, F)."""
+    def features(
+        self, scaled_TC: Tensor, names: Sequence[str], *, checked: bool
+    ) -> Tensor:
+        """Select pulses of one event and build their features, (K, F).
+
+        Args:
+            scaled_TC: Scaled values of the event.
+            names: C column names.
+            checked: The values come from `checked`, scaled by the detector.
+
+        Raises:
+            ValueError: A value that no pulse can have after scaling.
+        """
+        if not len(scaled_TC) and not checked:
+            raise ValueError("an event has no pulses")
+        if not len(scaled_TC):
+            return scaled_TC.new_empty(0, len(self.pulse_map.feature_names))
+        if not checked and len(scaled_TC) > self.max_pulses:
+            scaled_TC = scaled_TC[self._order(scaled_TC, names)]
         known = self.pulse_map.columns()
         scaled = {
             known[name]: value
             for name, value in zip(names, scaled_TC.unbind(1), strict=True)
             if name in known
         }
-        self._check_scaled(scaled, len(scaled_TC))
+        if not (checked and np.isfinite(scaled_TC.numpy()).all()):
+            self._check_scaled(scaled)
         if len(scaled_TC) > self.max_pulses:
             # An event is told from others by its content: a node definition knows
             # nothing else of it.
@@ -149,7 +230,46 @@ class PulseReader:
                 seed=self.seed,
             )
             scaled = {quantity: value[kept] for quantity, value in scaled.items()}
-        return assemble_features(scaled, self.detector)
+        return self._assembled(scaled)
+
+    def _assembled(self, scaled: Mapping[str, Tensor]) -> Tensor:
+        """Return what `assemble_features` does, (K, F), looking places up once.
+
+        What a pulse owes to its place (efficiency, ice, the place of a DOM number) is
+        kept by the place; the rest is the pulse's own.
+        """
+        place = torch.stack([scaled[q] for q in PLACE if q in scaled], dim=1).numpy()
+        keys = np.ascontiguousarray(place).view(f"V{place.itemsize * place.shape[1]}")
+        key_K = keys.ravel().tolist()
+        row_K = [self._row_of_place.get(key, -1) for key in key_K]
+        if -1 in row_K:
+            self._look_up(key_K, scaled)
+            row_K = [self._row_of_place[key] for key in key_K]
+        features_KF = self._place_MF[row_K]
+        for index, name in enumerate(self.pulse_map.feature_names):
+            source = name
+            if name == QE and self.pulse_map.qe == "rde":
+                source = RDE
+            elif name == AUXILIARY and HLC in scaled:
+                source = HLC
+            if source in scaled:
+                features_KF[:, index] = scaled[source].numpy()
+        return torch.from_numpy(features_KF)
+
+    def _look_up(self, key_K: list[bytes], scaled: Mapping[str, Tensor]) -> None:
+        """Add the features of places that were not met before."""
+        if len(self._row_of_place) > MOST_PLACES:
+            self._row_of_place.clear()
+            self._place_MF = self._place_MF[:0]
+        first = len(self._row_of_place)
+        new = {key: k for k, key in enumerate(key_K) if key not in self._row_of_place}
+        pulses = torch.tensor(list(new.values()))
+        values = assemble_features(
+            {quantity: value[pulses] for quantity, value in scaled.items()},
+            self.detector,
+        )
+        self._row_of_place.update({key: first + m for m, key in enumerate(new)})
+        self._place_MF = np.concatenate([self._place_MF, values.numpy()])
 
 
 def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:

@@ -5,11 +5,11 @@
         stage.data.train_dataloader(), stage.data.val_dataloader(), **stage.fit_options
     )
 
-The same first weights, batches, loss, AdamW, one-cycle and average of the weights as
-`graphnet_icecube2nd.training` has. What only it has: resuming to the bit; stages handed
-over without a line of code, with their best weights (`next_from`), where here a model
-ends with its last; `patience`, `monitor`, `compile`, of which `recipe_stage` warns; and
-training on several devices, which the loaders here refuse.
+First weights, batches, losses, AdamW, one-cycle and average of the weights are those of
+`graphnet_icecube2nd.training`. Only that resumes to the bit; begins a stage with the
+best weights of the one before (`next_from`), where a model here ends with its last;
+follows `patience`, `monitor`, `compile` and a learned `weighting`, of which
+`recipe_stage` warns; and trains on several devices, which the loaders here refuse.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from graphnet.training.callbacks import ProgressBar
 from pytorch_lightning.callbacks import Callback
 from torch import nn
 
+from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
     DeepIceGNNBackbone,
+    ModelBackbone,
 )
 from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
 from graphnet_icecube2nd.graphnet_adapter.losses import (
@@ -39,13 +41,16 @@ from graphnet_icecube2nd.graphnet_adapter.losses import (
 )
 from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
 from graphnet_icecube2nd.graphnet_adapter.store_datamodule import StoreDataModule
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 from graphnet_icecube2nd.models.checkpoint_loading import load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
+from graphnet_icecube2nd.models.model import LEARNED, Model, TaskModel
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.module import freeze
-from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe, Stage
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.schedule import OneCycleScheduler
@@ -85,8 +90,8 @@ def recipe_stage(
 
     Args:
         recipe: A recipe, the name of one, or a YAML file.
-        store: A store with directions.
-        stage: Which, from 0.
+        store: A store with the labels of the recipe's tasks.
+        stage: Number of the stage, from 0.
         overrides: As `stages.0.lr_max=2e-5`.
         weights: What the stage begins with, where the recipe names none: of the stage
             before, in any form that `load_weights` reads. Default: random ones.
@@ -104,7 +109,7 @@ def recipe_stage(
     chosen = made.stages[stage]
     _warn_of_what_is_not_kept(made, stage)
     store = store if isinstance(store, EventStore) else EventStore(store)
-    core = first_model(made)
+    core = first_model(made, stage, store.detector)
     if source := chosen.weights or weights:
         load_weights(core, source, partial=chosen.partial)
     freeze(core, chosen.freeze)
@@ -113,7 +118,7 @@ def recipe_stage(
     data.step_batches = data.fitting_step(wanted)
     sub_epochs = made.num_sub_epochs(stage)
     steps = sub_epochs * len(data.train_dataloader()) // data.step_batches
-    model = _standard_model(core, made, chosen, store, steps)
+    model = _standard_model(core, made, stage, store, steps)
     callbacks: list[Callback] = [ProgressBar()]
     if chosen.ema:
         callbacks.append(
@@ -141,6 +146,7 @@ def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
         f"stages.{stage}.patience={patience}": patience is not None,
         f"monitor={recipe.monitor}": recipe.monitor != OPENING_ANGLE,
         "compile=true": recipe.compile,
+        f"weighting={LEARNED}": recipe.weighting == LEARNED,
     }
     if names := [name for name, is_set in not_kept.items() if is_set]:
         warnings.warn(
@@ -216,41 +222,50 @@ def _parts(model: StandardModel) -> nn.Module:
 
 
 def _standard_model(
-    core: DeepIce, recipe: Recipe, stage: Stage, store: EventStore, steps: int
+    core: Model, recipe: Recipe, number: int, store: EventStore, steps: int
 ) -> StandardModel:
-    is_hybrid = isinstance(core, DeepIceGNN)
-    backbone = (DeepIceGNNBackbone if is_hybrid else DeepIceBackbone)(**core.kwargs())
-    head = core.head
-    loss: Any = {
-        "vmf": lambda: ExactVonMisesFisher3DLoss(stage.normalisation),
-        "combined": lambda: CombinedDirection(normalisation=stage.normalisation),
-        "angle": AngularDistance,
-    }[stage.loss]()
-    task = DirectionReconstructionWithKappa(
-        hidden_size=backbone.nb_outputs, target_labels="direction", loss_function=loss
-    )
-    with torch.no_grad():
-        own = backbone.model.state_dict(keep_vars=True)
-        for name, value in core.state_dict(keep_vars=True).items():
-            if not name.startswith("head."):
-                own[name].copy_(value)
-                own[name].requires_grad_(value.requires_grad)
-        task._affine.weight.copy_(head.weight)
-        task._affine.bias.copy_(head.bias)
-    pulse_map = store.pulse_map
-    if recipe.data.features == "published":
-        pulse_map = pulse_map.as_published()
+    stage = recipe.stages[number]
+    options = recipe.task_options(number)
+    backbone: Any
+    if isinstance(core, DeepIce):  # the direction alone, as published
+        is_hybrid = isinstance(core, DeepIceGNN)
+        kind = DeepIceGNNBackbone if is_hybrid else DeepIceBackbone
+        backbone = kind(**_plain(core.kwargs()))
+        task = _direction_task(options[Direction.name], core.dim, recipe.event_weight)
+        with torch.no_grad():
+            task._affine.weight.copy_(core.head.weight)
+            task._affine.bias.copy_(core.head.bias)
+        task._affine.requires_grad_(core.head.weight.requires_grad)
+        tasks = [task]
+        _copy_weights(core, backbone.model)
+    else:
+        assert isinstance(core, TaskModel)
+        kwargs = _plain(core.describe()["kwargs"])
+        backbone = ModelBackbone(core.model_name, model_kwargs=kwargs)
+        _copy_weights(core.backbone, backbone.model)
+        tasks = []
+        for name, task in core.task_map.items():
+            given = {n: v for n, v in _plain(options[name]).items() if n != "weight"}
+            head = TaskHead(
+                name,
+                core.dim,
+                options=given,
+                weight=core.task_weights[name],
+                loss_weight=recipe.event_weight,
+            )
+            _copy_weights(task, head.task)
+            tasks.append(head)
     schedule = stage.schedule()
     return StandardModel(
         # Not asked while a store's own batches are trained on; it says what they are.
         data_representation=PackedPulses(
-            PulseMapDetector(pulse_map),
+            PulseMapDetector(_detector_of(store, recipe)),
             max_pulses=stage.max_pulses,
             selection=recipe.data.selection,
             seed=recipe.seed,
         ),
         backbone=backbone,
-        tasks=[task],
+        tasks=tasks,
         optimizer_class=torch.optim.AdamW,
         optimizer_kwargs={
             "lr": schedule.learning_rate_at(0),
@@ -268,3 +283,46 @@ def _standard_model(
         },
         scheduler_config={"interval": "step"},
     )
+
+
+def _direction_task(
+    options: Mapping[str, Any], dim: int, event_weight: str | None
+) -> DirectionReconstructionWithKappa:
+    normalisation = options["normalisation"]
+    loss: Any = {
+        "vmf": lambda: ExactVonMisesFisher3DLoss(normalisation),
+        "combined": lambda: CombinedDirection(normalisation=normalisation),
+        "angle": AngularDistance,
+    }[options["loss"]]()
+    return DirectionReconstructionWithKappa(
+        hidden_size=dim,
+        target_labels=Direction.name,
+        loss_function=loss,
+        loss_weight=event_weight,
+    )
+
+
+def _copy_weights(source: nn.Module, target: nn.Module) -> None:
+    """Copy the weights that both have, and whether they are trained."""
+    own = target.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, value in source.state_dict(keep_vars=True).items():
+            if name in own:
+                own[name].copy_(value)
+                own[name].requires_grad_(value.requires_grad)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as GraphNeT's configuration files can hold them."""
+    return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
+
+
+def _detector_of(store: EventStore, recipe: Recipe) -> Any:
+    """Return a store's detector as `PulseMapDetector` takes it."""
+    if recipe.data.features == "published":
+        return store.pulse_map.as_published()
+    name = store.detector.name
+    is_known = name in list_detectors()
+    if is_known and build_detector(name).pulses == store.pulse_map:
+        return name
+    return store.pulse_map

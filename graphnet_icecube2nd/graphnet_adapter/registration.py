@@ -1,14 +1,14 @@
 """Make our components known to GraphNeT's configuration files.
 
-`Model.from_config`, `ModelConfig`, `DatasetConfig` and the rest find a class by asking
-`graphnet.utilities.config.parsing.get_graphnet_classes` for the classes of every module
-below `graphnet`; a class that lives elsewhere is a KeyError. `register` lets that one
-function answer for our classes too. A dataset's configuration can also hold labels,
-which GraphNeT reads from YAML but cannot write; ours can be written.
+`Model.from_config`, `ModelConfig` and `DatasetConfig` find a class with
+`graphnet.utilities.config.parsing.get_graphnet_classes`, which knows the classes of
+modules below `graphnet`; a class of another package is a KeyError. `register` extends
+that one function by our classes. GraphNeT reads labels of a dataset's configuration
+from YAML but cannot write them; ours can be written.
 
-`GraphNeTDataModule` takes a reference to any dataset by its own words, and then only
-the four classes it names; `register` lets it take `StoreDataset` too. GraphNeT's files
-stay untouched, and nothing needs `trust` that would not need it for its own classes.
+The documentation of `GraphNeTDataModule` allows any dataset, but it accepts four
+classes; `register` lets it accept `StoreDataset` too. GraphNeT's files stay untouched,
+and `trust` is needed only where GraphNeT's own classes need it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.graphnet_adapter.backbones import (
     DeepIceBackbone,
     DeepIceGNNBackbone,
+    ModelBackbone,
 )
 from graphnet_icecube2nd.graphnet_adapter.detectors import (
     IceCube86PulseMapDetector,
@@ -35,7 +36,7 @@ from graphnet_icecube2nd.graphnet_adapter.detectors import (
     PulseMapDetector,
     UpgradePulseMapDetector,
 )
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection
+from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
 from graphnet_icecube2nd.graphnet_adapter.losses import (
     AngularDistance,
     CombinedDirection,
@@ -46,6 +47,7 @@ from graphnet_icecube2nd.graphnet_adapter.representations import (
     PackedPulses,
 )
 from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 
 COMPONENTS: dict[str, type] = {
     component.__name__: component
@@ -58,11 +60,14 @@ COMPONENTS: dict[str, type] = {
         ExactVonMisesFisher3DLoss,
         IceCube86PulseMapDetector,
         KagglePulseMapDetector,
+        ModelBackbone,
         OriginDirection,
         PackedPulses,
         PrometheusPulseMapDetector,
         PulseMapDetector,
         StoreDataset,
+        TaskHead,
+        TaskLabel,
         UpgradePulseMapDetector,
     )
 }
@@ -70,11 +75,13 @@ _MARK = "_knows_graphnet_icecube2nd"
 
 
 def register() -> None:
-    """Let GraphNeT's configurations find our classes by name; again does nothing.
+    """Let GraphNeT's configurations find our classes by name.
+
+    A second call does nothing.
 
     Raises:
-        RuntimeError: GraphNeT looks classes up in another way than this package
-            knows; the message says what was expected where.
+        RuntimeError: GraphNeT finds classes in another way than expected; the message
+            says what was expected where.
     """
     lookup = getattr(parsing, "get_graphnet_classes", None)
     if lookup is None:
@@ -86,7 +93,8 @@ def register() -> None:
         raise _changed("GraphNeTDataModule has _validate_dataset_class")
     if not hasattr(check, _MARK):
         GraphNeTDataModule._validate_dataset_class = _passing_stores(check)
-    SafeRepresenter.add_representer(OriginDirection, _represent_label)
+    for label in (TaskLabel, OriginDirection):
+        SafeRepresenter.add_representer(label, _represent_label)
     SafeRepresenter.add_representer(PulseMap, _represent_pulse_map)
     _check_that_it_works()
 
@@ -112,7 +120,7 @@ def _passing_stores(check: Any) -> Any:
     return _validate_dataset_class
 
 
-def _represent_label(representer: Any, label: OriginDirection) -> Any:
+def _represent_label(representer: Any, label: TaskLabel) -> Any:
     return representer.represent_dict(label.to_config())
 
 

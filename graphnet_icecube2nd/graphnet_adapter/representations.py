@@ -22,7 +22,7 @@ from graphnet_icecube2nd.conventions import AUXILIARY, HLC, RDE, SENSOR_ID
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.graphnet_adapter.detectors import (
     PulseMapDetector,
-    as_pulse_map,
+    as_detector,
 )
 from graphnet_icecube2nd.graphnet_adapter.pulse_reader import PulseReader
 
@@ -32,20 +32,22 @@ class PackedPulses(DataRepresentation):
 
     The raw values are checked before anything is made of them. `Data.n_pulses` is the
     number of pulses before selection, which the length feature needs. Use
-    `collate_events` in data loaders: GraphNeT's own collate function drops one-pulse
-    events without a word.
+    `collate_events` in data loaders: GraphNeT's own collate function drops events of
+    one pulse without a message. Which pulses of a long event are kept does not depend
+    on the order of rows. An event without pulses becomes an empty one, of which
+    `predict_events` makes a row; models cannot be trained on it.
 
     Args:
         detector: A pulse-map detector of this package.
         max_pulses: Longer events are cut to this many pulses.
         selection: `uniform`, `hlc_first` or `first`; see `select_pulses`.
-        seed: With a seed an event always keeps the same pulses, whichever worker
-            reads it; without, every reading keeps others.
+        seed: Seed of the selection: with a seed an event always keeps the same pulses,
+            whichever worker reads it; without, every reading keeps others.
         input_feature_names: Columns in the order they come; default the detector's.
         perturbation_dict: Standard deviations by column, as in GraphNeT; not for
             flags and ids.
-        geometry: csv file of DOMs in place of IceCube-86's; see `DetectorGeometry`.
-        ice_table: Text file of ice properties in place of IceCube's; see `IceModel`.
+        geometry: csv file of DOMs in place of the detector's; see `DetectorGeometry`.
+        ice_table: Text file of ice properties in place of the detector's.
         dtype: Of the features.
 
     Columns may come in any order, with more than are needed, and without rde.
@@ -80,7 +82,7 @@ class PackedPulses(DataRepresentation):
             seed=seed,
         )
         self._reader = PulseReader(
-            detector.pulse_map, max_pulses, selection, seed, geometry, ice_table
+            detector.detector, max_pulses, selection, seed, geometry, ice_table
         )
         self._reader.check_columns(self._input_feature_names)
         known = detector.pulse_map.columns()
@@ -109,7 +111,8 @@ class PackedPulses(DataRepresentation):
         """
         raw_TC = self._reader.checked(input_features, input_feature_names, truth_dicts)
         data = super().forward(raw_TC, input_feature_names, truth_dicts, **further)
-        data.x = self._reader.features(data.x, input_feature_names).to(self.dtype)
+        features = self._reader.features(data.x, input_feature_names, checked=True)
+        data.x = features.to(self.dtype)
         data.features = self.output_feature_names  # as GraphNeT's graphs have it
         return data
 
@@ -142,15 +145,15 @@ class DeepIcePulses(NodeDefinition):
 
     Args:
         input_feature_names: Columns; set by the graph definition.
-        pulse_map: The pulse map of the detector: a name (`kaggle`, `icecube86`, ...),
-            a `PulseMap`, or what its `to_dict` gives.
+        pulse_map: The detector: the name of a registered one (`kaggle`, `icecube86`,
+            ...), a `PulseMap`, or what its `to_dict` gives.
         max_pulses: Longer events are cut to this many pulses.
         selection: `uniform`, `hlc_first` or `first`.
         seed: With a seed an event always keeps the same pulses.
         qe: `rde` or `published`; None leaves it to the pulse map.
         ice: `correct`, `mirrored` or `none`; None leaves it to the pulse map.
-        geometry: csv file of DOMs in place of IceCube-86's.
-        ice_table: Text file of ice properties in place of IceCube's.
+        geometry: csv file of DOMs in place of the detector's.
+        ice_table: Text file of ice properties in place of the detector's.
 
     Raises:
         ValueError: Unknown choice, or columns that do not make up the features.
@@ -168,9 +171,11 @@ class DeepIcePulses(NodeDefinition):
         geometry: str | None = None,
         ice_table: str | None = None,
     ) -> None:
-        chosen = as_pulse_map(pulse_map)
+        detector = as_detector(pulse_map)
+        chosen = detector.pulses
         chosen = replace(chosen, qe=qe or chosen.qe, ice=ice or chosen.ice)
-        reader = PulseReader(chosen, max_pulses, selection, seed, geometry, ice_table)
+        detector = replace(detector, pulses=chosen)
+        reader = PulseReader(detector, max_pulses, selection, seed, geometry, ice_table)
         self._reader = reader  # before the base class, which asks for the names
         super().__init__(input_feature_names=input_feature_names)
 
@@ -180,7 +185,7 @@ class DeepIcePulses(NodeDefinition):
         return list(self._reader.pulse_map.feature_names)
 
     def _construct_nodes(self, x: Tensor) -> Tensor:
-        return self._reader.features(x, self._columns)
+        return self._reader.features(x, self._columns, checked=False)
 
 
 def collate_events(graphs: Sequence[Data]) -> Batch:

@@ -1,4 +1,4 @@
-"""Results of a GraphNeT pipeline: any direction model, any loader, in one pass.
+"""Results of a GraphNeT pipeline: any model, any loader, all tasks, in one pass.
 
 What GraphNeT's `predict_as_dataframe` is for, which reads the data twice and needs them
 in a fixed order. Shape letters: B events.
@@ -7,29 +7,36 @@ in a fixed order. Shape letters: B events.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from graphnet.models import StandardModel
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
+    Answer,
     EventPredictions,
-    direction_columns,
+    answers_of,
     evaluating,
     event_predictions,
 )
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
+    Calibrations,
     Progress,
+    table_of_outputs,
 )
-from graphnet_icecube2nd.inference.reconstruction import Reconstruction
-from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.inference.reconstruction import SUBMISSION, Reconstruction
+from graphnet_icecube2nd.inference.results import failed_tasks, without_full_columns
+from graphnet_icecube2nd.results.event_table import CALIBRATED, OK
 from graphnet_icecube2nd.results.result_files import (
     Columns,
     check_replaceable,
@@ -39,18 +46,20 @@ from graphnet_icecube2nd.results.result_files import (
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
+    Direction,
     checked_contours,
-    result_rows,
 )
+from graphnet_icecube2nd.tasks.label import to_origin
+from graphnet_icecube2nd.version import __version__
 
 
-def predict_directions(
+def predict_events(
     model: StandardModel,
     dataloader: Iterable[Any],
     out: str | os.PathLike[str] | None = None,
     *,
     format: str | None = None,
-    calibration: KappaCalibration | None = None,
+    calibration: KappaCalibration | Calibrations | None = None,
     contours: Sequence[float] = CONTOURS,
     event_column: str = "event_no",
     angles: str = "origin",
@@ -59,24 +68,28 @@ def predict_directions(
 ) -> Reconstruction:
     """Run a GraphNeT model once over a loader; a row of results for each event.
 
-    Columns as `reconstruct` has them: event_id; direction_x, _y, _z, to where the
-    neutrino came from; azimuth, zenith (rad); kappa; radius_50, radius_90 (rad);
-    n_pulses, as the batch has it; status: `ok`, `not finite`, or `length 0`. Whatever
-    has no direction has NaN (in SQLite NULL).
+    Columns as `reconstruct` has them: event_id; those of every task; calibrated:
+    whether the event's widths are; n_pulses, as the batch has it; status: `ok`, `no
+    pulses`, `not finite`, or `length 0` of a direction; and TASK_is_valid where one of
+    several tasks failed for some event. Whatever has no answer has NaN (in SQLite
+    NULL).
 
-    Rows stand in the order of the loader, which may shuffle. Events that it drops, as
-    GraphNeT's collate function does with those of one pulse, have none. Rows go into
-    the file 8192 at a time; beside them memory holds 8 bytes an event.
+    A `TaskHead` gives the columns of its task. A task of GraphNeT that gives a
+    direction and kappa gives those of `direction`; its other tasks give their
+    prediction_labels, by our names where there is one (`energy_pred` is `energy`).
+
+    Rows stand in the order of the loader, which may shuffle. Rows go into the file 8192
+    at a time; beside them memory holds 8 bytes an event.
 
     Args:
-        model: A `StandardModel` of any backbone, one of whose tasks gives a direction
-            and kappa, as `DirectionReconstructionWithKappa`. It runs on the device it
-            is on, in evaluation mode, and is left as it was.
+        model: A `StandardModel` of any backbone and tasks of events. It runs on the
+            device it is on, in evaluation mode, and is left as it was.
         dataloader: A loader of GraphNeT or torch, or of `StoreDataModule`. Batches need
             `n_pulses` and the event number.
         out: The file: .parquet, .csv, .db, or `submission.csv`; None: none.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
-        calibration: Makes kappa and radii honest; see `calibrate_table`.
+        calibration: Makes widths hold: a `KappaCalibration` of the direction, or
+            calibrations by task; see `calibrate_table`.
         contours: Shares of the contours whose radii are columns.
         event_column: What batches call the event number: the dataset's `index_column`.
         angles: What the model was trained to predict. `origin`, as with our
@@ -85,77 +98,188 @@ def predict_directions(
         name: What the table is called; default the backbone's class.
         on_progress: Called with new events and pulses.
 
+    Warns:
+        UserWarning: The loader gave fewer events than its dataset has.
+
     Raises:
-        ValueError: An event comes twice, a batch lacks event number or pulses, no task
-            or several give a direction, an unknown format.
+        ValueError: An event comes twice, a batch lacks event number or pulses, two
+            tasks give the same column, an unknown format, a calibration of a task that
+            the model lacks.
         TypeError: Not a `StandardModel`, or batches that are not PyG's.
         ImportError: pyarrow or sqlite-utils is not installed, and a file is wanted.
     """
     begun = time.monotonic()
+    answers = answers_of(model)  # before any work, as the file's format
     if angles not in ANGLE_CONVENTIONS:
         raise ValueError(
             f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
         )
-    if not (calibration is None or isinstance(calibration, KappaCalibration)):
-        raise ValueError(
-            f"calibration must be a KappaCalibration, got {type(calibration).__name__}"
-        )
-    direction_columns(model)  # before any work, as the file's format
+    calibrations = _by_task(calibration, answers)
     contours = checked_contours(contours)
     kind = None if out is None else format_of(out, format)
     if out is not None and kind is not None:
         check_replaceable(out, kind)
+    if kind == SUBMISSION and Direction.name not in {a.name for a in answers}:
+        raise ValueError(
+            "a submission needs a direction, but the model's tasks give "
+            f"{', '.join(answer.name for answer in answers)}"
+        )
+    name = type(model.backbone).__name__ if name is None else name
     statuses: Counter[str] = Counter()
+    num_calibrated = 0
+
+    def counted(parts: Iterable[Columns]) -> Iterator[Columns]:
+        nonlocal num_calibrated
+        for part in parts:
+            statuses.update(part["status"].tolist())
+            num_calibrated += int(part[CALIBRATED].sum())
+            yield part
+
     rows: Columns | None = None
     with evaluating(model):
-        parts = _parts(
-            _windows(event_predictions(model, dataloader, event_column), on_progress),
-            -1.0 if angles == "flight" else 1.0,
-            calibration,
-            contours,
-            statuses,
+        windows = _windows(
+            event_predictions(model, dataloader, event_column), answers, on_progress
         )
+        parts = counted(_parts(windows, answers, angles, calibrations, contours))
         if out is None:
             found = list(parts)
             rows = {key: np.concatenate([p[key] for p in found]) for key in found[0]}
+            rows = without_full_columns(rows, [*failed_tasks(rows)])
         else:
             assert kind is not None
-            write_results(out, parts, kind)
+            if len(answers) > 1:
+                parts = _without_full_columns(parts)
+            metadata = {
+                "model": name,
+                "tasks": [answer.name for answer in answers],
+                "calibrated_tasks": sorted(calibrations),
+                "software": __version__,
+            }
+            write_results(out, parts, kind, metadata)
+    num_events = sum(statuses.values())
+    notices = _left_out(dataloader, num_events)
+    for text in notices:
+        warnings.warn(text, stacklevel=2)
     return Reconstruction(
-        name=type(model.backbone).__name__ if name is None else name,
+        name=name,
         path=None if out is None else Path(out),
         format=kind,
-        num_events=sum(statuses.values()),
+        num_events=num_events,
         statuses=dict(statuses),
         num_resumed=0,
         seconds=time.monotonic() - begun,
+        num_calibrated=num_calibrated,
+        notices=notices,
         in_memory=rows,
     )
 
 
+def predict_directions(
+    model: StandardModel,
+    dataloader: Iterable[Any],
+    out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Reconstruction:
+    """Do what `predict_events` does, with a model that has a direction.
+
+    Raises:
+        ValueError: No task gives a direction; and as `predict_events`.
+        TypeError: As `predict_events`.
+    """
+    if Direction.name not in [answer.name for answer in answers_of(model)]:
+        tasks = "; ".join(
+            f"{type(task).__name__}: {', '.join(task._prediction_labels)}"
+            for task in model._tasks
+        )
+        raise ValueError(
+            "a task must give dir_x_pred, dir_y_pred, dir_z_pred and direction_kappa, "
+            f"as DirectionReconstructionWithKappa does; none does ({tasks}). For "
+            "models without a direction use predict_events"
+        )
+    return predict_events(model, dataloader, out, **options)
+
+
+def _by_task(
+    calibration: KappaCalibration | Calibrations | None, answers: Sequence[Answer]
+) -> Calibrations:
+    """Return calibrations by task, all of tasks that the model has."""
+    if calibration is None:
+        return {}
+    if isinstance(calibration, KappaCalibration):
+        calibration = {Direction.name: calibration}
+    if not isinstance(calibration, Mapping):
+        raise ValueError(
+            "calibration must be a KappaCalibration or calibrations by task, got "
+            f"{type(calibration).__name__}"
+        )
+    known = [a.name for a in answers if a.is_of_core]
+    if unknown := [task for task in calibration if task not in known]:
+        raise ValueError(
+            f"calibration of {', '.join(unknown)}: the model has no such task of this "
+            f"package; it has {', '.join(known) or 'none'}"
+        )
+    return calibration
+
+
 def _parts(
     windows: Iterable[EventPredictions],
-    sign: float,
-    calibration: KappaCalibration | None,
+    answers: Sequence[Answer],
+    angles: str,
+    calibrations: Calibrations,
     contours: Sequence[float],
-    statuses: Counter[str],
 ) -> Iterator[Columns]:
-    """Yield rows of results, and count their statuses."""
-    seen = _Seen()
+    """Yield rows of results."""
+    tasks = {answer.name: answer.task for answer in answers}
+    seen = _SeenEvents()
     for window in windows:
         seen.add(window.event_id)
-        vector_B4 = window.vector_B4.copy()
-        vector_B4[:, :3] *= sign
-        # An infinite kappa leaves a direction of zeros, a NaN one whatever it likes.
-        vector_B4[~np.isfinite(vector_B4).all(axis=1)] = np.nan
-        table = EventTable.from_vectors("", window.event_id, vector_B4)
-        rows = result_rows(table, window.n_pulses, calibration, contours)
-        statuses.update(rows["status"].tolist())
-        yield rows
+        outputs = dict(window.outputs)
+        if Direction.name in outputs:
+            vector_B3 = torch.from_numpy(outputs[Direction.name])
+            outputs[Direction.name] = to_origin(vector_B3, angles).numpy()
+        table = table_of_outputs(
+            "", tasks, outputs, window.event_id, window.n_pulses, calibrations, contours
+        )
+        calibrated_B = (table.status_B == OK) & bool(calibrations)
+        yield table.with_columns({CALIBRATED: calibrated_B}).to_columns()
+
+
+def _without_full_columns(parts: Iterable[Columns]) -> Iterator[Columns]:
+    """Yield parts without `TASK_is_valid` of tasks that failed in none of them.
+
+    Parts wait in files, because the last one may be the first with a failure.
+    """
+    failed: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="icecube2nd-") as folder:
+        paths = []
+        for number, part in enumerate(parts):
+            failed |= failed_tasks(part)
+            paths.append(Path(folder) / f"{number}.npz")
+            np.savez(paths[-1], **part)
+        for path in paths:
+            with np.load(path) as part:
+                yield without_full_columns(dict(part), [*failed])
+
+
+def _left_out(dataloader: Any, num_events: int) -> tuple[str, ...]:
+    """Return what is worth a warning: events of the dataset that never came."""
+    try:
+        expected = len(dataloader.dataset)
+    except (AttributeError, TypeError):  # a list of batches, an iterable dataset
+        return ()
+    if num_events >= expected:
+        return ()
+    return (
+        f"the loader gave {num_events} of the {expected} events of its dataset; the "
+        "others have no row. GraphNeT's collate function leaves out events of fewer "
+        "than two pulses: use collate_fn=collate_events. A sampler may leave out more",
+    )
 
 
 def _windows(
-    batches: Iterable[EventPredictions], on_progress: Progress | None
+    batches: Iterable[EventPredictions],
+    answers: Sequence[Answer],
+    on_progress: Progress | None,
 ) -> Iterator[EventPredictions]:
     """Join batches to some thousands of events, and at least one window of none."""
     waiting: list[EventPredictions] = []
@@ -166,22 +290,29 @@ def _windows(
         if on_progress is not None:
             on_progress(len(batch.event_id), int(batch.n_pulses.sum()))
         if num_waiting >= WINDOW:
-            yield _joined(waiting)
+            yield _joined(waiting, answers)
             waiting, num_waiting, is_first = [], 0, False
     if waiting or is_first:
-        yield _joined(waiting)
+        yield _joined(waiting, answers)
 
 
-def _joined(batches: list[EventPredictions]) -> EventPredictions:
+def _joined(
+    batches: list[EventPredictions], answers: Sequence[Answer]
+) -> EventPredictions:
     none = np.empty(0, np.int64)
     return EventPredictions(
         event_id=np.concatenate([none, *(b.event_id for b in batches)]),
         n_pulses=np.concatenate([none, *(b.n_pulses for b in batches)]),
-        vector_B4=np.concatenate([np.empty((0, 4)), *(b.vector_B4 for b in batches)]),
+        outputs={
+            a.name: np.concatenate(
+                [np.empty((0, a.num_outputs)), *(b.outputs[a.name] for b in batches)]
+            )
+            for a in answers
+        },
     )
 
 
-class _Seen:
+class _SeenEvents:
     """The event numbers that came, as sorted arrays of doubling lengths."""
 
     def __init__(self) -> None:
@@ -196,9 +327,9 @@ class _Seen:
         new = np.sort(event_id)
         again = new[1:][new[1:] == new[:-1]]
         for run in self._runs:
-            place = np.searchsorted(run, new)
-            known = place < len(run)
-            known[known] = run[place[known]] == new[known]
+            row = np.searchsorted(run, new)
+            known = row < len(run)
+            known[known] = run[row[known]] == new[known]
             again = np.append(again, new[known])
         if len(again):
             raise ValueError(

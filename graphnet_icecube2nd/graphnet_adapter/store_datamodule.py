@@ -1,7 +1,7 @@
 """StoreDataModule: batches of a store as `StandardModel.fit` takes them.
 
-The twin of `EventDataModule` in PyG's terms: each batch is built at once, as the same
-tensors, and not joined from one object an event. Shape letters: T pulses, B events.
+`EventDataModule` for PyG: a batch holds the same tensors and is built at once, not
+joined from one object for each event. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
         and the truth under its names, `direction` (B, 3) among it.
     """
     num_events = len(batch)
-    made = Batch(_base_cls=Data)
+    result = Batch(_base_cls=Data)
     one_each = torch.arange(num_events + 1)
-    made.x = batch.features
+    result.x = batch.features
     slices = {"x": batch.offsets}
     per_event = {"n_pulses": batch.n_pulses, **(batch.truth or {})}
     if batch.event_id is not None:
         per_event[index_column] = batch.event_id
     for name, values in per_event.items():
-        made[name] = values
+        result[name] = values
         slices[name] = one_each
-    made.features = [list(batch.names)] * num_events
+    result.features = [list(batch.names)] * num_events
     slices["features"] = one_each
     event_B = torch.arange(num_events)
-    made.batch = event_B.repeat_interleave(batch.lengths)
-    made.ptr = batch.offsets
+    result.batch = event_B.repeat_interleave(batch.lengths)
+    result.ptr = batch.offsets
     # What PyG needs to take the batch apart again.
-    made._num_graphs = num_events
-    made._slice_dict = slices
-    made._inc_dict = {
+    result._num_graphs = num_events
+    result._slice_dict = slices
+    result._inc_dict = {
         name: None if name == "features" else torch.zeros(num_events, dtype=torch.int64)
         for name in slices
     }
-    return made
+    return result
 
 
 class PygLoader:
-    """An `EventLoader` whose batches are PyG's; resumes as it does.
+    """An `EventLoader` whose batches are PyG's; it resumes like one.
 
-    It is made for the ranks that there are then. `StandardModel.fit(gpus=[0, 1])` takes
-    one that was made before its ranks met, which would give each the same batches.
+    It serves the ranks that exist when it is made. `StandardModel.fit(gpus=[0, 1])`
+    starts its ranks later, so each would get the same batches: that is an error.
 
     Args:
         loader: The loader.
@@ -83,30 +83,29 @@ class PygLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Hand out the batches of the sub-epoch."""
-        self._see_ranks()
+        self._check_ranks()
         for batch in self.loader:
             yield as_pyg_batch(batch, self.index_column)
 
-    def _see_ranks(self) -> None:
+    def _check_ranks(self) -> None:
         is_distributed = distributed.is_available() and distributed.is_initialized()
         now = distributed.get_world_size() if is_distributed else 1
         made_for = self.loader.plan.rule.world_size
         if now > made_for:
             raise ValueError(
-                f"these batches of a store were dealt out to {made_for} ranks, and now "
-                f"there are {now}, which would all train on the same events: give "
-                "`fit` one device, or train with `icecube2nd train --devices`, which "
-                "knows ranks"
+                f"the loader was made for {made_for} ranks, but training runs on "
+                f"{now}, which would all train on the same events: give `fit` one "
+                "device, or train on several with `icecube2nd train --devices`"
             )
 
     @property
     def dataset(self) -> range:
-        """The numbers of the events; GraphNeT asks for how many there are."""
+        """The events by number; their count is what GraphNeT asks for."""
         return range(self.loader.plan.num_events)
 
     @property
     def sampler(self) -> Any:
-        """What GraphNeT looks at to see that predictions come in a fixed order."""
+        """The sampler by which GraphNeT knows that batches come in a fixed order."""
         options = self.loader.plan.options()
         is_in_order = not options["shuffle"] and not options["length_buckets"]
         return SequentialSampler(self.dataset) if is_in_order else None
@@ -114,11 +113,11 @@ class PygLoader:
     batch_sampler = None  # Lightning asks for it where there is a sampler
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it is, as `EventLoader` does."""
+        """Return the position in the data, as `EventLoader` does."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was taken, as `EventLoader` does."""
+        """Return to the position of a state, as `EventLoader` does."""
         self.loader.load_state_dict(state)
 
 
@@ -133,8 +132,9 @@ class StoreDataModule(EventDataModule):
     Args:
         *arguments: As `EventDataModule`.
         index_column: What the event key is called in the batches.
-        **options: As `EventDataModule`; truth columns named in `truth` come under
-            their own names.
+        **options: As `EventDataModule`; labels (`direction`, `energy`, `track`) and
+            columns named in `truth` come under their own names, NaN where an event has
+            no such label.
     """
 
     def __init__(

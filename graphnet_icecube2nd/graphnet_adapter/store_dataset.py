@@ -10,13 +10,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from graphnet.data.dataset import Dataset
 from graphnet.exceptions.exceptions import ColumnMissingException
 from numpy.typing import NDArray
+from torch import Tensor
+from torch_geometric.data import Data
 
 from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import FIRST_PULSE, TIME_ORIGIN
+from graphnet_icecube2nd.tasks.label import (
+    LABELS,
+    label_columns,
+    make_label,
+    missing_label,
+)
 
 
 class StoreDataset(Dataset):
@@ -24,32 +33,74 @@ class StoreDataset(Dataset):
 
     A drop-in for `SQLiteDataset`, also as `GraphNeTDataModule(dataset_reference=...)`:
     `path` is the store, `pulsemaps` and `truth_table` may be called anything, and
-    `index_column` gives the store's `event_id`. Events without pulses are left out.
+    `index_column` gives the store's `event_id`. `truth` may name labels (`direction`,
+    `energy`, `track`) besides columns of the store; an event without a label has NaN
+    there. Events without pulses are left out.
     Where the store knows DOMs by sensor_id alone, x, y, z can be asked for as well.
     Times are those of the source, in float64. The arguments are GraphNeT's.
 
     Raises:
-        ValueError: As `EventStore`; or a selected event is not in the store.
+        ValueError: As `EventStore`; a selected event is not in the store, or the store
+            lacks the columns that a label is made of.
     """
+
+    _truth: list[str]
 
     def _init(self) -> None:
         self._missing_variables: dict[str, list[str]] = {}
         self._store = EventStore(self._path)
         self._known = self._store.pulse_map.columns()
+        self._columns_of_label = {
+            name: self._label_columns(name) for name in self._truth if name in LABELS
+        }
+        self._label_of_shard: dict[tuple[str, int], Tensor] = {}
+        self._truth = [n for n in self._truth if n not in self._columns_of_label]
 
     def _post_init(self) -> None:
         events = self._indices
         ids = [i[0] if isinstance(i, list | tuple) else i for i in events]
-        place = np.searchsorted(self._sorted_ids, ids)
-        place = np.minimum(place, len(self._sorted_ids) - 1)
-        found = self._sorted_ids[place] == np.asarray(ids)
+        row = np.searchsorted(self._sorted_ids, ids)
+        row = np.minimum(row, len(self._sorted_ids) - 1)
+        found = self._sorted_ids[row] == np.asarray(ids)
         if not found.all():
             raise ValueError(
                 f"event {np.asarray(ids)[~found][0]} is not in {self._path}, or has no "
                 f"pulses ({int((~found).sum())} of {len(ids)} selected events)"
             )
-        self._number_B = self._numbers[place]
+        self._number_B = self._numbers[row]
         self._remove_missing_columns()
+
+    def __getitem__(self, sequential_index: int) -> Data:
+        """Return an event as the data representation makes it, with its labels."""
+        graph = super().__getitem__(sequential_index)
+        for name in self._columns_of_label:
+            shard, event = self._place_of(sequential_index)
+            graph[name] = self._label(name, shard)[event : event + 1]
+        return graph
+
+    def _label_columns(self, name: str) -> tuple[str, ...]:
+        available, labels = self._store.event_columns, self._store.pulse_map.labels
+        columns = label_columns(name, available, labels)
+        if columns is None:
+            raise missing_label(name, available, labels, str(self._path))
+        return columns
+
+    def _label(self, name: str, shard: int) -> Tensor:
+        """Return a label of the events of a shard, (B, ...) float32."""
+        if (name, shard) not in self._label_of_shard:
+            columns = {
+                column: np.asarray(self._store.event_column(column, shard))
+                for column in self._columns_of_label[name]
+            }
+            label = make_label(name, columns, self._store.pulse_map.labels)
+            self._label_of_shard[name, shard] = torch.from_numpy(label).float()
+        return self._label_of_shard[name, shard]
+
+    def _place_of(self, sequential_index: int) -> tuple[int, int]:
+        """Return the shard of a selected event, and its row there."""
+        number = self._number_B[sequential_index]
+        shard = int(self._store.shard_of(np.array([number]))[0])
+        return shard, int(number - self._store.shard_offsets[shard])
 
     def _get_all_indices(self) -> list[int]:
         order = np.argsort(self._numbers)
@@ -100,10 +151,8 @@ class StoreDataset(Dataset):
         names = [columns] if isinstance(columns, str) else list(columns)
         if sequential_index is None:
             return np.stack([self._truth_of_all(name) for name in names], axis=1)
-        number = self._number_B[sequential_index]
-        shard_number = int(self._store.shard_of(np.array([number]))[0])
+        shard_number, event = self._place_of(sequential_index)
         shard = self._store.shards[shard_number]
-        event = int(number - self._store.shard_offsets[shard_number])
         if table in self._pulsemaps:
             first = int(shard.events.column(FIRST_PULSE)[event])
             rows = slice(first, first + int(shard.events.column("n_pulses")[event]))

@@ -73,20 +73,10 @@ class Model(nn.Module):
             truth: Labels by name, (B, ...); NaN where an event has none.
             weight_B: (B,) weights of the events; None: all alike.
         """
-        losses = {}
-        for name, task in self.task_map.items():
-            output, target = outputs[name], task.target(truth)
-            labelled_B = is_labelled(target)
-            weight = weight_B
-            if not bool(labelled_B.all()):
-                output, target = output[labelled_B], target[labelled_B]
-                weight = None if weight_B is None else weight_B[labelled_B]
-            if not len(target):
-                losses[name] = output.sum()  # of no event: 0, with its gradient
-                continue
-            loss_B = task.loss(output, target)
-            losses[name] = (loss_B if weight is None else loss_B * weight).mean()
-        return losses
+        return {
+            name: mean_loss(task, outputs[name], truth, weight_B)
+            for name, task in self.task_map.items()
+        }
 
     def loss(
         self,
@@ -261,6 +251,31 @@ def pulse_latents(backbone: nn.Module, batch: PackedBatch) -> Tensor:
         )
     latent_TD: Tensor = give(batch)
     return latent_TD
+
+
+def mean_loss(
+    task: Task,
+    output: Tensor,
+    truth: Mapping[str, Tensor],
+    weight_B: Tensor | None = None,
+) -> Tensor:
+    """Return the loss of a task, (), the mean over the events that have a label.
+
+    Args:
+        task: The task.
+        output: (B, K) raw outputs.
+        truth: Labels by name, (B, ...); NaN where an event has none.
+        weight_B: (B,) weights of the events; None: all alike.
+    """
+    target = task.target(truth)
+    labelled_B = is_labelled(target)
+    if not bool(labelled_B.all()):
+        output, target = output[labelled_B], target[labelled_B]
+        weight_B = None if weight_B is None else weight_B[labelled_B]
+    if not len(target):
+        return output.sum()  # of no event: 0, with its gradient
+    loss_B = task.loss(output, target)
+    return (loss_B if weight_B is None else loss_B * weight_B).mean()
 
 
 def is_labelled(target: Tensor) -> Tensor:

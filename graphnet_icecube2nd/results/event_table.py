@@ -479,7 +479,9 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     predicted = {ours: n for n, ours in PREDICTION_NAMES.items() if n in columns}
     others = [name for name in list_tasks() if name != "direction"]
     known = [column.name for name in others for column in build_task(name).columns]
-    is_graphnet = any(name.endswith(PREDICTION) for name in columns)
+    # Our results have a status, and may have predictions of GraphNeT's own tasks.
+    is_graphnet = STATUS not in columns
+    is_graphnet = is_graphnet and any(name.endswith(PREDICTION) for name in columns)
     answers = {ours: columns[name].astype(float) for ours, name in predicted.items()}
     if is_graphnet:
         return answers

@@ -27,7 +27,7 @@ from torch_geometric.data import Batch, Data
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
-    direction_columns,
+    answers_of,
     evaluating,
     event_predictions,
 )
@@ -77,8 +77,8 @@ def make_model(*tasks: Any) -> StandardModel:
     return StandardModel(data_representation=pulses, backbone=Sum(), tasks=chosen)
 
 
-def make_energy() -> Any:
-    return EnergyReconstruction(hidden_size=3, loss_function=LogCoshLoss())
+def make_energy(**further: Any) -> Any:
+    return EnergyReconstruction(hidden_size=3, loss_function=LogCoshLoss(), **further)
 
 
 def make_batch(*events: int, **changes: Any) -> Batch:
@@ -104,11 +104,20 @@ def predict(model: StandardModel, loader: Any, **options: Any) -> dict[int, Any]
     found = {}
     for part in event_predictions(model, loader, **options):
         for event, num, row in zip(
-            part.event_id.tolist(), part.n_pulses.tolist(), part.vector_B4, strict=True
+            part.event_id.tolist(), part.n_pulses.tolist(), rows_of(part), strict=True
         ):
             assert event not in found
             found[event] = (num, row)
     return found
+
+
+def rows_of(part: Any) -> Any:
+    """Return direction and kappa, (B, 4), of kappa * direction."""
+    vector_B3 = part.outputs["direction"]
+    assert vector_B3.shape == (len(part.event_id), 3)
+    kappa_B1 = np.linalg.norm(vector_B3, axis=1, keepdims=True)
+    unit_B3 = vector_B3 / np.where(kappa_B1 > 0, kappa_B1, 1)
+    return np.concatenate([unit_B3, kappa_B1], axis=1)
 
 
 def check(found: dict[int, Any], *order: int) -> None:
@@ -129,7 +138,7 @@ def test_batches_and_lists_of_batches() -> None:
 
 def test_dtypes() -> None:
     (part,) = event_predictions(make_model(), [make_batch(7, 3)])
-    dtypes = [part.event_id.dtype, part.n_pulses.dtype, part.vector_B4.dtype]
+    dtypes = [part.event_id.dtype, part.n_pulses.dtype, part.outputs["direction"].dtype]
     assert [str(dtype) for dtype in dtypes] == ["int64", "int64", "float64"]
     number = torch.tensor([2**60 + 1, 5])
     (part,) = event_predictions(make_model(), [make_batch(7, 3, event_no=number)])
@@ -154,8 +163,7 @@ class TestTask:
     def test_is_found_by_its_own_columns(self, kind: Any, labels: Any) -> None:
         task = kind(**HEAD, prediction_labels=labels)
         model = make_model(make_energy(), task)
-        order = (0, 1, 2, 3) if kind is not KappaFirst else (2, 3, 1, 0)
-        assert direction_columns(model) == (1, order)
+        assert [a.name for a in answers_of(model)] == ["energy", "direction"]
         check(predict(model, [make_batch(7, 12, 3)]), 7, 12, 3)
 
     def test_is_found_by_the_columns_it_was_given(self) -> None:
@@ -168,17 +176,30 @@ class TestTask:
                 return super()._forward(x)[:, [2, 1, 3, 0]]
 
         model = make_model(Own(**HEAD, prediction_labels=names))
-        assert direction_columns(model) == (0, (3, 1, 0, 2))
         check(predict(model, [make_batch(7, 12)]), 7, 12)
 
-    def test_none_or_several(self) -> None:
-        with pytest.raises(ValueError, match=r"0 do \(EnergyReconstruction: energy_pr"):
-            direction_columns(make_model(make_energy()))
+    def test_several(self) -> None:
         task = DirectionReconstructionWithKappa(**HEAD, prediction_labels=LABELS)
-        with pytest.raises(ValueError, match=r"2 do \(Direction.*: a, b, c, d; Kappa"):
-            direction_columns(make_model(task, KappaFirst(**HEAD)))
+        with pytest.raises(ValueError, match=r"two tasks .* \(a, b, c, d\) and Kappa"):
+            answers_of(make_model(task, KappaFirst(**HEAD)))
+        with pytest.raises(
+            ValueError, match=r"give 'energy': EnergyRec.*\(energy_pred"
+        ):
+            answers_of(make_model(make_energy(), make_energy()))
+        other = make_energy(prediction_labels="second")
+        names = [a.name for a in answers_of(make_model(make_energy(), other))]
+        assert names == ["energy", "second"]
         with pytest.raises(TypeError, match="StandardModel of GraphNeT, got Sum"):
-            direction_columns(Sum())
+            answers_of(Sum())
+
+    def test_other_tasks_keep_their_predictions(self) -> None:
+        model = make_model(make_energy(), DirectionReconstructionWithKappa(**HEAD))
+        batch = make_batch(7, 12)
+        with evaluating(model):
+            (part,) = event_predictions(model, [batch])
+            energy = model(batch)[0].detach().double().numpy()
+        np.testing.assert_array_equal(part.outputs["energy"], energy)
+        assert list(part.outputs) == ["energy", "direction"]
 
 
 class TestState:
@@ -233,7 +254,7 @@ class TestWrongBatches:
         ("changes", "message"),
         [
             ({"n_pulses": None}, r"no 'n_pulses'; it has batch, event_no, ptr, x$"),
-            ({"event_no": torch.tensor([7])}, r"has 1 event_no and 2 .* \(2, 4\)"),
+            ({"event_no": torch.tensor([7])}, r"has 1 event_no and 2 n_pulses"),
             ({"n_pulses": torch.ones(4)}, r"has 2 event_no and 4 n_pulses"),
             ({"event_no": ["a", "b"]}, "event_no must be whole numbers, got <U1"),
             ({"event_no": torch.tensor([1.0, 2.5])}, r"exactly, got .*2\.5"),
@@ -254,14 +275,14 @@ class TestWrongBatches:
     def test_a_task_of_pulses(self) -> None:
         model = make_model()
         model.backbone.forward = lambda data: data.x
-        with pytest.raises(ValueError, match=r"is \(4, 4\); there must be one row an"):
+        with pytest.raises(ValueError, match=r"found \(4, 4\) \(a task of pulses"):
             predict(model, [make_batch(7, 3)])
 
     @pytest.mark.parametrize("part", [slice(0, 3), 0])
     def test_fewer_columns_than_the_task_says(self, part: Any) -> None:
         model = make_model()
         model._tasks[0].register_forward_hook(lambda task, x, output: output[:, part])
-        with pytest.raises(ValueError, match=r"prediction is \((2, 3|2,)\)"):
+        with pytest.raises(ValueError, match=r"found \((2, 3|2,)\)"):
             predict(model, [make_batch(7, 3)])
 
     def test_a_kappa_below_zero(self) -> None:
@@ -273,7 +294,7 @@ class TestWrongBatches:
         with (
             evaluating(model),
             pytest.raises(
-                ValueError, match="event 7: kappa is -5; a concentration is not below 0"
+                ValueError, match="event 7: kappa must be 0 or more, found -5"
             ),
         ):
             predict(model, [make_batch(7)])

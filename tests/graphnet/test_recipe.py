@@ -45,8 +45,9 @@ STAGE = Stage(
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 
 
-def recipe(**changes: Any) -> Recipe:
+def recipe(tasks: Any = None, **changes: Any) -> Recipe:
     return Recipe(
+        tasks=tasks or {},
         name="tiny",
         model=changes.pop("model", "t_sim"),
         model_kwargs=SIZES,
@@ -80,8 +81,13 @@ def fitted(stage: Any, folder: Path) -> list[float]:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"loss": "combined", "ema": False}, {"model": "s_gnn", "loss": "angle"}],
-    ids=["vmf", "combined", "hybrid"],
+    [
+        {},
+        {"loss": "combined", "ema": False},
+        {"model": "s_gnn", "loss": "angle"},
+        {"tasks": {"direction": {}, "energy": {"weight": 0.1}, "track": {}}},
+    ],
+    ids=["vmf", "combined", "hybrid", "tasks"],
 )
 def test_equal_losses_in_both_worlds(
     simulated: EventStore,
@@ -109,7 +115,8 @@ def test_equal_losses_in_both_worlds(
     )
     last = load_model(tmp_path / "run" / "stage_0" / "last.safetensors")
     theirs_last = stage.model.backbone.model.class_token
-    torch.testing.assert_close(theirs_last, last.class_token, rtol=2e-3, atol=2e-5)
+    ours_last = getattr(last, "backbone", last).class_token
+    torch.testing.assert_close(theirs_last, ours_last, rtol=2e-3, atol=2e-5)
     assert run.rows[-1]["step"] == 8
 
 
@@ -251,6 +258,32 @@ def test_precision(simulated: EventStore, tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
 
 
+def test_tasks_have_their_options_and_come_back(
+    simulated: EventStore, tmp_path: Path
+) -> None:
+    tasks = {
+        "energy": {"likelihood": "gaussian", "weight": 0.5},
+        "direction": {"loss": "combined"},
+    }
+    made = recipe(tasks=tasks, normalisation="published")
+    stage = recipe_stage(made, simulated)
+    energy, direction = stage.model._tasks
+    assert energy.task.likelihood == "gaussian"
+    assert energy._weight == 0.5
+    stage.model.save_config(str(tmp_path / "model.yml"))
+    again = Model.from_config(str(tmp_path / "model.yml"), trust=True)
+    again.load_state_dict(stage.model.state_dict())
+    batch = next(iter(stage.data.val_dataloader()))
+    with torch.no_grad():
+        losses = [m.eval().shared_step([batch], 0) for m in (stage.model, again)]
+    assert torch.equal(*losses)
+    core = first_model(made)
+    vector_B3 = torch.tensor([[0.0, 0.6, 0.8]]) * 300
+    truth = torch.tensor([[0.0, 0.0, 1.0]])
+    expected = core.task_map["direction"].loss(vector_B3, truth)
+    assert torch.equal(direction.task.loss(vector_B3, truth), expected)
+
+
 @pytest.mark.parametrize(
     "override", ["stages.0.patience=3", "monitor=loss", "compile=true"]
 )
@@ -270,5 +303,5 @@ def test_batches_are_of_the_ranks_they_were_made_for(
         get_world_size=lambda: 2,
     )
     monkeypatch.setattr(store_datamodule, "distributed", ranks)
-    with pytest.raises(ValueError, match="dealt out to 1 ranks, and now there are 2"):
+    with pytest.raises(ValueError, match="made for 1 ranks, but training runs on 2"):
         next(iter(loader))

@@ -18,7 +18,7 @@ from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
-from graphnet_icecube2nd.tasks.catalogue import build_task, build_tasks
+from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
 from graphnet_icecube2nd.tasks.task import TASKS
@@ -262,7 +262,8 @@ class Recipe:
         name, _, metric = self.monitor.partition("/")
         if not metric:
             return False
-        task = build_task(name, **_constructor_options(self.tasks.get(name, {})))
+        tasks, _ = build_tasks({name: self.task_options(0)[name]})
+        task = tasks[name]
         whole = task.collect().get(metric)
         return metric in task.higher_is_better or bool(
             getattr(whole, "higher_is_better", False)
@@ -355,7 +356,8 @@ def as_published(recipe: Recipe) -> Recipe:
 
 
 def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
-    """Return options by task as dicts; of names alone, without options."""
+    """Return options by task as dicts; of names alone, or None, without options."""
+    given = {} if given is None else given
     if not isinstance(given, Mapping):
         given = {task: {} for task in given}
     for task, options in given.items():
@@ -364,10 +366,6 @@ def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
                 f"{name}.{task} must be a mapping of options to values, got {options!r}"
             )
     return {task: dict(options) for task, options in given.items()}
-
-
-def _constructor_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if name != "weight"}
 
 
 def _arguments(task: Any) -> tuple[str, ...]:

@@ -140,6 +140,27 @@ def test_trials_that_fall_behind_are_pruned(
     assert states == {True: {"COMPLETE", "PRUNED"}, False: {"COMPLETE"}}
 
 
+def test_the_largest_counts_where_larger_is_better(
+    small: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pretend(recipe: Recipe, data: Any, folder: Path, **options: Any) -> Any:
+        rate = recipe.stages[0].lr_max
+        rows = [{"stage": 0, "track/auc": auc} for auc in (rate, rate / 2)]
+        return type("Run", (), {"rows": rows})
+
+    monkeypatch.setattr(room, "train", pretend)
+    recipe = replace(small, tasks=("direction", "track"), monitor="track/auc")
+    space = {"stages.0.lr_max": SPACE["stages.0.lr_max"]}
+    out = tmp_path / "study"
+    done = tune(recipe, simulated, space, out, num_trials=4, machine=quiet)
+    rates = [t.params["stages.0.lr_max"] for t in study_of(out).trials]
+    assert done.value == done.values["stages.0.lr_max"] == max(rates)
+
+
 @pytest.mark.slow
 def test_workers_share_a_study(
     small: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path

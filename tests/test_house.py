@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib.util
 import subprocess
 import sys
@@ -49,6 +50,10 @@ ROWS = (
 )
 # Rooms that may import even less than their row says.
 ONLY_FROM: dict[str, set[str]] = {}
+
+# These import modules of ours inside functions: they need a library that is optional
+# (Lightning, h5py, ...), or are names that are looked up when they are asked for.
+LATE = ("training.trainer", "store.formats", "store.preparation", "commands", "cli")
 
 # Not needed by the core; where they are missing it imports all the same.
 NOT_IN_CORE = (
@@ -144,6 +149,39 @@ def test_imports_come_from_rows_above(path: Path) -> None:
         room = name.split(".")[0]
         if room in ONLY_FROM:
             assert imported.split(".")[0] in ONLY_FROM[room] | {room}, place
+
+
+def test_own_modules_are_imported_at_the_top() -> None:
+    """An import in a function hides a circle, or keeps an optional library away."""
+    for path in MODULES:
+        name = module_name(path)
+        if not name or any(f"{name}.".startswith(f"{late}.") for late in LATE):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
+        for function in functions:
+            text = ast.unparse(function)
+            late_imports = [found for found, _ in own_imports(text, package_of(path))]
+            assert not late_imports, f"{name}, {function.name}: {late_imports}"
+
+
+def test_no_circles() -> None:
+    """Neither modules nor rooms import each other in a circle, also not late."""
+    modules: dict[str, set[str]] = {}
+    rooms: dict[str, set[str]] = {}
+    for path in MODULES:
+        name = module_name(path)
+        if not name:
+            continue
+        text = path.read_text(encoding="utf-8")
+        imported = {found for found, _ in own_imports(text, package_of(path))}
+        modules[name] = imported - {name}
+        room = name.split(".")[0]
+        rooms.setdefault(room, set()).update(found.split(".")[0] for found in imported)
+        rooms[room].discard(room)
+    for graph in (modules, rooms):
+        # Raises CycleError, which names the circle.
+        assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
 def test_the_check_sees_imports() -> None:

@@ -182,6 +182,7 @@ def test_table_of_parameters_is_true() -> None:
     assert counted == stated
 
 
+@pytest.mark.filterwarnings("ignore:.*(outside the range|not called calibrated)")
 def test_script_of_reconstruction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -171,8 +171,11 @@ class PulseReader:
         order_T = torch.arange(len(value_TC))
         if others:
             order_T = torch.from_numpy(np.lexsort([columns[n].numpy() for n in others]))
-        ordered = {known[n]: v[order_T] for n, v in columns.items() if n in known}
-        return order_T[event_order(ordered, np.zeros(len(order_T), np.int64))]
+        ordered = {
+            known[n]: v[order_T].numpy() for n, v in columns.items() if n in known
+        }
+        one_event_T = np.zeros(len(order_T), np.int64)
+        return order_T[torch.from_numpy(event_order(ordered, one_event_T))]
 
     def _check_scaled(self, scaled: dict[str, Tensor]) -> None:
         """Raise ValueError of scaled values that another detector or a smear made."""

@@ -105,7 +105,7 @@ class Track(Task):
         """Return the area under the ROC curve."""
         from torchmetrics.classification import BinaryAUROC
 
-        return {"auc": BinaryAUROC(thresholds=1000)}
+        return {"auc": BinaryAUROC(thresholds=None)}
 
     def scores(self, output: Tensor) -> Tensor:
         """Return probabilities of a track, (B,)."""

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.tasks.task import TASKS
 from graphnet_icecube2nd.training.history import RAW, Row, task_columns
 
@@ -31,7 +32,6 @@ def draw_curves(
         ImportError: matplotlib is not installed.
         ValueError: There is neither row nor point.
     """
-    from graphnet_icecube2nd.plots import new_figure
 
     if not rows and not points:
         raise ValueError("a run without a finished sub-epoch has no curves")
@@ -127,7 +127,6 @@ def draw_curves_if_possible(
     rows: Sequence[Row], path: str | os.PathLike[str], points: Sequence[Row] = ()
 ) -> None:
     """Save the curves where matplotlib is installed; a training goes on without."""
-    from graphnet_icecube2nd.plots import save_figure
 
     try:
         figure = draw_curves(rows, points=points)

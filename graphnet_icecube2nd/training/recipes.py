@@ -18,6 +18,7 @@ from typing import Any
 
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
+from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
 
 RecipeFunction = Callable[[], Recipe]
 _RECIPES: dict[str, RecipeFunction] = {}
@@ -54,7 +55,6 @@ def find_recipe(
     Raises:
         ValueError: No such recipe, with the nearest name; or as `overridden`.
     """
-    from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
 
     if isinstance(recipe, Recipe):
         found = recipe

@@ -32,7 +32,6 @@ def draw_curves(
         ImportError: matplotlib is not installed.
         ValueError: There is neither row nor point.
     """
-
     if not rows and not points:
         raise ValueError("a run without a finished sub-epoch has no curves")
     metrics = [
@@ -127,7 +126,6 @@ def draw_curves_if_possible(
     rows: Sequence[Row], path: str | os.PathLike[str], points: Sequence[Row] = ()
 ) -> None:
     """Save the curves where matplotlib is installed; a training goes on without."""
-
     try:
         figure = draw_curves(rows, points=points)
     except ImportError:

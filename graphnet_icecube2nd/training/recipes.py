@@ -55,7 +55,6 @@ def find_recipe(
     Raises:
         ValueError: No such recipe, with the nearest name; or as `overridden`.
     """
-
     if isinstance(recipe, Recipe):
         found = recipe
     elif recipe in _RECIPES:

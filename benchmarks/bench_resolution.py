@@ -51,7 +51,7 @@ events whose maximum only the search from the truth found is {missed:.0%}. No fi
 better where there is much light. On dim events the maximum of a likelihood is not the
 answer of smallest mean opening angle: the mean over all that might have been is, and a
 network that learned it can come below the limit there. Pull is the median of opening
-angle times the root of kappa: 1.18 if kappa is honest; the limit's is the curvature at
+angle times the root of kappa, 1.18 if kappa is right; the limit's is the curvature at
 the maximum, which knows nothing of other maxima. Events without a direction count as
 pi / 2. The simulation is a simplified one: nothing here is a statement on IceCube.
 """

@@ -157,7 +157,7 @@ def draw(result: dict[str, Any]) -> Any:
     left.set_ylabel("kappa of smallest loss")
     ends = [r[k] for r in result["expected"] for k in ("expected_deg", "observed_deg")]
     low, high = 0.8 * min(ends), 1.25 * max(ends)
-    right.plot([low, high], [low, high], color="black", lw=0.8, label="honest")
+    right.plot([low, high], [low, high], color="black", lw=0.8, label="calibrated")
     right.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high))
     plain_log(left.xaxis)
     plain_log(right.xaxis)
@@ -188,7 +188,7 @@ def as_text(result: dict[str, Any]) -> str:
         "Two models that go on from t_sim.simulated with the same tracks, on tracks "
         "that neither has seen, kappa as it is:",
         "",
-        "| | mean, rad | median, deg | median pull (honest: 1.18) | 50% contours hold "
+        "| | mean, rad | median, deg | median pull (right: 1.18) | 50% contours hold "
         "| 90% hold | largest kappa |",
         "|---|---|---|---|---|---|---|",
     ]

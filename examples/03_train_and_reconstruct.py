@@ -129,7 +129,7 @@ def main() -> None:
         tables.append(replace(found.table(), name=name))
     tables[0].save(out / "line_fit.parquet")
 
-    # 3. Who is how far off, and whose kappa is honest.
+    # 3. Who is how far off, and whose kappa holds.
     truth = EventTruth.of(events)
     page = write_evaluation(
         evaluate(tables[::-1], truth),

@@ -125,17 +125,17 @@ def main() -> None:
     # 4. Directions, with kappa as the members have it ...
     ensemble = load_bundle(out / "ensemble", calibration="none")
     raw = reconstruct(held_out, ensemble, out / "ensemble.parquet")
-    # ... and with an honest one, from the same validation events.
+    # ... and with calibrated radii, from the same validation events.
     checked = calibrate(ensemble, events, validation)
     checked.file.save(place_beside(out / "ensemble"))
-    honest = reconstruct(
+    calibrated = reconstruct(
         held_out, out / "ensemble", out / "calibrated.parquet", contours=CONTOURS
     )
 
     # 5. The report.
     member = reconstruct(held_out, members[0], out / "member_0.parquet")
     tables = [
-        replace(honest.table(), name="ensemble, calibrated"),
+        replace(calibrated.table(), name="ensemble, calibrated"),
         replace(raw.table(), name="ensemble"),
         replace(member.table(), name="one member"),
         line_fit_events(held_out),

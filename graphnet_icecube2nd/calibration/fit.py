@@ -266,7 +266,7 @@ def cross_fitted_levels(
     """Return the level of the calibrated contour on which each truth lies, (B,).
 
     Each half of the events is calibrated by the other, so a perfect fit of noise does
-    not look like an honest kappa.
+    not look like a calibrated kappa.
     """
     half_B = np.arange(len(kappa_B)) % 2 == 0
     level_B = np.empty(len(kappa_B))

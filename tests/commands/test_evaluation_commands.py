@@ -85,9 +85,9 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     assert stored.fitted_on["max_pulses"] == 24
     assert "calibrated: direction; 256 events" in said("ensemble", "show", "both")
 
-    done = said("reconstruct", store, "--model", "both", "--out", "honest.parquet")
+    done = said("reconstruct", store, "--model", "both", "--out", "calibrated.parquet")
     assert "widths are calibrated for 100.0%" in done
-    before, after = read_columns("plain.parquet"), read_columns("honest.parquet")
+    before, after = read_columns("plain.parquet"), read_columns("calibrated.parquet")
     np.testing.assert_allclose(
         after["kappa"], stored.calibration.kappa(before["kappa"]), rtol=1e-5
     )
@@ -100,13 +100,19 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     assert read_columns("again.parquet")["kappa"] == pytest.approx(before["kappa"])
 
     page = said(
-        *("evaluate", "honest=honest.parquet", "plain.parquet", "--truth", store),
+        *(
+            "evaluate",
+            "calibrated=calibrated.parquet",
+            "plain.parquet",
+            "--truth",
+            store,
+        ),
         *("--out", "report", "--line-fit", "--title", "Mine", "--resamples", 50),
     )
     assert "report/report.html" in page
     plain_text = json.loads((here / "report/tables/evaluation.json").read_text())
     names = [row["table"] for row in plain_text["summary"]]
-    assert names == ["honest", "plain", "line fit"]
+    assert names == ["calibrated", "plain", "line fit"]
     assert plain_text["summary"][0]["inside_50"] == pytest.approx(0.5, abs=0.08)
     assert "<h1>Mine</h1>" in (here / "report" / "report.html").read_text()
 
@@ -120,9 +126,9 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     )
     stored = CalibrationFile.load("c.json")
     assert (stored.weights, stored.calibration.method) == ("", "none")
-    honest = EventTable.load("h.csv")
+    calibrated = EventTable.load("h.csv")
     expected = stored.calibration.radius(EventTable.load("r.csv").kappa_B, 0.9)
-    np.testing.assert_allclose(honest.radii["radius_90"], expected, rtol=1e-5)
+    np.testing.assert_allclose(calibrated.radii["radius_90"], expected, rtol=1e-5)
     # The same directions along the flight are the same calibration.
     plain = EventTable.load("r.csv")
     vectors = {name: -plain.columns[name] for name in COLUMNS}
@@ -134,7 +140,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     )
     assert CalibrationFile.load("f.json").calibration == stored.calibration
     again = EventTable.load("h.db")
-    np.testing.assert_allclose(again.direction_B3, honest.direction_B3, atol=1e-6)
+    np.testing.assert_allclose(again.direction_B3, calibrated.direction_B3, atol=1e-6)
     # Not for a model, and not twice.
     done = call(*words, "--calibration", "c.json", "--out", "x.csv")
     assert "fitted on a table of results, not on these weights" in str(done.exception)

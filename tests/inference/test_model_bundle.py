@@ -38,7 +38,7 @@ def weights(tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-def test_the_shipped_model_comes_with_an_honest_kappa(tmp_path: Path) -> None:
+def test_the_shipped_model_comes_with_a_calibrated_kappa(tmp_path: Path) -> None:
     trained = load_bundle("t_sim.simulated")
     assert trained.calibration is not None
     simulate(tmp_path / "s", num_events=1024, seed=77, workers=1)

@@ -60,15 +60,17 @@ def test_radii_of_a_table_are_kept() -> None:
         for level in (50, 90)
     }
     assert sky_map_of_event(table(radii=own), 7).law == RadialLaw.of_kappa(100.0)
-    honest = table(radii={"radius_50": np.full(3, 0.1), "radius_90": np.full(3, 0.4)})
-    made = sky_map_of_event(honest, 7)
+    calibrated = table(
+        radii={"radius_50": np.full(3, 0.1), "radius_90": np.full(3, 0.4)}
+    )
+    made = sky_map_of_event(calibrated, 7)
     assert made.contour(0.5).radius == pytest.approx(0.1)
     assert made.contour(0.9).radius == pytest.approx(0.4)
     assert made.contour(0.5).pixel_area == pytest.approx(
         made.contour(0.5).area, rel=0.03
     )
     with pytest.raises(ValueError, match="found is calibrated already"):
-        sky_map_of_event(honest, 7, calibration=LONG_TAILS)
+        sky_map_of_event(calibrated, 7, calibration=LONG_TAILS)
     wrong = table(radii={"radius_50": np.full(3, 0.4), "radius_90": np.full(3, 0.1)})
     with pytest.raises(ValueError, match="event 7 of found: radii must rise"):
         sky_map_of_event(wrong, 7)

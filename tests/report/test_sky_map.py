@@ -95,7 +95,7 @@ def test_pixels_wider_than_the_contour_hold_their_mean() -> None:
     np.testing.assert_allclose(coarse[:4] * 4 * np.pi / 48, expected, atol=5e-4)
 
 
-def test_a_calibrated_map_has_honest_contours() -> None:
+def test_a_calibrated_map_has_calibrated_contours() -> None:
     made = sky_map(DIRECTION, 200.0, calibration=LONG_TAILS)
     plain = sky_map(DIRECTION, 200.0)
     for level, asked in ((0.5, 0.35), (0.9, 0.97)):

@@ -28,7 +28,7 @@ from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.robustness.figure import draw_robustness
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.tasks.direction.calibration import HONEST_MEDIAN_PULL
+from graphnet_icecube2nd.tasks.direction.calibration import CALIBRATED_MEDIAN_PULL
 from graphnet_icecube2nd.version import __version__
 
 STEM = "robustness"
@@ -43,7 +43,7 @@ READING = f"""\
 Mean is the competition's score, the mean opening angle. Difference is from the
 baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
 it holds 0, these events show no difference. Pull is the median of opening angle times
-the root of kappa, {HONEST_MEDIAN_PULL:.2f} if kappa is calibrated and large; inside
+the root of kappa, {CALIBRATED_MEDIAN_PULL:.2f} if kappa is calibrated and large; inside
 is the share of true directions in the contours that are to hold {INSIDE:.0%}; both
 with kappa as the network gives it, not calibrated. Events without pulses count as
 pi / 2.

@@ -1,9 +1,9 @@
-"""Is kappa honest, and what makes it so.
+"""The calibration of kappa: do contours hold their share, and a map that makes them.
 
-A kappa is honest if contours that are said to hold a share of the probability hold that
-share of the true directions. Three views: pulls (opening angle in units of the radius
-that kappa promises), coverage of contours, and the level at which each true direction
-lies, which is spread evenly if kappa is honest.
+A kappa is calibrated if contours that are said to hold a share of the probability hold
+that share of the true directions. Three views: pulls (opening angle in units of the
+radius that kappa promises), coverage of contours, and the level at which each true direction
+lies, which is spread evenly if kappa is calibrated.
 
 `KappaCalibration` gives a better kappa for each kappa, and the contour to ask for so
 that it holds what it is asked to hold: real errors have longer tails than a von
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 METHODS = ("none", "temperature", "isotonic")
 # Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
 # kappa: the angle is Rayleigh distributed, median sqrt(2 ln 2).
-HONEST_MEDIAN_PULL = float(np.sqrt(2 * np.log(2)))
+CALIBRATED_MEDIAN_PULL = float(np.sqrt(2 * np.log(2)))
 AT_ONCE = 8192  # events
 SMALLEST = 1e-12  # kappa below which a sky is uniform to the last digit
 
@@ -80,7 +80,7 @@ def containment(kappa_B: Array, angle_B: Array) -> Array:
         angle_B: Opening angles between prediction and truth, rad.
 
     Returns:
-        0 at the predicted direction to 1 opposite it; evenly spread if kappa is honest.
+        0 at the predicted direction to 1 opposite it; uniform if kappa is calibrated.
     """
     level: Array = -np.expm1(-depth(kappa_B, angle_B))
     return level
@@ -102,7 +102,7 @@ def coverage(kappa_B: Array, angle_B: Array, levels: Sequence[float] | Array) ->
 def pulls(kappa_B: Array, angle_B: Array) -> Array:
     """Return opening angles in units of 1 / sqrt(kappa), (B,).
 
-    Their median is 1.177 if kappa is honest and large.
+    Their median is 1.177 if kappa is calibrated and large.
     """
     pull: Array = np.asarray(angle_B) * np.sqrt(np.asarray(kappa_B))
     return pull

@@ -1,6 +1,6 @@
 """How much of the probability lies within which angle of a predicted direction.
 
-A von Mises-Fisher distribution is one exponential in u = 1 - cos(angle); honest
+A von Mises-Fisher distribution is one exponential in u = 1 - cos(angle); calibrated
 contours have other radii than its own. `RadialLaw` is exponential piece by piece, each
 holding the share that it is said to hold, so that contours are exactly those asked for.
 Its density falls all the way from the direction to its opposite, so that the smallest

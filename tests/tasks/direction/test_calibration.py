@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphnet_icecube2nd.tasks.direction.calibration import (
-    HONEST_MEDIAN_PULL,
+    CALIBRATED_MEDIAN_PULL,
     KappaCalibration,
     containment,
     coverage,
@@ -37,7 +37,7 @@ def kappas(num: int, seed: int = 0) -> np.ndarray:
     return 10 ** np.random.default_rng(seed).uniform(-0.5, 4.0, num)
 
 
-def test_levels_of_honest_kappas_are_even() -> None:
+def test_levels_of_calibrated_kappas_are_even() -> None:
     kappa = kappas(200_000)
     angle = drawn(kappa, 1)
     level = containment(kappa, angle)
@@ -45,7 +45,7 @@ def test_levels_of_honest_kappas_are_even() -> None:
     np.testing.assert_allclose(coverage(kappa, angle, LEVELS), LEVELS, atol=4e-3)
     large = kappa > 100
     median = np.median(pulls(kappa[large], angle[large]))
-    assert median == pytest.approx(HONEST_MEDIAN_PULL, rel=0.01)
+    assert median == pytest.approx(CALIBRATED_MEDIAN_PULL, rel=0.01)
 
 
 @given(
@@ -91,7 +91,7 @@ def test_a_uniform_sky_has_kappa_zero() -> None:
 
 
 def test_lost_events_move_neither_kappa_nor_contours_of_the_others() -> None:
-    """A few in a hundred anywhere, at all kappas: an honest kappa stays what it is."""
+    """A few in a hundred anywhere, at all kappas: a calibrated kappa stays."""
     rng = np.random.default_rng(0)
     kappa = 10 ** rng.uniform(0.3, 4.0, 60_000)
     lost = rng.random(60_000) < 0.03

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def members(num: int, kappas: list[float], seed: int = 0) -> tuple[Array, Array]:
-    """Members of different quality, of independent errors and honest kappas."""
+    """Members of different quality, of independent errors and calibrated kappas."""
     generator = np.random.default_rng(seed)
     truth = generator.standard_normal((num, 3))
     truth /= np.linalg.norm(truth, axis=1, keepdims=True)

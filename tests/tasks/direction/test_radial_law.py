@@ -1,4 +1,4 @@
-"""Shares of the probability against the angle, and honest contours."""
+"""Shares of the probability against the angle, and calibrated contours."""
 
 from __future__ import annotations
 

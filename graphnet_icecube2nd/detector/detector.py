@@ -163,12 +163,6 @@ class Detector:
             return self.optics
         return IceModel.water() if self.medium == "water" else IceModel.icecube()
 
-    @property
-    def knows_modules(self) -> bool:
-        """Whether the places of the modules are known."""
-        uses_dom_ids = self.pulses.sensor_id is not None
-        return self.geometry is not None or uses_dom_ids or self.pulses.ice != NO_ICE
-
     def model_kwargs(self) -> dict[str, Any]:
         """Return what a backbone must know of it, as constructor arguments."""
         kwargs: dict[str, Any] = {}

@@ -25,7 +25,6 @@ Shape letters: B events, D width of the latent vectors, K outputs, M models.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -253,9 +252,3 @@ def register_task(task: type[Task]) -> type[Task]:
         raise ValueError(f"task {task.name!r}: num_outputs must be 1 or more")
     TASKS.add(task.name, task)
     return task
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless a number is above 0 and finite."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")

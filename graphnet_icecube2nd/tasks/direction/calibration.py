@@ -2,8 +2,8 @@
 
 A kappa is calibrated if contours that are said to hold a share of the probability hold
 that share of the true directions. Three views: pulls (opening angle in units of the
-radius that kappa promises), coverage of contours, and the level at which each true direction
-lies, which is spread evenly if kappa is calibrated.
+radius that kappa promises), coverage of contours, and the level at which each true
+direction lies, which is uniform if kappa is calibrated.
 
 `KappaCalibration` gives a better kappa for each kappa, and the contour to ask for so
 that it holds what it is asked to hold: real errors have longer tails than a von

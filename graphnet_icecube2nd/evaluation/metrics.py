@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from math import degrees
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
     paired_intervals,
     resampled_quantiles,
 )
+from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.evaluation.tasks import (
     TaskEvaluation,
     evaluate_task,
@@ -36,6 +38,7 @@ LOGGER = logging.getLogger(__name__)
 TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
 FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
+ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
 
 Array = NDArray[np.float64]
 
@@ -137,6 +140,16 @@ class Summary:
     pull: float
     inside_50: float
     inside_90: float
+
+    def to_row(self) -> Row:
+        """Return the columns of a report; units stand in their names."""
+        row: Row = {"table": self.table, "events": self.events, "failed": self.failed}
+        for name, unit in ESTIMATES.items():
+            for end, angle in asdict(getattr(self, name)).items():
+                column = f"{name}_{unit}" if end == "value" else f"{name}_{end}_{unit}"
+                row[column] = degrees(angle) if unit == "deg" else angle
+        row |= {"median_pull": self.pull, "inside_50": self.inside_50}
+        return row | {"inside_90": self.inside_90}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.evaluation.bins import energy_edges, split, topologies_of
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
+from graphnet_icecube2nd.evaluation.rows import Row, markdown_table, without_nan
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import ALL, EventTruth
 
@@ -58,65 +59,53 @@ def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]
             none has a true direction.
     """
     truth = truth.with_directions()
-    topologies = topologies_of(truth)
-    decade_B = decades(truth.energy_B)
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise ValueError(f"two tables have one name: {', '.join(sorted(names))}")
     if not len(truth.event_id):
         raise ValueError("there is no event to compare directions of")
-    rows = []
     evaluated = [EvaluatedTable.of(table, truth) for table in tables]
-    for topology in topologies:
-        is_topology = (truth.topology_B == topology) | (topology == ALL)
-        for decade in [ALL, *sorted({*decade_B[is_topology]} - {""}, key=first_number)]:
-            chosen = is_topology & ((decade_B == decade) | (decade == ALL))
-            rows += [_resolution(e, topology, decade, chosen) for e in evaluated]
+    everything = np.ones(len(truth), bool)
+    topologies = {ALL: everything}
+    topologies |= {t: truth.topology_B == t for t in topologies_of(truth)}
+    decades = {ALL: everything}
+    for low, high, in_decade_B in split(
+        truth.energy_B, energy_edges(truth.energy_B, 1), fewest=1
+    ):
+        first, last = round(np.log10(low)), round(np.log10(high))
+        decades[f"1e{first}-1e{last} GeV"] = in_decade_B
+    rows = []
+    for topology, is_topology_B in topologies.items():
+        for decade, in_decade_B in decades.items():
+            chosen_B = is_topology_B & in_decade_B
+            if chosen_B.any():
+                rows += [_resolution(e, topology, decade, chosen_B) for e in evaluated]
     return rows
 
 
 def as_markdown(rows: Sequence[Resolution]) -> str:
     """Return rows as a table in Markdown, a line for each."""
-    lines = [
-        "| topology | energy | events | table | mean, rad | median, deg | 68%, deg | "
-        "pull | failed |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        pull = "-" if np.isnan(row.pull) else f"{row.pull:.2f}"
-        lines.append(
-            f"| {row.topology.replace('_', ' ')} | {row.energy} | {row.events:,} | "
-            f"{row.table} | {row.mean:.3f} | {row.median:.1f} | {row.q68:.1f} | "
-            f"{pull} | {row.failed} |"
+    headings = ("topology", "energy", "events", "table", "mean, rad", "median, deg")
+    cells = [
+        (
+            row.topology.replace("_", " "),
+            row.energy,
+            row.events,
+            row.table,
+            f"{row.mean:.3f}",
+            f"{row.median:.1f}",
+            f"{row.q68:.1f}",
+            "-" if np.isnan(row.pull) else f"{row.pull:.2f}",
+            row.failed,
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return "\n".join(markdown_table((*headings, "68%, deg", "pull", "failed"), cells))
 
 
-def as_dicts(rows: Sequence[Resolution]) -> list[dict[str, Any]]:
+def as_dicts(rows: Sequence[Resolution]) -> list[Row]:
     """Return rows as plain values that JSON can hold."""
-    return [{k: None if v != v else v for k, v in asdict(row).items()} for row in rows]
-
-
-def topologies_of(truth: EventTruth) -> list[str]:
-    """Return `all` and the topologies there are."""
-    return [ALL, *(str(t) for t in np.unique(truth.topology_B) if t != ALL)]
-
-
-def decades(energy_B: NDArray[np.float64]) -> NDArray[np.str_]:
-    """Return the decade of each energy in words, (B,); empty where there is none."""
-    names = []
-    for energy in energy_B:
-        if not energy > 0:
-            names.append("")
-            continue
-        power = int(np.floor(np.log10(energy)))
-        names.append(f"1e{power}-1e{power + 1} GeV")
-    return np.array(names)
-
-
-def first_number(decade: str) -> float:
-    """Return where a decade of `decades` begins, GeV."""
-    return float(decade.partition("-")[0])
+    return without_nan(asdict(row) for row in rows)
 
 
 def _resolution(

@@ -18,9 +18,9 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
+from graphnet_icecube2nd.report.evaluation.page import heading_of
 from graphnet_icecube2nd.report.evaluation.report import write_evaluation
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
-from graphnet_icecube2nd.report.evaluation.tables import heading_of
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.section import Curve, Panel
 from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task

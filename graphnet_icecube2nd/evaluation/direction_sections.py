@@ -177,13 +177,15 @@ def _bins(rows: list[Row], quantity: str) -> tuple[Panel, ...]:
         x_label=label,
         y_label=MEAN_LABEL,
         curves=tuple(_curves(rows, "mean_rad", middle)),
+        title="Mean",
         x_log=x_log,
         y_range=(0.0, None),
     )
     median = Panel(
         x_label=label,
-        y_label="opening angle [deg]: median, and 68% (dotted)",
+        y_label="opening angle [deg]",
         curves=(*_curves(rows, "median_deg", middle), *quantiles),
+        title="Median, and 68% (dotted)",
         x_log=x_log,
         y_log=True,
     )
@@ -283,12 +285,11 @@ def _of(rows: Sequence[Row], table: str, way: str) -> list[Row]:
 def _coverage(views: Sequence[CalibrationView]) -> Section:
     """Return the section of contours: what they hold and what they are made for."""
     rows = [row for view in views for row in view.coverage()]
-    edges = np.array([0.0, 100.0])
     band = Curve(
-        x=edges,
-        y=0 * edges,
-        low=0 * edges - NEAR,
-        high=0 * edges + NEAR,
+        x=np.array([0.0, 100.0]),
+        y=np.zeros(2),
+        low=np.full(2, -NEAR),
+        high=np.full(2, NEAR),
         label=f"within {NEAR} percentage points",
         style="reference",
     )
@@ -298,10 +299,11 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
         for way in view.ways:
             mine = _of(rows, name, way)
             level, held, error = (
-                100 * np.array([row[name] for row in mine])
+                100 * np.array([row[name] for row in mine], np.float64)
                 for name in ("level", "held", "error")
             )
-            off, is_plain = held - level, way == TEMPERATURE
+            off: Array = held - level
+            is_plain = way == TEMPERATURE
             (given if way == GIVEN else recalibrated).append(
                 Curve(
                     x=level,
@@ -361,7 +363,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
                 continue
             mine = _of(rows, name, way)
             expected, observed, low, high = (
-                np.array([row[f"{n}_deg"] for row in mine])
+                np.array([row[f"{n}_deg"] for row in mine], np.float64)
                 for n in ("expected", "observed", "low", "high")
             )
             angles.append(
@@ -395,8 +397,8 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             ),
         ]
     ends = [row[name] for row in rows for name in ("expected_deg", "observed_deg")]
-    low, high = 0.8 * min(ends, default=1.0), 1.25 * max(ends, default=1.0)
-    diagonal = np.array([low, high])
+    limits = (0.8 * min(ends, default=1.0), 1.25 * max(ends, default=1.0))
+    diagonal = np.array(limits)
     line = Curve(x=diagonal, y=diagonal, label="calibrated", style="reference")
     return Section(
         task=DIRECTION,
@@ -411,8 +413,8 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
                     curves=(*angles, line),
                     x_log=True,
                     y_log=True,
-                    x_range=(low, high),
-                    y_range=(low, high),
+                    x_range=limits,
+                    y_range=limits,
                 ),
             ),
             "pulls": (

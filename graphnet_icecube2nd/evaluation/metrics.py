@@ -111,6 +111,22 @@ class EvaluatedTable:
             return float("nan")
         return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
 
+    def inside(self, level: float, chosen_B: NDArray[np.bool_]) -> float:
+        """Return the share of true directions within contours; NaN without any.
+
+        Args:
+            level: Share that the contours are to hold: with the table's own radii, else
+                those of its kappa.
+            chosen_B: (B,) which events.
+        """
+        good_B = self.has_kappa_B & chosen_B
+        if not good_B.any():
+            return float("nan")
+        radius_B, angle = self.table.levels.get(level), self.angle_B[good_B]
+        if radius_B is not None:
+            return float((angle <= radius_B[good_B]).mean())
+        return float(coverage(self.table.kappa_B[good_B], angle, [level])[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -197,7 +213,6 @@ class Evaluation:
         intervals = paired_intervals(
             np.stack([angle, angle - first]), resamples=self._resamples(len(angle))
         )
-        good_B = evaluated.has_kappa_B & chosen_B
         return Summary(
             table=evaluated.name,
             events=len(angle),
@@ -211,8 +226,8 @@ class Evaluation:
             },
             difference=_estimate((angle - first).mean(), intervals[1]),
             pull=evaluated.median_pull(chosen_B),
-            inside_50=_inside(evaluated, good_B, 0.5),
-            inside_90=_inside(evaluated, good_B, 0.9),
+            inside_50=evaluated.inside(0.5, chosen_B),
+            inside_90=evaluated.inside(0.9, chosen_B),
         )
 
     def _resamples(self, num_events: int) -> int:
@@ -330,16 +345,3 @@ def _evaluate_directions(
 
 def _estimate(value: float, interval: Array) -> Estimate:
     return Estimate(value=float(value), low=float(interval[0]), high=float(interval[1]))
-
-
-def _inside(
-    evaluated: EvaluatedTable, good_B: NDArray[np.bool_], level: float
-) -> float:
-    """Return the share of true directions within a contour; NaN without any."""
-    if not good_B.any():
-        return float("nan")
-    radius_B = evaluated.table.levels.get(level)
-    if radius_B is not None:
-        return float((evaluated.angle_B[good_B] <= radius_B[good_B]).mean())
-    kappa_B = evaluated.table.kappa_B
-    return float(coverage(kappa_B[good_B], evaluated.angle_B[good_B], [level])[0])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
+from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.evaluation.perturbations import (
     AT_ONCE,
     BASELINE,
@@ -33,7 +34,6 @@ from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
-from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
 
 INSIDE = 0.68  # the contour whose coverage is reported
 
@@ -134,10 +134,7 @@ def measure_robustness(
     if not len(chosen):
         raise ValueError("there is no event to perturb")
     truth = EventTruth.of(store, chosen)
-    known_B = np.isfinite(truth.direction_B3).all(axis=1)
-    if not known_B.all():
-        event = truth.event_id[int(known_B.argmin())]
-        raise ValueError(f"event {event} of {store.path} has no true direction")
+    truth.check_finite()
     if perturbations is None:
         perturbations = default_perturbations(store, chosen, options)
     _check_names(perturbations)
@@ -252,8 +249,8 @@ def _row(
     difference_B: Array,
     interval: Array,
 ) -> RobustnessRow:
-    ok = table.is_ok
-    kappa, angle = table.kappa_B[ok], angle_B[ok]
+    evaluated = EvaluatedTable(table=table, angle_B=angle_B)
+    everything = np.ones(len(table), bool)
     no_pulses = table.status_B == NO_PULSES
     low, high = interval.tolist()
     return RobustnessRow(
@@ -261,15 +258,13 @@ def _row(
         strength=asked.strength,
         events=len(table),
         no_pulses=int(no_pulses.sum()),
-        not_finite=int((~ok & ~no_pulses).sum()),
+        not_finite=int((~table.is_ok & ~no_pulses).sum()),
         mean=float(angle_B.mean()),
         difference=float(difference_B.mean()),
         low=low,
         high=high,
         median=float(np.degrees(np.median(angle_B))),
-        pull=float(np.median(pulls(kappa, angle))) if ok.any() else float("nan"),
-        inside=(
-            float(coverage(kappa, angle, [INSIDE])[0]) if ok.any() else float("nan")
-        ),
+        pull=evaluated.median_pull(everything),
+        inside=evaluated.inside(INSIDE, everything),
         published=asked.published,
     )

@@ -23,7 +23,6 @@ HEIGHT = 3.7  # inches of a row of panels, without its legends
 LEGEND_ROW = 0.2  # inches
 DODGE = 4.0  # points between the marks of two tables at the same x
 REFERENCE = "0.45"  # grey
-DECADES = 1.5  # below so many, a logarithmic axis has ticks at 1, 2, 5, 10, ...
 MARKED = ("points", "joined")
 
 
@@ -77,13 +76,11 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
     axes.set_ylim(*panel.y_range or (None, None))
     if panel.columns:
         axes.set_xticks(range(len(panel.columns)), list(panel.columns), fontsize=8)
-    for axis, is_log, limits in (
-        (axes.xaxis, panel.x_log, axes.get_xlim()),
-        (axes.yaxis, panel.y_log, axes.get_ylim()),
-    ):
-        if is_log:
-            narrow = np.log10(limits[1] / limits[0]) < DECADES
-            (plain_log if narrow else decades_only)(axis)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            plain = high < 30 * low or (high < 3000 * low and high < 3000)
+            (plain_log if plain else decades_only)(axis)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
     labels = [curve.label for curve in panel.curves]

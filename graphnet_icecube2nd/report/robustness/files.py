@@ -7,13 +7,11 @@ the picture (PDF and PNG) shows differences with their intervals.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import torch
 
 from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
 from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
+from graphnet_icecube2nd.evaluation.rows import as_csv, markdown_table, without_nan
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import save_figure
@@ -32,13 +31,11 @@ from graphnet_icecube2nd.tasks.direction.calibration import HONEST_MEDIAN_PULL
 from graphnet_icecube2nd.version import __version__
 
 STEM = "robustness"
-UNITS = {
-    "mean": "rad",
-    "difference": "rad",
-    "low": "rad",
-    "high": "rad",
-    "median": "deg",
-}
+UNITS = dict.fromkeys(("mean", "difference", "low", "high"), "rad") | {"median": "deg"}
+HEADINGS = (
+    *("perturbation", "strength", "events", "mean, rad", "difference, rad"),
+    *(f"{LEVEL:.0%} interval, rad", "median, deg", "pull", "inside", "no pulses"),
+)
 READING = f"""\
 Mean is the competition's score, the mean opening angle. Difference is from the
 baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
@@ -107,17 +104,19 @@ def save_robustness(
     """
     if not rows:
         raise ValueError("a robustness report needs a row")
-    figure = draw_robustness(rows, title=_title(context))  # before anything is written
+    title = f"{context.get('model', 'model')}, {rows[0].events:,} events"
+    figure = draw_robustness(rows, title=title)  # before anything is written
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {
-        "context": dict(context),
-        "units": UNITS,
-        "rows": [_without_nan(row) for row in rows],
-    }
+    plain = [asdict(row) for row in rows]
+    stored = {"context": dict(context), "units": UNITS, "rows": without_nan(plain)}
+    with_units = [
+        {f"{n}_{UNITS[n]}" if n in UNITS else n: v for n, v in row.items()}
+        for row in plain
+    ]
     texts = {
-        ".csv": _as_csv(rows),
-        ".json": json.dumps(plain, indent=1, allow_nan=False) + "\n",
+        ".csv": as_csv(with_units),
+        ".json": json.dumps(stored, indent=1, allow_nan=False) + "\n",
         ".md": as_markdown(rows, context),
     }
     for suffix, text in texts.items():
@@ -141,15 +140,13 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
         "",
         READING,
         "",
-        "| perturbation | strength | events | mean, rad | difference, rad | "
-        f"{LEVEL:.0%} interval, rad | median, deg | pull | inside | no pulses |"
-        + " published |"
-        * with_published,
-        "|---|---|---|---|---|---|---|---|---|---|" + "---|" * with_published,
-    ]
-    lines += [
-        _line(row, is_baseline=row is rows[0]) + f" {row.published} |" * with_published
-        for row in rows
+        *markdown_table(
+            [*HEADINGS, *["published"] * with_published],
+            [
+                [*_cells(row, row is rows[0]), *[row.published] * with_published]
+                for row in rows
+            ],
+        ),
     ]
     failed = sum(row.not_finite for row in rows)
     if failed:
@@ -157,33 +154,17 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _line(row: RobustnessRow, *, is_baseline: bool) -> str:
-    difference = "-" if is_baseline else f"{row.difference:+.4f}"
-    interval = "-" if is_baseline else f"{row.low:+.4f} to {row.high:+.4f}"
-    pull = "-" if np.isnan(row.pull) else f"{row.pull:.2f}"
-    inside = "-" if np.isnan(row.inside) else f"{row.inside:.1%}"
+def _cells(row: RobustnessRow, is_baseline: bool) -> tuple[object, ...]:
+    """Return a row of the table that is to be read."""
     return (
-        f"| {row.group} | {row.strength} | {row.events:,} | {row.mean:.4f} | "
-        f"{difference} | {interval} | {row.median:.1f} | {pull} | {inside} | "
-        f"{row.no_pulses:,} |"
+        row.group,
+        row.strength,
+        row.events,
+        f"{row.mean:.4f}",
+        "-" if is_baseline else f"{row.difference:+.4f}",
+        "-" if is_baseline else f"{row.low:+.4f} to {row.high:+.4f}",
+        f"{row.median:.1f}",
+        "-" if np.isnan(row.pull) else f"{row.pull:.2f}",
+        "-" if np.isnan(row.inside) else f"{row.inside:.1%}",
+        row.no_pulses,
     )
-
-
-def _title(context: Mapping[str, Any]) -> str:
-    return f"{context.get('model', 'model')}, {context.get('events', '?'):,} events"
-
-
-def _as_csv(rows: Sequence[RobustnessRow]) -> str:
-    """Return the rows; units stand in the names of columns, NaN is an empty cell."""
-    names = [field.name for field in fields(RobustnessRow)]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([f"{n}_{UNITS[n]}" if n in UNITS else n for n in names])
-    for row in rows:
-        values = _without_nan(row)
-        writer.writerow(["" if v is None else v for v in values.values()])
-    return text.getvalue()
-
-
-def _without_nan(row: RobustnessRow) -> dict[str, Any]:
-    return {k: None if v != v else v for k, v in asdict(row).items()}

@@ -6,7 +6,7 @@ people ask: clocks, gains, noise, dead DOMs, symmetry, the start of the window, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     TimeShift,
     first_times,
 )
+from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.selection import SELECTIONS
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.loading.reading import EventReader
@@ -149,20 +150,38 @@ def first_times_of(
         options: How pulses are chosen.
         hlc: Of HLC pulses, in events that have any.
     """
+    chunks = read_in_chunks(store, numbers, options)
+    times = [first_times(events, hlc=hlc) for _, events in chunks]
+    return np.concatenate(times) if times else np.empty(0)
+
+
+def read_in_chunks(
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64],
+    options: InferenceConfig,
+    augmentations: tuple[Augmentation, ...] = (),
+) -> Iterator[tuple[NDArray[np.int64], Events]]:
+    """Yield the kept pulses of the events that have any, and rows in `numbers`.
+
+    Args:
+        store: The store.
+        numbers: (B,) the events.
+        options: How pulses are chosen.
+        augmentations: Changes to the kept pulses.
+    """
     reader = EventReader(
         store,
         max_pulses=options.max_pulses,
         selection=options.selection,
         seed=options.seed,
         truth=(),
+        augmentations=augmentations,
     )
     numbers = np.asarray(numbers, np.int64)
-    full = numbers[store.whole_event_column(N_PULSES)[numbers] > 0]
-    times = [
-        first_times(reader.raw(full[start : start + AT_ONCE]), hlc=hlc)
-        for start in range(0, len(full), AT_ONCE)
-    ]
-    return np.concatenate(times) if times else np.empty(0)
+    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
+    for start in range(0, len(full), AT_ONCE):
+        rows = full[start : start + AT_ONCE]
+        yield rows, reader.raw(numbers[rows])
 
 
 def _group(group: str, changes: Mapping[str, Augmentation]) -> list[Perturbation]:

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.evaluation.perturbations import (
-    AT_ONCE,
     BASELINE,
     Perturbation,
     default_perturbations,
+    read_in_chunks,
 )
 from graphnet_icecube2nd.events.augmentation_checks import LOST
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -28,12 +28,10 @@ from graphnet_icecube2nd.inference.predictor import (
     Progress,
     predict_events,
 )
-from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import N_PULSES
 
 INSIDE = 0.68  # the contour whose coverage is reported
 
@@ -152,14 +150,13 @@ def measure_robustness(
             for table, asked in zip(found, perturbations, strict=True)
         ]
     )
-    difference_RB = angle_RB - angle_RB[0]
-    interval_R2 = paired_intervals(
-        difference_RB, resamples=resamples, seed=options.seed
+    intervals = paired_intervals(
+        angle_RB - angle_RB[0], resamples=resamples, seed=options.seed
     )
     return [
-        _row(asked, table, angle_B, difference_B, interval)
-        for asked, table, angle_B, difference_B, interval in zip(
-            perturbations, found, angle_RB, difference_RB, interval_R2, strict=True
+        _row(asked, EvaluatedTable(table=table, angle_B=angle_B), angle_RB[0], interval)
+        for asked, table, angle_B, interval in zip(
+            perturbations, found, angle_RB, intervals, strict=True
         )
     ]
 
@@ -206,7 +203,13 @@ def _reconstructed(
         augmentations=asked.augmentations,
         on_progress=on_progress,
     )
-    lost_B = _lost(store, numbers, asked, seen)
+    # Events with pulses in the store, and none once perturbed.
+    lost_B = np.zeros(len(numbers), np.bool_)
+    for rows, events in read_in_chunks(store, numbers, seen, asked.augmentations):
+        marked = events.truth.get(LOST)
+        if marked is None:  # nothing in this perturbation takes pulses away
+            break
+        lost_B[rows] = marked.numpy()
     columns = {
         name: np.where(lost_B, np.nan, values)
         for name, values in table.columns.items()
@@ -216,40 +219,11 @@ def _reconstructed(
     return replace(table, columns={**table.columns, **columns}, status_B=status_B)
 
 
-def _lost(
-    store: EventStore,
-    numbers: NDArray[np.int64],
-    asked: Perturbation,
-    seen: InferenceConfig,
-) -> NDArray[np.bool_]:
-    """Return which events have pulses in the store and none once perturbed, (B,)."""
-    lost_B = np.zeros(len(numbers), np.bool_)
-    reader = EventReader(
-        store,
-        max_pulses=seen.max_pulses,
-        selection=seen.selection,
-        seed=seen.seed,
-        truth=(),
-        augmentations=asked.augmentations,
-    )
-    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
-    for start in range(0, len(full), AT_ONCE):
-        some = full[start : start + AT_ONCE]
-        marked = reader.raw(numbers[some]).truth.get(LOST)
-        if marked is None:  # nothing in this perturbation takes pulses away
-            break
-        lost_B[some] = marked.numpy()
-    return lost_B
-
-
 def _row(
-    asked: Perturbation,
-    table: EventTable,
-    angle_B: Array,
-    difference_B: Array,
-    interval: Array,
+    asked: Perturbation, evaluated: EvaluatedTable, baseline_B: Array, interval: Array
 ) -> RobustnessRow:
-    evaluated = EvaluatedTable(table=table, angle_B=angle_B)
+    """Return a perturbation's row; `baseline_B` are the baseline's angles, rad."""
+    table, angle_B = evaluated.table, evaluated.angle_B
     everything = np.ones(len(table), bool)
     no_pulses = table.status_B == NO_PULSES
     low, high = interval.tolist()
@@ -260,7 +234,7 @@ def _row(
         no_pulses=int(no_pulses.sum()),
         not_finite=int((~table.is_ok & ~no_pulses).sum()),
         mean=float(angle_B.mean()),
-        difference=float(difference_B.mean()),
+        difference=float((angle_B - baseline_B).mean()),
         low=low,
         high=high,
         median=float(np.degrees(np.median(angle_B))),

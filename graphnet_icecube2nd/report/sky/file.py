@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.report.sky.contours import EQUATORIAL, LOCAL, Contour
+from graphnet_icecube2nd.report.sky.pixels import EQUATORIAL, LOCAL, Contour
 from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 from graphnet_icecube2nd.version import __version__

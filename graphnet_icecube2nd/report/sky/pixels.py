@@ -1,4 +1,4 @@
-"""The pixels of a sky map: how many, and how much of the density each holds.
+"""The pixels and contours of a sky map, and how much of the density a pixel holds.
 
 Pixels are HEALPix's, all of one area (Gorski et al., ApJ 622 (2005) 759). Shape
 letters: P pixels of the map, p some of them.
@@ -6,6 +6,8 @@ letters: P pixels of the map, p some of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 Array = NDArray[np.float64]
 
+LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
+LEVELS = (0.5, 0.9)
 ORDERS = ("ring", "nested")
 # By default: pixels within the 50% contour, and the smallest and largest NSIDE.
 FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
@@ -23,6 +27,41 @@ FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
 COARSE = 0.2
 FINEST = 2**26
 CHUNK = 2**20  # pixels worked on at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """A contour of a sky map: the circle, and the pixels that make the same region.
+
+    Args:
+        level: Share of the probability within.
+        radius: Of the circle, rad.
+        area: Within the circle, square degrees.
+        num_pixels: Fewest pixels that hold the share.
+        pixel_area: Their area, square degrees.
+        density: Least density among them, 1/sr.
+    """
+
+    level: float
+    radius: float
+    area: float
+    num_pixels: int
+    pixel_area: float
+    density: float
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Return levels as they are, each between 0 and 1 and none twice.
+
+    Raises:
+        ValueError: They are not so, or there is none.
+    """
+    chosen = tuple(float(level) for level in levels)
+    if not chosen or not all(0 < level < 1 for level in chosen):
+        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"a level stands there twice: {chosen}")
+    return chosen
 
 
 def default_nside(law: RadialLaw) -> int:

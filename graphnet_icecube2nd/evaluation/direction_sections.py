@@ -5,14 +5,15 @@ Shape letters: B events, N points of a curve.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import sqrt
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.evaluation.bins import (
     ENERGY,
+    FEWEST,
     PULSES,
     TOPOLOGY,
     ZENITH,
@@ -33,24 +34,27 @@ from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
 
 Array = NDArray[np.float64]
 
+BOTH = "energy and topology"
 X_LABELS = {
     ENERGY: "energy of the neutrino [GeV]",
     ZENITH: "cosine of the zenith, 1: from above, -1: through the Earth",
     PULSES: "pulses of the event",
     TOPOLOGY: "topology",
 }
-MEAN_LABEL = "mean opening angle [rad]"
-ANGLES = ("mean_rad", "median_deg", "q68_deg")
-SUMMARY = ("median_deg", "q68_deg", "q90_deg", "median_pull", "inside_50", "inside_90")
-BINS = ("bin", "table", "events", *ANGLES, "inside_50", "inside_90")
+INSIDE = ("inside_50", "inside_90")
 NEAR = 1.5  # points off the nominal share: what the grey band shows
-BARS = "Bars are 95% intervals; bins of fewer than 20 events are left out."
 # Of each quantity: heading, and what its figure shows.
 BY = {
     TOPOLOGY: ("topology", "Mean opening angle by topology."),
     ENERGY: (
         "energy",
         "Opening angle against the energy of the neutrino, in half decades.",
+    ),
+    BOTH: (
+        BOTH,
+        "Mean opening angle against energy, for each topology. Over all events it can "
+        "rise with energy only because topologies with worse resolution are more "
+        "frequent at high energy.",
     ),
     ZENITH: (
         "zenith",
@@ -73,25 +77,14 @@ def direction_sections(evaluation: Evaluation) -> list[Section]:
     """
     if not evaluation.tables:
         return []
-    sections = [_summary(evaluation)]
-    for quantity, (heading, caption) in BY.items():
-        rows = binned(evaluation, quantity)
-        panels = _topologies(rows) if quantity == TOPOLOGY else _bins(rows, quantity)
-        name = f"by_{quantity.replace(' ', '_')}"
-        sections.append(_by(name, heading, caption, rows, panels))
-        if quantity == ENERGY:
-            rows = energy_by_topology(evaluation)
-            caption = (
-                "Mean opening angle against energy, for each topology. Over all events "
-                "it can rise with energy only because topologies with worse resolution "
-                "are more frequent at high energy."
-            )
-            heading, panels = "energy and topology", _energy_by_topology(rows)
-            name = "by_energy_and_topology"
-            sections.append(_by(name, heading, caption, rows, panels))
     views = [CalibrationView(evaluated) for evaluated in evaluation.tables]
     views = [view for view in views if view.ways]
-    sections += [_coverage(views), _expected(views)]
+    sections = [
+        _summary(evaluation),
+        *(_by(evaluation, quantity) for quantity in BY),
+        _coverage(views),
+        _expected(views),
+    ]
     return [section for section in sections if section.rows]
 
 
@@ -143,105 +136,67 @@ def _summary(evaluation: Evaluation) -> Section:
             "are medians; grey is what a random direction gives."
         },
         rows=[summary.to_row() for summary in evaluation.summaries],
-        shown=("table", "events", "failed", "mean_rad", *difference, *SUMMARY),
+        shown=(
+            *("table", "events", "failed", "mean_rad", *difference, "median_deg"),
+            *("q68_deg", "q90_deg", "median_pull", *INSIDE),
+        ),
     )
 
 
-def _by(
-    name: str, heading: str, caption: str, rows: list[Row], panels: tuple[Panel, ...]
-) -> Section:
-    """Return a section of bins."""
-    topology = ("topology",) if rows and "topology" in rows[0] else ()
+def _by(evaluation: Evaluation, quantity: str) -> Section:
+    """Return the section of bins of a quantity; without rows where it is not known."""
+    is_both = quantity == BOTH
+    rows = energy_by_topology(evaluation) if is_both else binned(evaluation, quantity)
+    name = f"by_{quantity.replace(' ', '_')}"
+    heading, caption = BY[quantity]
     return Section(
         task=DIRECTION,
         table=name,
         title=f"Direction by {heading}",
         text="",
-        figures={name: panels},
-        captions={name: f"{caption} {BARS}"},
+        figures={name: _panels(rows, quantity) if rows else ()},
+        captions={
+            name: f"{caption} Bars are 95% intervals; bins of fewer than {FEWEST} "
+            "events are left out."
+        },
         rows=rows,
-        shown=(*topology, *BINS),
-    )
-
-
-def _bins(rows: list[Row], quantity: str) -> tuple[Panel, ...]:
-    """Return mean and median opening angle against a quantity that has borders."""
-    x_log = quantity != ZENITH
-    middle = _geometric if x_log else _arithmetic
-    quantiles = [
-        Curve(x=c.x, y=c.y, table=c.table, dashed=True)
-        for c in _curves(rows, "q68_deg", middle)
-    ]
-    label = X_LABELS[quantity]
-    mean = Panel(
-        x_label=label,
-        y_label=MEAN_LABEL,
-        curves=tuple(_curves(rows, "mean_rad", middle)),
-        title="Mean",
-        x_log=x_log,
-        y_range=(0.0, None),
-    )
-    median = Panel(
-        x_label=label,
-        y_label="opening angle [deg]",
-        curves=(*_curves(rows, "median_deg", middle), *quantiles),
-        title="Median, and 68% (dotted)",
-        x_log=x_log,
-        y_log=True,
-    )
-    return mean, median
-
-
-def _energy_by_topology(rows: list[Row]) -> tuple[Panel, ...]:
-    """Return the mean opening angle against energy, a panel for each topology."""
-    edges = [row[end] for row in rows for end in ("low", "high")] or [1.0]
-    # Decades: else an axis could have no number.
-    low, high = np.floor(np.log10(min(edges))), np.ceil(np.log10(max(edges)))
-    return tuple(
-        Panel(
-            x_label=X_LABELS[ENERGY],
-            y_label=MEAN_LABEL,
-            curves=tuple(
-                _curves(
-                    [row for row in rows if row["topology"] == kind],
-                    "mean_rad",
-                    _geometric,
-                )
-            ),
-            title=kind,
-            x_log=True,
-            x_range=(10**low, 10**high),
-            y_range=(0.0, None),
-        )
-        for kind in _unique(rows, "topology")
-    )
-
-
-def _topologies(rows: list[Row]) -> tuple[Panel, ...]:
-    """Return the mean opening angle of each topology."""
-    kinds = _unique(rows, "bin")
-    counts = {row["bin"]: row["events"] for row in rows}
-    curves = _curves(rows, "mean_rad", lambda row: kinds.index(row["bin"]), "points")
-    panel = Panel(
-        x_label=X_LABELS[TOPOLOGY],
-        y_label=MEAN_LABEL,
-        curves=tuple(curves),
-        x_range=(-0.5, len(kinds) - 0.5),
-        y_range=(0.0, None),
-        columns=tuple(
-            "\n".join([*kind.split(), f"{counts[kind]:,} events"]) for kind in kinds
+        shown=(
+            *(("topology",) if is_both else ()),
+            *("bin", "table", "events", "mean_rad", "median_deg", "q68_deg", *INSIDE),
         ),
     )
-    return (panel,)
 
 
-def _curves(
-    rows: Sequence[Row],
-    column: str,
-    middle: Callable[[Row], float],
-    style: str = "joined",
-) -> list[Curve]:
-    """Return a column with its intervals against the middle of bins, table by table."""
+def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
+    """Return opening angles against a quantity."""
+    if quantity == BOTH:
+        # Whole decades: else an axis could have no number.
+        low = 10 ** np.floor(np.log10(min(row["low"] for row in rows)))
+        high = 10 ** np.ceil(np.log10(max(row["high"] for row in rows)))
+        kinds = _unique(rows, "topology")
+        apart = ([r for r in rows if r["topology"] == kind] for kind in kinds)
+        panels = [_panel(some, "mean_rad", ENERGY) for some in apart]
+        return tuple(
+            replace(panel, title=kind, x_range=(float(low), float(high)))
+            for panel, kind in zip(panels, kinds, strict=True)
+        )
+    mean = replace(_panel(rows, "mean_rad", quantity), title="Mean")
+    if quantity == TOPOLOGY:
+        counts = {row["bin"]: f"{row['events']:,} events" for row in rows}
+        names = ("\n".join([*kind.split(), text]) for kind, text in counts.items())
+        limits = (-0.5, len(counts) - 0.5)
+        return (replace(mean, title="", x_range=limits, columns=tuple(names)),)
+    median = _panel(rows, "median_deg", quantity)
+    q68 = (
+        replace(c, style="line", dashed=True, label="", low=None, high=None)
+        for c in _panel(rows, "q68_deg", quantity).curves
+    )
+    title = "Median, and 68% (dotted)"
+    return mean, replace(median, title=title, curves=(*median.curves, *q68))
+
+
+def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
+    """Return a column with its intervals against bins, a curve for each table."""
     name, _, unit = column.rpartition("_")
     curves = []
     for number, table in enumerate(_unique(rows, "table")):
@@ -250,26 +205,23 @@ def _curves(
             np.array([row[f"{name}{end}_{unit}"] for row in mine])
             for end in ("", "_low", "_high")
         )
+        edges = np.array([[row["low"], row["high"]] for row in mine])
+        x = edges.mean(axis=1) if quantity == ZENITH else np.sqrt(edges.prod(axis=1))
+        if quantity == TOPOLOGY:  # no borders, but a name for each whole number
+            x = np.arange(len(mine), dtype=np.float64)
+        style = "points" if quantity == TOPOLOGY else "joined"
         curves.append(
-            Curve(
-                x=np.array([middle(row) for row in mine], np.float64),
-                y=y,
-                low=low,
-                high=high,
-                label=table,
-                style=style,
-                table=number,
-            )
+            Curve(x=x, y=y, low=low, high=high, label=table, style=style, table=number)
         )
-    return curves
-
-
-def _geometric(row: Row) -> float:
-    return sqrt(row["low"] * row["high"])
-
-
-def _arithmetic(row: Row) -> float:
-    return (float(row["low"]) + float(row["high"])) / 2
+    is_mean = unit == "rad"
+    return Panel(
+        x_label=X_LABELS[quantity],
+        y_label=f"{'mean ' if is_mean else ''}opening angle [{unit}]",
+        curves=tuple(curves),
+        x_log=quantity in (ENERGY, PULSES),
+        y_log=not is_mean,
+        y_range=(0.0, None) if is_mean else None,
+    )
 
 
 def _unique(rows: Sequence[Row], column: str) -> list[str]:

@@ -207,24 +207,25 @@ class Evaluation:
         evaluated = self.tables[number]
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
-        quantiles = resampled_quantiles(
-            angle, list(QUANTILES.values()), resamples=self.resamples
-        )
+        values = [angle.mean(), (angle - first).mean()]
+        values += np.quantile(angle, list(QUANTILES.values())).tolist()
         intervals = paired_intervals(
             np.stack([angle, angle - first]), resamples=self._resamples(len(angle))
-        )
+        ).tolist()
+        intervals += resampled_quantiles(
+            angle, list(QUANTILES.values()), resamples=self.resamples
+        ).tolist()
+        estimates = {
+            name: Estimate(value=float(value), low=low, high=high)
+            for name, value, (low, high) in zip(
+                ESTIMATES, values, intervals, strict=True
+            )
+        }
         return Summary(
             table=evaluated.name,
             events=len(angle),
             failed=evaluated.num_failed(chosen_B),
-            mean=_estimate(angle.mean(), intervals[0]),
-            **{
-                name: _estimate(np.quantile(angle, share), interval)
-                for (name, share), interval in zip(
-                    QUANTILES.items(), quantiles, strict=True
-                )
-            },
-            difference=_estimate((angle - first).mean(), intervals[1]),
+            **estimates,
             pull=evaluated.median_pull(chosen_B),
             inside_50=evaluated.inside(0.5, chosen_B),
             inside_90=evaluated.inside(0.9, chosen_B),
@@ -341,7 +342,3 @@ def _evaluate_directions(
         resamples=resamples,
         notes=tuple(notes),
     )
-
-
-def _estimate(value: float, interval: Array) -> Estimate:
-    return Estimate(value=float(value), low=float(interval[0]), high=float(interval[1]))

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.report.event.view import (
-    COLOURS,
     Arrow,
     energy_text,
     find_arrows,
     has_hlc,
     inside_box,
+    known_truth,
     lit_doms,
     read_event,
     time_range,
@@ -80,7 +80,7 @@ def event_payload(
     bright, _ = lit_doms(store, pulses, False)
     return {
         "title": f"event {view.event_id}",
-        "subtitle": _subtitle(view),
+        "subtitle": ", ".join(known_truth(view)) or f"{view.truth['n_pulses']} pulses",
         "truth": _truth_rows(store, view, pulses),
         "detector": detector,
         "places": {**_axes(place_P3), "dom": dom_P.tolist()},
@@ -129,30 +129,18 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
     low, high = outline_P3.min(axis=0), outline_P3.max(axis=0)
     margin = _MARGIN * float(np.linalg.norm(high - low)) + 10.0
     rows = []
-    num_others = 0
     for arrow in arrows:
-        colour = None
-        if not arrow.is_truth:
-            colour = COLOURS[num_others % len(COLOURS)]
-            num_others += 1
         begin, end = inside_box(arrow, low - margin, high + margin)
-        # A vertex may lie outside; its arrow goes through it all the same.
-        begin, end = min(begin, -margin), max(end, margin)
         rows.append(
-            {
-                "name": arrow.name,
-                "is_truth": arrow.is_truth,
+            vars(arrow)
+            | {
                 "flight": arrow.flight.tolist(),
                 "through": arrow.through.tolist(),
-                "begin": begin,
-                "end": end,
-                "time": arrow.time,
-                "vertex_time": arrow.vertex_time,
-                "is_vertex": arrow.is_vertex,
+                # A vertex may lie outside; its arrow goes through it all the same.
+                "begin": min(begin, -margin),
+                "end": max(end, margin),
                 "opening_angle": _degrees(arrow.opening_angle),
-                "kappa": arrow.kappa,
                 "radius_50": _degrees(arrow.radius_50),
-                "colour": colour,
             }
         )
     return rows
@@ -170,15 +158,6 @@ def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
         if len(row) and not table.is_ok[row[0]]:
             found.append([table.name, str(table.status_B[row[0]])])
     return found
-
-
-def _subtitle(view: EventView) -> str:
-    parts = []
-    if "topology" in view.truth:
-        parts.append(str(view.truth["topology"]).replace("_", " "))
-    if math.isfinite(view.truth.get("energy", math.nan)):
-        parts.append(energy_text(float(view.truth["energy"])))
-    return ", ".join(parts) or f"{view.truth['n_pulses']} pulses"
 
 
 def _truth_rows(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ class Arrow:
         kappa: Concentration; None where it is not known.
         radius_50: Of the cone that holds half of the probability, rad; None where it
             is not known.
+        colour: Of a reconstructed one; they begin anew where there are many.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Arrow:
     opening_angle: float | None = None
     kappa: float | None = None
     radius_50: float | None = None
+    colour: str | None = None
 
 
 def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
@@ -125,6 +128,7 @@ def find_arrows(
     centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
     truth = _true_arrow(store, view, centre)
     found = [] if truth is None else [truth]
+    colours = cycle(COLOURS)
     for table in tables:
         row = np.flatnonzero(table.event_id == view.event_id)
         if not len(row) or not table.is_ok[row[0]]:
@@ -141,6 +145,7 @@ def find_arrows(
                 opening_angle=off,
                 kappa=kappa if math.isfinite(kappa) else None,
                 radius_50=_radius_50(table, int(row[0])),
+                colour=next(colours),
             )
         )
     return found
@@ -230,3 +235,13 @@ def energy_text(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g} GeV"
+
+
+def known_truth(view: EventView) -> list[str]:
+    """Return what is known of an event's topology and energy, in words."""
+    words = []
+    if "topology" in view.truth:
+        words.append(str(view.truth["topology"]).replace("_", " "))
+    if (energy := _number(view.truth.get("energy"))) is not None:
+        words.append(energy_text(energy))
+    return words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
@@ -75,16 +76,9 @@ def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
 
 def _draw_row(axes: Any, place: float, row: RobustnessRow) -> None:
     """Draw a difference with its interval, and write it at the right."""
-    is_clear = row.low > 0 or row.high < 0
+    fill = "black" if row.low > 0 or row.high < 0 else "white"
     axes.plot([row.low, row.high], [place, place], color="black", lw=1.1)
-    axes.plot(
-        row.difference,
-        place,
-        "o",
-        ms=4.5,
-        mfc="black" if is_clear else "white",
-        mec="black",
-    )
+    axes.plot(row.difference, place, "o", ms=4.5, mfc=fill, mec="black")
     axes.text(
         1.01,
         place,
@@ -102,13 +96,11 @@ def _places(
     places: list[float] = []
     borders: list[tuple[str, float, float]] = []
     height = 0.0
-    for number, row in enumerate(rows):
-        if number == 0 or row.group != rows[number - 1].group:
-            borders.append((row.group, height, height))
-            height += _HEADER
-        places.append(height + 0.5)
-        height += 1.0
-        borders[-1] = (*borders[-1][:2], height)
+    for group, members in groupby(rows, key=lambda row: row.group):
+        start, first = height, height + _HEADER + 0.5
+        places += [first + number for number, _ in enumerate(members)]
+        height = places[-1] + 0.5
+        borders.append((group, start, height))
     return places, borders
 
 

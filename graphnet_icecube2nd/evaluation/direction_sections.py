@@ -11,15 +11,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.evaluation.bins import (
-    ENERGY,
-    FEWEST,
-    PULSES,
-    TOPOLOGY,
-    ZENITH,
-    binned,
-    energy_by_topology,
-)
 from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
     PULL_EDGES,
@@ -28,6 +19,15 @@ from graphnet_icecube2nd.evaluation.coverage import (
     calibrated_pull_density,
 )
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
+from graphnet_icecube2nd.evaluation.resolution import (
+    ENERGY,
+    FEWEST,
+    PULSES,
+    TOPOLOGY,
+    ZENITH,
+    binned,
+    energy_by_topology,
+)
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.tasks.label import DIRECTION
 from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
@@ -116,7 +116,10 @@ def _summary(evaluation: Evaluation) -> Section:
         x_range=(angle[0], 180.0),
         y_range=(0.0, 1.0),
     )
-    paired = "Differences are paired: all tables are judged by the same events. "
+    paired = (
+        "The difference is that of the mean from the first table's, and paired: all "
+        "tables are judged by the same events. "
+    )
     difference = ("difference_rad",) if several else ()
     return Section(
         task=DIRECTION,
@@ -124,7 +127,6 @@ def _summary(evaluation: Evaluation) -> Section:
         title="Direction",
         text="The mean opening angle in rad is the competition's score. An event "
         "without a predicted direction (failed) counts as pi/2, what guessing gives. "
-        "The difference is that of the mean from the first table's. "
         + (paired if several else "")
         + "The median pull, opening angle times the root of kappa, is 1.18 if kappa is "
         "calibrated and large. The last columns are the shares of true directions "

@@ -10,14 +10,6 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventTable
-from graphnet_icecube2nd.evaluation.bins import (
-    ENERGY,
-    PULSES,
-    TOPOLOGY,
-    ZENITH,
-    binned,
-    energy_by_topology,
-)
 from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
@@ -26,6 +18,14 @@ from graphnet_icecube2nd.evaluation.coverage import (
     calibrated_pull_density,
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.evaluation.resolution import (
+    ENERGY,
+    PULSES,
+    TOPOLOGY,
+    ZENITH,
+    binned,
+    energy_by_topology,
+)
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 

@@ -125,13 +125,8 @@ def _show(evaluation: Evaluation) -> None:
     for task in evaluation.tasks:
         lines = [_figures(row) for row in task.section.rows]
         print(f"{task.task}: {len(task.event_id):,} events; {'; '.join(lines)}")
-    for name, number in evaluation.unknown.items():
-        if number:
-            print(f"{number:,} events of {name} are not judged")
-    if evaluation.left_out:
-        print(f"{evaluation.left_out:,} events of the truth are not in every table")
-    for note in evaluation.notes:
-        print(note)
+    for remark in evaluation.remarks:
+        print(remark)
 
 
 def _figures(row: Mapping[str, Any]) -> str:

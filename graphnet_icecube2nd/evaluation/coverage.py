@@ -75,18 +75,13 @@ class CalibrationView:
             own = tuple(self.evaluated.table.levels)
             num = len(seen.level)
             for level in own if self.is_calibrated else LEVELS:
-                held = self._held(seen, level)
+                held = float((seen.level <= level).mean())
+                if self.is_calibrated:
+                    held = self.evaluated.inside(level, self.evaluated.has_kappa_B)
                 error = float(np.sqrt(held * (1 - held) / num))
                 row = {"table": self.evaluated.name, "way": way, "events": num}
                 rows.append(row | {"level": level, "held": held, "error": error})
         return rows
-
-    def _held(self, seen: Recalibrated, level: float) -> float:
-        """Return the share of true directions within a contour."""
-        if not self.is_calibrated:
-            return float((seen.level <= level).mean())
-        radius = self.evaluated.table.levels[level][self.evaluated.has_kappa_B]
-        return float((self.evaluated.angle <= radius).mean())
 
     def expected(self) -> list[Row]:
         """Return how far events are off against what they say, in bins of kappa.

@@ -203,12 +203,9 @@ def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
     curves = []
     for number, table in enumerate(_unique(rows, "table")):
         mine = [row for row in rows if row["table"] == table]
-        y, low, high = (
-            np.array([row[f"{name}{end}_{unit}"] for row in mine])
-            for end in ("", "_low", "_high")
-        )
-        edges = np.array([[row["low"], row["high"]] for row in mine])
-        x = edges.mean(axis=1) if quantity == ZENITH else np.sqrt(edges.prod(axis=1))
+        ends = (f"{name}_low_{unit}", f"{name}_high_{unit}")
+        left, right, y, low, high = _columns(mine, "low", "high", column, *ends)
+        x = (left + right) / 2 if quantity == ZENITH else np.sqrt(left * right)
         if quantity == TOPOLOGY:  # no borders, but a name for each whole number
             x = np.arange(len(mine), dtype=np.float64)
         style = "points" if quantity == TOPOLOGY else "joined"
@@ -229,6 +226,11 @@ def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
 def _unique(rows: Sequence[Row], column: str) -> list[str]:
     """Return the values of a column, each once."""
     return list(dict.fromkeys(row[column] for row in rows))
+
+
+def _columns(rows: Sequence[Row], *names: str) -> list[Array]:
+    """Return columns of rows as arrays."""
+    return [np.array([row[name] for row in rows], np.float64) for name in names]
 
 
 def _of(rows: Sequence[Row], table: str, way: str) -> list[Row]:
@@ -252,18 +254,14 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
         name = view.evaluated.name
         for way in view.ways:
             mine = _of(rows, name, way)
-            level, held, error = (
-                100 * np.array([row[name] for row in mine], np.float64)
-                for name in ("level", "held", "error")
-            )
-            off: Array = held - level
-            is_plain = way == TEMPERATURE
+            level, held, error = _columns(mine, "level", "held", "error")
+            off, bar, is_plain = 100 * (held - level), 196 * error, way == TEMPERATURE
             (given if way == GIVEN else recalibrated).append(
                 Curve(
-                    x=level,
+                    x=100 * level,
                     y=off,
-                    low=None if is_plain else off - 1.96 * error,
-                    high=None if is_plain else off + 1.96 * error,
+                    low=None if is_plain else off - bar,
+                    high=None if is_plain else off + bar,
                     label=name if way == GIVEN else f"{name}, {way}",
                     table=number,
                     dashed=is_plain,
@@ -281,6 +279,7 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
             ("as given", given),
             ("recalibrated on other events", recalibrated),
         )
+        if len(curves) > 1
     ]
     return Section(
         task=DIRECTION,
@@ -316,10 +315,8 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             if way == TEMPERATURE:
                 continue
             mine = _of(rows, name, way)
-            expected, observed, low, high = (
-                np.array([row[f"{n}_deg"] for row in mine], np.float64)
-                for n in ("expected", "observed", "low", "high")
-            )
+            names = ("expected_deg", "observed_deg", "low_deg", "high_deg")
+            expected, observed, low, high = _columns(mine, *names)
             angles.append(
                 Curve(
                     x=expected,

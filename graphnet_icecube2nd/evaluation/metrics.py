@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import degrees
 
@@ -28,6 +28,7 @@ from graphnet_icecube2nd.evaluation.tasks import (
     other_tasks,
     shared_events,
     unlabelled_note,
+    with_pulses,
 )
 from graphnet_icecube2nd.results.event_table import OK, EventTable
 from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
@@ -184,12 +185,26 @@ class Evaluation:
     """
 
     truth: EventTruth
-    tables: tuple[EvaluatedTable, ...]
-    left_out: int
-    unknown: Mapping[str, int]
+    tables: tuple[EvaluatedTable, ...] = ()
+    left_out: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
     resamples: int = RESAMPLES
     tasks: tuple[TaskEvaluation, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """Which events and tasks are not judged, in sentences."""
+        lines = [
+            f"{number:,} events of {name} are not judged"
+            for name, number in self.unknown.items()
+            if number
+        ]
+        if self.left_out:
+            lines.append(
+                f"{self.left_out:,} events of the truth are not in every table"
+            )
+        return [*lines, *self.notes]
 
     @cached_property
     def summaries(self) -> list[Summary]:
@@ -262,13 +277,8 @@ def evaluate(
     _check(tables, truth, resamples)
     pointing = [table for table in tables if table.has_direction]
     notes: list[str] = []
-    evaluation = Evaluation(
-        truth=truth.of_events(truth.event_id[:0]),
-        tables=(),
-        left_out=0,
-        unknown={},
-        resamples=resamples,
-    )
+    nothing = truth.of_events(truth.event_id[:0])
+    evaluation = Evaluation(truth=nothing, resamples=resamples)
     if pointing and truth.has(DIRECTION):
         evaluation = _evaluate_directions(pointing, truth, resamples)
         notes += evaluation.notes
@@ -330,12 +340,8 @@ def _evaluate_directions(
                 "flight)"
             )
             LOGGER.warning(notes[-1])
-    counts = (e.table.n_pulses_B for e in evaluated if e.table.n_pulses_B is not None)
-    n_pulses_B = next(counts, None)
-    if n_pulses_B is not None and not some.knows_pulses:
-        some = replace(some, n_pulses_B=n_pulses_B)
     return Evaluation(
-        truth=some,
+        truth=with_pulses(some, [found.table for found in evaluated]),
         tables=evaluated,
         left_out=int((~shared_B).sum()),
         unknown={table.name: len(table) - len(shared) for table in tables},

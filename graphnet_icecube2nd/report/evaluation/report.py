@@ -121,15 +121,7 @@ def _events(evaluation: Evaluation) -> str:
     counts = [f"{e.task}: {len(e.event_id):,}" for e in evaluation.tasks]
     if evaluation.tables:
         counts.insert(0, f"{len(evaluation.truth):,}")
-    parts = [", ".join(counts)]
-    if evaluation.left_out:
-        parts.append(f"{evaluation.left_out:,} of the truth are not in every table")
-    parts += [
-        f"{number:,} of {name} are not judged"
-        for name, number in evaluation.unknown.items()
-        if number
-    ]
-    return "; ".join([*parts, *evaluation.notes])
+    return "; ".join([", ".join(counts), *evaluation.remarks])
 
 
 def _write(path: Path, text: str) -> None:

@@ -15,17 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import (
-    SPEED_OF_LIGHT,
-    angles_to_unit_vector,
-    opening_angle,
-)
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, opening_angle
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
 from graphnet_icecube2nd.store.summary import EventView, view_event
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.label import DIRECTION, make_label
 
 Array = NDArray[np.float64]
 
@@ -154,15 +151,12 @@ def find_arrows(
 def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | None:
     """Return the true direction; None where the store or the event has none."""
     pulse_map = store.pulse_map
-    zenith, azimuth, *place = (
-        _number(view.truth.get(name))
-        for name in (pulse_map.labels.zenith, pulse_map.labels.azimuth, *_PLACE)
-    )
-    if zenith is None or azimuth is None:
+    angles = (pulse_map.labels.zenith, pulse_map.labels.azimuth)
+    columns = {name: np.array([view.truth.get(name, np.nan)]) for name in angles}
+    flight = -make_label(DIRECTION, columns, pulse_map.labels)[0]
+    if not np.isfinite(flight).all():
         return None
-    flight = angles_to_unit_vector(zenith, azimuth).numpy()
-    if pulse_map.labels.angles == "origin":
-        flight = -flight
+    place = [_number(view.truth.get(name)) for name in _PLACE]
     if None in place:
         return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)
     vertex = np.array(place, dtype=np.float64) - pulse_map.origin

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -75,19 +76,19 @@ def default_nside(law: RadialLaw) -> int:
     return min(max(power, SMALLEST), LARGEST)
 
 
-def import_healpix() -> Any:
-    """Return astropy_healpix.
+def import_maps(module: str) -> Any:
+    """Return a module of the libraries of sky maps, astropy or astropy_healpix.
 
     Raises:
         ImportError: It is not installed.
     """
     try:
-        import astropy_healpix
+        return import_module(module)
     except ImportError as error:
+        library = module.partition(".")[0].replace("_", "-")
         raise ImportError(
-            "sky maps need astropy-healpix: pip install graphnet-icecube2nd[maps]"
+            f"sky maps need {library}: pip install graphnet-icecube2nd[maps]"
         ) from error
-    return astropy_healpix
 
 
 def check_grid(nside: int, order: str) -> None:
@@ -140,7 +141,7 @@ def _means(
         order: In which the pixels are counted.
         pixel: (p,) their numbers.
     """
-    healpix = import_healpix()
+    healpix = import_maps("astropy_healpix")
     x, y, z = healpix.healpix_to_xyz(pixel, nside, order=order)
     place = np.stack([x, y, z], axis=-1)
     u = np.minimum(((place - centre) ** 2).sum(axis=1) / 2, 2.0)

@@ -85,12 +85,13 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
     axes.set_axisbelow(True)
     labels = [curve.label for curve in panel.curves]
     if any(labels):
+        lines = max((name.count("\n") for name in panel.columns), default=0)
         axes.legend(
             [handle for handle, label in zip(drawn, labels, strict=True) if label],
             [label for label in labels if label],
             fontsize=8,
             loc="upper left",
-            bbox_to_anchor=(0.0, -0.17),
+            bbox_to_anchor=(0.0, -0.17 - 0.05 * lines),
             frameon=False,
             borderaxespad=0.0,
         )

@@ -116,52 +116,47 @@ class Frame:
     """How the sky is laid onto the neighbourhood's panel.
 
     Args:
-        centre: (3,) the predicted direction.
-        right: (3,) where the panel's right is, at right angles to the centre.
-        up: (3,) where its top is: towards zenith 0, or north.
+        axes_33: (3, 3) unit vectors in rows: to the panel's right, to its top (towards
+            zenith 0, or north), and the predicted direction.
         reach: From the middle to the edges, deg.
         is_equatorial: Right ascension and declination, not azimuth and zenith.
     """
 
-    centre: Array
-    right: Array
-    up: Array
+    axes_33: Array
     reach: float
     is_equatorial: bool
 
     @classmethod
     def of(cls, sky_map: SkyMap, reach: float) -> Frame:
         """Return the frame of a map."""
-        centre = sky_map.direction
-        zenith, azimuth = (float(a) for a in unit_vector_to_angles(centre))
-        east = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+        zenith, azimuth = (float(a) for a in unit_vector_to_angles(sky_map.direction))
         up = -angles_to_unit_vector(zenith + np.pi / 2, azimuth).numpy()
         is_equatorial = sky_map.coordinates == EQUATORIAL
-        return cls(
-            centre=centre,
-            right=-east if is_equatorial else east,
-            up=up,
-            reach=reach,
-            is_equatorial=is_equatorial,
-        )
+        side = -1.0 if is_equatorial else 1.0
+        right = side * np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+        axes_33 = np.stack([right, up, sky_map.direction])
+        return cls(axes_33=axes_33, reach=reach, is_equatorial=is_equatorial)
+
+    @property
+    def centre(self) -> Array:
+        """(3,) the predicted direction."""
+        centre: Array = self.axes_33[2]
+        return centre
 
     def to_panel(self, direction: ArrayLike) -> tuple[Array, Array]:
         """Return where unit vectors (..., 3) lie on the panel: right and up, deg."""
-        vector = np.asarray(direction, np.float64)
-        across, along = vector @ self.right, vector @ self.up
+        vector = np.asarray(direction, np.float64) @ self.axes_33.T
+        across, along, ahead = np.moveaxis(vector, -1, 0)
         sine = np.hypot(across, along)
-        distance = np.degrees(np.arctan2(sine, vector @ self.centre))
-        factor = distance / np.where(sine > 0, sine, 1.0)
+        factor = np.degrees(np.arctan2(sine, ahead)) / np.where(sine > 0, sine, 1.0)
         return across * factor, along * factor
 
     def to_sky(self, x: Array, y: Array) -> Array:
         """Return unit vectors (..., 3) of places on the panel, deg; NaN beyond 180."""
         distance = np.radians(np.hypot(x, y))
-        factor = np.sinc(distance / np.pi)[..., None]
-        vector = np.cos(distance)[..., None] * self.centre + factor * (
-            np.radians(x)[..., None] * self.right + np.radians(y)[..., None] * self.up
-        )
-        return np.where(distance[..., None] <= np.pi, vector, np.nan)
+        factor = np.radians(np.sinc(distance / np.pi))
+        vector = np.stack([factor * x, factor * y, np.cos(distance)], axis=-1)
+        return np.where(distance[..., None] <= np.pi, vector @ self.axes_33, np.nan)
 
 
 def sky_vector(longitude: ArrayLike, latitude: ArrayLike) -> Array:

@@ -233,11 +233,6 @@ def _columns(rows: Sequence[Row], *names: str) -> list[Array]:
     return [np.array([row[name] for row in rows], np.float64) for name in names]
 
 
-def _of(rows: Sequence[Row], table: str, way: str) -> list[Row]:
-    """Return the rows of a table and a way."""
-    return [row for row in rows if row["table"] == table and row["way"] == way]
-
-
 def _coverage(views: Sequence[CalibrationView]) -> Section:
     """Return the section of contours: what they hold and what they are made for."""
     rows = [row for view in views for row in view.coverage()]
@@ -253,7 +248,7 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
     for number, view in enumerate(views):
         name = view.evaluated.name
         for way in view.ways:
-            mine = _of(rows, name, way)
+            mine = [r for r in rows if (r["table"], r["way"]) == (name, way)]
             level, held, error = _columns(mine, "level", "held", "error")
             off, bar, is_plain = 100 * (held - level), 196 * error, way == TEMPERATURE
             (given if way == GIVEN else recalibrated).append(
@@ -314,7 +309,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
         for way in view.ways:
             if way == TEMPERATURE:
                 continue
-            mine = _of(rows, name, way)
+            mine = [r for r in rows if (r["table"], r["way"]) == (name, way)]
             names = ("expected_deg", "observed_deg", "low_deg", "high_deg")
             expected, observed, low, high = _columns(mine, *names)
             angles.append(

@@ -124,13 +124,11 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[Evaluation, An
         ],
         "expected": [
             {
-                "table": row.table,
-                "kappa": row.kappa,
-                "expected_deg": float(np.degrees(row.expected)),
-                "observed_deg": float(np.degrees(row.observed)),
+                name: row[name]
+                for name in ("table", "kappa", "expected_deg", "observed_deg")
             }
             for row in expected
-            if row.way == GIVEN
+            if row["way"] == GIVEN
         ],
     }
 

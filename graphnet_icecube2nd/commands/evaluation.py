@@ -125,18 +125,13 @@ def _show(evaluation: Evaluation) -> None:
     for task in evaluation.tasks:
         lines = [_figures(row) for row in task.section.rows]
         print(f"{task.task}: {len(task.event_id):,} events; {'; '.join(lines)}")
-    for name, number in evaluation.unknown.items():
-        if number:
-            print(f"{number:,} events of {name} are not judged")
-    if evaluation.left_out:
-        print(f"{evaluation.left_out:,} events of the truth are not in every table")
-    for note in evaluation.notes:
-        print(note)
+    for remark in evaluation.remarks:
+        print(remark)
 
 
 def _figures(row: Mapping[str, Any]) -> str:
     """Return the first figures of a row of a task's table, in words."""
-    from graphnet_icecube2nd.report.evaluation.tables import heading_of
+    from graphnet_icecube2nd.report.evaluation.page import heading_of
 
     figures = [
         f"{heading_of(name)} {value:.3g}"

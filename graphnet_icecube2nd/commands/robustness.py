@@ -57,7 +57,7 @@ def robustness(
     from graphnet_icecube2nd.evaluation.robustness import measure_robustness as measure
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.plots import new_figure
-    from graphnet_icecube2nd.report.robustness.files import context_of, save_robustness
+    from graphnet_icecube2nd.report.robustness import context_of, save_robustness
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if ensemble is not None and not is_ensemble(ensemble):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.calibration.fit import has_own_contours
 from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
+from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
 from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
@@ -28,51 +29,6 @@ PULL_EDGES = np.linspace(0.0, 5.0, 51)
 MOST_KAPPAS = 2000  # that a density is averaged over
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CoverageRow:
-    """What contours hold.
-
-    Args:
-        table: Its name.
-        way: One of `WAYS`.
-        events: That have a kappa.
-        level: What contours are to hold.
-        held: What they hold.
-        error: Standard error of it.
-    """
-
-    table: str
-    way: str
-    events: int
-    level: float
-    held: float
-    error: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpectedRow:
-    """Events of like kappa: how far they are off, and how far they say they are.
-
-    Args:
-        table: Its name.
-        way: One of `WAYS`.
-        events: In the bin.
-        kappa: Median, as given or recalibrated.
-        expected: Median opening angle that the kappas promise, rad.
-        observed: Median opening angle, rad.
-        low, high: Ends of its 95% interval, rad.
-    """
-
-    table: str
-    way: str
-    events: int
-    kappa: float
-    expected: float
-    observed: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -106,52 +62,52 @@ class CalibrationView:
         ways = () if num < FEWEST else WAYS if can_be else (GIVEN,)
         self.ways = {way: _recalibrated(evaluated, way) for way in ways}
 
-    def coverage(self) -> list[CoverageRow]:
-        """Return what contours hold, for each way and level."""
+    def coverage(self) -> list[Row]:
+        """Return what contours hold, for each way and level.
+
+        Columns: table, way (one of `WAYS`), events (that have a kappa), level (the
+        share that contours are to hold), held (the share that they hold), error (its
+        standard error).
+        """
         rows = []
         for way, seen in self.ways.items():
             # A calibrated table has the radii of some contours, and no kappa of others.
             own = tuple(self.evaluated.table.levels)
+            num = len(seen.level)
             for level in own if self.is_calibrated else LEVELS:
-                held = self._held(seen, level)
-                rows.append(
-                    CoverageRow(
-                        table=self.evaluated.name,
-                        way=way,
-                        events=len(seen.level),
-                        level=level,
-                        held=held,
-                        error=float(np.sqrt(held * (1 - held) / len(seen.level))),
-                    )
-                )
+                held = float((seen.level <= level).mean())
+                if self.is_calibrated:
+                    held = self.evaluated.inside(level, self.evaluated.has_kappa_B)
+                error = float(np.sqrt(held * (1 - held) / num))
+                row = {"table": self.evaluated.name, "way": way, "events": num}
+                rows.append(row | {"level": level, "held": held, "error": error})
         return rows
 
-    def _held(self, seen: Recalibrated, level: float) -> float:
-        """Return the share of true directions within a contour."""
-        if not self.is_calibrated:
-            return float((seen.level <= level).mean())
-        radius = self.evaluated.table.levels[level][self.evaluated.has_kappa_B]
-        return float((self.evaluated.angle <= radius).mean())
+    def expected(self) -> list[Row]:
+        """Return how far events are off against what they say, in bins of kappa.
 
-    def expected(self) -> list[ExpectedRow]:
-        """Return how far events are off against what they say, in bins of kappa."""
+        Columns: table, way (one of `WAYS`), events (in the bin), kappa (median, as
+        given or recalibrated), expected_deg (median opening angle that the kappas
+        promise), observed_deg (median opening angle), low_deg and high_deg (ends of
+        its 95% interval).
+        """
         rows = []
-        angle = self.evaluated.angle
+        angle = np.degrees(self.evaluated.angle)
         for way, seen in self.ways.items():
             order = np.argsort(-seen.kappa, kind="stable")
             for some in np.array_split(order, NUM_BINS):
                 low, high = resampled_quantiles(angle[some], [0.5])[0].tolist()
                 rows.append(
-                    ExpectedRow(
-                        table=self.evaluated.name,
-                        way=way,
-                        events=len(some),
-                        kappa=float(np.median(seen.kappa[some])),
-                        expected=float(np.median(seen.median[some])),
-                        observed=float(np.median(angle[some])),
-                        low=low,
-                        high=high,
-                    )
+                    {
+                        "table": self.evaluated.name,
+                        "way": way,
+                        "events": len(some),
+                        "kappa": float(np.median(seen.kappa[some])),
+                        "expected_deg": float(np.degrees(np.median(seen.median[some]))),
+                        "observed_deg": float(np.median(angle[some])),
+                        "low_deg": low,
+                        "high_deg": high,
+                    }
                 )
         return rows
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from math import degrees
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,14 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
     paired_intervals,
     resampled_quantiles,
 )
+from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.evaluation.tasks import (
     TaskEvaluation,
     evaluate_task,
     other_tasks,
     shared_events,
     unlabelled_note,
+    with_pulses,
 )
 from graphnet_icecube2nd.results.event_table import OK, EventTable
 from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
@@ -36,6 +39,7 @@ LOGGER = logging.getLogger(__name__)
 TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
 FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
+ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
 
 Array = NDArray[np.float64]
 
@@ -108,6 +112,22 @@ class EvaluatedTable:
             return float("nan")
         return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
 
+    def inside(self, level: float, chosen_B: NDArray[np.bool_]) -> float:
+        """Return the share of true directions within contours; NaN without any.
+
+        Args:
+            level: Share that the contours are to hold: with the table's own radii, else
+                those of its kappa.
+            chosen_B: (B,) which events.
+        """
+        good_B = self.has_kappa_B & chosen_B
+        if not good_B.any():
+            return float("nan")
+        radius_B, angle = self.table.levels.get(level), self.angle_B[good_B]
+        if radius_B is not None:
+            return float((angle <= radius_B[good_B]).mean())
+        return float(coverage(self.table.kappa_B[good_B], angle, [level])[0])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
@@ -138,6 +158,16 @@ class Summary:
     inside_50: float
     inside_90: float
 
+    def to_row(self) -> Row:
+        """Return the columns of a report; units stand in their names."""
+        row: Row = {"table": self.table, "events": self.events, "failed": self.failed}
+        for name, unit in ESTIMATES.items():
+            for end, angle in asdict(getattr(self, name)).items():
+                column = f"{name}_{unit}" if end == "value" else f"{name}_{end}_{unit}"
+                row[column] = degrees(angle) if unit == "deg" else angle
+        row |= {"median_pull": self.pull, "inside_50": self.inside_50}
+        return row | {"inside_90": self.inside_90}
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
@@ -155,12 +185,26 @@ class Evaluation:
     """
 
     truth: EventTruth
-    tables: tuple[EvaluatedTable, ...]
-    left_out: int
-    unknown: Mapping[str, int]
+    tables: tuple[EvaluatedTable, ...] = ()
+    left_out: int = 0
+    unknown: Mapping[str, int] = field(default_factory=dict)
     resamples: int = RESAMPLES
     tasks: tuple[TaskEvaluation, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def remarks(self) -> list[str]:
+        """Which events and tasks are not judged, in sentences."""
+        lines = [
+            f"{number:,} events of {name} are not judged"
+            for name, number in self.unknown.items()
+            if number
+        ]
+        if self.left_out:
+            lines.append(
+                f"{self.left_out:,} events of the truth are not in every table"
+            )
+        return [*lines, *self.notes]
 
     @cached_property
     def summaries(self) -> list[Summary]:
@@ -178,28 +222,28 @@ class Evaluation:
         evaluated = self.tables[number]
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
-        quantiles = resampled_quantiles(
-            angle, list(QUANTILES.values()), resamples=self.resamples
-        )
+        values = [angle.mean(), (angle - first).mean()]
+        values += np.quantile(angle, list(QUANTILES.values())).tolist()
         intervals = paired_intervals(
             np.stack([angle, angle - first]), resamples=self._resamples(len(angle))
-        )
-        good_B = evaluated.has_kappa_B & chosen_B
+        ).tolist()
+        intervals += resampled_quantiles(
+            angle, list(QUANTILES.values()), resamples=self.resamples
+        ).tolist()
+        estimates = {
+            name: Estimate(value=float(value), low=low, high=high)
+            for name, value, (low, high) in zip(
+                ESTIMATES, values, intervals, strict=True
+            )
+        }
         return Summary(
             table=evaluated.name,
             events=len(angle),
             failed=evaluated.num_failed(chosen_B),
-            mean=_estimate(angle.mean(), intervals[0]),
-            **{
-                name: _estimate(np.quantile(angle, share), interval)
-                for (name, share), interval in zip(
-                    QUANTILES.items(), quantiles, strict=True
-                )
-            },
-            difference=_estimate((angle - first).mean(), intervals[1]),
+            **estimates,
             pull=evaluated.median_pull(chosen_B),
-            inside_50=_inside(evaluated, good_B, 0.5),
-            inside_90=_inside(evaluated, good_B, 0.9),
+            inside_50=evaluated.inside(0.5, chosen_B),
+            inside_90=evaluated.inside(0.9, chosen_B),
         )
 
     def _resamples(self, num_events: int) -> int:
@@ -233,13 +277,8 @@ def evaluate(
     _check(tables, truth, resamples)
     pointing = [table for table in tables if table.has_direction]
     notes: list[str] = []
-    evaluation = Evaluation(
-        truth=truth.of_events(truth.event_id[:0]),
-        tables=(),
-        left_out=0,
-        unknown={},
-        resamples=resamples,
-    )
+    nothing = truth.of_events(truth.event_id[:0])
+    evaluation = Evaluation(truth=nothing, resamples=resamples)
     if pointing and truth.has(DIRECTION):
         evaluation = _evaluate_directions(pointing, truth, resamples)
         notes += evaluation.notes
@@ -301,32 +340,11 @@ def _evaluate_directions(
                 "flight)"
             )
             LOGGER.warning(notes[-1])
-    counts = (e.table.n_pulses_B for e in evaluated if e.table.n_pulses_B is not None)
-    n_pulses_B = next(counts, None)
-    if n_pulses_B is not None and not some.knows_pulses:
-        some = replace(some, n_pulses_B=n_pulses_B)
     return Evaluation(
-        truth=some,
+        truth=with_pulses(some, [found.table for found in evaluated]),
         tables=evaluated,
         left_out=int((~shared_B).sum()),
         unknown={table.name: len(table) - len(shared) for table in tables},
         resamples=resamples,
         notes=tuple(notes),
     )
-
-
-def _estimate(value: float, interval: Array) -> Estimate:
-    return Estimate(value=float(value), low=float(interval[0]), high=float(interval[1]))
-
-
-def _inside(
-    evaluated: EvaluatedTable, good_B: NDArray[np.bool_], level: float
-) -> float:
-    """Return the share of true directions within a contour; NaN without any."""
-    if not good_B.any():
-        return float("nan")
-    radius_B = evaluated.table.levels.get(level)
-    if radius_B is not None:
-        return float((evaluated.angle_B[good_B] <= radius_B[good_B]).mean())
-    kappa_B = evaluated.table.kappa_B
-    return float(coverage(kappa_B[good_B], evaluated.angle_B[good_B], [level])[0])

@@ -6,7 +6,7 @@ people ask: clocks, gains, noise, dead DOMs, symmetry, the start of the window, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from graphnet_icecube2nd.events.augmentation_checks import (
     TimeShift,
     first_times,
 )
+from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.selection import SELECTIONS
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.loading.reading import EventReader
@@ -98,16 +99,40 @@ def default_perturbations(
     has_flag = bool(quantities & {AUXILIARY, HLC})
     rows = [Perturbation(group=BASELINE, strength=AS_STORED)]
     if TIME in quantities:
-        rows += _times()
+        jitters = {f"{s:g} ns": TimeJitter(sigma=s) for s in (1.0, 3.0, 10.0, 30.0)}
+        rows += _group("time jitter", jitters)
         if store.pulse_map.time_reference != "first_pulse":
-            rows += _shifts() + _first_pulses(store, numbers, options, has_flag)
+            shifts = (-1000.0, -100.0, 100.0, 1000.0)
+            rows += _group(
+                "time offset of the event",
+                {f"{shift:+,.0f} ns": TimeShift(shift=shift) for shift in shifts},
+            )
+            rows += _first_pulses(store, numbers, options, has_flag)
     if CHARGE in quantities:
-        rows += _charges()
-    noise = _noise()
-    if _allows(store, noise[0].augmentations):
-        rows += noise
-    rows += _dead(store) + _mirrors() + _selections(options, has_flag)
-    return rows
+        rows += _group(
+            "charge scale",
+            {f"x {f:g}": ChargeFactor(factor=f) for f in (0.8, 0.9, 1.1, 1.25)},
+        )
+        rows += _group(
+            "charge jitter of the pulse",
+            {f"{s:.0%}": ChargeScale(sigma=0.0, pulse_sigma=s) for s in (0.1, 0.3)},
+        )
+    rates = (50.0, 200.0, 560.0)
+    noise = {f"{rate:g} Hz a DOM": AddNoise(rate_per_dom=rate) for rate in rates}
+    if _allows(store, tuple(noise.values())[:1]):
+        rows += _group("added noise", noise)
+    shares = (0.01, 0.03, 0.1, 0.3)
+    dead = {f"{share:.0%}": SwitchOff(unit="dom", share=share) for share in shares}
+    num_strings = len(np.unique(store.geometry.string_S.numpy()))
+    strings = {
+        f"{number} in {num_strings}": SwitchOff(
+            unit="string", share=number / num_strings
+        )
+        for number in (1, 5, 10)
+        if number < num_strings
+    }
+    rows += _group("DOMs off", dead) + _group("strings off", strings)
+    return rows + _mirrors() + _selections(options, has_flag)
 
 
 def first_times_of(
@@ -125,41 +150,45 @@ def first_times_of(
         options: How pulses are chosen.
         hlc: Of HLC pulses, in events that have any.
     """
+    chunks = read_in_chunks(store, numbers, options)
+    times = [first_times(events, hlc=hlc) for _, events in chunks]
+    return np.concatenate(times) if times else np.empty(0)
+
+
+def read_in_chunks(
+    store: EventStore,
+    numbers: Sequence[int] | NDArray[np.int64],
+    options: InferenceConfig,
+    augmentations: tuple[Augmentation, ...] = (),
+) -> Iterator[tuple[NDArray[np.int64], Events]]:
+    """Yield the kept pulses of the events that have any, and rows in `numbers`.
+
+    Args:
+        store: The store.
+        numbers: (B,) the events.
+        options: How pulses are chosen.
+        augmentations: Changes to the kept pulses.
+    """
     reader = EventReader(
         store,
         max_pulses=options.max_pulses,
         selection=options.selection,
         seed=options.seed,
         truth=(),
+        augmentations=augmentations,
     )
     numbers = np.asarray(numbers, np.int64)
-    full = numbers[store.whole_event_column(N_PULSES)[numbers] > 0]
-    times = [
-        first_times(reader.raw(full[start : start + AT_ONCE]), hlc=hlc)
-        for start in range(0, len(full), AT_ONCE)
-    ]
-    return np.concatenate(times) if times else np.empty(0)
+    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
+    for start in range(0, len(full), AT_ONCE):
+        rows = full[start : start + AT_ONCE]
+        yield rows, reader.raw(numbers[rows])
 
 
-def _times() -> list[Perturbation]:
+def _group(group: str, changes: Mapping[str, Augmentation]) -> list[Perturbation]:
+    """Return a row for each change to pulses, by its strength."""
     return [
-        Perturbation(
-            group="time jitter",
-            strength=f"{sigma:g} ns",
-            augmentations=(TimeJitter(sigma=sigma),),
-        )
-        for sigma in (1.0, 3.0, 10.0, 30.0)
-    ]
-
-
-def _shifts() -> list[Perturbation]:
-    return [
-        Perturbation(
-            group="time offset of the event",
-            strength=f"{shift:+,.0f} ns",
-            augmentations=(TimeShift(shift=shift),),
-        )
-        for shift in (-1000.0, -100.0, 100.0, 1000.0)
+        Perturbation(group=group, strength=strength, augmentations=(change,))
+        for strength, change in changes.items()
     ]
 
 
@@ -170,7 +199,7 @@ def _first_pulses(
     has_flag: bool,
 ) -> list[Perturbation]:
     """Return rows without the start of the window; the median keeps times likely."""
-    rows = []
+    changes = {}
     for hlc in (False, True) if has_flag else (False,):
         first_B = first_times_of(store, numbers, options, hlc=hlc)
         if not len(first_B):
@@ -178,65 +207,8 @@ def _first_pulses(
         what = "first HLC pulse" if hlc else "first pulse"
         median = round(float(np.median(first_B)))
         for time, where in ((0.0, "0 ns"), (float(median), f"median, {median:,} ns")):
-            rows.append(
-                Perturbation(
-                    group="start of the window taken away",
-                    strength=f"{what} at {where}",
-                    augmentations=(FirstPulseAt(time=time, hlc=hlc),),
-                )
-            )
-    return rows
-
-
-def _charges() -> list[Perturbation]:
-    scales = [
-        Perturbation(
-            group="charge scale",
-            strength=f"x {factor:g}",
-            augmentations=(ChargeFactor(factor=factor),),
-        )
-        for factor in (0.8, 0.9, 1.1, 1.25)
-    ]
-    return scales + [
-        Perturbation(
-            group="charge jitter of the pulse",
-            strength=f"{sigma:.0%}",
-            augmentations=(ChargeScale(sigma=0.0, pulse_sigma=sigma),),
-        )
-        for sigma in (0.1, 0.3)
-    ]
-
-
-def _noise() -> list[Perturbation]:
-    return [
-        Perturbation(
-            group="added noise",
-            strength=f"{rate:g} Hz a DOM",
-            augmentations=(AddNoise(rate_per_dom=rate),),
-        )
-        for rate in (50.0, 200.0, 560.0)
-    ]
-
-
-def _dead(store: EventStore) -> list[Perturbation]:
-    num_strings = len(np.unique(store.geometry.string_S.numpy()))
-    doms = [
-        Perturbation(
-            group="DOMs off",
-            strength=f"{share:.0%}",
-            augmentations=(SwitchOff(unit="dom", share=share),),
-        )
-        for share in (0.01, 0.03, 0.1, 0.3)
-    ]
-    return doms + [
-        Perturbation(
-            group="strings off",
-            strength=f"{number} in {num_strings}",
-            augmentations=(SwitchOff(unit="string", share=number / num_strings),),
-        )
-        for number in (1, 5, 10)
-        if number < num_strings
-    ]
+            changes[f"{what} at {where}"] = FirstPulseAt(time=time, hlc=hlc)
+    return _group("start of the window taken away", changes)
 
 
 def _mirrors() -> list[Perturbation]:

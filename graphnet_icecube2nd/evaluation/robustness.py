@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
+from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.evaluation.perturbations import (
-    AT_ONCE,
     BASELINE,
     Perturbation,
     default_perturbations,
+    read_in_chunks,
 )
 from graphnet_icecube2nd.events.augmentation_checks import LOST
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -27,13 +28,10 @@ from graphnet_icecube2nd.inference.predictor import (
     Progress,
     predict_events,
 )
-from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import N_PULSES
-from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
 
 INSIDE = 0.68  # the contour whose coverage is reported
 
@@ -134,10 +132,7 @@ def measure_robustness(
     if not len(chosen):
         raise ValueError("there is no event to perturb")
     truth = EventTruth.of(store, chosen)
-    known_B = np.isfinite(truth.direction_B3).all(axis=1)
-    if not known_B.all():
-        event = truth.event_id[int(known_B.argmin())]
-        raise ValueError(f"event {event} of {store.path} has no true direction")
+    truth.check_finite()
     if perturbations is None:
         perturbations = default_perturbations(store, chosen, options)
     _check_names(perturbations)
@@ -155,14 +150,13 @@ def measure_robustness(
             for table, asked in zip(found, perturbations, strict=True)
         ]
     )
-    difference_RB = angle_RB - angle_RB[0]
-    interval_R2 = paired_intervals(
-        difference_RB, resamples=resamples, seed=options.seed
+    intervals = paired_intervals(
+        angle_RB - angle_RB[0], resamples=resamples, seed=options.seed
     )
     return [
-        _row(asked, table, angle_B, difference_B, interval)
-        for asked, table, angle_B, difference_B, interval in zip(
-            perturbations, found, angle_RB, difference_RB, interval_R2, strict=True
+        _row(asked, EvaluatedTable(table=table, angle_B=angle_B), angle_RB[0], interval)
+        for asked, table, angle_B, interval in zip(
+            perturbations, found, angle_RB, intervals, strict=True
         )
     ]
 
@@ -209,7 +203,13 @@ def _reconstructed(
         augmentations=asked.augmentations,
         on_progress=on_progress,
     )
-    lost_B = _lost(store, numbers, asked, seen)
+    # Events with pulses in the store, and none once perturbed.
+    lost_B = np.zeros(len(numbers), np.bool_)
+    for rows, events in read_in_chunks(store, numbers, seen, asked.augmentations):
+        marked = events.truth.get(LOST)
+        if marked is None:  # nothing in this perturbation takes pulses away
+            break
+        lost_B[rows] = marked.numpy()
     columns = {
         name: np.where(lost_B, np.nan, values)
         for name, values in table.columns.items()
@@ -219,41 +219,12 @@ def _reconstructed(
     return replace(table, columns={**table.columns, **columns}, status_B=status_B)
 
 
-def _lost(
-    store: EventStore,
-    numbers: NDArray[np.int64],
-    asked: Perturbation,
-    seen: InferenceConfig,
-) -> NDArray[np.bool_]:
-    """Return which events have pulses in the store and none once perturbed, (B,)."""
-    lost_B = np.zeros(len(numbers), np.bool_)
-    reader = EventReader(
-        store,
-        max_pulses=seen.max_pulses,
-        selection=seen.selection,
-        seed=seen.seed,
-        truth=(),
-        augmentations=asked.augmentations,
-    )
-    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
-    for start in range(0, len(full), AT_ONCE):
-        some = full[start : start + AT_ONCE]
-        marked = reader.raw(numbers[some]).truth.get(LOST)
-        if marked is None:  # nothing in this perturbation takes pulses away
-            break
-        lost_B[some] = marked.numpy()
-    return lost_B
-
-
 def _row(
-    asked: Perturbation,
-    table: EventTable,
-    angle_B: Array,
-    difference_B: Array,
-    interval: Array,
+    asked: Perturbation, evaluated: EvaluatedTable, baseline_B: Array, interval: Array
 ) -> RobustnessRow:
-    ok = table.is_ok
-    kappa, angle = table.kappa_B[ok], angle_B[ok]
+    """Return a perturbation's row; `baseline_B` are the baseline's angles, rad."""
+    table, angle_B = evaluated.table, evaluated.angle_B
+    everything = np.ones(len(table), bool)
     no_pulses = table.status_B == NO_PULSES
     low, high = interval.tolist()
     return RobustnessRow(
@@ -261,15 +232,13 @@ def _row(
         strength=asked.strength,
         events=len(table),
         no_pulses=int(no_pulses.sum()),
-        not_finite=int((~ok & ~no_pulses).sum()),
+        not_finite=int((~table.is_ok & ~no_pulses).sum()),
         mean=float(angle_B.mean()),
-        difference=float(difference_B.mean()),
+        difference=float((angle_B - baseline_B).mean()),
         low=low,
         high=high,
         median=float(np.degrees(np.median(angle_B))),
-        pull=float(np.median(pulls(kappa, angle))) if ok.any() else float("nan"),
-        inside=(
-            float(coverage(kappa, angle, [INSIDE])[0]) if ok.any() else float("nan")
-        ),
+        pull=evaluated.median_pull(everything),
+        inside=evaluated.inside(INSIDE, everything),
         published=asked.published,
     )

@@ -7,7 +7,7 @@ other task, registered by whomever. Shape letters: B events.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,19 @@ def shared_events(tables: Sequence[EventTable], truth: EventTruth) -> NDArray[np
     return shared_B
 
 
+def with_pulses(truth: EventTruth, tables: Sequence[EventTable]) -> EventTruth:
+    """Return a truth with numbers of pulses: else the first table's that has them.
+
+    Args:
+        truth: Of B events.
+        tables: Rows of the same events.
+    """
+    counts = [table.n_pulses_B for table in tables if table.n_pulses_B is not None]
+    if truth.knows_pulses or not counts:
+        return truth
+    return replace(truth, n_pulses_B=counts[0])
+
+
 def evaluate_task(
     name: str, tables: Sequence[EventTable], truth: EventTruth
 ) -> tuple[TaskEvaluation | None, list[str]]:
@@ -76,6 +89,7 @@ def evaluate_task(
         return None, [f"{name} is not judged: {reason}"]
     some = truth.of_events(truth.event_id[shared_events(tables, truth)])
     rows = [table.of_events(some.event_id) for table in tables]
+    some = with_pulses(some, rows)
     target = some.target(task)
     labelled_B = has_label(target)
     notes = []
@@ -96,11 +110,8 @@ def evaluate_task(
     known: dict[str, NDArray[Any]] = {}
     if np.isfinite(some.energy_B).any():
         known[ENERGY] = some.energy_B[good_B]
-    counts = [t.n_pulses_B for t in rows if t.n_pulses_B is not None]
     if some.knows_pulses:
-        counts.insert(0, some.n_pulses_B)
-    if counts:
-        known[N_PULSES] = counts[0][good_B]
+        known[N_PULSES] = some.n_pulses_B[good_B]
     columns = {
         table.name: {c: v[good_B] for c, v in table.task_columns(name).items()}
         for table in rows

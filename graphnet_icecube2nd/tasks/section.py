@@ -22,11 +22,13 @@ class Curve:
     Args:
         x, y: (N,) values.
         label: For the legend; empty: none.
-        low, high: (N,) ends of an interval around y; None: none.
-        style: `line`, `points`, `steps` (y has N - 1 values, x the bin edges) or
-            `reference` (thin and grey).
+        low, high: (N,) ends of an interval around y; None: none. Points have bars,
+            lines a band.
+        style: `line`, `points`, `joined` (points with lines between them), `steps` (y
+            has N - 1 values, x the bin edges) or `reference` (thin and grey).
         table: Number of the table of results that it is of: chooses the colour.
-        dashed: Drawn dashed: a second curve of the same table.
+        dashed: A second curve of the same table: dashed steps, a dotted line, open
+            points.
     """
 
     x: Array
@@ -48,9 +50,12 @@ class Panel:
         curves: What is drawn.
         title: Above it.
         x_log, y_log: Logarithmic axes.
-        y_range: Limits of the y axis; None: as the curves need.
+        x_range, y_range: Limits of the axes, each of which may be None; None: as the
+            curves need.
         cells: (R, C) numbers to show as a coloured table instead of curves, with
             `rows` and `columns` as names.
+        rows, columns: Names of the rows and columns of cells; for curves, `columns`
+            are names for x = 0, 1, 2, ...
     """
 
     x_label: str
@@ -59,7 +64,8 @@ class Panel:
     title: str = ""
     x_log: bool = False
     y_log: bool = False
-    y_range: tuple[float, float] | None = None
+    x_range: tuple[float | None, float | None] | None = None
+    y_range: tuple[float | None, float | None] | None = None
     cells: Array | None = None
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -75,7 +81,10 @@ class Section:
         text: What a reader must know to read it, a few sentences.
         figures: Panels by the name of their figure, drawn side by side.
         captions: Of each figure.
-        rows: The table: plain values by column; units stand in the names.
+        rows: The table: plain values by column; units stand in the names. Of a column
+            `mean_rad`, `mean_low_rad` and `mean_high_rad` are the ends of an interval.
+        table: Name of the table; empty: the task's.
+        shown: Columns of the table that the page shows; empty: all.
     """
 
     task: str
@@ -84,6 +93,8 @@ class Section:
     figures: Mapping[str, tuple[Panel, ...]] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
     rows: Sequence[Mapping[str, Any]] = ()
+    table: str = ""
+    shown: tuple[str, ...] = ()
 
 
 def quantile_bins(

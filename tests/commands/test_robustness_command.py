@@ -22,7 +22,7 @@ from graphnet_icecube2nd.commands.robustness import robustness
 from graphnet_icecube2nd.evaluation import perturbations
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.report.robustness import files
+from graphnet_icecube2nd.report.robustness import STEM
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 Call = Callable[..., Any]
@@ -116,4 +116,4 @@ def test_wrong_words_say_what(
 
 
 def test_the_command_is_named_for_its_files() -> None:
-    assert robustness.__name__ == files.STEM
+    assert robustness.__name__ == STEM

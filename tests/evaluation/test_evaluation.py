@@ -10,14 +10,6 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventTable
-from graphnet_icecube2nd.evaluation.bins import (
-    ENERGY,
-    PULSES,
-    TOPOLOGY,
-    ZENITH,
-    binned,
-    energy_by_topology,
-)
 from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
@@ -26,6 +18,14 @@ from graphnet_icecube2nd.evaluation.coverage import (
     calibrated_pull_density,
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.evaluation.resolution import (
+    ENERGY,
+    PULSES,
+    TOPOLOGY,
+    ZENITH,
+    binned,
+    energy_by_topology,
+)
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 
@@ -178,21 +178,21 @@ def test_bins_hold_their_events() -> None:
         rows = binned(found, quantity)
         assert len(rows) > 3
         for row in rows:
-            inside = (value_B >= row.bin.low) & (value_B < row.bin.high)
-            assert row.summary.events == inside.sum() >= 20
+            inside = (value_B >= row["low"]) & (value_B < row["high"])
+            assert row["events"] == inside.sum() >= 20
     kinds = binned(found, TOPOLOGY)
-    assert [(r.bin.name, r.summary.events) for r in kinds] == [
+    assert [(r["bin"], r["events"]) for r in kinds] == [
         ("cascade", (energy <= 1000).sum()),
         ("through going track", (energy > 1000).sum()),
     ]
     apart = energy_by_topology(found)
-    assert len({row.bin.low for row in apart}) == len(apart) == 4
+    assert len({row["low"] for row in apart}) == len(apart) == 4
     for row in apart:
-        inside = (energy >= row.bin.low) & (energy < row.bin.high)
-        assert row.bin.topology == (
-            "cascade" if row.bin.high < 1001 else "through going track"
+        inside = (energy >= row["low"]) & (energy < row["high"])
+        assert row["topology"] == (
+            "cascade" if row["high"] < 1001 else "through going track"
         )
-        assert row.summary.events == inside.sum()
+        assert row["events"] == inside.sum()
     with pytest.raises(ValueError, match="quantity must be one of"):
         binned(found, "colour")
     bare = evaluate([table], upwards(num), resamples=20)
@@ -211,10 +211,7 @@ def test_topologies_are_told_apart_at_one_energy() -> None:
     )
     tables = [off_by(np.where(is_track, 0.1, 0.9)), off_by(np.full(num, 0.5), "flat")]
     rows = energy_by_topology(evaluate(tables, truth, resamples=20))
-    assert [
-        (r.bin.topology, r.summary.table, r.summary.events, r.summary.mean.value)
-        for r in rows
-    ] == [
+    assert [(r["topology"], r["table"], r["events"], r["mean_rad"]) for r in rows] == [
         ("cascade", "mine", 150, pytest.approx(0.9)),
         ("cascade", "flat", 150, pytest.approx(0.5)),
         ("track", "mine", 50, pytest.approx(0.1)),
@@ -255,16 +252,16 @@ def test_calibration_of_thrown_directions(factor: float) -> None:
     assert set(view.ways) == {"as given", "temperature", "isotonic"}
     for row in view.coverage():
         # 1 - (1 - level) ** factor: the Rayleigh law at another scale
-        is_given = row.way == GIVEN
-        expected = 1 - (1 - row.level) ** (1 / factor) if is_given else row.level
-        assert row.held == pytest.approx(expected, abs=0.015)
-        error = np.sqrt(row.held * (1 - row.held) / 20_000)
-        assert row.error == pytest.approx(error)
+        is_given = row["way"] == GIVEN
+        expected = 1 - (1 - row["level"]) ** (1 / factor) if is_given else row["level"]
+        assert row["held"] == pytest.approx(expected, abs=0.015)
+        error = np.sqrt(row["held"] * (1 - row["held"]) / 20_000)
+        assert row["error"] == pytest.approx(error)
     for seen in view.expected():
-        ratio = seen.observed / seen.expected
-        wanted = np.sqrt(factor) if seen.way == GIVEN else 1.0
+        ratio = seen["observed_deg"] / seen["expected_deg"]
+        wanted = np.sqrt(factor) if seen["way"] == GIVEN else 1.0
         assert ratio == pytest.approx(wanted, rel=0.06)
-        assert seen.low < seen.observed < seen.high
+        assert seen["low_deg"] < seen["observed_deg"] < seen["high_deg"]
     (row,) = found.summaries
     assert row.pull == pytest.approx(1.1774 * np.sqrt(factor), rel=0.02)
     assert row.inside_50 == pytest.approx(1 - 0.5 ** (1 / factor), abs=0.012)
@@ -304,9 +301,9 @@ def test_coverage_of_all_contours_that_a_calibrated_table_has() -> None:
         [off_by(angle, kappa=kappa, radii=radii)], upwards(2000), resamples=50
     )
     rows = CalibrationView(found.tables[0]).coverage()
-    assert [row.level for row in rows] == list(levels)
+    assert [row["level"] for row in rows] == list(levels)
     for row in rows:
-        assert row.held == pytest.approx(row.level, abs=0.001)
+        assert row["held"] == pytest.approx(row["level"], abs=0.001)
 
 
 def test_a_tables_own_radii_are_what_is_judged() -> None:

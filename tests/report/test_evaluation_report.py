@@ -17,9 +17,9 @@ pytest.importorskip("matplotlib")
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
 from graphnet_icecube2nd.report.evaluation.report import (
-    Breakdown,
     evaluation_figures,
     evaluation_tables,
+    sections_of,
     write_evaluation,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
@@ -101,7 +101,7 @@ def test_all_of_it(tmp_path: Path) -> None:
     plain = json.loads((tmp_path / "r" / "tables" / "evaluation.json").read_text())
     assert plain["summary"][1]["median_pull"] is None
     assert plain["context"]["model"] == HOSTILE
-    assert set(plain) - {"context"} == set(evaluation_tables(Breakdown.of(evaluation)))
+    assert set(plain) - {"context"} == set(evaluation_tables(sections_of(evaluation)))
     # Again over the same folder.
     write_evaluation(evaluation, tmp_path / "r")
     assert not list((tmp_path / "r").rglob("*.tmp"))
@@ -109,7 +109,7 @@ def test_all_of_it(tmp_path: Path) -> None:
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     evaluation = made(200)
-    assert set(evaluation_figures(Breakdown.of(evaluation))) == {
+    assert set(evaluation_figures(sections_of(evaluation))) == {
         *("distribution", "by_cos_zenith", "coverage", "expected", "pulls")
     }
     text = write_evaluation(evaluation, tmp_path).read_text()
@@ -118,7 +118,7 @@ def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
 
 
 def test_axes_say_what_they_show() -> None:
-    figures = evaluation_figures(Breakdown.of(made(600, **everything(600))))
+    figures = evaluation_figures(sections_of(made(600, **everything(600))))
     for name, figure in figures.items():
         for axes in figure.axes:
             assert axes.get_xlabel(), name

@@ -17,8 +17,12 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, EventTable
-from graphnet_icecube2nd.report.event.page import SCRIPTS, event_page, write_event_page
-from graphnet_icecube2nd.report.event.payload import event_payload
+from graphnet_icecube2nd.report.event.page import (
+    SCRIPTS,
+    event_page,
+    event_payload,
+    write_event_page,
+)
 from graphnet_icecube2nd.report.event.view import lit_doms, read_event
 
 HOSTILE = "</script><script>alert(1)</script> {{scripts}} & \u2028 'é' <!--"

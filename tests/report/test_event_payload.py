@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, EventTable, simulate
-from graphnet_icecube2nd.report.event import payload as module
-from graphnet_icecube2nd.report.event.payload import event_payload
+from graphnet_icecube2nd.report.event import page as module
+from graphnet_icecube2nd.report.event.page import event_payload
 from graphnet_icecube2nd.report.event.view import COLOURS, read_event
 from graphnet_icecube2nd.store.summary import view_event
 

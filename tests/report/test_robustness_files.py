@@ -15,10 +15,10 @@ pytest.importorskip("matplotlib")
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.evaluation.robustness import RobustnessRow
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.report.robustness.figure import draw_robustness
-from graphnet_icecube2nd.report.robustness.files import (
+from graphnet_icecube2nd.report.robustness import (
     as_markdown,
     context_of,
+    draw_robustness,
     save_robustness,
 )
 

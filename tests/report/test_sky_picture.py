@@ -13,9 +13,8 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.plots import save_figure
-from graphnet_icecube2nd.report.sky.map import sky_map
-from graphnet_icecube2nd.report.sky.panels import Frame, area_in_words
-from graphnet_icecube2nd.report.sky.picture import draw_sky_map
+from graphnet_icecube2nd.report.sky.event import sky_map
+from graphnet_icecube2nd.report.sky.picture import Frame, area_in_words, draw_sky_map
 from graphnet_icecube2nd.tasks.direction.equatorial import (
     from_equatorial,
     to_equatorial,

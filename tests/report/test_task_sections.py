@@ -18,9 +18,9 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
+from graphnet_icecube2nd.report.evaluation.page import heading_of
 from graphnet_icecube2nd.report.evaluation.report import write_evaluation
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
-from graphnet_icecube2nd.report.evaluation.tables import heading_of
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.section import Curve, Panel
 from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
@@ -180,3 +180,55 @@ def test_panels_show_all_of_their_curves() -> None:
     wavy = Panel(x_label="", y_label="", curves=(Curve(x=x, y=x, style="wavy"),))
     with pytest.raises(ValueError, match="'wavy'"):
         draw_section_figure([wavy])
+
+
+def test_limits_names_and_bands() -> None:
+    x, y = np.array([0.0, 1.0]), np.array([2.0, 3.0])
+    joined = [Curve(x=x, y=y, label=f"t{n}", style="joined", table=n) for n in range(2)]
+    band = Curve(x=x, y=y, low=y - 1, high=y + 1, label="band", style="reference")
+    names = Panel(x_label="x", y_label="y", curves=(*joined, band),
+                  x_range=(-0.5, 1.5), y_range=(0.0, None),
+                  columns=("a", "b"))  # fmt: skip
+    apart = [
+        Curve(x=x + n / 2, y=y, style="points", table=n, label=f"t{n}")
+        for n in range(2)
+    ]
+    figure = draw_section_figure(
+        [names, Panel(x_label="x", y_label="y", curves=tuple(apart))]
+    )
+    first, second = figure.axes
+    assert first.get_xlim() == (-0.5, 1.5)
+    assert first.get_ylim()[0] == 0
+    assert [t.get_text() for t in first.get_xticklabels()] == ["a", "b"]
+    assert [line.get_linestyle() for line in first.lines[:1]] == ["-"]
+    assert len(first.get_legend().get_texts()) == 3
+
+    def shifts(axes: Any) -> list[float]:
+        """How far marks stand beside their places, in pixels."""
+        marks = [line for line in axes.lines if line.get_marker() in ("o", "s")]
+        places = [line.get_transform().transform((0, 0))[0] for line in marks]
+        return [place - axes.transData.transform((0, 0))[0] for place in places]
+
+    # Side by side where they would hide each other, else at their places.
+    left, right = shifts(first)
+    assert left == -right < 0
+    assert shifts(second) == [0, 0]
+
+
+def test_the_page_shows_what_a_section_names() -> None:
+    from graphnet_icecube2nd.report.evaluation.page import report_page
+    from graphnet_icecube2nd.tasks.section import Section
+
+    rows = [
+        {"table": HOSTILE, "a_rad": 0.5, "a_low_rad": 0.25, "a_high_rad": 0.75,
+         "inside_50": 0.5, "b": float("nan"), "hidden": 17},
+    ]  # fmt: skip
+    section = Section(task="t", title="<T>", text="", rows=rows,
+                      shown=("table", "a_rad", "inside_50", "b"))  # fmt: skip
+    text = report_page("title", [], [section], {})
+    assert "<script" not in text
+    assert "&lt;T&gt;" in text
+    assert "<th></th><th>a [rad]</th><th>inside 50%</th><th>b</th>" in text
+    assert "0.5000 <small>0.2500 to 0.7500</small>" in text
+    assert "<td>50.0%</td><td>-</td>" in text
+    assert "17" not in text.partition("<section")[2]

@@ -4,46 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from math import isnan
 from string import Template
 from typing import Any
 
-from graphnet_icecube2nd.report.evaluation.tables import Row
+from graphnet_icecube2nd.tasks.section import Section
 
 TEMPLATE = "evaluation.html"
 SHARES = ("held", "level", "accuracy")  # columns shown in percent
 LONG = 12  # rows beyond which a table is folded
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageSection:
-    """A part of the report.
-
-    Args:
-        name: Its heading.
-        text: What it says, plain text.
-        figures: Names of pictures and what they show.
-        table: Rows of a table; empty: none.
-        columns: What the table shows: headings by column, or by a column with an
-            interval (`mean_rad`, of which `mean_low_rad` and `mean_high_rad` are the
-            ends).
-    """
-
-    name: str
-    text: str
-    figures: Mapping[str, str]
-    table: Sequence[Row] = ()
-    columns: Mapping[str, str] | None = None
+UNITS = {"percent": "%", **{u: u for u in ("rad", "deg", "m", "ns", "GeV", "log10")}}
 
 
 def report_page(
     title: str,
     context: Sequence[str],
-    sections: Sequence[PageSection],
+    sections: Sequence[Section],
     figures: Mapping[str, Any],
 ) -> str:
     """Return the report as HTML, pictures inside.
@@ -60,7 +40,7 @@ def report_page(
         title=escape(title),
         context="<br>\n".join(escape(line) for line in context),
         contents="\n".join(
-            f'<a href="#part{number}">{escape(section.name)}</a>'
+            f'<a href="#part{number}">{escape(section.title)}</a>'
             for number, section in enumerate(sections)
         ),
         sections="\n".join(
@@ -70,16 +50,30 @@ def report_page(
     )
 
 
-def _section(number: int, section: PageSection, figures: Mapping[str, Any]) -> str:
-    parts = [f'<section id="part{number}">', f"<h2>{escape(section.name)}</h2>"]
+def heading_of(column: str) -> str:
+    """Return a column's heading: words, and the unit that its name ends in.
+
+    `bias_percent` becomes `bias [%]`, `bias_log10` becomes `bias [log10]`, and
+    `inside_68` becomes `inside 68%`; the column `table` has none.
+    """
+    if column == "table":
+        return ""
+    words, _, unit = column.rpartition("_")
+    words = re.sub(r"\bq(\d+)\b", r"\1%", words.replace("_", " "))
+    if words and unit in UNITS:
+        return f"{words} [{UNITS[unit]}]"
+    return f"{words} {unit}{'%' if words and unit.isdigit() else ''}".strip()
+
+
+def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
+    parts = [f'<section id="part{number}">', f"<h2>{escape(section.title)}</h2>"]
     if section.text:
         parts.append(f'<p class="soft">{escape(section.text)}</p>')
-    for name, caption in section.figures.items():
-        if name in figures:
-            parts.append(_figure(figures[name], caption))
-    if section.table and section.columns:
-        table = _table(section.table, section.columns)
-        if len(section.table) > LONG:
+    for name in section.figures:
+        parts.append(_figure(figures[name], section.captions.get(name, "")))
+    if section.rows:
+        table = _table(section.rows, section.shown or tuple(section.rows[0]))
+        if len(section.rows) > LONG:
             table = f"<details><summary>The numbers</summary>{table}</details>"
         parts.append(table)
     return "\n".join([*parts, "</section>"])
@@ -97,8 +91,8 @@ def _figure(figure: Any, caption: str) -> str:
     )
 
 
-def _table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in columns.values())
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(heading_of(column))}</th>" for column in columns)
     body = "\n".join(
         f"<tr>{''.join(f'<td>{_cell(row, column)}</td>' for column in columns)}</tr>"
         for row in rows
@@ -106,25 +100,21 @@ def _table(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
 
 
-def _cell(row: Row, column: str) -> str:
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    """Return a value as HTML, with the ends of its interval if it has one."""
     value = row.get(column)
-    if value is None:
+    if value is None or (isinstance(value, float) and isnan(value)):
         return "-"
     name, _, unit = column.rpartition("_")
-    low, high = f"{name}_low_{unit}", f"{name}_high_{unit}"
-    if low in row:
-        text = _number(value, unit)
-        if row[low] == row[high] == value == 0:
+    low, high = (row.get(f"{name}_{end}_{unit}") for end in ("low", "high"))
+    if low is not None and high is not None:
+        if low == high == value == 0:
             return "-"
-        ends = f"{_number(row[low], unit)} to {_number(row[high], unit)}"
-        return f"{text} <small>{ends}</small>"
+        value, low, high = (
+            f"{v:.4f}" if unit == "rad" else f"{v:.2f}" for v in (value, low, high)
+        )
+        return f"{value} <small>{low} to {high}</small>"
     if isinstance(value, float):
-        if isnan(value):
-            return "-"
         share = column.startswith("inside") or column in SHARES
         return f"{value:.1%}" if share else f"{value:.3g}"
     return escape(f"{value:,}" if isinstance(value, int) else str(value))
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.4f}" if unit == "rad" else f"{value:.2f}"

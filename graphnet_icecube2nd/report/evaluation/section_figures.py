@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.plots import Look, new_figure, plain_log
-from graphnet_icecube2nd.report.evaluation.figures import GRID
+from graphnet_icecube2nd.plots import Look, decades_only, new_figure, plain_log
 from graphnet_icecube2nd.tasks.section import Curve, Panel
 
+GRID = {"color": "0.9", "lw": 0.6}
 PANELS_ACROSS = 3
 WIDTHS = {1: 6.5, 2: 9.5, 3: 12.5}  # inches, by the number of panels side by side
 HEIGHT = 3.7  # inches of a row of panels, without its legends
 LEGEND_ROW = 0.2  # inches
 DODGE = 4.0  # points between the marks of two tables at the same x
 REFERENCE = "0.45"  # grey
-DECADES = 1.5  # below so many, the ticks of a logarithmic axis are plain numbers
+MARKED = ("points", "joined")
 
 
 def draw_section_figure(panels: Sequence[Panel]) -> Any:
@@ -62,31 +62,36 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
         axes.set_xscale("log")
     if panel.y_log:
         axes.set_yscale("log")
-    tables = sorted({c.table for c in panel.curves if c.style == "points"})
+    marked = [curve for curve in panel.curves if curve.style in MARKED]
+    tables = sorted({curve.table for curve in marked})
+    places = np.concatenate([curve.x for curve in marked]) if marked else np.empty(0)
+    overlap = len(np.unique(places)) < len(places)
     drawn = []
     for curve in panel.curves:
         shift = 0.0
-        if curve.style == "points":
+        if overlap and curve.style in MARKED:
             shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
         drawn.append(_draw_curve(figure, axes, curve, shift, panel.y_log))
-    if panel.y_range is not None:
-        axes.set_ylim(*panel.y_range)
-    for axis, is_log, limits in (
-        (axes.xaxis, panel.x_log, axes.get_xlim()),
-        (axes.yaxis, panel.y_log, axes.get_ylim()),
-    ):
-        if is_log and np.log10(limits[1] / limits[0]) < DECADES:
-            plain_log(axis)
+    axes.set_xlim(*panel.x_range or (None, None))
+    axes.set_ylim(*panel.y_range or (None, None))
+    if panel.columns:
+        axes.set_xticks(range(len(panel.columns)), list(panel.columns), fontsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        if axis.get_scale() == "log":
+            low, high = axis.get_view_interval()
+            plain = high < 30 * low or (high < 3000 * low and high < 3000)
+            (plain_log if plain else decades_only)(axis)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
     labels = [curve.label for curve in panel.curves]
     if any(labels):
+        lines = max((name.count("\n") for name in panel.columns), default=0)
         axes.legend(
             [handle for handle, label in zip(drawn, labels, strict=True) if label],
             [label for label in labels if label],
             fontsize=8,
             loc="upper left",
-            bbox_to_anchor=(0.0, -0.17),
+            bbox_to_anchor=(0.0, -0.17 - 0.05 * lines),
             frameon=False,
             borderaxespad=0.0,
         )
@@ -104,7 +109,8 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
     """
     look = Look.of(curve.table)
     if curve.style == "reference":
-        return axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, zorder=1.5)[0]
+        line = axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, zorder=1.5)[0]
+        return _band(axes, curve, "0.9", 1.0) or line
     if curve.style == "steps":
         values = np.where(curve.y > 0, curve.y, np.nan) if y_log else curve.y
         return axes.stairs(
@@ -116,16 +122,13 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
             lw=1.4,
         )
     if curve.style == "line":
-        if curve.low is not None and curve.high is not None:
-            axes.fill_between(
-                curve.x, curve.low, curve.high, color=look.colour, alpha=0.15, lw=0
-            )
-        ls = "--" if curve.dashed else look.line
+        _band(axes, curve, look.colour, 0.15)
+        ls = ":" if curve.dashed else look.line
         return axes.plot(curve.x, curve.y, color=look.colour, ls=ls, lw=1.4)[0]
-    if curve.style != "points":
+    if curve.style not in MARKED:
         raise ValueError(
-            f"curve {curve.label!r}: style must be line, points, steps or reference, "
-            f"got {curve.style!r}"
+            f"curve {curve.label!r}: style must be line, points, joined, steps or "
+            f"reference, got {curve.style!r}"
         )
     from matplotlib.transforms import ScaledTranslation
 
@@ -138,7 +141,7 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
         marker=look.marker,
         mfc="white" if curve.dashed else look.colour,
         ms=4.5,
-        ls="none",
+        ls=look.line if curve.style == "joined" else "none",
         lw=1.2,
         capsize=2,
         transform=axes.transData + moved,
@@ -149,6 +152,14 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
             axes.update_datalim(np.column_stack([curve.x, y]))
     axes.autoscale_view()
     return handle
+
+
+def _band(axes: Any, curve: Curve, colour: str, alpha: float) -> Any:
+    """Fill the interval around a curve, if it has one."""
+    if curve.low is None or curve.high is None:
+        return None
+    style = {"color": colour, "alpha": alpha, "lw": 0, "zorder": 1.0}
+    return axes.fill_between(curve.x, curve.low, curve.high, **style)
 
 
 def _bars(curve: Curve) -> NDArray[np.float64] | None:

@@ -6,7 +6,6 @@ Colour is time, size is charge. Shape letters: T pulses, S DOMs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,10 @@ from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.report.event.view import (
-    COLOURS,
     Arrow,
-    energy_text,
     find_arrows,
     inside_box,
+    known_truth,
     lit_doms,
     read_event,
     time_range,
@@ -79,10 +77,9 @@ def draw_event(
     return figure
 
 
-def _coloured(arrows: Sequence[Arrow]) -> list[tuple[Arrow, str]]:
-    """Return arrows with their colours, which begin anew where there are many."""
-    others = cycle(COLOURS)
-    return [(a, TRUTH_COLOUR if a.is_truth else next(others)) for a in arrows]
+def _look(arrow: Arrow) -> dict[str, Any]:
+    """Return how an arrow's line is drawn."""
+    return {"color": arrow.colour or TRUTH_COLOUR, "ls": "--" if arrow.colour else "-"}
 
 
 def _sizes(charge_T: Array) -> Array:
@@ -91,77 +88,55 @@ def _sizes(charge_T: Array) -> Array:
     return size
 
 
-def _time_norm(time_T: Array) -> Any:
+def _draw_dots(axes: Any, doms: EventPulses, *place_T: Array, **more: Any) -> Any:
+    """Draw DOMs: their colour is time, their size is charge."""
     from matplotlib.colors import Normalize
 
-    return Normalize(*time_range(time_T))
+    return axes.scatter(
+        *place_T,
+        c=doms.time_T,
+        norm=Normalize(*time_range(doms.time_T)),
+        s=_sizes(doms.charge_T),
+        cmap=TIME_COLOURS,
+        edgecolors="black",
+        linewidths=0.3,
+        **more,
+    )
 
 
 def _draw_space(
     axes: Any, store: EventStore, doms: EventPulses, arrows: list[Arrow]
 ) -> None:
+    """Draw strings, DOMs that saw light, and arrows in space."""
     from matplotlib.lines import Line2D
 
     place_S3 = store.geometry.position_S3.numpy()
     string_S = store.geometry.string_S.numpy()
     for string in np.unique(string_S):
         x, y, z = place_S3[string_S == string].T
-        axes.plot(
-            [x[0], x[-1]], [y[0], y[-1]], [z.min(), z.max()], color="0.85", lw=0.6
-        )
-    x, y, z = doms.position_T3.T
-    axes.scatter(
-        x,
-        y,
-        z,
-        c=doms.time_T,
-        norm=_time_norm(doms.time_T),
-        s=_sizes(doms.charge_T),
-        cmap=TIME_COLOURS,
-        depthshade=False,
-        edgecolors="black",
-        linewidths=0.3,
-    )
+        ends = [x[0], x[-1]], [y[0], y[-1]], [z.min(), z.max()]
+        axes.plot(*ends, color="0.85", lw=0.6)
+    _draw_dots(axes, doms, *doms.position_T3.T, depthshade=False)
     low, high = place_S3.min(axis=0) - 60.0, place_S3.max(axis=0) + 60.0
     handles = []
-    for arrow, colour in _coloured(arrows):
+    for arrow in arrows:
+        look = _look(arrow)
         steps = inside_box(arrow, low, high)
         begin, end = (arrow.through + step * arrow.flight for step in steps)
-        style = "-" if arrow.is_truth else "--"
-        axes.plot(*np.stack([begin, end]).T, color=colour, ls=style, lw=1.6)
+        axes.plot(*np.stack([begin, end]).T, lw=1.6, **look)
         if arrow.is_vertex:
-            axes.plot(*arrow.through[:, None], color=colour, **VERTEX_STYLE)
-        tip = 0.08 * float(np.linalg.norm(high - low))
-        axes.quiver(
-            *(end - tip * arrow.flight),
-            *(tip * arrow.flight),
-            color=colour,
-            arrow_length_ratio=0.6,
-        )
-        label = f"{arrow.name}, flight"
-        handles.append(Line2D([], [], color=colour, ls=style, label=label))
+            axes.plot(*arrow.through[:, None], color=look["color"], **VERTEX_STYLE)
+        tip = 0.08 * float(np.linalg.norm(high - low)) * arrow.flight
+        axes.quiver(*(end - tip), *tip, color=look["color"], arrow_length_ratio=0.6)
+        handles.append(Line2D([], [], label=f"{arrow.name}, flight", **look))
+    dot: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "0.7", "mec": "black"}
     for charge in _LEGEND_CHARGES:
         size = float(np.sqrt(_sizes(np.array([charge]))[0]))
-        handles.append(
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                markersize=size,
-                markerfacecolor="0.7",
-                markeredgecolor="black",
-                label=f"{charge:g} p.e.",
-            )
-        )
+        handles.append(Line2D([], [], ms=size, label=f"{charge:g} p.e.", **dot))
     axes.legend(handles=handles, loc="upper left", fontsize=8, labelspacing=0.9)
-    axes.set_xlim(low[0], high[0])
-    axes.set_ylim(low[1], high[1])
-    axes.set_zlim(low[2], high[2])
+    for axis, *limits in zip("xyz", low, high, strict=True):
+        axes.set(**{f"{axis}lim": limits, f"{axis}label": f"{axis} [m]"})
     axes.set_box_aspect(high - low)
-    axes.set_xlabel("x [m]")
-    axes.set_ylabel("y [m]")
-    axes.set_zlabel("z [m]")
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_pane_color((0.98, 0.98, 0.98, 1.0))
         axis._axinfo["grid"].update(color="0.9", linewidth=0.5)
@@ -177,51 +152,36 @@ def _viewpoint(arrows: list[Arrow]) -> float:
 
 
 def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
-    dots = axes.scatter(
-        doms.time_T,
-        doms.position_T3[:, 2],
-        c=doms.time_T,
-        norm=_time_norm(doms.time_T),
-        s=_sizes(doms.charge_T),
-        cmap=TIME_COLOURS,
-        edgecolors="black",
-        linewidths=0.3,
-    )
+    """Draw height against time; return the dots."""
+    z = doms.position_T3[:, 2]
+    dots = _draw_dots(axes, doms, doms.time_T, z)
     first, last = float(doms.time_T.min()), float(doms.time_T.max())
     room = 0.05 * (last - first) + 50.0
-    for arrow, colour in _coloured(arrows):
+    for arrow in arrows:
         if arrow.time is None:
             continue
+        style: dict[str, Any] = {"color": _look(arrow)["color"]}
         if arrow.is_vertex:
-            place = [arrow.time], [arrow.through[2]]
-            axes.plot(*place, color=colour, label="true vertex", **VERTEX_STYLE)
-            axes.legend(loc="best", fontsize=8)
+            when, height = np.array([arrow.time]), arrow.through[2:]
+            style |= {"label": "true vertex", **VERTEX_STYLE}
             first = min(first, arrow.time)
-            continue
-        when = np.array([first - room, last + room])
-        height = arrow.through[2] + arrow.flight[2] * SPEED_OF_LIGHT * (
-            when - arrow.time
-        )
-        axes.plot(when, height, color=colour, lw=1.2, label="true particle")
+        else:
+            when = np.array([first - room, last + room])
+            way = SPEED_OF_LIGHT * (when - arrow.time)
+            height = arrow.through[2] + arrow.flight[2] * way
+            style |= {"label": "true particle", "lw": 1.2}
+        axes.plot(when, height, **style)
         axes.legend(loc="best", fontsize=8)
-    z = doms.position_T3[:, 2]
     margin = 0.08 * float(np.ptp(z)) + 30.0
     axes.set_xlim(first - room, last + room)
     axes.set_ylim(z.min() - margin, z.max() + margin)
-    axes.set_xlabel("time in the readout window [ns]")
-    axes.set_ylabel("z [m]")
+    axes.set(xlabel="time in the readout window [ns]", ylabel="z [m]")
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     return dots
 
 
 def _title(view: EventView, num_doms: int, only_hlc: bool) -> str:
-    truth = view.truth
-    parts = [f"event {view.event_id}"]
-    if "topology" in truth:
-        parts.append(str(truth["topology"]).replace("_", " "))
-    if "energy" in truth:
-        parts.append(f"{energy_text(float(truth['energy']))}")
     what = "DOMs with HLC pulses" if only_hlc else "DOMs with pulses"
-    parts.append(f"{num_doms} {what}, {truth['n_pulses']} pulses in all")
-    return ", ".join(parts)
+    count = f"{num_doms} {what}, {view.truth['n_pulses']} pulses in all"
+    return ", ".join([f"event {view.event_id}", *known_truth(view), count])

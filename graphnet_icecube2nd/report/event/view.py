@@ -9,22 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import (
-    SPEED_OF_LIGHT,
-    angles_to_unit_vector,
-    opening_angle,
-)
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, opening_angle
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
 from graphnet_icecube2nd.store.summary import EventView, view_event
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.label import DIRECTION, make_label
 
 Array = NDArray[np.float64]
 
@@ -53,6 +51,7 @@ class Arrow:
         kappa: Concentration; None where it is not known.
         radius_50: Of the cone that holds half of the probability, rad; None where it
             is not known.
+        colour: Of a reconstructed one; they begin anew where there are many.
     """
 
     name: str
@@ -65,6 +64,7 @@ class Arrow:
     opening_angle: float | None = None
     kappa: float | None = None
     radius_50: float | None = None
+    colour: str | None = None
 
 
 def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
@@ -125,6 +125,7 @@ def find_arrows(
     centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
     truth = _true_arrow(store, view, centre)
     found = [] if truth is None else [truth]
+    colours = cycle(COLOURS)
     for table in tables:
         row = np.flatnonzero(table.event_id == view.event_id)
         if not len(row) or not table.is_ok[row[0]]:
@@ -141,6 +142,7 @@ def find_arrows(
                 opening_angle=off,
                 kappa=kappa if math.isfinite(kappa) else None,
                 radius_50=_radius_50(table, int(row[0])),
+                colour=next(colours),
             )
         )
     return found
@@ -149,15 +151,12 @@ def find_arrows(
 def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | None:
     """Return the true direction; None where the store or the event has none."""
     pulse_map = store.pulse_map
-    zenith, azimuth, *place = (
-        _number(view.truth.get(name))
-        for name in (pulse_map.labels.zenith, pulse_map.labels.azimuth, *_PLACE)
-    )
-    if zenith is None or azimuth is None:
+    angles = (pulse_map.labels.zenith, pulse_map.labels.azimuth)
+    columns = {name: np.array([view.truth.get(name, np.nan)]) for name in angles}
+    flight = -make_label(DIRECTION, columns, pulse_map.labels)[0]
+    if not np.isfinite(flight).all():
         return None
-    flight = angles_to_unit_vector(zenith, azimuth).numpy()
-    if pulse_map.labels.angles == "origin":
-        flight = -flight
+    place = [_number(view.truth.get(name)) for name in _PLACE]
     if None in place:
         return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)
     vertex = np.array(place, dtype=np.float64) - pulse_map.origin
@@ -230,3 +229,13 @@ def energy_text(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g} GeV"
+
+
+def known_truth(view: EventView) -> list[str]:
+    """Return what is known of an event's topology and energy, in words."""
+    words = []
+    if "topology" in view.truth:
+        words.append(str(view.truth["topology"]).replace("_", " "))
+    if (energy := _number(view.truth.get("energy"))) is not None:
+        words.append(energy_text(energy))
+    return words

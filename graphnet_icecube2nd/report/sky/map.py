@@ -2,38 +2,55 @@
 
 The sphere is cut into pixels of one area (HEALPix, Gorski et al., ApJ 622 (2005) 759),
 each with its mean probability per steradian. Shape letters: P pixels, B events.
+
+Files are FITS, as standard tools read them. The first extension is a HEALPix map of the
+whole sky: a column PROBDENSITY in 1/sr, and in the header PIXTYPE, ORDERING, NSIDE,
+FIRSTPIX, LASTPIX, INDXSCHM, OBJECT and COORDSYS, so `healpy.read_map(path)` and
+`astropy.table.Table.read(path, hdu=1)` read it. COORDSYS is C for equatorial maps
+(ICRS). Those in the detector's coordinates, where
+theta is zenith and phi azimuth, have DETECTOR: no celestial frame, and tools that want
+one refuse it.
+
+The header also has EVENTID, KAPPA, DATE-OBS and MJD-OBS (UTC), and for each contour
+LEVELn, RADIUSn (deg), AREAn (square degrees within the circle), PIXAREAn (of pixels).
+The second extension holds the numbers that a map is made of, to the last bit. Format:
+HEALPix's and the FITS standard's (Pence et al., A&A 524 (2010) A42).
 """
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.report.sky.contours import (
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.report.sky.pixels import (
     COORDINATES,
     EQUATORIAL,
     LEVELS,
     LOCAL,
     Contour,
-    check_levels,
-)
-from graphnet_icecube2nd.report.sky.file import read_sky_file, write_sky_file
-from graphnet_icecube2nd.report.sky.pixels import (
     check_grid,
-    default_nside,
-    import_healpix,
-    mean_densities,
+    check_levels,
+    import_maps,
 )
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.equatorial import checked_mjd, to_equatorial
+from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
+from graphnet_icecube2nd.version import __version__
 
 Array = NDArray[np.float64]
+
+DENSITY = "PROBDENSITY"
+NUMBERS = "NUMBERS"  # the second extension
+FRAMES = {LOCAL: "DETECTOR", EQUATORIAL: "C"}
+ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,96 +149,145 @@ class SkyMap:
         Args:
             direction: Unit vectors in the map's coordinates, shape (..., 3).
         """
-        healpix = import_healpix()
+        healpix = import_maps("astropy_healpix")
         x, y, z = np.moveaxis(np.asarray(direction, np.float64), -1, 0)
         pixel = healpix.xyz_to_healpix(x, y, z, self.nside, order=self.order)
         found: Array = self.density_P[pixel]
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map as FITS, whole or not at all; see `report.sky.file`.
+        """Write the map as FITS, whole or not at all; compressed if it ends in .gz.
 
         Raises:
             ValueError: The name does not end in .fits or .fits.gz.
             ImportError: astropy is not installed.
         """
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        write_sky_file(path, values, self.contours())
+        path = check_name(path)
+        fits = import_maps("astropy.io.fits")
+        density = fits.Column(
+            name=DENSITY, format="D", unit="sr-1", array=self.density_P
+        )
+        pixels = fits.BinTableHDU.from_columns([density], name="SKYMAP")
+        pixels.header.extend(_cards(self))
+        units = [fits.PrimaryHDU(), pixels, _numbers(fits, self)]
+        content = io.BytesIO()
+        fits.HDUList(units).writeto(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = content.getvalue()
+        if path.suffix.lower() == ".gz":
+            # No date: the same map gives the same file.
+            written = gzip.compress(written, 6, mtime=0)
+        with write_whole(path) as temporary:
+            temporary.write_bytes(written)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SkyMap:
         """Read what `save` wrote, to the last bit.
 
         Raises:
-            OSError: There is no such file.
-            ValueError: It is none of our sky maps.
+            OSError: There is no such file, or it is no FITS file.
+            ValueError: It is none of our sky maps; says what is missing.
             ImportError: astropy is not installed.
         """
-        return cls(**read_sky_file(path))
+        with import_maps("astropy.io.fits").open(path, memmap=False) as units:
+            try:
+                header, row = units[1].header, units[NUMBERS].data[0]
+                frames = {word: name for name, word in FRAMES.items()}
+                values = dict(
+                    nside=int(header["NSIDE"]),
+                    order=str(header["ORDERING"]).lower(),
+                    coordinates=frames[header["COORDSYS"]],
+                    density_P=np.asarray(units[1].data[DENSITY]).astype(np.float64),
+                    direction=np.asarray(row["DIRECTION"]).astype(np.float64),
+                    kappa=float(row["KAPPA"]),
+                    law=RadialLaw(
+                        **{
+                            name: tuple(np.atleast_1d(row[name.upper()]).tolist())
+                            for name in ("u", "share", "rate")
+                        }
+                    ),
+                    levels=tuple(np.atleast_1d(row["LEVELS"]).tolist()),
+                    event_id=header.get("EVENTID"),
+                    mjd=float(row["MJD"]) if np.isfinite(row["MJD"]) else None,
+                )
+            except (KeyError, IndexError, AttributeError) as error:
+                raise ValueError(f"{path} is none of our sky maps: {error}") from None
+        return cls(**values)
 
 
-def sky_map(
-    direction: ArrayLike,
-    kappa: float,
-    *,
-    nside: int | None = None,
-    order: str = "ring",
-    calibration: KappaCalibration | None = None,
-    law: RadialLaw | None = None,
-    levels: Sequence[float] = LEVELS,
-    event_id: int | None = None,
-    mjd: float | None = None,
-) -> SkyMap:
-    """Make the sky map of a direction and its kappa.
-
-    The density is the von Mises-Fisher one, unless a calibration or a law says how the
-    probability spreads; then contours have the radii of those. Densities are divided by
-    their sum over the pixels, so that they integrate to 1.
-
-    Args:
-        direction: (3,) vector back to where the neutrino came from, in the detector's
-            axes.
-        kappa: Concentration, not calibrated if a calibration is given.
-        nside: A power of two, 1 to 8192. By default at least 100 pixels lie within the
-            50% contour, and NSIDE is 64 to 1024; so it is fewer where that contour has
-            a radius of less than 0.3 deg.
-        order: `ring` or `nested`.
-        calibration: Makes contours hold what they say.
-        law: In place of a calibration.
-        levels: Contours, 0 to 1.
-        event_id: For the file and the picture.
-        mjd: Time of the event, UTC, d: the map is in equatorial coordinates then.
+def check_name(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a sky map can have.
 
     Raises:
-        ValueError: A value is not allowed.
-        ImportError: astropy-healpix, or astropy for equatorial ones, is not installed.
+        ValueError: The name does not end in .fits or .fits.gz.
     """
-    centre = np.asarray(direction, np.float64)
-    length = float(np.linalg.norm(centre))
-    if centre.shape != (3,) or not 0 < length < np.inf:
-        raise ValueError(f"direction must be a vector (3,), got {centre.tolist()}")
-    if calibration is not None and law is not None:
-        raise ValueError("give a calibration or a law, not both")
-    chosen = check_levels(levels)
-    centre = centre / length
-    if mjd is not None:
-        mjd = float(checked_mjd(mjd))
-        ra, dec = to_equatorial(centre, mjd)
-        centre = angles_to_unit_vector(np.pi / 2 - dec, ra).numpy()
-    if calibration is not None:
-        law = RadialLaw.calibrated(kappa, calibration, chosen)
-    law = law or RadialLaw.of_kappa(kappa)
-    nside = default_nside(law) if nside is None else nside
-    check_grid(nside, order)
-    return SkyMap(
-        nside=nside,
-        order=order,
-        coordinates=LOCAL if mjd is None else EQUATORIAL,
-        density_P=mean_densities(law, centre, nside, order),
-        direction=centre,
-        kappa=float(kappa),
-        law=law,
-        levels=chosen,
-        event_id=event_id,
-        mjd=mjd,
-    )
+    path = Path(path)
+    if not path.name.lower().endswith(ENDINGS):
+        raise ValueError(f"{path}: sky maps end in one of {', '.join(ENDINGS)}")
+    return path
+
+
+def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
+    """Return the header: keyword, value, comment."""
+    celestial = sky_map.coordinates == EQUATORIAL
+    frame = "equatorial, ICRS" if celestial else "theta zenith, phi azimuth, IceCube"
+    cards: list[tuple[str, Any, str]] = [
+        ("PIXTYPE", "HEALPIX", "HEALPix pixels"),
+        ("ORDERING", sky_map.order.upper(), "RING or NESTED"),
+        ("NSIDE", sky_map.nside, "12 NSIDE^2 pixels"),
+        ("FIRSTPIX", 0, "first pixel"),
+        ("LASTPIX", len(sky_map.density_P) - 1, "last pixel"),
+        ("INDXSCHM", "IMPLICIT", "rows are pixels"),
+        ("OBJECT", "FULLSKY", "all of the sky"),
+        ("COORDSYS", FRAMES[sky_map.coordinates], frame),
+        ("CREATOR", f"graphnet-icecube2nd {__version__}", "what made it"),
+        ("KAPPA", sky_map.kappa, "concentration"),
+    ]
+    if sky_map.event_id is not None:
+        cards.append(("EVENTID", sky_map.event_id, "event"))
+    x, y, z = sky_map.direction.tolist()
+    theta = float(np.degrees(np.arctan2(np.hypot(x, y), z)))
+    phi = float(np.degrees(np.arctan2(y, x))) % 360
+    if celestial:
+        assert sky_map.mjd is not None
+        cards += [
+            ("RADESYS", "ICRS", "celestial frame"),
+            ("RA", phi, "[deg] right ascension of the direction"),
+            ("DEC", 90 - theta, "[deg] declination of the direction"),
+            ("DATE-OBS", mjd_to_time(sky_map.mjd), "UTC of the event"),
+            ("MJD-OBS", sky_map.mjd, "[d] the same"),
+        ]
+    else:
+        cards += [
+            ("ZENITH", theta, "[deg] zenith of the direction"),
+            ("AZIMUTH", phi, "[deg] azimuth of the direction"),
+        ]
+    for number, contour in enumerate(sky_map.contours(), 1):
+        radius = float(np.degrees(contour.radius))
+        cards += [
+            (f"LEVEL{number}", contour.level, "share of the probability"),
+            (f"RADIUS{number}", radius, "[deg] of the contour"),
+            (f"AREA{number}", contour.area, "[deg2] within the circle"),
+            (f"PIXAREA{number}", contour.pixel_area, "[deg2] of the pixels"),
+        ]
+    return cards
+
+
+def _numbers(fits: Any, sky_map: SkyMap) -> Any:
+    """Return the second extension: one row, every value in full."""
+    law = sky_map.law
+    mjd = np.nan if sky_map.mjd is None else sky_map.mjd
+    numbers: dict[str, Sequence[float]] = {
+        "DIRECTION": sky_map.direction.tolist(),
+        "KAPPA": [sky_map.kappa],
+        "MJD": [mjd],
+        "LEVELS": sky_map.levels,
+        "U": law.u,
+        "SHARE": law.share,
+        "RATE": law.rate,
+    }
+    columns = [
+        fits.Column(name=name, format=f"{len(v)}D", array=np.array([v], np.float64))
+        for name, v in numbers.items()
+    ]
+    return fits.BinTableHDU.from_columns(columns, name=NUMBERS)

@@ -10,27 +10,36 @@ Greisen, A&A 395 (2002) 1077. Shape legend: ``...`` any leading shape.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
-from graphnet_icecube2nd.plots import new_figure
-from graphnet_icecube2nd.report.sky.contours import EQUATORIAL
-from graphnet_icecube2nd.report.sky.map import SkyMap
-from graphnet_icecube2nd.report.sky.panels import (
-    Frame,
-    draw_all_sky,
-    draw_neighbourhood,
-    sky_vector,
+from graphnet_icecube2nd.conventions import (
+    angles_to_unit_vector,
+    opening_angle,
+    unit_vector_to_angles,
 )
+from graphnet_icecube2nd.plots import new_figure
+from graphnet_icecube2nd.report.sky.map import SkyMap
+from graphnet_icecube2nd.report.sky.pixels import EQUATORIAL, Contour
 from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time, to_equatorial
 
 Array = NDArray[np.float64]
 
 WIDEST = 180.0  # deg
 FAR = 2.5  # truths farther off, in radii of the largest contour, are not shown
+COLOURS = "Blues"  # grey in print: none is white, much is dark
+LINES = ("-", "--", ":", "-.")
+TRUTH = {"marker": "*", "mfc": "tab:orange", "mec": "black", "ls": "", "zorder": 5}
+FOUND = {"marker": "P", "mfc": "white", "mec": "black", "ls": "", "zorder": 4}
+GRID = {"color": "0.55", "lw": 0.6}
+STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 45)  # deg
+PICTURE = 500  # points on a side of the neighbourhood
+CIRCLE = np.linspace(0, 2 * np.pi, 361)
+FULL = np.linspace(-180, 180, 3601)
 
 
 def draw_sky_map(sky_map: SkyMap, truth: ArrayLike | None = None) -> Any:
@@ -100,3 +109,229 @@ def _title(sky_map: SkyMap) -> str:
     else:
         place = f"azimuth {phi:.2f} deg, zenith {theta:.2f} deg"
     return f"{event}{place}, kappa {sky_map.kappa:.4g}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Frame:
+    """How the sky is laid onto the neighbourhood's panel.
+
+    Args:
+        axes_33: (3, 3) unit vectors in rows: to the panel's right, to its top (towards
+            zenith 0, or north), and the predicted direction.
+        reach: From the middle to the edges, deg.
+        is_equatorial: Right ascension and declination, not azimuth and zenith.
+    """
+
+    axes_33: Array
+    reach: float
+    is_equatorial: bool
+
+    @classmethod
+    def of(cls, sky_map: SkyMap, reach: float) -> Frame:
+        """Return the frame of a map."""
+        zenith, azimuth = (float(a) for a in unit_vector_to_angles(sky_map.direction))
+        up = -angles_to_unit_vector(zenith + np.pi / 2, azimuth).numpy()
+        is_equatorial = sky_map.coordinates == EQUATORIAL
+        side = -1.0 if is_equatorial else 1.0
+        right = side * np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
+        axes_33 = np.stack([right, up, sky_map.direction])
+        return cls(axes_33=axes_33, reach=reach, is_equatorial=is_equatorial)
+
+    @property
+    def centre(self) -> Array:
+        """(3,) the predicted direction."""
+        centre: Array = self.axes_33[2]
+        return centre
+
+    def to_panel(self, direction: ArrayLike) -> tuple[Array, Array]:
+        """Return where unit vectors (..., 3) lie on the panel: right and up, deg."""
+        vector = np.asarray(direction, np.float64) @ self.axes_33.T
+        across, along, ahead = np.moveaxis(vector, -1, 0)
+        sine = np.hypot(across, along)
+        factor = np.degrees(np.arctan2(sine, ahead)) / np.where(sine > 0, sine, 1.0)
+        return across * factor, along * factor
+
+    def to_sky(self, x: Array, y: Array) -> Array:
+        """Return unit vectors (..., 3) of places on the panel, deg; NaN beyond 180."""
+        distance = np.radians(np.hypot(x, y))
+        factor = np.radians(np.sinc(distance / np.pi))
+        vector = np.stack([factor * x, factor * y, np.cos(distance)], axis=-1)
+        return np.where(distance[..., None] <= np.pi, vector @ self.axes_33, np.nan)
+
+
+def sky_vector(longitude: ArrayLike, latitude: ArrayLike) -> Array:
+    """Return unit vectors (..., 3) of longitudes and latitudes on the sky, rad."""
+    vector: Array = angles_to_unit_vector(
+        np.pi / 2 - np.asarray(latitude, np.float64), np.asarray(longitude, np.float64)
+    ).numpy()
+    return vector
+
+
+def draw_neighbourhood(
+    axes: Any,
+    frame: Frame,
+    sky_map: SkyMap,
+    contours: Sequence[Contour],
+    truth: Array | None,
+) -> Any:
+    """Draw the neighbourhood of the direction; returns what a colour bar needs."""
+    edge = frame.reach
+    middle = (np.arange(PICTURE) + 0.5) / PICTURE * 2 * edge - edge
+    place = frame.to_sky(*np.meshgrid(middle, middle))
+    density = np.full(place.shape[:2], np.nan)
+    there = np.isfinite(place[..., 0])
+    density[there] = sky_map.density_at(place[there])
+    colours = axes.imshow(
+        density,
+        origin="lower",
+        extent=(-edge, edge, -edge, edge),
+        cmap=COLOURS,
+        vmin=0,
+        vmax=sky_map.density_P.max(),
+        interpolation="nearest",
+    )
+    _draw_grid(axes, frame)
+    for number, contour in enumerate(contours):
+        radius = float(np.degrees(contour.radius))
+        axes.plot(
+            radius * np.cos(CIRCLE),
+            radius * np.sin(CIRCLE),
+            color="black",
+            lw=1.5,
+            ls=LINES[number % len(LINES)],
+            label=f"{100 * contour.level:g}%: radius {radius:.3g} deg, "
+            f"{area_in_words(contour.area)}",
+        )
+    axes.plot(0, 0, ms=9, label="predicted", **FOUND)
+    if truth is not None:
+        axes.plot(*frame.to_panel(truth), ms=13, label="truth", **TRUTH)
+    axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
+    if np.hypot(*frame.centre[:2]) < 1e-6:  # at a pole no side is north
+        axes.set(xlabel="offset [deg]", ylabel="offset [deg]")
+    elif frame.is_equatorial:
+        axes.set_xlabel("offset, right is west [deg]")
+        axes.set_ylabel("offset, up is north [deg]")
+    else:
+        axes.set_xlabel("offset, right is towards larger azimuth [deg]")
+        axes.set_ylabel("offset, up is towards zenith 0 [deg]")
+    return colours
+
+
+def draw_all_sky(
+    axes: Any,
+    frame: Frame,
+    sky_map: SkyMap,
+    contours: Sequence[Contour],
+    truth: Array | None,
+) -> None:
+    """Draw the whole sky, 180 deg of right ascension or azimuth in the middle."""
+    side = -1.0 if frame.is_equatorial else 1.0
+    x = np.linspace(-np.pi, np.pi, 721)
+    y = np.linspace(-np.pi / 2, np.pi / 2, 361)
+    middle_x, middle_y = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+    density = sky_map.density_at(sky_vector(np.pi + side * middle_x, middle_y))
+    limits = {"vmin": 0, "vmax": sky_map.density_P.max()}
+    axes.pcolormesh(x, y, density, cmap=COLOURS, rasterized=True, **limits)
+
+    def place(direction: Array) -> tuple[Array, Array]:
+        zenith, azimuth = (a.numpy() for a in unit_vector_to_angles(direction))
+        return side * (azimuth - np.pi), np.pi / 2 - zenith
+
+    for number, contour in enumerate(contours):
+        radius = float(np.degrees(contour.radius))
+        circle = frame.to_sky(radius * np.cos(CIRCLE), radius * np.sin(CIRCLE))
+        across, along = place(circle)
+        seam = np.flatnonzero(np.abs(np.diff(across)) > np.pi) + 1
+        style = {"color": "black", "lw": 1.2, "ls": LINES[number % len(LINES)]}
+        line = (np.insert(part, seam, np.nan) for part in (across, along))
+        axes.plot(*line, **style)
+    axes.plot(*place(frame.centre), ms=5, **FOUND)
+    if truth is not None:
+        axes.plot(*place(truth), ms=9, **TRUTH)
+    ticks = np.arange(30, 360, 30)
+    axes.set_xticks(np.radians(side * (ticks - 180.0)))
+    axes.set_xticklabels([f"{t}" if t % 60 == 0 else "" for t in ticks], fontsize=8)
+    heights = np.arange(-60, 61, 30)
+    axes.set_yticks(np.radians(heights))
+    names = [_height_in_words(float(h), frame.is_equatorial) for h in heights]
+    axes.set_yticklabels(names, fontsize=8)
+    axes.grid(**GRID)
+    axes.set_title(
+        "whole sky: right ascension and declination [deg]"
+        if frame.is_equatorial
+        else "whole sky: azimuth and zenith [deg]",
+        fontsize=10,
+    )
+
+
+def area_in_words(area: float) -> str:
+    """Return an area [square degrees] in three digits: `2.86`, `2,370`."""
+    return f"{float(f'{area:.3g}'):,.10g} deg²"
+
+
+def _draw_grid(axes: Any, frame: Frame) -> None:
+    """Draw lines of equal longitude and latitude, each named once."""
+    edge = frame.reach
+    zenith, azimuth = (
+        math.degrees(float(a)) for a in unit_vector_to_angles(frame.centre)
+    )
+    latitude, to_pole = 90 - zenith, min(zenith, 180 - zenith)
+    step = next((s for s in STEPS if s * 4 >= edge), STEPS[-1])
+    wide, along, around = float(STEPS[-1]), np.linspace(-90, 90, 3601), FULL
+    if to_pole > 1.5 * edge:
+        # Longitudes are closer together far from the equator.
+        narrow = float(np.sin(np.radians(to_pole)))
+        wide = float(next((s for s in STEPS if s >= step / narrow), STEPS[-1]))
+        along = latitude + np.linspace(-1.5, 1.5, 601) * edge
+        around = np.linspace(-1.0, 1.0, 601) * min(2.5 * edge / narrow, 180)
+    for longitude in np.arange(0, 360, wide):
+        vector = sky_vector(np.radians(longitude), np.radians(along))
+        # Names stand away from poles, where all lines meet.
+        named = 90 - np.abs(along) > min(0.3 * edge, 30)
+        _draw_line(axes, edge, frame.to_panel(vector), named, f"{longitude:g}°", 1)
+    lowest = max(np.ceil((latitude - 1.5 * edge) / step) * step, -90 + step)
+    for height in np.arange(lowest, min(90, latitude + 1.5 * edge), step):
+        vector = sky_vector(np.radians(azimuth + around), np.radians(height))
+        name = _height_in_words(float(height), frame.is_equatorial)
+        _draw_line(axes, edge, frame.to_panel(vector), around == around, f"{name}°", 0)
+
+
+def _height_in_words(height: float, is_equatorial: bool) -> str:
+    """Return a latitude [deg] as declination, or as zenith."""
+    value = round(height if is_equatorial else 90 - height, 6) + 0.0
+    sign = "+" if is_equatorial and value > 0 else ""
+    return f"{sign}{value:g}".replace("-", "−")  # noqa: RUF001
+
+
+def _draw_line(
+    axes: Any,
+    edge: float,
+    line: tuple[Array, Array],
+    named: NDArray[np.bool_],
+    name: str,
+    axis: int,
+) -> None:
+    """Draw a line within the edges, named at its lowest (axis 1) or leftmost end."""
+    inside = (np.abs(line[0]) < edge) & (np.abs(line[1]) < edge)
+    if not inside.any():
+        return
+    x, y = (np.where(inside, part, np.nan) for part in line)
+    axes.plot(x, y, **GRID)
+    # Names are not cut by the edges, and those of latitudes leave the lowest row free.
+    floor = -0.94 if axis else -0.85
+    free = named & (np.abs(line[0]) < 0.94 * edge)
+    free &= (line[1] > floor * edge) & (line[1] < 0.94 * edge)
+    if not free.any():
+        return
+    end = int(np.argmin(np.where(free, line[axis], np.inf)))
+    axes.annotate(
+        name,
+        (x[end], y[end]),
+        xytext=(0, 3) if axis else (3, 0),
+        textcoords="offset points",
+        ha="center" if axis else "left",
+        va="bottom" if axis else "center",
+        fontsize=7,
+        color="0.35",
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.75},
+    )

@@ -1,4 +1,4 @@
-"""The pixels of a sky map: how many, and how much of the density each holds.
+"""The pixels and contours of a sky map, and how much of the density a pixel holds.
 
 Pixels are HEALPix's, all of one area (Gorski et al., ApJ 622 (2005) 759). Shape
 letters: P pixels of the map, p some of them.
@@ -6,6 +6,9 @@ letters: P pixels of the map, p some of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 Array = NDArray[np.float64]
 
+LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
+LEVELS = (0.5, 0.9)
 ORDERS = ("ring", "nested")
 # By default: pixels within the 50% contour, and the smallest and largest NSIDE.
 FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
@@ -23,6 +28,41 @@ FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
 COARSE = 0.2
 FINEST = 2**26
 CHUNK = 2**20  # pixels worked on at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """A contour of a sky map: the circle, and the pixels that make the same region.
+
+    Args:
+        level: Share of the probability within.
+        radius: Of the circle, rad.
+        area: Within the circle, square degrees.
+        num_pixels: Fewest pixels that hold the share.
+        pixel_area: Their area, square degrees.
+        density: Least density among them, 1/sr.
+    """
+
+    level: float
+    radius: float
+    area: float
+    num_pixels: int
+    pixel_area: float
+    density: float
+
+
+def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Return levels as they are, each between 0 and 1 and none twice.
+
+    Raises:
+        ValueError: They are not so, or there is none.
+    """
+    chosen = tuple(float(level) for level in levels)
+    if not chosen or not all(0 < level < 1 for level in chosen):
+        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"a level stands there twice: {chosen}")
+    return chosen
 
 
 def default_nside(law: RadialLaw) -> int:
@@ -36,19 +76,19 @@ def default_nside(law: RadialLaw) -> int:
     return min(max(power, SMALLEST), LARGEST)
 
 
-def import_healpix() -> Any:
-    """Return astropy_healpix.
+def import_maps(module: str) -> Any:
+    """Return a module of the libraries of sky maps, astropy or astropy_healpix.
 
     Raises:
         ImportError: It is not installed.
     """
     try:
-        import astropy_healpix
+        return import_module(module)
     except ImportError as error:
+        library = module.partition(".")[0].replace("_", "-")
         raise ImportError(
-            "sky maps need astropy-healpix: pip install graphnet-icecube2nd[maps]"
+            f"sky maps need {library}: pip install graphnet-icecube2nd[maps]"
         ) from error
-    return astropy_healpix
 
 
 def check_grid(nside: int, order: str) -> None:
@@ -101,7 +141,7 @@ def _means(
         order: In which the pixels are counted.
         pixel: (p,) their numbers.
     """
-    healpix = import_healpix()
+    healpix = import_maps("astropy_healpix")
     x, y, z = healpix.healpix_to_xyz(pixel, nside, order=order)
     place = np.stack([x, y, z], axis=-1)
     u = np.minimum(((place - centre) ** 2).sum(axis=1) / 2, 2.0)

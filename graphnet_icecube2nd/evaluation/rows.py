@@ -1,0 +1,35 @@
+"""Rows of tables as plain values, and as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def without_nan(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Return rows with None for NaN, which JSON does not have."""
+    return [{k: None if v != v else v for k, v in row.items()} for row in rows]
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as CSV; NaN and a column that a row lacks are empty cells."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(without_nan(rows))
+    return text.getvalue()
+
+
+def markdown_table(
+    headings: Sequence[str], rows: Iterable[Sequence[object]]
+) -> list[str]:
+    """Return the lines of a table in Markdown; integers get thousands separators."""
+    lines = [headings, *rows]
+    cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in lines]
+    table = [f"| {' | '.join(row)} |" for row in cells]
+    return [table[0], "|" + "---|" * len(headings), *table[1:]]

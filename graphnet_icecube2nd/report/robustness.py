@@ -1,0 +1,269 @@
+"""Files of a robustness report: CSV, JSON, Markdown, and the picture.
+
+All are called `robustness`. CSV and JSON have a line for each perturbation, the
+baseline first; JSON also says what was measured on what. The Markdown is to be read,
+the picture (PDF and PNG) shows differences with their intervals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
+from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
+from graphnet_icecube2nd.evaluation.rows import as_csv, markdown_table, without_nan
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.plots import new_figure, save_figure
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.tasks.direction.calibration import CALIBRATED_MEDIAN_PULL
+from graphnet_icecube2nd.version import __version__
+
+STEM = "robustness"
+LINEAR = 0.01  # rad: the axis is linear up to here, logarithmic beyond
+_HEADER = 1.1  # rows that a group's name takes
+_ROW = 0.165  # inches
+UNITS = dict.fromkeys(("mean", "difference", "low", "high"), "rad") | {"median": "deg"}
+HEADINGS = (
+    *("perturbation", "strength", "events", "mean, rad", "difference, rad"),
+    *(f"{LEVEL:.0%} interval, rad", "median, deg", "pull", "inside", "no pulses"),
+)
+READING = f"""\
+Mean is the competition's score, the mean opening angle. Difference is from the
+baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
+it holds 0, these events show no difference. Pull is the median of opening angle times
+the root of kappa, {CALIBRATED_MEDIAN_PULL:.2f} if kappa is calibrated and large; inside
+is the share of true directions in the contours that are to hold {INSIDE:.0%}; both
+with kappa as the network gives it, not calibrated. Events without pulses count as
+pi / 2.
+Selection comes first: pulses are added to and taken from those that it keeps. The
+median to which the window's start is moved is that of the events here; at 0 ns, times
+are also unlike any that a network with absolute times has seen.
+The first pulse of all is mostly noise, the first HLC pulse mostly light."""
+
+
+def context_of(
+    model: str,
+    store: EventStore,
+    rows: Sequence[RobustnessRow],
+    options: InferenceConfig,
+) -> dict[str, Any]:
+    """Return what a report was measured on, as plain values.
+
+    Args:
+        model: What the user called it.
+        store: The store.
+        rows: The report.
+        options: How the network saw the baseline's events; its seed drew everything.
+    """
+    return {
+        "model": model,
+        "store": str(store.path),
+        "store_from": store.manifest.kind,
+        "store_notes": list(store.manifest.notes),
+        "events": rows[0].events,
+        "events_in_store": len(store),
+        "seed": options.seed,
+        "options": asdict(options),
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": {
+            "graphnet_icecube2nd": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+        },
+    }
+
+
+def save_robustness(
+    folder: str | os.PathLike[str],
+    rows: Sequence[RobustnessRow],
+    context: Mapping[str, Any],
+) -> list[Path]:
+    """Write a report into a folder, which is made; each file whole or not at all.
+
+    Args:
+        folder: Where to.
+        rows: The baseline first.
+        context: What it was measured on, values that JSON can hold; `context_of`.
+
+    Returns:
+        The files.
+
+    Raises:
+        ValueError: No row.
+        ImportError: matplotlib is not installed.
+    """
+    if not rows:
+        raise ValueError("a robustness report needs a row")
+    title = f"{context.get('model', 'model')}, {rows[0].events:,} events"
+    figure = draw_robustness(rows, title=title)  # before anything is written
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = [asdict(row) for row in rows]
+    stored = {"context": dict(context), "units": UNITS, "rows": without_nan(plain)}
+    with_units = [
+        {f"{n}_{UNITS[n]}" if n in UNITS else n: v for n, v in row.items()}
+        for row in plain
+    ]
+    texts = {
+        ".csv": as_csv(with_units),
+        ".json": json.dumps(stored, indent=1, allow_nan=False) + "\n",
+        ".md": as_markdown(rows, context),
+    }
+    for suffix, text in texts.items():
+        with write_whole(folder / f"{STEM}{suffix}") as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="")
+    for suffix in (".pdf", ".png"):
+        save_figure(figure, folder / f"{STEM}{suffix}")
+    return [folder / f"{STEM}{suffix}" for suffix in (*texts, ".pdf", ".png")]
+
+
+def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> str:
+    """Return a report as Markdown: what was measured, how to read it, the table."""
+    versions = ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items())
+    with_published = any(row.published for row in rows)
+    lines = [
+        f"# Robustness of {context.get('model', 'a model')}",
+        "",
+        f"{rows[0].events:,} events of {context.get('store', 'a store')}, seed "
+        f"{context.get('seed', 'unknown')}; {context.get('date', 'no date')}; "
+        f"{versions or 'versions unknown'}.",
+        "",
+        READING,
+        "",
+        *markdown_table(
+            [*HEADINGS, *["published"] * with_published],
+            [
+                [*_cells(row, row is rows[0]), *[row.published] * with_published]
+                for row in rows
+            ],
+        ),
+    ]
+    failed = sum(row.not_finite for row in rows)
+    if failed:
+        lines += ["", f"The network gave no number {failed:,} times (pi / 2 as well)."]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: RobustnessRow, is_baseline: bool) -> tuple[object, ...]:
+    """Return a row of the table that is to be read."""
+    return (
+        row.group,
+        row.strength,
+        row.events,
+        f"{row.mean:.4f}",
+        "-" if is_baseline else f"{row.difference:+.4f}",
+        "-" if is_baseline else f"{row.low:+.4f} to {row.high:+.4f}",
+        f"{row.median:.1f}",
+        "-" if np.isnan(row.pull) else f"{row.pull:.2f}",
+        "-" if np.isnan(row.inside) else f"{row.inside:.1%}",
+        row.no_pulses,
+    )
+
+
+def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
+    """Return a matplotlib figure of the differences from the baseline.
+
+    Black and white: filled marks are differences whose interval does not hold 0. The
+    axis is linear near 0 and logarithmic beyond, for a mirrored truth costs a thousand
+    times what a nanosecond does.
+
+    Args:
+        rows: The baseline first.
+        title: Above the picture, followed by the baseline's mean opening angle.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    baseline, others = rows[0], rows[1:]
+    places, borders = _places(others)
+    figure = new_figure(6.5, 1.4 + _ROW * (places[-1] if places else 1))
+    axes = figure.subplots()
+    low, high = _range(others)
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.8)
+    axes.set_xlim(low, high)
+    ticks = [t for t in (-1.0, -0.1, -0.01, 0.0, 0.01, 0.1, 1.0) if low <= t <= high]
+    axes.set_xticks(
+        ticks, [f"{tick:+g}" if tick else "0" for tick in ticks], fontsize=8
+    )
+    axes.minorticks_off()
+    for tick in ticks:
+        axes.axvline(tick, color="0.2" if tick == 0 else "0.85", lw=0.8, zorder=0)
+    for place, row in zip(places, others, strict=True):
+        _draw_row(axes, place, row)
+    for number, (group, start, stop) in enumerate(borders):
+        if number % 2:
+            axes.axhspan(start, stop, color="0.95", zorder=-1)
+        axes.text(
+            -0.012,
+            start + 0.5,
+            group,
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=7.5,
+            weight="bold",
+        )
+    axes.set_yticks(places, [row.strength for row in others], fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(borders[-1][2] if borders else 1.0, borders[0][1] if borders else 0.0)
+    axes.set_xlabel(
+        "change of the mean opening angle, rad (above 0: worse)\n"
+        f"bars: {LEVEL:.0%} of a paired bootstrap; open: the bar holds 0\n"
+        f"axis linear to {LINEAR:g} rad, logarithmic beyond",
+        fontsize=8,
+    )
+    axes.set_title(
+        f"{title + '; ' if title else ''}baseline {baseline.mean:.4f} rad",
+        fontsize=9,
+    )
+    return figure
+
+
+def _draw_row(axes: Any, place: float, row: RobustnessRow) -> None:
+    """Draw a difference with its interval, and write it at the right."""
+    fill = "black" if row.low > 0 or row.high < 0 else "white"
+    axes.plot([row.low, row.high], [place, place], color="black", lw=1.1)
+    axes.plot(row.difference, place, "o", ms=4.5, mfc=fill, mec="black")
+    axes.text(
+        1.01,
+        place,
+        f"{row.difference:+.4f}",
+        transform=axes.get_yaxis_transform(),
+        va="center",
+        fontsize=7,
+    )
+
+
+def _places(
+    rows: Sequence[RobustnessRow],
+) -> tuple[list[float], list[tuple[str, float, float]]]:
+    """Return heights of rows, downwards; and each group's name, start and stop."""
+    places: list[float] = []
+    borders: list[tuple[str, float, float]] = []
+    height = 0.0
+    for group, members in groupby(rows, key=lambda row: row.group):
+        start, first = height, height + _HEADER + 0.5
+        places += [first + number for number, _ in enumerate(members)]
+        height = places[-1] + 0.5
+        borders.append((group, start, height))
+    return places, borders
+
+
+def _range(rows: Sequence[RobustnessRow]) -> tuple[float, float]:
+    """Return where the axis starts and ends, rad: all bars, and some of the line."""
+    least = min((row.low for row in rows), default=0.0)
+    most = max((row.high for row in rows), default=0.0)
+    return min(1.5 * least, -1.2 * LINEAR), max(1.5 * most, 1.2 * LINEAR)

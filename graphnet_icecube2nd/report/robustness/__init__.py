@@ -1,1 +1,0 @@
-"""Scores when data are not as simulated."""

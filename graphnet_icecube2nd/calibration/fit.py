@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.calibration.validation_split import held_out_events
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.inference.calibration_file import SEEN, CalibrationFile
+from graphnet_icecube2nd.inference.domain import identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle, as_bundle
 from graphnet_icecube2nd.inference.predictor import (
@@ -112,6 +113,12 @@ def calibrate(
     bundle = as_bundle(model).calibrated(None)
     places = [] if bundle.place is None else [bundle.place]
     store, numbers, what = held_out_events(places, store, events, most)
+    if len(numbers) < FEWEST:
+        raise ValueError(
+            f"{what}: {len(numbers)}; a calibration needs {FEWEST} events. Train with "
+            "more validation events (--set data.validation_fraction=0.1), or give "
+            "other events (--data)"
+        )
     options = options or bundle.options
     maker = ResultMaker.of(
         bundle, store.detector, options, unknown_detector=unknown_detector
@@ -156,7 +163,7 @@ def calibrate(
         fitted_on={
             "store": store.path.name,
             "store_digest": store.manifest.digest(),
-            "telescope": store.detector.telescope,
+            **identity(store.detector),
             "events": len(numbers),
             **{name: getattr(options, name) for name in SEEN},
         },

@@ -78,12 +78,13 @@ def was_trained_on(run: str | os.PathLike[str], store: EventStore) -> bool:
 def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int64]:
     """Return the numbers, in another store, of events that a run was trained on.
 
-    Events are the same if event_id, number of pulses and true direction are: two
-    simulations that both count from 0 have no event in common.
+    Events are the same if event_id, number of pulses, true direction and energy are, as
+    far as both stores have them: two simulations that both count from 0 have no event
+    in common.
 
     Args:
         run: The run's folder.
-        store: Another store than the run's, with directions.
+        store: Another store than the run's.
 
     Raises:
         ValueError: The run's store is not there any more, so nobody can tell.
@@ -106,9 +107,12 @@ def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int
         (N_PULSES, N_PULSES),
         (own.pulse_map.labels.azimuth, store.pulse_map.labels.azimuth),
         (own.pulse_map.labels.zenith, store.pulse_map.labels.zenith),
+        ("energy", "energy"),
     ):
-        values = own.whole_event_column(name)[theirs]
-        same &= np.isclose(values, store.whole_event_column(other)[ours])
+        if name in own.event_columns and other in store.event_columns:
+            values = own.whole_event_column(name)[theirs]
+            others = store.whole_event_column(other)[ours]
+            same &= np.isclose(values, others, equal_nan=True)
     return np.sort(ours[same])
 
 

@@ -18,11 +18,14 @@ Then `prepare(..., detector="ring")`, `simulate(..., detector="ring")` and
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
+
+import torch
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
@@ -174,6 +177,37 @@ class Detector:
             kwargs["interval_speed"] = self.scales.interval_speed
         return kwargs
 
+    def with_tables(
+        self, geometry: DetectorGeometry | None = None, optics: IceModel | None = None
+    ) -> Detector:
+        """Return the detector with other modules or another medium; None: its own.
+
+        With modules elsewhere it is another telescope. Its name has a checksum of the
+        places, since files of one name may hold different modules.
+        """
+        telescope = self.telescope
+        if geometry is not None and not self._has_places_of(geometry):
+            places = geometry.position_S3.double().contiguous().numpy().tobytes()
+            digest = hashlib.sha256(places).hexdigest()[:8]
+            telescope = f"{self.telescope} with geometry {digest}"
+        return replace(
+            self,
+            geometry=self.geometry if geometry is None else geometry,
+            optics=self.optics if optics is None else optics,
+            telescope=telescope,
+        )
+
+    def _has_places_of(self, geometry: DetectorGeometry) -> bool:
+        """Return whether modules are this detector's, as far as its pulses ask."""
+        if self.modules is None and self.telescope != ICECUBE:
+            return True  # they were not known
+        own = self.places
+        if self.pulses.sensor_id is None:  # pulses have places of their own
+            return bool((own.nearest_dom(geometry.position_S3) >= 0).all())
+        return len(own) == len(geometry) and torch.allclose(
+            own.position_S3, geometry.position_S3, rtol=0.0, atol=1.0
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values without pulses, geometry and optics, for manifests."""
         return {
@@ -228,25 +262,22 @@ class Detector:
         Named pulse maps are those of the registered detectors; any other is a detector
         of its own name, in ice, with the scales of IceCube.
         """
-        telescope = pulses.name
-        if telescope in ("kaggle", "simulated", "icecube86"):
-            telescope = ICECUBE
-            if geometry is not None and not geometry.is_part_of_icecube86():
-                telescope = f"{pulses.name} with geometry {geometry.name}"
+        is_icecube = pulses.name in ("kaggle", "simulated", ICECUBE)
         vectors = [
             triple
             for triple in PMT_DIRECTIONS
             if all(column in pulses.extra for column in triple)
         ]
-        return cls(
+        detector = cls(
             name=pulses.name,
             pulses=pulses,
-            geometry=geometry,
+            geometry=None if is_icecube else geometry,
             optics=optics,
             medium="ice" if pulses.ice != NO_ICE else MEDIUM_OF.get(pulses.name, "ice"),
             vectors=tuple(vectors),
-            telescope=telescope,
+            telescope=ICECUBE if is_icecube else pulses.name,
         )
+        return detector.with_tables(geometry) if is_icecube else detector
 
 
 ICECUBE = "icecube86"

@@ -153,10 +153,6 @@ class DetectorGeometry:
         """
         return _from_package(name)
 
-    def is_part_of_icecube86(self) -> bool:
-        """Return whether every module is within 1 m of one of IceCube-86."""
-        return bool((_icecube86().nearest_dom(self.position_S3) >= 0).all())
-
     def moved(self, centre: Sequence[float]) -> DetectorGeometry:
         """Return it in coordinates whose origin is at `centre`, x, y, z [m]."""
         shift_3 = torch.tensor(centre, dtype=torch.float64)

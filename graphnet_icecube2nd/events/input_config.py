@@ -12,7 +12,11 @@ from typing import Any
 
 from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
-from graphnet_icecube2nd.detector.pulse_map import TIME_REFERENCES
+from graphnet_icecube2nd.detector.pulse_map import (
+    DEFAULT_SCALES,
+    TIME_REFERENCES,
+    Scales,
+)
 from graphnet_icecube2nd.events.selection import check_selection
 
 
@@ -25,6 +29,7 @@ class InputConfig:
         telescope: The physical telescope behind it, see `Detector`.
         clock: `window`: IceCube's readout window; `first_pulse`: times since the
             event's first pulse.
+        scales: Units of the features.
         features: Columns of the batches, in their order.
         max_pulses: Longer events were cut to this many pulses.
         selection: Which pulses were kept then: `uniform`, `hlc_first`, `first`.
@@ -39,6 +44,7 @@ class InputConfig:
     detector: str = ICECUBE
     telescope: str = ICECUBE
     clock: str = "window"
+    scales: Scales = DEFAULT_SCALES
     features: tuple[str, ...] = FEATURE_NAMES
     max_pulses: int = 192
     selection: str = "uniform"
@@ -66,6 +72,7 @@ class InputConfig:
                 "detector": detector.name,
                 "telescope": detector.telescope,
                 "clock": detector.clock,
+                "scales": detector.scales,
                 "features": detector.pulses.feature_names,
                 **changes,
             }
@@ -92,6 +99,7 @@ class InputConfig:
                 f"{', '.join(sorted(known))}"
             )
         try:
-            return cls(**values)
+            scales = Scales(**values.get("scales", {}))
+            return cls(**{**values, "scales": scales})
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no input configuration: {error}") from None

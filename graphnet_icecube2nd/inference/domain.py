@@ -6,7 +6,7 @@ Shape letters: B events, T pulses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,15 @@ READ_OTHERWISE = ("max_pulses", "selection", "published_features")
 UNITS = {X: "m", Y: "m", Z: "m", TIME: "ns", CHARGE: "p.e."}
 
 
+def identity(known: InputConfig | Detector) -> dict[str, Any]:
+    """Return what tells detectors apart, as plain values."""
+    return {
+        "telescope": known.telescope,
+        "clock": known.clock,
+        "scales": asdict(known.scales),
+    }
+
+
 class DomainError(ValueError):
     """A model is used on another detector, or on another clock, than it knows."""
 
@@ -36,13 +45,15 @@ class Domain:
     Args:
         config: How the events of the training were read; None: the file of the model
             does not say, and nothing is compared.
-        differences: Why answers are not calibrated, in words; empty: they may be.
+        faults: Why the data are of another detector, in words; empty: they are not.
+        differences: `faults`, and what else is read otherwise than in the training.
         notices: What else is worth knowing.
         num_events: Events that were compared.
         num_outside: How many of them are outside the trained range, by quantity.
     """
 
     config: InputConfig | None
+    faults: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     num_events: int = 0
@@ -71,7 +82,7 @@ class Domain:
                 read.
 
         Raises:
-            DomainError: Another detector or another clock.
+            DomainError: Another detector or clock, other scales or features.
         """
         domain = cls(config=config, clock=detector.clock)
         if config is None:
@@ -87,12 +98,24 @@ class Domain:
                 f"the model was trained on times of clock {config.clock!r}, the data "
                 f"have {detector.clock!r} (time_reference of the pulse map)"
             )
+        if detector.scales != config.scales:
+            faults.append(
+                f"the model was trained with {config.scales}, detector "
+                f"{detector.name!r} has {detector.scales}"
+            )
+        features = detector.pulses.feature_names[: len(config.features)]
+        if features != config.features:
+            faults.append(
+                f"the model reads the features {', '.join(config.features)}, detector "
+                f"{detector.name!r} gives {', '.join(features)}"
+            )
         if faults and not unknown_detector:
             raise DomainError(
                 f"{'; '.join(faults)}. Its answers would mean little. To use it all "
                 "the same, without calibrated widths: --unknown-detector "
                 "(unknown_detector=True)"
             )
+        domain.faults = faults
         domain.differences += faults
         for name in READ_OTHERWISE:
             trained, asked = getattr(config, name), getattr(options, name)
@@ -160,7 +183,7 @@ class Domain:
 
     def warnings(self) -> list[str]:
         """Return what is worth a warning, in words."""
-        texts = list(self.differences)
+        texts = []
         for name, number in self.num_outside.items():
             if self.config is None or not self.num_events:
                 continue
@@ -181,4 +204,4 @@ class Domain:
             )
         if texts:
             texts.append("widths of such events are not called calibrated")
-        return texts
+        return [*self.differences, *texts]

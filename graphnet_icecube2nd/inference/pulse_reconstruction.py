@@ -286,14 +286,11 @@ def as_detector(
         ValueError: No detector of that name.
     """
     if isinstance(given, str):
-        named = build_detector(given) if given in list_detectors() else None
-        if named is None or geometry is not None or ice is not None:
-            given = PulseMap.by_name(given) if named is None else named.pulses
-        else:
-            given = named
+        known = given in list_detectors()
+        given = build_detector(given) if known else PulseMap.by_name(given)
     if isinstance(given, PulseMap):
         return Detector.of_pulses(given, geometry, ice)
-    return given
+    return given.with_tables(geometry, ice)
 
 
 def _event_ids(event_id: Any, num_events: int) -> NDArray[np.int64]:

@@ -222,6 +222,11 @@ def reconstruct(
         else:
             rows = _rows_of_store(store, maker, on_progress)
     else:
+        if detector is not None and pulse_map is not None:
+            raise ValueError(
+                "detector and pulse_map are both given; a detector has its pulse map: "
+                "give one of them"
+            )
         named = None if detector is None else as_detector(detector)
         pulses = group_pulses(
             data,

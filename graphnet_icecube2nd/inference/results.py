@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.detector import Detector
-from graphnet_icecube2nd.inference.domain import Domain
+from graphnet_icecube2nd.inference.domain import Domain, identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.inference.predictor import (
@@ -24,7 +24,7 @@ from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import CALIBRATED, OK, VALID
 from graphnet_icecube2nd.results.result_files import Columns
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS
-from graphnet_icecube2nd.tasks.task import Calibration
+from graphnet_icecube2nd.tasks.task import Calibration, Task
 from graphnet_icecube2nd.version import __version__
 
 
@@ -62,7 +62,7 @@ class ResultMaker:
         """Compare model and data, and choose the calibrations that hold.
 
         A calibration holds for the detector and the reading that it was fitted on; one
-        that the caller gave holds because the caller says so.
+        without a file holds for the detector of the training.
 
         Raises:
             DomainError: Another detector or clock, and `unknown_detector` is not set.
@@ -77,13 +77,16 @@ class ResultMaker:
         reasons = bundle.read_as_calibrated(options)
         if bundle.source is not None:
             config = bundle.model.input_config
-            known = None if config is None else config.telescope
-            fitted = bundle.source.fitted_on.get("telescope", known)
-            if fitted is not None and fitted != detector.telescope:
-                reasons.append(
-                    f"the calibration was fitted on detector {fitted!r}, the data are "
-                    f"of {detector.telescope!r}"
-                )
+            trained = {} if config is None else identity(config)
+            fitted = {**trained, **bundle.source.fitted_on}
+            reasons += [
+                f"the calibration was fitted on data of {name} {fitted[name]!r}, the "
+                f"data have {value!r}"
+                for name, value in identity(detector).items()
+                if name in fitted and fitted[name] != value
+            ]
+        elif bundle.calibrations:
+            reasons += domain.faults
         return cls(
             bundle=bundle,
             options=options,
@@ -117,13 +120,29 @@ class ResultMaker:
             self.calibrations,
             self.contours,
         )
-        calibrated_B = inside_B & (table.status_B == OK) & bool(self.calibrations)
+        is_calibrated = bool(self.calibrations) and not self._not_calibrated
+        calibrated_B = inside_B & (table.status_B == OK) & is_calibrated
         return table.with_columns({CALIBRATED: calibrated_B}).to_columns()
+
+    @property
+    def _not_calibrated(self) -> list[str]:
+        """Tasks that could be calibrated and are not."""
+        return [
+            name
+            for name, task in self.bundle.model.task_map.items()
+            if type(task).calibrate is not Task.calibrate
+            and name not in self.calibrations
+        ]
 
     @property
     def notices(self) -> list[str]:
         """What is worth a warning, in words."""
         texts = [*self.domain.notices, *self.domain.warnings()]
+        if self.calibrations and self._not_calibrated:
+            texts.append(
+                f"the calibration says nothing of {', '.join(self._not_calibrated)}, "
+                "so no row is called calibrated"
+            )
         if self.reasons:
             texts.append(
                 f"{'; '.join(self.reasons)}: the calibration is not applied. Calibrate "

@@ -48,7 +48,8 @@ def build_model(
             direction alone, as published: `forward` gives (B, 3). With tasks it gives a
             dict, (B, K) by task.
         detector: Whose events it is to read, a name or a `Detector`; default: those
-            with the columns and scales of IceCube-86.
+            with the columns and scales of IceCube-86. Weights that know their own
+            detector keep it.
         weighting: Of the tasks' losses: `fixed`, or `learned` (Kendall).
         **overrides: Constructor arguments that replace the named model's.
 
@@ -74,8 +75,8 @@ def build_model(
             f"{', '.join(list_pretrained())}"
         )
     load_weights(model, path)
-    if model.input_config is None:
-        model.input_config = input_of(path)
+    # How the weights were trained counts, not what they are to be used on.
+    model.input_config = input_of(path) or model.input_config
     return model.eval()
 
 

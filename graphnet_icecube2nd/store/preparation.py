@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.angle_check import settle_angles
@@ -228,13 +229,16 @@ def _settled(
     named: Detector | None,
 ) -> Source:
     """Return a source with the user's tables, and angles that mean what they say."""
-    own = source.geometry
-    if named is not None and own is None and named.telescope != ICECUBE:
-        own = named.modules
+    modules = Path(geometry) if geometry else source.geometry
+    if named is not None:
+        if modules is None and named.telescope != ICECUBE:
+            modules = named.modules
+        elif isinstance(modules, Path):
+            named = named.with_tables(DetectorGeometry.from_csv(modules))
     source = replace(
         source,
         detector=named,
-        geometry=Path(geometry) if geometry else own,
+        geometry=modules,
         ice=Path(ice) if ice else source.ice,
     )
     return settle_angles(source, angles)

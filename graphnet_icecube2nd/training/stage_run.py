@@ -44,6 +44,7 @@ from graphnet_icecube2nd.training.trainer import (
 )
 
 DataModule = TypeVar("DataModule", bound=EventDataModule)
+FEW = 100  # events that a validation should have
 WORTH_SAYING = 0.02  # by how much an epoch may differ from the events in silence
 
 
@@ -153,6 +154,11 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
         texts.append(
             f"  {left_out:,} of {num_events:,} events have no label of any task; they "
             "are left out entirely"
+        )
+    if (few := counts["validation"].num_events) < FEW:
+        texts.append(
+            f"  only {few} events to validate on: figures of the validation say little, "
+            f"and a calibration needs {FEW} (data.validation_fraction)"
         )
     return texts
 

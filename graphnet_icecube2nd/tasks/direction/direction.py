@@ -20,6 +20,7 @@ from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 from graphnet_icecube2nd.tasks.direction.combination import (
     LARGEST,
+    METHODS,
     PUBLISHED,
     WEIGHTED,
     combine,
@@ -78,11 +79,10 @@ class Direction(Task):
         loss: `vmf` (negative log-likelihood of a von Mises-Fisher distribution),
             `combined` (opening angle + 0.05 vmf) or `angle` (opening angle).
         normalisation: Of the vmf: `exact`, or `published`, off above kappa 100.
-        contours: Shares, 0 to 1, of the contours whose radii are columns.
-        method: How several models are combined, see `combination.combine`.
+        method: How an ensemble combines several models, see `combination.combine`.
 
     Raises:
-        ValueError: An unknown loss or normalisation, a share that is none.
+        ValueError: An unknown loss, normalisation or method.
     """
 
     name: ClassVar[str] = "direction"
@@ -103,19 +103,20 @@ class Direction(Task):
         self,
         loss: str = "vmf",
         normalisation: str = "exact",
-        contours: Sequence[float] = CONTOURS,
         method: str = WEIGHTED,
     ) -> None:
         super().__init__()
         for name, value, allowed in (
             ("loss", loss, LOSSES),
             ("normalisation", normalisation, NORMALISATIONS),
+            ("method", method, METHODS),
         ):
             if value not in allowed:
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}; got {value!r}"
                 )
-        self.contours, self.method = checked_contours(contours), method
+        self.contours: tuple[float, ...] = CONTOURS  # whose radii are columns
+        self.method = method
         self.direction_loss = make_loss(loss, normalisation)
 
     def with_contours(self, contours: Sequence[float]) -> Direction:

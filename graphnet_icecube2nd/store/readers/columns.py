@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.readers.arrow_values import is_number
 
 EVENT_COLUMNS = ("event_id", "event_no")  # Kaggle's and GraphNeT's name of the key
 
@@ -64,12 +66,13 @@ def settle_pulse_map(
 
 
 def choose_columns(
-    available: Collection[str], pulse_map: PulseMap, keep: Keep = ()
+    available: Mapping[str, Any] | Collection[str], pulse_map: PulseMap, keep: Keep = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose the pulse columns to take: those of the pulse map, and those to be kept.
 
     Args:
-        available: Pulse columns of the file, without the one that names the event.
+        available: Pulse columns of the file, without the one that names the event;
+            by their Arrow type, where `all` shall not keep what is no number.
         pulse_map: What the columns mean.
         keep: Further columns by name, or `all`.
 
@@ -82,7 +85,9 @@ def choose_columns(
     known = [column for column in pulse_map.columns() if column in available]
     others = [column for column in available if column not in known]
     kept = others
-    if keep != KEEP_ALL:
+    if keep == KEEP_ALL and isinstance(available, Mapping):
+        kept = [column for column in others if is_number(available[column])]
+    elif keep != KEEP_ALL:
         names = [keep] if isinstance(keep, str) else keep
         for name in names:
             if name not in available:

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.arrow_values import no_values
-from graphnet_icecube2nd.store.readers.columns import (
-    Keep,
-    choose_columns,
-    find_event_column,
-    settle_pulse_map,
-)
+from graphnet_icecube2nd.store.readers.columns import Keep
 from graphnet_icecube2nd.store.readers.flat_part import (
-    NO_DIRECTIONS,
     FlatPart,
-    check_pulse_tables,
+    choose_pulse_columns,
     empty_note,
 )
 from graphnet_icecube2nd.store.readers.rows import ParquetRows, Rows
-from graphnet_icecube2nd.store.readers.source import EventChunk, Part, Source
-from graphnet_icecube2nd.store.readers.truth_columns import open_truth
-from graphnet_icecube2nd.store.readers.truth_rows import Truth
+from graphnet_icecube2nd.store.readers.source import (
+    PARQUET_SUFFIXES,
+    EventChunk,
+    Part,
+    Source,
+)
+from graphnet_icecube2nd.store.readers.tables import PathLike, list_files
+from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, Truth, open_truth
 
-PathLike = str | os.PathLike[str]
 PART_ROWS = 2**24
 _LEAST, _GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
@@ -62,20 +58,14 @@ def parquet_source(
         ValueError: A file is damaged or empty, or a column is missing.
     """
     tables = _tables(pulses)
-    types = tables[0].types()
-    key = find_event_column(types, event_column, tables[0].name)
-    available = [column for column in types if column != key]
-    pulse_map = settle_pulse_map(available, pulse_map, tables[0].name)
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    check_pulse_tables(tables, key, taken, pulse_map)
+    key, pulse_map, taken, left_out = choose_pulse_columns(
+        tables, pulse_map, event_column, keep
+    )
     notes: tuple[str, ...] = (NO_DIRECTIONS,) if truth is None else ()
     labels = None
     if truth is not None:
-        files = [
-            ParquetRows(path=path, name=str(path)) for path in parquet_files(truth)
-        ]
         labels, truth_left_out, notes = open_truth(
-            files, pulse_map, event_column=event_column, like=key
+            _tables(truth), pulse_map, event_column=event_column, like=key
         )
         left_out = (*left_out, *truth_left_out)
     flat_parts = [
@@ -104,29 +94,6 @@ def parquet_source(
         left_out=left_out,
         notes=notes,
     )
-
-
-def parquet_files(given: PathLike | Sequence[PathLike]) -> list[Path]:
-    """Return the files that were named, and those in the folders that were.
-
-    Raises:
-        FileNotFoundError: One is not there.
-        ValueError: A folder without any, or one that is named twice.
-    """
-    several = [given] if isinstance(given, str | os.PathLike) else list(given)
-    files: list[Path] = []
-    for path in map(Path, several):
-        if not path.exists():
-            raise FileNotFoundError(f"there is no {path}")
-        inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not inside:
-            raise ValueError(f"{path} has no files *.parquet")
-        files.extend(inside)
-    if not files:
-        raise ValueError("no file is given")
-    if twice := [path for path in files if files.count(path) > 1]:
-        raise ValueError(f"{twice[0]} is given twice")
-    return files
 
 
 @dataclass(kw_only=True, eq=False)
@@ -170,7 +137,7 @@ class EmptyEventsPart(Part):
         ends = int(lost[0]), int(lost[-1])
         table = self.truth.read((self.truth.event_column, *ends))
         rows = np.flatnonzero(np.isin(table.event_id, lost))
-        types = self.tables[0].types()
+        types = self.tables[0].types
         yield EventChunk(
             columns={name: no_values(types[name]) for name in self.columns},
             offsets=np.zeros(len(rows) + 1, np.int64),
@@ -181,7 +148,10 @@ class EmptyEventsPart(Part):
 
 
 def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetRows]:
-    return [ParquetRows(path=path, name=str(path)) for path in parquet_files(given)]
+    return [
+        ParquetRows(path=path, name=str(path))
+        for path in list_files(given, PARQUET_SUFFIXES)
+    ]
 
 
 def _parts_of(

@@ -2,36 +2,79 @@
 
 Two layouts are known. One has a table of pulses, a dataset of offsets (or columns of
 first rows and numbers of pulses) and a table with one row an event. The other is that
-of icetray's hdfwriter.
+of icetray's hdfwriter. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.hdf5_file import opened
-from graphnet_icecube2nd.store.readers.hdf5_flat import Looked, Wishes, look_at_flat
-from graphnet_icecube2nd.store.readers.hdf5_part import H5Part
-from graphnet_icecube2nd.store.readers.icetray_hdf5 import (
-    index_tables,
-    look_at_icetray,
+from graphnet_icecube2nd.store.readers.arrow_values import check_finite, nan_note
+from graphnet_icecube2nd.store.readers.columns import (
+    EVENT_COLUMNS,
+    Keep,
+    choose_columns,
 )
-from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
-from graphnet_icecube2nd.store.readers.tables import list_files
+from graphnet_icecube2nd.store.readers.hdf5_file import (
+    H5Table,
+    Ranges,
+    find_column,
+    find_ranges,
+    find_tables,
+    opened,
+)
+from graphnet_icecube2nd.store.readers.icetray_hdf5 import (
+    EVENT,
+    EXISTS,
+    INDEX,
+    PRIMARIES,
+    check_same_frames,
+    compute,
+    computed_columns,
+    icetray_pulse_map,
+    index_tables,
+    needed_for,
+)
+from graphnet_icecube2nd.store.readers.source import (
+    HDF5_SUFFIXES,
+    EventChunk,
+    Part,
+    Source,
+    chunk_borders,
+    file_fingerprint,
+)
+from graphnet_icecube2nd.store.readers.tables import (
+    NO_TRUTH,
+    Columns,
+    PathLike,
+    angle_columns,
+    check_tables,
+    choose_pulses,
+    choose_truth,
+    choose_truth_columns,
+    list_files,
+)
+
+# Columns of the file -> further ones; a function of a module, so that it pickles.
+Compute = Callable[[Mapping[str, NDArray[Any]], str], dict[str, NDArray[Any]]]
 
 
 def hdf5_source(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: PathLike | Sequence[PathLike],
     *,
     pulses: str | None = None,
     truth: str | bool | None = None,
     offsets: str | Sequence[str] | None = None,
     pulse_map: PulseMap | None = None,
     event_column: str | None = None,
-    keep: str | Sequence[str] = (),
+    keep: Keep = (),
     events_per_part: int = 100_000,
 ) -> Source:
     """Read HDF5 files.
@@ -72,74 +115,379 @@ def hdf5_source(
         event_column=event_column,
         keep=keep,
     )
-    looked = [_look_at(path, wishes) for path in list_files(paths, HDF5_SUFFIXES)]
-    for other in looked[1:]:
-        _check_agreement(looked[0], other)
+    layouts = [_look_at(path, wishes) for path in list_files(paths, HDF5_SUFFIXES)]
     parts, first_number = [], 0
-    for layout in (look.layout for look in looked):
-        for low in range(0, layout.num_events, events_per_part):
-            high = min(low + events_per_part, layout.num_events)
+    for layout in layouts:
+        _check_agreement(layouts[0], layout)
+        num_events = layout.ranges.num_events
+        for low in range(0, num_events, events_per_part):
+            high = min(low + events_per_part, num_events)
             parts.append(H5Part(layout, low, high, first_number))
-        first_number += layout.num_events
+        first_number += num_events
     return Source(
         kind="hdf5",
-        pulse_map=looked[0].pulse_map,
+        pulse_map=layouts[0].pulse_map,
         parts=parts,
-        pulse_columns=looked[0].layout.taken,
-        left_out=looked[0].left_out,
-        notes=tuple(note for look in looked for note in look.notes),
+        pulse_columns=layouts[0].taken,
+        left_out=layouts[0].left_out,
+        notes=tuple(note for layout in layouts for note in layout.notes),
     )
 
 
-def _look_at(path: Path, wishes: Wishes) -> Looked:
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What a user wants of a file; `hdf5_source` says what each means."""
+
+    pulses: str | None
+    truth: str | bool | None
+    offsets: str | Sequence[str] | None
+    pulse_map: PulseMap | None
+    event_column: str | None
+    keep: Keep
+
+
+@dataclass(frozen=True, kw_only=True)
+class H5Layout:
+    """What is read of one file.
+
+    Args:
+        path: The file.
+        pulses: Table of pulses.
+        types: Arrow type of its columns, computed ones among them.
+        read: Its columns that are read.
+        taken: Columns that are handed on, computed ones among them.
+        compute: Makes further columns of those read, or None.
+        ranges: Where the pulses of each event lie.
+        truth: Tables with one row an event, and the columns to take of each.
+        truth_exists: Table with a column that is 0 where an event has no truth, or
+            None.
+        event_id: Table and column of the event_id; None counts the events.
+        pulse_map: What the columns mean.
+        left_out: Columns that are not taken.
+        notes: What there is to say.
+    """
+
+    path: Path
+    pulses: H5Table
+    types: Mapping[str, Any]
+    read: tuple[str, ...]
+    taken: tuple[str, ...]
+    compute: Compute | None = None
+    ranges: Ranges
+    truth: tuple[tuple[H5Table, tuple[str, ...]], ...]
+    truth_exists: H5Table | None = None
+    event_id: tuple[H5Table, str] | None
+    pulse_map: PulseMap
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class H5Part(Part):
+    """A range of events.
+
+    Args:
+        layout: The file and its tables.
+        low, high: First event, counted from 0, and the one after the last.
+        first_number: Events in the files before, where events are counted.
+    """
+
+    def __init__(
+        self, layout: H5Layout, low: int, high: int, first_number: int
+    ) -> None:
+        self.layout = layout
+        self.low = low
+        self.high = high
+        self.first_number = first_number
+        self.name = str(layout.path)
+        if high - low < layout.ranges.num_events:
+            self.name += f" (events {low} to {high - 1})"
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells whether file, range or columns differ."""
+        layout, ranges, key = self.layout, self.layout.ranges, self.layout.event_id
+        return {
+            **file_fingerprint(layout.path),
+            "pulses": [layout.pulses.name, *layout.read],
+            "ranges": [ranges.table.name, *ranges.columns],
+            "truth": [[table.name, *columns] for table, columns in layout.truth],
+            "event_id": key and [key[0].name, key[1]],
+            "range": [self.low, self.high, self.first_number],
+        }
+
+    def at(self, row: int) -> str:
+        """Return what messages call an event, counted from 0."""
+        with opened(self.layout.path) as file:
+            event_id = self._event_id(file, row, row + 1)[0]
+        return f"{self.layout.path}, event {event_id}"
+
+    def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+        """Read the events of the range."""
+        layout = self.layout
+        place = f"{layout.path}, {layout.pulses.name!r}"
+        with opened(layout.path) as file:
+            first_B, count_B = layout.ranges.read(file, self.low, self.high, place)
+            # Rows of no event between two are read with them and left out.
+            stop = first_B[-1:] + count_B[-1:]
+            for events in chunk_borders(np.append(first_B, stop), max_pulses):
+                first, count = first_B[events], count_B[events]
+                rows = slice(int(first[0]), int(first[-1] + count[-1]))
+                columns = layout.pulses.read(file, layout.read, rows)
+                offsets = np.append(0, np.cumsum(count))
+                first_row: int | None = rows.start
+                if offsets[-1] < rows.stop - rows.start:
+                    first_row = None
+                    # The T rows of the events among all that were read.
+                    shift_B = first - rows.start - offsets[:-1]
+                    row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count)
+                    columns = {name: v[row_T] for name, v in columns.items()}
+                if layout.compute is not None:
+                    columns.update(layout.compute(columns, place))
+                low, high = self.low + events.start, self.low + events.stop
+                truth, notes = self._truth(file, low, high)
+                yield EventChunk(
+                    columns={name: columns[name] for name in layout.taken},
+                    offsets=offsets,
+                    event_id=self._event_id(file, low, high),
+                    truth=truth,
+                    first_row=first_row,
+                    notes=notes,
+                )
+
+    def _event_id(self, file: Any, low: int, high: int) -> NDArray[np.int64]:
+        if self.layout.event_id is None:
+            return self.first_number + np.arange(low, high)
+        table, column = self.layout.event_id
+        ids = table.read(file, [column], slice(low, high))[column]
+        if ids.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self.layout.path}, {table.name!r}: event column {column!r} holds "
+                f"{ids.dtype}; it must hold integers"
+            )
+        return ids.astype(np.int64)
+
+    def _truth(
+        self, file: Any, low: int, high: int
+    ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+        rows, table = slice(low, high), self.layout.truth_exists
+        if table is not None:
+            exists = table.read(file, [EXISTS], rows)[EXISTS] != 0
+            if not exists.all():
+                raise ValueError(
+                    f"{self.layout.path}, {table.name!r}: event "
+                    f"{low + int(exists.argmin())} (counted from 0) has no truth. Take "
+                    f"such out, or do without truth: {NO_TRUTH}"
+                )
+        truth: dict[str, NDArray[Any]] = {}
+        notes: tuple[str, ...] = ()
+        for table, columns in self.layout.truth:
+            truth.update(table.read(file, columns, rows))
+        for column, values in truth.items():
+            if column in angle_columns(self.layout.pulse_map):
+                check_finite(values, column, self, low)
+            notes += nan_note(values, column, str(self.layout.path))
+        return truth, notes
+
+
+def _look_at(path: Path, wishes: Wishes) -> H5Layout:
     with opened(path) as file:
         index = index_tables(file)
         if not index:
-            return look_at_flat(file, path, wishes)
+            return _look_at_flat(file, path, wishes)
         if wishes.offsets is not None:
             raise ValueError(
                 f"{path} is of icetray's hdfwriter, which says itself where events "
                 "lie; give no offsets"
             )
-        return look_at_icetray(file, path, index, wishes)
+        return _look_at_icetray(file, path, index, wishes)
 
 
-def _check_agreement(first: Looked, other: Looked) -> None:
+def _check_agreement(first: H5Layout, other: H5Layout) -> None:
     """See that two files can be read as one."""
-
-    def types(look: Looked) -> tuple[dict[str, str], dict[str, str]]:
-        known = look.pulse_map.columns()
-        pulses = look.layout.pulses.types
-        # The store makes types of its own of what the pulse map names, but the clock
-        # of an event may count in integers.
-        kept = {*look.layout.taken} - {*known} | {look.pulse_map.time}
-        return (
-            {column: pulses[column] for column in kept if column in pulses},
-            {
-                column: table.types[column]
-                for table, columns in look.layout.truth
-                for column in columns
-            },
-        )
-
-    ours, theirs = first.layout, other.layout
-    for what, one, two in zip(
-        ("pulse", "truth"), types(first), types(other), strict=True
-    ):
-        if one != two:
-            differing = sorted({*one.items()} ^ {*two.items()})
-            raise ValueError(
-                f"{ours.path} and {theirs.path} have different {what} columns: "
-                f"{', '.join(f'{name} ({type_})' for name, type_ in differing)}; read "
-                "them one by one"
-            )
     if first.pulse_map != other.pulse_map:
         raise ValueError(
-            f"{ours.path} fits pulse map {first.pulse_map.name!r}, {theirs.path} "
+            f"{first.path} fits pulse map {first.pulse_map.name!r}, {other.path} "
             f"{other.pulse_map.name!r}; read them one by one"
         )
-    if (ours.event_id is None) != (theirs.event_id is None):
+    if (first.event_id is None) != (other.event_id is None):
         raise ValueError(
-            f"{ours.path} and {theirs.path}: only one of them has an event_id; read "
+            f"{first.path} and {other.path}: only one of them has an event_id; read "
             "them one by one"
         )
+    for one, two in ((first, other), (other, first)):
+        tables = [
+            Columns(name=f"{layout.path}, {layout.pulses.name!r}", types=layout.types)
+            for layout in (one, two)
+        ]
+        check_tables(tables, one.taken, one.pulse_map)
+        tables = [
+            Columns(
+                name=str(layout.path),
+                types={c: t.types[c] for t, columns in layout.truth for c in columns},
+            )
+            for layout in (one, two)
+        ]
+        check_tables(tables, [*tables[0].types])
+
+
+def _look_at_flat(file: Any, path: Path, wishes: Wishes) -> H5Layout:
+    """Find what is to be read of a file with offsets."""
+    place = str(path)
+    tables = find_tables(file)
+    # Of several tables of one name, that of the pulses is the longest.
+    longest = {t.name: t for t in sorted(tables, key=lambda table: table.num_rows)}
+    chosen, pulse_map = choose_pulses(
+        list(longest.values()),
+        place=place,
+        name=wishes.pulses,
+        pulse_map=wishes.pulse_map,
+    )
+    pulses = longest[chosen.name]
+    ranges = find_ranges(tables, pulses, wishes.offsets, place)
+    claimed = ranges.claimed(file, place)
+    notes: list[str] = []
+    if claimed < pulses.num_rows:
+        notes.append(
+            f"{place}: {pulses.num_rows - claimed} of {pulses.num_rows} pulses belong "
+            "to no event; left out"
+        )
+    others = [table for table in tables if table is not pulses]
+    one_an_event = [t for t in others if t.num_rows == ranges.num_events]
+    of_name = [table.num_rows for table in others if table.name == wishes.truth]
+    if of_name and ranges.num_events not in of_name:
+        raise ValueError(
+            f"{place}, table {wishes.truth!r}: {of_name[0]} rows for "
+            f"{ranges.num_events} events; truth has one row an event"
+        )
+    truth_table = choose_truth(
+        one_an_event, place=place, name=wishes.truth, pulse_map=pulse_map
+    )
+    event_id = _find_event_id(one_an_event, truth_table, wishes, place)
+    if event_id is None:
+        notes.append(f"{place}: no event_id; the events are counted from 0")
+    taken, left_out = choose_columns(pulses.types, pulse_map, wishes.keep)
+    check_tables(
+        [Columns(name=f"{place}, table {pulses.name!r}", types=pulses.types)],
+        taken,
+        pulse_map,
+    )
+    truth: tuple[tuple[H5Table, tuple[str, ...]], ...] = ()
+    if truth_table is not None:
+        without: set[str | None] = set()
+        if event_id is not None and event_id[0] is truth_table:
+            without |= {event_id[1]}
+        if ranges.table is truth_table:
+            without |= {ranges.first, ranges.count}
+        truth_taken, truth_left_out, more = choose_truth_columns(
+            truth_table.types, pulse_map, place, without
+        )
+        truth = ((truth_table, truth_taken),)
+        left_out += truth_left_out
+        notes += more
+    return H5Layout(
+        path=path,
+        pulses=pulses,
+        types=pulses.types,
+        read=taken,
+        taken=taken,
+        ranges=ranges,
+        truth=truth,
+        event_id=event_id,
+        pulse_map=pulse_map,
+        left_out=(*left_out, *pulses.others),
+        notes=tuple(notes),
+    )
+
+
+def _find_event_id(
+    tables: Sequence[H5Table], truth: H5Table | None, wishes: Wishes, place: str
+) -> tuple[H5Table, str] | None:
+    """Return table and column of the event_id; None if there is none."""
+    first = [truth] if truth is not None else []
+    wanted = wishes.event_column
+    if wanted is not None:
+        for table in first:
+            if wanted in table.types:
+                return table, wanted
+        return find_column(tables, wanted, place)
+    for table in (*first, *tables):
+        for column in EVENT_COLUMNS:
+            if column in table.types:
+                return table, column
+    return None
+
+
+def _look_at_icetray(
+    file: Any, path: Path, index: dict[str, H5Table], wishes: Wishes
+) -> H5Layout:
+    """Find what is to be read of a file of hdfwriter."""
+    place = str(path)
+    tables = find_tables(file, skip=(INDEX,))
+    chosen, pulse_map = choose_pulses(
+        [
+            replace(table, types={**table.types, **computed_columns(table)})
+            for table in tables
+            if table.name in index
+        ],
+        place=place,
+        name=wishes.pulses,
+        pulse_map=wishes.pulse_map,
+        recognise=icetray_pulse_map,
+    )
+    stored = next(table for table in tables if table.name == chosen.name)
+    frames = index[chosen.name]
+    ranges = Ranges(
+        table=frames,
+        first="start",
+        stop="stop",
+        exists=EXISTS,
+        num_pulses=stored.num_rows,
+    )
+    ranges.claimed(file, place)  # checks them
+    header = (*EVENT, EXISTS)
+    available = {c: kind for c, kind in chosen.types.items() if c not in header}
+    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
+    truth = [(frames, tuple(column for column in EVENT if column in frames.types))]
+    notes: tuple[str, ...] = ()
+    candidates = [table for table in tables if table.name != chosen.name]
+    if wishes.truth is None:
+        # Reconstructions have angles too; only the primary's are truth.
+        primaries = [table for table in candidates if table.name in PRIMARIES]
+        if not primaries:
+            raise ValueError(
+                f"{place} has no table {' or '.join(PRIMARIES)}; there is "
+                f"{', '.join(t.name for t in candidates) or 'no other'}. Name the "
+                f"table of truth: truth=..., or do without: {NO_TRUTH}"
+            )
+        candidates = primaries
+    truth_table = choose_truth(
+        candidates, place=place, name=wishes.truth, pulse_map=pulse_map
+    )
+    if truth_table is not None:
+        check_same_frames(file, frames, truth_table, place)
+        columns, truth_left_out, notes = choose_truth_columns(
+            truth_table.types, pulse_map, place, header
+        )
+        truth.append((truth_table, columns))
+        left_out += truth_left_out
+    event_id = None
+    if wishes.event_column is not None:
+        event_id = _find_event_id([frames], truth_table, wishes, place)
+    else:
+        notes += (f"{place}: event_id is the number of the frame, from 0",)
+    return H5Layout(
+        path=path,
+        pulses=stored,
+        types=chosen.types,
+        read=needed_for(taken, stored),
+        taken=taken,
+        compute=compute,
+        ranges=ranges,
+        truth=tuple(truth),
+        truth_exists=truth_table
+        if truth_table and EXISTS in truth_table.types
+        else None,
+        event_id=event_id,
+        pulse_map=pulse_map,
+        left_out=(*left_out, *stored.others),
+        notes=notes,
+    )

@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.columns import (
-    Keep,
-    choose_columns,
-    find_event_column,
-    settle_pulse_map,
-)
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, check_pulse_tables
-from graphnet_icecube2nd.store.readers.kaggle_meta import KaggleMeta
+from graphnet_icecube2nd.store.readers.columns import Keep, find_event_column
+from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
-from graphnet_icecube2nd.store.readers.source import Runs, Source
-from graphnet_icecube2nd.store.readers.truth_rows import TruthTable
+from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.readers.tables import (
+    angle_columns,
+    choose_truth_columns,
+)
+from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable
 
 WHICH = ("train", "test")
 GEOMETRY = "sensor_geometry.csv"
 ICE = "ice_transparency.txt"
 PRESENT = "present"
+BATCH = "batch_id"
+PULSE_INDICES = ("first_pulse_index", "last_pulse_index")
 
 
 def kaggle_source(
@@ -63,7 +63,7 @@ def kaggle_source(
     """
     folder = Path(folder)
     which, notes = _which(folder, which)
-    files = _batch_files(folder / which)
+    files = _numbered_files(folder / which, "batch")
     meta = KaggleMeta.find(folder, which, pulse_map or PulseMap.kaggle(), truth)
     if meta is None and truth:
         notes.append(f"no {which}_meta.parquet; numbers of pulses are not checked")
@@ -75,14 +75,9 @@ def kaggle_source(
         ParquetRows(path=files[number], name=f"{which}/{files[number].name}")
         for number in chosen
     ]
-    columns = tables[0].types()
-    event_column = find_event_column(columns, None, tables[0].name)
-    available = [column for column in columns if column != event_column]
-    pulse_map = settle_pulse_map(
-        available, pulse_map or PulseMap.kaggle(), tables[0].name
+    event_column, pulse_map, taken, left_out = choose_pulse_columns(
+        tables, pulse_map or PulseMap.kaggle(), None, keep
     )
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    check_pulse_tables(tables, event_column, taken, pulse_map)
     parts = []
     for number, rows in zip(chosen, tables, strict=True):
         part = KagglePart(
@@ -90,7 +85,7 @@ def kaggle_source(
             rows=rows,
             event_column=event_column,
             columns=taken,
-            num_pulses=rows.num_rows(),
+            num_pulses=rows.num_rows,
             batch=number,
         )
         if meta is not None:
@@ -118,43 +113,141 @@ class KagglePart(FlatPart):
 
     truth_columns: tuple[str, ...] = ()
 
-    def check_truth(
-        self,
-        table: TruthTable,
-        runs: Runs,
-        rows_B: NDArray[np.int64],
-        unused: NDArray[np.int64],
-    ) -> TruthTable:
+    def check_truth(self, table: TruthTable, pulses_N: NDArray[np.int64]) -> TruthTable:
         """Compare the numbers of pulses; return the columns that are truth.
 
         Raises:
             ValueError: They differ, or a row is of another batch; names the event.
         """
         columns = table.columns
-        if "batch_id" in columns:
-            wrong = np.flatnonzero(columns["batch_id"] != self.batch)
+
+        def row_of(index: int) -> str:
+            assert self.truth is not None
+            rows, row = self.truth.find(table.event_id[index])[0]
+            return rows.at(row)
+
+        if BATCH in columns:
+            wrong = np.flatnonzero(columns[BATCH] != self.batch)
             if len(wrong):
                 raise ValueError(
-                    f"{table.name}, row {table.file_row[wrong[0]]}: batch_id is "
-                    f"{columns['batch_id'][wrong[0]]} in the file of batch {self.batch}"
+                    f"{row_of(wrong[0])}: batch_id is {columns[BATCH][wrong[0]]} in "
+                    f"the file of batch {self.batch}"
                 )
-        if {"first_pulse_index", "last_pulse_index"} <= set(columns):
-            first_N = columns["first_pulse_index"].astype(np.int64)
-            last_N = columns["last_pulse_index"].astype(np.int64)
-            found_N = np.zeros(len(first_N), np.int64)
-            found_N[rows_B] = np.diff(runs.offsets)
-            wrong = np.flatnonzero(last_N - first_N + 1 != found_N)
+        if set(PULSE_INDICES) <= set(columns):
+            first_N, last_N = (columns[c].astype(np.int64) for c in PULSE_INDICES)
+            wrong = np.flatnonzero(last_N - first_N + 1 != pulses_N)
             if len(wrong):
                 row = wrong[0]
                 raise ValueError(
-                    f"{self.name}: event {table.event_id[row]} has {found_N[row]} "
-                    f"pulses, but {table.name}, row {table.file_row[row]}, says "
-                    f"{last_N[row] - first_N[row] + 1} (first_pulse_index "
-                    f"{first_N[row]}, last_pulse_index {last_N[row]}). Is the file "
-                    f"truncated? ({len(wrong)} of {len(found_N)} events differ)"
+                    f"{self.name}: event {table.event_id[row]} has {pulses_N[row]} "
+                    f"pulses, but {row_of(row)}, says {last_N[row] - first_N[row] + 1} "
+                    f"(first_pulse_index {first_N[row]}, last_pulse_index "
+                    f"{last_N[row]}). Is the file truncated? ({len(wrong)} of "
+                    f"{len(pulses_N)} events differ)"
                 )
         kept = {column: columns[column] for column in self.truth_columns}
         return replace(table, columns=kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KaggleMeta:
+    """Where the meta data of each batch are.
+
+    Args:
+        name: What messages call them.
+        whole: The one file, or None where they are split.
+        split: The files by number of the batch.
+        batches: The batches they have rows of.
+        event_column: The column of event_ids.
+        columns: The columns to read.
+        truth_columns: Those of them that are truth.
+        angles: Those of them that make up the direction.
+        notes: What there is to say.
+    """
+
+    name: str
+    whole: ParquetRows | None
+    split: dict[int, ParquetRows]
+    batches: set[int]
+    event_column: str
+    columns: tuple[str, ...]
+    truth_columns: tuple[str, ...]
+    angles: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def find(
+        cls, folder: Path, which: str, pulse_map: PulseMap, truth: bool
+    ) -> KaggleMeta | None:
+        """Look for the meta data of `train` or `test`.
+
+        Returns:
+            None if they are not wanted, or missing and not needed: those of test hold
+            no truth.
+
+        Raises:
+            ValueError: Those of train are missing, or miss a column.
+        """
+        if not truth:
+            return None
+        whole_file = folder / f"{which}_meta.parquet"
+        whole, split = None, {}
+        if whole_file.exists():
+            whole = ParquetRows(path=whole_file, name=whole_file.name)
+        else:
+            stem = f"{which}_meta"
+            split = {
+                number: ParquetRows(path=path, name=f"{stem}/{path.name}")
+                for number, path in _numbered_files(folder / stem, stem).items()
+            }
+        if not whole and not split:
+            if which == "test":
+                return None
+            raise ValueError(
+                f"{folder} has neither train_meta.parquet nor "
+                "train_meta/train_meta_N.parquet. with_truth=False "
+                "(--without-truth) does without"
+            )
+        any_file = whole or next(iter(split.values()))
+        types = any_file.types
+        event_column = find_event_column(types, None, any_file.name)
+        own = (event_column, BATCH, *PULSE_INDICES)
+        taken, _, notes = choose_truth_columns(types, pulse_map, any_file.name, own)
+        angle_names = angle_columns(pulse_map)
+        angles = tuple(column for column in angle_names if column in taken)
+        if which == "train" and not angles:
+            raise ValueError(
+                f"{any_file.name} has no columns {angle_names[0]!r} and "
+                f"{angle_names[1]!r}; there is {', '.join(types)}. with_truth=False "
+                "(--without-truth) does without"
+            )
+        if whole and BATCH not in types:
+            raise ValueError(
+                f"{whole.name} has no column {BATCH!r}; there is {', '.join(types)}"
+            )
+        helpers = [column for column in (BATCH, *PULSE_INDICES) if column in types]
+        return cls(
+            name=any_file.name if whole else f"{which}_meta/",
+            whole=whole,
+            split=split,
+            batches=_batches_of(whole) if whole else set(split),
+            event_column=event_column,
+            columns=(*taken, *helpers),
+            truth_columns=taken,
+            angles=angles,
+            notes=notes,
+        )
+
+    def of_batch(self, number: int) -> tuple[Truth, tuple[str, int, int] | None]:
+        """Return where the rows of a batch are, and how to tell them from others."""
+        rows = self.whole or self.split[number]
+        truth = Truth(
+            rows=(rows,),
+            event_column=self.event_column,
+            columns=self.columns,
+            angles=self.angles,
+        )
+        return truth, (BATCH, number, number) if self.whole else None
 
 
 def compact(numbers: Collection[int]) -> str:
@@ -176,14 +269,14 @@ def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
         raise FileNotFoundError(f"there is no {folder}")
     if which not in (None, *WHICH):
         raise ValueError(f"which must be train or test, got {which!r}")
-    there = [name for name in WHICH if _batch_files(folder / name)]
+    there = [name for name in WHICH if _numbered_files(folder / name, "batch")]
     if which in there:
         return which, []
     if which is None and there:
         other = f"{folder} has test data too; which='test' takes them"
         return there[0], [other] if len(there) > 1 else []
     hint = ""
-    if folder.is_dir() and _batch_files(folder):
+    if folder.is_dir() and _numbered_files(folder, "batch"):
         hint = f". Give the folder above, {folder.resolve().parent}"
     elif there:
         hint = f"; there is {there[0]}"
@@ -191,13 +284,27 @@ def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
     raise ValueError(f"{folder} has no {wanted}batch_N.parquet{hint}")
 
 
-def _batch_files(folder: Path) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for path in folder.iterdir():
-        if match := re.fullmatch(r"batch_(0|[1-9]\d*)\.parquet", path.name):
-            found[int(match[1])] = path
+def _numbered_files(folder: Path, stem: str) -> dict[int, Path]:
+    """Return the files `STEM_N.parquet` of a folder, if there is one, by N."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    pattern = re.compile(rf"{stem}_(0|[1-9]\d*)\.parquet")
+    matches = [(pattern.fullmatch(path.name), path) for path in files]
+    return {int(match[1]): path for match, path in matches if match}
+
+
+def _batches_of(rows: ParquetRows) -> set[int]:
+    """Return the batches that a file of 132 million rows names."""
+    found: set[int] = set()
+    unknown = []
+    for group, ends in enumerate(rows.bounds(BATCH)):
+        if ends is not None and ends[0] >= ends[1]:  # one batch, or no rows
+            found.update(ends[:1] if ends[0] == ends[1] else ())
+        else:
+            unknown.append(group)
+    part = ParquetRows(path=rows.path, name=rows.name, groups=tuple(unknown))
+    for _, batch_ids in part.ids(BATCH):
+        begins = np.append(True, batch_ids[1:] != batch_ids[:-1])  # of runs: few
+        found.update(batch_ids[begins].tolist())
     return found
 
 

@@ -8,8 +8,9 @@ letters: T rows, G row groups.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.arrow_values import (
     ids_of,
     naming_damage,
+    no_values,
     values_of,
 )
 from graphnet_icecube2nd.store.readers.source import file_fingerprint
@@ -37,9 +39,10 @@ class Rows(ABC):
 
     name: str
 
+    @property
     @abstractmethod
-    def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each column."""
+    def types(self) -> Mapping[str, Any]:
+        """Arrow type of each column."""
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -49,9 +52,10 @@ class Rows(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if the rows differ."""
 
+    @property
     @abstractmethod
-    def num_rows(self) -> int:
-        """Return how many there are."""
+    def num_rows(self) -> int | None:
+        """How many there are; None if that is not known beforehand."""
 
     def within(self, column: str, low: int, high: int) -> Rows:
         """Return fewer rows, among them all whose integer `column` is in low to high.
@@ -63,7 +67,25 @@ class Rows(ABC):
     def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield a column of event_ids in pieces, each with the row it begins at."""
         for row, batch in self.batches([column]):
-            yield row, ids_of(batch.column(0), column, self.name, row)
+            yield row, ids_of(batch.column(0), column, self, row)
+
+    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
+        ids = [np.empty(0, np.int64)]
+        starts = [np.empty(0, np.int64)]
+        row, last = 0, None
+        for _, piece in self.ids(column):
+            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
+            if len(piece) and (last is None or piece[0] != last):
+                begins = np.append(0, begins)
+            ids.append(piece[begins])
+            starts.append(begins + row)
+            row, last = row + len(piece), piece[-1] if len(piece) else last
+        return np.concatenate(ids), np.append(np.concatenate(starts), row)
+
+    def at(self, row: int) -> str:
+        """Return what messages call a row."""
+        return f"{self.name}, row {row}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +102,9 @@ class ParquetRows(Rows):
     name: str
     groups: tuple[int, ...] | None = None
 
+    @cached_property
     def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each column."""
+        """Arrow type of each column."""
         with open_parquet(self.path, self.name) as file, naming_damage(self.name):
             return {field.name: field.type for field in file.schema_arrow}
 
@@ -113,10 +136,10 @@ class ParquetRows(Rows):
         groups = None if self.groups is None else list(self.groups)
         return {**file_fingerprint(self.path), "groups": groups}
 
+    @property
     def num_rows(self) -> int:
-        """Return how many rows the groups have."""
-        with open_parquet(self.path, self.name) as file:
-            sizes = _group_sizes(file.metadata)
+        """How many rows the groups have."""
+        sizes = self.group_rows()
         return sum(sizes if self.groups is None else [sizes[g] for g in self.groups])
 
     def group_rows(self) -> list[int]:
@@ -178,9 +201,10 @@ class RowReader:
             starts.append(row)
             ends.append(row + len(batch))
             for column, array in zip(self._columns, batch.columns, strict=True):
-                values = values_of(array, column, self._rows.name, row)
-                pieces[column].append(values)
-        self.first_row = starts[0] if starts[1:] == ends[:-1] else None
+                pieces[column].append(values_of(array, column, self._rows, row))
+        self.first_row = starts[0] if starts and starts[1:] == ends[:-1] else None
+        if not starts:
+            return {name: no_values(self._rows.types[name]) for name in self._columns}
         return {
             column: values[0] if len(values) == 1 else np.concatenate(values)
             for column, values in pieces.items()

@@ -1,58 +1,59 @@
 """GraphNeT's SQLite files: a table of pulses and a table of truth, joined by event_no.
 
 Parts are ranges of event_no, so several processes share one file and a conversion that
-was stopped goes on at the next range. Nothing is written into the user's file. Shape
-letters: T pulses, B events.
+was stopped goes on at the next range; an index on the event column is all that is
+needed to read a range of a file of any size. Shape letters: B events, R rows.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.manifest import RESERVED
-from graphnet_icecube2nd.store.readers.columns import choose_columns
-from graphnet_icecube2nd.store.readers.source import SQLITE_SUFFIXES, Source
-from graphnet_icecube2nd.store.readers.sqlite_file import (
-    REAL,
-    TEXT,
-    SqliteTable,
-    check_event_numbers,
-    kind_of,
+from graphnet_icecube2nd.store.readers.arrow_values import is_string
+from graphnet_icecube2nd.store.readers.columns import KEEP_ALL, Keep, choose_columns
+from graphnet_icecube2nd.store.readers.flat_part import FlatPart
+from graphnet_icecube2nd.store.readers.source import (
+    SQLITE_SUFFIXES,
+    EventChunk,
+    Source,
+)
+from graphnet_icecube2nd.store.readers.sqlite_rows import (
+    SqliteRows,
     list_tables,
     opened,
-    quoted,
-    types_seen,
-)
-from graphnet_icecube2nd.store.readers.sqlite_part import (
-    SOURCE_FILE,
-    SqliteColumns,
-    SqliteFile,
-    SqlitePart,
+    with_types,
 )
 from graphnet_icecube2nd.store.readers.tables import (
-    check_event_column,
+    PathLike,
+    check_tables,
     choose_pulses,
     choose_truth,
+    has_angles,
     list_files,
-    truth_columns,
+    tables_with_event,
 )
+from graphnet_icecube2nd.store.readers.truth import open_truth
 
 DUPLICATES = ("error", "renumber")
-TEXT_PULSES = "text is kept for events only"
+SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
 
 
 def sqlite_source(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    paths: PathLike | Sequence[PathLike],
     *,
     pulses: str | None = None,
     truth: str | bool | None = None,
     pulse_map: PulseMap | None = None,
     event_column: str = "event_no",
-    keep: str | Sequence[str] = (),
+    keep: Keep = (),
     duplicates: str = "error",
     events_per_part: int = 100_000,
 ) -> Source:
@@ -88,198 +89,181 @@ def sqlite_source(
     if events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     files = [
-        _look_at(path, pulses, truth, pulse_map, event_column)
+        _choose_tables(path, pulses, truth, pulse_map, event_column)
         for path in list_files(paths, SQLITE_SUFFIXES)
     ]
-    _check_agreement(files)
-    found = files[0].pulse_map
-    others = [column for column in files[0].pulses.columns if column != event_column]
+    tables = [rows for rows, _, _ in files]
+    truth_tables = [rows for _, rows, _ in files if rows is not None]
+    first, _, found = files[0]
+    for table, _, other in files:
+        if other != found:
+            raise ValueError(
+                f"{first.path} fits pulse map {found.name!r}, {table.path} "
+                f"{other.name!r}; read them one by one"
+            )
+    others = [column for column in first.types if column != event_column]
     taken, left_out = choose_columns(others, found, keep)
-    kept_event = None
+    check_tables(tables, taken)
+    # The store makes float32 of what it knows, but keeps an integer clock as it is.
+    known = found.columns()
+    clock = found.time_reference == "first_pulse"
+    asked = [c for c in taken if c not in known or (clock and known[c] == TIME)]
+    tables = with_types(tables, asked)
+    types = tables[0].types
+    text = tuple(c for c in taken if is_string(types[c]) and c not in known)
+    if keep == KEEP_ALL:
+        taken = tuple(column for column in taken if column not in text)
+    check_tables(tables, taken, found)
+    notes = [table.index_note() for table in tables]
+    if keep == KEEP_ALL:
+        notes += [
+            f"pulse column {column!r} left out: text is kept for events only"
+            for column in text
+        ]
+        left_out = (*left_out, *text)
+    labels, kept_event = None, None
+    if truth_tables:
+        truth_tables = _same_columns(truth_tables)
+        labels, _, truth_notes = open_truth(
+            truth_tables, found, event_column=event_column
+        )
+        notes += truth_notes
     if duplicates == "renumber":
         kept_event = "event_no" if event_column in RESERVED else event_column
-        if clash := {kept_event, SOURCE_FILE} & set(files[0].truth_taken):
+        notes += [f"{SOURCE_FILE} {n} is {t.path}" for n, t in enumerate(tables)]
+        clash = {kept_event, SOURCE_FILE} & set(labels.columns if labels else ())
+        if clash:
             raise ValueError(
-                f"{files[0].path}: the truth has a column {sorted(clash)[0]!r} "
-                "already, which renumbering would make"
+                f"{first.path}: the truth has a column {sorted(clash)[0]!r} already, "
+                "which renumbering would make"
             )
-    types = _types_of(files, taken, found, keep)
-    columns = SqliteColumns(
-        pulses={c: kind for c, kind in types[0].items() if kind != TEXT},
-        truth=types[1],
-        event=event_column,
-        kept_event=kept_event,
-    )
-    text = tuple(column for column in taken if column not in columns.pulses)
-    notes = [note for file in files for note in file.notes]
-    notes += [f"pulse column {column!r} left out: {TEXT_PULSES}" for column in text]
-    if kept_event is not None:
-        notes += [f"{SOURCE_FILE} {n} is {file.path}" for n, file in enumerate(files)]
+    parts: list[SqlitePart] = []
+    first_number = 0
+    for number, rows in enumerate(tables):
+        counted = truth_tables[number] if labels else rows
+        borders, num_events = counted.borders(events_per_part)
+        lows, highs = [None, *borders], [*borders, None]
+        for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            name = str(rows.path)
+            if borders:
+                name += f" (part {index + 1} of {len(borders) + 1})"
+            part = SqlitePart(
+                name=name,
+                rows=replace(rows, low=low, high=high),
+                event_column=event_column,
+                columns=taken,
+                by_number=True,
+                kept_event=kept_event,
+                file_number=number,
+                first_number=first_number + index * events_per_part,
+            )
+            if labels is not None:
+                part.truth = replace(
+                    labels, rows=(replace(counted, low=low, high=high),)
+                )
+            parts.append(part)
+        first_number += num_events
     return Source(
         kind="graphnet-sqlite",
         pulse_map=found,
-        parts=_make_parts(files, columns, events_per_part),
-        pulse_columns=tuple(columns.pulses),
-        left_out=(*left_out, *text),
-        notes=tuple(notes),
+        parts=parts,
+        pulse_columns=taken,
+        left_out=left_out,
+        notes=tuple(filter(None, notes)),
     )
 
 
-def _look_at(
+@dataclass(kw_only=True, eq=False)
+class SqlitePart(FlatPart):
+    """A range of events of a SQLite file.
+
+    Args:
+        kept_event: Truth column that keeps the event column where events get new
+            numbers, or None.
+        file_number: Place among the files.
+        first_number: Events in the parts before.
+    """
+
+    rows: SqliteRows
+    kept_event: str | None
+    file_number: int
+    first_number: int
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ if what is read differs."""
+        renumbered = [self.kept_event, self.file_number, self.first_number]
+        return {**super().fingerprint(), "renumbered": renumbered}
+
+    def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+        """Read the events of the range, from one state of the file."""
+        number = self.first_number
+        with opened(self.rows.path) as connection:
+            part = replace(self, rows=replace(self.rows, connection=connection))
+            if self.truth is not None:
+                truth_rows: Any = self.truth.rows[0]
+                truth_rows = replace(truth_rows, connection=connection)
+                part.truth = replace(self.truth, rows=(truth_rows,))
+            for chunk in super(SqlitePart, part).chunks(max_pulses):
+                if self.kept_event is None:
+                    yield chunk
+                    continue
+                num_events = len(chunk.event_id)
+                old = {
+                    self.kept_event: chunk.event_id,
+                    SOURCE_FILE: np.full(num_events, self.file_number, np.int64),
+                }
+                yield replace(
+                    chunk,
+                    event_id=np.arange(number, number + num_events),
+                    truth={**chunk.truth, **old},
+                )
+                number += num_events
+
+
+def _choose_tables(
     path: Path,
     pulses: str | None,
     truth: str | bool | None,
     pulse_map: PulseMap | None,
     event: str,
-) -> SqliteFile:
+) -> tuple[SqliteRows, SqliteRows | None, PulseMap]:
+    """Return the tables of a file, and what the columns of the pulses mean."""
     place = str(path)
     with opened(path) as connection:
         tables = list_tables(connection)
-        with_event = [table for table in tables if event in table.columns]
-        check_event_column(tables, with_event, event, pulses, truth, place)
-        many = [table for table in with_event if table.key != (event,)]
-        chosen, found = choose_pulses(
-            many if pulses is None else tables,
-            place=place,
-            name=pulses,
-            pulse_map=pulse_map,
-        )
-        keyed = [table for table in with_event if table.key == (event,)]
-        angles = {found.labels.azimuth, found.labels.zenith}
-        if not any(angles <= set(table.columns) for table in keyed):
-            keyed = with_event  # pandas writes tables without a key
-        candidates = keyed if truth is None else tables
-        chosen_truth = choose_truth(
-            [table for table in candidates if table.name != chosen.name],
-            place=place,
-            name=truth,
-            pulse_map=found,
-        )
-        assert isinstance(chosen, SqliteTable)
-        assert chosen_truth is None or isinstance(chosen_truth, SqliteTable)
-        taken: tuple[str, ...] = ()
-        notes: tuple[str, ...] = ()
-        if chosen_truth is not None:
-            taken, notes = truth_columns(chosen_truth.columns, place, {event})
-        for table in filter(None, (chosen, chosen_truth)):
-            check_event_numbers(connection, table, event, place)
-    if event not in chosen.indexed:
-        name = chosen.name
-        notes += (
-            f"{place}, table {name!r}: no index on {event!r}, so every part reads all "
-            f"of it. Quicker, if you may write to the file: CREATE INDEX "
-            f"{event}_{name} ON {name} ({event})",
-        )
-    return SqliteFile(
-        path=path,
-        pulses=chosen,
-        truth=chosen_truth,
-        pulse_map=found,
-        truth_taken=taken,
-        notes=notes,
+    with_event = tables_with_event(tables, event, pulses, truth, place)
+    keyed = [table for table in with_event if table.key == (event,)]
+    chosen, found = choose_pulses(
+        [t for t in with_event if t not in keyed] if pulses is None else tables,
+        place=place,
+        name=pulses,
+        pulse_map=pulse_map,
     )
+    if not any(has_angles(table, found) for table in keyed):
+        keyed = with_event  # pandas writes tables without a key
+    candidates = keyed if truth is None else tables
+    labels = choose_truth(
+        [table for table in candidates if table.name != chosen.name],
+        place=place,
+        name=truth,
+        pulse_map=found,
+    )
+    rows = SqliteRows(path=path, table=chosen, event=event)
+    rows.check_event_numbers()
+    truth_rows = None
+    if labels is not None:
+        truth_rows = replace(rows, table=labels)
+        truth_rows.check_event_numbers()
+    return rows, truth_rows, found
 
 
-def _check_agreement(files: Sequence[SqliteFile]) -> None:
-    first = files[0]
-    for file in files[1:]:
-        if file.pulse_map != first.pulse_map:
+def _same_columns(tables: Sequence[SqliteRows]) -> list[SqliteRows]:
+    """Return tables of truth with the types of their columns, the same in all files."""
+    first = tables[0]
+    for table in tables:
+        if differing := set(table.types) ^ set(first.types):
             raise ValueError(
-                f"{first.path} fits pulse map {first.pulse_map.name!r}, {file.path} "
-                f"{file.pulse_map.name!r}; read them one by one"
-            )
-        if (file.truth is None) != (first.truth is None) or (
-            set(file.truth_taken) != set(first.truth_taken)
-        ):
-            differing = set(file.truth_taken) ^ set(first.truth_taken)
-            raise ValueError(
-                f"{first.path} and {file.path} have different truth columns: "
+                f"{first.path} and {table.path} have different truth columns: "
                 f"{', '.join(sorted(differing))}"
             )
-
-
-def _types_of(
-    files: Sequence[SqliteFile],
-    taken: Sequence[str],
-    pulse_map: PulseMap,
-    keep: str | Sequence[str],
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the types of the columns of pulses and truth, the same for all files."""
-    known = pulse_map.columns()
-    # The store makes float32 of what it knows, but keeps an integer clock as it is.
-    clock = pulse_map.time_reference == "first_pulse"
-    asked = [c for c in taken if c not in known or (clock and known[c] == TIME)]
-    seen: tuple[dict[str, set[str]], ...] = ({}, {})
-    for file in files:
-        if lost := set(taken) - set(file.pulses.columns):
-            raise ValueError(
-                f"{file.path}, table {file.pulses.name!r} has no column "
-                f"{', '.join(sorted(lost))}, which {files[0].path} has"
-            )
-        with opened(file.path) as connection:
-            for union, table, columns in (
-                (seen[0], file.pulses, asked),
-                (seen[1], file.truth, files[0].truth_taken),
-            ):
-                if table is None:
-                    continue
-                place = f"{file.path}, table {table.name!r}"
-                for column, types in types_seen(connection, table, columns).items():
-                    both = union.get(column, set()) | types
-                    union[column] = both - {"integer"} if REAL in both else both
-                    kind = kind_of(union[column], column, place)
-                    if kind != TEXT or table is not file.pulses:
-                        continue
-                    if column in known or keep != "all":
-                        raise ValueError(
-                            f"{place}: column {column!r} of the pulses holds text; it "
-                            "must hold numbers"
-                        )
-    kinds = [{c: kind_of(types, c, "") for c, types in union.items()} for union in seen]
-    return {column: kinds[0].get(column, REAL) for column in taken}, kinds[1]
-
-
-def _make_parts(
-    files: Sequence[SqliteFile], columns: SqliteColumns, events_per_part: int
-) -> list[SqlitePart]:
-    parts: list[SqlitePart] = []
-    first_number = 0
-    for number, file in enumerate(files):
-        borders, num_events = _borders(file, columns.event, events_per_part)
-        lows: list[int | None] = [None, *borders]
-        highs: list[int | None] = [*borders, None]
-        for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
-            name = str(file.path)
-            if borders:
-                name += f" (part {index + 1} of {len(borders) + 1})"
-            parts.append(
-                SqlitePart(
-                    name=name,
-                    file=file,
-                    columns=columns,
-                    low=low,
-                    high=high,
-                    file_number=number,
-                    first_number=first_number + index * events_per_part,
-                )
-            )
-        first_number += num_events
-    return parts
-
-
-def _borders(
-    file: SqliteFile, event: str, events_per_part: int
-) -> tuple[list[int], int]:
-    """Return the events that parts begin with, but for the first, and their number."""
-    name = quoted(event)
-    table, distinct = file.truth, ""
-    if table is None:
-        table, distinct = file.pulses, "DISTINCT "
-    borders, count = [], 0
-    with opened(file.path) as connection:
-        query = f"SELECT {distinct}{name} FROM {quoted(table.name)} ORDER BY {name}"
-        for (value,) in connection.execute(query):
-            if count and count % events_per_part == 0:
-                borders.append(int(value))
-            count += 1
-    return borders, count
+    return with_types(tables, [c for c in first.types if c != first.event])

@@ -1,56 +1,74 @@
 """Which table of a file holds the pulses and which the truth, and what is taken.
 
-SQLite, GraphNeT's parquet and HDF5 all hold named tables of columns; these are the
-rules they share.
+Whatever the format, a table has a name and columns with types; these are the rules
+that all formats share.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
+from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.manifest import RESERVED
+from graphnet_icecube2nd.store.readers.arrow_values import (
+    is_number,
+    is_string,
+    no_values,
+)
 from graphnet_icecube2nd.store.readers.columns import (
     recognise_pulse_map,
     settle_pulse_map,
 )
 
-# What to write, for messages: the readers' arguments, and what `prepare` calls them.
+# What to write, for messages: what `prepare` calls the readers' arguments.
 _PULSES = "pulses_table=... (--pulses-table)"
 _TRUTH = "truth_table=... (--truth-table)"
 NO_TRUTH = "with_truth=False (--without-truth)"
 
+PathLike = str | os.PathLike[str]
+
+
+class Table(Protocol):
+    """A table of a file."""
+
+    @property
+    def name(self) -> str:
+        """What the file calls it."""
+
+    @property
+    def types(self) -> Mapping[str, Any]:
+        """Arrow type of each column."""
+
+
+T = TypeVar("T", bound=Table)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A table of a file.
+class Columns:
+    """A table of which only name and columns matter.
 
     Args:
-        name: What the file calls it.
-        columns: Its columns.
+        name: What messages call it.
+        types: Arrow type of each column.
     """
 
     name: str
-    columns: tuple[str, ...]
-
-
-def fits(pulse_map: PulseMap, columns: Collection[str]) -> bool:
-    """Tell whether columns hold all that a pulse map asks for."""
-    given = [q for column, q in pulse_map.columns().items() if column in columns]
-    return not pulse_map.missing(given)
+    types: Mapping[str, Any]
 
 
 def choose_pulses(
-    tables: Sequence[Table],
+    tables: Sequence[T],
     *,
     place: str,
     name: str | None,
     pulse_map: PulseMap | None,
     recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map,
-) -> tuple[Table, PulseMap]:
+) -> tuple[T, PulseMap]:
     """Find the table of pulses and what its columns mean.
 
     Args:
@@ -66,14 +84,14 @@ def choose_pulses(
     if name is not None:
         fitting = [named(tables, name, place=place, argument="pulses")]
     elif pulse_map is not None:
-        fitting = [table for table in tables if fits(pulse_map, table.columns)]
+        fitting = [table for table in tables if _fits(pulse_map, table.types)]
     else:
-        fitting = [table for table in tables if recognise(table.columns)]
+        fitting = [table for table in tables if recognise(table.types)]
     if len(fitting) == 1:
         (table,) = fitting
         called = f"{place}, table {table.name!r}"
-        wanted = pulse_map or recognise(table.columns)
-        return table, settle_pulse_map(table.columns, wanted, called)
+        wanted = pulse_map or recognise(table.types)
+        return table, settle_pulse_map(table.types, wanted, called)
     if fitting:
         raise ValueError(
             f"{place} has {len(fitting)} tables of pulses: {_names(fitting)}. "
@@ -89,12 +107,8 @@ def choose_pulses(
 
 
 def choose_truth(
-    tables: Sequence[Table],
-    *,
-    place: str,
-    name: str | bool | None,
-    pulse_map: PulseMap,
-) -> Table | None:
+    tables: Sequence[T], *, place: str, name: str | bool | None, pulse_map: PulseMap
+) -> T | None:
     """Find the table of truth.
 
     Args:
@@ -115,11 +129,10 @@ def choose_truth(
         return named(tables, name, place=place, argument="truth")
     if name is not None:
         raise ValueError(f"truth is the name of a table, False or None, got {name!r}")
-    angles = {pulse_map.labels.azimuth, pulse_map.labels.zenith}
-    fitting = [table for table in tables if angles <= set(table.columns)]
+    fitting = [table for table in tables if has_angles(table, pulse_map)]
     if len(fitting) == 1:
         return fitting[0]
-    words = " and ".join(repr(column) for column in sorted(angles))
+    words = " and ".join(map(repr, angle_columns(pulse_map)))
     if fitting:
         raise ValueError(
             f"{place} has {len(fitting)} tables of truth, with columns {words}: "
@@ -132,19 +145,17 @@ def choose_truth(
     )
 
 
-def check_event_column(
-    tables: Sequence[Table],
-    with_event: Sequence[Table],
+def tables_with_event(
+    tables: Sequence[T],
     event: str,
     pulses: str | None,
     truth: str | bool | None,
     place: str,
-) -> None:
-    """See that there are tables with the event column, the wanted ones among them.
+) -> list[T]:
+    """Return the tables with the event column, the wanted ones among them.
 
     Args:
         tables: All tables.
-        with_event: Those with the event column.
         event: The event column.
         pulses: Table of pulses that the user wants, or None.
         truth: The same of the truth; or False.
@@ -153,23 +164,23 @@ def check_event_column(
     Raises:
         ValueError: There are none, or a wanted one has no such column.
     """
+    with_event = [table for table in tables if event in table.types]
     if not with_event:
         raise ValueError(
             f"{place} has no table with event column {event!r}; it has "
             f"{_with_columns(tables) or 'no table at all'}. Name the column: "
             "event_column=..."
         )
-    without = {table.name for table in tables} - {table.name for table in with_event}
-    for wanted in (pulses, truth):
-        if wanted in without:
-            table = next(table for table in tables if table.name == wanted)
+    for table in tables:
+        if event not in table.types and table.name in (pulses, truth):
             raise ValueError(
-                f"{place}, table {wanted!r}: there is no event column {event!r}; there "
-                f"is {', '.join(table.columns)}. Name the column: event_column=..."
+                f"{place}, table {table.name!r}: there is no event column {event!r}; "
+                f"there is {', '.join(table.types)}. Name the column: event_column=..."
             )
+    return with_event
 
 
-def named(tables: Sequence[Table], name: str, *, place: str, argument: str) -> Table:
+def named(tables: Sequence[T], name: str, *, place: str, argument: str) -> T:
     """Return the table of that name.
 
     Raises:
@@ -184,36 +195,118 @@ def named(tables: Sequence[Table], name: str, *, place: str, argument: str) -> T
     )
 
 
-def truth_columns(
-    columns: Iterable[str], place: str, without: Collection[str] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return which columns of the truth are taken, and notes on those that cannot be.
+def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
+    """Return what the columns of the truth's angles are called."""
+    return pulse_map.labels.azimuth, pulse_map.labels.zenith
+
+
+def has_angles(table: Table, pulse_map: PulseMap) -> bool:
+    """Tell whether a table has both angles."""
+    return set(angle_columns(pulse_map)) <= set(table.types)
+
+
+def choose_truth_columns(
+    types: Mapping[str, Any],
+    pulse_map: PulseMap,
+    name: str,
+    without: Collection[str | None] = (),
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Choose the columns of truth to take: numbers, booleans and strings.
 
     The store has columns of its own in the table of events; a column of the truth
     that has the name of one would take its place.
 
     Args:
-        columns: Columns of the truth.
-        place: What notes call the table.
-        without: Columns that are event_ids.
+        types: Arrow type by column.
+        pulse_map: Says what the columns of the angles are called.
+        name: What messages call the table.
+        without: Columns that are not truth, such as that of the event_id.
+
+    Returns:
+        The columns to take, those left out, and what there is to say.
+
+    Raises:
+        ValueError: One of the two angles is missing, or is no number.
     """
-    rest = [column for column in columns if column not in without]
-    clash = [column for column in rest if column in RESERVED]
-    notes = tuple(
-        f"{place}: column {column!r} of the truth is left out, the store has one of "
+    rest = {column: kind for column, kind in types.items() if column not in without}
+    notes = [
+        f"{name}: column {column!r} of the truth is left out, the store has one of "
         "its own under that name"
-        for column in clash
-    )
-    return tuple(column for column in rest if column not in clash), notes
+        for column in rest
+        if column in RESERVED
+    ]
+    nested = [c for c, kind in rest.items() if not (is_number(kind) or is_string(kind))]
+    if nested:
+        notes.append(f"{name}: no numbers or strings, left out: {', '.join(nested)}")
+    taken = tuple(c for c in rest if c not in nested and c not in RESERVED)
+    angles = angle_columns(pulse_map)
+    wrong = [c for c in angles if c in types and not is_number(types[c])]
+    if len(set(angles) & set(taken)) == 1 or wrong:
+        lost = wrong[0] if wrong else next(c for c in angles if c not in taken)
+        what = f"is {types[lost]}, not a number" if wrong else "is not there"
+        raise ValueError(
+            f"{name}: column {lost!r}, an angle of pulse map {pulse_map.name!r}, "
+            f"{what}; there is {', '.join(types)}. Name the columns of the angles: "
+            "azimuth=..., zenith=... of the pulse map"
+        )
+    return taken, tuple(c for c in rest if c not in taken), tuple(notes)
+
+
+def check_tables(
+    tables: Sequence[Table],
+    columns: Sequence[str],
+    pulse_map: PulseMap | None = None,
+    key: str | None = None,
+) -> None:
+    """See that tables can be read as one, before hours go into it.
+
+    Args:
+        tables: One or several.
+        columns: Those that are read.
+        pulse_map: Of tables of pulses, all of whose columns must be numbers.
+        key: The event column.
+
+    Raises:
+        ValueError: An empty table, a missing column, one that does not hold numbers,
+            or one that is of different types in two files.
+    """
+    first = tables[0]
+    known = pulse_map.columns() if pulse_map else {}
+    for table in tables:
+        for column in (key, *columns) if key else columns:
+            if column not in table.types:
+                raise ValueError(
+                    f"{table.name} has no column {column!r}, which {first.name} has; "
+                    f"there is {', '.join(table.types)}"
+                )
+            if pulse_map and not is_number(table.types[column]):
+                raise ValueError(
+                    f"{table.name}: column {column!r} is {table.types[column]}; it "
+                    "must hold numbers or booleans"
+                )
+        for column in columns:
+            ours, theirs = (no_values(t.types[column]).dtype for t in (first, table))
+            # The store has types of its own for what the pulse map knows. It counts
+            # an origin of times in integers or in floats, though.
+            same = ours == theirs or column in known
+            if known.get(column) == TIME:
+                same = (ours.kind == "f") == (theirs.kind == "f")
+            if not same:
+                raise ValueError(
+                    f"column {column!r} is {ours} in {first.name}, but {theirs} in "
+                    f"{table.name}"
+                )
+        if getattr(table, "num_rows", None) == 0:
+            raise ValueError(f"{table.name} is empty: it has no rows")
 
 
 def list_files(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    endings: Sequence[str],
+    paths: PathLike | Sequence[PathLike], endings: Sequence[str]
 ) -> list[Path]:
     """Return the files that a user names: one or several, or those in folders.
 
     Raises:
+        FileNotFoundError: One is not there.
         ValueError: None at all, or one is named twice.
     """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
@@ -221,6 +314,8 @@ def list_files(
         raise ValueError("no file is given")
     files: list[Path] = []
     for path in map(Path, several):
+        if not path.exists():
+            raise FileNotFoundError(f"there is no file {path}")
         inside = [path]
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in endings)
@@ -234,14 +329,18 @@ def list_files(
     return files
 
 
-def _names(tables: Iterable[Table]) -> str:
+def _fits(pulse_map: PulseMap, columns: Collection[str]) -> bool:
+    given = [q for column, q in pulse_map.columns().items() if column in columns]
+    return not pulse_map.missing(given)
+
+
+def _names(tables: Sequence[Table]) -> str:
     return ", ".join(table.name for table in tables)
 
 
 def _with_columns(tables: Sequence[Table]) -> str:
-    few = [f"{', '.join(table.columns[:8])}" for table in tables]
-    more = [", ..." if len(table.columns) > 8 else "" for table in tables]
     return "; ".join(
-        f"{table.name}: {first}{rest}"
-        for table, first, rest in zip(tables, few, more, strict=True)
+        f"{table.name}: {', '.join([*table.types][:8])}"
+        f"{', ...' if len(table.types) > 8 else ''}"
+        for table in tables
     )

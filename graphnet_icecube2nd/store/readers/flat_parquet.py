@@ -32,7 +32,7 @@ _LEAST, _GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 def parquet_source(
     pulses: PathLike | Sequence[PathLike],
-    truth: PathLike | Sequence[PathLike] | None = None,
+    truth: PathLike | Sequence[PathLike] | bool | None = None,
     *,
     pulse_map: PulseMap | None = None,
     event_column: str | None = None,
@@ -47,7 +47,7 @@ def parquet_source(
 
     Args:
         pulses: File or files of pulses, or folders of such.
-        truth: File or files of truth, or folders of such.
+        truth: File or files of truth, or folders of such; None or False for none.
         pulse_map: What the columns mean; default: recognised by their names.
         event_column: The event key of both; default `event_id` or `event_no`.
         keep: Further pulse columns to keep, or `all`.
@@ -61,9 +61,9 @@ def parquet_source(
     key, pulse_map, taken, left_out = choose_pulse_columns(
         tables, pulse_map, event_column, keep
     )
-    notes: tuple[str, ...] = (NO_DIRECTIONS,) if truth is None else ()
+    notes: tuple[str, ...] = (NO_DIRECTIONS,)
     labels = None
-    if truth is not None:
+    if truth is not None and not isinstance(truth, bool):
         labels, truth_left_out, notes = open_truth(
             _tables(truth), pulse_map, event_column=event_column, like=key
         )

@@ -7,7 +7,7 @@ of icetray's hdfwriter. Shape letters: T pulses, B events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
     Keep,
     choose_columns,
+    recognise_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.hdf5_file import (
     H5Table,
@@ -34,13 +35,14 @@ from graphnet_icecube2nd.store.readers.icetray_hdf5 import (
     EVENT,
     EXISTS,
     INDEX,
-    PRIMARIES,
     check_same_frames,
     compute,
     computed_columns,
+    frame_ranges,
     icetray_pulse_map,
     index_tables,
     needed_for,
+    possible_truth,
 )
 from graphnet_icecube2nd.store.readers.source import (
     HDF5_SUFFIXES,
@@ -61,9 +63,6 @@ from graphnet_icecube2nd.store.readers.tables import (
     choose_truth_columns,
     list_files,
 )
-
-# Columns of the file -> further ones; a function of a module, so that it pickles.
-Compute = Callable[[Mapping[str, NDArray[Any]], str], dict[str, NDArray[Any]]]
 
 
 def hdf5_source(
@@ -156,7 +155,6 @@ class H5Layout:
         types: Arrow type of its columns, computed ones among them.
         read: Its columns that are read.
         taken: Columns that are handed on, computed ones among them.
-        compute: Makes further columns of those read, or None.
         ranges: Where the pulses of each event lie.
         truth: Tables with one row an event, and the columns to take of each.
         truth_exists: Table with a column that is 0 where an event has no truth, or
@@ -172,7 +170,6 @@ class H5Layout:
     types: Mapping[str, Any]
     read: tuple[str, ...]
     taken: tuple[str, ...]
-    compute: Compute | None = None
     ranges: Ranges
     truth: tuple[tuple[H5Table, tuple[str, ...]], ...]
     truth_exists: H5Table | None = None
@@ -240,8 +237,8 @@ class H5Part(Part):
                     shift_B = first - rows.start - offsets[:-1]
                     row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count)
                     columns = {name: v[row_T] for name, v in columns.items()}
-                if layout.compute is not None:
-                    columns.update(layout.compute(columns, place))
+                if layout.read != layout.taken:
+                    columns.update(compute(columns, place))
                 low, high = self.low + events.start, self.low + events.stop
                 truth, notes = self._truth(file, low, high)
                 yield EventChunk(
@@ -289,16 +286,107 @@ class H5Part(Part):
 
 
 def _look_at(path: Path, wishes: Wishes) -> H5Layout:
+    """Find what is to be read of a file."""
+    place = str(path)
     with opened(path) as file:
         index = index_tables(file)
-        if not index:
-            return _look_at_flat(file, path, wishes)
-        if wishes.offsets is not None:
+        if index and wishes.offsets is not None:
             raise ValueError(
-                f"{path} is of icetray's hdfwriter, which says itself where events "
+                f"{place} is of icetray's hdfwriter, which says itself where events "
                 "lie; give no offsets"
             )
-        return _look_at_icetray(file, path, index, wishes)
+        tables = find_tables(file, skip=(INDEX,))
+        # Of several tables of one name, that of the pulses is the longest.
+        stored = {t.name: t for t in sorted(tables, key=lambda table: table.num_rows)}
+        candidates = [
+            replace(table, types={**table.types, **computed_columns(table)})
+            for name, table in stored.items()
+            if name in index
+        ]
+        chosen, pulse_map = choose_pulses(
+            candidates if index else list(stored.values()),
+            place=place,
+            name=wishes.pulses,
+            pulse_map=wishes.pulse_map,
+            recognise=icetray_pulse_map if index else recognise_pulse_map,
+        )
+        pulses = stored[chosen.name]
+        others = [table for table in tables if table is not pulses]
+        if index:
+            frames = index[chosen.name]
+            ranges = frame_ranges(frames, pulses.num_rows)
+            others = possible_truth(others, wishes.truth, place)
+        else:
+            ranges = find_ranges(tables, pulses, wishes.offsets, place)
+            others = _one_an_event(others, ranges, wishes.truth, place)
+        claimed = ranges.claimed(file, place)  # and checks them
+        truth_table = choose_truth(
+            others, place=place, name=wishes.truth, pulse_map=pulse_map
+        )
+        if index and truth_table is not None:
+            check_same_frames(file, frames, truth_table, place)
+    notes: list[str] = []
+    if not index and claimed < pulses.num_rows:
+        notes.append(
+            f"{place}: {pulses.num_rows - claimed} of {pulses.num_rows} pulses belong "
+            "to no event; left out"
+        )
+    event_id = None
+    if not index or wishes.event_column is not None:
+        event_id = _find_event_id(
+            [ranges.table] if index else others, truth_table, wishes, place
+        )
+    if event_id is None:
+        what = "frames" if index else "events"
+        notes.append(f"{place}: no event_id; the {what} are counted from 0")
+    header = (*EVENT, EXISTS) if index else ()
+    available = {c: kind for c, kind in chosen.types.items() if c not in header}
+    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
+    called = Columns(name=f"{place}, table {pulses.name!r}", types=chosen.types)
+    check_tables([called], taken, pulse_map)
+    truth = []
+    if index:
+        truth.append((frames, tuple(c for c in EVENT if c in frames.types)))
+    if truth_table is not None:
+        without = {*header}
+        if event_id is not None and event_id[0] is truth_table and not index:
+            without.add(event_id[1])
+        if ranges.table is truth_table:
+            without.update(ranges.columns)
+        columns, truth_left_out, more = choose_truth_columns(
+            truth_table.types, pulse_map, place, without
+        )
+        truth.append((truth_table, columns))
+        left_out += truth_left_out
+        notes += more
+    exists = truth_table is not None and index and EXISTS in truth_table.types
+    return H5Layout(
+        path=path,
+        pulses=pulses,
+        types=chosen.types,
+        read=needed_for(taken, pulses),
+        taken=taken,
+        ranges=ranges,
+        truth=tuple(truth),
+        truth_exists=truth_table if exists else None,
+        event_id=event_id,
+        pulse_map=pulse_map,
+        left_out=(*left_out, *pulses.others),
+        notes=tuple(notes),
+    )
+
+
+def _one_an_event(
+    tables: Sequence[H5Table], ranges: Ranges, truth: str | bool | None, place: str
+) -> list[H5Table]:
+    """Return the tables with one row an event, the wanted one among them."""
+    of_name = [table.num_rows for table in tables if table.name == truth]
+    if of_name and ranges.num_events not in of_name:
+        raise ValueError(
+            f"{place}, table {truth!r}: {of_name[0]} rows for {ranges.num_events} "
+            "events; truth has one row an event"
+        )
+    return [table for table in tables if table.num_rows == ranges.num_events]
 
 
 def _check_agreement(first: H5Layout, other: H5Layout) -> None:
@@ -329,75 +417,6 @@ def _check_agreement(first: H5Layout, other: H5Layout) -> None:
         check_tables(tables, [*tables[0].types])
 
 
-def _look_at_flat(file: Any, path: Path, wishes: Wishes) -> H5Layout:
-    """Find what is to be read of a file with offsets."""
-    place = str(path)
-    tables = find_tables(file)
-    # Of several tables of one name, that of the pulses is the longest.
-    longest = {t.name: t for t in sorted(tables, key=lambda table: table.num_rows)}
-    chosen, pulse_map = choose_pulses(
-        list(longest.values()),
-        place=place,
-        name=wishes.pulses,
-        pulse_map=wishes.pulse_map,
-    )
-    pulses = longest[chosen.name]
-    ranges = find_ranges(tables, pulses, wishes.offsets, place)
-    claimed = ranges.claimed(file, place)
-    notes: list[str] = []
-    if claimed < pulses.num_rows:
-        notes.append(
-            f"{place}: {pulses.num_rows - claimed} of {pulses.num_rows} pulses belong "
-            "to no event; left out"
-        )
-    others = [table for table in tables if table is not pulses]
-    one_an_event = [t for t in others if t.num_rows == ranges.num_events]
-    of_name = [table.num_rows for table in others if table.name == wishes.truth]
-    if of_name and ranges.num_events not in of_name:
-        raise ValueError(
-            f"{place}, table {wishes.truth!r}: {of_name[0]} rows for "
-            f"{ranges.num_events} events; truth has one row an event"
-        )
-    truth_table = choose_truth(
-        one_an_event, place=place, name=wishes.truth, pulse_map=pulse_map
-    )
-    event_id = _find_event_id(one_an_event, truth_table, wishes, place)
-    if event_id is None:
-        notes.append(f"{place}: no event_id; the events are counted from 0")
-    taken, left_out = choose_columns(pulses.types, pulse_map, wishes.keep)
-    check_tables(
-        [Columns(name=f"{place}, table {pulses.name!r}", types=pulses.types)],
-        taken,
-        pulse_map,
-    )
-    truth: tuple[tuple[H5Table, tuple[str, ...]], ...] = ()
-    if truth_table is not None:
-        without: set[str | None] = set()
-        if event_id is not None and event_id[0] is truth_table:
-            without |= {event_id[1]}
-        if ranges.table is truth_table:
-            without |= {ranges.first, ranges.count}
-        truth_taken, truth_left_out, more = choose_truth_columns(
-            truth_table.types, pulse_map, place, without
-        )
-        truth = ((truth_table, truth_taken),)
-        left_out += truth_left_out
-        notes += more
-    return H5Layout(
-        path=path,
-        pulses=pulses,
-        types=pulses.types,
-        read=taken,
-        taken=taken,
-        ranges=ranges,
-        truth=truth,
-        event_id=event_id,
-        pulse_map=pulse_map,
-        left_out=(*left_out, *pulses.others),
-        notes=tuple(notes),
-    )
-
-
 def _find_event_id(
     tables: Sequence[H5Table], truth: H5Table | None, wishes: Wishes, place: str
 ) -> tuple[H5Table, str] | None:
@@ -414,80 +433,3 @@ def _find_event_id(
             if column in table.types:
                 return table, column
     return None
-
-
-def _look_at_icetray(
-    file: Any, path: Path, index: dict[str, H5Table], wishes: Wishes
-) -> H5Layout:
-    """Find what is to be read of a file of hdfwriter."""
-    place = str(path)
-    tables = find_tables(file, skip=(INDEX,))
-    chosen, pulse_map = choose_pulses(
-        [
-            replace(table, types={**table.types, **computed_columns(table)})
-            for table in tables
-            if table.name in index
-        ],
-        place=place,
-        name=wishes.pulses,
-        pulse_map=wishes.pulse_map,
-        recognise=icetray_pulse_map,
-    )
-    stored = next(table for table in tables if table.name == chosen.name)
-    frames = index[chosen.name]
-    ranges = Ranges(
-        table=frames,
-        first="start",
-        stop="stop",
-        exists=EXISTS,
-        num_pulses=stored.num_rows,
-    )
-    ranges.claimed(file, place)  # checks them
-    header = (*EVENT, EXISTS)
-    available = {c: kind for c, kind in chosen.types.items() if c not in header}
-    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
-    truth = [(frames, tuple(column for column in EVENT if column in frames.types))]
-    notes: tuple[str, ...] = ()
-    candidates = [table for table in tables if table.name != chosen.name]
-    if wishes.truth is None:
-        # Reconstructions have angles too; only the primary's are truth.
-        primaries = [table for table in candidates if table.name in PRIMARIES]
-        if not primaries:
-            raise ValueError(
-                f"{place} has no table {' or '.join(PRIMARIES)}; there is "
-                f"{', '.join(t.name for t in candidates) or 'no other'}. Name the "
-                f"table of truth: truth=..., or do without: {NO_TRUTH}"
-            )
-        candidates = primaries
-    truth_table = choose_truth(
-        candidates, place=place, name=wishes.truth, pulse_map=pulse_map
-    )
-    if truth_table is not None:
-        check_same_frames(file, frames, truth_table, place)
-        columns, truth_left_out, notes = choose_truth_columns(
-            truth_table.types, pulse_map, place, header
-        )
-        truth.append((truth_table, columns))
-        left_out += truth_left_out
-    event_id = None
-    if wishes.event_column is not None:
-        event_id = _find_event_id([frames], truth_table, wishes, place)
-    else:
-        notes += (f"{place}: event_id is the number of the frame, from 0",)
-    return H5Layout(
-        path=path,
-        pulses=stored,
-        types=chosen.types,
-        read=needed_for(taken, stored),
-        taken=taken,
-        compute=compute,
-        ranges=ranges,
-        truth=tuple(truth),
-        truth_exists=truth_table
-        if truth_table and EXISTS in truth_table.types
-        else None,
-        event_id=event_id,
-        pulse_map=pulse_map,
-        left_out=(*left_out, *stored.others),
-        notes=notes,
-    )

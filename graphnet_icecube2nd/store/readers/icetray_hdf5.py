@@ -24,6 +24,7 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.hdf5_file import (
     EVENTS_AT_ONCE,
     H5Table,
+    Ranges,
     find_tables,
 )
 from graphnet_icecube2nd.store.readers.tables import NO_TRUTH
@@ -137,3 +138,32 @@ def check_same_frames(file: Any, index: H5Table, truth: H5Table, place: str) -> 
             f"for each of the {index.num_rows} frames of {index.name!r}, in the same "
             f"order. Name a table that has: truth=..., or do without: {NO_TRUTH}"
         )
+
+
+def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
+    """Return where the events lie, by the index."""
+    return Ranges(
+        table=index, first="start", stop="stop", exists=EXISTS, num_pulses=num_pulses
+    )
+
+
+def possible_truth(
+    tables: list[H5Table], wanted: str | bool | None, place: str
+) -> list[H5Table]:
+    """Return the tables that may be the truth, if the user names none: primaries.
+
+    Reconstructions have angles too; only the primary's are truth.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if wanted is not None:
+        return tables
+    primaries = [table for table in tables if table.name in PRIMARIES]
+    if not primaries:
+        raise ValueError(
+            f"{place} has no table {' or '.join(PRIMARIES)}; there is "
+            f"{', '.join(table.name for table in tables) or 'no other'}. Name the "
+            f"table of truth: truth=..., or do without: {NO_TRUTH}"
+        )
+    return primaries

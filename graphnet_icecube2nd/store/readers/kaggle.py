@@ -18,15 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.columns import Keep, find_event_column
+from graphnet_icecube2nd.store.readers.columns import Keep
 from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.tables import (
-    angle_columns,
-    choose_truth_columns,
-)
-from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable
+from graphnet_icecube2nd.store.readers.tables import NO_TRUTH
+from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable, open_truth
 
 WHICH = ("train", "test")
 GEOMETRY = "sensor_geometry.csv"
@@ -64,7 +61,8 @@ def kaggle_source(
     folder = Path(folder)
     which, notes = _which(folder, which)
     files = _numbered_files(folder / which, "batch")
-    meta = KaggleMeta.find(folder, which, pulse_map or PulseMap.kaggle(), truth)
+    pulse_map = pulse_map or PulseMap.kaggle()
+    meta = _find_meta(folder, which, pulse_map) if truth else None
     if meta is None and truth:
         notes.append(f"no {which}_meta.parquet; numbers of pulses are not checked")
     chosen = _choose(which, files, meta, batches)
@@ -76,7 +74,7 @@ def kaggle_source(
         for number in chosen
     ]
     event_column, pulse_map, taken, left_out = choose_pulse_columns(
-        tables, pulse_map or PulseMap.kaggle(), None, keep
+        tables, pulse_map, None, keep
     )
     parts = []
     for number, rows in zip(chosen, tables, strict=True):
@@ -150,104 +148,60 @@ class KagglePart(FlatPart):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KaggleMeta:
-    """Where the meta data of each batch are.
-
-    Args:
-        name: What messages call them.
-        whole: The one file, or None where they are split.
-        split: The files by number of the batch.
-        batches: The batches they have rows of.
-        event_column: The column of event_ids.
-        columns: The columns to read.
-        truth_columns: Those of them that are truth.
-        angles: Those of them that make up the direction.
-        notes: What there is to say.
-    """
+class _Meta:
+    """The meta data: whole in one file, or split by batch."""
 
     name: str
-    whole: ParquetRows | None
-    split: dict[int, ParquetRows]
-    batches: set[int]
-    event_column: str
-    columns: tuple[str, ...]
+    truth: Truth  # its columns and those below, if they are there
     truth_columns: tuple[str, ...]
-    angles: tuple[str, ...]
+    files: dict[int, ParquetRows]  # by number of the batch; empty where they are whole
+    batches: set[int]  # that they have rows of
     notes: tuple[str, ...]
 
-    @classmethod
-    def find(
-        cls, folder: Path, which: str, pulse_map: PulseMap, truth: bool
-    ) -> KaggleMeta | None:
-        """Look for the meta data of `train` or `test`.
+    def of_batch(self, number: int) -> tuple[Truth, tuple[str, int, int] | None]:
+        """Return where the rows of a batch are, and how to tell them from others."""
+        if not self.files:
+            return self.truth, (BATCH, number, number)
+        return replace(self.truth, rows=(self.files[number],)), None
 
-        Returns:
-            None if they are not wanted, or missing and not needed: those of test hold
-            no truth.
 
-        Raises:
-            ValueError: Those of train are missing, or miss a column.
-        """
-        if not truth:
-            return None
-        whole_file = folder / f"{which}_meta.parquet"
-        whole, split = None, {}
-        if whole_file.exists():
-            whole = ParquetRows(path=whole_file, name=whole_file.name)
-        else:
-            stem = f"{which}_meta"
-            split = {
-                number: ParquetRows(path=path, name=f"{stem}/{path.name}")
-                for number, path in _numbered_files(folder / stem, stem).items()
-            }
-        if not whole and not split:
+def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
+    """Look for the meta data of `train` or `test`; those of test may be missing."""
+    stem = f"{which}_meta"
+    whole_file = folder / f"{stem}.parquet"
+    whole = ParquetRows(path=whole_file, name=whole_file.name)
+    files = {}
+    if not whole_file.exists():
+        files = {
+            number: ParquetRows(path=path, name=f"{stem}/{path.name}")
+            for number, path in _numbered_files(folder / stem, stem).items()
+        }
+        if not files:
             if which == "test":
                 return None
             raise ValueError(
                 f"{folder} has neither train_meta.parquet nor "
-                "train_meta/train_meta_N.parquet. with_truth=False "
-                "(--without-truth) does without"
+                f"train_meta/train_meta_N.parquet. {NO_TRUTH} does without"
             )
-        any_file = whole or next(iter(split.values()))
-        types = any_file.types
-        event_column = find_event_column(types, None, any_file.name)
-        own = (event_column, BATCH, *PULSE_INDICES)
-        taken, _, notes = choose_truth_columns(types, pulse_map, any_file.name, own)
-        angle_names = angle_columns(pulse_map)
-        angles = tuple(column for column in angle_names if column in taken)
-        if which == "train" and not angles:
-            raise ValueError(
-                f"{any_file.name} has no columns {angle_names[0]!r} and "
-                f"{angle_names[1]!r}; there is {', '.join(types)}. with_truth=False "
-                "(--without-truth) does without"
-            )
-        if whole and BATCH not in types:
-            raise ValueError(
-                f"{whole.name} has no column {BATCH!r}; there is {', '.join(types)}"
-            )
-        helpers = [column for column in (BATCH, *PULSE_INDICES) if column in types]
-        return cls(
-            name=any_file.name if whole else f"{which}_meta/",
-            whole=whole,
-            split=split,
-            batches=_batches_of(whole) if whole else set(split),
-            event_column=event_column,
-            columns=(*taken, *helpers),
-            truth_columns=taken,
-            angles=angles,
-            notes=notes,
+    tables = list(files.values()) or [whole]
+    own = (BATCH, *PULSE_INDICES)
+    truth, _, notes = open_truth(tables, pulse_map, without=own)
+    types = tables[0].types
+    if which == "train" and not truth.angles:
+        raise ValueError(f"{notes[-1]}. {NO_TRUTH} does without")
+    if not files and BATCH not in types:
+        raise ValueError(
+            f"{whole.name} has no column {BATCH!r}; there is {', '.join(types)}"
         )
-
-    def of_batch(self, number: int) -> tuple[Truth, tuple[str, int, int] | None]:
-        """Return where the rows of a batch are, and how to tell them from others."""
-        rows = self.whole or self.split[number]
-        truth = Truth(
-            rows=(rows,),
-            event_column=self.event_column,
-            columns=self.columns,
-            angles=self.angles,
-        )
-        return truth, (BATCH, number, number) if self.whole else None
+    helpers = [column for column in own if column in types]
+    return _Meta(
+        name=f"{stem}/" if files else whole.name,
+        truth=replace(truth, columns=(*truth.columns, *helpers)),
+        truth_columns=truth.columns,
+        files=files,
+        batches=set(files) or _batches_of(whole),
+        notes=notes if truth.angles else notes[:-1],
+    )
 
 
 def compact(numbers: Collection[int]) -> str:
@@ -311,7 +265,7 @@ def _batches_of(rows: ParquetRows) -> set[int]:
 def _choose(
     which: str,
     files: dict[int, Path],
-    meta: KaggleMeta | None,
+    meta: _Meta | None,
     batches: Sequence[int] | str | None,
 ) -> list[int]:
     """Return the numbers of the batches to read."""

@@ -45,6 +45,7 @@ from graphnet_icecube2nd.store.readers.tables import (
     Columns,
     PathLike,
     angle_columns,
+    check_tables,
     choose_pulses,
     choose_truth,
     choose_truth_columns,
@@ -125,7 +126,10 @@ def nested_source(
     first_id = 0
     for file in files:
         others, num_rows = _look_into(file)
-        _check_like(structs, others, [*columns, *keys], place, str(file))
+        tables = [_flat(structs, place), _flat(others, str(file))]
+        check_tables(
+            tables, [f"{struct}.{c}".lstrip(".") for struct, c in (*columns, *keys)]
+        )
         part = NestedPart(
             name=str(file),
             path=file,
@@ -319,24 +323,16 @@ def _look_into(path: Path) -> tuple[list[Columns], int]:
     return [Columns(name="", types=beside), *structs], num_rows
 
 
-def _check_like(
-    first: Sequence[Columns],
-    others: Sequence[Columns],
-    columns: Sequence[tuple[str, str]],
-    place: str,
-    other_place: str,
-) -> None:
-    """See that columns are there and of the type they have in the first file."""
-    theirs = {struct.name: struct.types for struct in first}
-    ours = {struct.name: struct.types for struct in others}
-    for struct, column in columns:
-        wanted, kind = theirs[struct][column], ours.get(struct, {}).get(column)
-        if kind is None or str(plain_type(kind)) != str(plain_type(wanted)):
-            what = f"of type {kind}" if kind is not None else "missing"
-            raise ValueError(
-                f"{other_place}: {f'{struct}.{column}'.lstrip('.')} is {what}; it is "
-                f"{wanted} in {place}"
-            )
+def _flat(structs: Sequence[Columns], name: str) -> Columns:
+    """Return all columns of a file, `struct.column`, by the type of their values."""
+    types = {
+        f"{struct.name}.{column}".lstrip("."): plain_type(kind).value_type
+        if is_list(kind)
+        else kind
+        for struct in structs
+        for column, kind in struct.types.items()
+    }
+    return Columns(name=name, types=types)
 
 
 def _event_columns(

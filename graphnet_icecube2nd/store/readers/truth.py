@@ -182,6 +182,7 @@ def open_truth(
     *,
     event_column: str | None = None,
     like: str | None = None,
+    without: Sequence[str] = (),
 ) -> tuple[Truth, tuple[str, ...], tuple[str, ...]]:
     """Open tables of truth.
 
@@ -190,6 +191,7 @@ def open_truth(
         pulse_map: Says what the columns of the angles are called.
         event_column: The column of event_ids, or None to look for it.
         like: What it is called in the table of pulses.
+        without: Columns that are not truth.
 
     Returns:
         The truth, columns left out, and what there is to say.
@@ -200,7 +202,7 @@ def open_truth(
     first = tables[0]
     key = find_event_column(first.types, event_column, first.name, like)
     taken, left_out, notes = choose_truth_columns(
-        first.types, pulse_map, first.name, (key,)
+        first.types, pulse_map, first.name, (key, *without)
     )
     angles = tuple(c for c in angle_columns(pulse_map) if c in taken)
     if not angles:

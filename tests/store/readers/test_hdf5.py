@@ -443,7 +443,7 @@ def test_icetray(tmp_path: Path) -> None:
     source = hdf5_source(path, events_per_part=3)
     assert source.pulse_map.name == "icetray"
     assert source.pulse_columns == ("time", "charge", "hlc", "sensor_id")
-    assert "number of the frame" in source.notes[0]
+    assert "the frames are counted" in source.notes[0]
     found = joined(source)
     assert found["event_id"].tolist() == [0, 1, 2, 3]
     assert found["lengths"].tolist() == list(LENGTHS)

@@ -240,7 +240,7 @@ class TestDamage:
         first = file(content)
         del content["truth"][0]["sim_type"]
         second = file(content, "second.parquet")
-        message = r"second.parquet: truth.sim_type is missing; it is string in .*nested"
+        message = r"second.parquet has no column 'truth.sim_type', which .*nested"
         with pytest.raises(ValueError, match=message):
             nested_source([first, second])
 

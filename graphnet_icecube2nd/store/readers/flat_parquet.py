@@ -10,7 +10,7 @@ import numpy as np
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.arrow_values import no_values
-from graphnet_icecube2nd.store.readers.columns import Keep
+from graphnet_icecube2nd.store.readers.columns import Keep, PathLike, list_files
 from graphnet_icecube2nd.store.readers.flat_part import (
     FlatPart,
     choose_pulse_columns,
@@ -23,7 +23,6 @@ from graphnet_icecube2nd.store.readers.source import (
     Part,
     Source,
 )
-from graphnet_icecube2nd.store.readers.tables import PathLike, list_files
 from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, Truth, open_truth
 
 PART_ROWS = 2**24
@@ -98,21 +97,13 @@ def parquet_source(
 
 @dataclass(kw_only=True, eq=False)
 class EmptyEventsPart(Part):
-    """The events of the truth that have pulses in none of several parts.
+    """The events of the truth that have pulses in none of several parts."""
 
-    Args:
-        name: What messages call it.
-        tables: All tables of pulses.
-        event_column: Their column of event_ids.
-        columns: The pulse columns of the other parts.
-        truth: Where the truth is.
-    """
-
-    name: str
-    tables: tuple[Rows, ...]
-    event_column: str
-    columns: tuple[str, ...]
-    truth: Truth
+    name: str  # for messages
+    tables: tuple[Rows, ...]  # all tables of pulses
+    event_column: str  # Their column of event_ids
+    columns: tuple[str, ...]  # the pulse columns of the other parts
+    truth: Truth  # where the truth is
     num_pulses: int | None = 0
 
     def fingerprint(self) -> dict[str, Any]:

@@ -8,8 +8,9 @@ with one event_id, N rows of truth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,18 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.columns import (
     Keep,
+    check_tables,
     choose_columns,
     find_event_column,
     settle_pulse_map,
 )
-from graphnet_icecube2nd.store.readers.rows import RowReader, Rows
+from graphnet_icecube2nd.store.readers.rows import Rows, read_rows
 from graphnet_icecube2nd.store.readers.source import (
     EventChunk,
     Part,
     chunk_borders,
     describe_ids,
 )
-from graphnet_icecube2nd.store.readers.tables import check_tables
 from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable
 
 
@@ -105,10 +106,11 @@ class FlatPart(Part):
                 rows_B = rows_B[np.argsort(table.event_id[rows_B])]
             event_id, num_pulses = table.event_id[rows_B], pulses_N[rows_B]
         borders = np.append(0, np.cumsum(num_pulses))
-        pulses = self._pulses(layout)
-        for events in chunk_borders(borders, max_pulses):
+        slices = list(chunk_borders(borders, max_pulses))
+        cuts = borders[[0, *(events.stop for events in slices)]]
+        pulses = self._pulses(layout, cuts)
+        for events, (first_row, columns) in zip(slices, pulses, strict=True):
             offsets = borders[events.start : events.stop + 1]
-            first_row, columns = pulses(int(offsets[0]), int(offsets[-1]))
             yield EventChunk(
                 columns=columns,
                 offsets=offsets - offsets[0],
@@ -142,29 +144,18 @@ class FlatPart(Part):
         return self.truth.read(where)
 
     def _pulses(
-        self, layout: Layout
-    ) -> Callable[[int, int], tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Return what reads pulses from one to another, each once and in order."""
-        reader = RowReader(self.rows, self.columns)
+        self, layout: Layout, cuts: NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+        """Yield first row and columns of the pulses from cut to cut."""
         if layout.order_T is None:
-            reader.skip(layout.skipped)
-
-            def stream(first: int, stop: int) -> tuple[int | None, dict[str, Any]]:
-                columns = reader.take(stop - first)
-                return reader.first_row, columns
-
-            return stream
-        num_rows = self.rows.num_rows
-        assert num_rows is not None  # else rows are in order
-        whole = {
-            name: values[layout.order_T]
-            for name, values in reader.take(num_rows).items()
-        }
-
-        def piece(first: int, stop: int) -> tuple[int | None, dict[str, Any]]:
-            return None, {name: values[first:stop] for name, values in whole.items()}
-
-        return piece
+            yield from read_rows(self.rows, self.columns, cuts + layout.skipped)
+            return
+        assert self.rows.num_rows is not None  # else rows are in order
+        everything = np.array([0, self.rows.num_rows])
+        ((_, whole),) = read_rows(self.rows, self.columns, everything)
+        for low, high in pairwise(cuts):
+            order = layout.order_T[low:high]
+            yield None, {name: values[order] for name, values in whole.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -172,20 +163,14 @@ class Layout:
     """Where the rows of each event of a part are.
 
     Events come in the order of their first row, rows of an event in theirs.
-
-    Args:
-        event_id: (B,) int64.
-        num_pulses: (B,) int64.
-        skipped: Rows before the first event, where no order is needed.
-        order_T: (T,) rows in the order of the events, or None where they are in it.
-        scattered: The event_ids whose rows were not together.
     """
 
-    event_id: NDArray[np.int64]
-    num_pulses: NDArray[np.int64]
-    skipped: int = 0
+    event_id: NDArray[np.int64]  # (B,) int64
+    num_pulses: NDArray[np.int64]  # (B,) int64
+    skipped: int = 0  # rows before the first event, where no order is needed
+    # (T,) rows in the order of the events, or None where they are in it.
     order_T: NDArray[np.int64] | None = None
-    scattered: NDArray[np.int64]
+    scattered: NDArray[np.int64]  # the event_ids whose rows were not together
 
     @classmethod
     def of(

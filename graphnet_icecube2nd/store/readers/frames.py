@@ -77,15 +77,10 @@ def frames_source(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameRows(Rows):
-    """The rows of an Arrow table in memory.
+    """The rows of an Arrow table in memory."""
 
-    Args:
-        name: What messages call it.
-        table: The table.
-    """
-
-    name: str
-    table: Any
+    name: str  # for messages
+    table: Any  # the table
 
     @property
     def types(self) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
-from graphnet_icecube2nd.store.readers.rows import ParquetRows
-from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.tables import (
+from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
     choose_pulses,
     choose_truth,
     tables_with_event,
 )
+from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
+from graphnet_icecube2nd.store.readers.rows import ParquetRows
+from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.store.readers.truth import Truth, open_truth
 
 MERGED = "merged"  # where ParquetWriter puts what it merged

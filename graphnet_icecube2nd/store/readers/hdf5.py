@@ -19,8 +19,17 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.arrow_values import check_finite, nan_note
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
+    NO_TRUTH,
+    Columns,
     Keep,
+    PathLike,
+    angle_columns,
+    check_tables,
     choose_columns,
+    choose_pulses,
+    choose_truth,
+    choose_truth_columns,
+    list_files,
     recognise_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.hdf5_file import (
@@ -51,17 +60,6 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
     chunk_borders,
     file_fingerprint,
-)
-from graphnet_icecube2nd.store.readers.tables import (
-    NO_TRUTH,
-    Columns,
-    PathLike,
-    angle_columns,
-    check_tables,
-    choose_pulses,
-    choose_truth,
-    choose_truth_columns,
-    list_files,
 )
 
 
@@ -106,15 +104,14 @@ def hdf5_source(
     """
     if events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
-    wishes = Wishes(
-        pulses=pulses if pulses is None else pulses.strip("/") or "/",
-        truth=truth.strip("/") or "/" if isinstance(truth, str) else truth,
-        offsets=offsets,
-        pulse_map=pulse_map,
-        event_column=event_column,
-        keep=keep,
-    )
-    layouts = [_look_at(path, wishes) for path in list_files(paths, HDF5_SUFFIXES)]
+    if pulses is not None:
+        pulses = pulses.strip("/") or "/"
+    if isinstance(truth, str):
+        truth = truth.strip("/") or "/"
+    layouts = [
+        _look_at(path, pulses, truth, offsets, pulse_map, event_column, keep)
+        for path in list_files(paths, HDF5_SUFFIXES)
+    ]
     parts, first_number = [], 0
     for layout in layouts:
         _check_agreement(layouts[0], layout)
@@ -134,49 +131,24 @@ def hdf5_source(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What a user wants of a file; `hdf5_source` says what each means."""
-
-    pulses: str | None
-    truth: str | bool | None
-    offsets: str | Sequence[str] | None
-    pulse_map: PulseMap | None
-    event_column: str | None
-    keep: Keep
-
-
-@dataclass(frozen=True, kw_only=True)
 class H5Layout:
-    """What is read of one file.
-
-    Args:
-        path: The file.
-        pulses: Table of pulses.
-        types: Arrow type of its columns, computed ones among them.
-        read: Its columns that are read.
-        taken: Columns that are handed on, computed ones among them.
-        ranges: Where the pulses of each event lie.
-        truth: Tables with one row an event, and the columns to take of each.
-        truth_exists: Table with a column that is 0 where an event has no truth, or
-            None.
-        event_id: Table and column of the event_id; None counts the events.
-        pulse_map: What the columns mean.
-        left_out: Columns that are not taken.
-        notes: What there is to say.
-    """
+    """What is read of one file."""
 
     path: Path
-    pulses: H5Table
-    types: Mapping[str, Any]
-    read: tuple[str, ...]
-    taken: tuple[str, ...]
-    ranges: Ranges
+    pulses: H5Table  # table of pulses
+    types: Mapping[str, Any]  # Arrow type of its columns, computed ones among them
+    read: tuple[str, ...]  # its columns that are read
+    taken: tuple[str, ...]  # columns that are handed on, computed ones among them
+    ranges: Ranges  # where the pulses of each event lie
+    # Tables with one row an event, and the columns to take of each.
     truth: tuple[tuple[H5Table, tuple[str, ...]], ...]
+    # table with a column that is 0 where an event has no truth, or None.
     truth_exists: H5Table | None = None
+    # table and column of the event_id; None counts the events.
     event_id: tuple[H5Table, str] | None
-    pulse_map: PulseMap
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
+    pulse_map: PulseMap  # what the columns mean
+    left_out: tuple[str, ...]  # columns that are not taken
+    notes: tuple[str, ...]  # what there is to say
 
 
 class H5Part(Part):
@@ -233,7 +205,7 @@ class H5Part(Part):
                 first_row: int | None = rows.start
                 if offsets[-1] < rows.stop - rows.start:
                     first_row = None
-                    # The T rows of the events among all that were read.
+                    # the T rows of the events among all that were read.
                     shift_B = first - rows.start - offsets[:-1]
                     row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count)
                     columns = {name: v[row_T] for name, v in columns.items()}
@@ -285,12 +257,20 @@ class H5Part(Part):
         return truth, notes
 
 
-def _look_at(path: Path, wishes: Wishes) -> H5Layout:
+def _look_at(
+    path: Path,
+    wanted: str | None,
+    truth: str | bool | None,
+    offsets: str | Sequence[str] | None,
+    pulse_map: PulseMap | None,
+    event_column: str | None,
+    keep: Keep,
+) -> H5Layout:
     """Find what is to be read of a file."""
     place = str(path)
     with opened(path) as file:
         index = index_tables(file)
-        if index and wishes.offsets is not None:
+        if index and offsets is not None:
             raise ValueError(
                 f"{place} is of icetray's hdfwriter, which says itself where events "
                 "lie; give no offsets"
@@ -306,8 +286,8 @@ def _look_at(path: Path, wishes: Wishes) -> H5Layout:
         chosen, pulse_map = choose_pulses(
             candidates if index else list(stored.values()),
             place=place,
-            name=wishes.pulses,
-            pulse_map=wishes.pulse_map,
+            name=wanted,
+            pulse_map=pulse_map,
             recognise=icetray_pulse_map if index else recognise_pulse_map,
         )
         pulses = stored[chosen.name]
@@ -315,14 +295,12 @@ def _look_at(path: Path, wishes: Wishes) -> H5Layout:
         if index:
             frames = index[chosen.name]
             ranges = frame_ranges(frames, pulses.num_rows)
-            others = possible_truth(others, wishes.truth, place)
+            others = possible_truth(others, truth, place)
         else:
-            ranges = find_ranges(tables, pulses, wishes.offsets, place)
-            others = _one_an_event(others, ranges, wishes.truth, place)
+            ranges = find_ranges(tables, pulses, offsets, place)
+            others = _one_an_event(others, ranges, truth, place)
         claimed = ranges.claimed(file, place)  # and checks them
-        truth_table = choose_truth(
-            others, place=place, name=wishes.truth, pulse_map=pulse_map
-        )
+        truth_table = choose_truth(others, place=place, name=truth, pulse_map=pulse_map)
         if index and truth_table is not None:
             check_same_frames(file, frames, truth_table, place)
     notes: list[str] = []
@@ -332,21 +310,21 @@ def _look_at(path: Path, wishes: Wishes) -> H5Layout:
             "to no event; left out"
         )
     event_id = None
-    if not index or wishes.event_column is not None:
+    if not index or event_column is not None:
         event_id = _find_event_id(
-            [ranges.table] if index else others, truth_table, wishes, place
+            [ranges.table] if index else others, truth_table, event_column, place
         )
     if event_id is None:
         what = "frames" if index else "events"
         notes.append(f"{place}: no event_id; the {what} are counted from 0")
     header = (*EVENT, EXISTS) if index else ()
     available = {c: kind for c, kind in chosen.types.items() if c not in header}
-    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
+    taken, left_out = choose_columns(available, pulse_map, keep)
     called = Columns(name=f"{place}, table {pulses.name!r}", types=chosen.types)
     check_tables([called], taken, pulse_map)
-    truth = []
+    tables_of_truth = []
     if index:
-        truth.append((frames, tuple(c for c in EVENT if c in frames.types)))
+        tables_of_truth.append((frames, tuple(c for c in EVENT if c in frames.types)))
     if truth_table is not None:
         without = {*header}
         if event_id is not None and event_id[0] is truth_table and not index:
@@ -356,7 +334,7 @@ def _look_at(path: Path, wishes: Wishes) -> H5Layout:
         columns, truth_left_out, more = choose_truth_columns(
             truth_table.types, pulse_map, place, without
         )
-        truth.append((truth_table, columns))
+        tables_of_truth.append((truth_table, columns))
         left_out += truth_left_out
         notes += more
     exists = truth_table is not None and index and EXISTS in truth_table.types
@@ -367,7 +345,7 @@ def _look_at(path: Path, wishes: Wishes) -> H5Layout:
         read=needed_for(taken, pulses),
         taken=taken,
         ranges=ranges,
-        truth=tuple(truth),
+        truth=tuple(tables_of_truth),
         truth_exists=truth_table if exists else None,
         event_id=event_id,
         pulse_map=pulse_map,
@@ -418,17 +396,14 @@ def _check_agreement(first: H5Layout, other: H5Layout) -> None:
 
 
 def _find_event_id(
-    tables: Sequence[H5Table], truth: H5Table | None, wishes: Wishes, place: str
+    tables: Sequence[H5Table], truth: H5Table | None, wanted: str | None, place: str
 ) -> tuple[H5Table, str] | None:
     """Return table and column of the event_id; None if there is none."""
-    first = [truth] if truth is not None else []
-    wanted = wishes.event_column
     if wanted is not None:
-        for table in first:
-            if wanted in table.types:
-                return table, wanted
+        if truth is not None and wanted in truth.types:
+            return truth, wanted
         return find_column(tables, wanted, place)
-    for table in (*first, *tables):
+    for table in (*([truth] if truth else []), *tables):
         for column in EVENT_COLUMNS:
             if column in table.types:
                 return table, column

@@ -65,21 +65,14 @@ def opened(path: Path) -> Iterator[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class H5Table:
-    """A table of an HDF5 file.
+    """A table of an HDF5 file."""
 
-    Args:
-        name: Its path, without the first slash; `/` for the root.
-        types: Arrow type of the columns of numbers or text, one value a row.
-        num_rows: Rows.
-        compound: Whether it is one compound dataset.
-        others: Columns that hold something else.
-    """
-
-    name: str
+    name: str  # its path, without the first slash; `/` for the root
+    # Arrow type of the columns of numbers or text, one value a row.
     types: Mapping[str, Any]
-    num_rows: int
-    compound: bool
-    others: tuple[str, ...] = ()
+    num_rows: int  # rows
+    compound: bool  # whether it is one compound dataset
+    others: tuple[str, ...] = ()  # columns that hold something else
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
@@ -196,25 +189,18 @@ def find_column(
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """Where events lie.
+    """Where events lie."""
 
-    Args:
-        table: The table that says so.
-        first: Column of first rows, or of B + 1 borders.
-        count: Column of numbers of pulses, or None.
-        stop: Column of the rows after the last, or None. Without both, `first` are
-            borders.
-        exists: Column that is 0 where the event has no pulses whatever the others say,
-            or None.
-        num_pulses: Rows of the table of pulses.
-    """
-
-    table: H5Table
-    first: str
-    count: str | None = None
+    table: H5Table  # the table that says so
+    first: str  # column of first rows, or of B + 1 borders
+    count: str | None = None  # column of numbers of pulses, or None
+    # Column of the rows after the last, or None. Without both, `first` are
+    # borders.
     stop: str | None = None
+    # Column that is 0 where the event has no pulses whatever the others say, or
+    # None.
     exists: str | None = None
-    num_pulses: int
+    num_pulses: int  # rows of the table of pulses
 
     @property
     def num_events(self) -> int:

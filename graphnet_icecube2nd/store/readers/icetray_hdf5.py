@@ -21,13 +21,13 @@ from graphnet_icecube2nd.conventions import CHARGE, HLC, SENSOR_ID, TIME, X, Y, 
 from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.columns import NO_TRUTH
 from graphnet_icecube2nd.store.readers.hdf5_file import (
     EVENTS_AT_ONCE,
     H5Table,
     Ranges,
     find_tables,
 )
-from graphnet_icecube2nd.store.readers.tables import NO_TRUTH
 
 INDEX = "__I3Index__"
 EVENT = ("Run", "Event", "SubEvent", "SubEventStream")

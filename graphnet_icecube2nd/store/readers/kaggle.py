@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.columns import Keep
+from graphnet_icecube2nd.store.readers.columns import NO_TRUTH, Keep
 from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.tables import NO_TRUTH
 from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable, open_truth
 
 WHICH = ("train", "test")

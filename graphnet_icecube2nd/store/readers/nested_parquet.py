@@ -29,8 +29,17 @@ from graphnet_icecube2nd.store.readers.arrow_values import (
 )
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
+    Columns,
     Keep,
+    PathLike,
+    angle_columns,
+    check_tables,
     choose_columns,
+    choose_pulses,
+    choose_truth,
+    choose_truth_columns,
+    has_angles,
+    list_files,
 )
 from graphnet_icecube2nd.store.readers.rows import open_parquet
 from graphnet_icecube2nd.store.readers.source import (
@@ -40,17 +49,6 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
     chunk_borders,
     file_fingerprint,
-)
-from graphnet_icecube2nd.store.readers.tables import (
-    Columns,
-    PathLike,
-    angle_columns,
-    check_tables,
-    choose_pulses,
-    choose_truth,
-    choose_truth_columns,
-    has_angles,
-    list_files,
 )
 
 EVENTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**26  # at most, as the file counts bytes
@@ -155,30 +153,19 @@ def nested_source(
 
 @dataclass(kw_only=True, eq=False)
 class NestedPart(Part):
-    """A nested parquet file.
+    """A nested parquet file."""
 
-    Args:
-        name: What messages call it.
-        path: The file.
-        pulses: The struct of the pulses.
-        columns: Its lists to read.
-        truth: The struct of the truth, or None.
-        truth_columns: Its columns to read.
-        angles: Those of them that must be finite.
-        keys: Where event_ids are, as struct (`` beside the structs) and column; all
-            must agree. Without any, rows are counted.
-        first_id: Number of the first row then.
-    """
-
-    name: str
+    name: str  # for messages
     path: Path
-    pulses: str
-    columns: tuple[str, ...]
-    truth: str | None
-    truth_columns: tuple[str, ...]
-    angles: tuple[str, ...]
+    pulses: str  # the struct of the pulses
+    columns: tuple[str, ...]  # its lists to read
+    truth: str | None  # the struct of the truth, or None
+    truth_columns: tuple[str, ...]  # its columns to read
+    angles: tuple[str, ...]  # those of them that must be finite
+    # Where event_ids are, as struct (`` beside the structs) and column; all must
+    # agree. Without any, rows are counted.
     keys: tuple[tuple[str, str], ...]
-    first_id: int
+    first_id: int  # number of the first row then
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if what is read differs."""

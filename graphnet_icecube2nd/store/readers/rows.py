@@ -90,17 +90,11 @@ class Rows(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetRows(Rows):
-    """The rows of a parquet file, or of some of its row groups.
-
-    Args:
-        path: The file.
-        name: What messages call it.
-        groups: The row groups, or None for all.
-    """
+    """The rows of a parquet file, or of some of its row groups."""
 
     path: Path
-    name: str
-    groups: tuple[int, ...] | None = None
+    name: str  # for messages
+    groups: tuple[int, ...] | None = None  # the row groups, or None for all
 
     @cached_property
     def types(self) -> dict[str, Any]:
@@ -173,60 +167,49 @@ class ParquetRows(Rows):
         return replace(self, groups=tuple(fitting))
 
 
-class RowReader:
-    """Reads rows of some columns in their order, as many at a time as asked for.
+def read_rows(
+    rows: Rows, columns: Sequence[str], borders: NDArray[np.int64]
+) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+    """Read the rows between borders, in their order and each once.
 
     Args:
         rows: The table.
-        columns: Its columns, numbers or strings.
+        columns: What to read.
+        borders: Rows, counted from 0 among those that `rows` has.
 
-    Attributes:
-        first_row: Row of the table that what was taken last begins at; None if its
-            rows do not follow each other, as between row groups that were passed over.
+    Yields:
+        Row of the file that the first stands in, None where they do not stand
+        together, and (T,) by column.
+
+    Raises:
+        ValueError: A value is null, or the file is damaged; names file and row.
     """
-
-    first_row: int | None = None
-
-    def __init__(self, rows: Rows, columns: Sequence[str]) -> None:
-        self._rows = rows
-        self._columns = tuple(columns)
-        self._batches = rows.batches(columns)
-        self._held: tuple[int, Any] | None = None
-
-    def take(self, num_rows: int) -> dict[str, NDArray[Any]]:
-        """Return the next rows, (T,) by column."""
-        pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
-        starts, ends = [], []
-        for row, batch in self._next(num_rows):
-            starts.append(row)
-            ends.append(row + len(batch))
-            for column, array in zip(self._columns, batch.columns, strict=True):
-                pieces[column].append(values_of(array, column, self._rows, row))
-        self.first_row = starts[0] if starts and starts[1:] == ends[:-1] else None
-        if not starts:
-            return {name: no_values(self._rows.types[name]) for name in self._columns}
-        return {
-            column: values[0] if len(values) == 1 else np.concatenate(values)
-            for column, values in pieces.items()
-        }
-
-    def skip(self, num_rows: int) -> None:
-        """Pass over the next rows."""
-        for _ in self._next(num_rows):
-            pass
-
-    def _next(self, num_rows: int) -> Iterator[tuple[int, Any]]:
+    batches = rows.batches(columns)
+    row, rest = 0, None
+    for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
+        pieces = []
         while num_rows:
-            if self._held is None:
-                self._held = next(self._batches, None)
-            if self._held is None:
-                raise ValueError(f"{self._rows.name} changed while it was read")
-            row, batch = self._held
-            taken = min(num_rows, len(batch))
-            yield row, batch.slice(0, taken)
-            num_rows -= taken
-            rest = batch.slice(taken)
-            self._held = (row + taken, rest) if len(rest) else None
+            if not rest:
+                row, rest = next(batches, (0, None))
+                if rest is None:
+                    raise ValueError(f"{rows.name} changed while it was read")
+            piece = rest.slice(0, num_rows)
+            pieces.append((row, piece))
+            row, rest = row + len(piece), rest.slice(len(piece))
+            num_rows -= len(piece)
+        if index == 0:  # before the first border
+            continue
+        joined = {}
+        for place, column in enumerate(columns):
+            values = [values_of(p.column(place), column, rows, r) for r, p in pieces]
+            joined[column] = (
+                values[0]
+                if len(values) == 1
+                else np.concatenate([no_values(rows.types[column]), *values])
+            )
+        ends = [r + len(p) for r, p in pieces]
+        together = pieces and [r for r, _ in pieces[1:]] == ends[:-1]
+        yield pieces[0][0] if together else None, joined
 
 
 def open_parquet(path: Path, name: str) -> Any:
@@ -239,7 +222,7 @@ def open_parquet(path: Path, name: str) -> Any:
     import pyarrow.parquet
 
     with naming_damage(name):
-        # The buffer keeps pyarrow from loading a column of a row group whole.
+        # the buffer keeps pyarrow from loading a column of a row group whole.
         return pyarrow.parquet.ParquetFile(
             path, buffer_size=2**20, page_checksum_verification=True
         )

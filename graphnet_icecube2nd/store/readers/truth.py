@@ -21,34 +21,27 @@ from graphnet_icecube2nd.store.readers.arrow_values import (
     no_values,
     values_of,
 )
-from graphnet_icecube2nd.store.readers.columns import find_event_column
-from graphnet_icecube2nd.store.readers.rows import Rows
-from graphnet_icecube2nd.store.readers.source import describe_ids
-from graphnet_icecube2nd.store.readers.tables import (
+from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
     angle_columns,
     check_tables,
     choose_truth_columns,
+    find_event_column,
 )
+from graphnet_icecube2nd.store.readers.rows import Rows
+from graphnet_icecube2nd.store.readers.source import describe_ids
 
 NO_DIRECTIONS = "no truth is read: the events have no directions"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TruthTable:
-    """Rows of truth that were read, each event_id once.
+    """Rows of truth that were read, each event_id once."""
 
-    Args:
-        name: What messages call it.
-        event_id: (N,) int64.
-        columns: (N,) numbers, booleans or strings.
-        notes: What was found in it, in words.
-    """
-
-    name: str
-    event_id: NDArray[np.int64]
-    columns: dict[str, NDArray[Any]]
-    notes: tuple[str, ...] = ()
+    name: str  # for messages
+    event_id: NDArray[np.int64]  # (N,) int64
+    columns: dict[str, NDArray[Any]]  # (N,) numbers, booleans or strings
+    notes: tuple[str, ...] = ()  # what was found in it, in words
 
     def take(self, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return some rows of the columns."""
@@ -79,18 +72,12 @@ class TruthTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Tables of truth, which may lie in several files.
+    """Tables of truth, which may lie in several files."""
 
-    Args:
-        rows: The tables.
-        event_column: The column of their event_id.
-        columns: The columns to read.
-        angles: Those of them that make up the direction, and must be finite.
-    """
-
-    rows: tuple[Rows, ...]
-    event_column: str
-    columns: tuple[str, ...]
+    rows: tuple[Rows, ...]  # the tables
+    event_column: str  # the column of their event_id
+    columns: tuple[str, ...]  # the columns to read
+    # those of them that make up the direction, and must be finite.
     angles: tuple[str, ...] = ()
 
     @property

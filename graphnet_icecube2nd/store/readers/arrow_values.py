@@ -39,7 +39,7 @@ def naming_damage(name: str) -> Iterator[None]:
     except MemoryError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        # the system's errors have a number: no such file, no rights, a broken disk.
+        # The system's errors have a number: no such file, no rights, a broken disk.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(

@@ -404,7 +404,7 @@ def check_tables(
                 )
         for column in columns:
             ours, theirs = (no_values(t.types[column]).dtype for t in (first, table))
-            # the store has types of its own for what the pulse map knows. It counts
+            # The store has types of its own for what the pulse map knows. It counts
             # an origin of times in integers or in floats, though.
             same = ours == theirs or column in known
             if known.get(column) == TIME:

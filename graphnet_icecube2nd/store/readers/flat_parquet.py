@@ -177,7 +177,8 @@ def _cut(
     Returns:
         Least and greatest event_id of each range, and its rows, about.
     """
-    sizes, bounds = rows.group_rows(), rows.bounds(event_column)
+    sizes = [group.num_rows for group in rows.row_groups()]
+    bounds = rows.bounds(event_column)
     ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
     ranges, low, num_rows = [], int(_LEAST), 0
     # Of groups that the file says nothing about, nothing can be known.

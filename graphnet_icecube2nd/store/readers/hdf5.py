@@ -142,9 +142,9 @@ class H5Layout:
     ranges: Ranges  # where the pulses of each event lie
     # Tables with one row an event, and the columns to take of each.
     truth: tuple[tuple[H5Table, tuple[str, ...]], ...]
-    # table with a column that is 0 where an event has no truth, or None.
+    # Table with a column that is 0 where an event has no truth, or None.
     truth_exists: H5Table | None = None
-    # table and column of the event_id; None counts the events.
+    # Table and column of the event_id; None counts the events.
     event_id: tuple[H5Table, str] | None
     pulse_map: PulseMap  # what the columns mean
     left_out: tuple[str, ...]  # columns that are not taken
@@ -205,7 +205,7 @@ class H5Part(Part):
                 first_row: int | None = rows.start
                 if offsets[-1] < rows.stop - rows.start:
                     first_row = None
-                    # the T rows of the events among all that were read.
+                    # The T rows of the events among all that were read.
                     shift_B = first - rows.start - offsets[:-1]
                     row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count)
                     columns = {name: v[row_T] for name, v in columns.items()}

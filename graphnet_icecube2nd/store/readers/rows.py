@@ -104,9 +104,9 @@ class ParquetRows(Rows):
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
+        sizes = [group.num_rows for group in self.row_groups()]
+        starts = np.append(0, np.cumsum(sizes))
         with open_parquet(self.path, self.name) as file:
-            sizes = _group_sizes(file.metadata)
-            starts = np.append(0, np.cumsum(sizes))
             for group in range(len(sizes)) if self.groups is None else self.groups:
                 row = int(starts[group])
                 with naming_damage(self.name):
@@ -133,13 +133,21 @@ class ParquetRows(Rows):
     @property
     def num_rows(self) -> int:
         """How many rows the groups have."""
-        sizes = self.group_rows()
-        return sum(sizes if self.groups is None else [sizes[g] for g in self.groups])
+        groups = self.row_groups()
+        taken = groups if self.groups is None else [groups[g] for g in self.groups]
+        return sum(group.num_rows for group in taken)
 
-    def group_rows(self) -> list[int]:
-        """Return the number of rows of each group of the file."""
-        with open_parquet(self.path, self.name) as file:
-            return _group_sizes(file.metadata)
+    def row_groups(self) -> list[Any]:
+        """Return Arrow's description of all row groups of the file."""
+        import_pyarrow()
+        import pyarrow.dataset
+        import pyarrow.fs
+
+        with naming_damage(self.name):
+            fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(
+                str(self.path), pyarrow.fs.LocalFileSystem()
+            )
+            return list(fragment.row_groups)
 
     def bounds(self, column: str) -> list[tuple[int, int] | None]:
         """Return least and greatest of an integer column, group by group.
@@ -147,13 +155,18 @@ class ParquetRows(Rows):
         None where the file does not say. A group without rows has a least that is
         greater than any greatest.
         """
-        with open_parquet(self.path, self.name) as file, naming_damage(self.name):
-            index = file.schema_arrow.get_field_index(column)
-            flat = index >= 0 and len(file.schema_arrow) == file.metadata.num_columns
-            groups = range(file.metadata.num_row_groups)
-            if not flat:  # columns inside columns: counted otherwise
-                return [None for _ in groups]
-            return [_bounds(file.metadata.row_group(group), index) for group in groups]
+        bounds: list[tuple[int, int] | None] = []
+        for group in self.row_groups():
+            ends = group.statistics.get(column, {"min": None, "max": None})
+            low, high = ends["min"], ends["max"]
+            known = isinstance(low, int) and isinstance(high, int)
+            if not group.num_rows:
+                bounds.append((_GREATEST, _LEAST))
+            elif known and low >= _LEAST and high <= _GREATEST:
+                bounds.append((low, high))
+            else:
+                bounds.append(None)
+        return bounds
 
     def within(self, column: str, low: int, high: int) -> ParquetRows:
         """Leave out the row groups that cannot hold a value of low to high."""
@@ -222,24 +235,7 @@ def open_parquet(path: Path, name: str) -> Any:
     import pyarrow.parquet
 
     with naming_damage(name):
-        # the buffer keeps pyarrow from loading a column of a row group whole.
+        # The buffer keeps pyarrow from loading a column of a row group whole.
         return pyarrow.parquet.ParquetFile(
             path, buffer_size=2**20, page_checksum_verification=True
         )
-
-
-def _group_sizes(metadata: Any) -> list[int]:
-    groups = range(metadata.num_row_groups)
-    return [metadata.row_group(group).num_rows for group in groups]
-
-
-def _bounds(group: Any, index: int) -> tuple[int, int] | None:
-    if group.num_rows == 0:
-        return _GREATEST, _LEAST
-    statistics = group.column(index).statistics
-    if statistics is None or not statistics.has_min_max:
-        return None
-    low, high = statistics.min, statistics.max
-    if not (isinstance(low, int) and isinstance(high, int)):
-        return None
-    return (low, high) if low >= _LEAST and high <= _GREATEST else None

@@ -110,7 +110,7 @@ def sqlite_source(
     others = [column for column in first.types if column != event_column]
     taken, left_out = choose_columns(others, found, keep)
     check_tables(tables, taken)
-    # the store makes float32 of what it knows, but keeps an integer clock as it is.
+    # The store makes float32 of what it knows, but keeps an integer clock as it is.
     known = found.columns()
     clock = found.time_reference == "first_pulse"
     asked = [c for c in taken if c not in known or (clock and known[c] == TIME)]

@@ -77,7 +77,7 @@ class Truth:
     rows: tuple[Rows, ...]  # the tables
     event_column: str  # the column of their event_id
     columns: tuple[str, ...]  # the columns to read
-    # those of them that make up the direction, and must be finite.
+    # Those of them that make up the direction, and must be finite.
     angles: tuple[str, ...] = ()
 
     @property

@@ -263,24 +263,33 @@ def choose_truth(
     )
 
 
-def tables_with_event(
+def choose_tables(
     tables: Sequence[T],
+    *,
+    place: str,
     event: str,
     pulses: str | None,
     truth: str | bool | None,
-    place: str,
-) -> list[T]:
-    """Return the tables with the event column, the wanted ones among them.
+    pulse_map: PulseMap | None,
+    keyed: Collection[T] = (),
+) -> tuple[T, T | None, PulseMap]:
+    """Find the tables of pulses and truth that an event column joins.
 
     Args:
         tables: All tables.
-        event: The event column.
-        pulses: Table of pulses that the user wants, or None.
-        truth: The same of the truth; or False.
         place: What messages call the file.
+        event: The event column.
+        pulses: Table of pulses that the user wants, or None to look for it.
+        truth: The same of the truth; False to do without.
+        pulse_map: What the user says of the columns of pulses, or None.
+        keyed: Tables known to have one row an event, which are no pulses.
+
+    Returns:
+        Table of pulses, that of truth or None, and what the pulses' columns mean.
 
     Raises:
-        ValueError: There are none, or a wanted one has no such column.
+        ValueError: There is none, or more than one, or a wanted one has no event
+            column; lists the tables.
     """
     with_event = [table for table in tables if event in table.types]
     if not with_event:
@@ -295,7 +304,20 @@ def tables_with_event(
                 f"{place}, table {table.name!r}: there is no event column {event!r}; "
                 f"there is {', '.join(table.types)}. Name the column: event_column=..."
             )
-    return with_event
+    many = [table for table in with_event if table not in keyed]
+    chosen, found = choose_pulses(
+        many if pulses is None else tables,
+        place=place,
+        name=pulses,
+        pulse_map=pulse_map,
+    )
+    if truth is not None:
+        with_event = list(tables)
+    elif any(has_angles(table, found) for table in keyed):
+        with_event = list(keyed)
+    others = [table for table in with_event if table is not chosen]
+    labels = choose_truth(others, place=place, name=truth, pulse_map=found)
+    return chosen, labels, found
 
 
 def named(tables: Sequence[T], name: str, *, place: str, argument: str) -> T:

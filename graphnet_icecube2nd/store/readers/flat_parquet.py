@@ -57,21 +57,27 @@ def parquet_source(
         ValueError: A file is damaged or empty, or a column is missing.
     """
     tables = _tables(pulses)
-    key, pulse_map, taken, left_out = choose_pulse_columns(
-        tables, pulse_map, event_column, keep
-    )
+    columns = choose_pulse_columns(tables, pulse_map, event_column, keep)
+    left_out = columns.left_out
     notes: tuple[str, ...] = (NO_DIRECTIONS,)
     labels = None
     if truth is not None and not isinstance(truth, bool):
         labels, truth_left_out, notes = open_truth(
-            _tables(truth), pulse_map, event_column=event_column, like=key
+            _tables(truth),
+            columns.pulse_map,
+            event_column=event_column,
+            like=columns.event_column,
         )
-        left_out = (*left_out, *truth_left_out)
-    flat_parts = [
-        part
-        for rows in tables
-        for part in _parts_of(rows, key, taken, labels, part_rows)
-    ]
+        left_out += truth_left_out
+    flat_parts: list[FlatPart] = []
+    for rows in tables:
+        ranges = _cut(rows, columns.event_column, part_rows)
+        for low, high, num_rows in ranges:
+            part = columns.part(rows, truth=labels, num_pulses=num_rows)
+            if len(ranges) > 1:
+                part.rows = rows.within(columns.event_column, low, high)
+                part.id_range = low, high
+            flat_parts.append(part)
     parts: list[Part] = list(flat_parts)
     if labels is not None and len(flat_parts) > 1:
         # Which events have no pulses is known to no single part.
@@ -80,16 +86,16 @@ def parquet_source(
         rest = EmptyEventsPart(
             name=labels.name,
             tables=tuple(tables),
-            event_column=key,
-            columns=taken,
+            event_column=columns.event_column,
+            columns=columns.taken,
             truth=labels,
         )
         parts.append(rest)
     return Source(
         kind="parquet",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=parts,
-        pulse_columns=taken,
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )
@@ -143,27 +149,6 @@ def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetRows]:
         ParquetRows(path=path, name=str(path))
         for path in list_files(given, PARQUET_SUFFIXES)
     ]
-
-
-def _parts_of(
-    rows: ParquetRows,
-    event_column: str,
-    columns: tuple[str, ...],
-    truth: Truth | None,
-    part_rows: int,
-) -> Iterator[FlatPart]:
-    ranges = _cut(rows, event_column, part_rows)
-    for low, high, num_rows in ranges:
-        whole = len(ranges) == 1
-        yield FlatPart(
-            name=rows.name,
-            rows=rows if whole else rows.within(event_column, low, high),
-            event_column=event_column,
-            columns=columns,
-            truth=truth,
-            num_pulses=num_rows,
-            id_range=None if whole else (low, high),
-        )
 
 
 def _cut(

@@ -211,16 +211,33 @@ class Layout:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PulseColumns:
+    """What is read of flat tables of pulses."""
+
+    event_column: str
+    pulse_map: PulseMap
+    taken: tuple[str, ...]  # pulse columns that are read
+    left_out: tuple[str, ...]
+
+    def part(self, rows: Rows, **more: Any) -> FlatPart:
+        """Return a table as a part."""
+        return FlatPart(
+            name=rows.name,
+            rows=rows,
+            event_column=self.event_column,
+            columns=self.taken,
+            **{"num_pulses": rows.num_rows, **more},
+        )
+
+
 def choose_pulse_columns(
     tables: Sequence[Rows],
     pulse_map: PulseMap | None,
     event_column: str | None,
     keep: Keep,
-) -> tuple[str, PulseMap, tuple[str, ...], tuple[str, ...]]:
+) -> PulseColumns:
     """Find the event column of flat tables, what the others mean, and which to take.
-
-    Returns:
-        Event column, pulse map, columns to take, and columns left out.
 
     Raises:
         ValueError: A column is missing, is no number, or differs between tables.
@@ -231,7 +248,9 @@ def choose_pulse_columns(
     pulse_map = settle_pulse_map(available, pulse_map, first.name)
     taken, left_out = choose_columns(available, pulse_map, keep)
     check_tables(tables, taken, pulse_map, key)
-    return key, pulse_map, taken, left_out
+    return PulseColumns(
+        event_column=key, pulse_map=pulse_map, taken=taken, left_out=left_out
+    )
 
 
 def empty_note(event_id: NDArray[np.int64], truth_name: str, pulses_name: str) -> str:

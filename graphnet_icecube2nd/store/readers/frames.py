@@ -14,7 +14,7 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.arrow_values import plain
 from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS, Keep
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
+from graphnet_icecube2nd.store.readers.flat_part import choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import BATCH_ROWS, Rows
 from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, open_truth
@@ -45,31 +45,25 @@ def frames_source(
         ValueError: An empty frame, or a column that is missing or of a wrong type.
     """
     rows = FrameRows(name=f"{name}, pulses", table=_table(pulses, event_column, name))
-    key, pulse_map, taken, left_out = choose_pulse_columns(
-        [rows], pulse_map, event_column, keep
-    )
-    part = FlatPart(
-        name=rows.name,
-        rows=rows,
-        event_column=key,
-        columns=taken,
-        num_pulses=rows.num_rows,
-    )
+    columns = choose_pulse_columns([rows], pulse_map, event_column, keep)
+    part = columns.part(rows)
+    left_out = columns.left_out
     notes: tuple[str, ...] = (NO_DIRECTIONS,)
     if truth is not None:
+        key = columns.event_column
         table = _table(truth, event_column or key, name)
         part.truth, truth_left_out, notes = open_truth(
             [FrameRows(name=f"{name}, truth", table=table)],
-            pulse_map,
+            columns.pulse_map,
             event_column=event_column,
             like=key,
         )
-        left_out = (*left_out, *truth_left_out)
+        left_out += truth_left_out
     return Source(
         kind="frames",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=[part],
-        pulse_columns=taken,
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )

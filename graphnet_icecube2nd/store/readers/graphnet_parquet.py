@@ -16,14 +16,12 @@ from typing import Any
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
-    choose_pulses,
-    choose_truth,
-    tables_with_event,
+    choose_tables,
 )
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
+from graphnet_icecube2nd.store.readers.flat_part import choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.truth import Truth, open_truth
+from graphnet_icecube2nd.store.readers.truth import open_truth
 
 MERGED = "merged"  # where ParquetWriter puts what it merged
 
@@ -73,48 +71,33 @@ def graphnet_parquet_source(
     """
     root, tables = _find_tables(Path(folder))
     place = str(root)
-    with_event = tables_with_event(tables, event_column, pulses, truth, place)
-    pulse_table, found = choose_pulses(
-        with_event if pulses is None else tables,
+    pulse_table, truth_table, found = choose_tables(
+        tables,
         place=place,
-        name=pulses,
+        event=event_column,
+        pulses=pulses,
+        truth=truth,
         pulse_map=pulse_map,
     )
-    truth_table = choose_truth(
-        [table for table in with_event if table.name != pulse_table.name],
-        place=place,
-        name=truth,
-        pulse_map=found,
-    )
     _check_partners(place, pulse_table, truth_table)
-    chunks = pulse_table.chunks
-    _, _, taken, left_out = choose_pulse_columns(
-        list(chunks.values()), found, event_column, keep
+    columns = choose_pulse_columns(
+        list(pulse_table.chunks.values()), found, event_column, keep
     )
-    truths: dict[int, Truth] = {}
+    parts = {chunk: columns.part(rows) for chunk, rows in pulse_table.chunks.items()}
+    left_out = columns.left_out
     notes: tuple[str, ...] = ()
     if truth_table is not None:
         labels, truth_left_out, notes = open_truth(
             list(truth_table.chunks.values()), found, event_column=event_column
         )
-        left_out = (*left_out, *truth_left_out)
+        left_out += truth_left_out
         for chunk, rows in truth_table.chunks.items():
-            truths[chunk] = replace(labels, rows=(rows,))
+            parts[chunk].truth = replace(labels, rows=(rows,))
     return Source(
         kind="graphnet-parquet",
         pulse_map=found,
-        parts=[
-            FlatPart(
-                name=rows.name,
-                rows=rows,
-                event_column=event_column,
-                columns=taken,
-                truth=truths.get(chunk),
-                num_pulses=rows.num_rows,
-            )
-            for chunk, rows in chunks.items()
-        ],
-        pulse_columns=taken,
+        parts=list(parts.values()),
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )

@@ -72,16 +72,14 @@ def kaggle_source(
         ParquetRows(path=files[number], name=f"{which}/{files[number].name}")
         for number in chosen
     ]
-    event_column, pulse_map, taken, left_out = choose_pulse_columns(
-        tables, pulse_map, None, keep
-    )
+    columns = choose_pulse_columns(tables, pulse_map, None, keep)
     parts = []
     for number, rows in zip(chosen, tables, strict=True):
         part = KagglePart(
             name=rows.name,
             rows=rows,
-            event_column=event_column,
-            columns=taken,
+            event_column=columns.event_column,
+            columns=columns.taken,
             num_pulses=rows.num_rows,
             batch=number,
         )
@@ -94,10 +92,10 @@ def kaggle_source(
         notes.append(f"no {GEOMETRY}; the package's table of IceCube-86 is used")
     return Source(
         kind="kaggle",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=parts,
-        pulse_columns=taken,
-        left_out=left_out,
+        pulse_columns=columns.taken,
+        left_out=columns.left_out,
         geometry=geometry if geometry.exists() else None,
         ice=ice if ice.exists() else None,
         notes=(*notes, *(meta.notes if meta else ())),

@@ -30,11 +30,8 @@ from graphnet_icecube2nd.store.readers.columns import (
     PathLike,
     check_tables,
     choose_columns,
-    choose_pulses,
-    choose_truth,
-    has_angles,
+    choose_tables,
     list_files,
-    tables_with_event,
 )
 from graphnet_icecube2nd.store.readers.flat_part import FlatPart
 from graphnet_icecube2nd.store.readers.rows import Rows
@@ -229,25 +226,16 @@ def _choose_tables(
     event: str,
 ) -> tuple[SqliteRows, SqliteRows | None, PulseMap]:
     """Return the tables of a file, and what the columns of the pulses mean."""
-    place = str(path)
     with opened(path) as connection:
         tables = list_tables(connection)
-    with_event = tables_with_event(tables, event, pulses, truth, place)
-    keyed = [table for table in with_event if table.key == (event,)]
-    chosen, found = choose_pulses(
-        [t for t in with_event if t not in keyed] if pulses is None else tables,
-        place=place,
-        name=pulses,
+    chosen, labels, found = choose_tables(
+        tables,
+        place=str(path),
+        event=event,
+        pulses=pulses,
+        truth=truth,
         pulse_map=pulse_map,
-    )
-    if not any(has_angles(table, found) for table in keyed):
-        keyed = with_event  # pandas writes tables without a key
-    candidates = keyed if truth is None else tables
-    labels = choose_truth(
-        [table for table in candidates if table.name != chosen.name],
-        place=place,
-        name=truth,
-        pulse_map=found,
+        keyed=[table for table in tables if table.key == (event,)],
     )
     rows = SqliteRows(path=path, table=chosen, event=event)
     rows.check_event_numbers()
@@ -279,7 +267,6 @@ class SqliteTable:
     key: tuple[str, ...]  # columns of its primary key
     # Names, as SQL writes them, by which rows are in the order of writing.
     order: tuple[str, ...]
-    indexed: frozenset[str]  # columns that an index, or the primary key, begins with
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -373,9 +360,14 @@ class SqliteRows(Rows):
 
     def index_note(self) -> str:
         """Return a note if there is no index on the event column."""
-        if self.event in self.table.indexed:
-            return ""
         name, event = self.table.name, self.event
+        with opened(self.path) as connection:
+            plan = connection.execute(
+                f"EXPLAIN QUERY PLAN SELECT * FROM {quoted(name)} "
+                f"WHERE {quoted(event)} >= 0 AND {quoted(event)} < 1"
+            ).fetchall()
+        if any("SEARCH" in step[3] for step in plan):
+            return ""
         return (
             f"{self.name}: no index on {event!r}, so every part reads all of it. "
             "Quicker, if you may write to the file: CREATE INDEX "
@@ -518,18 +510,11 @@ def _describe(connection: sqlite3.Connection, name: str) -> SqliteTable:
         connection.execute(f"SELECT _rowid_ FROM {quoted(name)} LIMIT 0")
     except sqlite3.OperationalError:  # WITHOUT ROWID
         order = tuple(map(quoted, key))
-    indexed = set(key[:1])
-    for index in connection.execute(f"PRAGMA index_list({quoted(name)})").fetchall():
-        info = connection.execute(f"PRAGMA index_info({quoted(index[1])})").fetchall()
-        partial = bool(index[4])
-        if info and info[0][2] is not None and not partial:
-            indexed.add(info[0][2])
     return SqliteTable(
         name=name,
         types={row[1]: pa.float64() for row in rows},
         key=key,
         order=order,
-        indexed=frozenset(indexed),
     )
 
 

@@ -200,7 +200,7 @@ def choose_pulses(
         ValueError: None fits, or more than one; lists the tables.
     """
     if name is not None:
-        fitting = [named(tables, name, place=place, argument="pulses")]
+        fitting = [_named(tables, name, place=place, argument="pulses")]
     elif pulse_map is not None:
         fitting = [table for table in tables if _fits(pulse_map, table.types)]
     else:
@@ -244,7 +244,7 @@ def choose_truth(
     if name is False:
         return None
     if isinstance(name, str):
-        return named(tables, name, place=place, argument="truth")
+        return _named(tables, name, place=place, argument="truth")
     if name is not None:
         raise ValueError(f"truth is the name of a table, False or None, got {name!r}")
     fitting = [table for table in tables if has_angles(table, pulse_map)]
@@ -318,21 +318,6 @@ def choose_tables(
     others = [table for table in with_event if table is not chosen]
     labels = choose_truth(others, place=place, name=truth, pulse_map=found)
     return chosen, labels, found
-
-
-def named(tables: Sequence[T], name: str, *, place: str, argument: str) -> T:
-    """Return the table of that name.
-
-    Raises:
-        ValueError: There is none; lists the tables.
-    """
-    for table in tables:
-        if table.name == name:
-            return table
-    raise ValueError(
-        f"{place} has no table {name!r} for {argument}; there is "
-        f"{_names(tables) or 'none'}"
-    )
 
 
 def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
@@ -467,6 +452,17 @@ def list_files(
         if places.count(place) > 1:
             raise ValueError(f"{path} is given twice")
     return files
+
+
+def _named(tables: Sequence[T], name: str, *, place: str, argument: str) -> T:
+    """Return the table of that name."""
+    for table in tables:
+        if table.name == name:
+            return table
+    raise ValueError(
+        f"{place} has no table {name!r} for {argument}; there is "
+        f"{_names(tables) or 'none'}"
+    )
 
 
 def _fits(pulse_map: PulseMap, columns: Collection[str]) -> bool:

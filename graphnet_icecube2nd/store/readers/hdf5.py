@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.store.readers import icetray_hdf5 as icetray
 from graphnet_icecube2nd.store.readers.arrow_values import check_finite, nan_note
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
@@ -39,19 +40,6 @@ from graphnet_icecube2nd.store.readers.hdf5_file import (
     find_ranges,
     find_tables,
     opened,
-)
-from graphnet_icecube2nd.store.readers.icetray_hdf5 import (
-    EVENT,
-    EXISTS,
-    INDEX,
-    check_same_frames,
-    compute,
-    computed_columns,
-    frame_ranges,
-    icetray_pulse_map,
-    index_tables,
-    needed_for,
-    possible_truth,
 )
 from graphnet_icecube2nd.store.readers.source import (
     HDF5_SUFFIXES,
@@ -210,7 +198,7 @@ class H5Part(Part):
                     row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count)
                     columns = {name: v[row_T] for name, v in columns.items()}
                 if layout.read != layout.taken:
-                    columns.update(compute(columns, place))
+                    columns.update(icetray.compute(columns, place))
                 low, high = self.low + events.start, self.low + events.stop
                 truth, notes = self._truth(file, low, high)
                 yield EventChunk(
@@ -239,7 +227,7 @@ class H5Part(Part):
     ) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
         rows, table = slice(low, high), self.layout.truth_exists
         if table is not None:
-            exists = table.read(file, [EXISTS], rows)[EXISTS] != 0
+            exists = table.read(file, [icetray.EXISTS], rows)[icetray.EXISTS] != 0
             if not exists.all():
                 raise ValueError(
                     f"{self.layout.path}, {table.name!r}: event "
@@ -269,17 +257,17 @@ def _look_at(
     """Find what is to be read of a file."""
     place = str(path)
     with opened(path) as file:
-        index = index_tables(file)
+        index = icetray.index_tables(file)
         if index and offsets is not None:
             raise ValueError(
                 f"{place} is of icetray's hdfwriter, which says itself where events "
                 "lie; give no offsets"
             )
-        tables = find_tables(file, skip=(INDEX,))
+        tables = find_tables(file, skip=(icetray.INDEX,))
         # Of several tables of one name, that of the pulses is the longest.
         stored = {t.name: t for t in sorted(tables, key=lambda table: table.num_rows)}
         candidates = [
-            replace(table, types={**table.types, **computed_columns(table)})
+            replace(table, types={**table.types, **icetray.computed_columns(table)})
             for name, table in stored.items()
             if name in index
         ]
@@ -288,21 +276,21 @@ def _look_at(
             place=place,
             name=wanted,
             pulse_map=pulse_map,
-            recognise=icetray_pulse_map if index else recognise_pulse_map,
+            recognise=icetray.recognise_pulses if index else recognise_pulse_map,
         )
         pulses = stored[chosen.name]
         others = [table for table in tables if table is not pulses]
         if index:
             frames = index[chosen.name]
-            ranges = frame_ranges(frames, pulses.num_rows)
-            others = possible_truth(others, truth, place)
+            ranges = icetray.frame_ranges(frames, pulses.num_rows)
+            others = icetray.possible_truth(others, truth, place)
         else:
             ranges = find_ranges(tables, pulses, offsets, place)
             others = _one_an_event(others, ranges, truth, place)
         claimed = ranges.claimed(file, place)  # and checks them
         truth_table = choose_truth(others, place=place, name=truth, pulse_map=pulse_map)
         if index and truth_table is not None:
-            check_same_frames(file, frames, truth_table, place)
+            icetray.check_same_frames(file, frames, truth_table, place)
     notes: list[str] = []
     if not index and claimed < pulses.num_rows:
         notes.append(
@@ -317,14 +305,16 @@ def _look_at(
     if event_id is None:
         what = "frames" if index else "events"
         notes.append(f"{place}: no event_id; the {what} are counted from 0")
-    header = (*EVENT, EXISTS) if index else ()
+    header = (*icetray.EVENT, icetray.EXISTS) if index else ()
     available = {c: kind for c, kind in chosen.types.items() if c not in header}
     taken, left_out = choose_columns(available, pulse_map, keep)
     called = Columns(name=f"{place}, table {pulses.name!r}", types=chosen.types)
     check_tables([called], taken, pulse_map)
     tables_of_truth = []
     if index:
-        tables_of_truth.append((frames, tuple(c for c in EVENT if c in frames.types)))
+        tables_of_truth.append(
+            (frames, tuple(c for c in icetray.EVENT if c in frames.types))
+        )
     if truth_table is not None:
         without = {*header}
         if event_id is not None and event_id[0] is truth_table and not index:
@@ -337,12 +327,12 @@ def _look_at(
         tables_of_truth.append((truth_table, columns))
         left_out += truth_left_out
         notes += more
-    exists = truth_table is not None and index and EXISTS in truth_table.types
+    exists = truth_table is not None and index and icetray.EXISTS in truth_table.types
     return H5Layout(
         path=path,
         pulses=pulses,
         types=chosen.types,
-        read=needed_for(taken, pulses),
+        read=icetray.needed_for(taken, pulses),
         taken=taken,
         ranges=ranges,
         truth=tuple(tables_of_truth),

@@ -63,7 +63,7 @@ def computed_columns(table: H5Table) -> dict[str, Any]:
     return {column: kind for column, kind in made.items() if column not in columns}
 
 
-def icetray_pulse_map(columns: Collection[str]) -> PulseMap | None:
+def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
     """Return what columns mean, computed ones too; None if they are no pulses."""
     placed = {X, Y, Z} <= set(columns)
     if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):

@@ -23,9 +23,7 @@ from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import RESERVED
-from graphnet_icecube2nd.store.readers.arrow_values import is_string
 from graphnet_icecube2nd.store.readers.columns import (
-    KEEP_ALL,
     Keep,
     PathLike,
     check_tables,
@@ -105,25 +103,22 @@ def sqlite_source(
                 f"{other.name!r}; read them one by one"
             )
     others = [column for column in first.types if column != event_column]
-    taken, left_out = choose_columns(others, found, keep)
+    taken, _ = choose_columns(others, found, keep)
     check_tables(tables, taken)
     # The store makes float32 of what it knows, but keeps an integer clock as it is.
     known = found.columns()
     clock = found.time_reference == "first_pulse"
     asked = [c for c in taken if c not in known or (clock and known[c] == TIME)]
     tables = with_types(tables, asked)
-    types = tables[0].types
-    text = tuple(c for c in taken if is_string(types[c]) and c not in known)
-    if keep == KEEP_ALL:
-        taken = tuple(column for column in taken if column not in text)
+    available = {column: tables[0].types[column] for column in others}
+    wanted, (taken, left_out) = taken, choose_columns(available, found, keep)
     check_tables(tables, taken, found)
     notes = [table.index_note() for table in tables]
-    if keep == KEEP_ALL:
-        notes += [
-            f"pulse column {column!r} left out: text is kept for events only"
-            for column in text
-        ]
-        left_out = (*left_out, *text)
+    notes += [
+        f"pulse column {column!r} left out: text is kept for events only"
+        for column in wanted
+        if column not in taken
+    ]
     labels, kept_event = None, None
     if truth_tables:
         truth_tables = _same_columns(truth_tables)

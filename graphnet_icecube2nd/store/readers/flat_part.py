@@ -36,35 +36,23 @@ from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable
 
 @dataclass(kw_only=True, eq=False)
 class FlatPart(Part):
-    """Pulses of a flat table, with their truth.
-
-    Args:
-        name: What messages call it.
-        rows: The table of pulses.
-        event_column: Its column of event_ids.
-        columns: The pulse columns to read.
-        truth: Where the truth is, or None.
-        truth_where: Which rows of it to read: an integer column and least and
-            greatest value. None reads those of the part's event_ids.
-        num_pulses: How many pulses, about.
-        batch: Number of the competition's batch.
-        id_range: Least and greatest event_id to take; None takes all.
-        with_empty: Whether rows of truth without pulses become events; then all the
-            truth is read.
-        by_number: Whether these come in their place by number, where the others are in
-            that order; else after the others.
-    """
+    """Pulses of a flat table, with their truth."""
 
     name: str
-    rows: Rows
+    rows: Rows  # the table of pulses
     event_column: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # pulse columns to read
     truth: Truth | None = None
+    # Rows of the truth to read: an integer column and least and greatest value. None
+    # reads those of the part's event_ids.
     truth_where: tuple[str, int, int] | None = None
-    num_pulses: int | None = None
-    batch: int | None = None
-    id_range: tuple[int, int] | None = None
+    num_pulses: int | None = None  # about
+    batch: int | None = None  # of the competition
+    id_range: tuple[int, int] | None = None  # least and greatest event_id to take
+    # Whether rows of truth without pulses become events; then all the truth is read.
     with_empty: bool = True
+    # Whether these come in their place by number, where the others are in that order;
+    # else after the others.
     by_number: bool = False
 
     def fingerprint(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -139,25 +140,21 @@ class H5Layout:
     notes: tuple[str, ...]  # what there is to say
 
 
+@dataclass(eq=False)
 class H5Part(Part):
-    """A range of events.
+    """A range of events."""
 
-    Args:
-        layout: The file and its tables.
-        low, high: First event, counted from 0, and the one after the last.
-        first_number: Events in the files before, where events are counted.
-    """
+    layout: H5Layout
+    low: int  # first event, counted from 0
+    high: int  # the one after the last
+    first_number: int  # events in the files before, where events are counted
 
-    def __init__(
-        self, layout: H5Layout, low: int, high: int, first_number: int
-    ) -> None:
-        self.layout = layout
-        self.low = low
-        self.high = high
-        self.first_number = first_number
-        self.name = str(layout.path)
-        if high - low < layout.ranges.num_events:
-            self.name += f" (events {low} to {high - 1})"
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What messages call it."""
+        whole = self.high - self.low == self.layout.ranges.num_events
+        events = "" if whole else f" (events {self.low} to {self.high - 1})"
+        return f"{self.layout.path}{events}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells whether file, range or columns differ."""
@@ -369,18 +366,18 @@ def _check_agreement(first: H5Layout, other: H5Layout) -> None:
             f"{first.path} and {other.path}: only one of them has an event_id; read "
             "them one by one"
         )
-    for one, two in ((first, other), (other, first)):
+    for layouts in permutations((first, other)):
         tables = [
             Columns(name=f"{layout.path}, {layout.pulses.name!r}", types=layout.types)
-            for layout in (one, two)
+            for layout in layouts
         ]
-        check_tables(tables, one.taken, one.pulse_map)
+        check_tables(tables, layouts[0].taken, first.pulse_map)
         tables = [
             Columns(
                 name=str(layout.path),
                 types={c: t.types[c] for t, columns in layout.truth for c in columns},
             )
-            for layout in (one, two)
+            for layout in layouts
         ]
         check_tables(tables, [*tables[0].types])
 

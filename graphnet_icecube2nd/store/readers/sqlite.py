@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,11 @@ def sqlite_source(
     ]
     labels, kept_event = None, None
     if truth_tables:
-        truth_tables = _same_columns(truth_tables)
+        for table in truth_tables[1:]:
+            for pair in permutations((truth_tables[0], table)):
+                check_tables(pair, [*pair[0].types])
+        asked = [c for c in truth_tables[0].types if c != event_column]
+        truth_tables = with_types(truth_tables, asked)
         labels, _, truth_notes = open_truth(
             truth_tables, found, event_column=event_column
         )
@@ -239,18 +244,6 @@ def _choose_tables(
         truth_rows = replace(rows, table=labels)
         truth_rows.check_event_numbers()
     return rows, truth_rows, found
-
-
-def _same_columns(tables: Sequence[SqliteRows]) -> list[SqliteRows]:
-    """Return tables of truth with the types of their columns, the same in all files."""
-    first = tables[0]
-    for table in tables:
-        if differing := set(table.types) ^ set(first.types):
-            raise ValueError(
-                f"{first.path} and {table.path} have different truth columns: "
-                f"{', '.join(sorted(differing))}"
-            )
-    return with_types(tables, [c for c in first.types if c != first.event])
 
 
 @dataclass(frozen=True, kw_only=True)

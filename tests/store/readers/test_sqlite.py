@@ -287,7 +287,7 @@ def test_files_that_do_not_agree(make_file: Callable[..., Path]) -> None:
     a = make_file({1: 2}, name="a.db")
     b = make_file({2: 2}, name="b.db")
     change(b, "ALTER TABLE truth ADD COLUMN more DEFAULT 1")
-    with pytest.raises(ValueError, match=r"a\.db and .*b\.db have different.*: more"):
+    with pytest.raises(ValueError, match=r"a\.db.* no column 'more', which .*b\.db"):
         sqlite_source([a, b])
     b = change(make_file({2: 2}, name="c.db"), "ALTER TABLE pulses DROP COLUMN width")
     with pytest.raises(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
+from graphnet_icecube2nd.store.readers.sqlite import quoted
 
 Progress = Callable[[int, int], None]  # events and pulses since the last call
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
@@ -295,8 +296,7 @@ def _insert(
 ) -> None:
     # sqlite-utils' own insert_all takes six times as long.
     places = ", ".join("?" for _ in columns)
-    quoted = name.replace('"', '""')
     connection.executemany(
-        f'INSERT INTO "{quoted}" VALUES ({places})',
+        f"INSERT INTO {quoted(name)} VALUES ({places})",
         zip(*(values.tolist() for values in columns.values()), strict=True),
     )

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+
+
+class Place(Protocol):
+    """What values were read from, for messages."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    def at(self, row: int) -> str:
+        """Return what messages call a row."""
 
 
 @contextmanager
@@ -78,55 +89,90 @@ def is_list(arrow_type: Any) -> bool:
 
 def no_values(arrow_type: Any) -> NDArray[Any]:
     """Return an empty array of the numpy type that `values_of` gives."""
-    return values_of(import_pyarrow().array([], plain_type(arrow_type)), "", "", 0)
+    empty = import_pyarrow().array([], plain_type(arrow_type))
+    values: NDArray[Any] = empty.to_numpy(zero_copy_only=False)
+    return values
 
 
 def values_of(
-    array: Any, column: str, name: str, first_row: int, *, nan: bool = False
+    array: Any, column: str, place: Place, first_row: int, *, nan: bool = False
 ) -> NDArray[Any]:
     """Return an Arrow array of numbers, booleans or strings as numpy.
 
     Args:
         array: (T,) Arrow array.
         column: What messages call it.
-        name: What messages call the file.
+        place: Where it was read.
         first_row: Row of the file that the first value stands in.
         nan: A null among floats becomes NaN, which pandas writes as null.
 
     Raises:
         ValueError: A null.
     """
-    pa = import_pyarrow()
     array = plain(array)
-    if array.null_count and not (nan and pa.types.is_floating(array.type)):
-        null_T = array.is_null().to_numpy(zero_copy_only=False)
-        raise ValueError(
-            f"{name}, row {first_row + int(null_T.argmax())}: column {column!r} is "
-            f"null ({array.null_count} of the {len(array)} rows from row {first_row} "
-            "on are)"
-        )
+    if not (nan and import_pyarrow().types.is_floating(array.type)):
+        check_no_null(array, column, place, first_row)
     values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
     return values
 
 
-def ids_of(array: Any, column: str, name: str, first_row: int) -> NDArray[np.int64]:
+def ids_of(array: Any, column: str, place: Place, first_row: int) -> NDArray[np.int64]:
     """Return an Arrow array of event_ids as (T,) int64.
 
     Raises:
         ValueError: No integers, a null, or one that int64 cannot hold.
     """
-    types = import_pyarrow().types
-    if not types.is_integer(plain_type(array.type)):
+    if not import_pyarrow().types.is_integer(plain_type(array.type)):
         raise ValueError(
-            f"{name}: column {column!r} names the event and must hold integers; it "
-            f"holds {array.type}"
+            f"{place.name}: column {column!r} names the event and must hold integers; "
+            f"it holds {array.type}"
         )
-    ids_T = values_of(array, column, name, first_row)
-    too_large_T = ids_T > np.iinfo(np.int64).max if ids_T.dtype == np.uint64 else None
-    if too_large_T is not None and too_large_T.any():
-        row = int(too_large_T.argmax())
+    ids_T = values_of(array, column, place, first_row)
+    if ids_T.dtype == np.uint64 and (ids_T > np.iinfo(np.int64).max).any():
+        row = int(ids_T.argmax())
         raise ValueError(
-            f"{name}, row {first_row + row}: column {column!r} is {ids_T[row]}, more "
+            f"{place.at(first_row + row)}: column {column!r} is {ids_T[row]}, more "
             "than int64 can hold"
         )
     return ids_T.astype(np.int64)
+
+
+def check_no_null(array: Any, column: str, place: Place, first_row: int) -> None:
+    """See that no value is null.
+
+    Raises:
+        ValueError: One is; names file and row.
+    """
+    if array.null_count:
+        row = first_row + int(np.asarray(array.is_null()).argmax())
+        raise ValueError(
+            f"{place.at(row)}: column {column!r} is null ({array.null_count} of the "
+            f"{len(array)} rows read are)"
+        )
+
+
+def check_finite(
+    values: NDArray[Any], column: str, place: Place, first_row: int
+) -> None:
+    """See that angles are finite.
+
+    Raises:
+        ValueError: One is not; names file and row.
+    """
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        row = int((~finite).argmax())
+        raise ValueError(
+            f"{place.at(first_row + row)}: angle {column!r} is {values[row]}; it must "
+            "be finite"
+        )
+
+
+def nan_note(values: NDArray[Any], column: str, name: str) -> tuple[str, ...]:
+    """Return a note on NaN in a column of truth, if there is any."""
+    unknown = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
+    if not unknown:
+        return ()
+    return (
+        f"{name}: column {column!r} is null or NaN in {unknown} of {len(values)} "
+        "rows; kept as NaN",
+    )

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers.arrow_values import no_values
-from graphnet_icecube2nd.store.readers.columns import (
-    Keep,
-    choose_columns,
-    find_event_column,
-    settle_pulse_map,
-)
+from graphnet_icecube2nd.store.readers.columns import Keep, PathLike, list_files
 from graphnet_icecube2nd.store.readers.flat_part import (
-    NO_DIRECTIONS,
     FlatPart,
-    check_pulse_tables,
+    choose_pulse_columns,
     empty_note,
 )
 from graphnet_icecube2nd.store.readers.rows import ParquetRows, Rows
-from graphnet_icecube2nd.store.readers.source import EventChunk, Part, Source
-from graphnet_icecube2nd.store.readers.truth_columns import open_truth
-from graphnet_icecube2nd.store.readers.truth_rows import Truth
+from graphnet_icecube2nd.store.readers.source import (
+    PARQUET_SUFFIXES,
+    EventChunk,
+    Part,
+    Source,
+)
+from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, Truth, open_truth
 
-PathLike = str | os.PathLike[str]
 PART_ROWS = 2**24
 _LEAST, _GREATEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 def parquet_source(
     pulses: PathLike | Sequence[PathLike],
-    truth: PathLike | Sequence[PathLike] | None = None,
+    truth: PathLike | Sequence[PathLike] | bool | None = None,
     *,
     pulse_map: PulseMap | None = None,
     event_column: str | None = None,
@@ -51,7 +46,7 @@ def parquet_source(
 
     Args:
         pulses: File or files of pulses, or folders of such.
-        truth: File or files of truth, or folders of such.
+        truth: File or files of truth, or folders of such; None or False for none.
         pulse_map: What the columns mean; default: recognised by their names.
         event_column: The event key of both; default `event_id` or `event_no`.
         keep: Further pulse columns to keep, or `all`.
@@ -62,27 +57,27 @@ def parquet_source(
         ValueError: A file is damaged or empty, or a column is missing.
     """
     tables = _tables(pulses)
-    types = tables[0].types()
-    key = find_event_column(types, event_column, tables[0].name)
-    available = [column for column in types if column != key]
-    pulse_map = settle_pulse_map(available, pulse_map, tables[0].name)
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    check_pulse_tables(tables, key, taken, pulse_map)
-    notes: tuple[str, ...] = (NO_DIRECTIONS,) if truth is None else ()
+    columns = choose_pulse_columns(tables, pulse_map, event_column, keep)
+    left_out = columns.left_out
+    notes: tuple[str, ...] = (NO_DIRECTIONS,)
     labels = None
-    if truth is not None:
-        files = [
-            ParquetRows(path=path, name=str(path)) for path in parquet_files(truth)
-        ]
+    if truth is not None and not isinstance(truth, bool):
         labels, truth_left_out, notes = open_truth(
-            files, pulse_map, event_column=event_column, like=key
+            _tables(truth),
+            columns.pulse_map,
+            event_column=event_column,
+            like=columns.event_column,
         )
-        left_out = (*left_out, *truth_left_out)
-    flat_parts = [
-        part
-        for rows in tables
-        for part in _parts_of(rows, key, taken, labels, part_rows)
-    ]
+        left_out += truth_left_out
+    flat_parts: list[FlatPart] = []
+    for rows in tables:
+        ranges = _cut(rows, columns.event_column, part_rows)
+        for low, high, num_rows in ranges:
+            part = columns.part(rows, truth=labels, num_pulses=num_rows)
+            if len(ranges) > 1:
+                part.rows = rows.within(columns.event_column, low, high)
+                part.id_range = low, high
+            flat_parts.append(part)
     parts: list[Part] = list(flat_parts)
     if labels is not None and len(flat_parts) > 1:
         # Which events have no pulses is known to no single part.
@@ -91,61 +86,30 @@ def parquet_source(
         rest = EmptyEventsPart(
             name=labels.name,
             tables=tuple(tables),
-            event_column=key,
-            columns=taken,
+            event_column=columns.event_column,
+            columns=columns.taken,
             truth=labels,
         )
         parts.append(rest)
     return Source(
         kind="parquet",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=parts,
-        pulse_columns=taken,
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )
 
 
-def parquet_files(given: PathLike | Sequence[PathLike]) -> list[Path]:
-    """Return the files that were named, and those in the folders that were.
-
-    Raises:
-        FileNotFoundError: One is not there.
-        ValueError: A folder without any, or one that is named twice.
-    """
-    several = [given] if isinstance(given, str | os.PathLike) else list(given)
-    files: list[Path] = []
-    for path in map(Path, several):
-        if not path.exists():
-            raise FileNotFoundError(f"there is no {path}")
-        inside = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not inside:
-            raise ValueError(f"{path} has no files *.parquet")
-        files.extend(inside)
-    if not files:
-        raise ValueError("no file is given")
-    if twice := [path for path in files if files.count(path) > 1]:
-        raise ValueError(f"{twice[0]} is given twice")
-    return files
-
-
 @dataclass(kw_only=True, eq=False)
 class EmptyEventsPart(Part):
-    """The events of the truth that have pulses in none of several parts.
+    """The events of the truth that have pulses in none of several parts."""
 
-    Args:
-        name: What messages call it.
-        tables: All tables of pulses.
-        event_column: Their column of event_ids.
-        columns: The pulse columns of the other parts.
-        truth: Where the truth is.
-    """
-
-    name: str
-    tables: tuple[Rows, ...]
-    event_column: str
-    columns: tuple[str, ...]
-    truth: Truth
+    name: str  # for messages
+    tables: tuple[Rows, ...]  # all tables of pulses
+    event_column: str  # Their column of event_ids
+    columns: tuple[str, ...]  # the pulse columns of the other parts
+    truth: Truth  # where the truth is
     num_pulses: int | None = 0
 
     def fingerprint(self) -> dict[str, Any]:
@@ -170,7 +134,7 @@ class EmptyEventsPart(Part):
         ends = int(lost[0]), int(lost[-1])
         table = self.truth.read((self.truth.event_column, *ends))
         rows = np.flatnonzero(np.isin(table.event_id, lost))
-        types = self.tables[0].types()
+        types = self.tables[0].types
         yield EventChunk(
             columns={name: no_values(types[name]) for name in self.columns},
             offsets=np.zeros(len(rows) + 1, np.int64),
@@ -181,28 +145,10 @@ class EmptyEventsPart(Part):
 
 
 def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetRows]:
-    return [ParquetRows(path=path, name=str(path)) for path in parquet_files(given)]
-
-
-def _parts_of(
-    rows: ParquetRows,
-    event_column: str,
-    columns: tuple[str, ...],
-    truth: Truth | None,
-    part_rows: int,
-) -> Iterator[FlatPart]:
-    ranges = _cut(rows, event_column, part_rows)
-    for low, high, num_rows in ranges:
-        whole = len(ranges) == 1
-        yield FlatPart(
-            name=rows.name,
-            rows=rows if whole else rows.within(event_column, low, high),
-            event_column=event_column,
-            columns=columns,
-            truth=truth,
-            num_pulses=num_rows,
-            id_range=None if whole else (low, high),
-        )
+    return [
+        ParquetRows(path=path, name=str(path))
+        for path in list_files(given, PARQUET_SUFFIXES)
+    ]
 
 
 def _cut(
@@ -216,7 +162,8 @@ def _cut(
     Returns:
         Least and greatest event_id of each range, and its rows, about.
     """
-    sizes, bounds = rows.group_rows(), rows.bounds(event_column)
+    sizes = [group.num_rows for group in rows.row_groups()]
+    bounds = rows.bounds(event_column)
     ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
     ranges, low, num_rows = [], int(_LEAST), 0
     # Of groups that the file says nothing about, nothing can be known.

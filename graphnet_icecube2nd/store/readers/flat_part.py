@@ -2,65 +2,58 @@
 
 The column of event_ids is read first and alone; then the others come in chunks whose
 borders are borders of events. Only where the rows of an event are scattered is the
-part loaded whole, to be gathered. Shape letters: T pulses, B events.
+part loaded whole, to be gathered. Shape letters: T pulses, B events, R runs of rows
+with one event_id, N rows of truth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.arrow_values import is_number, no_values
-from graphnet_icecube2nd.store.readers.layout import Layout
-from graphnet_icecube2nd.store.readers.rows import RowReader, Rows
+from graphnet_icecube2nd.store.readers.columns import (
+    Keep,
+    check_tables,
+    choose_columns,
+    find_event_column,
+    settle_pulse_map,
+)
+from graphnet_icecube2nd.store.readers.rows import Rows, read_rows
 from graphnet_icecube2nd.store.readers.source import (
     EventChunk,
     Part,
-    Runs,
     chunk_borders,
     describe_ids,
-    rows_of_truth,
 )
-from graphnet_icecube2nd.store.readers.truth_rows import Truth, TruthTable
-
-NO_DIRECTIONS = "no truth is read: the events have no directions"
+from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable
 
 
 @dataclass(kw_only=True, eq=False)
 class FlatPart(Part):
-    """Pulses of a flat table, with their truth.
-
-    Args:
-        name: What messages call it.
-        rows: The table of pulses.
-        event_column: Its column of event_ids.
-        columns: The pulse columns to read.
-        truth: Where the truth is, or None.
-        truth_where: Which rows of it to read: an integer column and least and
-            greatest value. None reads those of the part's event_ids.
-        num_pulses: How many pulses, about.
-        batch: Number of the competition's batch.
-        id_range: Least and greatest event_id to take; None takes all.
-        with_empty: Whether rows of truth without pulses become events; then all the
-            truth is read.
-    """
+    """Pulses of a flat table, with their truth."""
 
     name: str
-    rows: Rows
+    rows: Rows  # the table of pulses
     event_column: str
-    columns: tuple[str, ...]
+    columns: tuple[str, ...]  # pulse columns to read
     truth: Truth | None = None
+    # Rows of the truth to read: an integer column and least and greatest value. None
+    # reads those of the part's event_ids.
     truth_where: tuple[str, int, int] | None = None
-    num_pulses: int | None = None
-    batch: int | None = None
-    id_range: tuple[int, int] | None = None
+    num_pulses: int | None = None  # about
+    batch: int | None = None  # of the competition
+    id_range: tuple[int, int] | None = None  # least and greatest event_id to take
+    # Whether rows of truth without pulses become events; then all the truth is read.
     with_empty: bool = True
+    # Whether these come in their place by number, where the others are in that order;
+    # else after the others.
+    by_number: bool = False
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if what is read differs."""
@@ -79,107 +72,173 @@ class FlatPart(Part):
         Raises:
             ValueError: The file is damaged, or truth and pulses contradict each other.
         """
-        layout = Layout.of(
-            Runs.of(ids for _, ids in self.rows.ids(self.event_column)), self.id_range
-        )
-        runs = layout.runs
-        table, rows_B, empty = self._join(runs)
-        notes = list(table.notes) if table else []
+        layout = Layout.of(*self.rows.runs(self.event_column), self.id_range)
+        event_id, num_pulses = layout.event_id, layout.num_pulses
+        rows_B, notes = np.empty(0, np.int64), list[str]()
+        table = self._read_truth(event_id)
+        if table is not None:
+            notes += table.notes
+            rows_B, unused = table.rows_of(event_id, self.name)
+            pulses_N = np.zeros(len(table.event_id), np.int64)
+            pulses_N[rows_B] = num_pulses
+            table = self.check_truth(table, pulses_N)
         if len(layout.scattered):
             notes.append(
                 f"{self.name}: the rows of {describe_ids(layout.scattered)} were not "
                 "together; gathered"
             )
-        if table and len(empty):
-            notes.append(empty_note(table.event_id[empty], table.name, self.name))
-        pulses = self._pulses(layout)
-        for events in chunk_borders(runs.offsets, max_pulses):
-            offsets = runs.offsets[events.start : events.stop + 1]
-            first_row, columns = pulses(int(offsets[0]), int(offsets[-1]))
+        if table is not None and self.with_empty and len(unused):
+            notes.append(empty_note(table.event_id[unused], table.name, self.name))
+            rows_B = np.append(rows_B, unused)
+            if self.by_number:
+                rows_B = rows_B[np.argsort(table.event_id[rows_B])]
+            event_id, num_pulses = table.event_id[rows_B], pulses_N[rows_B]
+        borders = np.append(0, np.cumsum(num_pulses))
+        slices = list(chunk_borders(borders, max_pulses))
+        cuts = borders[[0, *(events.stop for events in slices)]]
+        pulses = self._pulses(layout, cuts)
+        for events, (first_row, columns) in zip(slices, pulses, strict=True):
+            offsets = borders[events.start : events.stop + 1]
             yield EventChunk(
                 columns=columns,
                 offsets=offsets - offsets[0],
-                event_id=runs.event_id[events],
+                event_id=event_id[events],
                 truth=table.take(rows_B[events]) if table else {},
                 first_row=first_row,
                 notes=tuple(notes),
             )
             notes = []
-        if table and len(empty):
-            types = self.rows.types()
-            yield EventChunk(
-                columns={name: no_values(types[name]) for name in self.columns},
-                offsets=np.zeros(len(empty) + 1, np.int64),
-                event_id=table.event_id[empty],
-                truth=table.take(empty),
-                notes=tuple(notes),
-            )
 
-    def check_truth(
-        self,
-        table: TruthTable,
-        runs: Runs,
-        rows_B: NDArray[np.int64],
-        unused: NDArray[np.int64],
-    ) -> TruthTable:
+    def check_truth(self, table: TruthTable, pulses_N: NDArray[np.int64]) -> TruthTable:
         """See whether truth and pulses agree; return the truth to be kept.
 
         Args:
             table: Rows of truth.
-            runs: The events that have pulses.
-            rows_B: Row of `table` of each.
-            unused: The other rows of `table`.
+            pulses_N: (N,) pulses that the event of each has.
 
         Raises:
             ValueError: They do not.
         """
         return table
 
-    def _join(
-        self, runs: Runs
-    ) -> tuple[TruthTable | None, NDArray[np.int64], NDArray[np.int64]]:
-        """Return the truth, its row for each event, its rows without pulses."""
-        none = np.empty(0, np.int64)
-        if self.truth is None:
-            return None, none, none
+    def _read_truth(self, event_id: NDArray[np.int64]) -> TruthTable | None:
+        """Return the truth of some events, or all of it."""
+        if self.truth is None or not (self.with_empty or len(event_id)):
+            return None
         where = self.truth_where
         if where is None and not self.with_empty:
-            if not len(runs.event_id):
-                return None, none, none
-            ends = int(runs.event_id.min()), int(runs.event_id.max())
+            ends = int(event_id.min()), int(event_id.max())
             where = (self.truth.event_column, *ends)
-        table = self.truth.read(where)
-        rows_B, unused = rows_of_truth(
-            runs.event_id,
-            table.event_id,
-            pulses_name=self.name,
-            truth_name=table.name,
-        )
-        table = self.check_truth(table, runs, rows_B, unused)
-        return table, rows_B, unused if self.with_empty else none
+        return self.truth.read(where)
 
     def _pulses(
-        self, layout: Layout
-    ) -> Callable[[int, int], tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Return what reads pulses from one to another, each once and in order."""
-        reader = RowReader(self.rows, self.columns)
+        self, layout: Layout, cuts: NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+        """Yield first row and columns of the pulses from cut to cut."""
         if layout.order_T is None:
-            reader.skip(layout.skipped)
+            yield from read_rows(self.rows, self.columns, cuts + layout.skipped)
+            return
+        assert self.rows.num_rows is not None  # else rows are in order
+        everything = np.array([0, self.rows.num_rows])
+        ((_, whole),) = read_rows(self.rows, self.columns, everything)
+        for low, high in pairwise(cuts):
+            order = layout.order_T[low:high]
+            yield None, {name: values[order] for name, values in whole.items()}
 
-            def stream(first: int, stop: int) -> tuple[int | None, dict[str, Any]]:
-                columns = reader.take(stop - first)
-                return reader.first_row, columns
 
-            return stream
-        whole = {
-            name: values[layout.order_T]
-            for name, values in reader.take(self.rows.num_rows()).items()
-        }
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """Where the rows of each event of a part are.
 
-        def piece(first: int, stop: int) -> tuple[int | None, dict[str, Any]]:
-            return None, {name: values[first:stop] for name, values in whole.items()}
+    Events come in the order of their first row, rows of an event in theirs.
+    """
 
-        return piece
+    event_id: NDArray[np.int64]  # (B,) int64
+    num_pulses: NDArray[np.int64]  # (B,) int64
+    skipped: int = 0  # rows before the first event, where no order is needed
+    # (T,) rows in the order of the events, or None where they are in it.
+    order_T: NDArray[np.int64] | None = None
+    scattered: NDArray[np.int64]  # the event_ids whose rows were not together
+
+    @classmethod
+    def of(
+        cls,
+        ids_R: NDArray[np.int64],
+        offsets_R: NDArray[np.int64],
+        id_range: tuple[int, int] | None,
+    ) -> Layout:
+        """Find out, for the events whose ids are in a range or for all."""
+        low, high = id_range or (np.iinfo(np.int64).min, np.iinfo(np.int64).max)
+        kept = np.flatnonzero((ids_R >= low) & (ids_R <= high))
+        ids_R, starts_R, lengths_R = (
+            ids_R[kept],
+            offsets_R[kept],
+            np.diff(offsets_R)[kept],
+        )
+        ids, first, event_R = np.unique(ids_R, return_index=True, return_inverse=True)
+        scattered = ids[np.bincount(event_R, minlength=len(ids)) > 1]
+        if not len(kept) or (kept[-1] - kept[0] < len(kept) and not len(scattered)):
+            skipped = int(starts_R[0]) if len(kept) else 0
+            return cls(
+                event_id=ids_R,
+                num_pulses=lengths_R,
+                skipped=skipped,
+                scattered=scattered,
+            )
+        by_first = np.argsort(first)
+        rank = np.empty_like(by_first)
+        rank[by_first] = np.arange(len(ids))
+        order_R = np.argsort(rank[event_R], kind="stable")
+        lengths = lengths_R[order_R]
+        shift = starts_R[order_R] - (np.cumsum(lengths) - lengths)
+        return cls(
+            event_id=ids[by_first],
+            num_pulses=np.bincount(rank[event_R], lengths_R).astype(np.int64),
+            order_T=np.arange(lengths.sum()) + np.repeat(shift, lengths),
+            scattered=scattered,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PulseColumns:
+    """What is read of flat tables of pulses."""
+
+    event_column: str
+    pulse_map: PulseMap
+    taken: tuple[str, ...]  # pulse columns that are read
+    left_out: tuple[str, ...]
+
+    def part(self, rows: Rows, **more: Any) -> FlatPart:
+        """Return a table as a part."""
+        return FlatPart(
+            name=rows.name,
+            rows=rows,
+            event_column=self.event_column,
+            columns=self.taken,
+            **{"num_pulses": rows.num_rows, **more},
+        )
+
+
+def choose_pulse_columns(
+    tables: Sequence[Rows],
+    pulse_map: PulseMap | None,
+    event_column: str | None,
+    keep: Keep,
+) -> PulseColumns:
+    """Find the event column of flat tables, what the others mean, and which to take.
+
+    Raises:
+        ValueError: A column is missing, is no number, or differs between tables.
+    """
+    first = tables[0]
+    key = find_event_column(first.types, event_column, first.name)
+    available = {c: kind for c, kind in first.types.items() if c != key}
+    pulse_map = settle_pulse_map(available, pulse_map, first.name)
+    taken, left_out = choose_columns(available, pulse_map, keep)
+    check_tables(tables, taken, pulse_map, key)
+    return PulseColumns(
+        event_column=key, pulse_map=pulse_map, taken=taken, left_out=left_out
+    )
 
 
 def empty_note(event_id: NDArray[np.int64], truth_name: str, pulses_name: str) -> str:
@@ -188,49 +247,3 @@ def empty_note(event_id: NDArray[np.int64], truth_name: str, pulses_name: str) -
         f"{describe_ids(event_id)} of {truth_name} without pulses in {pulses_name}; "
         "kept as events with 0 pulses"
     )
-
-
-def check_pulse_tables(
-    tables: Sequence[Rows],
-    event_column: str,
-    columns: Sequence[str],
-    pulse_map: PulseMap,
-) -> None:
-    """See that tables of pulses can be read as one source, before hours go into it.
-
-    Raises:
-        ValueError: An empty table, a missing column, one that does not hold numbers,
-            or one that is of different types in two files.
-    """
-    first = tables[0].types()
-    known = pulse_map.columns()
-    for rows in tables:
-        types = rows.types()
-        for column in (event_column, *columns):
-            if column not in types:
-                raise ValueError(
-                    f"{rows.name} has no column {column!r}, which {tables[0].name} "
-                    f"has; there is {', '.join(types)}"
-                )
-            if not is_number(types[column]):
-                raise ValueError(
-                    f"{rows.name}: column {column!r} is {types[column]}; it must hold "
-                    "numbers or booleans"
-                )
-        for column in columns:
-            ours, theirs = (
-                no_values(first[column]).dtype,
-                no_values(types[column]).dtype,
-            )
-            # The store has types of its own for what the pulse map knows. It counts
-            # an origin of times in integers or in floats, though.
-            same = ours == theirs
-            if known.get(column) == TIME:
-                same = (ours.kind == "f") == (theirs.kind == "f")
-            if not same and known.get(column) in (None, TIME):
-                raise ValueError(
-                    f"column {column!r} is {ours} in {tables[0].name}, but {theirs} in "
-                    f"{rows.name}"
-                )
-        if not rows.num_rows():
-            raise ValueError(f"{rows.name} is empty: it has no rows")

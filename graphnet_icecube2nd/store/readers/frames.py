@@ -13,21 +13,11 @@ import numpy as np
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.arrow_values import plain
-from graphnet_icecube2nd.store.readers.columns import (
-    EVENT_COLUMNS,
-    Keep,
-    choose_columns,
-    find_event_column,
-    settle_pulse_map,
-)
-from graphnet_icecube2nd.store.readers.flat_part import (
-    NO_DIRECTIONS,
-    FlatPart,
-    check_pulse_tables,
-)
+from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS, Keep
+from graphnet_icecube2nd.store.readers.flat_part import choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import BATCH_ROWS, Rows
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.truth_columns import open_truth
+from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, open_truth
 
 
 def frames_source(
@@ -55,34 +45,25 @@ def frames_source(
         ValueError: An empty frame, or a column that is missing or of a wrong type.
     """
     rows = FrameRows(name=f"{name}, pulses", table=_table(pulses, event_column, name))
-    types = rows.types()
-    key = find_event_column(types, event_column, rows.name)
-    available = [column for column in types if column != key]
-    pulse_map = settle_pulse_map(available, pulse_map, rows.name)
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    check_pulse_tables([rows], key, taken, pulse_map)
-    part = FlatPart(
-        name=rows.name,
-        rows=rows,
-        event_column=key,
-        columns=taken,
-        num_pulses=rows.num_rows(),
-    )
+    columns = choose_pulse_columns([rows], pulse_map, event_column, keep)
+    part = columns.part(rows)
+    left_out = columns.left_out
     notes: tuple[str, ...] = (NO_DIRECTIONS,)
     if truth is not None:
+        key = columns.event_column
         table = _table(truth, event_column or key, name)
         part.truth, truth_left_out, notes = open_truth(
             [FrameRows(name=f"{name}, truth", table=table)],
-            pulse_map,
+            columns.pulse_map,
             event_column=event_column,
             like=key,
         )
-        left_out = (*left_out, *truth_left_out)
+        left_out += truth_left_out
     return Source(
         kind="frames",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=[part],
-        pulse_columns=taken,
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )
@@ -90,18 +71,14 @@ def frames_source(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrameRows(Rows):
-    """The rows of an Arrow table in memory.
+    """The rows of an Arrow table in memory."""
 
-    Args:
-        name: What messages call it.
-        table: The table.
-    """
+    name: str  # for messages
+    table: Any  # the table
 
-    name: str
-    table: Any
-
+    @property
     def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each column."""
+        """Arrow type of each column."""
         return {field.name: field.type for field in self.table.schema}
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -115,8 +92,9 @@ class FrameRows(Rows):
         """Return shape, columns and a checksum of the content."""
         return self._fingerprint
 
+    @property
     def num_rows(self) -> int:
-        """Return how many there are."""
+        """How many there are."""
         return int(self.table.num_rows)
 
     @cached_property
@@ -126,8 +104,8 @@ class FrameRows(Rows):
             for piece in column.chunks:
                 _hash(piece, digest)
         return {
-            "rows": self.num_rows(),
-            "columns": {name: str(kind) for name, kind in self.types().items()},
+            "rows": self.num_rows,
+            "columns": {name: str(kind) for name, kind in self.types.items()},
             "sha256": digest.hexdigest(),
         }
 

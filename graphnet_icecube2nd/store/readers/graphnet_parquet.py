@@ -11,31 +11,32 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.arrow_values import is_number
-from graphnet_icecube2nd.store.readers.columns import KEEP_ALL, choose_columns
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, check_pulse_tables
+from graphnet_icecube2nd.store.readers.columns import (
+    NO_TRUTH,
+    choose_tables,
+)
+from graphnet_icecube2nd.store.readers.flat_part import choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.tables import (
-    NO_TRUTH,
-    Table,
-    check_event_column,
-    choose_pulses,
-    choose_truth,
-)
-from graphnet_icecube2nd.store.readers.truth_columns import open_truth
-from graphnet_icecube2nd.store.readers.truth_rows import Truth
+from graphnet_icecube2nd.store.readers.truth import open_truth
 
 MERGED = "merged"  # where ParquetWriter puts what it merged
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chunks(Table):
+class _Chunks:
     """A table with its files by the number of the chunk."""
 
+    name: str
     chunks: dict[int, ParquetRows]
+
+    @property
+    def types(self) -> dict[str, Any]:
+        """Arrow type of each column."""
+        return next(iter(self.chunks.values())).types
 
 
 def graphnet_parquet_source(
@@ -70,57 +71,33 @@ def graphnet_parquet_source(
     """
     root, tables = _find_tables(Path(folder))
     place = str(root)
-    with_event = [table for table in tables if event_column in table.columns]
-    check_event_column(tables, with_event, event_column, pulses, truth, place)
-    pulse_table, found = choose_pulses(
-        with_event if pulses is None else tables,
+    pulse_table, truth_table, found = choose_tables(
+        tables,
         place=place,
-        name=pulses,
+        event=event_column,
+        pulses=pulses,
+        truth=truth,
         pulse_map=pulse_map,
     )
-    truth_table = choose_truth(
-        [table for table in with_event if table.name != pulse_table.name],
-        place=place,
-        name=truth,
-        pulse_map=found,
-    )
-    assert isinstance(pulse_table, _Chunks)
-    assert truth_table is None or isinstance(truth_table, _Chunks)
     _check_partners(place, pulse_table, truth_table)
-    chunks = pulse_table.chunks
-    others = [column for column in pulse_table.columns if column != event_column]
-    taken, left_out = choose_columns(others, found, keep)
-    if keep == KEEP_ALL:
-        types = next(iter(chunks.values())).types()
-        known = found.columns()
-        other = [c for c in taken if not is_number(types[c]) and c not in known]
-        taken = tuple(column for column in taken if column not in other)
-        left_out = (*left_out, *other)
-    check_pulse_tables(list(chunks.values()), event_column, taken, found)
-    truths: dict[int, Truth] = {}
+    columns = choose_pulse_columns(
+        list(pulse_table.chunks.values()), found, event_column, keep
+    )
+    parts = {chunk: columns.part(rows) for chunk, rows in pulse_table.chunks.items()}
+    left_out = columns.left_out
     notes: tuple[str, ...] = ()
     if truth_table is not None:
         labels, truth_left_out, notes = open_truth(
             list(truth_table.chunks.values()), found, event_column=event_column
         )
-        left_out = (*left_out, *truth_left_out)
+        left_out += truth_left_out
         for chunk, rows in truth_table.chunks.items():
-            truths[chunk] = replace(labels, rows=(rows,))
+            parts[chunk].truth = replace(labels, rows=(rows,))
     return Source(
         kind="graphnet-parquet",
         pulse_map=found,
-        parts=[
-            FlatPart(
-                name=rows.name,
-                rows=rows,
-                event_column=event_column,
-                columns=taken,
-                truth=truths.get(chunk),
-                num_pulses=rows.num_rows(),
-            )
-            for chunk, rows in chunks.items()
-        ],
-        pulse_columns=taken,
+        parts=list(parts.values()),
+        pulse_columns=columns.taken,
         left_out=left_out,
         notes=notes,
     )
@@ -141,9 +118,7 @@ def _find_tables(folder: Path) -> tuple[Path, list[_Chunks]]:
             for number, path in sorted((int(m[1]), path) for m, path in found if m)
         }
         if chunks:
-            columns = tuple(next(iter(chunks.values())).types())
-            table = _Chunks(name=entry.name, columns=columns, chunks=chunks)
-            tables.append(table)
+            tables.append(_Chunks(name=entry.name, chunks=chunks))
     if not tables:
         raise ValueError(
             f"{folder} holds no GraphNeT parquet, which would be "

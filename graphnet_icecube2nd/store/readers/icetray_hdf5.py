@@ -10,9 +10,8 @@ that row i is frame i. So it stands in icetray's tableio, `I3Table.cxx` and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,16 +20,13 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import CHARGE, HLC, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.columns import choose_columns
-from graphnet_icecube2nd.store.readers.hdf5_file import H5Table, find_tables
-from graphnet_icecube2nd.store.readers.hdf5_flat import Looked, Wishes, find_event_id
-from graphnet_icecube2nd.store.readers.hdf5_part import Columns, H5Layout
-from graphnet_icecube2nd.store.readers.hdf5_ranges import EVENTS_AT_ONCE, Ranges
-from graphnet_icecube2nd.store.readers.tables import (
-    NO_TRUTH,
-    choose_pulses,
-    choose_truth,
-    truth_columns,
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.columns import NO_TRUTH
+from graphnet_icecube2nd.store.readers.hdf5_file import (
+    EVENTS_AT_ONCE,
+    H5Table,
+    Ranges,
+    find_tables,
 )
 
 INDEX = "__I3Index__"
@@ -51,22 +47,23 @@ def index_tables(file: Any) -> dict[str, H5Table]:
     return {
         table.name: replace(table, name=f"{INDEX}/{table.name}")
         for table in tables
-        if {*EVENT[:2], EXISTS, "start", "stop"} <= set(table.columns)
+        if {*EVENT[:2], EXISTS, "start", "stop"} <= set(table.types)
     }
 
 
-def computed_columns(table: H5Table) -> tuple[str, ...]:
-    """Return the columns that `compute` makes for a table."""
-    columns = set(table.columns)
-    made: list[str] = []
+def computed_columns(table: H5Table) -> dict[str, Any]:
+    """Return the Arrow types of the columns that `compute` makes for a table."""
+    pa = import_pyarrow()
+    columns = set(table.types)
+    made = {}
     if {"string", "om"} <= columns and not {X, Y, Z} <= columns:
-        made.append(SENSOR_ID)
+        made[SENSOR_ID] = pa.int64()
     if "flags" in columns:
-        made.append(HLC)
-    return tuple(column for column in made if column not in columns)
+        made[HLC] = pa.uint8()
+    return {column: kind for column, kind in made.items() if column not in columns}
 
 
-def icetray_pulse_map(columns: Collection[str]) -> PulseMap | None:
+def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
     """Return what columns mean, computed ones too; None if they are no pulses."""
     placed = {X, Y, Z} <= set(columns)
     if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
@@ -86,7 +83,7 @@ def needed_for(columns: tuple[str, ...], table: H5Table) -> tuple[str, ...]:
     """Return the columns of the file that are read to hand on `columns`."""
     needed = []
     for column in columns:
-        if column in table.columns:
+        if column in table.types:
             needed.append(column)
         elif column == SENSOR_ID:
             needed += ["string", "om"]
@@ -95,7 +92,7 @@ def needed_for(columns: tuple[str, ...], table: H5Table) -> tuple[str, ...]:
     return tuple(dict.fromkeys(needed))
 
 
-def compute(columns: Columns, place: str) -> dict[str, NDArray[Any]]:
+def compute(columns: Mapping[str, NDArray[Any]], place: str) -> dict[str, NDArray[Any]]:
     """Make sensor_id of string and om, and hlc of the flags, where those were read.
 
     Raises:
@@ -121,24 +118,13 @@ def compute(columns: Columns, place: str) -> dict[str, NDArray[Any]]:
     return made
 
 
-def ranges_of(index: H5Table, pulses: H5Table) -> Ranges:
-    """Return where the events lie."""
-    return Ranges(
-        table=index,
-        first="start",
-        stop="stop",
-        exists=EXISTS,
-        num_pulses=pulses.num_rows,
-    )
-
-
 def check_same_frames(file: Any, index: H5Table, truth: H5Table, place: str) -> None:
     """See that row i of the truth is frame i of the index.
 
     Raises:
         ValueError: It is not.
     """
-    columns = [c for c in EVENT if c in index.columns and c in truth.columns]
+    columns = [c for c in EVENT if c in index.types and c in truth.types]
     same = index.num_rows == truth.num_rows
     for low in range(0, index.num_rows if same else 0, EVENTS_AT_ONCE):
         rows = slice(low, low + EVENTS_AT_ONCE)
@@ -154,88 +140,30 @@ def check_same_frames(file: Any, index: H5Table, truth: H5Table, place: str) -> 
         )
 
 
-def look_at_icetray(
-    file: Any, path: Path, index: dict[str, H5Table], wishes: Wishes
-) -> Looked:
-    """Find what is to be read of a file of hdfwriter.
+def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
+    """Return where the events lie, by the index."""
+    return Ranges(
+        table=index, first="start", stop="stop", exists=EXISTS, num_pulses=num_pulses
+    )
 
-    Args:
-        file: The file, open.
-        path: Its path.
-        index: What `index_tables` found in it.
-        wishes: What the user wants of it.
+
+def possible_truth(
+    tables: list[H5Table], wanted: str | bool | None, place: str
+) -> list[H5Table]:
+    """Return the tables that may be the truth, if the user names none: primaries.
+
+    Reconstructions have angles too; only the primary's are truth.
+
+    Raises:
+        ValueError: There are none.
     """
-    place = str(path)
-    tables = find_tables(file, skip=(INDEX,))
-    chosen, pulse_map = choose_pulses(
-        [
-            replace(table, columns=(*table.columns, *computed_columns(table)))
-            for table in tables
-            if table.name in index
-        ],
-        place=place,
-        name=wishes.pulses,
-        pulse_map=wishes.pulse_map,
-        recognise=icetray_pulse_map,
-    )
-    stored = next(table for table in tables if table.name == chosen.name)
-    frames = index[chosen.name]
-    ranges = ranges_of(frames, stored)
-    ranges.claimed(file, place)  # checks them
-    header = (*EVENT, EXISTS)
-    available = [column for column in chosen.columns if column not in header]
-    taken, left_out = choose_columns(available, pulse_map, wishes.keep)
-    event = tuple(column for column in EVENT if column in frames.columns)
-    truth = [(frames, event)]
-    truth_exists = None
-    notes: tuple[str, ...] = ()
-    others = [table for table in tables if table.name != chosen.name]
-    truth_table = _choose_truth(others, place, wishes, pulse_map)
-    if truth_table is not None:
-        check_same_frames(file, frames, truth_table, place)
-        columns, notes = truth_columns(truth_table.columns, place, header)
-        truth.append((truth_table, columns))
-        if EXISTS in truth_table.columns:
-            truth_exists = (truth_table, EXISTS)
-    event_id = None
-    if wishes.event_column is not None:
-        event_id = find_event_id([frames], truth_table, wishes, place)
-    else:
-        notes += (f"{place}: event_id is the number of the frame, from 0",)
-    layout = H5Layout(
-        path=path,
-        pulses=stored,
-        read=needed_for(taken, stored),
-        taken=taken,
-        compute=compute,
-        ranges=ranges,
-        truth=tuple(truth),
-        angles=(pulse_map.labels.azimuth, pulse_map.labels.zenith),
-        truth_exists=truth_exists,
-        event_id=event_id,
-        num_events=ranges.num_events,
-    )
-    return Looked(
-        layout=layout,
-        pulse_map=pulse_map,
-        left_out=(*left_out, *stored.others),
-        notes=notes,
-    )
-
-
-def _choose_truth(
-    tables: Sequence[H5Table], place: str, wishes: Wishes, pulse_map: PulseMap
-) -> H5Table | None:
-    if wishes.truth is None:
-        # Reconstructions have angles too; only the primary's are truth.
-        primaries = [table for table in tables if table.name in PRIMARIES]
-        if not primaries:
-            raise ValueError(
-                f"{place} has no table {' or '.join(PRIMARIES)}; there is "
-                f"{', '.join(table.name for table in tables) or 'no other'}. Name the "
-                f"table of truth: truth=..., or do without: {NO_TRUTH}"
-            )
-        tables = primaries
-    chosen = choose_truth(tables, place=place, name=wishes.truth, pulse_map=pulse_map)
-    assert chosen is None or isinstance(chosen, H5Table)
-    return chosen
+    if wanted is not None:
+        return tables
+    primaries = [table for table in tables if table.name in PRIMARIES]
+    if not primaries:
+        raise ValueError(
+            f"{place} has no table {' or '.join(PRIMARIES)}; there is "
+            f"{', '.join(table.name for table in tables) or 'no other'}. Name the "
+            f"table of truth: truth=..., or do without: {NO_TRUTH}"
+        )
+    return primaries

@@ -18,22 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.columns import (
-    Keep,
-    choose_columns,
-    find_event_column,
-    settle_pulse_map,
-)
-from graphnet_icecube2nd.store.readers.flat_part import FlatPart, check_pulse_tables
-from graphnet_icecube2nd.store.readers.kaggle_meta import KaggleMeta
+from graphnet_icecube2nd.store.readers.columns import NO_TRUTH, Keep
+from graphnet_icecube2nd.store.readers.flat_part import FlatPart, choose_pulse_columns
 from graphnet_icecube2nd.store.readers.rows import ParquetRows
-from graphnet_icecube2nd.store.readers.source import Runs, Source
-from graphnet_icecube2nd.store.readers.truth_rows import TruthTable
+from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.readers.truth import Truth, TruthTable, open_truth
 
 WHICH = ("train", "test")
 GEOMETRY = "sensor_geometry.csv"
 ICE = "ice_transparency.txt"
 PRESENT = "present"
+BATCH = "batch_id"
+PULSE_INDICES = ("first_pulse_index", "last_pulse_index")
 
 
 def kaggle_source(
@@ -63,8 +59,9 @@ def kaggle_source(
     """
     folder = Path(folder)
     which, notes = _which(folder, which)
-    files = _batch_files(folder / which)
-    meta = KaggleMeta.find(folder, which, pulse_map or PulseMap.kaggle(), truth)
+    files = _numbered_files(folder / which, "batch")
+    pulse_map = pulse_map or PulseMap.kaggle()
+    meta = _find_meta(folder, which, pulse_map) if truth else None
     if meta is None and truth:
         notes.append(f"no {which}_meta.parquet; numbers of pulses are not checked")
     chosen = _choose(which, files, meta, batches)
@@ -75,22 +72,15 @@ def kaggle_source(
         ParquetRows(path=files[number], name=f"{which}/{files[number].name}")
         for number in chosen
     ]
-    columns = tables[0].types()
-    event_column = find_event_column(columns, None, tables[0].name)
-    available = [column for column in columns if column != event_column]
-    pulse_map = settle_pulse_map(
-        available, pulse_map or PulseMap.kaggle(), tables[0].name
-    )
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    check_pulse_tables(tables, event_column, taken, pulse_map)
+    columns = choose_pulse_columns(tables, pulse_map, None, keep)
     parts = []
     for number, rows in zip(chosen, tables, strict=True):
         part = KagglePart(
             name=rows.name,
             rows=rows,
-            event_column=event_column,
-            columns=taken,
-            num_pulses=rows.num_rows(),
+            event_column=columns.event_column,
+            columns=columns.taken,
+            num_pulses=rows.num_rows,
             batch=number,
         )
         if meta is not None:
@@ -102,10 +92,10 @@ def kaggle_source(
         notes.append(f"no {GEOMETRY}; the package's table of IceCube-86 is used")
     return Source(
         kind="kaggle",
-        pulse_map=pulse_map,
+        pulse_map=columns.pulse_map,
         parts=parts,
-        pulse_columns=taken,
-        left_out=left_out,
+        pulse_columns=columns.taken,
+        left_out=columns.left_out,
         geometry=geometry if geometry.exists() else None,
         ice=ice if ice.exists() else None,
         notes=(*notes, *(meta.notes if meta else ())),
@@ -118,43 +108,97 @@ class KagglePart(FlatPart):
 
     truth_columns: tuple[str, ...] = ()
 
-    def check_truth(
-        self,
-        table: TruthTable,
-        runs: Runs,
-        rows_B: NDArray[np.int64],
-        unused: NDArray[np.int64],
-    ) -> TruthTable:
+    def check_truth(self, table: TruthTable, pulses_N: NDArray[np.int64]) -> TruthTable:
         """Compare the numbers of pulses; return the columns that are truth.
 
         Raises:
             ValueError: They differ, or a row is of another batch; names the event.
         """
         columns = table.columns
-        if "batch_id" in columns:
-            wrong = np.flatnonzero(columns["batch_id"] != self.batch)
+
+        def row_of(index: int) -> str:
+            assert self.truth is not None
+            rows, row = self.truth.find(table.event_id[index])[0]
+            return rows.at(row)
+
+        if BATCH in columns:
+            wrong = np.flatnonzero(columns[BATCH] != self.batch)
             if len(wrong):
                 raise ValueError(
-                    f"{table.name}, row {table.file_row[wrong[0]]}: batch_id is "
-                    f"{columns['batch_id'][wrong[0]]} in the file of batch {self.batch}"
+                    f"{row_of(wrong[0])}: batch_id is {columns[BATCH][wrong[0]]} in "
+                    f"the file of batch {self.batch}"
                 )
-        if {"first_pulse_index", "last_pulse_index"} <= set(columns):
-            first_N = columns["first_pulse_index"].astype(np.int64)
-            last_N = columns["last_pulse_index"].astype(np.int64)
-            found_N = np.zeros(len(first_N), np.int64)
-            found_N[rows_B] = np.diff(runs.offsets)
-            wrong = np.flatnonzero(last_N - first_N + 1 != found_N)
+        if set(PULSE_INDICES) <= set(columns):
+            first_N, last_N = (columns[c].astype(np.int64) for c in PULSE_INDICES)
+            wrong = np.flatnonzero(last_N - first_N + 1 != pulses_N)
             if len(wrong):
                 row = wrong[0]
                 raise ValueError(
-                    f"{self.name}: event {table.event_id[row]} has {found_N[row]} "
-                    f"pulses, but {table.name}, row {table.file_row[row]}, says "
-                    f"{last_N[row] - first_N[row] + 1} (first_pulse_index "
-                    f"{first_N[row]}, last_pulse_index {last_N[row]}). Is the file "
-                    f"truncated? ({len(wrong)} of {len(found_N)} events differ)"
+                    f"{self.name}: event {table.event_id[row]} has {pulses_N[row]} "
+                    f"pulses, but {row_of(row)}, says {last_N[row] - first_N[row] + 1} "
+                    f"(first_pulse_index {first_N[row]}, last_pulse_index "
+                    f"{last_N[row]}). Is the file truncated? ({len(wrong)} of "
+                    f"{len(pulses_N)} events differ)"
                 )
         kept = {column: columns[column] for column in self.truth_columns}
         return replace(table, columns=kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Meta:
+    """The meta data: whole in one file, or split by batch."""
+
+    name: str
+    truth: Truth  # its columns and those below, if they are there
+    truth_columns: tuple[str, ...]
+    files: dict[int, ParquetRows]  # by number of the batch; empty where they are whole
+    batches: set[int]  # that they have rows of
+    notes: tuple[str, ...]
+
+    def of_batch(self, number: int) -> tuple[Truth, tuple[str, int, int] | None]:
+        """Return where the rows of a batch are, and how to tell them from others."""
+        if not self.files:
+            return self.truth, (BATCH, number, number)
+        return replace(self.truth, rows=(self.files[number],)), None
+
+
+def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
+    """Look for the meta data of `train` or `test`; those of test may be missing."""
+    stem = f"{which}_meta"
+    whole_file = folder / f"{stem}.parquet"
+    whole = ParquetRows(path=whole_file, name=whole_file.name)
+    files = {}
+    if not whole_file.exists():
+        files = {
+            number: ParquetRows(path=path, name=f"{stem}/{path.name}")
+            for number, path in _numbered_files(folder / stem, stem).items()
+        }
+        if not files:
+            if which == "test":
+                return None
+            raise ValueError(
+                f"{folder} has neither train_meta.parquet nor "
+                f"train_meta/train_meta_N.parquet. {NO_TRUTH} does without"
+            )
+    tables = list(files.values()) or [whole]
+    own = (BATCH, *PULSE_INDICES)
+    truth, _, notes = open_truth(tables, pulse_map, without=own)
+    types = tables[0].types
+    if which == "train" and not truth.angles:
+        raise ValueError(f"{notes[-1]}. {NO_TRUTH} does without")
+    if not files and BATCH not in types:
+        raise ValueError(
+            f"{whole.name} has no column {BATCH!r}; there is {', '.join(types)}"
+        )
+    helpers = [column for column in own if column in types]
+    return _Meta(
+        name=f"{stem}/" if files else whole.name,
+        truth=replace(truth, columns=(*truth.columns, *helpers)),
+        truth_columns=truth.columns,
+        files=files,
+        batches=set(files) or _batches_of(whole),
+        notes=notes if truth.angles else notes[:-1],
+    )
 
 
 def compact(numbers: Collection[int]) -> str:
@@ -176,14 +220,14 @@ def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
         raise FileNotFoundError(f"there is no {folder}")
     if which not in (None, *WHICH):
         raise ValueError(f"which must be train or test, got {which!r}")
-    there = [name for name in WHICH if _batch_files(folder / name)]
+    there = [name for name in WHICH if _numbered_files(folder / name, "batch")]
     if which in there:
         return which, []
     if which is None and there:
         other = f"{folder} has test data too; which='test' takes them"
         return there[0], [other] if len(there) > 1 else []
     hint = ""
-    if folder.is_dir() and _batch_files(folder):
+    if folder.is_dir() and _numbered_files(folder, "batch"):
         hint = f". Give the folder above, {folder.resolve().parent}"
     elif there:
         hint = f"; there is {there[0]}"
@@ -191,20 +235,34 @@ def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
     raise ValueError(f"{folder} has no {wanted}batch_N.parquet{hint}")
 
 
-def _batch_files(folder: Path) -> dict[int, Path]:
-    if not folder.is_dir():
-        return {}
-    found = {}
-    for path in folder.iterdir():
-        if match := re.fullmatch(r"batch_(0|[1-9]\d*)\.parquet", path.name):
-            found[int(match[1])] = path
+def _numbered_files(folder: Path, stem: str) -> dict[int, Path]:
+    """Return the files `STEM_N.parquet` of a folder, if there is one, by N."""
+    files = folder.iterdir() if folder.is_dir() else ()
+    pattern = re.compile(rf"{stem}_(0|[1-9]\d*)\.parquet")
+    matches = [(pattern.fullmatch(path.name), path) for path in files]
+    return {int(match[1]): path for match, path in matches if match}
+
+
+def _batches_of(rows: ParquetRows) -> set[int]:
+    """Return the batches that a file of 132 million rows names."""
+    found: set[int] = set()
+    unknown = []
+    for group, ends in enumerate(rows.bounds(BATCH)):
+        if ends is not None and ends[0] >= ends[1]:  # one batch, or no rows
+            found.update(ends[:1] if ends[0] == ends[1] else ())
+        else:
+            unknown.append(group)
+    part = ParquetRows(path=rows.path, name=rows.name, groups=tuple(unknown))
+    for _, batch_ids in part.ids(BATCH):
+        begins = np.append(True, batch_ids[1:] != batch_ids[:-1])  # of runs: few
+        found.update(batch_ids[begins].tolist())
     return found
 
 
 def _choose(
     which: str,
     files: dict[int, Path],
-    meta: KaggleMeta | None,
+    meta: _Meta | None,
     batches: Sequence[int] | str | None,
 ) -> list[int]:
     """Return the numbers of the batches to read."""

@@ -6,9 +6,8 @@ B events.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +15,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers.arrow_values import ids_of, naming_damage
-from graphnet_icecube2nd.store.readers.columns import Keep, choose_columns
-from graphnet_icecube2nd.store.readers.flat_parquet import parquet_files
-from graphnet_icecube2nd.store.readers.nested_schema import (
-    NestedSchema,
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.arrow_values import (
+    check_finite,
+    check_no_null,
+    ids_of,
+    is_list,
+    is_number,
+    naming_damage,
+    plain,
+    plain_type,
+    values_of,
+)
+from graphnet_icecube2nd.store.readers.columns import (
+    EVENT_COLUMNS,
+    Columns,
+    Keep,
+    PathLike,
+    angle_columns,
+    check_tables,
+    choose_columns,
     choose_pulses,
     choose_truth,
-    event_columns,
-)
-from graphnet_icecube2nd.store.readers.nested_values import (
-    child_of,
-    list_values,
-    scalar_values,
+    choose_truth_columns,
+    has_angles,
+    list_files,
 )
 from graphnet_icecube2nd.store.readers.rows import open_parquet
 from graphnet_icecube2nd.store.readers.source import (
+    PARQUET_SUFFIXES,
     EventChunk,
     Part,
     Source,
     chunk_borders,
     file_fingerprint,
 )
-from graphnet_icecube2nd.store.readers.truth_columns import choose_truth_columns
-from graphnet_icecube2nd.store.readers.truth_rows import check_finite
 
 EVENTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**26  # at most, as the file counts bytes
-
-PathLike = str | os.PathLike[str]
+# What Prometheus itself calls the angles that GraphNeT calls injection_...
+_RAW_ANGLES = {"azimuth": "initial_state_azimuth", "zenith": "initial_state_zenith"}
 
 
 def nested_source(
@@ -72,83 +82,90 @@ def nested_source(
         ValueError: A file is damaged, empty or not of this kind; or none or several
             structs fit.
     """
-    files = parquet_files(path)
-    schema = NestedSchema.of(files[0])
-    pulses, pulse_map = choose_pulses(schema, pulses, pulse_map)
-    truth, pulse_map = choose_truth(schema, truth, pulses, pulse_map)
-    keys = event_columns(schema, pulses, truth, event_column)
+    files = list_files(path, PARQUET_SUFFIXES)
+    structs, _ = _look_into(files[0])
+    place = str(files[0])
+    lists = [_lists_of(struct) for struct in structs[1:]]
+    pulse_table, pulse_map = choose_pulses(
+        [struct for struct in lists if struct.types],
+        place=place,
+        name=pulses,
+        pulse_map=pulse_map,
+    )
+    pulses = pulse_table.name
+    others = [struct for struct in structs[1:] if struct.name != pulses]
+    candidates = [struct for struct in others if truth in (None, struct.name)]
+    raw = replace(pulse_map, labels=replace(pulse_map.labels, **_RAW_ANGLES))
+    if (
+        pulse_map == PulseMap.prometheus()
+        and not any(has_angles(struct, pulse_map) for struct in candidates)
+        and any(has_angles(struct, raw) for struct in candidates)
+    ):
+        pulse_map = raw
+    truth_table = choose_truth(others, place=place, name=truth, pulse_map=pulse_map)
+    with_keys = [structs[0], *([truth_table] if truth_table else [])]
+    with_keys += [struct for struct in structs if struct.name == pulses]
+    keys = _event_columns(with_keys, event_column, place)
     key_names = {column for _, column in keys}
-    lists = [c for c in schema.lists(pulses) if c not in key_names]
-    taken, left_out = choose_columns(lists, pulse_map, keep)
-    notes: list[str] = []
+    available = [c for c in pulse_table.types if c not in key_names]
+    taken, left_out = choose_columns(available, pulse_map, keep)
+    notes: tuple[str, ...] = ()
+    columns = [(pulses, column) for column in taken]
     scalars: tuple[str, ...] = ()
-    if truth is not None:
-        place = f"{schema.name}, {truth}"
-        scalars, truth_left_out, said = choose_truth_columns(
-            schema.structs[truth], pulse_map, place, key_names
+    if truth_table is not None:
+        scalars, truth_left_out, notes = choose_truth_columns(
+            truth_table.types, pulse_map, f"{place}, {truth_table.name}", key_names
         )
         left_out = (*left_out, *truth_left_out)
-        notes.extend(said)
+        columns += [(truth_table.name, column) for column in scalars]
     if not keys:
-        notes.append(
-            f"{schema.name} has no event_id: events are numbered by their row, from 0"
-        )
+        notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
     parts = []
     first_id = 0
     for file in files:
-        other = NestedSchema.of(file)
-        other.check_like(schema, [(pulses, c) for c in taken])
-        other.check_like(schema, [(truth or "", c) for c in scalars])
-        other.check_like(schema, keys)
+        others, num_rows = _look_into(file)
+        tables = [_flat(structs, place), _flat(others, str(file))]
+        check_tables(
+            tables, [f"{struct}.{c}".lstrip(".") for struct, c in (*columns, *keys)]
+        )
         part = NestedPart(
             name=str(file),
             path=file,
             pulses=pulses,
             columns=taken,
-            truth=truth,
+            truth=truth_table.name if truth_table else None,
             truth_columns=scalars,
-            angles=(pulse_map.labels.azimuth, pulse_map.labels.zenith),
+            angles=angle_columns(pulse_map),
             keys=keys,
             first_id=first_id,
         )
         parts.append(part)
-        first_id += other.num_rows
+        first_id += num_rows
     return Source(
         kind="nested-parquet",
         pulse_map=pulse_map,
         parts=parts,
         pulse_columns=taken,
         left_out=left_out,
-        notes=tuple(notes),
+        notes=notes,
     )
 
 
 @dataclass(kw_only=True, eq=False)
 class NestedPart(Part):
-    """A nested parquet file.
+    """A nested parquet file."""
 
-    Args:
-        name: What messages call it.
-        path: The file.
-        pulses: The struct of the pulses.
-        columns: Its lists to read.
-        truth: The struct of the truth, or None.
-        truth_columns: Its columns to read.
-        angles: Those of them that must be finite.
-        keys: Where event_ids are, as struct (`` beside the structs) and column; all
-            must agree. Without any, rows are counted.
-        first_id: Number of the first row then.
-    """
-
-    name: str
+    name: str  # for messages
     path: Path
-    pulses: str
-    columns: tuple[str, ...]
-    truth: str | None
-    truth_columns: tuple[str, ...]
-    angles: tuple[str, ...]
+    pulses: str  # the struct of the pulses
+    columns: tuple[str, ...]  # its lists to read
+    truth: str | None  # the struct of the truth, or None
+    truth_columns: tuple[str, ...]  # its columns to read
+    angles: tuple[str, ...]  # those of them that must be finite
+    # Where event_ids are, as struct (`` beside the structs) and column; all must
+    # agree. Without any, rows are counted.
     keys: tuple[tuple[str, str], ...]
-    first_id: int
+    first_id: int  # number of the first row then
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if what is read differs."""
@@ -160,6 +177,10 @@ class NestedPart(Part):
             "first_id": self.first_id,
         }
 
+    def at(self, row: int) -> str:
+        """Return what messages call a row."""
+        return f"{self.name}, row {row}"
+
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Read the file, in chunks of at most `max_pulses` pulses or one event.
 
@@ -167,20 +188,17 @@ class NestedPart(Part):
             ValueError: The file is damaged, or contradicts itself; names the row.
         """
         for row, batch in self._batches():
-            struct = child_of(batch, self.pulses, self.name, row)
-            columns, offsets = list_values(struct, self.columns, self.name, row)
+            columns, offsets = self._lists(self._struct(batch, self.pulses, row), row)
             event_id = self._event_id(batch, row)
             truth: dict[str, NDArray[Any]] = {}
             if self.truth is not None:
-                struct = child_of(batch, self.truth, self.name, row)
+                struct = self._struct(batch, self.truth, row)
                 for column in self.truth_columns:
                     angle = column in self.angles
-                    values = scalar_values(
-                        struct, column, self.name, row, nan=not angle
-                    )
+                    array = struct.field(column)
+                    truth[column] = values_of(array, column, self, row, nan=not angle)
                     if angle:
-                        check_finite(values, column, self.name, row)
-                    truth[column] = values
+                        check_finite(truth[column], column, self, row)
             for events in chunk_borders(offsets, max_pulses):
                 borders = offsets[events.start : events.stop + 1]
                 inside = slice(int(borders[0]), int(borders[-1]))
@@ -204,23 +222,121 @@ class NestedPart(Part):
                 yield row, batch
                 row += len(batch)
 
+    def _struct(self, batch: Any, struct: str, row: int) -> Any:
+        """Return a struct of a record batch, null in no row."""
+        array = plain(batch.column(struct))
+        check_no_null(array, struct, self, row)
+        return array
+
+    def _lists(
+        self, struct: Any, row: int
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
+        """Return lists one after the other, (T,) by column, and borders (B + 1,)."""
+        values: dict[str, NDArray[Any]] = {}
+        offsets: NDArray[np.int64] = np.zeros(1, np.int64)
+        for column in self.columns:
+            array = plain(struct.field(column))
+            check_no_null(array, column, self, row)
+            own = array.offsets.to_numpy().astype(np.int64)
+            flat = plain(array.values.slice(own[0], own[-1] - own[0]))
+            own = own - own[0]
+            if flat.null_count:
+                pulse = np.asarray(flat.is_null()).argmax()
+                event = row + int(np.searchsorted(own, pulse, side="right")) - 1
+                raise ValueError(f"{self.at(event)}: the list {column!r} holds a null")
+            if values and not np.array_equal(own, offsets):
+                lengths, first = np.diff(own), np.diff(offsets)
+                event = int((lengths != first).argmax())
+                raise ValueError(
+                    f"{self.at(row + event)}: the list {column!r} has "
+                    f"{lengths[event]} values, but {self.columns[0]!r} has "
+                    f"{first[event]}"
+                )
+            offsets = own
+            values[column] = values_of(flat, column, self, 0)
+        return values, offsets
+
     def _event_id(self, batch: Any, row: int) -> NDArray[np.int64]:
         if not self.keys:
             first = self.first_id + row
             return np.arange(first, first + len(batch), dtype=np.int64)
         found = []
         for struct, column in self.keys:
-            table = child_of(batch, struct, self.name, row) if struct else batch
-            array = table.field(column) if struct else table.column(column)
-            found.append(ids_of(array, column, self.name, row))
+            array = (
+                self._struct(batch, struct, row).field(column)
+                if struct
+                else batch.column(column)
+            )
+            found.append(ids_of(array, column, self, row))
         for (struct, column), ids in zip(self.keys[1:], found[1:], strict=True):
             if len(wrong := np.flatnonzero(ids != found[0])):
                 other = ".".join(filter(None, self.keys[0]))
                 raise ValueError(
-                    f"{self.name}, row {row + wrong[0]}: {other} is "
+                    f"{self.at(row + int(wrong[0]))}: {other} is "
                     f"{found[0][wrong[0]]}, but {struct}.{column} is {ids[wrong[0]]}"
                 )
         return found[0]
+
+
+def _lists_of(struct: Columns) -> Columns:
+    """Return the columns of a struct that are lists of numbers."""
+    lists = {
+        column: kind
+        for column, kind in struct.types.items()
+        if is_list(kind) and is_number(plain_type(kind).value_type)
+    }
+    return Columns(name=struct.name, types=lists)
+
+
+def _look_into(path: Path) -> tuple[list[Columns], int]:
+    """Return what lies beside the structs of a file (unnamed), these, and its rows."""
+    name, beside, structs = str(path), {}, []
+    with open_parquet(path, name) as file, naming_damage(name):
+        num_rows = file.metadata.num_rows
+        for field in file.schema_arrow:
+            kind = plain_type(field.type)
+            if import_pyarrow().types.is_struct(kind):
+                inner = {child.name: child.type for child in kind}
+                structs.append(Columns(name=field.name, types=inner))
+            else:
+                beside[field.name] = kind
+    if not structs:
+        raise ValueError(
+            f"{name} has no struct of lists, one row an event; there is "
+            f"{', '.join(beside)}"
+        )
+    if not num_rows:
+        raise ValueError(f"{name} is empty: it has no rows")
+    return [Columns(name="", types=beside), *structs], num_rows
+
+
+def _flat(structs: Sequence[Columns], name: str) -> Columns:
+    """Return all columns of a file, `struct.column`, by the type of their values."""
+    types = {
+        f"{struct.name}.{column}".lstrip("."): plain_type(kind).value_type
+        if is_list(kind)
+        else kind
+        for struct in structs
+        for column, kind in struct.types.items()
+    }
+    return Columns(name=name, types=types)
+
+
+def _event_columns(
+    structs: Sequence[Columns], wanted: str | None, place: str
+) -> tuple[tuple[str, str], ...]:
+    """Return where event_ids are: pairs of struct, empty beside them, and column."""
+    for column in (wanted,) if wanted else EVENT_COLUMNS:
+        found = [
+            (struct.name, column)
+            for struct in structs
+            if column in struct.types and not is_list(struct.types[column])
+        ]
+        if found:
+            return tuple(found)
+    if wanted:
+        raise ValueError(f"{place} has no column {wanted!r} that names the event")
+    return ()
 
 
 def _rows_at_once(metadata: Any) -> int:

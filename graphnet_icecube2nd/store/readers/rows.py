@@ -8,8 +8,9 @@ letters: T rows, G row groups.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.arrow_values import (
     ids_of,
     naming_damage,
+    no_values,
     values_of,
 )
 from graphnet_icecube2nd.store.readers.source import file_fingerprint
@@ -37,9 +39,10 @@ class Rows(ABC):
 
     name: str
 
+    @property
     @abstractmethod
-    def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each column."""
+    def types(self) -> Mapping[str, Any]:
+        """Arrow type of each column."""
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -49,9 +52,10 @@ class Rows(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if the rows differ."""
 
+    @property
     @abstractmethod
-    def num_rows(self) -> int:
-        """Return how many there are."""
+    def num_rows(self) -> int | None:
+        """How many there are; None if that is not known beforehand."""
 
     def within(self, column: str, low: int, high: int) -> Rows:
         """Return fewer rows, among them all whose integer `column` is in low to high.
@@ -63,33 +67,46 @@ class Rows(ABC):
     def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield a column of event_ids in pieces, each with the row it begins at."""
         for row, batch in self.batches([column]):
-            yield row, ids_of(batch.column(0), column, self.name, row)
+            yield row, ids_of(batch.column(0), column, self, row)
+
+    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
+        ids = [np.empty(0, np.int64)]
+        starts = [np.empty(0, np.int64)]
+        row, last = 0, None
+        for _, piece in self.ids(column):
+            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
+            if len(piece) and (last is None or piece[0] != last):
+                begins = np.append(0, begins)
+            ids.append(piece[begins])
+            starts.append(begins + row)
+            row, last = row + len(piece), piece[-1] if len(piece) else last
+        return np.concatenate(ids), np.append(np.concatenate(starts), row)
+
+    def at(self, row: int) -> str:
+        """Return what messages call a row."""
+        return f"{self.name}, row {row}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetRows(Rows):
-    """The rows of a parquet file, or of some of its row groups.
-
-    Args:
-        path: The file.
-        name: What messages call it.
-        groups: The row groups, or None for all.
-    """
+    """The rows of a parquet file, or of some of its row groups."""
 
     path: Path
-    name: str
-    groups: tuple[int, ...] | None = None
+    name: str  # for messages
+    groups: tuple[int, ...] | None = None  # the row groups, or None for all
 
+    @cached_property
     def types(self) -> dict[str, Any]:
-        """Return the Arrow type of each column."""
+        """Arrow type of each column."""
         with open_parquet(self.path, self.name) as file, naming_damage(self.name):
             return {field.name: field.type for field in file.schema_arrow}
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
+        sizes = [group.num_rows for group in self.row_groups()]
+        starts = np.append(0, np.cumsum(sizes))
         with open_parquet(self.path, self.name) as file:
-            sizes = _group_sizes(file.metadata)
-            starts = np.append(0, np.cumsum(sizes))
             for group in range(len(sizes)) if self.groups is None else self.groups:
                 row = int(starts[group])
                 with naming_damage(self.name):
@@ -113,16 +130,24 @@ class ParquetRows(Rows):
         groups = None if self.groups is None else list(self.groups)
         return {**file_fingerprint(self.path), "groups": groups}
 
+    @property
     def num_rows(self) -> int:
-        """Return how many rows the groups have."""
-        with open_parquet(self.path, self.name) as file:
-            sizes = _group_sizes(file.metadata)
-        return sum(sizes if self.groups is None else [sizes[g] for g in self.groups])
+        """How many rows the groups have."""
+        groups = self.row_groups()
+        taken = groups if self.groups is None else [groups[g] for g in self.groups]
+        return sum(group.num_rows for group in taken)
 
-    def group_rows(self) -> list[int]:
-        """Return the number of rows of each group of the file."""
-        with open_parquet(self.path, self.name) as file:
-            return _group_sizes(file.metadata)
+    def row_groups(self) -> list[Any]:
+        """Return Arrow's description of all row groups of the file."""
+        import_pyarrow()
+        import pyarrow.dataset
+        import pyarrow.fs
+
+        with naming_damage(self.name):
+            fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(
+                str(self.path), pyarrow.fs.LocalFileSystem()
+            )
+            return list(fragment.row_groups)
 
     def bounds(self, column: str) -> list[tuple[int, int] | None]:
         """Return least and greatest of an integer column, group by group.
@@ -130,13 +155,18 @@ class ParquetRows(Rows):
         None where the file does not say. A group without rows has a least that is
         greater than any greatest.
         """
-        with open_parquet(self.path, self.name) as file, naming_damage(self.name):
-            index = file.schema_arrow.get_field_index(column)
-            flat = index >= 0 and len(file.schema_arrow) == file.metadata.num_columns
-            groups = range(file.metadata.num_row_groups)
-            if not flat:  # columns inside columns: counted otherwise
-                return [None for _ in groups]
-            return [_bounds(file.metadata.row_group(group), index) for group in groups]
+        bounds: list[tuple[int, int] | None] = []
+        for group in self.row_groups():
+            ends = group.statistics.get(column, {"min": None, "max": None})
+            low, high = ends["min"], ends["max"]
+            known = isinstance(low, int) and isinstance(high, int)
+            if not group.num_rows:
+                bounds.append((_GREATEST, _LEAST))
+            elif known and low >= _LEAST and high <= _GREATEST:
+                bounds.append((low, high))
+            else:
+                bounds.append(None)
+        return bounds
 
     def within(self, column: str, low: int, high: int) -> ParquetRows:
         """Leave out the row groups that cannot hold a value of low to high."""
@@ -150,59 +180,49 @@ class ParquetRows(Rows):
         return replace(self, groups=tuple(fitting))
 
 
-class RowReader:
-    """Reads rows of some columns in their order, as many at a time as asked for.
+def read_rows(
+    rows: Rows, columns: Sequence[str], borders: NDArray[np.int64]
+) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+    """Read the rows between borders, in their order and each once.
 
     Args:
         rows: The table.
-        columns: Its columns, numbers or strings.
+        columns: What to read.
+        borders: Rows, counted from 0 among those that `rows` has.
 
-    Attributes:
-        first_row: Row of the table that what was taken last begins at; None if its
-            rows do not follow each other, as between row groups that were passed over.
+    Yields:
+        Row of the file that the first stands in, None where they do not stand
+        together, and (T,) by column.
+
+    Raises:
+        ValueError: A value is null, or the file is damaged; names file and row.
     """
-
-    first_row: int | None = None
-
-    def __init__(self, rows: Rows, columns: Sequence[str]) -> None:
-        self._rows = rows
-        self._columns = tuple(columns)
-        self._batches = rows.batches(columns)
-        self._held: tuple[int, Any] | None = None
-
-    def take(self, num_rows: int) -> dict[str, NDArray[Any]]:
-        """Return the next rows, (T,) by column."""
-        pieces: dict[str, list[NDArray[Any]]] = {name: [] for name in self._columns}
-        starts, ends = [], []
-        for row, batch in self._next(num_rows):
-            starts.append(row)
-            ends.append(row + len(batch))
-            for column, array in zip(self._columns, batch.columns, strict=True):
-                values = values_of(array, column, self._rows.name, row)
-                pieces[column].append(values)
-        self.first_row = starts[0] if starts[1:] == ends[:-1] else None
-        return {
-            column: values[0] if len(values) == 1 else np.concatenate(values)
-            for column, values in pieces.items()
-        }
-
-    def skip(self, num_rows: int) -> None:
-        """Pass over the next rows."""
-        for _ in self._next(num_rows):
-            pass
-
-    def _next(self, num_rows: int) -> Iterator[tuple[int, Any]]:
+    batches = rows.batches(columns)
+    row, rest = 0, None
+    for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
+        pieces = []
         while num_rows:
-            if self._held is None:
-                self._held = next(self._batches, None)
-            if self._held is None:
-                raise ValueError(f"{self._rows.name} changed while it was read")
-            row, batch = self._held
-            taken = min(num_rows, len(batch))
-            yield row, batch.slice(0, taken)
-            num_rows -= taken
-            rest = batch.slice(taken)
-            self._held = (row + taken, rest) if len(rest) else None
+            if not rest:
+                row, rest = next(batches, (0, None))
+                if rest is None:
+                    raise ValueError(f"{rows.name} changed while it was read")
+            piece = rest.slice(0, num_rows)
+            pieces.append((row, piece))
+            row, rest = row + len(piece), rest.slice(len(piece))
+            num_rows -= len(piece)
+        if index == 0:  # before the first border
+            continue
+        joined = {}
+        for place, column in enumerate(columns):
+            values = [values_of(p.column(place), column, rows, r) for r, p in pieces]
+            joined[column] = (
+                values[0]
+                if len(values) == 1
+                else np.concatenate([no_values(rows.types[column]), *values])
+            )
+        ends = [r + len(p) for r, p in pieces]
+        together = pieces and [r for r, _ in pieces[1:]] == ends[:-1]
+        yield pieces[0][0] if together else None, joined
 
 
 def open_parquet(path: Path, name: str) -> Any:
@@ -219,20 +239,3 @@ def open_parquet(path: Path, name: str) -> Any:
         return pyarrow.parquet.ParquetFile(
             path, buffer_size=2**20, page_checksum_verification=True
         )
-
-
-def _group_sizes(metadata: Any) -> list[int]:
-    groups = range(metadata.num_row_groups)
-    return [metadata.row_group(group).num_rows for group in groups]
-
-
-def _bounds(group: Any, index: int) -> tuple[int, int] | None:
-    if group.num_rows == 0:
-        return _GREATEST, _LEAST
-    statistics = group.column(index).statistics
-    if statistics is None or not statistics.has_min_max:
-        return None
-    low, high = statistics.min, statistics.max
-    if not (isinstance(low, int) and isinstance(high, int)):
-        return None
-    return (low, high) if low >= _LEAST and high <= _GREATEST else None

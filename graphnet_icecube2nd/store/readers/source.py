@@ -2,15 +2,14 @@
 
 A part is what one process converts at a time: a file, or a range of events of a large
 one. Parts can be pickled, know what tells whether their file has changed, and yield
-whole events in chunks of bounded size. Shape letters: T pulses, B events, R runs of
-rows with one event_id.
+whole events in chunks of bounded size. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 
 # How files of a format end, by which they are recognised and found in folders.
+PARQUET_SUFFIXES = (".parquet",)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
@@ -123,63 +123,6 @@ def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Runs:
-    """Rows with one event_id each, one after the other.
-
-    Args:
-        event_id: (R,) int64.
-        offsets: (R + 1,) int64, rows.
-    """
-
-    event_id: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, pieces: Iterable[NDArray[Any]]) -> Runs:
-        """Count the runs of a column of event_ids that comes in pieces."""
-        ids: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        starts: list[NDArray[np.int64]] = [np.empty(0, np.int64)]
-        row, last = 0, None
-        for piece in pieces:
-            if not len(piece):
-                continue
-            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
-            if last is None or piece[0] != last:
-                begins = np.append(0, begins)
-            ids.append(piece[begins].astype(np.int64))
-            starts.append(begins + row)
-            row, last = row + len(piece), piece[-1]
-        offsets = np.append(np.concatenate(starts), row)
-        return cls(event_id=np.concatenate(ids), offsets=offsets)
-
-    def scattered(self) -> NDArray[np.int64]:
-        """Return the event_ids whose rows are not all together."""
-        if bool((np.diff(self.event_id) > 0).all()):
-            return np.empty(0, np.int64)
-        ids, counts = np.unique(self.event_id, return_counts=True)
-        return ids[counts > 1]
-
-    def gathered(self) -> tuple[Runs, NDArray[np.int64]]:
-        """Return runs with each event once, and the order (T,) of rows they are in.
-
-        Events come in the order of their first row, rows of an event in theirs.
-        """
-        ids, first_R, of_R = np.unique(
-            self.event_id, return_index=True, return_inverse=True
-        )
-        rank = np.empty(len(ids), np.int64)
-        rank[np.argsort(first_R)] = np.arange(len(ids))
-        lengths = np.diff(self.offsets)
-        event_T = np.repeat(rank[of_R], lengths)
-        order_T = np.argsort(event_T, kind="stable")
-        counts = np.bincount(event_T, minlength=len(ids))
-        offsets = np.append(0, np.cumsum(counts))
-        by_rank = np.empty(len(ids), np.int64)
-        by_rank[rank] = ids
-        return Runs(event_id=by_rank, offsets=offsets), order_T
-
-
 def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice]:
     """Cut events into chunks of at most `max_pulses` pulses, or of one event.
 
@@ -194,53 +137,6 @@ def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice
         stop = min(max(stop, event + 1), num_events)
         yield slice(event, stop)
         event = stop
-
-
-def rows_of_truth(
-    event_id: NDArray[np.int64],
-    truth_id: NDArray[np.int64],
-    *,
-    pulses_name: str,
-    truth_name: str,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the row of truth of each event.
-
-    Args:
-        event_id: (B,) the events that have pulses.
-        truth_id: (N,) event_id of each row of truth.
-        pulses_name: What to call the file of pulses.
-        truth_name: What to call the file of truth.
-
-    Returns:
-        (B,) rows, and the rows of truth that no event asked for.
-
-    Raises:
-        ValueError: An event without truth, or truth that names an event twice.
-    """
-    order = np.argsort(truth_id, kind="stable")
-    sorted_id = truth_id[order]
-    twice = np.flatnonzero(np.diff(sorted_id) == 0)
-    if len(twice):
-        first, second = order[twice[0]], order[twice[0] + 1]
-        raise ValueError(
-            f"{truth_name}, row {second}: event {sorted_id[twice[0]]} is in row "
-            f"{first} already ({len(twice)} rows too many in all)"
-        )
-    place = np.searchsorted(sorted_id, event_id)
-    found = np.zeros(len(event_id), bool)
-    inside = place < len(sorted_id)
-    found[inside] = sorted_id[place[inside]] == event_id[inside]
-    if not found.all():
-        lost = event_id[~found]
-        raise ValueError(
-            f"{pulses_name}: {describe_ids(lost)} without a row in {truth_name}. "
-            "Complete the truth, take the pulses out, or prepare without truth: "
-            "with_truth=False (--without-truth)"
-        )
-    rows = order[place]
-    unused = np.ones(len(truth_id), bool)
-    unused[rows] = False
-    return rows, np.flatnonzero(unused)
 
 
 def describe_ids(event_id: NDArray[np.int64]) -> str:

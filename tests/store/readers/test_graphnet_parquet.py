@@ -134,10 +134,10 @@ def test_truth_without_pulses_and_the_other_way(
     make_folder: Callable[..., Path],
 ) -> None:
     folder = make_folder({0: [(5, 2), (3, 0), (4, 1)]})
-    (chunk, rest) = chunks_of(graphnet_parquet_source(folder))
-    assert chunk.event_id.tolist() == [5, 4]
-    assert rest.event_id.tolist() == [3]
-    assert rest.truth["kind"].tolist() == ["nu 3"]
+    (chunk,) = chunks_of(graphnet_parquet_source(folder))
+    assert chunk.event_id.tolist() == [5, 4, 3]
+    assert np.diff(chunk.offsets).tolist() == [2, 1, 0]
+    assert chunk.truth["kind"].tolist()[2] == "nu 3"
     assert any("event 3" in note and "without pulses" in note for note in chunk.notes)
     path = folder / "truth" / "truth_0.parquet"
     pq.write_table(truth_table([4]), path)

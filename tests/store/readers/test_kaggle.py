@@ -385,7 +385,7 @@ class TestDamage:
 
     def test_meta_without_truth(self, folder: Path) -> None:
         rewrite(folder, "train_meta.parquet", azimuth=None, zenith=None)
-        with pytest.raises(ValueError, match="has no columns 'azimuth' and 'zenith'"):
+        with pytest.raises(ValueError, match="no columns 'azimuth' and 'zenith'"):
             kaggle_source(folder)
 
     def test_empty_batch(self, folder: Path) -> None:

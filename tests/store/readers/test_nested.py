@@ -141,7 +141,7 @@ class TestWhatIsRead:
 
     def test_without_truth(self, file: Any, read: Any) -> None:
         path = file({"SRTInIcePulses": rows([1, 2])["SRTInIcePulses"]})
-        with pytest.raises(ValueError, match=r"no struct of truth.*truth=False"):
+        with pytest.raises(ValueError, match=r"no table of truth.*truth=False"):
             nested_source(path)
         found = read(nested_source(path, truth=False))
         assert (found.event_id, found.truth) == ([0, 7], {})
@@ -150,12 +150,12 @@ class TestWhatIsRead:
         content: dict[str, Any] = rows([1, 2])
         content["RawPulses"] = content["SRTInIcePulses"]
         path = file(content)
-        with pytest.raises(ValueError, match=r"several structs of pulses: SRT.*, Raw"):
+        with pytest.raises(ValueError, match=r"2 tables of pulses: SRT.*, Raw"):
             nested_source(path)
         assert read(nested_source(path, pulses="RawPulses")).lengths == [1, 2]
-        with pytest.raises(ValueError, match="'Pulses' is no struct of lists"):
+        with pytest.raises(ValueError, match="no table 'Pulses' for pulses"):
             nested_source(path, pulses="Pulses")
-        with pytest.raises(ValueError, match="no struct 'labels' for truth"):
+        with pytest.raises(ValueError, match="no table 'labels' for truth"):
             nested_source(path, pulses="RawPulses", truth="labels")
 
     def test_conversion(self, file: Any, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ class TestDamage:
                 {"charge": [1.0]},
                 "row 1: the list 'charge' has 1 values, but",
             ),
-            (2, {"charge": None}, "row 2: 'charge' is null"),
+            (2, {"charge": None}, "row 2: column 'charge' is null"),
             (2, {"hlc": [1.0, None, 1.0]}, "row 2: the list 'hlc' holds a null"),
             (
                 1,
@@ -213,7 +213,7 @@ class TestDamage:
     def test_null_event(self, file: Any, read: Any) -> None:
         content: Any = rows([2, 2])
         content["SRTInIcePulses"][1] = None
-        with pytest.raises(ValueError, match="row 1: 'SRTInIcePulses' is null"):
+        with pytest.raises(ValueError, match="row 1: column 'SRTInIcePulses' is null"):
             read(nested_source(file(content)))
 
     def test_files(self, file: Any) -> None:
@@ -232,7 +232,7 @@ class TestDamage:
         with pytest.raises(ValueError, match=r"For files without it: .*\(hlc=None\)"):
             nested_source(file(content))
         del content["SRTInIcePulses"][0]["dom_x"]
-        with pytest.raises(ValueError, match="no struct whose lists fit a pulse map"):
+        with pytest.raises(ValueError, match="no named pulse map fits"):
             nested_source(file(content))
 
     def test_second_file_of_other_columns(self, file: Any) -> None:
@@ -240,7 +240,7 @@ class TestDamage:
         first = file(content)
         del content["truth"][0]["sim_type"]
         second = file(content, "second.parquet")
-        message = r"second.parquet: truth.sim_type is missing; it is string in .*nested"
+        message = r"second.parquet has no column 'truth.sim_type', which .*nested"
         with pytest.raises(ValueError, match=message):
             nested_source([first, second])
 

@@ -370,7 +370,7 @@ class TestDamage:
             parquet_source([hits, hits])
         empty = hits.parent / "empty"
         empty.mkdir()
-        with pytest.raises(ValueError, match=r"has no files \*.parquet"):
+        with pytest.raises(ValueError, match=r"no file that ends in \.parquet"):
             parquet_source(empty)
 
     def test_empty_truth(self, hits: Path, truth: Path, write: Any) -> None:

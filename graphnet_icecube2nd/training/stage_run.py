@@ -157,7 +157,7 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
         )
     if (few := counts["validation"].num_events) < FEW:
         texts.append(
-            f"  only {few} events to validate on: figures of the validation say little, "
+            f"  only {few} events to validate on: its figures say little, "
             f"and a calibration needs {FEW} (data.validation_fraction)"
         )
     return texts

@@ -5,6 +5,7 @@ Shape letters: B events, T pulses.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from graphnet_icecube2nd.store.manifest import N_PULSES
 # Share of the events outside the trained range of a quantity from which it is said.
 # By construction 0.2% of the training events lie outside.
 WORTH_A_WARNING = 0.02
+EVENTS = "events"
 READ_OTHERWISE = ("max_pulses", "selection", "published_features")
 UNITS = {X: "m", Y: "m", Z: "m", TIME: "ns", CHARGE: "p.e."}
 
@@ -180,6 +182,16 @@ class Domain:
             self.num_outside[name] = self.num_outside.get(name, 0) + int(out_B.sum())
             inside_B &= ~out_B
         return inside_B
+
+    def counts(self) -> Counter[str]:
+        """Return the number of events that were compared, and of those outside."""
+        return Counter({EVENTS: self.num_events, **self.num_outside})
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add what was counted elsewhere, see `counts`."""
+        total = self.counts() + Counter(counts)
+        self.num_events = total.pop(EVENTS, 0)
+        self.num_outside = dict(total)
 
     def warnings(self) -> list[str]:
         """Return what is worth a warning, in words."""

@@ -35,6 +35,7 @@ from graphnet_icecube2nd.results.event_table import CALIBRATED
 from graphnet_icecube2nd.results.result_files import (
     Columns,
     format_of,
+    read_metadata,
     read_part,
     write_results,
 )
@@ -78,6 +79,7 @@ def reconstruct_store(
                 open_windows.append((path, window))
                 continue
             columns = read_part(path)
+            maker.domain.add(read_metadata(path))
             num_resumed += len(columns["status"])
             num_pulses += int(columns["n_pulses"].sum())
             num_calibrated += int(columns[CALIBRATED].sum())
@@ -86,8 +88,11 @@ def reconstruct_store(
         if num_resumed and on_progress is not None:
             on_progress(num_resumed, num_pulses)  # at once: no part of any rate
         for path, (shard, first, stop) in open_windows:
+            before = maker.domain.counts()
             columns = _window(predictor, maker, shard, first, stop, on_progress)
-            write_results(path, [columns], "parquet")
+            # So that a resumed call knows of all events which are outside the ranges.
+            counts = maker.domain.counts() - before
+            write_results(path, [columns], "parquet", counts)
             give_back_memory()
             num_calibrated += int(columns[CALIBRATED].sum())
             failed |= failed_tasks(columns)

@@ -173,6 +173,16 @@ def read_part(path: Path) -> Columns:
     return {**columns, "status": columns["status"].astype(np.str_)}
 
 
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a parquet file that `write_results` wrote says of itself."""
+    import_pyarrow()
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
+    return values
+
+
 def _tables(parts: Iterable[Columns]) -> Iterator[Any]:
     pa = import_pyarrow()
     for part in parts:

@@ -150,9 +150,18 @@ def _arrays(
     else:
         vertex = _numbers(chunk.truth, names)
     length = torch.from_numpy(np.diff(chunk.offsets).astype(np.int64))
-    if not bool(angles.isfinite().all()):
-        return None
-    return position, time, length, angles[:, 0], angles[:, 1], vertex
+    zenith, azimuth = angles.T
+    # Without NaN and fillers, which are no directions.
+    known_B = (zenith >= 0) & (zenith <= torch.pi) & azimuth.isfinite()
+    known_T = known_B.repeat_interleave(length)
+    return (
+        position[known_T],
+        time[known_T],
+        length[known_B],
+        zenith[known_B],
+        azimuth[known_B],
+        vertex[known_B],
+    )
 
 
 def _numbers(columns: Mapping[str, Any], names: Any) -> Tensor:

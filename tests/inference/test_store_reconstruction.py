@@ -24,6 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
+from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import store_reconstruction as room
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import as_bundle
@@ -211,6 +212,7 @@ def test_contours_that_are_asked_for(
             reconstruct(simulated, model, out, contours=bad)
 
 
+@pytest.mark.filterwarnings("ignore:.*(range|not called calibrated)")
 @pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
 def test_a_cut_goes_on_and_gives_the_identical_file(
     model: Any,
@@ -220,7 +222,11 @@ def test_a_cut_goes_on_and_gives_the_identical_file(
     cut: int,
 ) -> None:
     monkeypatch.setattr(room, "WINDOW", 40)
+    # What is said of events outside the ranges is of all events, also after a cut.
+    config = InputConfig(ranges={"n_pulses": (50, 100)})
+    monkeypatch.setattr(model, "input_config", config)
     calm = reconstruct(simulated, model, tmp_path / "calm.parquet")
+    assert any("n_pulses: " in notice for notice in calm.notices)
     write, left = room.write_results, [cut]
 
     class Cut(Exception):
@@ -242,6 +248,7 @@ def test_a_cut_goes_on_and_gives_the_identical_file(
     assert report.num_resumed == min(256, 40 * cut)
     assert out.read_bytes() == calm.path.read_bytes()
     assert report.statuses == calm.statuses
+    assert report.notices == calm.notices
 
 
 def test_what_was_found_with_other_options_is_not_taken(

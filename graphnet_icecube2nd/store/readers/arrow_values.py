@@ -154,13 +154,13 @@ def check_no_null(array: Any, column: str, place: Place, first_row: int) -> None
 def check_finite(
     values: NDArray[Any], column: str, place: Place, first_row: int
 ) -> None:
-    """See that angles are finite.
+    """See that angles are finite or NaN, which says that there is none.
 
     Raises:
         ValueError: One is not; names file and row.
     """
-    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
-        row = int((~finite).argmax())
+    if values.dtype.kind == "f" and (infinite := np.isinf(values)).any():
+        row = int(infinite.argmax())
         raise ValueError(
             f"{place.at(first_row + row)}: angle {column!r} is {values[row]}; it must "
             "be finite"

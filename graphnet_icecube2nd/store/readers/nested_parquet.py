@@ -194,10 +194,9 @@ class NestedPart(Part):
             if self.truth is not None:
                 struct = self._struct(batch, self.truth, row)
                 for column in self.truth_columns:
-                    angle = column in self.angles
                     array = struct.field(column)
-                    truth[column] = values_of(array, column, self, row, nan=not angle)
-                    if angle:
+                    truth[column] = values_of(array, column, self, row, nan=True)
+                    if column in self.angles:
                         check_finite(truth[column], column, self, row)
             for events in chunk_borders(offsets, max_pulses):
                 borders = offsets[events.start : events.stop + 1]

@@ -77,7 +77,7 @@ class Truth:
     rows: tuple[Rows, ...]  # the tables
     event_column: str  # the column of their event_id
     columns: tuple[str, ...]  # the columns to read
-    # Those of them that make up the direction, and must be finite.
+    # Those of them that make up the direction: finite, or NaN where there is none.
     angles: tuple[str, ...] = ()
 
     @property
@@ -107,8 +107,8 @@ class Truth:
             columns: Fewer than those of this truth.
 
         Raises:
-            ValueError: An event that stands twice, a null, an angle that is not
-                finite, or a damaged file; names file and row.
+            ValueError: An event that stands twice, a null where none can be, an
+                infinite angle, or a damaged file; names file and row.
         """
         columns = self.columns if columns is None else columns
         key, types = self.event_column, self.rows[0].types
@@ -126,10 +126,9 @@ class Truth:
                         continue
                 ids.append(ids_of(batch.column(key), key, rows, first)[inside])
                 for column in columns:
-                    nan = column not in self.angles
                     array = batch.column(column)
-                    values = values_of(array, column, rows, first, nan=nan)
-                    if not nan:
+                    values = values_of(array, column, rows, first, nan=True)
+                    if column in self.angles:
                         check_finite(values, column, rows, first)
                     pieces[column].append(values[inside])
         table = TruthTable(

@@ -288,10 +288,15 @@ def test_files_that_do_not_agree(tmp_path: Path) -> None:
 
 def test_angles_must_be_finite(tmp_path: Path) -> None:
     truth = truth_columns(4)
-    truth["zenith"][2] = np.nan
+    truth["zenith"][2] = np.inf
     path = flat(tmp_path / "a.h5", truth=truth)
-    with pytest.raises(ValueError, match="event 104: angle 'zenith' is nan"):
+    with pytest.raises(ValueError, match="event 104: angle 'zenith' is inf"):
         joined(hdf5_source(path))
+    truth = truth_columns(4)
+    truth["zenith"][2] = np.nan  # this event has no direction
+    (chunk,) = chunks_of(hdf5_source(flat(tmp_path / "n.h5", truth=truth)))
+    assert np.isnan(chunk.truth["zenith"]).tolist() == [False, False, True, False]
+    assert "'zenith' is null or NaN in 1 of 4" in chunk.notes[0]
     truth = truth_columns(4)
     truth["energy"] = np.array([1, np.nan, 2, 3])
     (chunk,) = chunks_of(hdf5_source(flat(tmp_path / "b.h5", truth=truth)))

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from graphnet_icecube2nd.store.conversion import convert
+from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.readers.kaggle import (
     compact,
     kaggle_source,
@@ -419,15 +420,9 @@ class TestDamage:
             ),
             (
                 "train_meta.parquet",
-                "zenith",
-                [1.0, None, 1, 1, 1, 1],
-                "train_meta.parquet, row 1: column 'zenith' is null",
-            ),
-            (
-                "train_meta.parquet",
                 "azimuth",
-                [1.0, 1, 1, np.nan, 1, 1],
-                "train_meta.parquet, row 3: angle 'azimuth' is nan",
+                [1.0, 1, 1, np.inf, 1, 1],
+                "train_meta.parquet, row 3: angle 'azimuth' is inf",
             ),
             (
                 "train_meta.parquet",
@@ -449,6 +444,13 @@ class TestDamage:
         rewrite(folder, file, **{column: values})
         with pytest.raises(ValueError, match=re.escape(message)):
             read(kaggle_source(folder))
+
+    def test_events_without_a_direction(self, folder: Path, tmp_path: Path) -> None:
+        rewrite(folder, "train_meta.parquet", zenith=[1.0, None, 1, 1, 1, 1])
+        source = kaggle_source(folder)
+        convert(source, tmp_path / "store", workers=1)
+        zenith = EventStore(tmp_path / "store").whole_event_column("zenith")
+        assert np.isnan(zenith).sum() == 1
 
     def test_wrong_value_is_named_by_row(self, folder: Path, tmp_path: Path) -> None:
         rewrite(folder, "train/batch_1.parquet", charge=[1.0] * 6 + [-1.0, 1, 1])

@@ -48,6 +48,8 @@ def show(
         table = EventTable.load(path, path.stem, result_angles)
         if event not in table.event_id:
             raise ValueError(f"{path} has no event {event}")
+        if not table.has_direction:
+            raise ValueError(f"{path} has no directions to draw")
         tables.append(table)
     out = out or Path(f"event_{event}.png")
     if out.suffix.lower() == ".html":

@@ -32,6 +32,7 @@ from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.tasks.direction.direction import Direction
 
 INSIDE = 0.68  # the contour whose coverage is reported
 
@@ -112,7 +113,7 @@ def measure_robustness(
     """Return how the score of a model moves under perturbations.
 
     Args:
-        model: `DeepIce` or an `EnsembleModel`, on the device it is to run on.
+        model: A model or an ensemble with directions, on the device it is to run on.
         store: Events with true directions.
         numbers: (B,) which of them; None for all.
         perturbations: The baseline first; default: all that the store allows.
@@ -124,9 +125,15 @@ def measure_robustness(
         A row for each perturbation, in their order.
 
     Raises:
-        ValueError: No event, no true direction, no or two baselines, two rows of one
-            name, a perturbation that the store does not allow.
+        ValueError: A model without directions, no event, no true direction, no or two
+            baselines, two rows of one name, a perturbation that the store does not
+            allow.
     """
+    if Direction.name not in model.task_map:
+        raise ValueError(
+            "robustness is measured with directions, and the model has only "
+            f"{', '.join(model.task_map)}"
+        )
     options = options or InferenceConfig()
     chosen = np.arange(len(store)) if numbers is None else np.asarray(numbers, np.int64)
     if not len(chosen):

@@ -6,7 +6,7 @@ Shape letters: B events, T pulses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -129,11 +129,13 @@ class Domain:
         known = {*config.features, *detector.pulses.columns()}
         extra = [name for name in detector.pulses.extra if name not in config.features]
         extra += [name for name in columns or () if name not in known]
-        if extra:
-            domain.notices.append(
-                f"columns that the model does not read: {', '.join(extra)}"
-            )
+        domain.add_unread(extra)
         return domain
+
+    def add_unread(self, names: Iterable[str]) -> None:
+        """Note columns of the data that the model does not read."""
+        if text := ", ".join(names):
+            self.notices.append(f"columns that the model does not read: {text}")
 
     @property
     def is_known(self) -> bool:

@@ -31,12 +31,14 @@ class GroupedPulses:
         offsets: (B + 1,) int64 borders of the events.
         event_id: (B,) int64, in the order in which they came.
         pulse_map: What the columns mean.
+        unread: Names of the other columns of the table.
     """
 
     columns: Mapping[str, NDArray[Any]]
     offsets: NDArray[np.int64]
     event_id: NDArray[np.int64]
     pulse_map: PulseMap
+    unread: tuple[str, ...] = ()
 
 
 def group_pulses(
@@ -86,6 +88,7 @@ def group_pulses(
         offsets=np.append(0, np.cumsum(np.bincount(event_T, minlength=len(event_id)))),
         event_id=event_id,
         pulse_map=settled,
+        unread=tuple(name for name in columns if name not in wanted),
     )
 
 

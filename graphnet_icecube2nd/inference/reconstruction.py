@@ -246,6 +246,7 @@ def reconstruct(
                 unknown_detector=unknown_detector,
             )
         maker = reconstructor.maker
+        maker.domain.add_unread(pulses.unread)
         rows = reconstructor(
             pulses.columns, pulses.offsets, pulses.event_id, on_progress
         )

@@ -22,6 +22,7 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import Scales
+from graphnet_icecube2nd.evaluation import measure_robustness
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import DomainError, InferenceConfig, load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import as_detector
@@ -190,3 +191,17 @@ def test_weights_keep_what_they_were_trained_on(tmp_path: Path) -> None:
     assert read.scales == Scales(position=50.0)
     before = {k: v for k, v in read.to_dict().items() if k != "scales"}
     assert InputConfig.from_dict(before).scales == Scales()
+
+
+def test_columns_that_are_not_read(pulses: dict[str, Any]) -> None:
+    width = np.ones(len(pulses["time"]))
+    found = quietly({**pulses, "width": width}, NAME)
+    assert any("width" in text for text in found.notices)
+    assert found.num_calibrated > 30
+
+
+def test_robustness_is_of_directions(simulated: EventStore) -> None:
+    sizes = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
+    model = build_model("t_sim", tasks=["energy"], **sizes).eval()
+    with pytest.raises(ValueError, match="energy"):
+        measure_robustness(model, simulated)

@@ -89,6 +89,7 @@ def fit(
             options=options,
             device=chosen_device(device),
             on_progress=on_progress,
+            say=print,
         )
     _print_angles(found.angles)
     _print_members(found.ensemble)

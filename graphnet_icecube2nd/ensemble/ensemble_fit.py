@@ -49,6 +49,7 @@ from graphnet_icecube2nd.tasks.direction.combination import (
     fit_weights,
 )
 from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.label import has_label
 
 BEST = "best"
 EQUAL = "equal"
@@ -91,7 +92,8 @@ def fit_ensemble(
 ) -> EnsembleFit:
     """Make an ensemble of trained models, in a folder of its own.
 
-    Give events that no member was trained on. Events are read once for all members.
+    Give events that no member was trained on. Events are read once for all members;
+    those without pulses or without a true direction are left out.
 
     Args:
         members: Two or more, as `find_model` takes them: runs, files, weights of the
@@ -109,8 +111,8 @@ def fit_ensemble(
 
     Raises:
         ValueError: Fewer than two members, a folder with something in it, fewer than
-            100 events with pulses, no directions, an unknown method, members that see
-            events differently.
+            100 events with pulses and a true direction, an unknown method, members that
+            see events differently or do not fit together.
     """
     out = Path(out)
     if len(members) < 2:
@@ -122,11 +124,19 @@ def fit_ensemble(
     numbers = np.arange(len(store)) if events is None else np.asarray(events)
     length_B = store.whole_event_column(N_PULSES)[numbers]
     numbers = numbers[length_B > 0]
+    truth = EventTruth.of(store, numbers)
+    known_B = has_label(truth.direction_B3)
+    truth, numbers = truth.with_directions(), numbers[known_B]
+    if count := int((~known_B).sum()):
+        say(
+            f"{count:,} of {len(known_B):,} events have no "
+            f"{truth.description(Direction())} and are left out"
+        )
     if len(numbers) < FEWEST:
         raise ValueError(
-            f"weights need {FEWEST} events with pulses, got {len(numbers)}"
+            f"weights need {FEWEST} events with pulses and a true direction, got "
+            f"{len(numbers)}"
         )
-    truth = EventTruth.of(store, numbers)
     names = _names(members)
     trained = [load_bundle(member, calibration="none") for member in members]
     _check_members(trained, names)
@@ -218,7 +228,7 @@ def _common_options(
 
 
 def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None:
-    """See that members are single models with a direction, of one detector."""
+    """See that members are single models with a direction, and fit together."""
     for one, name in zip(trained, names, strict=True):
         if isinstance(one.model, EnsembleModel):
             raise ValueError(f"{name} is an ensemble already; give its members")
@@ -227,13 +237,8 @@ def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None
                 f"{name} has no direction, which weights are fitted with; it has "
                 f"{', '.join(one.model.task_map)}"
             )
-    inputs = [one.model.input_config for one in trained]
-    telescopes = {config.telescope for config in inputs if config is not None}
-    if len(telescopes) > 1:
-        raise ValueError(
-            f"the members were trained on different detectors: "
-            f"{', '.join(sorted(telescopes))}"
-        )
+    # It checks the members and warns of what they do not share, before events are read.
+    EnsembleModel([one.model for one in trained], names=names)
 
 
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:

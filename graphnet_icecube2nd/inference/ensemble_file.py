@@ -117,7 +117,8 @@ class EnsembleFile:
             folder: Of the YAML file.
 
         Raises:
-            ValueError: A file is not the one that the YAML means.
+            ValueError: A file is not the one that the YAML means; members that do not
+                fit together.
             OSError: A file is not there.
         """
         folder = Path(folder)
@@ -132,7 +133,8 @@ class EnsembleFile:
                 )
             models.append(load_model(path))
         weights = [member.weight for member in self.members]
-        return EnsembleModel(models, weights, self.method)
+        names = [member.name for member in self.members]
+        return EnsembleModel(models, weights, self.method, names)
 
 
 def add_member(

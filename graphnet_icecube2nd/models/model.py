@@ -95,10 +95,28 @@ class Model(nn.Module):
         if isinstance(outputs, Tensor):
             (name,) = self.task_map
             outputs = {name: outputs}
-        return self.weighted(self.losses(outputs, truth, weight_B))
+        losses = self.losses(outputs, truth, weight_B)
+        return self.weighted(losses, self.num_labels(truth))
 
-    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the tasks' losses, ()."""
+    def num_labels(self, truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return how many events have a label of each task, ()."""
+        return {
+            name: is_labelled(task.target(truth)).sum()
+            for name, task in self.task_map.items()
+        }
+
+    def weighted(
+        self,
+        losses: Mapping[str, Tensor],
+        num_labels: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the weighted sum of the tasks' losses, ().
+
+        Args:
+            losses: As `losses` gives them.
+            num_labels: Events with a label, (), by task; a learned weight of a task
+                without any is not trained. None: all tasks have some.
+        """
         weights = self.task_weights
         if list(weights.values()) == [1.0]:
             (loss,) = losses.values()
@@ -202,17 +220,28 @@ class TaskModel(Model):
         """Return the raw outputs of each task, (B, K)."""
         return self(batch, shared)  # type: ignore[no-any-return]
 
-    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """Return the weighted sum of the tasks' losses, ()."""
+    def weighted(
+        self,
+        losses: Mapping[str, Tensor],
+        num_labels: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Return the weighted sum of the tasks' losses, (), see `Model.weighted`."""
         if self.weighting == FIXED:
             return super().weighted(losses)
+        bounds = -LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE
         parts = []
         for name, loss in losses.items():
-            log_variance = self.log_variance[name].clamp(
-                -LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE
-            )
-            part = torch.exp(-log_variance) * loss + log_variance
-            parts.append(self._weights[name] * part)
+            log_variance: Tensor = self.log_variance[name]
+            if self.training:
+                # In place: a clamped copy would have no gradient that leads back.
+                log_variance.data.clamp_(*bounds)
+            else:
+                log_variance = log_variance.clamp(*bounds)
+            part = torch.exp(-log_variance) * loss
+            # The loss of a task without labels is 0, which says nothing of its
+            # variance; times 0, as DDP needs a gradient of every parameter.
+            has_labels = 1.0 if num_labels is None else num_labels[name] > 0
+            parts.append(self._weights[name] * (part + has_labels * log_variance))
         return torch.stack(parts).sum()
 
     def pulse_latents(self, batch: PackedBatch) -> Tensor:

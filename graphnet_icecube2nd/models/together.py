@@ -5,13 +5,18 @@ Shape letters: M members, B events, K outputs of a task.
 
 from __future__ import annotations
 
+import inspect
+import json
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.nn.batch_cache import BatchCache
 from graphnet_icecube2nd.tasks.direction.combination import WEIGHTED, normalised
@@ -48,13 +53,17 @@ def outputs_together(
 class EnsembleModel(Model):
     """Members as one model; each task combines their outputs.
 
+    Tasks that only some members have are not answered, and a warning names them.
+
     Args:
         models: The members; tasks that all of them have are answered.
         weights: One for each; default all alike.
         method: How directions are combined, see `combination.combine`.
+        names: What messages call the members; default `member 0`, ...
 
     Raises:
-        ValueError: No member, members without a common task, weights that do not fit.
+        ValueError: No member, weights that do not fit, members without a common task,
+            of different telescopes or clocks, or with different options of a task.
     """
 
     model_name = "ensemble"
@@ -64,22 +73,19 @@ class EnsembleModel(Model):
         models: Sequence[Model],
         weights: Sequence[float] | None = None,
         method: str = WEIGHTED,
+        names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if not models:
+            raise ValueError("an ensemble needs at least one member")
         self.members = nn.ModuleList(models)
         self.shares = tuple(normalised(weights, len(models)).tolist())
         self.method = method
-        first, *others = models
-        self._tasks: dict[str, Task] = {
-            name: task
-            for name, task in first.task_map.items()
-            if all(name in other.task_map for other in others)
-        }
-        if not self._tasks:
-            raise ValueError("the members of an ensemble have no task in common")
+        names = names or [f"member {number}" for number in range(len(models))]
+        self.input_config = _common_input(models, names)
+        self._tasks = _common_tasks(models, names)
         if Direction.name in self._tasks:
             self._tasks[Direction.name] = Direction(method=method)
-        self.input_config = first.input_config
 
     @property
     def models(self) -> list[Model]:
@@ -116,3 +122,85 @@ class EnsembleModel(Model):
             "shares": list(self.shares),
             "method": self.method,
         }
+
+
+def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig | None:
+    """Return what all members were trained on: the first's, with the common ranges.
+
+    Raises:
+        ValueError: Different telescopes or clocks.
+    """
+    known = {
+        name: model.input_config
+        for name, model in zip(names, models, strict=True)
+        if model.input_config is not None
+    }
+    if not known:
+        return None
+    (first, config), *others = known.items()
+    ranges = dict(config.ranges)
+    for name, other in others:
+        for what in ("telescope", "clock"):
+            ours, theirs = getattr(config, what), getattr(other, what)
+            if ours != theirs:
+                raise ValueError(
+                    f"the members of an ensemble must be trained on one {what}: "
+                    f"{first} has {what} {ours!r}, {name} has {theirs!r}. Make an "
+                    "ensemble of each"
+                )
+        for quantity, (low, high) in other.ranges.items():
+            ours_low, ours_high = ranges.get(quantity, (low, high))
+            ranges[quantity] = max(low, ours_low), min(high, ours_high)
+    return replace(config, ranges=ranges)
+
+
+def _common_tasks(models: Sequence[Model], names: Sequence[str]) -> dict[str, Task]:
+    """Return the tasks that all members have; warn of those that only some have.
+
+    Raises:
+        ValueError: No common task, or one with different options.
+    """
+    first, *others = models
+    tasks = {
+        name: task
+        for name, task in first.task_map.items()
+        if all(name in other.task_map for other in others)
+    }
+    having = "; ".join(
+        f"{name} has {', '.join(model.task_map)}"
+        for name, model in zip(names, models, strict=True)
+    )
+    if not tasks:
+        raise ValueError(f"the members of an ensemble have no task in common: {having}")
+    dropped = dict.fromkeys(n for m in models for n in m.task_map if n not in tasks)
+    if dropped:
+        warnings.warn(
+            f"the ensemble does not answer {', '.join(dropped)}, which not all members "
+            f"have: {having}",
+            stacklevel=3,
+        )
+    for task in tasks:
+        if task == Direction.name:  # its outputs mean the same with all options
+            continue
+        ours = _options(first.task_map[task])
+        for name, model in zip(names[1:], others, strict=True):
+            theirs = _options(model.task_map[task])
+            if ours != theirs:
+                raise ValueError(
+                    f"the members of an ensemble must have the same options of task "
+                    f"{task!r}: {names[0]} has {ours}, {name} has {theirs}. Leave one "
+                    "of them out"
+                )
+    return tasks
+
+
+def _options(task: Task) -> str:
+    """Return the options of a task as text, those of the defaults included."""
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(type(task)).parameters.items()
+        if parameter.default is not parameter.empty
+    }
+    options = {**defaults, **task.describe()}
+    # As JSON, in which a tuple and the list that a file makes of it are alike.
+    return json.dumps(options, sort_keys=True, default=repr)

@@ -143,7 +143,8 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(json.dumps(arguments(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+        flat = tensor.detach().cpu().reshape(-1)  # single numbers too
+        digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

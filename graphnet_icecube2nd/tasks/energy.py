@@ -5,7 +5,7 @@ Shape letters: B events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,9 +15,12 @@ from torch import Tensor
 
 from graphnet_icecube2nd.tasks.label import ENERGY
 from graphnet_icecube2nd.tasks.section import (
+    LEFT_OUT,
     Curve,
     Panel,
     Section,
+    empty_section,
+    judged_events,
     quantile_bins,
     running_quantiles,
 )
@@ -25,6 +28,7 @@ from graphnet_icecube2nd.tasks.task import Calibration, Column, Task, register_t
 from graphnet_icecube2nd.tasks.width import (
     NORMAL_WIDTH,
     SHARE,
+    STUDENT_DOF,
     WidthCalibration,
     fit_width,
     gaussian_nll,
@@ -119,10 +123,40 @@ class Energy(Task):
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
         return fit_width(value_B.numpy(), width_B.numpy(), target)
 
+    def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
+        """Return mean and scale of the members' mixture, (B, 2).
+
+        The mixture's variance is the mean of the members' variances and the variance of
+        their medians: members that disagree make it wide. A member whose output is not
+        finite for an event is left out there.
+
+        Args:
+            outputs_MBK: (M, B, 2).
+            weights: M weights, 0 or more.
+        """
+        mean_BK = super().combine(outputs_MBK, weights)
+        good_MB = outputs_MBK.isfinite().all(dim=2)
+        share_MB = outputs_MBK.new_tensor(weights)[:, None] * good_MB
+        share_MB = share_MB / share_MB.sum(dim=0)
+        value_MB, scale_MB = self._value_and_scale(outputs_MBK)
+        spread_MB = (value_MB - CENTRE - mean_BK[:, 0]).square()
+        # A Student t with n degrees of freedom has a variance of n / (n - 2) scale^2,
+        # here 2 scale^2, a normal distribution of scale^2.
+        if self.likelihood == "student":
+            spread_MB = spread_MB * (STUDENT_DOF - 2) / STUDENT_DOF
+        square_MB = (scale_MB.square() + spread_MB).where(good_MB, 0.0)
+        log_scale_B = (share_MB * square_MB).sum(dim=0).log() / 2
+        return torch.stack([mean_BK[:, 0], log_scale_B], dim=1)
+
     def calibration_figures(
         self, columns: Mapping[str, Array], target: Array
     ) -> dict[str, float]:
         """Return bias in log10 and the share of the truth in the 68% interval."""
+        good_B = has_energy(columns)
+        if not good_B.any():
+            return {"bias_log10": float("nan"), "inside_68": float("nan")}
+        columns = {name: values[good_B] for name, values in columns.items()}
+        target = target[good_B]
         residual = np.log10(columns["energy"]) - target
         inside = np.abs(residual) <= columns["energy_log10_sigma"]
         return {
@@ -141,6 +175,9 @@ class Energy(Task):
         known: Mapping[str, Array],
     ) -> Section:
         """Return bias, resolution, pulls and coverage against energy."""
+        tables, target, missing = judged_events(tables, target, has_energy)
+        if not len(target):
+            return empty_section(self.name, "Energy", missing)
         rows: list[dict[str, Any]] = []
         bias, pull, coverage = [], [], []
         for number, (name, table) in enumerate(tables.items()):
@@ -150,6 +187,7 @@ class Energy(Task):
             row = {
                 "table": name,
                 "events": len(residual),
+                **missing[name],
                 "bias_log10": float(median),
                 "resolution_log10": float(high - low) / 2,
                 "bias_percent": 100 * float(10**median - 1),
@@ -250,7 +288,7 @@ class Energy(Task):
             "and 68% of the true energies in the predicted intervals. In the table, "
             "'inside 68%' is the second share, and 'pull 68%' the size of pull that "
             "68% of the events stay below: 1 if the widths are right, more if they are "
-            "too small.",
+            "too small." + LEFT_OUT * any(missing.values()),
             figures=figures_of,
             captions={
                 "energy_bias": "Median and central 68% of log10(predicted / true "
@@ -264,15 +302,28 @@ class Energy(Task):
         )
 
     def _value_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Return median and scale of log10(E / GeV), (B,) each."""
+        """Return median and scale of log10(E / GeV), (..., B), of (..., B, 2)."""
         low, high = np.log(SMALLEST_SCALE), np.log(LARGEST_SCALE)
-        return output[:, 0] + CENTRE, output[:, 1].clamp(low, high).exp()
+        return output[..., 0] + CENTRE, output[..., 1].clamp(low, high).exp()
 
     def _value_and_width(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return median and half of the central 68%, (B,) each."""
         value_B, scale_B = self._value_and_scale(output)
         is_student = self.likelihood == "student"
         return value_B, scale_B * (student_width() if is_student else NORMAL_WIDTH)
+
+
+def has_energy(columns: Mapping[str, Array]) -> NDArray[np.bool_]:
+    """Return which events have an answer, (B,): energy and width above 0 and finite.
+
+    Args:
+        columns: The task's columns, (B,) each; the width may be missing.
+    """
+    values = [columns[n] for n in ("energy", "energy_log10_sigma") if n in columns]
+    found: NDArray[np.bool_] = np.all(
+        [np.isfinite(v) & (v > 0) for v in values], axis=0
+    )
+    return found
 
 
 def _span(curves: list[Curve]) -> Array:

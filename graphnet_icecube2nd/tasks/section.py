@@ -5,7 +5,7 @@ So a task needs no plotting library, and every panel looks alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+# Ends the text of a section whose rows have `without_answer`.
+LEFT_OUT = (
+    " Events without an answer in one of the tables are judged in none of them; "
+    "'without answer' is their number in each table."
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -177,4 +182,51 @@ def residual_section(
             "bins of equal numbers of events."
         },
         rows=rows,
+    )
+
+
+def judged_events(
+    tables: Mapping[str, Mapping[str, Array]],
+    target: Array,
+    has_answer: Callable[[Mapping[str, Array]], NDArray[np.bool_]],
+) -> tuple[dict[str, dict[str, Array]], Array, dict[str, dict[str, int]]]:
+    """Leave out events without an answer in one of the tables.
+
+    Args:
+        tables: Columns, (B,) each, by table.
+        target: (B, ...).
+        has_answer: Says of the columns of a table which events have an answer, (B,).
+
+    Returns:
+        The tables and the target of the other events; and by table what a row of the
+        section says of it: `without_answer`, or nothing where all events are judged.
+    """
+    answered = {name: has_answer(table) for name, table in tables.items()}
+    good_B = np.all(list(answered.values()), axis=0)
+    if good_B.all():
+        plain = {name: dict(table) for name, table in tables.items()}
+        return plain, target, {name: {} for name in tables}
+    judged = {
+        name: {column: values[good_B] for column, values in table.items()}
+        for name, table in tables.items()
+    }
+    counts = {n: {"without_answer": int((~a).sum())} for n, a in answered.items()}
+    return judged, target[good_B], counts
+
+
+def empty_section(
+    task: str, title: str, counts: Mapping[str, Mapping[str, int]]
+) -> Section:
+    """Return a section that says that no event has an answer in all of the tables.
+
+    Args:
+        task: Name of the task.
+        title: Heading.
+        counts: As `judged_events` gives them.
+    """
+    return Section(
+        task=task,
+        title=title,
+        text="No event has an answer in all of the tables.",
+        rows=[{"table": name, "events": 0, **more} for name, more in counts.items()],
     )

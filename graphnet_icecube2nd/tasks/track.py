@@ -17,9 +17,17 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from graphnet_icecube2nd.tasks.label import TRACK
-from graphnet_icecube2nd.tasks.section import Curve, Panel, Section, quantile_bins
+from graphnet_icecube2nd.tasks.section import (
+    LEFT_OUT,
+    Curve,
+    Panel,
+    Section,
+    empty_section,
+    judged_events,
+    quantile_bins,
+)
 from graphnet_icecube2nd.tasks.task import Calibration, Column, Task, register_task
-from graphnet_icecube2nd.tasks.width import FEWEST
+from graphnet_icecube2nd.tasks.width import FEWEST, finite_number
 
 Array = NDArray[np.float64]
 
@@ -35,11 +43,22 @@ class ScoreCalibration:
         scale: By which log-odds are multiplied, 1 / temperature.
         shift: Added after that.
         num_events: Events it was fitted on.
+
+    Raises:
+        ValueError: A value is no finite number, the scale is not above 0.
     """
 
     scale: float
     shift: float = 0.0
     num_events: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "shift", "num_events"):
+            finite_number(getattr(self, name), f"{name} of a score calibration")
+        if self.scale <= 0:
+            raise ValueError(
+                f"scale of a score calibration must be above 0, found {self.scale}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
@@ -51,7 +70,7 @@ class ScoreCalibration:
         """Rebuild what `to_dict` gave.
 
         Raises:
-            ValueError: A value is missing or unknown.
+            ValueError: A value is missing, unknown or not allowed.
         """
         try:
             return cls(**values)
@@ -117,7 +136,8 @@ class Track(Task):
         """Fit scale and shift of the log-odds by maximum likelihood.
 
         Raises:
-            ValueError: Fewer than 100 events, or all of one class.
+            ValueError: Fewer than 100 events, all of one class, or scores that fall
+                where the truth rises.
         """
         good = np.isfinite(output[:, 0]) & np.isfinite(target)
         logit = torch.from_numpy(output[good, 0]).double()
@@ -141,13 +161,23 @@ class Track(Task):
 
         optimiser.step(closure)  # type: ignore[no-untyped-call]
         scale, shift = parameters.detach().tolist()
+        if scale <= 0:
+            raise ValueError(
+                "a calibration of track needs scores that are higher for tracks; here "
+                f"the scores fall where the truth rises (scale {scale:.3g}). Check "
+                "that labels and scores mean the same class"
+            )
         return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
 
     def calibration_figures(
         self, columns: Mapping[str, Array], target: Array
     ) -> dict[str, float]:
         """Return the cross-entropy, nat, and the mean of p_track less the truth."""
-        p = np.clip(columns["p_track"], 1e-12, 1 - 1e-12)
+        good_B = has_probability(columns)
+        if not good_B.any():
+            return {"cross_entropy": float("nan"), "bias": float("nan")}
+        target = target[good_B]
+        p = np.clip(columns["p_track"][good_B], 1e-12, 1 - 1e-12)
         log_loss = -np.log(np.where(target > 0.5, p, 1 - p))
         return {
             "cross_entropy": float(log_loss.mean()),
@@ -165,6 +195,9 @@ class Track(Task):
         known: Mapping[str, Array],
     ) -> Section:
         """Return ROC, scores, reliability and confusion."""
+        tables, target, missing = judged_events(tables, target, has_probability)
+        if not len(target):
+            return empty_section(self.name, "Track or cascade", missing)
         is_track = target > 0.5
         rows, roc, scores, reliability = [], [], [], []
         confusions = []
@@ -177,6 +210,7 @@ class Track(Task):
                 {
                     "table": name,
                     "events": len(p),
+                    **missing[name],
                     "tracks": int(is_track.sum()),
                     "auc": auc if 0 < is_track.sum() < len(p) else float("nan"),
                     "accuracy": float((chosen == is_track).mean()),
@@ -249,7 +283,9 @@ class Track(Task):
             "the ROC curve (AUC) is 1 for perfect separation and 0.5 for guessing. The "
             "Brier score is the mean of (p_track - truth)^2, with truth 1 for tracks "
             "and 0 for others: smaller is better. Accuracy is the share of right "
-            "decisions if events with p_track above 0.5 are called tracks.",
+            "decisions if events with p_track above 0.5 are called tracks."
+            + LEFT_OUT
+            * any(missing.values()),
             figures={
                 "track_roc": (
                     Panel(
@@ -286,6 +322,12 @@ class Track(Task):
             },
             rows=rows,
         )
+
+
+def has_probability(columns: Mapping[str, Array]) -> NDArray[np.bool_]:
+    """Return which events have an answer, (B,): a p_track from 0 to 1."""
+    p = columns["p_track"]
+    return (p >= 0) & (p <= 1)  # NaN is neither
 
 
 def roc_curve(score_B: Array, is_track_B: NDArray[np.bool_]) -> tuple[Array, Array]:

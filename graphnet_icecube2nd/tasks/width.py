@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,23 @@ def student_width() -> float:
     return (low + high) / 2
 
 
+def finite_number(value: Any, name: str) -> float:
+    """Return a number that a file gave.
+
+    Args:
+        value: What the file has.
+        name: What it is, for the message.
+
+    Raises:
+        ValueError: It is no number, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, found {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, found {value}")
+    return float(value)
+
+
 @dataclass(frozen=True, kw_only=True)
 class WidthCalibration:
     """Moves medians and scales widths, by the predicted value.
@@ -77,7 +95,8 @@ class WidthCalibration:
         num_events: Events it was fitted on.
 
     Raises:
-        ValueError: Lengths differ, values do not rise, a factor is not above 0.
+        ValueError: Lengths differ, a value is no finite number, values do not rise, a
+            factor is not above 0.
     """
 
     values: tuple[float, ...]
@@ -87,12 +106,16 @@ class WidthCalibration:
 
     def __post_init__(self) -> None:
         for name in ("values", "shifts", "factors"):
-            numbers = tuple(float(v) for v in getattr(self, name))
+            numbers = tuple(
+                finite_number(value, f"{name}[{row}] of a width calibration")
+                for row, value in enumerate(getattr(self, name))
+            )
             object.__setattr__(self, name, numbers)
             if len(numbers) != len(self.values) or not numbers:
                 raise ValueError(
                     f"{name} must have {len(self.values)} entries, got {len(numbers)}"
                 )
+        finite_number(self.num_events, "num_events of a width calibration")
         if (np.diff(self.values) <= 0).any():
             raise ValueError("values of a width calibration must rise")
         if min(self.factors) <= 0:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.model import Model, is_labelled
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.history import RAW, column_of
 from graphnet_icecube2nd.training.optimiser import make_adamw
@@ -100,26 +100,30 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         """Return the loss of a micro-batch, the mean over the events of all ranks."""
         truth, weight_B = self._truth(batch)
         losses = self.model.losses(self(batch), truth, weight_B)
+        num_labels = self.model.num_labels(truth)
         if self.trainer.world_size > 1:
-            losses = self._shared(losses, truth)
-        loss = self.model.weighted(losses)
+            losses, num_labels = self._shared(losses, num_labels)
+        loss = self.model.weighted(losses, num_labels)
         self._pending.append((loss.detach(), batch.event_id))
         return loss
 
     def _shared(
-        self, losses: dict[str, Tensor], truth: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Return losses whose mean over ranks is the mean over the ranks' events."""
-        tasks = self.model.task_map
+        self, losses: dict[str, Tensor], num_labels: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return losses whose mean over ranks is that over the ranks' events.
+
+        And the mean of the ranks' numbers of labels, by task: the ranks agree on which
+        tasks have any.
+        """
         # Gradients are averaged over ranks, whose numbers of labels may differ.
-        mine = torch.stack([is_labelled(tasks[n].target(truth)).sum() for n in losses])
-        mine = mine.float()
+        mine = torch.stack([num_labels[name] for name in losses]).float()
         mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
         factors = (mine / mean).nan_to_num()  # 0 / 0 where no rank has a label
-        return {
+        shared = {
             name: loss * factor
             for (name, loss), factor in zip(losses.items(), factors, strict=True)
         }
+        return shared, dict(zip(losses, mean, strict=True))
 
     def _truth(self, batch: PackedBatch) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Return the labels of a batch, and the weights of its events, (B,) or None."""

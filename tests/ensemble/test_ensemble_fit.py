@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_what_is_refused(
         fit_ensemble(members[:1], simulated, out)
     with pytest.raises(ValueError, match="method must be one of"):
         fit_ensemble(members, simulated, out, method="sum")
-    with pytest.raises(ValueError, match="100 events with pulses, got 5"):
+    with pytest.raises(ValueError, match=r"100 events with pulses and a .*, got 5"):
         fit_ensemble(members, simulated, out, events=np.arange(5))
     torch.manual_seed(0)
     other = tmp_path / "run" / "model.safetensors"
@@ -150,3 +151,58 @@ def test_what_is_refused(
     (out / "mine.txt").write_text("")
     with pytest.raises(ValueError, match="e is not empty"):
         fit_ensemble(members, simulated, out)
+
+
+def test_events_without_a_direction_are_left_out(
+    members: list[Path],
+    simulated: EventStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    column = EventStore.whole_event_column
+
+    def spoil(gone: slice) -> None:
+        def spoilt(self: EventStore, name: str) -> Any:
+            values = np.array(column(self, name))
+            if name == "azimuth":
+                values[gone] = -999.0
+            return values
+
+        monkeypatch.setattr(EventStore, "whole_event_column", spoilt)
+
+    spoil(slice(3, 13))
+    said: list[str] = []
+    found = fit_ensemble(
+        members[:2], simulated, tmp_path / "e", options=OPTIONS, say=said.append
+    )
+    assert "10 of 256 events have no true direction" in said[0]
+    assert found.num_events == 246
+    monkeypatch.undo()
+    some = np.r_[0:3, 13:256]
+    clean = fit_ensemble(
+        members[:2], simulated, tmp_path / "c", options=OPTIONS, events=some
+    )
+    assert found.angles == clean.angles
+    assert found.ensemble == replace(clean.ensemble, name="e")
+    spoil(slice(None))
+    with pytest.raises(ValueError, match=r"none of 256 events has true direction"):
+        fit_ensemble(members[:2], simulated, tmp_path / "n", options=OPTIONS)
+
+
+def test_members_that_do_not_fit_together_are_named(
+    simulated: EventStore, tmp_path: Path
+) -> None:
+    paths = []
+    for name, tasks in (
+        ("both", ["direction", "energy"]),
+        ("other", {"direction": {}, "energy": {"likelihood": "gaussian"}}),
+        ("one", ["direction"]),
+    ):
+        paths.append(tmp_path / f"{name}.safetensors")
+        save_model(build_model("t_sim", tasks=tasks, **SIZES), paths[-1])
+    with pytest.raises(ValueError, match=r"both has .*student.*other has .*gaussian"):
+        fit_ensemble(paths[:2], simulated, tmp_path / "e", options=OPTIONS)
+    with pytest.warns(UserWarning, match=r"not answer energy.*one has direction"):
+        fit_ensemble([paths[0], paths[2]], simulated, tmp_path / "e", options=OPTIONS)
+    with pytest.warns(UserWarning, match="not answer energy"):
+        load_bundle(tmp_path / "e")

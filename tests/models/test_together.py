@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from graphnet_icecube2nd import DeepIce, PackedBatch, build_model
-from graphnet_icecube2nd.models.together import outputs_together
+from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.together import EnsembleModel, outputs_together
 from graphnet_icecube2nd.nn import edge_conv, embedding, interval_attention
 
 SIZES = {"dim": 64, "dim_base": 16, "depth": 2}
@@ -93,3 +95,59 @@ def test_batches_do_not_mix(members: list[DeepIce], make_batch: MakeBatch) -> No
 def test_no_model(make_batch: MakeBatch) -> None:
     with pytest.raises(ValueError, match="at least one model"):
         directions_together([], make_batch([3]))
+    with pytest.raises(ValueError, match="at least one member"):
+        EnsembleModel([])
+
+
+def member(tasks: Any, **config: Any) -> Model:
+    model = build_model("t_sim", tasks=tasks, **SIZES, head_size=16)
+    model.input_config = InputConfig(**config) if config else None
+    return model
+
+
+def test_a_task_that_not_all_members_have_is_named() -> None:
+    models = [member(["direction", "energy"]), member(["direction", "track"])]
+    with pytest.warns(UserWarning, match=r"energy, track.*b has direction, track"):
+        together = EnsembleModel(models, names=["a", "b"])
+    assert list(together.task_map) == ["direction"]
+    with pytest.raises(ValueError, match="no task in common: member 0 has energy"):
+        EnsembleModel([member(["energy"]), member(["track"])])
+
+
+@pytest.mark.parametrize(
+    ("what", "values"),
+    [("clock", ("window", "first_pulse")), ("telescope", ("icecube", "orca"))],
+)
+def test_members_of_different_inputs_are_refused(
+    what: str, values: tuple[str, str]
+) -> None:
+    models = [member(["energy"]), *(member(["energy"], **{what: v}) for v in values)]
+    first, second = values
+    with pytest.raises(
+        ValueError, match=rf"member 1 has {what} '{first}', member 2 has '{second}'"
+    ):
+        EnsembleModel(models)
+
+
+def test_options_of_a_task_must_be_the_same() -> None:
+    student, gaussian = (
+        member({"energy": {"likelihood": name}}) for name in ("student", "gaussian")
+    )
+    with pytest.raises(ValueError, match=r"member 0 has .*student.*member 1.*gaussian"):
+        EnsembleModel([student, gaussian])
+    EnsembleModel([student, member(["energy"])])  # the default, said and not said
+    # A direction reads the same of all its losses.
+    losses = [member({"direction": {"loss": name}}) for name in ("vmf", "combined")]
+    EnsembleModel(losses)
+
+
+def test_ranges_are_what_all_members_know() -> None:
+    models = [
+        member(["energy"], ranges={"time": (0, 50), "x": (-500, 500)}),
+        member(["energy"]),
+        member(["energy"], ranges={"time": (10, 90), "charge": (1, 9)}),
+    ]
+    config = EnsembleModel(models).input_config
+    assert config is not None
+    assert config.ranges == {"time": (10, 50), "x": (-500, 500), "charge": (1, 9)}
+    assert EnsembleModel(models[1:2]).input_config is None

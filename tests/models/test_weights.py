@@ -19,6 +19,7 @@ from graphnet_icecube2nd import (
     DeepIce,
     DeepIceGNN,
     PackedBatch,
+    build_model,
     load_competition_weights,
     load_model,
     save_model,
@@ -470,3 +471,14 @@ class TestMessagesThatHelp:
     def test_no_model(self) -> None:
         with pytest.raises(ValueError, match="a model is needed"):
             load_competition_weights("s_gnn", {})  # type: ignore[arg-type]
+
+
+def test_learned_weights_of_tasks_have_a_checksum() -> None:
+    """They are single numbers."""
+    model = build_model(
+        "t_sim", tasks=["direction", "energy"], weighting="learned", dim=32, depth=1
+    )
+    before = weights.weights_digest(model)
+    with torch.no_grad():
+        model.get_parameter("log_variance.energy").fill_(0.5)
+    assert weights.weights_digest(model) != before

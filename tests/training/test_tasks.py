@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -140,6 +141,26 @@ def test_with_learned_weights_they_go_on_to_the_bit(
         assert [row[k] for k in keys] == [other[k] for k in keys]
 
 
+@pytest.mark.parametrize("beyond", [-2.3, 2.3])
+def test_a_learned_weight_beyond_its_bounds_comes_back(
+    three: Recipe, beyond: float
+) -> None:
+    model = first_model(replace(three, weighting="learned"))
+    parameter = model.get_parameter("log_variance.energy")
+    losses = dict.fromkeys(("direction", "energy", "track"), torch.tensor(1.0))
+    with torch.no_grad():
+        parameter.fill_(beyond)
+    model.eval()
+    value = model.weighted(losses)
+    assert parameter == beyond, "only training moves it"
+    model.train()
+    loss = model.weighted(losses)
+    assert loss == value
+    loss.backward()
+    # A loss of 1 has its least at 0, to which a step against the gradient leads.
+    assert parameter.grad * beyond > 0
+
+
 def test_larger_is_better_of_a_monitor(
     three: Recipe,
     quiet: TrainerConfig,
@@ -255,6 +276,50 @@ class TestEventsWithoutALabel:
         gradient = model.get_parameter("tasks.track.head.weight").grad
         assert gradient is not None
         assert not gradient.any()
+
+    def test_a_learned_weight_does_not_move_without_labels(
+        self, three: Recipe, simulated: EventStore
+    ) -> None:
+        model = first_model(replace(three, weighting="learned"))
+        names = ("direction", "energy", "track")
+        batch = EventReader(simulated, truth=names, max_pulses=32).batch(np.arange(8))
+        assert batch.truth is not None
+        truth = {**batch.truth, "track": torch.full((8,), torch.nan)}
+        with torch.no_grad():
+            model.get_parameter("log_variance.track").fill_(0.5)
+        loss = model.loss(model.outputs(batch), truth)
+        loss.backward()
+        assert model.get_parameter("log_variance.track").grad == 0  # not None: DDP
+        assert model.get_parameter("log_variance.energy").grad != 0
+        others = {"direction": 1.0, "energy": 0.5}
+        losses = model.losses(model.outputs(batch), truth)
+        expected = sum(weight * losses[name] for name, weight in others.items())
+        torch.testing.assert_close(loss, expected)
+
+    def test_ranks_agree_on_which_tasks_have_labels(self, three: Recipe) -> None:
+        """As one process does that has the events of both ranks."""
+        model = first_model(replace(three, weighting="learned"))
+        module = module_room.TrainingModule(model, three.stages[0])
+        num_labels = [
+            {"direction": 4, "energy": 4, "track": 0},
+            {"direction": 4, "energy": 0, "track": 0},
+        ]
+        losses = [
+            {"direction": 1.0, "energy": 3.0, "track": 0.0},
+            {"direction": 2.0, "energy": 0.0, "track": 0.0},
+        ]
+        mean = torch.tensor([4.0, 2.0, 0.0])
+        strategy = SimpleNamespace(reduce=lambda mine, reduce_op: mean)
+        module._trainer = SimpleNamespace(world_size=2, strategy=strategy)
+        for one, numbers in zip(losses, num_labels, strict=True):
+            of_rank = module._shared(
+                {name: torch.tensor(value) for name, value in one.items()},
+                {name: torch.tensor(value) for name, value in numbers.items()},
+            )
+            (model.weighted(*of_rank) / 2).backward()
+        gradients = {name: float(p.grad) for name, p in model.log_variance.items()}
+        # weight * (1 - loss) where there are labels
+        assert gradients == {"direction": -0.5, "energy": -1.0, "track": 0.0}
 
     def test_they_are_counted_aloud_and_left_out(
         self,

@@ -131,12 +131,18 @@ def fit_weights(
         num_steps: Of the descent.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        ValueError: Shapes that do not fit, a true direction that is not finite.
     """
     vectors, _ = _checked(vectors_MB3)
     truth = np.asarray(direction_B3, np.float64)
     if truth.shape != vectors.shape[1:]:
         raise ValueError(f"directions must be {vectors.shape[1:]}, got {truth.shape}")
+    finite_B = np.isfinite(truth).all(axis=1)
+    if not finite_B.all():
+        raise ValueError(
+            f"direction {int(finite_B.argmin())} must be finite, found "
+            f"{truth[finite_B.argmin()]}. Leave events without a true direction out"
+        )
     members, true = torch.from_numpy(vectors), torch.from_numpy(truth)
     # Softmax of these: weights stay above 0 and add up to 1.
     logit_M = torch.zeros(len(vectors), dtype=torch.float64, requires_grad=True)

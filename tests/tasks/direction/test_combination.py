@@ -53,7 +53,7 @@ def test_members_without_an_answer_are_left_out(
     import torch
 
     from graphnet_icecube2nd import build_model
-    from graphnet_icecube2nd.inference import ensemble_file
+    from graphnet_icecube2nd.models import together
 
     nan = float("nan")
     vectors = np.array(
@@ -68,11 +68,10 @@ def test_members_without_an_answer_are_left_out(
     whole = combine(vectors[:, :1], [1.0, 3.0], method)
     np.testing.assert_allclose(found[0], whole[0])
     # The model says the same.
-    monkeypatch.setattr(
-        ensemble_file, "predict_together", lambda members, batch: torch.tensor(vectors)
-    )
+    outputs = [{"direction": torch.tensor(vector)} for vector in vectors]
+    monkeypatch.setattr(together, "outputs_together", lambda members, batch: outputs)
     models = [build_model("t_sim", dim=32, dim_base=8, depth=1, head_size=16)] * 2
-    made = ensemble_file.EnsembleModel(models, [1.0, 3.0], method)(None)
+    made = together.EnsembleModel(models, [1.0, 3.0], method)(None)
     np.testing.assert_allclose(made, found, rtol=1e-6)
 
 
@@ -92,6 +91,13 @@ def test_mean_of_directions_forgets_who_was_sure() -> None:
     assert np.linalg.norm(found) == pytest.approx(6.0)
     opposite = np.array([[[1.0, 0.0, 0.0]], [[-1.0, 0.0, 0.0]]])
     assert combine(opposite, method="directions").tolist() == [[0.0, 0.0, 0.0]]
+
+
+def test_fit_refuses_a_direction_that_is_none() -> None:
+    vectors, truth = members(200, [5.0, 50.0])
+    truth[3, 1] = np.nan
+    with pytest.raises(ValueError, match="direction 3 must be finite"):
+        fit_weights(vectors, truth)
 
 
 def test_fit_finds_the_better_member() -> None:

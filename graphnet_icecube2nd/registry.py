@@ -7,15 +7,17 @@ arguments) that calls `register_detector`, `register_task` or `register_model`.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
 from fnmatch import fnmatch
-from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
 PLUGINS = "graphnet_icecube2nd.plugins"
+
+_loaded: set[str] = set()  # groups of entry points
 
 Entry = TypeVar("Entry", bound=Callable[..., Any])
 
@@ -35,8 +37,14 @@ class Registry(Generic[Entry]):
         """Register a builder under a name.
 
         Raises:
-            ValueError: The name is taken.
+            ValueError: The name is taken, or has other characters than letters, digits,
+                `_` and `-`.
         """
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ValueError(
+                f"the name of a {self.kind} consists of letters, digits, _ and -, "
+                f"found {name!r}: choose another name"
+            )
         if name in self._entries:
             raise ValueError(
                 f"a {self.kind} named {name!r} is already registered, by "
@@ -65,9 +73,11 @@ class Registry(Generic[Entry]):
         return sorted(name for name in self._entries if fnmatch(name, pattern))
 
 
-@cache
 def load_plugins() -> None:
     """Load what other installed packages register, once; warn where one fails."""
+    if PLUGINS in _loaded:
+        return
+    _loaded.add(PLUGINS)  # first, because a plugin may itself look up names
     for point in entry_points(group=PLUGINS):
         try:
             loaded = point.load()

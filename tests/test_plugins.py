@@ -49,6 +49,7 @@ from graphnet_icecube2nd.inference import DomainError
 from graphnet_icecube2nd.report import write_evaluation
 from graphnet_icecube2nd.results import EventTruth
 from graphnet_icecube2nd.tasks import Column
+from graphnet_icecube2nd.tasks.task import TASKS
 from graphnet_icecube2nd.training import DataConfig, Stage, TrainerConfig
 
 pytest.importorskip("pyarrow")
@@ -222,6 +223,102 @@ def test_names_are_listed_and_taken_once() -> None:
         with pytest.raises(ValueError, match="already registered"):
             register(mine)
     assert build_detector("ring").scales.interval_speed == pytest.approx(3.0)
+
+
+@pytest.fixture
+def own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget after a test what it registers."""
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+
+
+def task_class(**values: Any) -> type[Task]:
+    """A task like `LogPulses` with some attributes replaced."""
+    return type("Other", (LogPulses,), values)
+
+
+@pytest.mark.usefixtures("own_tasks")
+@pytest.mark.parametrize(
+    "name", ["", "a.b", "a/b", "a b", "a,b", "keys", "training", "forward", "copy"]
+)
+def test_names_that_cannot_be_used_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name!r}.*another name"):
+        register_task(task_class(name=name))
+    assert name not in list_tasks()
+
+
+@pytest.mark.parametrize("register", [register_model, register_detector])
+def test_names_of_models_and_detectors_are_checked(register: Any) -> None:
+    def function() -> None: ...
+
+    function.__name__ = "a.b"
+    with pytest.raises(ValueError, match=r"'a\.b'.*another name"):
+        register(function)
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_a_task_that_needs_arguments_is_refused() -> None:
+    class Needs(LogPulses):
+        name = "needs"
+
+        def __init__(self, depth: int) -> None:
+            super().__init__()
+
+    with pytest.raises(ValueError, match=r"'needs'.*'depth'.*default"):
+        register_task(Needs)
+    EventTable.from_columns({"event_id": [1], "energy": [10.0]}, "t")
+
+    class Knows(Needs):
+        name = "knows"
+
+        def __init__(self, depth: int = 1, **options: Any) -> None:
+            super().__init__(depth)
+
+    register_task(Knows)
+    assert build_task("knows", depth=3).describe() == {"depth": 3}
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_tasks_do_not_overwrite_columns() -> None:
+    register_task(task_class(name="other", columns=(Column("mine"), Column("energy"))))
+    build_model("mean_pool", tasks=["other"])
+    with pytest.raises(ValueError, match=r"'energy' and 'other'.*column 'energy'"):
+        build_model("mean_pool", tasks=["energy", "other"])
+    for name in ("status", "calibrated", "event_id", "n_pulses"):
+        register_task(task_class(name=f"of_{name}", columns=(Column(name),)))
+        with pytest.raises(ValueError, match=f"'of_{name}' .*column '{name}'"):
+            build_model("mean_pool", tasks=["direction", f"of_{name}"])
+
+
+PLUGIN = """
+from graphnet_icecube2nd import Task, build_task, list_tasks, register_task
+from graphnet_icecube2nd.tasks import Column
+
+def register():
+    assert "energy" in list_tasks()
+    values = {"name": "hits", "columns": (Column("hits"),)}
+    register_task(type("Hits", (type(build_task("track")),), values))
+    print("registered")
+"""
+
+
+def test_a_plugin_may_look_up_names_itself(tmp_path: Path) -> None:
+    about = tmp_path / "plugin_of_hits-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: plugin-of-hits\nVersion: 1\n")
+    (about / "entry_points.txt").write_text(
+        "[graphnet_icecube2nd.plugins]\nhits = plugin_of_hits:register\n"
+    )
+    (tmp_path / "plugin_of_hits.py").write_text(PLUGIN)
+    code = "import graphnet_icecube2nd as g; print('hits' in g.list_tasks())"
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["registered", "True"], done.stderr
 
 
 def test_the_store_knows_its_detector(store: EventStore) -> None:

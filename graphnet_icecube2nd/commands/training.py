@@ -115,6 +115,7 @@ def train(
     """
     from graphnet_icecube2nd.published.published_notes import published_notes
     from graphnet_icecube2nd.published.training_store import as_store
+    from graphnet_icecube2nd.tasks.catalogue import distinct_tasks
     from graphnet_icecube2nd.training.history import validation_text
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
@@ -145,7 +146,7 @@ def train(
     assert data is not None
     assert out is not None
     if tasks is not None:
-        names = [name.strip() for name in tasks.split(",")]
+        names = distinct_tasks(name.strip() for name in tasks.split(","))
         made = replace(made, tasks={name: made.tasks.get(name, {}) for name in names})
     if published:
         made = as_published(made)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_type_hints
 
 from graphnet_icecube2nd.config import load_yaml
 from graphnet_icecube2nd.inference.calibration_file import (
@@ -20,7 +21,7 @@ from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.direction import Direction
-from graphnet_icecube2nd.tasks.task import Calibration
+from graphnet_icecube2nd.tasks.task import Calibration, Task
 
 GivenCalibration = KappaCalibration | Mapping[str, Calibration] | str | None
 STORED, NONE = "stored", "none"
@@ -62,7 +63,8 @@ class ModelBundle:
                 or a `KappaCalibration` of the direction.
 
         Raises:
-            ValueError: Another word, or of a task that the model does not have.
+            ValueError: Another word, of a task that the model does not have, or of
+                another kind than the task's.
         """
         if calibration is None or calibration == NONE:
             return replace(self, calibrations={}, source=None)
@@ -80,6 +82,8 @@ class ModelBundle:
                 f"calibration of task {unknown[0]!r}: the model has "
                 f"{', '.join(self.model.task_map)}"
             )
+        for name, given in calibration.items():
+            _check_kind(self.model.task_map[name], given)
         return replace(self, calibrations=dict(calibration), source=None)
 
     def read_as_calibrated(self, options: InferenceConfig) -> list[str]:
@@ -177,6 +181,30 @@ def weights_place(
         return FOLDER / f"{name}.safetensors"
     path = Path(name)
     return path.parent if path.name == ENSEMBLE else path
+
+
+def _check_kind(task: Task, calibration: Calibration) -> None:
+    """See that a calibration is of the kind that a task's `calibrate` says it returns.
+
+    Raises:
+        ValueError: It is of another kind, or the task has no calibration.
+    """
+    if type(task).predict_calibrated is Task.predict_calibrated:
+        raise ValueError(
+            f"task {task.name!r} has no calibration, found a "
+            f"{type(calibration).__name__}: leave it out"
+        )
+    try:
+        kind = get_type_hints(type(task).calibrate).get("return", Calibration)
+        is_right = isinstance(calibration, kind)
+    except (NameError, TypeError):  # the annotation of a plugin may say nothing
+        return
+    if not is_right:
+        raise ValueError(
+            f"calibration of task {task.name!r} must be a "
+            f"{getattr(kind, '__name__', kind)}, found a {type(calibration).__name__}: "
+            f"give what `calibrate` fitted for {task.name!r}"
+        )
 
 
 def _options_of_run(place: Path) -> InferenceConfig:

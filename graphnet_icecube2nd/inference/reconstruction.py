@@ -52,7 +52,11 @@ from graphnet_icecube2nd.results.result_files import (
 from graphnet_icecube2nd.results.table_io import read_columns
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
-from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, checked_contours
+from graphnet_icecube2nd.tasks.direction.direction import (
+    CONTOURS,
+    Direction,
+    checked_contours,
+)
 
 SUBMISSION = "submission"
 
@@ -180,9 +184,10 @@ def reconstruct(
 
     Raises:
         DomainError: The model was trained on another detector or clock.
-        ValueError: Unknown format or model; pulses that cannot be true; an option of
-            pulses in memory with a store; another process is at work on this file; a
-            file of that name that holds no results.
+        ValueError: Unknown format or model; a submission of a model without directions;
+            pulses that cannot be true; an option of pulses in memory with a store;
+            another process is at work on this file; a file of that name that holds no
+            results.
         TypeError: Data of no kind that is known.
     """
     begun = time.monotonic()
@@ -193,6 +198,12 @@ def reconstruct(
     if out is not None:
         format = format_of(out, format)  # before any work
         check_replaceable(out, format)
+        if format == SUBMISSION and Direction.name not in bundle.model.task_map:
+            raise ValueError(
+                f"a submission needs the task 'direction'; model {bundle.name!r} has "
+                f"{', '.join(bundle.model.task_map)}. Use a model with directions, or "
+                "write another format: .parquet, .csv or .db"
+            )
     rows: Columns | None = None
     num_resumed = num_calibrated = 0
     if isinstance(data, str | os.PathLike | EventStore):

@@ -120,6 +120,7 @@ class EventTable:
         status_B: NDArray[np.str_],
         radii: Mapping[str, NDArray[np.float64]] | None = None,
         n_pulses_B: NDArray[np.int64] | None = None,
+        others: Mapping[str, NDArray[Any]] | None = None,
     ) -> EventTable:
         """Make a table of directions.
 
@@ -131,6 +132,8 @@ class EventTable:
             status_B: (B,) `ok`, or why there is no direction.
             radii: (B,) rad by name (`radius_50`): contours that the table itself gives.
             n_pulses_B: (B,) pulses of the events.
+            others: (B,) by name: columns of other tasks. `direction_is_valid` says of
+                which events with the status `ok` the direction alone is missing.
 
         Raises:
             ValueError: As `EventTable`; or directions that are not (B, 3).
@@ -156,6 +159,7 @@ class EventTable:
                 **dict(zip(ANGLES, angles, strict=True)),
                 "kappa": kappa_B,
                 **(radii or {}),
+                **(others or {}),
             },
             n_pulses_B=n_pulses_B,
         )
@@ -427,7 +431,7 @@ def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> Eve
         _check_statuses(given_B, name)
         # A reason that is given stays; `ok` without a direction is not, unless the
         # table says that only the direction failed.
-        keep_B = finite_B if valid is None else finite_B | ~valid.astype(bool)
+        keep_B = finite_B if valid is None else finite_B | ~_is_true(valid)
         status_B = np.where((given_B == OK) & ~keep_B, status_B, given_B)
     kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
     kappa_B = np.full(num, np.nan) if kappa is None else kappa.astype(float)
@@ -442,7 +446,7 @@ def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> Eve
             columns=answers,
             n_pulses_B=counts,
         )
-    found = EventTable.of_directions(
+    return EventTable.of_directions(
         name=name,
         event_id=event_id,
         direction_B3=direction_B3,
@@ -450,8 +454,8 @@ def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> Eve
         status_B=status_B,
         radii={n: columns[n].astype(float) for n in columns if radius_level(n)},
         n_pulses_B=counts,
+        others=answers,
     )
-    return found.with_columns(answers)
 
 
 def _directions(
@@ -492,8 +496,16 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             answers[name] = values if is_text else values.astype(float)
     for name, values in columns.items():
         if name.endswith(VALID) or name == CALIBRATED:
-            answers[name] = values.astype(bool)
+            answers[name] = _is_true(values)
     return answers
+
+
+def _is_true(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which values are true or 1, (B,); missing ones are not."""
+    if values.dtype.kind in "biuf":
+        found: NDArray[np.bool_] = values == 1
+        return found
+    return np.isin(np.char.lower(values.astype(str)), ("true", "1", "1.0"))
 
 
 def _check_statuses(status_B: NDArray[np.str_], name: str) -> None:

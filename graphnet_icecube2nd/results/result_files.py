@@ -264,11 +264,13 @@ def _plain(column: NDArray[Any]) -> list[Any]:
 
 
 def _submission(part: Columns) -> Columns:
-    ok_B = part["status"] == OK
+    # An event with the status `ok` may have an energy and no direction.
+    good_B = np.isfinite([part[name] for name in NO_DIRECTION]).all(axis=0)
+    good_B &= part["status"] == OK
     return {
         "event_id": part["event_id"],
         **{
-            name: np.where(ok_B, part[name], instead)
+            name: np.where(good_B, part[name], instead)
             for name, instead in NO_DIRECTION.items()
         },
     }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from graphnet_icecube2nd.tasks.direction.direction import Direction
@@ -11,6 +12,8 @@ from graphnet_icecube2nd.tasks.task import TASKS, Task
 from graphnet_icecube2nd.tasks.track import Track
 
 OWN = (Direction, Energy, Track)
+# Columns that results have whatever the tasks; event_no is event_id in SQLite.
+RESERVED = ("event_id", "event_no", "n_pulses", "status", "calibrated")
 
 
 def build_task(name: str, **kwargs: Any) -> Task:
@@ -28,7 +31,6 @@ def build_task(name: str, **kwargs: Any) -> Task:
         task: Task = task_class(**kwargs)
     except TypeError as error:
         raise ValueError(f"task {name!r}: {error}") from None
-    task.options = dict(kwargs)
     return task
 
 
@@ -47,18 +49,69 @@ def build_tasks(
             arguments.
 
     Raises:
-        ValueError: No task, one twice, an unknown name or argument, a weight below 0.
+        ValueError: No task, one twice, an unknown name or argument, a weight below 0,
+            two tasks with the same column.
     """
-    names = list(tasks)
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"tasks are one or several different names, got {names}")
+    names = distinct_tasks(tasks)
+    if not names:
+        raise ValueError("tasks must name one task at least, found none")
     options = dict(tasks) if isinstance(tasks, Mapping) else {n: {} for n in names}
     built, weights = {}, {}
     for name, given in options.items():
         kwargs = dict(given)
-        weight = float(kwargs.pop("weight", 1.0))
-        if not 0 <= weight < float("inf"):
-            raise ValueError(f"the weight of task {name!r} must be 0 or more: {weight}")
+        weights[name] = task_weight(kwargs.pop("weight", 1.0), f"tasks.{name}.weight")
         built[name] = build_task(name, **kwargs)
-        weights[name] = weight
+    _check_columns(built)
     return built, weights
+
+
+def distinct_tasks(names: Iterable[str]) -> list[str]:
+    """Return names of tasks as a list.
+
+    Raises:
+        ValueError: One is repeated.
+    """
+    names = list(names)
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(
+            f"tasks must be different, found {repeated[0]!r} more than once: name it "
+            "once"
+        )
+    return names
+
+
+def task_weight(value: Any, where: str) -> float:
+    """Return the weight of a task's loss.
+
+    Args:
+        value: The weight.
+        where: What messages call it: `tasks.energy.weight`.
+
+    Raises:
+        ValueError: It is no number, below 0 or not finite.
+    """
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"{where} must be a number, 0 or more, found {value!r}")
+    return weight
+
+
+def _check_columns(tasks: Mapping[str, Task]) -> None:
+    """Raise ValueError where tasks would overwrite columns of results."""
+    owner: dict[str, str] = {}
+    for name, task in tasks.items():
+        for column in (column.name for column in task.columns):
+            if column in RESERVED:
+                raise ValueError(
+                    f"task {name!r} has a column {column!r}, which results have "
+                    "themselves: rename the column"
+                )
+            if column in owner:
+                raise ValueError(
+                    f"tasks {owner[column]!r} and {name!r} both have a column "
+                    f"{column!r}: rename one, or leave a task out"
+                )
+            owner[column] = name

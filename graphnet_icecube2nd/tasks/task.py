@@ -27,7 +27,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import wraps
+from inspect import Parameter, signature
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -39,6 +41,9 @@ from graphnet_icecube2nd.tasks.section import Section, residual_section
 
 Array = NDArray[np.float64]
 TASKS: Registry[Callable[..., Any]] = Registry("task")
+COVERAGE = "inside_"  # begins the names of metrics that are best at a value between
+# A model keeps tasks and their weights in these, by name.
+MODULE_NAMES = frozenset([*dir(nn.ModuleDict()), *dir(nn.ParameterDict())])
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Column:
     description: str = ""
 
 
+@runtime_checkable
 class Calibration(Protocol):
     """What `Task.calibrate` fits: plain values that make widths hold."""
 
@@ -72,6 +78,8 @@ class Task(nn.Module):
     """Base of all tasks. A subclass gives the four class variables and three methods.
 
     The last layer is `head`, `Linear(dim, num_outputs)` in float32, made by `attach`.
+    Constructor arguments must be plain values and have defaults: they are saved with a
+    model, and build the task anew.
 
     Attributes:
         name: Public name; prefix of metrics and columns.
@@ -80,6 +88,7 @@ class Task(nn.Module):
         num_outputs: K.
         columns: Of the results.
         higher_is_better: Names of the metrics of which larger values are better.
+        options: Constructor arguments that the task was made with.
     """
 
     name: ClassVar[str]
@@ -94,6 +103,28 @@ class Task(nn.Module):
         super().__init__()
         self.head = None
         self.options: dict[str, Any] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Make the constructor of a subclass record its arguments as `options`."""
+        super().__init_subclass__(**kwargs)
+        if "__init__" not in vars(cls):
+            return
+        make = cls.__init__
+        known = signature(make)
+
+        @wraps(make)
+        def record(self: Task, *args: Any, **kwargs: Any) -> None:
+            make(self, *args, **kwargs)
+            if type(self).__init__ is not record:
+                return  # called by a subclass, whose own arguments count
+            _, *given = known.bind(self, *args, **kwargs).arguments.items()
+            for name, value in given:
+                kind = known.parameters[name].kind
+                self.options.update(
+                    value if kind is Parameter.VAR_KEYWORD else {name: value}
+                )
+
+        cls.__init__ = record  # type: ignore[method-assign]
 
     def attach(self, dim: int) -> Task:
         """Make the last layer for latent vectors of width D; return the task."""
@@ -140,6 +171,9 @@ class Task(nn.Module):
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return figures of each event, (B,), whose means the validation reports.
+
+        Smaller values are better, unless `higher_is_better` has the name. A name that
+        begins with `inside_` is of a coverage, of which neither are.
 
         Args:
             output: (B, K) raw outputs.
@@ -241,7 +275,8 @@ def register_task(task: type[Task]) -> type[Task]:
     """Register a task class under its `name`.
 
     Raises:
-        ValueError: The name is taken, or the class lacks what a task must have.
+        ValueError: The name is taken or cannot be one, the class lacks what a task must
+            have, or it cannot be built without arguments.
     """
     needed = ("name", "truth", "num_outputs", "columns")
     if missing := [n for n in needed if not hasattr(task, n)]:
@@ -250,5 +285,21 @@ def register_task(task: type[Task]) -> type[Task]:
         raise ValueError(f"task {task.name!r}: truth is a tuple of names")
     if not task.num_outputs >= 1:
         raise ValueError(f"task {task.name!r}: num_outputs must be 1 or more")
+    if task.name in MODULE_NAMES:
+        raise ValueError(
+            f"task {task.name!r}: torch's modules have an attribute of that name: "
+            "choose another name"
+        )
+    # Tables and truth build every registered task, files build it by named arguments.
+    for argument in signature(task).parameters.values():
+        if argument.kind is Parameter.VAR_KEYWORD:
+            continue
+        if argument.default is argument.empty or (
+            argument.kind is Parameter.POSITIONAL_ONLY
+        ):
+            raise ValueError(
+                f"task {task.name!r}: constructor argument {argument.name!r} must be a "
+                f"keyword with a default value: {argument.name}=..."
+            )
     TASKS.add(task.name, task)
     return task

@@ -18,10 +18,14 @@ from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
-from graphnet_icecube2nd.tasks.catalogue import build_tasks
+from graphnet_icecube2nd.tasks.catalogue import (
+    build_tasks,
+    distinct_tasks,
+    task_weight,
+)
 from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
-from graphnet_icecube2nd.tasks.task import TASKS
+from graphnet_icecube2nd.tasks.task import COVERAGE, TASKS, Task
 from graphnet_icecube2nd.training.schedule import OneCycle
 from graphnet_icecube2nd.training.task_metrics import LOSS, metric_names
 
@@ -263,11 +267,7 @@ class Recipe:
         if not metric:
             return False
         tasks, _ = build_tasks({name: self.task_options(0)[name]})
-        task = tasks[name]
-        whole = task.collect().get(metric)
-        return metric in task.higher_is_better or bool(
-            getattr(whole, "higher_is_better", False)
-        )
+        return bool(_larger_is_better(tasks[name], metric))
 
     def _check_tasks(self) -> None:
         """Raise ValueError of tasks and options that do not exist."""
@@ -277,6 +277,7 @@ class Recipe:
             except ValueError as error:
                 raise ValueError(f"tasks.{name}: {error}") from None
             _check_names(f"tasks.{name}.", given, known)
+            task_weight(given.get("weight", 1.0), f"tasks.{name}.weight")
         names = tuple(self.tasks) or (Direction.name,)
         for number, stage in enumerate(self.stages):
             where = f"stages.{number}.tasks."
@@ -284,6 +285,7 @@ class Recipe:
             for name, given in stage.tasks.items():
                 known = (*_arguments(TASKS.get(name)), "weight")
                 _check_names(f"{where}{name}.", given, known)
+                task_weight(given.get("weight", 1.0), f"{where}{name}.weight")
             for option in ("loss", "normalisation"):
                 ours = self.tasks.get(Direction.name, {}).get(option)
                 theirs = getattr(stage, option)
@@ -294,15 +296,21 @@ class Recipe:
                         f"{option} is {theirs!r}; give stages.{number}.{option} alone"
                     )
             try:
-                build_tasks(self.task_options(number))
+                _, weights = build_tasks(self.task_options(number))
             except ValueError as error:
                 raise ValueError(f"stages.{number}: {error}") from None
+            if not any(weights.values()):
+                raise ValueError(
+                    f"stages.{number}: the weight of every task is 0, so that nothing "
+                    f"would be trained; give tasks.{names[0]}.weight above 0"
+                )
 
     def _checked_monitor(self) -> str:
         """Return the monitor by its present name.
 
         Raises:
-            ValueError: No task has such a metric; the message has the nearest name.
+            ValueError: No task has such a metric, with the nearest name; or it is
+                neither an error nor a score.
         """
         monitor = FORMER_MONITORS.get(self.monitor, self.monitor)
         options = self.task_options(0)
@@ -315,6 +323,13 @@ class Recipe:
         if monitor not in known:
             raise ValueError(
                 f"monitor {monitor!r} is unknown; {nearest(monitor, known)}"
+            )
+        name, _, metric = monitor.partition("/")
+        if metric and _larger_is_better(tasks[name], metric) is None:
+            raise ValueError(
+                f"monitor must be a loss, an error or a score, found {monitor!r}: it "
+                "is not known whether smaller or larger values of it are better. Use "
+                f"{name}/{LOSS}, or give the task's `higher_is_better`"
             )
         return monitor
 
@@ -359,13 +374,26 @@ def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
     """Return options by task as dicts; of names alone, or None, without options."""
     given = {} if given is None else given
     if not isinstance(given, Mapping):
-        given = {task: {} for task in given}
+        given = {task: {} for task in distinct_tasks(given)}
     for task, options in given.items():
         if not isinstance(options, Mapping):
             raise ValueError(
                 f"{name}.{task} must be a mapping of options to values, got {options!r}"
             )
     return {task: dict(options) for task, options in given.items()}
+
+
+def _larger_is_better(task: Task, metric: str) -> bool | None:
+    """Return whether larger values of a metric are better; None: it is not known."""
+    if metric in task.higher_is_better:
+        return True
+    if metric.startswith(COVERAGE):
+        return None
+    collected = task.collect()
+    if metric in collected:  # torchmetrics has None where it does not know
+        known: bool | None = getattr(collected[metric], "higher_is_better", None)
+        return known
+    return False
 
 
 def _arguments(task: Any) -> tuple[str, ...]:

@@ -234,6 +234,11 @@ def test_tasks_are_those_of_the_recipe_with_its_options(given: dict[str, Any]) -
         called(
             None, recipe="t_sim", data=Path("store"), out=Path("run"), tasks="energi"
         )  # fmt: skip
+    with pytest.raises(ValueError, match="'direction' more than once"):
+        called(
+            None, recipe="t_sim", data=Path("store"), out=Path("run"),
+            tasks="direction, direction",
+        )  # fmt: skip
 
 
 def test_every_option_of_a_search_reaches_it(

@@ -20,9 +20,11 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.calibration.fit import calibrate
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.model_bundle import load_bundle
+from graphnet_icecube2nd.inference.model_bundle import as_bundle, load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.width import WidthCalibration
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 RECIPE = """
@@ -96,3 +98,19 @@ def test_what_is_not_there() -> None:
         load_bundle("nothing")
     with pytest.raises(FileNotFoundError):
         load_bundle("t_sim.simulated", calibration="nothing.json")
+
+
+def test_a_calibration_is_of_the_kind_of_its_task() -> None:
+    bundle = as_bundle(build_model("t_sim", tasks=["direction", "energy"], **SIZES))
+    kappa = KappaCalibration(method="none", log_kappa=(0.0,), log_calibrated=(0.0,))
+    width = WidthCalibration(values=(3.0,), shifts=(0.0,), factors=(1.0,))
+    right = {"direction": kappa, "energy": width}
+    assert bundle.calibrated(right).calibrations == right
+    for wrong, message in (
+        ({"direction": width}, "'direction' .*KappaCalibration.*WidthCalibration"),
+        ({"energy": kappa}, "'energy' .*WidthCalibration.*KappaCalibration"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bundle.calibrated(wrong)
+        with pytest.raises(ValueError, match=message):
+            PulseReconstructor(bundle, calibration=wrong)

@@ -280,3 +280,16 @@ def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -
     np.testing.assert_allclose(
         moved.columns()["direction_x"], found.columns()["direction_x"], atol=1e-3
     )
+
+
+def test_a_submission_needs_directions(
+    simulated: EventStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build_model("t_sim", tasks=["energy"], **SIZES)
+    computed: list[Any] = []
+    monkeypatch.setattr(type(model), "outputs", lambda *given: computed.append(given))
+    for out, format in (("submission.csv", None), ("r.csv", "submission")):
+        with pytest.raises(ValueError, match=r"'direction'.*energy"):
+            reconstruct(simulated, model, tmp_path / out, format=format)
+    assert not computed
+    assert not list(tmp_path.iterdir())

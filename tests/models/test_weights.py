@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import stat
@@ -26,7 +27,12 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.models import weights
+from graphnet_icecube2nd.models.build import build_backbone
 from graphnet_icecube2nd.models.competition import published_name
+from graphnet_icecube2nd.models.model import TaskModel
+from graphnet_icecube2nd.tasks.direction.direction import Direction
+from graphnet_icecube2nd.tasks.energy import Energy
+from graphnet_icecube2nd.tasks.track import Track
 
 ALL = (
     *("deepice_small", "deepice_small_4rel", "v22_small", "v23_small"),
@@ -482,3 +488,42 @@ def test_learned_weights_of_tasks_have_a_checksum() -> None:
     with torch.no_grad():
         model.get_parameter("log_variance.energy").fill_(0.5)
     assert weights.weights_digest(model) != before
+
+
+@pytest.mark.parametrize(
+    "energy", [Energy("gaussian"), Energy(likelihood="gaussian")], ids=["place", "name"]
+)
+def test_options_of_tasks_made_as_objects_are_saved(
+    energy: Energy, tmp_path: Path
+) -> None:
+    model = TaskModel(
+        build_backbone("t_sim", **SIZES),
+        {"energy": energy, "direction": Direction(contours=(0.68,))},
+        model_name="t_sim",
+        model_kwargs=SIZES,
+    )
+    save_model(model, tmp_path / "m.safetensors")
+    again = load_model(tmp_path / "m.safetensors")
+    output = torch.tensor([[0.0, 0.5, 1.0]])
+    for name, task in model.task_map.items():
+        expected = task.predict(output[:, : task.num_outputs])
+        found = again.task_map[name].predict(output[:, : task.num_outputs])
+        assert found.keys() == expected.keys()
+        for column, value in expected.items():
+            assert torch.equal(found[column], value), column
+
+
+def test_a_subclass_of_a_task_records_its_own_arguments() -> None:
+    class Wide(Energy):
+        def __init__(self, factor: float = 1.0, **options: Any) -> None:
+            super().__init__(likelihood="gaussian")
+            self.factor, self.more = factor, options
+
+    class Same(Wide):
+        pass
+
+    for kind in (Wide, Same):
+        assert kind(2.0, depth=3).describe() == {"factor": 2.0, "depth": 3}
+        assert copy.deepcopy(kind(factor=2.0)).describe() == {"factor": 2.0}
+        assert kind().describe() == {}
+    assert Track().describe() == {}

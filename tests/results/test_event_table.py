@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +88,79 @@ def test_what_is_refused() -> None:
             kappa_B=np.ones(2),
             status_B=np.array(["ok", "ok"]),
         )
+
+
+@pytest.fixture
+def one_fails() -> EventTable:
+    """Three events with energies; of the second only the direction failed."""
+    columns = {
+        **dict(
+            zip(("direction_x", "direction_y", "direction_z"), np.eye(3), strict=True)
+        ),
+        "kappa": np.array([4.0, np.nan, 9.0]),
+        "azimuth": np.array([0.0, np.nan, 0.0]),
+        "zenith": np.array([np.pi / 2, np.nan, 0.0]),
+        "energy": np.array([10.0, 20.0, 30.0]),
+        "direction_is_valid": np.array([True, False, True]),
+        "energy_is_valid": np.ones(3, bool),
+        "calibrated": np.array([True, True, False]),
+    }
+    for axis in "xyz":
+        columns[f"direction_{axis}"][1] = np.nan
+    return EventTable(
+        name="t",
+        event_id=np.arange(3),
+        status_B=np.array(["ok"] * 3),
+        columns=columns,
+        n_pulses_B=np.array([5, 6, 7]),
+    )
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.db"])
+def test_an_event_keeps_its_energy_where_the_direction_failed(
+    one_fails: EventTable, name: str, tmp_path: Path
+) -> None:
+    one_fails.save(tmp_path / name)
+    back = EventTable.load(tmp_path / name)
+    assert back.status_B.tolist() == ["ok", "ok", "ok"]
+    assert back.is_ok.tolist() == [True, False, True]
+    assert np.isnan(back.direction_B3[1]).all()
+    assert np.isnan(back.columns["azimuth"][1])
+    assert back.columns["energy"].tolist() == [10.0, 20.0, 30.0]
+    assert back.has_answer("energy").all()
+    assert back.columns["calibrated"].tolist() == [True, True, False]
+    for axis in "xyz":
+        np.testing.assert_array_equal(
+            back.columns[f"direction_{axis}"], one_fails.columns[f"direction_{axis}"]
+        )
+
+
+def test_a_submission_has_the_horizon_where_the_direction_failed(
+    one_fails: EventTable, tmp_path: Path
+) -> None:
+    path = tmp_path / "submission.csv"
+    one_fails.save(path)
+    rows = np.genfromtxt(path, delimiter=",", names=True)
+    assert rows["azimuth"].tolist() == [0.0, 0.0, 0.0]
+    np.testing.assert_allclose(rows["zenith"], [np.pi / 2, np.pi / 2, 0.0])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, np.nan, 0.0],
+        np.array([True, None, False], object),
+        np.array([1, np.nan, 0], object),
+        ["True", "", "False"],
+        ["true", "nan", "false"],
+    ],
+)
+def test_what_is_missing_is_not_true(one_fails: EventTable, values: Any) -> None:
+    columns = {
+        **one_fails.to_columns(),
+        "calibrated": values,
+        "energy_is_valid": values,
+    }
+    back = EventTable.from_columns(columns, "t")
+    assert back.columns["calibrated"].tolist() == [True, False, False]
+    assert back.columns["energy_is_valid"].tolist() == [True, False, False]

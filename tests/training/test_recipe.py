@@ -13,6 +13,7 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import DeepIce
 from graphnet_icecube2nd.config import from_plain, load_yaml, to_plain
+from graphnet_icecube2nd.tasks.energy import Energy
 from graphnet_icecube2nd.training.recipe import (
     DataConfig,
     Recipe,
@@ -290,7 +291,18 @@ class TestTasks:
             (["tasks={energi: {}}"], r"tasks\.energi: .*did you mean energy"),
             (["tasks.energy.wait=1"], r"tasks\.energy\.wait .*tasks\.energy\.weight"),
             (["tasks.energy=3"], r"tasks\.energy must be a mapping"),
-            (["tasks.energy.weight=-1"], "weight of task 'energy' must be 0 or more"),
+            (["tasks.energy.weight=-1"], r"^tasks\.energy\.weight must .*-1"),
+            (["tasks.energy.weight=abc"], r"^tasks\.energy\.weight must .*'abc'"),
+            (
+                ["stages.1.tasks.direction.weight=abc"],
+                r"^stages\.1\.tasks\.direction\.weight must .*'abc'",
+            ),
+            (["tasks.direction.weight=0"], r"stages\.0: .*tasks\.direction\.weight"),
+            (["stages.1.tasks.direction.weight=0"], r"stages\.1: .* every task is 0"),
+            (
+                ["tasks.energy.weight=1", "monitor=energy/inside_68"],
+                "'energy/inside_68'.*energy/loss",
+            ),
             (["tasks.energy.likelihood=normal"], "student or gaussian, got 'normal'"),
             (
                 ["stages.1.tasks.energy.weight=1"],
@@ -311,3 +323,29 @@ class TestTasks:
     def test_mistakes_are_named(self, overrides: list[str], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             find_recipe("t_sim", overrides)
+
+    def test_a_task_is_named_once(self) -> None:
+        with pytest.raises(ValueError, match="'energy' more than once"):
+            replace(find_recipe("t_sim"), tasks=["energy", "track", "energy"])
+
+    def test_a_task_may_have_weight_0_beside_others(self) -> None:
+        recipe = find_recipe("t_sim", ["tasks.energy.weight=0"])
+        assert recipe.task_options(0)["energy"]["weight"] == 0
+
+    def test_a_metric_of_unknown_sign_is_no_monitor(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torchmetrics = pytest.importorskip("torchmetrics")
+        both = {
+            "mean": torchmetrics.MeanMetric(),
+            "error": torchmetrics.MeanAbsoluteError(),
+            "score": torchmetrics.R2Score(),
+        }
+        monkeypatch.setattr(Energy, "collect", lambda self: both)
+        recipe = replace(find_recipe("t_sim"), tasks=["energy"])
+        with pytest.raises(ValueError, match=r"'energy/mean'.*higher_is_better"):
+            replace(recipe, monitor="energy/mean")
+        assert not replace(recipe, monitor="energy/error").higher_is_better
+        assert replace(recipe, monitor="energy/score").higher_is_better
+        monkeypatch.setattr(Energy, "higher_is_better", ("mean",))
+        assert replace(recipe, monitor="energy/mean").higher_is_better

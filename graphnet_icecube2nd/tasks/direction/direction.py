@@ -123,6 +123,7 @@ class Direction(Task):
         """Return a task like this one with the radii of other contours."""
         other = copy.copy(self)
         other.contours = checked_contours(contours)
+        other.options = {**self.options, "contours": other.contours}
         return other
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:

@@ -79,10 +79,12 @@ class Direction(Task):
         loss: `vmf` (negative log-likelihood of a von Mises-Fisher distribution),
             `combined` (opening angle + 0.05 vmf) or `angle` (opening angle).
         normalisation: Of the vmf: `exact`, or `published`, off above kappa 100.
+        contours: Shares, 0 to 1, of the contours whose radii `predict` gives; results
+            have those that the reconstruction is asked for.
         method: How an ensemble combines several models, see `combination.combine`.
 
     Raises:
-        ValueError: An unknown loss, normalisation or method.
+        ValueError: An unknown loss, normalisation or method, a share that is none.
     """
 
     name: ClassVar[str] = "direction"
@@ -103,6 +105,7 @@ class Direction(Task):
         self,
         loss: str = "vmf",
         normalisation: str = "exact",
+        contours: Sequence[float] = CONTOURS,
         method: str = WEIGHTED,
     ) -> None:
         super().__init__()
@@ -115,8 +118,7 @@ class Direction(Task):
                 raise ValueError(
                     f"{name} must be one of {', '.join(allowed)}; got {value!r}"
                 )
-        self.contours: tuple[float, ...] = CONTOURS  # whose radii are columns
-        self.method = method
+        self.contours, self.method = checked_contours(contours), method
         self.direction_loss = make_loss(loss, normalisation)
 
     def with_contours(self, contours: Sequence[float]) -> Direction:

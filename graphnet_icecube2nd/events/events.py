@@ -159,13 +159,38 @@ def event_order(
     same_T = (time_T[1:] == time_T[:-1]) & (event[1:] == event[:-1])
     if not same_T.any():
         return order_T
-    # Only pulses that share their time are sorted again, within their run.
-    tied_T = np.append(same_T, False) | np.append(False, same_T)
-    rows = np.flatnonzero(tied_T)
-    run = np.cumsum(np.append(True, ~same_T))[rows]
-    tied = order_T[rows]
-    keys = [columns[name][tied] for name in TIE_BREAKERS if name in columns]
-    order_T[rows] = tied[np.lexsort((*keys, run))]
+    # Of the pulses that share their time, those that stand in another order.
+    pair_P = np.flatnonzero(same_T)
+    before_P, after_P = (
+        (pair_P, pair_P + 1)
+        if is_sorted
+        else (
+            order_T[pair_P],
+            order_T[pair_P + 1],
+        )
+    )
+    wrong_P, equal = np.zeros(len(pair_P), bool), np.arange(len(pair_P))
+    keys = [columns[name] for name in TIE_BREAKERS if name in columns]
+    for key in reversed(keys):  # the last counts most, as in lexsort
+        first, second = key[before_P[equal]], key[after_P[equal]]
+        wrong_P[equal] = first > second
+        equal = equal[first == second]
+        if not len(equal):
+            break
+    padded_T = np.concatenate([[False], same_T, [False]])
+    alone_P = ~(padded_T[pair_P] | padded_T[pair_P + 2])
+    # Two of one time, which most are, change places; longer runs are sorted.
+    swap = pair_P[wrong_P & alone_P]
+    order_T[swap], order_T[swap + 1] = order_T[swap + 1], order_T[swap]
+    longer = pair_P[wrong_P & ~alone_P]
+    if len(longer):
+        run_T = np.cumsum(np.append(True, ~same_T))
+        is_mixed = np.zeros(run_T[-1] + 1, bool)
+        is_mixed[run_T[longer]] = True
+        rows = np.flatnonzero(is_mixed[run_T])
+        mixed = order_T[rows]
+        sorted_rows = np.lexsort((*(key[mixed] for key in keys), run_T[rows]))
+        order_T[rows] = mixed[sorted_rows]
     return order_T
 
 

@@ -130,7 +130,9 @@ class ChunkCleaner:
                 values, origin_B = _relative(values, offsets, full)
             columns[column] = self._stored(column, quantity, values, name)
         if order_T is not None:
-            columns = {key: values[order_T] for key, values in columns.items()}
+            moved = np.flatnonzero(order_T != np.arange(len(order_T)))
+            for values in columns.values():
+                values[moved] = values[order_T[moved]]
         return columns, origin_B
 
     def _check(
@@ -175,14 +177,16 @@ class ChunkCleaner:
             for column, values in chunk.columns.items()
             if known.get(column) in TIE_BREAKERS
         }
-        columns[TIME] = np.array(time_T)  # a file's may not be written to
-        return event_order(columns, event_T, is_sorted=not back_T.any())
+        is_sorted = not back_T.any()
+        # A file's times may not be written to, which a tensor of them would allow.
+        columns[TIME] = time_T if is_sorted else np.array(time_T)
+        return event_order(columns, event_T, is_sorted=is_sorted)
 
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str
     ) -> NDArray[Any]:
         if quantity is None:  # kept as it is
-            return values.astype(np.uint8) if values.dtype == bool else values
+            return np.array(values, np.uint8 if values.dtype == bool else None)
         if quantity == SENSOR_ID:
             return values.astype(np.int16 if len(self.geometry) < 2**15 else np.int32)
         if quantity in (AUXILIARY, HLC):

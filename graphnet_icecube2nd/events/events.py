@@ -6,7 +6,7 @@ pulses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -189,8 +189,26 @@ def event_order(
         is_mixed[run_T[longer]] = True
         rows = np.flatnonzero(is_mixed[run_T])
         mixed = order_T[rows]
-        sorted_rows = np.lexsort((*(key[mixed] for key in keys), run_T[rows]))
-        order_T[rows] = mixed[sorted_rows]
+        order_T[rows] = mixed[_lexsort([key[mixed] for key in keys], run_T[rows])]
+    return order_T
+
+
+def _lexsort(
+    keys: Sequence[NDArray[Any]], run_T: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return `np.lexsort((*keys, run_T))`; faster where the last key is an integer."""
+    *others, last = keys
+    if last.dtype.kind not in "iu":
+        order_T: NDArray[np.int64] = np.lexsort((*keys, run_T))
+        return order_T
+    # One number a pulse, nearly in order already, as in `time_order`.
+    code_T = run_T * (int(last.max()) + 1) + last
+    order_T = np.argsort(code_T, kind="stable")
+    same_T = code_T[order_T][1:] == code_T[order_T][:-1]
+    if same_T.any() and others:
+        rows = np.flatnonzero(np.append(same_T, False) | np.append(False, same_T))
+        tied = order_T[rows]
+        order_T[rows] = tied[np.lexsort((*(k[tied] for k in others), code_T[tied]))]
     return order_T
 
 

@@ -45,8 +45,8 @@ def build_tasks(
     """Return tasks by name, and the weights of their losses.
 
     Args:
-        tasks: Names; or options by name: `weight` (default 1) and constructor
-            arguments.
+        tasks: Names; or options by name: `weight` (default: `Task.default_weight`; 1
+            for a task on its own) and constructor arguments.
 
     Raises:
         ValueError: No task, one twice, an unknown name or argument, a weight below 0,
@@ -58,9 +58,11 @@ def build_tasks(
     options = dict(tasks) if isinstance(tasks, Mapping) else {n: {} for n in names}
     built, weights = {}, {}
     for name, given in options.items():
-        kwargs = dict(given)
-        weights[name] = task_weight(kwargs.pop("weight", 1.0), f"tasks.{name}.weight")
+        kwargs = {key: value for key, value in given.items() if key != "weight"}
         built[name] = build_task(name, **kwargs)
+        default = 1.0 if len(options) == 1 else built[name].default_weight
+        weight = given.get("weight", default)
+        weights[name] = task_weight(weight, f"tasks.{name}.weight")
     _check_columns(built)
     return built, weights
 

@@ -61,6 +61,8 @@ class Energy(Task):
     name: ClassVar[str] = "energy"
     truth: ClassVar[tuple[str, ...]] = (ENERGY,)
     num_outputs: ClassVar[int] = 2
+    # With 1 its early gradients are clipped for all, and directions wait for it.
+    default_weight: ClassVar[float] = 0.1
     columns: ClassVar[tuple[Column, ...]] = (
         Column("energy", "GeV", "median of the neutrino's energy"),
         Column("energy_log10_sigma", "", "half of the central 68% of log10(E / GeV)"),

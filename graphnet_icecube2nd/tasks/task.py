@@ -88,6 +88,7 @@ class Task(nn.Module):
         num_outputs: K.
         columns: Of the results.
         higher_is_better: Names of the metrics of which larger values are better.
+        default_weight: Of the loss beside other tasks; on its own a task has 1.
         options: Constructor arguments that the task was made with.
     """
 
@@ -96,6 +97,7 @@ class Task(nn.Module):
     num_outputs: ClassVar[int]
     columns: ClassVar[tuple[Column, ...]]
     higher_is_better: ClassVar[tuple[str, ...]] = ()
+    default_weight: ClassVar[float] = 1.0
 
     head: nn.Linear | None
 

@@ -88,6 +88,7 @@ class Track(Task):
     name: ClassVar[str] = "track"
     truth: ClassVar[tuple[str, ...]] = (TRACK,)
     num_outputs: ClassVar[int] = 1
+    default_weight: ClassVar[float] = 0.3
     columns: ClassVar[tuple[Column, ...]] = (
         Column("p_track", "", "probability that the event is a track"),
     )

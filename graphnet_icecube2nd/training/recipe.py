@@ -199,8 +199,8 @@ class Recipe:
         seed: Of first weights, order of events, and selection of pulses.
         data: Which events, and how they are read.
         tasks: Options by name of the task, or names: constructor arguments of the task
-            and `weight`, the factor of its loss. Empty: the direction alone, with the
-            model as published.
+            and `weight`, the factor of its loss (default: `Task.default_weight`).
+            Empty: the direction alone, with the model as published.
         weighting: Weights of the losses: `fixed`, or `learned` (see `TaskModel`).
         event_weight: Column of the truth with the weight of each event's losses.
         monitor: Value of the validation by which the best weights are chosen and

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.energy import Energy
 from graphnet_icecube2nd.tasks.section import Section
 
@@ -92,3 +93,13 @@ def test_figures_of_a_calibration_leave_out_what_is_no_answer() -> None:
     assert figures == {"bias_log10": 0.0, "inside_68": 1.0}
     none = {name: values[1:] for name, values in columns.items()}
     assert np.isnan(Energy().calibration_figures(none, np.full(3, 2.0))["inside_68"])
+
+
+def test_weights_of_tasks_beside_others() -> None:
+    """Directions wait where an energy counts as much; a task on its own has 1."""
+    _, several = build_tasks(["direction", "energy", "track"])
+    assert several == {"direction": 1.0, "energy": 0.1, "track": 0.3}
+    _, alone = build_tasks(["energy"])
+    assert alone == {"energy": 1.0}
+    _, given = build_tasks({"direction": {}, "energy": {"weight": 2}})
+    assert given == {"direction": 1.0, "energy": 2.0}

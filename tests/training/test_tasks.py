@@ -31,7 +31,7 @@ from graphnet_icecube2nd.training.stage_run import first_model, make_data
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
-TASKS_OF_THREE = {"direction": {}, "energy": {"weight": 0.5}, "track": {}}
+TASKS_OF_THREE = {"direction": {}, "energy": {"weight": 0.5}, "track": {"weight": 1.0}}
 
 
 @pytest.fixture

@@ -186,6 +186,8 @@ def reconstruct(
         num_ok = max(1, report.statuses.get("ok", 0))
         share = report.num_calibrated / num_ok
         print(f"  widths are calibrated for {share:.1%} of the events")
+    else:
+        print("  widths are not calibrated (icecube2nd calibrate)")
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
     lost = report.num_events - report.statuses.get("ok", 0)

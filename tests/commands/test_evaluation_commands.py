@@ -76,7 +76,7 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     assert "calibrated" not in shown
 
     plain = said("reconstruct", store, "--ensemble", "both", "--out", "plain.parquet")
-    assert "calibrated" not in plain
+    assert "are calibrated" not in plain
     checked = said("calibrate", "both", "--data", store, "--method", "temperature")
     assert "both/calibration.json" in checked
     assert "90%" in checked

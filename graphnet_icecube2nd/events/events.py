@@ -161,14 +161,7 @@ def event_order(
         return order_T
     # Of the pulses that share their time, those that stand in another order.
     pair_P = np.flatnonzero(same_T)
-    before_P, after_P = (
-        (pair_P, pair_P + 1)
-        if is_sorted
-        else (
-            order_T[pair_P],
-            order_T[pair_P + 1],
-        )
-    )
+    before_P, after_P = order_T[pair_P], order_T[pair_P + 1]
     wrong_P, equal = np.zeros(len(pair_P), bool), np.arange(len(pair_P))
     keys = [columns[name] for name in TIE_BREAKERS if name in columns]
     for key in reversed(keys):  # the last counts most, as in lexsort
@@ -202,6 +195,8 @@ def _lexsort(
         order_T: NDArray[np.int64] = np.lexsort((*keys, run_T))
         return order_T
     # One number a pulse, nearly in order already, as in `time_order`.
+    # The key may be negative (a place in whole metres), or unsigned.
+    last = last.astype(np.int64) - int(last.min())
     code_T = run_T * (int(last.max()) + 1) + last
     order_T = np.argsort(code_T, kind="stable")
     same_T = code_T[order_T][1:] == code_T[order_T][:-1]

@@ -34,3 +34,26 @@ def test_rows_in_any_order_give_the_same_pulses(seed: int, num: int) -> None:
 def test_pulses_without_ties_stay_in_order_of_time() -> None:
     columns = {"time": np.array([3.0, 1.0, 2.0]), "charge": np.ones(3)}
     assert event_order(columns, np.zeros(3, np.int64)).tolist() == [1, 2, 0]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    num=st.integers(1, 60),
+    kind=st.sampled_from(["int16", "uint64", "float64"]),
+)
+def test_ties_are_settled_by_place_whatever_its_type(
+    seed: int, num: int, kind: str
+) -> None:
+    """Without a sensor_id the place counts most; it may be a negative integer."""
+    rng = np.random.default_rng(seed)
+    low = 0 if kind == "uint64" else -3
+    columns = {
+        "time": rng.integers(0, 5, num),
+        "x": rng.integers(low, 3, num).astype(kind),
+        "y": rng.integers(low, 3, num).astype(kind),
+        "charge": rng.integers(1, 3, num).astype(float),
+    }
+    event = np.sort(rng.integers(0, 3, num))
+    keys = [columns[name] for name in ("charge", "y", "x", "time")]
+    expected = np.lexsort((*keys, event))
+    assert event_order(columns, event).tolist() == expected.tolist()

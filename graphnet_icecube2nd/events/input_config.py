@@ -7,9 +7,10 @@ nobody else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.pulse_map import (
@@ -80,9 +81,7 @@ class InputConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and YAML can hold."""
-        plain = asdict(self)
-        plain["features"] = list(self.features)
-        plain["ranges"] = {name: list(ends) for name, ends in self.ranges.items()}
+        plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod

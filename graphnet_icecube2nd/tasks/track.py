@@ -5,9 +5,8 @@ Shape letters: B events.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.tasks.label import TRACK
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
@@ -62,7 +62,7 @@ class ScoreCalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod

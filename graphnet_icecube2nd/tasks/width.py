@@ -5,10 +5,9 @@ Shape letters: B events, N knots.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.tasks.section import quantile_bins
 
 Array = NDArray[np.float64]
@@ -130,7 +130,7 @@ class WidthCalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod

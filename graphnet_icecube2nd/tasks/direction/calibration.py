@@ -21,13 +21,14 @@ Fenner and Ermon, arXiv:1807.00263.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from graphnet_icecube2nd.config import to_plain
 
 METHODS = ("none", "temperature", "isotonic")
 # Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
@@ -209,7 +210,7 @@ class KappaCalibration:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON and YAML can hold."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod

@@ -114,13 +114,7 @@ def upgrade() -> Detector:
 @register_detector
 def gen2() -> Detector:
     """IceCube-Gen2 with IceCube-86, as simulated with Prometheus."""
-    return Detector(
-        name="gen2",
-        pulses=PulseMap.prometheus(ice="correct", origin=ICECUBE_CENTRE),
-        geometry=DetectorGeometry.from_package("gen2").moved(ICECUBE_CENTRE),
-        scales=LARGE,
-        site=SOUTH_POLE,
-    )
+    return _around_icecube("gen2", LARGE)
 
 
 @register_detector
@@ -132,28 +126,13 @@ def prometheus() -> Detector:
 @register_detector
 def prometheus_icecube() -> Detector:
     """IceCube-86, as simulated with Prometheus."""
-    return Detector(
-        name="prometheus_icecube",
-        pulses=PulseMap.prometheus(ice="correct", origin=ICECUBE_CENTRE),
-        geometry=DetectorGeometry.from_package("prometheus_icecube").moved(
-            ICECUBE_CENTRE
-        ),
-        site=SOUTH_POLE,
-    )
+    return _around_icecube("prometheus_icecube", Scales())
 
 
 @register_detector
 def prometheus_upgrade() -> Detector:
     """The seven strings of the IceCube Upgrade, as simulated with Prometheus."""
-    return Detector(
-        name="prometheus_upgrade",
-        pulses=PulseMap.prometheus(ice="correct", origin=ICECUBE_CENTRE),
-        geometry=DetectorGeometry.from_package("prometheus_upgrade").moved(
-            ICECUBE_CENTRE
-        ),
-        scales=SMALL,
-        site=SOUTH_POLE,
-    )
+    return _around_icecube("prometheus_upgrade", SMALL)
 
 
 @register_detector
@@ -278,6 +257,17 @@ def _icecube(pulses: PulseMap) -> Detector:
         geometry=DetectorGeometry.icecube86(),
         site=SOUTH_POLE,
         telescope=ICECUBE,
+    )
+
+
+def _around_icecube(name: str, scales: Scales) -> Detector:
+    """Return a detector at IceCube, as simulated with Prometheus."""
+    return Detector(
+        name=name,
+        pulses=PulseMap.prometheus(ice="correct", origin=ICECUBE_CENTRE),
+        geometry=DetectorGeometry.from_package(name).moved(ICECUBE_CENTRE),
+        scales=scales,
+        site=SOUTH_POLE,
     )
 
 

@@ -19,11 +19,11 @@ from graphnet_icecube2nd.simulation.light import (
     MUON_LOSS,
     MUON_RADIATIVE_LOSS,
     Arrival,
+    Medium,
     cascade_arrival,
     muon_range,
     track_arrival,
 )
-from graphnet_icecube2nd.simulation.medium import Medium
 
 Array = NDArray[np.float64]
 

@@ -32,7 +32,7 @@ from graphnet_icecube2nd.simulation.light import (
     muon_range,
     shower_light,
 )
-from graphnet_icecube2nd.simulation.source import VERSION
+from graphnet_icecube2nd.simulation.production import VERSION
 from graphnet_icecube2nd.store.conversion import available_cores
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import view_event

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.likelihood.hypothesis import (
 from graphnet_icecube2nd.likelihood.line_fit import line_fit
 from graphnet_icecube2nd.likelihood.line_fit_table import for_line_fit
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
-from graphnet_icecube2nd.simulation.medium import PHASE_INDEX, SPEED_IN_ICE
+from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
 
 Array = NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""What is simulated: kinds of events, their energies, the detector's noise."""
+"""SimulationConfig: topologies of events, their energies, the detector's noise."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ TOPOLOGIES = (
 BLOCK_EVENTS = 256  # events drawn from one stream of random numbers
 
 
-def _fractions() -> dict[str, float]:
-    return dict(zip(TOPOLOGIES, (0.40, 0.12, 0.36, 0.01, 0.11), strict=True))
+_FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.36, 0.01, 0.11), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
-    """What `simulate` makes.
+    """Events that `simulate` makes.
 
     The defaults give the pulses per event of the competition's data: quartiles, 95%
     within 15%, 99% within a factor of 1.5.
@@ -39,15 +38,15 @@ class SimulationConfig:
             `energy_range` does not hold for: at less energy the two cascades cannot be
             told apart.
         noise_rate: Uncorrelated noise of a DOM of rde 1, Hz.
-        time_jitter: Of a pulse, standard deviation, ns.
-        charge_spread: Of the charge of one photoelectron, p.e.
+        time_jitter: Standard deviation of a pulse's time, ns.
+        charge_spread: Standard deviation of the charge of one photoelectron, p.e.
         merge_time: Photoelectrons of one DOM in one such interval make one pulse, ns.
 
     Raises:
         ValueError: A value out of its range; it says which and what is allowed.
     """
 
-    fractions: Mapping[str, float] = field(default_factory=_fractions)
+    fractions: Mapping[str, float] = field(default_factory=_FRACTIONS.copy)
     energy_range: tuple[float, float] = (100.0, 1e6)
     spectral_index: float = 2.15
     double_cascade_range: tuple[float, float] = (3e4, 3e6)
@@ -95,7 +94,7 @@ class SimulationConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold."""
-        return {**asdict(self), "fractions": dict(self.fractions)}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SimulationConfig:

@@ -1,4 +1,4 @@
-"""The detector as the simulation needs it: DOMs, their neighbours, noise, the ice.
+"""The detector as the simulation needs it: DOMs, their neighbours, noise, the medium.
 
 Shape letters: S DOMs, G groups of neighbouring DOMs, K DOMs of a group.
 """
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.simulation.medium import Medium
-from graphnet_icecube2nd.simulation.particles import Volume
+from graphnet_icecube2nd.simulation.light import Medium
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
 
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
@@ -24,35 +26,56 @@ GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DomGroups:
-    """DOMs that hang one above the other, looked at together first.
+    """DOMs that hang one above the other, looked at together first."""
 
-    Args:
-        dom_GK: (G, K) int64; the last group of a string repeats its last DOM.
-        size_G: (G,) int64, DOMs without those repeated.
-        centre_G3: (G, 3) m.
-        radius_G: (G,) how far its DOMs are from the centre, m.
-        reach_G: (G,) the largest `reach_S` of its DOMs, m.
-        fading_G: (G,) e-folds that a DOM may be brighter than the centre, as it is
-            nearer;
-        clearing_G: (G,) and for each metre to the source, as its ice is clearer, 1/m.
-    """
+    dom_GK: Index  # the last group of a string repeats its last DOM
+    size_G: Index  # number of DOMs without those repeated
+    centre_G3: Array  # m
+    radius_G: Array  # how far its DOMs are from the centre, m
+    reach_G: Array  # the largest `reach_S` of its DOMs, m
+    # A DOM may be brighter than the centre by so many e-folds, as it is nearer; and by
+    # so many for each metre to the source, as its ice is clearer, 1/m.
+    fading_G: Array
+    clearing_G: Array
 
-    dom_GK: NDArray[np.int64]
-    size_G: NDArray[np.int64]
-    centre_G3: NDArray[np.float64]
-    radius_G: NDArray[np.float64]
-    reach_G: NDArray[np.float64]
-    fading_G: NDArray[np.float64]
-    clearing_G: NDArray[np.float64]
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """The cylinder around the DOMs, in which there is something to be seen."""
+
+    x: float  # m, where its axis is
+    y: float
+    radius: float  # m
+    bottom: float  # z, m
+    top: float
+
+    @classmethod
+    def around(cls, position_S3: Array) -> Volume:
+        """Return the cylinder around DOMs."""
+        x, y = (0.5 * (a.max() + a.min()) for a in position_S3[:, :2].T)
+        radius = np.hypot(position_S3[:, 0] - x, position_S3[:, 1] - y).max()
+        z = position_S3[:, 2]
+        sizes = {"x": x, "y": y, "radius": radius, "bottom": z.min(), "top": z.max()}
+        return cls(**{name: float(size) for name, size in sizes.items()})
+
+    @property
+    def centre(self) -> Array:
+        """(3,) m."""
+        return np.array([self.x, self.y, 0.5 * (self.bottom + self.top)])
+
+    @property
+    def reach(self) -> float:
+        """Radius of the sphere around it, m."""
+        return float(np.hypot(self.radius, 0.5 * (self.top - self.bottom)))
 
 
 @dataclass(frozen=True, eq=False)
 class SimulatedDetector:
-    """A detector geometry in ice.
+    """A detector geometry in ice or water.
 
     Args:
         geometry: The DOMs.
-        ice: The ice around them.
+        ice: The medium around them; water is a model of constant lengths.
     """
 
     geometry: DetectorGeometry
@@ -68,12 +91,12 @@ class SimulatedDetector:
         return len(self.geometry.position_S3)
 
     @cached_property
-    def position_S3(self) -> NDArray[np.float64]:
+    def position_S3(self) -> Array:
         """(S, 3) m."""
         return self.geometry.position_S3.numpy()
 
     @cached_property
-    def rde_S(self) -> NDArray[np.float64]:
+    def rde_S(self) -> Array:
         """(S,) relative DOM efficiency."""
         return self.geometry.rde_S.numpy()
 
@@ -88,25 +111,24 @@ class SimulatedDetector:
         return Volume.around(self.position_S3)
 
     @cached_property
-    def reach_S(self) -> NDArray[np.float64]:
+    def reach_S(self) -> Array:
         """(S,) how slowly light that ends at a DOM can fade with distance, m."""
         return self.medium.farthest_propagation(self.position_S3[:, 2])
 
     @cached_property
     def groups(self) -> DomGroups:
         """All DOMs, in groups."""
-        string_S, order = self._string_S, self._order
         rows: list[list[int]] = []
-        for string in np.unique(string_S):
-            rows.append([])
-            for dom in order[string_S[order] == string]:
-                low = self.position_S3[rows[-1][0]] if rows[-1] else None
-                is_far = low is not None and (
-                    np.linalg.norm(self.position_S3[dom] - low) > GROUP_LENGTH
-                )
-                if is_far or len(rows[-1]) == GROUP_DOMS:
-                    rows.append([])
-                rows[-1].append(int(dom))
+        for doms in self._strings.values():
+            row: list[int] = []
+            for dom in doms.tolist():
+                lowest = row[0] if row else dom
+                step_3 = self.position_S3[dom] - self.position_S3[lowest]
+                is_far = np.linalg.norm(step_3) > GROUP_LENGTH
+                if not row or is_far or len(row) == GROUP_DOMS:
+                    row = []
+                    rows.append(row)
+                row.append(dom)
         size_G = np.array([len(row) for row in rows])
         dom_GK = np.stack(
             [np.pad(r, (0, GROUP_DOMS - len(r)), mode="edge") for r in rows]
@@ -128,17 +150,14 @@ class SimulatedDetector:
         )
 
     @cached_property
-    def neighbour_SN(self) -> NDArray[np.int64]:
+    def neighbour_SN(self) -> Index:
         """(S, 4) the DOMs two and one below and above on the string; -1 where none."""
-        string_S, order = self._string_S, self._order
-        neighbour = np.full((len(order), len(NEIGHBOUR_STEPS)), -1)
-        for column, step in enumerate(NEIGHBOUR_STEPS):
-            other = np.arange(len(order)) + step
-            inside = (other >= 0) & (other < len(order))
-            here, there = order[inside], order[other[inside]]
-            same = string_S[here] == string_S[there]
-            neighbour[here[same], column] = there[same]
-        return neighbour
+        neighbour_SN = np.full((len(self), len(NEIGHBOUR_STEPS)), -1)
+        for doms in self._strings.values():
+            padded = np.pad(doms, 2, constant_values=-1)
+            place = 2 + np.arange(len(doms))
+            neighbour_SN[doms] = padded[place[:, None] + NEIGHBOUR_STEPS]
+        return neighbour_SN
 
     @cached_property
     def is_deepcore_S(self) -> NDArray[np.bool_]:
@@ -149,17 +168,13 @@ class SimulatedDetector:
         """
         is_deepcore_S = np.zeros(len(self), bool)
         if self.geometry.name == "icecube86":
-            for string in DEEPCORE_STRINGS:
-                doms = self._order[self._string_S[self._order] == string]
-                is_deepcore_S[doms[:DEEPCORE_DOMS]] = True
+            for string in self._strings.keys() & set(DEEPCORE_STRINGS):
+                is_deepcore_S[self._strings[string][:DEEPCORE_DOMS]] = True
         return is_deepcore_S
 
-    @property
-    def _string_S(self) -> NDArray[np.int64]:
-        return self.geometry.string_S.numpy()
-
     @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        """(S,) the DOMs string by string, each from its lowest up."""
-        order: NDArray[np.int64] = np.lexsort((self.position_S3[:, 2], self._string_S))
-        return order
+    def _strings(self) -> dict[int, Index]:
+        """The DOMs of each string, from its lowest up."""
+        string_S = self.geometry.string_S.numpy()
+        order = np.lexsort((self.position_S3[:, 2], string_S))
+        return {int(n): order[string_S[order] == n] for n in np.unique(string_S)}

@@ -27,7 +27,7 @@ from graphnet_icecube2nd.simulation.configuration import (
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.detector import Array, Index, SimulatedDetector
 from graphnet_icecube2nd.simulation.particles import Particles, draw_particles
 from graphnet_icecube2nd.simulation.photoelectrons import (
     Light,
@@ -45,37 +45,26 @@ from graphnet_icecube2nd.simulation.pulses import (
     find_triggers,
     make_pulses,
 )
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.store.readers.source import EventChunk
 
 FEWEST_DOMS = 3  # with light; events with fewer are no events of the particle's
 # About how many of the drawn events trigger, by topology: how many to draw at once.
-_ACCEPTANCE = dict(zip(TOPOLOGIES, (0.19, 0.53, 0.31, 0.95, 0.51), strict=True))
+_ACCEPTANCE = np.array([0.19, 0.53, 0.31, 0.95, 0.51])
 _LARGEST_DRAW = 512
 _MOST_DRAWS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SimulatedEvents:
-    """Events as columns, and their truth.
+class SimulatedEvents(EventChunk):
+    """Events as a store reads them, and their particles.
 
-    Args:
-        columns: (T,) sensor_id, time [ns], charge [p.e.], auxiliary; by event and time.
-        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
-            `offsets[i + 1] - 1`.
-        event_id: (B,) int64, the place of the event in the simulation.
-        truth: (B,) columns: azimuth and zenith [rad] of the origin, energy [GeV],
-            position_x, _y, _z of the vertex [m], vertex_time [ns], topology,
-            inelasticity, visible_energy [GeV], light [p.e.].
-        particles: What made the light, on the clock of the pulses.
+    Columns are sensor_id, time [ns], charge [p.e.] and auxiliary, by event and time;
+    event_id counts the events of the simulation. The truth is azimuth and zenith [rad]
+    of the origin, energy [GeV], position_x, _y, _z of the vertex [m], vertex_time [ns],
+    topology, inelasticity, visible_energy [GeV], light [p.e.].
     """
 
-    columns: dict[str, NDArray[Any]]
-    offsets: Index
-    event_id: Index
-    truth: dict[str, NDArray[Any]]
-    particles: Particles
+    particles: Particles  # what made the light, on the clock of the pulses
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -89,14 +78,7 @@ def simulate_block(
     block: int,
     num_events: int = BLOCK_EVENTS,
 ) -> SimulatedEvents:
-    """Simulate the events 256 * block and on.
-
-    Args:
-        config: What to simulate.
-        detector: With which detector.
-        seed: 0 or above.
-        block: Which block.
-        num_events: The first so many of the block's 256 events.
+    """Simulate the first `num_events` of the events 256 * block and on.
 
     Raises:
         ValueError: A topology hardly ever triggers, with this detector.
@@ -104,36 +86,19 @@ def simulate_block(
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
     shares = [config.fractions.get(name, 0.0) for name in TOPOLOGIES]
     topology_B = rng.choice(len(TOPOLOGIES), size=BLOCK_EVENTS, p=shares)
-    found = _triggered(topology_B, config, detector, rng)
-    first = block * BLOCK_EVENTS
-    return _as_events(found, np.arange(num_events), first, detector)
+    draws = _triggered(topology_B, config, detector, rng)
+    event_id = block * BLOCK_EVENTS + np.arange(num_events)
+    return _as_events(draws, event_id, detector)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Draw:
-    """Drawn events that triggered: (B,) their particles, their pulses, their light."""
+    """Drawn events that triggered and found a place in the block."""
 
     particles: Particles
-    pulses: Pulses
     light_B: Array
-
-    def __len__(self) -> int:
-        return len(self.particles)
-
-    def without_others(self, events: Index) -> _Draw:
-        """Return it without the pulses of events that are not among some."""
-        wanted_B = np.zeros(len(self), bool)
-        wanted_B[events] = True
-        return replace(self, pulses=self.pulses.take(wanted_B[self.pulses.event_T]))
-
-
-def _check_can_trigger(detector: SimulatedDetector) -> None:
-    coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
-    if coincident < TRIGGERS[0].doms:
-        raise ValueError(
-            f"detector {detector.geometry.name!r} cannot trigger: {TRIGGERS[0].doms} "
-            f"DOMs with a neighbour on their string are needed, it has {coincident}"
-        )
+    place_B: Index
+    pulses: Pulses  # their event is the place in the block
 
 
 def _triggered(
@@ -141,41 +106,30 @@ def _triggered(
     config: SimulationConfig,
     detector: SimulatedDetector,
     rng: np.random.Generator,
-) -> list[tuple[_Draw, Index, Index]]:
-    """Draw until every place of the block has its event.
-
-    Returns:
-        Draws, the events of each that are taken, and the places they take.
-    """
-    open_places = [
-        np.flatnonzero(topology_B == topology) for topology in range(len(TOPOLOGIES))
-    ]
-    _check_can_trigger(detector)
+) -> list[_Draw]:
+    """Draw until every place of the block has its event."""
+    coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
+    if coincident < TRIGGERS[0].doms:
+        raise ValueError(
+            f"detector {detector.geometry.name!r} cannot trigger: {TRIGGERS[0].doms} "
+            f"DOMs with a neighbour on their string are needed, it has {coincident}"
+        )
     # Bright events need much memory while they are drawn.
     brightness = max(config.energy_range[1] / 1e6, 1.0)
     most = max(8, int(_LARGEST_DRAW / brightness**0.75))
-    found: list[tuple[_Draw, Index, Index]] = []
+    open_B = topology_B.copy()  # what each place waits for; -1 where it is taken
+    draws: list[_Draw] = []
     for _ in range(_MOST_DRAWS):
-        wanted = [len(places) for places in open_places]
-        if not any(wanted):
-            return found
-        numbers = [
-            int(np.ceil(1.15 * number / _ACCEPTANCE[name])) + 2 * (number > 0)
-            for number, name in zip(wanted, TOPOLOGIES, strict=True)
-        ]
-        drawn = np.repeat(np.arange(len(TOPOLOGIES)), numbers)
+        wanted = np.bincount(open_B[open_B >= 0], minlength=len(TOPOLOGIES))
+        if not wanted.any():
+            return draws
+        number = np.ceil(1.15 * wanted / _ACCEPTANCE) + 2 * (wanted > 0)
+        drawn = np.repeat(np.arange(len(TOPOLOGIES)), number.astype(np.int64))
         for start in range(0, len(drawn), most):
-            draw = _draw(drawn[start : start + most], config, detector, rng)
-            events, places = [], []
-            for topology in range(len(TOPOLOGIES)):
-                event = np.flatnonzero(draw.particles.topology_B == topology)
-                place = open_places[topology][: len(event)]
-                open_places[topology] = open_places[topology][len(event) :]
-                events.append(event[: len(place)])
-                places.append(place)
-            taken = np.concatenate(events)
-            found.append((draw.without_others(taken), taken, np.concatenate(places)))
-    missing = [TOPOLOGIES[i] for i, places in enumerate(open_places) if len(places)]
+            draw = _draw(drawn[start : start + most], open_B, config, detector, rng)
+            open_B[draw.place_B] = -1
+            draws.append(draw)
+    missing = [TOPOLOGIES[topology] for topology in np.unique(open_B[open_B >= 0])]
     raise ValueError(
         f"after {_MOST_DRAWS} draws still no trigger of {', '.join(missing)}: this "
         f"detector ({detector.geometry.name!r}, {len(detector)} DOMs) hardly sees such "
@@ -185,25 +139,23 @@ def _triggered(
 
 def _draw(
     topology: Index,
+    open_B: Index,
     config: SimulationConfig,
     detector: SimulatedDetector,
     rng: np.random.Generator,
 ) -> _Draw:
     """Draw events and keep those that trigger, with the pulses of their readout."""
     particles = draw_particles(topology, config, detector.volume, rng)
+    num_events = len(particles)
     light = Light.join(lights(particles, detector))
-    light_B = np.zeros(len(particles))
-    np.add.at(light_B, light.event_P, light.arrival.mean)
+    light_B = np.zeros(num_events)
+    np.add.at(light_B, light.event_P, light.mean)
     photoelectrons = draw_photoelectrons(light, config.time_jitter, rng)
-    lit = _enough_doms(photoelectrons, len(particles), len(detector))
-    kept_E = lit[photoelectrons.event_E]
-    photoelectrons = Photoelectrons(
-        event_E=photoelectrons.event_E[kept_E],
-        dom_E=photoelectrons.dom_E[kept_E],
-        time_E=photoelectrons.time_E[kept_E],
-        weight_E=photoelectrons.weight_E[kept_E],
-    )
-    noise = draw_noise(photoelectrons, len(particles), config.noise_rate, detector, rng)
+    channel = photoelectrons.event_E * len(detector) + photoelectrons.dom_E
+    lit = np.bincount(np.unique(channel) // len(detector), minlength=num_events)
+    kept_E = (lit >= FEWEST_DOMS)[photoelectrons.event_E]
+    photoelectrons = photoelectrons.take(kept_E)
+    noise = draw_noise(photoelectrons, num_events, config.noise_rate, detector, rng)
     pulses = make_pulses(
         Photoelectrons.join([photoelectrons, noise]),
         detector,
@@ -211,79 +163,61 @@ def _draw(
         config.charge_spread,
         rng,
     )
-    begin_B, end_B = find_triggers(pulses, len(particles), detector)
+    begin_B, end_B = find_triggers(pulses, num_events, detector)
+    place_B = _places(np.where(np.isnan(begin_B), -1, topology), open_B)
     event_T = pulses.event_T
-    read = pulses.time_T >= begin_B[event_T] - READOUT_BEFORE
-    read &= pulses.time_T <= end_B[event_T] + READOUT_AFTER
-    pulses = pulses.take(read)
-    triggered = np.flatnonzero(~np.isnan(begin_B))
+    read_T = place_B[event_T] >= 0
+    read_T &= pulses.time_T >= begin_B[event_T] - READOUT_BEFORE
+    read_T &= pulses.time_T <= end_B[event_T] + READOUT_AFTER
+    pulses = pulses.take(read_T)
     shift_B = TRIGGER_TIME - begin_B
-    number_B = np.full(len(particles), -1)
-    number_B[triggered] = np.arange(len(triggered))
-    kept = particles.take(triggered)
-    kept.time_B[:] += shift_B[triggered]
+    taken = np.flatnonzero(place_B >= 0)
+    time_B = (particles.time_B + shift_B)[taken]
     return _Draw(
-        particles=kept,
-        pulses=Pulses(
-            event_T=number_B[pulses.event_T],
-            dom_T=pulses.dom_T,
+        particles=replace(particles.take(taken), time_B=time_B),
+        light_B=light_B[taken],
+        place_B=place_B[taken],
+        pulses=replace(
+            pulses,
+            event_T=place_B[pulses.event_T],
             time_T=pulses.time_T + shift_B[pulses.event_T],
-            charge_T=pulses.charge_T,
-            hlc_T=pulses.hlc_T,
         ),
-        light_B=light_B[triggered],
     )
 
 
-def _enough_doms(
-    photoelectrons: Photoelectrons, num_events: int, num_doms: int
-) -> NDArray[np.bool_]:
-    """Return which events have light in FEWEST_DOMS, (B,)."""
-    channel = np.unique(photoelectrons.event_E * num_doms + photoelectrons.dom_E)
-    number_B = np.bincount(channel // num_doms, minlength=num_events)
-    return number_B >= FEWEST_DOMS
+def _places(topology: Index, open_B: Index) -> Index:
+    """Return the open place that each triggered event takes; -1 for those too many."""
+    place = np.full(len(topology), -1)
+    for number in range(len(TOPOLOGIES)):
+        free = np.flatnonzero(open_B == number)
+        event = np.flatnonzero(topology == number)[: len(free)]
+        place[event] = free[: len(event)]
+    return place
 
 
 def _as_events(
-    found: list[tuple[_Draw, Index, Index]],
-    places: Index,
-    first: int,
-    detector: SimulatedDetector,
+    draws: list[_Draw], event_id: Index, detector: SimulatedDetector
 ) -> SimulatedEvents:
     """Put the events into their places and their pulses into the order of time."""
-    particles = Particles.join([draw.particles.take(taken) for draw, taken, _ in found])
-    light_B = np.concatenate([draw.light_B[taken] for draw, taken, _ in found])
-    place_B = np.concatenate([place for _, _, place in found])
-    pulses = []
-    for draw, taken, place in found:
-        place_of = np.full(len(draw), -1)
-        place_of[taken] = place
-        place_T = place_of[draw.pulses.event_T]
-        wanted = (place_T >= 0) & (place_T < len(places))
-        some = draw.pulses.take(wanted)
-        pulses.append((place_T[wanted], some))
-    event_T = np.concatenate([place_T for place_T, _ in pulses])
-    time_T = np.concatenate([some.time_T for _, some in pulses])
-    order = np.lexsort((time_T, event_T))
-
-    def column(name: str) -> NDArray[Any]:
-        joined: NDArray[Any] = np.concatenate([getattr(p, name) for _, p in pulses])
-        sorted_T: NDArray[Any] = joined[order]
-        return sorted_T
-
-    lengths = np.bincount(event_T, minlength=len(places))
-    by_place = np.argsort(place_B)[: len(places)]
-    particles, light_B = particles.take(by_place), light_B[by_place]
-    whole = np.int16 if len(detector) < 2**15 else np.int32
+    num_events = len(event_id)
+    place_B = np.concatenate([draw.place_B for draw in draws])
+    by_place = np.argsort(place_B)[:num_events]
+    particles = Particles.join([draw.particles for draw in draws]).take(by_place)
+    light_B = np.concatenate([draw.light_B for draw in draws])[by_place]
+    pulses = Pulses.join([draw.pulses for draw in draws])
+    pulses = pulses.take(pulses.event_T < num_events)
+    pulses = pulses.take(np.lexsort((pulses.time_T, pulses.event_T)))
+    lengths = np.bincount(pulses.event_T, minlength=num_events)
+    sensor_type = np.int16 if len(detector) < 2**15 else np.int32
     return SimulatedEvents(
         columns={
-            SENSOR_ID: column("dom_T").astype(whole),
-            TIME: time_T[order].astype(np.float32),
-            CHARGE: column("charge_T").astype(np.float32),
-            AUXILIARY: ~column("hlc_T"),
+            SENSOR_ID: pulses.dom_T.astype(sensor_type),
+            TIME: pulses.time_T.astype(np.float32),
+            CHARGE: pulses.charge_T.astype(np.float32),
+            AUXILIARY: ~pulses.hlc_T,
         },
         offsets=np.append(0, np.cumsum(lengths)),
-        event_id=first + places,
+        event_id=event_id,
         truth=_truth(particles, light_B),
         particles=particles,
     )

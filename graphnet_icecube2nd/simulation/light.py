@@ -2,8 +2,9 @@
 
 Both the simulation and the likelihood ask here, so the likelihood is that of the
 simulation. What is simplified: a muon loses its energy evenly, a cascade is a point,
-all light has 400 nm, the ice is in horizontal layers. Shape letters: `...` any shapes
-that broadcast, such as hypotheses x DOMs; a last axis of 3 is x, y, z.
+all light has 400 nm and the speed and Cherenkov angle of ice, also in water; the medium
+is in horizontal layers. Shape letters: `...` any shapes that broadcast, such as
+hypotheses x DOMs; a last axis of 3 is x, y, z; N rows of the table of the medium.
 
 Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch,
 Astropart. Phys. 38 (2012) 53 (arXiv:1206.5530) and 44 (2013) 102 (arXiv:1210.5140);
@@ -15,19 +16,25 @@ Meth. A 524 (2004) 169, after D. Pandel's diploma thesis (Humboldt University Be
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.simulation.medium import (
-    CHERENKOV_COSINE,
-    CHERENKOV_SINE,
-    CHERENKOV_TANGENT,
-    SPEED_IN_ICE,
-    Array,
-    LightPath,
-    Medium,
-)
+from graphnet_icecube2nd.detector.geometry import depth_to_z
+from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.simulation.rows import Rows
+
+Array = NDArray[np.floating[Any]]  # float32 or float64; results are alike
+
+PHASE_INDEX = 1.3195  # of ice at 400 nm: the Cherenkov angle; Price and Woschnagg 2001
+GROUP_INDEX = 1.35634  # of ice at 400 nm: how fast light goes; the same source
+SPEED_IN_ICE = SPEED_OF_LIGHT / GROUP_INDEX  # m/ns
+CHERENKOV_COSINE = 1.0 / PHASE_INDEX
+CHERENKOV_SINE = (1.0 - CHERENKOV_COSINE**2) ** 0.5
+CHERENKOV_TANGENT = CHERENKOV_SINE / CHERENKOV_COSINE
 
 # Frank and Tamm, 300 to 600 nm: photons per metre of a particle of charge 1.
 PHOTONS_PER_METRE = 2 * np.pi / 137.036 * CHERENKOV_SINE**2 * (1 / 300 - 1 / 600) * 1e9
@@ -51,6 +58,7 @@ SHORTEST_DISTANCE = 1.0  # m, below which nothing changes any more
 # The angles at which a cascade shines: exp(-B |cos - cos_Cherenkov|**A), the cusp
 # blunted by a spread of 0.05, as scattering and the length of a shower would.
 _CASCADE_A, _CASCADE_B, _CASCADE_SPREAD = 0.39, 2.61, 0.05
+_STEP = 2.0  # m, of the table of integrals; the ice's own rows are 10 m apart
 
 
 def _profile(cosine: Array) -> Array:
@@ -66,23 +74,90 @@ _PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Arrival:
-    """Light of one source at DOMs.
+class LightPath:
+    """What the medium between source and DOM does to light."""
 
-    Delays after `time` follow Pandel's gamma distribution, `shape` and `rate` its
-    parameters.
+    scattering: Array  # (...) mean effective scattering length, m
+    absorption: Array  # (...) mean absorption length, m
 
-    Args:
-        mean: (...) photoelectrons expected of a DOM of rde 1.
-        time: (...) when light that is not scattered comes, ns.
-        shape: (...) xi: scatterings, as it were.
-        rate: (...) rho, 1/ns.
+    @property
+    def propagation(self) -> Array:
+        """(...) how fast diffuse light fades, m: sqrt(absorption * scattering / 3)."""
+        length: Array = np.sqrt(self.absorption * self.scattering / 3.0)
+        return length
+
+
+class Medium:
+    """An ice model to be asked for the ice between two depths.
+
+    The lengths of `IceModel` are those at 400 nm of arXiv:1301.5361, scattering the
+    effective one; they stand for the whole of the light. Coefficients (one over length)
+    are averaged along the straight line, which in horizontal layers is their mean over
+    the depths in between.
     """
 
-    mean: Array
-    time: Array
-    shape: Array
-    rate: Array
+    def __init__(self, ice: IceModel) -> None:
+        self.ice = ice
+        top, bottom = (float(depth_to_z(ice.depth_N[row])) for row in (0, -1))
+        num = max(2, round((top - bottom) / _STEP) + 1)
+        z_N = np.linspace(bottom, top, num)
+        coefficient_N2 = 1.0 / ice.lengths_at(torch.from_numpy(z_N)).numpy()
+        self._bottom, self._step = bottom, (top - bottom) / (num - 1)
+        self._last = num - 2
+        # The integral of each coefficient from the bottom of the table to its rows.
+        middle_N2 = 0.5 * (coefficient_N2[1:] + coefficient_N2[:-1]) * self._step
+        integral_N2 = np.vstack([np.zeros((1, 2)), np.cumsum(middle_N2, axis=0)])
+        slope_N2 = np.diff(integral_N2, axis=0)
+        self._rows = {
+            dtype: [
+                (integral.astype(dtype), slope.astype(dtype))
+                for integral, slope in zip(integral_N2.T, slope_N2.T, strict=True)
+            ]
+            for dtype in (np.dtype(np.float32), np.dtype(np.float64))
+        }
+
+    def between(self, source_z: Array, dom_z: Array) -> LightPath:
+        """Return the ice between two heights (...) [m], which may be the same."""
+        # Never nearer than a step: at one depth, the ice around that depth.
+        middle, half = 0.5 * (source_z + dom_z), 0.5 * np.abs(dom_z - source_z)
+        half = np.maximum(half, _STEP)
+        low, high = self._place(middle - half), self._place(middle + half)
+        span = 2.0 * half
+        scattering, absorption = (
+            span / (self._at(high, column) - self._at(low, column)) for column in (0, 1)
+        )
+        return LightPath(scattering=scattering, absorption=absorption)
+
+    def farthest_propagation(self, dom_z: Array) -> Array:
+        """Return the largest `propagation` (S,) [m] of any light that ends at DOMs."""
+        rise = np.arange(-500.0, 501.0, 10.0)
+        dom_z = dom_z[:, None]
+        bound: Array = self.between(dom_z + rise, dom_z).propagation.max(axis=1)
+        return bound
+
+    def _place(self, z: Array) -> tuple[NDArray[np.int32], Array]:
+        """Return the row of the table below each z, and how many rows z is above it."""
+        steps = (z - self._bottom) * (1.0 / self._step)
+        row = np.minimum(np.maximum(steps.astype(np.int32), 0), self._last)
+        return row, steps - row.astype(steps.dtype)
+
+    def _at(self, place: tuple[NDArray[np.int32], Array], column: int) -> Array:
+        """Return the integral; outside the table the coefficient at its edge holds."""
+        row, steps = place
+        integral, slope = self._rows[steps.dtype][column]
+        value: Array = slope.take(row) * steps
+        value += integral.take(row)
+        return value
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Arrival(Rows):
+    """Light of one source at DOMs; delays follow Pandel's gamma distribution."""
+
+    mean: Array  # (...) photoelectrons expected of a DOM of rde 1
+    time: Array  # (...) when light that is not scattered comes, ns
+    shape: Array  # (...) xi of the delays after `time`: scatterings, as it were
+    rate: Array  # (...) rho of the delays, 1/ns
 
 
 def muon_light(energy: Array) -> Array:
@@ -160,29 +235,19 @@ def line_light(distance: Array, path: LightPath) -> Array:
 
 def track_arrival(
     *,
-    start: Array,
-    direction: Array,
-    time: Array,
-    length: Array,
-    energy: Array,
-    muons: Array,
-    dom: Array,
+    start: Array,  # (..., 3) where the track begins, m
+    direction: Array,  # (..., 3) where it flies, unit vector
+    time: Array,  # (...) when it begins, ns
+    length: Array,  # (...) m, 0 or above
+    energy: Array,  # (...) energy of each muon at the beginning, GeV
+    muons: Array,  # (...) how many fly together; a bundle has more than one
+    dom: Array,  # (..., 3) m
     medium: Medium,
 ) -> Arrival:
     """Return the light of muon tracks.
 
     Unscattered light leaves at the Cherenkov angle, or from the end of the track that
     is nearest to where it would have had to leave.
-
-    Args:
-        start: (..., 3) where the track begins, m.
-        direction: (..., 3) where it flies, unit vector.
-        time: (...) when it begins, ns.
-        length: (...) m, 0 or above.
-        energy: (...) of each muon at the beginning, GeV.
-        muons: (...) how many fly together; a bundle has more than one.
-        dom: (..., 3) m.
-        medium: The ice.
     """
     step = dom - start
     along = _dot(step, direction)
@@ -220,23 +285,14 @@ def track_arrival(
 
 def cascade_arrival(
     *,
-    position: Array,
-    direction: Array,
-    time: Array,
-    energy: Array,
-    dom: Array,
+    position: Array,  # (..., 3) m
+    direction: Array,  # (..., 3) where the cascade flies, unit vector
+    time: Array,  # (...) ns
+    energy: Array,  # (...) electromagnetic energy that shines alike, GeV
+    dom: Array,  # (..., 3) m
     medium: Medium,
 ) -> Arrival:
-    """Return the light of cascades.
-
-    Args:
-        position: (..., 3) m.
-        direction: (..., 3) where the cascade flies, unit vector.
-        time: (...) ns.
-        energy: (...) electromagnetic energy that shines alike, GeV.
-        dom: (..., 3) m.
-        medium: The ice.
-    """
+    """Return the light of cascades."""
     step = dom - position
     distance = np.maximum(np.sqrt(_dot(step, step)), SHORTEST_DISTANCE)
     path = medium.between(position[..., 2], dom[..., 2])

@@ -31,14 +31,7 @@ _STEPS = 400  # of the integrals behind the table
 def draw_delays(
     rng: np.random.Generator, shape_P: Array, rate_P: Array, jitter: float
 ) -> Array:
-    """Return a delay for each photoelectron, (P,) ns.
-
-    Args:
-        rng: Where the random numbers come from.
-        shape_P: (P,) xi.
-        rate_P: (P,) rho, 1/ns.
-        jitter: Standard deviation of the Gaussian, ns.
-    """
+    """Return a delay for each photoelectron, (P,) ns; rates in 1/ns, jitter in ns."""
     delay_P: Array = rng.standard_gamma(shape_P) / rate_P
     delay_P += jitter * rng.standard_normal(len(delay_P))
     return delay_P
@@ -51,16 +44,8 @@ def log_density(time: Array, shape: Array, rate: Array, jitter: float) -> Array:
     H(shape, x) = integral of s**(shape - 1) normal(x - s) ds over s above 0, with
     x = time / jitter - rate * jitter. It is computed as Laplace's approximation, which
     is exact for x far from 0, times a smooth table of what is missing; together within
-    1e-5 of the integral.
-
-    Args:
-        time: (...) delay, ns; may be negative.
-        shape: (...) xi, above 0.
-        rate: (...) rho, 1/ns.
-        jitter: Standard deviation of the Gaussian, ns, above 0.
-
-    Raises:
-        ImportError: scipy is not installed.
+    1e-5 of the integral. Times [ns] may be negative; shape and rate [1/ns] are arrays
+    that broadcast with them.
     """
     special = import_scipy("special")
     x = time / jitter - rate * jitter

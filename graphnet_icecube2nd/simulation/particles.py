@@ -5,21 +5,21 @@ Shape letters: B events, C cascades of an event (2; of energy 0 where there is n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH, SPEED_OF_LIGHT
-from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
-from graphnet_icecube2nd.simulation.light import (
-    muon_range,
-    shower_light,
-)
+from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+from graphnet_icecube2nd.simulation.detector import Volume
+from graphnet_icecube2nd.simulation.light import muon_range, shower_light
+from graphnet_icecube2nd.simulation.rows import Rows
 
 Array = NDArray[np.float64]
+Columns = dict[str, Array]
 
-CASCADES = 2
 TAU_DECAY_LENGTH = 4.9e-5  # m/GeV: c tau / mass
 TAU_VISIBLE = 0.65  # of its energy, what its decay shows on average
 NEUTRAL_CURRENT = 0.25  # of the cascades: only the hadrons shine
@@ -28,96 +28,22 @@ MARGIN_PER_DECADE = 25.0  # m more for cascades, per decade of energy above 100 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Particles:
-    """What makes light in B events, and where it comes from.
+class Particles(Rows):
+    """What makes light in B events, and where it comes from."""
 
-    Args:
-        topology_B: (B,) places in TOPOLOGIES.
-        direction_B3: (B, 3) where all of it flies, unit vectors.
-        energy_B: (B,) of the neutrino, or of all muons of a bundle where they enter
-            the neighbourhood of the detector; GeV.
-        inelasticity_B: (B,) share of the neutrino's energy that goes to hadrons; NaN
-            for bundles.
-        vertex_B3: (B, 3) where the neutrino interacts; where a bundle enters; m.
-        time_B: (B,) when, ns.
-        track_length_B: (B,) of the muons, m; 0 without any.
-        track_energy_B: (B,) of each muon at the vertex, GeV.
-        muons_B: (B,) their number.
-        cascade_distance_BC: (B, C) how far along the flight a cascade lies, m.
-        cascade_energy_BC: (B, C) electromagnetic energy that shines alike, GeV.
-    """
-
-    topology_B: NDArray[np.int64]
-    direction_B3: Array
+    topology_B: NDArray[np.int64]  # places in TOPOLOGIES
+    direction_B3: Array  # where all of it flies, unit vectors
+    # GeV: of the neutrino, or of all muons of a bundle where they enter the
+    # neighbourhood of the detector.
     energy_B: Array
-    inelasticity_B: Array
-    vertex_B3: Array
-    time_B: Array
-    track_length_B: Array
-    track_energy_B: Array
-    muons_B: Array
-    cascade_distance_BC: Array
-    cascade_energy_BC: Array
-
-    def __len__(self) -> int:
-        """Return the number of events."""
-        return len(self.topology_B)
-
-    def take(self, index: NDArray[np.int64] | slice) -> Particles:
-        """Return some of the events."""
-        return Particles(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    @classmethod
-    def join(cls, pieces: list[Particles]) -> Particles:
-        """Return all events of several."""
-        names = [entry.name for entry in fields(cls)]
-        return cls(
-            **{
-                n: np.concatenate([getattr(piece, n) for piece in pieces])
-                for n in names
-            }
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Volume:
-    """The cylinder around the DOMs, in which there is something to be seen.
-
-    Args:
-        x, y: Its axis, m.
-        radius: m.
-        bottom, top: z, m.
-    """
-
-    x: float
-    y: float
-    radius: float
-    bottom: float
-    top: float
-
-    @classmethod
-    def around(cls, position_S3: Array) -> Volume:
-        """Return the cylinder around DOMs (S, 3)."""
-        x, y = (0.5 * (a.max() + a.min()) for a in position_S3[:, :2].T)
-        radius = np.hypot(position_S3[:, 0] - x, position_S3[:, 1] - y).max()
-        z = position_S3[:, 2]
-        return cls(
-            x=float(x),
-            y=float(y),
-            radius=float(radius),
-            bottom=float(z.min()),
-            top=float(z.max()),
-        )
-
-    @property
-    def centre(self) -> Array:
-        """(3,) m."""
-        return np.array([self.x, self.y, 0.5 * (self.bottom + self.top)])
-
-    @property
-    def reach(self) -> float:
-        """Radius of the sphere around it, m."""
-        return float(np.hypot(self.radius, 0.5 * (self.top - self.bottom)))
+    inelasticity_B: Array  # share of the energy that goes to hadrons; NaN for bundles
+    vertex_B3: Array  # m, where the neutrino interacts; where a bundle enters
+    time_B: Array  # ns, when it does
+    track_length_B: Array  # m, of the muons; 0 without any
+    track_energy_B: Array  # GeV, of each muon at the vertex
+    muons_B: Array  # their number
+    cascade_distance_BC: Array  # m, how far along the flight a cascade lies
+    cascade_energy_BC: Array  # GeV, electromagnetic energy that shines alike
 
 
 def draw_particles(
@@ -126,174 +52,164 @@ def draw_particles(
     volume: Volume,
     rng: np.random.Generator,
 ) -> Particles:
-    """Draw events of given topologies, whether or not they will trigger.
-
-    Args:
-        topology_B: (B,) places in TOPOLOGIES.
-        config: Energies.
-        volume: Where the DOMs are.
-        rng: Where the random numbers come from.
-    """
-    draw = (_through_going, _starting, _cascade, _double_cascade, _bundle)
+    """Draw events of given topologies, whether or not they will trigger."""
     pieces, places = [], []
-    for topology in range(len(TOPOLOGIES)):
+    # In the order of TOPOLOGIES.
+    draws = (_through_going, _starting, _cascade, _double_cascade, _bundle)
+    for topology, draw in enumerate(draws):
         place = np.flatnonzero(topology_B == topology)
         if len(place):
             places.append(place)
-            pieces.append(draw[topology](len(place), config, volume, rng))
+            drawn = draw(len(place), config, volume, rng)
+            pieces.append(_particles(topology_B[place], drawn))
     order = np.argsort(np.concatenate(places))
     return Particles.join(pieces).take(order)
 
 
+def _particles(topology_B: NDArray[np.int64], drawn: Columns) -> Particles:
+    """Return particles of what was drawn; what a topology does not have is 0."""
+    zero_B = np.zeros(len(topology_B))
+    has_track = "track_energy_B" in drawn
+    columns: dict[str, Any] = {
+        "time_B": zero_B,
+        "track_energy_B": zero_B,
+        "muons_B": np.full(len(topology_B), float(has_track)),
+        "cascade_distance_BC": np.zeros((len(topology_B), 2)),
+        "cascade_energy_BC": np.zeros((len(topology_B), 2)),
+        **drawn,
+    }
+    length_B = muon_range(columns["track_energy_B"])
+    return Particles(topology_B=topology_B, track_length_B=length_B, **columns)
+
+
 def _through_going(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
-) -> Particles:
+) -> Columns:
     """A muon from outside; where it began is uniform along what it can go."""
     direction = _isotropic(num, rng)
-    energy = _power_law(num, config.energy_range, config.spectral_index, rng)
-    inelasticity = _inelasticity(num, rng)
-    muon = (1.0 - inelasticity) * energy
+    neutrino = _neutrino(num, config.energy_range, config, rng)
     enters = _entry(direction, volume, rng)
     # Not from above the surface of the ice.
     climb = np.maximum(-direction[:, 2], 1e-9)
     ice_above = np.maximum(DETECTOR_CENTRE_DEPTH - enters[:, 2], 0.0) / climb
     # Those that end within the margin are not seen.
+    muon = _lepton(neutrino)
     farthest = np.maximum(muon_range(muon) - 0.7 * MARGIN, 0.0)
     before = rng.random(num) * np.minimum(farthest, ice_above)
-    vertex = enters - before[:, None] * direction
-    return _particles(
-        "through_going_track",
-        direction,
-        energy,
-        vertex,
+    return {
+        **neutrino,
+        "direction_B3": direction,
+        "vertex_B3": enters - before[:, None] * direction,
         # The clock is 0 where the muon comes into the neighbourhood of the DOMs.
-        time=-before / SPEED_OF_LIGHT,
-        inelasticity=inelasticity,
-        track_energy=muon,
-        cascades=[(np.zeros(num), shower_light(inelasticity * energy))],
-    )
+        "time_B": -before / SPEED_OF_LIGHT,
+        "track_energy_B": muon,
+        "cascade_energy_BC": _cascades(_hadrons(neutrino)),
+    }
 
 
 def _starting(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
-) -> Particles:
+) -> Columns:
     """A muon neutrino's charged current inside: a hadronic shower and a muon."""
-    energy = _power_law(num, config.energy_range, config.spectral_index, rng)
-    inelasticity = _inelasticity(num, rng)
-    return _particles(
-        "starting_track",
-        _isotropic(num, rng),
-        energy,
-        _inside(num, volume, np.zeros(num), rng),
-        inelasticity=inelasticity,
-        track_energy=(1.0 - inelasticity) * energy,
-        cascades=[(np.zeros(num), shower_light(inelasticity * energy))],
-    )
+    neutrino = _neutrino(num, config.energy_range, config, rng)
+    return {
+        **neutrino,
+        **_inside(num, volume, 0.0, rng),
+        "track_energy_B": _lepton(neutrino),
+        "cascade_energy_BC": _cascades(_hadrons(neutrino)),
+    }
 
 
 def _cascade(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
-) -> Particles:
+) -> Columns:
     """An electron neutrino's charged current, or any neutral current."""
-    energy = _power_law(num, config.energy_range, config.spectral_index, rng)
-    inelasticity = _inelasticity(num, rng)
+    neutrino = _neutrino(num, config.energy_range, config, rng)
     is_neutral = rng.random(num) < NEUTRAL_CURRENT
-    electron = np.where(is_neutral, 0.0, (1.0 - inelasticity) * energy)
-    margin = MARGIN_PER_DECADE * np.log10(np.maximum(energy, 100.0) / 100.0)
-    return _particles(
-        "cascade",
-        _isotropic(num, rng),
-        energy,
-        _inside(num, volume, margin, rng),
-        inelasticity=inelasticity,
-        cascades=[(np.zeros(num), electron + shower_light(inelasticity * energy))],
-    )
+    electron = np.where(is_neutral, 0.0, _lepton(neutrino))
+    decades = np.log10(np.maximum(neutrino["energy_B"], 100.0) / 100.0)
+    return {
+        **neutrino,
+        **_inside(num, volume, MARGIN_PER_DECADE * decades, rng),
+        "cascade_energy_BC": _cascades(electron + _hadrons(neutrino)),
+    }
 
 
 def _double_cascade(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
-) -> Particles:
+) -> Columns:
     """A tau neutrino's charged current: hadrons, and the decay of the tau."""
-    energies = config.double_cascade_range
-    energy = _power_law(num, energies, config.spectral_index, rng)
-    inelasticity = _inelasticity(num, rng)
-    tau = (1.0 - inelasticity) * energy
+    neutrino = _neutrino(num, config.double_cascade_range, config, rng)
+    tau = _lepton(neutrino)
     flown = rng.exponential(TAU_DECAY_LENGTH * tau)
-    return _particles(
-        "double_cascade",
-        _isotropic(num, rng),
-        energy,
-        _inside(num, volume, np.zeros(num), rng),
-        inelasticity=inelasticity,
-        cascades=[
-            (np.zeros(num), shower_light(inelasticity * energy)),
-            (flown, TAU_VISIBLE * tau),
-        ],
-    )
+    return {
+        **neutrino,
+        **_inside(num, volume, 0.0, rng),
+        "cascade_distance_BC": _cascades(np.zeros(num), flown),
+        "cascade_energy_BC": _cascades(_hadrons(neutrino), TAU_VISIBLE * tau),
+    }
 
 
 def _bundle(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
-) -> Particles:
+) -> Columns:
     """Parallel muons of an air shower, as one bright track from above."""
     # cos(zenith)**3.5, which is roughly what is left of them at IceCube's depth.
     cosine = np.maximum(rng.random(num) ** (1 / 4.5), 0.05)
-    azimuth = 2 * np.pi * rng.random(num)
-    sine = np.sqrt(1 - cosine**2)
-    direction = -np.stack(
-        [sine * np.cos(azimuth), sine * np.sin(azimuth), cosine], axis=-1
-    )
+    direction = -_unit_vectors(cosine, 2 * np.pi * rng.random(num))
     muons = np.minimum(np.floor(rng.random(num) ** (-1 / 1.8)), 300.0)
     muon = 150.0 * rng.random(num) ** (-1 / 1.7)  # GeV, E**-2.7
-    return _particles(
-        "muon_bundle",
-        direction,
-        muons * muon,
-        _entry(direction, volume, rng),
-        inelasticity=np.full(num, np.nan),
-        track_energy=muon,
-        muons=muons,
-    )
+    return {
+        "direction_B3": direction,
+        "energy_B": muons * muon,
+        "inelasticity_B": np.full(num, np.nan),
+        "vertex_B3": _entry(direction, volume, rng),
+        "track_energy_B": muon,
+        "muons_B": muons,
+    }
 
 
-def _particles(
-    topology: str,
-    direction: Array,
-    energy: Array,
-    vertex: Array,
-    *,
-    inelasticity: Array,
-    time: Array | None = None,
-    track_energy: Array | None = None,
-    muons: Array | None = None,
-    cascades: list[tuple[Array, Array]] | None = None,
-) -> Particles:
-    """Fill in what a topology does not have."""
-    num = len(energy)
-    distance, shine = np.zeros((2, num, CASCADES))
-    for column, (along, light) in enumerate(cascades or []):
-        distance[:, column], shine[:, column] = along, light
-    has_track = track_energy is not None
-    muon = np.zeros(num) if track_energy is None else track_energy
-    return Particles(
-        topology_B=np.full(num, TOPOLOGIES.index(topology)),
-        direction_B3=direction,
-        energy_B=energy,
-        inelasticity_B=inelasticity,
-        vertex_B3=vertex,
-        time_B=np.zeros(num) if time is None else time,
-        track_length_B=muon_range(muon),
-        track_energy_B=muon,
-        muons_B=np.full(num, float(has_track)) if muons is None else muons,
-        cascade_distance_BC=distance,
-        cascade_energy_BC=shine,
-    )
+def _neutrino(
+    num: int,
+    borders: tuple[float, float],
+    config: SimulationConfig,
+    rng: np.random.Generator,
+) -> Columns:
+    """Draw energies, and the shares of them that go to hadrons.
+
+    The shares have the density 1.5 (1 - y)**0.5 with the mean 0.4: roughly the measured
+    mean of 0.3 to 0.5 between 1 PeV and 1 TeV (arXiv:1808.07629).
+    """
+    return {
+        "energy_B": _power_law(num, borders, config.spectral_index, rng),
+        "inelasticity_B": 1.0 - rng.random(num) ** (1 / 1.5),
+    }
+
+
+def _lepton(neutrino: Columns) -> Array:
+    """Return the energy of what a charged current makes of the neutrino, (B,) GeV."""
+    return (1.0 - neutrino["inelasticity_B"]) * neutrino["energy_B"]
+
+
+def _hadrons(neutrino: Columns) -> Array:
+    """Return how bright the hadrons are, (B,) GeV of an electromagnetic cascade."""
+    return shower_light(neutrino["inelasticity_B"] * neutrino["energy_B"])
+
+
+def _cascades(first_B: Array, second_B: Array | float = 0.0) -> Array:
+    """Return values of both cascades, (B, C)."""
+    return np.stack(np.broadcast_arrays(first_B, second_B), axis=-1)
+
+
+def _unit_vectors(cosine_B: Array, azimuth_B: Array) -> Array:
+    sine_B = np.sqrt(1 - cosine_B**2)
+    x_B, y_B = sine_B * np.cos(azimuth_B), sine_B * np.sin(azimuth_B)
+    return np.stack([x_B, y_B, cosine_B], axis=-1)
 
 
 def _isotropic(num: int, rng: np.random.Generator) -> Array:
     cosine, azimuth = 2 * rng.random(num) - 1, 2 * np.pi * rng.random(num)
-    sine = np.sqrt(1 - cosine**2)
-    return np.stack([sine * np.cos(azimuth), sine * np.sin(azimuth), cosine], axis=-1)
+    return _unit_vectors(cosine, azimuth)
 
 
 def _power_law(
@@ -310,26 +226,18 @@ def _power_law(
     return energy
 
 
-def _inelasticity(num: int, rng: np.random.Generator) -> Array:
-    """Draw shares of energy that go to hadrons: density 1.5 (1 - y)**0.5, mean 0.4.
-
-    Roughly the measured mean of 0.3 to 0.5 between 1 PeV and 1 TeV (arXiv:1808.07629).
-    """
-    share: Array = 1.0 - rng.random(num) ** (1 / 1.5)
-    return share
-
-
 def _inside(
-    num: int, volume: Volume, margin_B: Array, rng: np.random.Generator
-) -> Array:
-    """Draw points uniformly in the cylinder and a margin around it, (B, 3) m."""
+    num: int, volume: Volume, margin_B: Array | float, rng: np.random.Generator
+) -> Columns:
+    """Draw isotropic directions, and points in the cylinder and a margin around it."""
+    direction = _isotropic(num, rng)
     grown = MARGIN + margin_B
     radius = (volume.radius + grown) * np.sqrt(rng.random(num))
     angle = 2 * np.pi * rng.random(num)
     low, high = volume.bottom - grown, volume.top + grown
     z = low + rng.random(num) * (high - low)
     x, y = volume.x + radius * np.cos(angle), volume.y + radius * np.sin(angle)
-    return np.stack([x, y, z], axis=-1)
+    return {"direction_B3": direction, "vertex_B3": np.stack([x, y, z], axis=-1)}
 
 
 def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
@@ -340,10 +248,8 @@ def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arr
     entry = np.empty((len(direction_B3), 3))
     missing = np.arange(len(direction_B3))
     while len(missing):
-        line, direction = (
-            _line(direction_B3[missing], volume, rng),
-            direction_B3[missing],
-        )
+        direction = direction_B3[missing]
+        line = _line(direction, volume, rng)
         inside = _distance_to_cylinder(line, direction, volume)
         hits = np.isfinite(inside)
         entry[missing[hits]] = line[hits] + inside[hits, None] * direction[hits]
@@ -355,15 +261,21 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
     """Draw points far before the detector, uniform on a disk across the flight."""
     num, reach = len(direction_B3), volume.reach + 2 * MARGIN
     radius, angle = reach * np.sqrt(rng.random(num)), 2 * np.pi * rng.random(num)
-    # Two axes across the flight, from the coordinate axis that is farthest from it.
-    helper = np.zeros((num, 3))
-    helper[np.arange(num), np.abs(direction_B3).argmin(axis=1)] = 1.0
-    first = np.cross(direction_B3, helper)
-    first /= np.linalg.norm(first, axis=1, keepdims=True)
-    second = np.cross(direction_B3, first)
-    across = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
-    point: Array = volume.centre + radius[:, None] * across - reach * direction_B3
+    first, second = across(direction_B3)
+    aside = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
+    point: Array = volume.centre + radius[:, None] * aside - reach * direction_B3
     return point
+
+
+def across(direction: Array) -> tuple[Array, Array]:
+    """Return two unit vectors across each direction (..., 3)."""
+    # From the coordinate axis that is farthest from it.
+    helper = np.zeros_like(direction)
+    smallest = np.abs(direction).argmin(axis=-1)
+    np.put_along_axis(helper, smallest[..., None], 1.0, axis=-1)
+    first = np.cross(direction, helper)
+    first /= np.linalg.norm(first, axis=-1, keepdims=True)
+    return first, np.cross(direction, first)
 
 
 def _distance_to_cylinder(

@@ -1,13 +1,14 @@
 """Light of particles at the DOMs, as photoelectrons with their times.
 
-Shape letters: B events, S DOMs, C cascades of an event, P pairs of event and DOM,
-E photoelectrons.
+Shape letters: B events, S DOMs, C cascades of an event, G groups of DOMs, P pairs of
+event and DOM or group, E photoelectrons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     CASCADE_LENGTH,
     LIGHT_PER_METRE,
+    Array,
     Arrival,
+    Medium,
     cascade_arrival,
     muon_energy_after,
     muon_light,
@@ -26,8 +29,8 @@ from graphnet_icecube2nd.simulation.light import (
 )
 from graphnet_icecube2nd.simulation.pandel import draw_delays
 from graphnet_icecube2nd.simulation.particles import Particles
+from graphnet_icecube2nd.simulation.rows import Rows
 
-Array = NDArray[np.floating[Any]]
 Index = NDArray[np.int64]
 
 LEAST_LIGHT = 5e-3  # p.e.: DOMs that could see less are not asked; 0.4% of all light
@@ -39,64 +42,27 @@ TILE_EVENTS = 48  # events looked at together, so that intermediates stay in the
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Photoelectrons:
-    """Photoelectrons of many events, in no order.
-
-    Args:
-        event_E: (E,) int64.
-        dom_E: (E,) int64.
-        time_E: (E,) ns, on the clock of the particles.
-        weight_E: (E,) how many each stands for; 1 but in very bright DOMs.
-    """
+class Photoelectrons(Rows):
+    """Photoelectrons of many events, in no order."""
 
     event_E: Index
     dom_E: Index
-    time_E: Array
-    weight_E: Array
-
-    @classmethod
-    def join(cls, pieces: list[Photoelectrons]) -> Photoelectrons:
-        """Return those of several."""
-        names = [entry.name for entry in fields(cls)]
-        return cls(
-            **{n: np.concatenate([getattr(p, n) for p in pieces]) for n in names}
-        )
+    time_E: Array  # ns, on the clock of the particles
+    weight_E: Array  # how many each stands for; 1 but in very bright DOMs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Light:
-    """Light of one source of each event at the DOMs that may see it.
-
-    Args:
-        event_P: (P,) int64.
-        dom_P: (P,) int64.
-        arrival: (P,) what comes there, the DOM's efficiency included.
-    """
+class Light(Arrival):
+    """Light (P,) of sources at the DOMs that may see it, with the DOM's efficiency."""
 
     event_P: Index
     dom_P: Index
-    arrival: Arrival
-
-    @classmethod
-    def join(cls, pieces: list[Light]) -> Light:
-        """Return those of several."""
-        names = [entry.name for entry in fields(Arrival)]
-        arrivals = {n: [getattr(p.arrival, n) for p in pieces] for n in names}
-        return cls(
-            event_P=np.concatenate([piece.event_P for piece in pieces]),
-            dom_P=np.concatenate([piece.dom_P for piece in pieces]),
-            arrival=Arrival(**{n: np.concatenate(got) for n, got in arrivals.items()}),
-        )
 
 
 def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
     """Return the light of the tracks, and of the first and second cascades.
 
     That of events with next to no light, which never trigger, is left out.
-
-    Args:
-        particles: B events.
-        detector: The DOMs and the ice.
     """
     found = []
     for first in range(0, len(particles), TILE_EVENTS):
@@ -113,46 +79,31 @@ def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
 def draw_photoelectrons(
     light: Light, jitter: float, rng: np.random.Generator
 ) -> Photoelectrons:
-    """Draw what DOMs see of a light: Poisson numbers, Pandel's delays, jitter.
-
-    Args:
-        light: P pairs of event and DOM.
-        jitter: Of the times, ns.
-        rng: Where the random numbers come from.
-    """
-    number_P = rng.poisson(light.arrival.mean)
+    """Draw what DOMs see of a light: Poisson numbers, Pandel's delays, jitter [ns]."""
+    number_P = rng.poisson(light.mean)
     pair = np.flatnonzero(number_P)
     drawn_P = np.minimum(number_P[pair], LARGEST_SAMPLE)
     weight_P = number_P[pair] / drawn_P
     pair_E = np.repeat(pair, drawn_P)
-    arrival = light.arrival
-    delay_E = draw_delays(rng, arrival.shape[pair_E], arrival.rate[pair_E], jitter)
+    delay_E = draw_delays(rng, light.shape[pair_E], light.rate[pair_E], jitter)
     return Photoelectrons(
         event_E=light.event_P[pair_E],
         dom_E=light.dom_P[pair_E],
-        time_E=arrival.time[pair_E] + delay_E,
+        time_E=light.time[pair_E] + delay_E,
         weight_E=np.repeat(weight_P, drawn_P),
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Source:
-    """One source of light of some events, at the groups of DOMs that may see it.
+    """One source of light of some events, at the groups of DOMs that may see it."""
 
-    Args:
-        arrive: The light of events (P,) at places (P, 3), its times from `begins_B`.
-        index_B: (B,) which events of the tile these are.
-        begins_B: (B,) ns.
-        event_P, group_P: (P,) pairs of event and group.
-        light_P: (P,) photoelectrons that a group sees, about.
-    """
-
-    arrive: Callable[[Index, Array], Arrival]
-    index_B: Index
-    begins_B: Array
-    event_P: Index
+    arrive: Callable[[Index, Array], Arrival]  # light of events (P,) at places (P, 3)
+    index_B: Index  # which events of the tile these are
+    begins_B: Array  # ns; times of `arrive` count from there
+    event_P: Index  # pairs of event and group
     group_P: Index
-    light_P: Array
+    light_P: Array  # photoelectrons that a group sees, about
 
 
 def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]:
@@ -177,16 +128,19 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
     skipped = np.clip(closest - detector.volume.reach - 500.0, 0, tracks.track_length_B)
     energy = muon_energy_after(tracks.track_energy_B, skipped)
-    start = tracks.vertex_B3 + skipped[:, None] * direction
-    length = tracks.track_length_B - skipped
+    arguments = {
+        "start": _single(tracks.vertex_B3 + skipped[:, None] * direction),
+        "direction": _single(direction),
+        "length": _single(tracks.track_length_B - skipped),
+        "energy": _single(energy),
+        "muons": _single(tracks.muons_B),
+    }
     groups = detector.groups
-    columns = tuple(
-        _single(values) for values in (start, direction, length, energy, tracks.muons_B)
-    )
-    start_B3, direction_B3, length_B, *_ = columns
+    start_B3, direction_B3 = arguments["start"], arguments["direction"]
     along_BG = direction_B3 @ _single(groups.centre_G3).T
     along_BG -= np.sum(direction_B3 * start_B3, axis=1)[:, None]
-    nearest_BG = np.minimum(np.maximum(along_BG, np.float32(0)), length_B[:, None])
+    nearest_BG = np.maximum(along_BG, np.float32(0))
+    nearest_BG = np.minimum(nearest_BG, arguments["length"][:, None])
     square_BG = _square(start_B3, groups)
     along_BG *= np.float32(2)
     np.subtract(nearest_BG, along_BG, out=along_BG)
@@ -194,25 +148,10 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     square_BG += along_BG
     # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
     bright = tracks.muons_B * muon_light(energy) * LIGHT_PER_METRE
-    limit = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
-
-    def arrive(event: Index, place_P3: Array) -> Arrival:
-        start_P3, direction_P3, length_P, energy_P, muons_P = (
-            np.take(values, event, axis=0) for values in columns
-        )
-        return track_arrival(
-            start=start_P3,
-            direction=direction_P3,
-            time=np.zeros(len(event), np.float32),
-            length=length_P,
-            energy=energy_P,
-            muons=muons_P,
-            dom=place_P3,
-            medium=detector.medium,
-        )
-
+    limit_BG = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
     begins = tracks.time_B + skipped / SPEED_OF_LIGHT
-    return _source(arrive, index, begins, square_BG, limit, detector)
+    arrive = partial(_arrive, track_arrival, arguments, detector.medium)
+    return _source(arrive, index, begins, square_BG, limit_BG, groups)
 
 
 def _cascades(
@@ -221,59 +160,53 @@ def _cascades(
     distance = particles.cascade_distance_BC[:, column]
     position = particles.vertex_B3 + distance[:, None] * particles.direction_B3
     energy = particles.cascade_energy_BC[:, column]
+    arguments = {
+        "position": _single(position),
+        "direction": _single(particles.direction_B3),
+        "energy": _single(energy),
+    }
     groups = detector.groups
-    columns = tuple(
-        _single(values) for values in (position, particles.direction_B3, energy)
-    )
-    square_BG = _square(columns[0], groups)
+    square_BG = _square(arguments["position"], groups)
     # Diffuse light around a point, see `light.point_light`.
-    bright = LIGHT_PER_METRE * CASCADE_LENGTH * energy
-    limit = _farthest(np.log(bright / 3.8), 2.0 * np.log(groups.reach_G), power=1.0)
-
-    def arrive(event: Index, place_P3: Array) -> Arrival:
-        position_P3, direction_P3, energy_P = (
-            np.take(values, event, axis=0) for values in columns
-        )
-        return cascade_arrival(
-            position=position_P3,
-            direction=direction_P3,
-            time=np.zeros(len(event), np.float32),
-            energy=energy_P,
-            dom=place_P3,
-            medium=detector.medium,
-        )
-
+    bright = np.log(LIGHT_PER_METRE * CASCADE_LENGTH * energy / 3.8)
+    limit_BG = _farthest(bright, 2.0 * np.log(groups.reach_G), power=1.0)
     begins = particles.time_B + distance / SPEED_OF_LIGHT
-    return _source(arrive, index, begins, square_BG, limit, detector)
+    arrive = partial(_arrive, cascade_arrival, arguments, detector.medium)
+    return _source(arrive, index, begins, square_BG, limit_BG, groups)
+
+
+def _arrive(
+    function: Callable[..., Arrival],
+    arguments: dict[str, Array],
+    medium: Medium,
+    event_P: Index,
+    place_P3: Array,
+) -> Arrival:
+    """Return the light of events that begin at 0 ns, at places."""
+    return function(
+        **{name: np.take(value, event_P, axis=0) for name, value in arguments.items()},
+        time=np.zeros(len(event_P), np.float32),
+        dom=place_P3,
+        medium=medium,
+    )
 
 
 def _source(
     arrive: Callable[[Index, Array], Arrival],
-    index: Index,
-    begins: Array,
-    square_BG: Array,
-    limit_BG: Array,
-    detector: SimulatedDetector,
+    index_B: Index,
+    begins_B: Array,
+    square_BG: Array,  # squared distances of the groups' centres, m2
+    limit_BG: Array,  # how near a group must be, in its `reach`
+    groups: DomGroups,
 ) -> _Source:
-    """Find the groups of DOMs that see something.
-
-    Args:
-        arrive: As `_Source`.
-        index: As `_Source`.
-        begins: As `_Source`.
-        square_BG: (B, G) squared distances of the groups' centres, m2.
-        limit_BG: (B, G) how near a group must be, in its `reach`.
-        detector: The DOMs.
-    """
-    groups = detector.groups
+    """Find the groups of DOMs that see something."""
     limit_BG *= _single(groups.reach_G)
     np.maximum(limit_BG, NEAREST, out=limit_BG)
     limit_BG += _single(groups.radius_G)
     limit_BG *= limit_BG
     near = np.flatnonzero(square_BG < limit_BG)
     event, group = np.divmod(near, len(groups.size_G))
-    centre_P3 = np.take(_single(groups.centre_G3), group, axis=0)
-    mean_P = arrive(event, centre_P3).mean
+    mean_P = arrive(event, np.take(_single(groups.centre_G3), group, axis=0)).mean
     away_P = np.sqrt(np.maximum(square_BG.ravel()[near], 0))
     brighter_P = _single(groups.fading_G)[group]
     brighter_P += _single(groups.clearing_G)[group] * away_P
@@ -281,8 +214,8 @@ def _source(
     event, group, mean_P = event[sees], group[sees], mean_P[sees]
     return _Source(
         arrive=arrive,
-        index_B=index,
-        begins_B=begins,
+        index_B=index_B,
+        begins_B=begins_B,
         event_P=event,
         group_P=group,
         light_P=mean_P * groups.size_G[group],
@@ -302,28 +235,22 @@ def _at_doms(
     event, group = np.repeat(event, size), np.repeat(group, size)
     place = np.arange(len(event)) - np.repeat(np.cumsum(size) - size, size)
     dom = detector.groups.dom_GK[group, place]
-    place_P3 = np.take(_single(detector.position_S3), dom, axis=0)
-    arrival = source.arrive(event, place_P3)
+    arrival = source.arrive(event, np.take(_single(detector.position_S3), dom, axis=0))
     return Light(
         event_P=source.index_B[event] + first,
         dom_P=dom,
-        arrival=replace(
-            arrival,
-            mean=arrival.mean * detector.rde_S[dom],
-            time=arrival.time + source.begins_B[event],
-        ),
+        mean=arrival.mean * detector.rde_S[dom],
+        time=arrival.time + source.begins_B[event],
+        shape=arrival.shape,
+        rate=arrival.rate,
     )
 
 
 def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
     """Return u, or a little more, where light has come down to LEAST_LIGHT; (B, G).
 
-    It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT).
-
-    Args:
-        bright_B: (B,) logarithm of the light.
-        fading_G: (G,) logarithm of what it is divided by.
-        power: The power of u with which light spreads.
+    It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT): logarithms of the
+    light and of what it is divided by, and the power of u with which light spreads.
     """
     bright_B = bright_B - np.log(LEAST_LIGHT)
     wanted = np.subtract.outer(_single(bright_B), _single(fading_G))

@@ -5,17 +5,16 @@ Shape letters: B events, E photoelectrons, T pulses, S DOMs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import TIME_OFFSET
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.simulation.light import Array
+from graphnet_icecube2nd.simulation.photoelectrons import Index, Photoelectrons
+from graphnet_icecube2nd.simulation.rows import Rows
 
 COINCIDENCE_WINDOW = 1000.0  # ns, of the local-coincidence rule
 TRIGGER_TIME = TIME_OFFSET  # ns, where the trigger is on the clock of an event
@@ -27,17 +26,11 @@ _CLOCK = 2.0**24  # ns, more than any event lasts: keeps DOMs apart in one sort 
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """So many DOMs in coincidence within a time.
+    """So many DOMs in coincidence within a time."""
 
-    Args:
-        doms: DOMs with HLC pulses, each counted at its first.
-        window: ns.
-        deepcore: Whether only DeepCore's DOMs count.
-    """
-
-    doms: int
-    window: float
-    deepcore: bool
+    doms: int  # DOMs with HLC pulses, each counted at its first
+    window: float  # ns
+    deepcore: bool  # whether only DeepCore's DOMs count
 
 
 # IceCube's, arXiv:1612.05093, the second without the strings around DeepCore.
@@ -48,32 +41,20 @@ TRIGGERS = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pulses:
-    """Pulses of many events, by event, DOM and time.
-
-    Args:
-        event_T: (T,) int64, not falling.
-        dom_T: (T,) int64.
-        time_T: (T,) ns.
-        charge_T: (T,) p.e.
-        hlc_T: (T,) bool: a neighbour within two DOMs saw something within 1 us.
-    """
+class Pulses(Rows):
+    """Pulses of many events, by event, DOM and time."""
 
     event_T: Index
     dom_T: Index
-    time_T: Array
-    charge_T: Array
-    hlc_T: NDArray[np.bool_]
-
-    def take(self, index: Index | NDArray[np.bool_]) -> Pulses:
-        """Return some of the pulses."""
-        return Pulses(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+    time_T: Array  # ns
+    charge_T: Array  # p.e.
+    hlc_T: NDArray[np.bool_]  # a neighbour within two DOMs saw something within 1 us
 
 
 def draw_noise(
     photoelectrons: Photoelectrons,
     num_events: int,
-    rate: float,
+    rate: float,  # Hz, of a DOM of rde 1
     detector: SimulatedDetector,
     rng: np.random.Generator,
 ) -> Photoelectrons:
@@ -82,13 +63,6 @@ def draw_noise(
     Uniform in time from READOUT_BEFORE and the longest trigger before the first to
     READOUT_AFTER after the last photoelectron, so that it fills any readout; a DOM's
     rate goes with its rde. Events without light get none.
-
-    Args:
-        photoelectrons: The light.
-        num_events: B.
-        rate: Hz, of a DOM of rde 1.
-        detector: The DOMs.
-        rng: Where the random numbers come from.
     """
     first_B, last_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     np.minimum.at(first_B, photoelectrons.event_E, photoelectrons.time_E)
@@ -112,8 +86,8 @@ def draw_noise(
 def make_pulses(
     photoelectrons: Photoelectrons,
     detector: SimulatedDetector,
-    merge_time: float,
-    charge_spread: float,
+    merge_time: float,  # ns
+    charge_spread: float,  # p.e., of the charge of one photoelectron
     rng: np.random.Generator,
 ) -> Pulses:
     """Merge photoelectrons into pulses, give them charges, find coincidences.
@@ -121,13 +95,6 @@ def make_pulses(
     Counted from the first photoelectron of a DOM, those in one interval of
     `merge_time` make one pulse, at the time of its first. Its charge is normal around
     their number; steps of 0.025 p.e., one at least.
-
-    Args:
-        photoelectrons: Light and noise.
-        detector: The DOMs.
-        merge_time: ns.
-        charge_spread: Of the charge of one photoelectron, p.e.
-        rng: Where the random numbers come from.
     """
     num_doms = len(detector)
     channel_E = photoelectrons.event_E * num_doms + photoelectrons.dom_E
@@ -143,11 +110,9 @@ def make_pulses(
     new_pulse = new_channel.copy()
     new_pulse[1:] |= interval[1:] != interval[:-1]
     first = np.flatnonzero(new_pulse)
-    count_T = (
-        np.add.reduceat(photoelectrons.weight_E[order], first)
-        if len(first)
-        else (np.zeros(0))
-    )
+    count_T = np.zeros(0)
+    if len(first):
+        count_T = np.add.reduceat(photoelectrons.weight_E[order], first)
     spread = charge_spread * np.sqrt(count_T) * rng.standard_normal(len(first))
     steps = np.maximum(np.round((count_T + spread) / CHARGE_STEP), 1.0)
     channel_T, time_T = channel_E[first], time_E[first]
@@ -166,11 +131,8 @@ def find_coincidences(
     """Return which pulses have a neighbour: the local-coincidence rule.
 
     A pulse on one of the two DOMs below or above on the same string, within 1000 ns.
-
-    Args:
-        channel_T: (T,) event * number of DOMs + DOM, not falling.
-        time_T: (T,) ns, rising within a channel.
-        detector: The DOMs.
+    Channels are event * number of DOMs + DOM; pulses are in the order of channel and
+    time.
     """
     num_doms = len(detector)
     start = float(time_T.min(initial=0.0))
@@ -194,11 +156,6 @@ def find_triggers(
     """Return when the trigger of each event begins and ends, (B,) ns; NaN if none does.
 
     From the first DOM of the first fulfilled condition to the last of the last.
-
-    Args:
-        pulses: The pulses.
-        num_events: B.
-        detector: The DOMs.
     """
     begin_B, end_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     hlc = pulses.take(pulses.hlc_T)

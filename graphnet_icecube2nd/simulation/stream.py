@@ -26,7 +26,7 @@ from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, Simulatio
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
 
-NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # truth that may be had
+NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # allowed `truth`
 
 
 class SimulatedStream(IterableDataset[PackedBatch]):
@@ -44,17 +44,17 @@ class SimulatedStream(IterableDataset[PackedBatch]):
 
     Args:
         batch_size: Events of a batch, 1 to 256.
-        seed: Which events; 0 or above.
-        config: What is simulated; default: as the competition's data look.
-        detector: With which detector; default IceCube-86.
-        max_pulses: Longer events are cut.
+        seed: Random seed, 0 or above; another one gives other events.
+        config: Topologies, energies and noise; default: as the competition's data look.
+        detector: The detector; default IceCube-86.
+        max_pulses: Longer events are cut to so many pulses.
         selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
-        first_block: Where to begin, in blocks of 256 events; a resumed training goes on
-            behind what it has seen.
-        num_blocks: How many blocks, of all ranks together and the same number for
-            each; None: no end.
-        rank: Of this process among `world_size`, which share the blocks.
-        world_size: Processes that train together.
+        first_block: First block of 256 events; a resumed training goes on behind what
+            it has seen.
+        num_blocks: Number of blocks, of all ranks together and the same for each;
+            None: no end.
+        rank: Number of this process among `world_size`, which share the blocks.
+        world_size: Number of processes that train together.
         truth: Numbers of the truth beside `direction`.
 
     Raises:
@@ -120,15 +120,14 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         step = 1 if worker is None else worker.num_workers
         block = self.rank + self.world_size * turn
         while self.num_blocks is None or block < self.num_blocks:
-            yield from self._batches(self.first_block + block)
+            number = self.first_block + block
+            events = simulate_block(self.config, self.detector, self.seed, number)
+            for first in range(0, len(events), self.batch_size):
+                yield self._batch(events, first)
             block += self.world_size * step
 
-    def _batches(self, block: int) -> Iterator[PackedBatch]:
-        events = simulate_block(self.config, self.detector, self.seed, block)
-        for first in range(0, len(events), self.batch_size):
-            yield self._batch(events, first, min(first + self.batch_size, len(events)))
-
-    def _batch(self, events: SimulatedEvents, first: int, stop: int) -> PackedBatch:
+    def _batch(self, events: SimulatedEvents, first: int) -> PackedBatch:
+        stop = min(first + self.batch_size, len(events))
         begin = events.offsets[first]
         offsets = torch.from_numpy(events.offsets[first : stop + 1] - begin)
         event_id = torch.from_numpy(events.event_id[first:stop])

@@ -12,6 +12,10 @@ from graphnet_icecube2nd.detector.geometry import depth_to_z
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation import light
 from graphnet_icecube2nd.simulation.light import (
+    CHERENKOV_COSINE,
+    SPEED_IN_ICE,
+    LightPath,
+    Medium,
     cascade_arrival,
     line_light,
     muon_energy_after,
@@ -20,12 +24,6 @@ from graphnet_icecube2nd.simulation.light import (
     point_light,
     shower_light,
     track_arrival,
-)
-from graphnet_icecube2nd.simulation.medium import (
-    CHERENKOV_COSINE,
-    SPEED_IN_ICE,
-    LightPath,
-    Medium,
 )
 
 UP = np.array([0.0, 0.0, 1.0])

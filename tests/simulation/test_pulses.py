@@ -166,9 +166,7 @@ def test_light_at_a_dom_goes_with_its_efficiency() -> None:
     )
     real, other = (lights(event_of(), d)[0] for d in (DETECTOR, plain))
     np.testing.assert_array_equal(real.dom_P, other.dom_P)
-    np.testing.assert_allclose(
-        real.arrival.mean, other.arrival.mean * DETECTOR.rde_S[real.dom_P]
-    )
+    np.testing.assert_allclose(real.mean, other.mean * DETECTOR.rde_S[real.dom_P])
 
 
 def test_no_dom_that_sees_light_is_left_out() -> None:
@@ -184,7 +182,7 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
         dom=DETECTOR.position_S3,
         medium=DETECTOR.medium,
     )
-    check_all_light(cascade.dom_P, cascade.arrival.mean, everywhere.mean)
+    check_all_light(cascade.dom_P, cascade.mean, everywhere.mean)
     track = event_of(
         topology_B=np.array([0]),
         vertex_B3=np.array([[-3000.0, 100.0, -200.0]]),
@@ -205,7 +203,7 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
         dom=DETECTOR.position_S3,
         medium=DETECTOR.medium,
     )
-    check_all_light(found.dom_P, found.arrival.mean, everywhere.mean)
+    check_all_light(found.dom_P, found.mean, everywhere.mean)
 
 
 @pytest.mark.parametrize("height", [-140.0, -50.0, 430.0])
@@ -224,7 +222,7 @@ def test_no_light_is_lost_at_the_edges_of_dust(height: float) -> None:
         dom=DETECTOR.position_S3,
         medium=DETECTOR.medium,
     )
-    check_all_light(found.dom_P, found.arrival.mean, everywhere.mean)
+    check_all_light(found.dom_P, found.mean, everywhere.mean)
 
 
 def check_all_light(dom: np.ndarray, mean: np.ndarray, everywhere: np.ndarray) -> None:

@@ -39,7 +39,7 @@ from graphnet_icecube2nd.inference.predictor import (
     predict_events,
 )
 from graphnet_icecube2nd.likelihood.limit import EFFORTS, limit_events
-from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
 from graphnet_icecube2nd.models.pretrained import find_model
 from graphnet_icecube2nd.results.truth import EventTruth
 

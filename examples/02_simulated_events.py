@@ -50,7 +50,7 @@ def main() -> None:
     from graphnet_icecube2nd import EventStore, simulate
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
     from graphnet_icecube2nd.likelihood.limit import limit_events
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report.event.display import draw_event
     from graphnet_icecube2nd.results.truth import EventTruth

@@ -60,7 +60,7 @@ def main() -> None:
         train,
     )
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.report import (
         write_evaluation,
     )

@@ -68,7 +68,7 @@ def main() -> None:
         load_bundle,
     )
     from graphnet_icecube2nd.inference.calibration_file import place_beside
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.report import (
         write_evaluation,
     )

@@ -37,7 +37,7 @@ def show(
     ] = False,
 ) -> None:
     """Draw an event: strings, pulses, the true direction and others."""
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.store.event_store import EventStore
 

@@ -153,7 +153,7 @@ def _table(given: str, angles: str) -> EventTable:
 def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> EventTable:
     import numpy as np
 
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.store.event_store import EventStore
 
     if not _is_store(truth):

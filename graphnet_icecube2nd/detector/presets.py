@@ -1,4 +1,4 @@
-"""The detectors that come with the package, each a short function.
+"""The detectors that come with the package: short functions, and two tables.
 
 Five of them describe files (`kaggle`, `icecube86`, `upgrade`, `prometheus`, `km3net`);
 the others are detectors with their modules, medium, scales and site. Scales keep the
@@ -11,6 +11,8 @@ arXiv:2005.09493, TRIDENT arXiv:2207.04519, Baikal-GVD arXiv:1808.10353.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.detector import (
     DETECTORS,
@@ -21,7 +23,7 @@ from graphnet_icecube2nd.detector.detector import (
     register_detector,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.pulse_map import LabelColumns, PulseMap, Scales
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap, Scales
 
 SOUTH_POLE = Site(latitude=-89.99, longitude=-63.4530, height=885.0)
 CAPO_PASSERO = Site(latitude=36.27, longitude=16.10, height=-3450.0)
@@ -30,23 +32,37 @@ CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2660.0)
 SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)
 BAIKAL = Site(latitude=51.77, longitude=104.42, height=-800.0)
 
-# Of IceCube, in coordinates whose z counts from the surface of the ice, m.
-ICECUBE_CENTRE = (0.0, 0.0, -DETECTOR_CENTRE_DEPTH)
 SMALL = Scales(position=100.0, time=6.0e3)  # detectors of some 100 m
+USUAL = Scales()
 LARGE = Scales(position=2000.0, time=1.2e5)  # detectors of some kilometres
 # A PMT direction is -1 to 1: sixteen waves over that range tell PMTs apart.
 DIRECTION_WAVES = (64.0, 64.0, 64.0)
 TOT_WAVES = 1024.0
 
-_ORCA_HITS = {
-    "extra": ("tot", *PMT_DIRECTIONS[1]),
-    "extra_scale": (255.0, 1.0, 1.0, 1.0),
+ICECUBE_Z = -DETECTOR_CENTRE_DEPTH  # m, where z counts from the surface of the ice
+# Detectors as simulated with Prometheus: the package's table of modules, the medium, z
+# of the centre in the table's coordinates [m], scales and site.
+PROMETHEUS = {
+    "gen2": ("gen2", "ice", ICECUBE_Z, LARGE, SOUTH_POLE),  # with IceCube-86
+    "prometheus_icecube": ("prometheus_icecube", "ice", ICECUBE_Z, USUAL, SOUTH_POLE),
+    "prometheus_upgrade": ("prometheus_upgrade", "ice", ICECUBE_Z, SMALL, SOUTH_POLE),
+    "demo_ice": ("demo", "ice", -2000.0, LARGE, None),  # a grid of 81 strings
+    "demo_water": ("demo", "water", -2000.0, LARGE, None),
+    "orca150": ("orca150", "water", 95.45, SMALL, TOULON),  # KM3NeT/ORCA, 150 strings
+    "arca115": ("arca115", "water", -3194.0, USUAL, CAPO_PASSERO),  # KM3NeT/ARCA
+    "gvd": ("gvd", "water", -970.0, USUAL, BAIKAL),  # a cluster of Baikal-GVD
+    "trident": ("trident", "water", -3090.0, LARGE, SOUTH_CHINA_SEA),
+    "pone": ("pone", "water", 0.0, USUAL, CASCADIA),  # three strings of P-ONE
 }
-_NUBENCH = {
-    "charge": "charge",
-    "labels": LabelColumns(
-        azimuth="initial_state_azimuth", zenith="initial_state_zenith", angles="flight"
-    ),
+# The same of NuBench's data sets, which do not say where on the Earth they are.
+NUBENCH = {
+    "nubench_hexagon": ("prometheus_icecube", "water", -1972.0, USUAL),
+    "nubench_hexagon_ice": ("prometheus_icecube", "ice", ICECUBE_Z, USUAL),  # Ice LE
+    "nubench_flower_s": ("orca150", "water", 95.45, SMALL),
+    "nubench_flower_l": ("arca115", "water", -3194.0, USUAL),
+    "nubench_flower_xl": ("trident", "water", -3090.0, LARGE),
+    "nubench_cluster": ("gvd", "water", -970.0, USUAL),
+    "nubench_triangle": ("pone", "water", 0.0, USUAL),
 }
 
 
@@ -112,39 +128,9 @@ def upgrade() -> Detector:
 
 
 @register_detector
-def gen2() -> Detector:
-    """IceCube-Gen2 with IceCube-86, as simulated with Prometheus."""
-    return _around_icecube("gen2", LARGE)
-
-
-@register_detector
 def prometheus() -> Detector:
     """Photons of Prometheus, of any detector whose modules are not known."""
     return Detector(name="prometheus", pulses=PulseMap.prometheus())
-
-
-@register_detector
-def prometheus_icecube() -> Detector:
-    """IceCube-86, as simulated with Prometheus."""
-    return _around_icecube("prometheus_icecube", Scales())
-
-
-@register_detector
-def prometheus_upgrade() -> Detector:
-    """The seven strings of the IceCube Upgrade, as simulated with Prometheus."""
-    return _around_icecube("prometheus_upgrade", SMALL)
-
-
-@register_detector
-def demo_ice() -> Detector:
-    """Prometheus' demonstration grid of 81 strings, in ice."""
-    return _prometheus("demo_ice", "demo", "ice", (0.0, 0.0, -2000.0), LARGE, None)
-
-
-@register_detector
-def demo_water() -> Detector:
-    """Prometheus' demonstration grid of 81 strings, in water."""
-    return _prometheus("demo_water", "demo", "water", (0.0, 0.0, -2000.0), LARGE, None)
 
 
 @register_detector
@@ -163,91 +149,17 @@ def orca115() -> Detector:
     """KM3NeT/ORCA with 115 strings: hits with ToT and the direction of their PMT."""
     return Detector(
         name="orca115",
-        pulses=PulseMap.km3net(name="orca115", **_ORCA_HITS),
+        pulses=PulseMap.km3net(
+            name="orca115",
+            extra=("tot", *PMT_DIRECTIONS[1]),
+            extra_scale=(255.0, 1.0, 1.0, 1.0),
+        ),
         medium="water",
         vectors=PMT_DIRECTIONS[1:],
         scales=SMALL,
         extra_waves=(TOT_WAVES, *DIRECTION_WAVES),
         site=TOULON,
     )
-
-
-@register_detector
-def orca150() -> Detector:
-    """KM3NeT/ORCA of 150 strings, as simulated with Prometheus."""
-    return _prometheus("orca150", "orca150", "water", (0.0, 0.0, 95.45), SMALL, TOULON)
-
-
-@register_detector
-def arca115() -> Detector:
-    """KM3NeT/ARCA with 115 strings, as simulated with Prometheus."""
-    return _prometheus(
-        "arca115", "arca115", "water", (0.0, 0.0, -3194.0), Scales(), CAPO_PASSERO
-    )
-
-
-@register_detector
-def gvd() -> Detector:
-    """A cluster of Baikal-GVD, as simulated with Prometheus."""
-    return _prometheus("gvd", "gvd", "water", (0.0, 0.0, -970.0), Scales(), BAIKAL)
-
-
-@register_detector
-def trident() -> Detector:
-    """TRIDENT, as simulated with Prometheus."""
-    centre = (0.0, 0.0, -3090.0)
-    return _prometheus("trident", "trident", "water", centre, LARGE, SOUTH_CHINA_SEA)
-
-
-@register_detector
-def pone() -> Detector:
-    """Three strings of P-ONE, as simulated with Prometheus."""
-    return _prometheus("pone", "pone", "water", (0.0, 0.0, 0.0), Scales(), CASCADIA)
-
-
-@register_detector
-def nubench_hexagon() -> Detector:
-    """NuBench's Hexagon: the modules of IceCube-86, in water."""
-    centre = (0.0, 0.0, -1972.0)
-    return _nubench("hexagon", "prometheus_icecube", "water", centre, Scales())
-
-
-@register_detector
-def nubench_hexagon_ice() -> Detector:
-    """NuBench's Hexagon Ice LE: the modules of IceCube-86, in ice."""
-    return _nubench(
-        "hexagon_ice", "prometheus_icecube", "ice", ICECUBE_CENTRE, Scales()
-    )
-
-
-@register_detector
-def nubench_flower_s() -> Detector:
-    """NuBench's Flower S, like ORCA."""
-    return _nubench("flower_s", "orca150", "water", (0.0, 0.0, 95.45), SMALL)
-
-
-@register_detector
-def nubench_flower_l() -> Detector:
-    """NuBench's Flower L, like ARCA."""
-    return _nubench("flower_l", "arca115", "water", (0.0, 0.0, -3194.0), Scales())
-
-
-@register_detector
-def nubench_flower_xl() -> Detector:
-    """NuBench's Flower XL, like TRIDENT."""
-    return _nubench("flower_xl", "trident", "water", (0.0, 0.0, -3090.0), LARGE)
-
-
-@register_detector
-def nubench_cluster() -> Detector:
-    """NuBench's Cluster, like a cluster of Baikal-GVD."""
-    return _nubench("cluster", "gvd", "water", (0.0, 0.0, -970.0), Scales())
-
-
-@register_detector
-def nubench_triangle() -> Detector:
-    """NuBench's Triangle, like three strings of P-ONE."""
-    return _nubench("triangle", "pone", "water", (0.0, 0.0, 0.0), Scales())
 
 
 def _icecube(pulses: PulseMap) -> Detector:
@@ -260,47 +172,36 @@ def _icecube(pulses: PulseMap) -> Detector:
     )
 
 
-def _around_icecube(name: str, scales: Scales) -> Detector:
-    """Return a detector at IceCube, as simulated with Prometheus."""
-    return Detector(
-        name=name,
-        pulses=PulseMap.prometheus(ice="correct", origin=ICECUBE_CENTRE),
-        geometry=DetectorGeometry.from_package(name).moved(ICECUBE_CENTRE),
-        scales=scales,
-        site=SOUTH_POLE,
-    )
-
-
-def _prometheus(
+def _register_simulated(
     name: str,
+    pulses: PulseMap,
     table: str,
     medium: str,
-    centre: tuple[float, float, float],
+    z: float,
     scales: Scales,
-    site: Site | None,
-) -> Detector:
-    return Detector(
-        name=name,
-        pulses=PulseMap.prometheus(origin=centre),
-        geometry=DetectorGeometry.from_package(table).moved(centre),
-        medium=medium,
-        scales=scales,
-        site=site,
-    )
+    site: Site | None = None,
+) -> None:
+    """Register a detector of one of the tables above."""
+
+    def build() -> Detector:
+        centre = (0.0, 0.0, z)
+        return Detector(
+            name=name,
+            pulses=replace(pulses, origin=centre),
+            geometry=DetectorGeometry.from_package(table).moved(centre),
+            medium=medium,
+            scales=scales,
+            site=site,
+        )
+
+    DETECTORS.add(name, build)
 
 
-def _nubench(
-    name: str,
-    table: str,
-    medium: str,
-    centre: tuple[float, float, float],
-    scales: Scales,
-) -> Detector:
-    ice = "correct" if medium == "ice" else "none"
-    return Detector(
-        name=f"nubench_{name}",
-        pulses=PulseMap.prometheus(name="nubench", origin=centre, ice=ice, **_NUBENCH),
-        geometry=DetectorGeometry.from_package(table).moved(centre),
-        medium=medium,
-        scales=scales,
-    )
+for _name, _row in PROMETHEUS.items():
+    # IceCube's ice means something at its site.
+    _ice = "correct" if _row[-1] is SOUTH_POLE else NO_ICE
+    _register_simulated(_name, PulseMap.prometheus(ice=_ice), *_row)
+for _name, _modules in NUBENCH.items():
+    _ice = "correct" if _modules[1] == "ice" else NO_ICE
+    _pulses = PulseMap.prometheus(name="nubench", charge="charge", ice=_ice)
+    _register_simulated(_name, _pulses, *_modules)

@@ -1,4 +1,4 @@
-"""Classic fits: line fit, photon likelihood, its maximum."""
+"""Classic fits: line fit, photon likelihood, its maximum, the limit it sets."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 
@@ -6,5 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "EventPulses": "event_pulses",
+        "limit_events": "limit",
+        "line_fit_events": "line_fit",
     },
 )

@@ -1,4 +1,4 @@
-"""Pulses of stored events, as the classic reconstructions want them.
+"""Pulses of stored events, as the classic reconstructions read them.
 
 Shape letters: T pulses, B events.
 """
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, SENSOR_ID, TIME, X
-from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import EventStore
 
@@ -47,32 +46,22 @@ class EventPulses:
         Raises:
             ValueError: A number that no event has, or an event without pulses.
         """
-        reader = EventReader(store, max_pulses=None, truth=())
-        return cls.of(reader.raw(events), store)
-
-    @classmethod
-    def of(cls, raw: Events, store: EventStore) -> EventPulses:
-        """Take them from what a reader gave."""
+        raw = EventReader(store, max_pulses=None, truth=()).raw(events)
         columns = {name: value.numpy() for name, value in raw.columns.items()}
-        time_T = columns[TIME].astype(np.float64)
-        num = len(time_T)
-        position_S3 = store.geometry.position_S3
+        num = len(columns[TIME])
+        dom_T = columns.get(SENSOR_ID, np.full(num, -1)).astype(np.int64)
         if X in columns:
             origin = np.array(store.pulse_map.origin)
             position_T3 = np.stack([columns[axis] for axis in "xyz"], axis=1) - origin
         else:
-            position_T3 = position_S3.numpy()[columns[SENSOR_ID].astype(np.int64)]
-        if SENSOR_ID in columns:
-            dom_T = columns[SENSOR_ID].astype(np.int64)
-        else:
-            dom_T = np.full(num, -1)
+            position_T3 = store.geometry.position_S3.numpy()[dom_T]
         if AUXILIARY in columns:
             hlc_T = columns[AUXILIARY] < 0.5
         else:
-            hlc_T = columns[HLC] > 0.5 if HLC in columns else np.ones(num, bool)
+            hlc_T = columns.get(HLC, np.ones(num)) > 0.5
         return cls(
             position_T3=position_T3.astype(np.float64),
-            time_T=time_T,
+            time_T=columns[TIME].astype(np.float64),
             charge_T=columns.get(CHARGE, np.ones(num)).astype(np.float64),
             hlc_T=hlc_T,
             dom_T=dom_T,
@@ -83,28 +72,12 @@ class EventPulses:
     def keep(self, keep_T: NDArray[np.bool_]) -> EventPulses:
         """Return the events with some of their pulses; an event may be left without."""
         before = np.append(0, np.cumsum(keep_T))
-        return EventPulses(
-            position_T3=self.position_T3[keep_T],
-            time_T=self.time_T[keep_T],
-            charge_T=self.charge_T[keep_T],
-            hlc_T=self.hlc_T[keep_T],
-            dom_T=self.dom_T[keep_T],
-            offsets=before[self.offsets],
-            event_id=self.event_id,
-        )
-
-    def event(self, number: int) -> EventPulses:
-        """Return one of the events."""
-        here = slice(self.offsets[number], self.offsets[number + 1])
-        return EventPulses(
-            position_T3=self.position_T3[here],
-            time_T=self.time_T[here],
-            charge_T=self.charge_T[here],
-            hlc_T=self.hlc_T[here],
-            dom_T=self.dom_T[here],
-            offsets=self.offsets[number : number + 2] - self.offsets[number],
-            event_id=self.event_id[number : number + 1],
-        )
+        columns = {
+            name: value[keep_T]
+            for name, value in vars(self).items()
+            if name.endswith(("_T", "_T3"))
+        }
+        return replace(self, **columns, offsets=before[self.offsets])
 
     def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
         """Return the events with the first pulse of each place only.

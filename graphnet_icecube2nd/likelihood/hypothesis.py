@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,8 @@ from graphnet_icecube2nd.simulation.light import (
     muon_range,
     track_arrival,
 )
+from graphnet_icecube2nd.simulation.particles import across
+from graphnet_icecube2nd.simulation.rows import Rows
 
 Array = NDArray[np.float64]
 
@@ -52,30 +53,18 @@ _SIZES = {"across": 2, "place": 3, "direction": 2}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seed:
-    """Where a fit begins; or K such, with a first axis for them.
+class Seed(Rows):
+    """Where a fit begins; or K such, with a first axis for them."""
 
-    Args:
-        place: (..., 3) a point of the track, or the vertex, m.
-        time: (...) when, ns.
-        direction: (..., 3) of flight, unit vector.
-        muon: (...) energy of a muon at the place, GeV.
-        back: (...) m from where the track begins to the place.
-        cascade: (...) energy of the cascade, GeV.
-        second: (...) energy of the second cascade, GeV.
-        flown: (...) m between the cascades.
-        muons: (...) how many.
-    """
-
-    place: Array
-    time: Array
-    direction: Array
-    muon: Array
-    back: Array
-    cascade: Array
-    second: Array
-    flown: Array
-    muons: Array
+    place: Array  # (..., 3) a point of the track, or the vertex, m
+    time: Array  # (...) when the particle is there, ns
+    direction: Array  # (..., 3) flight, unit vector
+    muon: Array  # (...) energy of a muon at the place, GeV
+    back: Array  # (...) m from where the track begins to the place
+    cascade: Array  # (...) energy of the cascade, GeV
+    second: Array  # (...) energy of the second cascade, GeV
+    flown: Array  # (...) m between the cascades
+    muons: Array  # (...) their number
 
     @classmethod
     def of(cls, place: Array, time: float, direction: Array, **sizes: float) -> Seed:
@@ -94,147 +83,87 @@ class Seed:
         names = [entry.name for entry in fields(cls)]
         return cls(**{n: np.stack([getattr(seed, n) for seed in seeds]) for n in names})
 
-    def take(self, index: int | NDArray[np.int64]) -> Seed:
-        """Return one, or some, of K seeds."""
-        return Seed(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+    def split(self) -> list[Seed]:
+        """Return K seeds one by one."""
+        return [self.take(k) for k in range(len(self))]
 
 
-@dataclass(frozen=True, eq=False)
-class Hypotheses:
-    """Vectors of numbers around a seed, as what makes light.
+def number_names(topology: str) -> list[str]:
+    """Return the name of each of the N numbers of a topology."""
+    return [name for name in NUMBERS[topology] for _ in range(_SIZES.get(name, 1))]
 
-    Args:
-        topology: One of NUMBERS.
-        seed: Where all numbers are 0; of K seeds, each vector has its own.
+
+def around(topology: str, seed: Seed, numbers_KN: Array) -> Seed:
+    """Return the K seeds that vectors of numbers around a seed, or K seeds, stand for.
+
+    Where all numbers are 0 it is the seed itself.
     """
+    names = np.array(number_names(topology))
+    columns = {name: numbers_KN[:, names == name] for name in NUMBERS[topology]}
+    a, b = across(seed.direction)
+    turn = STEP_DIRECTION * columns["direction"]
+    direction = seed.direction + turn[:, :1] * a + turn[:, 1:] * b
+    if "place" in columns:
+        place = seed.place + STEP_PLACE * columns["place"]
+    else:
+        step = STEP_PLACE * columns["across"]
+        place = seed.place + step[:, :1] * a + step[:, 1:] * b
+    sizes = {}
+    for name in ("muon", "back", "cascade", "second", "flown", "muons"):
+        size = np.broadcast_to(getattr(seed, name), len(numbers_KN))
+        if name in columns:
+            step = columns[name][:, 0]
+            if name == "flown":
+                size = np.abs(size + STEP_LENGTH * step)
+            elif name == "back":
+                size = np.clip(size + STEP_LENGTH * step, -BEFORE, BEFORE)
+            else:
+                decades = np.log10(size) + STEP_ENERGY * step
+                size = 10.0 ** np.clip(decades, *_ENERGIES)
+        sizes[name] = size
+    return Seed(
+        place=place,
+        time=seed.time + STEP_TIME * columns["time"][:, 0],
+        direction=direction / np.linalg.norm(direction, axis=1, keepdims=True),
+        **sizes,
+    )
 
-    topology: str
-    seed: Seed
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The N numbers, by name."""
-        return tuple(
-            name for name in NUMBERS[self.topology] for _ in range(_SIZES.get(name, 1))
+def arrivals(
+    topology: str, seeds: Seed, dom_S3: Array, medium: Medium
+) -> list[Arrival]:
+    """Return the light of each source of K seeds at DOMs [m], (K, S) each."""
+    names = NUMBERS[topology]
+    seeds = seeds.take((slice(None), None))  # (K, 1): the same for every DOM
+    place, time, direction = seeds.place, seeds.time, seeds.direction
+    found = []
+    if "muon" in names:
+        place = place - seeds.back[..., None] * direction
+        time = time - seeds.back / SPEED_OF_LIGHT
+        grown = np.exp(MUON_RADIATIVE_LOSS * seeds.back)
+        energy = np.maximum((seeds.muon + _CRITICAL) * grown - _CRITICAL, 0.1)
+        found.append(
+            track_arrival(
+                start=place,
+                direction=direction,
+                time=time,
+                length=muon_range(energy),
+                energy=energy,
+                muons=seeds.muons,
+                dom=dom_S3,
+                medium=medium,
+            )
         )
-
-    @cached_property
-    def _axes(self) -> tuple[Array, Array]:
-        return across(self.seed.direction)
-
-    def around(self, numbers_KN: Array) -> Seed:
-        """Return the K seeds that vectors of numbers stand for."""
-        columns = self._columns(numbers_KN)
-        sizes = ("muon", "back", "cascade", "second", "flown", "muons")
-        return Seed(
-            place=self._places(columns),
-            time=self._times(columns),
-            direction=self._directions(columns),
-            **{name: self._size(name, columns, len(numbers_KN)) for name in sizes},
-        )
-
-    def arrivals(
-        self, numbers_KN: Array, dom_S3: Array, medium: Medium
-    ) -> list[Arrival]:
-        """Return the light of each source at DOMs, (K, S) each.
-
-        Args:
-            numbers_KN: (K, N).
-            dom_S3: (S, 3) m.
-            medium: The ice.
-        """
-        columns, names = self._columns(numbers_KN), NUMBERS[self.topology]
-        place = self._places(columns)[:, None]
-        direction = self._directions(columns)[:, None]
-        time = self._times(columns)[:, None]
-
-        def size(name: str) -> Array:
-            return self._size(name, columns, len(numbers_KN))[:, None]
-
-        found = []
-        if "muon" in names:
-            back = size("back")
-            place = place - back[..., None] * direction
-            time = time - back / SPEED_OF_LIGHT
-            grown = np.exp(MUON_RADIATIVE_LOSS * back)
-            energy = np.maximum((size("muon") + _CRITICAL) * grown - _CRITICAL, 0.1)
+    for name, along in (("cascade", np.zeros(())), ("second", seeds.flown)):
+        if name in names:
             found.append(
-                track_arrival(
-                    start=place,
+                cascade_arrival(
+                    position=place + along[..., None] * direction,
                     direction=direction,
-                    time=time,
-                    length=muon_range(energy),
-                    energy=energy,
-                    muons=size("muons"),
+                    time=time + along / SPEED_OF_LIGHT,
+                    energy=getattr(seeds, name),
                     dom=dom_S3,
                     medium=medium,
                 )
             )
-        flown = size("flown")
-        for name, along in (("cascade", np.zeros_like(flown)), ("second", flown)):
-            if name in names:
-                found.append(
-                    cascade_arrival(
-                        position=place + along[..., None] * direction,
-                        direction=direction,
-                        time=time + along / SPEED_OF_LIGHT,
-                        energy=size(name),
-                        dom=dom_S3,
-                        medium=medium,
-                    )
-                )
-        return found
-
-    def _directions(self, columns: dict[str, Array]) -> Array:
-        a, b = self._axes
-        step = STEP_DIRECTION * columns["direction"]
-        direction = self.seed.direction + step[:, :1] * a + step[:, 1:] * b
-        unit: Array = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-        return unit
-
-    def _places(self, columns: dict[str, Array]) -> Array:
-        if "place" in columns:
-            place: Array = self.seed.place + STEP_PLACE * columns["place"]
-            return place
-        a, b = self._axes
-        step = STEP_PLACE * columns["across"]
-        place = self.seed.place + step[:, :1] * a + step[:, 1:] * b
-        return place
-
-    def _times(self, columns: dict[str, Array]) -> Array:
-        time: Array = self.seed.time + STEP_TIME * columns["time"][:, 0]
-        return time
-
-    def _size(self, name: str, columns: dict[str, Array], num: int) -> Array:
-        """Return energies [GeV], numbers of muons, or lengths [m], (K,)."""
-        seed = np.broadcast_to(getattr(self.seed, name), num)
-        if name not in columns:
-            return seed
-        step = columns[name][:, 0]
-        if name == "flown":
-            size: Array = np.abs(seed + STEP_LENGTH * step)
-        elif name == "back":
-            size = np.clip(seed + STEP_LENGTH * step, -BEFORE, BEFORE)
-        else:
-            decades = np.log10(seed) + STEP_ENERGY * step
-            size = 10.0 ** np.clip(decades, *_ENERGIES)
-        return size
-
-    def _columns(self, numbers_KN: Array) -> dict[str, Array]:
-        columns, first = {}, 0
-        for name in NUMBERS[self.topology]:
-            stop = first + _SIZES.get(name, 1)
-            columns[name] = numbers_KN[:, first:stop]
-            first = stop
-        return columns
-
-
-def across(direction: Array) -> tuple[Array, Array]:
-    """Return two unit vectors across each direction (..., 3)."""
-    helper = np.zeros_like(direction)
-    smallest = np.abs(direction).argmin(axis=-1)
-    np.put_along_axis(helper, smallest[..., None], 1.0, axis=-1)
-    first = np.cross(direction, helper)
-    first /= np.linalg.norm(first, axis=-1, keepdims=True)
-    second = np.cross(direction, first)
-    return first, second
+    return found

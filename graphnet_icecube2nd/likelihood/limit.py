@@ -12,17 +12,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
-from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
-from graphnet_icecube2nd.likelihood.max_likelihood import find_maximum
+from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.results.event_table import OK, EventTable
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
@@ -37,8 +39,6 @@ from graphnet_icecube2nd.store.conversion import available_cores
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import view_event
 
-Array = NDArray[np.float64]
-
 EFFORTS: dict[str, dict[str, int]] = {
     "full": {},
     "quick": {"directions": 48, "searched": 10, "refined": 1, "shaken": 0},
@@ -47,14 +47,20 @@ EFFORTS: dict[str, dict[str, int]] = {
 BRIGHT_PULSES = 500
 _FEWER = {"directions": 48, "searched": 6, "refined": 1, "shaken": 0}
 _GAIN = 0.5  # of log L, that counts as another maximum
+_NO_MAXIMUM = Maximum(
+    seed=Seed.of(np.full(3, np.nan), np.nan, np.full(3, np.nan)),
+    log_likelihood=np.nan,
+    covariance_22=np.full((2, 2), np.nan),
+    kappa=np.nan,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LimitReport:
-    """What `limit_events` found.
+    """Result of `limit_events`.
 
     Args:
-        table: The directions.
+        table: Directions of the events.
         log_likelihood_B: (B,) at the maximum; NaN where there is none.
         from_truth_B: (B,) whether only the search that began at the truth found it; all
             False where none was made.
@@ -101,30 +107,29 @@ def limit_events(
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
     tasks = [(store, int(number), from_truth, effort) for number in numbers]
-    rows: list[_Row] = []
-    if workers == 1:
-        for task in tasks:
-            rows.append(_limit(task))
+    rows: list[tuple[int, str, Maximum, bool]] = []
+    with ExitStack() as stack:
+        each: Any = map
+        if workers > 1:
+            spawn = get_context("spawn")  # each process keeps to one core
+            pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
+            each = stack.enter_context(pool).map
+        for row in each(_limit, tasks):
+            rows.append(row)
             if on_progress is not None:
                 on_progress(1)
-    else:
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _alone) as pool:
-            for row in pool.map(_limit, tasks):
-                rows.append(row)
-                if on_progress is not None:
-                    on_progress(1)
+    best = [maximum for _, _, maximum, _ in rows]
     table = EventTable.of_directions(
         name="limit",
-        event_id=np.array([row.event_id for row in rows], dtype=np.int64),
-        direction_B3=np.array([row.direction for row in rows]).reshape(-1, 3),
-        kappa_B=np.array([row.kappa for row in rows], dtype=np.float64),
-        status_B=np.array([row.status for row in rows], dtype=np.str_),
+        event_id=np.array([event_id for event_id, *_ in rows], dtype=np.int64),
+        direction_B3=np.array([maximum.direction for maximum in best]).reshape(-1, 3),
+        kappa_B=np.array([maximum.kappa for maximum in best], dtype=np.float64),
+        status_B=np.array([status for _, status, *_ in rows], dtype=np.str_),
     )
     return LimitReport(
         table=table,
-        log_likelihood_B=np.array([row.log_likelihood for row in rows]),
-        from_truth_B=np.array([row.from_truth for row in rows], dtype=bool),
+        log_likelihood_B=np.array([maximum.log_likelihood for maximum in best]),
+        from_truth_B=np.array([missed for *_, missed in rows], dtype=bool),
     )
 
 
@@ -174,16 +179,6 @@ def truth_seed(truth: dict[str, Any]) -> Seed:
     return _on_track(vertex, time, flight, along, muon=left, cascade=hadrons)
 
 
-@dataclass(frozen=True)
-class _Row:
-    event_id: int
-    direction: Array
-    kappa: float
-    status: str
-    log_likelihood: float
-    from_truth: bool
-
-
 def _on_track(
     vertex: Array, time: float, flight: Array, along: float, **sizes: float
 ) -> Seed:
@@ -192,19 +187,14 @@ def _on_track(
     return Seed.of(place, when, flight, back=back, **sizes)
 
 
-def _alone() -> None:
-    """Keep the libraries of a worker to one core."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def _limit(task: tuple[EventStore, int, bool, str]) -> _Row:
+def _limit(
+    task: tuple[EventStore, int, bool, str],
+) -> tuple[int, str, Maximum, bool]:
+    """Return event_id, status, the maximum, and whether only the truth led to it."""
     store, number, from_truth, effort = task
     view = view_event(store, number)
     if not view.truth["n_pulses"]:
-        nothing = np.full(3, np.nan)
-        return _Row(view.event_id, nothing, np.nan, "no pulses", np.nan, False)
+        return view.event_id, "no pulses", _NO_MAXIMUM, False
     likelihood = EventLikelihood(
         EventPulses.read(store, np.array([number])),
         SimulatedDetector(store.geometry, store.ice),
@@ -223,11 +213,4 @@ def _limit(task: tuple[EventStore, int, bool, str]) -> _Row:
         was_missed = there.log_likelihood > best.log_likelihood + _GAIN
         if there.log_likelihood > best.log_likelihood:
             best = there
-    return _Row(
-        view.event_id,
-        best.direction,
-        best.kappa,
-        OK,
-        best.log_likelihood,
-        was_missed,
-    )
+    return view.event_id, OK, best, was_missed

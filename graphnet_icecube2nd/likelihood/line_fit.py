@@ -7,30 +7,73 @@ Huber's. Source: M. G. Aartsen et al. (IceCube), Nucl. Instrum. Meth. A 736 (201
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.results.event_table import OK, EventTable
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
 LATE_DISTANCE = 156.0  # m: pulses this close to an earlier one ...
 LATE_TIME = 778.0  # ns: ... and so much later are scattered light
 HUBER_DISTANCE = 153.0  # m, from which on distances count linearly
 _TURNS = 50
 _TILE = 2048  # pulses of an event compared with each other at once
+_EVENTS_AT_ONCE = 2048
+
+
+def line_fit_events(
+    store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
+) -> EventTable:
+    """Fit a line to events of a store.
+
+    The first pulse of each DOM, of HLC pulses; of all where fewer than three are HLC.
+
+    Args:
+        store: The store.
+        events: Their numbers in the store; None for all.
+
+    Returns:
+        Directions to the origin. Status `no pulses`, or `no fit` where all pulses are
+        of one place or time; kappa is NaN: the fit does not know its error.
+    """
+    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+    length_B = store.whole_event_column(N_PULSES)[numbers]
+    direction_B3 = np.full((len(numbers), 3), np.nan)
+    event_id = store.whole_event_column(EVENT_ID)[numbers]
+    full = np.flatnonzero(length_B > 0)
+    for first in range(0, len(full), _EVENTS_AT_ONCE):
+        some = full[first : first + _EVENTS_AT_ONCE]
+        pulses = for_line_fit(EventPulses.read(store, numbers[some]))
+        flight_B3, _ = line_fit(pulses.position_T3, pulses.time_T, pulses.offsets)
+        direction_B3[some] = -flight_B3
+    status_B = np.where(np.isnan(direction_B3).any(axis=1), "no fit", OK)
+    status_B = np.where(length_B > 0, status_B, "no pulses")
+    return EventTable.of_directions(
+        name="line fit",
+        event_id=event_id,
+        direction_B3=direction_B3,
+        kappa_B=np.full(len(numbers), np.nan),
+        status_B=status_B,
+    )
+
+
+def for_line_fit(pulses: EventPulses) -> EventPulses:
+    """Return the pulses that a line fit looks at."""
+    num_events = len(pulses.event_id)
+    event_T = np.repeat(np.arange(num_events), np.diff(pulses.offsets))
+    enough_B = np.bincount(event_T[pulses.hlc_T], minlength=num_events) >= 3
+    return pulses.keep(pulses.hlc_T | ~enough_B[event_T]).first_of_doms()
 
 
 def line_fit(
     position_T3: Array, time_T: Array, offsets: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Fit a moving point to each event's pulses.
-
-    Args:
-        position_T3: (T, 3) where the DOMs are, m.
-        time_T: (T,) when the pulses came, ns.
-        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
-            `offsets[i + 1] - 1`.
+    """Fit a point that moves to each event's pulses [m, ns].
 
     Returns:
         The flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns; NaN where the
@@ -50,13 +93,9 @@ def line_fit(
         step_T3 = place_T3 - centre_B3[event_T]
         spread_B = np.bincount(event_T, weight_T * since_T**2, num_events)
         pull_B3 = _sums(event_T, weight_T * since_T, step_T3, num_events)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            new_B3 = pull_B3 / np.where(spread_B > 1e-6, spread_B, np.nan)[:, None]
+        new_B3 = pull_B3 / np.where(spread_B > 1e-6, spread_B, np.nan)[:, None]
         miss_T = np.linalg.norm(step_T3 - new_B3[event_T] * since_T[:, None], axis=1)
-        with np.errstate(invalid="ignore"):
-            weight_T = np.where(
-                miss_T <= HUBER_DISTANCE, 1.0, HUBER_DISTANCE / np.maximum(miss_T, 1.0)
-            )
+        weight_T = HUBER_DISTANCE / np.maximum(miss_T, HUBER_DISTANCE)
         change_B = np.abs(new_B3 - velocity_B3).max(axis=1, initial=0.0)
         velocity_B3 = new_B3
         if not (change_B > 1e-7).any() and not np.isnan(change_B).all():

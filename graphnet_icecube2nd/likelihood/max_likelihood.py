@@ -1,8 +1,10 @@
 """The maximum of an event's likelihood, and how sharp it is.
 
 Directions from all over the sphere are tried, the best are refined, and the best of
-those is the answer; its curvature gives the error. Shape letters: K hypotheses, N
-numbers of one, T pulses.
+those is the answer; its curvature gives the error. Searches go side by side, with one
+call of the likelihood for all: the quasi-Newton method of Broyden, Fletcher, Goldfarb
+and Shanno, with three step lengths tried at once. Shape letters: K searches or
+hypotheses, N numbers of one, M points of one search, T pulses.
 """
 
 from __future__ import annotations
@@ -13,21 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.likelihood.batched_bfgs import climb_together, scale
-from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import (
     BEFORE,
     STEP_DIRECTION,
-    Hypotheses,
     Seed,
+    around,
+    number_names,
 )
-from graphnet_icecube2nd.likelihood.line_fit import line_fit
-from graphnet_icecube2nd.likelihood.line_fit_table import for_line_fit
+from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
-
-Array = NDArray[np.float64]
 
 DIRECTIONS = 96  # tried all over the sphere
 SEARCHED = 32  # of the seeds are followed with the coarse likelihood,
@@ -35,27 +34,24 @@ REFINED = 4  # of those with the full one
 SHAKEN, SHAKEN_SEEDS = 1, 12  # then so often so many from around the best
 BLURRED_JITTER = 7.0  # ns
 BRIGHTEST, VERTICES = 10, 2  # DOMs near which a cascade may be; points that are kept
-_DIFFERENCE = 1e-3  # of a number, for slopes
+
+_DIFFERENCE = 1e-3  # of a scaled number, for slopes
+_LENGTHS = np.array([1.0, 0.3, 0.05])  # of a step
+_LONGEST = 4.0  # step, in scaled numbers
+_SMALLEST_GAIN = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Maximum:
-    """Where the likelihood of an event is largest.
+    """Where the likelihood of an event is largest."""
 
-    Args:
-        topology: What the event was taken for.
-        seed: The particles there.
-        log_likelihood: There.
-        covariance_22: (2, 2) of the direction in the plane across it, rad2, all other
-            numbers left free. What is flat counts as a hundred steps wide.
-        kappa: The concentration that belongs to it: 2 / trace. NaN where the
-            likelihood is not finite all around.
-    """
-
-    topology: str
-    seed: Seed
+    seed: Seed  # the particles there
     log_likelihood: float
+    # (2, 2) of the direction in the plane across it, rad2, all other numbers left
+    # free. What is flat counts as a hundred steps wide.
     covariance_22: Array
+    # The concentration that belongs to it: 2 / trace. NaN where the likelihood is not
+    # finite all around.
     kappa: float
 
     @property
@@ -68,22 +64,13 @@ def find_maximum(
     likelihood: EventLikelihood,
     topology: str,
     *,
-    directions: int = DIRECTIONS,
+    directions: int = DIRECTIONS,  # 0 leaves it at the further seeds
     searched: int = SEARCHED,
     refined: int = REFINED,
     shaken: int = SHAKEN,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
     """Find the largest likelihood of an event, taken to be of a topology.
-
-    Args:
-        likelihood: Of the event.
-        topology: One of `hypothesis.NUMBERS`.
-        directions: How many are tried; 0 leaves it at the further seeds.
-        searched: How many seeds are followed with a coarse likelihood.
-        refined: How many of them are followed to their maximum.
-        shaken: How often the search begins anew around the best so far.
-        further_seeds: Followed as well.
 
     Raises:
         ImportError: scipy is not installed.
@@ -99,25 +86,119 @@ def find_maximum(
     if found:
         value_K = blurred.of_seeds(topology, found)
         found = [found[number] for number in np.argsort(-value_K)[:refined]]
-    chosen = [*found, *further_seeds]
-    _, near = climb_together(blurred, topology, chosen, steps=30)
+    _, near = climb_together(blurred, topology, [*found, *further_seeds], steps=30)
     value_K, there = climb_together(likelihood, topology, near, steps=20)
     best = there[int(value_K.argmax())]
     for turn in range(shaken):
-        shaken_seeds = _around(topology, best, SHAKEN_SEEDS, turn)
-        _, near = climb_together(blurred, topology, shaken_seeds, steps=15)
+        # At random around the best: metres to tens of them, degrees, decades.
+        spread_K1 = np.geomspace(1.0, 6.0, SHAKEN_SEEDS)[:, None]
+        size = (SHAKEN_SEEDS, len(number_names(topology)))
+        drawn_KN = spread_K1 * np.random.default_rng(turn).standard_normal(size)
+        begin = around(topology, Seed.stack([best]), drawn_KN).split()
+        _, near = climb_together(blurred, topology, begin, steps=15)
         value_K, there = climb_together(likelihood, topology, [best, *near], steps=15)
         best = there[int(value_K.argmax())]
     value, best = _polish(likelihood, topology, best)
-    covariance_22 = _covariance(likelihood, Hypotheses(topology, Seed.stack([best])))
+    covariance_22 = _covariance(likelihood, topology, Seed.stack([best]))
     trace = float(np.trace(covariance_22))
     return Maximum(
-        topology=topology,
         seed=best,
         log_likelihood=value,
         covariance_22=covariance_22,
         kappa=2.0 / trace if trace > 0 else float("nan"),
     )
+
+
+def climb_together(
+    likelihood: EventLikelihood, topology: str, seeds: list[Seed], steps: int
+) -> tuple[Array, list[Seed]]:
+    """Follow each of K seeds uphill, for so many steps at most.
+
+    Returns:
+        The likelihoods that were reached, (K,), and where.
+    """
+    start, num = Seed.stack(seeds), len(number_names(topology))
+    scale_KN, best_K = _scale(likelihood, topology, start)
+    at_KN = np.zeros((len(seeds), num))
+    inverse_KNN = np.tile(np.eye(num), (len(seeds), 1, 1))
+    ahead_MN = np.concatenate([np.zeros((1, num)), _DIFFERENCE * np.eye(num)])
+
+    def values(at_KMN: Array, which: NDArray[np.int64]) -> Array:
+        """Return log L (K, M) at points of some of the searches."""
+        numbers_KMN = scale_KN[which, None] * at_KMN
+        return _values(likelihood, topology, start.take(which), numbers_KMN)
+
+    def slopes(which: NDArray[np.int64]) -> Array:
+        value_KM = values(at_KN[which, None] + ahead_MN, which)
+        slope_KN: Array = (value_KM[:, 1:] - value_KM[:, :1]) / _DIFFERENCE
+        return slope_KN
+
+    going = np.arange(len(seeds))
+    slope_KN = slopes(going)
+    for _ in range(steps):
+        step = np.einsum("kij,kj->ki", inverse_KNN[going], slope_KN[going])
+        uphill = np.sum(step * slope_KN[going], axis=1) > 0
+        step = np.where(uphill[:, None], step, slope_KN[going])
+        length = np.linalg.norm(step, axis=1, keepdims=True)
+        step *= np.minimum(1.0, _LONGEST / np.maximum(length, 1e-12))
+        tried = at_KN[going, None] + _LENGTHS[:, None] * step[:, None]
+        value_KM = values(tried, going)
+        choice = value_KM.argmax(axis=1)
+        row = np.arange(len(going))
+        gain = value_KM[row, choice] - best_K[going]
+        moved = gain > _SMALLEST_GAIN
+        going, choice, row = going[moved], choice[moved], row[moved]
+        if not len(going):
+            break
+        new_KN = tried[row, choice]
+        went = new_KN - at_KN[going]
+        at_KN[going], best_K[going] = new_KN, value_KM[row, choice]
+        slope = slopes(going)
+        bend = slope_KN[going] - slope
+        slope_KN[going] = slope
+        inverse_KNN[going] = _updated(inverse_KNN[going], went, bend)
+    return best_K, around(topology, start, scale_KN * at_KN).split()
+
+
+def _values(
+    likelihood: EventLikelihood, topology: str, seeds: Seed, numbers_KMN: Array
+) -> Array:
+    """Return log L (K, M) at M points around each of K seeds."""
+    num_seeds, num_points, num = numbers_KMN.shape
+    some = seeds.take(np.repeat(np.arange(num_seeds), num_points))
+    flat = likelihood.of(topology, some, numbers_KMN.reshape(-1, num))
+    return flat.reshape(num_seeds, num_points)
+
+
+def _scale(
+    likelihood: EventLikelihood, topology: str, seeds: Seed
+) -> tuple[Array, Array]:
+    """Return how far to go in each number to change log L by about a half.
+
+    Returns:
+        (K, N), and log L of the seeds, (K,).
+    """
+    num = len(number_names(topology))
+    step = 0.2 * np.eye(num)
+    points_MN = np.concatenate([np.zeros((1, num)), step, -step])
+    numbers_KMN = np.tile(points_MN, (len(seeds), 1, 1))
+    value_KM = _values(likelihood, topology, seeds, numbers_KMN)
+    bend_KN = 2 * value_KM[:, :1] - value_KM[:, 1 : num + 1] - value_KM[:, num + 1 :]
+    size: Array = 1.0 / np.sqrt(np.clip(bend_KN / 0.2**2, 0.04, 100.0))
+    return size, value_KM[:, 0]
+
+
+def _updated(inverse_KNN: Array, went_KN: Array, bend_KN: Array) -> Array:
+    """Return the inverse curvatures after a step, where it bent the right way."""
+    product_K = np.sum(went_KN * bend_KN, axis=1)
+    good_K = product_K > 1e-9
+    rho_K = np.where(good_K, 1.0 / np.where(good_K, product_K, 1.0), 0.0)[:, None, None]
+    eye = np.eye(went_KN.shape[1])
+    left = eye - rho_K * went_KN[:, :, None] * bend_KN[:, None]
+    updated = left @ inverse_KNN @ left.transpose(0, 2, 1)
+    updated += rho_K * went_KN[:, :, None] * went_KN[:, None]
+    result: Array = np.where(good_K[:, None, None], updated, inverse_KNN)
+    return result
 
 
 def sphere(num: int) -> Array:
@@ -140,21 +221,9 @@ def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> list[Seed
     if topology in ("cascade", "double_cascade"):
         groups = _cascade_seeds(coarse, topology, tried, pulses, centre)
     else:
-        groups = [
-            _track_seeds(topology, direction, pulses, centre) for direction in tried
-        ]
+        groups = [_track_seeds(topology, each, pulses, centre) for each in tried]
     best = [_best(coarse, topology, group) for group in groups]
     return [seed for _, seed in sorted(best, key=lambda scored: -scored[0])]
-
-
-def _around(topology: str, seed: Seed, num: int, turn: int) -> list[Seed]:
-    """Return seeds at random around one: metres to tens of them, degrees, decades."""
-    hypotheses = Hypotheses(topology, Seed.stack([seed]))
-    rng = np.random.default_rng(turn)
-    spread_K1 = np.geomspace(1.0, 6.0, num)[:, None]
-    drawn = spread_K1 * rng.standard_normal((num, len(hypotheses.names)))
-    found = hypotheses.around(drawn)
-    return [found.take(number) for number in range(num)]
 
 
 def _best(
@@ -252,56 +321,46 @@ def _polish(
     """Follow the slope to the very top; begin anew there, until nothing is gained."""
     optimize = import_scipy("optimize")
     value = -np.inf
-    num = len(Hypotheses(topology, seed).names)
+    num = len(number_names(topology))
     ahead = _DIFFERENCE * np.eye(num)
-    around_KN = np.concatenate([np.zeros((1, num)), ahead, -ahead])
+    step_KN = np.concatenate([np.zeros((1, num)), ahead, -ahead])
 
-    def loss(numbers: Array, around: Hypotheses, scale_N: Array) -> tuple[float, Array]:
-        values = likelihood(around, scale_N * (numbers + around_KN))
+    def loss(numbers: Array, start: Seed, scale_N: Array) -> tuple[float, Array]:
+        values = likelihood.of(topology, start, scale_N * (numbers + step_KN))
         slope = values[1 : num + 1] - values[num + 1 :]
         return -float(values[0]), -slope / (2 * _DIFFERENCE)
 
     for _ in range(5):
-        hypotheses = Hypotheses(topology, Seed.stack([seed]))
-        scale_N = _scale(likelihood, hypotheses)
+        start = Seed.stack([seed])
+        scale_N = _scale(likelihood, topology, start)[0][0]
         done = optimize.minimize(
             loss,
             np.zeros(num),
-            args=(hypotheses, scale_N),
+            args=(start, scale_N),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 60, "ftol": 1e-8, "gtol": 1e-2},
         )
         gained = -float(done.fun) - value
         value = max(value, -float(done.fun))
-        seed = hypotheses.around(scale_N * done.x[None]).take(0)
+        seed = around(topology, start, scale_N * done.x[None]).take(0)
         if gained < 0.05:
             break
     return value, seed
 
 
-def _scale(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
-    """Return how far to go in each number to change log L by about a half, (N,)."""
-
-    def values(numbers_KMN: Array, _: NDArray[np.int64]) -> Array:
-        return likelihood(hypotheses, numbers_KMN[0])[None]
-
-    scale_KN, _ = scale(values, np.zeros(1, np.int64), len(hypotheses.names))
-    found: Array = scale_KN[0]
-    return found
-
-
-def _covariance(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
+def _covariance(likelihood: EventLikelihood, topology: str, seed: Seed) -> Array:
     """Return the covariance (2, 2) of the direction, of the curvature at the seed."""
-    num = len(hypotheses.names)
+    names = np.array(number_names(topology))
+    num = len(names)
     # As far as log L changes by about a half: nearer by, single pulses make ripples.
-    scale_N = _scale(likelihood, hypotheses)
+    scale_N = _scale(likelihood, topology, seed)[0][0]
     eye = np.eye(num)
     pairs = [(i, j) for i in range(num) for j in range(i, num)]
     points = []
     for i, j in pairs:
         points += [eye[i] + eye[j], eye[i] - eye[j], -eye[i] + eye[j], -eye[i] - eye[j]]
-    values = likelihood(hypotheses, scale_N * np.array(points) / 2)
+    values = likelihood.of(topology, seed, scale_N * np.array(points) / 2)
     curve = np.zeros((num, num))
     for (i, j), (pp, pm, mp, mm) in zip(pairs, values.reshape(-1, 4), strict=True):
         curve[i, j] = curve[j, i] = -(pp - pm - mp + mm)
@@ -312,6 +371,6 @@ def _covariance(likelihood: EventLikelihood, hypotheses: Hypotheses) -> Array:
     strength, axes = np.linalg.eigh(curve)
     strength = np.maximum(strength, 1e-4)
     covariance = axes / strength @ axes.T
-    place = [n for n, name in enumerate(hypotheses.names) if name == "direction"]
+    place = np.flatnonzero(names == "direction")
     found: Array = STEP_DIRECTION**2 * covariance[np.ix_(place, place)]
     return found

@@ -22,14 +22,17 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import Hypotheses, Seed
+from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.hypothesis import (
+    Seed,
+    around,
+    arrivals,
+    number_names,
+)
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival
 from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
-
-Array = NDArray[np.float64]
 
 NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
 LEAST_NOISE = 1.0  # Hz
@@ -41,14 +44,7 @@ _AT_ONCE = 2**15  # hypotheses x pulses, or x DOMs
 
 
 class EventLikelihood:
-    """The likelihood of one event.
-
-    Args:
-        pulses: The pulses of the event, with their DOMs.
-        detector: The DOMs and the ice it was simulated with.
-        config: Noise and jitter it was simulated with.
-        near: m around DOMs with HLC pulses, where every DOM is asked by itself.
-        far: m, beyond which DOMs without pulses are not asked.
+    """The likelihood of one event, with the detector and noise it was simulated with.
 
     Raises:
         ValueError: More or fewer than one event, pulses without a DOM.
@@ -60,8 +56,8 @@ class EventLikelihood:
         detector: SimulatedDetector,
         config: SimulationConfig,
         *,
-        near: float = NEAR,
-        far: float = FAR,
+        near: float = NEAR,  # m around HLC pulses, where DOMs are asked one by one
+        far: float = FAR,  # m, beyond which DOMs without pulses are not asked
     ) -> None:
         if len(pulses.event_id) != 1:
             raise ValueError(f"one event is needed, got {len(pulses.event_id)}")
@@ -74,7 +70,8 @@ class EventLikelihood:
         lit = pulses.hlc_T if pulses.hlc_T.any() else np.ones(len(pulses.dom_T), bool)
         anchor = detector.position_S3[np.unique(pulses.dom_T[lit])]
         groups = detector.groups
-        away_G = _nearest(groups.centre_G3, anchor)
+        tree = import_scipy("spatial").cKDTree(anchor)
+        away_G = tree.query(groups.centre_G3)[0]
         is_near_G = away_G < near
         doms = groups.dom_GK[is_near_G].ravel()
         self.dom_S = np.unique(np.concatenate([doms, pulses.dom_T]))
@@ -128,39 +125,33 @@ class EventLikelihood:
         other.config = replace(self.config, time_jitter=jitter)
         return other
 
-    @property
-    def _rows(self) -> int:
-        """Hypotheses that are looked at together."""
-        return max(1, _AT_ONCE // max(len(self._row_X), len(self.dom_S)))
-
     def of_seeds(self, topology: str, seeds: Sequence[Seed]) -> Array:
-        """Return log L of seeds, (K,), as `__call__`."""
-        num = len(Hypotheses(topology, seeds[0]).names)
-        return self.of(topology, Seed.stack(seeds), np.zeros((len(seeds), num)))
+        """Return log L of seeds, (K,), as `of`."""
+        numbers_KN = np.zeros((len(seeds), len(number_names(topology))))
+        return self.of(topology, Seed.stack(seeds), numbers_KN)
 
-    def of(self, topology: str, seeds: Seed, numbers_KN: Array) -> Array:
-        """Return log L of any number of hypotheses, each with its own seed, (K,)."""
-        rows, values = self._rows, []
+    def of(self, topology: str, seed: Seed, numbers_KN: Array) -> Array:
+        """Return log L (K,) of numbers around one seed for all, or K seeds.
+
+        Terms that are the same for all hypotheses are left out.
+        """
+        rows = max(1, _AT_ONCE // max(len(self._row_X), len(self.dom_S)))
+        values = []
         for first in range(0, len(numbers_KN), rows):
-            some = np.arange(first, min(first + rows, len(numbers_KN)))
-            hypotheses = Hypotheses(topology, seeds.take(some))
-            values.append(self(hypotheses, numbers_KN[some]))
+            some = slice(first, first + rows)
+            near = seed if len(seed) == 1 else seed.take(some)
+            values.append(self._of(topology, around(topology, near, numbers_KN[some])))
         return np.concatenate(values)
 
-    def __call__(self, hypotheses: Hypotheses, numbers_KN: Array) -> Array:
-        """Return log L of hypotheses, (K,); without terms that are the same for all."""
-        rows = self._rows
-        if len(numbers_KN) > rows and len(hypotheses.seed.place) == 1:
-            pieces = [numbers_KN[n : n + rows] for n in range(0, len(numbers_KN), rows)]
-            return np.concatenate([self(hypotheses, piece) for piece in pieces])
+    def _of(self, topology: str, seeds: Seed) -> Array:
         medium, row_X = self.detector.medium, self._row_X
-        light_K = np.zeros(len(numbers_KN))
-        rate_KX = np.broadcast_to(self._noise_X, (len(numbers_KN), len(row_X))).copy()
-        for arrival in hypotheses.arrivals(numbers_KN, self._place_S3, medium):
+        light_K = np.zeros(len(seeds))
+        rate_KX = np.broadcast_to(self._noise_X, (len(seeds), len(row_X))).copy()
+        for arrival in arrivals(topology, seeds, self._place_S3, medium):
             mean_KS = arrival.mean * self._rde_S
             light_K += mean_KS.sum(axis=1)
             rate_KX += mean_KS[:, row_X] * self._times(arrival)
-        for arrival in hypotheses.arrivals(numbers_KN, self._place_G3, medium):
+        for arrival in arrivals(topology, seeds, self._place_G3, medium):
             light_K += arrival.mean @ self._rde_G
         log_KX = np.log(rate_KX)
         num = len(self.pulses.time_T)
@@ -180,22 +171,11 @@ class EventLikelihood:
         # Far outside there is only noise; there the formula need not be asked.
         asked = (delay_KX > -12 * jitter) & (delay_KX < 8000.0)
         density_KX = np.zeros(delay_KX.shape)
+        shape_KX = arrival.shape[:, row_X]
         density_KX[asked] = np.exp(
-            log_density(
-                delay_KX[asked],
-                arrival.shape[:, row_X][asked],
-                rate_KX[asked],
-                jitter,
-            )
+            log_density(delay_KX[asked], shape_KX[asked], rate_KX[asked], jitter)
         )
         return density_KX
-
-
-def _nearest(place_G3: Array, anchor_A3: Array) -> Array:
-    """Return how far each place is from the nearest anchor, (G,) m."""
-    tree = import_scipy("spatial").cKDTree(anchor_A3)
-    distance_G: Array = tree.query(place_G3)[0]
-    return distance_G
 
 
 def _rest_of_interval(

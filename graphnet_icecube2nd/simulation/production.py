@@ -225,8 +225,8 @@ def simulated_source(
         absorption = float(medium.absorption_length_N[0])
         notes.append(
             f"light crosses {detector.medium} of {scattering:g} m scattering and "
-            f"{absorption:g} m absorption length, with the Cherenkov angle and speed of "
-            "light of ice"
+            f"{absorption:g} m absorption length, with the Cherenkov angle and speed "
+            "of light of ice"
         )
     return Source(
         kind="simulation",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 AnyRows = TypeVar("AnyRows", bound="Rows")
 
@@ -20,7 +19,7 @@ class Rows:
         """Return the length of the first axis."""
         return len(getattr(self, fields(self)[0].name))
 
-    def take(self: AnyRows, index: int | slice | NDArray[Any]) -> AnyRows:
+    def take(self: AnyRows, index: Any) -> AnyRows:
         """Return some of the rows, by number or by mask."""
         return type(self)(
             **{f.name: getattr(self, f.name)[index] for f in fields(self)}

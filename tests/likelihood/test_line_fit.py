@@ -7,8 +7,7 @@ import pytest
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.evaluation.resolution import compare
-from graphnet_icecube2nd.likelihood.line_fit import line_fit
-from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+from graphnet_icecube2nd.likelihood.line_fit import line_fit, line_fit_events
 from graphnet_icecube2nd.results.truth import EventTruth
 
 DIRECTION = np.array([0.48, -0.6, 0.64])

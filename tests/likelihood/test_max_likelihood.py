@@ -11,11 +11,14 @@ pytest.importorskip("scipy")
 
 from graphnet_icecube2nd import EventStore, prepare, simulate
 from graphnet_icecube2nd.evaluation.resolution import compare
-from graphnet_icecube2nd.likelihood.batched_bfgs import climb_together
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import Seed
 from graphnet_icecube2nd.likelihood.limit import configuration_of, limit_events
-from graphnet_icecube2nd.likelihood.max_likelihood import find_maximum, sphere
+from graphnet_icecube2nd.likelihood.max_likelihood import (
+    climb_together,
+    find_maximum,
+    sphere,
+)
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
@@ -98,7 +101,7 @@ def test_sphere_is_even() -> None:
 
 @pytest.mark.slow
 def test_the_limit_is_better_than_the_line_fit(simulated: EventStore) -> None:
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
 
     events = np.flatnonzero(np.asarray(simulated.lengths(0)) < 400)[:16]
     seen = []

@@ -12,7 +12,12 @@ pytest.importorskip("scipy")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import NUMBERS, Hypotheses, Seed
+from graphnet_icecube2nd.likelihood.hypothesis import (
+    NUMBERS,
+    Seed,
+    around,
+    number_names,
+)
 from graphnet_icecube2nd.likelihood.limit import configuration_of, truth_seed
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
@@ -106,11 +111,11 @@ def test_seeds_and_numbers_agree(
     likelihood = EventLikelihood(pulses, detector, CONFIG)
     for topology in NUMBERS:
         seed = replace(CASCADE, muon=np.array(300.0), back=np.array(150.0))
-        hypotheses = Hypotheses(topology, Seed.stack([seed]))
-        numbers = rng.normal(0, 1, (70, len(hypotheses.names)))
-        values = likelihood(hypotheses, numbers)
-        found = hypotheses.around(numbers)
-        again = likelihood.of_seeds(topology, [found.take(k) for k in range(70)])
+        start = Seed.stack([seed])
+        numbers = rng.normal(0, 1, (70, len(number_names(topology))))
+        values = likelihood.of(topology, start, numbers)
+        found = around(topology, start, numbers)
+        again = likelihood.of_seeds(topology, found.split())
         np.testing.assert_allclose(again, values, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(found.direction, axis=1), 1.0)
 

@@ -55,7 +55,7 @@ def test_it_beats_the_line_fit(tmp_path: Path) -> None:
     from graphnet_icecube2nd.inference.predictor import (
         predict_events,
     )
-    from graphnet_icecube2nd.likelihood.line_fit_table import line_fit_events
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.results.truth import EventTruth
 
     simulate(tmp_path / "store", num_events=1500, seed=77, workers=1)

@@ -20,17 +20,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
+    PMT_DIRECTIONS,
     LabelColumns,
     PulseMap,
     Scales,
@@ -38,7 +40,12 @@ from graphnet_icecube2nd.detector.pulse_map import (
 from graphnet_icecube2nd.registry import Registry
 
 MEDIA = ("ice", "water")
+ICECUBE = "icecube86"
+MEDIUM_OF = {"km3net": "water"}
+# What `to_dict` holds; pulses, geometry and optics stand elsewhere in a manifest.
+_PLAIN = ("name", "medium", "vectors", "scales", "extra_waves", "site", "telescope")
 
+Table = DetectorGeometry | str | os.PathLike[str] | Mapping[str, Any]
 DetectorFunction = Callable[[], "Detector"]
 DETECTORS: Registry[DetectorFunction] = Registry("detector")
 
@@ -94,9 +101,7 @@ class Detector:
 
     name: str
     pulses: PulseMap
-    geometry: DetectorGeometry | str | os.PathLike[str] | Mapping[str, Any] | None = (
-        None
-    )
+    geometry: Table | None = None
     medium: str = "ice"
     optics: IceModel | None = None
     vectors: tuple[tuple[str, str, str], ...] = ()
@@ -110,25 +115,21 @@ class Detector:
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "extra_waves", tuple(self.extra_waves))
         object.__setattr__(self, "telescope", self.telescope or self.name)
+        for problem in self._problems():
+            raise ValueError(f"detector {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
+        extra = self.pulses.extra
         if self.medium not in MEDIA:
-            raise ValueError(
-                f"detector {self.name!r}: medium must be {' or '.join(MEDIA)}, got "
-                f"{self.medium!r}"
-            )
-        for vector in vectors:
-            unknown = [c for c in vector if c not in self.pulses.extra]
-            if len(vector) != 3 or unknown:
-                raise ValueError(
-                    f"detector {self.name!r}: a vector is three extra columns of its "
-                    f"pulses ({', '.join(self.pulses.extra) or 'it has none'}), got "
-                    f"{', '.join(vector)}"
+            yield f"medium must be {' or '.join(MEDIA)}, got {self.medium!r}"
+        for vector in self.vectors:
+            if len(vector) != 3 or not set(vector) <= set(extra):
+                yield (
+                    "a vector is three extra columns of its pulses "
+                    f"({', '.join(extra) or 'it has none'}), got {', '.join(vector)}"
                 )
-        num_extra = len(self.pulses.extra)
-        if self.extra_waves and len(self.extra_waves) != num_extra:
-            raise ValueError(
-                f"detector {self.name!r}: {num_extra} extra columns, but "
-                f"{len(self.extra_waves)} extra_waves"
-            )
+        if self.extra_waves and len(self.extra_waves) != len(extra):
+            yield f"{len(extra)} extra columns, but {len(self.extra_waves)} extra_waves"
 
     @property
     def labels(self) -> LabelColumns:
@@ -210,15 +211,7 @@ class Detector:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values without pulses, geometry and optics, for manifests."""
-        return {
-            "name": self.name,
-            "medium": self.medium,
-            "vectors": [list(vector) for vector in self.vectors],
-            "scales": asdict(self.scales),
-            "extra_waves": list(self.extra_waves),
-            "site": None if self.site is None else asdict(self.site),
-            "telescope": self.telescope,
-        }
+        return {name: to_plain(getattr(self, name)) for name in _PLAIN}
 
     @classmethod
     def from_dict(
@@ -234,19 +227,14 @@ class Detector:
             ValueError: A value is missing or unknown.
         """
         try:
-            given = dict(values)
-            site = given.pop("site")
-            return cls(
-                **{
-                    **given,
-                    "vectors": tuple(tuple(v) for v in given["vectors"]),
-                    "scales": Scales(**given["scales"]),
-                    "site": None if site is None else Site(**site),
-                },
-                pulses=pulses,
-                geometry=geometry,
-                optics=optics,
-            )
+            site = values["site"]
+            made = {
+                "vectors": tuple(values["vectors"]),
+                "scales": Scales(**values["scales"]),
+                "site": None if site is None else Site(**site),
+            }
+            tables = {"pulses": pulses, "geometry": geometry, "optics": optics}
+            return cls(**{**values, **made}, **tables)
         except (KeyError, TypeError) as error:
             raise ValueError(f"no description of a detector: {error!r}") from None
 
@@ -263,11 +251,7 @@ class Detector:
         of its own name, in ice, with the scales of IceCube.
         """
         is_icecube = pulses.name in ("kaggle", "simulated", ICECUBE)
-        vectors = [
-            triple
-            for triple in PMT_DIRECTIONS
-            if all(column in pulses.extra for column in triple)
-        ]
+        vectors = [v for v in PMT_DIRECTIONS if set(v) <= set(pulses.extra)]
         detector = cls(
             name=pulses.name,
             pulses=pulses,
@@ -278,12 +262,3 @@ class Detector:
             telescope=ICECUBE if is_icecube else pulses.name,
         )
         return detector.with_tables(geometry) if is_icecube else detector
-
-
-ICECUBE = "icecube86"
-MEDIUM_OF = {"km3net": "water"}
-# Names that files give the direction in which a PMT looks.
-PMT_DIRECTIONS = (
-    ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z"),
-    ("dir_x", "dir_y", "dir_z"),
-)

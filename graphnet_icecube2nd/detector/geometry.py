@@ -1,13 +1,10 @@
-"""Where the DOMs are: detector tables, depth against z, the nearest DOM.
+"""DetectorGeometry: the table of a detector's DOMs; depth against z, the nearest DOM.
 
-A detector is a table of DOMs in the order of their sensor_id. IceCube-86 lies in the
-package; any other detector is a csv file that the user brings. Shape letters: S DOMs
-(sensors), T pulses.
+Shape letters: S DOMs (sensors), T pulses.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +18,7 @@ import torch
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
-from graphnet_icecube2nd.detector.nearest import CellGrid, nearest_dom_plain
+from graphnet_icecube2nd.detector.nearest import CellGrid
 from graphnet_icecube2nd.detector.text_table import TextTable
 
 HIGH_QE_RULES = ("rde", "published")
@@ -30,12 +27,12 @@ Metres = TypeVar("Metres", float, Tensor)
 
 
 def depth_to_z(depth: Metres) -> Metres:
-    """The z [m], up from the detector centre, of a depth [m] below the surface."""
+    """Return the z [m], up from the detector centre, of a depth [m]."""
     return DETECTOR_CENTRE_DEPTH - depth
 
 
 def z_to_depth(z: Metres) -> Metres:
-    """The depth [m] below the surface of a z [m]; the inverse of `depth_to_z`."""
+    """Return the depth [m] below the surface of a z [m]."""
     return DETECTOR_CENTRE_DEPTH - z
 
 
@@ -57,12 +54,10 @@ class DetectorGeometry:
     position_S3: Tensor
     string_S: Tensor
     rde_S: Tensor
-    _grids: dict[float, CellGrid] = field(
-        default_factory=dict, init=False, repr=False
-    )  # tolerance [m] -> search grid, filled by nearest_dom
+    # Search grids by tolerance [m], filled by `nearest_dom`.
+    _grids: dict[float, CellGrid] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check shapes, types and values."""
         num_doms = len(self.position_S3)
         if num_doms == 0:
             raise ValueError(f"detector {self.name!r} has no DOM; at least 1 is needed")
@@ -92,13 +87,15 @@ class DetectorGeometry:
         return {**self.__dict__, "_grids": {}}
 
     @classmethod
+    @cache
     def icecube86(cls) -> DetectorGeometry:
         """IceCube-86: 5160 DOMs, from the table in the package.
 
         The table is read once and shared: do not write into its tensors. Its origin
         and licence (GraphNeT, Apache-2.0) stand at the head of `data/icecube86.csv`.
         """
-        return _icecube86()
+        resource = files("graphnet_icecube2nd.detector") / "data" / "icecube86.csv"
+        return _from_table(TextTable.read(resource, resource.name), "icecube86")
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
@@ -120,8 +117,7 @@ class DetectorGeometry:
                 missing or there twice; the message names file, line and column.
         """
         path = Path(path)
-        table = TextTable.parse(path.read_text(encoding="utf-8-sig"), str(path))
-        return _from_table(table, path.stem)
+        return _from_table(TextTable.read(path, str(path)), path.stem)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], name: str) -> DetectorGeometry:
@@ -132,9 +128,7 @@ class DetectorGeometry:
         Raises:
             ValueError: As `from_csv`; the message names row and column.
         """
-        texts = {
-            str(key): tuple(str(value) for value in columns[key]) for key in columns
-        }
+        texts = {str(key): tuple(map(str, columns[key])) for key in columns}
         num_rows = max(map(len, texts.values()), default=0)
         if not {"sensor_id", "dom"} & texts.keys():
             texts["sensor_id"] = tuple(str(row) for row in range(num_rows))
@@ -142,6 +136,7 @@ class DetectorGeometry:
         return _from_table(TextTable(source=name, lines=lines, columns=texts), name)
 
     @classmethod
+    @cache
     def from_package(cls, name: str) -> DetectorGeometry:
         """Return a geometry that comes with the package, such as `orca150`.
 
@@ -151,7 +146,14 @@ class DetectorGeometry:
         Raises:
             ValueError: There is none of that name.
         """
-        return _from_package(name)
+        folder = files("graphnet_icecube2nd.detector") / "data" / "geometry"
+        resource = folder / f"{name}.csv.gz"
+        if not resource.is_file():
+            known = sorted(entry.name.split(".")[0] for entry in folder.iterdir())
+            raise ValueError(
+                f"no geometry {name!r} in the package; it has {', '.join(known)}"
+            )
+        return _from_table(TextTable.read(resource, resource.name), name)
 
     def moved(self, centre: Sequence[float]) -> DetectorGeometry:
         """Return it in coordinates whose origin is at `centre`, x, y, z [m]."""
@@ -161,23 +163,18 @@ class DetectorGeometry:
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write it so that `from_csv` gives the same numbers."""
         lines = ["sensor_id,string,x,y,z,rde"]
-        rows = zip(
-            self.string_S.tolist(),
-            self.position_S3.tolist(),
-            self.rde_S.tolist(),
-            strict=True,
-        )
-        for sensor_id, (string, position, rde) in enumerate(rows):
-            numbers = ",".join(repr(value) for value in (*position, rde))
-            lines.append(f"{sensor_id},{string},{numbers}")
+        sensor_id_S = torch.arange(len(self))
+        columns = (sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S)
+        for row in zip(*(column.tolist() for column in columns), strict=True):
+            lines.append(",".join(map(repr, row)))
         Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def __len__(self) -> int:
-        """Number of DOMs."""
+        """Return the number of DOMs."""
         return len(self.position_S3)
 
     def high_qe_flag(self, rule: str = "rde") -> Tensor:
-        """1 for DOMs of high quantum efficiency, 0 for the others; (S,) float32.
+        """Return 1 for DOMs of high quantum efficiency, else 0; (S,) float32.
 
         `rde` goes by the table: rde above 1.1. `published` is what the competition
         models were trained with, and means something for IceCube-86 only: DOMs 12 to
@@ -203,7 +200,7 @@ class DetectorGeometry:
         return flag_S
 
     def lookup(self, sensor_id_T: Tensor) -> Tensor:
-        """Positions (T, 3) float64 [m] of the DOMs with these ids (T,).
+        """Return the positions (T, 3) float64 [m] of the DOMs with these ids (T,).
 
         Raises:
             ValueError: Ids are not integers or not in 0 to S - 1.
@@ -221,7 +218,7 @@ class DetectorGeometry:
         return self.position_S3[sensor_id_T]
 
     def nearest_dom(self, position_T3: Tensor, tolerance: float = 1.0) -> Tensor:
-        """sensor_id (T,) int64 of the DOM nearest to each position, -1 for none.
+        """Return sensor_id (T,) int64 of the DOM nearest to each position, -1 for none.
 
         Space is cut into cells, so that a pulse is compared with the DOMs around it
         only; a million pulses take a fraction of a second and their share of memory is
@@ -242,43 +239,13 @@ class DetectorGeometry:
         if not 0 < tolerance < math.inf:
             raise ValueError(f"tolerance must be above 0 m and finite, got {tolerance}")
         if tolerance not in self._grids:
-            self._grids[tolerance] = CellGrid.build(self.position_S3, tolerance)
-        grid = self._grids[tolerance]
-        target_T3 = position_T3.to(self.position_S3)
-        if grid.fullest > 64:  # cells this full save nothing
-            sensor_id_T = nearest_dom_plain(self.position_S3, target_T3, tolerance)
-        else:
-            chunks = torch.split(target_T3, 2**17)
-            sensor_id_T = torch.cat([grid.search(c, tolerance) for c in chunks])
+            self._grids[tolerance] = CellGrid(self.position_S3, tolerance)
+        sensor_id_T = self._grids[tolerance].nearest(position_T3.to(self.position_S3))
         return sensor_id_T.to(position_T3.device)
 
 
-@cache
-def _from_package(name: str) -> DetectorGeometry:
-    folder = files("graphnet_icecube2nd.detector") / "data" / "geometry"
-    resource = folder / f"{name}.csv.gz"
-    if not resource.is_file():
-        known = sorted(
-            entry.name.removesuffix(".csv.gz")
-            for entry in folder.iterdir()
-            if entry.name.endswith(".csv.gz")
-        )
-        raise ValueError(
-            f"no geometry {name!r} in the package; it has {', '.join(known)}"
-        )
-    text = gzip.decompress(resource.read_bytes()).decode("utf-8")
-    return _from_table(TextTable.parse(text, resource.name), name)
-
-
-@cache
-def _icecube86() -> DetectorGeometry:
-    resource = files("graphnet_icecube2nd.detector") / "data" / "icecube86.csv"
-    table = TextTable.parse(resource.read_text(encoding="utf-8"), resource.name)
-    return _from_table(table, "icecube86")
-
-
 def _from_table(table: TextTable, name: str) -> DetectorGeometry:
-    """The detector of a table, rows sorted by sensor_id; rules in `from_csv`."""
+    """Return the detector of a table, rows sorted by sensor_id; rules in `from_csv`."""
     order_S = _sensor_id(table).argsort()
     position_S3 = torch.stack([table.numbers(axis) for axis in "xyz"], 1)[order_S]
     if "string" in table.columns:
@@ -289,7 +256,7 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
     if "rde" in table.columns:
         rde_S = table.numbers("rde", "numbers above 0", lambda rde: rde > 0)[order_S]
     else:
-        icecube = _icecube86()
+        icecube = DetectorGeometry.icecube86()
         twin_S = icecube.nearest_dom(position_S3)
         rde_S = torch.where(twin_S >= 0, icecube.rde_S[twin_S], 1.0)
     return DetectorGeometry(
@@ -298,7 +265,7 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
 
 
 def _sensor_id(table: TextTable) -> Tensor:
-    """(S,) int64 sensor_id of each row; each of 0 to S - 1 is there once."""
+    """Return sensor_id (S,) int64 of each row; each of 0 to S - 1 is there once."""
     if "sensor_id" not in table.columns and {"string", "dom"} <= set(table.columns):
         string_S = table.numbers(
             "string", "whole numbers from 1", lambda v: v >= 1 and v.is_integer()
@@ -333,6 +300,6 @@ def _sensor_id(table: TextTable) -> Tensor:
 
 
 def _first_few(values: list[int]) -> str:
-    """The first five values, and how many there are if that is not all."""
+    """Return the first five values, and how many there are if that is not all."""
     text = ", ".join(str(value) for value in values[:5])
     return text if len(values) <= 5 else f"{text}, ... ({len(values)} in all)"

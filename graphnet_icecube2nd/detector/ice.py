@@ -46,7 +46,6 @@ class IceModel:
     _has_warned: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Check shapes, types and values."""
         shape = (max(2, len(self.depth_N)),)
         for column in ("depth_N", "scattering_length_N", "absorption_length_N"):
             value = getattr(self, column)
@@ -66,15 +65,18 @@ class IceModel:
         return self
 
     @classmethod
+    @cache
     def icecube(cls) -> IceModel:
         """The ice at IceCube, 110 rows from 1398.4 to 2488.4 m; in the package.
 
         The table is read once and shared: do not write into its tensors. Its origin
         and licence stand at the head of `data/ice.csv`.
         """
-        return _icecube()
+        resource = files("graphnet_icecube2nd.detector") / "data" / "ice.csv"
+        return _from_table(TextTable.read(resource, resource.name))
 
     @classmethod
+    @cache
     def water(cls) -> IceModel:
         """Clear sea water, the same at all depths: 60 m absorbing, 265 m scattering.
 
@@ -83,7 +85,12 @@ class IceModel:
         site of the ANTARES neutrino telescope", Astropart. Phys. 23 (2005) 131,
         arXiv:astro-ph/0412126.
         """
-        return _water()
+        depth_N = torch.tensor([-1e5, 1e5], dtype=torch.float64)
+        return cls(
+            depth_N=depth_N,
+            scattering_length_N=torch.full_like(depth_N, 265.0),
+            absorption_length_N=torch.full_like(depth_N, 60.0),
+        )
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> IceModel:
@@ -97,18 +104,18 @@ class IceModel:
             ValueError: A column is missing or a value is not allowed; the message
                 names file, line and column.
         """
-        path = Path(path)
-        return _from_table(
-            TextTable.parse(path.read_text(encoding="utf-8-sig"), str(path))
-        )
+        return _from_table(TextTable.read(Path(path), str(Path(path))))
+
+    @property
+    def _length_N2(self) -> Tensor:
+        return torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
 
     def lengths_at(self, z_T: Tensor) -> Tensor:
-        """Scattering and absorption length (T, 2) float64 [m] at z (T,) [m]."""
-        length_N2 = torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
-        return self._interpolate(length_N2, z_T, "correct")
+        """Return scattering and absorption length (T, 2) float64 [m] at z (T,) [m]."""
+        return self._interpolate(self._length_N2, z_T, "correct")
 
     def scaled_at(self, z_T: Tensor, profile: str = "correct") -> Tensor:
-        """Scattering and absorption (T, 2) float32 as the models read them.
+        """Return scattering and absorption (T, 2) float32 as the models read them.
 
         Robust-scaled: (value - median) / (75% quantile - 25% quantile) over the rows
         of IceCube's table, as the published code does with scikit-learn's RobustScaler.
@@ -125,13 +132,12 @@ class IceModel:
         Raises:
             ValueError: Unknown profile.
         """
-        length_N2 = torch.stack([self.scattering_length_N, self.absorption_length_N], 1)
         median_2, spread_2 = _icecube_quantiles()
-        scaled_N2 = (length_N2 - median_2) / spread_2
+        scaled_N2 = (self._length_N2 - median_2) / spread_2
         return self._interpolate(scaled_N2, z_T, profile).float()
 
     def _interpolate(self, value_N2: Tensor, z_T: Tensor, profile: str) -> Tensor:
-        """Table values (T, 2) float64 at z, linear between rows, clamped outside."""
+        """Return values (T, 2) float64 at z, linear between rows, clamped outside."""
         if profile not in ICE_PROFILES:
             raise ValueError(
                 f"unknown ice profile {profile!r}; "
@@ -153,10 +159,8 @@ class IceModel:
     def _warn(self, z_T: Tensor, outside_T: Tensor, profile: str) -> None:
         object.__setattr__(self, "_has_warned", True)
         edge_2 = self.depth_N[[0, -1]]
-        if profile == "correct":
-            edge_2 = depth_to_z(edge_2)
-        else:
-            edge_2 = edge_2 - PUBLISHED_DATUM
+        is_correct = profile == "correct"
+        edge_2 = depth_to_z(edge_2) if is_correct else edge_2 - PUBLISHED_DATUM
         warnings.warn(
             f"{int(outside_T.sum())} of {outside_T.numel()} DOMs or pulses lie outside "
             f"the ice table, at z from {float(z_T[outside_T].min()):.2f} to "
@@ -171,30 +175,10 @@ class IceModel:
 
 @cache
 def _icecube_quantiles() -> tuple[Tensor, Tensor]:
-    """Median (2,) and distance of the quartiles (2,), m, of the table's two lengths."""
-    ice = _icecube()
-    length_N2 = torch.stack([ice.scattering_length_N, ice.absorption_length_N], 1)
+    """Return median (2,) and distance of the quartiles (2,) [m] of the two lengths."""
     quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    low_2, median_2, high_2 = length_N2.quantile(quartile, dim=0)
+    low_2, median_2, high_2 = IceModel.icecube()._length_N2.quantile(quartile, dim=0)
     return median_2, high_2 - low_2
-
-
-@cache
-def _water() -> IceModel:
-    depth_N = torch.tensor([-1e5, 1e5], dtype=torch.float64)
-    return IceModel(
-        depth_N=depth_N,
-        scattering_length_N=torch.full_like(depth_N, 265.0),
-        absorption_length_N=torch.full_like(depth_N, 60.0),
-    )
-
-
-@cache
-def _icecube() -> IceModel:
-    resource = files("graphnet_icecube2nd.detector") / "data" / "ice.csv"
-    return _from_table(
-        TextTable.parse(resource.read_text(encoding="utf-8"), resource.name)
-    )
 
 
 def _from_table(table: TextTable) -> IceModel:

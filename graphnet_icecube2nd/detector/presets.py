@@ -17,13 +17,17 @@ from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.detector import (
     DETECTORS,
     ICECUBE,
-    PMT_DIRECTIONS,
     Detector,
     Site,
     register_detector,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap, Scales
+from graphnet_icecube2nd.detector.pulse_map import (
+    NO_ICE,
+    PMT_DIRECTIONS,
+    PulseMap,
+    Scales,
+)
 
 SOUTH_POLE = Site(latitude=-89.99, longitude=-63.4530, height=885.0)
 CAPO_PASSERO = Site(latitude=36.27, longitude=16.10, height=-3450.0)

@@ -9,14 +9,15 @@ Shape letters: T pulses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     AZIMUTH,
@@ -42,6 +43,11 @@ TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
 NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
+# Names that files give the direction in which a PMT looks.
+PMT_DIRECTIONS = (
+    ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z"),
+    ("dir_x", "dir_y", "dir_z"),
+)
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
@@ -162,49 +168,37 @@ class PulseMap:
         # A YAML file brings lists.
         for name in ("extra", "extra_scale", "origin"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for problem in self._problems():
+            raise ValueError(f"pulse map {self.name!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
         for name, allowed in (
             ("time_reference", TIME_REFERENCES),
             ("qe", HIGH_QE_RULES),
             ("ice", (*ICE_PROFILES, NO_ICE)),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"pulse map {self.name!r}: {name} must be one of "
-                    f"{', '.join(allowed)}, got {getattr(self, name)!r}"
+                yield (
+                    f"{name} must be one of {', '.join(allowed)}, got "
+                    f"{getattr(self, name)!r}"
                 )
         if not self.time:
-            raise ValueError(f"pulse map {self.name!r}: a time column is needed")
+            yield "a time column is needed"
         if len(self.origin) != 3:
-            raise ValueError(
-                f"pulse map {self.name!r}: origin is x, y, z, got {self.origin}"
-            )
+            yield f"origin is x, y, z, got {self.origin}"
         if self.sensor_id is None and None in (self.x, self.y, self.z):
-            raise ValueError(
-                f"pulse map {self.name!r}: columns x, y, z or a sensor_id are needed"
-            )
+            yield "columns x, y, z or a sensor_id are needed"
         if self.auxiliary is not None and self.hlc is not None:
-            raise ValueError(
-                f"pulse map {self.name!r}: auxiliary and hlc are one flag in two "
-                "polarities; name one of them"
-            )
+            yield "auxiliary and hlc are one flag in two polarities; name one of them"
         if len(self.extra_scale) != len(self.extra):
-            raise ValueError(
-                f"pulse map {self.name!r}: {len(self.extra)} extra columns, but "
-                f"{len(self.extra_scale)} scales"
-            )
+            yield f"{len(self.extra)} extra columns, but {len(self.extra_scale)} scales"
         if 0 in self.extra_scale:
-            raise ValueError(f"pulse map {self.name!r}: an extra_scale is 0")
+            yield "an extra_scale is 0"
         if clash := set(self.extra) & set(FEATURE_NAMES):
-            raise ValueError(
-                f"pulse map {self.name!r}: extra column {', '.join(sorted(clash))} has "
-                "the name of a feature"
-            )
+            yield f"extra column {', '.join(sorted(clash))} has the name of a feature"
         used = [*filter(None, (getattr(self, q) for q in _QUANTITIES)), *self.extra]
         if twice := sorted({column for column in used if used.count(column) > 1}):
-            raise ValueError(
-                f"pulse map {self.name!r}: column {', '.join(twice)} stands for two "
-                "quantities"
-            )
+            yield f"column {', '.join(twice)} stands for two quantities"
 
     @classmethod
     def kaggle(cls, **changes: Any) -> PulseMap:
@@ -223,8 +217,7 @@ class PulseMap:
     @classmethod
     def upgrade(cls, **changes: Any) -> PulseMap:
         """IceCube-Upgrade: as icecube86, and the direction each PMT looks."""
-        pmt = ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")
-        extra = {"extra": pmt, "extra_scale": (1.0, 1.0, 1.0)}
+        extra = {"extra": PMT_DIRECTIONS[0], "extra_scale": (1.0, 1.0, 1.0)}
         return cls(**{"name": "upgrade", **_ICECUBE_FRAMES, **extra, **changes})
 
     @classmethod
@@ -359,9 +352,9 @@ class PulseMap:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that YAML and JSON can hold."""
-        plain = asdict(self)
-        plain.update(plain.pop("labels"))
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items()}
+        plain: dict[str, Any] = to_plain(self)
+        labels = plain.pop("labels")
+        return {**plain, **labels}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> PulseMap:

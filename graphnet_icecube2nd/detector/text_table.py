@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from importlib.abc import Traversable
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTable:
-    """A small text table with a header, read so that errors name the place.
+    """Columns of a file; errors name the place."""
 
-    Args:
-        source: Name of the file, for messages.
-        lines: Line number of each row, counted from 1.
-        columns: The fields of each column, as text, by the name in the header.
-    """
-
-    source: str
-    lines: tuple[int, ...]
-    columns: dict[str, tuple[str, ...]]
+    source: str  # name of the file, for messages
+    lines: tuple[int, ...]  # line number of each row, counted from 1
+    columns: dict[str, tuple[str, ...]]  # fields as text, by the name in the header
 
     @classmethod
-    def parse(cls, text: str, source: str) -> TextTable:
-        """Split text into columns: at commas if the header has one, else at blanks.
+    def read(cls, file: Path | Traversable, source: str) -> TextTable:
+        """Read a file in columns: between commas if the header has one, else blanks.
 
         Empty lines and lines that begin with # are passed over.
 
         Raises:
             ValueError: No header, no row, a name twice, a row of another length.
         """
+        content = file.read_bytes()
+        if file.name.endswith(".gz"):
+            content = gzip.decompress(content)
+        text = content.decode("utf-8-sig")
         numbered = [
             (number, line)
             for number, line in enumerate(text.splitlines(), start=1)
@@ -63,7 +67,7 @@ class TextTable:
         allowed: str = "finite numbers",
         rule: Callable[[float], bool] = math.isfinite,
     ) -> Tensor:
-        """One column as (N,) float64; `rule` tells of a value whether it is allowed.
+        """Return a column as (N,) float64; `rule` says if a value is allowed.
 
         Raises:
             ValueError: No such column, or a value that is not allowed.

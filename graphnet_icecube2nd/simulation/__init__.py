@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "SimulatedDetector": "detector",
-        "SimulatedStream": "stream",
+        "SimulatedStream": "production",
         "SimulationConfig": "configuration",
         "simulate": "production",
     },

@@ -1,7 +1,7 @@
-"""simulate: events with known truth, as a store or as files others read.
+"""Events with known truth: `simulate` makes stores and files, a stream batches.
 
 A simplified simulation, for development, tests and comparisons, not for physics
-results. The command `icecube2nd simulate` calls it and adds nothing of its own.
+results. Shape letters: B events, T pulses.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
 
-from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, SENSOR_ID, TIME
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    AZIMUTH,
+    CHARGE,
+    SENSOR_ID,
+    TIME,
+    ZENITH,
+    angles_to_unit_vector,
+)
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
-from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
+from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
@@ -38,6 +50,7 @@ OUTPUTS = (STORE, GRAPHNET, *FORMATS)
 # Blocks of a part, and so of a shard, at most. They are fewer where few events shall
 # keep all cores busy; never by the number of cores, or stores would differ.
 MOST_BLOCKS, PARTS = 64, 16
+NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # truth of a stream
 VERSION = 1  # goes up when the same seed gives other events
 
 
@@ -124,9 +137,8 @@ class SimulatedPart(Part):
     seed: int
     first_block: int
     num_events: int  # from the first of that block on
-    geometry: Path | DetectorGeometry | None  # the user's modules; None: IceCube-86
-    ice: Path | None  # the user's ice table
-    medium: IceModel | None  # the detector's, where there is no table; None: IceCube's
+    detector: SimulatedDetector
+    tables: tuple[str | None, ...]  # digests of the user's modules and ice
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -141,32 +153,19 @@ class SimulatedPart(Part):
             "config": self.config.to_dict(),
             "seed": self.seed,
             "events": [self.first_block, self.num_events],
-            "tables": [table_digest(table) for table in (self.geometry, self.ice)],
+            "tables": list(self.tables),
         }
 
     def chunks(self, max_pulses: int) -> Iterator[SimulatedEvents]:
         """Simulate, a block a chunk, however many pulses it has."""
-        detector = self.detector()
         for first in range(0, self.num_events, BLOCK_EVENTS):
-            block = self.first_block + first // BLOCK_EVENTS
-            num_events = min(BLOCK_EVENTS, self.num_events - first)
-            yield simulate_block(self.config, detector, self.seed, block, num_events)
-
-    def detector(self) -> SimulatedDetector:
-        """Return IceCube-86 in its ice, with the user's tables in place of either.
-
-        Raises:
-            OSError: A file cannot be read.
-            ValueError: A table is not understood; names file, line and column.
-        """
-        geometry, ice = self.geometry, self.medium
-        if geometry is None:
-            geometry = DetectorGeometry.icecube86()
-        elif isinstance(geometry, Path):
-            geometry = DetectorGeometry.from_csv(geometry)
-        if self.ice is not None:
-            ice = IceModel.from_file(self.ice)
-        return SimulatedDetector(geometry, ice or IceModel.icecube())
+            yield simulate_block(
+                self.config,
+                self.detector,
+                self.seed,
+                self.first_block + first // BLOCK_EVENTS,
+                min(BLOCK_EVENTS, self.num_events - first),
+            )
 
 
 def simulated_source(
@@ -185,7 +184,7 @@ def simulated_source(
         raise ValueError(f"seed must be 0 or above, got {seed}")
     modules: Any = None if geometry is None else Path(geometry)
     table = None if ice is None else Path(ice)
-    medium, pulses = None, PulseMap.kaggle(name="simulated")
+    medium, pulses = IceModel.icecube(), PulseMap.kaggle(name="simulated")
     if detector is not None:
         if detector.modules is None and geometry is None:
             raise ValueError(
@@ -194,40 +193,36 @@ def simulated_source(
             )
         if detector.telescope != ICECUBE or detector.name == "deepcore":
             modules = modules or detector.modules
-        medium = None if detector.medium == "ice" else detector.medium_optics
+        if detector.medium != "ice":
+            medium = detector.medium_optics
         # Pulses get the columns that the simulation writes.
         profile = NO_ICE if detector.pulses.ice == NO_ICE else "correct"
         pulses = PulseMap.kaggle(name="simulated", ice=profile)
         detector = replace(detector, pulses=pulses, vectors=(), extra_waves=())
-    num_blocks = -(-num_events // BLOCK_EVENTS)
-    blocks = int(np.clip(num_blocks // PARTS, 1, MOST_BLOCKS))
-    parts = [
-        SimulatedPart(
-            config,
-            seed,
-            first,
-            min(num_events - first * BLOCK_EVENTS, blocks * BLOCK_EVENTS),
-            modules,
-            table,
-            medium,
-        )
-        for first in range(0, num_blocks, blocks)
-    ]
-    parts[0].detector()  # says now what is wrong with the tables
     notes = [
         "a simplified simulation, for development, tests and comparisons, not for "
         "physics results",
         f"simulated with seed {seed}, version {VERSION}: "
         f"{json.dumps(config.to_dict())}",
     ]
-    if detector is not None and medium is not None and table is None:
-        scattering = float(medium.scattering_length_N[0])
-        absorption = float(medium.absorption_length_N[0])
+    if table is not None:
+        medium = IceModel.from_file(table)
+    elif detector is not None and detector.medium != "ice":
         notes.append(
-            f"light crosses {detector.medium} of {scattering:g} m scattering and "
-            f"{absorption:g} m absorption length, with the Cherenkov angle and speed "
-            "of light of ice"
+            f"light crosses {detector.medium} of "
+            f"{float(medium.scattering_length_N[0]):g} m scattering and "
+            f"{float(medium.absorption_length_N[0]):g} m absorption length, with the "
+            "Cherenkov angle and speed of light of ice"
         )
+    places = Detector(name="simulated", pulses=pulses, geometry=modules).places
+    simulated = SimulatedDetector(places, medium)
+    tables = tuple(table_digest(t) for t in (modules, table))
+    num_blocks = -(-num_events // BLOCK_EVENTS)
+    blocks = int(np.clip(num_blocks // PARTS, 1, MOST_BLOCKS))
+    parts = []
+    for first in range(0, num_blocks, blocks):
+        some = min(num_events - first * BLOCK_EVENTS, blocks * BLOCK_EVENTS)
+        parts.append(SimulatedPart(config, seed, first, some, simulated, tables))
     return Source(
         kind="simulation",
         pulse_map=pulses,
@@ -252,3 +247,135 @@ def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
         and store.manifest.detector == detector
         and given <= tables
     )
+
+
+class SimulatedStream(IterableDataset[PackedBatch]):
+    """Batches of simulated events, the same for the same seed; without end by default.
+
+    Within one iteration no event comes twice. Every iteration begins at `first_block`:
+    for an epoch of other events give another seed or a later first block.
+
+    For `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)`: each
+    worker makes blocks of its own, so the events are those of one process and no event
+    comes twice; batches of several workers take turns. Blocks of 256 events are cut
+    into batches, so the last batch of a block may be smaller.
+
+    A simplified simulation, for development, tests and comparisons.
+
+    Args:
+        batch_size: Events of a batch, 1 to 256.
+        seed: Random seed, 0 or above; another one gives other events.
+        config: Topologies, energies and noise; default: as the competition's data look.
+        detector: The detector; default IceCube-86.
+        max_pulses: Longer events are cut to so many pulses.
+        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
+        first_block: First block of 256 events; a resumed training goes on behind what
+            it has seen.
+        num_blocks: Number of blocks, of all ranks together and the same for each;
+            None: no end.
+        rank: Number of this process among `world_size`, which share the blocks.
+        world_size: Number of processes that train together.
+        truth: Numbers of the truth beside `direction`.
+
+    Raises:
+        ValueError: An argument out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_size: int = 32,
+        seed: int = 0,
+        config: SimulationConfig | None = None,
+        detector: SimulatedDetector | None = None,
+        max_pulses: int = 192,
+        selection: str = "uniform",
+        first_block: int = 0,
+        num_blocks: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        truth: tuple[str, ...] = (),
+    ) -> None:
+        check_selection(selection, max_pulses)
+        for name, value, low, high in (
+            ("batch_size", batch_size, 1, BLOCK_EVENTS),
+            ("seed", seed, 0, None),
+            ("first_block", first_block, 0, None),
+            ("num_blocks", num_blocks, 1, None),
+            ("world_size", world_size, 1, None),
+            ("rank", rank, 0, world_size - 1),
+        ):
+            if value is None:
+                continue
+            if value < low or (high is not None and value > high):
+                limit = f"{low} or more" if high is None else f"{low} to {high}"
+                raise ValueError(f"{name} must be {limit}; got {value}")
+        if num_blocks is not None and num_blocks % world_size:
+            raise ValueError(
+                f"num_blocks must be a multiple of world_size, or ranks get different "
+                f"numbers of batches; got {num_blocks} and {world_size}"
+            )
+        if unknown := sorted(set(truth) - set(NUMBERS)):
+            raise ValueError(
+                f"no truth {', '.join(unknown)}; choose from {', '.join(NUMBERS)}"
+            )
+        self.batch_size, self.seed = batch_size, seed
+        self.config = config or SimulationConfig()
+        self.detector = detector or SimulatedDetector.icecube86()
+        self.max_pulses, self.selection = max_pulses, selection
+        self.first_block, self.num_blocks = first_block, num_blocks
+        self.rank, self.world_size = rank, world_size
+        self.truth = truth
+        self.pulse_map = PulseMap.kaggle(name="simulated")
+        self._features = FeatureBuilder(
+            Detector.of_pulses(
+                self.pulse_map, self.detector.geometry, self.detector.ice
+            )
+        )
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """Yield this process's and worker's batches."""
+        worker = get_worker_info()
+        turn = 0 if worker is None else worker.id
+        step = 1 if worker is None else worker.num_workers
+        block = self.rank + self.world_size * turn
+        while self.num_blocks is None or block < self.num_blocks:
+            number = self.first_block + block
+            events = simulate_block(self.config, self.detector, self.seed, number)
+            for first in range(0, len(events), self.batch_size):
+                yield self._batch(events, first)
+            block += self.world_size * step
+
+    def _batch(self, events: SimulatedEvents, first: int) -> PackedBatch:
+        stop = min(first + self.batch_size, len(events))
+        begin = events.offsets[first]
+        offsets = torch.from_numpy(events.offsets[first : stop + 1] - begin)
+        event_id = torch.from_numpy(events.event_id[first:stop])
+        here = slice(begin, events.offsets[stop])
+        columns = {
+            name: torch.from_numpy(np.ascontiguousarray(values[here]))
+            for name, values in events.columns.items()
+        }
+        kept_T, kept_offsets = select_pulses(
+            offsets,
+            self.max_pulses,
+            selection=self.selection,
+            auxiliary=columns[AUXILIARY],
+            event_id=event_id,
+            seed=self.seed,
+        )
+        truth = {
+            "direction": angles_to_unit_vector(
+                events.truth[ZENITH][first:stop], events.truth[AZIMUTH][first:stop]
+            ).float()
+        }
+        for name in self.truth:
+            truth[name] = torch.from_numpy(events.truth[name][first:stop].copy())
+        return PackedBatch.unchecked(
+            features=self._features({n: c[kept_T] for n, c in columns.items()}),
+            offsets=kept_offsets,
+            n_pulses=offsets.diff(),
+            names=self.pulse_map.feature_names,
+            event_id=event_id,
+            truth=truth,
+        )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.reconstruction import reconstruct
     from graphnet_icecube2nd.loading.datamodule import EventDataModule
     from graphnet_icecube2nd.models.build import list_models
-    from graphnet_icecube2nd.models.competition import load_competition_weights
+    from graphnet_icecube2nd.models.checkpoint_loading import load_competition_weights
     from graphnet_icecube2nd.models.deepice import DeepIce
     from graphnet_icecube2nd.models.hybrid import DeepIceGNN
     from graphnet_icecube2nd.models.pretrained import build_model
@@ -75,7 +75,7 @@ _MODULES = {
     "list_detectors": "detector.presets",
     "list_models": "models.build",
     "list_tasks": "tasks.catalogue",
-    "load_competition_weights": "models.competition",
+    "load_competition_weights": "models.checkpoint_loading",
     "load_model": "models.weights",
     "prepare": "store.preparation",
     "reconstruct": "inference.reconstruction",

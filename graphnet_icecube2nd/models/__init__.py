@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "build_model": "pretrained",
         "list_models": "build",
         "list_pretrained": "pretrained",
-        "load_competition_weights": "competition",
+        "load_competition_weights": "checkpoint_loading",
         "load_model": "weights",
         "load_pretrained": "pretrained",
         "load_weights": "checkpoint_loading",

@@ -66,13 +66,7 @@ class Model(nn.Module):
         truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss of each task, (), the mean over the events that have a label.
-
-        Args:
-            outputs: As `outputs` gives them.
-            truth: Labels by name, (B, ...); NaN where an event has none.
-            weight_B: (B,) weights of the events; None: all alike.
-        """
+        """Return the loss of each task, (); arguments as `loss`."""
         return {
             name: mean_loss(task, outputs[name], truth, weight_B)
             for name, task in self.task_map.items()
@@ -88,9 +82,9 @@ class Model(nn.Module):
 
         Args:
             outputs: As `outputs` gives them, or the tensor of a single task.
-            truth: Labels by name; an event without a task's label counts for the
-                other tasks.
-            weight_B: (B,) weights of the events.
+            truth: Labels by name, (B, ...), NaN where an event has none; such an event
+                counts for the other tasks.
+            weight_B: (B,) weights of the events; None: all alike.
         """
         if isinstance(outputs, Tensor):
             (name,) = self.task_map
@@ -195,13 +189,11 @@ class TaskModel(Model):
         Args:
             batch: The events.
             shared: What other models have made of this very batch; used by backbones
-                that know it.
+                with `takes_cache`.
         """
-        latent_BD = (
-            self.backbone(batch, shared)
-            if shared is not None and getattr(self.backbone, "takes_cache", False)
-            else self.backbone(batch)
-        )
+        takes_cache = getattr(self.backbone, "takes_cache", False)
+        cache = (shared,) if takes_cache else ()
+        latent_BD = self.backbone(batch, *cache)
         return {name: task(latent_BD) for name, task in self.tasks.items()}
 
     @property
@@ -250,7 +242,14 @@ class TaskModel(Model):
         Raises:
             NotImplementedError: The backbone has none.
         """
-        return pulse_latents(self.backbone, batch)
+        give = getattr(self.backbone, "pulse_latents", None)
+        if give is None:
+            raise NotImplementedError(
+                f"{type(self.backbone).__name__} has no latent vectors of pulses "
+                "(pulse_latents)"
+            )
+        latent_TD: Tensor = give(batch)
+        return latent_TD
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments of the backbone, and the tasks with theirs."""
@@ -267,21 +266,6 @@ class TaskModel(Model):
         }
 
 
-def pulse_latents(backbone: nn.Module, batch: PackedBatch) -> Tensor:
-    """Return a latent vector of each pulse, (T, D).
-
-    Raises:
-        NotImplementedError: The backbone has none.
-    """
-    give = getattr(backbone, "pulse_latents", None)
-    if give is None:
-        raise NotImplementedError(
-            f"{type(backbone).__name__} has no latent vectors of pulses (pulse_latents)"
-        )
-    latent_TD: Tensor = give(batch)
-    return latent_TD
-
-
 def mean_loss(
     task: Task,
     output: Tensor,
@@ -290,11 +274,7 @@ def mean_loss(
 ) -> Tensor:
     """Return the loss of a task, (), the mean over the events that have a label.
 
-    Args:
-        task: The task.
-        output: (B, K) raw outputs.
-        truth: Labels by name, (B, ...); NaN where an event has none.
-        weight_B: (B,) weights of the events; None: all alike.
+    `output` is (B, K), `truth` holds labels (B, ...) by name, NaN where there is none.
     """
     target = task.target(truth)
     labelled_B = is_labelled(target)

@@ -114,14 +114,8 @@ def find_model(
 ) -> Model:
     """Return a trained model by whatever names it, in evaluation mode.
 
-    Args:
-        name: Weights of the package (`t_sim.simulated`), a run's folder, a file of
-            `save_model`, or with `weights` the name of a model (`b_d32`).
-        weights: A file of weights of any origin, see `models.checkpoint_loading`.
-
-    Raises:
-        ValueError: There is nothing of that name; says what there is.
-        CheckpointError: The weights do not fit the model.
+    `name` is that of weights of the package (`t_sim.simulated`), a run's folder, a file
+    of `save_model`, or with `weights`, a file of any origin, that of a model (`b_d32`).
     """
     path = Path(name)
     if weights is not None:
@@ -150,11 +144,7 @@ def find_model(
 
 
 def pretrained_card(name: str) -> str:
-    """Return the card of weights in the package, Markdown.
-
-    Raises:
-        ValueError: There are none of that name.
-    """
+    """Return the card of weights in the package, Markdown."""
     return _path(name, ".md").read_text(encoding="utf-8")
 
 

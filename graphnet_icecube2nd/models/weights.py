@@ -109,11 +109,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return what a safetensors file says of its model; None: nothing.
-
-    Raises:
-        ValueError: It says what no release wrote.
-    """
+    """Return what a safetensors file says of its model; None: nothing."""
     with safe_open(str(path), framework="pt") as file:
         text = (file.metadata() or {}).get(METADATA_KEY)
     if text is None:
@@ -133,9 +129,9 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a checksum of a model: its weights, and its arguments where it says them.
+    """Return a checksum of a model's weights, and of its arguments if it has `kwargs`.
 
-    The same whatever file the weights came from.
+    It is the same whatever file the weights came from.
     """
     digest = hashlib.sha256()
     arguments = getattr(model, "kwargs", None)
@@ -149,14 +145,9 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
-    """See that two sets of tensors have the same names and shapes.
+    """Check that `state` has the names and shapes of `targets`, all values finite.
 
-    Args:
-        targets: What is to be filled.
-        state: What is there to fill it.
-
-    Raises:
-        CheckpointError: A key is missing, too many or misshapen; names each.
+    CheckpointError names each key that is missing, surplus or misshapen.
     """
     faults = [f"missing: {name}" for name in targets if name not in state]
     faults += [f"surplus: {name}" for name in state if name not in targets]
@@ -187,15 +178,7 @@ def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 
 
 def read_state(source: Source) -> dict[str, Tensor]:
-    """Read a state dict without running code from it.
-
-    Args:
-        source: A `.safetensors` file, any other file as torch writes it, or a state
-            dict.
-
-    Raises:
-        ValueError: It cannot be read as tensors alone.
-    """
+    """Read a state dict from a file without running code from it, or check one."""
     if isinstance(source, Mapping):
         state, origin = dict(source), "the state dict"
     else:

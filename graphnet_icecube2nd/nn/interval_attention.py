@@ -30,7 +30,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval, interval_waves
-from graphnet_icecube2nd.nn.packing import Packing, event_slices, wide, without_autocast
+from graphnet_icecube2nd.nn.packing import (
+    Packing,
+    empty_packed,
+    event_slices,
+    wide,
+    without_autocast,
+)
 
 # Numbers of one tile of sinusoids, 16 MB in float32.
 TILE_NUMBERS = 2**22
@@ -39,43 +45,26 @@ KEPT_NUMBERS = 2**25
 
 
 class IntervalTerm(NamedTuple):
-    """What attention needs to know of the interval: the map and who is where.
+    """What attention needs to know of the interval: the map and who is where."""
 
-    Args:
-        interval: The module with the map W, b.
-        places_T4: Scaled x, y, z, time of all pulses.
-        kept_P: All sinusoids, of `all_waves`, where they are used more than once.
-    """
-
-    interval: SpaceTimeInterval
-    places_T4: Tensor
-    kept_P: Tensor | None = None
+    interval: SpaceTimeInterval  # the module with the map W, b
+    places_T4: Tensor  # scaled x, y, z, time of all pulses
+    kept_P: Tensor | None = None  # `all_waves`, where they are used more than once
 
 
 def attend_with_interval(
     qkv_T3NH: Tensor, term: IntervalTerm, packing: Packing
 ) -> Tensor:
-    """Let every pulse attend to its event, weighing pairs by their interval.
+    """Let every pulse attend to its event, weighing pairs by interval, (T, N, H).
 
-    Args:
-        qkv_T3NH: Queries, keys and values, not yet divided by sqrt(H).
-        term: The interval.
-        packing: The events.
-
-    Returns:
-        (T, N, H).
+    Queries, keys and values are not yet divided by sqrt(H).
     """
     if term.places_T4.requires_grad:
-        # Rare, as in a study of what a prediction hangs on.
+        # Rare, as in a study of what a prediction depends on.
         return plain_interval_attention(qkv_T3NH, term, packing)
-    project = term.interval.project
+    weight_HC, bias_H = term.interval.project.weight, term.interval.project.bias
     attended: Tensor = attend_by_tile(
-        qkv_T3NH,
-        project.weight,
-        project.bias,
-        term.places_T4,
-        packing.offsets,
-        term.kept_P,
+        qkv_T3NH, weight_HC, bias_H, term.places_T4, packing.offsets, term.kept_P
     )
     return attended
 
@@ -97,13 +86,7 @@ def plain_interval_attention(
 
 @torch.no_grad()
 def all_waves(places_T4: Tensor, packing: Packing, channels: int) -> Tensor | None:
-    """Return the sinusoids of all pairs, flat, or None where they are too many.
-
-    Args:
-        places_T4: As in `IntervalTerm`.
-        packing: The events.
-        channels: C.
-    """
+    """Return the sinusoids of all pairs, (P,), or None where they are too many."""
     layout = Layout.of(places_T4, packing.offsets)
     places = layout.lay(places_T4)
     tables = [places[part] for part in layout.parts]
@@ -146,14 +129,7 @@ def attend_by_tile(
 
 
 @attend_by_tile.register_fake
-def _(
-    qkv_T3NH: Tensor,
-    weight_HC: Tensor,
-    bias_H: Tensor,
-    places_T4: Tensor,
-    offsets: Tensor,
-    kept_P: Tensor | None,
-) -> Tensor:
+def _(qkv_T3NH: Tensor, *_: Tensor | None) -> Tensor:
     num_tokens, _, num_heads, head_size = qkv_T3NH.shape
     return qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
 
@@ -213,15 +189,9 @@ def attend_by_tile_backward(
 
 @attend_by_tile_backward.register_fake
 def _(
-    gradient_TNH: Tensor,
-    qkv_T3NH: Tensor,
-    weight_HC: Tensor,
-    places_T4: Tensor,
-    offsets: Tensor,
-    kept_P: Tensor | None,
+    gradient_TNH: Tensor, qkv_T3NH: Tensor, weight_HC: Tensor, *_: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    of_qkv_T3NH = torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
-    return of_qkv_T3NH, torch.empty_like(weight_HC)
+    return empty_packed(qkv_T3NH), torch.empty_like(weight_HC)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -234,8 +204,7 @@ def _gradient(ctx: Any, gradient_TNH: Tensor) -> tuple[Tensor | None, ...]:
     of_qkv_T3NH, of_weight_HC = attend_by_tile_backward(
         gradient_TNH, *ctx.saved_tensors
     )
-    of_bias_H = gradient_TNH.sum((0, 1), dtype=wide(gradient_TNH))
-    of_bias_H = of_bias_H.to(ctx.bias_dtype)
+    of_bias_H = gradient_TNH.sum((0, 1), dtype=wide(gradient_TNH)).to(ctx.bias_dtype)
     return of_qkv_T3NH, of_weight_HC, of_bias_H, None, None, None
 
 
@@ -266,11 +235,9 @@ class Table(NamedTuple):
         num_rows = rows_of_tile(self.places_L4, self.channels)
         for start in range(0, length, num_rows):
             rows = slice(start, min(start + num_rows, length))
+            places_l4 = self.places_L4[..., rows, :]
             waves_lCL = interval_waves(
-                self.places_L4[..., rows, :],
-                self.places_L4,
-                self.channels,
-                self.scratch_P,
+                places_l4, self.places_L4, self.channels, self.scratch_P
             )
             yield rows, waves_lCL.to(kind)
 

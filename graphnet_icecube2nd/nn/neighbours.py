@@ -20,31 +20,18 @@ INFINITE_KEY = 0x7F800000 << 32  # the bits of an infinite float32
 
 
 class Neighbours(NamedTuple):
-    """The edges of a batch, from neighbour to centre.
+    """The edges of a batch, from neighbour to centre."""
 
-    Args:
-        index_TK: For each pulse the places of its neighbours in the packed batch.
-        valid_TK: False where an event has fewer than K other pulses.
-    """
-
-    index_TK: Tensor
-    valid_TK: Tensor
+    index_TK: Tensor  # for each pulse the rows of its neighbours in the packed batch
+    valid_TK: Tensor  # False where an event has fewer than K other pulses
 
 
 @torch.no_grad()
 def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbours:
-    """Find the `num` nearest other pulses of the same event, exactly.
+    """Find the `num` nearest other pulses of the same event, exactly, nearest first.
 
     Distances are sums of squared differences, so coinciding points are at exactly
     zero; of equally distant pulses the earlier wins, whatever batch the event is in.
-
-    Args:
-        points_TF: Where the pulses are, any number of dimensions.
-        packing: The events.
-        num: K.
-
-    Returns:
-        The neighbours; their order is by distance.
     """
     if points_TF.dtype in (torch.float16, torch.bfloat16):
         points_TF = points_TF.float()

@@ -17,7 +17,7 @@ from graphnet_icecube2nd.inference.ensemble_file import (
     add_member,
 )
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.models.competition import load_competition_weights
+from graphnet_icecube2nd.models.checkpoint_loading import load_competition_weights
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model
 from graphnet_icecube2nd.models.weights import save_model

@@ -184,12 +184,6 @@ class DeepIce(Model):
         self.head, self._tasks = nn.Identity(), {}
         return self
 
-    def outputs(
-        self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return {"direction": (B, 3)}."""
-        return {Direction.name: self(batch, shared)}
-
     def pulse_latents(self, batch: PackedBatch) -> Tensor:
         """Return each pulse's latent vector after the last block, (T, D)."""
         packing = Packing(batch.offsets, len(batch.features))

@@ -49,8 +49,14 @@ class Model(nn.Module):
     def outputs(
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> dict[str, Tensor]:
-        """Return the raw outputs of each task, (B, K)."""
-        raise NotImplementedError
+        """Return the raw outputs of each task, (B, K) by name."""
+        return self._by_task(self(batch, shared))
+
+    def _by_task(self, outputs: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
+        if isinstance(outputs, Tensor):
+            (name,) = self.task_map
+            return {name: outputs}
+        return dict(outputs)
 
     def predict(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Return the columns of all tasks, (B,) each, in physical units."""
@@ -86,10 +92,7 @@ class Model(nn.Module):
                 counts for the other tasks.
             weight_B: (B,) weights of the events; None: all alike.
         """
-        if isinstance(outputs, Tensor):
-            (name,) = self.task_map
-            outputs = {name: outputs}
-        losses = self.losses(outputs, truth, weight_B)
+        losses = self.losses(self._by_task(outputs), truth, weight_B)
         return self.weighted(losses, self.num_labels(truth))
 
     def num_labels(self, truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -205,12 +208,6 @@ class TaskModel(Model):
     def task_weights(self) -> Mapping[str, float]:
         """Weight of each task's loss, without learned ones."""
         return self._weights
-
-    def outputs(
-        self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return the raw outputs of each task, (B, K)."""
-        return self(batch, shared)  # type: ignore[no-any-return]
 
     def weighted(
         self,

@@ -21,9 +21,13 @@ import torch
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.models.build import Tasks, list_models, new_model
-from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL, load_weights
 from graphnet_icecube2nd.models.model import FIXED, Model
-from graphnet_icecube2nd.models.weights import load_model, read_description
+from graphnet_icecube2nd.models.weights import (
+    RUN_MODEL,
+    load_model,
+    load_weights,
+    read_description,
+)
 
 FOLDER = Path(__file__).with_name("data")
 

@@ -88,22 +88,18 @@ class EnsembleModel(Model):
         """The tasks that all members have."""
         return self._tasks
 
-    def outputs(
+    def forward(
         self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return the combined outputs of each task, (B, K)."""
+    ) -> Tensor | dict[str, Tensor]:
+        """Return the combined outputs (B, K) of a single task, or a dict by task."""
         members = outputs_together(self.models, batch)
-        return {
+        outputs = {
             name: task.combine(
                 torch.stack([outputs[name] for outputs in members]).float(),
                 self.shares,
             )
             for name, task in self._tasks.items()
         }
-
-    def forward(self, batch: PackedBatch) -> Tensor | dict[str, Tensor]:
-        """Return (B, K) of a single task, of several a dict by task."""
-        outputs = self.outputs(batch)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def describe(self) -> dict[str, Any]:

@@ -30,10 +30,13 @@ class Branch(nn.Module):
     `Residual` asks for the two one by one, so that it can add in the same pass.
     """
 
+    LAST = "output"  # name of the layer it ends in
+
     @property
     def last(self) -> nn.Linear:
         """The layer it ends in."""
-        raise NotImplementedError
+        layer: nn.Linear = getattr(self, self.LAST)
+        return layer
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
         """Return what the last layer acts on, (T, E)."""
@@ -52,18 +55,15 @@ class Branch(nn.Module):
 class Mlp(Branch):
     """Two linear layers with GELU between them, 4 times as wide there."""
 
-    def __init__(self, dim: int, ratio: int = 4) -> None:
-        super().__init__()
-        self.expand = nn.Linear(dim, ratio * dim)
-        self.contract = nn.Linear(ratio * dim, dim)
+    LAST = "contract"
 
-    @property
-    def last(self) -> nn.Linear:
-        """The layer it ends in."""
-        return self.contract
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, 4 * dim)
+        self.contract = nn.Linear(4 * dim, dim)
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
-        """Return what the last layer acts on, (T, ratio * D)."""
+        """Return what the last layer acts on, (T, 4 D)."""
         return linear_gelu(latent_TD, self.expand)
 
 
@@ -75,11 +75,6 @@ class SelfAttention(Branch):
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.output = nn.Linear(dim, dim)
-
-    @property
-    def last(self) -> nn.Linear:
-        """The layer it ends in."""
-        return self.output
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
         """Attend within each event of the packing in `args`, (T, D)."""
@@ -117,11 +112,6 @@ class RelativeAttention(Branch):
         self.key = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(dim, dim, bias=False)
         self.output = nn.Linear(dim, dim)
-
-    @property
-    def last(self) -> nn.Linear:
-        """The layer it ends in."""
-        return self.output
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
         """Attend within each event, (T, D).

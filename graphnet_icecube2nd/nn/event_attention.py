@@ -33,8 +33,8 @@ from graphnet_icecube2nd.nn.packing import (
     Packing,
     empty_packed,
     event_slices,
+    operation,
     wide,
-    without_autocast,
 )
 
 # Above this length the tiled kernel wins, and a table of scores would begin to matter.
@@ -80,10 +80,7 @@ def variable_length_kernel() -> Callable[..., Any] | None:
     return kernel
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_event", mutates_args=(), device_types="cpu"
-)
-@without_autocast
+@operation
 def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Return what every token attends to, (T, N, H), and what backward needs.
 
@@ -112,19 +109,15 @@ def _(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return attended_TNH, qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_event_backward",
-    mutates_args=(),
-    device_types="cpu",
-)
-@without_autocast
-def _attend_by_event_backward(
+@operation
+def attend_by_event_backward(
     gradient_TNH: Tensor,
     qkv_T3NH: Tensor,
     attended_TNH: Tensor,
     logsum_TN: Tensor,
     offsets: Tensor,
 ) -> Tensor:
+    """Return the gradient of queries, keys and values, (T, 3, N, H)."""
     scale = qkv_T3NH.shape[-1] ** -0.5
     result_T3NH = empty_packed(qkv_T3NH)
     for event in event_slices(offsets):
@@ -153,7 +146,7 @@ def _attend_by_event_backward(
     return result_T3NH
 
 
-@_attend_by_event_backward.register_fake
+@attend_by_event_backward.register_fake
 def _(gradient_TNH: Tensor, qkv_T3NH: Tensor, *_: Tensor) -> Tensor:
     return empty_packed(qkv_T3NH)
 
@@ -166,7 +159,7 @@ def _keep_attended(
 
 
 def _attend_gradient(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return _attend_by_event_backward(gradient, *ctx.saved_tensors), None
+    return attend_by_event_backward(gradient, *ctx.saved_tensors), None
 
 
 attend_by_event.register_autograd(_attend_gradient, setup_context=_keep_attended)
@@ -193,10 +186,7 @@ def padded_collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Te
     return weight_BNL @ latent_BLD
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::collect_by_event", mutates_args=(), device_types="cpu"
-)
-@without_autocast
+@operation
 def collect_by_event(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> Tensor:
     """Return what each event's queries collect, (B, N, D)."""
     collected_BND = empty_packed(query_BND)
@@ -212,15 +202,11 @@ def _(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> Tensor:
     return empty_packed(query_BND)
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::collect_by_event_backward",
-    mutates_args=(),
-    device_types="cpu",
-)
-@without_autocast
-def _collect_by_event_backward(
+@operation
+def collect_by_event_backward(
     gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """Return the gradients of queries, (B, N, D), and tokens, (T, D)."""
     of_query_BND = empty_packed(query_BND)
     of_latent_TD = empty_packed(latent_TD)
     for number, event in enumerate(event_slices(offsets)):
@@ -237,7 +223,7 @@ def _collect_by_event_backward(
     return of_query_BND, of_latent_TD
 
 
-@_collect_by_event_backward.register_fake
+@collect_by_event_backward.register_fake
 def _(
     gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -249,7 +235,7 @@ def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 def _collect_gradient(ctx: Any, gradient_BND: Tensor) -> tuple[Tensor, Tensor, None]:
-    return (*_collect_by_event_backward(gradient_BND, *ctx.saved_tensors), None)
+    return (*collect_by_event_backward(gradient_BND, *ctx.saved_tensors), None)
 
 
 collect_by_event.register_autograd(_collect_gradient, setup_context=_keep_inputs)

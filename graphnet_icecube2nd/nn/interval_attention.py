@@ -34,8 +34,8 @@ from graphnet_icecube2nd.nn.packing import (
     Packing,
     empty_packed,
     event_slices,
+    operation,
     wide,
-    without_autocast,
 )
 
 # Numbers of one tile of sinusoids, 16 MB in float32.
@@ -89,18 +89,17 @@ def all_waves(places_T4: Tensor, packing: Packing, channels: int) -> Tensor | No
     """Return the sinusoids of all pairs, (P,), or None where they are too many."""
     layout = Layout.of(places_T4, packing.offsets)
     places = layout.lay(places_T4)
-    tables = [places[part] for part in layout.parts]
-    num_numbers = [_num_pairs(table) * channels for table in tables]
-    if sum(num_numbers) > KEPT_NUMBERS:
+    parts_4 = [places[part] for part in layout.parts]
+    sizes = [num_waves(part, channels) for part in parts_4]
+    if sum(sizes) > KEPT_NUMBERS:
         return None
-    kept_P = places.new_empty(sum(num_numbers))
-    for table, scratch in zip(tables, torch.split(kept_P, num_numbers), strict=True):
-        interval_waves(table, table, channels, scratch)
+    kept_P = places.new_empty(sum(sizes))
+    for part, scratch_P in zip(parts_4, torch.split(kept_P, sizes), strict=True):
+        interval_waves(part, part, channels, scratch_P)
     return kept_P
 
 
-@torch.library.custom_op("graphnet_icecube2nd::attend_by_tile", mutates_args=())
-@without_autocast
+@operation
 def attend_by_tile(
     qkv_T3NH: Tensor,
     weight_HC: Tensor,
@@ -134,10 +133,7 @@ def _(qkv_T3NH: Tensor, *_: Tensor | None) -> Tensor:
     return qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_tile_backward", mutates_args=()
-)
-@without_autocast
+@operation
 def attend_by_tile_backward(
     gradient_TNH: Tensor,
     qkv_T3NH: Tensor,
@@ -253,8 +249,15 @@ class Table(NamedTuple):
 
 
 def rows_of_tile(places_L4: Tensor, channels: int) -> int:
-    """Return how many rows of a table have sinusoids that fill a tile."""
-    return max(1, TILE_NUMBERS // (places_L4[..., 0].numel() * channels))
+    """Return how many rows of a table have sinusoids that fill a tile, L at most."""
+    num = TILE_NUMBERS // (places_L4[..., 0].numel() * channels)
+    return min(max(1, num), places_L4.shape[-2])
+
+
+def num_waves(places_L4: Tensor, channels: int, num_rows: int | None = None) -> int:
+    """Return how many numbers the sinusoids of rows of a table are; None: of all."""
+    num_rows = places_L4.shape[-2] if num_rows is None else num_rows
+    return num_rows * places_L4[..., 0].numel() * channels
 
 
 class Layout(NamedTuple):
@@ -285,27 +288,20 @@ class Layout(NamedTuple):
         kind, places = _kind(qkv), self.lay(places_T4)
         parts_4 = [places[part] for part in self.parts]
         if kept_P is None:
-            sizes = [
-                min(rows_of_tile(part, channels), part.shape[-2])
-                * part[..., 0].numel()
-                * channels
-                for part in parts_4
-            ]
+            rows = [rows_of_tile(part, channels) for part in parts_4]
+            tiles = zip(parts_4, rows, strict=True)
+            sizes = [num_waves(part, channels, num) for part, num in tiles]
             scratch_P = places.new_empty(max(sizes))
             kept: list[Tensor | None] = [None] * len(parts_4)
         else:
             scratch_P = None
-            sizes = [_num_pairs(p) * channels for p in parts_4]
+            sizes = [num_waves(part, channels) for part in parts_4]
             kept = list(torch.split(kept_P, sizes))
         absent = None if self.packing is None else ~self.packing.valid_BL
         for part, part_4, own in zip(self.parts, parts_4, kept, strict=True):
             q, k, v = (t.transpose(-3, -2).to(kind) for t in qkv[part].unbind(-3))
             q = q * q.shape[-1] ** -0.5
             yield part, Table(q, k, v, part_4, absent, scratch_P, own, channels)
-
-
-def _num_pairs(places_L4: Tensor) -> int:
-    return places_L4[..., 0].numel() * places_L4.shape[-2]
 
 
 def _kind(qkv: Tensor) -> torch.dtype:

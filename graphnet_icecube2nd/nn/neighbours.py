@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet_icecube2nd.nn.packing import Packing, event_slices
+from graphnet_icecube2nd.nn.packing import Packing, event_slices, operation
 
 TILE_NUMBERS = 2**23  # pair distances of one tile, 64 MB as 8-byte keys
 INFINITE_KEY = 0x7F800000 << 32  # the bits of an infinite float32
@@ -38,7 +38,7 @@ def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbo
     return Neighbours(*find_neighbours(points_TF, packing.offsets, num))
 
 
-@torch.library.custom_op("graphnet_icecube2nd::find_neighbours", mutates_args=())
+@operation
 def find_neighbours(
     points_TF: Tensor, offsets: Tensor, num: int
 ) -> tuple[Tensor, Tensor]:

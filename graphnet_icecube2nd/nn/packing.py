@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, wraps
 from itertools import pairwise
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def event_slices(offsets: Tensor) -> list[slice]:
@@ -34,16 +31,20 @@ def empty_packed(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def without_autocast(operation: Callable[P, R]) -> Callable[P, R]:
-    """Make an operation of our own choose its types itself."""
+def operation(function: Callable[..., Any]) -> torch.library.CustomOpDef:
+    """Register a function with PyTorch: `torch.compile` takes it as one node.
 
-    @wraps(operation)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    It chooses its types itself, whatever autocast says.
+    """
+
+    @wraps(function)
+    def without_autocast(*args: Any) -> Any:
         device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
         with torch.autocast(device, enabled=False):
-            return operation(*args, **kwargs)
+            return function(*args)
 
-    return run
+    name = f"graphnet_icecube2nd::{function.__name__}"
+    return torch.library.custom_op(name, without_autocast, mutates_args=())
 
 
 class Packing:

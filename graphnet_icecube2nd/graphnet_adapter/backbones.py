@@ -51,6 +51,10 @@ class ModelBackbone(GNN):
         Data are `x` (T, F) from `PackedPulses` or `DeepIcePulses` and `n_pulses`, the
         pulses of each event before selection; edges are ignored.
         """
+        latent_BD: Tensor = self.model(self._packed(data))
+        return latent_BD
+
+    def _packed(self, data: Data) -> PackedBatch:
         given = data.get("features")
         if given and not isinstance(given[0], str):
             given = given[0]  # a batch has one list an event
@@ -66,32 +70,19 @@ class ModelBackbone(GNN):
         offsets = data.get("ptr")
         if offsets is None:  # one event, not a batch
             offsets = torch.tensor([0, len(data.x)], device=data.x.device)
-        batch = PackedBatch(
+        return PackedBatch(
             features=data.x,
             offsets=offsets,
             n_pulses=data.n_pulses.reshape(-1).long(),
             names=names,
         )
-        latent_BD: Tensor = self.model(batch)
-        return latent_BD
 
 
 class DeepIceBackbone(ModelBackbone):
-    """DeepIce as a GraphNeT backbone.
+    """DeepIce as a GraphNeT backbone; `nb_outputs` is `dim`.
 
-    Args:
-        dim: Width of the latent vectors, and `nb_outputs`.
-        dim_base: Channels of one Fourier feature of the embedding.
-        depth: Blocks of the encoder.
-        head_size: Width of an attention head.
-        depth_rel: Blocks before the class token joins.
-        n_rel: How many of those see the space-time interval.
-        use_checkpoint: Trade time for memory in the encoder.
-        extra_features: Further columns that the pulse map hands on.
-        extra_waves: Factor on each extra column before its Fourier features; default:
-            that of positions.
-        interval_speed: Speed of light in units of the features; default: that of the
-            published scales.
+    The arguments are the fields of `models.deepice.DeepIceConfig`. `extra_features` are
+    further columns that the pulse map hands on.
     """
 
     def __init__(

@@ -166,17 +166,11 @@ class DeepIcePulses(NodeDefinition):
     float32: so messages cannot name the event, and times of a clock that runs beyond
     1e7 ns lose their nanoseconds, which `PackedPulses` keeps.
 
-    Args:
-        input_feature_names: Columns; set by the graph definition.
-        pulse_map: The detector: the name of a registered one (`kaggle`, `icecube86`,
-            ...), a `PulseMap`, or what its `to_dict` gives.
-        max_pulses: Longer events are cut to this many pulses.
-        selection: `uniform`, `hlc_first` or `first`.
-        seed: With a seed an event always keeps the same pulses.
-        qe: `rde` or `published`; None leaves it to the pulse map.
-        ice: `correct`, `mirrored` or `none`; None leaves it to the pulse map.
-        geometry: csv file of DOMs in place of the detector's.
-        ice_table: Text file of ice properties in place of the detector's.
+    The detector is `pulse_map`: the name of a registered one (`kaggle`, `icecube86`,
+    ...), a `PulseMap`, or what its `to_dict` gives. Its switches can be set: `qe` is
+    `rde` or `published`, `ice` is `correct`, `mirrored` or `none`; None leaves them as
+    they are. The graph definition sets `input_feature_names`; the other arguments are
+    those of `PackedPulses`.
 
     Raises:
         ValueError: Unknown choice, or columns that do not make up the features.
@@ -236,6 +230,7 @@ class PulseReader:
         if ice_table is not None:
             detector = replace(detector, optics=IceModel.from_file(ice_table))
         self.detector, self.pulse_map = detector, detector.pulses
+        self._known = self.pulse_map.columns()
         self.max_pulses = max_pulses
         self.selection = selection
         self.seed = seed
@@ -245,8 +240,7 @@ class PulseReader:
 
     def check_columns(self, names: Sequence[str]) -> None:
         """See that columns of these names make up the features; ValueError if not."""
-        known = self.pulse_map.columns()
-        given = {known[name] for name in names if name in known}
+        given = {self._known[name] for name in names if name in self._known}
         missing = self.pulse_map.missing(given)
         if missing:
             wanted = ", ".join(self.pulse_map.column(q) for q in missing)
@@ -300,9 +294,8 @@ class PulseReader:
 
     def _is_good(self, raw_TC: NDArray[np.float64], names: Sequence[str]) -> bool:
         """Return whether `check_pulses` would pass the values; quick, for one event."""
-        known = self.pulse_map.columns()
         for name, value_T in zip(names, raw_TC.T, strict=True):
-            quantity = known.get(name)
+            quantity = self._known.get(name)
             if quantity is None:
                 continue
             low, high = value_T.min(), value_T.max()  # NaN where there is one
@@ -325,7 +318,7 @@ class PulseReader:
 
         Whatever order the rows have, the order of pulses that differ is one.
         """
-        known = self.pulse_map.columns()
+        known = self._known
         columns = dict(zip(names, value_TC.unbind(1), strict=True))
         others = [n for n in columns if known.get(n) not in ORDERED_BY]
         order_T = torch.arange(len(value_TC))
@@ -366,11 +359,10 @@ class PulseReader:
             return scaled_TC.new_empty(0, len(self.pulse_map.feature_names))
         if not checked and len(scaled_TC) > self.max_pulses:
             scaled_TC = scaled_TC[self._order(scaled_TC, names)]
-        known = self.pulse_map.columns()
         scaled = {
-            known[name]: value
+            self._known[name]: value
             for name, value in zip(names, scaled_TC.unbind(1), strict=True)
-            if name in known
+            if name in self._known
         }
         if not (checked and np.isfinite(scaled_TC.numpy()).all()):
             self._check_scaled(scaled)

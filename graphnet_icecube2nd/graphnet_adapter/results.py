@@ -322,16 +322,15 @@ class _SeenEvents:
         new = np.sort(event_id)
         again = new[1:][new[1:] == new[:-1]]
         for run in self._runs:
-            row = np.searchsorted(run, new)
-            known = row < len(run)
-            known[known] = run[row[known]] == new[known]
-            again = np.append(again, new[known])
+            row = np.searchsorted(run, new).clip(max=len(run) - 1)
+            again = np.append(again, new[run[row] == new])
         if len(again):
             raise ValueError(
                 f"event {again[0]} comes twice from the loader: are event numbers of "
                 "several files alike, or does a sampler draw events again?"
             )
-        self._runs.append(new)
+        if len(new):
+            self._runs.append(new)
         # Few arrays to look through, and each number is merged a few times only.
         while len(self._runs) > 1 and len(self._runs[-2]) <= len(self._runs[-1]):
             last = self._runs.pop()

@@ -182,11 +182,8 @@ class StoreDataset(Dataset):
         ids = self._store.whole_event_column(EVENT_ID)[self._full]
         order = np.argsort(ids)
         self._sorted_ids, self._numbers = ids[order], self._full[order]
-        self._columns_of_label = {
-            name: self._label_columns(name) for name in self._truth if name in LABELS
-        }
-        self._label_of_shard: dict[tuple[str, int], Tensor] = {}
-        self._truth = [n for n in self._truth if n not in self._columns_of_label]
+        self._label_names = [name for name in self._truth if name in LABELS]
+        self._truth = [name for name in self._truth if name not in LABELS]
 
     def _post_init(self) -> None:
         events = self._indices
@@ -200,33 +197,24 @@ class StoreDataset(Dataset):
                 f"pulses ({int((~found).sum())} of {len(ids)} selected events)"
             )
         self._number_B = self._numbers[row]
+        self._labels = {name: self._make_label(name) for name in self._label_names}
         self._remove_missing_columns()
 
     def __getitem__(self, sequential_index: int) -> Data:
         """Return an event as the data representation makes it, with its labels."""
         graph = super().__getitem__(sequential_index)
-        for name in self._columns_of_label:
-            shard, event = self._place_of(sequential_index)
-            graph[name] = self._label(name, shard)[event : event + 1]
+        for name, label_B in self._labels.items():
+            graph[name] = label_B[sequential_index : sequential_index + 1].clone()
         return graph
 
-    def _label_columns(self, name: str) -> tuple[str, ...]:
+    def _make_label(self, name: str) -> Tensor:
+        """Return a label of the selected events, (B, ...) float32."""
         available, labels = self._store.event_columns, self._store.pulse_map.labels
-        columns = label_columns(name, available, labels)
-        if columns is None:
+        chosen = label_columns(name, available, labels)
+        if chosen is None:
             raise missing_label(name, available, labels, str(self._path))
-        return columns
-
-    def _label(self, name: str, shard: int) -> Tensor:
-        """Return a label of the events of a shard, (B, ...) float32."""
-        if (name, shard) not in self._label_of_shard:
-            columns = {
-                column: np.asarray(self._store.event_column(column, shard))
-                for column in self._columns_of_label[name]
-            }
-            label = make_label(name, columns, self._store.pulse_map.labels)
-            self._label_of_shard[name, shard] = torch.from_numpy(label).float()
-        return self._label_of_shard[name, shard]
+        columns = {n: self._store.whole_event_column(n)[self._number_B] for n in chosen}
+        return torch.from_numpy(make_label(name, columns, labels)).float()
 
     def _place_of(self, sequential_index: int) -> tuple[int, int]:
         """Return the shard of a selected event, and its row there."""
@@ -235,8 +223,8 @@ class StoreDataset(Dataset):
         return shard, int(number - self._store.shard_offsets[shard])
 
     def _get_all_indices(self) -> list[int]:
-        order = np.argsort(self._numbers)
-        return [int(number) for number in self._sorted_ids[order]]
+        ids: list[int] = self._store.whole_event_column(EVENT_ID)[self._full].tolist()
+        return ids
 
     def _get_event_index(self, sequential_index: int | None) -> int:
         index = self._indices[sequential_index or 0]

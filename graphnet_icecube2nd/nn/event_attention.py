@@ -86,14 +86,13 @@ def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
 
     The second is log(sum(exp(scores))), (T, N), set for long events only.
     """
-    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
-    attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-    logsum_TN = qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    attended_TNH, logsum_TN = _empty_results(qkv_T3NH, offsets)
+    scale = qkv_T3NH.shape[-1] ** -0.5
     for event in event_slices(offsets):
         part = qkv_T3NH[event]
         if len(part) <= LONGEST_SHORT:
             q, k, v = _heads_first(part.to(logsum_TN.dtype))
-            weight_NLL = torch.bmm(q * head_size**-0.5, k.mT).softmax(-1)
+            weight_NLL = torch.bmm(q * scale, k.mT).softmax(-1)
             attended_TNH[event] = torch.bmm(weight_NLL, v).transpose(0, 1)
         else:
             attended, logsum = flash(*_heads_first(part)[:, None])
@@ -102,11 +101,11 @@ def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return attended_TNH, logsum_TN
 
 
-@attend_by_event.register_fake
-def _(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def _empty_results(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     num_tokens, _, num_heads, head_size = qkv_T3NH.shape
     attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-    return attended_TNH, qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    logsum_TN = qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    return attended_TNH, logsum_TN
 
 
 @operation
@@ -146,23 +145,19 @@ def attend_by_event_backward(
     return result_T3NH
 
 
-@attend_by_event_backward.register_fake
-def _(gradient_TNH: Tensor, qkv_T3NH: Tensor, *_: Tensor) -> Tensor:
-    return empty_packed(qkv_T3NH)
-
-
-def _keep_attended(
-    ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]
-) -> None:
-    qkv_T3NH, offsets = inputs
-    ctx.save_for_backward(qkv_T3NH, *output, offsets)
-
-
-def _attend_gradient(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return attend_by_event_backward(gradient, *ctx.saved_tensors), None
-
-
-attend_by_event.register_autograd(_attend_gradient, setup_context=_keep_attended)
+attend_by_event.register_fake(_empty_results)
+attend_by_event_backward.register_fake(
+    lambda gradient_TNH, qkv_T3NH, *_: empty_packed(qkv_T3NH)
+)
+attend_by_event.register_autograd(
+    lambda ctx, gradient_TNH, _: (
+        attend_by_event_backward(gradient_TNH, *ctx.saved_tensors),
+        None,
+    ),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(
+        inputs[0], *output, inputs[1]
+    ),
+)
 
 
 def _heads_first(part_L3NH: Tensor) -> Tensor:
@@ -197,11 +192,6 @@ def collect_by_event(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> T
     return collected_BND
 
 
-@collect_by_event.register_fake
-def _(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> Tensor:
-    return empty_packed(query_BND)
-
-
 @operation
 def collect_by_event_backward(
     gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
@@ -223,22 +213,20 @@ def collect_by_event_backward(
     return of_query_BND, of_latent_TD
 
 
-@collect_by_event_backward.register_fake
-def _(
-    gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
-) -> tuple[Tensor, Tensor]:
-    return empty_packed(query_BND), empty_packed(latent_TD)
-
-
-def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _collect_gradient(ctx: Any, gradient_BND: Tensor) -> tuple[Tensor, Tensor, None]:
-    return (*collect_by_event_backward(gradient_BND, *ctx.saved_tensors), None)
-
-
-collect_by_event.register_autograd(_collect_gradient, setup_context=_keep_inputs)
+collect_by_event.register_fake(lambda query_BND, *_: empty_packed(query_BND))
+collect_by_event_backward.register_fake(
+    lambda gradient_BND, query_BND, latent_TD, offsets: (
+        empty_packed(query_BND),
+        empty_packed(latent_TD),
+    )
+)
+collect_by_event.register_autograd(
+    lambda ctx, gradient_BND: (
+        *collect_by_event_backward(gradient_BND, *ctx.saved_tensors),
+        None,
+    ),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
 
 
 def _weigh(query_ND: Tensor, latent_LD: Tensor) -> Tensor:

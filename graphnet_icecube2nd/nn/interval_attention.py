@@ -127,12 +127,6 @@ def attend_by_tile(
     return layout.pack(attended).to(qkv_T3NH.dtype)
 
 
-@attend_by_tile.register_fake
-def _(qkv_T3NH: Tensor, *_: Tensor | None) -> Tensor:
-    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
-    return qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-
-
 @operation
 def attend_by_tile_backward(
     gradient_TNH: Tensor,
@@ -183,11 +177,15 @@ def attend_by_tile_backward(
     return layout.pack(of_qkv).to(qkv_T3NH.dtype), of_weight_HC.to(of_weight_dtype)
 
 
-@attend_by_tile_backward.register_fake
-def _(
-    gradient_TNH: Tensor, qkv_T3NH: Tensor, weight_HC: Tensor, *_: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    return empty_packed(qkv_T3NH), torch.empty_like(weight_HC)
+attend_by_tile.register_fake(
+    lambda qkv_T3NH, *_: qkv_T3NH.new_empty(qkv_T3NH[:, 0].shape)
+)
+attend_by_tile_backward.register_fake(
+    lambda gradient_TNH, qkv_T3NH, weight_HC, *_: (
+        empty_packed(qkv_T3NH),
+        torch.empty_like(weight_HC),
+    )
+)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

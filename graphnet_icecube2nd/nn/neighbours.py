@@ -51,11 +51,13 @@ def find_neighbours(
     return edges.index_TK, edges.valid_TK
 
 
-@find_neighbours.register_fake
-def _(points_TF: Tensor, offsets: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    # Not len(), which would fix the number of pulses.
-    index_TK = offsets.new_empty((points_TF.shape[0], num))
-    return index_TK, torch.empty_like(index_TK, dtype=torch.bool)
+# Not len(), which would fix the number of pulses.
+find_neighbours.register_fake(
+    lambda points_TF, offsets, num: (
+        offsets.new_empty((points_TF.shape[0], num)),
+        offsets.new_empty((points_TF.shape[0], num), dtype=torch.bool),
+    )
+)
 
 
 def padded_nearest_neighbours(

@@ -31,7 +31,7 @@ def empty_packed(like: Tensor) -> Tensor:
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
-def operation(function: Callable[..., Any]) -> torch.library.CustomOpDef:
+def operation(function: Callable[..., Any]) -> Any:
     """Register a function with PyTorch: `torch.compile` takes it as one node.
 
     It chooses its types itself, whatever autocast says.

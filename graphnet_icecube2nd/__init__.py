@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.reconstruction import reconstruct
     from graphnet_icecube2nd.loading.datamodule import EventDataModule
     from graphnet_icecube2nd.models.build import list_models
-    from graphnet_icecube2nd.models.competition import load_competition_weights
     from graphnet_icecube2nd.models.deepice import DeepIce
     from graphnet_icecube2nd.models.hybrid import DeepIceGNN
     from graphnet_icecube2nd.models.pretrained import build_model
     from graphnet_icecube2nd.models.registry import register_model
-    from graphnet_icecube2nd.models.weights import load_model, save_model
+    from graphnet_icecube2nd.models.weights import (
+        load_competition_weights,
+        load_model,
+        save_model,
+    )
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.simulation.production import simulate
     from graphnet_icecube2nd.store.event_store import EventStore
@@ -75,7 +78,7 @@ _MODULES = {
     "list_detectors": "detector.presets",
     "list_models": "models.build",
     "list_tasks": "tasks.catalogue",
-    "load_competition_weights": "models.competition",
+    "load_competition_weights": "models.weights",
     "load_model": "models.weights",
     "prepare": "store.preparation",
     "reconstruct": "inference.reconstruction",

@@ -191,7 +191,7 @@ def test_the_check_sees_imports() -> None:
         "from graphnet_icecube2nd import conventions\n"
         "from graphnet_icecube2nd.events.batch import PackedBatch\n"
         "from . import registry\n"
-        "from ..nn import attention\n"
+        "from ..nn import packing\n"
         "from .. import FEATURE_NAMES\n"
         "import torch\n"
         "def late():\n"
@@ -205,7 +205,7 @@ def test_the_check_sees_imports() -> None:
         ("conventions", 2),
         ("events.batch", 3),
         ("models.registry", 4),
-        ("nn.attention", 5),
+        ("nn.packing", 5),
         ("", 6),
         ("graphnet_adapter", 9),
     ]

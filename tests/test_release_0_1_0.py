@@ -21,7 +21,7 @@ from graphnet_icecube2nd import (
     train,
 )
 from graphnet_icecube2nd.inference import InferenceConfig, load_bundle
-from graphnet_icecube2nd.models.checkpoint_loading import load_weights
+from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.training.recipe_file import read_recipe
 
 pytest.importorskip("pyarrow")

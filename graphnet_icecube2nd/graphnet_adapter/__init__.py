@@ -13,65 +13,36 @@ except ImportError as error:
         f"graphnet-icecube2nd[graphnet]; the import failed with: {error}"
     ) from error
 
-from graphnet_icecube2nd.graphnet_adapter.backbones import (
-    DeepIceBackbone,
-    DeepIceGNNBackbone,
-    ModelBackbone,
-)
-from graphnet_icecube2nd.graphnet_adapter.detectors import (
-    IceCube86PulseMapDetector,
-    KagglePulseMapDetector,
-    PrometheusPulseMapDetector,
-    PulseMapDetector,
-    UpgradePulseMapDetector,
-)
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
-from graphnet_icecube2nd.graphnet_adapter.losses import (
-    AngularDistance,
-    CombinedDirection,
-    ExactVonMisesFisher3DLoss,
-)
 from graphnet_icecube2nd.graphnet_adapter.registration import register
-from graphnet_icecube2nd.graphnet_adapter.representations import (
-    DeepIcePulses,
-    PackedPulses,
-    collate_events,
-)
-from graphnet_icecube2nd.graphnet_adapter.results import (
-    predict_directions,
-    predict_events,
-)
-from graphnet_icecube2nd.graphnet_adapter.store_datamodule import (
-    StoreDataModule,
-    as_pyg_batch,
-)
-from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
-from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
+from graphnet_icecube2nd.lazy import lazy_names
 
 register()
 
-__all__ = [
-    "AngularDistance",
-    "CombinedDirection",
-    "DeepIceBackbone",
-    "DeepIceGNNBackbone",
-    "DeepIcePulses",
-    "ExactVonMisesFisher3DLoss",
-    "IceCube86PulseMapDetector",
-    "KagglePulseMapDetector",
-    "ModelBackbone",
-    "OriginDirection",
-    "PackedPulses",
-    "PrometheusPulseMapDetector",
-    "PulseMapDetector",
-    "StoreDataModule",
-    "StoreDataset",
-    "TaskHead",
-    "TaskLabel",
-    "UpgradePulseMapDetector",
-    "as_pyg_batch",
-    "collate_events",
-    "predict_directions",
-    "predict_events",
-    "register",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "AngularDistance": "tasks",
+        "CombinedDirection": "tasks",
+        "DeepIceBackbone": "backbones",
+        "DeepIceGNNBackbone": "backbones",
+        "DeepIcePulses": "representations",
+        "ExactVonMisesFisher3DLoss": "tasks",
+        "IceCube86PulseMapDetector": "detectors",
+        "KagglePulseMapDetector": "detectors",
+        "ModelBackbone": "backbones",
+        "OriginDirection": "tasks",
+        "PackedPulses": "representations",
+        "PrometheusPulseMapDetector": "detectors",
+        "PulseMapDetector": "detectors",
+        "StoreDataModule": "store",
+        "StoreDataset": "store",
+        "TaskHead": "tasks",
+        "TaskLabel": "tasks",
+        "UpgradePulseMapDetector": "detectors",
+        "as_pyg_batch": "store",
+        "collate_events": "representations",
+        "predict_directions": "results",
+        "predict_events": "results",
+        "register": "registration",
+    },
+)

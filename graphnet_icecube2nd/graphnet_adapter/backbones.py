@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from graphnet.models.gnn.gnn import GNN
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
@@ -14,28 +14,42 @@ from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.build import build_backbone
 from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 
 
-class _Backbone(GNN):
-    """Runs a backbone of the core on GraphNeT's batches.
+class ModelBackbone(GNN):
+    """Any registered model as a GraphNeT backbone, also one of a plugin.
 
     Args:
-        model: Gives latent vectors (B, dim) of a `PackedBatch`.
-        names: Features that it reads; None: those that the batch names.
+        name: Name of the model, one of `list_models()`.
+        detector: Name of the detector whose pulses it reads, one of
+            `list_detectors()`: sets the extra columns and scales of models that know
+            them. Default: those of IceCube-86.
+        model_kwargs: Constructor arguments that replace the named model's.
+
+    Raises:
+        ValueError: An unknown model or detector; the message has the nearest names.
+        TypeError: An unknown constructor argument.
     """
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self,
+        name: str = "t_d32",
+        detector: str | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        known = None if detector is None else build_detector(detector)
+        model = build_backbone(name, known, **(model_kwargs or {}))
+        names = None  # the features are those that the batch names
+        if isinstance(model, DeepIce):
+            names = (*FEATURE_NAMES, *model.config.extra_features)
         super().__init__(nb_inputs=len(names or FEATURE_NAMES), nb_outputs=model.dim)
-        self.model = model
-        self._names = names
+        self.model, self._names = model, names
 
     def forward(self, data: Data) -> Tensor:
         """Return the latent vector of every event, (B, nb_outputs).
 
-        Args:
-            data: `x` (T, F) from `PackedPulses` or `DeepIcePulses`; `n_pulses`, the
-                pulses of each event before selection; edges are ignored.
+        Data are `x` (T, F) from `PackedPulses` or `DeepIcePulses` and `n_pulses`, the
+        pulses of each event before selection; edges are ignored.
         """
         latent_BD: Tensor = self.model(self._packed(data))
         return latent_BD
@@ -64,55 +78,11 @@ class _Backbone(GNN):
         )
 
 
-def _features_of(model: nn.Module) -> tuple[str, ...] | None:
-    """Return the features that a backbone reads; None where it does not say."""
-    if isinstance(model, DeepIce):
-        return (*FEATURE_NAMES, *model.config.extra_features)
-    return None
+class DeepIceBackbone(ModelBackbone):
+    """DeepIce as a GraphNeT backbone; `nb_outputs` is `dim`.
 
-
-class ModelBackbone(_Backbone):
-    """Any registered model as a GraphNeT backbone, also one of a plugin.
-
-    Args:
-        name: Name of the model, one of `list_models()`.
-        detector: Name of the detector whose pulses it reads, one of
-            `list_detectors()`: sets the extra columns and scales of models that know
-            them. Default: those of IceCube-86.
-        model_kwargs: Constructor arguments that replace the named model's.
-
-    Raises:
-        ValueError: An unknown model or detector; the message has the nearest names.
-        TypeError: An unknown constructor argument.
-    """
-
-    def __init__(
-        self,
-        name: str = "t_d32",
-        detector: str | None = None,
-        model_kwargs: dict[str, Any] | None = None,
-    ) -> None:
-        known = None if detector is None else build_detector(detector)
-        model = build_backbone(name, known, **(model_kwargs or {}))
-        super().__init__(model, _features_of(model))
-
-
-class DeepIceBackbone(_Backbone):
-    """DeepIce as a GraphNeT backbone.
-
-    Args:
-        dim: Width of the latent vectors, and `nb_outputs`.
-        dim_base: Channels of one Fourier feature of the embedding.
-        depth: Blocks of the encoder.
-        head_size: Width of an attention head.
-        depth_rel: Blocks before the class token joins.
-        n_rel: How many of those see the space-time interval.
-        use_checkpoint: Trade time for memory in the encoder.
-        extra_features: Further columns that the pulse map hands on.
-        extra_waves: Factor on each extra column before its Fourier features; default:
-            that of positions.
-        interval_speed: Speed of light in units of the features; default: that of the
-            published scales.
+    The arguments are the fields of `models.deepice.DeepIceConfig`. `extra_features` are
+    further columns that the pulse map hands on.
     """
 
     def __init__(
@@ -128,38 +98,14 @@ class DeepIceBackbone(_Backbone):
         extra_waves: list[float] | None = None,
         interval_speed: float = INTERVAL_SPEED,
     ) -> None:
-        model = DeepIce(
-            dim=dim,
-            dim_base=dim_base,
-            depth=depth,
-            head_size=head_size,
-            depth_rel=depth_rel,
-            n_rel=n_rel,
-            use_checkpoint=use_checkpoint,
-            extra_features=extra_features or (),
-            extra_waves=extra_waves or (),
-            interval_speed=interval_speed,
-        )
-        super().__init__(model.without_head(), _features_of(model))
+        super().__init__("deepice", model_kwargs=_given(locals()))
 
 
-class DeepIceGNNBackbone(_Backbone):
+class DeepIceGNNBackbone(ModelBackbone):
     """DeepIceGNN as a GraphNeT backbone.
 
-    Args:
-        dim: Width of the latent vectors, and `nb_outputs`.
-        dim_base: Channels of one Fourier feature of the embedding.
-        depth: Blocks of the encoder.
-        head_size: Width of an attention head.
-        depth_rel: Blocks before the class token joins.
-        n_rel: How many of those see the space-time interval.
-        knn_features: The first graph is built on x, y, z (3) or with time (4).
-        use_checkpoint: Trade time for memory in the encoder.
-        extra_features: Further columns that the pulse map hands on.
-        extra_waves: Factor on each extra column before its Fourier features; default:
-            that of positions.
-        interval_speed: Speed of light in units of the features; default: that of the
-            published scales.
+    The first graph is built on x, y, z (`knn_features=3`) or with time (4). The other
+    arguments are those of `DeepIceBackbone`.
     """
 
     def __init__(
@@ -176,17 +122,10 @@ class DeepIceGNNBackbone(_Backbone):
         extra_waves: list[float] | None = None,
         interval_speed: float = INTERVAL_SPEED,
     ) -> None:
-        model = DeepIceGNN(
-            dim=dim,
-            dim_base=dim_base,
-            depth=depth,
-            head_size=head_size,
-            depth_rel=depth_rel,
-            n_rel=n_rel,
-            knn_features=knn_features,
-            use_checkpoint=use_checkpoint,
-            extra_features=extra_features or (),
-            extra_waves=extra_waves or (),
-            interval_speed=interval_speed,
-        )
-        super().__init__(model.without_head(), _features_of(model))
+        super().__init__("deepice_gnn", model_kwargs=_given(locals()))
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments in the `locals()` of a constructor; None is the default."""
+    others = ("self", "__class__")
+    return {n: v for n, v in arguments.items() if n not in others and v is not None}

@@ -6,6 +6,7 @@ were trained with; these scale as `PulseMap.scale` does.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,18 +17,7 @@ from torch import Tensor
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
-
-
-class _ColumnMap(dict[str, Callable[[Tensor], Tensor]]):
-    """Scaling by column; a column that no feature needs is left as it is."""
-
-    def __missing__(self, column: str) -> Callable[[Tensor], Tensor]:
-        return _unscaled
-
-
-def _unscaled(value_T: Tensor) -> Tensor:
-    return value_T
+from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabel
 
 
 def _scaled(detector: Detector, quantity: str, value_T: Tensor) -> Tensor:
@@ -39,11 +29,7 @@ def _scaled(detector: Detector, quantity: str, value_T: Tensor) -> Tensor:
 def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
     """Return the detector named, or the one of which only a pulse map is known.
 
-    Args:
-        value: Name of a registered detector, a `PulseMap`, or what its `to_dict` gives.
-
-    Raises:
-        ValueError: It is none of these, or no detector has this name.
+    ValueError: `value` is no name, `PulseMap` or what its `to_dict` gives.
     """
     if isinstance(value, str):
         return build_detector(value)
@@ -80,7 +66,20 @@ class PulseMapDetector(GraphnetDetector):
         replace_with_identity: list[str] | None = None,
     ) -> None:
         super().__init__(replace_with_identity=replace_with_identity)
-        self._set_detector(as_detector(pulse_map))
+        self._detector = detector = as_detector(pulse_map)
+        pulses = detector.pulses
+        self._scaling = {
+            column: partial(_scaled, detector, quantity)
+            for column, quantity in pulses.columns().items()
+        }
+        self.xyz = [pulses.x, pulses.y, pulses.z]
+        unscaled = replace_with_identity or []
+        if needed := [column for column in unscaled if column not in pulses.extra]:
+            raise ValueError(
+                f"replace_with_identity: {', '.join(needed)} must be scaled, for "
+                "further features are made of it; only extra columns need not "
+                f"({', '.join(pulses.extra) or 'there are none'})"
+            )
 
     @property
     def detector(self) -> Detector:
@@ -93,15 +92,15 @@ class PulseMapDetector(GraphnetDetector):
         return self._detector.pulses
 
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return the scaling of each column, by its name in the file."""
-        return _ColumnMap(self._scaling)
+        """Return the scaling of each column, by its name in the file.
+
+        A column that no feature needs is left as it is.
+        """
+        return defaultdict(lambda: self._identity, self._scaling)
 
     def direction_label(self, key: str = "direction") -> OriginDirection:
         """Return the label that reads this pulse map's angles as they are meant."""
-        return OriginDirection(
-            key=key,
-            **self._angle_columns(),
-        )
+        return OriginDirection(key=key, **self._angle_columns())
 
     def task_labels(self, *labels: str) -> dict[str, TaskLabel]:
         """Return labels by name, as the argument `labels` of GraphNeT's datasets.
@@ -132,21 +131,6 @@ class PulseMapDetector(GraphnetDetector):
             "add_inactive_sensors, sensor_mask and string_mask need"
         )
 
-    def _set_detector(self, detector: Detector) -> None:
-        self._detector, pulse_map = detector, detector.pulses
-        self._scaling = {
-            column: partial(_scaled, detector, quantity)
-            for column, quantity in pulse_map.columns().items()
-        }
-        self.xyz = [pulse_map.x, pulse_map.y, pulse_map.z]
-        unscaled = self._replace_with_identity or []
-        if needed := [column for column in unscaled if column not in pulse_map.extra]:
-            raise ValueError(
-                f"replace_with_identity: {', '.join(needed)} must be scaled, for "
-                "further features are made of it; only extra columns need not "
-                f"({', '.join(pulse_map.extra) or 'there are none'})"
-            )
-
 
 class _NamedPulseMapDetector(PulseMapDetector):
     """A pulse map known by name, with its switches as arguments.
@@ -171,13 +155,11 @@ class _NamedPulseMapDetector(PulseMapDetector):
         changes: dict[str, Any] | None = None,
         replace_with_identity: list[str] | None = None,
     ) -> None:
-        GraphnetDetector.__init__(self, replace_with_identity=replace_with_identity)
         switches = {"qe": qe, "ice": ice, "angles": angles}
         absent = dict.fromkeys(self._absent)
         named = PulseMap.by_name(self._name).to_dict()
-        self._set_detector(
-            as_detector({**named, **absent, **switches, **(changes or {})})
-        )
+        pulse_map = {**named, **absent, **switches, **(changes or {})}
+        super().__init__(pulse_map, replace_with_identity)
 
 
 class KagglePulseMapDetector(_NamedPulseMapDetector):
@@ -223,6 +205,5 @@ class PrometheusPulseMapDetector(PulseMapDetector):
         origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
         replace_with_identity: list[str] | None = None,
     ) -> None:
-        GraphnetDetector.__init__(self, replace_with_identity=replace_with_identity)
         pulse_map = PulseMap.prometheus(angles=angles, ice=ice, origin=origin)
-        self._set_detector(as_detector(pulse_map))
+        super().__init__(pulse_map, replace_with_identity)

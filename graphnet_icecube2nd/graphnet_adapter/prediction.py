@@ -7,10 +7,9 @@ B events, P columns of a prediction, K outputs of a task of the core.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,55 +30,59 @@ from graphnet_icecube2nd.tasks.task import Task
 SMALLEST_KAPPA = 1e-150  # the length of a vector still tells its direction
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """How the prediction of one task of a `StandardModel` becomes columns of results.
-
-    Args:
-        name: Name of the answer; prefix of `_is_valid`.
-        task: Makes columns of outputs.
-        num_columns: P, columns of the prediction.
-        num_outputs: K.
-        outputs: Makes outputs (B, K) of a prediction (B, P) of events.
-    """
-
-    name: str
-    task: Task
-    num_columns: int
-    num_outputs: int
-    outputs: Callable[[NDArray[np.int64], NDArray[np.float64]], NDArray[np.float64]]
-
-    @property
-    def is_of_core(self) -> bool:
-        """Whether a calibration of the core applies to it."""
-        return not isinstance(self.task, _Columns)
-
-
-class _Columns(Task):
+class GraphnetColumns(Task):
     """A task of GraphNeT whose predictions are columns of results as they are."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.names = tuple(names)
+        self.names, self.num_outputs = tuple(names), len(names)  # type: ignore[misc]
 
     def predict(self, output: Tensor) -> dict[str, Tensor]:
         """Return the columns, (B,) each."""
         return dict(zip(self.names, output.unbind(1), strict=True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How the prediction of a task of a `StandardModel` becomes columns of results."""
+
+    name: str  # prefix of `_is_valid`
+    task: Task  # makes columns of outputs (B, K)
+    num_columns: int  # P, columns of the prediction
+    # Where x, y, z and kappa of a direction are in it; None: it is the outputs.
+    direction_columns: tuple[int, ...] | None = None
+
+    def outputs(
+        self,
+        prediction: NDArray[np.float64] | None,
+        event_id: NDArray[np.int64],
+        full_B: NDArray[np.bool_],
+    ) -> NDArray[np.float64]:
+        """Return the outputs (B, K) of a prediction; NaN for events without pulses."""
+        outputs = np.full((len(full_B), self.task.num_outputs), np.nan)
+        if prediction is None:
+            return outputs
+        expected = (int(full_B.sum()), self.num_columns)
+        if prediction.shape != expected:
+            raise ValueError(
+                f"the prediction of {self.name!r} must be {expected}, one row for each "
+                "event and one column for each of the task's prediction_labels; found "
+                f"{prediction.shape} (a task of pulses gives more rows)"
+            )
+        if self.direction_columns is not None:
+            value_B4 = prediction[:, self.direction_columns]
+            prediction = _vectors(value_B4, event_id[full_B])
+        outputs[full_B] = prediction
+        return outputs
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventPredictions:
-    """What a model predicts for some events.
+    """What a model predicts for some events."""
 
-    Args:
-        event_id: (B,) int64.
-        n_pulses: (B,) int64, before any selection of pulses.
-        outputs: (B, K) float64 by answer; NaN for events without pulses.
-    """
-
-    event_id: NDArray[np.int64]
-    n_pulses: NDArray[np.int64]
-    outputs: dict[str, NDArray[np.float64]]
+    event_id: NDArray[np.int64]  # (B,)
+    n_pulses: NDArray[np.int64]  # (B,), before any selection of pulses
+    outputs: dict[str, NDArray[np.float64]]  # (B, K) by answer; NaN without pulses
 
 
 def answers_of(model: StandardModel) -> list[Answer]:
@@ -88,10 +91,6 @@ def answers_of(model: StandardModel) -> list[Answer]:
     Tasks of the core give their own columns. A task of GraphNeT that gives x, y, z and
     kappa is a direction, whatever names its user gave them; other predictions get our
     name where there is one (`energy_pred` is `energy`), and keep theirs else.
-
-    Raises:
-        TypeError: Not a `StandardModel`.
-        ValueError: Two tasks give the same column.
     """
     if not isinstance(model, StandardModel):
         raise TypeError(
@@ -101,7 +100,8 @@ def answers_of(model: StandardModel) -> list[Answer]:
     givers: dict[str, str] = {}
     for task, answer in zip(model._tasks, answers, strict=True):
         giver = f"{type(task).__name__} ({', '.join(task._prediction_labels)})"
-        for column in {answer.name, *_columns_of(answer.task)}:
+        outputs = torch.ones(1, answer.task.num_outputs)
+        for column in {answer.name, *answer.task.predict(outputs)}:
             if column in givers:
                 raise ValueError(
                     f"two tasks of the model give {column!r}: {givers[column]} and "
@@ -112,22 +112,10 @@ def answers_of(model: StandardModel) -> list[Answer]:
     return answers
 
 
-def _columns_of(task: Task) -> tuple[str, ...]:
-    if isinstance(task, _Columns):
-        return task.names
-    return tuple(task.predict(torch.ones(1, task.num_outputs)))
-
-
 def _answer(task: Any) -> Answer:
     if isinstance(task, TaskHead):
         ours = task.task
-        return Answer(
-            name=ours.name,
-            task=ours,
-            num_columns=ours.num_outputs,
-            num_outputs=ours.num_outputs,
-            outputs=_unchanged,
-        )
+        return Answer(name=ours.name, task=ours, num_columns=ours.num_outputs)
     for labels in (task.default_prediction_labels, task._prediction_labels):
         columns = _direction_columns(list(labels))
         if columns is not None:
@@ -135,17 +123,14 @@ def _answer(task: Any) -> Answer:
                 name=Direction.name,
                 task=Direction(),
                 num_columns=len(labels),
-                num_outputs=Direction.num_outputs,
-                outputs=partial(_vectors, columns),
+                direction_columns=columns,
             )
     names = [result_name(label) for label in task._prediction_labels]
     first_columns = {build_task(n).columns[0].name: n for n in list_tasks()}
     return Answer(
         name=first_columns.get(names[0], names[0]),
-        task=_Columns(names),
+        task=GraphnetColumns(names),
         num_columns=len(names),
-        num_outputs=len(names),
-        outputs=_unchanged,
     )
 
 
@@ -158,28 +143,10 @@ def _direction_columns(labels: list[str]) -> tuple[int, ...] | None:
     return None
 
 
-def _unchanged(
-    event_id: NDArray[np.int64], prediction: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    return prediction
-
-
 def _vectors(
-    columns: tuple[int, ...],
-    event_id: NDArray[np.int64],
-    prediction: NDArray[np.float64],
+    value_B4: NDArray[np.float64], event_id: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return kappa * direction, (B, 3); NaN where x, y, z or kappa is not finite.
-
-    Args:
-        columns: Where x, y, z and kappa are.
-        event_id: (B,) names events in messages.
-        prediction: (B, P).
-
-    Raises:
-        ValueError: A kappa below 0.
-    """
-    value_B4 = prediction[:, columns]
+    """Return kappa * direction, (B, 3); NaN where x, y, z or kappa is not finite."""
     direction_B3, kappa_B = value_B4[:, :3], value_B4[:, 3]
     negative_B = kappa_B < 0
     if negative_B.any():
@@ -221,17 +188,8 @@ def event_predictions(
 ) -> Iterator[EventPredictions]:
     """Yield the predictions of each batch, in the loader's order.
 
-    Events without pulses are not shown to the model.
-
-    Args:
-        model: On the device it is to run on, in evaluation (see `evaluating`).
-        dataloader: Gives PyG batches, or lists of them.
-        event_column: What the batches call the numbers of the events.
-
-    Raises:
-        TypeError: Not such a loader.
-        ValueError: A batch lacks an attribute, a number is no whole number, or there
-            is not one prediction an event.
+    The model must be in evaluation (see `evaluating`), on the device it is to run on.
+    Events without pulses are not shown to it.
     """
     answers = answers_of(model)
     if isinstance(dataloader, Dataset):
@@ -264,7 +222,7 @@ def event_predictions(
             event_id=event_id,
             n_pulses=n_pulses,
             outputs={
-                answer.name: _outputs(answer, prediction, event_id, full_B)
+                answer.name: answer.outputs(prediction, event_id, full_B)
                 for answer, prediction in zip(answers, predictions, strict=True)
             },
         )
@@ -282,27 +240,6 @@ def _with_pulses(batches: Sequence[Data], full_B: NDArray[np.bool_]) -> list[Dat
         elif bool(mask.any()):
             kept.append(Batch.from_data_list(batch.index_select(mask)))
     return kept
-
-
-def _outputs(
-    answer: Answer,
-    prediction: NDArray[np.float64] | None,
-    event_id: NDArray[np.int64],
-    full_B: NDArray[np.bool_],
-) -> NDArray[np.float64]:
-    """Return the outputs of an answer, (B, K); NaN for events without pulses."""
-    outputs = np.full((len(full_B), answer.num_outputs), np.nan)
-    if prediction is None:
-        return outputs
-    expected = (int(full_B.sum()), answer.num_columns)
-    if prediction.shape != expected:
-        raise ValueError(
-            f"the prediction of {answer.name!r} must be {expected}, one row for each "
-            "event and one column for each of the task's prediction_labels; found "
-            f"{prediction.shape} (a task of pulses gives more rows)"
-        )
-    outputs[full_B] = answer.outputs(event_id[full_B], prediction)
-    return outputs
 
 
 def _batches(item: Any) -> list[Data]:

@@ -34,18 +34,18 @@ from graphnet_icecube2nd.graphnet_adapter.backbones import (
     ModelBackbone,
 )
 from graphnet_icecube2nd.graphnet_adapter.detectors import PulseMapDetector
-from graphnet_icecube2nd.graphnet_adapter.losses import (
+from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
+from graphnet_icecube2nd.graphnet_adapter.store import StoreDataModule
+from graphnet_icecube2nd.graphnet_adapter.tasks import (
     AngularDistance,
     CombinedDirection,
     ExactVonMisesFisher3DLoss,
+    TaskHead,
 )
-from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
-from graphnet_icecube2nd.graphnet_adapter.store_datamodule import StoreDataModule
-from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
-from graphnet_icecube2nd.models.checkpoint_loading import load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.model import LEARNED, Model, TaskModel
+from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.training.ema import WeightAverage
@@ -60,18 +60,11 @@ from graphnet_icecube2nd.training.trainer import PRECISION
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeStage:
-    """What GraphNeT needs to train a stage.
+    """What GraphNeT needs to train a stage."""
 
-    Args:
-        model: With the stage's first weights.
-        data: The store's batches, as `StandardModel` reads them.
-        fit_options: Keyword arguments of `model.fit`.
-        recipe: The recipe.
-    """
-
-    model: StandardModel
+    model: StandardModel  # with the stage's first weights
     data: StoreDataModule
-    fit_options: dict[str, Any]
+    fit_options: dict[str, Any]  # keyword arguments of `model.fit`
     recipe: Recipe
 
 
@@ -121,9 +114,7 @@ def recipe_stage(
     model = _standard_model(core, made, stage, store, steps)
     callbacks: list[Callback] = [ProgressBar()]
     if chosen.ema:
-        callbacks.append(
-            AverageOfWeights(model, decay=chosen.ema_decay, keep=chosen.save_ema)
-        )
+        callbacks.append(AverageOfWeights(model, chosen.ema_decay, chosen.save_ema))
     return RecipeStage(
         model=model,
         data=data,
@@ -160,16 +151,12 @@ def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
 class AverageOfWeights(Callback):
     """Keeps the exponential moving average of a GraphNeT model's weights.
 
-    It validates with the average, and leaves it in the model when training ends.
-
-    Args:
-        model: The model that is trained.
-        decay: For each micro-batch.
-        keep: Leave the average in the model at the end.
+    It validates with the average, and leaves it in the model at the end if `keep`. The
+    decay is that of a micro-batch.
     """
 
     def __init__(self, model: StandardModel, decay: float, keep: bool = True) -> None:
-        self._trained = _parts(model)
+        self._trained = nn.ModuleList([model.backbone, model._tasks])
         self.average = WeightAverage(self._trained, decay)
         self.keep = keep
 
@@ -180,9 +167,8 @@ class AverageOfWeights(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *further: Any) -> None:
         """Follow, after an optimiser step."""
         num_batches = trainer.accumulate_grad_batches
-        index = further[-1]
-        is_last = index + 1 >= trainer.num_training_batches
-        if is_last or not (index + 1) % num_batches:
+        num_done = further[-1] + 1
+        if num_done >= trainer.num_training_batches or num_done % num_batches == 0:
             self.average.update(self._trained, num_batches * trainer.world_size)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
@@ -207,18 +193,12 @@ class AverageOfWeights(Callback):
         self.average.load_state_dict(state_dict)
 
     def _swap(self) -> None:
-        pairs = zip(
-            self._trained.parameters(), self.average.model.parameters(), strict=True
-        )
+        averages = self.average.model.parameters()
         with torch.no_grad():
-            for raw, averaged in pairs:
+            for raw, averaged in zip(self._trained.parameters(), averages, strict=True):
                 kept = raw.detach().clone()
                 raw.copy_(averaged)
                 averaged.copy_(kept)
-
-
-def _parts(model: StandardModel) -> nn.Module:
-    return nn.ModuleList([model.backbone, model._tasks])
 
 
 def _standard_model(
@@ -232,12 +212,9 @@ def _standard_model(
         kind = DeepIceGNNBackbone if is_hybrid else DeepIceBackbone
         backbone = kind(**_plain(core.kwargs()))
         task = _direction_task(options[Direction.name], core.dim, recipe.event_weight)
-        with torch.no_grad():
-            task._affine.weight.copy_(core.head.weight)
-            task._affine.bias.copy_(core.head.bias)
-        task._affine.requires_grad_(core.head.weight.requires_grad)
-        tasks = [task]
+        _copy_weights(core.head, task._affine)
         _copy_weights(core, backbone.model)
+        tasks = [task]
     else:
         assert isinstance(core, TaskModel)
         kwargs = _plain(core.describe()["kwargs"])
@@ -289,15 +266,15 @@ def _direction_task(
     options: Mapping[str, Any], dim: int, event_weight: str | None
 ) -> DirectionReconstructionWithKappa:
     normalisation = options["normalisation"]
-    loss: Any = {
-        "vmf": lambda: ExactVonMisesFisher3DLoss(normalisation),
-        "combined": lambda: CombinedDirection(normalisation=normalisation),
-        "angle": AngularDistance,
-    }[options["loss"]]()
+    losses = {
+        "vmf": ExactVonMisesFisher3DLoss(normalisation),
+        "combined": CombinedDirection(normalisation=normalisation),
+        "angle": AngularDistance(),
+    }
     return DirectionReconstructionWithKappa(
         hidden_size=dim,
         target_labels=Direction.name,
-        loss_function=loss,
+        loss_function=losses[options["loss"]],
         loss_weight=event_weight,
     )
 

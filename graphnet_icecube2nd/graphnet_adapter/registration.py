@@ -14,62 +14,40 @@ and `trust` is needed only where GraphNeT's own classes need it.
 from __future__ import annotations
 
 import functools
+from collections import ChainMap
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import graphnet.data.dataset.dataset as dataset_module
 import graphnet.models.task as small_package
 from graphnet.data import GraphNeTDataModule
+from graphnet.data.dataset import Dataset
+from graphnet.models import Model
+from graphnet.training.labels import Label
 from graphnet.utilities.config import model_config, parsing
 from ruamel.yaml.representer import SafeRepresenter
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.graphnet_adapter.backbones import (
-    DeepIceBackbone,
-    DeepIceGNNBackbone,
-    ModelBackbone,
+from graphnet_icecube2nd.graphnet_adapter import (
+    backbones,
+    detectors,
+    representations,
+    store,
+    tasks,
 )
-from graphnet_icecube2nd.graphnet_adapter.detectors import (
-    IceCube86PulseMapDetector,
-    KagglePulseMapDetector,
-    PrometheusPulseMapDetector,
-    PulseMapDetector,
-    UpgradePulseMapDetector,
-)
-from graphnet_icecube2nd.graphnet_adapter.labels import OriginDirection, TaskLabel
-from graphnet_icecube2nd.graphnet_adapter.losses import (
-    AngularDistance,
-    CombinedDirection,
-    ExactVonMisesFisher3DLoss,
-)
-from graphnet_icecube2nd.graphnet_adapter.representations import (
-    DeepIcePulses,
-    PackedPulses,
-)
-from graphnet_icecube2nd.graphnet_adapter.store_dataset import StoreDataset
-from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
+from graphnet_icecube2nd.graphnet_adapter.store import StoreDataset
+from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabel
 
+MODULES = (backbones, detectors, representations, store, tasks)
+# By name every public class of ours that is a model, label or dataset of GraphNeT's.
 COMPONENTS: dict[str, type] = {
-    component.__name__: component
-    for component in (
-        AngularDistance,
-        CombinedDirection,
-        DeepIceBackbone,
-        DeepIceGNNBackbone,
-        DeepIcePulses,
-        ExactVonMisesFisher3DLoss,
-        IceCube86PulseMapDetector,
-        KagglePulseMapDetector,
-        ModelBackbone,
-        OriginDirection,
-        PackedPulses,
-        PrometheusPulseMapDetector,
-        PulseMapDetector,
-        StoreDataset,
-        TaskHead,
-        TaskLabel,
-        UpgradePulseMapDetector,
-    )
+    name: component
+    for name, component in sorted(ChainMap(*map(vars, MODULES)).items())
+    if isinstance(component, type)
+    and issubclass(component, Model | Label | Dataset)
+    and component.__module__.startswith(__package__)
+    and not name.startswith("_")
 }
 _MARK = "_knows_graphnet_icecube2nd"
 
@@ -83,49 +61,39 @@ def register() -> None:
         RuntimeError: GraphNeT finds classes in another way than expected; the message
             says what was expected where.
     """
-    lookup = getattr(parsing, "get_graphnet_classes", None)
-    if lookup is None:
-        raise _changed("graphnet.utilities.config.parsing has get_graphnet_classes")
-    if not hasattr(lookup, _MARK):
-        parsing.get_graphnet_classes = _with_components(lookup)
-    check = getattr(GraphNeTDataModule, "_validate_dataset_class", None)
-    if check is None:
-        raise _changed("GraphNeTDataModule has _validate_dataset_class")
-    if not hasattr(check, _MARK):
-        GraphNeTDataModule._validate_dataset_class = _passing_stores(check)
+    _wrap(parsing, "get_graphnet_classes", _with_components)
+    _wrap(GraphNeTDataModule, "_validate_dataset_class", _passing_stores)
     for label in (TaskLabel, OriginDirection):
-        SafeRepresenter.add_representer(label, _represent_label)
-    SafeRepresenter.add_representer(PulseMap, _represent_pulse_map)
+        SafeRepresenter.add_representer(
+            label, lambda writer, label: writer.represent_dict(label.to_config())
+        )
+    SafeRepresenter.add_representer(
+        PulseMap, lambda writer, pulse_map: writer.represent_dict(pulse_map.to_dict())
+    )
     _check_that_it_works()
 
 
-def _with_components(lookup: Any) -> Any:
-    @functools.wraps(lookup)
-    def get_graphnet_classes(module: ModuleType) -> dict[str, type]:
-        # A test sees to it that GraphNeT has no class of the same name.
-        classes: dict[str, type] = {**COMPONENTS, **lookup(module)}
-        return classes
-
-    setattr(get_graphnet_classes, _MARK, True)
-    return get_graphnet_classes
-
-
-def _passing_stores(check: Any) -> Any:
-    @functools.wraps(check)
-    def _validate_dataset_class(self: Any) -> None:
-        if self._dataset is not StoreDataset:
-            check(self)
-
-    setattr(_validate_dataset_class, _MARK, True)
-    return _validate_dataset_class
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    """Call `wrapper(function, ...)` in place of a function of GraphNeT, from now on."""
+    function = getattr(owner, name, None)
+    if function is None:
+        raise _changed(f"{owner.__name__} has {name}")
+    if not hasattr(function, _MARK):
+        wrapped = functools.wraps(function)(
+            lambda *arguments: wrapper(function, *arguments)
+        )
+        setattr(wrapped, _MARK, True)
+        setattr(owner, name, wrapped)
 
 
-def _represent_label(representer: Any, label: TaskLabel) -> Any:
-    return representer.represent_dict(label.to_config())
+def _with_components(lookup: Any, module: ModuleType) -> dict[str, type]:
+    # A test sees to it that GraphNeT has no class of the same name.
+    return {**COMPONENTS, **lookup(module)}
 
 
-def _represent_pulse_map(representer: Any, pulse_map: PulseMap) -> Any:
-    return representer.represent_dict(pulse_map.to_dict())
+def _passing_stores(check: Any, data_module: Any) -> None:
+    if data_module._dataset is not StoreDataset:
+        check(data_module)
 
 
 def _check_that_it_works() -> None:

@@ -24,6 +24,7 @@ from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
     Answer,
     EventPredictions,
+    GraphnetColumns,
     answers_of,
     evaluating,
     event_predictions,
@@ -137,9 +138,8 @@ def predict_events(
 
     rows: Columns | None = None
     with evaluating(model):
-        windows = _windows(
-            event_predictions(model, dataloader, event_column), answers, on_progress
-        )
+        batches = event_predictions(model, dataloader, event_column)
+        windows = _windows(batches, answers, on_progress)
         parts = counted(_parts(windows, answers, angles, calibrations, contours))
         if out is None:
             found = list(parts)
@@ -212,7 +212,7 @@ def _by_task(
             "calibration must be a KappaCalibration or calibrations by task, got "
             f"{type(calibration).__name__}"
         )
-    known = [a.name for a in answers if a.is_of_core]
+    known = [a.name for a in answers if not isinstance(a.task, GraphnetColumns)]
     if unknown := [task for task in calibration if task not in known]:
         raise ValueError(
             f"calibration of {', '.join(unknown)}: the model has no such task of this "
@@ -282,32 +282,31 @@ def _windows(
     on_progress: Progress | None,
 ) -> Iterator[EventPredictions]:
     """Join batches to some thousands of events, and at least one window of none."""
-    waiting: list[EventPredictions] = []
-    num_waiting, is_first = 0, True
+    none = EventPredictions(
+        event_id=np.empty(0, np.int64),
+        n_pulses=np.empty(0, np.int64),
+        outputs={a.name: np.empty((0, a.task.num_outputs)) for a in answers},
+    )
+    waiting, num_waiting, is_first = [none], 0, True
     for batch in batches:
         waiting.append(batch)
         num_waiting += len(batch.event_id)
         if on_progress is not None:
             on_progress(len(batch.event_id), int(batch.n_pulses.sum()))
         if num_waiting >= WINDOW:
-            yield _joined(waiting, answers)
-            waiting, num_waiting, is_first = [], 0, False
-    if waiting or is_first:
-        yield _joined(waiting, answers)
+            yield _joined(waiting)
+            waiting, num_waiting, is_first = [none], 0, False
+    if len(waiting) > 1 or is_first:
+        yield _joined(waiting)
 
 
-def _joined(
-    batches: list[EventPredictions], answers: Sequence[Answer]
-) -> EventPredictions:
-    none = np.empty(0, np.int64)
+def _joined(batches: list[EventPredictions]) -> EventPredictions:
     return EventPredictions(
-        event_id=np.concatenate([none, *(b.event_id for b in batches)]),
-        n_pulses=np.concatenate([none, *(b.n_pulses for b in batches)]),
+        event_id=np.concatenate([b.event_id for b in batches]),
+        n_pulses=np.concatenate([b.n_pulses for b in batches]),
         outputs={
-            a.name: np.concatenate(
-                [np.empty((0, a.num_outputs)), *(b.outputs[a.name] for b in batches)]
-            )
-            for a in answers
+            name: np.concatenate([b.outputs[name] for b in batches])
+            for name in batches[0].outputs
         },
     )
 
@@ -319,24 +318,19 @@ class _SeenEvents:
         self._runs: list[NDArray[np.int64]] = []
 
     def add(self, event_id: NDArray[np.int64]) -> None:
-        """Take new numbers, (B,).
-
-        Raises:
-            ValueError: One came before.
-        """
+        """Take new numbers, (B,); one that came before is a ValueError."""
         new = np.sort(event_id)
         again = new[1:][new[1:] == new[:-1]]
         for run in self._runs:
-            row = np.searchsorted(run, new)
-            known = row < len(run)
-            known[known] = run[row[known]] == new[known]
-            again = np.append(again, new[known])
+            row = np.searchsorted(run, new).clip(max=len(run) - 1)
+            again = np.append(again, new[run[row] == new])
         if len(again):
             raise ValueError(
                 f"event {again[0]} comes twice from the loader: are event numbers of "
                 "several files alike, or does a sampler draw events again?"
             )
-        self._runs.append(new)
+        if len(new):
+            self._runs.append(new)
         # Few arrays to look through, and each number is merged a few times only.
         while len(self._runs) > 1 and len(self._runs[-2]) <= len(self._runs[-1]):
             last = self._runs.pop()

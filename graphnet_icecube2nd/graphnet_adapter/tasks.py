@@ -1,4 +1,8 @@
-"""Tasks of the core in GraphNeT: any registered one as a task of a `StandardModel`.
+"""Tasks of the core in GraphNeT: their labels, losses and heads.
+
+GraphNeT's `Direction` turns angles into a vector and leaves their meaning to the
+reader; here the meaning is an argument. The losses act on GraphNeT's (B, 4) directions,
+unit vector x, y, z and kappa. `TaskHead` is any registered task in a `StandardModel`.
 
 Shape letters: B events, D width of the latent vectors, K outputs, C columns.
 """
@@ -10,8 +14,12 @@ from typing import Any
 
 import torch
 from graphnet.models.task import StandardLearnedTask
+from graphnet.training.labels import Label
+from graphnet.training.loss_functions import LossFunction
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
+from graphnet_icecube2nd.detector.pulse_map import LabelColumns
 from graphnet_icecube2nd.models.model import mean_loss
 from graphnet_icecube2nd.results.event_table import (
     ANGLE_NAMES,
@@ -21,7 +29,19 @@ from graphnet_icecube2nd.results.event_table import (
     PREDICTION_NAMES,
 )
 from graphnet_icecube2nd.tasks.catalogue import build_task
-from graphnet_icecube2nd.tasks.label import TRACK
+from graphnet_icecube2nd.tasks.direction.losses import (
+    AngularDistanceLoss,
+    CombinedDirectionLoss,
+    DirectionLoss,
+    VonMisesFisherLoss,
+)
+from graphnet_icecube2nd.tasks.label import (
+    DIRECTION,
+    TRACK,
+    label_columns,
+    make_label,
+    missing_label,
+)
 from graphnet_icecube2nd.tasks.task import Task
 
 # What GraphNeT calls our columns; all others are ours with `_pred` appended.
@@ -41,6 +61,182 @@ def graphnet_name(column: str) -> str:
 def result_name(prediction: str) -> str:
     """Return what a prediction of GraphNeT is called among results."""
     return PREDICTION_NAMES.get(prediction, prediction)
+
+
+class TaskLabel(Label):
+    """A label of the core as GraphNeT's datasets add one.
+
+    An event without the label (a missing value, a filler, an impossible angle) gets
+    NaN: `TaskHead` leaves such an event out, GraphNeT's own tasks do not.
+
+    Args:
+        label: Name of the label (`direction`, `energy`, `track`, ...), or a column of
+            the truth.
+        key: Where the label goes, `data[key]`; default the label's name, which is where
+            `TaskHead` looks for it.
+        azimuth_key: Truth column of the azimuth, rad.
+        zenith_key: Truth column of the zenith, rad.
+        angles: `origin` if the angles say where the particle came from, `flight` if
+            they say where it goes.
+
+    Raises:
+        ValueError: `angles` is neither.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        key: str | None = None,
+        azimuth_key: str = "azimuth",
+        zenith_key: str = "zenith",
+        angles: str = "origin",
+    ) -> None:
+        super().__init__(key=label if key is None else key)
+        self._label = label
+        angle_columns = {"azimuth_key": azimuth_key, "zenith_key": zenith_key}
+        self._arguments = {"key": self.key, **angle_columns, "angles": angles}
+        self._columns = LabelColumns(
+            azimuth=azimuth_key, zenith=zenith_key, angles=angles
+        )
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return {"label": self._label, **self._arguments}
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the label as GraphNeT's dataset configurations write one."""
+        return {"class_name": type(self).__name__, "arguments": self.arguments()}
+
+    def __call__(self, graph: Data) -> Tensor:
+        """Return the label of one event, (1,) or (1, 3), made of its truth columns."""
+        names = list(graph.keys())
+        chosen = label_columns(self._label, names, self._columns)
+        if chosen is None:
+            where = f"an event, for the label {self.key!r},"
+            raise missing_label(self._label, names, self._columns, where)
+        columns = {c: graph[c].detach().cpu().reshape(-1) for c in chosen}
+        label = make_label(
+            self._label, {c: v.numpy() for c, v in columns.items()}, self._columns
+        )
+        dtype = columns[chosen[0]].dtype
+        dtype = dtype if dtype.is_floating_point else torch.float32
+        return torch.from_numpy(label).to(dtype)
+
+
+class OriginDirection(TaskLabel):
+    """Unit vector (1, 3) to the origin, whatever the angles of the file mean.
+
+    The arguments are those of `TaskLabel`.
+
+    Raises:
+        ValueError: `angles` is neither `origin` nor `flight`.
+    """
+
+    def __init__(
+        self,
+        key: str = "direction",
+        azimuth_key: str = "azimuth",
+        zenith_key: str = "zenith",
+        angles: str = "origin",
+    ) -> None:
+        super().__init__(DIRECTION, key, azimuth_key, zenith_key, angles)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments."""
+        return dict(self._arguments)
+
+    def __call__(self, graph: Data) -> Tensor:
+        """Return the label of one event, (1, 3).
+
+        A missing or impossible angle is a ValueError: GraphNeT's own tasks do not leave
+        out events without a label.
+        """
+        direction_13 = super().__call__(graph)
+        if not bool(direction_13.isfinite().all()):
+            columns = (self._columns.azimuth, self._columns.zenith)
+            found = ", ".join(f"{name!r} is {graph[name].tolist()}" for name in columns)
+            raise ValueError(
+                f"label {self.key!r}: angles must be in rad, zenith within 0 to pi and "
+                f"azimuth within 2 pi of 0; truth column {found}"
+            )
+        return direction_13
+
+
+class _DirectionWithKappaLoss(LossFunction):
+    """Computes a loss of the core from unit vector and kappa."""
+
+    def __init__(self, loss: DirectionLoss) -> None:
+        super().__init__()
+        self._loss = loss
+
+    def forward(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        weights: Tensor | None = None,
+        return_elements: bool = False,
+    ) -> Tensor:
+        """Return the mean loss, or one per event, of (B, 4) predictions.
+
+        Targets are (B, 3) or (B, 1, 3), weights (B,) or (B, 1). GraphNeT's datasets
+        give the latter, which GraphNeT's own losses broadcast to (B, B): the mean then
+        is the product of two means and the weights have no effect.
+        """
+        if weights is not None:
+            weights = weights.reshape(-1)
+        loss: Tensor = super().forward(prediction, target, weights, return_elements)
+        return loss
+
+    def _forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        if prediction.ndim != 2 or prediction.shape[1] != 4:
+            raise ValueError(
+                "prediction must be (B, 4), unit vector and kappa, got "
+                f"{tuple(prediction.shape)}"
+            )
+        if target.shape[-1] != 3 or target.numel() != 3 * len(prediction):
+            raise ValueError(
+                f"target must be ({len(prediction)}, 3) unit vectors, got "
+                f"{tuple(target.shape)}"
+            )
+        vector_B3 = prediction[:, :3] * prediction[:, 3:]
+        loss_B: Tensor = self._loss(vector_B3, target.reshape(-1, 3), reduction="none")
+        return loss_B
+
+
+class ExactVonMisesFisher3DLoss(_DirectionWithKappaLoss):
+    """Negative log-likelihood of the 3D von Mises-Fisher distribution.
+
+    Exact at every kappa and without a round trip to the CPU. `VonMisesFisher3DLoss` of
+    GraphNeT is an approximation above kappa 100 before its pull request 915 (September
+    2026).
+
+    Args:
+        normalisation: `exact`, or `published` for comparison.
+    """
+
+    def __init__(self, normalisation: str = "exact") -> None:
+        super().__init__(VonMisesFisherLoss(normalisation=normalisation))
+
+
+class AngularDistance(_DirectionWithKappaLoss):
+    """Opening angle in rad: the competition's score. Kappa gets no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__(AngularDistanceLoss())
+
+
+class CombinedDirection(_DirectionWithKappaLoss):
+    """Opening angle + `vmf_weight` times the von Mises-Fisher loss.
+
+    Args:
+        vmf_weight: 0.05 as published.
+        normalisation: `exact`, or `published` for comparison.
+    """
+
+    def __init__(self, vmf_weight: float = 0.05, normalisation: str = "exact") -> None:
+        super().__init__(
+            CombinedDirectionLoss(vmf_weight=vmf_weight, normalisation=normalisation)
+        )
 
 
 class TaskHead(StandardLearnedTask):
@@ -134,13 +330,7 @@ class TaskHead(StandardLearnedTask):
         return torch.stack([columns[name].double() for name in self._columns], dim=1)
 
     def compute_loss(self, pred: Tensor, data: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean loss of the events that have a label, ().
-
-        Args:
-            pred: (B, K) raw outputs.
-            data: Labels by attribute of the batch, (B, ...), NaN for events without;
-                and the weights of events, (B,) or (B, 1), if there are any.
-        """
+        """Return the mean loss of the events that have a label, (); NaN is none."""
         names = zip(self._truth, self._target_labels, strict=True)
         truth = {name: _label(name, data[label]) for name, label in names}
         weight_B = None

@@ -16,9 +16,9 @@ from graphnet_icecube2nd.inference.calibration_file import (
 from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
+from graphnet_icecube2nd.models.weights import RUN_MODEL
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Calibration, Task

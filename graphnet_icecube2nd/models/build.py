@@ -22,7 +22,7 @@ from graphnet_icecube2nd.models.registry import MODELS
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 
-OWN = published  # imported so that its models are registered
+OWN = published  # its import registers the models of the package
 Tasks = Sequence[str] | Mapping[str, Mapping[str, Any]]
 
 
@@ -57,21 +57,7 @@ def new_model(
     weighting: str = FIXED,
     **overrides: Any,
 ) -> Model:
-    """Return a model by name, with random weights.
-
-    Args:
-        name: One of `list_models()`.
-        tasks: Names of tasks, or their options by name; None: the direction alone, as
-            published: `forward` gives (B, 3).
-        detector: Whose events it is to read, a name or a `Detector`; default: those
-            with the columns and scales of IceCube-86.
-        weighting: Of the tasks' losses: `fixed` or `learned`.
-        **overrides: Constructor arguments that replace the named model's.
-
-    Raises:
-        ValueError: No such model, task or detector; the message has the nearest names.
-        TypeError: No such constructor argument.
-    """
+    """Return a model by name, with random weights; arguments as `build_model`."""
     if isinstance(detector, str):
         detector = build_detector(detector)
     built = _build(name, detector, overrides)
@@ -98,14 +84,12 @@ def new_model(
 def model_of(described: Mapping[str, Any]) -> Model:
     """Return the model that `Model.describe` describes, with random weights.
 
-    Raises:
-        ValueError: A name that is not registered, an argument that is not known.
+    A name that is not registered or an unknown argument is a ValueError.
     """
-    tasks = described.get("tasks")
     try:
         return new_model(
             described["model"],
-            tasks=tasks,
+            tasks=described.get("tasks"),
             weighting=described.get("weighting", FIXED),
             **described["kwargs"],
         )

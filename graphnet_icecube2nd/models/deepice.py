@@ -22,9 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
-from graphnet_icecube2nd.nn.block import Block
+from graphnet_icecube2nd.nn.block import Block, RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
 from graphnet_icecube2nd.nn.packing import Packing
@@ -34,7 +33,7 @@ from graphnet_icecube2nd.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class DeepIceConfig:
-    """What DeepIce is built from; names are the published MODEL_KWARGS.
+    """What `DeepIce` is built from; names are the published MODEL_KWARGS.
 
     Args:
         dim: D, width of the latent vectors.
@@ -42,7 +41,8 @@ class DeepIceConfig:
         depth: Blocks of the encoder, which the class token goes through.
         head_size: Width of an attention head; divides `dim`.
         depth_rel: Blocks before the class token joins.
-        n_rel: How many of those, from the first, see the space-time interval.
+        n_rel: How many of those, from the first, see the space-time interval: 1 in the
+            published V22, 4 in V23.
         use_checkpoint: Compute the encoder's blocks again in the backward pass
             instead of remembering them: less memory, a third more time.
         extra_features: Further columns of the batch to embed.
@@ -117,65 +117,33 @@ class DeepIce(Model):
     `without_head` makes a backbone of it.
 
     Args:
-        dim: D, width of the latent vectors.
-        dim_base: Channels of one sinusoid of the embedding.
-        depth: Blocks of the encoder.
-        head_size: Width of an attention head.
-        depth_rel: Blocks before the class token joins.
-        n_rel: How many of those see the space-time interval.
-        use_checkpoint: Trade time for memory in the encoder.
-        extra_features: Further columns of the batch to embed.
-        extra_waves: Factor on each of them before its Fourier features.
-        interval_speed: Speed of light in units of the features.
+        **sizes: Fields of `DeepIceConfig`.
 
     Raises:
-        ValueError: As `DeepIceConfig`.
+        ValueError: A size does not fit; the message names it and what would.
     """
 
     model_name = "deepice"
+    config_class: type[DeepIceConfig] = DeepIceConfig
     takes_cache = True
 
-    def __init__(
-        self,
-        *,
-        dim: int = 384,
-        dim_base: int = 128,
-        depth: int = 12,
-        head_size: int = 32,
-        depth_rel: int = 4,
-        n_rel: int = 1,
-        use_checkpoint: bool = False,
-        extra_features: Sequence[str] = (),
-        extra_waves: Sequence[float] = (),
-        interval_speed: float = INTERVAL_SPEED,
-    ) -> None:
+    def __init__(self, **sizes: Any) -> None:
         super().__init__()
-        self.config = DeepIceConfig(
-            dim=dim,
-            dim_base=dim_base,
-            depth=depth,
-            head_size=head_size,
-            depth_rel=depth_rel,
-            n_rel=n_rel,
-            use_checkpoint=use_checkpoint,
-            extra_features=extra_features,
-            extra_waves=extra_waves,
-            interval_speed=interval_speed,
-        )
-        self.dim = dim
-        num_heads = dim // head_size
+        config = self.config_class(**sizes)
+        self.config, self.dim = config, config.dim
+        dim, num_heads = config.dim, config.dim // config.head_size
         self.embedding = self._make_embedding()
-        self.interval = SpaceTimeInterval(head_size, interval_speed)
+        self.interval = SpaceTimeInterval(config.head_size, config.interval_speed)
         # Frozen where no block asks for it, or distributed training would wait for it.
-        self.interval.requires_grad_(n_rel > 0)
+        self.interval.requires_grad_(config.n_rel > 0)
         self.local = nn.ModuleList(
             Block(dim, RelativeAttention(dim, num_heads), layer_scale=False)
-            for _ in range(depth_rel)
+            for _ in range(config.depth_rel)
         )
         self.class_token = nn.Parameter(torch.empty(1, dim))
         self.encoder = nn.ModuleList(
             Block(dim, SelfAttention(dim, num_heads), layer_scale=True)
-            for _ in range(depth)
+            for _ in range(config.depth)
         )
         self.head: nn.Module = nn.Linear(dim, 3)
         # A plain dict: the task has no weights of its own here, `head` is its layer.
@@ -215,12 +183,6 @@ class DeepIce(Model):
         """Take the last layer off: `forward` gives latent vectors, (B, D), then."""
         self.head, self._tasks = nn.Identity(), {}
         return self
-
-    def outputs(
-        self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return {"direction": (B, 3)}."""
-        return {Direction.name: self(batch, shared)}
 
     def pulse_latents(self, batch: PackedBatch) -> Tensor:
         """Return each pulse's latent vector after the last block, (T, D)."""

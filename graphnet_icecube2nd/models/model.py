@@ -49,8 +49,14 @@ class Model(nn.Module):
     def outputs(
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> dict[str, Tensor]:
-        """Return the raw outputs of each task, (B, K)."""
-        raise NotImplementedError
+        """Return the raw outputs of each task, (B, K) by name."""
+        return self._by_task(self(batch, shared))
+
+    def _by_task(self, outputs: Mapping[str, Tensor] | Tensor) -> dict[str, Tensor]:
+        if isinstance(outputs, Tensor):
+            (name,) = self.task_map
+            return {name: outputs}
+        return dict(outputs)
 
     def predict(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Return the columns of all tasks, (B,) each, in physical units."""
@@ -66,13 +72,7 @@ class Model(nn.Module):
         truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss of each task, (), the mean over the events that have a label.
-
-        Args:
-            outputs: As `outputs` gives them.
-            truth: Labels by name, (B, ...); NaN where an event has none.
-            weight_B: (B,) weights of the events; None: all alike.
-        """
+        """Return the loss of each task, (); arguments as `loss`."""
         return {
             name: mean_loss(task, outputs[name], truth, weight_B)
             for name, task in self.task_map.items()
@@ -88,14 +88,11 @@ class Model(nn.Module):
 
         Args:
             outputs: As `outputs` gives them, or the tensor of a single task.
-            truth: Labels by name; an event without a task's label counts for the
-                other tasks.
-            weight_B: (B,) weights of the events.
+            truth: Labels by name, (B, ...), NaN where an event has none; such an event
+                counts for the other tasks.
+            weight_B: (B,) weights of the events; None: all alike.
         """
-        if isinstance(outputs, Tensor):
-            (name,) = self.task_map
-            outputs = {name: outputs}
-        losses = self.losses(outputs, truth, weight_B)
+        losses = self.losses(self._by_task(outputs), truth, weight_B)
         return self.weighted(losses, self.num_labels(truth))
 
     def num_labels(self, truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -195,13 +192,11 @@ class TaskModel(Model):
         Args:
             batch: The events.
             shared: What other models have made of this very batch; used by backbones
-                that know it.
+                with `takes_cache`.
         """
-        latent_BD = (
-            self.backbone(batch, shared)
-            if shared is not None and getattr(self.backbone, "takes_cache", False)
-            else self.backbone(batch)
-        )
+        takes_cache = getattr(self.backbone, "takes_cache", False)
+        cache = (shared,) if takes_cache else ()
+        latent_BD = self.backbone(batch, *cache)
         return {name: task(latent_BD) for name, task in self.tasks.items()}
 
     @property
@@ -213,12 +208,6 @@ class TaskModel(Model):
     def task_weights(self) -> Mapping[str, float]:
         """Weight of each task's loss, without learned ones."""
         return self._weights
-
-    def outputs(
-        self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return the raw outputs of each task, (B, K)."""
-        return self(batch, shared)  # type: ignore[no-any-return]
 
     def weighted(
         self,
@@ -250,7 +239,14 @@ class TaskModel(Model):
         Raises:
             NotImplementedError: The backbone has none.
         """
-        return pulse_latents(self.backbone, batch)
+        give = getattr(self.backbone, "pulse_latents", None)
+        if give is None:
+            raise NotImplementedError(
+                f"{type(self.backbone).__name__} has no latent vectors of pulses "
+                "(pulse_latents)"
+            )
+        latent_TD: Tensor = give(batch)
+        return latent_TD
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments of the backbone, and the tasks with theirs."""
@@ -267,21 +263,6 @@ class TaskModel(Model):
         }
 
 
-def pulse_latents(backbone: nn.Module, batch: PackedBatch) -> Tensor:
-    """Return a latent vector of each pulse, (T, D).
-
-    Raises:
-        NotImplementedError: The backbone has none.
-    """
-    give = getattr(backbone, "pulse_latents", None)
-    if give is None:
-        raise NotImplementedError(
-            f"{type(backbone).__name__} has no latent vectors of pulses (pulse_latents)"
-        )
-    latent_TD: Tensor = give(batch)
-    return latent_TD
-
-
 def mean_loss(
     task: Task,
     output: Tensor,
@@ -290,11 +271,7 @@ def mean_loss(
 ) -> Tensor:
     """Return the loss of a task, (), the mean over the events that have a label.
 
-    Args:
-        task: The task.
-        output: (B, K) raw outputs.
-        truth: Labels by name, (B, ...); NaN where an event has none.
-        weight_B: (B,) weights of the events; None: all alike.
+    `output` is (B, K), `truth` holds labels (B, ...) by name, NaN where there is none.
     """
     target = task.target(truth)
     labelled_B = is_labelled(target)

@@ -21,9 +21,13 @@ import torch
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.models.build import Tasks, list_models, new_model
-from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL, load_weights
 from graphnet_icecube2nd.models.model import FIXED, Model
-from graphnet_icecube2nd.models.weights import load_model, read_description
+from graphnet_icecube2nd.models.weights import (
+    RUN_MODEL,
+    load_model,
+    load_weights,
+    read_description,
+)
 
 FOLDER = Path(__file__).with_name("data")
 
@@ -114,14 +118,8 @@ def find_model(
 ) -> Model:
     """Return a trained model by whatever names it, in evaluation mode.
 
-    Args:
-        name: Weights of the package (`t_sim.simulated`), a run's folder, a file of
-            `save_model`, or with `weights` the name of a model (`b_d32`).
-        weights: A file of weights of any origin, see `models.checkpoint_loading`.
-
-    Raises:
-        ValueError: There is nothing of that name; says what there is.
-        CheckpointError: The weights do not fit the model.
+    `name` is that of weights of the package (`t_sim.simulated`), a run's folder, a file
+    of `save_model`, or with `weights`, a file of any origin, that of a model (`b_d32`).
     """
     path = Path(name)
     if weights is not None:
@@ -150,11 +148,7 @@ def find_model(
 
 
 def pretrained_card(name: str) -> str:
-    """Return the card of weights in the package, Markdown.
-
-    Raises:
-        ValueError: There are none of that name.
-    """
+    """Return the card of weights in the package, Markdown."""
     return _path(name, ".md").read_text(encoding="utf-8")
 
 

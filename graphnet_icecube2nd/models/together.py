@@ -28,21 +28,12 @@ from graphnet_icecube2nd.tasks.task import Task
 def outputs_together(
     models: Sequence[Model], batch: PackedBatch
 ) -> list[dict[str, Tensor]]:
-    """Return the outputs of several models that share what they can.
+    """Return the outputs (B, K) of several models by task; they share what they can.
 
     Fourier features, those of the intervals (where they are few enough to be kept) and
     the first graph of hybrids are made once for all members that agree on their sizes.
-    The numbers are those that each model gives alone.
-
-    Args:
-        models: The members, in evaluation mode, on the device of the batch.
-        batch: The events.
-
-    Returns:
-        M dicts, (B, K) by task.
-
-    Raises:
-        ValueError: There is no model.
+    The numbers are those that each model gives alone. The models must be in evaluation
+    mode, on the device of the batch.
     """
     if not models:
         raise ValueError("outputs_together needs at least one model")
@@ -97,22 +88,18 @@ class EnsembleModel(Model):
         """The tasks that all members have."""
         return self._tasks
 
-    def outputs(
+    def forward(
         self, batch: PackedBatch, shared: BatchCache | None = None
-    ) -> dict[str, Tensor]:
-        """Return the combined outputs of each task, (B, K)."""
+    ) -> Tensor | dict[str, Tensor]:
+        """Return the combined outputs (B, K) of a single task, or a dict by task."""
         members = outputs_together(self.models, batch)
-        return {
+        outputs = {
             name: task.combine(
                 torch.stack([outputs[name] for outputs in members]).float(),
                 self.shares,
             )
             for name, task in self._tasks.items()
         }
-
-    def forward(self, batch: PackedBatch) -> Tensor | dict[str, Tensor]:
-        """Return (B, K) of a single task, of several a dict by task."""
-        outputs = self.outputs(batch)
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def describe(self) -> dict[str, Any]:
@@ -125,11 +112,7 @@ class EnsembleModel(Model):
 
 
 def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig | None:
-    """Return what all members were trained on: the first's, with the common ranges.
-
-    Raises:
-        ValueError: Different telescopes or clocks.
-    """
+    """Return what all members were trained on: the first's, with the common ranges."""
     known = {
         name: model.input_config
         for name, model in zip(names, models, strict=True)
@@ -155,11 +138,7 @@ def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig 
 
 
 def _common_tasks(models: Sequence[Model], names: Sequence[str]) -> dict[str, Task]:
-    """Return the tasks that all members have; warn of those that only some have.
-
-    Raises:
-        ValueError: No common task, or one with different options.
-    """
+    """Return the tasks that all members have; warn of those that only some have."""
     first, *others = models
     tasks = {
         name: task

@@ -1,7 +1,13 @@
-"""Residual branch, MLP, and the transformer block made of them.
+"""Transformer blocks: branches (attention, MLP), each added to what goes through.
 
-Reference: BEiT v2 (arXiv:2208.06366), as the 2nd-place code uses it: norm first, GELU,
-and in the encoder a learned scale of every branch. Shape letters: T tokens, D width.
+`SelfAttention` is the encoder's, `RelativeAttention` that of the blocks before it,
+which can weigh pairs by their space-time interval. How tokens attend to each other
+within events stands in event_attention.py and interval_attention.py.
+
+References: BEiT v2 (arXiv:2208.06366), as the 2nd-place code uses it
+(github.com/DrHB/icecube-2nd-place, src/models.py): norm first, GELU, and in the encoder
+a learned scale of every branch. Shape letters: T tokens, B events, D width, N heads,
+H head width.
 """
 
 from __future__ import annotations
@@ -10,7 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from graphnet_icecube2nd.nn.event_attention import attend, collect
+from graphnet_icecube2nd.nn.interval_attention import attend_with_interval
 from graphnet_icecube2nd.nn.linear import linear_add, linear_gelu
 from graphnet_icecube2nd.nn.packing import Packing
 
@@ -18,13 +27,16 @@ from graphnet_icecube2nd.nn.packing import Packing
 class Branch(nn.Module):
     """A map of tokens that ends in a linear layer.
 
-    The two are asked for one by one, so that `Residual` can add in the same pass.
+    `Residual` asks for the two one by one, so that it can add in the same pass.
     """
+
+    LAST = "output"  # name of the layer it ends in
 
     @property
     def last(self) -> nn.Linear:
         """The layer it ends in."""
-        raise NotImplementedError
+        layer: nn.Linear = getattr(self, self.LAST)
+        return layer
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
         """Return what the last layer acts on, (T, E)."""
@@ -41,35 +53,85 @@ class Branch(nn.Module):
 
 
 class Mlp(Branch):
-    """Two linear layers with GELU between them.
+    """Two linear layers with GELU between them, 4 times as wide there."""
 
-    Args:
-        dim: D.
-        ratio: Width between the layers over D.
-    """
+    LAST = "contract"
 
-    def __init__(self, dim: int, ratio: int = 4) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(dim, ratio * dim)
-        self.contract = nn.Linear(ratio * dim, dim)
-
-    @property
-    def last(self) -> nn.Linear:
-        """The layer it ends in."""
-        return self.contract
+        self.expand = nn.Linear(dim, 4 * dim)
+        self.contract = nn.Linear(4 * dim, dim)
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
-        """Return what the last layer acts on, (T, ratio * D)."""
+        """Return what the last layer acts on, (T, 4 D)."""
         return linear_gelu(latent_TD, self.expand)
+
+
+class SelfAttention(Branch):
+    """Multi-head attention of all tokens of an event to each other."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.output = nn.Linear(dim, dim)
+
+    def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
+        """Attend within each event of the packing in `args`, (T, D)."""
+        (packing,) = args
+        qkv_T3NH = _split_heads(self.qkv(latent_TD), self.num_heads)
+        return attend(qkv_T3NH, packing).flatten(1)
+
+    def first_before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
+        """Let the first token of each event attend to all of them, (B, D)."""
+        (packing,) = args
+        first_BD = latent_TD.index_select(0, packing.offsets[:-1])
+        to_query, to_key, to_value = self.qkv.weight.chunk(3)
+        query_bias, _, value_bias = self.qkv.bias.chunk(3)
+        query_BD = F.linear(first_BD, to_query, query_bias)
+        query_BNH = query_BD.view(len(query_BD), self.num_heads, -1)
+        query_BNH = query_BNH * query_BNH.shape[-1] ** -0.5
+        to_key_NHD = to_key.view(self.num_heads, -1, len(to_key))
+        query_NBD = query_BNH.transpose(0, 1) @ to_key_NHD
+        collected_BND = collect(
+            query_NBD.transpose(0, 1).to(latent_TD.dtype), latent_TD, packing
+        )
+        to_value_NHD = to_value.view(self.num_heads, -1, len(to_value))
+        value_NBH = collected_BND.transpose(0, 1) @ to_value_NHD.mT
+        value_BD: Tensor = value_NBH.transpose(0, 1).flatten(1) + value_bias
+        return value_BD
+
+
+class RelativeAttention(Branch):
+    """Attention that can weigh pairs by their space-time interval."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(dim, dim, bias=False)
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.output = nn.Linear(dim, dim)
+
+    def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
+        """Attend within each event, (T, D).
+
+        `args` are the packing, and an `IntervalTerm` where the interval matters.
+        """
+        packing, term = args if len(args) == 2 else (*args, None)
+        weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
+        qkv_T3NH = _split_heads(F.linear(latent_TD, weight), self.num_heads)
+        if term is None:
+            attended_TNH = attend(qkv_T3NH, packing)
+        else:
+            attended_TNH = attend_with_interval(qkv_T3NH, term, packing)
+        return attended_TNH.flatten(1)
 
 
 class Residual(nn.Module):
     """x + scale * fn(norm(x)): every residual branch of the models.
 
-    Args:
-        dim: D.
-        fn: The branch.
-        layer_scale: Multiply the branch with a learned vector that starts at 1.
+    With `layer_scale` the scale is a learned vector that starts at 1.
     """
 
     def __init__(self, dim: int, fn: Branch, *, layer_scale: bool) -> None:
@@ -81,16 +143,7 @@ class Residual(nn.Module):
     def forward(
         self, latent_TD: Tensor, *args: Any, first: Tensor | None = None
     ) -> Tensor:
-        """Add the branch.
-
-        Args:
-            latent_TD: The tokens.
-            args: For the branch.
-            first: Places of the first tokens, (B,), if only theirs are wanted.
-
-        Returns:
-            (T, D), or (B, D) of the first tokens.
-        """
+        """Add the branch, (T, D); with `first`, the first tokens' rows, only theirs."""
         normed_TD = self.norm(latent_TD)
         if first is None:
             inner_TD = self.fn.before_last(normed_TD, *args)
@@ -101,13 +154,7 @@ class Residual(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each a residual branch.
-
-    Args:
-        dim: D.
-        attention: Its inputs are the tokens, their packing, and what `Block` is given.
-        layer_scale: Learned scale of both branches.
-    """
+    """Attention, then an MLP, each a residual branch."""
 
     def __init__(self, dim: int, attention: Branch, *, layer_scale: bool) -> None:
         super().__init__()
@@ -121,18 +168,15 @@ class Block(nn.Module):
         *args: Any,
         first_only: bool = False,
     ) -> Tensor:
-        """Map the tokens to tokens.
+        """Map tokens to tokens, (T, D); `first_only`: the first of each event, (B, D).
 
-        Args:
-            latent_TD: The tokens.
-            packing: The events.
-            args: For the attention.
-            first_only: Compute the first token of every event only.
-
-        Returns:
-            (T, D), or (B, D) of the first tokens only.
+        `args` are for the attention.
         """
         first = packing.offsets[:-1] if first_only else None
         latent_TD = self.attention(latent_TD, packing, *args, first=first)
         result: Tensor = self.mlp(latent_TD)
         return result
+
+
+def _split_heads(qkv_TE: Tensor, num_heads: int) -> Tensor:
+    return qkv_TE.view(len(qkv_TE), 3, num_heads, -1)

@@ -21,13 +21,7 @@ from graphnet_icecube2nd.nn.packing import Packing
 
 
 class EdgeConv(nn.Module):
-    """Sum over edges of an MLP of (centre, neighbour - centre).
-
-    Args:
-        dim_in: F.
-        dim_hidden: Width after the first layer.
-        dim_out: Width of the result.
-    """
+    """Sum over edges of an MLP of (centre, neighbour - centre)."""
 
     def __init__(self, dim_in: int, dim_hidden: int, dim_out: int) -> None:
         super().__init__()
@@ -57,13 +51,8 @@ class DynamicEdgeBranch(nn.Module):
     Every node first learns its event's mean features, homophily (the share of edges
     that join equal x, y, z, time) and log10 of its pulses before selection. After a
     convolution the graph is built anew on the first three latent features. What all
-    stages found is joined and sent through an MLP.
-
-    Args:
-        num_features: F, features of a node.
-        dim: Width of the result.
-        knn_features: The first graph is built on that many node features: 3 for
-            x, y, z (published V22), 4 with time (V23).
+    stages found is joined and sent through an MLP. The first graph is built on the
+    first `knn_features` of a node: 3 are x, y, z (published V22), 4 with time (V23).
     """
 
     NUM_NEIGHBOURS = 8
@@ -95,13 +84,9 @@ class DynamicEdgeBranch(nn.Module):
         packing: Packing,
         shared: BatchCache | None = None,
     ) -> Tensor:
-        """Map node features (T, F) to (T, dim).
+        """Map scaled features (T, F), x, y, z, time first, to (T, dim).
 
-        Args:
-            nodes_TF: Scaled features; the first four are x, y, z, time.
-            n_pulses_B: (B,) pulses of the events before selection.
-            packing: The events.
-            shared: Where the first graph of other models may be.
+        `n_pulses_B` are the pulses before selection; `shared` may hold the first graph.
         """
         points_TF = nodes_TF[:, : self.knn_features]
         edges = once(

@@ -4,7 +4,7 @@ References: the 2nd-place code (github.com/DrHB/icecube-2nd-place, src/models.py
 its description in EPJC 84, 646 (2024). Shape letters: T pulses in the batch, B events,
 L longest event, D width, C channels of a sinusoid.
 
-FourierFeatures have arguments of several thousand radians and the interval is a small
+Sinusoids have arguments of several thousand radians and the interval is a small
 difference of large squares, so both are computed in float32 at least, whatever
 autocast or the weights say.
 """
@@ -40,15 +40,10 @@ INTERVAL_LIMIT = 4.0  # scaled units: 2 km; pairs further apart look alike
 
 
 def sinusoids(value: Tensor, channels: int, longest_wave: float = 1e4) -> Tensor:
-    """Expand numbers into sines and cosines of geometrically spaced frequencies.
+    """Expand (...,) into sines, then cosines, of geometrically spaced frequencies.
 
-    Args:
-        value: (...,) numbers; half precision is lifted to float32 first.
-        channels: C, even; the first half are sines, the second cosines.
-        longest_wave: Ratio of the lowest to the highest frequency, about.
-
-    Returns:
-        (..., C) in float32, or float64 for float64 input.
+    The result (..., C) is float64 for float64, else float32. The lowest and the highest
+    frequency differ by a factor of about `longest_wave`.
     """
     value = value if value.dtype == torch.float64 else value.float()
     frequency = wave_frequencies(channels // 2, value.device, longest_wave)
@@ -65,11 +60,9 @@ def wave_frequencies(
 
 
 class FourierFeatures(nn.Module):
-    """FourierFeatures of one quantity, in the hybrids with a learned amplitude.
+    """Sinusoids of one quantity; `scaled`, in the hybrids: with a learned amplitude.
 
-    Args:
-        channels: Length of the expansion, even.
-        scaled: Multiply with a learned scale that starts at 1 / sqrt(channels).
+    The amplitude starts at 1 / sqrt(channels).
     """
 
     def __init__(self, channels: int, *, scaled: bool = False) -> None:
@@ -80,13 +73,7 @@ class FourierFeatures(nn.Module):
     def forward(
         self, value: Tensor, shared: BatchCache | None = None, what: Hashable = None
     ) -> Tensor:
-        """Map (...,) to (..., channels).
-
-        Args:
-            value: The quantity.
-            shared: Where other models' sinusoids of it may be.
-            what: Which quantity it is, for `shared`.
-        """
+        """Map (...,) to (..., channels); `what` names the quantity for `shared`."""
         key = ("sinusoids", what, self.channels)
         waves = once(shared, key, lambda: sinusoids(value, self.channels))
         return waves if self.scale is None else waves * self.scale
@@ -102,16 +89,9 @@ class PulseEmbedding(nn.Module):
     Position, charge and time as sinusoids, the auxiliary flag as one of two learned
     vectors, and log10 of the event's pulses before selection, joined and sent through
     a two-layer network. `scaled` gives each quantity its own learned amplitude, as
-    the hybrids have it.
-
-    Args:
-        dim_base: Channels of one sinusoid, a multiple of 4.
-        dim: Width of the result.
-        scaled: Learned amplitudes.
-        extra_features: Further columns of the batch (PMT direction, time over
-            threshold, ...), each a sinusoid of its own.
-        extra_waves: Factor on each of them before its sinusoid; empty: that of
-            positions.
+    the hybrids have it. Each of `extra_features`, further columns of the batch (PMT
+    direction, time over threshold, ...), has a sinusoid of its own, before which it is
+    multiplied with its `extra_waves`, or as positions are.
     """
 
     def __init__(
@@ -176,10 +156,7 @@ class SpaceTimeInterval(nn.Module):
     ds2 = dx2 - (c dt)2 tells whether light can have gone from one pulse to the other.
     Its signed root goes through sinusoids and one linear map; the result R_ij, shared
     by all heads and blocks, is added to keys and values (interval_attention.py).
-
-    Args:
-        head_size: Channels of R_ij.
-        speed: Speed of light in units of the features; 18 with the published scales.
+    `speed` is that of light in units of the features, 18 with the published scales.
     """
 
     def __init__(self, head_size: int, speed: float = INTERVAL_SPEED) -> None:
@@ -198,11 +175,9 @@ class SpaceTimeInterval(nn.Module):
         return place
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
-        """Return R_ij of all pairs, (B, l, L, C): the plain form, for comparison.
+        """Return R_ij (B, l, L, C) of all pairs of (B, l, 4) and (B, L, 4) `places`.
 
-        Args:
-            query: (B, l, 4) scaled x, y, z, time.
-            key: (B, L, 4) likewise.
+        This is the plain form, for comparison.
         """
         root_BlL = signed_root(query, key)
         waves_BlLC = sinusoids(INTERVAL_WAVES * root_BlL, self.channels)
@@ -211,17 +186,11 @@ class SpaceTimeInterval(nn.Module):
 
 
 def signed_root(query: Tensor, key: Tensor) -> Tensor:
-    """Return sign(ds2) sqrt(|ds2|), clipped, of all pairs.
+    """Return sign(ds2) sqrt(|ds2|) of all pairs, (..., l, L), within `INTERVAL_LIMIT`.
 
-    By differences: |a|^2 + |b|^2 - 2 a.b would lose the small intervals, which
-    matter most.
-
-    Args:
-        query: (..., l, 4) scaled x, y, z, time.
-        key: (..., L, 4) likewise.
-
-    Returns:
-        (..., l, L), positive for space-like pairs, within +-`INTERVAL_LIMIT`.
+    `query` (..., l, 4) and `key` (..., L, 4) are scaled x, y, z, time. The root is
+    positive for space-like pairs. By differences: |a|^2 + |b|^2 - 2 a.b would lose the
+    small intervals, which matter most.
     """
     x, y, z, time = (
         query[..., :, None, column] - key[..., None, :, column] for column in range(4)
@@ -238,20 +207,11 @@ def interval_waves(
 ) -> Tensor:
     """Return the sinusoids of the interval of all pairs, (..., l, C, L).
 
-    The numbers of `sinusoids` of `signed_root`, written once and in place, the channels
-    before the keys: for the fast path, without gradient.
-
-    Args:
-        query: (..., l, 4) scaled x, y, z, time.
-        key: (..., L, 4) likewise.
-        channels: C.
-        scratch: One-dimensional, where the result is written.
+    The numbers of `sinusoids` of `signed_root`, written once and in place into the
+    one-dimensional `scratch`, the channels before the keys: for the fast path, without
+    gradient.
     """
-    query_4l1, key_41L = (
-        query.movedim(-1, 0)[..., None],
-        key.movedim(-1, 0)[..., None, :],
-    )
-    delta_4lL = query_4l1 - key_41L
+    delta_4lL = query.movedim(-1, 0)[..., None] - key.movedim(-1, 0)[..., None, :]
     delta_4lL[3].mul_(INTERVAL_SPEED)
     x2, y2, z2, ct2 = delta_4lL.square_()
     ds2 = x2.add_(y2).add_(z2).sub_(ct2)

@@ -7,10 +7,16 @@ these sizes and keeps the scores exact; long ones go to PyTorch's tiled kernel, 
 keeps no (L, L) table. On a GPU one variable-length kernel takes half precision, and
 float32 is padded. `padded_attention` is the plain twin of all of them.
 
-The operation is registered with PyTorch, so `torch.compile` takes it as one node
+In the last block nothing reads the tokens but the class token, and one query per event
+and head needs no keys: its score with a token x is (W_k^T q) . x, and what it collects
+is W_v sum_j a_j x_j. So keys and values are never made, and the last block costs a few
+hundredths of any other. (The key's bias adds the same to all scores of a query, which
+the softmax does not see.) `collect` does this, and `padded_collect` is its plain twin.
+
+The operations are registered with PyTorch, so `torch.compile` takes each as one node
 whatever the lengths are.
 
-Shape letters: T tokens, B events, L tokens of an event, N heads, H head width.
+Shape letters: T tokens, B events, L tokens of an event, N heads, H head width, D width.
 """
 
 from __future__ import annotations
@@ -23,7 +29,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet_icecube2nd.nn.packing import Packing, event_slices, wide, without_autocast
+from graphnet_icecube2nd.nn.packing import (
+    Packing,
+    empty_packed,
+    event_slices,
+    operation,
+    wide,
+)
 
 # Above this length the tiled kernel wins, and a table of scores would begin to matter.
 LONGEST_SHORT = 256
@@ -33,14 +45,9 @@ flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_back
 
 
 def attend(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
-    """Let every token attend to all tokens of its event.
+    """Let every token attend to all tokens of its event, (T, N, H).
 
-    Args:
-        qkv_T3NH: Queries, keys and values, not yet divided by sqrt(H).
-        packing: The events.
-
-    Returns:
-        (T, N, H).
+    Queries, keys and values are not yet divided by sqrt(H).
     """
     if qkv_T3NH.device.type == "cpu":
         on_cpu: Tensor = attend_by_event(qkv_T3NH, packing.offsets)[0]
@@ -73,23 +80,19 @@ def variable_length_kernel() -> Callable[..., Any] | None:
     return kernel
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_event", mutates_args=(), device_types="cpu"
-)
-@without_autocast
+@operation
 def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Return what every token attends to, (T, N, H), and what backward needs.
 
     The second is log(sum(exp(scores))), (T, N), set for long events only.
     """
-    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
-    attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-    logsum_TN = qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    attended_TNH, logsum_TN = _empty_results(qkv_T3NH, offsets)
+    scale = qkv_T3NH.shape[-1] ** -0.5
     for event in event_slices(offsets):
         part = qkv_T3NH[event]
         if len(part) <= LONGEST_SHORT:
             q, k, v = _heads_first(part.to(logsum_TN.dtype))
-            weight_NLL = torch.bmm(q * head_size**-0.5, k.mT).softmax(-1)
+            weight_NLL = torch.bmm(q * scale, k.mT).softmax(-1)
             attended_TNH[event] = torch.bmm(weight_NLL, v).transpose(0, 1)
         else:
             attended, logsum = flash(*_heads_first(part)[:, None])
@@ -98,28 +101,24 @@ def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     return attended_TNH, logsum_TN
 
 
-@attend_by_event.register_fake
-def _(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def _empty_results(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     num_tokens, _, num_heads, head_size = qkv_T3NH.shape
     attended_TNH = qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-    return attended_TNH, qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    logsum_TN = qkv_T3NH.new_empty(num_tokens, num_heads, dtype=wide(qkv_T3NH))
+    return attended_TNH, logsum_TN
 
 
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_event_backward",
-    mutates_args=(),
-    device_types="cpu",
-)
-@without_autocast
-def _attend_by_event_backward(
+@operation
+def attend_by_event_backward(
     gradient_TNH: Tensor,
     qkv_T3NH: Tensor,
     attended_TNH: Tensor,
     logsum_TN: Tensor,
     offsets: Tensor,
 ) -> Tensor:
+    """Return the gradient of queries, keys and values, (T, 3, N, H)."""
     scale = qkv_T3NH.shape[-1] ** -0.5
-    result_T3NH = torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
+    result_T3NH = empty_packed(qkv_T3NH)
     for event in event_slices(offsets):
         part, gradient_LNH = qkv_T3NH[event], gradient_TNH[event]
         if len(part) <= LONGEST_SHORT:
@@ -146,28 +145,90 @@ def _attend_by_event_backward(
     return result_T3NH
 
 
-@_attend_by_event_backward.register_fake
-def _(
-    gradient_TNH: Tensor,
-    qkv_T3NH: Tensor,
-    attended_TNH: Tensor,
-    logsum_TN: Tensor,
-    offsets: Tensor,
-) -> Tensor:
-    return torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
-
-
-def _remember(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
-    qkv_T3NH, offsets = inputs
-    ctx.save_for_backward(qkv_T3NH, *output, offsets)
-
-
-def _gradient(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:
-    return _attend_by_event_backward(gradient, *ctx.saved_tensors), None
-
-
-attend_by_event.register_autograd(_gradient, setup_context=_remember)
+attend_by_event.register_fake(_empty_results)
+attend_by_event_backward.register_fake(
+    lambda gradient_TNH, qkv_T3NH, *_: empty_packed(qkv_T3NH)
+)
+attend_by_event.register_autograd(
+    lambda ctx, gradient_TNH, _: (
+        attend_by_event_backward(gradient_TNH, *ctx.saved_tensors),
+        None,
+    ),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(
+        inputs[0], *output, inputs[1]
+    ),
+)
 
 
 def _heads_first(part_L3NH: Tensor) -> Tensor:
     return part_L3NH.permute(1, 2, 0, 3)
+
+
+def collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Tensor:
+    """Average each event's tokens with weights softmax(query . token), (B, N, D)."""
+    if latent_TD.device.type == "cpu":
+        collected: Tensor = collect_by_event(query_BND, latent_TD, packing.offsets)
+        return collected
+    return padded_collect(query_BND, latent_TD, packing)
+
+
+def padded_collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Tensor:
+    """The same as `collect`, with events side by side and padding masked away."""
+    latent_BLD = packing.pad(latent_TD)
+    score_BNL = query_BND @ latent_BLD.mT
+    score_BNL = score_BNL.masked_fill(~packing.valid_BL[:, None], -torch.inf)
+    weight_BNL = score_BNL.softmax(-1, dtype=wide(score_BNL)).to(latent_BLD.dtype)
+    return weight_BNL @ latent_BLD
+
+
+@operation
+def collect_by_event(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> Tensor:
+    """Return what each event's queries collect, (B, N, D)."""
+    collected_BND = empty_packed(query_BND)
+    for number, event in enumerate(event_slices(offsets)):
+        latent_LD = latent_TD[event]
+        weight_NL = _weigh(query_BND[number], latent_LD).to(latent_LD.dtype)
+        torch.mm(weight_NL, latent_LD, out=collected_BND[number])
+    return collected_BND
+
+
+@operation
+def collect_by_event_backward(
+    gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of queries, (B, N, D), and tokens, (T, D)."""
+    of_query_BND = empty_packed(query_BND)
+    of_latent_TD = empty_packed(latent_TD)
+    for number, event in enumerate(event_slices(offsets)):
+        query_ND, gradient_ND = query_BND[number], gradient_BND[number]
+        latent_LD = latent_TD[event]
+        weight_NL = _weigh(query_ND, latent_LD)
+        of_weight_NL = (gradient_ND @ latent_LD.mT).to(weight_NL.dtype)
+        of_score_NL = torch._softmax_backward_data(
+            of_weight_NL, weight_NL, -1, weight_NL.dtype
+        ).to(latent_LD.dtype)
+        torch.mm(of_score_NL, latent_LD, out=of_query_BND[number])
+        of_latent_LD = torch.mm(weight_NL.to(latent_LD.dtype).mT, gradient_ND)
+        torch.addmm(of_latent_LD, of_score_NL.mT, query_ND, out=of_latent_TD[event])
+    return of_query_BND, of_latent_TD
+
+
+collect_by_event.register_fake(lambda query_BND, *_: empty_packed(query_BND))
+collect_by_event_backward.register_fake(
+    lambda gradient_BND, query_BND, latent_TD, offsets: (
+        empty_packed(query_BND),
+        empty_packed(latent_TD),
+    )
+)
+collect_by_event.register_autograd(
+    lambda ctx, gradient_BND: (
+        *collect_by_event_backward(gradient_BND, *ctx.saved_tensors),
+        None,
+    ),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs),
+)
+
+
+def _weigh(query_ND: Tensor, latent_LD: Tensor) -> Tensor:
+    score_NL = query_ND @ latent_LD.mT
+    return score_NL.softmax(-1, dtype=wide(score_NL))

@@ -30,7 +30,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval, interval_waves
-from graphnet_icecube2nd.nn.packing import Packing, event_slices, wide, without_autocast
+from graphnet_icecube2nd.nn.packing import (
+    Packing,
+    empty_packed,
+    event_slices,
+    operation,
+    wide,
+)
 
 # Numbers of one tile of sinusoids, 16 MB in float32.
 TILE_NUMBERS = 2**22
@@ -39,43 +45,26 @@ KEPT_NUMBERS = 2**25
 
 
 class IntervalTerm(NamedTuple):
-    """What attention needs to know of the interval: the map and who is where.
+    """What attention needs to know of the interval: the map and who is where."""
 
-    Args:
-        interval: The module with the map W, b.
-        places_T4: Scaled x, y, z, time of all pulses.
-        kept_P: All sinusoids, of `all_waves`, where they are used more than once.
-    """
-
-    interval: SpaceTimeInterval
-    places_T4: Tensor
-    kept_P: Tensor | None = None
+    interval: SpaceTimeInterval  # the module with the map W, b
+    places_T4: Tensor  # scaled x, y, z, time of all pulses
+    kept_P: Tensor | None = None  # `all_waves`, where they are used more than once
 
 
 def attend_with_interval(
     qkv_T3NH: Tensor, term: IntervalTerm, packing: Packing
 ) -> Tensor:
-    """Let every pulse attend to its event, weighing pairs by their interval.
+    """Let every pulse attend to its event, weighing pairs by interval, (T, N, H).
 
-    Args:
-        qkv_T3NH: Queries, keys and values, not yet divided by sqrt(H).
-        term: The interval.
-        packing: The events.
-
-    Returns:
-        (T, N, H).
+    Queries, keys and values are not yet divided by sqrt(H).
     """
     if term.places_T4.requires_grad:
-        # Rare, as in a study of what a prediction hangs on.
+        # Rare, as in a study of what a prediction depends on.
         return plain_interval_attention(qkv_T3NH, term, packing)
-    project = term.interval.project
+    weight_HC, bias_H = term.interval.project.weight, term.interval.project.bias
     attended: Tensor = attend_by_tile(
-        qkv_T3NH,
-        project.weight,
-        project.bias,
-        term.places_T4,
-        packing.offsets,
-        term.kept_P,
+        qkv_T3NH, weight_HC, bias_H, term.places_T4, packing.offsets, term.kept_P
     )
     return attended
 
@@ -97,27 +86,20 @@ def plain_interval_attention(
 
 @torch.no_grad()
 def all_waves(places_T4: Tensor, packing: Packing, channels: int) -> Tensor | None:
-    """Return the sinusoids of all pairs, flat, or None where they are too many.
-
-    Args:
-        places_T4: As in `IntervalTerm`.
-        packing: The events.
-        channels: C.
-    """
+    """Return the sinusoids of all pairs, (P,), or None where they are too many."""
     layout = Layout.of(places_T4, packing.offsets)
     places = layout.lay(places_T4)
-    tables = [places[part] for part in layout.parts]
-    num_numbers = [_num_pairs(table) * channels for table in tables]
-    if sum(num_numbers) > KEPT_NUMBERS:
+    parts_4 = [places[part] for part in layout.parts]
+    sizes = [num_waves(part, channels) for part in parts_4]
+    if sum(sizes) > KEPT_NUMBERS:
         return None
-    kept_P = places.new_empty(sum(num_numbers))
-    for table, scratch in zip(tables, torch.split(kept_P, num_numbers), strict=True):
-        interval_waves(table, table, channels, scratch)
+    kept_P = places.new_empty(sum(sizes))
+    for part, scratch_P in zip(parts_4, torch.split(kept_P, sizes), strict=True):
+        interval_waves(part, part, channels, scratch_P)
     return kept_P
 
 
-@torch.library.custom_op("graphnet_icecube2nd::attend_by_tile", mutates_args=())
-@without_autocast
+@operation
 def attend_by_tile(
     qkv_T3NH: Tensor,
     weight_HC: Tensor,
@@ -145,23 +127,7 @@ def attend_by_tile(
     return layout.pack(attended).to(qkv_T3NH.dtype)
 
 
-@attend_by_tile.register_fake
-def _(
-    qkv_T3NH: Tensor,
-    weight_HC: Tensor,
-    bias_H: Tensor,
-    places_T4: Tensor,
-    offsets: Tensor,
-    kept_P: Tensor | None,
-) -> Tensor:
-    num_tokens, _, num_heads, head_size = qkv_T3NH.shape
-    return qkv_T3NH.new_empty(num_tokens, num_heads, head_size)
-
-
-@torch.library.custom_op(
-    "graphnet_icecube2nd::attend_by_tile_backward", mutates_args=()
-)
-@without_autocast
+@operation
 def attend_by_tile_backward(
     gradient_TNH: Tensor,
     qkv_T3NH: Tensor,
@@ -211,17 +177,15 @@ def attend_by_tile_backward(
     return layout.pack(of_qkv).to(qkv_T3NH.dtype), of_weight_HC.to(of_weight_dtype)
 
 
-@attend_by_tile_backward.register_fake
-def _(
-    gradient_TNH: Tensor,
-    qkv_T3NH: Tensor,
-    weight_HC: Tensor,
-    places_T4: Tensor,
-    offsets: Tensor,
-    kept_P: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    of_qkv_T3NH = torch.empty_like(qkv_T3NH, memory_format=torch.contiguous_format)
-    return of_qkv_T3NH, torch.empty_like(weight_HC)
+attend_by_tile.register_fake(
+    lambda qkv_T3NH, *_: qkv_T3NH.new_empty(qkv_T3NH[:, 0].shape)
+)
+attend_by_tile_backward.register_fake(
+    lambda gradient_TNH, qkv_T3NH, weight_HC, *_: (
+        empty_packed(qkv_T3NH),
+        torch.empty_like(weight_HC),
+    )
+)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -234,8 +198,7 @@ def _gradient(ctx: Any, gradient_TNH: Tensor) -> tuple[Tensor | None, ...]:
     of_qkv_T3NH, of_weight_HC = attend_by_tile_backward(
         gradient_TNH, *ctx.saved_tensors
     )
-    of_bias_H = gradient_TNH.sum((0, 1), dtype=wide(gradient_TNH))
-    of_bias_H = of_bias_H.to(ctx.bias_dtype)
+    of_bias_H = gradient_TNH.sum((0, 1), dtype=wide(gradient_TNH)).to(ctx.bias_dtype)
     return of_qkv_T3NH, of_weight_HC, of_bias_H, None, None, None
 
 
@@ -266,11 +229,9 @@ class Table(NamedTuple):
         num_rows = rows_of_tile(self.places_L4, self.channels)
         for start in range(0, length, num_rows):
             rows = slice(start, min(start + num_rows, length))
+            places_l4 = self.places_L4[..., rows, :]
             waves_lCL = interval_waves(
-                self.places_L4[..., rows, :],
-                self.places_L4,
-                self.channels,
-                self.scratch_P,
+                places_l4, self.places_L4, self.channels, self.scratch_P
             )
             yield rows, waves_lCL.to(kind)
 
@@ -286,8 +247,15 @@ class Table(NamedTuple):
 
 
 def rows_of_tile(places_L4: Tensor, channels: int) -> int:
-    """Return how many rows of a table have sinusoids that fill a tile."""
-    return max(1, TILE_NUMBERS // (places_L4[..., 0].numel() * channels))
+    """Return how many rows of a table have sinusoids that fill a tile, L at most."""
+    num = TILE_NUMBERS // (places_L4[..., 0].numel() * channels)
+    return min(max(1, num), places_L4.shape[-2])
+
+
+def num_waves(places_L4: Tensor, channels: int, num_rows: int | None = None) -> int:
+    """Return how many numbers the sinusoids of rows of a table are; None: of all."""
+    num_rows = places_L4.shape[-2] if num_rows is None else num_rows
+    return num_rows * places_L4[..., 0].numel() * channels
 
 
 class Layout(NamedTuple):
@@ -318,27 +286,20 @@ class Layout(NamedTuple):
         kind, places = _kind(qkv), self.lay(places_T4)
         parts_4 = [places[part] for part in self.parts]
         if kept_P is None:
-            sizes = [
-                min(rows_of_tile(part, channels), part.shape[-2])
-                * part[..., 0].numel()
-                * channels
-                for part in parts_4
-            ]
+            rows = [rows_of_tile(part, channels) for part in parts_4]
+            tiles = zip(parts_4, rows, strict=True)
+            sizes = [num_waves(part, channels, num) for part, num in tiles]
             scratch_P = places.new_empty(max(sizes))
             kept: list[Tensor | None] = [None] * len(parts_4)
         else:
             scratch_P = None
-            sizes = [_num_pairs(p) * channels for p in parts_4]
+            sizes = [num_waves(part, channels) for part in parts_4]
             kept = list(torch.split(kept_P, sizes))
         absent = None if self.packing is None else ~self.packing.valid_BL
         for part, part_4, own in zip(self.parts, parts_4, kept, strict=True):
             q, k, v = (t.transpose(-3, -2).to(kind) for t in qkv[part].unbind(-3))
             q = q * q.shape[-1] ** -0.5
             yield part, Table(q, k, v, part_4, absent, scratch_P, own, channels)
-
-
-def _num_pairs(places_L4: Tensor) -> int:
-    return places_L4[..., 0].numel() * places_L4.shape[-2]
 
 
 def _kind(qkv: Tensor) -> torch.dtype:

@@ -13,45 +13,32 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graphnet_icecube2nd.nn.packing import Packing, event_slices
+from graphnet_icecube2nd.nn.packing import Packing, event_slices, operation
 
 TILE_NUMBERS = 2**23  # pair distances of one tile, 64 MB as 8-byte keys
 INFINITE_KEY = 0x7F800000 << 32  # the bits of an infinite float32
 
 
 class Neighbours(NamedTuple):
-    """The edges of a batch, from neighbour to centre.
+    """The edges of a batch, from neighbour to centre."""
 
-    Args:
-        index_TK: For each pulse the places of its neighbours in the packed batch.
-        valid_TK: False where an event has fewer than K other pulses.
-    """
-
-    index_TK: Tensor
-    valid_TK: Tensor
+    index_TK: Tensor  # for each pulse the rows of its neighbours in the packed batch
+    valid_TK: Tensor  # False where an event has fewer than K other pulses
 
 
 @torch.no_grad()
 def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbours:
-    """Find the `num` nearest other pulses of the same event, exactly.
+    """Find the `num` nearest other pulses of the same event, exactly, nearest first.
 
     Distances are sums of squared differences, so coinciding points are at exactly
     zero; of equally distant pulses the earlier wins, whatever batch the event is in.
-
-    Args:
-        points_TF: Where the pulses are, any number of dimensions.
-        packing: The events.
-        num: K.
-
-    Returns:
-        The neighbours; their order is by distance.
     """
     if points_TF.dtype in (torch.float16, torch.bfloat16):
         points_TF = points_TF.float()
     return Neighbours(*find_neighbours(points_TF, packing.offsets, num))
 
 
-@torch.library.custom_op("graphnet_icecube2nd::find_neighbours", mutates_args=())
+@operation
 def find_neighbours(
     points_TF: Tensor, offsets: Tensor, num: int
 ) -> tuple[Tensor, Tensor]:
@@ -64,11 +51,13 @@ def find_neighbours(
     return edges.index_TK, edges.valid_TK
 
 
-@find_neighbours.register_fake
-def _(points_TF: Tensor, offsets: Tensor, num: int) -> tuple[Tensor, Tensor]:
-    # Not len(), which would fix the number of pulses.
-    index_TK = offsets.new_empty((points_TF.shape[0], num))
-    return index_TK, torch.empty_like(index_TK, dtype=torch.bool)
+# Not len(), which would fix the number of pulses.
+find_neighbours.register_fake(
+    lambda points_TF, offsets, num: (
+        offsets.new_empty((points_TF.shape[0], num)),
+        offsets.new_empty((points_TF.shape[0], num), dtype=torch.bool),
+    )
+)
 
 
 def padded_nearest_neighbours(

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property, wraps
 from itertools import pairwise
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def event_slices(offsets: Tensor) -> list[slice]:
@@ -29,33 +26,33 @@ def wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def without_autocast(operation: Callable[P, R]) -> Callable[P, R]:
-    """Make an operation of our own choose its types itself."""
+def empty_packed(like: Tensor) -> Tensor:
+    """Return an empty tensor of the same shape and type, its rows one after another."""
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
-    @wraps(operation)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+
+def operation(function: Callable[..., Any]) -> Any:
+    """Register a function with PyTorch: `torch.compile` takes it as one node.
+
+    It chooses its types itself, whatever autocast says.
+    """
+
+    @wraps(function)
+    def without_autocast(*args: Any) -> Any:
         device = next(arg for arg in args if isinstance(arg, Tensor)).device.type
         with torch.autocast(device, enabled=False):
-            return operation(*args, **kwargs)
+            return function(*args)
 
-    return run
+    name = f"graphnet_icecube2nd::{function.__name__}"
+    return torch.library.custom_op(name, without_autocast, mutates_args=())
 
 
 class Packing:
     """Where every token of a packed batch sits in the padded table.
 
-    What is padded is worked out when it is first asked for: on a CPU the models pad
-    nothing.
-
-    Args:
-        offsets: (B + 1,) int64 borders of the events; no event is empty.
-        num_tokens: T, if known: to read it off the borders a GPU is waited for.
-
-    Attributes:
-        offsets: As given.
-        num_tokens: As given.
-        lengths_B: Tokens of each event.
-        event_T: The event of each token.
+    `offsets` are the (B + 1,) borders of the events, int64; no event is empty. Give
+    `num_tokens` if it is known, as reading it off the borders means waiting for a GPU.
+    Padding is computed when it is first asked for: on a CPU the models pad nothing.
     """
 
     def __init__(self, offsets: Tensor, num_tokens: int | None = None) -> None:
@@ -106,15 +103,7 @@ class Packing:
         return Packing(self.offsets + extra, self.num_tokens + len(self.offsets) - 1)
 
     def prepend(self, token_D: Tensor, latent_TD: Tensor) -> Tensor:
-        """Put one token in front of every event.
-
-        Args:
-            token_D: (D,) the token.
-            latent_TD: (T, D) of this packing.
-
-        Returns:
-            (T + B, D), laid out as `with_class_token` says.
-        """
+        """Put a token in front of every event, (T + B, D), as `with_class_token`."""
         num_events = len(self.lengths_B)
         slots = torch.arange(len(latent_TD), device=latent_TD.device)
         grown = token_D.to(latent_TD.dtype).repeat(len(latent_TD) + num_events, 1)

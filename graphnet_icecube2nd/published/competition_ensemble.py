@@ -17,10 +17,9 @@ from graphnet_icecube2nd.inference.ensemble_file import (
     add_member,
 )
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.models.competition import load_competition_weights
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model
-from graphnet_icecube2nd.models.weights import save_model
+from graphnet_icecube2nd.models.weights import load_competition_weights, save_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
 from graphnet_icecube2nd.version import __version__

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
-from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
+from graphnet_icecube2nd.models.weights import RUN_MODEL
 from graphnet_icecube2nd.published.published_notes import SUB_EPOCHS, published_notes
 from graphnet_icecube2nd.training.recipe import (
     OPENING_ANGLE,

@@ -18,10 +18,9 @@ from torch import distributed
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.models.build import new_model
-from graphnet_icecube2nd.models.checkpoint_loading import RUN_MODEL
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.registry import MODELS
-from graphnet_icecube2nd.models.weights import load_model
+from graphnet_icecube2nd.models.weights import RUN_MODEL, load_model
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row, renamed
 from graphnet_icecube2nd.training.module import freeze

@@ -16,9 +16,9 @@ from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.models.build import new_model
-from graphnet_icecube2nd.models.checkpoint_loading import LoadReport, load_weights
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.weights import LoadReport, load_weights
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_tasks

@@ -16,10 +16,10 @@ import torch
 from graphnet.models import Model
 
 from graphnet_icecube2nd import EventStore, load_model, save_model
-from graphnet_icecube2nd.graphnet_adapter import store_datamodule
-from graphnet_icecube2nd.graphnet_adapter.losses import AngularDistance
+from graphnet_icecube2nd.graphnet_adapter import store
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
-from graphnet_icecube2nd.models.checkpoint_loading import load_weights
+from graphnet_icecube2nd.graphnet_adapter.tasks import AngularDistance
+from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.tasks.direction.direction import make_loss
 from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
@@ -302,6 +302,6 @@ def test_batches_are_of_the_ranks_they_were_made_for(
         is_initialized=lambda: True,
         get_world_size=lambda: 2,
     )
-    monkeypatch.setattr(store_datamodule, "distributed", ranks)
+    monkeypatch.setattr(store, "distributed", ranks)
     with pytest.raises(ValueError, match="made for 1 ranks, but training runs on 2"):
         next(iter(loader))

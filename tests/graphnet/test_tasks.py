@@ -195,10 +195,13 @@ class TestSeveralTasks:
             assert np.array_equal(found[1][name], values), name
 
         # The core with the same weights.
-        core = build_model("t_sim", tasks=TASKS, **SIZES)
-        core.backbone.load_state_dict(model.backbone.model.state_dict())
+        weights = tmp_path / "weights.pth"
+        core = build_model("t_sim", tasks=TASKS, weights=weights, **SIZES)
         for task in model._tasks:
-            core.task_map[task.task.name].load_state_dict(task.task.state_dict())
+            ours = core.task_map[task.task.name].state_dict()
+            assert all(
+                torch.equal(ours[n], v) for n, v in task.task.state_dict().items()
+            )
         expected = core_events(core, simulated).to_columns()
         assert set(found[0]) - set(expected) == {"calibrated"}
         assert found[0]["event_id"].tolist() == expected["event_id"].tolist()

@@ -11,7 +11,7 @@ import torch
 
 from graphnet_icecube2nd import build_model, save_model
 from graphnet_icecube2nd.errors import CheckpointError
-from graphnet_icecube2nd.models.checkpoint_loading import load_weights
+from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.training.module import freeze
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}

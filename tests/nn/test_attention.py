@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.nn import event_attention, interval_attention
-from graphnet_icecube2nd.nn.attention import RelativeAttention, SelfAttention
-from graphnet_icecube2nd.nn.class_attention import collect, padded_collect
+from graphnet_icecube2nd.nn.block import RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.embedding import SpaceTimeInterval
-from graphnet_icecube2nd.nn.event_attention import attend, padded_attention
+from graphnet_icecube2nd.nn.event_attention import (
+    attend,
+    collect,
+    padded_attention,
+    padded_collect,
+)
 from graphnet_icecube2nd.nn.interval_attention import (
     IntervalTerm,
     Layout,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from graphnet_icecube2nd import VonMisesFisherLoss
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.models.competition import published_name
+from graphnet_icecube2nd.models.weights import published_name
 from graphnet_icecube2nd.nn.embedding import signed_root, sinusoids
 from graphnet_icecube2nd.nn.packing import Packing
 

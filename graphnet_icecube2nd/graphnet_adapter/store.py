@@ -1,0 +1,291 @@
+"""Event stores in GraphNeT: `StoreDataModule` and `StoreDataset`.
+
+`StoreDataModule` gives batches as `StandardModel.fit` takes them: they hold the tensors
+of `EventDataModule` and are built at once, not joined from one object for each event.
+`StoreDataset` is many times slower: it gives one event at a time, in any data
+representation, for people who keep GraphNeT's own data module and graphs. Shape
+letters: T pulses, B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from graphnet.data.dataset import Dataset
+from graphnet.exceptions.exceptions import ColumnMissingException
+from numpy.typing import NDArray
+from torch import Tensor, distributed
+from torch.utils.data import SequentialSampler
+from torch_geometric.data import Batch, Data
+
+from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.loading.datamodule import EventDataModule
+from graphnet_icecube2nd.loading.loader import EventLoader
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.sampler import EventSampler
+from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import FIRST_PULSE, N_PULSES, TIME_ORIGIN
+from graphnet_icecube2nd.tasks.label import (
+    LABELS,
+    label_columns,
+    make_label,
+    missing_label,
+)
+
+
+def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
+    """Return a packed batch as the PyG batch that GraphNeT's models read.
+
+    Args:
+        batch: The batch.
+        index_column: What the event key is called there.
+
+    Returns:
+        `x` (T, F), `batch` (T,), `ptr` (B + 1,), `n_pulses` (B,), the event key (B,),
+        and the truth under its names, `direction` (B, 3) among it.
+    """
+    num_events = len(batch)
+    result = Batch(_base_cls=Data)
+    one_each = torch.arange(num_events + 1)
+    result.x = batch.features
+    slices = {"x": batch.offsets}
+    per_event = {"n_pulses": batch.n_pulses, **(batch.truth or {})}
+    if batch.event_id is not None:
+        per_event[index_column] = batch.event_id
+    for name, values in per_event.items():
+        result[name] = values
+        slices[name] = one_each
+    result.features = [list(batch.names)] * num_events
+    slices["features"] = one_each
+    event_B = torch.arange(num_events)
+    result.batch = event_B.repeat_interleave(batch.lengths)
+    result.ptr = batch.offsets
+    # What PyG needs to take the batch apart again.
+    result._num_graphs = num_events
+    result._slice_dict = slices
+    result._inc_dict = {
+        name: None if name == "features" else torch.zeros(num_events, dtype=torch.int64)
+        for name in slices
+    }
+    return result
+
+
+class PygLoader:
+    """An `EventLoader` whose batches are PyG's; it resumes like one.
+
+    It serves the ranks that exist when it is made. `StandardModel.fit(gpus=[0, 1])`
+    starts its ranks later, so each would get the same batches: that is an error.
+    """
+
+    def __init__(self, loader: EventLoader, index_column: str = "event_no") -> None:
+        self.loader = loader
+        self.index_column = index_column
+
+    def __len__(self) -> int:
+        """Return the number of batches of the sub-epoch."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Hand out the batches of the sub-epoch."""
+        is_distributed = distributed.is_available() and distributed.is_initialized()
+        now = distributed.get_world_size() if is_distributed else 1
+        made_for = self.loader.plan.rule.world_size
+        if now > made_for:
+            raise ValueError(
+                f"the loader was made for {made_for} ranks, but training runs on "
+                f"{now}, which would all train on the same events: give `fit` one "
+                "device, or train on several with `icecube2nd train --devices`"
+            )
+        for batch in self.loader:
+            yield as_pyg_batch(batch, self.index_column)
+
+    @property
+    def dataset(self) -> range:
+        """The events by number; their count is what GraphNeT asks for."""
+        return range(self.loader.plan.num_events)
+
+    @property
+    def sampler(self) -> Any:
+        """The sampler by which GraphNeT knows that batches come in a fixed order."""
+        options = self.loader.plan.options()
+        is_in_order = not options["shuffle"] and not options["length_buckets"]
+        return SequentialSampler(self.dataset) if is_in_order else None
+
+    batch_sampler = None  # Lightning asks for it where there is a sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position in the data, as `EventLoader` does."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Return to the position of a state, as `EventLoader` does."""
+        self.loader.load_state_dict(state)
+
+
+class StoreDataModule(EventDataModule):
+    """A store as data for GraphNeT's models, a whole batch at once.
+
+    `model.fit(data.train_dataloader(), data.val_dataloader(), ...)`, and
+    `model.predict_as_dataframe(data.predict_dataloader(), additional_attributes=
+    ["event_no"])`. Backbones of this package read its batches; the data representation
+    that `StandardModel` asks for is not used on them.
+
+    Args:
+        *arguments: As `EventDataModule`.
+        index_column: What the event key is called in the batches.
+        **options: As `EventDataModule`; labels (`direction`, `energy`, `track`) and
+            columns named in `truth` come under their own names, NaN where an event has
+            no such label.
+    """
+
+    def __init__(
+        self, *arguments: Any, index_column: str = "event_no", **options: Any
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self.index_column = index_column
+
+    def _loader(  # type: ignore[override]
+        self, reader: EventReader, sampler: EventSampler, **options: Any
+    ) -> PygLoader:
+        loader = super()._loader(reader, sampler, **options)
+        return PygLoader(loader, self.index_column)
+
+
+class StoreDataset(Dataset):
+    """A GraphNeT `Dataset` that reads an event store.
+
+    A drop-in for `SQLiteDataset`, also as `GraphNeTDataModule(dataset_reference=...)`:
+    `path` is the store, `pulsemaps` and `truth_table` may be called anything, and
+    `index_column` gives the store's `event_id`. `truth` may name labels (`direction`,
+    `energy`, `track`) besides columns of the store; an event without a label has NaN
+    there. Events without pulses are left out.
+    Where the store knows DOMs by sensor_id alone, x, y, z can be asked for as well.
+    Times are those of the source, in float64. The arguments are GraphNeT's.
+
+    Raises:
+        ValueError: As `EventStore`; a selected event is not in the store, or the store
+            lacks the columns that a label is made of.
+    """
+
+    _truth: list[str]
+
+    def _init(self) -> None:
+        self._missing_variables: dict[str, list[str]] = {}
+        self._store = EventStore(self._path)
+        self._known = self._store.pulse_map.columns()
+        # The events with pulses: in order of the store, and in order of event_id.
+        self._full = np.flatnonzero(self._store.whole_event_column(N_PULSES) > 0)
+        ids = self._store.whole_event_column(EVENT_ID)[self._full]
+        order = np.argsort(ids)
+        self._sorted_ids, self._numbers = ids[order], self._full[order]
+        self._label_names = [name for name in self._truth if name in LABELS]
+        self._truth = [name for name in self._truth if name not in LABELS]
+
+    def _post_init(self) -> None:
+        events = self._indices
+        ids = [i[0] if isinstance(i, list | tuple) else i for i in events]
+        row = np.searchsorted(self._sorted_ids, ids)
+        row = np.minimum(row, len(self._sorted_ids) - 1)
+        found = self._sorted_ids[row] == np.asarray(ids)
+        if not found.all():
+            raise ValueError(
+                f"event {np.asarray(ids)[~found][0]} is not in {self._path}, or has no "
+                f"pulses ({int((~found).sum())} of {len(ids)} selected events)"
+            )
+        self._number_B = self._numbers[row]
+        self._labels = {name: self._make_label(name) for name in self._label_names}
+        self._remove_missing_columns()
+
+    def __getitem__(self, sequential_index: int) -> Data:
+        """Return an event as the data representation makes it, with its labels."""
+        graph = super().__getitem__(sequential_index)
+        for name, label_B in self._labels.items():
+            graph[name] = label_B[sequential_index : sequential_index + 1].clone()
+        return graph
+
+    def _make_label(self, name: str) -> Tensor:
+        """Return a label of the selected events, (B, ...) float32."""
+        available, labels = self._store.event_columns, self._store.pulse_map.labels
+        chosen = label_columns(name, available, labels)
+        if chosen is None:
+            raise missing_label(name, available, labels, str(self._path))
+        columns = {n: self._store.whole_event_column(n)[self._number_B] for n in chosen}
+        return torch.from_numpy(make_label(name, columns, labels)).float()
+
+    def _place_of(self, sequential_index: int) -> tuple[int, int]:
+        """Return the shard of a selected event, and its row there."""
+        number = self._number_B[sequential_index]
+        shard = int(self._store.shard_of(np.array([number]))[0])
+        return shard, int(number - self._store.shard_offsets[shard])
+
+    def _get_all_indices(self) -> list[int]:
+        ids: list[int] = self._store.whole_event_column(EVENT_ID)[self._full].tolist()
+        return ids
+
+    def _get_event_index(self, sequential_index: int | None) -> int:
+        index = self._indices[sequential_index or 0]
+        return int(index[0] if isinstance(index, list | tuple) else index)
+
+    def query_table(
+        self,
+        table: str,
+        columns: list[str] | str,
+        sequential_index: int | None = None,
+        selection: str | None = None,
+    ) -> NDArray[Any]:
+        """Return columns of one event, or of the truth of all."""
+        if selection and selection != "1=1":
+            raise ValueError(
+                f"an event store cannot select pulses by {selection!r}; "
+                "string_selection works with GraphNeT's SQLite files"
+            )
+        names = [columns] if isinstance(columns, str) else list(columns)
+        if sequential_index is None:
+            whole = [self._store.whole_event_column(self._truth_name(n)) for n in names]
+            return np.stack([column[self._full] for column in whole], axis=1)
+        shard_number, event = self._place_of(sequential_index)
+        shard = self._store.shards[shard_number]
+        if table in self._pulsemaps:
+            first = int(shard.events.column(FIRST_PULSE)[event])
+            rows = slice(first, first + int(shard.events.column(N_PULSES)[event]))
+            pulses = [self._pulses(shard, name, rows, event) for name in names]
+            return np.stack(pulses, axis=1)
+        truth = [
+            self._store.event_column(self._truth_name(name), shard_number)[event]
+            for name in names
+        ]
+        return np.array([truth])
+
+    def _pulses(self, shard: Any, name: str, rows: slice, event: int) -> NDArray[Any]:
+        if name in self._store.pulse_columns:
+            values = shard.pulses.column(name)[rows].astype(np.float64)
+            if self._known.get(name) == TIME and TIME_ORIGIN in shard.events.names:
+                values += shard.events.column(TIME_ORIGIN)[event]
+            result: NDArray[Any] = values
+            return result
+        dom_columns = [c for c, q in self._known.items() if q == SENSOR_ID]
+        if self._known.get(name) in (X, Y, Z) and dom_columns:
+            dom = shard.pulses.column(dom_columns[0])[rows]
+            axis = (X, Y, Z).index(self._known[name])
+            place_S = self._store.geometry.position_S3.numpy()[:, axis]
+            # in the coordinates of the file, as the pulse map reads them
+            position: NDArray[Any] = place_S[dom] + self._store.pulse_map.origin[axis]
+            return position
+        raise ColumnMissingException(
+            f"no pulse column {name!r} in {self._path}; it has "
+            f"{', '.join(self._store.pulse_columns)}"
+        )
+
+    def _truth_name(self, name: str) -> str:
+        """Return what the store calls a column of the truth."""
+        name = EVENT_ID if name == self._index_column else name
+        if name not in self._store.event_columns:
+            raise ColumnMissingException(
+                f"no event column {name!r} in {self._path}; it has "
+                f"{', '.join(self._store.event_columns)}"
+            )
+        return name

@@ -74,8 +74,7 @@ def skymap(
     from graphnet_icecube2nd.commands.parsing import shares
     from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
     from graphnet_icecube2nd.plots import save_figure
-    from graphnet_icecube2nd.report.sky.event import sky_map_of_event
-    from graphnet_icecube2nd.report.sky.map import check_name
+    from graphnet_icecube2nd.report.sky.map import check_name, sky_map_of_event
     from graphnet_icecube2nd.report.sky.picture import area_in_words, draw_sky_map
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.tasks.direction.equatorial import time_to_mjd

@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, TIME
 from graphnet_icecube2nd.events.augmentation import (
+    AXES,
     AddNoise,
     Augmentation,
-    ChargeScale,
-    TimeJitter,
-)
-from graphnet_icecube2nd.events.augmentation_checks import (
-    AXES,
     ChargeFactor,
+    ChargeScale,
     FirstPulseAt,
     Mirror,
     SwitchOff,
+    TimeJitter,
     TimeShift,
     first_times,
 )

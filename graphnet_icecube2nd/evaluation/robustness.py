@@ -21,7 +21,7 @@ from graphnet_icecube2nd.evaluation.perturbations import (
     default_perturbations,
     read_in_chunks,
 )
-from graphnet_icecube2nd.events.augmentation_checks import LOST
+from graphnet_icecube2nd.events.augmentation import LOST
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.predictor import (
     NO_PULSES,

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "Events": "events",
-        "FeatureBuilder": "feature_builder",
+        "FeatureBuilder": "features",
         "InputConfig": "input_config",
         "PackedBatch": "batch",
         "check_pulses": "features",

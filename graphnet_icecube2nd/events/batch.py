@@ -121,34 +121,26 @@ class PackedBatch:
                 f"sizes must be 1 or more and add up to {len(self)} events, got "
                 f"{list(sizes)}"
             )
-        sizes = list(sizes)
-        border = self.offsets[[0, *itertools.accumulate(sizes)]].tolist()
-        lengths = [stop - start for start, stop in itertools.pairwise(border)]
-        features = torch.split(self.features, lengths)
-        n_pulses = torch.split(self.n_pulses, sizes)
-        event_id: Sequence[Tensor | None] = [None] * len(sizes)
-        if self.event_id is not None:
-            event_id = torch.split(self.event_id, sizes)
-        truth = {
-            name: torch.split(value, sizes)
-            for name, value in (self.truth or {}).items()
-        }
-        made, first = [], 0
-        for index, size in enumerate(sizes):
-            made.append(
+        firsts = [0, *itertools.accumulate(sizes)]
+        borders = self.offsets[firsts].tolist()
+        batches = []
+        for index, (first, stop) in enumerate(itertools.pairwise(firsts)):
+            begin, end = borders[index : index + 2]
+            event_id = None if self.event_id is None else self.event_id[first:stop]
+            truth = None
+            if self.truth is not None:
+                truth = {name: value[first:stop] for name, value in self.truth.items()}
+            batches.append(
                 PackedBatch.unchecked(
-                    features=features[index],
-                    offsets=self.offsets[first : first + size + 1] - border[index],
-                    n_pulses=n_pulses[index],
+                    features=self.features[begin:end],
+                    offsets=self.offsets[first : stop + 1] - begin,
+                    n_pulses=self.n_pulses[first:stop],
                     names=self.names,
-                    event_id=event_id[index],
-                    truth=None
-                    if self.truth is None
-                    else {name: values[index] for name, values in truth.items()},
+                    event_id=event_id,
+                    truth=truth,
                 )
             )
-            first += size
-        return made
+        return batches
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -197,14 +189,9 @@ class PackedBatch:
 
 
 def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
-    """See that borders of events are borders.
+    """Raise ValueError if these are no borders (B + 1,) from 0 to the number of pulses.
 
-    Args:
-        offsets: (B + 1,) int64, from 0 to the number of pulses, for one event or more.
-        num_pulses: T; None leaves the end open.
-
-    Raises:
-        ValueError: They are not; the message says in what. Empty events pass.
+    Empty events pass. Without a number of pulses the end is open.
     """
     _check_offsets_shape(offsets)
     first, last = int(offsets[0]), int(offsets[-1])
@@ -213,26 +200,30 @@ def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
         raise ValueError(
             f"offsets must run from 0 to {num_pulses} pulses, got {first} to {last}"
         )
-    if int(offsets.diff().min()) < 0:
-        event = int(offsets.diff().argmin())
+    lengths = offsets.diff()
+    if int(lengths.min()) < 0:
         raise ValueError(
-            f"offsets must not decrease; event {event} would end before it"
+            f"offsets must not decrease; event {int(lengths.argmin())} would end "
+            "before it"
         )
 
 
+def _check_offsets_shape(offsets: Tensor) -> None:
+    if not isinstance(offsets, Tensor):
+        raise ValueError(f"offsets must be a tensor, got {type(offsets).__name__}")
+    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
+        raise ValueError(
+            "offsets must be (events + 1,) int64 for at least one event, got "
+            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
+        )
+
+
+@dataclass(frozen=True)
 class EventNames:
-    """What messages call the events of a batch, and which event a pulse is in.
+    """What messages call the events of a batch, and which event a pulse is in."""
 
-    Args:
-        offsets: (B + 1,) int64 borders of the events.
-        event_id: B numbers or strings; default the place in the batch.
-    """
-
-    def __init__(
-        self, offsets: Tensor, event_id: Sequence[Any] | Tensor | None = None
-    ) -> None:
-        self.offsets = offsets
-        self.event_id = event_id
+    offsets: Tensor  # (B + 1,) int64 borders of the events
+    event_id: Sequence[Any] | Tensor | None = None  # B; default: place in the batch
 
     def name(self, index: int) -> str:
         """Return what to call an event."""
@@ -250,16 +241,6 @@ class EventNames:
         lengths = self.offsets.diff()
         if int(lengths.min()) < 1:
             raise ValueError(f"{self.name(int(lengths.argmin()))} has no pulses")
-
-
-def _check_offsets_shape(offsets: Tensor) -> None:
-    if not isinstance(offsets, Tensor):
-        raise ValueError(f"offsets must be a tensor, got {type(offsets).__name__}")
-    if offsets.ndim != 1 or offsets.dtype != torch.int64 or len(offsets) < 2:
-        raise ValueError(
-            "offsets must be (events + 1,) int64 for at least one event, got "
-            f"shape {tuple(offsets.shape)} of {offsets.dtype}"
-        )
 
 
 def _check_shapes(batch: PackedBatch) -> None:
@@ -313,9 +294,9 @@ def _check_values(batch: PackedBatch) -> None:
         )
     if AUXILIARY in batch.names:
         flag_T = batch.column(AUXILIARY)
-        wrong_T = (flag_T != 0) & (flag_T != 1)
-        if bool(wrong_T.any()):
-            pulse = int(wrong_T.nonzero()[0])
+        wrong = ((flag_T != 0) & (flag_T != 1)).nonzero()
+        if len(wrong):
+            pulse = int(wrong[0])
             raise ValueError(
                 f"{events.name(events.index_of(pulse))}: feature 'auxiliary' is "
                 f"{float(flag_T[pulse]):g}; it must be 0 or 1"

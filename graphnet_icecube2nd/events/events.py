@@ -61,10 +61,6 @@ def keep_pulses(events: Events, keep_T: NDArray[np.bool_]) -> Events:
 
     An event of which nothing would be left stays as it was. `n_pulses` goes down by as
     many as the event loses.
-
-    Args:
-        events: The events.
-        keep_T: (T,) True for the pulses that stay.
     """
     offsets = events.offsets.numpy()
     kept_B = _count(keep_T, offsets)
@@ -82,13 +78,8 @@ def add_pulses(
 ) -> Events:
     """Return the events with more pulses, each event's in order of time.
 
-    `n_pulses` goes up by as many as the event gains.
-
-    Args:
-        events: The events.
-        columns: (N,) arrays, those of the first event first, for all columns there
-            are; they take the types of those.
-        num_new_B: (B,) how many an event gains; N in all.
+    `columns` are (N,) for all columns there are, those of the first event first; they
+    take the types of those. `n_pulses` goes up by as many as the event gains.
     """
     if not num_new_B.any():
         return events

@@ -63,14 +63,9 @@ def mix(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
 def combine(
     key: NDArray[np.uint64], counter: NDArray[np.integer[Any]] | np.uint64 | int
 ) -> NDArray[np.uint64]:
-    """Return the keys of counters under keys; both broadcast.
+    """Return keys of whole counters (modulo 2**64) under keys; both broadcast.
 
-    Args:
-        key: (...) uint64.
-        counter: Whole numbers, taken modulo 2**64; as int 0 or above.
-
-    Returns:
-        (...) uint64, as good as independent of each other and of `key`.
+    They are as good as independent of each other and of `key`.
     """
     if isinstance(counter, np.ndarray):
         return mix(key ^ counter.astype(np.uint64))
@@ -80,15 +75,7 @@ def combine(
 def pulse_keys(
     key_B: NDArray[np.uint64], offsets: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
-    """Return a key for every pulse: that of its event and its place in the event.
-
-    Args:
-        key_B: (B,) keys of the events.
-        offsets: (B + 1,) int64 borders of the events.
-
-    Returns:
-        (T,) uint64.
-    """
+    """Return a key (T,) for every pulse: that of its event and its place in it."""
     lengths = np.diff(offsets)
     position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     return combine(np.repeat(key_B, lengths), position_T)
@@ -116,17 +103,10 @@ def normal(key: NDArray[np.uint64]) -> NDArray[np.float64]:
 def poisson(
     mean_B: NDArray[np.float64], key_B: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    """Return a Poisson number for every mean, by inversion.
+    """Return a Poisson number (B,) for every finite mean, by inversion.
 
     The work grows with the largest mean. One above 500 is cut into equal parts, whose
     numbers add up.
-
-    Args:
-        mean_B: (B,) 0 or above, finite.
-        key_B: (B,) keys.
-
-    Returns:
-        (B,) int64.
     """
     total_B = np.zeros(len(mean_B), np.int64)
     parts_B = np.ceil(mean_B / _LARGEST_MEAN)
@@ -151,21 +131,13 @@ def poisson(
 def draw_without_replacement(
     size_E: NDArray[np.int64], count_E: NDArray[np.int64], key_E: NDArray[np.uint64]
 ) -> NDArray[np.int64]:
-    """Draw distinct numbers 0 to size - 1, at random, for each of many events.
+    """Draw `count` distinct numbers 0 to size - 1, at random, for each of many events.
 
-    The numbers drawn are the images of 0 to count - 1 under a bijection of
-    {0 .. size - 1} that the key picks: the generalised Feistel network of Black and
-    Rogaway, "Ciphers with arbitrary finite domains" (CT-RSA 2002). It works on a
-    rectangle of `rows` x `columns` cells that is hardly larger than `size`; a number
-    that comes to lie outside is sent through again.
-
-    Args:
-        size_E: (E,) numbers to draw from, 1 or more each, for 1 event or more.
-        count_E: (E,) how many to draw, 0 to size.
-        key_E: (E,) random keys.
-
-    Returns:
-        (N,) int64, those of the first event first; in no particular order within.
+    They are (N,), those of the first event first, in no particular order within: the
+    images of 0 to count - 1 under a bijection of {0 .. size - 1} that the key picks,
+    the generalised Feistel network of Black and Rogaway, "Ciphers with arbitrary finite
+    domains" (CT-RSA 2002). It works on a rectangle of `rows` x `columns` cells that is
+    hardly larger than `size`; a number that comes to lie outside is sent through again.
     """
     rows_E = np.ceil(np.sqrt(size_E)).astype(np.uint64)
     columns_E = (size_E.astype(np.uint64) + rows_E - np.uint64(1)) // rows_E
@@ -176,27 +148,23 @@ def draw_without_replacement(
     # On Windows numpy before 2.0 counts in 32 bits where it is not told.
     end_E = np.cumsum(count_E, dtype=np.int64)
     number_N = np.arange(end_E[-1]) - np.repeat(end_E - count_E, count_E)
-    row_N = number_N.view(np.uint64) // columns_N
-    column_N = number_N.view(np.uint64) - row_N * columns_N
-    row_N, column_N = _shuffle(row_N, column_N, rows_N, columns_N, key_N)
-    drawn_N = row_N * columns_N + column_N
+    drawn_N = _shuffle(number_N.view(np.uint64), rows_N, columns_N, key_N)
     while len(outside := np.flatnonzero(drawn_N >= size_N)):
-        cells = (row_N, column_N, rows_N, columns_N, key_N)
-        row, column = _shuffle(*(values_N[outside] for values_N in cells))
-        row_N[outside], column_N[outside] = row, column
-        drawn_N[outside] = row * columns_N[outside] + column
+        cells = (drawn_N, rows_N, columns_N, key_N)
+        drawn_N[outside] = _shuffle(*(values_N[outside] for values_N in cells))
     drawn: NDArray[np.int64] = drawn_N.view(np.int64)
     return drawn
 
 
 def _shuffle(
-    row_N: NDArray[np.uint64],
-    column_N: NDArray[np.uint64],
+    cell_N: NDArray[np.uint64],
     rows_N: NDArray[np.uint64],
     columns_N: NDArray[np.uint64],
     key_N: NDArray[np.uint64],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Map cells of a rectangle one to one onto cells; all arguments (N,)."""
+) -> NDArray[np.uint64]:
+    """Map numbers of a rectangle's cells one to one onto each other, (N,)."""
+    row_N = cell_N // columns_N
+    column_N = cell_N - row_N * columns_N
     cells = (row_N, column_N, rows_N, columns_N, key_N)
     row_N, column_N = _turn(*cells, turns=range(_TURNS))
     small = np.flatnonzero(rows_N <= _SMALL)
@@ -205,7 +173,7 @@ def _shuffle(
         row_N[small], column_N[small] = _turn(
             *(values_N[small] for values_N in cells), turns=range(_TURNS, _SMALL_TURNS)
         )
-    return row_N, column_N
+    return row_N * columns_N + column_N
 
 
 def _turn(

@@ -109,19 +109,10 @@ def select_positions(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Choose the pulses of long events without having any at hand.
 
-    Rules are those of `select_pulses`, which is made of this. Events of `max_pulses`
-    or fewer keep all pulses and do not appear.
-
-    Args:
-        length_B: (B,) whole numbers, the pulses of each event.
-        max_pulses: L, the longest event allowed, at least 1.
-        selection: One of `SELECTIONS`.
-        read_auxiliary: Called with an event's place in the batch, gives its flags
-            (length,), true where the pulse is not HLC. `hlc_first` needs it, and
-            calls it once for every long event and for no other.
-        event_id: (B,) int64, what tells events apart; default: position in batch.
-        seed: Seed of the choice; None draws one from torch's global generator.
-        epoch: A new epoch shows other pulses of the same event.
+    Rules and arguments are those of `select_pulses`, which is made of this. Events of
+    `max_pulses` L or fewer keep all pulses and do not appear. `read_auxiliary` gives
+    the flags (length,) of the event at a place in the batch; `hlc_first` needs it, and
+    calls it once for every long event and for no other.
 
     Returns:
         Places of the long events in the batch (E,) int64, and of the pulses each of
@@ -164,11 +155,7 @@ def select_positions(
 
 
 def check_selection(selection: str, max_pulses: int) -> None:
-    """See that a way of selecting is one.
-
-    Raises:
-        ValueError: Unknown selection, or `max_pulses` no whole number from 1.
-    """
+    """Raise ValueError for an unknown selection, or no whole number from 1."""
     if selection not in SELECTIONS:
         raise ValueError(
             f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"

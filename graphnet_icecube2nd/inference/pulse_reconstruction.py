@@ -31,8 +31,7 @@ from graphnet_icecube2nd.events.events import (
     event_order,
     since_first_pulse,
 )
-from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
-from graphnet_icecube2nd.events.features import check_pulses
+from graphnet_icecube2nd.events.features import FeatureBuilder, check_pulses
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (

@@ -29,7 +29,7 @@ from graphnet_icecube2nd.events.augmentation import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.events import Events, auxiliary_of, first_times
-from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
+from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import (
     check_selection,
     select_positions,

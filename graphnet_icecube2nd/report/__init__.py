@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "SkyMap": "sky.map",
         "draw_sky_map": "sky.picture",
-        "sky_map": "sky.event",
+        "sky_map": "sky.map",
         "write_evaluation": "evaluation.report",
         "write_event_page": "event.page",
     },

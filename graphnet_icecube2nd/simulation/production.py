@@ -31,7 +31,7 @@ from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.events.feature_builder import FeatureBuilder
+from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector

@@ -17,7 +17,7 @@ from graphnet_icecube2nd.evaluation.perturbations import (
     default_perturbations,
     first_times_of,
 )
-from graphnet_icecube2nd.events.augmentation_checks import FirstPulseAt
+from graphnet_icecube2nd.events.augmentation import FirstPulseAt
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 BASE = Perturbation(group=BASELINE, strength="as stored")

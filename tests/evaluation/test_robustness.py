@@ -25,7 +25,7 @@ from graphnet_icecube2nd.evaluation.robustness import (
     measure_robustness,
     num_passes,
 )
-from graphnet_icecube2nd.events.augmentation_checks import (
+from graphnet_icecube2nd.events.augmentation import (
     FirstPulseAt,
     Mirror,
     SwitchOff,

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from graphnet_icecube2nd.detector.presets import build_detector
-from graphnet_icecube2nd.events.augmentation import Augmentation, apply_augmentations
-from graphnet_icecube2nd.events.augmentation_checks import (
+from graphnet_icecube2nd.events.augmentation import (
     LOST,
+    Augmentation,
     ChargeFactor,
     FirstPulseAt,
     Mirror,
     SwitchOff,
     TimeShift,
+    apply_augmentations,
     first_times,
 )
 from graphnet_icecube2nd.events.events import Events

@@ -15,8 +15,7 @@ from astropy.table import Table
 from astropy_healpix import HEALPix
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.report.sky.event import sky_map
-from graphnet_icecube2nd.report.sky.map import SkyMap
+from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
 from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 

@@ -13,8 +13,7 @@ pytest.importorskip("astropy_healpix")
 from astropy_healpix import healpy
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
-from graphnet_icecube2nd.report.sky.event import sky_map
-from graphnet_icecube2nd.report.sky.map import SkyMap
+from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.plots import save_figure
-from graphnet_icecube2nd.report.sky.event import sky_map
+from graphnet_icecube2nd.report.sky.map import sky_map
 from graphnet_icecube2nd.report.sky.picture import Frame, area_in_words, draw_sky_map
 from graphnet_icecube2nd.tasks.direction.equatorial import (
     from_equatorial,
@@ -115,7 +115,7 @@ def test_right_ascension_grows_to_the_left() -> None:
 @pytest.mark.parametrize("mjd", [None, MJD])
 def test_the_panel_and_the_sky(zenith: float, mjd: float | None) -> None:
     made = sky_map(towards(zenith, 300), 100.0, mjd=mjd, nside=8)
-    frame = Frame.of(made, 180.0)
+    frame = Frame(made, 180.0)
     assert frame.to_panel(frame.centre) == pytest.approx((0, 0), abs=1e-9)
     x, y = np.meshgrid(np.linspace(-120, 120, 7), np.linspace(-120, 120, 8))
     vector = frame.to_sky(x, y)

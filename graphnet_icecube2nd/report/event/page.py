@@ -122,8 +122,7 @@ def event_payload(
     `detector` has x, y, z, string and dom (from 1, down the table) of S DOMs, and
     `lines`, the two ends of each string; it is empty where the store does not know the
     detector. `places` has x, y, z of P places and their row in the detector, -1 for
-    none; `pulses` are T in the order of time, with their place. Arguments as
-    `event_page`.
+    none; `pulses` are T in the order of time, with their place.
     """
     view, pulses = read_event(store, number)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
@@ -134,8 +133,8 @@ def event_payload(
     dom_P = pulses.dom_T[first_P]
     if (dom_P < 0).any():
         dom_P = store.geometry.nearest_dom(torch.from_numpy(place_P3)).numpy()
-    detector: dict[str, Any] = {"name": "", "lines": []}
-    detector |= {name: [] for name in ("x", "y", "z", "string", "dom")}
+    empty = dict.fromkeys(("lines", "x", "y", "z", "string", "dom"), [])
+    detector: dict[str, Any] = {"name": "", **empty}
     outline_P3 = place_P3
     # Pulses beside the DOMs are of another detector, whose table the store lacks.
     if (dom_P >= 0).mean() > 0.5:
@@ -199,23 +198,17 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
     rows = []
     for arrow in arrows:
         begin, end = inside_box(arrow, low - margin, high + margin)
-        rows.append(
-            vars(arrow)
-            | {
-                "flight": arrow.flight.tolist(),
-                "through": arrow.through.tolist(),
-                # A vertex may lie outside; its arrow goes through it all the same.
-                "begin": min(begin, -margin),
-                "end": max(end, margin),
-                "opening_angle": _degrees(arrow.opening_angle),
-                "radius_50": _degrees(arrow.radius_50),
-            }
-        )
+        row = vars(arrow) | {
+            "flight": arrow.flight.tolist(),
+            "through": arrow.through.tolist(),
+            # A vertex may lie outside; its arrow goes through it all the same.
+            "begin": min(begin, -margin),
+            "end": max(end, margin),
+        }
+        for name in ("opening_angle", "radius_50"):
+            row[name] = None if row[name] is None else math.degrees(row[name])
+        rows.append(row)
     return rows
-
-
-def _degrees(angle: float | None) -> float | None:
-    return None if angle is None else math.degrees(angle)
 
 
 def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
@@ -231,7 +224,7 @@ def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
 def _truth_rows(
     store: EventStore, view: EventView, pulses: EventPulses
 ) -> list[list[str]]:
-    """Return what the table of the event says: name and value with its unit."""
+    """Return the table of the event: name and value with its unit."""
     num_doms = len(np.unique(pulses.position_T3, axis=0))
     rows = [["event_id", str(view.event_id)], ["pulses", str(len(pulses.time_T))]]
     if has_hlc(store):

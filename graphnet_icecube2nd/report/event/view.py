@@ -37,42 +37,23 @@ CASCADES = ("cascade", "double_cascade")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrow:
-    """A direction to be drawn.
-
-    Args:
-        name: For the legend.
-        is_truth: Whether it is the true one.
-        flight: (3,) where the particle flies, unit vector.
-        through: (3,) a point it passes, m.
-        time: When it is there, ns; None where that is not known.
-        vertex_time: When it came to be, ns; None where that is not known.
-        is_vertex: Whether the particle ends there, in a cascade.
-        opening_angle: To the truth, rad; None where either is not known.
-        kappa: Concentration; None where it is not known.
-        radius_50: Of the cone that holds half of the probability, rad; None where it
-            is not known.
-        colour: Of a reconstructed one; they begin anew where there are many.
-    """
+    """A direction to be drawn; None stands for what is not known."""
 
     name: str
     is_truth: bool
-    flight: Array
-    through: Array
-    time: float | None = None
-    vertex_time: float | None = None
-    is_vertex: bool = False
-    opening_angle: float | None = None
+    flight: Array  # (3,) unit vector, where the particle flies
+    through: Array  # (3,) m, a point it passes
+    time: float | None = None  # ns, when it is there
+    vertex_time: float | None = None  # ns, when it came to be
+    is_vertex: bool = False  # whether the particle ends there, in a cascade
+    opening_angle: float | None = None  # rad, to the truth
     kappa: float | None = None
-    radius_50: float | None = None
-    colour: str | None = None
+    radius_50: float | None = None  # rad, of the cone that holds half the probability
+    colour: str | None = None  # of a reconstructed one; they repeat
 
 
 def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
-    """Return an event in full, and its pulses in physical units.
-
-    Raises:
-        ValueError: No such event, or one without pulses.
-    """
+    """Return an event in full, and its pulses; ValueError where there are none."""
     view = view_event(store, number)
     if not view.truth["n_pulses"]:
         raise ValueError(f"event {view.event_id} has no pulses to be drawn")
@@ -82,16 +63,9 @@ def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
 def lit_doms(
     store: EventStore, pulses: EventPulses, with_auxiliary: bool
 ) -> tuple[EventPulses, bool]:
-    """Return one row a DOM, its first pulse with the charge of all.
+    """Return one row a DOM of an event: its first pulse with the charge of all.
 
-    Args:
-        store: The store.
-        pulses: Of one event.
-        with_auxiliary: Count pulses that are not HLC, too; they count anyway where the
-            event has no others.
-
-    Returns:
-        The DOMs, and whether they are those of HLC pulses only.
+    Also whether only HLC pulses count, as without `with_auxiliary` where there are any.
     """
     only_hlc = has_hlc(store) and bool(pulses.hlc_T.any()) and not with_auxiliary
     kept = pulses.keep(pulses.hlc_T) if only_hlc else pulses
@@ -104,23 +78,12 @@ def has_hlc(store: EventStore) -> bool:
 
 
 def find_arrows(
-    store: EventStore,
-    view: EventView,
-    tables: Sequence[EventTable],
-    doms: EventPulses,
+    store: EventStore, view: EventView, tables: Sequence[EventTable], doms: EventPulses
 ) -> list[Arrow]:
-    """Return the true direction, if it is known, and the reconstructed ones.
+    """Return the true direction, if it is known, and those of the tables that have one.
 
     A direction alone has no place: such an arrow passes the middle of the charge.
-
-    Args:
-        store: The store.
-        view: The event.
-        tables: Those that have a direction for the event are taken.
-        doms: The DOMs of the event, as `lit_doms` gives them.
-
-    Raises:
-        ValueError: A table's radius_50 is not from 0 to pi.
+    Raises ValueError if a table's radius_50 is not from 0 to pi.
     """
     centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
     truth = _true_arrow(store, view, centre)
@@ -130,8 +93,7 @@ def find_arrows(
         row = np.flatnonzero(table.event_id == view.event_id)
         if not len(row) or not table.is_ok[row[0]]:
             continue
-        flight = -table.direction_B3[row[0]]
-        kappa = float(table.kappa_B[row[0]])
+        flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
         off = None if truth is None else float(opening_angle(flight, truth.flight))
         found.append(
             Arrow(
@@ -140,7 +102,7 @@ def find_arrows(
                 flight=flight,
                 through=centre,
                 opening_angle=off,
-                kappa=kappa if math.isfinite(kappa) else None,
+                kappa=_finite(kappa),
                 radius_50=_radius_50(table, int(row[0])),
                 colour=next(colours),
             )
@@ -156,14 +118,14 @@ def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | No
     flight = -make_label(DIRECTION, columns, pulse_map.labels)[0]
     if not np.isfinite(flight).all():
         return None
-    place = [_number(view.truth.get(name)) for name in _PLACE]
+    place = [_finite(view.truth.get(name)) for name in _PLACE]
     if None in place:
         return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)
     vertex = np.array(place, dtype=np.float64) - pulse_map.origin
     is_vertex = view.truth.get("topology") in CASCADES
     # The point of the true line that is nearest to the light.
     along = 0.0 if is_vertex else float((centre - vertex) @ flight)
-    vertex_time = _number(view.truth.get("vertex_time"))
+    vertex_time = _finite(view.truth.get("vertex_time"))
     if vertex_time is not None:
         # Where pulses count from the event's first, the store knows from when.
         vertex_time -= float(view.truth.get(TIME_ORIGIN) or 0.0)
@@ -178,36 +140,29 @@ def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | No
     )
 
 
-def _number(value: Any) -> float | None:
+def _finite(value: Any) -> float | None:
     """Return a finite number, or None."""
     return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _radius_50(table: EventTable, row: int) -> float | None:
     """Return the radius [rad] that a table gives, else that of its kappa."""
-    if RADIUS_50 in table.radii:
-        radius = float(table.radii[RADIUS_50][row])
-        if math.isfinite(radius):
-            if not 0 <= radius <= math.pi:
-                raise ValueError(
-                    f"table {table.name!r}: {RADIUS_50} of event "
-                    f"{table.event_id[row]} must be 0 to pi rad, got {radius:g}"
-                )
-            return radius
+    given = table.radii.get(RADIUS_50)
+    if given is not None and math.isfinite(radius := float(given[row])):
+        if not 0 <= radius <= math.pi:
+            raise ValueError(
+                f"table {table.name!r}: {RADIUS_50} of event {table.event_id[row]} "
+                f"must be 0 to pi rad, got {radius:g}"
+            )
+        return radius
     kappa = float(table.kappa_B[row])
     return float(kappa_to_radius(kappa, 0.5)) if 0 <= kappa < math.inf else None
 
 
 def inside_box(arrow: Arrow, low: Array, high: Array) -> tuple[float, float]:
-    """Return where a line enters and leaves a box.
+    """Return where a line enters and leaves a box (corners, m), from `through`, m.
 
-    Args:
-        arrow: The line.
-        low: (3,) corner of the box, m.
-        high: (3,) the opposite corner, m.
-
-    Returns:
-        Metres along the flight from `through`; -300 and 300 if it passes outside.
+    Where it passes outside, -300 and 300.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([low - arrow.through, high - arrow.through]) / arrow.flight
@@ -236,6 +191,6 @@ def known_truth(view: EventView) -> list[str]:
     words = []
     if "topology" in view.truth:
         words.append(str(view.truth["topology"]).replace("_", " "))
-    if (energy := _number(view.truth.get("energy"))) is not None:
+    if (energy := _finite(view.truth.get("energy"))) is not None:
         words.append(energy_text(energy))
     return words

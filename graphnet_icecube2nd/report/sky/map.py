@@ -1,15 +1,15 @@
 """SkyMap: where an event's neutrino may have come from, as density on the sphere.
 
 The sphere is cut into pixels of one area (HEALPix, Gorski et al., ApJ 622 (2005) 759),
-each with its mean probability per steradian. Shape letters: P pixels, B events.
+each with its mean probability per steradian. Shape letters: P pixels of the map, p some
+of them, B events.
 
 Files are FITS, as standard tools read them. The first extension is a HEALPix map of the
 whole sky: a column PROBDENSITY in 1/sr, and in the header PIXTYPE, ORDERING, NSIDE,
 FIRSTPIX, LASTPIX, INDXSCHM, OBJECT and COORDSYS, so `healpy.read_map(path)` and
 `astropy.table.Table.read(path, hdu=1)` read it. COORDSYS is C for equatorial maps
-(ICRS). Those in the detector's coordinates, where
-theta is zenith and phi azimuth, have DETECTOR: no celestial frame, and tools that want
-one refuse it.
+(ICRS). Those in the detector's coordinates, where theta is zenith and phi azimuth, have
+DETECTOR: no celestial frame, and tools that want one refuse it.
 
 The header also has EVENTID, KAPPA, DATE-OBS and MJD-OBS (UTC), and for each contour
 LEVELn, RADIUSn (deg), AREAn (square degrees within the circle), PIXAREAn (of pixels).
@@ -24,33 +24,56 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.report.sky.pixels import (
-    COORDINATES,
-    EQUATORIAL,
-    LEVELS,
-    LOCAL,
-    Contour,
-    check_grid,
-    check_levels,
-    import_maps,
+from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.equatorial import (
+    checked_mjd,
+    mjd_to_time,
+    to_equatorial,
 )
-from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time
+from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
 from graphnet_icecube2nd.version import __version__
 
 Array = NDArray[np.float64]
 
+LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
+LEVELS = (0.5, 0.9)
+ORDERS = ("ring", "nested")
 DENSITY = "PROBDENSITY"
 NUMBERS = "NUMBERS"  # the second extension
 FRAMES = {LOCAL: "DETECTOR", EQUATORIAL: "C"}
 ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz")
+# By default: pixels within the 50% contour, and the smallest and largest NSIDE.
+FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
+# Pixels wider than this share of the distance from the direction, or of the radius of
+# the 50% contour, are the mean of smaller ones: where the density bends.
+COARSE = 0.2
+FINEST = 2**26
+CHUNK = 2**20  # pixels worked on at once
+# Radii that a table gives: those of its kappa up to what digits of a CSV lose?
+SAME = 1e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contour:
+    """A contour of a sky map: the circle, and the pixels that make the same region."""
+
+    level: float  # share of the probability within
+    radius: float  # rad, of the circle
+    area: float  # square degrees within the circle
+    num_pixels: int  # fewest pixels that hold the share
+    pixel_area: float  # square degrees, of those
+    density: float  # 1/sr, the least among them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +109,7 @@ class SkyMap:
     mjd: float | None = None
 
     def __post_init__(self) -> None:
-        check_grid(self.nside, self.order)
+        _check_grid(self.nside, self.order)
         if self.coordinates not in COORDINATES:
             raise ValueError(
                 f"coordinates must be one of {', '.join(COORDINATES)}, got "
@@ -103,7 +126,7 @@ class SkyMap:
                 f"a map of NSIDE {self.nside} has {num} pixels and one direction, got "
                 f"{self.density_P.shape} and {self.direction.shape}"
             )
-        check_levels(self.levels)
+        _checked_levels(self.levels)
 
     @property
     def pixel_area(self) -> float:
@@ -124,7 +147,7 @@ class SkyMap:
         Raises:
             ValueError: A level is not between 0 and 1.
         """
-        chosen = check_levels(self.levels if levels is None else levels)
+        chosen = _checked_levels(self.levels if levels is None else levels)
         falling = np.sort(self.density_P)[::-1]
         within = np.cumsum(falling) * self.pixel_area
         found = []
@@ -149,7 +172,7 @@ class SkyMap:
         Args:
             direction: Unit vectors in the map's coordinates, shape (..., 3).
         """
-        healpix = import_maps("astropy_healpix")
+        healpix = _import_maps("astropy_healpix")
         x, y, z = np.moveaxis(np.asarray(direction, np.float64), -1, 0)
         pixel = healpix.xyz_to_healpix(x, y, z, self.nside, order=self.order)
         found: Array = self.density_P[pixel]
@@ -163,7 +186,7 @@ class SkyMap:
             ImportError: astropy is not installed.
         """
         path = check_name(path)
-        fits = import_maps("astropy.io.fits")
+        fits = _import_maps("astropy.io.fits")
         density = fits.Column(
             name=DENSITY, format="D", unit="sr-1", array=self.density_P
         )
@@ -189,7 +212,7 @@ class SkyMap:
             ValueError: It is none of our sky maps; says what is missing.
             ImportError: astropy is not installed.
         """
-        with import_maps("astropy.io.fits").open(path, memmap=False) as units:
+        with _import_maps("astropy.io.fits").open(path, memmap=False) as units:
             try:
                 header, row = units[1].header, units[NUMBERS].data[0]
                 frames = {word: name for name, word in FRAMES.items()}
@@ -215,16 +238,208 @@ class SkyMap:
         return cls(**values)
 
 
-def check_name(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a sky map can have.
+def sky_map(
+    direction: ArrayLike,
+    kappa: float,
+    *,
+    nside: int | None = None,
+    order: str = "ring",
+    calibration: KappaCalibration | None = None,
+    law: RadialLaw | None = None,
+    levels: Sequence[float] = LEVELS,
+    event_id: int | None = None,
+    mjd: float | None = None,
+) -> SkyMap:
+    """Make the sky map of a direction and its kappa.
+
+    The density is the von Mises-Fisher one, unless a calibration or a law says how the
+    probability spreads; then contours have the radii of those. Densities are divided by
+    their sum over the pixels, so that they integrate to 1.
+
+    Args:
+        direction: (3,) vector back to where the neutrino came from, in the detector's
+            axes.
+        kappa: Concentration, not calibrated if a calibration is given.
+        nside: A power of two, 1 to 8192. By default at least 100 pixels lie within the
+            50% contour, and NSIDE is 64 to 1024; so it is fewer where that contour has
+            a radius of less than 0.3 deg.
+        order: `ring` or `nested`.
+        calibration: Makes contours hold what they say.
+        law: In place of a calibration.
+        levels: Contours, 0 to 1.
+        event_id: For the file and the picture.
+        mjd: Time of the event, UTC, d: the map is in equatorial coordinates then.
 
     Raises:
-        ValueError: The name does not end in .fits or .fits.gz.
+        ValueError: A value is not allowed.
+        ImportError: astropy-healpix, or astropy for equatorial ones, is not installed.
     """
+    centre = np.asarray(direction, np.float64)
+    length = float(np.linalg.norm(centre))
+    if centre.shape != (3,) or not 0 < length < np.inf:
+        raise ValueError(f"direction must be a vector (3,), got {centre.tolist()}")
+    if calibration is not None and law is not None:
+        raise ValueError("give a calibration or a law, not both")
+    chosen = _checked_levels(levels)
+    centre = centre / length
+    if mjd is not None:
+        mjd = float(checked_mjd(mjd))
+        ra, dec = to_equatorial(centre, mjd)
+        centre = angles_to_unit_vector(np.pi / 2 - dec, ra).numpy()
+    if calibration is not None:
+        law = RadialLaw.calibrated(kappa, calibration, chosen)
+    law = law or RadialLaw.of_kappa(kappa)
+    nside = _default_nside(law) if nside is None else nside
+    _check_grid(nside, order)
+    return SkyMap(
+        nside=nside,
+        order=order,
+        coordinates=LOCAL if mjd is None else EQUATORIAL,
+        density_P=_mean_densities(law, centre, nside, order),
+        direction=centre,
+        kappa=float(kappa),
+        law=law,
+        levels=chosen,
+        event_id=event_id,
+        mjd=mjd,
+    )
+
+
+def sky_map_of_event(
+    table: EventTable,
+    event_id: int,
+    *,
+    calibration: KappaCalibration | None = None,
+    **options: Any,
+) -> SkyMap:
+    """Make the sky map of an event of a table; other options are those of `sky_map`.
+
+    Where the table gives radii of contours, the map has those: results of a calibrated
+    reconstruction stay calibrated. Others follow the law through them; reconstruct with
+    those that are wanted (`contours`) to have them exact.
+
+    Raises:
+        ValueError: The table lacks the event, its direction or its kappa; or it is
+            calibrated already; or a value is not allowed.
+        ImportError: astropy-healpix is not installed.
+    """
+    row = table.of_events(np.array([event_id]))
+    if not row.is_ok[0]:
+        raise ValueError(
+            f"event {event_id} of {table.name} has no direction: {row.status_B[0]}"
+        )
+    kappa = float(row.kappa_B[0])
+    if not np.isfinite(kappa):
+        raise ValueError(
+            f"event {event_id} of {table.name} has no kappa, which a sky map needs"
+        )
+    law = _given_law(row, kappa)
+    if calibration is not None and law is not None:
+        raise ValueError(
+            f"{table.name} is calibrated already: its radii are not those of its kappa"
+        )
+    options |= {"calibration": calibration, "law": law, "event_id": event_id}
+    return sky_map(row.direction_B3[0], kappa, **options)
+
+
+def _given_law(row: EventTable, kappa: float) -> RadialLaw | None:
+    """Return the law of a row's own radii; None if they are those of its kappa."""
+    radii = {
+        level: float(radius_B[0])
+        for level, radius_B in row.levels.items()
+        if np.isfinite(radius_B[0])
+    }
+    own = [float(kappa_to_radius(kappa, level)) for level in radii]
+    if np.allclose(list(radii.values()), own, rtol=SAME, atol=0):
+        return None
+    try:
+        return RadialLaw.through(kappa, radii)
+    except ValueError as error:
+        raise ValueError(f"event {row.event_id[0]} of {row.name}: {error}") from None
+
+
+def check_name(path: str | os.PathLike[str]) -> Path:
+    """Return a path; raise ValueError unless it ends as files of sky maps do."""
     path = Path(path)
     if not path.name.lower().endswith(ENDINGS):
         raise ValueError(f"{path}: sky maps end in one of {', '.join(ENDINGS)}")
     return path
+
+
+def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    """Return levels; raise ValueError unless all lie between 0 and 1, none twice."""
+    chosen = tuple(float(level) for level in levels)
+    if not chosen or not all(0 < level < 1 for level in chosen):
+        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"a level stands there twice: {chosen}")
+    return chosen
+
+
+def _check_grid(nside: int, order: str) -> None:
+    """Raise ValueError if there is no such grid of pixels."""
+    if not 1 <= nside <= 8192 or nside & (nside - 1):
+        raise ValueError(f"nside must be a power of two from 1 to 8192, got {nside}")
+    if order not in ORDERS:
+        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+
+
+def _import_maps(module: str) -> Any:
+    """Return a module of astropy or astropy_healpix; ImportError names the extra."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        library = module.partition(".")[0].replace("_", "-")
+        raise ImportError(
+            f"sky maps need {library}: pip install graphnet-icecube2nd[maps]"
+        ) from error
+
+
+def _default_nside(law: RadialLaw) -> int:
+    """Return the NSIDE with which the 50% contour covers 100 pixels or more.
+
+    Powers of two from 64, which tools expect, to 1024, 12.6 million pixels.
+    """
+    half = 2 * np.sin(law.radius(0.5) / 2) ** 2
+    wanted = np.sqrt(FEWEST_PIXELS / (6 * half))
+    power = 1 << max(int(np.ceil(np.log2(wanted))), 0)
+    return min(max(power, SMALLEST), LARGEST)
+
+
+def _mean_densities(law: RadialLaw, centre: Array, nside: int, order: str) -> Array:
+    """Return mean densities of all pixels around a direction (3,), (P,), 1/sr.
+
+    They are divided by their sum, so that they integrate to 1.
+    """
+    density_P = np.empty(12 * nside**2)
+    for start in range(0, len(density_P), CHUNK):
+        pixel_p = np.arange(start, min(start + CHUNK, len(density_P)))
+        density_P[pixel_p] = _densities_of(pixel_p, law, centre, nside, order)
+    total = float(density_P.sum()) * 4 * np.pi / len(density_P)
+    density_P /= total
+    return density_P
+
+
+def _densities_of(
+    pixel_p: NDArray[np.int64], law: RadialLaw, centre: Array, nside: int, order: str
+) -> Array:
+    """Return mean densities of some pixels, (p,), 1/sr; of large ones by quarters."""
+    healpix = _import_maps("astropy_healpix")
+    place_p3 = np.stack(healpix.healpix_to_xyz(pixel_p, nside, order=order), axis=-1)
+    u_p = np.minimum(((place_p3 - centre) ** 2).sum(axis=1) / 2, 2.0)
+    mean_p = law.density(u_p)
+    width = np.sqrt(np.pi / 3) / nside
+    distance_p = 2 * np.arcsin(np.sqrt(u_p / 2))
+    large_p = width > COARSE * np.maximum(distance_p, law.radius(0.5))
+    if large_p.any() and nside < FINEST:
+        nested = pixel_p[large_p]
+        if order != "nested":
+            place = place_p3[large_p].T
+            nested = healpix.xyz_to_healpix(*place, nside, order="nested")
+        quarters = (4 * nested[:, None] + np.arange(4)).ravel()
+        finer = _densities_of(quarters, law, centre, 2 * nside, "nested")
+        mean_p[large_p] = finer.reshape(-1, 4).mean(axis=1)
+    return mean_p
 
 
 def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:

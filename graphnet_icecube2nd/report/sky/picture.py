@@ -10,8 +10,7 @@ Greisen, A&A 395 (2002) 1077. Shape legend: ``...`` any leading shape.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +22,7 @@ from graphnet_icecube2nd.conventions import (
     unit_vector_to_angles,
 )
 from graphnet_icecube2nd.plots import new_figure
-from graphnet_icecube2nd.report.sky.map import SkyMap
-from graphnet_icecube2nd.report.sky.pixels import EQUATORIAL, Contour
+from graphnet_icecube2nd.report.sky.map import EQUATORIAL, Contour, SkyMap
 from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time, to_equatorial
 
 Array = NDArray[np.float64]
@@ -72,9 +70,9 @@ def draw_sky_map(sky_map: SkyMap, truth: ArrayLike | None = None) -> Any:
         off = math.degrees(float(opening_angle(star, sky_map.direction)))
         if off < FAR * largest:
             reach = max(reach, 1.15 * off)
-    frame = Frame.of(sky_map, min(reach, WIDEST))
-    colours = draw_neighbourhood(near, frame, sky_map, contours, star)
-    draw_all_sky(whole, frame, sky_map, contours, star)
+    frame = Frame(sky_map, min(reach, WIDEST))
+    colours = _draw_neighbourhood(near, frame, contours, star)
+    _draw_all_sky(whole, frame, contours, star)
     figure.colorbar(
         colours, ax=near, label="probability density [1/sr]", shrink=0.85, pad=0.02
     )
@@ -82,7 +80,7 @@ def draw_sky_map(sky_map: SkyMap, truth: ArrayLike | None = None) -> Any:
     if off is not None:
         labels = [f"{w}, {off:.3g} deg away" if w == "truth" else w for w in labels]
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    figure.suptitle(_title(sky_map))
+    figure.suptitle(_title(frame))
     return figure
 
 
@@ -97,51 +95,39 @@ def _truth(sky_map: SkyMap, truth: ArrayLike) -> Array:
     return sky_vector(ra, dec)
 
 
-def _title(sky_map: SkyMap) -> str:
-    theta, phi = (
-        math.degrees(float(a)) for a in unit_vector_to_angles(sky_map.direction)
-    )
+def _title(frame: Frame) -> str:
+    sky_map = frame.sky_map
     event = "" if sky_map.event_id is None else f"event {sky_map.event_id}: "
-    if sky_map.coordinates == EQUATORIAL:
-        assert sky_map.mjd is not None
+    theta, phi = math.degrees(frame.zenith), math.degrees(frame.azimuth)
+    if sky_map.mjd is None:
+        place = f"azimuth {phi:.2f} deg, zenith {theta:.2f} deg"
+    else:
         place = f"RA {phi:.2f} deg, dec {90 - theta:+.2f} deg (ICRS)"
         place += f", {mjd_to_time(sky_map.mjd)[:19]} UTC"
-    else:
-        place = f"azimuth {phi:.2f} deg, zenith {theta:.2f} deg"
     return f"{event}{place}, kappa {sky_map.kappa:.4g}"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Frame:
     """How the sky is laid onto the neighbourhood's panel.
 
     Args:
-        axes_33: (3, 3) unit vectors in rows: to the panel's right, to its top (towards
-            zenith 0, or north), and the predicted direction.
+        sky_map: The map; its direction is in the middle of the panel.
         reach: From the middle to the edges, deg.
-        is_equatorial: Right ascension and declination, not azimuth and zenith.
     """
 
-    axes_33: Array
-    reach: float
-    is_equatorial: bool
-
-    @classmethod
-    def of(cls, sky_map: SkyMap, reach: float) -> Frame:
-        """Return the frame of a map."""
-        zenith, azimuth = (float(a) for a in unit_vector_to_angles(sky_map.direction))
-        up = -angles_to_unit_vector(zenith + np.pi / 2, azimuth).numpy()
-        is_equatorial = sky_map.coordinates == EQUATORIAL
-        side = -1.0 if is_equatorial else 1.0
-        right = side * np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
-        axes_33 = np.stack([right, up, sky_map.direction])
-        return cls(axes_33=axes_33, reach=reach, is_equatorial=is_equatorial)
-
-    @property
-    def centre(self) -> Array:
-        """(3,) the predicted direction."""
-        centre: Array = self.axes_33[2]
-        return centre
+    def __init__(self, sky_map: SkyMap, reach: float) -> None:
+        self.sky_map = sky_map
+        self.reach = reach
+        self.centre = sky_map.direction  # (3,)
+        # Right ascension and 90 deg - declination of equatorial maps.
+        self.zenith, self.azimuth = map(float, unit_vector_to_angles(self.centre))
+        self.is_equatorial = sky_map.coordinates == EQUATORIAL
+        up = -angles_to_unit_vector(self.zenith + np.pi / 2, self.azimuth).numpy()
+        side = -1.0 if self.is_equatorial else 1.0
+        sine, cosine = np.sin(self.azimuth), np.cos(self.azimuth)
+        right = side * np.array([-sine, cosine, 0.0])
+        # In rows: to the panel's right, to its top (towards zenith 0, or north), ahead.
+        self.axes_33: Array = np.stack([right, up, self.centre])
 
     def to_panel(self, direction: ArrayLike) -> tuple[Array, Array]:
         """Return where unit vectors (..., 3) lie on the panel: right and up, deg."""
@@ -167,15 +153,21 @@ def sky_vector(longitude: ArrayLike, latitude: ArrayLike) -> Array:
     return vector
 
 
-def draw_neighbourhood(
-    axes: Any,
-    frame: Frame,
-    sky_map: SkyMap,
+def _circles(
     contours: Sequence[Contour],
-    truth: Array | None,
+) -> Iterator[tuple[Contour, Array, Array, dict[str, Any]]]:
+    """Yield contours with their circle on the panel, deg, and the style of its line."""
+    for number, contour in enumerate(contours):
+        radius = float(np.degrees(contour.radius))
+        style = {"color": "black", "ls": LINES[number % len(LINES)]}
+        yield contour, radius * np.cos(CIRCLE), radius * np.sin(CIRCLE), style
+
+
+def _draw_neighbourhood(
+    axes: Any, frame: Frame, contours: Sequence[Contour], truth: Array | None
 ) -> Any:
-    """Draw the neighbourhood of the direction; returns what a colour bar needs."""
-    edge = frame.reach
+    """Draw the neighbourhood of the direction; return what a colour bar needs."""
+    edge, sky_map = frame.reach, frame.sky_map
     middle = (np.arange(PICTURE) + 0.5) / PICTURE * 2 * edge - edge
     place = frame.to_sky(*np.meshgrid(middle, middle))
     density = np.full(place.shape[:2], np.nan)
@@ -191,41 +183,28 @@ def draw_neighbourhood(
         interpolation="nearest",
     )
     _draw_grid(axes, frame)
-    for number, contour in enumerate(contours):
-        radius = float(np.degrees(contour.radius))
-        axes.plot(
-            radius * np.cos(CIRCLE),
-            radius * np.sin(CIRCLE),
-            color="black",
-            lw=1.5,
-            ls=LINES[number % len(LINES)],
-            label=f"{100 * contour.level:g}%: radius {radius:.3g} deg, "
-            f"{area_in_words(contour.area)}",
-        )
+    for contour, x, y, style in _circles(contours):
+        label = f"{100 * contour.level:g}%: radius {np.degrees(contour.radius):.3g} deg"
+        label += f", {area_in_words(contour.area)}"
+        axes.plot(x, y, lw=1.5, label=label, **style)
     axes.plot(0, 0, ms=9, label="predicted", **FOUND)
     if truth is not None:
         axes.plot(*frame.to_panel(truth), ms=13, label="truth", **TRUTH)
     axes.set(xlim=(-edge, edge), ylim=(-edge, edge), aspect="equal")
-    if np.hypot(*frame.centre[:2]) < 1e-6:  # at a pole no side is north
-        axes.set(xlabel="offset [deg]", ylabel="offset [deg]")
-    elif frame.is_equatorial:
-        axes.set_xlabel("offset, right is west [deg]")
-        axes.set_ylabel("offset, up is north [deg]")
-    else:
-        axes.set_xlabel("offset, right is towards larger azimuth [deg]")
-        axes.set_ylabel("offset, up is towards zenith 0 [deg]")
+    x_words, y_words = "right is towards larger azimuth", "up is towards zenith 0"
+    if frame.is_equatorial:
+        x_words, y_words = "right is west", "up is north"
+    at_pole = np.hypot(*frame.centre[:2]) < 1e-6  # where no side is north
+    for axis, words in ((axes.xaxis, x_words), (axes.yaxis, y_words)):
+        axis.set_label_text("offset [deg]" if at_pole else f"offset, {words} [deg]")
     return colours
 
 
-def draw_all_sky(
-    axes: Any,
-    frame: Frame,
-    sky_map: SkyMap,
-    contours: Sequence[Contour],
-    truth: Array | None,
+def _draw_all_sky(
+    axes: Any, frame: Frame, contours: Sequence[Contour], truth: Array | None
 ) -> None:
     """Draw the whole sky, 180 deg of right ascension or azimuth in the middle."""
-    side = -1.0 if frame.is_equatorial else 1.0
+    side, sky_map = -1.0 if frame.is_equatorial else 1.0, frame.sky_map
     x = np.linspace(-np.pi, np.pi, 721)
     y = np.linspace(-np.pi / 2, np.pi / 2, 361)
     middle_x, middle_y = np.meshgrid((x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
@@ -237,14 +216,11 @@ def draw_all_sky(
         zenith, azimuth = (a.numpy() for a in unit_vector_to_angles(direction))
         return side * (azimuth - np.pi), np.pi / 2 - zenith
 
-    for number, contour in enumerate(contours):
-        radius = float(np.degrees(contour.radius))
-        circle = frame.to_sky(radius * np.cos(CIRCLE), radius * np.sin(CIRCLE))
-        across, along = place(circle)
+    for _, *circle, style in _circles(contours):
+        across, along = place(frame.to_sky(*circle))
         seam = np.flatnonzero(np.abs(np.diff(across)) > np.pi) + 1
-        style = {"color": "black", "lw": 1.2, "ls": LINES[number % len(LINES)]}
         line = (np.insert(part, seam, np.nan) for part in (across, along))
-        axes.plot(*line, **style)
+        axes.plot(*line, lw=1.2, **style)
     axes.plot(*place(frame.centre), ms=5, **FOUND)
     if truth is not None:
         axes.plot(*place(truth), ms=9, **TRUTH)
@@ -256,12 +232,9 @@ def draw_all_sky(
     names = [_height_in_words(float(h), frame.is_equatorial) for h in heights]
     axes.set_yticklabels(names, fontsize=8)
     axes.grid(**GRID)
-    axes.set_title(
-        "whole sky: right ascension and declination [deg]"
-        if frame.is_equatorial
-        else "whole sky: azimuth and zenith [deg]",
-        fontsize=10,
-    )
+    words = "right ascension and declination"
+    words = words if frame.is_equatorial else "azimuth and zenith"
+    axes.set_title(f"whole sky: {words} [deg]", fontsize=10)
 
 
 def area_in_words(area: float) -> str:
@@ -271,10 +244,8 @@ def area_in_words(area: float) -> str:
 
 def _draw_grid(axes: Any, frame: Frame) -> None:
     """Draw lines of equal longitude and latitude, each named once."""
-    edge = frame.reach
-    zenith, azimuth = (
-        math.degrees(float(a)) for a in unit_vector_to_angles(frame.centre)
-    )
+    edge, zenith = frame.reach, math.degrees(frame.zenith)
+    azimuth = math.degrees(frame.azimuth)
     latitude, to_pole = 90 - zenith, min(zenith, 180 - zenith)
     step = next((s for s in STEPS if s * 4 >= edge), STEPS[-1])
     wide, along, around = float(STEPS[-1]), np.linspace(-90, 90, 3601), FULL

@@ -37,7 +37,11 @@ def identity(known: InputConfig | Detector) -> dict[str, Any]:
 
 
 class DomainError(ValueError):
-    """A model is used on another detector, or on another clock, than it knows."""
+    """A model is used on what it does not know, or its calibration does not hold for.
+
+    That is another detector or clock than those of the training, or another
+    `max_pulses` or selection than those of the calibration that is stored with it.
+    """
 
 
 @dataclass(kw_only=True)

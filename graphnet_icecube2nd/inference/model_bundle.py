@@ -13,6 +13,7 @@ from graphnet_icecube2nd.inference.calibration_file import (
     CalibrationFile,
     place_beside,
 )
+from graphnet_icecube2nd.inference.domain import DomainError
 from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -25,6 +26,8 @@ from graphnet_icecube2nd.tasks.task import Calibration, Task
 
 GivenCalibration = KappaCalibration | Mapping[str, Calibration] | str | None
 STORED, NONE = "stored", "none"
+# What may differ from the calibration's only where it is done without.
+CHOSEN = ("max_pulses", "selection")
 RECIPE = "recipe.yaml"  # of a run of release 0.1.0: how its model read events
 
 
@@ -86,16 +89,31 @@ class ModelBundle:
             _check_kind(self.model.task_map[name], given)
         return replace(self, calibrations=dict(calibration), source=None)
 
-    def read_as_calibrated(self, options: InferenceConfig) -> list[str]:
-        """Return what differs from how events were read for the calibration."""
+    def read_otherwise(self, options: InferenceConfig) -> list[str]:
+        """Return what differs from how events were read for the calibration.
+
+        Raises:
+            DomainError: The stored calibration was fitted with another `max_pulses` or
+                selection; names both, and the ways out.
+        """
         if self.source is None:
             return []
-        return [
-            f"the calibration was fitted with {name} {fitted}, and is used with "
+        differences = {
+            name: f"the calibration was fitted with {name} {fitted}, and is used with "
             f"{getattr(options, name)}"
             for name, fitted in self.source.seen().items()
             if getattr(options, name) != fitted
-        ]
+        }
+        if refused := [text for name, text in differences.items() if name in CHOSEN]:
+            fit = f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}"
+            if "selection" in differences:
+                fit = "graphnet_icecube2nd.calibrate(model, options=InferenceConfig(...))"
+            raise DomainError(
+                f"{'; '.join(refused)}. Its widths would not hold. Reconstruct without "
+                f"it (calibration='none', --calibration none), or fit one for this "
+                f"({fit})"
+            )
+        return list(differences.values())
 
 
 def load_bundle(

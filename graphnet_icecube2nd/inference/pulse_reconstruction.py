@@ -73,7 +73,8 @@ class PulseReconstructor:
             on; its answers are then not calibrated.
 
     Raises:
-        DomainError: The model was trained on another detector or clock.
+        DomainError: The model was trained on another detector or clock, or its stored
+            calibration was fitted with another `max_pulses` or selection.
         ValueError: No detector, pulse map or model of that name, a share that is none.
     """
 

@@ -183,7 +183,8 @@ def reconstruct(
             outside the ranges of its training.
 
     Raises:
-        DomainError: The model was trained on another detector or clock.
+        DomainError: The model was trained on another detector or clock, or its stored
+            calibration was fitted with another `max_pulses` or selection.
         ValueError: Unknown format or model; a submission of a model without directions;
             pulses that cannot be true; an option of pulses in memory with a store;
             another process is at work on this file; a file of that name that holds no

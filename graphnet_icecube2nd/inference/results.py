@@ -65,7 +65,8 @@ class ResultMaker:
         without a file holds for the detector of the training.
 
         Raises:
-            DomainError: Another detector or clock, and `unknown_detector` is not set.
+            DomainError: Another detector or clock, and `unknown_detector` is not set;
+                another `max_pulses` or selection than the stored calibration's.
         """
         domain = Domain.compare(
             bundle.model.input_config,
@@ -74,7 +75,7 @@ class ResultMaker:
             unknown_detector=unknown_detector,
             columns=columns,
         )
-        reasons = bundle.read_as_calibrated(options)
+        reasons = bundle.read_otherwise(options)
         if bundle.source is not None:
             config = bundle.model.input_config
             trained = {} if config is None else identity(config)

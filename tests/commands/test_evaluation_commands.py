@@ -92,6 +92,12 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
         after["kappa"], stored.calibration.kappa(before["kappa"]), rtol=1e-5
     )
     assert after["azimuth"].tolist() == before["azimuth"].tolist()
+    other = ("reconstruct", store, "--model", "both", "--max-pulses", 48)
+    done = call(*other, "--out", "other.parquet")
+    assert "max_pulses 24, and is used with 48" in str(done.exception)
+    assert not (here / "other.parquet").exists()
+    done = said(*other, "--calibration", "none", "--out", "other.parquet")
+    assert "widths are not calibrated" in done
     again = said(
         *("reconstruct", store, "--model", "both", "--calibration", "none"),
         *("--out", "again.parquet"),

@@ -24,10 +24,9 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.commands.app import app
-from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-from graphnet_icecube2nd.inference.model_bundle import load_bundle
-from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.inference.model_bundle import CalibrationFile, load_bundle
+from graphnet_icecube2nd.results.result_files import read_columns
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS
 
 MODELS = ("m0.safetensors", "m1.safetensors")

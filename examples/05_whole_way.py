@@ -67,7 +67,7 @@ def main() -> None:
     from graphnet_icecube2nd.inference import (
         load_bundle,
     )
-    from graphnet_icecube2nd.inference.calibration_file import place_beside
+    from graphnet_icecube2nd.inference.model_bundle import place_beside
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.report import (
         write_evaluation,

@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.calibration.validation_split import held_out_events
 from graphnet_icecube2nd.conventions import opening_angle
-from graphnet_icecube2nd.inference.calibration_file import SEEN, CalibrationFile
 from graphnet_icecube2nd.inference.domain import identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.model_bundle import ModelBundle, as_bundle
+from graphnet_icecube2nd.inference.model_bundle import (
+    SEEN,
+    CalibrationFile,
+    ModelBundle,
+    as_bundle,
+)
 from graphnet_icecube2nd.inference.predictor import (
     Progress,
     event_outputs,

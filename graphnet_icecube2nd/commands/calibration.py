@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.calibration.fit import CalibrationCheck
-    from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
+    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 
 
 def calibrate(
@@ -218,8 +218,7 @@ def _of_model(
 
 def _place(model: str) -> Path:
     """Return where a model's calibration lies; not in the package."""
-    from graphnet_icecube2nd.inference.calibration_file import place_beside
-    from graphnet_icecube2nd.inference.model_bundle import weights_place
+    from graphnet_icecube2nd.inference.model_bundle import place_beside, weights_place
     from graphnet_icecube2nd.models.pretrained import list_pretrained
 
     if model in list_pretrained():

@@ -100,11 +100,11 @@ def show(
     ensemble: Annotated[Path, typer.Argument(help="An ensemble's folder or YAML.")],
 ) -> None:
     """Say what an ensemble is made of; check its files."""
-    from graphnet_icecube2nd.inference.calibration_file import (
+    from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
+    from graphnet_icecube2nd.inference.model_bundle import (
         CalibrationFile,
         place_beside,
     )
-    from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 
     described = EnsembleFile.load(ensemble)
     folder = ensemble if ensemble.is_dir() else ensemble.parent

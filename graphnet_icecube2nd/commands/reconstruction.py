@@ -154,6 +154,7 @@ def reconstruct(
     _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
     trained = load_bundle(name, weights, calibration=calibration)
     options = _with(_with(trained.options, asked), given)
+    trained.read_otherwise(options)  # before any work
     if which is None and (config is not None or kind == "submission"):
         which = _as_predict_py_reads(data)
     events = InputStore(data, out, which=which)

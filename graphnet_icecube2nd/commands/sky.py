@@ -72,7 +72,7 @@ def skymap(
     import numpy as np
 
     from graphnet_icecube2nd.commands.parsing import shares
-    from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
+    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
     from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report.sky.map import check_name, sky_map_of_event
     from graphnet_icecube2nd.report.sky.picture import area_in_words, draw_sky_map

@@ -30,7 +30,8 @@ from graphnet_icecube2nd.evaluation.tasks import (
     unlabelled_note,
     with_pulses,
 )
-from graphnet_icecube2nd.results.event_table import OK, EventTable
+from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
 from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
 from graphnet_icecube2nd.tasks.label import DIRECTION

@@ -35,10 +35,12 @@ from graphnet_icecube2nd.inference.predictor import (
     Progress,
     table_of_outputs,
 )
-from graphnet_icecube2nd.inference.reconstruction import SUBMISSION, Reconstruction
+from graphnet_icecube2nd.inference.reconstruction import Reconstruction
 from graphnet_icecube2nd.inference.results import failed_tasks, without_full_columns
-from graphnet_icecube2nd.results.event_table import CALIBRATED, OK
+from graphnet_icecube2nd.results.event_table import CALIBRATED
 from graphnet_icecube2nd.results.result_files import (
+    OK,
+    SUBMISSION,
     Columns,
     check_replaceable,
     format_of,

@@ -6,7 +6,7 @@ Shape letters: B events, T pulses.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,29 +37,26 @@ def identity(known: InputConfig | Detector) -> dict[str, Any]:
 
 
 class DomainError(ValueError):
-    """A model is used on another detector, or on another clock, than it knows."""
+    """A model is used on what it does not know, or its calibration does not hold for.
+
+    That is another detector or clock than those of the training, or another
+    `max_pulses` or selection than those of the calibration that is stored with it.
+    """
 
 
 @dataclass(kw_only=True)
 class Domain:
-    """What a model was trained on, beside what it is used on.
+    """What a model was trained on, beside what it is used on."""
 
-    Args:
-        config: How the events of the training were read; None: the file of the model
-            does not say, and nothing is compared.
-        faults: Why the data are of another detector, in words; empty: they are not.
-        differences: `faults`, and what else is read otherwise than in the training.
-        notices: What else is worth knowing.
-        num_events: Events that were compared.
-        num_outside: How many of them are outside the trained range, by quantity.
-    """
-
+    # How the events of the training were read; None: the model's file does not say.
     config: InputConfig | None
+    # Why the data are of another detector, in words; empty: they are not.
     faults: list[str] = field(default_factory=list)
+    # `faults`, and what else is read otherwise than in the training.
     differences: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    num_events: int = 0
-    num_outside: dict[str, int] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)  # what else is worth knowing
+    num_events: int = 0  # that were compared
+    num_outside: dict[str, int] = field(default_factory=dict)  # by quantity
     clock: str = "window"
 
     @classmethod
@@ -70,21 +67,13 @@ class Domain:
         options: InferenceConfig,
         *,
         unknown_detector: bool = False,
-        columns: Mapping[str, Any] | None = None,
+        columns: Collection[str] = (),
     ) -> Domain:
-        """Compare detector, clock, columns and reading with those of the training.
-
-        Args:
-            config: Of the model.
-            detector: Of the data.
-            options: How the data are read.
-            unknown_detector: Use the model all the same; its answers are then not
-                calibrated.
-            columns: Pulse columns of the data, to name those that the model does not
-                read.
+        """Compare a model's detector, clock, columns and reading with those of data.
 
         Raises:
-            DomainError: Another detector or clock, other scales or features.
+            DomainError: Another detector or clock, other scales or features, and
+                `unknown_detector` is not set.
         """
         domain = cls(config=config, clock=detector.clock)
         if config is None:
@@ -128,7 +117,7 @@ class Domain:
                 )
         known = {*config.features, *detector.pulses.columns()}
         extra = [name for name in detector.pulses.extra if name not in config.features]
-        extra += [name for name in columns or () if name not in known]
+        extra += [name for name in columns if name not in known]
         domain.add_unread(extra)
         return domain
 
@@ -136,11 +125,6 @@ class Domain:
         """Note columns of the data that the model does not read."""
         if text := ", ".join(names):
             self.notices.append(f"columns that the model does not read: {text}")
-
-    @property
-    def is_known(self) -> bool:
-        """Whether the model is used as it was trained."""
-        return not self.differences
 
     def check_values(
         self,
@@ -156,7 +140,7 @@ class Domain:
                 first pulse where the clock is that.
             offsets: (B + 1,) borders of the events, which may be empty.
             n_pulses_B: (B,) pulses of each event before selection.
-            detector: Gives places to pulses that only have a sensor_id.
+            detector: Gives positions to pulses that only have a sensor_id.
         """
         num_events = len(offsets) - 1
         self.num_events += num_events

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.config import dump_yaml, load_yaml
+from graphnet_icecube2nd.config import dump_yaml, load_yaml, to_plain
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.together import EnsembleModel
@@ -32,33 +32,18 @@ FILE = "ensemble.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A member of an ensemble.
-
-    Args:
-        name: What it is called.
-        file: Its weights, a file of `save_model` beside the YAML.
-        weight: 0 or more; weights are normalised.
-        sha256: Of the file.
-        origin: Where it comes from, in words and numbers.
-    """
+    """A member of an ensemble."""
 
     name: str
-    file: str
-    weight: float
-    sha256: str
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    file: str  # its weights, a file of `save_model` beside the YAML
+    weight: float  # 0 or more; weights are normalised
+    sha256: str  # of the file
+    origin: Mapping[str, Any] = field(default_factory=dict)  # where it comes from
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFile:
     """What `ensemble.yaml` says.
-
-    Args:
-        name: What it is called.
-        members: Two or more, or one.
-        method: See `combine`.
-        options: How events are seen.
-        fitted_on: What the weights were fitted on, in words and numbers; empty: given.
 
     Raises:
         ValueError: No member, two of one name, weights or a method that do not fit.
@@ -66,9 +51,9 @@ class EnsembleFile:
 
     name: str
     members: tuple[Member, ...]
-    method: str = WEIGHTED
+    method: str = WEIGHTED  # see `combine`
     options: InferenceConfig = field(default_factory=InferenceConfig)
-    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)  # empty: weights given
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
@@ -85,10 +70,8 @@ class EnsembleFile:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write it as YAML into a folder, whole or not at all."""
         path = Path(folder) / FILE
-        values = asdict(self)
-        values["members"] = [dict(member) for member in values["members"]]
         with write_whole(path) as temporary:
-            temporary.write_text(dump_yaml(values), encoding="utf-8")
+            temporary.write_text(dump_yaml(to_plain(self)), encoding="utf-8")
         return path
 
     @classmethod
@@ -103,28 +86,27 @@ class EnsembleFile:
         path = path / FILE if path.is_dir() else path
         values = load_yaml(path.read_text(encoding="utf-8"), str(path))
         try:
-            made = {name: values[name] for name in (f.name for f in fields(cls))}
-            made["members"] = tuple(Member(**member) for member in made["members"])
-            made["options"] = InferenceConfig(**made["options"])
-            return cls(**made)
+            return cls(
+                name=values["name"],
+                members=tuple(Member(**member) for member in values["members"]),
+                method=values["method"],
+                options=InferenceConfig(**values["options"]),
+                fitted_on=values["fitted_on"],
+            )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is no ensemble: {error}") from None
 
     def model(self, folder: str | os.PathLike[str]) -> EnsembleModel:
-        """Return its members as one model, files checked.
-
-        Args:
-            folder: Of the YAML file.
+        """Return the members, files of the YAML's folder, as one model.
 
         Raises:
             ValueError: A file is not the one that the YAML means; members that do not
                 fit together.
             OSError: A file is not there.
         """
-        folder = Path(folder)
         models = []
         for member in self.members:
-            path = folder / member.file
+            path = Path(folder) / member.file
             found = sha256_of(path)
             if found != member.sha256:
                 raise ValueError(
@@ -141,14 +123,14 @@ def add_member(
     folder: Path, name: str, source: Path, weight: float, origin: Mapping[str, Any]
 ) -> Member:
     """Copy a file of `save_model` into an ensemble's folder, and describe it."""
-    file = f"{name}.safetensors"
-    if source.resolve() != (folder / file).resolve():
-        with write_whole(folder / file) as temporary:
+    path = folder / f"{name}.safetensors"
+    if source.resolve() != path.resolve():
+        with write_whole(path) as temporary:
             shutil.copyfile(source, temporary)
     return Member(
         name=name,
-        file=file,
+        file=path.name,
         weight=weight,
-        sha256=sha256_of(folder / file),
+        sha256=sha256_of(path),
         origin=dict(origin),
     )

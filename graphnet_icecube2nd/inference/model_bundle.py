@@ -1,31 +1,121 @@
-"""A trained model with what belongs to it: how it reads events, its calibrations."""
+"""A trained model with what belongs to it: how it reads events, its calibrations.
+
+    RUN/calibration.json                      of a run, or of an ensemble's folder
+    weights.calibration.json                  of a single file weights.safetensors
+
+A calibration file holds a checksum of the weights that it belongs to.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from graphnet_icecube2nd.config import load_yaml
-from graphnet_icecube2nd.inference.calibration_file import (
-    CalibrationFile,
-    place_beside,
-)
+from graphnet_icecube2nd.inference.domain import DomainError
 from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
-from graphnet_icecube2nd.models.weights import RUN_MODEL
+from graphnet_icecube2nd.models.weights import RUN_MODEL, weights_digest
+from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Calibration, Task
 
 GivenCalibration = KappaCalibration | Mapping[str, Calibration] | str | None
 STORED, NONE = "stored", "none"
+FILE, SUFFIX = "calibration.json", ".calibration.json"
 RECIPE = "recipe.yaml"  # of a run of release 0.1.0: how its model read events
+# Options of the inference that change what a width is worth; where one of the first two
+# differs from the calibration's, the user has to say `calibration="none"`.
+SEEN = ("max_pulses", "selection", "precision", "published_features")
+CHOSEN = SEEN[:2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationFile:
+    """What a calibration file says."""
+
+    calibrations: Mapping[str, Calibration]  # by task
+    weights: str = ""  # checksum of the weights; empty for a table of another's model
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)  # events, how read
+
+    @property
+    def calibration(self) -> KappaCalibration | None:
+        """The direction's calibration; None: there is none."""
+        return _of_direction(self.calibrations)
+
+    @property
+    def what(self) -> str:
+        """What it was fitted on, in words."""
+        store = self.fitted_on.get("store", "a table")
+        events = max((c.num_events for c in self.calibrations.values()), default=0)
+        return f"{events:,} events of {store}"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        values = {
+            "calibrations": {n: c.to_dict() for n, c in self.calibrations.items()},
+            "weights": self.weights,
+            "fitted_on": dict(self.fitted_on),
+        }
+        write_json(Path(path), values)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
+        """Read what `save` wrote, in this release or an earlier one.
+
+        Raises:
+            OSError: There is no such file.
+            ValueError: It is something else.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            given = values.get("calibrations")
+            if given is None:  # release 0.1.0 knew the direction only
+                given = {Direction.name: values["calibration"]}
+            return cls(
+                calibrations={
+                    name: build_task(name).read_calibration(of_task)
+                    for name, of_task in given.items()
+                },
+                weights=str(values["weights"]),
+                fitted_on=dict(values["fitted_on"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no calibration: {error!r}") from None
+
+    def check_belongs_to(self, model: Model, path: Path) -> None:
+        """Raise ValueError if it was not fitted on these weights."""
+        if not self.weights:
+            raise ValueError(
+                f"{path} was fitted on a table of results, not on these weights: apply "
+                "it to tables of that kind (icecube2nd calibrate --apply)"
+            )
+        if self.weights != weights_digest(model):
+            raise ValueError(
+                f"{path} was fitted on other weights: calibrate again "
+                "(icecube2nd calibrate), or do without (--calibration none)"
+            )
+
+    def seen(self) -> dict[str, Any]:
+        """Return how events were read, as options of the inference."""
+        return {k: v for k, v in self.fitted_on.items() if k in SEEN}
+
+
+def place_beside(weights: str | os.PathLike[str]) -> Path:
+    """Return where the calibration of weights lies: a folder's, or a file's."""
+    path = Path(weights)
+    if path.is_dir():
+        return path / FILE
+    return path.with_name(path.name.removesuffix(".safetensors") + SUFFIX)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +142,7 @@ class ModelBundle:
     @property
     def calibration(self) -> KappaCalibration | None:
         """The direction's calibration; None: there is none."""
-        found = self.calibrations.get(Direction.name)
-        return found if isinstance(found, KappaCalibration) else None
+        return _of_direction(self.calibrations)
 
     def calibrated(self, calibration: GivenCalibration = STORED) -> ModelBundle:
         """Return it with other calibrations.
@@ -86,16 +175,31 @@ class ModelBundle:
             _check_kind(self.model.task_map[name], given)
         return replace(self, calibrations=dict(calibration), source=None)
 
-    def read_as_calibrated(self, options: InferenceConfig) -> list[str]:
-        """Return what differs from how events were read for the calibration."""
+    def read_otherwise(self, options: InferenceConfig) -> list[str]:
+        """Return what differs from how events were read for the calibration.
+
+        Raises:
+            DomainError: The stored calibration was fitted with another `max_pulses` or
+                selection; names both, and the ways out.
+        """
         if self.source is None:
             return []
-        return [
-            f"the calibration was fitted with {name} {fitted}, and is used with "
+        differences = {
+            name: f"the calibration was fitted with {name} {fitted}, and is used with "
             f"{getattr(options, name)}"
             for name, fitted in self.source.seen().items()
             if getattr(options, name) != fitted
-        ]
+        }
+        if refused := [text for name, text in differences.items() if name in CHOSEN]:
+            fit = f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}"
+            if "selection" in differences:
+                fit = "`calibrate(model, options=InferenceConfig(...))` in Python"
+            raise DomainError(
+                f"{'; '.join(refused)}. Its widths would not hold. Reconstruct without "
+                f"it (calibration='none', --calibration none), or fit one for this "
+                f"({fit})"
+            )
+        return list(differences.values())
 
 
 def load_bundle(
@@ -121,47 +225,30 @@ def load_bundle(
     place = weights_place(name, weights)
     if weights is None and is_ensemble(name):
         described = EnsembleFile.load(name)
-        found = ModelBundle(
-            name=described.name,
-            model=described.model(place),
-            options=described.options,
-            place=place,
-        )
+        called, model = described.name, described.model(place)
+        options = described.options
     else:
-        model = find_model(name, weights)
-        options = (
-            _options_of_run(place)
-            if model.input_config is None
-            else InferenceConfig.of(model.input_config)
-        )
-        found = ModelBundle(
-            name=Path(name).name or str(name),
-            model=model,
-            options=options,
-            place=place,
-        )
-    if str(calibration) == NONE:
-        return found
+        called, model = Path(name).name or str(name), find_model(name, weights)
+        options = InferenceConfig.of(model.input_config)
+        if model.input_config is None:
+            options = _options_of_run(place)
+    bundle = ModelBundle(name=called, model=model, options=options, place=place)
     is_stored = str(calibration) == STORED
     path = place_beside(place) if is_stored else Path(calibration)
-    if is_stored and not path.is_file():
-        return found
+    if str(calibration) == NONE or (is_stored and not path.is_file()):
+        return bundle
     stored = CalibrationFile.load(path)
-    stored.check_belongs_to(found.model, path)
+    stored.check_belongs_to(model, path)
     return replace(
-        found,
+        bundle,
         calibrations=stored.calibrations,
         source=stored,
-        options=replace(found.options, **stored.seen()),
+        options=replace(options, **stored.seen()),
     )
 
 
 def as_bundle(model: ModelBundle | Model | str | os.PathLike[str]) -> ModelBundle:
-    """Return a model by name, or as it is, with all that belongs to it.
-
-    Raises:
-        ValueError: As `load_bundle`.
-    """
+    """Return a model by name, see `load_bundle`, or as it is, as a bundle."""
     if isinstance(model, ModelBundle):
         return model
     if isinstance(model, str | os.PathLike):
@@ -183,12 +270,21 @@ def weights_place(
     return path.parent if path.name == ENSEMBLE else path
 
 
-def _check_kind(task: Task, calibration: Calibration) -> None:
-    """See that a calibration is of the kind that a task's `calibrate` says it returns.
+def is_ensemble(name: str | os.PathLike[str]) -> bool:
+    """Return whether a name is an ensemble's folder or its YAML."""
+    path = Path(name)
+    return path.name == ENSEMBLE or (path / ENSEMBLE).is_file()
 
-    Raises:
-        ValueError: It is of another kind, or the task has no calibration.
-    """
+
+def _of_direction(
+    calibrations: Mapping[str, Calibration],
+) -> KappaCalibration | None:
+    found = calibrations.get(Direction.name)
+    return found if isinstance(found, KappaCalibration) else None
+
+
+def _check_kind(task: Task, calibration: Calibration) -> None:
+    """Raise ValueError if a calibration is not of the kind that the task fits."""
     if type(task).predict_calibrated is Task.predict_calibrated:
         raise ValueError(
             f"task {task.name!r} has no calibration, found a "
@@ -214,15 +310,8 @@ def _options_of_run(place: Path) -> InferenceConfig:
         return InferenceConfig()
     values = load_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
     data = values["data"]
-    longest = data["validation_max_pulses"] or values["stages"][-1]["max_pulses"]
     return InferenceConfig(
-        max_pulses=longest,
+        max_pulses=data["validation_max_pulses"] or values["stages"][-1]["max_pulses"],
         selection=data["selection"],
         published_features=data["features"] == "published",
     )
-
-
-def is_ensemble(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name is an ensemble's folder or its YAML."""
-    path = Path(name)
-    return path.name == ENSEMBLE or (path / ENSEMBLE).is_file()

@@ -1,4 +1,4 @@
-"""Predictor: a model's answers to events of a store, read once.
+"""A model's answers to events of a store, read once.
 
 Events are sorted by length within a window, so that batches hold events of like
 lengths, and put back into their order: every event has exactly one row, whatever the
@@ -20,7 +20,8 @@ from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.results.event_table import OK, VALID, EventTable
+from graphnet_icecube2nd.results.event_table import VALID, EventTable
+from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction
@@ -36,12 +37,7 @@ Calibrations = Mapping[str, Calibration]
 class Predictor:
     """Gives a model's outputs for events of one store.
 
-    Args:
-        model: On the device it is to run on; put into evaluation mode meanwhile.
-        store: The store.
-        options: How events are read.
-        augmentations: Changes to the kept pulses, in this order.
-        domain: Looks at the values of the events, where given.
+    The model stays on its device; a domain, where given, looks at the events' values.
     """
 
     def __init__(
@@ -66,36 +62,23 @@ class Predictor:
 
     def outputs(
         self,
-        events: NDArray[np.int64],
-        length_B: NDArray[np.integer[Any]],
-        on_progress: Progress | None = None,
-    ) -> Outputs:
-        """Return raw outputs, (B, K) by task; NaN for events without pulses.
-
-        Args:
-            events: (B,) numbers of events in the store.
-            length_B: Their pulses, as stored.
-            on_progress: Called with new events and pulses.
-        """
-        return self.outputs_and_domain(events, length_B, on_progress)[0]
-
-    def outputs_and_domain(
-        self,
-        events: NDArray[np.int64],
+        numbers: NDArray[np.int64],
         length_B: NDArray[np.integer[Any]],
         on_progress: Progress | None = None,
     ) -> tuple[Outputs, NDArray[np.bool_]]:
-        """Return outputs, and which events lie in the ranges of the training, (B,).
+        """Return outputs of events, and which lie in the ranges of the training, (B,).
+
+        Outputs are (B, K) by task, NaN for events without pulses.
 
         Args:
-            events: (B,) numbers of events in the store.
+            numbers: (B,) numbers of events in the store.
             length_B: Their pulses, as stored.
             on_progress: Called with new events and pulses.
         """
-        inside_B = np.ones(len(events), bool)
+        inside_B = np.ones(len(numbers), bool)
 
         def make_batch(some: NDArray[np.int64]) -> PackedBatch:
-            raw = self._reader.raw(events[some])
+            raw = self._reader.raw(numbers[some])
             if self.domain is not None:
                 inside_B[some] = self.domain.check_values(
                     {name: value.numpy() for name, value in raw.columns.items()},
@@ -129,13 +112,7 @@ def outputs_in_batches(
         on_progress: Called with new events and pulses.
     """
     device = next(models[0].parameters()).device
-    found: list[Outputs] = [
-        {
-            name: np.full((len(length_B), task.num_outputs), np.nan)
-            for name, task in model.task_map.items()
-        }
-        for model in models
-    ]
+    found = [empty_outputs(model, len(length_B)) for model in models]
     modes = [model.training for model in models]
     for model in models:
         model.eval()
@@ -162,6 +139,14 @@ def outputs_in_batches(
     return found
 
 
+def empty_outputs(model: Model, num_events: int) -> Outputs:
+    """Return what a model says of events without pulses, (B, K) of NaN by task."""
+    return {
+        name: np.full((num_events, task.num_outputs), np.nan)
+        for name, task in model.task_map.items()
+    }
+
+
 def predict_events(
     model: Model,
     store: EventStore,
@@ -177,13 +162,14 @@ def predict_events(
     """Reconstruct events of a store with a model, in memory.
 
     Args:
-        model: On the device it is to run on.
+        model: The model, on the device where it runs.
         store: The store.
-        events: Their numbers in the store; None for all.
-        name: What the table is called.
+        events: Numbers of the events in the store; None for all.
+        name: The table's name.
         options: How events are read; default: as the model was trained.
-        augmentations: Changes to the kept pulses, in this order; seeded as selection.
-        calibrations: By task; None: as the model has it.
+        augmentations: Changes to the kept pulses, in this order; they have the seed of
+            the selection.
+        calibrations: Calibrations by task; None: widths are the model's own.
         contours: Shares of the contours whose radii are columns.
         on_progress: Called with new events and pulses.
 
@@ -219,28 +205,15 @@ def event_outputs(
     augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
 ) -> tuple[NDArray[np.int64], Outputs]:
-    """Return numbers of events of a store, (B,), and a model's outputs for them.
-
-    Args:
-        model: On the device it is to run on.
-        store: The store.
-        events: Numbers of events in the store; None for all.
-        options: How events are read; default: as the model was trained.
-        augmentations: Changes to the kept pulses.
-        on_progress: Called with new events and pulses.
-    """
+    """Return numbers of events, (B,), and a model's outputs; see `predict_events`."""
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     length_B = store.whole_event_column(N_PULSES)[numbers]
     options = options or InferenceConfig.of(model.input_config)
     predictor = Predictor(model, store, options, augmentations)
-    windows = [
-        predictor.outputs(
-            numbers[first : first + WINDOW],
-            length_B[first : first + WINDOW],
-            on_progress,
-        )
-        for first in range(0, max(1, len(numbers)), WINDOW)
-    ]
+    windows = []
+    for first in range(0, max(1, len(numbers)), WINDOW):
+        some = slice(first, first + WINDOW)
+        windows.append(predictor.outputs(numbers[some], length_B[some], on_progress)[0])
     return numbers, {
         task: np.concatenate([window[task] for window in windows])
         for task in model.task_map
@@ -259,16 +232,8 @@ def table_of_outputs(
     """Return the outputs of tasks as a table of their columns.
 
     An event's status is `ok` if one of its tasks has an answer; of several tasks the
-    column `TASK_is_valid` says which have.
-
-    Args:
-        name: What the table is called.
-        tasks: By name.
-        outputs: (B, K) by task.
-        event_id: (B,) int64.
-        length_B: (B,) pulses of each event.
-        calibrations: By task; a task without one keeps its own widths.
-        contours: Shares of the contours whose radii are columns.
+    column `TASK_is_valid` says which have. A task without a calibration keeps its own
+    widths.
     """
     columns: dict[str, NDArray[Any]] = {}
     valid: dict[str, NDArray[np.bool_]] = {}

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from graphnet_icecube2nd.conventions import SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.detector import Detector
@@ -42,16 +41,20 @@ from graphnet_icecube2nd.inference.model_bundle import (
 )
 from graphnet_icecube2nd.inference.predictor import (
     Progress,
+    empty_outputs,
     outputs_in_batches,
 )
-from graphnet_icecube2nd.inference.results import (
-    ResultMaker,
-    failed_tasks,
-    without_full_columns,
-)
+from graphnet_icecube2nd.inference.results import ResultMaker, without_full_columns
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.results.result_files import Columns
+from graphnet_icecube2nd.results.result_files import rows_of, whole_numbers
+from graphnet_icecube2nd.store.readers.columns import (
+    EVENT_COLUMNS,
+    find_event_column,
+    settle_pulse_map,
+)
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, checked_contours
+
+NAME = "the pulses"  # what messages call those of a table
 
 
 class PulseReconstructor:
@@ -63,16 +66,19 @@ class PulseReconstructor:
         model: A `ModelBundle`, what `load_bundle` takes, or a model as it is.
         detector: Whose pulses they are, and what the columns mean: a `Detector`, a
             `PulseMap`, or the name of one of either.
-        geometry: With a pulse map: the DOMs; default IceCube-86.
-        ice: With a pulse map: the ice; default IceCube's.
+        pulse_map: Meaning of the columns, in place of `detector`.
+        geometry: DOMs in place of the detector's; a pulse map has IceCube-86's.
+        ice: Ice in place of the detector's; a pulse map has IceCube's.
         options: How the model reads events; default: as it was trained.
-        calibration: As `reconstruct` has it: `stored`, `none`, or another one.
-        contours: Shares of the contours whose radii are wanted, as `reconstruct`.
+        calibration: Calibrations of the widths: `stored`, `none`, or others, see
+            `reconstruct`.
+        contours: Shares, 0 to 1, of the contours whose radii are wanted.
         unknown_detector: Use the model on a detector or a clock that it was not trained
             on; its answers are then not calibrated.
 
     Raises:
-        DomainError: The model was trained on another detector or clock.
+        DomainError: The model was trained on another detector or clock, or its stored
+            calibration was fitted with another `max_pulses` or selection.
         ValueError: No detector, pulse map or model of that name, a share that is none.
     """
 
@@ -134,34 +140,26 @@ class PulseReconstructor:
             ValueError: A missing column, a value that cannot be true; names event and
                 column. Offsets or numbers of events that are none.
         """
-        is_one = offsets is None
         border = self._borders(columns, offsets)
-        id_B = _event_ids(event_id, len(border) - 1)
-        rows = self._rows(columns, border, id_B, on_progress)
-        if is_one:
-            return {name: values[0].item() for name, values in rows.items()}
-        return rows
-
-    def _rows(
-        self,
-        columns: Mapping[str, Any],
-        border: NDArray[np.int64],
-        id_B: NDArray[np.int64],
-        on_progress: Progress | None,
-    ) -> Columns:
         length_B = np.diff(border)
-        outputs = {
-            name: np.full((len(length_B), task.num_outputs), np.nan)
-            for name, task in self.model.task_map.items()
-        }
+        id_B = np.arange(len(length_B))
+        if event_id is not None:
+            id_B = whole_numbers(np.atleast_1d(np.asarray(event_id)), "event_id")
+        if id_B.shape != length_B.shape:
+            raise ValueError(
+                f"event_id must have {len(length_B)} entries, got {id_B.shape}"
+            )
+        outputs = empty_outputs(self.model, len(length_B))
         inside_B = np.ones(len(length_B), bool)
         if len(length_B) and int(border[-1]):
-            events, inside_B = self._events(columns, border, id_B)
+            make_batch, inside_B = self._events(columns, length_B, id_B)
             (outputs,) = outputs_in_batches(
-                [self.model], length_B, events.batch, self.options, on_progress
+                [self.model], length_B, make_batch, self.options, on_progress
             )
-        rows = self.maker.rows(outputs, id_B, length_B, inside_B)
-        return without_full_columns(rows, [*failed_tasks(rows)])
+        rows = without_full_columns(self.maker.rows(outputs, id_B, length_B, inside_B))
+        if offsets is None:
+            return {name: values[0].item() for name, values in rows.items()}
+        return rows
 
     def _borders(self, columns: Mapping[str, Any], offsets: Any) -> NDArray[np.int64]:
         """Return the borders of the events, checked."""
@@ -173,7 +171,7 @@ class PulseReconstructor:
         num_pulses = len(columns[self.pulse_map.time])
         if offsets is None:
             return np.array([0, num_pulses], np.int64)
-        border = _whole(offsets, "offsets")
+        border = whole_numbers(offsets, "offsets")
         if len(border) < 1 or border[0] != 0 or border[-1] != num_pulses:
             raise ValueError(
                 f"offsets must run from 0 to the {num_pulses} pulses, got "
@@ -187,14 +185,17 @@ class PulseReconstructor:
         return border
 
     def _events(
-        self, columns: Mapping[str, Any], border: NDArray[np.int64], id_B: Any
-    ) -> tuple[_Events, NDArray[np.bool_]]:
+        self,
+        columns: Mapping[str, Any],
+        length_B: NDArray[np.int64],
+        id_B: NDArray[np.int64],
+    ) -> tuple[Callable[[NDArray[np.int64]], PackedBatch], NDArray[np.bool_]]:
         """Check the pulses, choose which are kept, make their features.
 
         Returns:
-            The events, and which of them lie in the ranges of the training, (B,).
+            What makes a batch of the events at some places, and which events lie in the
+            ranges of the training, (B,).
         """
-        length_B = np.diff(border)
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
         event_id = torch.from_numpy(id_B[full_B])
@@ -224,49 +225,32 @@ class PulseReconstructor:
             seed=self.options.seed,
         )
         kept = {name: value[kept_K] for name, value in raw.items()}
-        features = self._features(kept)
+        features_TF = self._features(kept)
         # Empty events own no pulses; batches never ask for them.
-        owned_B = np.zeros(len(length_B), np.int64)
-        owned_B[full_B] = kept_offsets.diff().numpy()
-        borders = np.append(0, np.cumsum(owned_B))
+        kept_B = np.zeros(len(length_B), np.int64)
+        kept_B[full_B] = kept_offsets.diff().numpy()
+        first_B = torch.from_numpy(np.append(0, np.cumsum(kept_B)))
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},
-            borders,
+            first_B.numpy(),
             length_B,
             self.detector,
         )
-        events = _Events(
-            features,
-            torch.from_numpy(borders),
-            torch.from_numpy(length_B),
-            self.pulse_map.feature_names,
-        )
-        return events, inside_B
 
+        def make_batch(some: NDArray[np.int64]) -> PackedBatch:
+            lengths = torch.from_numpy(kept_B[some])
+            borders = torch.zeros(len(some) + 1, dtype=torch.int64)
+            torch.cumsum(lengths, 0, out=borders[1:])
+            row_T = torch.arange(int(borders[-1]))
+            row_T += (first_B[some] - borders[:-1]).repeat_interleave(lengths)
+            return PackedBatch.unchecked(
+                features=features_TF[row_T],
+                offsets=borders,
+                n_pulses=torch.from_numpy(length_B[some]),
+                names=self.pulse_map.feature_names,
+            )
 
-class _Events:
-    """Features of all events, to be had in batches."""
-
-    def __init__(
-        self, features: Tensor, offsets: Tensor, n_pulses: Tensor, names: Any
-    ) -> None:
-        self.features, self.offsets = features, offsets
-        self.n_pulses, self.names = n_pulses, tuple(names)
-
-    def batch(self, some: NDArray[np.int64]) -> PackedBatch:
-        """Return the events at some places, (b,)."""
-        event = torch.from_numpy(some)
-        lengths = self.offsets.diff()[event]
-        offsets = torch.zeros(len(some) + 1, dtype=torch.int64)
-        torch.cumsum(lengths, 0, out=offsets[1:])
-        row_T = torch.arange(int(offsets[-1]))
-        row_T += (self.offsets[event] - offsets[:-1]).repeat_interleave(lengths)
-        return PackedBatch.unchecked(
-            features=self.features[row_T],
-            offsets=offsets,
-            n_pulses=self.n_pulses[event],
-            names=self.names,
-        )
+        return make_batch, inside_B
 
 
 def as_detector(
@@ -274,12 +258,7 @@ def as_detector(
     geometry: DetectorGeometry | None = None,
     ice: IceModel | None = None,
 ) -> Detector:
-    """Return a detector given as such, as a pulse map, or by name.
-
-    Args:
-        given: The detector.
-        geometry: In place of its modules.
-        ice: In place of its medium.
+    """Return a detector given as such, as a pulse map, or by name; with other tables.
 
     Raises:
         ValueError: No detector of that name.
@@ -292,24 +271,79 @@ def as_detector(
     return given.with_tables(geometry, ice)
 
 
-def _event_ids(event_id: Any, num_events: int) -> NDArray[np.int64]:
-    """Return the numbers of the events, (B,), checked."""
-    if event_id is None:
-        return np.arange(num_events)
-    id_B = np.atleast_1d(_whole(event_id, "event_id"))
-    if id_B.shape != (num_events,):
-        raise ValueError(f"event_id must have {num_events} entries, got {id_B.shape}")
-    return id_B
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GroupedPulses:
+    """Pulses of events, one event after the other."""
+
+    columns: Mapping[str, NDArray[Any]]  # (T,) by column name
+    offsets: NDArray[np.int64]  # (B + 1,) borders of the events
+    event_id: NDArray[np.int64]  # (B,)
+    pulse_map: PulseMap  # what the columns mean
+    unread: tuple[str, ...]  # names of the other columns of the table
 
 
-def _whole(values: Any, name: str) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "iu":
-        numbers = np.asarray(values, np.float64)
-        bad = ~(np.isfinite(numbers) & (numbers == np.floor(numbers)))
-        if bad.any():
+def group_pulses(
+    pulses: Any,
+    *,
+    events: Any = None,
+    pulse_map: PulseMap | str | None = None,
+    event_column: str | None = None,
+) -> GroupedPulses:
+    """Group the rows of a table of pulses by event; see `reconstruct`.
+
+    Raises:
+        TypeError: No table.
+        ValueError: No or several pulse maps fit, a missing column, event numbers that
+            are no whole numbers, pulses of an event that is not among `events`.
+    """
+    columns = _columns(pulses)
+    key = find_event_column(columns, event_column, NAME)
+    id_T = whole_numbers(columns.pop(key), f"column {key!r} of {NAME}")
+    if isinstance(pulse_map, str):
+        pulse_map = PulseMap.by_name(pulse_map)
+    settled = settle_pulse_map(columns, pulse_map, NAME)
+    known, first_B, known_T = np.unique(id_T, return_index=True, return_inverse=True)
+    if events is None:
+        event_id = known[np.argsort(first_B)]  # as they first come
+    else:
+        event_id = whole_numbers(events, "events")
+        ids, counts = np.unique(event_id, return_counts=True)
+        if (counts > 1).any():
+            raise ValueError(f"events has {ids[counts > 1][0]} twice")
+        if len(others := np.setdiff1d(known, event_id)):
             raise ValueError(
-                f"{name} must be whole numbers, got {numbers[bad].flat[0]}"
+                f"{NAME} have event {others[0]}, which is not among events "
+                f"({len(others)} are not)"
             )
-        array = numbers
-    return array.astype(np.int64)
+    event_T = rows_of(event_id, known, "events")[known_T.ravel()]
+    row_T = np.argsort(event_T, kind="stable")
+    wanted = [column for column in settled.columns() if column in columns]
+    return GroupedPulses(
+        columns={column: columns[column][row_T] for column in wanted},
+        offsets=np.append(0, np.cumsum(np.bincount(event_T, minlength=len(event_id)))),
+        event_id=event_id,
+        pulse_map=settled,
+        unread=tuple(name for name in columns if name not in wanted),
+    )
+
+
+def _columns(pulses: Any) -> dict[str, NDArray[Any]]:
+    """Return the columns of any table as arrays."""
+    if isinstance(pulses, Mapping):
+        columns = {str(name): np.asarray(value) for name, value in pulses.items()}
+    elif hasattr(pulses, "column_names"):  # pyarrow
+        columns = {n: pulses[n].to_numpy() for n in pulses.column_names}
+    elif hasattr(pulses, "columns"):  # pandas, polars
+        index = getattr(getattr(pulses, "index", None), "names", None) or ()
+        if any(name in EVENT_COLUMNS for name in index):
+            pulses = pulses.reset_index()
+        columns = {str(name): pulses[name].to_numpy() for name in pulses.columns}
+    else:
+        raise TypeError(
+            "pulses must be a DataFrame of pandas or polars, a table of pyarrow or a "
+            f"mapping of arrays, got {type(pulses).__name__}"
+        )
+    lengths = {name: value.shape for name, value in columns.items()}
+    if len({*lengths.values()}) > 1 or any(len(s) != 1 for s in lengths.values()):
+        raise ValueError(f"columns of {NAME} must be (T,) of one length, got {lengths}")
+    return columns

@@ -1,13 +1,22 @@
-"""A trained model's answers for whatever holds events: a store, a frame, arrays."""
+"""A trained model's answers for whatever holds events: a store, a frame, arrays.
+
+Events of a store go through the model a window at a time and once; on the way into a
+file each window's rows are a file of their own until all are there. A run that was
+killed goes on behind the last whole window, and ends with the same file.
+
+Shape letters: B events.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +26,7 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.inference.frames import group_pulses
+from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
     STORED,
@@ -25,40 +34,42 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import (
-    WINDOW,
-    Predictor,
-    Progress,
-)
+from graphnet_icecube2nd.inference.predictor import WINDOW, Predictor, Progress
 from graphnet_icecube2nd.inference.pulse_reconstruction import (
     PulseReconstructor,
     as_detector,
+    group_pulses,
 )
 from graphnet_icecube2nd.inference.results import (
     ResultMaker,
     failed_tasks,
     without_full_columns,
 )
-from graphnet_icecube2nd.inference.store_reconstruction import reconstruct_store
+from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import CALIBRATED, EventTable
 from graphnet_icecube2nd.results.result_files import (
     EVENT_NO,
+    SUBMISSION,
     Columns,
     check_replaceable,
     format_of,
+    read_columns,
+    read_metadata,
     write_results,
 )
-from graphnet_icecube2nd.results.table_io import read_columns
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
+from graphnet_icecube2nd.store.manifest import EVENT_ID, write_json
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     Direction,
     checked_contours,
 )
+from graphnet_icecube2nd.version import __version__
 
-SUBMISSION = "submission"
+PLAN = "plan.json"
+Window = tuple[int, int, int]  # shard, its first event, the one after its last
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,9 +77,9 @@ class Reconstruction:
     """What a reconstruction came to.
 
     Args:
-        name: Of the model.
+        name: The model's name.
         path: The file of results; None where none was asked for.
-        format: Of that file; None where there is none.
+        format: The file's format; None where there is none.
         num_events: Rows: every event of the input.
         statuses: How many events by status.
         num_resumed: Rows that an earlier call had already found.
@@ -94,7 +105,8 @@ class Reconstruction:
         if self.in_memory is not None:
             return self.in_memory
         assert self.path is not None
-        columns = read_columns(self.path, format=_read_as(self.format))
+        written_as = "csv" if self.format == SUBMISSION else self.format
+        columns = read_columns(self.path, format=written_as)
         return {"event_id" if n == EVENT_NO else n: c for n, c in columns.items()}
 
     def table(self) -> EventTable:
@@ -149,31 +161,33 @@ def reconstruct(
     it: a database that is there keeps its other tables. A submission needs a direction
     of every event, so one without gets the horizon, azimuth 0 and zenith pi / 2.
 
-    A store is read in windows, in bounded memory; killed and called again, the call
-    goes on, and ends with the same file. Pulses in memory need neither store nor
-    pyarrow.
+    A store is read in windows, in bounded memory; an interrupted call resumes when it
+    is made again, and ends with the same file. Pulses in memory need neither store nor
+    pyarrow; `events`, `detector`, `pulse_map`, `event_column`, `geometry` and `ice` are
+    for them alone.
 
     Args:
         data: A store or its path; or one row a pulse, in any order: a DataFrame of
-            pandas or polars, a table of pyarrow, a mapping of arrays.
+            pandas or polars, a table of pyarrow, a mapping of arrays. The index of a
+            DataFrame of pandas may be the event number.
         model: A `ModelBundle`, a model as it is, or what `load_bundle` takes:
             `t_sim.simulated`, a run's or an ensemble's folder.
         out: The file: .parquet, .csv, .db, or `submission.csv`; None: none. A file
             that is there and holds no results is not replaced.
         format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
         options: How the model reads events; default: as it was trained.
-        calibration: Makes widths hold: `stored`: what is stored with the model, if
-            anything is; `none` or None: none; or others, by task.
+        calibration: Calibrations that make widths hold: `stored`: what is stored with
+            the model, if anything is; `none` or None: none; or others, by task.
         device: `cpu`, `cuda`, `mps`, ...; the model is moved there.
         contours: Shares, 0 to 1, of the contours whose radii are columns: `radius_68`
-            of 0.68.
-        events: Of pulses in memory: (B,) numbers of all events, also of those without
-            pulses, in the order of results. Default: as they first come.
-        detector: Of pulses in memory: whose they are, and what the columns mean.
-        pulse_map: Of pulses in memory; default: recognised by the columns.
-        event_column: Of pulses in memory; default `event_id` or `event_no`.
-        geometry: Of pulses in memory, with a pulse map; default IceCube-86.
-        ice: Of pulses in memory, with a pulse map; default IceCube's.
+            for 0.68.
+        events: (B,) numbers of all events, also those without pulses, in the order of
+            the results. Default: as they first come.
+        detector: Detector of the pulses, or its name: what the columns mean.
+        pulse_map: Meaning of the columns; default: recognised by their names.
+        event_column: Column of the event numbers; default `event_id` or `event_no`.
+        geometry: DOMs, for a pulse map; default IceCube-86.
+        ice: Ice, for a pulse map; default IceCube's.
         unknown_detector: Use the model on a detector or a clock that it was not trained
             on; its answers are then not calibrated.
         on_progress: Called with new events and pulses.
@@ -183,12 +197,13 @@ def reconstruct(
             outside the ranges of its training.
 
     Raises:
-        DomainError: The model was trained on another detector or clock.
+        DomainError: The model was trained on another detector or clock, or its stored
+            calibration was fitted with another `max_pulses` or selection.
         ValueError: Unknown format or model; a submission of a model without directions;
-            pulses that cannot be true; an option of pulses in memory with a store;
+            pulses that cannot be true; an argument for pulses in memory with a store;
             another process is at work on this file; a file of that name that holds no
             results.
-        TypeError: Data of no kind that is known.
+        TypeError: Data that are neither a store nor a table.
     """
     begun = time.monotonic()
     bundle = as_bundle(model).calibrated(calibration)
@@ -224,14 +239,22 @@ def reconstruct(
             options,
             contours,
             unknown_detector=unknown_detector,
-            columns=dict.fromkeys(store.pulse_columns),
+            columns=store.pulse_columns,
         )
         if out is not None:
-            statuses, num_calibrated, num_resumed = reconstruct_store(
-                store, maker, out, format=format, on_progress=on_progress
+            assert format is not None
+            statuses, num_calibrated, num_resumed = _into_file(
+                store, maker, Path(out), format, on_progress
             )
         else:
-            rows = _rows_of_store(store, maker, on_progress)
+            predictor = _predictor(store, maker)
+            windows = [
+                _rows_of_window(predictor, maker, window, on_progress)
+                for window in _windows(store)
+            ]
+            rows = without_full_columns(
+                {n: np.concatenate([w[n] for w in windows]) for n in windows[0]}
+            )
     else:
         if detector is not None and pulse_map is not None:
             raise ValueError(
@@ -245,7 +268,7 @@ def reconstruct(
             pulse_map=pulse_map if named is None else named.pulses,
             event_column=event_column,
         )
-        with warnings.catch_warnings():  # said below, with what the values say
+        with warnings.catch_warnings():  # given below, with what the values say
             warnings.simplefilter("ignore", UserWarning)
             reconstructor = PulseReconstructor(
                 bundle,
@@ -265,7 +288,7 @@ def reconstruct(
             assert format is not None
             write_results(out, [rows], format, maker.metadata())
     if rows is not None:
-        statuses = dict(Counter(rows["status"].tolist()))
+        statuses = Counter(rows["status"].tolist())
         num_calibrated = int(rows[CALIBRATED].sum())
     notices = maker.notices
     for text in notices:
@@ -276,7 +299,7 @@ def reconstruct(
         path=None if out is None else Path(out),
         format=None if out is None else format,
         num_events=sum(statuses.values()),
-        statuses=statuses,
+        statuses=dict(statuses),
         num_resumed=num_resumed,
         seconds=time.monotonic() - begun,
         num_calibrated=num_calibrated,
@@ -285,25 +308,115 @@ def reconstruct(
     )
 
 
-def _rows_of_store(
-    store: EventStore, maker: ResultMaker, on_progress: Progress | None
+def _into_file(
+    store: EventStore,
+    maker: ResultMaker,
+    out: Path,
+    format: str,
+    on_progress: Progress | None,
+) -> tuple[Counter[str], int, int]:
+    """Reconstruct every event of a store into a file.
+
+    Returns:
+        How many events by status, how many of them have calibrated widths, and how many
+        rows an earlier call had found.
+    """
+    predictor = _predictor(store, maker)
+    parts = out.with_name(f".{out.name}.parts")
+    statuses: Counter[str] = Counter()
+    failed: set[str] = set()
+    num_pulses = num_calibrated = 0
+
+    def count(columns: Columns) -> None:
+        nonlocal num_pulses, num_calibrated
+        num_pulses += int(columns["n_pulses"].sum())
+        num_calibrated += int(columns[CALIBRATED].sum())
+        failed.update(failed_tasks(columns))
+        statuses.update(columns["status"].tolist())
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked_folder(parts, "what is done"):
+        _open_parts(parts, _plan(store, maker))
+        windows = {
+            parts / f"{number:06d}.parquet": window
+            for number, window in enumerate(_windows(store))
+        }
+        is_there = {path: path.exists() for path in windows}
+        for path in windows:
+            if is_there[path]:
+                count(read_columns(path))
+                maker.domain.add(read_metadata(path))
+        num_resumed = statuses.total()
+        if num_resumed and on_progress is not None:
+            on_progress(num_resumed, num_pulses)  # at once: no part of any rate
+        for path, window in windows.items():
+            if is_there[path]:
+                continue
+            before = maker.domain.counts()
+            columns = _rows_of_window(predictor, maker, window, on_progress)
+            # So that a resumed call knows of all events which are outside the ranges.
+            counts = maker.domain.counts() - before
+            write_results(path, [columns], "parquet", counts)
+            give_back_memory()
+            count(columns)
+        write_results(
+            out,
+            (without_full_columns(read_columns(path), failed) for path in windows),
+            format,
+            maker.metadata(),
+        )
+    shutil.rmtree(parts)
+    return statuses, num_calibrated, num_resumed
+
+
+def _predictor(store: EventStore, maker: ResultMaker) -> Predictor:
+    return Predictor(maker.bundle.model, store, maker.options, domain=maker.domain)
+
+
+def _windows(store: EventStore) -> Iterator[Window]:
+    """Yield pieces of the shards."""
+    for shard in range(len(store.shards)):
+        num_events = len(store.lengths(shard))
+        for first in range(0, num_events, WINDOW):
+            yield shard, first, min(first + WINDOW, num_events)
+
+
+def _rows_of_window(
+    predictor: Predictor,
+    maker: ResultMaker,
+    window: Window,
+    on_progress: Progress | None,
 ) -> Columns:
-    """Return the rows of all events of a store, in memory."""
-    predictor = Predictor(maker.bundle.model, store, maker.options, domain=maker.domain)
-    event_id = store.whole_event_column(EVENT_ID)
-    length_B = store.whole_event_column(N_PULSES)
-    tables = []
-    for first in range(0, max(1, len(store)), WINDOW):
-        numbers = np.arange(first, min(first + WINDOW, len(store)))
-        outputs, inside_B = predictor.outputs_and_domain(
-            numbers, length_B[numbers], on_progress
-        )
-        tables.append(
-            maker.rows(outputs, event_id[numbers], length_B[numbers], inside_B)
-        )
-    rows = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
-    return without_full_columns(rows, [*failed_tasks(rows)])
+    store, (shard, first, stop) = predictor.store, window
+    length_B = np.asarray(store.lengths(shard)[first:stop])
+    event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])
+    numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
+    outputs, inside_B = predictor.outputs(numbers, length_B, on_progress)
+    return maker.rows(outputs, event_id, length_B, inside_B)
 
 
-def _read_as(format: str | None) -> str | None:
-    return "csv" if format == SUBMISSION else format
+def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
+    """Return all that the rows depend on."""
+    model = maker.bundle.model
+    plan = {
+        "weights": weights_digest(model),
+        "model": [type(model).__name__, model.kwargs()],
+        "options": asdict(maker.options),
+        "calibrations": {n: c.to_dict() for n, c in maker.calibrations.items()},
+        "contours": list(maker.contours),
+        "store": store.manifest.digest(),
+        "window": WINDOW,
+        "software": __version__,
+    }
+    as_read: dict[str, Any] = json.loads(json.dumps(plan))
+    return as_read
+
+
+def _open_parts(parts: Path, plan: dict[str, Any]) -> None:
+    """Keep what an earlier call of the same has left; else begin anew."""
+    path = parts / PLAN
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == plan:
+        return
+    for file in parts.glob("*.parquet"):
+        file.unlink()
+    write_json(path, plan)

@@ -5,7 +5,7 @@ Shape letters: B events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,10 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.inference.domain import Domain, identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
-from graphnet_icecube2nd.inference.predictor import (
-    Outputs,
-    table_of_outputs,
-)
+from graphnet_icecube2nd.inference.predictor import Outputs, table_of_outputs
 from graphnet_icecube2nd.models.weights import weights_digest
-from graphnet_icecube2nd.results.event_table import CALIBRATED, OK, VALID
-from graphnet_icecube2nd.results.result_files import Columns
+from graphnet_icecube2nd.results.event_table import CALIBRATED, VALID
+from graphnet_icecube2nd.results.result_files import OK, Columns
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS
 from graphnet_icecube2nd.tasks.task import Calibration, Task
 from graphnet_icecube2nd.version import __version__
@@ -30,23 +27,14 @@ from graphnet_icecube2nd.version import __version__
 
 @dataclass(kw_only=True)
 class ResultMaker:
-    """Makes rows of results of a model on data of one detector.
-
-    Args:
-        bundle: The model with its calibrations.
-        options: How events are read.
-        domain: The model's training beside the data.
-        calibrations: Those of the bundle that hold for these data.
-        contours: Shares of the contours whose radii are columns.
-        reasons: Why stored calibrations are not applied; empty: they are.
-    """
+    """Makes rows of results of a model on data of one detector."""
 
     bundle: ModelBundle
-    options: InferenceConfig
-    domain: Domain
-    calibrations: Mapping[str, Calibration]
-    contours: Sequence[float]
-    reasons: list[str]
+    options: InferenceConfig  # how events are read
+    domain: Domain  # the model's training beside the data
+    calibrations: Mapping[str, Calibration]  # those of the bundle that hold here
+    contours: Sequence[float]  # shares of the contours whose radii are columns
+    reasons: list[str]  # why stored calibrations are not applied; empty: they are
 
     @classmethod
     def of(
@@ -57,7 +45,7 @@ class ResultMaker:
         contours: Sequence[float] = CONTOURS,
         *,
         unknown_detector: bool = False,
-        columns: Mapping[str, Any] | None = None,
+        columns: Collection[str] = (),
     ) -> ResultMaker:
         """Compare model and data, and choose the calibrations that hold.
 
@@ -65,18 +53,19 @@ class ResultMaker:
         without a file holds for the detector of the training.
 
         Raises:
-            DomainError: Another detector or clock, and `unknown_detector` is not set.
+            DomainError: Another detector or clock, and `unknown_detector` is not set;
+                another `max_pulses` or selection than the stored calibration's.
         """
+        config = bundle.model.input_config
         domain = Domain.compare(
-            bundle.model.input_config,
+            config,
             detector,
             options,
             unknown_detector=unknown_detector,
             columns=columns,
         )
-        reasons = bundle.read_as_calibrated(options)
+        reasons = bundle.read_otherwise(options)
         if bundle.source is not None:
-            config = bundle.model.input_config
             trained = {} if config is None else identity(config)
             fitted = {**trained, **bundle.source.fitted_on}
             reasons += [
@@ -103,14 +92,7 @@ class ResultMaker:
         length_B: NDArray[np.integer[Any]],
         inside_B: NDArray[np.bool_],
     ) -> Columns:
-        """Return the columns of results, (B,) by name.
-
-        Args:
-            outputs: (B, K) by task.
-            event_id: (B,) int64.
-            length_B: (B,) pulses of each event.
-            inside_B: (B,) whether an event lies in the ranges of the training.
-        """
+        """Return the columns of results, (B,) by name; see `Predictor.outputs`."""
         table = table_of_outputs(
             "",
             self.bundle.model.task_map,
@@ -164,13 +146,16 @@ class ResultMaker:
         }
 
 
-def without_full_columns(columns: Columns, failed: Sequence[str]) -> Columns:
+def without_full_columns(
+    columns: Columns, failed: Collection[str] | None = None
+) -> Columns:
     """Return columns without `TASK_is_valid` of tasks that never failed.
 
     Args:
         columns: (B,) by name.
-        failed: Tasks that failed for some event.
+        failed: Tasks that failed for some event; default: as the columns say.
     """
+    failed = failed_tasks(columns) if failed is None else failed
     return {
         name: values
         for name, values in columns.items()

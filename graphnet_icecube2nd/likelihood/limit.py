@@ -26,7 +26,8 @@ from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
-from graphnet_icecube2nd.results.event_table import OK, EventTable
+from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (

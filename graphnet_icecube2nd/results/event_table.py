@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
 from graphnet_icecube2nd.results.result_files import (
+    OK,
     Columns,
     check_replaceable,
+    event_ids,
     format_of,
+    read_columns,
+    rows_of,
+    whole_counts,
     write_results,
 )
-from graphnet_icecube2nd.results.table_io import EVENT_NAMES, read_columns
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
@@ -34,7 +38,6 @@ from graphnet_icecube2nd.tasks.label import (
     to_origin,
 )
 
-OK = "ok"
 STATUS, KAPPA = "status", "kappa"
 ANGLES = ("azimuth", "zenith")
 VALID = "_is_valid"  # after the name of a task
@@ -65,8 +68,8 @@ class EventTable:
         name: What found them, for legends.
         event_id: (B,) int64.
         status_B: (B,) `ok`, or why there is no answer.
-        columns: (B,) by name: the columns of the tasks (`tasks.Column`); NaN where an
-            event has no answer.
+        columns: (B,) arrays by name: the columns of the tasks (`tasks.Column`); NaN
+            where an event has no answer.
         n_pulses_B: (B,) pulses of the events; None where the table does not say.
 
     Raises:
@@ -144,19 +147,19 @@ class EventTable:
                 f"table {name!r}: direction_B3 must be {shape}, got "
                 f"{direction_B3.shape}"
             )
-        ok_B = status_B == OK
-        angles = np.full((2, len(event_id)), np.nan)
-        finite_B = np.isfinite(direction_B3).all(axis=1) & direction_B3.any(axis=1)
-        if status_B.shape == shape[:1] and (good_B := ok_B & finite_B).any():
+        azimuth_B, zenith_B = np.full((2, len(event_id)), np.nan)
+        good_B = np.isfinite(direction_B3).all(axis=1) & direction_B3.any(axis=1)
+        if status_B.shape == shape[:1] and (good_B := good_B & (status_B == OK)).any():
             zenith, azimuth = unit_vector_to_angles(direction_B3[good_B])
-            angles[0, good_B], angles[1, good_B] = azimuth.numpy(), zenith.numpy()
+            azimuth_B[good_B], zenith_B[good_B] = azimuth.numpy(), zenith.numpy()
         return cls(
             name=name,
             event_id=event_id,
             status_B=status_B,
             columns={
                 **dict(zip(COLUMNS, direction_B3.T, strict=True)),
-                **dict(zip(ANGLES, angles, strict=True)),
+                "azimuth": azimuth_B,
+                "zenith": zenith_B,
                 "kappa": kappa_B,
                 **(radii or {}),
                 **(others or {}),
@@ -189,17 +192,14 @@ class EventTable:
         if kappa is None:
             kappa = vectors[:, 3] if vectors.shape[1] == 4 else norm_B
         good_B = np.isfinite(norm_B) & (norm_B > 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            direction_B3 = vectors[:, :3] / norm_B[:, None]
-        direction_B3[~good_B] = np.nan
+        reason_B = np.where(norm_B == 0, "length 0", "not finite")
+        length_B = np.where(good_B, norm_B, np.nan)
         return cls.of_directions(
             name=name,
             event_id=np.asarray(event_id, dtype=np.int64),
-            direction_B3=direction_B3,
+            direction_B3=vectors[:, :3] / length_B[:, None],
             kappa_B=np.asarray(kappa, dtype=np.float64),
-            status_B=np.where(
-                good_B, OK, np.where(norm_B == 0, "length 0", "not finite")
-            ),
+            status_B=np.where(good_B, OK, reason_B),
         )
 
     @property
@@ -281,8 +281,8 @@ class EventTable:
             ValueError: An event is not in the table.
         """
         row = rows_of(self.event_id, event_id, f"table {self.name!r}")
-        return EventTable(
-            name=self.name,
+        return replace(
+            self,
             event_id=self.event_id[row],
             status_B=self.status_B[row],
             columns={name: value[row] for name, value in self.columns.items()},
@@ -312,7 +312,7 @@ class EventTable:
         Args:
             path: The file.
             name: What the table is called; default the file's name.
-            angles: As `from_columns`.
+            angles: Meaning of the directions, `origin` or `flight`, see `from_columns`.
 
         Raises:
             OSError: There is no such file.
@@ -342,154 +342,77 @@ class EventTable:
         Raises:
             ValueError: A column is missing, or no task's; says which there are.
         """
-        return _table_of_columns(columns, name, angles)
-
-
-def rows_of(
-    event_id: NDArray[np.int64], wanted: NDArray[np.int64], what: str
-) -> NDArray[np.int64]:
-    """Return the rows (W,) at which wanted events stand among those of a table.
-
-    Args:
-        event_id: (B,) of the table.
-        wanted: (W,) numbers of events.
-        what: What messages call the table.
-
-    Raises:
-        ValueError: An event is not in it.
-    """
-    order = np.argsort(event_id)
-    place = np.searchsorted(event_id[order], wanted)
-    found = place < len(order)
-    found[found] = event_id[order[place[found]]] == wanted[found]
-    if not found.all():
-        raise ValueError(
-            f"{what} has no event {wanted[~found][0]} "
-            f"({int((~found).sum())} of {len(wanted)} are missing)"
-        )
-    row: NDArray[np.int64] = order[place]
-    return row
-
-
-def whole_counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
-    """Return numbers of pulses; None if one is missing, as in joined tables."""
-    values = numbers.astype(float)
-    return values.astype(np.int64) if np.isfinite(values).all() else None
-
-
-def whole_event_ids(values: NDArray[Any], name: str) -> NDArray[np.int64]:
-    """Return numbers of events as int64.
-
-    Raises:
-        ValueError: One is missing or no whole number.
-    """
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64)
-    try:
-        numbers = values.astype(np.float64)
-    except ValueError:
-        raise ValueError(
-            f"{name}: event numbers must be whole numbers, got {values.dtype}"
-        ) from None
-    good_B = np.isfinite(numbers) & (numbers == np.floor(numbers))
-    if not good_B.all():
-        row = int(good_B.argmin())
-        raise ValueError(
-            f"{name}, row {row}: the event number must be a whole number, got "
-            f"{numbers[row]}"
-        )
-    return numbers.astype(np.int64)
-
-
-def _table_of_columns(columns: Mapping[str, Any], name: str, angles: str) -> EventTable:
-    columns = {str(key): np.asarray(columns[key]) for key in columns}
-    key = next((column for column in EVENT_NAMES if column in columns), None)
-    if key is None:
-        raise ValueError(
-            f"table {name!r} has no column {' or '.join(EVENT_NAMES)}; it has "
-            f"{', '.join(columns)}"
-        )
-    num = len(columns[key])
-    pair = _names_there(columns, ANGLE_NAMES)
-    for angle in pair or ():
-        check_radians(columns[angle], angle, columns[key], f"table {name!r}")
-    direction_B3 = _directions(columns, angles)
-    answers = _answers(columns)
-    if direction_B3 is None and not answers:
-        wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
-        raise ValueError(
-            f"table {name!r} has no directions, {wanted}, and no other task's column; "
-            f"it has {', '.join(columns)}"
-        )
-    finite_B = np.ones(num, bool)
-    if direction_B3 is not None:
-        finite_B = np.isfinite(direction_B3).all(axis=1)
-    status_B = np.where(finite_B, OK, "no direction")
-    valid = columns.get(f"direction{VALID}")
-    if STATUS in columns:
-        given_B = columns[STATUS].astype(str)
-        _check_statuses(given_B, name)
-        # A reason that is given stays; `ok` without a direction is not, unless the
-        # table says that only the direction failed.
-        keep_B = finite_B if valid is None else finite_B | ~_is_true(valid)
-        status_B = np.where((given_B == OK) & ~keep_B, status_B, given_B)
-    kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
-    kappa_B = np.full(num, np.nan) if kappa is None else kappa.astype(float)
-    _check_kappa(kappa_B, status_B, name)
-    event_id = whole_event_ids(columns[key], f"table {name!r}")
-    counts = whole_counts(columns[N_PULSES]) if N_PULSES in columns else None
-    if direction_B3 is None:
-        return EventTable(
+        found = {str(key): np.asarray(columns[key]) for key in columns}
+        what = f"table {name!r}"
+        event_id = event_ids(found, what)
+        direction_B3 = _directions(found, angles, event_id, what)
+        answers = _answers(found)
+        if direction_B3 is None and not answers:
+            wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
+            raise ValueError(
+                f"{what} has no directions, {wanted}, and no other task's column; it "
+                f"has {', '.join(found)}"
+            )
+        finite_B = np.ones(len(event_id), bool)
+        if direction_B3 is not None:
+            finite_B = np.isfinite(direction_B3).all(axis=1)
+        status_B = _statuses(found, finite_B, what)
+        kappa_B = _kappas(found, status_B, what)
+        n_pulses_B = whole_counts(found[N_PULSES]) if N_PULSES in found else None
+        if direction_B3 is None:
+            return cls(
+                name=name,
+                event_id=event_id,
+                status_B=status_B,
+                columns=answers,
+                n_pulses_B=n_pulses_B,
+            )
+        return cls.of_directions(
             name=name,
             event_id=event_id,
+            direction_B3=direction_B3,
+            kappa_B=kappa_B,
             status_B=status_B,
-            columns=answers,
-            n_pulses_B=counts,
+            radii={n: v.astype(float) for n, v in found.items() if radius_level(n)},
+            n_pulses_B=n_pulses_B,
+            others=answers,
         )
-    return EventTable.of_directions(
-        name=name,
-        event_id=event_id,
-        direction_B3=direction_B3,
-        kappa_B=kappa_B,
-        status_B=status_B,
-        radii={n: columns[n].astype(float) for n in columns if radius_level(n)},
-        n_pulses_B=counts,
-        others=answers,
-    )
 
 
 def _directions(
-    columns: Mapping[str, NDArray[Any]], angles: str
+    columns: Mapping[str, NDArray[Any]],
+    angles: str,
+    event_id: NDArray[np.int64],
+    what: str,
 ) -> NDArray[np.float64] | None:
     """Return directions to the origin, (B, 3), or None where there are none."""
-    vectors = _names_there(columns, DIRECTION_NAMES)
-    if vectors is not None:
-        direction_B3 = np.stack([columns[c] for c in vectors], axis=1).astype(float)
-        turned: NDArray[np.float64] = to_origin(
-            torch.from_numpy(direction_B3), angles
-        ).numpy()
-        return turned
+    found: NDArray[np.float64] | None = None
     pair = _names_there(columns, ANGLE_NAMES)
-    if pair is None:
+    for angle in pair or ():
+        check_radians(columns[angle], angle, event_id, what)
+    if vectors := _names_there(columns, DIRECTION_NAMES):
+        given_B3 = np.stack([columns[c] for c in vectors], axis=1).astype(float)
+        found = to_origin(torch.from_numpy(given_B3), angles).numpy()
+    elif pair:
+        azimuth, zenith = (columns[column].astype(float) for column in pair)
+        found = origin_direction(zenith, azimuth, angles).numpy()
+    else:
         to_origin(torch.empty(0, 3), angles)  # a wrong word is an error all the same
-        return None
-    azimuth, zenith = (columns[column].astype(float) for column in pair)
-    found: NDArray[np.float64] = origin_direction(zenith, azimuth, angles).numpy()
     return found
 
 
 def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the columns of tasks other than the direction, by our names."""
-    predicted = {ours: n for n, ours in PREDICTION_NAMES.items() if n in columns}
-    others = [name for name in list_tasks() if name != "direction"]
-    known = [column.name for name in others for column in build_task(name).columns]
+    answers: dict[str, NDArray[Any]] = {
+        ours: columns[theirs].astype(float)
+        for theirs, ours in PREDICTION_NAMES.items()
+        if theirs in columns
+    }
     # Our results have a status, and may have predictions of GraphNeT's own tasks.
-    is_graphnet = STATUS not in columns
-    is_graphnet = is_graphnet and any(name.endswith(PREDICTION) for name in columns)
-    answers = {ours: columns[name].astype(float) for ours, name in predicted.items()}
-    if is_graphnet:
+    if STATUS not in columns and any(name.endswith(PREDICTION) for name in columns):
         return answers
-    for name in known:
+    others = [build_task(name) for name in list_tasks() if name != "direction"]
+    for name in (column.name for task in others for column in task.columns):
         if name in columns:
             values = columns[name]
             is_text = values.dtype.kind in "US"
@@ -500,32 +423,50 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return answers
 
 
+def _statuses(
+    columns: Mapping[str, NDArray[Any]], finite_B: NDArray[np.bool_], what: str
+) -> NDArray[np.str_]:
+    """Return the status of each event, (B,)."""
+    status_B = np.where(finite_B, OK, "no direction")
+    if STATUS not in columns:
+        return status_B
+    given_B = columns[STATUS].astype(str)
+    if (empty_B := given_B == "").any():
+        raise ValueError(
+            f"{what}, row {int(empty_B.argmax())}: the status is empty; was the file "
+            "cut off?"
+        )
+    # A reason that is given stays; `ok` without a direction is not, unless the table
+    # says that only the direction failed.
+    valid = columns.get(f"direction{VALID}")
+    keep_B = finite_B if valid is None else finite_B | ~_is_true(valid)
+    return np.where((given_B == OK) & ~keep_B, status_B, given_B)
+
+
+def _kappas(
+    columns: Mapping[str, NDArray[Any]], status_B: NDArray[np.str_], what: str
+) -> NDArray[np.float64]:
+    """Return the concentrations, (B,); NaN where they are not known."""
+    kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
+    if kappa is None:
+        return np.full(len(status_B), np.nan)
+    kappa_B = kappa.astype(float)
+    bad_B = (status_B == OK) & ((kappa_B < 0) | np.isinf(kappa_B))
+    if bad_B.any():
+        row = int(bad_B.argmax())
+        raise ValueError(
+            f"{what}, row {row}: kappa must be 0 or more and finite, found "
+            f"{kappa_B[row]:g}"
+        )
+    return kappa_B
+
+
 def _is_true(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which values are true or 1, (B,); missing ones are not."""
     if values.dtype.kind in "biuf":
         found: NDArray[np.bool_] = values == 1
         return found
     return np.isin(np.char.lower(values.astype(str)), ("true", "1", "1.0"))
-
-
-def _check_statuses(status_B: NDArray[np.str_], name: str) -> None:
-    if (status_B == "").any():
-        row = int((status_B == "").argmax())
-        raise ValueError(
-            f"table {name!r}, row {row}: the status is empty; was the file cut off?"
-        )
-
-
-def _check_kappa(
-    kappa_B: NDArray[np.float64], status_B: NDArray[np.str_], name: str
-) -> None:
-    bad_B = (status_B == OK) & ((kappa_B < 0) | np.isinf(kappa_B))
-    if bad_B.any():
-        row = int(bad_B.argmax())
-        raise ValueError(
-            f"table {name!r}, row {row}: kappa must be 0 or more and finite, found "
-            f"{kappa_B[row]:g}"
-        )
 
 
 def _names_there(

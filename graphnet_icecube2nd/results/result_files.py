@@ -1,7 +1,8 @@
-"""Files of results: rows in batches into parquet, CSV, SQLite or a submission.
+"""Tables with a row an event, of results and of truth: their files, rows and numbers.
 
-Each takes its name once it is whole. A SQLite file that has tables already, as a
-GraphNeT database, keeps them: ours is added in one transaction.
+Results go in batches into parquet, CSV, SQLite or a submission; a file takes its name
+once it is whole. A SQLite file that has tables already, as a GraphNeT database, keeps
+them: ours is added in one transaction.
 
 Shape letters: B events.
 """
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,18 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.sqlite import opened, quoted
 
 OK = "ok"  # the status of events with an answer
 Columns = dict[str, NDArray[Any]]  # (B,) each
-FORMATS = ("parquet", "csv", "sqlite", "submission")
+SUBMISSION = "submission"
+FORMATS = ("parquet", "csv", "sqlite", SUBMISSION)
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
 TABLE = "directions"  # of a SQLite file
 METADATA_TABLE = "directions_metadata"
 METADATA_KEY = "graphnet_icecube2nd"
-OURS = {TABLE, METADATA_TABLE}
 EVENT_NO = "event_no"  # what GraphNeT's databases call the event_id
+EVENT_NAMES = ("event_id", EVENT_NO)
 # The competition demands a direction of every event: this one where there is none.
 NO_DIRECTION = {"azimuth": 0.0, "zenith": math.pi / 2}
 SUBMISSION_COLUMNS = ["event_id", *NO_DIRECTION]
@@ -51,7 +54,7 @@ def format_of(path: str | os.PathLike[str], format: str | None) -> str:
         return format
     suffix = Path(path).suffix.lower()
     if Path(path).name == "submission.csv":
-        return "submission"
+        return SUBMISSION
     if suffix not in SUFFIXES:
         raise ValueError(
             f"{path}: results end in {', '.join(SUFFIXES)}, or name a format "
@@ -61,16 +64,9 @@ def format_of(path: str | os.PathLike[str], format: str | None) -> str:
 
 
 def check_replaceable(path: str | os.PathLike[str], format: str) -> None:
-    """See that a file may be written: that it is not there, or holds results.
+    """Raise ValueError where a file is there that holds no results.
 
     So whoever mistakes a name loses no data: an input is no table of results.
-
-    Args:
-        path: The file.
-        format: One of `FORMATS`.
-
-    Raises:
-        ValueError: It is something else.
     """
     path = Path(path)
     if path.is_dir():
@@ -78,7 +74,7 @@ def check_replaceable(path: str | os.PathLike[str], format: str) -> None:
     if not path.exists():
         return
     if format == "sqlite":
-        _tables_of(path)
+        _names_of_tables(path)
         return
     try:
         columns = _columns_of(path)
@@ -105,20 +101,16 @@ def _columns_of(path: Path) -> list[str]:
     return [name.strip('"') for name in line.split(",")]
 
 
-def _tables_of(path: Path) -> list[str]:
-    """Return the names of a SQLite file's tables.
+def _names_of_tables(path: Path) -> set[str]:
+    """Return the tables of a file that is to be written.
 
     Raises:
-        ValueError: It is no such file.
+        ValueError: It is no SQLite file.
     """
-    with closing(sqlite3.connect(path)) as connection:
-        try:
-            query = "SELECT name FROM sqlite_master WHERE type = 'table'"
-            return [name for (name,) in connection.execute(query)]
-        except sqlite3.DatabaseError as error:
-            raise ValueError(
-                f"{path} is there and is no SQLite file: {error}"
-            ) from None
+    try:
+        return set(sqlite_tables(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is there and is no SQLite file: {error}") from None
 
 
 def write_results(
@@ -137,7 +129,7 @@ def write_results(
             index of it, as GraphNeT's tables have; other tables of the file stay.
         metadata: What the file should say of itself, plain values: in parquet under the
             key `graphnet_icecube2nd` of the schema, in SQLite in the table
-            `directions_metadata`; CSV has no place for it.
+            `directions_metadata`; CSV has no room for it.
 
     Raises:
         ImportError: pyarrow or sqlite-utils is not installed.
@@ -145,9 +137,10 @@ def write_results(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if format == "submission":
+    if format == SUBMISSION:
         parts = (_submission(part) for part in parts)
-    if format == "sqlite" and path.exists() and {*_tables_of(path)} - OURS:
+    has_others = format == "sqlite" and path.exists()
+    if has_others and _names_of_tables(path) - {TABLE, METADATA_TABLE}:
         _write_sqlite(path, parts, metadata)
         return
     with write_whole(path) as temporary:
@@ -160,47 +153,22 @@ def write_results(
             from pyarrow.parquet import ParquetWriter as Writer
         else:
             from pyarrow.csv import CSVWriter as Writer
-        _write_tables(temporary, parts, Writer, metadata)
+        _write_arrow(temporary, parts, Writer, metadata)
 
 
-def read_part(path: Path) -> Columns:
-    """Return the columns of a parquet file that `write_results` wrote."""
-    import_pyarrow()
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path)
-    columns = {n: table[n].to_numpy() for n in table.column_names}
-    return {**columns, "status": columns["status"].astype(np.str_)}
-
-
-def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what a parquet file that `write_results` wrote says of itself."""
-    import_pyarrow()
-    import pyarrow.parquet
-
-    metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
-    return values
-
-
-def _tables(parts: Iterable[Columns]) -> Iterator[Any]:
-    pa = import_pyarrow()
-    for part in parts:
-        yield pa.table({name: pa.array(column) for name, column in part.items()})
-
-
-def _write_tables(
+def _write_arrow(
     path: Path,
     parts: Iterable[Columns],
     writer_class: Callable[..., Any],
     metadata: Mapping[str, Any] | None,
 ) -> None:
+    pa = import_pyarrow()
+    text = None if metadata is None else {METADATA_KEY: json.dumps(metadata).encode()}
     writer = None
     try:
-        for table in _tables(parts):
-            if metadata is not None:
-                text = json.dumps(metadata).encode()
-                table = table.replace_schema_metadata({METADATA_KEY: text})
+        for part in parts:
+            arrays = {name: pa.array(column) for name, column in part.items()}
+            table = pa.table(arrays).replace_schema_metadata(text)
             if writer is None:
                 writer = writer_class(path, table.schema)
             writer.write_table(table)
@@ -221,29 +189,24 @@ def _write_sqlite(
     # Transactions are ours alone: all of it, or the file as it was.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        table = sqlite_utils.Database(connection)[TABLE]
-        if table.exists():
-            table.drop()
-        is_made = False
-        for part in parts:
+        database = sqlite_utils.Database(connection)
+        for name in (TABLE, METADATA_TABLE):
+            database[name].drop(ignore=True)
+        for number, part in enumerate(parts):
             named = {EVENT_NO if n == "event_id" else n: c for n, c in part.items()}
-            if not is_made:
-                table.create({name: _kind(column) for name, column in named.items()})
-                table.create_index([EVENT_NO], unique=True)
-                is_made = True
-            names = ", ".join(f"[{name}]" for name in named)
+            if number == 0:
+                kinds = {name: _kind(column) for name, column in named.items()}
+                database[TABLE].create(kinds).create_index([EVENT_NO], unique=True)
+            names = ", ".join(map(quoted, named))
             marks = ", ".join("?" for _ in named)
             rows = zip(*(_plain(column) for column in named.values()), strict=True)
             connection.executemany(
-                f"INSERT INTO [{TABLE}] ({names}) VALUES ({marks})", rows
+                f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", rows
             )
-        about = sqlite_utils.Database(connection)[METADATA_TABLE]
-        if about.exists():
-            about.drop()
         if metadata is not None:
-            about.create({"name": str, "value": str})
+            database[METADATA_TABLE].create({"name": str, "value": str})
             connection.executemany(
-                f"INSERT INTO [{METADATA_TABLE}] VALUES (?, ?)",
+                f"INSERT INTO {METADATA_TABLE} VALUES (?, ?)",
                 [(name, json.dumps(value)) for name, value in metadata.items()],
             )
         connection.execute("COMMIT")
@@ -274,3 +237,165 @@ def _submission(part: Columns) -> Columns:
             for name, instead in NO_DIRECTION.items()
         },
     }
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Return what a parquet file that `write_results` wrote says of itself."""
+    import_pyarrow()
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(path).metadata or {}
+    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
+    return values
+
+
+def read_columns(
+    path: str | os.PathLike[str], table: str | None = None, format: str | None = None
+) -> Columns:
+    """Return the columns of a file with one row an event.
+
+    Args:
+        path: The file, which ends in .parquet, .csv, .db or .sqlite.
+        table: Table of a SQLite file; default `directions`, else the only one with an
+            event_id or event_no.
+        format: `parquet`, `csv` or `sqlite`; default: by the ending.
+
+    Returns:
+        (B,) arrays by name; NaN where a number is missing.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: Another ending; no such file inside; no or several tables.
+        ImportError: pyarrow is not installed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    kind = format or SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(
+            f"{path}: tables end in {', '.join(SUFFIXES)}, got {path.suffix!r}"
+        )
+    if kind == "sqlite":
+        return _read_sqlite(path, table)
+    pa = import_pyarrow()
+    try:
+        if kind == "csv":
+            import pyarrow.csv
+
+            found = pyarrow.csv.read_csv(path)
+        else:
+            import pyarrow.parquet
+
+            found = pyarrow.parquet.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    return {name: _array(found[name].to_numpy()) for name in found.column_names}
+
+
+def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
+    """Return the columns of each table and view of a SQLite file.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+    with opened(Path(path)) as database:
+        names = [name for (name,) in database.execute(query)]
+        info = {n: database.execute(f"PRAGMA table_info({quoted(n)})") for n in names}
+        return {name: {entry[1] for entry in rows} for name, rows in info.items()}
+
+
+def _read_sqlite(path: Path, table: str | None) -> Columns:
+    tables = sqlite_tables(path)
+    listed = ", ".join(tables) or "there is none"
+    if table is not None and table not in tables:
+        raise ValueError(f"{path}: no such table: {table}; it has {listed}")
+    if table is None and TABLE not in tables:
+        per_event = [n for n, columns in tables.items() if columns & {*EVENT_NAMES}]
+        if len(per_event) != 1:
+            raise ValueError(
+                f"{path} has {len(per_event)} tables that it could be; say which "
+                f"(table, --truth-table): {listed}"
+            )
+        table = per_event[0]
+    with opened(path) as database:
+        rows = database.execute(f"SELECT * FROM {quoted(table or TABLE)}")
+        names = [entry[0] for entry in rows.description]
+        values = list(zip(*rows, strict=True)) or [()] * len(names)
+    return {n: _array(np.array(v)) for n, v in zip(names, values, strict=True)}
+
+
+def _array(values: NDArray[Any]) -> NDArray[Any]:
+    """Return texts as texts, and numbers with gaps as floats."""
+    if values.dtype != object:
+        return values
+    if all(isinstance(value, str) for value in values):
+        return values.astype(np.str_)
+    if all(value is None or isinstance(value, int | float) for value in values):
+        return np.array([np.nan if v is None else v for v in values], np.float64)
+    return np.array(["" if v is None else str(v) for v in values], np.str_)
+
+
+def rows_of(
+    event_id: NDArray[np.int64], wanted: NDArray[np.int64], what: str
+) -> NDArray[np.int64]:
+    """Return the rows (W,) at which wanted events stand among those of a table (B,).
+
+    Raises:
+        ValueError: An event is not in the table, which messages call `what`.
+    """
+    order = np.argsort(event_id)
+    place = np.searchsorted(event_id[order], wanted)
+    found = place < len(order)
+    found[found] = event_id[order[place[found]]] == wanted[found]
+    if not found.all():
+        raise ValueError(
+            f"{what} has no event {wanted[~found][0]} "
+            f"({int((~found).sum())} of {len(wanted)} are missing)"
+        )
+    row: NDArray[np.int64] = order[place]
+    return row
+
+
+def event_ids(columns: Mapping[str, NDArray[Any]], what: str) -> NDArray[np.int64]:
+    """Return the event numbers (B,) of columns, which messages call `what`.
+
+    Raises:
+        ValueError: There are none; one is missing or no whole number.
+    """
+    key = next((name for name in EVENT_NAMES if name in columns), None)
+    if key is None:
+        raise ValueError(
+            f"{what} has no column {' or '.join(EVENT_NAMES)}; it has "
+            f"{', '.join(columns)}"
+        )
+    return whole_numbers(columns[key], f"{what}: event numbers")
+
+
+def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
+    """Return whole numbers, which messages call `what`, as int64.
+
+    Raises:
+        ValueError: One is missing or no whole number.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "iu":
+        return array.astype(np.int64)
+    try:
+        numbers = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} must be whole numbers, got {array.dtype}") from None
+    good = np.isfinite(numbers) & (numbers == np.floor(numbers))
+    if not good.all():
+        row = int(good.argmin())
+        raise ValueError(
+            f"{what} must be whole numbers, got {numbers.flat[row]} in row {row}"
+        )
+    return numbers.astype(np.int64)
+
+
+def whole_counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
+    """Return numbers of pulses; None if one is missing, as in joined tables."""
+    values = numbers.astype(float)
+    return values.astype(np.int64) if np.isfinite(values).all() else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.detector.pulse_map import LabelColumns
-from graphnet_icecube2nd.results.event_table import (
-    PREDICTION,
-    STATUS,
-    EventTable,
-    rows_of,
-    whole_counts,
-    whole_event_ids,
-)
-from graphnet_icecube2nd.results.result_files import SUFFIXES
-from graphnet_icecube2nd.results.table_io import (
+from graphnet_icecube2nd.results.event_table import PREDICTION, STATUS, EventTable
+from graphnet_icecube2nd.results.result_files import (
     EVENT_NAMES,
+    SUFFIXES,
+    event_ids,
     read_columns,
+    rows_of,
     sqlite_tables,
+    whole_counts,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
@@ -174,12 +170,7 @@ class EventTruth:
         if angles not in (None, "origin", "flight"):
             raise ValueError(f"angles must be origin or flight, got {angles!r}")
         found = {str(key): np.asarray(columns[key]) for key in columns}
-        key = next((k for k in EVENT_NAMES if k in found), None)
-        if key is None:
-            raise ValueError(
-                f"{name} has no {' or '.join(EVENT_NAMES)}; it has {', '.join(found)}"
-            )
-        event_id = whole_event_ids(found[key], name)
+        event_id = event_ids(found, name)
         if len(np.unique(event_id)) < len(event_id):
             raise ValueError(f"{name} has an event twice")
         labels = labels or _found_labels(found, name, angles)
@@ -192,15 +183,13 @@ class EventTruth:
             direction_B3 = make_label(DIRECTION, found, labels)
         if label_columns(ENERGY, found.keys(), labels):
             energy_B = make_label(ENERGY, found, labels)
-        topology = found.get(TOPOLOGY)
+        counts = whole_counts(found[N_PULSES]) if N_PULSES in found else None
         return cls(
             event_id=event_id,
             direction_B3=direction_B3,
             energy_B=energy_B,
-            topology_B=(
-                np.full(num, ALL) if topology is None else topology.astype(np.str_)
-            ),
-            n_pulses_B=_counts(found.get(N_PULSES)),
+            topology_B=found.get(TOPOLOGY, np.full(num, ALL)).astype(np.str_),
+            n_pulses_B=np.empty(0, np.int64) if counts is None else counts,
             columns=found,
             labels=labels,
         )
@@ -276,14 +265,14 @@ class EventTruth:
             ValueError: An event is not known.
         """
         row = rows_of(self.event_id, event_id, "the truth")
-        return EventTruth(
+        return replace(
+            self,
             event_id=self.event_id[row],
             direction_B3=self.direction_B3[row],
             energy_B=self.energy_B[row],
             topology_B=self.topology_B[row],
             n_pulses_B=self.n_pulses_B[row] if self.knows_pulses else self.n_pulses_B,
             columns={name: values[row] for name, values in self.columns.items()},
-            labels=self.labels,
         )
 
     def with_directions(self) -> EventTruth:
@@ -395,9 +384,3 @@ def _found_labels(
         )
     azimuth, zenith = pair
     return LabelColumns(azimuth=azimuth, zenith=zenith, angles=angles or "origin")
-
-
-def _counts(numbers: NDArray[Any] | None) -> NDArray[np.int64]:
-    """Return numbers of pulses; none at all where one is missing."""
-    counts = None if numbers is None else whole_counts(numbers)
-    return np.empty(0, np.int64) if counts is None else counts

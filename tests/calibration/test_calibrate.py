@@ -24,12 +24,12 @@ from graphnet_icecube2nd.calibration.fit import (
     calibrate_table,
     calibrated_table,
 )
-from graphnet_icecube2nd.inference.calibration_file import (
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import (
     CalibrationFile,
+    load_bundle,
     place_beside,
 )
-from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import containment
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration

@@ -24,10 +24,9 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.commands.app import app
-from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-from graphnet_icecube2nd.inference.model_bundle import load_bundle
-from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.inference.model_bundle import CalibrationFile, load_bundle
+from graphnet_icecube2nd.results.result_files import read_columns
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS
 
 MODELS = ("m0.safetensors", "m1.safetensors")
@@ -92,6 +91,12 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
         after["kappa"], stored.calibration.kappa(before["kappa"]), rtol=1e-5
     )
     assert after["azimuth"].tolist() == before["azimuth"].tolist()
+    other = ("reconstruct", store, "--model", "both", "--max-pulses", 48)
+    done = call(*other, "--out", "other.parquet")
+    assert "max_pulses 24, and is used with 48" in str(done.exception)
+    assert not (here / "other.parquet").exists()
+    done = said(*other, "--calibration", "none", "--out", "other.parquet")
+    assert "widths are not calibrated" in done
     again = said(
         *("reconstruct", store, "--model", "both", "--calibration", "none"),
         *("--out", "again.parquet"),

@@ -17,7 +17,7 @@ import typer
 
 from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.commands.sky import skymap
-from graphnet_icecube2nd.inference.calibration_file import CalibrationFile
+from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 from graphnet_icecube2nd.report.sky.map import SkyMap
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration

@@ -140,10 +140,19 @@ def test_another_clock_of_a_calibration(pulses: dict[str, Any]) -> None:
 
 
 def test_max_pulses_of_the_calibration(pulses: dict[str, Any]) -> None:
+    """The widths of the shipped model would not hold with another number."""
     options = InferenceConfig(max_pulses=64)
+    words = r"max_pulses 192, .* 64\..*--calibration none.*--max-pulses 64"
+    with pytest.raises(DomainError, match=words):
+        reconstruct(pulses, NAME, options=options)
+    with pytest.raises(DomainError, match=words):
+        PulseReconstructor(NAME, options=options)
     with pytest.warns(UserWarning, match="max_pulses"):
-        found = reconstruct(pulses, NAME, options=options)
+        found = reconstruct(pulses, NAME, options=options, calibration="none")
     assert found.num_calibrated == 0
+    other = InferenceConfig(selection="first")
+    with pytest.raises(DomainError, match=r"uniform, .* first\..*calibrate\(.*options"):
+        reconstruct(pulses, NAME, options=other)
 
 
 def test_a_calibration_of_some_tasks(pulses: dict[str, Any]) -> None:

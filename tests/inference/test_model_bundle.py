@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from graphnet_icecube2nd import (
     simulate,
 )
 from graphnet_icecube2nd.calibration.fit import calibrate
+from graphnet_icecube2nd.inference import DomainError
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import as_bundle, load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
@@ -76,15 +78,27 @@ def test_a_calibration_is_of_events_seen_in_a_way(
     assert trained.options == options
     reconstruct(simulated, trained)  # no warning
     other = InferenceConfig(max_pulses=48, selection="first")
-    with pytest.warns(UserWarning, match="with max_pulses 24, and is used with 48"):
-        found = reconstruct(simulated, trained, options=other)
-    assert found.num_calibrated == 0  # and nothing is called calibrated then
-    assert not found.columns()["calibrated"].any()
+    words = "with max_pulses 24, and is used with 48"
+    with pytest.raises(DomainError, match=words):
+        reconstruct(simulated, trained, options=other)
+    with pytest.raises(DomainError, match=words):
+        reconstruct(simulated, trained, tmp_path / "r.parquet", options=other)
+    with pytest.raises(DomainError, match=words):
+        PulseReconstructor(trained, options=other)
     own = reconstruct(simulated, trained)
     assert own.num_calibrated == own.statuses["ok"]
-    reconstruct(simulated, trained, options=other, calibration="none")  # no warning
-    with pytest.warns(UserWarning, match="is used with 48"):
-        PulseReconstructor(trained, options=other)
+    # No warning, and nothing is called calibrated then.
+    found = reconstruct(simulated, trained, options=other, calibration="none")
+    assert found.num_calibrated == 0
+    assert not found.columns()["calibrated"].any()
+    assert not PulseReconstructor(
+        trained, options=other, calibration="none"
+    ).maker.calibrations
+    # The precision changes widths less: they are not called calibrated.
+    rough = replace(options, precision="bfloat16")
+    with pytest.warns(UserWarning, match="with precision float32, and is used with"):
+        found = reconstruct(simulated, trained, options=rough)
+    assert found.num_calibrated == 0
     ours = PulseReconstructor(trained)
     assert ours.maker.calibrations == trained.calibrations
     for none in ("none", None):

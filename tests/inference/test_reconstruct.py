@@ -16,10 +16,12 @@ pytest.importorskip("pyarrow")
 import torch
 
 from graphnet_icecube2nd import EventStore, build_model
-from graphnet_icecube2nd.inference.frames import group_pulses
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
-from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
+from graphnet_icecube2nd.inference.pulse_reconstruction import (
+    PulseReconstructor,
+    group_pulses,
+)
 from graphnet_icecube2nd.inference.reconstruction import reconstruct
 from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
 from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius

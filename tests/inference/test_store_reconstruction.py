@@ -25,7 +25,7 @@ import pyarrow.parquet
 
 from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.inference import store_reconstruction as room
+from graphnet_icecube2nd.inference import reconstruction as room
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import as_bundle
 from graphnet_icecube2nd.inference.predictor import (
@@ -404,7 +404,7 @@ KILLED = """
 import sys
 from graphnet_icecube2nd import reconstruct
 from graphnet_icecube2nd.models.weights import load_model
-from graphnet_icecube2nd.inference import store_reconstruction as room
+from graphnet_icecube2nd.inference import reconstruction as room
 from graphnet_icecube2nd.inference.model_bundle import as_bundle
 from graphnet_icecube2nd.inference.results import ResultMaker
 room.WINDOW = 20

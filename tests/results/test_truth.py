@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from graphnet_icecube2nd import EventStore, EventTable
-from graphnet_icecube2nd.results.table_io import read_columns
+from graphnet_icecube2nd.results.result_files import read_columns
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.task import Column, Task
 

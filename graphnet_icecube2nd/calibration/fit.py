@@ -29,13 +29,14 @@ from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
+    FEWEST,
     METHODS,
     KappaCalibration,
     containment,
+    fit_calibration,
+    kappa_to_radius,
 )
-from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.label import has_label
 from graphnet_icecube2nd.tasks.task import Calibration, Task
 

@@ -247,9 +247,8 @@ def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
     angle_B = np.empty(len(half_B))
     for here_B in (half_B, ~half_B):
         fitted = fit_weights(vectors_MB3[:, ~here_B], truth.direction_B3[~here_B])
-        vectors = combine(vectors_MB3[:, here_B], fitted.weights)
-        true = torch.from_numpy(truth.direction_B3[here_B])
-        angle_B[here_B] = opening_angle(torch.from_numpy(vectors), true).numpy()
+        vectors = combine(torch.from_numpy(vectors_MB3[:, here_B]), fitted.weights)
+        angle_B[here_B] = opening_angle(vectors, truth.direction_B3[here_B]).numpy()
     return float(angle_B.mean())
 
 

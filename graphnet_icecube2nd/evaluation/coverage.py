@@ -16,9 +16,13 @@ from graphnet_icecube2nd.calibration.fit import has_own_contours
 from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.evaluation.rows import Row
-from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
-from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    FEWEST,
+    containment,
+    fit_calibration,
+    kappa_to_radius,
+    pulls,
+)
 
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
 GIVEN, TEMPERATURE, ISOTONIC = "as given", "temperature", "isotonic"

@@ -27,7 +27,7 @@ from graphnet_icecube2nd.evaluation.resolution import (
     energy_by_topology,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 
 
 def off_by(

@@ -19,9 +19,11 @@ from graphnet_icecube2nd.report.sky.pixels import (
     mean_densities,
 )
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    kappa_to_radius,
+)
 from graphnet_icecube2nd.tasks.direction.equatorial import checked_mjd, to_equatorial
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 # Radii that a table gives: those of its kappa up to what digits of a CSV lose?

@@ -15,14 +15,12 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
     containment,
     coverage,
     depth,
+    fit_calibration,
+    kappa_of_median,
+    kappa_to_radius,
     pulls,
     radius_of_depth,
 )
-from graphnet_icecube2nd.tasks.direction.calibration_fit import (
-    fit_calibration,
-    kappa_of_median,
-)
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 
 LEVELS = np.array([0.1, 0.3, 0.5, 0.68, 0.9, 0.99])
 

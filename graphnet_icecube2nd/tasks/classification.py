@@ -113,12 +113,7 @@ class BinaryTask(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> ScoreCalibration:
-        """Fit scale and shift of the log-odds by maximum likelihood.
-
-        Raises:
-            ValueError: Fewer than 100 events, all of one class, or scores that fall
-                where the truth rises.
-        """
+        """Fit scale and shift of the log-odds by maximum likelihood."""
         yes, no = self.classes
         good_B = np.isfinite(output[:, 0]) & np.isfinite(target)
         logit = torch.from_numpy(output[good_B, 0]).double()

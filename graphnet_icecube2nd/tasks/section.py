@@ -105,10 +105,7 @@ class Section:
 def quantile_bins(
     values: Array, most: int = 12, fewest: int = 20
 ) -> list[NDArray[np.int64]]:
-    """Return the rows of finite values in bins of equal numbers of events, rising.
-
-    There are `most` bins at most, of `fewest` events at least.
-    """
+    """Return rows of finite values in rising bins of equal numbers of events."""
     order = np.argsort(values, kind="stable")
     num_bins = max(1, min(most, len(values) // fewest))
     return [part for part in np.array_split(order, num_bins) if len(part)]

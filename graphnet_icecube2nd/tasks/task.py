@@ -92,11 +92,7 @@ class PlainCalibration:
 
     @classmethod
     def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
-        """Rebuild what `to_dict` gave.
-
-        Raises:
-            ValueError: A value is missing, unknown or not allowed.
-        """
+        """Rebuild what `to_dict` gave; ValueError if it is of no such calibration."""
         try:
             return cls(**{name: _tuples(value) for name, value in values.items()})
         except TypeError as error:

@@ -15,12 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.tasks.section import (
-    Curve,
-    Panel,
-    density,
-    quantile_bins,
-)
+from graphnet_icecube2nd.tasks.section import Curve, Panel, density, quantile_bins
 from graphnet_icecube2nd.tasks.task import (
     FEWEST,
     Calibration,
@@ -66,12 +61,7 @@ def gaussian_nll(residual: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class WidthCalibration(PlainCalibration):
-    """Moves medians and scales widths, by the predicted value.
-
-    Raises:
-        ValueError: Lengths differ, a value is no finite number, values do not rise, a
-            factor is not above 0.
-    """
+    """Moves medians and scales widths, by the predicted value."""
 
     what: ClassVar[str] = "calibration of a width"
 
@@ -194,11 +184,7 @@ class WidthTask(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> WidthCalibration:
-        """Fit a `WidthCalibration`.
-
-        Raises:
-            ValueError: Fewer than 100 events.
-        """
+        """Fit a `WidthCalibration`; ValueError for fewer than 100 events."""
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
         return fit_width(value_B.numpy(), width_B.numpy(), target)
 

@@ -130,26 +130,13 @@ def radius_of_depth(kappa_B: Array, depth_B: Array | float) -> Array:
 
 
 def containment(kappa_B: Array, angle_B: Array) -> Array:
-    """Return the level of the contour on which each true direction lies, (B,).
-
-    0 at the predicted direction to 1 opposite it; uniform if kappa is calibrated.
-    """
+    """Return the contours' levels at the truths, (B,): even if kappa is calibrated."""
     level: Array = -np.expm1(-depth(kappa_B, angle_B))
     return level
 
 
-def coverage(kappa_B: Array, angle_B: Array, levels: Sequence[float] | Array) -> Array:
-    """Return the share of true directions inside contours of nominal levels, 0 to 1."""
-    level_B = np.sort(containment(kappa_B, angle_B))
-    inside: Array = np.searchsorted(level_B, levels, side="right") / len(level_B)
-    return inside
-
-
 def pulls(kappa_B: Array, angle_B: Array) -> Array:
-    """Return opening angles in units of 1 / sqrt(kappa), (B,).
-
-    Their median is 1.177 if kappa is calibrated and large.
-    """
+    """Return angles in units of 1 / sqrt(kappa), (B,); median 1.177 if calibrated."""
     pull: Array = np.asarray(angle_B) * np.sqrt(np.asarray(kappa_B))
     return pull
 
@@ -209,10 +196,7 @@ class KappaCalibration(PlainCalibration):
         return calibrated
 
     def radius(self, kappa_B: Array, level: float) -> Array:
-        """Return the radius that holds a share (0 to 1) of the true directions, (B,).
-
-        In rad; kappas are as predicted, not calibrated. ValueError for another level.
-        """
+        """Return radii that hold a share (0 to 1), rad, (B,); kappa is as predicted."""
         if not 0 < level < 1:
             raise ValueError(f"a level lies between 0 and 1, got {level}")
         nominal = -np.log1p(-np.array(self.levels))
@@ -223,10 +207,7 @@ class KappaCalibration(PlainCalibration):
         return radius_of_depth(self.kappa(kappa_B), depth_B)
 
     def level(self, kappa_B: Array, angle_B: Array) -> Array:
-        """Return the level of the calibrated contour through each truth, (B,).
-
-        Kappas are as predicted, not calibrated; angles in rad.
-        """
+        """Return the level of the calibrated contour through each truth, (B,)."""
         depth_B = depth(self.kappa(kappa_B), angle_B)
         nominal_L = -np.log1p(-np.array(self.levels))
         level_B = np.empty(len(depth_B))
@@ -321,6 +302,12 @@ def fit_calibration(
         log_group=tuple(centre_G[apart].tolist()),
         depths=tuple(tuple(row) for row in depths.tolist()),
     )
+
+
+def halves(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which events are in either half, (B,) each: the even and the odd ones."""
+    even_B = np.arange(num_events) % 2 == 0
+    return even_B, ~even_B
 
 
 def kappa_of_median(angle: Array | float) -> Array:

@@ -85,11 +85,7 @@ def combine(
 
 
 def normalised(weights: Sequence[float] | None, num_members: int) -> Array:
-    """Return weights whose sum is 1, (M,); without weights all are alike.
-
-    Raises:
-        ValueError: Another number of them, one below 0, or all 0.
-    """
+    """Return weights of sum 1, (M,); all are alike where none are given."""
     if weights is None:
         return np.full(num_members, 1 / num_members)
     given = np.asarray(weights, np.float64)

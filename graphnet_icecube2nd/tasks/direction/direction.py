@@ -21,11 +21,7 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
     fit_calibration,
     kappa_to_radius,
 )
-from graphnet_icecube2nd.tasks.direction.combination import (
-    METHODS,
-    WEIGHTED,
-    combine,
-)
+from graphnet_icecube2nd.tasks.direction.combination import METHODS, WEIGHTED, combine
 from graphnet_icecube2nd.tasks.direction.losses import (
     NORMALISATIONS,
     AngularDistanceLoss,
@@ -66,11 +62,7 @@ def radius_level(column: str) -> float | None:
 
 
 def checked_contours(contours: Sequence[float]) -> tuple[float, ...]:
-    """Return the shares of contours, rising, each once.
-
-    Raises:
-        ValueError: None, or one that is not between 0 and 1.
-    """
+    """Return shares of contours, 0 to 1, rising, each once; ValueError for others."""
     rising = tuple(sorted({round(float(level), 6) for level in contours}))
     if not rising or not 0 < rising[0] <= rising[-1] < 1:
         raise ValueError(f"contours hold shares between 0 and 1, got {contours}")
@@ -190,11 +182,7 @@ class Direction(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> KappaCalibration:
-        """Fit a `KappaCalibration`; methods as `fit_calibration`, default isotonic.
-
-        Raises:
-            ValueError: Fewer than 100 events, an unknown method.
-        """
+        """Fit a `KappaCalibration`; methods as `fit_calibration`, default isotonic."""
         method = "isotonic" if method == "default" else method
         angle_B = opening_angle(output, target).numpy()
         return fit_calibration(np.linalg.norm(output, axis=1), angle_B, method)

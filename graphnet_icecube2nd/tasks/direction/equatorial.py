@@ -25,10 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphnet_icecube2nd.conventions import (
-    angles_to_unit_vector,
-    unit_vector_to_angles,
-)
+from graphnet_icecube2nd.conventions import angles_to_unit_vector, unit_vector_to_angles
 
 Array = NDArray[np.float64]
 

@@ -46,10 +46,7 @@ PUBLISHED_SWITCH = 100.0
 
 
 class DirectionLoss(nn.Module):
-    """Base of the losses: checks shapes, weights and reduces.
-
-    A subclass says in `loss_per_event` what one event costs.
-    """
+    """Base of the losses: checks shapes, weights and reduces `loss_per_event`."""
 
     def forward(
         self,

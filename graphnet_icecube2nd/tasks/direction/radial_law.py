@@ -32,11 +32,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class RadialLaw:
-    """Shares of the probability against u = 1 - cos(angle from the direction).
-
-    Raises:
-        ValueError: Lengths or values do not fit.
-    """
+    """Shares of the probability against u = 1 - cos(angle from the direction)."""
 
     u: tuple[float, ...]  # (K,) borders of the pieces, rising, 0 to 2
     share: tuple[float, ...]  # (K,) probability within each border, rising, 0 to 1
@@ -57,11 +53,7 @@ class RadialLaw:
 
     @classmethod
     def of_kappa(cls, kappa: float) -> RadialLaw:
-        """Return the von Mises-Fisher law; kappa 0 is the whole sky.
-
-        Raises:
-            ValueError: Kappa is negative or not finite.
-        """
+        """Return the von Mises-Fisher law; kappa 0 is the whole sky."""
         return cls(u=(0.0, 2.0), share=(0.0, 1.0), rate=(_checked(kappa),))
 
     @classmethod
@@ -157,11 +149,7 @@ class RadialLaw:
         return found
 
     def radius(self, level: float) -> float:
-        """Return the radius of the contour that holds a share, rad.
-
-        Raises:
-            ValueError: The level is not between 0 and 1.
-        """
+        """Return the radius of the contour that holds a share, 0 to 1, rad."""
         if not 0 < level < 1:
             raise ValueError(f"a level lies between 0 and 1, got {level}")
         piece = int(np.searchsorted(self.share, level, side="left")) - 1

@@ -31,8 +31,7 @@ from graphnet_icecube2nd.inference.predictor import (
 from graphnet_icecube2nd.results import (
     EventTruth,
 )
-from graphnet_icecube2nd.tasks.direction.calibration import METHODS
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
+from graphnet_icecube2nd.tasks.direction.calibration import METHODS, fit_calibration
 
 LEVELS = (0.1, 0.3, 0.5, 0.68, 0.9, 0.95, 0.99)
 SEEDS = (20261201, 20261202)  # of the fit, of the test

@@ -100,7 +100,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[Evaluation, An
         tables.append(replace(found.table(), name=f"{way} loss"))
     evaluation = evaluate(tables, EventTruth.of(stores[1]))
     best = {way: [best_kappa(np.radians(a), way) for a in ANGLES_DEG] for way in WAYS}
-    expected = [row for e in evaluation.tables for row in CalibrationView(e).expected()]
+    views = [CalibrationView(e) for e in evaluation.tables]
+    expected = [row for v in views for way in v.ways for row in v.expected(way)]
     return evaluation, {
         "context": context.describe(
             training_tracks=arguments.events,

@@ -141,7 +141,7 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     from graphnet.models.task.reconstruction import DirectionReconstructionWithKappa
 
     import graphnet_icecube2nd.graphnet_adapter as adapter
-    from graphnet_icecube2nd.tasks.direction.metrics import summarise_opening_angles
+    from graphnet_icecube2nd.tasks.direction import summarise_opening_angles
 
     pl.seed_everything(arguments.seed)
     path = arguments.data or simulated_database(

@@ -47,7 +47,7 @@ def main() -> None:
     import torch
 
     from graphnet_icecube2nd import simulate
-    from graphnet_icecube2nd.tasks.direction.metrics import summarise_opening_angles
+    from graphnet_icecube2nd.tasks.direction import summarise_opening_angles
     from graphnet_icecube2nd.training.recipe_file import write_recipe
 
     out: Path = arguments.out

@@ -6,7 +6,7 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,23 +23,22 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import (
-    Progress,
-    event_outputs,
-)
+from graphnet_icecube2nd.inference.predictor import Progress, event_outputs
 from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
+    FEWEST,
     METHODS,
     KappaCalibration,
     containment,
+    fit_calibration,
+    halves,
+    kappa_to_radius,
 )
-from graphnet_icecube2nd.tasks.direction.calibration_fit import FEWEST, fit_calibration
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.label import has_label
 from graphnet_icecube2nd.tasks.task import Calibration, Task
 
@@ -50,30 +49,20 @@ TURNED = 0.7  # share beyond 90 degrees that guessing does not reach
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationCheck:
-    """Calibrations, and how they do on events that they were not fitted on.
+    """Calibrations, and how they do on events that they were not fitted on."""
 
-    Args:
-        file: The calibrations, fitted on all events, to be stored.
-        before: Of the direction: share of true directions inside contours by level, as
-            the model has it; empty without a direction.
-        after: The same with each half of the events calibrated by the other; empty
-            where there are too few for that.
-        thirds: `after` of the third of the events with the smallest kappas, of the
-            middle one and of the largest: contours should hold their share in each.
-        tasks: Of each other task: figures by name, as the model has them and
-            calibrated (cross-fitted), see `Task.calibration_figures`.
-        notices: What is worth knowing, in words: tasks that are not calibrated, events
-            without a label.
-        what: Which events it was fitted on, in words.
-    """
-
-    file: CalibrationFile
+    file: CalibrationFile  # fitted on all events, to be stored
+    # Share of true directions inside contours by level: as the model has it, empty
+    # without a direction; with each half of the events calibrated by the other, empty
+    # where there are too few for that; the same of the third of the events with the
+    # smallest kappas, the middle one and the largest.
     before: Mapping[float, float]
     after: Mapping[float, float]
     thirds: tuple[Mapping[float, float], ...] = ()
+    # `Task.calibration_figures` of each other task, before and after (cross-fitted).
     tasks: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()
-    what: str = ""
+    notices: tuple[str, ...] = ()  # tasks that are not calibrated, events without label
+    what: str = ""  # which events it was fitted on, in words
 
 
 def calibrate(
@@ -90,17 +79,17 @@ def calibrate(
 ) -> CalibrationCheck:
     """Fit calibrations of all tasks of a model, on events it was not trained on.
 
-    Of a store that the model's run was trained on, only the events that it was
-    validated on may be used; of another store, none that the run has seen.
+    If the model's run was trained on the store, only the events that it was validated
+    on may be used; of another store, none that the run has seen.
 
     Args:
         model: The model, or what `load_bundle` takes.
         store: Events with truth; default: the store that the run was trained on.
         events: Numbers of events, or a condition as `n_pulses >= 8`; default: all that
             may be used.
-        method: Of the direction: `none` (levels alone), `temperature`, `isotonic`; see
-            `fit_calibration`.
-        most: So many events at most, evenly spread.
+        method: Calibration of the direction: `none` (levels alone), `temperature`,
+            `isotonic`; see `fit_calibration`.
+        most: Maximum number of events, evenly spread.
         options: How events are read; default: the model's own.
         device: Where the model runs.
         unknown_detector: Calibrate on a detector or clock that the model was not
@@ -135,9 +124,7 @@ def calibrate(
     fitted: dict[str, Calibration] = {}
     figures: dict[str, dict[str, tuple[float, float]]] = {}
     notices: list[str] = [*maker.domain.differences]
-    direction = CalibrationCheck(
-        file=CalibrationFile(calibrations={}), before={}, after={}
-    )
+    check = CalibrationCheck(file=CalibrationFile(calibrations={}), before={}, after={})
     for name, task in bundle.model.task_map.items():
         if not truth.has(task):
             notices.append(f"{name}: the truth has no label; it is not calibrated")
@@ -150,15 +137,13 @@ def calibrate(
         if isinstance(task, Direction):
             angle_B = opening_angle(output, target).numpy()
             _check_way(angle_B, bundle.name)
-            direction = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
-            fitted.update(direction.file.calibrations)
-            continue
-        found = task.calibrate(output, target)
-        if found is None:
+            check = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
+            fitted.update(check.file.calibrations)
+        elif (calibration := task.calibrate(output, target)) is None:
             notices.append(f"{name}: the task has no calibration")
-            continue
-        fitted[name] = found
-        figures[name] = _figures(task, output, target)
+        else:
+            fitted[name] = calibration
+            figures[name] = _figures(task, output, target)
     if not fitted:
         raise ValueError(f"nothing can be calibrated: {'; '.join(notices)}")
     file = CalibrationFile(
@@ -172,9 +157,7 @@ def calibrate(
             **{name: getattr(options, name) for name in SEEN},
         },
     )
-    return replace(
-        direction, file=file, tasks=figures, notices=tuple(notices), what=what
-    )
+    return replace(check, file=file, tasks=figures, notices=tuple(notices), what=what)
 
 
 def _figures(
@@ -183,12 +166,11 @@ def _figures(
     """Return a task's figures before and after, each half calibrated by the other."""
     plain = _plain_columns(task.predict(torch.from_numpy(output)))
     before = task.calibration_figures(plain, target)
-    half_B = np.arange(len(target)) % 2 == 0
     after: dict[str, Array] = {name: np.empty(len(target)) for name in plain}
     try:
-        for here_B in (half_B, ~half_B):
-            found = task.calibrate(output[~here_B], target[~here_B])
-            columns = task.predict_calibrated(torch.from_numpy(output[here_B]), found)
+        for here_B in halves(len(target)):
+            fitted = task.calibrate(output[~here_B], target[~here_B])
+            columns = task.predict_calibrated(torch.from_numpy(output[here_B]), fitted)
             for name, values in _plain_columns(columns).items():
                 after[name][here_B] = values
     except ValueError:  # too few for two halves
@@ -208,10 +190,9 @@ def calibrate_table(
 
     Args:
         table: Directions with kappa, not calibrated yet.
-        truth: Of events that the maker was not trained on.
-        method: As `calibrate`.
-
-    What both have is taken.
+        truth: Truth of events that the maker was not trained on; events that the table
+            does not have are left out.
+        method: `none` (levels alone), `temperature` or `isotonic`.
 
     Raises:
         ValueError: Too few events with a direction; an unknown method; a table whose
@@ -236,13 +217,7 @@ def calibrate_table(
 
 
 def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
-    """Return the calibration of kappas whose opening angles are known, and its check.
-
-    Args:
-        kappa_B: Concentrations.
-        angle_B: Opening angles, rad.
-        method: As `fit_calibration`.
-    """
+    """Return the calibration of kappas of known opening angles, and its check."""
     calibration = fit_calibration(kappa_B, angle_B, method)
     found = CalibrationCheck(
         file=CalibrationFile(calibrations={Direction.name: calibration}),
@@ -251,7 +226,7 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
     )
     if len(kappa_B) < 2 * FEWEST:
         return found
-    level_B = cross_fitted_levels(kappa_B, angle_B, method)
+    level_B = cross_fitted(kappa_B, angle_B, method).level
     thirds = np.array_split(np.argsort(kappa_B, kind="stable"), 3)
     return replace(
         found,
@@ -260,7 +235,7 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
     )
 
 
-def _check_way(angle_B: NDArray[np.float64], name: str) -> None:
+def _check_way(angle_B: Array, name: str) -> None:
     """Raise ValueError if directions are worse than guesses: turned round, no doubt."""
     share = float((angle_B > NO_DIRECTION).mean()) if len(angle_B) else 0.0
     if share > TURNED:
@@ -271,32 +246,31 @@ def _check_way(angle_B: NDArray[np.float64], name: str) -> None:
         )
 
 
-def cross_fitted_levels(
-    kappa_B: NDArray[np.float64], angle_B: NDArray[np.float64], method: str
-) -> NDArray[np.float64]:
-    """Return the level of the calibrated contour on which each truth lies, (B,).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recalibrated:
+    """Kappas, and the contours that belong to them."""
 
-    Each half of the events is calibrated by the other, so a perfect fit of noise does
-    not look like a calibrated kappa.
+    kappa: Array  # (B,)
+    level: Array  # (B,) nominal level of the contour on which each truth lies
+    median: Array  # (B,) rad, radius of the contour that is to hold half
+
+
+def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
+    """Return kappas of which each half is calibrated by the other.
+
+    So a perfect fit of noise does not look like a calibrated kappa.
     """
-    half_B = np.arange(len(kappa_B)) % 2 == 0
-    level_B = np.empty(len(kappa_B))
-    for here_B in (half_B, ~half_B):
+    made = {name: np.empty(len(kappa_B)) for name in ("kappa", "level", "median")}
+    for here_B in halves(len(kappa_B)):
         calibration = fit_calibration(kappa_B[~here_B], angle_B[~here_B], method)
-        level_B[here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])
-    return level_B
+        made["kappa"][here_B] = calibration.kappa(kappa_B[here_B])
+        made["level"][here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])
+        made["median"][here_B] = calibration.radius(kappa_B[here_B], 0.5)
+    return Recalibrated(**made)
 
 
 def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventTable:
-    """Return a table with calibrated kappa and radii.
-
-    Args:
-        table: Directions with kappa as their maker has it.
-        calibration: Of that maker.
-
-    Returns:
-        It, with radii of the contours that it had, or of those of 50% and 90%.
-    """
+    """Return a table with calibrated kappa, and calibrated radii of its contours."""
     radii = radii_of(
         np.where(table.is_ok, table.kappa_B, np.nan),
         calibration,
@@ -319,7 +293,6 @@ def has_own_contours(table: EventTable) -> bool:
     return False
 
 
-def _held(
-    level_B: NDArray[np.float64], levels: Sequence[float] = LEVELS
-) -> dict[float, float]:
-    return {level: float((level_B <= level).mean()) for level in levels}
+def _held(level_B: Array) -> dict[float, float]:
+    """Return the share of truths inside the contours of `LEVELS`."""
+    return {level: float((level_B <= level).mean()) for level in LEVELS}

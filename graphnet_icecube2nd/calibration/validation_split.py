@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,74 +23,62 @@ from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
 from graphnet_icecube2nd.training.stage_run import make_data
 
 
-def is_run(folder: str | os.PathLike[str]) -> bool:
+def is_run(folder: Path) -> bool:
     """Return whether a folder is one of `train`."""
-    return (Path(folder) / RUN).is_file() and (Path(folder) / RECIPE).is_file()
+    return (folder / RUN).is_file() and (folder / RECIPE).is_file()
 
 
 def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
     """Return the runs that a model comes from, as far as it says.
 
-    Args:
-        model: A run's folder, a file in it, an ensemble's folder or YAML, or any other
-            name, which comes from none.
+    It may be a run's folder, a file in it (as stage_2/best.safetensors), an ensemble's
+    folder or YAML, or any other name, which comes from none.
     """
     path = Path(model)
-    if is_run(path):
-        return [path]
-    if path.is_file() and is_run(path.parent):
-        return [path.parent]
-    if path.is_file() and is_run(path.parent.parent):  # stage_2/best.safetensors
-        return [path.parent.parent]
+    for folder in [path, *path.parents[:2]] if path.is_file() else [path]:
+        if is_run(folder):
+            return [folder]
     if not is_ensemble(path):
         return []
     origins = [m.origin.get("from") for m in EnsembleFile.load(path).members]
     return [run for origin in origins if origin for run in runs_behind(origin)]
 
 
-def store_of_run(run: str | os.PathLike[str]) -> Path:
-    """Return the store that a run was trained on."""
-    return Path(json.loads((Path(run) / RUN).read_text(encoding="utf-8"))["data"])
+def described_run(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a run's file says: the store that it was trained on, and its size."""
+    described: dict[str, Any] = json.loads((Path(run) / RUN).read_text("utf-8"))
+    return described
 
 
 def validation_events(
     run: str | os.PathLike[str], store: EventStore
 ) -> NDArray[np.int64]:
-    """Return the numbers, in the store, of the events a run was validated on.
-
-    Args:
-        run: The run's folder.
-        store: The store it was trained on.
-    """
+    """Return the numbers of the events that a run was validated on, in its store."""
     recipe = read_recipe(Path(run) / RECIPE)
     data: EventDataModule = make_data(recipe, len(recipe.stages) - 1, store)
     return numbers_of(data.validation_events, store)
 
 
-def was_trained_on(run: str | os.PathLike[str], store: EventStore) -> bool:
+def was_trained_on(run: Path, store: EventStore) -> bool:
     """Return whether a run was trained on a store, by its size."""
-    described = json.loads((Path(run) / RUN).read_text(encoding="utf-8"))
+    described = described_run(run)
     return bool(
         described["num_events"] == len(store)
         and described["num_pulses"] == store.manifest.num_pulses
     )
 
 
-def trained_on(run: str | os.PathLike[str], store: EventStore) -> NDArray[np.int64]:
+def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
     """Return the numbers, in another store, of events that a run was trained on.
 
     Events are the same if event_id, number of pulses, true direction and energy are, as
     far as both stores have them: two simulations that both count from 0 have no event
     in common.
 
-    Args:
-        run: The run's folder.
-        store: Another store than the run's.
-
     Raises:
         ValueError: The run's store is not there any more, so nobody can tell.
     """
-    path = store_of_run(run)
+    path = Path(described_run(run)["data"])
     if not (path / MANIFEST).is_file():
         raise ValueError(
             f"{path}, which {run} was trained on, is not there: whether {store.path} "
@@ -133,14 +122,14 @@ def held_out_events(
 ) -> tuple[EventStore, NDArray[np.int64], str]:
     """Return a store, numbers of events that may be used, and what they are in words.
 
-    Of a store that runs were trained on, only what they were validated on may be used;
-    of another store, what is not among the events that they were trained on.
+    If runs were trained on the store, only what they were validated on may be used; of
+    another store, what is not among the events that they were trained on.
 
     Args:
         models: Runs, files of runs, ensembles of them, or other names of models.
         data: A store; None: the one that the runs were trained on.
-        events: A condition besides, or numbers of events.
-        most: So many events at most, evenly spread.
+        events: A further condition, or numbers of events.
+        most: Maximum number of events, evenly spread.
 
     Raises:
         ValueError: No store is given and no run names one; runs that were validated on
@@ -149,7 +138,7 @@ def held_out_events(
     """
     runs = [run for model in models for run in runs_behind(model)]
     if data is None:
-        stores = {store_of_run(run) for run in runs}
+        stores = {Path(described_run(run)["data"]) for run in runs}
         if len(stores) != 1:
             found = ", ".join(map(str, sorted(stores))) or "none"
             raise ValueError(

@@ -50,10 +50,11 @@ def robustness(
     from rich.console import Console
 
     from graphnet_icecube2nd.commands.show import chosen_device, counting
-    from graphnet_icecube2nd.evaluation.perturbations import (
+    from graphnet_icecube2nd.evaluation.robustness import (
+        choose_events,
         default_perturbations,
+        num_passes,
     )
-    from graphnet_icecube2nd.evaluation.robustness import choose_events, num_passes
     from graphnet_icecube2nd.evaluation.robustness import measure_robustness as measure
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.plots import new_figure

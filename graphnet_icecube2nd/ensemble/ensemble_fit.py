@@ -19,21 +19,14 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.files import locked_folder
-from graphnet_icecube2nd.inference.ensemble_file import (
-    FILE,
-    EnsembleFile,
-    add_member,
-)
+from graphnet_icecube2nd.inference.ensemble_file import FILE, EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     load_bundle,
     weights_place,
 )
-from graphnet_icecube2nd.inference.predictor import (
-    Progress,
-    outputs_in_batches,
-)
+from graphnet_icecube2nd.inference.predictor import Progress, outputs_in_batches
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.together import EnsembleModel
@@ -41,6 +34,7 @@ from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.direction.calibration import halves
 from graphnet_icecube2nd.tasks.direction.combination import (
     DENSITIES,
     DIRECTIONS,
@@ -50,31 +44,25 @@ from graphnet_icecube2nd.tasks.direction.combination import (
 )
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.label import has_label
+from graphnet_icecube2nd.tasks.task import FEWEST
 
 BEST = "best"
 EQUAL = "equal"
 FITTED = (WEIGHTED, DIRECTIONS, DENSITIES, BEST)
 WAYS = (WEIGHTED, EQUAL, DIRECTIONS, DENSITIES)
-FEWEST = 100  # events that weights need
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFit:
-    """What a fit of weights came to.
+    """What a fit of weights came to."""
 
-    Args:
-        path: The ensemble's folder.
-        ensemble: What its YAML says.
-        angles: Mean opening angle, rad, by way of combining, on the events of the fit:
-            `weighted` with fitted weights (each half of the events with the weights of
-            the other), `equal`, `directions`, `densities`, and each member by name.
-        num_events: Events of the fit.
-    """
-
-    path: Path
-    ensemble: EnsembleFile
+    path: Path  # the ensemble's folder
+    ensemble: EnsembleFile  # what its YAML says
+    # Mean opening angle, rad, on the events of the fit: `weighted` (each half of the
+    # events with the weights of the other), `equal`, `directions`, `densities`, and
+    # each member by name.
     angles: Mapping[str, float]
-    num_events: int
+    num_events: int  # events of the fit
 
 
 def fit_ensemble(
@@ -101,9 +89,9 @@ def fit_ensemble(
         store: Events with directions.
         out: The ensemble's folder, new or empty.
         events: Their numbers in the store; None for all.
-        method: `weighted`, `directions`, `densities`, or `best`: of fitted weights,
-            equal ones and unit vectors what has the smallest mean opening angle.
-        options: How events are seen, then and now; default: the members' own.
+        method: `weighted`, `directions`, `densities`, or `best`: fitted weights, equal
+            ones or unit vectors, whichever has the smallest mean opening angle.
+        options: How events are read; default: the members' own.
         name: What the ensemble is called; default: the folder's name.
         device: `cpu`, `cuda`, ...
         on_progress: Called with new events and pulses.
@@ -140,7 +128,14 @@ def fit_ensemble(
     names = _names(members)
     trained = [load_bundle(member, calibration="none") for member in members]
     _check_members(trained, names)
-    options = options or _common_options(trained, names)
+    first = trained[0].options
+    for one, member in zip(trained, names, strict=True):
+        if options is None and one.options != first:
+            raise ValueError(
+                f"{names[0]} reads events by {first}, {member} by {one.options}: say "
+                "how the ensemble is to read them (options)"
+            )
+    options = options or first
     models = [one.model.to(device) for one in trained]
     vectors_MB3 = _vectors(models, store, numbers, options, on_progress)
     fitted = fit_weights(vectors_MB3, truth.direction_B3)
@@ -213,20 +208,6 @@ def _vectors(
     return np.stack([one[Direction.name] for one in outputs])
 
 
-def _common_options(
-    trained: Sequence[ModelBundle], names: Sequence[str]
-) -> InferenceConfig:
-    """Return how all members read events."""
-    first = trained[0].options
-    for one, name in zip(trained, names, strict=True):
-        if one.options != first:
-            raise ValueError(
-                f"{names[0]} reads events by {first}, {name} by {one.options}: say how "
-                "the ensemble is to read them (options)"
-            )
-    return first
-
-
 def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None:
     """See that members are single models with a direction, and fit together."""
     for one, name in zip(trained, names, strict=True):
@@ -243,13 +224,11 @@ def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None
 
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
     """Return the mean angle of each half with weights fitted on the other, rad."""
-    half_B = np.arange(len(truth.event_id)) % 2 == 0
-    angle_B = np.empty(len(half_B))
-    for here_B in (half_B, ~half_B):
+    angle_B = np.empty(len(truth))
+    for here_B in halves(len(truth)):
         fitted = fit_weights(vectors_MB3[:, ~here_B], truth.direction_B3[~here_B])
-        vectors = combine(vectors_MB3[:, here_B], fitted.weights)
-        true = torch.from_numpy(truth.direction_B3[here_B])
-        angle_B[here_B] = opening_angle(torch.from_numpy(vectors), true).numpy()
+        vectors = combine(torch.from_numpy(vectors_MB3[:, here_B]), fitted.weights)
+        angle_B[here_B] = opening_angle(vectors, truth.direction_B3[here_B]).numpy()
     return float(angle_B.mean())
 
 

@@ -3,9 +3,5 @@
 from graphnet_icecube2nd.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
-    __name__,
-    {
-        "evaluate": "metrics",
-        "measure_robustness": "robustness",
-    },
+    __name__, {"evaluate": "metrics", "measure_robustness": "robustness"}
 )

@@ -27,13 +27,8 @@ def paired_intervals(
 ) -> Array:
     """Return intervals of mean differences, (R, 2), by the percentile bootstrap.
 
-    Every resample draws events once, for all rows.
-
-    Args:
-        difference_RB: (R, B) differences of each event.
-        resamples: How many.
-        seed: Of the draws.
-        level: Share of the resamples that lie inside.
+    Every resample draws events once, for all rows; a share `level` of the resamples
+    lies inside of the interval.
 
     Raises:
         ValueError: Fewer than 1 resample, or a level that is no share.
@@ -63,18 +58,11 @@ def resampled_quantiles(
     seed: int = 0,
     level: float = LEVEL,
 ) -> Array:
-    """Return intervals of quantiles, (Q, 2), by the percentile bootstrap.
+    """Return intervals of quantiles (0.5: the median), (Q, 2), by the same bootstrap.
 
     How many of a resample's events lie below a value is binomial, so its quantile is
     the event at a rank that follows a beta distribution: drawn at once, whatever the
     number of events.
-
-    Args:
-        value_B: (B,) one value an event.
-        shares: Q of them, 0 to 1: 0.5 is the median.
-        resamples: How many.
-        seed: Of the draws.
-        level: Share of the resamples that lie inside.
     """
     ordered, num = np.sort(value_B), len(value_B)
     generator = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
-"""How good tables of results are, side by side: directions in numbers, other tasks.
+"""How good tables of results are, side by side: directions, and every other task.
 
-All tables are judged by the same events. An event without a predicted direction counts
-as pi / 2, what guessing gives; one without a true direction is left out and counted.
-Tasks other than the direction are in `evaluation.tasks`. Shape letters: B events.
+Tables of a task are judged by the events that all of them have and that have a label;
+others are counted. An event without a predicted direction counts as pi / 2, what
+guessing gives. Shape letters: B events, b events with a kappa.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import degrees
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,19 +23,14 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
     resampled_quantiles,
 )
 from graphnet_icecube2nd.evaluation.rows import Row
-from graphnet_icecube2nd.evaluation.tasks import (
-    TaskEvaluation,
-    evaluate_task,
-    other_tasks,
-    shared_events,
-    unlabelled_note,
-    with_pulses,
-)
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
-from graphnet_icecube2nd.tasks.direction.calibration import coverage, pulls
-from graphnet_icecube2nd.tasks.label import DIRECTION
+from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.tasks.catalogue import build_task
+from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
+from graphnet_icecube2nd.tasks.label import DIRECTION, ENERGY, has_label
+from graphnet_icecube2nd.tasks.section import Section
 
 LOGGER = logging.getLogger(__name__)
 TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
@@ -43,6 +39,7 @@ QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
 
 Array = NDArray[np.float64]
+Chosen = NDArray[np.bool_]  # (B,) which events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +53,10 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedTable:
-    """A table of directions beside the truth.
+    """A table of directions beside the truth."""
 
-    Args:
-        table: Its rows, in the order of the truth's events.
-        angle_B: (B,) opening angles, rad; pi / 2 where there is no direction.
-    """
-
-    table: EventTable
-    angle_B: Array
+    table: EventTable  # rows in the order of the truth's events
+    angle_B: Array  # opening angles, rad; pi / 2 where there is no direction
 
     @property
     def name(self) -> str:
@@ -72,12 +64,10 @@ class EvaluatedTable:
         return self.table.name
 
     @cached_property
-    def has_kappa_B(self) -> NDArray[np.bool_]:
+    def has_kappa_B(self) -> Chosen:
         """(B,) which events have a direction and a concentration."""
         kappa_B = self.table.kappa_B
-        good_B: NDArray[np.bool_] = (
-            self.table.is_ok & np.isfinite(kappa_B) & (kappa_B > 0)
-        )
+        good_B: Chosen = self.table.is_ok & np.isfinite(kappa_B) & (kappa_B > 0)
         return good_B
 
     @property
@@ -94,32 +84,26 @@ class EvaluatedTable:
 
     @classmethod
     def of(cls, table: EventTable, truth: EventTruth) -> EvaluatedTable:
-        """Put a table beside the truth.
-
-        Raises:
-            ValueError: The table lacks an event of the truth.
-        """
+        """Put a table beside the truth; ValueError if it lacks an event of that."""
         some = table.of_events(truth.event_id)
         return cls(table=some, angle_B=truth.angles(some))
 
-    def num_failed(self, chosen_B: NDArray[np.bool_]) -> int:
+    def num_failed(self, chosen_B: Chosen) -> int:
         """Return how many of some events, (B,) bool, have no predicted direction."""
         return int((~self.table.is_ok & chosen_B).sum())
 
-    def median_pull(self, chosen_B: NDArray[np.bool_]) -> float:
+    def median_pull(self, chosen_B: Chosen) -> float:
         """Return the median pull of some events, (B,) bool; NaN without any kappa."""
         good_B = self.has_kappa_B & chosen_B
         if not good_B.any():
             return float("nan")
         return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
 
-    def inside(self, level: float, chosen_B: NDArray[np.bool_]) -> float:
-        """Return the share of true directions within contours; NaN without any.
+    def inside(self, level: float, chosen_B: Chosen) -> float:
+        """Return the share of true directions within contours; NaN without any kappa.
 
-        Args:
-            level: Share that the contours are to hold: with the table's own radii, else
-                those of its kappa.
-            chosen_B: (B,) which events.
+        The contours that are to hold a share `level` are the table's own, else its
+        kappa's.
         """
         good_B = self.has_kappa_B & chosen_B
         if not good_B.any():
@@ -127,37 +111,24 @@ class EvaluatedTable:
         radius_B, angle = self.table.levels.get(level), self.angle_B[good_B]
         if radius_B is not None:
             return float((angle <= radius_B[good_B]).mean())
-        return float(coverage(self.table.kappa_B[good_B], angle, [level])[0])
+        return float((containment(self.table.kappa_B[good_B], angle) <= level).mean())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A table in a row of numbers, angles in rad.
-
-    Args:
-        table: Its name.
-        events: How many, those without a direction included.
-        failed: How many have none.
-        mean: The competition's score.
-        median, q68, q90: Half, 68%, 90% of the events are closer.
-        difference: Of the mean from the first table's; above 0 is worse. Paired.
-        pull: Median of opening angle times the root of kappa, 1.18 if kappa is
-            calibrated and large; NaN where the table has no kappa.
-        inside_50, inside_90: Share of true directions within the contours that are to
-            hold half and nine tenths: the table's own radii, else those of its kappa.
-    """
+    """A table in a row of numbers, angles in rad."""
 
     table: str
-    events: int
-    failed: int
-    mean: Estimate
-    median: Estimate
+    events: int  # with those that have no predicted direction
+    failed: int  # events without a predicted direction
+    mean: Estimate  # the competition's score
+    median: Estimate  # half, 68%, 90% of the events are closer
     q68: Estimate
     q90: Estimate
-    difference: Estimate
-    pull: float
-    inside_50: float
-    inside_90: float
+    difference: Estimate  # mean less the first table's, paired; above 0 is worse
+    pull: float  # median of angle * sqrt(kappa): 1.18 if kappa is calibrated; or NaN
+    inside_50: float  # share of true directions within the contours that are to hold
+    inside_90: float  # half and nine tenths: the table's own radii, else its kappa's
 
     def to_row(self) -> Row:
         """Return the columns of a report; units stand in their names."""
@@ -171,27 +142,29 @@ class Summary:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class TaskEvaluation:
+    """A task's answers of one or several tables, for the same events."""
+
+    task: str
+    event_id: NDArray[np.int64]  # (B,) with a label, and an answer in all tables
+    tables: Mapping[str, Mapping[str, NDArray[Any]]]  # columns, (B,) each, by table
+    target: NDArray[np.float64]  # (B, ...) the task's target of the truth
+    known: Mapping[str, NDArray[Any]]  # (B,) `energy` (GeV or NaN) and `n_pulses`
+    section: Section  # what the report says of it
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Tables of results and the truth of the events that all of them have.
+    """Tables of results and the truth of the events that all of them have."""
 
-    Args:
-        truth: Of the events whose directions are judged.
-        tables: Tables that have directions, beside it; none: no direction is judged.
-        left_out: Events of the truth that some table of directions does not have.
-        unknown: By table of directions: how many of its events are not judged, for the
-            truth or another table does not have them.
-        resamples: Of the bootstrap.
-        tasks: The other tasks that tables have columns of and the truth has labels of.
-        notes: Sentences: which events and tasks are not judged, and why.
-    """
-
-    truth: EventTruth
-    tables: tuple[EvaluatedTable, ...] = ()
-    left_out: int = 0
+    truth: EventTruth  # events whose directions are judged
+    tables: tuple[EvaluatedTable, ...] = ()  # those that have directions
+    left_out: int = 0  # events of the truth that some table of directions lacks
+    # By table of directions: events that the truth or another table does not have.
     unknown: Mapping[str, int] = field(default_factory=dict)
-    resamples: int = RESAMPLES
-    tasks: tuple[TaskEvaluation, ...] = ()
-    notes: tuple[str, ...] = ()
+    resamples: int = RESAMPLES  # number of resamples of the bootstrap
+    tasks: tuple[TaskEvaluation, ...] = ()  # the other tasks that can be judged
+    notes: tuple[str, ...] = ()  # which events and tasks are not judged, and why
 
     @property
     def remarks(self) -> list[str]:
@@ -213,13 +186,8 @@ class Evaluation:
         everything = np.ones(len(self.truth.event_id), bool)
         return [self.summary(number, everything) for number in range(len(self.tables))]
 
-    def summary(self, number: int, chosen_B: NDArray[np.bool_]) -> Summary:
-        """Return a table's row for some of the events.
-
-        Args:
-            number: Which table.
-            chosen_B: (B,) which events, one at least.
-        """
+    def summary(self, number: int, chosen_B: Chosen) -> Summary:
+        """Return a table's row for some of the events, (B,) bool, one at least."""
         evaluated = self.tables[number]
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
@@ -253,10 +221,7 @@ class Evaluation:
 
 
 def evaluate(
-    tables: Sequence[EventTable],
-    truth: EventTruth,
-    *,
-    resamples: int = RESAMPLES,
+    tables: Sequence[EventTable], truth: EventTruth, *, resamples: int = RESAMPLES
 ) -> Evaluation:
     """Put tables of results beside the truth: directions, and every other task.
 
@@ -286,8 +251,11 @@ def evaluate(
     elif pointing:
         notes.append(f"direction is not judged: {missing_direction(truth)}")
     tasks = []
-    for name, having in other_tasks(tables).items():
-        evaluated, said = evaluate_task(name, having, truth)
+    for name in sorted({task for table in tables for task in table.tasks}):
+        if name == DIRECTION:
+            continue
+        having = [table for table in tables if name in table.tasks]
+        evaluated, said = _evaluate_task(name, having, truth)
         notes += said
         if evaluated is not None:
             tasks.append(evaluated)
@@ -306,7 +274,7 @@ def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> N
     if resamples < FEWEST_RESAMPLES:
         raise ValueError(f"resamples must be {FEWEST_RESAMPLES} or more: {resamples}")
     for number, table in enumerate(tables):
-        if not shared_events(tables[: number + 1], truth).any():
+        if not _shared_events(tables[: number + 1], truth).any():
             raise ValueError(
                 f"table {table.name!r} has no event that the truth"
                 + (" and the tables before" if number else "")
@@ -323,12 +291,12 @@ def _evaluate_directions(
     tables: Sequence[EventTable], truth: EventTruth, resamples: int
 ) -> Evaluation:
     """Put tables of directions beside the truth; events without a true one are left."""
-    shared_B = shared_events(tables, truth)
+    shared_B = _shared_events(tables, truth)
     shared = truth.of_events(truth.event_id[shared_B])
     some = shared.with_directions()
     notes = []
     if unlabelled := len(shared) - len(some):
-        notes.append(unlabelled_note(shared, DIRECTION, unlabelled))
+        notes.append(_unlabelled_note(shared, DIRECTION, unlabelled))
     evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
     for found in evaluated:
         angle = found.angle_B[found.table.is_ok]
@@ -342,10 +310,94 @@ def _evaluate_directions(
             )
             LOGGER.warning(notes[-1])
     return Evaluation(
-        truth=with_pulses(some, [found.table for found in evaluated]),
+        truth=_with_pulses(some, [found.table for found in evaluated]),
         tables=evaluated,
         left_out=int((~shared_B).sum()),
         unknown={table.name: len(table) - len(shared) for table in tables},
         resamples=resamples,
         notes=tuple(notes),
+    )
+
+
+def _shared_events(tables: Sequence[EventTable], truth: EventTruth) -> Chosen:
+    """Return which events of the truth are in all of some tables, (B,)."""
+    shared_B = np.ones(len(truth), bool)
+    for table in tables:
+        shared_B &= np.isin(truth.event_id, table.event_id)
+    return shared_B
+
+
+def _with_pulses(truth: EventTruth, tables: Sequence[EventTable]) -> EventTruth:
+    """Return a truth with numbers of pulses: else the first table's that has them."""
+    counts = [table.n_pulses_B for table in tables if table.n_pulses_B is not None]
+    if truth.knows_pulses or not counts:
+        return truth
+    return replace(truth, n_pulses_B=counts[0])
+
+
+def _evaluate_task(
+    name: str, tables: Sequence[EventTable], truth: EventTruth
+) -> tuple[TaskEvaluation | None, list[str]]:
+    """Put the answers of a registered task beside the truth.
+
+    Returns the evaluation, or None where nothing can be judged; and notes: which events
+    are left out, or why nothing can be judged.
+    """
+    task = build_task(name)
+    if reason := truth.lacking(task):
+        return None, [f"{name} is not judged: {reason}"]
+    some = truth.of_events(truth.event_id[_shared_events(tables, truth)])
+    rows = [table.of_events(some.event_id) for table in tables]
+    some = _with_pulses(some, rows)
+    target = some.target(task)
+    labelled_B = has_label(target)
+    notes = []
+    if (~labelled_B).any():
+        notes.append(_unlabelled_note(some, name, int((~labelled_B).sum())))
+    good_B = labelled_B
+    for table in rows:
+        answered_B = table.has_answer(name)
+        if count := int((labelled_B & ~answered_B).sum()):
+            notes.append(
+                f"{count:,} of {int(labelled_B.sum()):,} events have no answer of "
+                f"{name} in table {table.name!r} and are not judged in {name}"
+            )
+        good_B = good_B & answered_B
+    if not good_B.any():
+        reason = "no event has a label, and an answer in all of the tables"
+        return None, [*notes, f"{name} is not judged: {reason}"]
+    known: dict[str, NDArray[Any]] = {}
+    if np.isfinite(some.energy_B).any():
+        known[ENERGY] = some.energy_B[good_B]
+    if some.knows_pulses:
+        known[N_PULSES] = some.n_pulses_B[good_B]
+    columns = {
+        table.name: {c: v[good_B] for c, v in table.task_columns(name).items()}
+        for table in rows
+    }
+    try:
+        section = task.report_section(columns, target[good_B], known)
+    except KeyError as error:
+        wanted = {column.name for column in task.columns}
+        for table_name, values in columns.items():
+            if error.args[0] in wanted - set(values):
+                reason = f"table {table_name!r} has no column {error.args[0]}"
+                return None, [*notes, f"{name} is not judged: {reason}"]
+        raise
+    found = TaskEvaluation(
+        task=name,
+        event_id=some.event_id[good_B],
+        tables=columns,
+        target=target[good_B],
+        known=known,
+        section=section,
+    )
+    return found, notes
+
+
+def _unlabelled_note(truth: EventTruth, task: str, count: int) -> str:
+    """Return a sentence that counts events without a label."""
+    return (
+        f"{count:,} of {len(truth):,} events have no "
+        f"{truth.description(build_task(task))} and are not judged in {task}"
     )

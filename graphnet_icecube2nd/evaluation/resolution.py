@@ -1,26 +1,67 @@
 """Opening angles of tables of directions in bins: topology, energy, zenith, pulses.
 
-`compare` takes tables as they are and needs no intervals; `binned` and
-`energy_by_topology` give the rows of an evaluation's report. Shape letters: B events.
+`compare` takes tables as they are and needs no intervals; `direction_sections` are the
+sections of an evaluation's report, plain numbers as those of other tasks.
+
+Shape letters: B events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, Evaluation
-from graphnet_icecube2nd.evaluation.rows import Row, markdown_table, without_nan
+from graphnet_icecube2nd.evaluation.rows import (
+    Row,
+    columns,
+    markdown_table,
+    without_nan,
+)
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import ALL, EventTruth
+from graphnet_icecube2nd.tasks.label import DIRECTION
+from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
 
 ENERGY, ZENITH, PULSES, TOPOLOGY = "energy", "cos zenith", "pulses", "topology"
 QUANTITIES = (ENERGY, ZENITH, PULSES, TOPOLOGY)
 FEWEST = 20  # events that a bin needs to be shown
 NUM_ZENITH_BINS = 10
+BOTH = "energy and topology"
+X_LABELS = {
+    ENERGY: "energy of the neutrino [GeV]",
+    ZENITH: "cosine of the zenith, 1: from above, -1: through the Earth",
+    PULSES: "pulses of the event",
+    TOPOLOGY: "topology",
+}
+INSIDE = ("inside_50", "inside_90")
+# Of each quantity: heading, and what its figure shows.
+BY = {
+    TOPOLOGY: ("topology", "Mean opening angle by topology."),
+    ENERGY: (
+        "energy",
+        "Opening angle against the energy of the neutrino, in half decades.",
+    ),
+    BOTH: (
+        BOTH,
+        "Mean opening angle against energy, for each topology. Over all events it can "
+        "rise with energy only because topologies with worse resolution are more "
+        "frequent at high energy.",
+    ),
+    ZENITH: (
+        "zenith",
+        "Opening angle against the cosine of the true zenith: 1 is from above, -1 is "
+        "through the Earth.",
+    ),
+    PULSES: (
+        "number of pulses",
+        "Opening angle against the number of pulses of the event, before any selection "
+        "of pulses.",
+    ),
+}
 
 Array = NDArray[np.float64]
 Chosen = NDArray[np.bool_]
@@ -28,29 +69,17 @@ Chosen = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """How far a table is off, for some of the events.
-
-    Args:
-        table: Its name.
-        topology: `all`, or one.
-        energy: `all`, or a decade as `1e3-1e4 GeV`.
-        events: How many, those without a direction included.
-        failed: How many have none: they count as pi / 2, what guessing gives.
-        mean: Opening angle, rad: the competition's score.
-        median, q68: deg.
-        pull: Median of opening angle times the root of kappa: 1.18 if kappa is
-            calibrated; NaN where the table has no kappa.
-    """
+    """How far a table is off, for some of the events."""
 
     table: str
-    topology: str
-    energy: str
-    events: int
-    failed: int
-    mean: float
-    median: float
-    q68: float
-    pull: float
+    topology: str  # `all`, or one
+    energy: str  # `all`, or a decade as `1e3-1e4 GeV`
+    events: int  # with those that have no direction
+    failed: int  # without a direction: they count as pi / 2, what guessing gives
+    mean: float  # opening angle, rad: the competition's score
+    median: float  # opening angle, deg
+    q68: float  # opening angle, deg
+    pull: float  # median of angle * sqrt(kappa): 1.18 if kappa is calibrated; or NaN
 
 
 def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]:
@@ -77,18 +106,17 @@ def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]
     topologies = {ALL: everything}
     topologies |= {t: truth.topology_B == t for t in _topologies(truth)}
     decades = {ALL: everything}
-    for low, high, in_decade_B in _split(
-        truth.energy_B, _energy_edges(truth.energy_B, 1), fewest=1
-    ):
+    edges = _energy_edges(truth.energy_B, per_decade=1)
+    for low, high, in_decade_B in _split(truth.energy_B, edges, fewest=1):
         first, last = round(np.log10(low)), round(np.log10(high))
         decades[f"1e{first}-1e{last} GeV"] = in_decade_B
-    rows = []
-    for topology, is_topology_B in topologies.items():
-        for decade, in_decade_B in decades.items():
-            chosen_B = is_topology_B & in_decade_B
-            if chosen_B.any():
-                rows += [_resolution(e, topology, decade, chosen_B) for e in evaluated]
-    return rows
+    return [
+        _resolution(one, topology, decade, is_topology_B & in_decade_B)
+        for topology, is_topology_B in topologies.items()
+        for decade, in_decade_B in decades.items()
+        if (is_topology_B & in_decade_B).any()
+        for one in evaluated
+    ]
 
 
 def as_markdown(rows: Sequence[Resolution]) -> str:
@@ -96,13 +124,8 @@ def as_markdown(rows: Sequence[Resolution]) -> str:
     headings = ("topology", "energy", "events", "table", "mean, rad", "median, deg")
     cells = [
         (
-            row.topology.replace("_", " "),
-            row.energy,
-            row.events,
-            row.table,
-            f"{row.mean:.3f}",
-            f"{row.median:.1f}",
-            f"{row.q68:.1f}",
+            *(row.topology.replace("_", " "), row.energy, row.events, row.table),
+            *(f"{row.mean:.3f}", f"{row.median:.1f}", f"{row.q68:.1f}"),
             "-" if np.isnan(row.pull) else f"{row.pull:.2f}",
             row.failed,
         )
@@ -119,15 +142,11 @@ def as_dicts(rows: Sequence[Resolution]) -> list[Row]:
 def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
     """Return a row for each bin of a quantity and each table, bins in their order.
 
-    A row has the bin's quantity, name and borders (NaN for a topology), and the
-    table's `Summary` in it. There is none where the truth does not have the quantity.
-
-    Args:
-        evaluation: The tables.
-        quantity: One of `QUANTITIES`.
+    A row has the bin's quantity, name and borders (NaN for a topology), and the table's
+    `Summary` in it. There is none where the truth does not have the quantity.
 
     Raises:
-        ValueError: Another quantity.
+        ValueError: A quantity that is not one of `QUANTITIES`.
     """
     if quantity not in QUANTITIES:
         raise ValueError(
@@ -141,25 +160,19 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
 
 
 def energy_by_topology(evaluation: Evaluation) -> list[Row]:
-    """Return rows of energy for each topology apart, which differ more than energies.
-
-    Empty where the truth has no topology or no energy.
-
-    Args:
-        evaluation: The tables.
-    """
-    rows = []
-    for kind, is_kind_B in _bins(evaluation.truth, TOPOLOGY):
-        for here, in_bin_B in _bins(evaluation.truth, ENERGY):
-            chosen_B = is_kind_B & in_bin_B
-            if chosen_B.sum() >= FEWEST:
-                head = {"quantity": ENERGY, "topology": kind["bin"], **here}
-                rows += _rows(evaluation, head, chosen_B)
-    return rows
+    """Return rows of energy for each topology apart; they differ more than energies."""
+    energies = list(_bins(evaluation.truth, ENERGY))
+    return [
+        {"quantity": ENERGY, "topology": kind["bin"], **row}
+        for kind, is_kind_B in _bins(evaluation.truth, TOPOLOGY)
+        for here, in_bin_B in energies
+        if (is_kind_B & in_bin_B).sum() >= FEWEST
+        for row in _rows(evaluation, here, is_kind_B & in_bin_B)
+    ]
 
 
 def _resolution(
-    evaluated: EvaluatedTable, topology: str, energy: str, chosen_B: NDArray[np.bool_]
+    evaluated: EvaluatedTable, topology: str, energy: str, chosen_B: Chosen
 ) -> Resolution:
     angle = evaluated.angle_B[chosen_B]
     median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
@@ -195,10 +208,7 @@ def _energy_edges(energy_B: Array, per_decade: int) -> Array:
 def _split(
     value_B: Array, edges: Array, fewest: int = FEWEST
 ) -> Iterator[tuple[float, float, Chosen]]:
-    """Yield borders of bins with enough events, and which those are, (B,).
-
-    The last bin holds its upper border.
-    """
+    """Yield bins with enough events, (B,); the last holds its upper border."""
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         chosen_B = (value_B >= low) & (value_B < high)
         if high == edges[-1]:
@@ -244,3 +254,152 @@ def _name(quantity: str, low: float, high: float) -> str:
         return f"{low:.1f} to {high:.1f}"
     first, last = (f"{float(f'{value:.3g}'):,.0f}" for value in (low, high))
     return f"{first} to {last} GeV"
+
+
+def direction_sections(evaluation: Evaluation) -> list[Section]:
+    """Return sections of opening angles; none where no directions are evaluated."""
+    if not evaluation.tables:
+        return []
+    bins = [_by(evaluation, quantity) for quantity in BY]
+    return [_summary(evaluation), *(section for section in bins if section.rows)]
+
+
+def _summary(evaluation: Evaluation) -> Section:
+    """Return the section of all events: the summaries and the distribution."""
+    curves, medians = [], []
+    share = (np.arange(len(evaluation.truth)) + 1) / len(evaluation.truth)
+    lowest = 180.0
+    for number, evaluated in enumerate(evaluation.tables):
+        angle = np.degrees(np.sort(evaluated.angle_B))
+        median = np.array([np.median(angle)])
+        label = f"{evaluated.name}: median {median[0]:.3g} deg"
+        curves.append(Curve(x=angle, y=share, label=label, table=number))
+        half = np.array([0.5])
+        medians.append(Curve(x=median, y=half, style="points", table=number))
+        lowest = min(lowest, float(np.quantile(angle, 0.005)))
+    angle = np.geomspace(max(lowest, 1e-3), 180.0, 300)
+    guess = (1 - np.cos(np.radians(angle))) / 2
+    references = (
+        Curve(x=angle, y=guess, label="guessing", style="reference"),
+        Curve(x=angle[[0, -1]], y=np.full(2, 0.5), style="reference"),
+    )
+    panel = Panel(
+        x_label="opening angle [deg]",
+        y_label="share of the events that are closer",
+        curves=(*curves, *medians, *references),
+        x_log=True,
+        x_range=(angle[0], 180.0),
+        y_range=(0.0, 1.0),
+    )
+    difference, paired = (), ""
+    if len(evaluation.tables) > 1:
+        difference = ("difference_rad",)
+        paired = (
+            "The difference is that of the mean from the first table's, and paired: "
+            "all tables are judged by the same events. "
+        )
+    return Section(
+        task=DIRECTION,
+        table="summary",
+        title="Direction",
+        text="The mean opening angle in rad is the competition's score. An event "
+        "without a predicted direction (failed) counts as pi/2, what guessing gives. "
+        + paired
+        + "The median pull, opening angle times the root of kappa, is 1.18 if kappa is "
+        "calibrated and large. The last columns are the shares of true directions "
+        "inside the 50% and 90% contours. Small numbers are the ends of 95% bootstrap "
+        "intervals.",
+        figures={"distribution": (panel,)},
+        captions={
+            "distribution": "Share of the events whose opening angle is smaller. Marks "
+            "are medians; grey is what a random direction gives."
+        },
+        rows=[summary.to_row() for summary in evaluation.summaries],
+        shown=(
+            *("table", "events", "failed", "mean_rad", *difference, "median_deg"),
+            *("q68_deg", "q90_deg", "median_pull", *INSIDE),
+        ),
+    )
+
+
+def _by(evaluation: Evaluation, quantity: str) -> Section:
+    """Return the section of bins of a quantity; without rows where it is not known."""
+    is_both = quantity == BOTH
+    rows = energy_by_topology(evaluation) if is_both else binned(evaluation, quantity)
+    name = f"by_{quantity.replace(' ', '_')}"
+    heading, caption = BY[quantity]
+    return Section(
+        task=DIRECTION,
+        table=name,
+        title=f"Direction by {heading}",
+        text="",
+        figures={name: _panels(rows, quantity) if rows else ()},
+        captions={
+            name: f"{caption} Bars are 95% intervals; bins of fewer than {FEWEST} "
+            "events are left out."
+        },
+        rows=rows,
+        shown=(
+            *(("topology",) if is_both else ()),
+            *("bin", "table", "events", "mean_rad", "median_deg", "q68_deg", *INSIDE),
+        ),
+    )
+
+
+def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
+    """Return opening angles against a quantity."""
+    if quantity == BOTH:
+        # Whole decades: else an axis could have no number.
+        low = 10 ** np.floor(np.log10(min(row["low"] for row in rows)))
+        high = 10 ** np.ceil(np.log10(max(row["high"] for row in rows)))
+        kinds = _unique(rows, "topology")
+        apart = ([r for r in rows if r["topology"] == kind] for kind in kinds)
+        panels = [_panel(some, "mean_rad", ENERGY) for some in apart]
+        return tuple(
+            replace(panel, title=kind, x_range=(float(low), float(high)))
+            for panel, kind in zip(panels, kinds, strict=True)
+        )
+    mean = replace(_panel(rows, "mean_rad", quantity), title="Mean")
+    if quantity == TOPOLOGY:
+        counts = {row["bin"]: f"{row['events']:,} events" for row in rows}
+        names = ("\n".join([*kind.split(), text]) for kind, text in counts.items())
+        limits = (-0.5, len(counts) - 0.5)
+        return (replace(mean, title="", x_range=limits, columns=tuple(names)),)
+    median = _panel(rows, "median_deg", quantity)
+    q68 = (
+        replace(c, style="line", dashed=True, label="", low=None, high=None)
+        for c in _panel(rows, "q68_deg", quantity).curves
+    )
+    title = "Median, and 68% (dotted)"
+    return mean, replace(median, title=title, curves=(*median.curves, *q68))
+
+
+def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
+    """Return a column with its intervals against bins, a curve for each table."""
+    name, _, unit = column.rpartition("_")
+    curves = []
+    for number, table in enumerate(_unique(rows, "table")):
+        mine = [row for row in rows if row["table"] == table]
+        ends = (f"{name}_low_{unit}", f"{name}_high_{unit}")
+        left, right, y, low, high = columns(mine, "low", "high", column, *ends)
+        x = (left + right) / 2 if quantity == ZENITH else np.sqrt(left * right)
+        if quantity == TOPOLOGY:  # no borders, but a name for each whole number
+            x = np.arange(len(mine), dtype=np.float64)
+        style = "points" if quantity == TOPOLOGY else "joined"
+        curves.append(
+            Curve(x=x, y=y, low=low, high=high, label=table, style=style, table=number)
+        )
+    is_mean = unit == "rad"
+    return Panel(
+        x_label=X_LABELS[quantity],
+        y_label=f"{'mean ' if is_mean else ''}opening angle [{unit}]",
+        curves=tuple(curves),
+        x_log=quantity in (ENERGY, PULSES),
+        y_log=not is_mean,
+        y_range=(0.0, None) if is_mean else None,
+    )
+
+
+def _unique(rows: Sequence[Row], column: str) -> list[str]:
+    """Return the values of a column, each once."""
+    return list(dict.fromkeys(row[column] for row in rows))

@@ -1,42 +1,84 @@
 """How a model's score moves when data are not as its simulation has them.
 
-All rows see the same events with the same seed, so a row and the baseline differ by the
-perturbation alone, and differences are known far better than the scores themselves: the
-bootstrap draws events for both at once. Shape letters: B events, R rows.
+A perturbation is a change to pulses, or another way of choosing them; the default list
+asks what IceCube people ask: clocks, gains, noise, dead DOMs, symmetry, the start of
+the window, the cut. All rows see the same events with the same seed, so a row and the
+baseline differ by the perturbation alone, and differences are known far better than the
+scores themselves: the bootstrap draws events for both at once.
+
+Shape letters: B events, R rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, TIME
 from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
-from graphnet_icecube2nd.evaluation.perturbations import (
-    BASELINE,
-    Perturbation,
-    default_perturbations,
-    read_in_chunks,
+from graphnet_icecube2nd.events.augmentation import (
+    AXES,
+    LOST,
+    AddNoise,
+    Augmentation,
+    ChargeFactor,
+    ChargeScale,
+    FirstPulseAt,
+    Mirror,
+    SwitchOff,
+    TimeJitter,
+    TimeShift,
+    first_times,
 )
-from graphnet_icecube2nd.events.augmentation import LOST
+from graphnet_icecube2nd.events.events import Events
+from graphnet_icecube2nd.events.selection import SELECTIONS
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.predictor import (
-    NO_PULSES,
-    Progress,
-    predict_events,
-)
+from graphnet_icecube2nd.inference.predictor import NO_PULSES, Progress, predict_events
+from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 
 INSIDE = 0.68  # the contour whose coverage is reported
+BASELINE, AS_STORED = "baseline", "as stored"
+AT_ONCE = 1024  # events read together
+LENGTHS = (96, 192, 384)
 
 Array = NDArray[np.float64]
+Numbers = Sequence[int] | NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """One row of a robustness report: what is done to events."""
+
+    group: str  # what is otherwise, as `time jitter`; rows of a group stand together
+    strength: str  # how much, with its unit
+    augmentations: tuple[Augmentation, ...] = ()  # changes to the kept pulses
+    selection: str | None = None  # which pulses are kept; None: as in the baseline
+    max_pulses: int | None = None  # L; None: as in the baseline
+    signs: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of the true direction
+    published: str = ""  # what others found, with the source
+
+    @property
+    def name(self) -> str:
+        """Group and strength, which no other row has."""
+        return f"{self.group}, {self.strength}"
+
+    def options(self, options: InferenceConfig) -> InferenceConfig:
+        """Return how the network sees events, given how it sees the baseline's."""
+        return replace(
+            options,
+            selection=self.selection or options.selection,
+            max_pulses=self.max_pulses or options.max_pulses,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +86,13 @@ class RobustnessRow:
     """What a perturbation does to the score.
 
     Args:
-        group: What is otherwise than in the baseline.
-        strength: How much, with its unit.
+        group, strength: What is otherwise than in the baseline, and how much.
         events: How many, those without a direction included.
         no_pulses: How many of them have no pulse (left).
         not_finite: How many the network gave no number for.
         mean: Opening angle, rad, the competition's score; events without a direction
             count as pi / 2, what guessing gives.
-        difference: Of `mean` from the baseline's, rad; above 0 is worse.
+        difference: `mean` less the baseline's, rad; above 0 is worse.
         low, high: Ends of its 95% interval, rad.
         median: Opening angle, deg.
         pull: Median of opening angle times the root of kappa: 1.18 if kappa is
@@ -79,16 +120,7 @@ class RobustnessRow:
 def choose_events(
     store: EventStore, num_events: int | None, seed: int
 ) -> NDArray[np.int64]:
-    """Return numbers of some events of a store, in its order; None for all.
-
-    Args:
-        store: The store.
-        num_events: How many; drawn from all, without repetition.
-        seed: Another seed draws others.
-
-    Raises:
-        ValueError: Fewer than 1, or more than there are.
-    """
+    """Return numbers of some events (None: all) of a store, drawn once each, sorted."""
     if num_events is None:
         return np.arange(len(store))
     if not 1 <= num_events <= len(store):
@@ -103,7 +135,7 @@ def choose_events(
 def measure_robustness(
     model: Model,
     store: EventStore,
-    numbers: Sequence[int] | NDArray[np.int64] | None = None,
+    numbers: Numbers | None = None,
     *,
     perturbations: Sequence[Perturbation] | None = None,
     options: InferenceConfig | None = None,
@@ -144,26 +176,26 @@ def measure_robustness(
         perturbations = default_perturbations(store, chosen, options)
     _check_names(perturbations)
     tables: dict[object, EventTable] = {}
+    evaluated: list[EvaluatedTable] = []
     for asked in perturbations:
         key = _what_is_seen(asked, options)
         if key not in tables:
             tables[key] = _reconstructed(
                 model, store, chosen, asked, options, on_progress
             )
-    found = [tables[_what_is_seen(asked, options)] for asked in perturbations]
-    angle_RB = np.stack(
-        [
-            replace(truth, direction_B3=truth.direction_B3 * asked.signs).angles(table)
-            for table, asked in zip(found, perturbations, strict=True)
-        ]
-    )
+        turned = replace(truth, direction_B3=truth.direction_B3 * asked.signs)
+        angle_B = turned.angles(tables[key])
+        evaluated.append(EvaluatedTable(table=tables[key], angle_B=angle_B))
+    baseline_B = evaluated[0].angle_B
     intervals = paired_intervals(
-        angle_RB - angle_RB[0], resamples=resamples, seed=options.seed
+        np.stack([one.angle_B - baseline_B for one in evaluated]),
+        resamples=resamples,
+        seed=options.seed,
     )
     return [
-        _row(asked, EvaluatedTable(table=table, angle_B=angle_B), angle_RB[0], interval)
-        for asked, table, angle_B, interval in zip(
-            perturbations, found, angle_RB, intervals, strict=True
+        _row(asked, one, baseline_B, interval)
+        for asked, one, interval in zip(
+            perturbations, evaluated, intervals, strict=True
         )
     ]
 
@@ -171,6 +203,112 @@ def measure_robustness(
 def num_passes(perturbations: Sequence[Perturbation], options: InferenceConfig) -> int:
     """Return how often a network runs over the events: once for rows seen alike."""
     return len({_what_is_seen(asked, options) for asked in perturbations})
+
+
+def default_perturbations(
+    store: EventStore, numbers: Numbers, options: InferenceConfig
+) -> list[Perturbation]:
+    """Return the perturbations that a store allows, the baseline first.
+
+    Rows need columns, and noise needs a DOM table of the store's detector. Where times
+    count from an event's first pulse, moving whole events changes nothing, and those
+    rows are left out. The events' first pulses give the median time of `first pulse`
+    rows.
+    """
+    known = store.pulse_map.columns()
+    quantities = {known[column] for column in store.pulse_columns if column in known}
+    has_flag = bool(quantities & {AUXILIARY, HLC})
+    changes: dict[str, dict[str, Augmentation]] = {}  # by group and strength
+    if TIME in quantities:
+        sigmas = (1.0, 3.0, 10.0, 30.0)
+        changes["time jitter"] = {f"{s:g} ns": TimeJitter(sigma=s) for s in sigmas}
+        if store.pulse_map.time_reference != "first_pulse":
+            changes["time offset of the event"] = {
+                f"{shift:+,.0f} ns": TimeShift(shift=shift)
+                for shift in (-1000.0, -100.0, 100.0, 1000.0)
+            }
+            changes["start of the window taken away"] = _first_pulses(
+                store, numbers, options, has_flag
+            )
+    if CHARGE in quantities:
+        factors = (0.8, 0.9, 1.1, 1.25)
+        changes["charge scale"] = {f"x {f:g}": ChargeFactor(factor=f) for f in factors}
+        changes["charge jitter of the pulse"] = {
+            f"{s:.0%}": ChargeScale(sigma=0.0, pulse_sigma=s) for s in (0.1, 0.3)
+        }
+    rates = (50.0, 200.0, 560.0)
+    if _allows(store, AddNoise(rate_per_dom=rates[0])):
+        changes["added noise"] = {
+            f"{rate:g} Hz a DOM": AddNoise(rate_per_dom=rate) for rate in rates
+        }
+    changes["DOMs off"] = {
+        f"{share:.0%}": SwitchOff(unit="dom", share=share)
+        for share in (0.01, 0.03, 0.1, 0.3)
+    }
+    all_of_them = len(np.unique(store.geometry.string_S.numpy()))
+    changes["strings off"] = {
+        f"{n} in {all_of_them}": SwitchOff(unit="string", share=n / all_of_them)
+        for n in (1, 5, 10)
+        if n < all_of_them
+    }
+    rows = [Perturbation(group=BASELINE, strength=AS_STORED)]
+    rows += [
+        Perturbation(group=group, strength=strength, augmentations=(change,))
+        for group, by_strength in changes.items()
+        for strength, change in by_strength.items()
+    ]
+    return rows + _mirrors() + _selections(options, has_flag)
+
+
+def _first_pulses(
+    store: EventStore, numbers: Numbers, options: InferenceConfig, has_flag: bool
+) -> dict[str, Augmentation]:
+    """Return moves of the first pulse, by strength; the median keeps times likely."""
+    changes: dict[str, Augmentation] = {}
+    for hlc in (False, True) if has_flag else (False,):
+        first_B = first_times_of(store, numbers, options, hlc=hlc)
+        if not len(first_B):
+            continue
+        what = "first HLC pulse" if hlc else "first pulse"
+        median = round(float(np.median(first_B)))
+        for time, where in ((0.0, "0 ns"), (float(median), f"median, {median:,} ns")):
+            changes[f"{what} at {where}"] = FirstPulseAt(time=time, hlc=hlc)
+    return changes
+
+
+def _mirrors() -> list[Perturbation]:
+    rows = []
+    for mirror in (Mirror(axis=axis) for axis in AXES):
+        alone = Perturbation(
+            group="mirrored",
+            strength=f"{mirror.axis}, truth not",
+            augmentations=(mirror,),
+        )
+        rows += [replace(alone, strength=mirror.axis, signs=mirror.signs), alone]
+    return rows
+
+
+def _selections(options: InferenceConfig, has_flag: bool) -> list[Perturbation]:
+    ways = [
+        Perturbation(group="selection", strength=way, selection=way)
+        for way in SELECTIONS
+        if way != options.selection and (has_flag or way != "hlc_first")
+    ]
+    return ways + [
+        Perturbation(group="longest event", strength=f"L = {most}", max_pulses=most)
+        for most in LENGTHS
+        if most != options.max_pulses
+    ]
+
+
+def _allows(store: EventStore, change: Augmentation) -> bool:
+    """Return whether a store's DOMs and columns do for a change to pulses."""
+    full = np.flatnonzero(store.whole_event_column(N_PULSES) > 0)
+    try:
+        EventReader(store, truth=(), augmentations=(change,)).raw(full[:1])
+    except ValueError:
+        return False
+    return True
 
 
 def _what_is_seen(asked: Perturbation, options: InferenceConfig) -> object:
@@ -224,6 +362,37 @@ def _reconstructed(
     }
     status_B = np.where(lost_B, NO_PULSES, table.status_B)
     return replace(table, columns={**table.columns, **columns}, status_B=status_B)
+
+
+def first_times_of(
+    store: EventStore, numbers: Numbers, options: InferenceConfig, *, hlc: bool = False
+) -> NDArray[np.float64]:
+    """Return when the first kept pulse (or HLC pulse) of events came, ns."""
+    chunks = read_in_chunks(store, numbers, options)
+    times = [first_times(events, hlc=hlc) for _, events in chunks]
+    return np.concatenate(times) if times else np.empty(0)
+
+
+def read_in_chunks(
+    store: EventStore,
+    numbers: Numbers,
+    options: InferenceConfig,
+    augmentations: tuple[Augmentation, ...] = (),
+) -> Iterator[tuple[NDArray[np.int64], Events]]:
+    """Yield the kept pulses of the events that have any, and rows in `numbers`."""
+    reader = EventReader(
+        store,
+        max_pulses=options.max_pulses,
+        selection=options.selection,
+        seed=options.seed,
+        truth=(),
+        augmentations=augmentations,
+    )
+    numbers = np.asarray(numbers, np.int64)
+    full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
+    for start in range(0, len(full), AT_ONCE):
+        rows = full[start : start + AT_ONCE]
+        yield rows, reader.raw(numbers[rows])
 
 
 def _row(

@@ -7,6 +7,10 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
 Row = dict[str, Any]
 
 
@@ -33,3 +37,8 @@ def markdown_table(
     cells = [[f"{v:,}" if isinstance(v, int) else str(v) for v in row] for row in lines]
     table = [f"| {' | '.join(row)} |" for row in cells]
     return [table[0], "|" + "---|" * len(headings), *table[1:]]
+
+
+def columns(rows: Sequence[Mapping[str, Any]], *names: str) -> list[Array]:
+    """Return columns of rows as arrays."""
+    return [np.array([row[name] for row in rows], np.float64) for name in names]

@@ -44,13 +44,9 @@ def build_tasks(
 ) -> tuple[dict[str, Task], dict[str, float]]:
     """Return tasks by name, and the weights of their losses.
 
-    Args:
-        tasks: Names; or options by name: `weight` (default: `Task.default_weight`; 1
-            for a task on its own) and constructor arguments.
-
-    Raises:
-        ValueError: No task, one twice, an unknown name or argument, a weight below 0,
-            two tasks with the same column.
+    Takes names; or options by name: `weight` (default: `Task.default_weight`; 1 for a
+    task on its own) and constructor arguments. ValueError for no task, one twice, an
+    unknown name or argument, a weight below 0, two tasks with the same column.
     """
     names = distinct_tasks(tasks)
     if not names:
@@ -68,11 +64,7 @@ def build_tasks(
 
 
 def distinct_tasks(names: Iterable[str]) -> list[str]:
-    """Return names of tasks as a list.
-
-    Raises:
-        ValueError: One is repeated.
-    """
+    """Return names of tasks as a list; ValueError where one is repeated."""
     names = list(names)
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(
@@ -83,15 +75,7 @@ def distinct_tasks(names: Iterable[str]) -> list[str]:
 
 
 def task_weight(value: Any, where: str) -> float:
-    """Return the weight of a task's loss.
-
-    Args:
-        value: The weight.
-        where: What messages call it: `tasks.energy.weight`.
-
-    Raises:
-        ValueError: It is no number, below 0 or not finite.
-    """
+    """Return the weight of a task's loss, called `where` in messages."""
     try:
         weight = float(value)
     except (TypeError, ValueError):

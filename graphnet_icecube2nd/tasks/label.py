@@ -48,30 +48,21 @@ MUON, MUON_NEUTRINO = 13, 14
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """How one label is made.
+    """How one label is made."""
 
-    Args:
-        columns: Columns that it can be made of, the best first.
-        make: Makes it of those columns' values, each (B,).
-        description: What it is, for messages.
-    """
-
+    # Columns that it can be made of, the best first.
     columns: Callable[[LabelColumns], Sequence[tuple[str, ...]]]
+    # Makes it of those columns' values, each (B,).
     make: Callable[[Sequence[NDArray[Any]], LabelColumns], Array]
-    description: str
+    description: str  # what it is, for messages
 
 
 def to_origin(direction: Tensor, angles: str) -> Tensor:
-    """Return directions that point to where the neutrino came from.
+    """Return directions, (..., 3), that point to where the neutrino came from.
 
-    It is its own inverse, so it also turns origin directions into those of a file.
-
-    Args:
-        direction: Vectors, (..., 3), by the convention of their file.
-        angles: That convention: `origin` or `flight`.
-
-    Raises:
-        ValueError: Another convention.
+    `angles` is the convention of their file: `origin` or `flight`; ValueError for
+    another. It is its own inverse, so it also turns origin directions into those of a
+    file.
     """
     if angles not in ANGLE_CONVENTIONS:
         raise ValueError(
@@ -83,13 +74,8 @@ def to_origin(direction: Tensor, angles: str) -> Tensor:
 def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Tensor:
     """Return unit vectors to the origin, (..., 3) float64; NaN of impossible angles.
 
-    Args:
-        zenith: rad, 0 to pi.
-        azimuth: rad, within 2 pi of 0.
-        angles: `origin` or `flight`: what the angles mean.
-
-    Raises:
-        ValueError: An unknown convention.
+    Possible are zeniths of 0 to pi and azimuths within 2 pi of 0, in rad; `angles` says
+    what they mean: `origin` or `flight`.
     """
     # Copies: columns of files are read-only.
     zenith = torch.from_numpy(np.array(zenith, np.float64))
@@ -105,11 +91,8 @@ def check_radians(
 ) -> None:
     """Raise ValueError where an angle is above 2 pi (degrees), or no number.
 
-    Args:
-        angle_B: (B,) angles; other impossible ones are no label, and no error.
-        column: Their name.
-        event_id: (B,) for the message.
-        where: Whose angles they are, for the message.
+    Other impossible angles are no label, and no error. `where` says whose angles they
+    are.
     """
     try:
         value_B = np.asarray(angle_B, np.float64)
@@ -175,13 +158,7 @@ LABELS: dict[str, Label] = {
 def label_columns(
     name: str, available: Collection[str], labels: LabelColumns
 ) -> tuple[str, ...] | None:
-    """Return the columns of which a label can be made, or None.
-
-    Args:
-        name: A label, or the name of a column.
-        available: Columns of the truth.
-        labels: Says what the angles are called.
-    """
+    """Return the available columns that a label (or column) is made of, or None."""
     if name not in LABELS:
         return (name,) if name in available else None
     choices = LABELS[name].columns(labels)
@@ -219,14 +196,7 @@ def make_label(
 def missing_label(
     name: str, available: Collection[str], labels: LabelColumns, where: str
 ) -> ValueError:
-    """Return the error that says why a label cannot be made.
-
-    Args:
-        name: The label.
-        available: Columns that are there.
-        labels: Says what the angles are called.
-        where: Whose truth it is, for the message.
-    """
+    """Return the error that says why a label cannot be made of the truth of `where`."""
     wanted = f"column {name}"
     if name in LABELS:
         choices = LABELS[name].columns(labels)

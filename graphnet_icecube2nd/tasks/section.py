@@ -26,7 +26,7 @@ class Curve:
 
     Args:
         x, y: (N,) values.
-        label: For the legend; empty: none.
+        label: Name in the legend; empty: none.
         low, high: (N,) ends of an interval around y; None: none. Points have bars,
             lines a band.
         style: `line`, `points`, `joined` (points with lines between them), `steps` (y
@@ -51,9 +51,9 @@ class Panel:
     """One plot.
 
     Args:
-        x_label, y_label: With their units.
+        x_label, y_label: Labels of the axes, with units.
         curves: What is drawn.
-        title: Above it.
+        title: Heading of the plot.
         x_log, y_log: Logarithmic axes.
         x_range, y_range: Limits of the axes, each of which may be None; None: as the
             curves need.
@@ -85,9 +85,9 @@ class Section:
         title: Heading.
         text: What a reader must know to read it, a few sentences.
         figures: Panels by the name of their figure, drawn side by side.
-        captions: Of each figure.
-        rows: The table: plain values by column; units stand in the names. Of a column
-            `mean_rad`, `mean_low_rad` and `mean_high_rad` are the ends of an interval.
+        captions: Caption of each figure.
+        rows: The table: plain values by column; units stand in the names. The columns
+            `mean_low_rad` and `mean_high_rad` are the interval of `mean_rad`.
         table: Name of the table; empty: the task's.
         shown: Columns of the table that the page shows; empty: all.
     """
@@ -105,40 +105,60 @@ class Section:
 def quantile_bins(
     values: Array, most: int = 12, fewest: int = 20
 ) -> list[NDArray[np.int64]]:
-    """Return rows of the values in bins of equal numbers, rising, as indices.
-
-    Args:
-        values: (B,), finite.
-        most: Bins at most.
-        fewest: Events of a bin at least.
-    """
+    """Return rows of finite values in rising bins of equal numbers of events."""
     order = np.argsort(values, kind="stable")
     num_bins = max(1, min(most, len(values) // fewest))
     return [part for part in np.array_split(order, num_bins) if len(part)]
 
 
-def running_quantiles(
-    x: Array, y: Array, shares: Sequence[float] = (0.16, 0.5, 0.84)
-) -> tuple[Array, Array]:
-    """Return medians of x and quantiles of y, (N,) and (N, shares), in bins of x."""
-    bins = quantile_bins(x)
-    centre = np.array([np.median(x[rows]) for rows in bins])
-    quantiles = np.array([np.quantile(y[rows], shares) for rows in bins])
-    return centre, quantiles
+def quantile_curve(x_B: Array, y_B: Array, label: str, table: int) -> Curve:
+    """Return median and central 68% of y in bins of x, as points with bars."""
+    bins = quantile_bins(x_B)
+    quantiles = [np.quantile(y_B[rows], [0.16, 0.5, 0.84]) for rows in bins]
+    low, median, high = np.transpose(quantiles)
+    return Curve(
+        x=np.array([np.median(x_B[rows]) for rows in bins]),
+        y=median,
+        low=low,
+        high=high,
+        label=label,
+        style="points",
+        table=table,
+    )
+
+
+def share_curve(
+    x_N: Array,
+    is_in_B: NDArray[np.bool_],
+    bins: Sequence[NDArray[np.int64]],
+    label: str,
+    table: int,
+) -> Curve:
+    """Return shares of the events of N bins with one standard error, as points."""
+    share_N = np.array([is_in_B[rows].mean() for rows in bins])
+    error_N = np.sqrt(share_N * (1 - share_N) / [len(rows) for rows in bins])
+    return Curve(
+        x=x_N,
+        y=share_N,
+        low=share_N - error_N,
+        high=share_N + error_N,
+        label=label,
+        style="points",
+        table=table,
+    )
+
+
+def density(value_B: Array, edges: Array) -> Array:
+    """Return the density in bins; values outside of them count in the total."""
+    counts, _ = np.histogram(value_B, edges)
+    per_unit: Array = counts / max(1, len(value_B)) / np.diff(edges)
+    return per_unit
 
 
 def residual_section(
     task: str, column: str, unit: str, values: Mapping[str, Array], target: Array
 ) -> Section:
-    """Return a section that compares a number with its label: bias and resolution.
-
-    Args:
-        task: Name of the task.
-        column: What is compared.
-        unit: Of it.
-        values: (B,) by table.
-        target: (B,).
-    """
+    """Return a section of bias and resolution: values, (B,) by table, and labels."""
     unit_text = f" [{unit}]" if unit else ""
     suffix = f"_{unit}" if unit else ""
     rows, curves = [], []
@@ -154,18 +174,7 @@ def residual_section(
                 f"rms{suffix}": float(np.sqrt(np.mean(residual**2))),
             }
         )
-        centre, quantiles = running_quantiles(target, residual)
-        curves.append(
-            Curve(
-                x=centre,
-                y=quantiles[:, 1],
-                low=quantiles[:, 0],
-                high=quantiles[:, 2],
-                label=name,
-                style="points",
-                table=number,
-            )
-        )
+        curves.append(quantile_curve(target, residual, name, number))
     panel = Panel(
         x_label=f"true {column}{unit_text}",
         y_label=f"predicted minus true{unit_text}",
@@ -192,38 +201,26 @@ def judged_events(
 ) -> tuple[dict[str, dict[str, Array]], Array, dict[str, dict[str, int]]]:
     """Leave out events without an answer in one of the tables.
 
-    Args:
-        tables: Columns, (B,) each, by table.
-        target: (B, ...).
-        has_answer: Says of the columns of a table which events have an answer, (B,).
-
-    Returns:
-        The tables and the target of the other events; and by table what a row of the
-        section says of it: `without_answer`, or nothing where all events are judged.
+    Returns the tables and the target of the other events, and by table what its row of
+    the section has besides: `without_answer`, or nothing where all events are judged.
     """
     answered = {name: has_answer(table) for name, table in tables.items()}
     good_B = np.all(list(answered.values()), axis=0)
-    if good_B.all():
-        plain = {name: dict(table) for name, table in tables.items()}
-        return plain, target, {name: {} for name in tables}
     judged = {
         name: {column: values[good_B] for column, values in table.items()}
         for name, table in tables.items()
     }
-    counts = {n: {"without_answer": int((~a).sum())} for n, a in answered.items()}
+    counts = {
+        name: {} if good_B.all() else {"without_answer": int((~answered_B).sum())}
+        for name, answered_B in answered.items()
+    }
     return judged, target[good_B], counts
 
 
 def empty_section(
     task: str, title: str, counts: Mapping[str, Mapping[str, int]]
 ) -> Section:
-    """Return a section that says that no event has an answer in all of the tables.
-
-    Args:
-        task: Name of the task.
-        title: Heading.
-        counts: As `judged_events` gives them.
-    """
+    """Return a section that says that no event has an answer in all of the tables."""
     return Section(
         task=task,
         title=title,

@@ -25,23 +25,28 @@ Shape letters: B events, D width of the latent vectors, K outputs, M models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from numbers import Real
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.registry import Registry
 from graphnet_icecube2nd.tasks.section import Section, residual_section
 
 Array = NDArray[np.float64]
+Kind = TypeVar("Kind", bound="PlainCalibration")
 TASKS: Registry[Callable[..., Any]] = Registry("task")
 COVERAGE = "inside_"  # begins the names of metrics that are best at a value between
+FEWEST = 100  # events that a calibration needs
 # A model keeps tasks and their weights in these, by name.
 MODULE_NAMES = frozenset([*dir(nn.ModuleDict()), *dir(nn.ParameterDict())])
 
@@ -51,8 +56,8 @@ class Column:
     """A column of the results.
 
     Args:
-        name: Of the column; the task's name, or begins with it where several tasks
-            could have such a column.
+        name: The task's name, or a name that begins with it where several tasks could
+            have such a column.
         unit: `rad`, `m`, `ns`, `GeV`, or empty.
         description: What it is, in a few words.
     """
@@ -74,6 +79,40 @@ class Calibration(Protocol):
         """Return plain values that JSON can hold."""
 
 
+class PlainCalibration:
+    """Base of calibrations that are frozen dataclasses of numbers, texts and tuples."""
+
+    what: ClassVar[str]  # what messages call it
+    num_events: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold."""
+        plain: dict[str, Any] = to_plain(self)
+        return plain
+
+    @classmethod
+    def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
+        """Rebuild what `to_dict` gave; ValueError if it is of no such calibration."""
+        try:
+            return cls(**{name: _tuples(value) for name, value in values.items()})
+        except TypeError as error:
+            raise ValueError(f"no {cls.what}: {error}") from None
+
+
+def finite_number(value: Any, name: str) -> float:
+    """Return a number that a file gave; ValueError, with its name, if it is none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} must be a number, found {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, found {value}")
+    return float(value)
+
+
+def _tuples(value: Any) -> Any:
+    """Return a value with tuples for lists, nested ones too."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 class Task(nn.Module):
     """Base of all tasks. A subclass gives the four class variables and three methods.
 
@@ -86,9 +125,9 @@ class Task(nn.Module):
         truth: Labels that the target is made of: names of `tasks.label`, or columns of
             the truth table.
         num_outputs: K.
-        columns: Of the results.
+        columns: Columns of the results.
         higher_is_better: Names of the metrics of which larger values are better.
-        default_weight: Of the loss beside other tasks; on its own a task has 1.
+        default_weight: Weight of the loss beside other tasks; a task on its own has 1.
         options: Constructor arguments that the task was made with.
     """
 
@@ -98,6 +137,7 @@ class Task(nn.Module):
     columns: ClassVar[tuple[Column, ...]]
     higher_is_better: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[float] = 1.0
+    calibration_class: ClassVar[type[PlainCalibration] | None] = None
 
     head: nn.Linear | None
 
@@ -202,7 +242,7 @@ class Task(nn.Module):
         Args:
             output: (B, K) raw outputs.
             target: (B, ...), finite.
-            method: Of the task's own choice.
+            method: One of the task's own methods.
 
         Returns:
             The calibration; None: the task has none.
@@ -226,7 +266,9 @@ class Task(nn.Module):
         Raises:
             ValueError: The task has none, or the values are of none.
         """
-        raise ValueError(f"task {self.name!r} has no calibration")
+        if self.calibration_class is None:
+            raise ValueError(f"task {self.name!r} has no calibration")
+        return self.calibration_class.from_dict(values)
 
     def predict_calibrated(
         self, output: Tensor, calibration: Calibration | None
@@ -243,11 +285,7 @@ class Task(nn.Module):
             outputs_MBK: (M, B, K).
             weights: M weights, 0 or more.
         """
-        good_MB1 = outputs_MBK.isfinite().all(dim=2, keepdim=True)
-        weight_M11 = outputs_MBK.new_tensor(weights)[:, None, None]
-        share_MB1 = weight_M11 * good_MB1
-        total = (share_MB1 * outputs_MBK.where(good_MB1, 0.0)).sum(dim=0)
-        return total / share_MB1.sum(dim=0)
+        return weighted_mean(outputs_MBK, weights)
 
     def report_section(
         self,
@@ -271,6 +309,14 @@ class Task(nn.Module):
     def describe(self) -> dict[str, Any]:
         """Return the arguments that build this task anew."""
         return dict(self.options)
+
+
+def weighted_mean(outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the mean of models' outputs, (B, K), without those that are not finite."""
+    good_MB1 = outputs_MBK.isfinite().all(dim=2, keepdim=True)
+    share_MB1 = outputs_MBK.new_tensor(weights)[:, None, None] * good_MB1
+    total = (share_MB1 * outputs_MBK.where(good_MB1, 0.0)).sum(dim=0)
+    return total / share_MB1.sum(dim=0)
 
 
 def register_task(task: type[Task]) -> type[Task]:

@@ -31,9 +31,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
     place_beside,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.direction.calibration import containment
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    containment,
+    fit_calibration,
+    kappa_to_radius,
+)
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 

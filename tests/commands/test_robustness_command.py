@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
 from graphnet_icecube2nd.commands.robustness import robustness
-from graphnet_icecube2nd.evaluation import perturbations
+from graphnet_icecube2nd.evaluation import robustness as room
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.report.robustness import STEM
@@ -31,12 +31,12 @@ Call = Callable[..., Any]
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Call:
     """`call(*words)`: the command with three perturbations only."""
-    every = perturbations.default_perturbations
+    every = room.default_perturbations
 
     def few(*arguments: Any) -> Sequence[Any]:
         return [p for p in every(*arguments) if p.strength in ("as stored", "30%")]
 
-    monkeypatch.setattr(perturbations, "default_perturbations", few)
+    monkeypatch.setattr(room, "default_perturbations", few)
     app = typer.Typer()
     app.command()(robustness)
 

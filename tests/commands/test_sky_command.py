@@ -20,8 +20,10 @@ from graphnet_icecube2nd.commands.sky import skymap
 from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 from graphnet_icecube2nd.report.sky.map import SkyMap
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    kappa_to_radius,
+)
 
 Call = Callable[..., None]
 

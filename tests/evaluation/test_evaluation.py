@@ -27,7 +27,7 @@ from graphnet_icecube2nd.evaluation.resolution import (
     energy_by_topology,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 
 
 def off_by(
@@ -250,14 +250,14 @@ def test_calibration_of_thrown_directions(factor: float) -> None:
     found = evaluate([off_by(angle, kappa=kappa)], upwards(20_000), resamples=50)
     view = CalibrationView(found.tables[0])
     assert set(view.ways) == {"as given", "temperature", "isotonic"}
-    for row in view.coverage():
+    for row in [row for way in view.ways for row in view.coverage(way)]:
         # 1 - (1 - level) ** factor: the Rayleigh law at another scale
         is_given = row["way"] == GIVEN
         expected = 1 - (1 - row["level"]) ** (1 / factor) if is_given else row["level"]
         assert row["held"] == pytest.approx(expected, abs=0.015)
         error = np.sqrt(row["held"] * (1 - row["held"]) / 20_000)
         assert row["error"] == pytest.approx(error)
-    for seen in view.expected():
+    for seen in [row for way in view.ways for row in view.expected(way)]:
         ratio = seen["observed_deg"] / seen["expected_deg"]
         wanted = np.sqrt(factor) if seen["way"] == GIVEN else 1.0
         assert ratio == pytest.approx(wanted, rel=0.06)
@@ -300,7 +300,7 @@ def test_coverage_of_all_contours_that_a_calibrated_table_has() -> None:
     found = evaluate(
         [off_by(angle, kappa=kappa, radii=radii)], upwards(2000), resamples=50
     )
-    rows = CalibrationView(found.tables[0]).coverage()
+    rows = CalibrationView(found.tables[0]).coverage(GIVEN)
     assert [row["level"] for row in rows] == list(levels)
     for row in rows:
         assert row["held"] == pytest.approx(row["level"], abs=0.001)

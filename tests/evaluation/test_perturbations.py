@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.evaluation.perturbations import (
+from graphnet_icecube2nd.evaluation.robustness import (
     BASELINE,
     Perturbation,
     default_perturbations,

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, PackedBatch, build_model
-from graphnet_icecube2nd.evaluation.perturbations import (
+from graphnet_icecube2nd.evaluation.robustness import (
     BASELINE,
     Perturbation,
-    default_perturbations,
-)
-from graphnet_icecube2nd.evaluation.robustness import (
     RobustnessRow,
     choose_events,
+    default_perturbations,
     measure_robustness,
     num_passes,
 )

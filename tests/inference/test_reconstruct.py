@@ -23,8 +23,10 @@ from graphnet_icecube2nd.inference.pulse_reconstruction import (
     group_pulses,
 )
 from graphnet_icecube2nd.inference.reconstruction import reconstruct
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    fit_calibration,
+    kappa_to_radius,
+)
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 

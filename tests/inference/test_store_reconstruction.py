@@ -33,9 +33,11 @@ from graphnet_icecube2nd.inference.predictor import (
 )
 from graphnet_icecube2nd.inference.reconstruction import reconstruct
 from graphnet_icecube2nd.inference.results import ResultMaker
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    fit_calibration,
+    kappa_to_radius,
+)
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 COLUMNS = [

@@ -23,7 +23,7 @@ from graphnet_icecube2nd.report.evaluation.report import (
     write_evaluation,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 
 HOSTILE = '<script>alert("x")</script> & "co"'
 

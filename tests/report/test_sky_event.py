@@ -12,8 +12,10 @@ pytest.importorskip("astropy_healpix")
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.report.sky.map import sky_map_of_event
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    kappa_to_radius,
+)
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 DIRECTION = np.asarray(angles_to_unit_vector(1.1, 4.2))

@@ -14,9 +14,11 @@ from astropy_healpix import healpy
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    kappa_to_radius,
+)
 from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
 
 ZENITH, AZIMUTH = 1.1, 4.2

@@ -15,8 +15,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.evaluation.direction_sections import direction_sections
+from graphnet_icecube2nd.evaluation.coverage import calibration_sections
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
+from graphnet_icecube2nd.evaluation.resolution import direction_sections
 from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.plots import save_figure
@@ -83,7 +84,8 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
     Each has a name for its table, and names of figures, that no other section has.
     """
     others = [_renamed(evaluated.section) for evaluated in evaluation.tasks]
-    return [*direction_sections(evaluation), *others]
+    directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
+    return [*directions, *others]
 
 
 def evaluation_tables(

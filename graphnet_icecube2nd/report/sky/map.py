@@ -34,13 +34,15 @@ from numpy.typing import ArrayLike, NDArray
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    kappa_to_radius,
+)
 from graphnet_icecube2nd.tasks.direction.equatorial import (
     checked_mjd,
     mjd_to_time,
     to_equatorial,
 )
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
 from graphnet_icecube2nd.version import __version__
 

@@ -1,4 +1,4 @@
-"""The calibration of kappa: do contours hold their share, and a map that makes them.
+"""Kappa: the contours that it promises, and calibrations that make contours hold.
 
 A kappa is calibrated if contours that are said to hold a share of the probability hold
 that share of the true directions. Three views: pulls (opening angle in units of the
@@ -8,27 +8,38 @@ direction lies, which is uniform if kappa is calibrated.
 `KappaCalibration` gives a better kappa for each kappa, and the contour to ask for so
 that it holds what it is asked to hold: real errors have longer tails than a von
 Mises-Fisher distribution, so no single kappa makes both the 50% and the 90% contour
-right. `calibration_fit` finds one.
+right. `fit_calibration` finds one, on events that were not trained on: kappa is fitted
+to the core, the median of opening angles, which a few lost events do not move; the
+tails set the depths of contours, for small and large kappas apart.
 
-Contours are told by their depth, -ln of the share outside: 0 at the predicted
-direction, kappa * (1 - cos(angle)) near it. Where a level is 1 to the last digit, far
-in the tail, depth still tells one angle from another.
+A contour's depth is -ln of the share outside: 0 at the predicted direction,
+kappa * (1 - cos(angle)) near it. Where a level is 1 to the last digit, far in the tail,
+depth still tells one angle from another.
 
-Shape letters: B events, K knots. Source: the von Mises-Fisher distribution, Mardia and
-Jupp, Directional Statistics (2000), chapter 9; calibration of levels after Kuleshov,
-Fenner and Ermon, arXiv:1807.00263.
+Shape letters: B events, K knots, G groups of like kappa, L levels. Source: the von
+Mises-Fisher distribution, Mardia and Jupp, Directional Statistics (2000), chapter 9;
+calibration of levels after Kuleshov, Fenner and Ermon, arXiv:1807.00263.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.conventions import (
+    TensorLike,
+    at_least_float32,
+    precise_dtype,
+    to_tensor,
+)
+from graphnet_icecube2nd.tasks.task import FEWEST, PlainCalibration
 
 METHODS = ("none", "temperature", "isotonic")
 # Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
@@ -36,20 +47,65 @@ METHODS = ("none", "temperature", "isotonic")
 CALIBRATED_MEDIAN_PULL = float(np.sqrt(2 * np.log(2)))
 AT_ONCE = 8192  # events
 SMALLEST = 1e-12  # kappa below which a sky is uniform to the last digit
+UNIFORM_BELOW = 1e-20  # the same, for `kappa_to_radius`
+NUM_BINS, BIN = 100, 200  # most bins in the order of kappa, fewest events of a bin
+NUM_GROUPS, GROUP = 10, 1000  # the same for the tails
+LARGEST_DEPTH = 1e12  # opposite the direction it is infinite, which no file holds
+SMALLEST_KAPPA = 1e-6
+FEWEST_BEYOND = 3  # events that lie beyond the highest level that is fitted
+LEVELS = np.append(np.linspace(0.0, 0.99, 199), [0.995, 0.998, 0.999, 0.9995, 0.9999])
 
 Array = NDArray[np.float64]
+
+
+def kappa_to_radius(kappa: TensorLike, containment: TensorLike) -> Tensor:
+    """Return the opening angle that contains a fraction of a vMF distribution.
+
+    Exact for every kappa: the fraction inside theta is
+    (1 - exp(-kappa u)) / (1 - exp(-2 kappa)) with u = 1 - cos(theta), solved for theta.
+    Kappa 0 is a uniform sky, where half the sphere lies within pi/2; for large kappa
+    and containment 0.39 the radius is the per-axis sigma 1 / sqrt(kappa).
+
+    Args:
+        kappa: concentration, not negative, shape (...).
+        containment: fraction 0..1, shape (...); both broadcast.
+
+    Returns:
+        Radius, rad, 0..pi, shape (...), in the dtype of kappa, float32 at least.
+
+    Raises:
+        ValueError: a kappa is negative or a containment outside 0..1.
+    """
+    kappa = to_tensor(kappa)
+    dtype = at_least_float32(kappa)
+    kappa = kappa.to(precise_dtype(kappa.device))
+    containment = to_tensor(containment).to(kappa)
+    _check_range("kappa", kappa, 0, math.inf)
+    _check_range("containment", containment, 0, 1)
+    # Towards kappa 0 the two forms below become 0 / 0; their limit is 2 * containment.
+    is_uniform = kappa < UNIFORM_BELOW
+    positive = torch.where(is_uniform, 1.0, kappa)
+    # -kappa u = ln(1 - shrink) = ln((1 - containment) + containment * exp(-2 kappa)):
+    # the first form keeps its digits at small kappa, the second where 1 - shrink is
+    # small, and neither overflows.
+    shrink = -containment * torch.expm1(-2 * positive)
+    minus_kappa_u = torch.where(
+        shrink < 0.5,
+        torch.log1p(-shrink),
+        torch.logaddexp(
+            torch.log1p(-containment), torch.log(containment) - 2 * positive
+        ),
+    )
+    u = torch.where(is_uniform, 2 * containment, -minus_kappa_u / positive)
+    # u = 2 sin^2(theta / 2); rounding may lift u above 2.
+    return (2 * torch.asin(torch.sqrt((u / 2).clamp(0, 1)))).to(dtype)
 
 
 def depth(kappa_B: Array, angle_B: Array) -> Array:
     """Return the depth of the contour on which each true direction lies, (B,).
 
-    Args:
-        kappa_B: Concentrations.
-        angle_B: Opening angles between prediction and truth, rad.
-
-    Returns:
-        -ln of the share of the probability farther off: 0 at the predicted direction,
-        infinite opposite it.
+    It is -ln of the share of the probability farther off: 0 at the predicted direction,
+    infinite opposite it. Angles between prediction and truth are in rad.
     """
     kappa = np.maximum(np.asarray(kappa_B, np.float64), SMALLEST)
     # 1 - cos, without losing small angles.
@@ -74,63 +130,35 @@ def radius_of_depth(kappa_B: Array, depth_B: Array | float) -> Array:
 
 
 def containment(kappa_B: Array, angle_B: Array) -> Array:
-    """Return the level of the contour on which each true direction lies, (B,).
-
-    Args:
-        kappa_B: Concentrations.
-        angle_B: Opening angles between prediction and truth, rad.
-
-    Returns:
-        0 at the predicted direction to 1 opposite it; uniform if kappa is calibrated.
-    """
+    """Return the contours' levels at the truths, (B,): even if kappa is calibrated."""
     level: Array = -np.expm1(-depth(kappa_B, angle_B))
     return level
 
 
-def coverage(kappa_B: Array, angle_B: Array, levels: Sequence[float] | Array) -> Array:
-    """Return the share of true directions inside the contours of some levels.
-
-    Args:
-        kappa_B: Concentrations.
-        angle_B: Opening angles, rad.
-        levels: Nominal shares, 0 to 1.
-    """
-    level_B = np.sort(containment(kappa_B, angle_B))
-    inside: Array = np.searchsorted(level_B, levels, side="right") / len(level_B)
-    return inside
-
-
 def pulls(kappa_B: Array, angle_B: Array) -> Array:
-    """Return opening angles in units of 1 / sqrt(kappa), (B,).
-
-    Their median is 1.177 if kappa is calibrated and large.
-    """
+    """Return angles in units of 1 / sqrt(kappa), (B,); median 1.177 if calibrated."""
     pull: Array = np.asarray(angle_B) * np.sqrt(np.asarray(kappa_B))
     return pull
 
 
 @dataclass(frozen=True, kw_only=True)
-class KappaCalibration:
+class KappaCalibration(PlainCalibration):
     """A better kappa for each kappa, and the contour to ask for.
 
-    Args:
-        method: `none`, `temperature` (one factor) or `isotonic` (a rising map).
-        log_kappa: (K,) log10 of predicted kappas, rising.
-        log_calibrated: (K,) log10 of what they are worth; between knots a straight
-            line, beyond them the last factor.
-        levels: (L,) nominal shares, rising from 0 to below 1.
-        log_group: (G,) log10 of predicted kappas, rising: where the tails were looked
-            at. Lost events are not equally many at all kappas.
-        depths: (G, L) depths of the contours that, with the calibrated kappa, hold
-            those shares; in between by -ln(1 - level), beyond them the last difference.
-        num_events: Events it was fitted on.
+    Between knots calibrated kappas lie on straight lines of their logarithms, beyond
+    them the last factor holds. Depths are interpolated by -ln(1 - level), beyond the
+    last level the last difference holds. Groups of kappas have depths of their own,
+    because lost events are not equally many at all kappas.
     """
 
-    method: str
-    log_kappa: tuple[float, ...]
-    log_calibrated: tuple[float, ...]
-    levels: tuple[float, ...] = (0.0,)
-    log_group: tuple[float, ...] = (0.0,)
+    what: ClassVar[str] = "calibration"
+
+    method: str  # none, temperature (one factor) or isotonic (a rising map)
+    log_kappa: tuple[float, ...]  # (K,) log10 of predicted kappas, rising
+    log_calibrated: tuple[float, ...]  # (K,) log10 of calibrated kappas
+    levels: tuple[float, ...] = (0.0,)  # (L,) nominal shares, rising, 0 to below 1
+    log_group: tuple[float, ...] = (0.0,)  # (G,) log10 of predicted kappas, rising
+    # (G, L) of the contours that, with the calibrated kappa, hold the shares `levels`
     depths: tuple[tuple[float, ...], ...] = ((0.0,),)
     num_events: int = 0
 
@@ -168,15 +196,7 @@ class KappaCalibration:
         return calibrated
 
     def radius(self, kappa_B: Array, level: float) -> Array:
-        """Return the radius that holds a share of the true directions, rad, (B,).
-
-        Args:
-            kappa_B: Concentrations as predicted, not calibrated.
-            level: 0 to 1.
-
-        Raises:
-            ValueError: The level is not between 0 and 1.
-        """
+        """Return radii that hold a share (0 to 1), rad, (B,); kappa is as predicted."""
         if not 0 < level < 1:
             raise ValueError(f"a level lies between 0 and 1, got {level}")
         nominal = -np.log1p(-np.array(self.levels))
@@ -187,12 +207,7 @@ class KappaCalibration:
         return radius_of_depth(self.kappa(kappa_B), depth_B)
 
     def level(self, kappa_B: Array, angle_B: Array) -> Array:
-        """Return the level of the calibrated contour through each truth, (B,).
-
-        Args:
-            kappa_B: Concentrations as predicted, not calibrated.
-            angle_B: Opening angles, rad.
-        """
+        """Return the level of the calibrated contour through each truth, (B,)."""
         depth_B = depth(self.kappa(kappa_B), angle_B)
         nominal_L = -np.log1p(-np.array(self.levels))
         level_B = np.empty(len(depth_B))
@@ -207,24 +222,6 @@ class KappaCalibration:
         log, depths_GL = _log10(kappa_B), np.array(self.depths)
         columns = [np.interp(log, self.log_group, column) for column in depths_GL.T]
         return np.stack(columns, axis=1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON and YAML can hold."""
-        plain: dict[str, Any] = to_plain(self)
-        return plain
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> KappaCalibration:
-        """Rebuild what `to_dict` gave.
-
-        Raises:
-            ValueError: A value is missing, unknown or not allowed.
-        """
-        try:
-            made = {k: _tuples(v) for k, v in values.items()}
-            return cls(**made)
-        except TypeError as error:
-            raise ValueError(f"no calibration: {error}") from None
 
 
 def _read_backwards(depth_B: Array, knots_BL: Array, nominal_L: Array) -> Array:
@@ -250,5 +247,136 @@ def _log10(kappa_B: Array) -> Array:
     return log
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def fit_calibration(
+    kappa_B: Array, angle_B: Array, method: str = "isotonic", *, levels: bool = True
+) -> KappaCalibration:
+    """Fit a calibration to events that were not trained on; events need a kappa.
+
+    Methods: `none`: kappa stays; `temperature`: one factor for all; `isotonic`: a map
+    that rises. With the last two, half of the truths lie within 50%. `levels`: correct
+    the levels of contours as well, with `isotonic` for small and large kappas apart.
+
+    Raises:
+        ValueError: Fewer than 100 events, an unknown method, shapes that differ.
+    """
+    kappa, angle = np.asarray(kappa_B, np.float64), np.asarray(angle_B, np.float64)
+    if kappa.shape != angle.shape or kappa.ndim != 1:
+        raise ValueError(
+            f"kappa and angle must be (B,), got {kappa.shape} and {angle.shape}"
+        )
+    good = np.isfinite(kappa) & np.isfinite(angle) & (kappa > 0)
+    kappa, angle = kappa[good], angle[good]
+    if len(kappa) < FEWEST:
+        raise ValueError(
+            f"a calibration needs {FEWEST} events with a kappa, got {len(kappa)}"
+        )
+    order = np.argsort(kappa, kind="stable")
+    if method == "isotonic":
+        knots, values = _isotonic(kappa, angle, order)
+    else:
+        factor = _factor(kappa, angle) if method == "temperature" else 1.0
+        knots, values = np.zeros(1), np.log10([factor])
+    kappa_only = KappaCalibration(
+        method=method,
+        log_kappa=tuple(knots.tolist()),
+        log_calibrated=tuple(values.tolist()),
+        num_events=len(kappa),
+    )
+    if not levels:
+        return kappa_only
+    depth_B = np.minimum(depth(kappa_only.kappa(kappa), angle), LARGEST_DEPTH)
+    is_apart = method == "isotonic"
+    number = min(NUM_GROUPS, max(1, len(kappa) // GROUP)) if is_apart else 1
+    groups = np.array_split(order, number)
+    centre_G = np.array([np.log10(np.median(kappa[group])) for group in groups])
+    apart = np.append(True, np.diff(centre_G) > 0)
+    groups = [group for group, keep in zip(groups, apart, strict=True) if keep]
+    # A level that only the farthest few reach is left to the last difference.
+    highest = 1 - FEWEST_BEYOND / min(len(group) for group in groups)
+    known = LEVELS[highest >= LEVELS]
+    depths = np.array([np.quantile(depth_B[group], known) for group in groups])
+    depths[:, 0] = 0.0
+    return replace(
+        kappa_only,
+        levels=tuple(known.tolist()),
+        log_group=tuple(centre_G[apart].tolist()),
+        depths=tuple(tuple(row) for row in depths.tolist()),
+    )
+
+
+def halves(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which events are in either half, (B,) each: the even and the odd ones."""
+    even_B = np.arange(num_events) % 2 == 0
+    return even_B, ~even_B
+
+
+def kappa_of_median(angle: Array | float) -> Array:
+    """Return the kappa whose 50% contour has this radius, rad; 0 from pi / 2 on."""
+    found = np.asarray(angle, np.float64)
+    low, high = np.full(found.shape, -8.0), np.full(found.shape, 12.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_more = depth(10**middle, found) > np.log(2)
+        low, high = np.where(is_more, low, middle), np.where(is_more, middle, high)
+    kappa: Array = np.where(found < np.pi / 2, 10 ** ((low + high) / 2), 0.0)
+    return kappa
+
+
+def _factor(kappa: Array, angle: Array) -> float:
+    """Return the factor on all kappas with which half of the truths lie within 50%."""
+
+    def is_too_large(log_factor: float) -> bool:
+        depth_B = depth(kappa * 10**log_factor, angle)
+        return bool(np.median(depth_B) > np.log(2))
+
+    low, high = bisect(is_too_large, -8.0, 8.0, 60)
+    return float(10 ** ((low + high) / 2))
+
+
+def bisect(
+    is_above: Callable[[float], bool], low: float, high: float, steps: int
+) -> tuple[float, float]:
+    """Return an interval, halved so often, around the first number that is above."""
+    for _ in range(steps):
+        middle = (low + high) / 2
+        if is_above(middle):
+            high = middle
+        else:
+            low = middle
+    return low, high
+
+
+def _isotonic(
+    kappa: Array, angle: Array, order: NDArray[np.int64]
+) -> tuple[Array, Array]:
+    """Return knots and values, log10, of a rising map."""
+    bins = np.array_split(order, min(NUM_BINS, max(1, len(kappa) // BIN)))
+    centre = np.array([np.log10(kappa[b]).mean() for b in bins])
+    worth = kappa_of_median(np.array([np.median(angle[b]) for b in bins]))
+    log = np.log10(np.maximum(worth, SMALLEST_KAPPA))
+    rising = -_pool((-log).tolist(), [len(b) for b in bins])
+    keep = np.append(True, np.diff(centre) > 0)
+    return centre[keep], rising[keep]
+
+
+def _pool(values: Sequence[float], weights: Sequence[int]) -> Array:
+    """Return the closest falling sequence: neighbours that rise are pooled."""
+    pools: list[list[float]] = []  # mean, weight, members
+    for value, weight in zip(values, weights, strict=True):
+        pools.append([value, float(weight), 1.0])
+        while len(pools) > 1 and pools[-2][0] < pools[-1][0]:
+            mean, heavy, members = pools.pop()
+            before = pools[-1]
+            total = before[1] + heavy
+            before[0] = (before[0] * before[1] + mean * heavy) / total
+            before[1], before[2] = total, before[2] + members
+    return np.repeat([p[0] for p in pools], [int(p[2]) for p in pools])
+
+
+def _check_range(name: str, values: Tensor, lowest: float, highest: float) -> None:
+    """Name the first value outside lowest..highest; NaN passes and stays NaN."""
+    is_bad = (values < lowest) | (values > highest)
+    if is_bad.any():
+        raise ValueError(
+            f"{name} must lie in {lowest}..{highest}; got {values[is_bad][0].item()}"
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.tasks.direction.combination import (
-    LARGEST,
-    METHODS,
-    PUBLISHED,
-    WEIGHTED,
-    combine,
+from graphnet_icecube2nd.tasks.direction.calibration import (
+    KappaCalibration,
+    fit_calibration,
+    kappa_to_radius,
 )
+from graphnet_icecube2nd.tasks.direction.combination import METHODS, WEIGHTED, combine
 from graphnet_icecube2nd.tasks.direction.losses import (
     NORMALISATIONS,
     AngularDistanceLoss,
@@ -32,9 +29,14 @@ from graphnet_icecube2nd.tasks.direction.losses import (
     DirectionLoss,
     VonMisesFisherLoss,
 )
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.label import DIRECTION
-from graphnet_icecube2nd.tasks.task import Calibration, Column, Task, register_task
+from graphnet_icecube2nd.tasks.task import (
+    Calibration,
+    Column,
+    PlainCalibration,
+    Task,
+    register_task,
+)
 
 Array = NDArray[np.float64]
 LOSSES = ("vmf", "combined", "angle")
@@ -60,11 +62,7 @@ def radius_level(column: str) -> float | None:
 
 
 def checked_contours(contours: Sequence[float]) -> tuple[float, ...]:
-    """Return the shares of contours, rising, each once.
-
-    Raises:
-        ValueError: None, or one that is not between 0 and 1.
-    """
+    """Return shares of contours, 0 to 1, rising, each once; ValueError for others."""
     rising = tuple(sorted({round(float(level), 6) for level in contours}))
     if not rising or not 0 < rising[0] <= rising[-1] < 1:
         raise ValueError(f"contours hold shares between 0 and 1, got {contours}")
@@ -90,6 +88,7 @@ class Direction(Task):
     name: ClassVar[str] = "direction"
     truth: ClassVar[tuple[str, ...]] = (DIRECTION,)
     num_outputs: ClassVar[int] = 3
+    calibration_class: ClassVar[type[PlainCalibration]] = KappaCalibration
     columns: ClassVar[tuple[Column, ...]] = (
         Column("direction_x", "", "unit vector to the origin"),
         Column("direction_y", "", "unit vector to the origin"),
@@ -158,17 +157,13 @@ class Direction(Task):
         if calibration is not None:
             assert isinstance(calibration, KappaCalibration)
             kappa_B = kappa_B.new_tensor(calibration.kappa(plain_B))
+        radii = radii_of(plain_B, calibration, self.contours)
         return {
             **dict(zip(COLUMNS, unit_B3.unbind(1), strict=True)),
             "azimuth": azimuth_B,
             "zenith": zenith_B,
             "kappa": kappa_B,
-            **{
-                name: kappa_B.new_tensor(radius_B)
-                for name, radius_B in radii_of(
-                    plain_B, calibration, self.contours
-                ).items()
-            },
+            **{name: kappa_B.new_tensor(radius_B) for name, radius_B in radii.items()},
         }
 
     def is_valid(self, output: Tensor) -> Tensor:
@@ -187,39 +182,23 @@ class Direction(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> KappaCalibration:
-        """Fit a `KappaCalibration`; methods as `fit_calibration`, default isotonic.
-
-        Raises:
-            ValueError: Fewer than 100 events, an unknown method.
-        """
+        """Fit a `KappaCalibration`; methods as `fit_calibration`, default isotonic."""
         method = "isotonic" if method == "default" else method
         angle_B = opening_angle(output, target).numpy()
         return fit_calibration(np.linalg.norm(output, axis=1), angle_B, method)
 
-    def read_calibration(self, values: Mapping[str, Any]) -> KappaCalibration:
-        """Rebuild a `KappaCalibration`."""
-        return KappaCalibration.from_dict(values)
-
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
         """Return one vector an event, (B, 3), by the task's method."""
-        if self.method == WEIGHTED:  # without leaving the device
-            return super().combine(outputs_MBK, weights)
-        if self.method == PUBLISHED:
-            share_M11 = outputs_MBK.new_tensor(weights)[:, None, None]
-            clipped_MBK = outputs_MBK.nan_to_num().clip(-LARGEST, LARGEST)
-            return (share_M11 * clipped_MBK).sum(dim=0)
-        vectors = outputs_MBK.double().cpu().numpy()
-        combined = combine(vectors, weights, self.method)
-        return torch.from_numpy(combined).to(outputs_MBK)
+        return combine(outputs_MBK, weights, self.method)
 
 
 def make_loss(loss: str, normalisation: str) -> DirectionLoss:
     """Return a loss of directions by name."""
     if loss == "angle":
         return AngularDistanceLoss()
-    if loss == "combined":
-        return CombinedDirectionLoss(normalisation=normalisation)
-    return VonMisesFisherLoss(normalisation=normalisation)
+    is_combined = loss == "combined"
+    kind = CombinedDirectionLoss if is_combined else VonMisesFisherLoss
+    return kind(normalisation=normalisation)
 
 
 def radii_of(
@@ -229,10 +208,7 @@ def radii_of(
 ) -> dict[str, Array]:
     """Return the radii of contours, rad, (B,) by column; NaN where kappa is.
 
-    Args:
-        kappa_B: Concentrations as the network has them.
-        calibration: Makes radii hold; None: those of kappa.
-        contours: Shares that they hold.
+    They are those of the kappas as the network has them, unless a calibration is given.
     """
     known_B = np.isfinite(kappa_B)
     radii = {}

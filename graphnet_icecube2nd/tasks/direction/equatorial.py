@@ -25,10 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphnet_icecube2nd.conventions import (
-    angles_to_unit_vector,
-    unit_vector_to_angles,
-)
+from graphnet_icecube2nd.conventions import angles_to_unit_vector, unit_vector_to_angles
 
 Array = NDArray[np.float64]
 
@@ -41,13 +38,9 @@ FIRST_MJD, LAST_MJD = 36934.0, 88069.0
 def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
     """Return where on the sky directions of the detector point.
 
-    Args:
-        direction: Vectors back to where the neutrinos came from, in the detector's
-            axes, shape (..., 3).
-        mjd: Times as modified Julian dates, UTC, d, shape (...); they broadcast.
-
-    Returns:
-        Right ascension, 0..2 pi, and declination, ICRS (J2000), rad, shape (...) each.
+    Vectors, (..., 3), point back to where neutrinos came from; times are modified
+    Julian dates, UTC, d; leading shapes broadcast. Returns right ascension, 0..2 pi,
+    and declination, ICRS (J2000), rad, (...) each.
 
     Raises:
         ValueError: A time is not between 1960 and 2100, or a vector has no direction.
@@ -68,15 +61,10 @@ def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
 
 
 def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
-    """Return in which direction of the detector places on the sky lie.
+    """Return in which direction of the detector places on the sky lie; see above.
 
-    Args:
-        ra: Right ascension, ICRS (J2000), rad, shape (...).
-        dec: Declination, rad, shape (...).
-        mjd: Times as modified Julian dates, UTC, d, shape (...); all broadcast.
-
-    Returns:
-        Unit vectors in the detector's axes, shape (..., 3).
+    Takes right ascension and declination, rad, and dates; returns unit vectors, (...,
+    3).
 
     Raises:
         ValueError: A time is not between 1960 and 2100.
@@ -97,11 +85,7 @@ def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
 def time_to_mjd(text: str) -> float:
     """Return the modified Julian date, UTC, of a time as `2021-06-30T00:09:28.846`.
 
-    Args:
-        text: ISO 8601; UTC, unless it ends in an offset as +02:00.
-
-    Raises:
-        ValueError: It is no such time.
+    ISO 8601 in UTC, unless it ends in an offset as +02:00; ValueError for other text.
     """
     from datetime import datetime
 
@@ -132,11 +116,7 @@ def mjd_to_time(mjd: float) -> str:
 
 
 def checked_mjd(mjd: ArrayLike) -> Array:
-    """Return times as an array, any shape, that are dates of 1960 to 2100.
-
-    Raises:
-        ValueError: One is not; names it.
-    """
+    """Return times as an array; ValueError unless all are from 1960 to 2100."""
     times = np.asarray(mjd, np.float64)
     bad = ~((times >= FIRST_MJD) & (times <= LAST_MJD))
     if bad.any():

@@ -1,4 +1,4 @@
-"""Losses between predicted and true directions.
+"""Losses between predicted and true directions, and summaries of opening angles.
 
 A prediction is one vector per event, kappa * direction: its norm is the concentration
 kappa of a von Mises-Fisher (vMF) distribution on the sphere, whose density is
@@ -12,14 +12,18 @@ the Kaggle IceCube competition (DrHB/icecube-2nd-place) for the choice of losses
 """
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.conventions import (
+    TensorLike,
     at_least_float32,
     opening_angle,
     precise_dtype,
+    to_tensor,
 )
 
 NORMALISATIONS = ("exact", "published")
@@ -42,10 +46,7 @@ PUBLISHED_SWITCH = 100.0
 
 
 class DirectionLoss(nn.Module):
-    """Base of the losses: checks shapes, weights and reduces.
-
-    A subclass says in `loss_per_event` what one event costs.
-    """
+    """Base of the losses: checks shapes, weights and reduces `loss_per_event`."""
 
     def forward(
         self,
@@ -241,6 +242,76 @@ def _published_log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpeningAngleSummary:
+    """Opening angles of a set of events in five numbers, angles in rad."""
+
+    num_events: int
+    mean: float  # rad, the competition score
+    median: float  # rad
+    q68: float  # rad, 68% of the events are closer
+    q90: float  # rad, 90% of the events are closer
+
+
+def mean_opening_angle(prediction: TensorLike, direction: TensorLike) -> Tensor:
+    """Return the competition score: the mean opening angle.
+
+    A zero prediction counts as pi/2; one that is not finite makes the score NaN.
+
+    Source: Kaggle, "IceCube - Neutrinos in Deep Ice", mean angular error.
+
+    Args:
+        prediction: vectors of any length, order x, y, z, shape (B, 3).
+        direction: true directions, shape (B, 3).
+
+    Returns:
+        Mean opening angle, rad, shape ().
+
+    Raises:
+        ValueError: the shapes are not (B, 3) with B > 0.
+    """
+    return _event_angles(prediction, direction).mean()
+
+
+def summarise_opening_angles(
+    prediction: TensorLike, direction: TensorLike
+) -> OpeningAngleSummary:
+    """Return mean, median and quantiles of the opening angle.
+
+    Quantiles are interpolated linearly. A prediction that is not finite makes all
+    of them NaN.
+
+    Args:
+        prediction: vectors of any length, order x, y, z, shape (B, 3).
+        direction: true directions, shape (B, 3).
+
+    Returns:
+        The summary, angles in rad.
+
+    Raises:
+        ValueError: the shapes are not (B, 3) with B > 0.
+    """
+    angle_B = _event_angles(prediction, direction).detach().cpu().double().numpy()
+    # numpy, because torch.quantile refuses more than 2^24 events.
+    median, q68, q90 = np.quantile(angle_B, [0.5, 0.68, 0.9]).tolist()
+    return OpeningAngleSummary(
+        num_events=angle_B.size,
+        mean=float(angle_B.mean()),
+        median=median,
+        q68=q68,
+        q90=q90,
+    )
+
+
+def _event_angles(prediction: TensorLike, direction: TensorLike) -> Tensor:
+    """Return the opening angle of every event, rad, shape (B,), B > 0."""
+    prediction, direction = to_tensor(prediction), to_tensor(direction)
+    _check_shapes(prediction, direction)
+    if not len(prediction):
+        raise ValueError("opening angles of 0 events have no mean; got shape (0, 3)")
+    return opening_angle(prediction, direction)
+
+
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Name a value that is not among the allowed ones."""
     if value not in allowed:
@@ -248,7 +319,7 @@ def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _check_shapes(
-    prediction_B3: Tensor, direction_B3: Tensor, weights_B: Tensor | None
+    prediction_B3: Tensor, direction_B3: Tensor, weights_B: Tensor | None = None
 ) -> None:
     """Name shapes that are not (B, 3), (B, 3) and (B,); broadcasting hides errors."""
     shapes = tuple(prediction_B3.shape), tuple(direction_B3.shape)

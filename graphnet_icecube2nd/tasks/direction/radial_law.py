@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
+from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration, bisect
 
 Array = NDArray[np.float64]
 
@@ -32,20 +32,11 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, kw_only=True)
 class RadialLaw:
-    """Shares of the probability against u = 1 - cos(angle from the direction).
+    """Shares of the probability against u = 1 - cos(angle from the direction)."""
 
-    Args:
-        u: (K,) borders of the pieces, 0 to 2, rising.
-        share: (K,) of the probability within each, 0 to 1, rising.
-        rate: (K - 1,) by which the density of a piece falls, exp(-rate * u); 0 or more.
-
-    Raises:
-        ValueError: Lengths or values do not fit.
-    """
-
-    u: tuple[float, ...]
-    share: tuple[float, ...]
-    rate: tuple[float, ...]
+    u: tuple[float, ...]  # (K,) borders of the pieces, rising, 0 to 2
+    share: tuple[float, ...]  # (K,) probability within each border, rising, 0 to 1
+    rate: tuple[float, ...]  # (K - 1,) a piece's density falls as exp(-rate * u)
 
     def __post_init__(self) -> None:
         if not len(self.u) == len(self.share) == len(self.rate) + 1 >= 2:
@@ -62,25 +53,15 @@ class RadialLaw:
 
     @classmethod
     def of_kappa(cls, kappa: float) -> RadialLaw:
-        """Return the von Mises-Fisher law.
-
-        Args:
-            kappa: Concentration, 0 (the whole sky) or more.
-
-        Raises:
-            ValueError: It is negative or not finite.
-        """
+        """Return the von Mises-Fisher law; kappa 0 is the whole sky."""
         return cls(u=(0.0, 2.0), share=(0.0, 1.0), rate=(_checked(kappa),))
 
     @classmethod
     def through(cls, kappa: float, radii: Mapping[float, float]) -> RadialLaw:
-        """Return a law with some contours, von Mises-Fisher as far as they let it.
+        """Return a law with contours of some radii, rad, by level (0 to 1).
 
-        The radii of a von Mises-Fisher distribution give that one back.
-
-        Args:
-            kappa: Concentration.
-            radii: Radius of the contour, rad, of each level, 0 to 1.
+        It is von Mises-Fisher as far as they let it: radii of that distribution give it
+        back.
 
         Raises:
             ValueError: Levels not between 0 and 1, radii that do not rise with them.
@@ -110,13 +91,10 @@ class RadialLaw:
         calibration: KappaCalibration,
         levels: Sequence[float] = (0.5, 0.9),
     ) -> RadialLaw:
-        """Return a law with the contours of a calibration.
+        """Return a law with the contours of a calibration, for a kappa as predicted.
 
-        Args:
-            kappa: Concentration as predicted, not calibrated.
-            calibration: The calibration.
-            levels: Contours that must be exactly the calibration's. Of the usual ones
-                (10% to 90%, 95%, 99%) those are kept, too, that let the density fall.
+        The contours of `levels` are exactly the calibration's. The usual ones (10% to
+        90%, 95%, 99%) are kept, too, where they let the density fall.
 
         Raises:
             ValueError: As `through`.
@@ -146,11 +124,7 @@ class RadialLaw:
         return bool((mean[1:] <= mean[:-1] * (1 + ROUNDING)).all())
 
     def density(self, u: ArrayLike) -> Array:
-        """Return the probability per steradian, 1/sr; shape of u.
-
-        Args:
-            u: 1 - cos(angle from the direction), 0 to 2, any shape.
-        """
+        """Return the probability per steradian, 1/sr, at u = 1 - cos(angle)."""
         given = np.asarray(u, np.float64)
         piece = self._piece(given)
         borders, rates = np.array(self.u), np.array(self.rate)
@@ -175,16 +149,12 @@ class RadialLaw:
         return found
 
     def radius(self, level: float) -> float:
-        """Return the radius of the contour that holds a share, rad.
-
-        Raises:
-            ValueError: The level is not between 0 and 1.
-        """
+        """Return the radius of the contour that holds a share, 0 to 1, rad."""
         if not 0 < level < 1:
             raise ValueError(f"a level lies between 0 and 1, got {level}")
         piece = int(np.searchsorted(self.share, level, side="left")) - 1
-        first, last = self.u[piece], self.u[piece + 1]
-        low, high = self.share[piece], self.share[piece + 1]
+        first, last = self.u[piece : piece + 2]
+        low, high = self.share[piece : piece + 2]
         part, rate, width = (level - low) / (high - low), self.rate[piece], last - first
         if level == high:
             u = last
@@ -239,22 +209,15 @@ def _rates(kappa: float, borders: Array, shares: Array) -> list[float]:
             rates[left] = rates[right] = 0.0
             continue
         meet = min(max(np.sqrt(end * start), mean[right]), mean[left])
-        low, high = 0.0, rates[left]
-        for _ in range(100):
-            middle = (low + high) / 2
-            if _end(middle, width[left], share[left]) >= meet:
-                low = middle
-            else:
-                high = middle
-        rates[left] = low
-        low, high = 0.0, rates[right]
-        for _ in range(100):
-            middle = (low + high) / 2
-            if float(_height(middle, width[right], share[right])) <= meet:
-                low = middle
-            else:
-                high = middle
-        rates[right] = low
+
+        def ends_below(rate: float, left: int = left, meet: float = meet) -> bool:
+            return _end(rate, width[left], share[left]) < meet
+
+        def starts_above(rate: float, right: int = right, meet: float = meet) -> bool:
+            return float(_height(rate, width[right], share[right])) > meet
+
+        rates[left], _ = bisect(ends_below, 0.0, rates[left], 100)
+        rates[right], _ = bisect(starts_above, 0.0, rates[right], 100)
     return rates
 
 

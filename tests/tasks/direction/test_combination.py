@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.tasks.direction import combination
 from graphnet_icecube2nd.tasks.direction.combination import (
     PUBLISHED_WEIGHTS,
-    combine,
     fit_weights,
     normalised,
 )
 
 Array = NDArray[np.float64]
+
+
+def combine(vectors: Array, *args: Any, **kwargs: Any) -> Array:
+    """The combined vectors of arrays, as an array."""
+    return combination.combine(torch.from_numpy(vectors), *args, **kwargs).numpy()
 
 
 def members(num: int, kappas: list[float], seed: int = 0) -> tuple[Array, Array]:
@@ -50,8 +58,6 @@ def test_members_without_an_answer_are_left_out(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The weights of the others add up to 1; without any there is no number."""
-    import torch
-
     from graphnet_icecube2nd import build_model
     from graphnet_icecube2nd.models import together
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from graphnet_icecube2nd.tasks.direction.calibration import (
     KappaCalibration,
     containment,
+    fit_calibration,
+    kappa_to_radius,
 )
-from graphnet_icecube2nd.tasks.direction.calibration_fit import fit_calibration
-from graphnet_icecube2nd.tasks.direction.metrics import kappa_to_radius
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw, cap_area
 
 KAPPAS = [0.0, 1e-9, 0.5, 20.0, 5000.0, 1e6]

@@ -33,7 +33,7 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
 from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.training.optimiser import make_adamw
+from graphnet_icecube2nd.training.optimisation import make_adamw
 
 
 def train(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:

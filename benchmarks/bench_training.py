@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import subprocess
 import sys
@@ -75,6 +76,7 @@ def child(arguments: argparse.Namespace) -> None:
     recipe = find_recipe(replace(whole, stages=whole.stages[:1]), overrides)
     before = context.anonymous_memory()
     threading.Thread(target=watch, daemon=True).start()
+    logging.getLogger("graphnet_icecube2nd").setLevel(logging.WARNING)
     ends: list[tuple[float, int]] = []
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +86,6 @@ def child(arguments: argparse.Namespace) -> None:
             Path(folder) / "run",
             machine=TrainerConfig(accelerator="cpu", progress=False, plot=False),
             on_row=lambda rows: ends.append((time.monotonic(), rows[-1]["events"])),
-            say=lambda text: None,
         )
     stop.set()
     rates = [

@@ -30,8 +30,7 @@ from graphnet_icecube2nd.inference.predictor import (
     predict_events,
 )
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.training.optimiser import make_adamw
-from graphnet_icecube2nd.training.schedule import OneCycle
+from graphnet_icecube2nd.training.optimisation import OneCycle, make_adamw
 
 SEED = 20231101  # of the training events
 BATCH_SIZE, MAX_PULSES, LEARNING_RATE = 64, 192, 1e-3

@@ -48,7 +48,7 @@ def main() -> None:
 
     from graphnet_icecube2nd import simulate
     from graphnet_icecube2nd.tasks.direction import summarise_opening_angles
-    from graphnet_icecube2nd.training.recipe_file import write_recipe
+    from graphnet_icecube2nd.training.recipe import write_recipe
 
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,21 @@ def shared_dir() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no data files: {folder}/data is absent; set ICECUBE2ND_SHARED")
     return folder
+
+
+@pytest.fixture
+def notices() -> Iterator[list[str]]:
+    """What the package logs of its progress during a test."""
+    texts: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("graphnet_icecube2nd")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield texts
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

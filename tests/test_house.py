@@ -21,7 +21,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Data flows downward: a module imports only from rows above its own, or from its own.
 # A folder stands for all in it that has no row of its own. New rooms get a row.
 ROWS = (
-    ("version", "errors", "lazy", "files", "config", "memory", "plots", "registry"),
+    (
+        *("version", "errors", "lazy", "files", "config", "memory", "notices", "plots"),
+        "registry",
+    ),
     ("conventions",),
     ("detector.text_table", "detector.nearest"),
     ("detector.geometry",),
@@ -53,7 +56,7 @@ ONLY_FROM: dict[str, set[str]] = {}
 
 # These import modules of ours inside functions: they need a library that is optional
 # (Lightning, h5py, ...), or are names that are looked up when they are asked for.
-LATE = ("training.trainer", "store.formats", "store.preparation", "commands", "cli")
+LATE = ("store.formats", "store.preparation", "commands", "cli")
 
 # Not needed by the core; where they are missing it imports all the same.
 NOT_IN_CORE = (

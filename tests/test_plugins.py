@@ -206,7 +206,7 @@ def run(
 ) -> Path:
     pytest.importorskip("pytorch_lightning")
     folder = tmp_path_factory.mktemp("run") / "run"
-    train(recipe(), store, folder, machine=quiet, say=lambda text: None)
+    train(recipe(), store, folder, machine=quiet)
     return folder
 
 
@@ -383,7 +383,7 @@ def test_a_killed_run_ends_with_the_same_weights(
     if process.poll() is None:
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    train(recipe(), store, out, machine=quiet, resume=True, say=lambda text: None)
+    train(recipe(), store, out, machine=quiet, resume=True)
     ours = load_model(out / "model.safetensors").state_dict()
     for name, expected in load_model(run / "model.safetensors").state_dict().items():
         assert torch.equal(ours[name], expected), name

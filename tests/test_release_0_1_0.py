@@ -22,7 +22,7 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.inference import InferenceConfig, load_bundle
 from graphnet_icecube2nd.models.weights import load_weights
-from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.recipe import read_recipe
 
 pytest.importorskip("pyarrow")
 
@@ -122,9 +122,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     simulate(tmp_path / "store", num_events=400, seed=6, workers=1)
     shutil.copytree(FILES / "interrupted", tmp_path / "run")
     recipe = read_recipe(FILES / "interrupted" / "recipe.yaml")
-    done = train(
-        recipe, tmp_path / "store", tmp_path / "run", resume=True, say=lambda text: None
-    )
+    done = train(recipe, tmp_path / "store", tmp_path / "run", resume=True)
     assert len(done.rows) == 4
     ours = done.model.state_dict()
     for name, value in load_model(RUN / "model.safetensors").state_dict().items():

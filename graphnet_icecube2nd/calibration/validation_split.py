@@ -18,9 +18,9 @@ from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, MANIFEST, N_PULSES
-from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.recipe import read_recipe
+from graphnet_icecube2nd.training.run import make_data
 from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
-from graphnet_icecube2nd.training.stage_run import make_data
 
 
 def is_run(folder: Path) -> bool:

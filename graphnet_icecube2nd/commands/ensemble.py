@@ -26,9 +26,11 @@ def import_weights(
     reconstruct --ensemble OUT` then does what the published predict.py does.
     """
     from graphnet_icecube2nd.inference.ensemble_file import FILE
+    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.published.competition_ensemble import import_weights as run
 
-    run(folder, out, say=print)
+    print_notices(always=True)
+    run(folder, out)
     print(f"{out / FILE}: weights and options as in the published predict.py")
 
 
@@ -73,11 +75,13 @@ def fit(
     from graphnet_icecube2nd.commands.show import chosen_device, counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
+    from graphnet_icecube2nd.notices import print_notices
 
     options = None
     if max_pulses is not None:
         options = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
+    print_notices(always=True)
     print(f"weights from {len(numbers):,} events: {what}")
     with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
         found = fit_ensemble(
@@ -89,7 +93,6 @@ def fit(
             options=options,
             device=chosen_device(device),
             on_progress=on_progress,
-            say=print,
         )
     _print_angles(found.angles)
     _print_members(found.ensemble)

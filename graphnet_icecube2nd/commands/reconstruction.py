@@ -124,6 +124,7 @@ def reconstruct(
     from graphnet_icecube2nd.inference.input_store import InputStore
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble, load_bundle
     from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
+    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.results.result_files import (
         check_replaceable,
         format_of,
@@ -157,6 +158,7 @@ def reconstruct(
     trained.read_otherwise(options)  # before any work
     if which is None and (config is not None or kind == "submission"):
         which = _as_predict_py_reads(data)
+    print_notices(always=True)
     events = InputStore(data, out, which=which)
     store = events.open()
     with (

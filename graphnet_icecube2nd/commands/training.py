@@ -113,8 +113,12 @@ def train(
     model.safetensors. Killed and begun again with --resume it ends with the same
     weights.
     """
-    from graphnet_icecube2nd.published.published_notes import published_notes
-    from graphnet_icecube2nd.published.training_store import as_store
+    from graphnet_icecube2nd.notices import print_notices
+    from graphnet_icecube2nd.published.published_config import (
+        as_store,
+        published_notes,
+        read_published_config,
+    )
     from graphnet_icecube2nd.tasks.catalogue import distinct_tasks
     from graphnet_icecube2nd.training.history import validation_text
     from graphnet_icecube2nd.training.recipe import as_published
@@ -123,12 +127,11 @@ def train(
     from graphnet_icecube2nd.training.run import train as run
     from graphnet_icecube2nd.training.trainer import TrainerConfig
 
+    print_notices(always=True)
     num_workers = workers
     if config is not None:
         if recipe is not None:
             raise ValueError("give --recipe or --config, not both")
-        from graphnet_icecube2nd.published.published_config import read_published_config
-
         asked = read_published_config(config, overrides or ())
         made, data, out = asked.recipe, data or asked.data, out or asked.out
         num_workers = asked.num_workers if workers is None else workers
@@ -194,8 +197,7 @@ def recipes(
 ) -> None:
     """List the recipes, or print one as YAML, which `train --recipe` reads."""
     from graphnet_icecube2nd.training import recipes as known
-    from graphnet_icecube2nd.training.recipe import as_published
-    from graphnet_icecube2nd.training.recipe_file import recipe_text
+    from graphnet_icecube2nd.training.recipe import as_published, recipe_text
 
     if name is None:
         names = known.list_recipes()
@@ -242,9 +244,11 @@ def tune(
     ] = "1",
 ) -> None:
     """Search a recipe's values with Optuna; the same command goes on after a kill."""
+    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.training.trainer import TrainerConfig
     from graphnet_icecube2nd.tuning.study import tune as search
 
+    print_notices(always=True)
     machine: TrainerConfig = TrainerConfig(
         accelerator=accelerator, devices=_devices(devices), progress=False, plot=False
     )

@@ -5,9 +5,10 @@ Shape letters: M members, B events.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -46,6 +47,7 @@ from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.label import has_label
 from graphnet_icecube2nd.tasks.task import FEWEST
 
+LOGGER = logging.getLogger(__name__)
 BEST = "best"
 EQUAL = "equal"
 FITTED = (WEIGHTED, DIRECTIONS, DENSITIES, BEST)
@@ -76,7 +78,6 @@ def fit_ensemble(
     name: str | None = None,
     device: str = "cpu",
     on_progress: Progress | None = None,
-    say: Callable[[str], None] = lambda text: None,
 ) -> EnsembleFit:
     """Make an ensemble of trained models, in a folder of its own.
 
@@ -95,7 +96,6 @@ def fit_ensemble(
         name: What the ensemble is called; default: the folder's name.
         device: `cpu`, `cuda`, ...
         on_progress: Called with new events and pulses.
-        say: Called with what is worth knowing.
 
     Raises:
         ValueError: Fewer than two members, a folder with something in it, fewer than
@@ -116,7 +116,7 @@ def fit_ensemble(
     known_B = has_label(truth.direction_B3)
     truth, numbers = truth.with_directions(), numbers[known_B]
     if count := int((~known_B).sum()):
-        say(
+        LOGGER.info(
             f"{count:,} of {len(known_B):,} events have no "
             f"{truth.description(Direction())} and are left out"
         )
@@ -176,7 +176,9 @@ def fit_ensemble(
         ensemble.save(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder, out)
-    say(f"{out / FILE}: {len(made)} members, {chosen}, from {len(numbers):,} events")
+    LOGGER.info(
+        f"{out / FILE}: {len(made)} members, {chosen}, from {len(numbers):,} events"
+    )
     return EnsembleFit(
         path=out, ensemble=ensemble, angles=angles, num_events=len(numbers)
     )

@@ -48,13 +48,11 @@ from graphnet_icecube2nd.models.model import LEARNED, Model, TaskModel
 from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.direction import Direction
-from graphnet_icecube2nd.training.ema import WeightAverage
 from graphnet_icecube2nd.training.module import freeze
+from graphnet_icecube2nd.training.optimisation import OneCycleScheduler, WeightAverage
 from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
-from graphnet_icecube2nd.training.run import check_model
-from graphnet_icecube2nd.training.schedule import OneCycleScheduler
-from graphnet_icecube2nd.training.stage_run import first_model, make_data
+from graphnet_icecube2nd.training.run import check_model, first_model, make_data
 from graphnet_icecube2nd.training.trainer import PRECISION
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import MANIFEST, write_json
 from graphnet_icecube2nd.store.preparation import prepare
+
+LOGGER = logging.getLogger(__name__)
 
 
 class InputStore:
@@ -23,7 +26,6 @@ class InputStore:
     Args:
         events: A store, or what `prepare` reads.
         out: The file of results, beside which the conversion lies.
-        say: Called with what is worth knowing, in words.
         **options: Of `prepare`; None is as if it were not given.
 
     Raises:
@@ -35,7 +37,6 @@ class InputStore:
         self,
         events: str | os.PathLike[str],
         out: str | os.PathLike[str],
-        say: Callable[[str], None] = print,
         **options: Any,
     ) -> None:
         events, out = Path(events), Path(out)
@@ -61,10 +62,11 @@ class InputStore:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(self._note, plan)
         if not (self.path / MANIFEST).is_file():
-            say(f"reading {events} ...")
+            print_notices()
+            LOGGER.info(f"reading {events} ...")
             report = prepare(events, self.path, with_truth=False, **given)
             for text in report.notes:
-                say(f"  {text}")
+                LOGGER.info(f"  {text}")
 
     def open(self) -> EventStore:
         """Return the store."""

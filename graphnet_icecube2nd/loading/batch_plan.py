@@ -24,22 +24,11 @@ Events = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRule:
-    """How large a batch is, and what may stand in it.
+    """How large a batch is, and what may stand in it; options as of `EventSampler`.
 
-    Args:
-        batch_size: Events of a batch on one rank. Either this or `pulse_budget`.
-        pulse_budget: Pulses of a batch on one rank, after long events are cut to
-            `max_pulses`; short events then come in larger batches. A batch has more
-            only if it is a single event, or if a rest of fewer events than ranks can
-            go nowhere else, which takes events longer than half the budget.
-        max_pulses: What long events are cut to.
-        bucket_width: Lengths that share a bucket.
-        length_buckets: Batches of nearly equal length; otherwise all lengths are
-            mixed, and `pulse_budget` counts every event as `max_pulses`.
-        world_size: Ranks of the distributed run.
-
-    Raises:
-        ValueError: A value is not allowed.
+    A batch exceeds the pulse budget only if it is a single event, or if a rest of fewer
+    events than ranks can go nowhere else (events longer than half the budget). Without
+    length buckets the budget counts every event as `max_pulses`.
     """
 
     batch_size: int | None = None
@@ -55,11 +44,9 @@ class BatchRule:
                 "give either batch_size, in events, or pulse_budget, in pulses; got "
                 f"{self.batch_size!r} and {self.pulse_budget!r}"
             )
-        for name in ("max_pulses", "bucket_width", "world_size"):
+        size = "pulse_budget" if self.batch_size is None else "batch_size"
+        for name in ("max_pulses", "bucket_width", "world_size", size):
             check_whole(name, getattr(self, name), 1)
-        for name in ("batch_size", "pulse_budget"):
-            if getattr(self, name) is not None:
-                check_whole(name, getattr(self, name), 1)
 
     def bucket(self, lengths_B: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return the bucket of each length, (B,)."""
@@ -92,11 +79,7 @@ class BatchRule:
     def full_batches(self, events_K: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many super-batches are cut from each bucket alone, (K,).
 
-        Args:
-            events_K: (K,) events of each bucket.
-
-        Raises:
-            ValueError: There are fewer events than ranks.
+        Raises ValueError where there are fewer events than ranks.
         """
         if int(events_K.sum()) < self.world_size:
             raise ValueError(
@@ -115,11 +98,7 @@ class BatchRule:
         return full_K
 
     def rest_sizes(self, rest_K: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the events of each super-batch cut from what is left.
-
-        Args:
-            rest_K: (K,) events left in each bucket; cut from the last bucket on.
-        """
+        """Return the size of each super-batch of what is left, last bucket first."""
         num_rest = int(rest_K.sum())
         if num_rest == 0:
             return np.zeros(0, dtype=np.int64)
@@ -165,9 +144,7 @@ class BatchRule:
 class BatchCutter:
     """Cuts super-batches from events as they come, and keeps what is left.
 
-    Args:
-        rule: How.
-        events_K: (K,) events of each bucket that will come in all.
+    It is told beforehand how many events of each bucket will come, (K,).
     """
 
     def __init__(self, rule: BatchRule, events_K: NDArray[np.int64]) -> None:
@@ -210,10 +187,6 @@ class BatchCutter:
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    """See that an option is a whole number, and not below the least.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """Raise ValueError where an option is no whole number, or below the least."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")

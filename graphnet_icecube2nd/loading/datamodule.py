@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import distributed
+
 from graphnet_icecube2nd.conventions import EVENT_ID
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.loading.loader import EventLoader
@@ -36,9 +39,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     published recipe. Trainers ask only once how many batches that is, so every epoch of
     theirs has the mean number: where a sub-epoch has more or fewer, the next one
     begins in the following epoch or in the same, and no event is left out. Training
-    resumes in the middle of one and between two: the loader's state is in Lightning's
-    checkpoints. (Lightning keeps it too, but forgets it between epochs.)
-    Every rank of a distributed run gets its share; Lightning need not wrap anything.
+    resumes in the middle of a sub-epoch and between two: the loader's state is in
+    Lightning's checkpoints. Every rank of a distributed run gets its share.
 
     Args:
         store: The store, or its path.
@@ -70,10 +72,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         step_batches: Batches of an optimiser step: an iteration over the training has a
             whole number of steps, so that no step at its end sees fewer events.
         seed: Of all that is random but the split.
-        validation_fraction: Of the split by hash, 0 to 1.
-        split_seed: Of the split by hash; the same for every `seed`, so that runs of an
-            ensemble, or one that goes on from another, validate on events that none of
-            them was trained on.
+        validation_fraction: Share of the validation in a split by hash, 0 to 1.
+        split_seed: Seed of the split by hash; the same for every `seed`, so that runs
+            of an ensemble, or one that goes on from another, validate on events that
+            none of them was trained on.
         num_workers: Processes that read, for each loader; 0: this one does, in a
             thread where there is a GPU to wait for.
         pin_memory: Hand out page-locked batches; default: where there is a GPU.
@@ -126,28 +128,21 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             narrowed(subset, length_class, events) for subset in (train, validation)
         )
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        self._sampling: dict[str, Any] = {
+        sampling: dict[str, Any] = {
             "batch_size": batch_size,
             "pulse_budget": pulse_budget,
             "max_pulses": max_pulses,
             "seed": seed,
         }
-        self._sub_epochs: dict[str, Any] = {
+        self._training: dict[str, Any] = {
+            **sampling,
             "num_sub_epochs": num_sub_epochs,
             "sub_epochs": sub_epochs,
         }
+        sampling["max_pulses"] = validation_max_pulses or max_pulses
         if validation_batch_size is not None:
-            validation_size: dict[str, Any] = {
-                "batch_size": validation_batch_size,
-                "pulse_budget": None,
-            }
-        else:
-            validation_size = {}
-        self._validating: dict[str, Any] = {
-            **self._sampling,
-            **validation_size,
-            "max_pulses": validation_max_pulses or max_pulses,
-        }
+            sampling.update(batch_size=validation_batch_size, pulse_budget=None)
+        self._validating = sampling
         self.step_batches = step_batches
         self._train_loader: EventLoader | None = None
         self._resumed: dict[str, Any] | None = None
@@ -161,7 +156,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             self.store, max_pulses=max_pulses, augmentations=augmentations, **reading
         )
         self._validation_reader = EventReader(
-            self.store, max_pulses=self._validating["max_pulses"], **reading
+            self.store, max_pulses=validation_max_pulses or max_pulses, **reading
         )
         if labels is None:
             labels = [name for name in self._train_reader.truth if name in LABELS]
@@ -173,7 +168,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
 
     def train_dataloader(self) -> EventLoader:
         """Return shuffled batches, of a sub-epoch's mean number an iteration."""
-        sampler = self._train_sampler(*self._place())
+        sampler = self._sampler(self.train_events, **self._training)
         loader = self._loader(
             self._train_reader,
             sampler,
@@ -202,18 +197,22 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
 
     def sub_epoch_batches(self, world_size: int = 1) -> int:
         """Return the mean number of batches of a sub-epoch on each of some ranks."""
-        return _mean_batches(self._train_sampler(0, world_size))
+        return _mean_batches(
+            EventSampler(
+                self.store,
+                self.train_events,
+                rank=0,
+                world_size=world_size,
+                **self._training,
+            )
+        )
 
     def fitting_step(self, wanted: int, world_size: int = 1) -> int:
         """Return how many batches a step should have so that steps fill a sub-epoch.
 
         Whole steps of the wanted size may be a quarter more or less than a sub-epoch
-        where that has few of them, and then an epoch is not what it says. So their
-        number is rounded, and their size follows.
-
-        Args:
-            wanted: Batches of an optimiser step, about.
-            world_size: Number of ranks.
+        where that has few of them, and then an epoch is not what it says. So the number
+        of steps is rounded, and their size, about the wanted batches, follows.
         """
         batches = self.sub_epoch_batches(world_size)
         steps = max(1, round(batches / wanted))
@@ -239,18 +238,14 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     def _whole_steps(self, batches: int) -> int:
         return max(1, round(batches / self.step_batches)) * self.step_batches
 
-    def _train_sampler(self, rank: int, world_size: int) -> EventSampler:
-        return EventSampler(
-            self.store,
-            self.train_events,
-            rank=rank,
-            world_size=world_size,
-            **self._sampling,
-            **self._sub_epochs,
-        )
-
     def _sampler(self, subset: EventSubset, **options: Any) -> EventSampler:
-        rank, world_size = self._place()
+        """Return a sampler for this rank, which the trainer knows, or else torch."""
+        rank, world_size = 0, 1
+        trainer = getattr(self, "trainer", None)
+        if trainer is not None:
+            rank, world_size = trainer.global_rank, trainer.world_size
+        elif distributed.is_available() and distributed.is_initialized():
+            rank, world_size = distributed.get_rank(), distributed.get_world_size()
         return EventSampler(
             self.store, subset, rank=rank, world_size=world_size, **options
         )
@@ -258,8 +253,6 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     def _loader(
         self, reader: EventReader, sampler: EventSampler, **options: Any
     ) -> EventLoader:
-        import torch
-
         pin_memory = self.pin_memory
         if pin_memory is None:
             pin_memory = torch.cuda.is_available()
@@ -270,17 +263,6 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             pin_memory=pin_memory,
             **options,
         )
-
-    def _place(self) -> tuple[int, int]:
-        """Return rank and world size, from the trainer or from torch."""
-        import torch.distributed as distributed
-
-        trainer = getattr(self, "trainer", None)
-        if trainer is not None:
-            return trainer.global_rank, trainer.world_size
-        if distributed.is_available() and distributed.is_initialized():
-            return distributed.get_rank(), distributed.get_world_size()
-        return 0, 1
 
 
 def _mean_batches(sampler: EventSampler) -> int:
@@ -320,8 +302,7 @@ def narrowed(
 ) -> EventSubset:
     """Return a subset with a length class and a condition of the user's added.
 
-    Raises:
-        ValueError: It has a length class of its own already, and another one.
+    Raises ValueError where the subset has another length class already.
     """
     if length_class != "total":
         if subset.length_class not in ("total", length_class):
@@ -331,8 +312,7 @@ def narrowed(
             )
         subset = replace(subset, length_class=length_class)
     if expression is not None:
-        both = expression
         if subset.expression is not None:
-            both = f"({subset.expression}) and ({expression})"
-        subset = replace(subset, expression=both)
+            expression = f"({subset.expression}) and ({expression})"
+        subset = replace(subset, expression=expression)
     return subset

@@ -1,35 +1,54 @@
 """Cuts on events written as text: `energy > 100 and interaction_type in (1, 2)`.
 
-The text is read as Python's grammar, but nothing of Python is run: only what stands
-in `_check` is known, and anything else is an error that names it. What the pieces are
-worth is in `evaluation.py`. Shape letter: B events.
+The text is read as Python's grammar, but nothing of Python is run: `_check` names all
+that is known, and anything else is an error that names the piece.
+
+Whole numbers are int64 and other numbers float64, whatever a column is stored as, so
+that neither its type nor numpy's version changes a cut. Shape letter: B events; a
+piece without a column is of shape () and the same for all.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.loading.evaluation import (
-    ARITHMETIC,
-    COMPARISONS,
-    FUNCTIONS,
-    Evaluator,
-    place,
-    refuse,
-)
+Array: TypeAlias = NDArray[Any]
 
 MAX_CHARACTERS = 2000  # of an expression
 MAX_DEPTH = 60  # levels of an expression, far below Python's limit of recursion
+COMPARISONS: dict[type[ast.cmpop], Callable[[Array, Array], Array]] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+}
+ARITHMETIC: dict[type[ast.operator], Callable[[Array, Array], Array]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.true_divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.remainder,
+    ast.Pow: np.power,
+}
+FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "abs": np.abs,
+    "log10": np.log10,
+    "sqrt": np.sqrt,
+    "cos": np.cos,
+    "sin": np.sin,
+}
 
 
-@dataclass(frozen=True)
 class Expression:
     """A condition on the columns of events.
 
@@ -38,82 +57,62 @@ class Expression:
     or list of values; and, or, not; and the functions abs, log10, sqrt, cos, sin.
     What has no value in mathematics is nan or infinite, and compares like it.
 
-    Args:
-        text: The expression.
-
-    Attributes:
-        names: The columns it needs, in order of appearance.
-
-    Raises:
-        ValueError: The text is no expression of this kind; the message names the
-            piece and the character where it starts, counted from 1.
+    Raises ValueError where the text is no expression of this kind, with the piece and
+    the character where it starts, counted from 1.
     """
 
-    text: str
-    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
-    _tree: ast.expr = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.text, str):
-            raise ValueError(f"an expression is a text, got {self.text!r}")
-        if len(self.text) > MAX_CHARACTERS:
+    def __init__(self, text: str) -> None:
+        if not isinstance(text, str):
+            raise ValueError(f"an expression is a text, got {text!r}")
+        if len(text) > MAX_CHARACTERS:
             raise ValueError(
                 f"an expression has at most {MAX_CHARACTERS} characters, "
-                f"this one has {len(self.text)}"
+                f"this one has {len(text)}"
             )
         # On one line, so that a character's number says where it is.
-        text = self.text.replace("\n", " ").strip()
-        object.__setattr__(self, "text", text)
+        self.text = text = text.replace("\n", " ").strip()
         try:
-            tree = ast.parse(text, mode="eval").body
+            self._tree = ast.parse(text, mode="eval").body
         except SyntaxError as error:
             where = "" if error.offset is None else f" at character {error.offset}"
             message = f"{text!r} cannot be read{where}: {error.msg}"
             raise ValueError(message) from None
         except (ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"{text!r} cannot be read: {error}") from None
-        object.__setattr__(self, "_tree", tree)
         names: dict[str, None] = {}
-        self._check(tree, names, depth=0)
-        object.__setattr__(self, "names", tuple(names))
+        self._check(self._tree, names, depth=0)
+        self.names = tuple(names)  # of columns, in order of appearance
 
     def check_names(self, available: Iterable[str]) -> None:
-        """See that every column is there.
-
-        Raises:
-            ValueError: One is not; the message has the nearest name and the list.
-        """
+        """Raise ValueError where a column is missing; it has the nearest name."""
         known = tuple(dict.fromkeys(available))
+        missing = set(self.names).difference(known)
         for node in ast.walk(self._tree):
-            name = node.id if isinstance(node, ast.Name) else None
-            if name in self.names and name not in known:
-                assert isinstance(node, ast.Name)
+            if isinstance(node, ast.Name) and node.id in missing:
                 near = difflib.get_close_matches(node.id, known, n=1)
                 hint = f"did you mean {near[0]!r}? " if near else ""
                 raise ValueError(
-                    f"unknown name {name!r}{place(node)} of {self.text!r}; "
+                    f"unknown name {node.id!r}{_place(node)} of {self.text!r}; "
                     f"{hint}known are {', '.join(known)}"
                 )
 
     def evaluate(
-        self, column: Callable[[str], NDArray[Any]], num_events: int
+        self, column: Callable[[str], Array], num_events: int
     ) -> NDArray[np.bool_]:
-        """Return which events fulfil the condition.
+        """Return which events fulfil the condition, (B,) bool.
 
         Args:
             column: Gives the (B,) values of a column by its name.
             num_events: B.
-
-        Returns:
-            (B,) bool.
 
         Raises:
             ValueError: A piece is of the wrong kind, a text where a number is needed
                 or a number where a condition is; the whole is no condition or the
                 same for all events; a column is not (B,) numbers, flags or texts.
         """
-        columns = {name: column(name) for name in self.names}
-        keep_B = Evaluator(self.text, columns, num_events).value(self._tree)
+        columns = {name: _plain(name, column(name), num_events) for name in self.names}
+        with np.errstate(all="ignore"):
+            keep_B = _Evaluation(self.text, columns).value(self._tree)
         if keep_B.dtype != np.bool_:
             raise ValueError(
                 f"{self.text!r} gives values, not a condition; compare it with one"
@@ -125,7 +124,7 @@ class Expression:
     def _check(self, node: ast.expr, names: dict[str, None], depth: int) -> None:
         """Refuse what is not known, and note the columns."""
         if depth > MAX_DEPTH:
-            refuse(self.text, node, f"nests deeper than {MAX_DEPTH} levels")
+            _refuse(self.text, node, f"nests deeper than {MAX_DEPTH} levels")
         inner: list[ast.expr] = []
         match node:
             case ast.Constant(value=value):
@@ -147,9 +146,9 @@ class Expression:
             case ast.Call():
                 known = ", ".join(FUNCTIONS)
                 why = f"is not allowed; functions, of one value, are {known}"
-                refuse(self.text, node, why)
+                _refuse(self.text, node, why)
             case _:
-                refuse(self.text, node, f"is not allowed ({type(node).__name__})")
+                _refuse(self.text, node, f"is not allowed ({type(node).__name__})")
         for child in inner:
             self._check(child, names, depth + 1)
 
@@ -159,29 +158,153 @@ class Expression:
         for op, other in zip(node.ops, node.comparators, strict=True):
             if isinstance(op, ast.In | ast.NotIn):
                 if len(node.ops) > 1:
-                    refuse(self.text, node, "chains `in`; join with `and` instead")
+                    _refuse(self.text, node, "chains `in`; join with `and` instead")
                 self._check_values(other)
             elif type(op) in COMPARISONS:
                 inner.append(other)
             else:
-                refuse(self.text, node, "is not allowed; compare with == or !=")
+                _refuse(self.text, node, "is not allowed; compare with == or !=")
         return inner
 
     def _check_values(self, node: ast.expr) -> None:
-        """See that what stands right of `in` is a tuple or list of values."""
+        """Check that a tuple or list of values stands right of `in`."""
         if not isinstance(node, ast.Tuple | ast.List):
             why = "is no tuple or list of values like (1, 2), as `in` needs"
-            refuse(self.text, node, why)
+            _refuse(self.text, node, why)
         for entry in node.elts:
             constant = entry
             if isinstance(entry, ast.UnaryOp) and isinstance(entry.op, ast.USub):
                 constant = entry.operand
             if not isinstance(constant, ast.Constant):
-                refuse(self.text, entry, "is no number or text, as `in` needs")
+                _refuse(self.text, entry, "is no number or text, as `in` needs")
             self._check_constant(constant, constant.value)
 
     def _check_constant(self, node: ast.expr, value: object) -> None:
         if not isinstance(value, bool | int | float | str):
-            refuse(self.text, node, "is no number, text, True or False")
+            _refuse(self.text, node, "is no number, text, True or False")
         if isinstance(value, int) and not value < 2**63:
-            refuse(self.text, node, "does not fit into 64 bits")
+            _refuse(self.text, node, "does not fit into 64 bits")
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """The values of a checked expression: (B,) or () of bool, int64, float64 or text.
+
+    It raises ValueError where a piece is of the wrong kind, or whole numbers are
+    divided by zero or leave 64 bits; the message names the piece.
+    """
+
+    text: str
+    columns: Mapping[str, Array]  # (B,) each
+
+    def value(self, node: ast.expr) -> Array:
+        """Return the values of a piece."""
+        match node:
+            case ast.Constant(value=value):
+                number_type = {bool: np.bool_, int: np.int64}.get(type(value))
+                return np.asarray(value, dtype=number_type)
+            case ast.Name(id=name):
+                return self.columns[name]
+            case ast.BoolOp(op=op, values=values):
+                combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
+                result = self._condition(values[0])
+                for other in values[1:]:
+                    result = combine(result, self._condition(other))
+                return result
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return np.asarray(np.logical_not(self._condition(operand)))
+            case ast.UnaryOp(op=op, operand=operand):
+                number = self._number(operand)
+                return np.asarray(-number) if isinstance(op, ast.USub) else number
+            case ast.BinOp():
+                return self._arithmetic(node)
+            case ast.Call(func=ast.Name(id=name), args=[argument]):
+                return np.asarray(FUNCTIONS[name](self._number(argument)))
+            case ast.Compare():
+                return self._comparison(node)
+        raise AssertionError(f"{type(node).__name__} went past the check")
+
+    def _comparison(self, node: ast.Compare) -> Array:
+        left = self.value(node.left)
+        result = np.asarray(True)
+        for op, other in zip(node.ops, node.comparators, strict=True):
+            if isinstance(other, ast.Tuple | ast.List):
+                found = np.zeros(left.shape, dtype=np.bool_)
+                for entry in other.elts:
+                    found = found | self._compared(node, np.equal, left, entry)
+                return found if isinstance(op, ast.In) else np.asarray(~found)
+            step = self._compared(node, COMPARISONS[type(op)], left, other)
+            result = np.asarray(result & step)
+            left = self.value(other)
+        return result
+
+    def _compared(
+        self,
+        node: ast.expr,
+        compare: Callable[[Array, Array], Array],
+        left: Array,
+        other: ast.expr,
+    ) -> Array:
+        right = self.value(other)
+        if (left.dtype.kind == "U") != (right.dtype.kind == "U"):
+            _refuse(self.text, node, "compares a text with a number")
+        return np.asarray(compare(left, right))
+
+    def _arithmetic(self, node: ast.BinOp) -> Array:
+        left, right = self._number(node.left), self._number(node.right)
+        operation = ARITHMETIC[type(node.op)]
+        as_float = np.asarray(
+            operation(left.astype(np.float64), right.astype(np.float64))
+        )
+        # A tower of powers ends at infinity and costs nothing.
+        if isinstance(node.op, ast.Pow | ast.Div):
+            return as_float
+        if left.dtype == right.dtype == np.int64:
+            # Where float64 divides by zero or overflows it shows; int64 is silent.
+            if isinstance(node.op, ast.FloorDiv | ast.Mod) and bool((right == 0).any()):
+                _refuse(self.text, node, "divides a whole number by zero")
+            if bool((np.abs(as_float) >= 2.0**63).any()):
+                _refuse(self.text, node, "does not fit into 64 bits")
+            return np.asarray(operation(left, right))
+        return as_float
+
+    def _condition(self, node: ast.expr) -> Array:
+        value = self.value(node)
+        if value.dtype != np.bool_:
+            _refuse(self.text, node, "is no condition, as and, or, not need")
+        return value
+
+    def _number(self, node: ast.expr) -> Array:
+        value = self.value(node)
+        if value.dtype.kind == "U":
+            _refuse(self.text, node, "is a text, where a number is needed")
+        return value.astype(np.int64) if value.dtype == np.bool_ else value
+
+
+def _plain(name: str, values: Array, num_events: int) -> Array:
+    """Return a column as bool, int64, float64 or text."""
+    values = np.asarray(values)
+    if values.shape != (num_events,):
+        raise ValueError(f"column {name!r} is {values.shape}, not ({num_events},)")
+    kind = values.dtype.kind
+    if kind in "bU":
+        return values
+    if kind == "S" or (kind == "O" and all(isinstance(v, str) for v in values)):
+        return values.astype(np.str_)  # stores give texts as objects
+    if kind == "f":
+        return values.astype(np.float64, copy=False)
+    if kind not in "iu":
+        raise ValueError(f"column {name!r} is {values.dtype}, no number, flag or text")
+    if values.dtype == np.uint64 and bool((values > np.uint64(2**63 - 1)).any()):
+        raise ValueError(f"column {name!r} has numbers that do not fit into int64")
+    return values.astype(np.int64, copy=False)
+
+
+def _place(node: ast.expr) -> str:
+    return f" at character {node.col_offset + 1}"
+
+
+def _refuse(text: str, node: ast.expr, why: str) -> NoReturn:
+    """Raise ValueError about a piece of an expression."""
+    piece = ast.get_source_segment(text, node) or type(node).__name__
+    raise ValueError(f"{piece!r}{_place(node)} of {text!r} {why}")

@@ -70,10 +70,8 @@ class EventLoader:
         self.reader = reader
         # Not called `sampler`: Lightning looks for one and sets its epoch.
         self.plan = sampler
-        self.num_workers = num_workers
-        self.prefetch = prefetch
-        self.block_batches = block_batches
-        self.pin_memory = pin_memory
+        self.num_workers, self.prefetch = num_workers, prefetch
+        self.block_batches, self.pin_memory = block_batches, pin_memory
         self.always_first_epoch = always_first_epoch
         self.iteration_batches = iteration_batches
         # Where it stands: batches handed out of a sub-epoch. The sampler's own
@@ -89,7 +87,7 @@ class EventLoader:
         return self.plan.num_batches(self._epoch, self._sub_epoch)
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Hand out the batches of the sub-epoch, or as many as are asked for.
+        """Hand out the batches of an iteration.
 
         An iteration that was left in the middle is over: the next one begins the next
         sub-epoch, or with `iteration_batches` the next batch. After `load_state_dict`
@@ -108,11 +106,7 @@ class EventLoader:
                 yield batch.pin_memory() if self.pin_memory else batch
 
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
-        """Go to the start of a sub-epoch.
-
-        Raises:
-            ValueError: There is no such sub-epoch.
-        """
+        """Go to the start of a sub-epoch; ValueError where there is none."""
         self.plan.set_epoch(epoch, sub_epoch)
         self._begin(epoch, sub_epoch)
 
@@ -122,11 +116,7 @@ class EventLoader:
         return {**state, "handed": self._num_handed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was taken; the batches that follow are the same.
-
-        Raises:
-            ValueError: It is from a sampler with other options, or other events.
-        """
+        """Go to where a state was taken; see `EventSampler.load_state_dict`."""
         self.plan.load_state_dict(state)
         self._begin(self.plan.epoch, self.plan.sub_epoch)
         self._num_done = self._num_handed = int(self.plan.state_dict()["batches"])

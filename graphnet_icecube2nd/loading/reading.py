@@ -2,24 +2,21 @@
 
 One call reads a block of events: which pulses of long events are kept is known from
 their lengths, so the others are never touched. Shape letters: B events, T kept pulses,
-E long events, L pulses kept of each.
+E long events, L pulses kept of each, C events of one shard.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import (
-    AUXILIARY,
-    HLC,
-    TIME,
-)
+from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE
 from graphnet_icecube2nd.events.augmentation import (
     AddNoise,
@@ -35,8 +32,8 @@ from graphnet_icecube2nd.events.selection import (
     select_positions,
     select_pulses,
 )
-from graphnet_icecube2nd.loading.block import EventBlock
 from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.manifest import EVENT_ID, FIRST_PULSE, N_PULSES
 from graphnet_icecube2nd.tasks.label import (
     DIRECTION,
     LABELS,
@@ -56,7 +53,7 @@ class EventReader:
         store: The store.
         max_pulses: Longer events are cut to this many pulses; None keeps all.
         selection: Which are kept: `uniform`, `hlc_first` or `first`.
-        seed: Of selection and augmentations.
+        seed: Seed of selection and augmentations.
         truth: What `PackedBatch.truth` holds: labels (`direction` (B, 3), which points
             to the origin, `energy` [GeV], `track`; see `tasks.label`), float32 and NaN
             where an event has none; and columns of the store, as they are. Default:
@@ -82,10 +79,8 @@ class EventReader:
         published_features: bool = False,
     ) -> None:
         check_selection(selection, 1 if max_pulses is None else max_pulses)
-        self.store = store
-        self.max_pulses = max_pulses
-        self.selection = selection
-        self.seed = seed
+        self.store, self.seed = store, seed
+        self.max_pulses, self.selection = max_pulses, selection
         self.augmentations = tuple(augmentations)
         check_order(self.augmentations)
         self._check_noise()
@@ -151,7 +146,7 @@ class EventReader:
 
         Args:
             events: (B,) int64 numbers of events in the store.
-            epoch: As for `batch`.
+            epoch: A new epoch shows other pulses of long events.
         """
         events = np.asarray(events, dtype=np.int64)
         if not len(events):
@@ -230,11 +225,9 @@ class EventReader:
         return position_T, offsets
 
     def _is_auxiliary(self, block: EventBlock, event: int) -> NDArray[np.bool_]:
-        assert self._flag is not None  # seen to on construction
-        flag = block.pulses_of(event, self._flag)
-        is_hlc = self._columns[self._flag] == HLC
-        result: NDArray[np.bool_] = (flag == 0) if is_hlc else (flag != 0)
-        return result
+        assert self._flag is not None  # checked on construction
+        is_set: NDArray[np.bool_] = block.pulses_of(event, self._flag) != 0
+        return ~is_set if self._columns[self._flag] == HLC else is_set
 
     def _truth(self, name: str, block: EventBlock) -> Tensor:
         if name in self._label_columns:
@@ -245,7 +238,7 @@ class EventReader:
         return value.float() if value.is_floating_point() else value
 
     def _check_noise(self) -> None:
-        """See that noise would come from the DOMs of this detector."""
+        """Check that noise would come from the DOMs of this detector."""
         store, pulse_map = self.store, self.store.pulse_map
         places_known = (
             store.has_own_geometry
@@ -275,17 +268,92 @@ class EventReader:
                     f"{', '.join(available)}, and labels are {', '.join(LABELS)}"
                 )
             elif store.manifest.event_columns[name] == "string":
-                made_of_it = [
-                    label
-                    for label in LABELS
-                    if name in (label_columns(label, available, names) or ())
-                ]
                 advice = "".join(
                     f"; use the label {label!r}, which is made of it"
-                    for label in made_of_it
+                    for label in LABELS
+                    if name in (label_columns(label, available, names) or ())
                 )
                 raise ValueError(
                     f"event column {name!r} of {store.path} is text, but a batch holds "
                     f"numbers{advice}"
                 )
         return found
+
+
+class EventBlock:
+    """(B,) events of a store, in any order, gathered from the shards they lie in."""
+
+    def __init__(self, store: EventStore, events: NDArray[np.int64]) -> None:
+        self.store = store
+        self.shard_B = store.shard_of(events)
+        self.local_B = events - store.shard_offsets[self.shard_B]
+        first, last = int(self.shard_B[0]), int(self.shard_B[-1])
+        if first == last and bool((self.shard_B == first).all()):
+            self._groups: list[tuple[int, Any]] = [(first, slice(None))]
+        else:
+            order_B = np.argsort(self.shard_B, kind="stable")
+            shards, starts = np.unique(self.shard_B[order_B], return_index=True)
+            groups = np.split(order_B, starts[1:])
+            self._groups = list(zip(shards.tolist(), groups, strict=True))
+        self.length_B = self.events(N_PULSES).astype(np.int64)
+        self.first_B = self.events(FIRST_PULSE)
+        self.id_B = self.events(EVENT_ID)
+        self._rows: list[tuple[int, Any, NDArray[np.int64]]] | None = None
+
+    def events(self, name: str) -> NDArray[Any]:
+        """Return a column of the table of events, (B,)."""
+        parts = (
+            (chosen, self.store.shards[shard].events.take(name, self.local_B[chosen]))
+            for shard, chosen in self._groups
+        )
+        return _joined(parts, len(self.local_B))
+
+    def pulses(
+        self, column: str, position_T: NDArray[np.int64], offsets: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Return a column of the kept pulses, (T,)."""
+        if self._rows is None:
+            row_T = position_T + np.repeat(self.first_B, np.diff(offsets))
+            self._rows = [
+                (shard, *_rows_of(chosen, offsets, row_T))
+                for shard, chosen in self._groups
+            ]
+        shards = self.store.shards
+        # `clip` spares a look at every index; they come from the store itself
+        parts = (
+            (place, shards[shard].pulses.column(column).take(row, mode="clip"))
+            for shard, place, row in self._rows
+        )
+        return _joined(parts, len(position_T))
+
+    def pulses_of(self, event: int, column: str) -> NDArray[Any]:
+        """Return a column of all pulses of one event, on the memory map."""
+        values = self.store.shards[int(self.shard_B[event])].pulses.column(column)
+        first = int(self.first_B[event])
+        return values[first : first + int(self.length_B[event])]
+
+
+def _joined(parts: Iterable[tuple[Any, NDArray[Any]]], length: int) -> NDArray[Any]:
+    """Return the values of all shards, each at its place; one shard's as they are."""
+    out: NDArray[Any] | None = None
+    for place, values in parts:
+        if isinstance(place, slice):
+            return values
+        if out is None:
+            out = np.empty(length, values.dtype)
+        out[place] = values
+    assert out is not None
+    return out
+
+
+def _rows_of(
+    chosen: Any, offsets: NDArray[np.int64], row_T: NDArray[np.int64]
+) -> tuple[Any, NDArray[np.int64]]:
+    """Return where the pulses of a shard's chosen events go, and their rows there."""
+    if isinstance(chosen, slice):
+        return chosen, row_T
+    length_C = offsets[chosen + 1] - offsets[chosen]
+    end_C = np.cumsum(length_C)
+    within = np.arange(end_C[-1]) - np.repeat(end_C - length_C, length_C)
+    place = within + np.repeat(offsets[chosen], length_C)
+    return place, row_T[place]

@@ -1,28 +1,54 @@
 """EventSampler: which events make up the batches, and where in them a run stands.
 
-An epoch goes through the store's chunks (`chunks.py`) in an order of its own
-(`epoch_order.py`), and a window of them at a time is cut into batches of nearly equal
-length (`batch_plan.py`). Everything follows from (options, seed, epoch, sub-epoch), so
-a run can be taken up at any batch, and only a window is in memory, for any number of
-events.
+The events of a store are shuffled in chunks: runs of neighbouring events, which lie
+near each other on disk, so reading them is cheap. An epoch takes the chunks in random
+order; sub-epochs are runs of that order. Then several chunks, a window, are shuffled
+together and cut into batches of nearly equal length (`batch_plan.py`). All follows from
+(options, seed, epoch, sub-epoch): a run resumes at any batch, and only a window is in
+memory, for any number of events.
+
+Random orders sort the raw numbers of a bit generator, which numpy keeps the same on
+every platform and in every version; its shuffles may change.
+
+Shape letters: B events, C chunks, K buckets.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, dataclass
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.loading.batch_plan import BatchCutter, BatchRule, check_whole
-from graphnet_icecube2nd.loading.chunks import ChunkTable
-from graphnet_icecube2nd.loading.epoch_order import EpochOrder
-from graphnet_icecube2nd.loading.subset import EventIndex, EventSubset
+from graphnet_icecube2nd.loading.subset import EventSubset
+from graphnet_icecube2nd.store.event_store import EventStore
 
 STATE_VERSION = 1
+SUB_EPOCHS = ("partition", "published")
+
+# What a random order is for: first number of its key, so that no two are the same.
+_CHUNKS, _EVENTS, _WINDOW, _BATCHES = range(4)
+
+
+@dataclass(frozen=True)
+class SubEpoch:
+    """A part of an epoch: its chunks, and of each the events from start to stop."""
+
+    epoch: int
+    number: int
+    chunks_C: NDArray[np.int64]
+    start_C: NDArray[np.int64]
+    stop_C: NDArray[np.int64]
+
+    @property
+    def num_events(self) -> int:
+        """Events of all its chunks."""
+        return int((self.stop_C - self.start_C).sum())
 
 
 class EventSampler:
@@ -35,9 +61,11 @@ class EventSampler:
         index: The store.
         subset: Which of its events; default: all that have pulses.
         batch_size: Events of a batch on one rank. Either this or `pulse_budget`.
-        pulse_budget: Pulses of a batch on one rank, see `BatchRule`.
+        pulse_budget: Pulses of a batch on one rank, after long events are cut; short
+            events then come in larger batches.
         max_pulses: What long events are cut to.
-        length_buckets: Batches of events of nearly equal length.
+        length_buckets: Batches of events of nearly equal length; otherwise all lengths
+            are mixed.
         bucket_width: Lengths that share a bucket.
         shuffle: Random order; otherwise events come in the order of the store, and
             exactly in it where `length_buckets` is off.
@@ -58,7 +86,7 @@ class EventSampler:
 
     def __init__(
         self,
-        index: EventIndex,
+        index: EventStore,
         subset: EventSubset | None = None,
         *,
         batch_size: int | None = None,
@@ -86,18 +114,20 @@ class EventSampler:
         check_whole("rank", rank, 0)
         if rank >= world_size:
             raise ValueError(f"rank must be below world_size {world_size}, got {rank}")
-        self.rank = rank
+        check_whole("chunk_size", chunk_size, 1)
+        check_whole("seed", seed, 0)
+        check_whole("num_sub_epochs", num_sub_epochs, 1)
+        check_whole("window", window, 1)
+        if sub_epochs not in SUB_EPOCHS:
+            known = ", ".join(SUB_EPOCHS)
+            raise ValueError(f"unknown sub_epochs {sub_epochs!r}; choose from {known}")
+        if sub_epochs == "published" and not shuffle:
+            raise ValueError("sub_epochs='published' draws at random: shuffle is off")
+        self.rank, self.shuffle, self.seed = rank, shuffle, seed
         self.subset = EventSubset() if subset is None else subset
-        self.chunk_size = chunk_size
+        self.chunk_size, self.window = chunk_size, window
         self.num_sub_epochs, self.sub_epochs = num_sub_epochs, sub_epochs
-        self.order = EpochOrder(
-            ChunkTable(index, self.subset, self.rule, chunk_size),
-            shuffle=shuffle,
-            seed=seed,
-            num_sub_epochs=num_sub_epochs,
-            sub_epochs=sub_epochs,
-            window=window,
-        )
+        self._chunks = ChunkTable(index, self.subset, self.rule, chunk_size)
         if self.num_events // num_sub_epochs < world_size:
             raise ValueError(
                 f"{self.num_events} events ({self.subset}) in {num_sub_epochs} sub-"
@@ -112,21 +142,17 @@ class EventSampler:
     @property
     def num_events(self) -> int:
         """Events of the subset, over all ranks and sub-epochs."""
-        return self.order.table.num_events
+        return int(self._chunks.counts_C.sum())
 
     def __len__(self) -> int:
         """Return the batches of the current sub-epoch, counted from its start."""
         return self.num_batches(self.epoch, self.sub_epoch)
 
     def num_batches(self, epoch: int, sub_epoch: int = 0) -> int:
-        """Return the batches of a sub-epoch, the same number on all ranks.
-
-        Raises:
-            ValueError: There is no such sub-epoch.
-        """
-        part = self.order.sub_epoch(epoch, sub_epoch)
+        """Return the number of batches of a sub-epoch, the same on all ranks."""
+        part = self._part(epoch, sub_epoch)
         if (epoch, sub_epoch) not in self._num_batches:
-            number = self.rule.num_batches(self.order.histogram(part))
+            number = self.rule.num_batches(self._histogram(part))
             self._num_batches[epoch, sub_epoch] = number
         return self._num_batches[epoch, sub_epoch]
 
@@ -138,8 +164,8 @@ class EventSampler:
         Args:
             epoch: Number of the epoch, from 0.
             sub_epoch: Number of the sub-epoch, from 0.
-            first_batch: Where to begin. Batches before it are planned and dropped: of
-                the store only lengths, and what the subset asks for, are looked at.
+            first_batch: Where to begin. Batches before it are planned and dropped; only
+                lengths, and what the subset asks for, are read from the store.
 
         Returns:
             One (events,) array for each batch: event numbers, as the store counts.
@@ -181,12 +207,8 @@ class EventSampler:
         return (epoch + 1, 0) if last else (epoch, sub_epoch + 1)
 
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
-        """Go to the start of a sub-epoch.
-
-        Raises:
-            ValueError: There is no such sub-epoch.
-        """
-        self.order.sub_epoch(epoch, sub_epoch)  # raises where there is none
+        """Go to the start of a sub-epoch; ValueError where there is none."""
+        self._part(epoch, sub_epoch)  # raises where there is none
         self.epoch, self.sub_epoch = epoch, sub_epoch
         self._first = self._batches = 0
 
@@ -195,10 +217,9 @@ class EventSampler:
         return self.state_at(self.epoch, self.sub_epoch, self._batches)
 
     def state_at(self, epoch: int, sub_epoch: int, batches: int) -> dict[str, Any]:
-        """Return the state after some batches of a sub-epoch.
+        """Return the state after some batches of a sub-epoch: numbers and texts.
 
-        For loaders that draw ahead: `batches` is then what was consumed. The state is
-        the same on all ranks, and made of numbers and texts only.
+        Loaders that draw ahead give the batches that were consumed.
         """
         return {
             "version": STATE_VERSION,
@@ -210,8 +231,6 @@ class EventSampler:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where a state was taken; the batches that follow are the same.
-
-        A state after the last batch of a sub-epoch is the start of the next one.
 
         Raises:
             ValueError: The state is of another version, or of other options or events,
@@ -235,7 +254,7 @@ class EventSampler:
             )
         epoch, sub_epoch = state["epoch"], state["sub_epoch"]
         batches = state["batches"]
-        if batches == self.num_batches(epoch, sub_epoch):
+        if batches == self.num_batches(epoch, sub_epoch):  # the next one's start
             epoch, sub_epoch = self.following(epoch, sub_epoch)
             batches = 0
         self.plan(epoch, sub_epoch, batches)  # raises where there is no such batch
@@ -244,29 +263,176 @@ class EventSampler:
 
     def options(self) -> dict[str, Any]:
         """Return all that the batches of all ranks together depend on."""
-        order = self.order
         return {
             **asdict(self.rule),
-            "shuffle": order.shuffle,
-            "seed": order.seed,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
             "num_sub_epochs": self.num_sub_epochs,
             "sub_epochs": self.sub_epochs,
             "chunk_size": self.chunk_size,
-            "window": order.window,
-            "subset": self.subset.description,
+            "window": self.window,
+            "subset": str(self.subset),
             "num_events": self.num_events,
-            "lengths": order.table.fingerprint(),
+            "lengths": self._chunks.fingerprint(),
         }
 
     def _super_batches(self, epoch: int, sub_epoch: int) -> Iterator[NDArray[np.int64]]:
         """Yield the batches of all ranks together."""
-        part = self.order.sub_epoch(epoch, sub_epoch)
-        cutter = BatchCutter(self.rule, self.order.histogram(part))
-        num_left = int(part.stop_C.sum() - part.start_C.sum())
-        for number, (events_B, bucket_B) in enumerate(self.order.windows(part)):
+        part = self._part(epoch, sub_epoch)
+        cutter = BatchCutter(self.rule, self._histogram(part))
+        num_left = part.num_events
+        for number, (events_B, bucket_B) in enumerate(self._windows(part)):
             batches = cutter.cut(events_B, bucket_B)
             num_left -= len(events_B)
             if not num_left:
                 batches.extend(cutter.rest())
-            for place in self.order.order_of_batches(part, number, len(batches)):
+            key = (_BATCHES, part.epoch, part.number, number)
+            for place in self._order(len(batches), *key):
                 yield batches[place]
+
+    def _part(self, epoch: int, number: int) -> SubEpoch:
+        """Return a sub-epoch; raise ValueError where there is none of that number."""
+        check_whole("epoch", epoch, 0)
+        check_whole("sub_epoch", number, 0)
+        if number >= self.num_sub_epochs:
+            raise ValueError(
+                f"sub_epoch must be below {self.num_sub_epochs}, got {number}"
+            )
+        count, parts = self.num_events, self.num_sub_epochs
+        first, last = count * number // parts, count * (number + 1) // parts
+        if self.sub_epochs == "published":
+            first, last = 0, count // parts
+        counts_C = self._chunks.counts_C
+        order_C = self._order(len(counts_C), _CHUNKS, epoch, self._draw(number), 0)
+        stop_C = np.cumsum(counts_C[order_C])
+        start_C = stop_C - counts_C[order_C]
+        here = slice(
+            int(np.searchsorted(stop_C, first, "right")),
+            int(np.searchsorted(start_C, last, "left")),
+        )
+        return SubEpoch(
+            epoch=epoch,
+            number=number,
+            chunks_C=order_C[here],
+            start_C=np.maximum(first - start_C[here], 0),
+            stop_C=np.minimum(last, stop_C[here]) - start_C[here],
+        )
+
+    def _histogram(self, part: SubEpoch) -> NDArray[np.int64]:
+        """Return how many events of each bucket a sub-epoch has, (K,)."""
+        whole_C = part.stop_C - part.start_C == self._chunks.counts_C[part.chunks_C]
+        events_K = self._chunks.histogram(part.chunks_C[whole_C])
+        for place in np.flatnonzero(~whole_C):
+            _, bucket_B = self._events(part, int(place))
+            events_K += np.bincount(bucket_B, minlength=len(events_K))
+        return events_K
+
+    def _windows(
+        self, part: SubEpoch
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+        """Yield the events of a sub-epoch and their buckets, (B,) each, by windows."""
+        for first in range(0, len(part.chunks_C), self.window):
+            places = range(first, min(first + self.window, len(part.chunks_C)))
+            pieces = [self._events(part, place) for place in places]
+            events_B = np.concatenate([events for events, _ in pieces])
+            bucket_B = np.concatenate([bucket for _, bucket in pieces])
+            if self.shuffle:
+                key = (_WINDOW, part.epoch, part.number, first)
+                order_B = self._order(len(events_B), *key)
+                events_B, bucket_B = events_B[order_B], bucket_B[order_B]
+            yield events_B, bucket_B
+
+    def _events(
+        self, part: SubEpoch, place: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return the events, and their buckets, of one of a sub-epoch's chunks."""
+        chunk = int(part.chunks_C[place])
+        start, stop = int(part.start_C[place]), int(part.stop_C[place])
+        events_B, bucket_B = self._chunks.events(chunk)
+        if stop - start == len(events_B):
+            return events_B, bucket_B  # the window is shuffled anyhow
+        # The same for the two sub-epochs that a border within the chunk parts.
+        key = (_EVENTS, part.epoch, self._draw(part.number), chunk)
+        kept_B = self._order(len(events_B), *key)[start:stop]
+        return events_B[kept_B], bucket_B[kept_B]
+
+    def _draw(self, number: int) -> int:
+        """Return which of an epoch's random orders a sub-epoch is a part of."""
+        return number if self.sub_epochs == "published" else 0
+
+    def _order(self, length: int, *key: int) -> NDArray[np.int64]:
+        """Return an order that depends on the seed and the key; else the store's."""
+        if not self.shuffle:
+            return np.arange(length)
+        seed = np.random.SeedSequence(self.seed, spawn_key=key)
+        raw = np.asarray(np.random.PCG64(seed).random_raw(length))
+        return np.argsort(raw, kind="stable").astype(np.int64, copy=False)
+
+
+class ChunkTable:
+    """The chunks of a subset, and how many events of each bucket they have.
+
+    Making it reads the lengths of all events once; nothing of it is as long as the
+    store. The events of a shard are divided into chunks of nearly equal size.
+    """
+
+    def __init__(
+        self, index: EventStore, subset: EventSubset, rule: BatchRule, chunk_size: int
+    ) -> None:
+        self._index, self._subset, self._rule = index, subset, rule
+        shards: list[int] = []
+        pieces: list[tuple[int, int]] = []
+        counts: list[int] = []
+        # Of a chunk's many buckets few have events: only those are kept.
+        filled = [np.zeros(0, dtype=np.int32)]
+        filled_counts = [np.zeros(0, dtype=np.int32)]
+        for shard in range(len(index.shard_offsets) - 1):
+            local_B = subset.local_events(index, shard)
+            if not len(local_B):
+                continue
+            bucket_B = rule.bucket(np.asarray(index.lengths(shard))[local_B])
+            number = -(-len(local_B) // chunk_size)
+            borders = [len(local_B) * i // number for i in range(number + 1)]
+            for start, stop in pairwise(borders):
+                shards.append(shard)
+                pieces.append((int(local_B[start]), int(local_B[stop - 1]) + 1))
+                counts.append(stop - start)
+                histogram_K = np.bincount(
+                    bucket_B[start:stop], minlength=rule.num_buckets
+                )
+                filled.append(np.flatnonzero(histogram_K).astype(np.int32))
+                filled_counts.append(histogram_K[filled[-1]].astype(np.int32))
+        self._shards = np.array(shards, dtype=np.int64)
+        self._pieces = np.array(pieces, dtype=np.int64).reshape(-1, 2)
+        self.counts_C = np.array(counts, dtype=np.int64)
+        self._borders = np.cumsum([len(buckets) for buckets in filled])
+        self._filled = np.concatenate(filled)
+        self._filled_counts = np.concatenate(filled_counts)
+
+    def events(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Return numbers and buckets of a chunk's events, (B,) as in the store."""
+        shard = int(self._shards[chunk])
+        start, stop = (int(border) for border in self._pieces[chunk])
+        mask = self._subset.mask(self._index, shard, start, stop)
+        local_B = np.flatnonzero(mask).astype(np.int64, copy=False)
+        lengths_B = np.asarray(self._index.lengths(shard)[start:stop])[local_B]
+        first = int(self._index.shard_offsets[shard]) + start
+        return local_B + first, self._rule.bucket(lengths_B)
+
+    def histogram(self, chunks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return how many events of each bucket some chunks have together, (K,)."""
+        total_K = np.zeros(self._rule.num_buckets, dtype=np.int64)
+        for chunk in chunks:
+            here = slice(self._borders[chunk], self._borders[chunk + 1])
+            total_K[self._filled[here]] += self._filled_counts[here]
+        return total_K
+
+    def fingerprint(self) -> int:
+        """Return a number that changes with the events, or with their lengths."""
+        value = 0
+        for array in (
+            *(self._index.shard_offsets, self._shards, self._pieces),
+            *(self._filled, self._filled_counts),
+        ):
+            value = zlib.crc32(array.astype("<i8").tobytes(), value)
+        return value

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import EVENT_ID, LENGTH_CLASSES
-from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.random_numbers import combine, mix, uniform
 from graphnet_icecube2nd.loading.expression import Expression
+from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.label import (
     has_label,
     label_columns,
@@ -29,32 +29,6 @@ N_PULSES = "n_pulses"  # (B,) int64, pulses of the event as stored
 
 # The published models were validated on these batches of the Kaggle data.
 PUBLISHED_VALIDATION_BATCHES = frozenset(range(655, 660))
-
-
-class EventIndex(Protocol):
-    """What subsets and samplers ask of a store; S shards."""
-
-    @property
-    def shard_offsets(self) -> NDArray[np.int64]:
-        """(S + 1,) the number, in the store, of each shard's first event."""
-
-    @property
-    def shard_batches(self) -> Sequence[int | None]:
-        """S numbers of the Kaggle batch that a shard came from, or None."""
-
-    def lengths(self, shard: int) -> NDArray[np.int32]:
-        """(B,) pulses of each event of a shard."""
-
-    def event_column(self, name: str, shard: int) -> NDArray[Any]:
-        """(B,) a truth column, or `event_id`, of a shard."""
-
-    @property
-    def event_columns(self) -> tuple[str, ...]:
-        """The truth columns there are."""
-
-    @property
-    def pulse_map(self) -> PulseMap:
-        """Says what the angles are called, and mean; asked for labels only."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +90,7 @@ class EventSubset:
             )
 
     def mask(
-        self, index: EventIndex, shard: int, start: int = 0, stop: int | None = None
+        self, index: EventStore, shard: int, start: int = 0, stop: int | None = None
     ) -> NDArray[np.bool_]:
         """Return which events of a shard, or of a piece of it, are in the subset.
 
@@ -126,26 +100,21 @@ class EventSubset:
             start: First event of the piece, counted within the shard.
             stop: Event after the last one; None: to the end.
 
-        Returns:
-            (B,) bool for the B events of the piece.
-
         Raises:
             ValueError: The expression does not fit the columns, see `Expression`;
                 `event_id` is no whole number; a label cannot be made of the columns.
         """
         lengths_B = np.asarray(index.lengths(shard)[start:stop])
-        if not self._has_batch(index.shard_batches[shard]):
+        batch = index.shard_batches[shard]
+        is_chosen = self.batches is None or batch in self.batches
+        if not is_chosen or batch in self.without_batches:
             return np.zeros(len(lengths_B), dtype=np.bool_)
         shortest, longest = LENGTH_CLASSES[self.length_class]
         keep_B: NDArray[np.bool_] = lengths_B >= shortest
         if longest is not None:
             keep_B &= lengths_B <= longest
 
-        def column(name: str) -> NDArray[Any]:
-            if name == N_PULSES:
-                return lengths_B
-            return np.asarray(index.event_column(name, shard)[start:stop])
-
+        column = _columns(index, shard, start, stop)
         if self.hash_range is not None:
             first, last = self.hash_range
             share_B = hash_share(column(EVENT_ID), self.hash_seed)
@@ -154,23 +123,22 @@ class EventSubset:
             self._condition.check_names((*index.event_columns, EVENT_ID, N_PULSES))
             keep_B &= self._condition.evaluate(column, len(lengths_B))
         if self.labelled:
-            groups = labelled_events(index, self.labelled, column, len(lengths_B))
+            groups = _labelled_events(index, self.labelled, column, len(lengths_B))
             keep_B &= np.logical_or.reduce(groups)
         return keep_B
 
-    def local_events(self, index: EventIndex, shard: int) -> NDArray[np.int64]:
+    def local_events(self, index: EventStore, shard: int) -> NDArray[np.int64]:
         """Return the subset's events of a shard, ascending, counted within it."""
         return np.flatnonzero(self.mask(index, shard)).astype(np.int64, copy=False)
 
-    def counts(self, index: EventIndex) -> NDArray[np.int64]:
+    def counts(self, index: EventStore) -> NDArray[np.int64]:
         """Return how many events of each shard are in the subset, (S,)."""
         shards = range(len(index.shard_offsets) - 1)
         counts = [np.count_nonzero(self.mask(index, shard)) for shard in shards]
         return np.array(counts, dtype=np.int64)
 
-    @property
-    def description(self) -> str:
-        """What the subset is, in words; subsets that differ read differently."""
+    def __str__(self) -> str:
+        """Return the subset in words; subsets that differ read differently."""
         shortest, longest = LENGTH_CLASSES[self.length_class]
         text = f"{self.length_class} events"
         if longest is not None:
@@ -178,9 +146,10 @@ class EventSubset:
         elif shortest > 1:
             text += f" of {shortest} pulses or more"
         if self.batches is not None:
-            text += f", of batches {_listed(self.batches)}"
+            text += f", of batches {', '.join(map(str, sorted(self.batches)))}"
         if self.without_batches:
-            text += f", not of batches {_listed(self.without_batches)}"
+            without = ", ".join(map(str, sorted(self.without_batches)))
+            text += f", not of batches {without}"
         if self.hash_range is not None:
             first, last = self.hash_range
             text += f", with event_id hashed into {first!r} to {last!r}"
@@ -192,29 +161,14 @@ class EventSubset:
             text += f", with a label of {groups}"
         return text
 
-    def __str__(self) -> str:
-        """Return the description."""
-        return self.description
-
-    def _has_batch(self, batch: int | None) -> bool:
-        if self.batches is not None and batch not in self.batches:
-            return False
-        return batch not in self.without_batches
-
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """How many events of a subset have labels.
-
-    Args:
-        num_events: Events of the subset.
-        unlabelled: Events without a label, by group of labels.
-        left_out: Events without a label of any group.
-    """
+    """How many events of a subset have labels."""
 
     num_events: int = 0
-    unlabelled: tuple[int, ...] = ()
-    left_out: int = 0
+    unlabelled: tuple[int, ...] = ()  # events without a label, by group of labels
+    left_out: int = 0  # events without a label of any group
 
 
 def label_groups(
@@ -225,30 +179,15 @@ def label_groups(
 
 
 def count_labels(
-    index: EventIndex, subset: EventSubset, groups: Sequence[Sequence[str]]
+    index: EventStore, subset: EventSubset, groups: Sequence[Sequence[str]]
 ) -> LabelCounts:
-    """Count the events of a subset that have labels.
-
-    Args:
-        index: The store.
-        subset: The events.
-        groups: Labels that belong together, see `EventSubset`.
-
-    Raises:
-        ValueError: As `EventSubset.mask`.
-    """
+    """Count the events of a subset that have labels, by group (see `EventSubset`)."""
     num_events = left_out = 0
     unlabelled = np.zeros(len(groups), np.int64)
     for shard in range(len(index.shard_offsets) - 1):
         mask_B = subset.mask(index, shard)
         num_events += int(mask_B.sum())
-
-        def column(name: str, shard: int = shard) -> NDArray[Any]:
-            if name == N_PULSES:
-                return np.asarray(index.lengths(shard))
-            return np.asarray(index.event_column(name, shard))
-
-        has_B = labelled_events(index, groups, column, len(mask_B))
+        has_B = _labelled_events(index, groups, _columns(index, shard), len(mask_B))
         unlabelled += [np.count_nonzero(mask_B & ~one_B) for one_B in has_B]
         left_out += np.count_nonzero(mask_B & ~np.logical_or.reduce(has_B))
     return LabelCounts(
@@ -258,23 +197,26 @@ def count_labels(
     )
 
 
-def labelled_events(
-    index: EventIndex,
+def _columns(
+    index: EventStore, shard: int, start: int = 0, stop: int | None = None
+) -> Callable[[str], NDArray[Any]]:
+    """Return a function that gives the (B,) values of a shard's columns by name."""
+
+    def column(name: str) -> NDArray[Any]:
+        if name == N_PULSES:
+            return np.asarray(index.lengths(shard)[start:stop])
+        return np.asarray(index.event_column(name, shard)[start:stop])
+
+    return column
+
+
+def _labelled_events(
+    index: EventStore,
     groups: Sequence[Sequence[str]],
     column: Callable[[str], NDArray[Any]],
     num_events: int,
 ) -> list[NDArray[np.bool_]]:
-    """Return which events have all labels of each group, (B,) bool a group.
-
-    Args:
-        index: The store.
-        groups: Labels that belong together.
-        column: Gives the (B,) values of a column by its name.
-        num_events: B.
-
-    Raises:
-        ValueError: A label cannot be made of the columns.
-    """
+    """Return which events have all labels of each group, (B,) bool a group."""
     names = index.pulse_map.labels
     found = []
     for group in groups:
@@ -290,25 +232,14 @@ def labelled_events(
 
 
 def default_split(
-    index: EventIndex, seed: int = 0, fraction: float = 0.1
+    index: EventStore, seed: int = 0, fraction: float = 0.1
 ) -> tuple[EventSubset, EventSubset]:
-    """Tell training from validation events where the user did not.
+    """Return events for training and for validation where the user chose none.
 
     Where batches that the published models were validated on are present together
     with other data, these batches are the validation and the rest is for training.
-    Elsewhere validation is a share of the events by the hash of their `event_id`.
-
-    Args:
-        index: The store.
-        seed: Seed of the hash.
-        fraction: Share of the validation, if by hash.
-
-    Returns:
-        Events for training, and for validation; no event is in both. To narrow them,
-        use `dataclasses.replace`.
-
-    Raises:
-        ValueError: `fraction` is not between 0 and 1.
+    Elsewhere validation is a share (`fraction`) of the events by the hash of their
+    `event_id` with a seed. No event is in both.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}")
@@ -324,18 +255,8 @@ def default_split(
 
 
 def hash_share(event_id_B: NDArray[Any], seed: int) -> NDArray[np.float64]:
-    """Return a number from 0 up to 1 for every event, evenly spread.
-
-    It depends on `event_id` and the seed alone.
-
-    Raises:
-        ValueError: `event_id` is no whole number.
-    """
+    """Return a number from 0 up to 1 for every event, of `event_id` and seed alone."""
     if event_id_B.dtype.kind not in "iu":
         raise ValueError(f"event_id must be whole numbers, got {event_id_B.dtype}")
     key = mix(np.array([seed], dtype=np.uint64))
     return uniform(combine(key, event_id_B))
-
-
-def _listed(numbers: Collection[int]) -> str:
-    return ", ".join(str(number) for number in sorted(numbers))

@@ -7,15 +7,12 @@ ensemble's YAML says.
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-from graphnet_icecube2nd.inference.ensemble_file import (
-    EnsembleFile,
-    add_member,
-)
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model
@@ -24,6 +21,7 @@ from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
 from graphnet_icecube2nd.version import __version__
 
+LOGGER = logging.getLogger(__name__)
 # Their file names, by our models.
 CHECKPOINTS = {
     "b_d32": "baselineV3_BE_globalrel_d32_0_6ema.pth",
@@ -37,16 +35,13 @@ OPTIONS = InferenceConfig(max_pulses=512, batch_size=32, published_features=True
 
 
 def import_weights(
-    folder: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    say: Callable[[str], None] = lambda text: None,
+    folder: str | os.PathLike[str], out: str | os.PathLike[str]
 ) -> EnsembleFile:
     """Turn the five published checkpoints into safetensors and an ensemble.
 
     Args:
-        folder: Where the `.pth` files are, at any depth.
+        folder: Folder that holds the `.pth` files, at any depth.
         out: Folder of the ensemble; made where it is not there.
-        say: Called with a line for each member.
 
     Raises:
         FileNotFoundError: Files are missing; names each.
@@ -54,13 +49,16 @@ def import_weights(
         ValueError: A file that holds more than weights.
     """
     folder, out = Path(folder), Path(out)
-    found = {name: _find(folder, file) for name, file in CHECKPOINTS.items()}
+    found = {
+        name: min(folder.rglob(file), default=None)
+        for name, file in CHECKPOINTS.items()
+    }
     if missing := [CHECKPOINTS[name] for name, path in found.items() if path is None]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; see {DATASET}")
     sources = {name: path for name, path in found.items() if path is not None}
     for name, path in sources.items():  # all of them, before one is written
         _filled(name, path)
-        say(f"{path.name}: fits {name} in every key")
+        LOGGER.info(f"{path.name}: fits {name} in every key")
     out.mkdir(parents=True, exist_ok=True)
     members = []
     for name, path in sources.items():
@@ -73,7 +71,7 @@ def import_weights(
             "imported_by": f"graphnet_icecube2nd {__version__}",
         }
         members.append(add_member(out, name, file, PUBLISHED_WEIGHTS[name], origin))
-        say(f"written: {file}")
+        LOGGER.info(f"written: {file}")
     ensemble = EnsembleFile(
         name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
     )
@@ -87,7 +85,3 @@ def _filled(name: str, path: Path) -> Model:
         warnings.simplefilter("ignore", UserWarning)
         load_competition_weights(model, path)
     return model
-
-
-def _find(folder: Path, name: str) -> Path | None:
-    return next(iter(sorted(folder.rglob(name))), None)

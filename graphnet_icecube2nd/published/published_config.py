@@ -13,24 +13,32 @@ is `icecube2nd train --config config.json LR_MAX 5e-4`.
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
+from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.models.weights import RUN_MODEL
-from graphnet_icecube2nd.published.published_notes import SUB_EPOCHS, published_notes
+from graphnet_icecube2nd.notices import print_notices
+from graphnet_icecube2nd.store.manifest import MANIFEST
+from graphnet_icecube2nd.store.preparation import prepare
 from graphnet_icecube2nd.training.recipe import (
     OPENING_ANGLE,
     DataConfig,
     Recipe,
     Stage,
+    as_published,
+    read_recipe,
 )
-from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.run import is_first_process
 from graphnet_icecube2nd.training.run_folder import RECIPE
 
+LOGGER = logging.getLogger(__name__)
+LR_MAX, SUB_EPOCHS = 1e-5, 8  # written into the published fit_one_cycle
 # Their model classes: ours that it is, and their defaults where those are others.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeepIceModel": ("s_d32", {"dim": 384, "dim_base": 128, "depth": 12}),
@@ -65,24 +73,32 @@ DEFAULTS: dict[str, Any] = {  # of the published config.json
 }
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# What values must be, where a recipe would not check them, and whether they are.
+ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("LR_MAX", "DIV", "DIV_FINAL"), ("a number", _is_number)),
+    "EMA": ("true or false", lambda v: isinstance(v, bool)),
+    "MOMS": (
+        "false or three numbers",
+        lambda v: not v or (isinstance(v, list) and len(v) == 3),
+    ),
+    "MODEL_KWARGS": ("names and values", lambda v: isinstance(v, dict)),
+    "WEIGHTS": ("false or a path", lambda v: not v or isinstance(v, str)),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishedConfig:
-    """What a published configuration asks for.
+    """What a published configuration asks for."""
 
-    Args:
-        recipe: Of one stage.
-        data: PATH.
-        out: OUT.
-        num_workers: NUM_WORKERS.
-        notes: Where the published code does otherwise, in words; `published_notes` has
-            them of any recipe, as of one that was made `as_published`.
-    """
-
-    recipe: Recipe
-    data: Path
-    out: Path
+    recipe: Recipe  # of one stage
+    data: Path  # PATH
+    out: Path  # OUT
     num_workers: int
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # see `published_notes`
 
 
 def read_published_config(
@@ -92,24 +108,65 @@ def read_published_config(
 
     Args:
         path: The file; keys that it lacks have the published values.
-        overrides: As the published command line has them: `MODEL_KWARGS.depth 12`.
+        overrides: Keys and values as on the published command line:
+            `MODEL_KWARGS.depth`, `12`.
 
     Raises:
         ValueError: An unknown key, with the nearest one; a value that is not allowed;
             a key without a value; no JSON.
         OSError: There is no such file.
     """
-    return _understood(read_values(path, overrides))
+    config = read_values(path, overrides)
+    _check_values(config)
+    model, defaults = MODELS[config["MODEL"]]
+    loss, metric = LOSSES[config["LOSS_FUNC"]], LOSSES[config["METRIC"]]
+    if metric not in ("angle", loss):
+        raise ValueError(
+            f"METRIC must be loss (the opening angle) or as LOSS_FUNC, got "
+            f"{config['METRIC']!r}"
+        )
+    first, middle, last = map(float, config["MOMS"] or (0.95, 0.85, 0.95))  # fastai's
+    weights = config["WEIGHTS"] or None
+    stage = Stage(
+        lr_max=float(config["LR_MAX"]),
+        epochs=config["EPOCHS"] / SUB_EPOCHS,
+        div=float(config["DIV"]),
+        div_final=float(config["DIV_FINAL"]),
+        momenta=(first, middle, last),
+        loss=loss,
+        ema=config["EMA"],
+        batch_size=config["BS"],
+        max_pulses=config["L"],
+        weights=weights and published_weights(weights),
+        next_from="last",
+    )
+    recipe = Recipe(
+        name=str(config["OUT"]),
+        model=model,
+        model_kwargs={**defaults, **config["MODEL_KWARGS"]},
+        stages=(stage,),
+        seed=config["SEED"],
+        data=DataConfig(
+            length_class=config["SELECTION"],
+            num_sub_epochs=SUB_EPOCHS,
+            validation_batch_size=config["BS_VALID"],
+            validation_max_pulses=config["L_VALID"],
+        ),
+        monitor=OPENING_ANGLE if metric == "angle" else "loss",
+    )
+    return PublishedConfig(
+        recipe=recipe,
+        data=Path(str(config["PATH"])),
+        out=Path(str(config["OUT"])),
+        num_workers=config["NUM_WORKERS"],
+        notes=published_notes(recipe),
+    )
 
 
 def read_values(
     path: str | os.PathLike[str], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return all values of a `config.json`, overrides applied, by published key.
-
-    Raises:
-        ValueError: As `read_published_config`.
-    """
+    """Return all values of a `config.json`, overrides applied, by published key."""
     text = Path(path).read_text(encoding="utf-8")
     try:
         given = json.loads(text)
@@ -136,60 +193,6 @@ def read_values(
     return config
 
 
-def _understood(config: Mapping[str, Any]) -> PublishedConfig:
-    model, kwargs = _model(config["MODEL"], config["MODEL_KWARGS"])
-    loss = _choice("LOSS_FUNC", config["LOSS_FUNC"], LOSSES)
-    metric = _choice("METRIC", config["METRIC"], LOSSES)
-    if metric not in ("angle", loss):
-        raise ValueError(
-            f"METRIC must be loss (the opening angle) or as LOSS_FUNC, got "
-            f"{config['METRIC']!r}"
-        )
-    epochs, moms = _whole("EPOCHS", config["EPOCHS"]), config["MOMS"]
-    momenta = (0.95, 0.85, 0.95)  # fastai's
-    if moms:
-        if not isinstance(moms, list) or len(moms) != 3:
-            raise ValueError(f"MOMS must be false or three numbers, got {moms!r}")
-        momenta = (float(moms[0]), float(moms[1]), float(moms[2]))
-    weights = config["WEIGHTS"] or None
-    if weights is not None and not isinstance(weights, str):
-        raise ValueError(f"WEIGHTS must be false or a path, got {weights!r}")
-    stage = Stage(
-        lr_max=_number("LR_MAX", config["LR_MAX"]),
-        epochs=epochs / SUB_EPOCHS,
-        div=_number("DIV", config["DIV"]),
-        div_final=_number("DIV_FINAL", config["DIV_FINAL"]),
-        momenta=momenta,
-        loss=loss,
-        ema=_flag("EMA", config["EMA"]),
-        batch_size=_whole("BS", config["BS"]),
-        max_pulses=_whole("L", config["L"]),
-        weights=weights and published_weights(weights),
-        next_from="last",
-    )
-    recipe = Recipe(
-        name=str(config["OUT"]),
-        model=model,
-        model_kwargs=kwargs,
-        stages=(stage,),
-        seed=_whole("SEED", config["SEED"], 0),
-        data=DataConfig(
-            length_class=config["SELECTION"],
-            num_sub_epochs=SUB_EPOCHS,
-            validation_batch_size=_whole("BS_VALID", config["BS_VALID"]),
-            validation_max_pulses=_whole("L_VALID", config["L_VALID"]),
-        ),
-        monitor=OPENING_ANGLE if metric == "angle" else "loss",
-    )
-    return PublishedConfig(
-        recipe=recipe,
-        data=Path(str(config["PATH"])),
-        out=Path(str(config["OUT"])),
-        num_workers=_whole("NUM_WORKERS", config["NUM_WORKERS"], 0),
-        notes=published_notes(recipe),
-    )
-
-
 def parse_value(text: str) -> Any:
     """Return a value as JSON has it, else as a text, as the published code does."""
     try:
@@ -203,18 +206,19 @@ def published_weights(path: str) -> str:
 
     The published code leaves weights of each of its eight sub-epochs there, and the
     README's commands name the last. A run of this package keeps its last ones under
-    another name, and none of the sub-epochs before.
-
-    Raises:
-        ValueError: OUT is a run of this package, and the name is not that of its last
-            weights.
+    another name, and none of the sub-epochs before: those raise ValueError.
     """
     asked = Path(path)
     run = asked.parent.parent
     ours = run / RUN_MODEL
     if asked.exists() or asked.parent.name != "models" or not ours.is_file():
         return path
-    known = _names_of_last(run)
+    of_eight = last = SUB_EPOCHS - 1
+    if (run / RECIPE).is_file():
+        recipe = read_recipe(run / RECIPE)
+        last = recipe.num_sub_epochs(len(recipe.stages) - 1) - 1
+    # A shorter run has no eighth sub-epoch, so the README's name can mean one only.
+    known = [f"model_{number}.pth" for number in sorted({last, max(last, of_eight)})]
     if asked.name not in known:
         raise ValueError(
             f"WEIGHTS {path}: {run} is a run of this package, which keeps no "
@@ -223,60 +227,151 @@ def published_weights(path: str) -> str:
     return str(ours)
 
 
-def _names_of_last(run: Path) -> list[str]:
-    """Return what the published code calls the weights that a run ended with."""
-    of_eight = last = SUB_EPOCHS - 1
-    if (run / RECIPE).is_file():
-        recipe = read_recipe(run / RECIPE)
-        last = recipe.num_sub_epochs(len(recipe.stages) - 1) - 1
-    # A shorter run has no eighth sub-epoch, so the README's name can mean one only.
-    return [f"model_{number}.pth" for number in sorted({last, max(last, of_eight)})]
-
-
-def _model(name: Any, kwargs: Any) -> tuple[str, dict[str, Any]]:
-    if name not in MODELS:
-        raise ValueError(f"MODEL {name!r} is unknown; {nearest(name, MODELS)}")
-    if not isinstance(kwargs, dict):
-        raise ValueError(f"MODEL_KWARGS must be names and values, got {kwargs!r}")
-    model, defaults = MODELS[name]
-    return model, {**defaults, **kwargs}
-
-
 def _check_key(key: str) -> None:
     if key not in DEFAULTS:
         raise ValueError(f"{key} is unknown; {nearest(key, DEFAULTS)}")
 
 
-def _choice(key: str, value: Any, allowed: Mapping[str, str]) -> str:
-    if value not in allowed:
-        raise ValueError(f"{key} must be one of {', '.join(allowed)}; got {value!r}")
-    return allowed[value]
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Raise ValueError where a value is not of its key's type, or not allowed."""
+    if (name := config["MODEL"]) not in MODELS:
+        raise ValueError(f"MODEL {name!r} is unknown; {nearest(name, MODELS)}")
+    for key in ("LOSS_FUNC", "METRIC"):
+        if config[key] not in LOSSES:
+            raise ValueError(
+                f"{key} must be one of {', '.join(LOSSES)}; got {config[key]!r}"
+            )
+    for key in ("EPOCHS", "BS", "BS_VALID", "L", "L_VALID"):
+        check_whole(key, config[key], 1)
+    for key in ("SEED", "NUM_WORKERS"):
+        check_whole(key, config[key], 0)
+    for key, (wanted, is_good) in ALLOWED.items():
+        if not is_good(config[key]):
+            raise ValueError(f"{key} must be {wanted}, got {config[key]!r}")
 
 
-def _checked(key: str, value: Any, what: str, fits: Callable[[Any], bool]) -> Any:
-    if isinstance(value, bool) or not fits(value):
-        raise ValueError(f"{key} must be {what}, got {value!r}")
-    return value
+def as_store(data: str | os.PathLike[str]) -> Path:
+    """Return a store; of files that are none, one that is made beside them once.
 
+    Args:
+        data: A store, or what `prepare` reads, as the competition's folder. The store
+            of `data` is then `data_store`.
 
-def _whole(key: str, value: Any, lowest: int = 1) -> int:
-    return int(
-        _checked(
-            key,
-            value,
-            f"a whole number from {lowest}",
-            lambda v: isinstance(v, int) and v >= lowest,
+    Raises:
+        ValueError: There is no store, and this is not the first of several processes;
+            or `prepare` cannot read the files.
+    """
+    files = Path(data)
+    if (files / MANIFEST).is_file():
+        return files
+    print_notices()
+    store = files.with_name(f"{files.name}_store")
+    if (store / MANIFEST).is_file():
+        if is_first_process():
+            LOGGER.info(f"{files} is no store: its events are in {store}")
+        return store
+    if not is_first_process():
+        raise ValueError(
+            f"{files} is no store; before several processes train, make one: "
+            f"icecube2nd prepare {files} {store}"
         )
-    )
+    LOGGER.info(f"{files} is no store: preparing one in {store}")
+    prepare(files, store)
+    return store
 
 
-def _number(key: str, value: Any) -> float:
-    return float(
-        _checked(key, value, "a number", lambda v: isinstance(v, (int, float)))
-    )
+def published_notes(recipe: Recipe) -> tuple[str, ...]:
+    """Return what the published code does otherwise than a recipe, a sentence each.
+
+    Also told is what its own configuration does not say, and where it fails before it
+    trains. A recipe that was made `as_published` has fewer of these notes. Source:
+    github.com/DrHB/icecube-2nd-place (train.py, src/loss.py, README), fastai 2.7.10.
+    """
+    notes = [*_of_stages(recipe), *_of_the_data(recipe), *_where_it_fails(recipe)]
+    return tuple(f"the published code {note}" for note in notes)
 
 
-def _flag(key: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{key} must be true or false, got {value!r}")
-    return value
+def _of_stages(recipe: Recipe) -> list[str]:
+    stages = recipe.stages
+    notes = []
+    if any(stage.lr_max != LR_MAX for stage in stages):
+        notes.append(
+            "sets the largest learning rate to 1e-5 whatever LR_MAX says; here it is "
+            f"{_each(f'{stage.lr_max:g}' for stage in stages)}"
+        )
+    num_parts = [recipe.num_sub_epochs(number) for number in range(len(stages))]
+    of_an_epoch = recipe.data.num_sub_epochs
+    if {*num_parts, of_an_epoch} != {SUB_EPOCHS}:
+        notes.append(
+            f"trains {SUB_EPOCHS} sub-epochs whatever EPOCHS says; here it is "
+            f"{_each(num_parts)} of 1/{of_an_epoch} of the events each"
+        )
+    ours = _each(stage.accumulate_events for stage in stages)
+    theirs = _each(stage.accumulate_events for stage in as_published(recipe).stages)
+    if ours != theirs:
+        notes.append(
+            f"steps every {theirs} events, as fastai counts samples; here every {ours} "
+            f"(stages.0.accumulate_events={theirs})"
+        )
+    if any(s.loss != "angle" and s.normalisation != "published" for s in stages):
+        notes.append(
+            "has an approximate vmf above kappa 100; here it is exact "
+            "(stages.0.normalisation=published)"
+        )
+    if any(stage.ema and stage.save_ema for stage in stages):
+        notes.append(
+            "validates the average of the weights and saves the raw ones; here the "
+            "average is saved (stages.0.save_ema=false for theirs)"
+        )
+    if any(stage.next_from == "best" for stage in stages[:-1]):
+        notes.append(
+            "keeps weights of every sub-epoch, and its commands go on from the last, "
+            "where its README says the best; here the best go on "
+            "(stages.0.next_from=last for theirs)"
+        )
+    eps = _each(f"{stage.eps:g}" for stage in stages)
+    here = "as here" if eps == "1e-08" else f"here it is {eps}"
+    notes.append(f"asks for AdamW's eps of 1e-7 and gets 1e-8; {here} (stages.0.eps)")
+    return notes
+
+
+def _of_the_data(recipe: Recipe) -> list[str]:
+    notes = [
+        "splits a batch of BS events over all GPUs (DataParallel); here BS is that of "
+        "each device (stages.0.batch_size)"
+    ]
+    if recipe.precision != "float16":
+        notes.append(
+            f"computes in float16 under autocast; here it is {recipe.precision} "
+            "(precision=float16 for theirs)"
+        )
+    if recipe.data.sub_epochs != "published":
+        notes.append(
+            "draws independent random eighths (66% of the events are seen in eight); "
+            "here sub-epochs part the events (data.sub_epochs=published for theirs)"
+        )
+    if recipe.data.features != "published":
+        notes.append(
+            "has slips in its efficiency and ice features, which only hybrids read; "
+            "here they are mended (data.features=published for theirs)"
+        )
+    return notes
+
+
+def _where_it_fails(recipe: Recipe) -> list[str]:
+    notes = []
+    if any(stage.loss == "combined" for stage in recipe.stages):
+        notes.append(
+            "does not import loss_comb in its train.py, so its commands with LOSS_FUNC "
+            "loss_comb end in an AttributeError; here it is what its src/loss.py has"
+        )
+    if recipe.monitor != OPENING_ANGLE:
+        notes.append(
+            "stops where METRIC is not loss, as it saves weights by a metric of that "
+            "name; here the best weights are told by the loss of the validation"
+        )
+    return notes
+
+
+def _each(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))

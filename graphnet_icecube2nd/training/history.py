@@ -1,7 +1,7 @@
-"""What a run measured: a row for each sub-epoch, and a shorter one for each checkpoint.
+"""What a run measured: a row for each sub-epoch, a shorter one for each checkpoint.
 
 Rows are kept in checkpoints. The files are written whole from them each time, so a run
-that was killed and went on has each row once.
+that was killed and went on has each row once. The curves are drawn of the same rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.plots import new_figure
+from graphnet_icecube2nd.tasks.task import TASKS
 
 Row = dict[str, Any]
 # Columns of metrics.csv. Between these two groups stand the values of the validation
@@ -21,33 +25,22 @@ Row = dict[str, Any]
 # `raw_...` those of the raw weights. `train_loss` is the mean of all steps since the
 # row before; `train_loss` and `validation_loss` are weighted sums over the tasks.
 FIRST_COLUMNS = (
-    "stage",
-    "sub_epoch",
-    "step",
-    "events",
-    "pulses",
-    "seconds",
-    "learning_rate",
-    "train_loss",
-    "gradient_norm",
-    "validation_loss",
+    *("stage", "sub_epoch", "step", "events", "pulses", "seconds", "learning_rate"),
+    *("train_loss", "gradient_norm", "validation_loss"),
 )
 LAST_COLUMNS = ("best", "memory_mb")
 RAW = "raw_"
+ANGLE = "direction/opening_angle"  # in rad; drawn and told in degrees, too
+WIDTH, HEIGHT, HEIGHT_OF_A_TASK = 7.5, 4.4, 2.6  # of the curves, inches
 # Columns of training.csv, whose rows come with checkpoints; meant as above.
 POINT_COLUMNS = (
-    "stage",
-    "step",
-    "events",
-    "seconds",
-    "learning_rate",
-    "train_loss",
-    "gradient_norm",
+    *("stage", "step", "events", "seconds", "learning_rate"),
+    *("train_loss", "gradient_norm"),
 )
 # Columns of release 0.1.0 by their present names; it knew the task direction only.
 FORMER = {
-    "validation_angle": "direction/opening_angle",
-    "raw_validation_angle": "raw_direction/opening_angle",
+    "validation_angle": ANGLE,
+    "raw_validation_angle": RAW + ANGLE,
 }
 FORMER_LOSSES = {
     "validation_loss": "direction/loss",
@@ -73,6 +66,15 @@ def task_columns(row: Mapping[str, Any]) -> dict[str, list[str]]:
     return found
 
 
+def first_metrics(row: Mapping[str, Any]) -> list[str]:
+    """Return the column of each task's first metric, or of its loss where it has none.
+
+    These are drawn and told of a run.
+    """
+    tasks = task_columns(row).items()
+    return [f"{task}/{[*metrics, 'loss'][0]}" for task, metrics in tasks]
+
+
 def metrics_columns(rows: Sequence[Row]) -> list[str]:
     """Return the columns of metrics.csv: those of all rows, in a fixed order."""
     further = dict.fromkeys(
@@ -91,13 +93,7 @@ def write_history(
     rows: Sequence[Row],
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write rows as CSV, whole or not at all.
-
-    Args:
-        path: The file.
-        rows: The rows.
-        columns: Default: those of metrics.csv.
-    """
+    """Write rows as CSV, whole or not at all; default: columns of metrics.csv."""
     with (
         write_whole(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -108,10 +104,7 @@ def write_history(
 
 
 def read_history(path: str | os.PathLike[str]) -> list[Row]:
-    """Read what `write_history` wrote, in this release or an earlier one.
-
-    Numbers are numbers again, gaps None.
-    """
+    """Read rows that this release or an earlier one wrote; gaps are None."""
     with open(path, newline="", encoding="utf-8") as file:
         return [
             renamed({name: _number(text) for name, text in row.items()})
@@ -125,22 +118,20 @@ def renamed(row: Row) -> Row:
         return row
     made = {FORMER.get(name, name): value for name, value in row.items()}
     del made["validation_angle_deg"]
-    for name, also in FORMER_LOSSES.items():
-        if name in made:
-            made[also] = made[name]
-    return made
+    losses = {also: made[name] for name, also in FORMER_LOSSES.items() if name in made}
+    return {**made, **losses}
 
 
 def validation_text(row: Row) -> str:
     """Return the first metric of each task in a row, in words."""
     texts = []
-    for task, metrics in task_columns(row).items():
-        metric = metrics[0] if metrics else "loss"
-        value = row[f"{task}/{metric}"]
+    for column in first_metrics(row):
+        task, _, metric = column.partition("/")
+        value = row[column]
         texts.append(
             f"mean opening angle of the validation {value:.4f} rad = "
             f"{math.degrees(value):.2f} deg"
-            if (task, metric) == ("direction", "opening_angle")
+            if column == ANGLE
             else f"{task} {metric.replace('_', ' ')} of the validation {value:.4f}"
         )
     return ", ".join(texts)
@@ -150,3 +141,101 @@ def _number(text: str) -> int | float | None:
     if not text:
         return None
     return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
+    """Return a figure of a run: a metric of each task, loss and learning rate.
+
+    Rows of metrics.csv are drawn, and points of training.csv: the loss of the training
+    between two rows. Raises ImportError where matplotlib is not installed.
+    """
+    if not rows and not points:
+        raise ValueError("a run without a finished sub-epoch has no curves")
+    metrics = first_metrics(rows[-1]) if rows else [ANGLE]
+    figure = new_figure(WIDTH, HEIGHT + HEIGHT_OF_A_TASK * len(metrics))
+    *panels, loss, rate = figure.subplots(
+        len(metrics) + 2,
+        1,
+        sharex=True,
+        gridspec_kw={"height_ratios": [*[3] * len(metrics), 3, 1.6]},
+    )
+    starts = _stage_starts([*rows, *points])
+    for axes, metric in zip(panels, metrics, strict=True):
+        if rows:
+            _draw_metric(axes, rows, metric, _events_seen(rows, starts))
+        axes.set_ylabel(
+            "mean opening angle of\nthe validation, deg"
+            if metric == ANGLE
+            else f"{metric.replace('/', ', ').replace('_', ' ')}\nof the validation"
+        )
+    for stage in starts:
+        validated = [row for row in rows if row["stage"] == stage]
+        # Runs of earlier releases have no points.
+        trained = [row for row in points if row["stage"] == stage] or validated
+        for here, name, text, style, colour in (
+            (trained, "train_loss", "training, mean since the last", ".-", "#999999"),
+            (validated, "validation_loss", "validation", "o-", "#1b6ca8"),
+        ):
+            loss.plot(
+                _events_seen(here, starts),
+                [row[name] for row in here],
+                style,
+                ms=3,
+                color=colour,
+                label="" if stage else text,
+            )
+        rate.semilogy(
+            _events_seen(trained, starts),
+            [row["learning_rate"] for row in trained],
+            ".",
+            color="#555555",
+        )
+    loss.set_ylabel("loss of the stage")
+    loss.legend(frameon=False)
+    rate.set_ylabel("learning rate")
+    rate.set_xlabel("events seen, in thousands (dotted: a new stage)")
+    for axes in (*panels, loss, rate):
+        axes.grid(alpha=0.25)
+        for place in list(starts.values())[1:]:
+            axes.axvline(place, color="#999999", lw=0.8, ls=":")
+    return figure
+
+
+def _draw_metric(
+    axes: Any, rows: Sequence[Row], metric: str, seen: Sequence[float]
+) -> None:
+    unit = math.degrees(1) if metric == ANGLE else 1.0
+    # None, where a row has no value, becomes NaN.
+    values, raw = (
+        unit * np.array([row.get(name) for row in rows], np.float64)
+        for name in (metric, RAW + metric)
+    )
+    has_average = not np.isnan(raw).all()
+    if has_average:
+        axes.plot(seen, raw, "s--", ms=3, color="#d95f02", label="raw weights")
+    label = "average of the weights, where kept" if has_average else "weights"
+    axes.plot(seen, values, "o-", ms=3, color="#1b6ca8", label=label)
+    task, _, name = metric.partition("/")
+    is_known = task in TASKS.names()
+    sign = -1 if is_known and name in TASKS.get(task).higher_is_better else 1  # type: ignore[attr-defined]
+    best = int(np.nan_to_num(sign * values, nan=np.inf).argmin())
+    axes.plot(seen[best], values[best], "o", ms=8, mfc="none", color="#1b6ca8")
+    text = f"best: {values[best]:.3f}"
+    if metric == ANGLE:
+        text = f"best: {values[best]:.1f}° = {values[best] / unit:.3f} rad"
+    axes.legend(frameon=False, title=text)
+
+
+def _stage_starts(rows: Sequence[Row]) -> dict[int, float]:
+    """Return thousands of events seen before each stage, by its number."""
+    starts: dict[int, float] = {}
+    seen = 0.0
+    for stage in sorted({row["stage"] for row in rows}):
+        starts[stage] = seen
+        seen += max(row["events"] for row in rows if row["stage"] == stage) / 1000
+    return starts
+
+
+def _events_seen(rows: Sequence[Row], starts: dict[int, float]) -> list[float]:
+    """Return thousands of events seen by each row, over all stages."""
+    return [starts[row["stage"]] + row["events"] / 1000 for row in rows]

@@ -6,32 +6,30 @@ Shape letters: B events, K outputs of a task.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.training.ema import WeightAverage
+from graphnet_icecube2nd.models.model import Model, is_labelled
 from graphnet_icecube2nd.training.history import RAW, column_of
-from graphnet_icecube2nd.training.optimiser import make_adamw
-from graphnet_icecube2nd.training.random_state import random_state, set_random_state
-from graphnet_icecube2nd.training.recipe import Stage
-from graphnet_icecube2nd.training.task_metrics import (
-    LOSS,
-    ValidationMetrics,
-    labelled_targets,
-)
+from graphnet_icecube2nd.training.optimisation import WeightAverage, make_adamw
+from graphnet_icecube2nd.training.recipe import LOSS, Stage, event_metric_names
 
 try:
     from pytorch_lightning import LightningModule
+    from torchmetrics import MeanMetric
 except ImportError:  # the recipe and its parts can be had without Lightning
     LightningModule = object
 
 RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
+# Target of the events that have a label, and which those are; None: all of them.
+Targets = Mapping[str, tuple[Tensor, Tensor | None]]
 
 
 class TrainingModule(LightningModule):  # type: ignore[misc]
@@ -40,13 +38,8 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     Logs `train_loss`, `learning_rate`, `gradient_norm`, and of the validation
     `validation_loss` (the weighted sum of the tasks' losses) and `TASK/METRIC` of each
     task; with an average of the weights these are the average's, and `raw_...` those of
-    the raw weights.
-
-    Args:
-        model: The model, with the tasks of the stage.
-        stage: How it is trained.
-        event_weight: Column of the batches' truth that weights the events' losses.
-        compile: Compile the model.
+    the raw weights. `event_weight` is a column of the batches' truth that weights the
+    events' losses.
     """
 
     def __init__(
@@ -76,15 +69,9 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def result(self) -> Model:
         """The model that is saved and goes on."""
         if self.average is not None and self.stage.save_ema:
-            return self._averaged
+            averaged: Model = self.average.model
+            return averaged
         return self.model
-
-    @property
-    def _averaged(self) -> Model:
-        assert self.average is not None
-        averaged = self.average.model
-        assert isinstance(averaged, Model)
-        return averaged
 
     def forward(self, batch: PackedBatch) -> dict[str, Tensor]:
         """Return the raw outputs of each task, (B, K), of the raw weights."""
@@ -92,8 +79,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
             return self.model.outputs(batch)
         outputs: Tensor | dict[str, Tensor] = self._run(batch)
         if isinstance(outputs, Tensor):
-            (name,) = self.model.task_map
-            return {name: outputs}
+            return dict.fromkeys(self.model.task_map, outputs)  # of one task
         return outputs
 
     def training_step(self, batch: PackedBatch, index: int) -> Tensor:
@@ -112,10 +98,10 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return losses whose mean over ranks is that over the ranks' events.
 
-        And the mean of the ranks' numbers of labels, by task: the ranks agree on which
-        tasks have any.
+        The second value is the mean of the ranks' numbers of labels, by task, so that
+        ranks agree on which tasks have any. Gradients are averaged over ranks, whose
+        numbers of labels may differ.
         """
-        # Gradients are averaged over ranks, whose numbers of labels may differ.
         mine = torch.stack([num_labels[name] for name in losses]).float()
         mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
         factors = (mine / mean).nan_to_num()  # 0 / 0 where no rank has a label
@@ -179,7 +165,9 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics of the raw weights, and of their average."""
-        models = [self.model] if self.average is None else [self._averaged, self.model]
+        models = [self.model]
+        if self.average is not None:
+            models.insert(0, self.average.model)
         self._metrics = [ValidationMetrics(m, self.sums_device) for m in models]
         self._nonfinite.clear()
 
@@ -189,7 +177,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         targets = labelled_targets(self.model, truth)
         outputs = [self(batch)]
         if self.average is not None:
-            outputs.insert(0, self._averaged.outputs(batch))
+            outputs.insert(0, self.average.model.outputs(batch))
         nonfinite_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
         for metrics, given in zip(self._metrics, outputs, strict=True):
             nonfinite_B |= metrics.update(given, targets, weight_B)
@@ -202,8 +190,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         for prefix, metrics in zip(("", RAW), self._metrics, strict=False):
             values = metrics.compute()
             means += [values[name] for name in (LOSS, *metrics.means)]
-            for name, value in values.items():
-                self.validation[prefix + name] = value
+            self.validation |= {prefix + name: value for name, value in values.items()}
         if not all(map(math.isfinite, means)):
             raise NonFiniteError(
                 f"the validation is not finite after step {self.trainer.global_step}",
@@ -277,15 +264,8 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     """Let parameters whose name begins with a prefix want no gradient.
 
-    Args:
-        model: The model.
-        prefixes: Beginnings of names, whole between dots, as `embedding`, `local.0`.
-
-    Returns:
-        The names of the frozen parameters.
-
-    Raises:
-        ValueError: No parameter begins so.
+    Prefixes are whole between dots, as `embedding` or `local.0`; one that no parameter
+    has is a ValueError. Returns the names of the frozen parameters.
     """
     frozen = []
     for prefix in prefixes:
@@ -304,3 +284,123 @@ def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
             model.get_parameter(name).requires_grad_(False)
         frozen += names
     return frozen
+
+
+def labelled_targets(model: Model, truth: Mapping[str, Tensor]) -> Targets:
+    """Return the targets of a batch by task, of the events that have a label."""
+    targets: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for name, task in model.task_map.items():
+        target = task.target(truth)
+        labelled_B = is_labelled(target)
+        if bool(labelled_B.all()):
+            targets[name] = target, None
+        else:
+            targets[name] = target[labelled_B], labelled_B
+    return targets
+
+
+class ValidationMetrics:
+    """Metrics of one model over one validation and all ranks, summed in float64."""
+
+    def __init__(self, model: Model, device: torch.device) -> None:
+        self.model, self.device = model, device
+        self.means: dict[str, Any] = {}
+        self.collected: dict[str, Any] = {}
+        for name, task in model.task_map.items():
+            for metric in (LOSS, *event_metric_names(task)):
+                # `disable`: looking for NaN would wait for the device at each batch.
+                mean = MeanMetric(nan_strategy="disable").to(device)
+                self.means[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+            for metric, collected in task.collect().items():
+                self.collected[f"{name}/{metric}"] = collected.to(device)
+
+    def update(
+        self,
+        outputs: Mapping[str, Tensor],
+        targets: Targets,
+        weight_B: Tensor | None = None,
+    ) -> Tensor:
+        """Add a batch of raw outputs, (B, K) by task; metrics are not weighted.
+
+        Returns which events have values that are not finite, (B,).
+        """
+        first_BK = next(iter(outputs.values()))
+        nonfinite_B = torch.zeros(
+            len(first_BK), dtype=torch.bool, device=first_BK.device
+        )
+        for name, task in self.model.task_map.items():
+            output, weight = outputs[name].float(), weight_B
+            target, labelled_B = targets[name]
+            if not len(target):
+                continue
+            if labelled_B is not None:
+                output = output[labelled_B]
+                weight = None if weight is None else weight[labelled_B]
+            loss_B = task.loss(output, target)
+            values = {
+                LOSS: loss_B if weight is None else loss_B * weight,
+                **task.metrics(output, target),
+            }
+            wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
+            if labelled_B is None:
+                nonfinite_B |= wrong
+            else:
+                nonfinite_B[labelled_B] |= wrong
+            for metric, value_B in values.items():
+                self.means[f"{name}/{metric}"].update(value_B.to(self.device))
+            for metric in task.collect():
+                self.collected[f"{name}/{metric}"].update(
+                    task.scores(output).to(self.device), target.to(self.device)
+                )
+        return nonfinite_B
+
+    def compute(self) -> dict[str, float]:
+        """Return the values over all ranks: `loss` and `TASK/METRIC`."""
+        means = {name: float(mean.compute()) for name, mean in self.means.items()}
+        weights_on = next(self.model.parameters()).device
+        dtype = torch.float32 if weights_on.type == "mps" else torch.float64
+        losses = {
+            name: torch.tensor(means[f"{name}/{LOSS}"], dtype=dtype, device=weights_on)
+            for name in self.model.task_map
+        }
+        values = {LOSS: float(self.model.weighted(losses))}
+        for name in self.model.task_map:  # one task's columns stand together
+            own = f"{name}/"
+            values |= {n: mean for n, mean in means.items() if n.startswith(own)}
+            for metric, collected in self.collected.items():
+                if metric.startswith(own):
+                    values[metric] = float(collected.compute())
+        return values
+
+
+def random_state() -> dict[str, Any]:
+    """Return the random states of Python, numpy and torch as plain values and tensors.
+
+    So a checkpoint holds them without pickling any object.
+    """
+    version, numbers, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": [version, list(numbers), gauss],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put states back; those of CUDA where as many devices are there."""
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    state_of_numpy = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
+    np.random.set_state(state_of_numpy)  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

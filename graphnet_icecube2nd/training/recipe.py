@@ -9,34 +9,43 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from graphnet_icecube2nd.config import nearest
+import torch
+
+from graphnet_icecube2nd.config import (
+    dump_yaml,
+    from_plain,
+    load_yaml,
+    nearest,
+    set_value,
+    to_plain,
+)
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
+from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.loading.batch_plan import check_whole
+from graphnet_icecube2nd.loading.sampler import SUB_EPOCHS
 from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
-from graphnet_icecube2nd.tasks.catalogue import (
-    build_tasks,
-    distinct_tasks,
-    task_weight,
-)
+from graphnet_icecube2nd.tasks.catalogue import build_tasks, distinct_tasks, task_weight
 from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
+from graphnet_icecube2nd.tasks.label import DIRECTION
 from graphnet_icecube2nd.tasks.task import COVERAGE, TASKS, Task
-from graphnet_icecube2nd.training.schedule import OneCycle
-from graphnet_icecube2nd.training.task_metrics import LOSS, metric_names
+from graphnet_icecube2nd.training.optimisation import OneCycle, check_positive
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")
+LOSS = "loss"  # of all tasks together, and of one
 OPENING_ANGLE = f"{Direction.name}/opening_angle"
 FORMER_MONITORS = {"angle": OPENING_ANGLE}  # as release 0.1.0 called it
 TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, `weight` among them
 FEATURES = ("store", "published")
-SUB_EPOCHS = ("partition", "published")
-PUBLISHED_EVENTS = 4096
+PUBLISHED_EVENTS = 4096  # between two optimiser steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +54,7 @@ class Stage:
 
     Args:
         lr_max: Largest learning rate.
-        epochs: Of the data; with 8 sub-epochs an eighth is the least.
+        epochs: Passes over the data; with 8 sub-epochs an eighth is the least.
         div: The learning rate begins at `lr_max / div` ...
         div_final: ... and ends at `lr_max / div_final`.
         momenta: AdamW's first beta at the beginning, at `lr_max`, and at the end.
@@ -57,21 +66,21 @@ class Stage:
         tasks: Options that tasks have in this stage in place of the recipe's, such as
             `{energy: {weight: 0.2}}`.
         ema: Keep an exponential moving average of the weights.
-        ema_decay: For each micro-batch of any rank, as published.
-        save_ema: The average is what is saved and goes on; false, as published: it is
+        ema_decay: Decay of the average with each micro-batch of any rank, as published.
+        save_ema: Save the average and go on with it; false, as published: it is
             validated, and the raw weights go on.
         batch_size: Events of a micro-batch on one rank.
         max_pulses: L, what longer events are cut to.
         accumulate_events: Events, over all ranks, between two optimiser steps.
         gradient_clip: Largest norm of the gradient.
-        weight_decay: Of AdamW, on every parameter.
-        eps: Of AdamW.
-        freeze: Parameters whose name begins with one of these are not trained.
-        weights: File to start from; None: from the stage before, and in the first from
-            random ones.
-        partial: What of `weights` fits is taken, and the rest listed; else all must.
-        next_from: The next stage begins with the `best` weights or with the `last`.
-        patience: Stop after so many sub-epochs without a better validation; None: no.
+        weight_decay: AdamW's weight decay, on every parameter.
+        eps: AdamW's eps.
+        freeze: Beginnings of the names of parameters that are not trained.
+        weights: File to start from; None: the stage before, or random weights.
+        partial: Take what fits of `weights` and list the rest; else all must fit.
+        next_from: The weights that the next stage begins with: `best` or `last`.
+        patience: Sub-epochs without a better validation that end the stage; None: all
+            sub-epochs are trained.
 
     Raises:
         ValueError: A value out of its range; the message begins with its name.
@@ -105,12 +114,12 @@ class Stage:
         for name in ("momenta", "freeze"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("lr_max", "epochs", "gradient_clip", "eps"):
-            _positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         for name in ("batch_size", "max_pulses", "accumulate_events"):
-            _at_least(name, getattr(self, name), 1)
+            check_whole(name, getattr(self, name), 1)
         self.schedule()  # raises where div, div_final, momenta or pct_start are off
         if self.patience is not None:
-            _at_least("patience", self.patience, 1)
+            check_whole("patience", self.patience, 1)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         if not 0 <= self.ema_decay < 1:
@@ -136,22 +145,21 @@ class DataConfig:
     """Which events a recipe trains and validates on, and how they are read.
 
     Args:
-        selection: Which pulses of long events are kept: `uniform`, `hlc_first`,
-            `first`.
+        selection: Pulses of long events that are kept: `uniform`, `hlc_first`, `first`.
         length_class: `total`, `short`, `medium` or `long` events.
         events: A condition on truth columns and `n_pulses`, as `energy > 100`.
         num_sub_epochs: Parts of an epoch; each ends with a validation.
         sub_epochs: `partition`: every event once an epoch; `published`: independent
             random parts, of which eight show 66% of the events.
-        validation_batch_size: Default: as training.
+        validation_batch_size: Events of a validation batch; default: as training.
         validation_max_pulses: L of the validation; default: as training.
-        features: `store`: of the store's pulse map; `published`: with the slips of the
-            competition's code in efficiency and ice.
-        augmentations: Of training events, each `kind` and its arguments, as
-            `{kind: time_jitter, sigma: 2.0}`.
+        features: `store`: features of the store's pulse map; `published`: with the
+            slips of the competition's code in efficiency and ice.
+        augmentations: Augmentations of training events, each `kind` and its arguments,
+            as `{kind: time_jitter, sigma: 2.0}`.
         validation_fraction: Share of the events that validate, where the competition's
             validation batches are not there.
-        split_seed: Of that split.
+        split_seed: Seed of that split.
 
     Raises:
         ValueError: A value out of its range; the message begins with its name.
@@ -174,10 +182,10 @@ class DataConfig:
         _one_of("length_class", self.length_class, tuple(LENGTH_CLASSES))
         _one_of("sub_epochs", self.sub_epochs, SUB_EPOCHS)
         _one_of("features", self.features, FEATURES)
-        _at_least("num_sub_epochs", self.num_sub_epochs, 1)
+        check_whole("num_sub_epochs", self.num_sub_epochs, 1)
         for name in ("validation_batch_size", "validation_max_pulses"):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1)
+                check_whole(name, getattr(self, name), 1)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 "validation_fraction must be between 0 and 1, both excluded; got "
@@ -192,11 +200,11 @@ class Recipe:
     """All that a training depends on but its data.
 
     Args:
-        name: What it is called.
+        name: Name of the recipe.
         model: One of `list_models()`.
         model_kwargs: Constructor arguments that replace the named model's.
-        stages: One after the other.
-        seed: Of first weights, order of events, and selection of pulses.
+        stages: The stages, one after the other.
+        seed: Seed of first weights, order of events, and selection of pulses.
         data: Which events, and how they are read.
         tasks: Options by name of the task, or names: constructor arguments of the task
             and `weight`, the factor of its loss (default: `Task.default_weight`).
@@ -229,7 +237,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("stages must have one at least")
-        _at_least("seed", self.seed, 0)
+        check_whole("seed", self.seed, 0)
         _one_of("precision", self.precision, PRECISIONS)
         for number, stage in enumerate(self.stages):
             parts = stage.epochs * self.data.num_sub_epochs
@@ -272,25 +280,17 @@ class Recipe:
     def _check_tasks(self) -> None:
         """Raise ValueError of tasks and options that do not exist."""
         for name, given in self.tasks.items():
-            try:
-                known = (*_arguments(TASKS.get(name)), "weight")
-            except ValueError as error:
-                raise ValueError(f"tasks.{name}: {error}") from None
-            _check_names(f"tasks.{name}.", given, known)
-            task_weight(given.get("weight", 1.0), f"tasks.{name}.weight")
+            _check_task(f"tasks.{name}", name, given)
         names = tuple(self.tasks) or (Direction.name,)
         for number, stage in enumerate(self.stages):
             where = f"stages.{number}.tasks."
             _check_names(where, stage.tasks, names)
             for name, given in stage.tasks.items():
-                known = (*_arguments(TASKS.get(name)), "weight")
-                _check_names(f"{where}{name}.", given, known)
-                task_weight(given.get("weight", 1.0), f"{where}{name}.weight")
+                _check_task(f"{where}{name}", name, given)
             for option in ("loss", "normalisation"):
                 ours = self.tasks.get(Direction.name, {}).get(option)
                 theirs = getattr(stage, option)
-                usual = next(f.default for f in fields(Stage) if f.name == option)
-                if ours is not None and theirs not in (usual, ours):
+                if ours is not None and theirs not in (getattr(Stage, option), ours):
                     raise ValueError(
                         f"tasks.direction.{option} is {ours!r}, but stages.{number}."
                         f"{option} is {theirs!r}; give stages.{number}.{option} alone"
@@ -306,12 +306,7 @@ class Recipe:
                 )
 
     def _checked_monitor(self) -> str:
-        """Return the monitor by its present name.
-
-        Raises:
-            ValueError: No task has such a metric, with the nearest name; or it is
-                neither an error nor a score.
-        """
+        """Return the monitor by its present name; raise ValueError where it is none."""
         monitor = FORMER_MONITORS.get(self.monitor, self.monitor)
         options = self.task_options(0)
         if monitor == OPENING_ANGLE and Direction.name not in options:
@@ -342,7 +337,7 @@ def published_step_events(batch_size: int) -> int:
     """Return the events between two optimiser steps of the published code.
 
     It asks for 4096 // BS batches, but fastai counts samples, and steps with the batch
-    that makes them so many or more.
+    that reaches that number.
     """
     counted = PUBLISHED_EVENTS // batch_size
     return batch_size * max(1, -(-counted // batch_size))
@@ -370,17 +365,87 @@ def as_published(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=stages, data=data)
 
 
+def recipe_text(recipe: Recipe) -> str:
+    """Return a recipe as YAML, all values included."""
+    return dump_yaml(to_plain(recipe))
+
+
+def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
+    """Write a recipe as YAML, whole or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe from YAML; what has a default may be left out.
+
+    Raises:
+        ValueError: It is no YAML, or no recipe; says which name and what is allowed.
+        OSError: There is no such file.
+    """
+    with open(path, encoding="utf-8") as file:
+        values = load_yaml(file.read(), str(path))
+    try:
+        return from_plain(Recipe, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
+    """Return a recipe with some values replaced.
+
+    Args:
+        recipe: The recipe.
+        overrides: Texts as `stages.1.lr_max=2e-5`, or values by such names.
+
+    Raises:
+        ValueError: No such name, with the nearest one; or a value is not allowed.
+    """
+    if not isinstance(overrides, Mapping):
+        overrides = dict(parse_override(text) for text in overrides)
+    values = to_plain(recipe)
+    if not recipe.tasks and any(name.startswith("tasks.") for name in overrides):
+        values["tasks"] = {Direction.name: {}}  # an option of a task adds that task
+    for name, value in overrides.items():
+        set_value(values, name, to_plain(value))
+    return from_plain(Recipe, values)
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Return name and value of `name=value`; the value is YAML."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"overrides are of the form NAME=VALUE, got {text!r}")
+    try:
+        return name.strip(), load_yaml(value, name)
+    except ValueError:  # a condition of the user's may be no YAML
+        return name.strip(), value.strip()
+
+
 def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
-    """Return options by task as dicts; of names alone, or None, without options."""
-    given = {} if given is None else given
+    """Return options by task as dicts; names alone, or None, have no options."""
     if not isinstance(given, Mapping):
-        given = {task: {} for task in distinct_tasks(given)}
+        given = {task: {} for task in distinct_tasks(given or ())}
     for task, options in given.items():
         if not isinstance(options, Mapping):
             raise ValueError(
                 f"{name}.{task} must be a mapping of options to values, got {options!r}"
             )
     return {task: dict(options) for task, options in given.items()}
+
+
+def event_metric_names(task: Task) -> list[str]:
+    """Return the names of the metrics that a task computes for each event."""
+    truth = {
+        name: torch.ones((1, 3) if name == DIRECTION else 1) for name in task.truth
+    }
+    output = torch.zeros(1, task.num_outputs)
+    return list(task.metrics(output, task.target(truth)))
+
+
+def metric_names(task: Task) -> list[str]:
+    """Return the names of all metrics of a task, those of each event first."""
+    return [*event_metric_names(task), *task.collect()]
 
 
 def _larger_is_better(task: Task, metric: str) -> bool | None:
@@ -396,8 +461,14 @@ def _larger_is_better(task: Task, metric: str) -> bool | None:
     return False
 
 
-def _arguments(task: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(task).parameters)
+def _check_task(where: str, name: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError where a task, or one of its options, does not exist."""
+    try:
+        arguments = inspect.signature(TASKS.get(name)).parameters
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    _check_names(f"{where}.", given, (*arguments, "weight"))
+    task_weight(given.get("weight", 1.0), f"{where}.weight")
 
 
 def _check_names(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
@@ -409,13 +480,3 @@ def _check_names(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def _at_least(name: str, value: int, lowest: int) -> None:
-    if not isinstance(value, int) or value < lowest:
-        raise ValueError(f"{name} must be a whole number from {lowest}, got {value!r}")
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")

@@ -9,19 +9,23 @@ says 0.95 throughout (`--set stages.1.momenta=[0.95,0.95,0.95]`).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
-from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
-from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
+from graphnet_icecube2nd.registry import Registry
+from graphnet_icecube2nd.training.recipe import (
+    DataConfig,
+    Recipe,
+    Stage,
+    overridden,
+    read_recipe,
+)
 
 RecipeFunction = Callable[[], Recipe]
-_RECIPES: dict[str, RecipeFunction] = {}
+RECIPES: Registry[RecipeFunction] = Registry("recipe")
 
 
 def register_recipe(function: RecipeFunction) -> RecipeFunction:
@@ -30,21 +34,17 @@ def register_recipe(function: RecipeFunction) -> RecipeFunction:
     Raises:
         ValueError: The name is taken.
     """
-    name = function.__name__
-    if name in _RECIPES:
-        raise ValueError(f"a recipe named {name!r} is already registered")
-    _RECIPES[name] = function
-    return function
+    return RECIPES.add(function.__name__, function)
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
     """Return the names of the known recipes that match, `*` and `?` as in a shell."""
-    return sorted(name for name in _RECIPES if fnmatch(name, pattern))
+    return RECIPES.names(pattern)
 
 
 def describe_recipe(name: str) -> str:
     """Return what a recipe is, in a line."""
-    return (_RECIPES[name].__doc__ or "").strip().splitlines()[0]
+    return (RECIPES.get(name).__doc__ or "").strip().splitlines()[0]
 
 
 def find_recipe(
@@ -53,17 +53,19 @@ def find_recipe(
     """Return a recipe by name, from a YAML file, or as it is; with overrides.
 
     Raises:
-        ValueError: No such recipe, with the nearest name; or as `overridden`.
+        ValueError: No such recipe, or no such value of it, with the nearest name; a
+            value is not allowed.
     """
     if isinstance(recipe, Recipe):
         found = recipe
-    elif recipe in _RECIPES:
-        found = _RECIPES[recipe]()
     elif Path(recipe).suffix in (".yaml", ".yml"):
-        found = read_recipe(os.fspath(recipe))
+        found = read_recipe(recipe)
+    elif recipe in (known := RECIPES.names()):
+        found = RECIPES.get(recipe)()
     else:
-        raise ValueError(f"no recipe named {recipe!r}; {nearest(recipe, _RECIPES)} "
-                         "(or a .yaml file)")  # fmt: skip
+        raise ValueError(
+            f"no recipe named {recipe!r}; {nearest(recipe, known)} (or a .yaml file)"
+        )
     return overridden(found, overrides) if overrides else found
 
 

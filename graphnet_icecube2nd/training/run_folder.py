@@ -5,7 +5,7 @@ RUN/run.json             data, versions, how the events are read, and on what ma
 RUN/metrics.csv          a row for each sub-epoch
 RUN/training.csv         a row for each checkpoint
 RUN/curves.png           the same as a picture, where matplotlib is installed
-RUN/stage_0/...          see `recorder.py`; `finished.json` once the stage is over
+RUN/stage_0/...          see `trainer.py`; `finished.json` once the stage is over
 RUN/model.safetensors    the model, once the last stage is over
 """
 
@@ -18,17 +18,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import LOCK_FILE
+from graphnet_icecube2nd.loading.datamodule import narrowed
+from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.subset import N_PULSES, EventSubset, default_split
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
-from graphnet_icecube2nd.training.model_input import model_input
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
-from graphnet_icecube2nd.training.recorder import RESUME
+from graphnet_icecube2nd.training.recipe import Recipe, read_recipe, write_recipe
+from graphnet_icecube2nd.training.trainer import RESUME
 from graphnet_icecube2nd.version import __version__
 
 RECIPE, RUN = "recipe.yaml", "run.json"
@@ -36,10 +41,12 @@ FINISHED = "finished.json"  # of a stage
 EVEN_STEPS = "even_steps"  # in run.json: see `has_even_steps`
 INPUT = "input"  # in run.json: see `run_input`
 TRAINED_WITH = "trained_with"  # in run.json: see `note_machine`
+# The ranges of what a model saw: from about so many events, of so many shards at most.
+NUM_EVENTS, NUM_SHARDS, QUANTILES = 2000, 50, (0.001, 0.999)
 
 
 def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None:
-    """See that the folder is new, or holds this very run; write what it is."""
+    """Check that the folder is new, or holds this very run; describe the run in it."""
     described = {
         "data": str(store.path.resolve()),
         "num_events": len(store),
@@ -77,7 +84,7 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
 
 
 def begun_stages(run: Path) -> int:
-    """Return how many stages have weights of their own: a checkpoint, or an end."""
+    """Return how many stages have a checkpoint, or are finished."""
     number, names = 0, (FINISHED, RESUME)
     while any((run / f"stage_{number}" / name).is_file() for name in names):
         number += 1
@@ -92,20 +99,23 @@ def handed_over(folder: Path) -> str:
 def has_even_steps(run: Path) -> bool:
     """Return whether optimiser steps are sized so that they fill a sub-epoch.
 
-    Runs that an earlier release began have them of the size that was asked for, and
-    sub-epochs of another length; they go on as they began. A rank may ask before the
-    first one has made the file: then the run is new.
+    Runs that an earlier release began go on with steps of the size that was asked for,
+    and sub-epochs of another length.
     """
-    return not (run / RUN).is_file() or EVEN_STEPS in _read_json(run / RUN)
+    return _describes(run, EVEN_STEPS)
 
 
 def follows_detector(run: Path) -> bool:
     """Return whether the model has the columns and scales of the store's detector.
 
-    Models of runs that release 0.1.0 began have them from the recipe alone. A rank may
-    ask before the first one has made the file: then the run is new.
+    Models of runs that release 0.1.0 began have them from the recipe alone.
     """
-    return not (run / RUN).is_file() or INPUT in _read_json(run / RUN)
+    return _describes(run, INPUT)
+
+
+def _describes(run: Path, name: str) -> bool:
+    # A rank may ask before the first one has made the file: then the run is new.
+    return not (run / RUN).is_file() or name in _read_json(run / RUN)
 
 
 def run_input(run: Path, recipe: Recipe, store: EventStore) -> InputConfig:
@@ -119,13 +129,8 @@ def run_input(run: Path, recipe: Recipe, store: EventStore) -> InputConfig:
 def note_machine(run: Path, machine: Mapping[str, Any]) -> str | None:
     """Add to `run.json` on what machine a run goes on.
 
-    Args:
-        run: Its folder.
-        machine: What sums in floating point depend on: version of torch, threads,
-            processes, device.
-
-    Returns:
-        In words, what is not as it was when the run was trained before; None: nothing.
+    Sums in floating point depend on the version of torch, threads, processes, device.
+    Returns, in words, what is not as it was before; None: nothing.
     """
     described = _read_json(run / RUN)
     before: list[dict[str, Any]] = described.get(TRAINED_WITH, [])
@@ -166,3 +171,63 @@ def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> Non
                 f"{run} was trained on a store with {name} {before[name]:,}; "
                 f"{described['data']} has {described[name]:,}"
             )
+
+
+def model_input(recipe: Recipe, store: EventStore) -> InputConfig:
+    """Return how a recipe reads the events of a store, with the ranges it trains on."""
+    options = recipe.data
+    config = InputConfig.of(
+        store.detector,
+        max_pulses=options.validation_max_pulses or recipe.stages[-1].max_pulses,
+        selection=options.selection,
+        published_features=options.features == "published",
+    )
+    train, _ = default_split(store, options.split_seed, options.validation_fraction)
+    train = narrowed(train, options.length_class, options.events)
+    numbers = _spread_events(train, store)
+    if not len(numbers):
+        return config
+    reader = EventReader(
+        store, max_pulses=config.max_pulses, selection=config.selection, truth=()
+    )
+    return replace(config, ranges=input_ranges(reader.raw(numbers), store))
+
+
+def input_ranges(events: Events, store: EventStore) -> dict[str, tuple[float, float]]:
+    """Return the values between which 99.8% of the pulses, or events, lie.
+
+    These are low and high of `x`, `y`, `z` [m], `time` [ns, of the reader's clock],
+    `charge` [p.e.] and `n_pulses`, as far as the store has them.
+    """
+    columns = dict(events.columns)
+    if X not in columns and SENSOR_ID in columns:
+        position_T3 = store.detector.places.lookup(columns[SENSOR_ID].long())
+        columns.update(zip((X, Y, Z), position_T3.unbind(1), strict=True))
+    columns[N_PULSES] = events.n_pulses
+    ranges = {}
+    for name in (X, Y, Z, TIME, CHARGE, N_PULSES):
+        if name in columns:
+            value = columns[name].to(torch.float64).numpy()
+            low, high = np.quantile(value, QUANTILES)
+            ranges[name] = float(low), float(high)
+    return ranges
+
+
+def _spread_events(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
+    """Return the numbers of some of a subset's events, spread over the store."""
+    shards = _spread(np.arange(len(store.shards)), NUM_SHARDS)
+    numbers = [np.empty(0, np.int64)]
+    for shard in shards.tolist():
+        events = _spread(
+            subset.local_events(store, shard), -(-NUM_EVENTS // len(shards))
+        )
+        numbers.append(events + store.shard_offsets[shard])
+    return np.concatenate(numbers)
+
+
+def _spread(values: NDArray[np.int64], number: int) -> NDArray[np.int64]:
+    """Return a number of values, evenly spaced; all where there are no more."""
+    if len(values) <= number:
+        return values
+    chosen = np.linspace(0, len(values) - 1, number).round().astype(np.int64)
+    return values[chosen]

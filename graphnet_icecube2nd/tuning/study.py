@@ -1,10 +1,19 @@
 """The search for a recipe's best values, with Optuna.
 
-The study lies in SQLite. A trial whose process died is taken up where it stood.
+The study is an SQLite file. A trial whose process died resumes where it stood. What is
+searched are names and ranges, as YAML or a mapping:
+
+    stages.0.lr_max: {low: 1e-5, high: 1e-3, log: true}
+    stages.0.loss: {choices: [vmf, combined]}
+    model_kwargs.depth: {low: 4, high: 12, step: 2}
+
+Names are those of overrides. Bounds that are whole numbers give whole numbers.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -12,13 +21,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.config import dump_yaml, to_plain
+import torch
+
+from graphnet_icecube2nd.config import dump_yaml, load_yaml, nearest, to_plain
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.notices import only_warnings, print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row, column_of
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import (
+from graphnet_icecube2nd.training.recipe import (
+    Recipe,
     overridden,
     read_recipe,
     write_recipe,
@@ -26,30 +38,29 @@ from graphnet_icecube2nd.training.recipe_file import (
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model, train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
-from graphnet_icecube2nd.tuning.search_space import first_value, read_space, suggest
-from graphnet_icecube2nd.tuning.trial_devices import machines_of_workers
 
+try:
+    import optuna
+except ImportError:
+    optuna = None
+
+LOGGER = logging.getLogger(__name__)
+TRAINING = "graphnet_icecube2nd.training"  # logger
 STUDY, BEST, BASE = "icecube2nd", "best.yaml", "recipe.yaml"
 SPACE = "space.yaml"
 # User attributes of trials: the folder of another that is taken up, and who tried.
 GOES_ON, PROCESS = "folder", "process"
+KEYS = ("low", "high", "log", "step", "choices")  # of a range
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """What a search found.
+    """The best trial of a search."""
 
-    Args:
-        value: The recipe's monitor, of the best trial.
-        values: Its values by name.
-        recipe_path: Its recipe as YAML.
-        num_trials: Trials of the study that came to an end, pruned ones included.
-    """
-
-    value: float
-    values: dict[str, Any]
-    recipe_path: Path
-    num_trials: int
+    value: float  # of the recipe's monitor
+    values: dict[str, Any]  # by name
+    recipe_path: Path  # YAML
+    num_trials: int  # of the study that came to an end, pruned ones included
 
 
 def tune(
@@ -67,21 +78,22 @@ def tune(
 ) -> Tuned:
     """Search a recipe's values for the best validation.
 
-    What counts is the recipe's `monitor`: its best value in the last stage, which is
-    the smallest but of metrics such as an accuracy.
+    A trial is judged by the best value of the recipe's `monitor` in the last stage: the
+    smallest, or the largest of metrics such as an accuracy.
 
     Args:
         recipe: A recipe, or the name of one.
         data: A store.
-        space: Names and ranges, or a YAML file of them, see `space.py`.
-        out: Folder of the study; where it holds one, that one goes on.
-        num_trials: Trials in all, of former calls too.
+        space: Names and ranges, or a YAML file of them: `{"stages.0.lr_max": {"low":
+            1e-5, "high": 1e-3, "log": True}}`; `choices` in place of low and high.
+        out: Folder of the study; a study that is there goes on.
+        num_trials: Trials in all, former calls included.
         workers: Processes that try at the same time, and share the cores; each has a
             GPU of its own where there are enough.
-        seed: Of the sampler; several workers make its order their own.
-        overrides: Replace values of the recipe first.
+        seed: Seed of the sampler; several workers make its order their own.
+        overrides: Values of the recipe that are replaced first.
         pruning: Stop trials that fall behind the median of the others.
-        machine: Of each trial, which takes one device: `devices` is 1 (as `auto` is
+        machine: Devices of each trial, which takes one: `devices` is 1 (as `auto` is
             here), or a list as `0,2`, of which each worker takes one.
 
     Raises:
@@ -90,31 +102,36 @@ def tune(
             several devices; no trial came to an end.
         ImportError: Optuna is not installed.
     """
-    optuna = import_optuna()
+    if optuna is None:
+        raise ImportError("tuning needs Optuna: pip install graphnet-icecube2nd[tune]")
+    print_notices()
     if num_trials < 1 or workers < 1:
-        raise ValueError(f"trials and workers must be 1 or more, got {num_trials} and "
-                         f"{workers}")  # fmt: skip
+        raise ValueError(
+            f"trials and workers must be 1 or more, got {num_trials} and {workers}"
+        )
     machines = machines_of_workers(
         machine or TrainerConfig(progress=False, plot=False), workers
     )
     made = find_recipe(recipe, overrides)
     ranges = read_space(space)
-    middle = {name: first_value(range_) for name, range_ in ranges.items()}
-    check_model(overridden(made, middle))
+    # A value of each range shows whether the recipe takes it.
+    some = {
+        n: r["choices"][0] if "choices" in r else r["low"] for n, r in ranges.items()
+    }
+    check_model(overridden(made, some))
     store = data if isinstance(data, EventStore) else EventStore(data)
     folder = Path(out)
     with locked_folder(folder, "a study"):
         _open_study(folder, made, ranges)
         study = _study(folder, seed, pruning, made.higher_is_better)
-        _take_up(study, optuna)
+        _take_up(study)
         arguments = (folder, store.path, num_trials, pruning)
         if workers == 1:
             _work(*arguments, machines[0], seed, None)
         else:
             _work_together(arguments, machines, seed)
-        ended = _ended(study, optuna)
-        complete = optuna.trial.TrialState.COMPLETE
-        if not any(t.state == complete for t in ended):
+        ended = _ended(study)
+        if not any(t.state == optuna.trial.TrialState.COMPLETE for t in ended):
             raise ValueError(
                 f"none of {len(ended)} trials came to an end; see {folder}"
             )
@@ -128,21 +145,6 @@ def tune(
     )
 
 
-def import_optuna() -> Any:
-    """Return Optuna.
-
-    Raises:
-        ImportError: It is not installed.
-    """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ImportError(
-            "tuning needs Optuna: pip install graphnet-icecube2nd[tune]"
-        ) from error
-    return optuna
-
-
 def _work(
     folder: Path,
     data: Path,
@@ -153,18 +155,14 @@ def _work(
     threads: int | None,
 ) -> None:
     """Try until the study has so many trials."""
-    optuna = import_optuna()
+    print_notices()
     if threads is not None:
-        import torch
-
         torch.set_num_threads(threads)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     recipe = read_recipe(folder / BASE)
     ranges = read_space(folder / SPACE)
-    states = optuna.trial.TrialState
 
     def try_once(trial: Any) -> float:
-        values = {n: suggest(trial, n, range_) for n, range_ in ranges.items()}
+        values = {n: _suggest(trial, n, range_) for n, range_ in ranges.items()}
         place = trial.user_attrs.get(GOES_ON, trial.number)
         trial.set_user_attr(PROCESS, os.getpid())
 
@@ -174,28 +172,26 @@ def _work(
                 raise optuna.TrialPruned
 
         try:
-            run = train(
-                replace(overridden(recipe, values), name=f"{recipe.name}-{place}"),
-                data,
-                folder / "trials" / f"{place:04d}",
-                resume=True,
-                machine=machine,
-                on_row=on_row,
-                say=lambda text: None,
-            )
+            with only_warnings(TRAINING):
+                run = train(
+                    replace(overridden(recipe, values), name=f"{recipe.name}-{place}"),
+                    data,
+                    folder / "trials" / f"{place:04d}",
+                    resume=True,
+                    machine=machine,
+                    on_row=on_row,
+                )
         except NonFiniteError as error:  # the search goes on
             raise optuna.TrialPruned(str(error)) from None
         last = [row for row in run.rows if row["stage"] == len(recipe.stages) - 1]
         best = max if recipe.higher_is_better else min
         value = best(_value([row], recipe) for row in last)
-        print(f"trial {place}: {value:.4f}, {values}", flush=True)
+        LOGGER.info(f"trial {place}: {value:.4f}, {values}")
         return value
 
-    enough = optuna.study.MaxTrialsCallback(
-        num_trials, states=(states.COMPLETE, states.PRUNED)
-    )
+    enough = optuna.study.MaxTrialsCallback(num_trials, states=_ended_states())
     study = _study(folder, seed, pruning, recipe.higher_is_better)
-    if len(_ended(study, optuna)) < num_trials:
+    if len(_ended(study)) < num_trials:
         study.optimize(try_once, callbacks=[enough])
 
 
@@ -212,9 +208,12 @@ def _work_together(
         process.start()
     for process in processes:
         process.join()
-    if any(process.exitcode for process in processes):
-        codes = ", ".join(str(process.exitcode) for process in processes)
-        raise ValueError(f"a worker failed (exit codes {codes}); the same call goes on")
+    codes = [process.exitcode for process in processes]
+    if any(codes):
+        raise ValueError(
+            f"a worker failed (exit codes {', '.join(map(str, codes))}); the same call "
+            "goes on"
+        )
 
 
 def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
@@ -231,7 +230,6 @@ def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
 
 
 def _study(folder: Path, seed: int, pruning: bool, maximize: bool) -> Any:
-    optuna = import_optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruner = optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1)
     study = optuna.create_study(
@@ -247,7 +245,7 @@ def _study(folder: Path, seed: int, pruning: bool, maximize: bool) -> Any:
     return study
 
 
-def _take_up(study: Any, optuna: Any) -> None:
+def _take_up(study: Any) -> None:
     """Queue anew what died in the middle: the folder is ours, nobody is at work."""
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
@@ -257,13 +255,92 @@ def _take_up(study: Any, optuna: Any) -> None:
             study.enqueue_trial(trial.params, user_attrs={GOES_ON: place})
 
 
-def _ended(study: Any, optuna: Any) -> list[Any]:
-    states = optuna.trial.TrialState
-    ended: list[Any] = study.get_trials(
-        deepcopy=False, states=(states.COMPLETE, states.PRUNED)
-    )
+def _ended(study: Any) -> list[Any]:
+    ended: list[Any] = study.get_trials(deepcopy=False, states=_ended_states())
     return ended
+
+
+def _ended_states() -> tuple[Any, Any]:
+    return optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
 
 
 def _value(rows: Sequence[Row], recipe: Recipe) -> float:
     return float(rows[-1][column_of(recipe.monitor)])
+
+
+def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a search space; ValueError tells which range is of another form."""
+    if not isinstance(space, Mapping):
+        space = load_yaml(Path(space).read_text(encoding="utf-8"), os.fspath(space))
+    if not isinstance(space, Mapping) or not space:
+        raise ValueError(f"a space is names and ranges, got {space!r}")
+    for name, range_ in space.items():
+        if not isinstance(range_, Mapping):
+            raise ValueError(
+                f"{name}: a range is low and high, or choices; got {range_!r}"
+            )
+        for key in range_:
+            if key not in KEYS:
+                raise ValueError(f"{name}.{key} is unknown; {nearest(key, KEYS)}")
+        if "choices" in range_:
+            if len(range_) > 1 or not isinstance(range_["choices"], list):
+                raise ValueError(f"{name}: choices are a list, and stand alone")
+            if not range_["choices"]:
+                raise ValueError(f"{name}: choices are empty")
+            continue
+        low, high = range_.get("low", "nothing"), range_.get("high", "nothing")
+        if not (_is_number(low) and _is_number(high) and low < high):
+            raise ValueError(
+                f"{name}: low must be below high, got {low!r} and {high!r}"
+            )
+        if range_.get("log") and (low <= 0 or "step" in range_):
+            raise ValueError(f"{name}: log needs low above 0, and no step")
+    return {str(name): dict(range_) for name, range_ in space.items()}
+
+
+def _suggest(trial: Any, name: str, range_: Mapping[str, Any]) -> Any:
+    """Let a trial choose a value."""
+    if "choices" in range_:
+        return trial.suggest_categorical(name, range_["choices"])
+    low, high, log = range_["low"], range_["high"], bool(range_.get("log"))
+    if isinstance(low, int) and isinstance(high, int):
+        step = range_.get("step", 1)
+        return trial.suggest_int(name, low, high, log=log, step=step)
+    return trial.suggest_float(name, low, high, log=log, step=range_.get("step"))
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def machines_of_workers(machine: TrainerConfig, workers: int) -> list[TrainerConfig]:
+    """Return the machine of each worker: one device, if possible another for each.
+
+    Devices are a list as `0,2`, or 1 or `auto`, by which several workers share the CUDA
+    devices. They go to workers, not to ranks: every rank of a trial would have to ask
+    the study for the same values, and to hear of a pruned trial.
+    """
+    if machine.num_nodes > 1:
+        raise ValueError(f"a trial takes one node, got num_nodes {machine.num_nodes}")
+    text = str(machine.devices)
+    devices: list[str | int] = [1]
+    if "," in text:
+        # Lightning reads a number with a comma as the device of that number.
+        devices = [f"{name.strip()}," for name in text.split(",") if name.strip()]
+        if len(devices) > workers:
+            raise ValueError(
+                f"a trial takes one device: devices {text} are {len(devices)}, workers "
+                f"are {workers}"
+            )
+    elif text not in ("1", "auto"):
+        raise ValueError(
+            "a trial takes one device: devices must be 1, or a list as 0,2 for as many "
+            f"workers; got {text}"
+        )
+    elif workers > 1 and machine.accelerator in ("auto", "gpu", "cuda"):
+        devices = [f"{number}," for number in range(torch.cuda.device_count())] or [1]
+    return [
+        replace(machine, devices=devices[number % len(devices)])
+        for number in range(workers)
+    ]

@@ -240,8 +240,7 @@ def test_runs_say_what_they_were_validated_on(
         "data.validation_max_pulses": 8,
     }
     for seed in (1, 2):
-        train("t_sim", simulated, f"run{seed}", overrides=overrides | {"seed": seed},
-              say=lambda text: None)  # fmt: skip
+        train("t_sim", simulated, f"run{seed}", overrides={**overrides, "seed": seed})
     numbers = validation_events("run1", simulated)
     assert 100 < len(numbers) < 160
     done = said("calibrate", "run1", "--method", "none")
@@ -250,7 +249,7 @@ def test_runs_say_what_they_were_validated_on(
     fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
     assert f"weights from {len(numbers)} events: validation events of" in fitted
     assert EnsembleFile.load("two").fitted_on["events"] == len(numbers)
-    train("t_sim", simulated, "run3", say=lambda text: None,
+    train("t_sim", simulated, "run3",
           overrides=overrides | {"data.split_seed": 9})  # fmt: skip
     done = call("ensemble", "fit", "e", "run1", "run3")
     assert "validated on different events" in str(done.exception)

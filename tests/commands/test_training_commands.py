@@ -28,8 +28,7 @@ from graphnet_icecube2nd.published import (
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.training import run as run_room
 from graphnet_icecube2nd.training.history import read_history
-from graphnet_icecube2nd.training.recipe import as_published
-from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
+from graphnet_icecube2nd.training.recipe import as_published, read_recipe, write_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 from graphnet_icecube2nd.tuning import study as tune_room
@@ -359,16 +358,18 @@ class TestAsStore:
         assert not capsys.readouterr().out
 
     def test_files_become_one_once(
-        self, make_kaggle_folder: Callable[..., Path], tmp_path: Path
+        self,
+        make_kaggle_folder: Callable[..., Path],
+        tmp_path: Path,
+        notices: list[str],
     ) -> None:
         data = make_kaggle_folder(tmp_path / "data", {1: [4, 7], 655: [3]})
-        said: list[str] = []
         for _ in range(2):
-            assert as_store(data, said.append) == tmp_path / "data_store"
+            assert as_store(data) == tmp_path / "data_store"
         assert len(EventStore(tmp_path / "data_store")) == 3
-        assert "preparing one in" in said[0]
-        assert "its events are in" in said[1]
-        assert len(said) == 2
+        assert "preparing one in" in notices[0]
+        assert "its events are in" in notices[1]
+        assert len(notices) == 2
 
     def test_one_of_several_processes_makes_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

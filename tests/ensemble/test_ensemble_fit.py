@@ -158,6 +158,7 @@ def test_events_without_a_direction_are_left_out(
     simulated: EventStore,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    notices: list[str],
 ) -> None:
     column = EventStore.whole_event_column
 
@@ -171,11 +172,9 @@ def test_events_without_a_direction_are_left_out(
         monkeypatch.setattr(EventStore, "whole_event_column", spoilt)
 
     spoil(slice(3, 13))
-    said: list[str] = []
-    found = fit_ensemble(
-        members[:2], simulated, tmp_path / "e", options=OPTIONS, say=said.append
-    )
-    assert "10 of 256 events have no true direction" in said[0]
+    notices.clear()
+    found = fit_ensemble(members[:2], simulated, tmp_path / "e", options=OPTIONS)
+    assert "10 of 256 events have no true direction" in notices[0]
     assert found.num_events == 246
     monkeypatch.undo()
     some = np.r_[0:3, 13:256]

@@ -162,7 +162,7 @@ def check_that_the_stage_comes_back(folder: Path) -> None:
     from graphnet.models import Model
 
     from graphnet_icecube2nd.graphnet_adapter.recipe import recipe_stage
-    from graphnet_icecube2nd.training.schedule import OneCycleScheduler
+    from graphnet_icecube2nd.training.optimisation import OneCycleScheduler
 
     model = Model.from_config(str(folder / "model.yml"), trust=True)
     model.load_state_dict(str(folder / "weights.pth"))

@@ -22,11 +22,9 @@ from graphnet_icecube2nd.graphnet_adapter.tasks import AngularDistance
 from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.tasks.direction.direction import make_loss
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
-from graphnet_icecube2nd.training.recipe_file import write_recipe
-from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.schedule import OneCycleScheduler
-from graphnet_icecube2nd.training.stage_run import first_model, make_data
+from graphnet_icecube2nd.training.optimisation import OneCycleScheduler
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage, write_recipe
+from graphnet_icecube2nd.training.run import first_model, make_data, train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 pytestmark = pytest.mark.graphnet

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -140,7 +141,7 @@ class TestLabels:
         assert sum(count.num_events for count in counts) == 48
         assert sum(count.left_out for count in counts) == 10
         assert data.train_labels.unlabelled == (data.train_labels.left_out,)
-        assert "with a label of direction" in data.train_events.description
+        assert "with a label of direction" in str(data.train_events)
         everything = EventDataModule(broken, labels=(), **options)
         used = ids(everything.train_dataloader()) + ids(everything.val_dataloader())
         assert len(used) == 48
@@ -174,23 +175,14 @@ class TestLabels:
         assert "label" not in states[0]["options"]["subset"]
 
 
-class Ranks(EventDataModule):
-    """As one process of a distributed run."""
-
-    place = (0, 1)
-
-    def _place(self) -> tuple[int, int]:
-        return self.place
-
-
 def test_ranks_share_what_one_would_see(make_store: MakeStore) -> None:
     """Two ranks of 4 see, step by step, the batch of 8 of one."""
     store = make_store({1: LENGTHS})
     alone = EventDataModule(store, batch_size=8, num_sub_epochs=1)
     loaders = []
     for rank in range(2):
-        data = Ranks(store, batch_size=4, num_sub_epochs=1)
-        data.place = (rank, 2)
+        data = EventDataModule(store, batch_size=4, num_sub_epochs=1)
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2)
         loaders.append(data.train_dataloader())
     assert len({len(loader) for loader in (*loaders, alone.train_dataloader())}) == 1
     for one, two, both in zip(*loaders, alone.train_dataloader(), strict=True):

@@ -100,7 +100,7 @@ class TestSubset:
             hash_range=(0, 0.9),
             hash_seed=4,
         )
-        assert subset.description == (
+        assert str(subset) == (
             "short events of 1 to 63 pulses, of batches 1, 3, not of batches 2, with "
             "event_id hashed into 0.0 to 0.9 by seed 4, with energy > 5"
         )
@@ -176,7 +176,7 @@ class TestSplit:
             together += int((masks[0] | masks[1]).sum())
         assert together == 1400
         assert valid.counts(index).sum() == pytest.approx(280, abs=50)
-        assert valid.description.endswith("into 0.8 to 1.0 by seed 3")
+        assert str(valid).endswith("into 0.8 to 1.0 by seed 3")
 
     @pytest.mark.parametrize(
         "batches", [(None,), (1, 2), (655, 656), (659,), (None, 3)]

@@ -15,13 +15,16 @@ from graphnet_icecube2nd import DeepIce, DeepIceGNN
 from graphnet_icecube2nd.published.published_config import (
     DEFAULTS,
     PublishedConfig,
+    published_notes,
     read_published_config,
 )
-from graphnet_icecube2nd.published.published_notes import published_notes
-from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, as_published
-from graphnet_icecube2nd.training.recipe_file import write_recipe
+from graphnet_icecube2nd.training.recipe import (
+    OPENING_ANGLE,
+    as_published,
+    write_recipe,
+)
 from graphnet_icecube2nd.training.recipes import find_recipe
-from graphnet_icecube2nd.training.stage_run import first_model
+from graphnet_icecube2nd.training.run import first_model
 
 # As in the published repository (commit of April 2023), whose README documents it.
 CONFIG = {

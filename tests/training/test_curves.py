@@ -58,11 +58,10 @@ def test_rows_come_back(tmp_path: Path) -> None:
 
 def test_curves_show_all_stages() -> None:
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
-    figure = draw_curves(ROWS, title="mine")
+    figure = draw_curves(ROWS)
     angle, loss, rate = figure.axes
-    assert angle.get_title() == "mine"
     assert "deg" in angle.get_ylabel()
     assert rate.get_xlabel().startswith("events seen, in thousands")
     lines = {line.get_label(): line for line in angle.get_lines()}
@@ -77,7 +76,7 @@ def test_curves_show_all_stages() -> None:
 
 def test_curves_show_what_came_between_two_rows() -> None:
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
     # In the second sub-epoch of the second stage, and in the first of all.
     for rows, points in ((ROWS[:3], POINTS[:7]), ([], POINTS[:1])):
@@ -95,7 +94,7 @@ def test_curves_show_what_came_between_two_rows() -> None:
 def test_a_stage_without_points_is_drawn_from_its_rows() -> None:
     """Of a run that an earlier release began."""
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
     figure = draw_curves(ROWS, points=POINTS[4:])
     label = "training, mean since the last"
@@ -105,7 +104,7 @@ def test_a_stage_without_points_is_drawn_from_its_rows() -> None:
 
 def test_without_an_average_there_is_one_line() -> None:
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
     labels = [line.get_label() for line in draw_curves(ROWS[:2]).axes[0].get_lines()]
     assert "weights" in labels

@@ -17,8 +17,7 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, load_model
 from graphnet_icecube2nd.training.history import read_history
-from graphnet_icecube2nd.training.recipe import DataConfig, Recipe
-from graphnet_icecube2nd.training.recipe_file import write_recipe
+from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, write_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
@@ -65,9 +64,7 @@ def test_two_processes_are_one_with_the_double_batch(
     stages = (first, replace(second, freeze=("embedding",)))
     data = DataConfig(num_sub_epochs=20, validation_fraction=0.3)
     double = replace(tiny, stages=stages, data=data)
-    alone = train(
-        double, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
-    )
+    alone = train(double, simulated, tmp_path / "one", machine=quiet)
     # The decay is that of a micro-batch, of which there are now twice as many.
     halves = tuple(
         replace(stage, batch_size=4, ema_decay=stage.ema_decay**0.5) for stage in stages
@@ -112,9 +109,7 @@ def test_several_tasks_on_two_processes(
         tasks={"direction": {}, "energy": {}, "track": {"weight": 0.5}},
         weighting="learned",
     )
-    alone = train(
-        recipe, simulated, tmp_path / "one", machine=quiet, say=lambda text: None
-    )
+    alone = train(recipe, simulated, tmp_path / "one", machine=quiet)
     half = replace(stage, batch_size=4, ema_decay=stage.ema_decay**0.5)
     write_recipe(replace(recipe, stages=(half,)), tmp_path / "half.yaml")
     out = tmp_path / "two"

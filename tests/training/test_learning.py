@@ -15,15 +15,9 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, load_model
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import overridden
-from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.stage_run import first_model
+from graphnet_icecube2nd.training.recipe import Recipe, overridden
+from graphnet_icecube2nd.training.run import first_model, train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
-
-
-def ignore(text: str) -> None:
-    pass
 
 
 def one_stage(recipe: Recipe) -> Recipe:
@@ -46,7 +40,7 @@ def test_the_average_follows_micro_batches(
 
     monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     train(
-        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
+        one_stage(tiny), simulated, tmp_path / "run", machine=quiet,
         overrides=["stages.0.ema=true", "stages.0.ema_decay=0.9"],
     )  # fmt: skip
     average = first_model(tiny).class_token.detach().clone()
@@ -91,7 +85,7 @@ def test_every_step_has_its_learning_rate_and_momentum(
     monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     given = ["stages.0.pct_start=0.4", "stages.1.div_final=3"]
     recipe = overridden(tiny, given)
-    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=ignore)
+    run = train(recipe, simulated, tmp_path / "run", machine=quiet)
     for number, stage in enumerate(recipe.stages):
         cycle, steps = stage.schedule(), run.rows[2 * number + 1]["step"]
         assert steps == 8
@@ -106,7 +100,7 @@ def test_it_learns(
 ) -> None:
     """In a few seconds, from 200 events: better than at first, and than a guess."""
     run = train(
-        one_stage(tiny), simulated, tmp_path / "run", say=ignore,
+        one_stage(tiny), simulated, tmp_path / "run",
         machine=replace(quiet, checkpoint_steps=None),
         overrides=[
             "stages.0.epochs=12",

@@ -20,15 +20,14 @@ import pytorch_lightning
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recorder import StageRecorder
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import TrainerConfig, make_trainer
+from graphnet_icecube2nd.training.trainer import (
+    StageRecorder,
+    TrainerConfig,
+    make_trainer,
+)
 
 Weights = Callable[[Path], dict[str, Any]]
-
-
-def ignore(text: str) -> None:
-    pass
 
 
 @pytest.fixture
@@ -77,7 +76,7 @@ def test_processes_read_and_change_nothing(
     for num_workers in (0, 1):
         machine = replace(quiet, num_workers=num_workers)
         run = tmp_path / str(num_workers)
-        train(one_stage, simulated, run, machine=machine, say=ignore)
+        train(one_stage, simulated, run, machine=machine)
         weights.append(weights_of(run))
         assert set(asked) == ({1} if num_workers else set())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -104,7 +103,7 @@ def test_checkpoints_within_a_sub_epoch_come_by_the_clock(
     machine = TrainerConfig(
         accelerator="cpu", progress=False, plot=False, checkpoint_minutes=minutes
     )
-    run = train(one_stage, simulated, tmp_path / "run", machine=machine, say=ignore)
+    run = train(one_stage, simulated, tmp_path / "run", machine=machine)
     ends = [row["step"] for row in run.rows]
     assert ends[0] > 1
     assert saved == (list(range(1, ends[-1] + 1)) if at_each_step else ends)
@@ -123,7 +122,7 @@ def test_a_compiled_model_learns_the_same(
 
     The backend `eager` runs what was traced with torch's own operations.
     """
-    train(tiny, simulated, tmp_path / "plain", machine=quiet, say=ignore)
+    train(tiny, simulated, tmp_path / "plain", machine=quiet)
     compile, calls = torch.compile, []
 
     def eagerly(function: Any, **options: Any) -> Any:
@@ -147,7 +146,6 @@ def test_a_compiled_model_learns_the_same(
     options: dict[str, Any] = {
         "overrides": ["compile=true"],
         "machine": quiet,
-        "say": ignore,
     }
     run = tmp_path / "compiled"
     with pytest.raises(Cut):

@@ -21,10 +21,6 @@ from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 
-def ignore(text: str) -> None:
-    pass
-
-
 def test_losses_are_means_since_the_row_before(
     tiny: Recipe,
     quiet: TrainerConfig,
@@ -42,7 +38,7 @@ def test_losses_are_means_since_the_row_before(
 
     monkeypatch.setattr(TrainingModule, "optimizer_step", noted)
     run = train(
-        tiny, simulated, tmp_path / "run", say=ignore,
+        tiny, simulated, tmp_path / "run",
         machine=replace(quiet, checkpoint_steps=3),
     )  # fmt: skip
     for rows, per_stage in (
@@ -69,25 +65,26 @@ def test_curves_come_with_every_checkpoint(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from graphnet_icecube2nd.training import curves
+    from graphnet_icecube2nd.training import trainer
 
     drawn: list[tuple[int, list[int]]] = []
 
-    def noted(rows: list[Any], path: Path, points: list[Any]) -> None:
-        assert path == tmp_path / "run" / "curves.png"
+    def noted(rows: list[Any], points: list[Any]) -> None:
         drawn.append((len(rows), [point["step"] for point in points]))
         if len(drawn) == 6:
             raise ZeroDivisionError("stands for a kill")
 
-    monkeypatch.setattr(curves, "draw_curves_if_possible", noted)
+    saved: list[Path] = []
+    monkeypatch.setattr(trainer, "draw_curves", noted)
+    monkeypatch.setattr(trainer, "save_figure", lambda _, path: saved.append(path))
     machine = replace(quiet, plot=True, checkpoint_steps=2)
     for resume in (False, True):
         with nullcontext() if resume else pytest.raises(ZeroDivisionError):
             train(
                 tiny, simulated, tmp_path / "run", machine=machine, resume=resume,
-                say=ignore,
             )  # fmt: skip
     assert drawn[:4] == [(0, [2]), (1, [2, 4]), (1, [2, 4, 6]), (2, [2, 4, 6, 8])]
     assert drawn[4] == (2, [2, 4, 6, 8, 2])
     # What was drawn of a sub-epoch that was then lost is not there twice.
     assert drawn[-1] == (4, [2, 4, 6, 8, 2, 4, 6, 8])
+    assert set(saved) == {tmp_path / "run" / "curves.png"}

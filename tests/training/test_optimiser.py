@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphnet_icecube2nd.training.optimiser import make_adamw
+from graphnet_icecube2nd.training.optimisation import make_adamw
 
 
 def make_model() -> nn.Module:

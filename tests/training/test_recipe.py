@@ -19,8 +19,6 @@ from graphnet_icecube2nd.training.recipe import (
     Recipe,
     Stage,
     as_published,
-)
-from graphnet_icecube2nd.training.recipe_file import (
     overridden,
     parse_override,
     read_recipe,
@@ -33,8 +31,7 @@ from graphnet_icecube2nd.training.recipes import (
     list_recipes,
     register_recipe,
 )
-from graphnet_icecube2nd.training.run import check_model
-from graphnet_icecube2nd.training.stage_run import first_model
+from graphnet_icecube2nd.training.run import check_model, first_model
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 

@@ -15,15 +15,11 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, load_model, simulate
 from graphnet_icecube2nd.training.history import read_history
-from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.recipe import read_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 FILES = Path(__file__).resolve().parents[1] / "release_0_1_0"
-
-
-def silent(text: str) -> None:
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +35,7 @@ def test_an_interrupted_run_goes_on(
     run = tmp_path / "run"
     shutil.copytree(FILES / "interrupted", run)
     recipe = read_recipe(run / "recipe.yaml")
-    done = train(recipe, store, run, machine=quiet, resume=True, say=silent)
+    done = train(recipe, store, run, machine=quiet, resume=True)
     expected = read_history(FILES / "run" / "metrics.csv")
     assert len(done.rows) == len(expected) == 4
     for ours, theirs in zip(done.rows, expected, strict=True):
@@ -71,13 +67,13 @@ def test_a_finished_run_is_known(store: EventStore, tmp_path: Path) -> None:
     shutil.copytree(FILES / "run", run)
     shutil.copy(run / "model.safetensors", run / "stage_1" / "best.safetensors")
     recipe = read_recipe(run / "recipe.yaml")
-    done: Any = train(recipe, store, run, resume=True, say=silent)
+    done: Any = train(recipe, store, run, resume=True)
     assert done.handed_over["direction/opening_angle"] == 1.523529448160311
 
 
 def test_curves_of_a_run() -> None:
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
     rows = read_history(FILES / "run" / "metrics.csv")
     angle, _, _ = draw_curves(rows).axes

@@ -19,12 +19,10 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.training import checkpoint, module, recorder, stage_run
-from graphnet_icecube2nd.training.checkpoint import WholeCheckpointIO
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import write_recipe
+from graphnet_icecube2nd.training import module, run, trainer
+from graphnet_icecube2nd.training.recipe import Recipe, write_recipe
 from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.trainer import TrainerConfig
+from graphnet_icecube2nd.training.trainer import TrainerConfig, WholeCheckpointIO
 
 Weights = Callable[[Path], dict[str, Any]]
 # Where a run can be cut: before the call or after it.
@@ -32,11 +30,11 @@ PLACES = (
     (module.TrainingModule, "training_step", "before"),
     (module.TrainingModule, "optimizer_step", "after"),
     (module.TrainingModule, "validation_step", "before"),
-    (checkpoint.torch, "save", "after"),  # written, not yet in its place
-    (recorder, "save_model", "after"),
-    (recorder, "write_history", "after"),
-    (stage_run, "write_json", "after"),
-    (stage_run, "load_weights", "after"),
+    (trainer.torch, "save", "after"),  # written, not yet in its place
+    (trainer, "save_model", "after"),
+    (trainer, "write_history", "after"),
+    (run, "write_json", "after"),
+    (run, "load_weights", "after"),
 )
 
 
@@ -71,10 +69,6 @@ def cuts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for place in PLACES:
         wrap(*place)
     return state
-
-
-def silent(text: str) -> None:
-    pass
 
 
 def stop(rows: list[dict[str, Any]]) -> None:
@@ -121,15 +115,15 @@ def test_cut_again_and_again(
 
 KILLED = """
 import os, signal, sys
-from graphnet_icecube2nd.training import checkpoint, module, recorder, run, stage_run
+from graphnet_icecube2nd.training import module, run, trainer
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 where, count, recipe, store, out = sys.argv[1:]
 owner, name = {
     "step": (module.TrainingModule, "optimizer_step"),
     "validation": (module.TrainingModule, "validation_step"),
-    "write": (checkpoint.torch, "save"),
-    "finished": (stage_run, "write_json"),
+    "write": (trainer.torch, "save"),
+    "finished": (run, "write_json"),
 }[where]
 function, left = getattr(owner, name), [int(count)]
 
@@ -167,9 +161,7 @@ def test_really_killed(
     where: str,
     count: int,
 ) -> None:
-    calm = train(
-        tiny, simulated, tmp_path / "calm", machine=quiet, say=lambda text: None
-    )
+    calm = train(tiny, simulated, tmp_path / "calm", machine=quiet)
     write_recipe(tiny, tmp_path / "tiny.yaml")
     folder = tmp_path / "killed"
     threads = str(torch.get_num_threads())  # sums depend on their number
@@ -186,9 +178,7 @@ def test_really_killed(
     if where == "finished":
         assert (folder / "stage_0" / "finished.json").is_file()
         assert not (folder / "stage_1").exists()
-    again = train(
-        tiny, simulated, folder, machine=quiet, resume=True, say=lambda text: None
-    )
+    again = train(tiny, simulated, folder, machine=quiet, resume=True)
     ours, expected = weights_of(folder), weights_of(calm.path)
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
     assert rows_but_seconds(again.rows) == rows_but_seconds(calm.rows)
@@ -223,9 +213,7 @@ def test_random_states_go_on(
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002
         steps[:] = 0, cut_at
-        train(
-            tiny, simulated, tmp_path / folder, machine=quiet, resume=resume, say=silent
-        )
+        train(tiny, simulated, tmp_path / folder, machine=quiet, resume=resume)
 
     run("calm", seed=1, cut_at=-1)
     with pytest.raises(Cut):
@@ -246,7 +234,7 @@ def test_with_readers_and_in_bfloat16(
     """Processes that read ahead lose and change nothing, also over a cut."""
     recipe = replace(tiny, precision="bfloat16")
     readers = replace(quiet, num_workers=2)
-    train(recipe, simulated, tmp_path / "calm", machine=quiet, say=silent)
+    train(recipe, simulated, tmp_path / "calm", machine=quiet)
     with pytest.raises(Cut):
         train(
             recipe,
@@ -254,9 +242,8 @@ def test_with_readers_and_in_bfloat16(
             tmp_path / "cut",
             machine=readers,
             on_row=stop,
-            say=silent,
         )
-    train(recipe, simulated, tmp_path / "cut", machine=readers, resume=True, say=silent)
+    train(recipe, simulated, tmp_path / "cut", machine=readers, resume=True)
     assert same(weights_of(tmp_path / "cut"), weights_of(tmp_path / "calm"))
 
 
@@ -266,7 +253,7 @@ def test_a_kill_before_the_recipe_was_written(
     short = replace(tiny, stages=tiny.stages[:1])
     for name in ("run.json", ".recipe.yaml.tmp"):
         (tmp_path / name).touch()
-    train(short, simulated, tmp_path, machine=quiet, resume=True, say=lambda text: None)
+    train(short, simulated, tmp_path, machine=quiet, resume=True)
     assert (tmp_path / "model.safetensors").is_file()
 
 
@@ -278,7 +265,6 @@ def test_lists_in_a_recipe_are_no_other_recipe(
     for resume in (False, True):
         run = train(
             recipe, simulated, tmp_path / "run", machine=quiet, resume=resume,
-            say=lambda text: None,
         )  # fmt: skip
     assert len(run.rows) == 2
 
@@ -325,7 +311,6 @@ class TestCheckpoints:
         with pytest.raises(Cut):
             train(
                 tiny, simulated, tmp_path, machine=quiet, on_row=meanwhile,
-                say=lambda text: None,
             )  # fmt: skip
 
     def test_random_states_come_back(self) -> None:
@@ -333,7 +318,7 @@ class TestCheckpoints:
 
         import numpy as np
 
-        from graphnet_icecube2nd.training.random_state import (
+        from graphnet_icecube2nd.training.module import (
             random_state,
             set_random_state,
         )

@@ -16,8 +16,7 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, build_model, save_model
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import read_recipe, write_recipe
+from graphnet_icecube2nd.training.recipe import Recipe, read_recipe, write_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
@@ -26,10 +25,6 @@ Weights = Callable[[Path], dict[str, Any]]
 
 class Cut(Exception):
     """Stands for a kill, within this process."""
-
-
-def silent(text: str) -> None:
-    pass
 
 
 def stop(rows: list[dict[str, Any]]) -> None:
@@ -51,10 +46,11 @@ def test_another_machine_is_said(
     tmp_path: Path,
     name: str | None,
     before: Any,
+    notices: list[str],
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(Cut):
-        train(tiny, simulated, run, machine=quiet, on_row=stop, say=silent)
+        train(tiny, simulated, run, machine=quiet, on_row=stop)
     described = json.loads((run / "run.json").read_text())
     now = {
         "torch": str(torch.__version__),
@@ -68,9 +64,9 @@ def test_another_machine_is_said(
         described["trained_with"] = [{**now, name: before}]
         (run / "run.json").write_text(json.dumps(described))
         trained_with = [{**now, name: before}, now]
-    said: list[str] = []
-    train(tiny, simulated, run, machine=quiet, resume=True, say=said.append)
-    words = [text for text in said if "to the bit" in text]
+    notices.clear()
+    train(tiny, simulated, run, machine=quiet, resume=True)
+    words = [text for text in notices if "to the bit" in text]
     expected = [] if name is None else [f"  {name} {before} before and {now[name]} now"]
     assert [text.partition(":")[0] for text in words] == expected, "once, in words"
     described = json.loads((run / "run.json").read_text())
@@ -78,7 +74,11 @@ def test_another_machine_is_said(
 
 
 def test_a_run_of_an_earlier_release_goes_on_as_it_began(
-    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    notices: list[str],
 ) -> None:
     """Its sub-epochs were whole steps of the size that was asked for."""
     stage = replace(tiny.stages[0], batch_size=4, accumulate_events=64)
@@ -93,19 +93,17 @@ def test_a_run_of_an_earlier_release_goes_on_as_it_began(
             run.mkdir()
             (run / "run.json").write_text(json.dumps({**described, "torch": "1.0"}))
             write_recipe(recipe, run / "recipe.yaml")
-        said: list[str] = []
-        done = train(
-            recipe, simulated, run, machine=quiet, resume=True, say=said.append
-        )
+        notices.clear()
+        done = train(recipe, simulated, run, machine=quiet, resume=True)
         steps[release] = done.rows[-1]["step"]
         events = done.rows[-1]["events"] / done.rows[-1]["step"]
         if release == "earlier":
             assert events == pytest.approx(64, rel=0.1)
-            assert any("torch 1.0 before and" in text for text in said)
-            assert any("times the events" in text for text in said)
+            assert any("torch 1.0 before and" in text for text in notices)
+            assert any("times the events" in text for text in notices)
         else:
             assert events == pytest.approx(52, rel=0.1)
-            assert not any("times the events" in text for text in said)
+            assert not any("times the events" in text for text in notices)
     assert steps == {"this": 4, "earlier": 4}
 
 
@@ -129,17 +127,17 @@ class TestWeightsToStartFrom:
         """Neither within the stage that began with them nor later."""
         first, second = tiny.stages
         recipe = replace(tiny, stages=(replace(first, weights=str(source)), second))
-        calm = train(recipe, simulated, tmp_path / "calm", machine=quiet, say=silent)
+        calm = train(recipe, simulated, tmp_path / "calm", machine=quiet)
         run = tmp_path / "run"
         with pytest.raises(Cut):
-            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+            train(recipe, simulated, run, machine=quiet, on_row=stop)
         source.unlink()
         with pytest.raises(Cut):  # now in the second stage
             train(
-                recipe, simulated, run, machine=quiet, resume=True, say=silent,
+                recipe, simulated, run, machine=quiet, resume=True,
                 on_row=lambda rows: stop(rows) if rows[-1]["stage"] else None,
             )  # fmt: skip
-        again = train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
+        again = train(recipe, simulated, run, machine=quiet, resume=True)
         assert same(weights_of(run), weights_of(calm.path))
         assert [row["train_loss"] for row in again.rows] == [
             row["train_loss"] for row in calm.rows
@@ -157,12 +155,12 @@ class TestWeightsToStartFrom:
         recipe = replace(tiny, stages=(first, replace(second, weights=str(source))))
         run = tmp_path / "run"
         with pytest.raises(Cut):
-            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+            train(recipe, simulated, run, machine=quiet, on_row=stop)
         source.unlink()
         with pytest.raises(
             FileNotFoundError, match=r"stages\.1\.weights: there are no"
         ):
-            train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
+            train(recipe, simulated, run, machine=quiet, resume=True)
 
     def begun_beside_its_weights(
         self,
@@ -175,7 +173,7 @@ class TestWeightsToStartFrom:
         """Begin a run whose first stage has its weights by name alone, and cut it."""
         recipe = replace(tiny, stages=(replace(tiny.stages[0], weights=name),))
         with pytest.raises(Cut):
-            train(recipe, simulated, run, machine=quiet, on_row=stop, say=silent)
+            train(recipe, simulated, run, machine=quiet, on_row=stop)
         return recipe
 
     def test_do_not_depend_on_where_one_stands(
@@ -194,10 +192,9 @@ class TestWeightsToStartFrom:
         (tmp_path / "elsewhere").mkdir()
         monkeypatch.chdir(tmp_path / "elsewhere")
         with pytest.raises(FileNotFoundError, match=r"elsewhere/start\.safetensors"):
-            train(recipe, simulated, tmp_path / "new", machine=quiet, say=silent)
+            train(recipe, simulated, tmp_path / "new", machine=quiet)
         done = train(
             str(run / "recipe.yaml"), simulated, run, machine=quiet, resume=True,
-            say=silent,
         )  # fmt: skip
         assert len(done.rows) == 2
 
@@ -214,5 +211,5 @@ class TestWeightsToStartFrom:
         monkeypatch.chdir(tmp_path)
         recipe = self.begun_beside_its_weights(tiny, quiet, simulated, run, source.name)
         write_recipe(recipe, run / "recipe.yaml")
-        done = train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
+        done = train(recipe, simulated, run, machine=quiet, resume=True)
         assert len(done.rows) == 2

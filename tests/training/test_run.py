@@ -34,10 +34,13 @@ from graphnet_icecube2nd.training.history import (
 from graphnet_icecube2nd.training.module import (
     TrainingModule,
 )
-from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
-from graphnet_icecube2nd.training.recipe_file import overridden, read_recipe
-from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.stage_run import first_model, make_data
+from graphnet_icecube2nd.training.recipe import (
+    OPENING_ANGLE,
+    Recipe,
+    overridden,
+    read_recipe,
+)
+from graphnet_icecube2nd.training.run import first_model, make_data, train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
@@ -60,12 +63,8 @@ def base(
 ) -> dict[str, Any]:
     """The last weights of the first stage as it is."""
     run = tmp_path_factory.mktemp("base") / "run"
-    train(one_stage(tiny), simulated, run, machine=quiet, say=ignore)
+    train(one_stage(tiny), simulated, run, machine=quiet)
     return last_of(run)
-
-
-def ignore(text: str) -> None:
-    pass
 
 
 def last_of(run: Path) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def test_every_option_changes_the_weights(
 ) -> None:
     train(
         one_stage(tiny), simulated, tmp_path / "run",
-        overrides=[override], machine=quiet, say=ignore,
+        overrides=[override], machine=quiet,
     )  # fmt: skip
     assert not same(last_of(tmp_path / "run"), base)
 
@@ -134,7 +133,7 @@ def test_decay_and_what_is_saved_of_an_average(
     }.items():
         run = train(
             one_stage(tiny), simulated, tmp_path / name,
-            overrides=["stages.0.ema=true", *options], machine=quiet, say=ignore,
+            overrides=["stages.0.ema=true", *options], machine=quiet,
         )  # fmt: skip
         weights[name], rows[name] = last_of(run.path), run.rows[-1]
     assert same(weights["raw"], base)  # an average changes no training
@@ -169,12 +168,16 @@ def test_options_of_the_validation(tiny: Recipe, simulated: EventStore) -> None:
 
 
 def test_what_a_run_leaves(
-    tiny: Recipe, simulated: EventStore, tmp_path: Path, weights_of: Weights
+    tiny: Recipe,
+    simulated: EventStore,
+    tmp_path: Path,
+    weights_of: Weights,
+    notices: list[str],
 ) -> None:
     pytest.importorskip("matplotlib")
-    said: list[str] = []
+    notices.clear()
     machine = TrainerConfig(accelerator="cpu", progress=False)
-    run = train(tiny, simulated, tmp_path / "run", machine=machine, say=said.append)
+    run = train(tiny, simulated, tmp_path / "run", machine=machine)
     assert sorted(p.name for p in run.path.iterdir()) == [
         "curves.png", "metrics.csv", "model.safetensors", "recipe.yaml", "run.json",
         "stage_0", "stage_1", "training.csv",
@@ -210,8 +213,8 @@ def test_what_a_run_leaves(
     assert same(weights_of(run.path), dict(kept.state_dict()))
     assert best["best"] == 1
     assert isinstance(run.model, DeepIce)
-    assert said[0].startswith("stage 0 of 2: vmf loss, lr_max 0.002, L 32")
-    assert any("weights loaded from" in text for text in said)
+    assert notices[0].startswith("stage 0 of 2: vmf loss, lr_max 0.002, L 32")
+    assert any("weights loaded from" in text for text in notices)
 
 
 def angle_of(row: dict[str, Any]) -> float:
@@ -244,7 +247,7 @@ def test_the_next_stage_begins_where_it_should(
 
     monkeypatch.setattr(TrainingModule, "__init__", noted)
     given = [f"stages.{n}.next_from={next_from}" for n in (0, 1)]
-    train(tiny, simulated, tmp_path / "run", overrides=given, machine=quiet, say=ignore)
+    train(tiny, simulated, tmp_path / "run", overrides=given, machine=quiet)
     folder = tmp_path / "run" / "stage_0"
     best, last = (
         dict(load_model(folder / f"{name}.safetensors").state_dict())
@@ -274,7 +277,7 @@ def test_monitor_tells_the_best(
     for monitor in ("angle", "loss"):
         run = train(
             one_stage(tiny), simulated, tmp_path / monitor,
-            overrides=[f"monitor={monitor}"], machine=quiet, say=ignore,
+            overrides=[f"monitor={monitor}"], machine=quiet,
         )  # fmt: skip
         found[monitor] = [row["best"] for row in run.rows]
     assert found == {"angle": [1, 0], "loss": [1, 1]}
@@ -285,7 +288,7 @@ def test_patience_ends_a_stage(
 ) -> None:
     """With no learning nothing gets better."""
     run = train(
-        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore,
+        one_stage(tiny), simulated, tmp_path / "run", machine=quiet,
         overrides=["stages.0.epochs=4", "stages.0.patience=2", "stages.0.lr_max=1e-30"],
     )  # fmt: skip
     assert len(run.rows) == 3
@@ -308,7 +311,7 @@ def test_compile_is_asked_for(
     monkeypatch.setattr(torch, "compile", compiled)
     train(
         one_stage(tiny), simulated, tmp_path / "run",
-        overrides=["compile=true"], machine=quiet, say=ignore,
+        overrides=["compile=true"], machine=quiet,
     )  # fmt: skip
     assert asked == [{"dynamic": True}]
     assert same(last_of(tmp_path / "run"), base)
@@ -334,7 +337,7 @@ def test_activation_checkpointing_is_asked_for(
     monkeypatch.setattr(deepice, "checkpoint", counted)
     train(
         one_stage(tiny), simulated, tmp_path / "run",
-        overrides=["model_kwargs.use_checkpoint=true"], machine=quiet, say=ignore,
+        overrides=["model_kwargs.use_checkpoint=true"], machine=quiet,
     )  # fmt: skip
     assert calls
     ours = last_of(tmp_path / "run")
@@ -403,7 +406,7 @@ def test_bar_shows_rates_loss_and_angle(
     tiny: Recipe, simulated: EventStore, tmp_path: Path, capfd: Any
 ) -> None:
     machine = TrainerConfig(accelerator="cpu", plot=False)
-    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine)
     shown = capfd.readouterr()
     text = shown.out + shown.err
     for word in (
@@ -448,7 +451,7 @@ def test_loggers_are_told_all(
     monkeypatch.setattr(loggers, "WandbLogger", WandbLogger)
     options = {"accelerator": "cpu", "progress": False, "plot": False}
     machine = TrainerConfig(**options, loggers=("wandb",))
-    train(tiny, simulated, tmp_path / "run", machine=machine, say=ignore)
+    train(tiny, simulated, tmp_path / "run", machine=machine)
     assert [logger.options["name"] for logger in made] == ["run-stage-0", "run-stage-1"]
     assert len({logger.options["version"] for logger in made}) == 2
     for logger in made:
@@ -467,7 +470,7 @@ def test_tensorboard_writes(
     machine = TrainerConfig(
         accelerator="cpu", progress=False, plot=False, loggers=("tensorboard",)
     )
-    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine, say=ignore)
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=machine)
     assert list((tmp_path / "run" / "tensorboard" / "stage_0").glob("events*"))
 
 
@@ -512,7 +515,7 @@ def test_what_is_not_finite_stops_the_run(
     with pytest.raises(
         NonFiniteError, match=f"the {what} is not finite in step 3"
     ) as error:
-        train(tiny, simulated, run, machine=quiet, say=ignore)
+        train(tiny, simulated, run, machine=quiet)
     path = run / "stage_0" / "not_finite_0.csv"
     assert str(path) in str(error.value)
     saved = [int(line) for line in path.read_text().split()[1:]]
@@ -523,7 +526,7 @@ def test_what_is_not_finite_stops_the_run(
         assert f"of the step's {len(saved)} events" in str(error.value)
     # The weights of before are there, and finite; without the fault it goes on.
     monkeypatch.setattr(TrainingModule, "training_step", step)
-    done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
+    done = train(tiny, simulated, run, machine=quiet, resume=True)
     assert all(w.isfinite().all() for w in done.model.state_dict().values())
 
 
@@ -553,13 +556,13 @@ def test_a_validation_that_is_not_finite_stops_the_run(
     with pytest.raises(
         NonFiniteError, match="the validation is not finite after step 4"
     ):
-        train(tiny, simulated, run, machine=quiet, say=ignore)
+        train(tiny, simulated, run, machine=quiet)
     saved = (run / f"stage_{stage}" / "not_finite_0.csv").read_text().split()[1:]
     assert [int(line) for line in saved] == ids
     assert len(ids) > 1
     assert not (run / f"stage_{stage}" / "best.safetensors").exists()
     monkeypatch.setattr(TrainingModule, "forward", forward)
-    done = train(tiny, simulated, run, machine=quiet, resume=True, say=ignore)
+    done = train(tiny, simulated, run, machine=quiet, resume=True)
     assert len(done.rows) == 4
 
 
@@ -608,14 +611,18 @@ def test_processes_whose_results_do_not_come_back_are_refused(
 
 
 def test_few_events_make_smaller_steps(
-    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    notices: list[str],
 ) -> None:
-    said: list[str] = []
+    notices.clear()
     run = train(
-        one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=said.append,
+        one_stage(tiny), simulated, tmp_path / "run", machine=quiet,
         overrides=["stages.0.accumulate_events=4096"],
     )  # fmt: skip
-    assert "optimiser steps come every 112 events, not 4096" in said[-1]
+    assert "optimiser steps come every 112 events, not 4096" in notices[-1]
     assert run.rows[-1]["step"] == 2
 
 
@@ -624,26 +631,25 @@ def test_a_folder_holds_one_run(
 ) -> None:
     run = tmp_path / "run"
     short = one_stage(tiny)
-    train(short, simulated, run, machine=quiet, say=ignore)
+    train(short, simulated, run, machine=quiet)
     with pytest.raises(ValueError, match="holds a run already: resume it"):
-        train(short, simulated, run, machine=quiet, say=ignore)
+        train(short, simulated, run, machine=quiet)
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         train(
             short, simulated, run, machine=quiet, resume=True, overrides=["seed=9"],
-            say=ignore,
         )  # fmt: skip
     before = (run / "model.safetensors").read_bytes()
-    again = train(short, simulated, run, machine=quiet, resume=True, say=ignore)
+    again = train(short, simulated, run, machine=quiet, resume=True)
     assert len(again.rows) == 2
     assert (run / "model.safetensors").read_bytes() == before
     described = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**described, "num_events": 300}))
     with pytest.raises(ValueError, match="num_events 300"):
-        train(short, simulated, run, machine=quiet, resume=True, say=ignore)
+        train(short, simulated, run, machine=quiet, resume=True)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").touch()
     with pytest.raises(ValueError, match="is not empty and holds no run"):
-        train(short, simulated, tmp_path / "other", machine=quiet, say=ignore)
+        train(short, simulated, tmp_path / "other", machine=quiet)
     with pytest.raises(ValueError, match=r"model_kwargs\.depht is unknown"):
         train(
             short, simulated, tmp_path / "new", machine=quiet,
@@ -659,7 +665,7 @@ def test_lightning_keeps_quiet(
     tmp_path: Path,
     capfd: Any,
 ) -> None:
-    train(one_stage(tiny), simulated, tmp_path / "run", machine=quiet, say=ignore)
+    train(one_stage(tiny), simulated, tmp_path / "run", machine=quiet)
     shown = capfd.readouterr()
     assert not shown.out.strip()
     assert not shown.err.strip()
@@ -667,7 +673,11 @@ def test_lightning_keeps_quiet(
 
 
 def test_a_stage_starts_from_a_file_and_freezes(
-    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    notices: list[str],
 ) -> None:
     torch.manual_seed(1)
     source = build_model("t_sim", **{**tiny.model_kwargs, "depth": 2})
@@ -678,17 +688,16 @@ def test_a_stage_starts_from_a_file_and_freezes(
         partial=True,
         freeze=("embedding", "head"),
     )
-    said: list[str] = []
+    notices.clear()
     run = train(
         replace(tiny, stages=(stage,)),
         simulated,
         tmp_path / "run",
         machine=quiet,
-        say=said.append,
     )
     trained = run.model.state_dict()
     for name, value in source.state_dict().items():
         if name.startswith(("embedding.", "head.")):
             assert torch.equal(trained[name], value), name
     assert not torch.equal(trained["class_token"], source.state_dict()["class_token"])
-    assert any("unused: 1" in text for text in said), said
+    assert any("unused: 1" in text for text in notices), notices

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from graphnet_icecube2nd.training.schedule import OneCycle
+from graphnet_icecube2nd.training.optimisation import OneCycle
 
 
 def test_end_points() -> None:

@@ -26,8 +26,7 @@ from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
 from graphnet_icecube2nd.training import module as module_room
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.run import train
-from graphnet_icecube2nd.training.stage_run import first_model, make_data
+from graphnet_icecube2nd.training.run import first_model, make_data, train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
@@ -40,25 +39,25 @@ def three(tiny: Recipe) -> Recipe:
     return replace(tiny, tasks=TASKS_OF_THREE)
 
 
-def silent(text: str) -> None:
-    pass
-
-
 def test_they_learn(
-    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+    three: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    notices: list[str],
 ) -> None:
     first = replace(
         three.stages[0], epochs=8.0, pct_start=0.2, lr_max=4e-3, accumulate_events=16
     )
     recipe = replace(three, stages=(first,), data=replace(three.data, num_sub_epochs=1))
     machine = replace(quiet, checkpoint_steps=None)
-    said: list[str] = []
-    run = train(recipe, simulated, tmp_path / "run", machine=machine, say=said.append)
+    notices.clear()
+    run = train(recipe, simulated, tmp_path / "run", machine=machine)
     rows = run.rows
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.2
     assert rows[-1]["energy/log10_error"] < 0.9 * rows[0]["energy/log10_error"]
     assert max(row["track/auc"] for row in rows) > 0.6
-    assert "losses of 1 direction and 0.5 energy and 1 track" in said[0]
+    assert "losses of 1 direction and 0.5 energy and 1 track" in notices[0]
     batch = next(iter(make_data(recipe, 0, simulated).val_dataloader()))
     with torch.no_grad():
         columns = run.model.predict(batch)
@@ -68,7 +67,7 @@ def test_they_learn(
 def test_columns_of_metrics(
     three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
-    run = train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+    run = train(three, simulated, tmp_path / "run", machine=quiet)
     rows = read_history(run.path / "metrics.csv")
     names = [
         "direction/loss", "direction/opening_angle", "energy/loss",
@@ -116,7 +115,7 @@ def test_with_learned_weights_they_go_on_to_the_bit(
     step: int,
 ) -> None:
     recipe = replace(three, weighting="learned", monitor="energy/log10_error")
-    calm = train(recipe, simulated, tmp_path / "calm", machine=quiet, say=silent)
+    calm = train(recipe, simulated, tmp_path / "calm", machine=quiet)
     step_of, left = module_room.TrainingModule.optimizer_step, [step]
 
     def cut(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -127,11 +126,9 @@ def test_with_learned_weights_they_go_on_to_the_bit(
 
     monkeypatch.setattr(module_room.TrainingModule, "optimizer_step", cut)
     with pytest.raises(Cut):
-        train(recipe, simulated, tmp_path / "cut", machine=quiet, say=silent)
+        train(recipe, simulated, tmp_path / "cut", machine=quiet)
     monkeypatch.undo()
-    again = train(
-        recipe, simulated, tmp_path / "cut", machine=quiet, resume=True, say=silent
-    )
+    again = train(recipe, simulated, tmp_path / "cut", machine=quiet, resume=True)
     ours, expected = weights_of(again.path), weights_of(calm.path)
     assert set(ours) == set(expected)
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
@@ -178,7 +175,7 @@ def test_larger_is_better_of_a_monitor(
     monkeypatch.setattr(module_room.TrainingModule, "on_validation_epoch_end", pretend)
     stage = replace(three.stages[0], epochs=2.0)
     recipe = replace(three, stages=(stage,), monitor="track/auc")
-    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+    run = train(recipe, simulated, tmp_path / "run", machine=quiet)
     assert [row["best"] for row in run.rows] == [1, 1, 0, 1]
     assert run.handed_over["track/auc"] == 0.8
 
@@ -199,9 +196,9 @@ def test_weights_of_events_come_from_a_column(
         loss_B = task.loss(outputs[name], task.target(truth))
         expected = (loss_B * batch.truth["visible_energy"]).mean()
         torch.testing.assert_close(weighted[name], expected)
-    run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+    run = train(recipe, simulated, tmp_path / "run", machine=quiet)
     plain = replace(recipe, event_weight=None)
-    other = train(plain, simulated, tmp_path / "plain", machine=quiet, say=silent)
+    other = train(plain, simulated, tmp_path / "plain", machine=quiet)
     assert run.rows[-1]["train_loss"] != other.rows[-1]["train_loss"]
 
 
@@ -211,11 +208,11 @@ def test_a_weight_that_is_no_number_is_named(
     """The simulated muons have no inelasticity."""
     recipe = replace(three, event_weight="inelasticity")
     with pytest.raises(ValueError, match=r"event_weight: inelasticity .* nan"):
-        train(recipe, simulated, tmp_path / "run", machine=quiet, say=silent)
+        train(recipe, simulated, tmp_path / "run", machine=quiet)
     with pytest.raises(ValueError, match="no event column 'inelastic'"):
         train(
             replace(recipe, event_weight="inelastic"), simulated, tmp_path / "other",
-            machine=quiet, say=silent,
+            machine=quiet,
         )  # fmt: skip
 
 
@@ -328,6 +325,7 @@ class TestEventsWithoutALabel:
         simulated: EventStore,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
+        notices: list[str],
     ) -> None:
         azimuth = simulated.whole_event_column("azimuth")
         energy = simulated.whole_event_column("energy")
@@ -335,9 +333,9 @@ class TestEventsWithoutALabel:
         recipe = replace(
             three, tasks={"direction": {}, "energy": {}}, stages=three.stages[:1]
         )
-        said: list[str] = []
-        run = train(recipe, simulated, tmp_path / "run", machine=quiet, say=said.append)
-        text = "\n".join(said)
+        notices.clear()
+        run = train(recipe, simulated, tmp_path / "run", machine=quiet)
+        text = "\n".join(notices)
         assert "energy: 60 of 256 events have no label (energy above 0, GeV)" in text
         assert "direction: 60 of 256 events have no label" in text
         assert "20 of 256 events have no label of any task; they are left out" in text
@@ -363,7 +361,7 @@ class TestEventsWithoutALabel:
         gone = simulated.whole_event_column("energy")
         self.spoil(monkeypatch, {"energy": gone})
         with pytest.raises(ValueError, match=r"'energy': none of the .* training"):
-            train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+            train(three, simulated, tmp_path / "run", machine=quiet)
 
 
 def test_the_model_remembers_its_input(
@@ -377,9 +375,9 @@ def test_the_model_remembers_its_input(
 
     run = tmp_path / "run"
     with pytest.raises(Cut):
-        train(recipe, simulated, run, machine=quiet, say=silent, on_row=stop)
+        train(recipe, simulated, run, machine=quiet, on_row=stop)
     begun = json.loads((run / "run.json").read_text())["input"]
-    done = train(recipe, simulated, run, machine=quiet, resume=True, say=silent)
+    done = train(recipe, simulated, run, machine=quiet, resume=True)
     for file in ("model.safetensors", "stage_0/best.safetensors",
                  "stage_1/last.safetensors"):  # fmt: skip
         config = load_model(run / file).input_config
@@ -401,9 +399,9 @@ def test_panels_of_the_tasks(
     three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    from graphnet_icecube2nd.training.curves import draw_curves
+    from graphnet_icecube2nd.training.history import draw_curves
 
-    run = train(three, simulated, tmp_path / "run", machine=quiet, say=silent)
+    run = train(three, simulated, tmp_path / "run", machine=quiet)
     rows = read_history(run.path / "metrics.csv")
     figure = draw_curves(rows, points=read_history(run.path / "training.csv"))
     titles = [axes.get_ylabel() for axes in figure.axes]
@@ -493,7 +491,7 @@ def test_tasks_and_backbones_of_others(
         if len(rows) == 3:
             raise Cut
 
-    options: dict[str, Any] = {"machine": quiet, "say": silent}
+    options: dict[str, Any] = {"machine": quiet}
     with pytest.raises(Cut):
         train(recipe, simulated, tmp_path / "run", on_row=stop, **options)
     run = train(recipe, simulated, tmp_path / "run", resume=True, **options)

@@ -20,15 +20,12 @@ pytest.importorskip("pyarrow")
 import optuna
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.training.recipe import Recipe
-from graphnet_icecube2nd.training.recipe_file import read_recipe
+from graphnet_icecube2nd.training.recipe import Recipe, read_recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 from graphnet_icecube2nd.tuning import study as room
-from graphnet_icecube2nd.tuning.search_space import read_space
-from graphnet_icecube2nd.tuning.study import tune
-from graphnet_icecube2nd.tuning.trial_devices import machines_of_workers
+from graphnet_icecube2nd.tuning.study import machines_of_workers, read_space, tune
 
 SPACE = {
     "stages.0.lr_max": {"low": 1e-4, "high": 1e-2, "log": True},

@@ -1,0 +1,46 @@
+"""Notices of long work: records of `logging`, printed where nobody else takes them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PACKAGE = "graphnet_icecube2nd"
+
+
+class _Printer(logging.Handler):
+    """Prints to what standard output is at that moment, as in a notebook's cell."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        is_warning = record.levelno >= logging.WARNING
+        stream = sys.stderr if is_warning else sys.stdout
+        print(self.format(record), file=stream, flush=True)
+
+
+def print_notices(always: bool = False) -> None:
+    """Print the package's notices, unless the user's program has set up logging.
+
+    Args:
+        always: Print them all the same, as commands do.
+    """
+    logger = logging.getLogger(PACKAGE)
+    if any(isinstance(handler, _Printer) for handler in logger.handlers):
+        return
+    if always or not (logger.handlers or logging.getLogger().handlers):
+        logger.addHandler(_Printer())
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+
+
+@contextmanager
+def only_warnings(name: str) -> Iterator[None]:
+    """Keep back what a logger has to say below the level of a warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -206,13 +206,13 @@ def export(
     """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
     from rich.console import Console
 
-    from graphnet_icecube2nd.store import exporter as exporting
+    from graphnet_icecube2nd.store import writers
 
-    format = exporting.format_of(out, format)
+    format = writers.format_of(out, format)
     tables = {"pulses_table": pulses_table, "truth_table": truth_table}
-    known = exporting.FORMATS[format][1]
+    known = writers.FORMATS[format][1]
     with progress(Console(stderr=True)) as (_, on_progress):
-        report = exporting.export(
+        report = writers.export(
             store,
             out,
             format=format,

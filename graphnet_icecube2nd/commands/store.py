@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,14 @@ from graphnet_icecube2nd.commands.show import (
     show_store,
 )
 
-READING = "What to read"
-MEANING = "What it means"
-WRITING = "How to write"
 
-
-def _option(help: str, panel: str, *names: str) -> Any:
+def _option(panel: str, help: str, *names: str) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+_read = partial(_option, "What to read")
+_mean = partial(_option, "What it means")
+_write = partial(_option, "How to write")
 
 
 def prepare(
@@ -31,96 +33,71 @@ def prepare(
     ],
     format: Annotated[
         str | None,
-        _option(
+        _read(
             "kaggle, graphnet-sqlite, graphnet-parquet, parquet, nested-parquet, hdf5. "
-            "Default: recognised.",
-            READING,
+            "Default: recognised."
         ),
     ] = None,
     truth: Annotated[
         list[Path] | None,
-        _option("Parquet file of truth; more than once for several.", READING),
+        _read("Parquet file of truth; more than once for several."),
     ] = None,
     with_truth: Annotated[
         bool,
-        _option(
-            "Take the truth, where there is some.",
-            READING,
-            "--with-truth/--without-truth",
-        ),
+        _read("Take the truth, where there is some.", "--with-truth/--without-truth"),
     ] = True,
     batches: Annotated[
-        str | None,
-        _option("Kaggle batches, as 1,2,5-9, or `present`: those there.", READING),
+        str | None, _read("Kaggle batches, as 1,2,5-9, or `present`: those there.")
     ] = None,
-    which: Annotated[
-        str | None, _option("train or test of Kaggle data.", READING)
-    ] = None,
-    pulses_table: Annotated[
-        str | None, _option("Table (or struct) of pulses.", READING)
-    ] = None,
-    truth_table: Annotated[
-        str | None, _option("Table (or struct) of truth.", READING)
-    ] = None,
+    which: Annotated[str | None, _read("train or test of Kaggle data.")] = None,
+    pulses_table: Annotated[str | None, _read("Table (or struct) of pulses.")] = None,
+    truth_table: Annotated[str | None, _read("Table (or struct) of truth.")] = None,
     offsets_table: Annotated[
-        str | None, _option("Dataset of the events' borders in HDF5.", READING)
+        str | None, _read("Dataset of the events' borders in HDF5.")
     ] = None,
-    event_column: Annotated[
-        str | None, _option("The event key, e.g. event_no.", READING)
-    ] = None,
+    event_column: Annotated[str | None, _read("The event key, e.g. event_no.")] = None,
     keep: Annotated[
-        list[str] | None,
-        _option("Further pulse column to keep; `all` keeps all.", READING),
+        list[str] | None, _read("Further pulse column to keep; `all` keeps all.")
     ] = None,
     duplicates: Annotated[
         str,
-        _option(
-            "`error`, or `renumber` event numbers that stand in several SQLite files.",
-            READING,
+        _read(
+            "`error`, or `renumber` event numbers that stand in several SQLite files."
         ),
     ] = "error",
     detector: Annotated[
         str | None,
-        _option(
+        _mean(
             "The detector (see `icecube2nd detectors`): what the columns mean, its "
-            "modules, medium and scales.",
-            MEANING,
+            "modules, medium and scales."
         ),
     ] = None,
     pulse_map: Annotated[
         str | None,
-        _option(
+        _mean(
             "What the columns mean: kaggle, icecube86, upgrade, prometheus, km3net, "
-            "or a JSON file. Default: known by the columns.",
-            MEANING,
+            "or a JSON file. Default: known by the columns."
         ),
     ] = None,
     angles: Annotated[
         str | None,
-        _option(
+        _mean(
             "The truth's angles name the `origin` or the `flight`. Default: as the "
-            "pulse map says.",
-            MEANING,
+            "pulse map says."
         ),
     ] = None,
     geometry: Annotated[
-        Path | None, _option("csv of DOMs in place of IceCube-86's.", MEANING)
+        Path | None, _mean("csv of DOMs in place of IceCube-86's.")
     ] = None,
-    ice: Annotated[
-        Path | None, _option("Ice table in place of IceCube's.", MEANING)
-    ] = None,
-    workers: Annotated[
-        int | None, _option("Processes. Default: one a core.", WRITING)
-    ] = None,
-    sort_pulses: Annotated[
-        bool, _option("Put pulses into the order of time.", WRITING)
-    ] = True,
-    shard_pulses: Annotated[int, _option("Pulses of a shard.", WRITING)] = 2**23,
+    ice: Annotated[Path | None, _mean("Ice table in place of IceCube's.")] = None,
+    workers: Annotated[int | None, _write("Processes. Default: one a core.")] = None,
+    sort_pulses: Annotated[bool, _write("Put pulses into the order of time.")] = True,
+    shard_pulses: Annotated[int, _write("Pulses of a shard.")] = 2**23,
 ) -> None:
     """Convert files of events into an event store.
 
     Reads the competition's data, GraphNeT's SQLite and parquet, parquet files, HDF5.
-    Killed in the middle, the same command goes on.
+    An interrupted conversion resumes when the command is run again.
     """
     if len(paths) < 2:
         raise typer.BadParameter("give what to read, then the folder of the store")
@@ -128,8 +105,7 @@ def prepare(
 
     from graphnet_icecube2nd.store import preparation as preparing
 
-    console = Console(stderr=True)
-    with progress(console) as (on_source, on_progress):
+    with progress(Console(stderr=True)) as (on_source, on_progress):
         report = preparing.prepare(
             paths[:-1],
             paths[-1],
@@ -206,18 +182,15 @@ def export(
     """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
     from rich.console import Console
 
-    from graphnet_icecube2nd.store import exporter as exporting
+    from graphnet_icecube2nd.store import writers
 
-    format = exporting.format_of(out, format)
+    format = writers.format_of(out, format)
     tables = {"pulses_table": pulses_table, "truth_table": truth_table}
-    known = exporting.FORMATS[format][1]
+    if format == "kaggle":  # it has no tables
+        tables = {}
     with progress(Console(stderr=True)) as (_, on_progress):
-        report = exporting.export(
-            store,
-            out,
-            format=format,
-            on_progress=on_progress,
-            **{name: table for name, table in tables.items() if name in known},
+        report = writers.export(
+            store, out, format=format, on_progress=on_progress, **tables
         )
     print(f"{out}: {report.events:,} events, {report.pulses:,} pulses")
     if report.left_out:

@@ -123,10 +123,7 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
 
 
 def event_order(
-    columns: Mapping[str, NDArray[Any]],
-    event_T: NDArray[np.int64],
-    *,
-    is_sorted: bool = False,
+    columns: Mapping[str, NDArray[Any]], event_T: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """Return the order that sorts pulses by event, time, and then by what they are.
 
@@ -136,66 +133,73 @@ def event_order(
     Args:
         columns: (T,) by quantity, `time` among them.
         event_T: (T,) the event of each pulse.
-        is_sorted: The pulses are in the order of event and time already.
 
     Returns:
         (T,) int64.
     """
-    if is_sorted:
-        order_T = np.arange(len(event_T))
-        time_T, event = columns[TIME], event_T
-    else:
-        order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
-        time_T, event = columns[TIME][order_T], event_T[order_T]
-    same_T = (time_T[1:] == time_T[:-1]) & (event[1:] == event[:-1])
-    if not same_T.any():
-        return order_T
-    # Of the pulses that share their time, those that stand in another order.
-    pair_P = np.flatnonzero(same_T)
-    before_P, after_P = order_T[pair_P], order_T[pair_P + 1]
-    wrong_P, equal = np.zeros(len(pair_P), bool), np.arange(len(pair_P))
-    keys = [columns[name] for name in TIE_BREAKERS if name in columns]
-    for key in reversed(keys):  # the last counts most, as in lexsort
-        first, second = key[before_P[equal]], key[after_P[equal]]
-        wrong_P[equal] = first > second
-        equal = equal[first == second]
-        if not len(equal):
-            break
+    order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
+    time_T, event_T = columns[TIME][order_T], event_T[order_T]
+    same_T = (time_T[1:] == time_T[:-1]) & (event_T[1:] == event_T[:-1])
+    if same_T.any():
+        tied = np.flatnonzero(np.append(same_T, False) | np.append(False, same_T))
+        place = order_T[tied]
+        keys = {name: columns[name][place] for name in TIE_BREAKERS if name in columns}
+        rows, sources = tie_moves(keys, same_T[tied[:-1]])
+        order_T[tied[rows]] = place[sources]
+    return order_T
+
+
+def tie_moves(
+    columns: Mapping[str, NDArray[Any]], same_T: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return which rows change so that pulses of one time are in the settled order.
+
+    Args:
+        columns: (T,) by quantity, in the order of event and time.
+        same_T: (T - 1,) a pulse has event and time of the one after it; some do.
+
+    Returns:
+        (M,) rows that change, and (M,) the rows whose values they take.
+    """
+    # The first counts most.
+    keys = [columns[name] for name in reversed(TIE_BREAKERS) if name in columns]
+    wrong_T = same_T & (keys[0][1:] < keys[0][:-1])
+    equal = np.flatnonzero(same_T & (keys[0][1:] == keys[0][:-1]))
+    for key in keys[1:]:
+        before, after = key[equal], key[equal + 1]
+        wrong_T[equal] = after < before
+        equal = equal[after == before]
+    # Runs of one time in which a pulse stands wrong.
     padded_T = np.concatenate([[False], same_T, [False]])
-    alone_P = ~(padded_T[pair_P] | padded_T[pair_P + 2])
-    # Two of one time, which most are, change places; longer runs are sorted.
-    swap = pair_P[wrong_P & alone_P]
-    order_T[swap], order_T[swap + 1] = order_T[swap + 1], order_T[swap]
-    longer = pair_P[wrong_P & ~alone_P]
-    if len(longer):
-        run_T = np.cumsum(np.append(True, ~same_T))
-        is_mixed = np.zeros(run_T[-1] + 1, bool)
-        is_mixed[run_T[longer]] = True
-        rows = np.flatnonzero(is_mixed[run_T])
-        mixed = order_T[rows]
-        order_T[rows] = mixed[_lexsort([key[mixed] for key in keys], run_T[rows])]
-    return order_T
+    border = np.flatnonzero(padded_T[1:] != padded_T[:-1])
+    first, last = border[::2], border[1::2]
+    mixed = np.logical_or.reduceat(wrong_T, first)
+    first, length = first[mixed], (last - first + 1)[mixed]
+    run = np.repeat(np.arange(len(first)), length)
+    rows = np.arange(len(run)) + (first - (np.cumsum(length) - length))[run]
+    return rows, _sorted_runs(rows, run, keys)
 
 
-def _lexsort(
-    keys: Sequence[NDArray[Any]], run_T: NDArray[np.int64]
+def _sorted_runs(
+    rows: NDArray[np.int64], run: NDArray[np.int64], keys: Sequence[NDArray[Any]]
 ) -> NDArray[np.int64]:
-    """Return `np.lexsort((*keys, run_T))`; faster where the last key is an integer."""
-    *others, last = keys
-    if last.dtype.kind not in "iu":
-        order_T: NDArray[np.int64] = np.lexsort((*keys, run_T))
-        return order_T
-    # One number a pulse, nearly in order already, as in `time_order`.
-    # The key may be negative (a place in whole metres), or unsigned.
-    last = last.astype(np.int64) - int(last.min())
-    code_T = run_T * (int(last.max()) + 1) + last
-    order_T = np.argsort(code_T, kind="stable")
-    same_T = code_T[order_T][1:] == code_T[order_T][:-1]
-    if same_T.any() and others:
-        rows = np.flatnonzero(np.append(same_T, False) | np.append(False, same_T))
-        tied = order_T[rows]
-        order_T[rows] = tied[np.lexsort((*(k[tied] for k in others), code_T[tied]))]
-    return order_T
+    """Return the rows (M,), sorted by run and then by the keys, the first first."""
+    key = keys[0][rows]
+    if not len(rows) or key.dtype.kind not in "iu":
+        return rows[np.lexsort((*(key[rows] for key in reversed(keys)), run))]
+    # One integer a row, nearly in order already, as in `time_order`; where integers
+    # are equal, the other keys.
+    low = int(key.min())
+    code = run * (int(key.max()) - low + 1) + (key.astype(np.int64) - low)
+    order = np.argsort(code, kind="stable")
+    rows, code = rows[order], code[order]
+    same = code[1:] == code[:-1]
+    if same.any():
+        equal = np.flatnonzero(np.append(same, False) | np.append(False, same))
+        tied = rows[equal]
+        others = [key[tied] for key in keys[:0:-1]]
+        rows[equal] = tied[np.lexsort((*others, code[equal]))]
+    return rows
 
 
 def first_times(time_T: Tensor, offsets: Tensor) -> Tensor:

@@ -39,11 +39,11 @@ from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_bloc
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.store.conversion import convert, table_digest
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.exporter import FORMATS, check_output, export, format_of
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.part_conversion import Progress
 from graphnet_icecube2nd.store.preparation import as_detector
 from graphnet_icecube2nd.store.readers.source import Part, Source
+from graphnet_icecube2nd.store.writers import FORMATS, check_output, export, format_of
 
 STORE, GRAPHNET = "store", "graphnet"
 OUTPUTS = (STORE, GRAPHNET, *FORMATS)

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "EventStore": "event_store",
-        "export": "exporter",
+        "export": "writers",
         "prepare": "preparation",
         "prepare_frames": "preparation",
     },

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import PulseError
-from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order
+from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order, tie_moves
 from graphnet_icecube2nd.events.features import (
     check_pulses,
 )
@@ -119,7 +119,7 @@ class ChunkCleaner:
         if full.any():
             self._check(chunk, offsets, full, name)
         time_T = np.asarray(chunk.columns[self.pulse_map.time])
-        order_T = self._time_order(chunk, time_T, offsets)
+        moves = self._moves(chunk, time_T, offsets)
         columns: dict[str, NDArray[Any]] = {}
         origin_B = None
         known = self.pulse_map.columns()
@@ -129,10 +129,10 @@ class ChunkCleaner:
             if quantity == TIME and self.pulse_map.time_reference == "first_pulse":
                 values, origin_B = _relative(values, offsets, full)
             columns[column] = self._stored(column, quantity, values, name)
-        if order_T is not None:
-            moved = np.flatnonzero(order_T != np.arange(len(order_T)))
+        if moves is not None:
+            rows, sources = moves
             for values in columns.values():
-                values[moved] = values[order_T[moved]]
+                values[rows] = values[sources]
         return columns, origin_B
 
     def _check(
@@ -158,29 +158,29 @@ class ChunkCleaner:
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
 
-    def _time_order(
+    def _moves(
         self, chunk: EventChunk, time_T: NDArray[Any], offsets: NDArray[np.int64]
-    ) -> NDArray[np.int64] | None:
-        """Return the order of time, ties settled; None: the pulses are in it."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return the rows that change, and whose values they take; None: none does."""
         if not self.sort_pulses or len(time_T) < 2:
             return None
         back_T, same_T = time_T[1:] < time_T[:-1], time_T[1:] == time_T[:-1]
         for step_T in (back_T, same_T):
             step_T[offsets[1:-1] - 1] = False  # from one event to the next
-        if not (back_T.any() or same_T.any()):
-            return None
-        event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        self.num_sorted += len(np.unique(event_T[1:][back_T]))
         known = self.pulse_map.columns()
         columns = {
             known[column]: np.asarray(values)
             for column, values in chunk.columns.items()
             if known.get(column) in TIE_BREAKERS
         }
-        is_sorted = not back_T.any()
+        if not back_T.any():
+            return tie_moves(columns, same_T) if same_T.any() else None
+        event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        self.num_sorted += len(np.unique(event_T[1:][back_T]))
         # A file's times may not be written to, which a tensor of them would allow.
-        columns[TIME] = time_T if is_sorted else np.array(time_T)
-        return event_order(columns, event_T, is_sorted=is_sorted)
+        order_T = event_order({**columns, TIME: np.array(time_T)}, event_T)
+        rows = np.flatnonzero(order_T != np.arange(len(order_T)))
+        return rows, order_T[rows]
 
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str

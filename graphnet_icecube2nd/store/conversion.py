@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,13 @@ def convert(
     plan = _plan(source, shard_pulses, sort_pulses)
     with locked_folder(folder, "a store"):
         _begin(folder, plan)
-        _copy_tables(source, folder)
+        # The table of DOMs is read once, not for each part.
+        modules = _copy_tables(source, folder)
         tasks = [
             PartTask(
                 number=number,
                 part=part,
-                source=source,
+                source=replace(source, geometry=modules),
                 folder=folder,
                 shard_pulses=shard_pulses,
                 sort_pulses=sort_pulses,
@@ -150,16 +152,18 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     write_json(path, plan)
 
 
-def _copy_tables(source: Source, folder: Path) -> None:
-    """Copy the user's tables of DOMs and ice, once they were seen to be such."""
-    if isinstance(source.geometry, DetectorGeometry):
-        source.geometry.to_csv(folder / GEOMETRY_FILE)
-    elif source.geometry is not None:
-        DetectorGeometry.from_csv(source.geometry)
-        shutil.copyfile(source.geometry, folder / GEOMETRY_FILE)
+def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
+    """Copy the user's tables of DOMs and ice once they were read; return the DOMs."""
+    geometry = source.geometry
+    if isinstance(geometry, DetectorGeometry):
+        geometry.to_csv(folder / GEOMETRY_FILE)
+    elif geometry is not None:
+        path, geometry = geometry, DetectorGeometry.from_csv(geometry)
+        shutil.copyfile(path, folder / GEOMETRY_FILE)
     if source.ice is not None:
         IceModel.from_file(source.ice)
         shutil.copyfile(source.ice, folder / ICE_FILE)
+    return geometry
 
 
 def _finish(

@@ -1,47 +1,84 @@
-"""An event store into files that GraphNeT reads: SQLite and parquet."""
+"""An event store into files that others read: GraphNeT's, the competition's.
+
+Each format is written by one function, which `export` finds by the format's name.
+A file or folder takes its name when it is whole. Shape letters: B events, T pulses.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import reverse_angles
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.event_store import EventStore
+from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
+from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.store.readers.sqlite import quoted
 
+PathLike = str | os.PathLike[str]
 Progress = Callable[[int, int], None]  # events and pulses since the last call
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 
+BATCH_EVENTS = 200_000  # of a file, as in the competition
+_ROWS = 2**20  # pulses of the competition's form written at once
+# The columns of the competition's pulses, and what pandas has to know to read event_id
+# as the index, as in the competition's files.
+_TYPES = {
+    "sensor_id": "int16",
+    "time": "int64",
+    "charge": "float64",
+    "auxiliary": "bool",
+    EVENT_ID: "int64",
+}
+_PANDAS = {
+    "index_columns": [EVENT_ID],
+    "column_indexes": [],
+    "columns": [
+        {
+            "name": name,
+            "field_name": name,
+            "pandas_type": kind,
+            "numpy_type": kind,
+            "metadata": None,
+        }
+        for name, kind in _TYPES.items()
+    ],
+    "pandas_version": "2.0.0",
+}
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(kw_only=True)
 class WriteReport:
-    """What was written.
+    """How many events and pulses were written."""
 
-    Args:
-        events: Events.
-        pulses: Pulses.
-        left_out: Events that have no pulses and were not written.
-    """
+    events: int = 0
+    pulses: int = 0
+    left_out: int = 0  # events that have no pulses and were not written
 
-    events: int
-    pulses: int
-    left_out: int
+    def add(self, events: int, pulses: int, on_progress: Progress | None) -> None:
+        """Count what was written, and tell the caller."""
+        self.events += events
+        self.pulses += pulses
+        if on_progress is not None:
+            on_progress(events, pulses)
 
 
 def write_graphnet_sqlite(
-    store_path: str | os.PathLike[str],
-    out_db: str | os.PathLike[str],
+    store_path: PathLike,
+    out_db: PathLike,
     *,
     pulses_table: str = "pulses",
     truth_table: str = "truth",
@@ -50,32 +87,12 @@ def write_graphnet_sqlite(
     with_empty: bool = False,
     on_progress: Progress | None = None,
 ) -> WriteReport:
-    """Write a store as a SQLite file for GraphNeT's SQLiteDataset.
+    """Write a store as a SQLite file (.db) for GraphNeT's SQLiteDataset.
 
     The event_id becomes `index_column`, primary key of the truth and index of the
-    pulses. Columns keep the names of the source; flags are 0 and 1. Times that were
-    made relative are absolute again; x, y, z are added where pulses have only a
-    sensor_id. The file takes its name when it is whole.
-
-    Args:
-        store_path: Folder of the store.
-        out_db: The file, which must not be there; ends in `.db` as GraphNeT wants it.
-        pulses_table: Name of the table of pulses.
-        truth_table: Name of the table of truth.
-        index_column: Name of the event_id. A column of the store that has this name is
-            written as `source_<name>`.
-        events: Numbers of the events in the store; None for all. They are written in
-            the order of the store.
-        with_empty: Write the truth of events without pulses, which GraphNeT fails on
-            when it comes to them.
-        on_progress: Called now and then with the events and pulses since the last call.
-
-    Raises:
-        FileExistsError: The file is there.
-        ImportError: sqlite-utils is not installed.
-        ValueError: The file's name does not end in `.db`, tables or columns would have
-            one name, or an event number is not there.
-        OSError: The disk is full.
+    pulses; see `GraphNetTables` for the columns. `events` are written in the order of
+    the store. `with_empty` writes the truth of events without pulses, which GraphNeT
+    fails on when it comes to them.
     """
     sqlite_utils = import_sqlite_utils()
     if Path(out_db).suffix != ".db":
@@ -88,43 +105,32 @@ def write_graphnet_sqlite(
         events=events,
         with_empty=with_empty,
     )
-    num_events = num_pulses = left_out = 0
-    made: set[str] = set()  # tables
-    with temporary(Path(out_db)) as path, _naming_full_disk(out_db):
+    report = WriteReport()
+    with _temporary(out_db) as path, _naming_full_disk(out_db):
         database = sqlite_utils.Database(path)
         connection: sqlite3.Connection = database.conn
         try:
             # A file that is not whole is thrown away, so nothing has to be undone.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
-
-            def insert(name: str, columns: Mapping[str, NDArray[Any]]) -> None:
-                if name not in made:
-                    # sqlite-utils before 4 ends the transaction when it makes one.
-                    connection.commit()
-                    _create(database, name, columns, index_column, name == truth_table)
-                    made.add(name)
-                if not connection.in_transaction:
-                    connection.execute("BEGIN")
-                _insert(connection, name, columns)
-
             for shard, rows, empty in tables.shards():
-                left_out += empty
+                report.left_out += empty
                 if not len(rows):
                     continue
-                insert(truth_table, tables.truth(shard, rows))
+                truth = tables.truth(shard, rows)
+                if not report.events:
+                    _create(database, truth_table, truth, index_column, keyed=True)
+                _insert(connection, truth_table, truth)
                 for columns in tables.pulses(shard, rows):
-                    insert(pulses_table, columns)
-                    new_pulses = len(columns[index_column])
-                    num_pulses += new_pulses
-                    if on_progress is not None:
-                        on_progress(0, new_pulses)
+                    if pulses_table not in database.table_names():
+                        # sqlite-utils before 4 ends the transaction when it makes one.
+                        connection.commit()
+                        _create(database, pulses_table, columns, index_column)
+                    _insert(connection, pulses_table, columns)
+                    report.add(0, len(columns[index_column]), on_progress)
                 connection.commit()
-                num_events += len(rows)
-                if on_progress is not None:
-                    on_progress(len(rows), 0)
-            if not made:
-                raise ValueError(f"{store_path}: there is no event to be written")
+                report.add(len(rows), 0, on_progress)
+            _need_events(report, store_path)
             database[pulses_table].create_index(
                 [index_column], index_name=f"{index_column}_{pulses_table}"
             )
@@ -132,12 +138,12 @@ def write_graphnet_sqlite(
             connection.close()
         with open(path, "rb+") as file:
             os.fsync(file.fileno())  # SQLite was told not to wait for the disk
-    return WriteReport(events=num_events, pulses=num_pulses, left_out=left_out)
+    return report
 
 
 def write_graphnet_parquet(
-    store_path: str | os.PathLike[str],
-    out_folder: str | os.PathLike[str],
+    store_path: PathLike,
+    out_folder: PathLike,
     *,
     pulses_table: str = "pulses",
     truth_table: str = "truth",
@@ -145,32 +151,15 @@ def write_graphnet_parquet(
     events: Events | None = None,
     on_progress: Progress | None = None,
 ) -> WriteReport:
-    """Write a store as parquet for GraphNeT's ParquetDataset.
+    """Write a store as a folder of parquet files for GraphNeT's ParquetDataset.
 
     `<table>/<table>_<chunk>.parquet`, a chunk a shard, in the order of the event_id:
     ParquetDataset sorts both tables by it and takes row for row what belongs together.
     For that reason events without pulses, which the table of pulses does not know, are
-    left out. Columns are as `write_graphnet_sqlite` has them. The folder takes its
-    name when it is whole.
-
-    Args:
-        store_path: Folder of the store.
-        out_folder: The folder, which must not be there, or be empty.
-        pulses_table: Name of the table of pulses.
-        truth_table: Name of the table of truth.
-        index_column: Name of the event_id.
-        events: Numbers of the events in the store; None for all.
-        on_progress: Called now and then with the events and pulses since the last call.
-
-    Raises:
-        FileExistsError: The folder is there and not empty.
-        ImportError: pyarrow is not installed.
-        ValueError: Tables or columns would have one name, or an event number is not
-            there.
-        OSError: The disk is full.
+    left out. Columns are as `write_graphnet_sqlite` has them.
     """
     pa = import_pyarrow()
-    import pyarrow.parquet
+    from pyarrow.parquet import ParquetWriter, write_table
 
     if pulses_table == truth_table:
         raise ValueError(f"pulses and truth cannot both be table {truth_table!r}")
@@ -180,39 +169,149 @@ def write_graphnet_parquet(
         events=events,
         with_empty=False,
     )
-    num_events = num_pulses = left_out = chunk = 0
-    with temporary(Path(out_folder)) as folder:
+    report = WriteReport()
+    chunk = 0  # counted without gaps: ParquetDataset counts the files
+    with _temporary(out_folder) as folder:
         for name in (pulses_table, truth_table):
             (folder / name).mkdir(parents=True)
         for shard, rows, empty in tables.shards():
-            left_out += empty
+            report.left_out += empty
             if not len(rows):
                 continue
             rows = rows[np.argsort(tables.ids(shard, rows))]
             truth = folder / truth_table / f"{truth_table}_{chunk}.parquet"
-            pyarrow.parquet.write_table(pa.table(tables.truth(shard, rows)), truth)
+            write_table(pa.table(tables.truth(shard, rows)), truth)
             path = folder / pulses_table / f"{pulses_table}_{chunk}.parquet"
-            writer = None
-            try:
-                for columns in tables.pulses(shard, rows):
-                    table = pa.table(columns)
-                    if writer is None:
-                        writer = pyarrow.parquet.ParquetWriter(path, table.schema)
+            pieces = map(pa.table, tables.pulses(shard, rows))
+            first = next(pieces)
+            with ParquetWriter(path, first.schema) as writer:
+                for table in chain([first], pieces):
                     writer.write_table(table)
-                    num_pulses += table.num_rows
-                    if on_progress is not None:
-                        on_progress(0, table.num_rows)
-            finally:
-                if writer is not None:
-                    writer.close()
-            # without gaps: ParquetDataset counts the files
+                    report.add(0, table.num_rows, on_progress)
             chunk += 1
-            num_events += len(rows)
-            if on_progress is not None:
-                on_progress(len(rows), 0)
-        if not chunk:
-            raise ValueError(f"{store_path}: there is no event to be written")
-    return WriteReport(events=num_events, pulses=num_pulses, left_out=left_out)
+            report.add(len(rows), 0, on_progress)
+        _need_events(report, store_path)
+    return report
+
+
+def write_kaggle(
+    store_path: PathLike,
+    out_folder: PathLike,
+    *,
+    batch_events: int = BATCH_EVENTS,
+    on_progress: Progress | None = None,
+) -> WriteReport:
+    """Write a store with a sensor_id as a folder of the competition's form.
+
+    train/batch_N.parquet of `batch_events` each, train_meta.parquet and
+    sensor_geometry.csv, which our reader of the competition's files takes, and so does
+    code written for the competition. Times are rounded to whole nanoseconds, as there.
+    Truth beside azimuth and zenith does not exist in that form and is left out; events
+    without pulses too.
+    """
+    pa = import_pyarrow()
+    from pyarrow.parquet import ParquetWriter, write_table
+
+    store = EventStore(store_path)
+    _check_kaggle(store)
+    schema = pa.schema(_TYPES.items(), metadata={"pandas": json.dumps(_PANDAS)})
+    report = WriteReport(left_out=store.manifest.num_empty)
+    meta: list[dict[str, NDArray[Any]]] = []
+    with _temporary(out_folder) as folder:
+        (folder / "train").mkdir(parents=True)
+        pieces = _kaggle_pieces(store, batch_events)
+        for batch, group in groupby(pieces, key=lambda piece: piece[0]):
+            row = 0
+            path = folder / "train" / f"batch_{batch}.parquet"
+            with ParquetWriter(path, schema) as writer:
+                for _, shard, events in group:
+                    table = pa.table(
+                        _kaggle_pulses(store, shard, events), schema=schema
+                    )
+                    writer.write_table(table)
+                    meta.append(_kaggle_meta(store, shard, events, batch, row))
+                    row += table.num_rows
+                    report.add(len(events), table.num_rows, on_progress)
+        _need_events(report, store_path)
+        joined = {
+            name: np.concatenate([piece[name] for piece in meta]) for name in meta[0]
+        }
+        write_table(pa.table(joined), folder / "train_meta.parquet")
+        lines = ["sensor_id,x,y,z"]
+        for sensor, place in enumerate(store.geometry.position_S3.tolist()):
+            lines.append(",".join([str(sensor), *(repr(round(p, 6)) for p in place)]))
+        text = "\n".join(lines) + "\n"
+        (folder / "sensor_geometry.csv").write_text(text, encoding="utf-8")
+    return report
+
+
+# How a format is written, and the arguments it takes beside store and output.
+FORMATS: dict[str, tuple[Callable[..., WriteReport], tuple[str, ...]]] = {
+    "graphnet-sqlite": (write_graphnet_sqlite, ("pulses_table", "truth_table")),
+    "graphnet-parquet": (write_graphnet_parquet, ("pulses_table", "truth_table")),
+    "kaggle": (write_kaggle, ()),
+}
+
+
+def export(
+    store: PathLike, out: PathLike, *, format: str | None = None, **options: Any
+) -> WriteReport:
+    """Write a store as files that others read.
+
+    Args:
+        store: Folder of the store.
+        out: The file or folder, which must not be there, or be an empty folder.
+        format: `graphnet-sqlite`, `graphnet-parquet` or `kaggle`; default: SQLite if
+            `out` ends in .db, else GraphNeT's parquet.
+        **options: `on_progress`, called now and then with the events and pulses since
+            the last call; for GraphNeT's formats `pulses_table` and `truth_table`, the
+            names of the tables.
+
+    Raises:
+        FileExistsError: The output is there.
+        ValueError: Unknown format, or what the writer finds wrong.
+        OSError: The disk is full.
+        ImportError: The format's library is missing.
+    """
+    format = format_of(out, format)
+    write, known = FORMATS[format]
+    unknown = set(options) - {*known, "on_progress"}
+    if unknown:
+        raise ValueError(f"{', '.join(sorted(unknown))} means nothing for {format}")
+    return write(store, out, **options)
+
+
+def format_of(out: PathLike, format: str | None = None) -> str:
+    """Return the format of an output, by its name where none is given.
+
+    Raises:
+        ValueError: Unknown format, or a name that says none.
+    """
+    suffix = Path(out).suffix
+    if format is None:
+        if suffix not in (".db", ""):
+            raise ValueError(
+                f"{out} ends in {suffix!r}: GraphNeT's SQLite files end in .db, and "
+                "its parquet is a folder; or say the format (--format)"
+            )
+        return "graphnet-sqlite" if suffix == ".db" else "graphnet-parquet"
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+    return format
+
+
+def check_output(out: PathLike, format: str) -> None:
+    """Check that an output can be written, before there is anything to be written.
+
+    Raises:
+        FileExistsError: It is there.
+        ImportError: The format's library is missing.
+    """
+    _check_free(Path(out))
+    if format == "graphnet-sqlite":
+        import_sqlite_utils()
+    else:
+        import_pyarrow()
 
 
 def import_sqlite_utils() -> Any:
@@ -227,22 +326,24 @@ def import_sqlite_utils() -> Any:
     return sqlite_utils
 
 
-def is_taken(path: Path) -> bool:
-    """Say whether something is at a path that is not an empty folder."""
-    return path.exists() and not (path.is_dir() and not any(path.iterdir()))
+def _check_free(path: Path) -> None:
+    """Raise FileExistsError if a path is taken by more than an empty folder."""
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"{path} is there already; remove it, or choose another name"
+        )
+
+
+def _need_events(report: WriteReport, store_path: PathLike) -> None:
+    if not report.events:
+        raise ValueError(f"{store_path}: there is no event to be written")
 
 
 @contextmanager
-def temporary(final: Path) -> Iterator[Path]:
-    """Lend a path beside a file or folder, and give it that name if all went well.
-
-    Raises:
-        FileExistsError: The name is taken.
-    """
-    if is_taken(final):
-        raise FileExistsError(
-            f"{final} is there already; remove it, or choose another name"
-        )
+def _temporary(out: PathLike) -> Iterator[Path]:
+    """Lend a path beside a file or folder, and give it that name if all went well."""
+    final = Path(out)
+    _check_free(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     path = final.with_name(f".{final.name}.tmp")
     _remove(path)
@@ -262,7 +363,7 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _naming_full_disk(path: str | os.PathLike[str]) -> Iterator[None]:
+def _naming_full_disk(path: PathLike) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -276,7 +377,8 @@ def _create(
     name: str,
     columns: Mapping[str, NDArray[Any]],
     index_column: str,
-    keyed: bool,
+    *,
+    keyed: bool = False,
 ) -> None:
     lowered = [column.lower() for column in columns]
     if twice := [c for c in columns if lowered.count(c.lower()) > 1]:
@@ -295,8 +397,92 @@ def _insert(
     connection: sqlite3.Connection, name: str, columns: Mapping[str, NDArray[Any]]
 ) -> None:
     # sqlite-utils' own insert_all takes six times as long.
+    if not connection.in_transaction:
+        connection.execute("BEGIN")
     places = ", ".join("?" for _ in columns)
     connection.executemany(
         f"INSERT INTO {quoted(name)} VALUES ({places})",
         zip(*(values.tolist() for values in columns.values()), strict=True),
     )
+
+
+def _check_kaggle(store: EventStore) -> None:
+    if len(store.geometry) > 2**15:
+        raise ValueError(
+            f"{store.path} has {len(store.geometry)} DOMs; the competition's form has "
+            f"room for {2**15}"
+        )
+    pulse_map = store.pulse_map
+    flag = pulse_map.auxiliary or pulse_map.hlc
+    named = {"sensor_id": pulse_map.sensor_id, "charge": pulse_map.charge, "flag": flag}
+    for what, column in named.items():
+        if column is None or column not in store.pulse_columns:
+            raise ValueError(
+                f"{store.path} has no {what}, which the competition's form needs; it "
+                f"has {', '.join(store.pulse_columns)}"
+            )
+
+
+def _kaggle_pieces(
+    store: EventStore, batch_events: int
+) -> Iterator[tuple[int, Shard, NDArray[np.int64]]]:
+    """Yield events with pulses, of one batch and of about _ROWS pulses at a time."""
+    batch, room = 1, batch_events
+    for shard in store.shards:
+        count_B = shard.events.column(N_PULSES).astype(np.int64)
+        events = np.flatnonzero(count_B > 0)
+        while len(events):
+            total = np.cumsum(count_B[events])
+            most = max(1, int(np.searchsorted(total, _ROWS, side="right")))
+            piece, events = np.split(events, [min(most, room)])
+            yield batch, shard, piece
+            room -= len(piece)
+            if not room:
+                batch, room = batch + 1, batch_events
+
+
+def _kaggle_pulses(
+    store: EventStore, shard: Shard, events: NDArray[np.int64]
+) -> dict[str, NDArray[Any]]:
+    pulse_map = store.pulse_map
+    count_B, row_T = shard.pulse_rows(events)
+
+    def column(name: str | None) -> NDArray[Any]:
+        assert name is not None
+        return shard.pulses.column(name)[row_T]
+
+    if pulse_map.auxiliary is not None:
+        auxiliary_T = column(pulse_map.auxiliary) != 0
+    else:
+        auxiliary_T = column(pulse_map.hlc) == 0
+    return {
+        "sensor_id": column(pulse_map.sensor_id).astype(np.int16),
+        "time": np.rint(column(pulse_map.time)).astype(np.int64),
+        "charge": column(pulse_map.charge).astype(np.float64),
+        "auxiliary": auxiliary_T,
+        EVENT_ID: np.repeat(shard.events.column(EVENT_ID)[events], count_B),
+    }
+
+
+def _kaggle_meta(
+    store: EventStore, shard: Shard, events: NDArray[np.int64], batch: int, row: int
+) -> dict[str, NDArray[Any]]:
+    """Return rows of the meta data; `row` is where the pulses begin in their file."""
+    count_B = shard.events.column(N_PULSES)[events].astype(np.int64)
+    last_B = row + np.cumsum(count_B) - 1
+    columns: dict[str, NDArray[Any]] = {
+        "batch_id": np.full(len(events), batch),
+        EVENT_ID: shard.events.column(EVENT_ID)[events],
+        "first_pulse_index": last_B - count_B + 1,
+        "last_pulse_index": last_B,
+    }
+    if store.has_directions:
+        azimuth, zenith = (
+            shard.events.column(name)[events].astype(np.float64)
+            for name in (store.pulse_map.labels.azimuth, store.pulse_map.labels.zenith)
+        )
+        if store.pulse_map.labels.angles == "flight":
+            turned = reverse_angles(zenith, azimuth)
+            zenith, azimuth = (angle.numpy() for angle in turned)
+        columns |= {"azimuth": azimuth, "zenith": zenith}
+    return columns

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphnet_icecube2nd.events.events import event_order
+from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order, tie_moves
 
 
 @given(seed=st.integers(0, 10**6), num=st.integers(1, 60))
@@ -57,3 +57,38 @@ def test_ties_are_settled_by_place_whatever_its_type(
     keys = [columns[name] for name in ("charge", "y", "x", "time")]
     expected = np.lexsort((*keys, event))
     assert event_order(columns, event).tolist() == expected.tolist()
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    num=st.integers(2, 300),
+    places=st.sampled_from([("sensor_id",), ("x", "y", "z"), ("x", "sensor_id")]),
+    spread=st.integers(1, 6),
+    is_sorted=st.booleans(),
+)
+def test_same_as_plain_lexsort(
+    seed: int, num: int, places: tuple[str, ...], spread: int, is_sorted: bool
+) -> None:
+    """The plain twin: one `np.lexsort` over all columns."""
+    rng = np.random.default_rng(seed)
+    event = np.sort(rng.integers(0, 3, num))
+    time = rng.integers(0, 4 * spread, num)
+    if is_sorted:
+        time = time[np.lexsort((time, event))]
+    columns: dict[str, np.ndarray] = {
+        name: rng.integers(-2, spread, num) / 2 for name in places
+    }
+    if "sensor_id" in columns:
+        columns["sensor_id"] = rng.integers(0, 3 * spread, num).astype(np.int16)
+    columns["charge"] = rng.integers(1, 3, num) / 4
+    columns["auxiliary"] = rng.integers(0, 2, num).astype(bool)
+    keys = [columns[name] for name in TIE_BREAKERS if name in columns]
+    expected = np.lexsort((*keys, time, event))
+    assert event_order({"time": time, **columns}, event).tolist() == expected.tolist()
+
+    same_T = (time[1:] == time[:-1]) & (event[1:] == event[:-1])
+    if is_sorted and same_T.any():
+        rows, sources = tie_moves(columns, same_T)
+        order = np.arange(num)
+        order[rows] = sources
+        assert order.tolist() == expected.tolist()

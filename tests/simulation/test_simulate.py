@@ -28,8 +28,7 @@ from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import simulate_block
 from graphnet_icecube2nd.simulation.production import simulated_source
 from graphnet_icecube2nd.store.conversion import convert
-from graphnet_icecube2nd.store.exporter import export
-from graphnet_icecube2nd.store.kaggle_writer import write_kaggle
+from graphnet_icecube2nd.store.writers import export, write_kaggle
 
 NUM = 300
 

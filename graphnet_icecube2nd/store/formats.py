@@ -11,14 +11,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import MANIFEST
-from graphnet_icecube2nd.store.readers.rows import ParquetRows
 from graphnet_icecube2nd.store.readers.source import (
     HDF5_SUFFIXES,
     SQLITE_SUFFIXES,
     Source,
 )
+from graphnet_icecube2nd.store.readers.tables import ParquetTable, is_struct
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,9 @@ FORMATS = {
     "graphnet-sqlite": Format(
         "sqlite", "sqlite_source", {**_TABLES, "duplicates": "duplicates"}
     ),
-    "graphnet-parquet": Format(
-        "graphnet_parquet", "graphnet_parquet_source", _TABLES, True
-    ),
+    "graphnet-parquet": Format("parquet", "graphnet_parquet_source", _TABLES, True),
     "parquet": Format(
-        "flat_parquet",
+        "parquet",
         "parquet_source",
         {"truth": "truth", "event_column": "event_column"},
     ),
@@ -118,7 +115,9 @@ def recognise(paths: Sequence[Path]) -> str:
         if suffix in HDF5_SUFFIXES:
             return "hdf5"
         if suffix == ".parquet":
-            return "nested-parquet" if _is_nested(path) else "parquet"
+            types = ParquetTable(path=path, name=str(path)).types
+            is_nested = any(map(is_struct, types.values()))
+            return "nested-parquet" if is_nested else "parquet"
     else:
         if (path / MANIFEST).exists():
             raise ValueError(
@@ -137,9 +136,3 @@ def recognise(paths: Sequence[Path]) -> str:
         "parquet folders; parquet files, with `truth` for the file of truth; HDF5 "
         "files (.h5, .hdf5)"
     )
-
-
-def _is_nested(path: Path) -> bool:
-    is_struct = import_pyarrow().types.is_struct
-    types = ParquetRows(path=path, name=str(path)).types
-    return any(is_struct(kind) for kind in types.values())

@@ -27,7 +27,7 @@ from graphnet.models.detector.prometheus import Prometheus
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.conversion import convert
-from graphnet_icecube2nd.store.readers.graphnet_parquet import graphnet_parquet_source
+from graphnet_icecube2nd.store.readers.parquet import graphnet_parquet_source
 from graphnet_icecube2nd.store.readers.sqlite import sqlite_source
 from graphnet_icecube2nd.store.writers import (
     write_graphnet_parquet,

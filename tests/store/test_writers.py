@@ -20,7 +20,7 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store import graphnet_tables, writers
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.readers.graphnet_parquet import graphnet_parquet_source
+from graphnet_icecube2nd.store.readers.parquet import graphnet_parquet_source
 from graphnet_icecube2nd.store.readers.source import EventChunk, Part, Source
 from graphnet_icecube2nd.store.readers.sqlite import sqlite_source
 from graphnet_icecube2nd.store.writers import (

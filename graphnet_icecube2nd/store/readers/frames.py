@@ -10,76 +10,54 @@ from typing import Any
 
 import numpy as np
 
-from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.readers.arrow_values import plain
-from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS, Keep
-from graphnet_icecube2nd.store.readers.flat_part import choose_pulse_columns
-from graphnet_icecube2nd.store.readers.rows import BATCH_ROWS, Rows
+from graphnet_icecube2nd.store.readers.columns import (
+    EVENT_COLUMNS,
+    Wanted,
+    find_event_column,
+)
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.truth import NO_DIRECTIONS, open_truth
+from graphnet_icecube2nd.store.readers.table_part import (
+    NO_DIRECTIONS,
+    TablePart,
+    select,
+)
+from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, plain
 
 
 def frames_source(
-    pulses: Any,
-    truth: Any = None,
-    *,
-    pulse_map: PulseMap | None = None,
-    event_column: str | None = None,
-    keep: Keep = (),
-    name: str = "frames",
+    pulses: Any, truth: Any = None, *, name: str = "frames", **options: Any
 ) -> Source:
-    """Open data frames.
-
-    Args:
-        pulses: One row a pulse: a DataFrame of pandas or polars, a table of pyarrow,
-            or what else speaks Arrow. The event key may be the index.
-        truth: The same with one row an event, or None.
-        pulse_map: What the columns mean; default: recognised by their names.
-        event_column: The event key of both; default `event_id` or `event_no`.
-        keep: Further pulse columns to keep, or `all`.
-        name: What messages and the store call them.
-
-    Raises:
-        TypeError: No data frame.
-        ValueError: An empty frame, or a column that is missing or of a wrong type.
-    """
-    rows = FrameRows(name=f"{name}, pulses", table=_table(pulses, event_column, name))
-    columns = choose_pulse_columns([rows], pulse_map, event_column, keep)
-    part = columns.part(rows)
-    left_out = columns.left_out
-    notes: tuple[str, ...] = (NO_DIRECTIONS,)
+    """Open data frames, which messages call `name`; `Wanted` says the options."""
+    wanted = Wanted(**options)
+    key = wanted.event_column
+    tables = [FrameTable(name=f"{name}, pulses", table=_table(pulses, key, name))]
+    labels = []
     if truth is not None:
-        key = columns.event_column
-        table = _table(truth, event_column or key, name)
-        part.truth, truth_left_out, notes = open_truth(
-            [FrameRows(name=f"{name}, truth", table=table)],
-            columns.pulse_map,
-            event_column=event_column,
-            like=key,
-        )
-        left_out += truth_left_out
-    return Source(
-        kind="frames",
-        pulse_map=columns.pulse_map,
-        parts=[part],
-        pulse_columns=columns.taken,
-        left_out=left_out,
-        notes=notes,
-    )
+        key = find_event_column(tables[0].types, key, tables[0].name)
+        labels = [FrameTable(name=f"{name}, truth", table=_table(truth, key, name))]
+    selection = select(tables, labels, wanted)
+    notes = selection.notes if labels else (NO_DIRECTIONS,)
+    part = TablePart(**selection.part(tables[0]))
+    return selection.source("frames", [part], notes=notes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FrameRows(Rows):
-    """The rows of an Arrow table in memory."""
+class FrameTable(Table):
+    """An Arrow table in memory."""
 
     name: str  # for messages
-    table: Any  # the table
+    table: Any
 
     @property
-    def types(self) -> dict[str, Any]:
+    def types(self) -> dict[str, Any]:  # type: ignore[override]
         """Arrow type of each column."""
         return {field.name: field.type for field in self.table.schema}
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        """How many rows there are."""
+        return int(self.table.num_rows)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
@@ -91,11 +69,6 @@ class FrameRows(Rows):
     def fingerprint(self) -> dict[str, Any]:
         """Return shape, columns and a checksum of the content."""
         return self._fingerprint
-
-    @property
-    def num_rows(self) -> int:
-        """How many there are."""
-        return int(self.table.num_rows)
 
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:

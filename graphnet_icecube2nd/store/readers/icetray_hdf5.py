@@ -10,8 +10,8 @@ that row i is frame i. So it stands in icetray's tableio, `I3Table.cxx` and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,9 @@ from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import NO_TRUTH
-from graphnet_icecube2nd.store.readers.hdf5_file import (
-    EVENTS_AT_ONCE,
-    H5Table,
-    Ranges,
-    find_tables,
-)
+from graphnet_icecube2nd.store.readers.hdf5_tables import H5Table, Ranges
 
-INDEX = "__I3Index__"
+INDEX = "__I3Index__/"
 EVENT = ("Run", "Event", "SubEvent", "SubEventStream")
 EXISTS = "exists"
 PRIMARIES = ("MCPrimary", "I3MCPrimary", "MCPrimary1", "MCInIcePrimary")
@@ -37,30 +32,73 @@ STRINGS = 86
 # Bit 0 of a pulse's flags: `LC = (1 << 0)` of PulseFlags in icetray's I3RecoPulse.h,
 # which GraphNeT's feature extractor calls hlc too.
 LC_FLAG = 1
+_MADE_OF = {SENSOR_ID: ("string", "om"), HLC: ("flags",)}
 
 
-def index_tables(file: Any) -> dict[str, H5Table]:
+def index_tables(tables: Sequence[H5Table]) -> dict[str, H5Table]:
     """Return the tables of the index by the name of what they index; maybe none."""
-    if INDEX not in file:
-        return {}
-    tables = find_tables(file[INDEX])
     return {
-        table.name: replace(table, name=f"{INDEX}/{table.name}")
+        table.node.removeprefix(INDEX): table
         for table in tables
-        if {*EVENT[:2], EXISTS, "start", "stop"} <= set(table.types)
+        if table.node.startswith(INDEX)
+        and {*EVENT[:2], EXISTS, "start", "stop"} <= set(table.types)
     }
 
 
-def computed_columns(table: H5Table) -> dict[str, Any]:
-    """Return the Arrow types of the columns that `compute` makes for a table."""
-    pa = import_pyarrow()
-    columns = set(table.types)
-    made = {}
-    if {"string", "om"} <= columns and not {X, Y, Z} <= columns:
-        made[SENSOR_ID] = pa.int64()
-    if "flags" in columns:
-        made[HLC] = pa.uint8()
-    return {column: kind for column, kind in made.items() if column not in columns}
+@dataclass(frozen=True, kw_only=True)
+class IcetrayPulses(H5Table):
+    """A table of pulses, with sensor_id (of string and om) and hlc (of the flags)."""
+
+    @classmethod
+    def of(cls, table: H5Table) -> IcetrayPulses:
+        """Return a table with the further columns, without the frame's."""
+        pa = import_pyarrow()
+        types = _without_header(table.types)
+        computed = {SENSOR_ID: pa.int64(), HLC: pa.uint8()}
+        if {X, Y, Z} <= set(types):
+            del computed[SENSOR_ID]
+        for column, kind in computed.items():
+            if column not in types and {*_MADE_OF[column]} <= set(types):
+                types[column] = kind
+        given = {item.name: getattr(table, item.name) for item in fields(table)}
+        return cls(**{**given, "types": types})
+
+    def read(
+        self, file: Any, columns: Sequence[str], rows: slice
+    ) -> dict[str, NDArray[Any]]:
+        """Return rows of some columns, (T,).
+
+        Raises:
+            ValueError: A DOM that has no sensor_id of IceCube-86.
+        """
+        stored = file[self.node].dtype.names
+        computed = [column for column in columns if column not in stored]
+        needed = [column for column in columns if column in stored]
+        needed += [source for column in computed for source in _MADE_OF[column]]
+        arrays = super().read(file, [*dict.fromkeys(needed)], rows)
+        if SENSOR_ID in computed:
+            arrays[SENSOR_ID] = self._sensor_id(arrays["string"], arrays["om"])
+        if HLC in computed:
+            flags_T = arrays["flags"].astype(np.int64)
+            arrays[HLC] = (flags_T & LC_FLAG).astype(np.uint8)
+        return {column: arrays[column] for column in columns}
+
+    def _sensor_id(
+        self, string_T: NDArray[Any], om_T: NDArray[Any]
+    ) -> NDArray[np.int64]:
+        string_T, om_T = string_T.astype(np.int64), om_T.astype(np.int64)
+        known_T = (string_T >= 1) & (string_T <= STRINGS)
+        known_T &= (om_T >= 1) & (om_T <= DOMS_PER_STRING)
+        if not known_T.all():
+            pulse = int(known_T.argmin())
+            raise ValueError(
+                f"{self.name}: a pulse in string {string_T[pulse]}, om {om_T[pulse]}; "
+                f"IceCube-86 has strings 1 to {STRINGS} with oms 1 to "
+                f"{DOMS_PER_STRING} in the ice. Take IceTop out, or have hdfwriter "
+                "write x, y, z of the DOMs too"
+            )
+        sensor_id_T: NDArray[np.int64] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
+        return sensor_id_T
 
 
 def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
@@ -79,67 +117,6 @@ def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
     )
 
 
-def needed_for(columns: tuple[str, ...], table: H5Table) -> tuple[str, ...]:
-    """Return the columns of the file that are read to hand on `columns`."""
-    needed = []
-    for column in columns:
-        if column in table.types:
-            needed.append(column)
-        elif column == SENSOR_ID:
-            needed += ["string", "om"]
-        else:
-            needed.append("flags")
-    return tuple(dict.fromkeys(needed))
-
-
-def compute(columns: Mapping[str, NDArray[Any]], place: str) -> dict[str, NDArray[Any]]:
-    """Make sensor_id of string and om, and hlc of the flags, where those were read.
-
-    Raises:
-        ValueError: A DOM that has no sensor_id of IceCube-86.
-    """
-    made: dict[str, NDArray[Any]] = {}
-    if "string" in columns and "om" in columns:
-        string_T = columns["string"].astype(np.int64)
-        om_T = columns["om"].astype(np.int64)
-        known_T = (string_T >= 1) & (string_T <= STRINGS)
-        known_T &= (om_T >= 1) & (om_T <= DOMS_PER_STRING)
-        if not known_T.all():
-            pulse = int(np.flatnonzero(~known_T)[0])
-            raise ValueError(
-                f"{place}: a pulse in string {string_T[pulse]}, om {om_T[pulse]}; "
-                f"IceCube-86 has strings 1 to {STRINGS} with oms 1 to "
-                f"{DOMS_PER_STRING} in the ice. Take IceTop out, or have hdfwriter "
-                "write x, y, z of the DOMs too"
-            )
-        made[SENSOR_ID] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
-    if "flags" in columns:
-        made[HLC] = (columns["flags"].astype(np.int64) & LC_FLAG).astype(np.uint8)
-    return made
-
-
-def check_same_frames(file: Any, index: H5Table, truth: H5Table, place: str) -> None:
-    """See that row i of the truth is frame i of the index.
-
-    Raises:
-        ValueError: It is not.
-    """
-    columns = [c for c in EVENT if c in index.types and c in truth.types]
-    same = index.num_rows == truth.num_rows
-    for low in range(0, index.num_rows if same else 0, EVENTS_AT_ONCE):
-        rows = slice(low, low + EVENTS_AT_ONCE)
-        ours, theirs = (table.read(file, columns, rows) for table in (index, truth))
-        for column in columns:
-            if same and not np.array_equal(ours[column], theirs[column]):
-                same = False
-    if not same:
-        raise ValueError(
-            f"{place}: table {truth.name!r} ({truth.num_rows} rows) has not one row "
-            f"for each of the {index.num_rows} frames of {index.name!r}, in the same "
-            f"order. Name a table that has: truth=..., or do without: {NO_TRUTH}"
-        )
-
-
 def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
     """Return where the events lie, by the index."""
     return Ranges(
@@ -148,8 +125,8 @@ def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
 
 
 def possible_truth(
-    tables: list[H5Table], wanted: str | bool | None, place: str
-) -> list[H5Table]:
+    tables: Mapping[str, H5Table], wanted: str | bool | None, place: str
+) -> dict[str, H5Table]:
     """Return the tables that may be the truth, if the user names none: primaries.
 
     Reconstructions have angles too; only the primary's are truth.
@@ -158,12 +135,43 @@ def possible_truth(
         ValueError: There are none.
     """
     if wanted is not None:
-        return tables
-    primaries = [table for table in tables if table.name in PRIMARIES]
+        return dict(tables)
+    primaries = {name: table for name, table in tables.items() if name in PRIMARIES}
     if not primaries:
         raise ValueError(
             f"{place} has no table {' or '.join(PRIMARIES)}; there is "
-            f"{', '.join(table.name for table in tables) or 'no other'}. Name the "
-            f"table of truth: truth=..., or do without: {NO_TRUTH}"
+            f"{', '.join(tables) or 'no other'}. Name the table of truth: truth=..., "
+            f"or do without: {NO_TRUTH}"
         )
     return primaries
+
+
+def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
+    """Return a table of truth with the frame's columns, which may be all it has.
+
+    Raises:
+        ValueError: Row i of the truth is not frame i of the index.
+    """
+    columns = [column for column in EVENT if column in index.types]
+    header = replace(index, types={column: index.types[column] for column in columns})
+    if truth is None:
+        return header
+    shared = [column for column in columns if column in truth.types]
+    same = index.num_rows == truth.num_rows
+    if same:
+        for (_, ours), (_, theirs) in zip(
+            index.arrays(shared), truth.arrays(shared), strict=True
+        ):
+            same &= all(np.array_equal(ours[c], theirs[c]) for c in shared)
+    if not same:
+        raise ValueError(
+            f"{truth.name} ({truth.num_rows} rows) has not one row for each of the "
+            f"{index.num_rows} frames of {index.node!r}, in the same order. Name a "
+            f"table that has: truth=..., or do without: {NO_TRUTH}"
+        )
+    types = {**header.types, **_without_header(truth.types)}
+    return replace(truth, types=types, header=header)
+
+
+def _without_header(types: Mapping[str, Any]) -> dict[str, Any]:
+    return {c: kind for c, kind in types.items() if c not in (*EVENT, EXISTS)}

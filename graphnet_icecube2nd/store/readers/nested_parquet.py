@@ -1,14 +1,14 @@
 """Nested parquet files: one row an event, its pulses as lists in a struct.
 
-GraphNeT's older extractions and Prometheus write such files. Shape letters: T pulses,
-B events.
+GraphNeT's older extractions and Prometheus write such files. A column of a struct is
+named as in `truth.azimuth`. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,22 +16,11 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.readers.arrow_values import (
-    check_finite,
-    check_no_null,
-    ids_of,
-    is_list,
-    is_number,
-    naming_damage,
-    plain,
-    plain_type,
-    values_of,
-)
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
     Columns,
-    Keep,
     PathLike,
+    Wanted,
     angle_columns,
     check_tables,
     choose_columns,
@@ -41,14 +30,21 @@ from graphnet_icecube2nd.store.readers.columns import (
     has_angles,
     list_files,
 )
-from graphnet_icecube2nd.store.readers.rows import open_parquet
 from graphnet_icecube2nd.store.readers.source import (
     PARQUET_SUFFIXES,
     EventChunk,
     Part,
     Source,
     chunk_borders,
-    file_fingerprint,
+)
+from graphnet_icecube2nd.store.readers.tables import (
+    ParquetTable,
+    is_list,
+    is_number,
+    is_struct,
+    opened_parquet,
+    plain,
+    plain_type,
 )
 
 EVENTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**26  # at most, as the file counts bytes
@@ -56,91 +52,60 @@ EVENTS_AT_ONCE, BYTES_AT_ONCE = 1024, 2**26  # at most, as the file counts bytes
 _RAW_ANGLES = {"azimuth": "initial_state_azimuth", "zenith": "initial_state_zenith"}
 
 
-def nested_source(
-    path: PathLike | Sequence[PathLike],
-    *,
-    pulses: str | None = None,
-    truth: str | bool | None = None,
-    pulse_map: PulseMap | None = None,
-    event_column: str | None = None,
-    keep: Keep = (),
-) -> Source:
-    """Open parquet files with one row an event.
+def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source:
+    """Open parquet files with one row an event; `Wanted` says the options.
 
-    Args:
-        path: File or files of the same columns, or folders of such.
-        pulses: The struct of the pulses' lists; default: the one that fits.
-        truth: The struct of the truth; default: the one that has the angles. False
-            does without.
-        pulse_map: What the lists mean; default: recognised by their names.
-        event_column: The event key, beside the structs or in one of them; default
-            `event_id` or `event_no`, and the number of the row where there is none.
-        keep: Further lists of the pulses to keep, or `all`.
-
-    Raises:
-        FileNotFoundError: A file is not there.
-        ValueError: A file is damaged, empty or not of this kind; or none or several
-            structs fit.
+    Tables are structs. The event key is beside the structs or in one of them; where
+    there is none, events are numbered by their row.
     """
+    wanted = Wanted(**options)
     files = list_files(path, PARQUET_SUFFIXES)
-    structs, _ = _look_into(files[0])
-    place = str(files[0])
-    lists = [_lists_of(struct) for struct in structs[1:]]
-    pulse_table, pulse_map = choose_pulses(
-        [struct for struct in lists if struct.types],
-        place=place,
-        name=pulses,
-        pulse_map=pulse_map,
-    )
-    pulses = pulse_table.name
-    others = [struct for struct in structs[1:] if struct.name != pulses]
-    candidates = [struct for struct in others if truth in (None, struct.name)]
-    raw = replace(pulse_map, labels=replace(pulse_map.labels, **_RAW_ANGLES))
-    if (
-        pulse_map == PulseMap.prometheus()
-        and not any(has_angles(struct, pulse_map) for struct in candidates)
-        and any(has_angles(struct, raw) for struct in candidates)
-    ):
-        pulse_map = raw
-    truth_table = choose_truth(others, place=place, name=truth, pulse_map=pulse_map)
-    with_keys = [structs[0], *([truth_table] if truth_table else [])]
-    with_keys += [struct for struct in structs if struct.name == pulses]
-    keys = _event_columns(with_keys, event_column, place)
-    key_names = {column for _, column in keys}
-    available = [c for c in pulse_table.types if c not in key_names]
-    taken, left_out = choose_columns(available, pulse_map, keep)
-    notes: tuple[str, ...] = ()
-    columns = [(pulses, column) for column in taken]
-    scalars: tuple[str, ...] = ()
-    if truth_table is not None:
-        scalars, truth_left_out, notes = choose_truth_columns(
-            truth_table.types, pulse_map, f"{place}, {truth_table.name}", key_names
+    tables = [NestedTable(path=file, name=str(file)) for file in files]
+    first, place = tables[0], tables[0].name
+    structs = first.structs()
+    lists = {name: _lists_of(struct) for name, struct in structs.items()}
+    with_lists = {name: struct for name, struct in lists.items() if struct.types}
+    pulses, pulse_map = choose_pulses(with_lists, place, wanted)
+    del structs[pulses]
+    if pulse_map == PulseMap.prometheus():
+        labels = replace(pulse_map.labels, **_RAW_ANGLES)
+        raw = replace(pulse_map, labels=labels)
+        candidates = [t for n, t in structs.items() if wanted.truth in (None, n)]
+        known, known_raw = (
+            any(has_angles(struct, either) for struct in candidates)
+            for either in (pulse_map, raw)
         )
-        left_out = (*left_out, *truth_left_out)
-        columns += [(truth_table.name, column) for column in scalars]
+        pulse_map = raw if known_raw and not known else pulse_map
+    truth = choose_truth(structs, place, wanted, pulse_map)
+    keys = _event_columns(first, [truth, pulses], wanted.event_column)
+    key_names = {key.rpartition(".")[2] for key in keys}
+    available = [c for c in lists[pulses].types if c not in key_names]
+    taken, left_out = choose_columns(available, pulse_map, wanted.keep)
+    notes: tuple[str, ...] = ()
+    scalars: tuple[str, ...] = ()
+    if truth is not None:
+        scalars, truth_left_out, notes = choose_truth_columns(
+            structs[truth], pulse_map, key_names
+        )
+        left_out += truth_left_out
     if not keys:
         notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
-    parts = []
+    parts: list[NestedPart] = []
     first_id = 0
-    for file in files:
-        others, num_rows = _look_into(file)
-        tables = [_flat(structs, place), _flat(others, str(file))]
-        check_tables(
-            tables, [f"{struct}.{c}".lstrip(".") for struct, c in (*columns, *keys)]
-        )
+    for table in tables:
+        table.structs()  # and checks that there are some
         part = NestedPart(
-            name=str(file),
-            path=file,
-            pulses=pulses,
-            columns=taken,
-            truth=truth_table.name if truth_table else None,
-            truth_columns=scalars,
-            angles=angle_columns(pulse_map),
+            name=table.name,
+            table=table,
+            columns={f"{pulses}.{column}": column for column in taken},
+            truth={f"{truth}.{column}": column for column in scalars},
+            angles=tuple(f"{truth}.{c}" for c in angle_columns(pulse_map)),
             keys=keys,
             first_id=first_id,
         )
+        check_tables([first, table], [*part.columns, *part.truth, *keys])
         parts.append(part)
-        first_id += num_rows
+        first_id += table.num_rows
     return Source(
         kind="nested-parquet",
         pulse_map=pulse_map,
@@ -151,35 +116,72 @@ def nested_source(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class NestedTable(ParquetTable):
+    """A file of structs, the columns of which are columns of the table."""
+
+    @cached_property
+    def types(self) -> dict[str, Any]:  # type: ignore[override]
+        """Arrow type of each column, such as `truth.azimuth`."""
+        types = {}
+        for name, kind in self.schema().items():
+            if is_struct(kind):
+                types.update({f"{name}.{child.name}": child.type for child in kind})
+            else:
+                types[name] = kind
+        return types
+
+    def structs(self) -> dict[str, Columns]:
+        """Return the structs by name.
+
+        Raises:
+            ValueError: There is none, or the file is empty.
+        """
+        structs = {
+            name: Columns(
+                name=f"{self.name}, {name}",
+                types={child.name: child.type for child in kind},
+            )
+            for name, kind in self.schema().items()
+            if is_struct(kind)
+        }
+        if not structs:
+            raise ValueError(
+                f"{self.name} has no struct of lists, one row an event; there is "
+                f"{', '.join(self.types)}"
+            )
+        if not self.num_rows:
+            raise ValueError(f"{self.name} is empty: it has no rows")
+        return structs
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at."""
+        pa = import_pyarrow()
+        with opened_parquet(self.path, self.name) as file:
+            row = 0
+            for batch in file.iter_batches(
+                _rows_at_once(file.metadata), columns=list(columns), use_threads=False
+            ):
+                for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                    if is_struct(column.type):
+                        self.check_no_null(column, name, row)
+                flat = pa.Table.from_batches([batch]).flatten()
+                yield row, flat.combine_chunks().to_batches()[0]
+                row += len(batch)
+
+
 @dataclass(kw_only=True, eq=False)
 class NestedPart(Part):
     """A nested parquet file."""
 
     name: str  # for messages
-    path: Path
-    pulses: str  # the struct of the pulses
-    columns: tuple[str, ...]  # its lists to read
-    truth: str | None  # the struct of the truth, or None
-    truth_columns: tuple[str, ...]  # its columns to read
+    table: NestedTable
+    columns: dict[str, str]  # lists of pulses to read, and what they are called then
+    truth: dict[str, str]  # the same of the columns of truth
     angles: tuple[str, ...]  # those of them that must be finite
-    # Where event_ids are, as struct (`` beside the structs) and column; all must
-    # agree. Without any, rows are counted.
-    keys: tuple[tuple[str, str], ...]
+    # Where event_ids are; all must agree. Without any, rows are counted.
+    keys: tuple[str, ...]
     first_id: int  # number of the first row then
-
-    def fingerprint(self) -> dict[str, Any]:
-        """Return JSON values that differ if what is read differs."""
-        return {
-            **file_fingerprint(self.path),
-            "pulses": [self.pulses, *self.columns],
-            "truth": [self.truth, *self.truth_columns],
-            "keys": [list(key) for key in self.keys],
-            "first_id": self.first_id,
-        }
-
-    def at(self, row: int) -> str:
-        """Return what messages call a row."""
-        return f"{self.name}, row {row}"
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Read the file, in chunks of at most `max_pulses` pulses or one event.
@@ -187,17 +189,16 @@ class NestedPart(Part):
         Raises:
             ValueError: The file is damaged, or contradicts itself; names the row.
         """
-        for row, batch in self._batches():
-            columns, offsets = self._lists(self._struct(batch, self.pulses, row), row)
+        table = self.table
+        for row, batch in table.batches([*self.columns, *self.truth, *self.keys]):
+            columns, offsets = self._lists(batch, row)
             event_id = self._event_id(batch, row)
-            truth: dict[str, NDArray[Any]] = {}
-            if self.truth is not None:
-                struct = self._struct(batch, self.truth, row)
-                for column in self.truth_columns:
-                    array = struct.field(column)
-                    truth[column] = values_of(array, column, self, row, nan=True)
-                    if column in self.angles:
-                        check_finite(truth[column], column, self, row)
+            truth = {}
+            for column, called in self.truth.items():
+                values = table.values(batch.column(column), column, row, nan=True)
+                if column in self.angles:
+                    table.check_angle(values, column, row)
+                truth[called] = values
             for events in chunk_borders(offsets, max_pulses):
                 borders = offsets[events.start : events.stop + 1]
                 inside = slice(int(borders[0]), int(borders[-1]))
@@ -208,73 +209,50 @@ class NestedPart(Part):
                     truth={name: values[events] for name, values in truth.items()},
                 )
 
-    def _batches(self) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of what is needed, each with the row it begins at."""
-        paths = [f"{self.pulses}.{column}" for column in self.columns]
-        paths += [f"{self.truth}.{column}" for column in self.truth_columns]
-        paths += [f"{struct}.{column}".lstrip(".") for struct, column in self.keys]
-        with open_parquet(self.path, self.name) as file, naming_damage(self.name):
-            row = 0
-            for batch in file.iter_batches(
-                _rows_at_once(file.metadata), columns=paths, use_threads=False
-            ):
-                yield row, batch
-                row += len(batch)
-
-    def _struct(self, batch: Any, struct: str, row: int) -> Any:
-        """Return a struct of a record batch, null in no row."""
-        array = plain(batch.column(struct))
-        check_no_null(array, struct, self, row)
-        return array
-
     def _lists(
-        self, struct: Any, row: int
+        self, batch: Any, row: int
     ) -> tuple[dict[str, NDArray[Any]], NDArray[np.int64]]:
         """Return lists one after the other, (T,) by column, and borders (B + 1,)."""
-        values: dict[str, NDArray[Any]] = {}
+        table = self.table
+        columns: dict[str, NDArray[Any]] = {}
         offsets: NDArray[np.int64] = np.zeros(1, np.int64)
-        for column in self.columns:
-            array = plain(struct.field(column))
-            check_no_null(array, column, self, row)
+        for column, called in self.columns.items():
+            array = plain(batch.column(column))
+            table.check_no_null(array, column, row)
             own = array.offsets.to_numpy().astype(np.int64)
             flat = plain(array.values.slice(own[0], own[-1] - own[0]))
             own = own - own[0]
             if flat.null_count:
                 pulse = np.asarray(flat.is_null()).argmax()
                 event = row + int(np.searchsorted(own, pulse, side="right")) - 1
-                raise ValueError(f"{self.at(event)}: the list {column!r} holds a null")
-            if values and not np.array_equal(own, offsets):
+                raise ValueError(f"{table.at(event)}: the list {column!r} holds a null")
+            if columns and not np.array_equal(own, offsets):
                 lengths, first = np.diff(own), np.diff(offsets)
                 event = int((lengths != first).argmax())
                 raise ValueError(
-                    f"{self.at(row + event)}: the list {column!r} has "
-                    f"{lengths[event]} values, but {self.columns[0]!r} has "
+                    f"{table.at(row + event)}: the list {column!r} has "
+                    f"{lengths[event]} values, but {next(iter(self.columns))!r} has "
                     f"{first[event]}"
                 )
             offsets = own
-            values[column] = values_of(flat, column, self, 0)
-        return values, offsets
+            columns[called] = flat.to_numpy(zero_copy_only=False)
+        return columns, offsets
 
     def _event_id(self, batch: Any, row: int) -> NDArray[np.int64]:
         if not self.keys:
             first = self.first_id + row
             return np.arange(first, first + len(batch), dtype=np.int64)
-        found = []
-        for struct, column in self.keys:
-            array = (
-                self._struct(batch, struct, row).field(column)
-                if struct
-                else batch.column(column)
-            )
-            found.append(ids_of(array, column, self, row))
-        for (struct, column), ids in zip(self.keys[1:], found[1:], strict=True):
-            if len(wrong := np.flatnonzero(ids != found[0])):
-                other = ".".join(filter(None, self.keys[0]))
+        ids = [
+            self.table.as_ids(self.table.values(batch.column(key), key, row), key, row)
+            for key in self.keys
+        ]
+        for key, other in zip(self.keys[1:], ids[1:], strict=True):
+            if len(wrong := np.flatnonzero(other != ids[0])):
                 raise ValueError(
-                    f"{self.at(row + int(wrong[0]))}: {other} is "
-                    f"{found[0][wrong[0]]}, but {struct}.{column} is {ids[wrong[0]]}"
+                    f"{self.table.at(row + int(wrong[0]))}: {self.keys[0]} is "
+                    f"{ids[0][wrong[0]]}, but {key} is {other[wrong[0]]}"
                 )
-        return found[0]
+        return ids[0]
 
 
 def _lists_of(struct: Columns) -> Columns:
@@ -284,57 +262,20 @@ def _lists_of(struct: Columns) -> Columns:
         for column, kind in struct.types.items()
         if is_list(kind) and is_number(plain_type(kind).value_type)
     }
-    return Columns(name=struct.name, types=lists)
-
-
-def _look_into(path: Path) -> tuple[list[Columns], int]:
-    """Return what lies beside the structs of a file (unnamed), these, and its rows."""
-    name, beside, structs = str(path), {}, []
-    with open_parquet(path, name) as file, naming_damage(name):
-        num_rows = file.metadata.num_rows
-        for field in file.schema_arrow:
-            kind = plain_type(field.type)
-            if import_pyarrow().types.is_struct(kind):
-                inner = {child.name: child.type for child in kind}
-                structs.append(Columns(name=field.name, types=inner))
-            else:
-                beside[field.name] = kind
-    if not structs:
-        raise ValueError(
-            f"{name} has no struct of lists, one row an event; there is "
-            f"{', '.join(beside)}"
-        )
-    if not num_rows:
-        raise ValueError(f"{name} is empty: it has no rows")
-    return [Columns(name="", types=beside), *structs], num_rows
-
-
-def _flat(structs: Sequence[Columns], name: str) -> Columns:
-    """Return all columns of a file, `struct.column`, by the type of their values."""
-    types = {
-        f"{struct.name}.{column}".lstrip("."): plain_type(kind).value_type
-        if is_list(kind)
-        else kind
-        for struct in structs
-        for column, kind in struct.types.items()
-    }
-    return Columns(name=name, types=types)
+    return replace(struct, types=lists)
 
 
 def _event_columns(
-    structs: Sequence[Columns], wanted: str | None, place: str
-) -> tuple[tuple[str, str], ...]:
-    """Return where event_ids are: pairs of struct, empty beside them, and column."""
+    table: NestedTable, structs: Sequence[str | None], wanted: str | None
+) -> tuple[str, ...]:
+    """Return where event_ids are: beside the structs, or in those given."""
     for column in (wanted,) if wanted else EVENT_COLUMNS:
-        found = [
-            (struct.name, column)
-            for struct in structs
-            if column in struct.types and not is_list(struct.types[column])
-        ]
+        names = [column, *(f"{struct}.{column}" for struct in structs)]
+        found = [n for n in names if n in table.types and not is_list(table.types[n])]
         if found:
             return tuple(found)
     if wanted:
-        raise ValueError(f"{place} has no column {wanted!r} that names the event")
+        raise ValueError(f"{table.name} has no column {wanted!r} that names the event")
     return ()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,18 @@ SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventChunk:
-    """Some whole events, with the columns and values of their file.
+    """Some whole events, with the columns and values of their file."""
 
-    Args:
-        columns: (T,) pulses by file column.
-        offsets: (B + 1,) int64 borders of the events; an event may have no pulses.
-        event_id: (B,) int64.
-        truth: (B,) by column: numbers, booleans or strings.
-        first_row: Row of the file that pulse 0 stands in, for messages; None where
-            rows mean nothing or were sorted.
-        notes: What was repaired in this chunk, in words.
-    """
-
-    columns: Mapping[str, NDArray[Any]]
+    columns: Mapping[str, NDArray[Any]]  # (T,) pulses by file column
+    # (B + 1,) borders of the events; an event may have no pulses.
     offsets: NDArray[np.int64]
-    event_id: NDArray[np.int64]
+    event_id: NDArray[np.int64]  # (B,)
+    # (B,) by column: numbers, booleans or strings.
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    # Row of the file that pulse 0 stands in, for messages; None where rows mean
+    # nothing or were sorted.
     first_row: int | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was repaired in this chunk, in words
 
 
 class Part(ABC):
@@ -63,9 +57,9 @@ class Part(ABC):
     batch: int | None = None
     num_pulses: int | None = None
 
-    @abstractmethod
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if what is read differs."""
+        return fingerprint_of_fields(self)
 
     @abstractmethod
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
@@ -78,30 +72,18 @@ class Part(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What `prepare` reads.
+    """What `prepare` reads."""
 
-    Args:
-        kind: The format: `kaggle`, `graphnet-sqlite`, `graphnet-parquet`, `parquet`,
-            `hdf5`, `frames`.
-        pulse_map: What the columns mean.
-        parts: In the order of the events.
-        pulse_columns: Pulse columns that are taken.
-        left_out: Columns of the files that are not taken.
-        geometry: The user's DOM table, a file or as such; None for IceCube-86.
-        ice: The user's ice table, or None for IceCube's.
-        notes: What there is to say beforehand.
-        detector: The detector that the user named; None where only the pulse map is
-            known.
-    """
-
-    kind: str
-    pulse_map: PulseMap
-    parts: Sequence[Part]
-    pulse_columns: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    kind: str  # the format, a key of `FORMATS`, or `frames`
+    pulse_map: PulseMap  # what the columns mean
+    parts: Sequence[Part]  # in the order of the events
+    pulse_columns: tuple[str, ...]  # pulse columns that are taken
+    left_out: tuple[str, ...] = ()  # columns of the files that are not taken
+    # The user's DOM table, a file or as such; None for IceCube-86.
     geometry: Path | DetectorGeometry | None = None
-    ice: Path | None = None
-    notes: tuple[str, ...] = ()
+    ice: Path | None = None  # the user's ice table, or None for IceCube's
+    notes: tuple[str, ...] = ()  # what there is to say beforehand
+    # The detector that the user named; None where only the pulse map is known.
     detector: Detector | None = None
 
     def modules(self) -> DetectorGeometry:
@@ -111,6 +93,25 @@ class Source:
         if isinstance(self.geometry, DetectorGeometry):
             return self.geometry
         return DetectorGeometry.from_csv(self.geometry)
+
+
+def fingerprint_of_fields(instance: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as JSON values, of paths what the file is."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "fingerprint"):
+            return value.fingerprint()
+        if is_dataclass(value):
+            return fingerprint_of_fields(value)
+        if isinstance(value, Path):
+            return file_fingerprint(value)
+        if isinstance(value, Mapping):
+            return {str(name): plain(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return value if isinstance(value, int | float | None) else str(value)
+
+    return {item.name: plain(getattr(instance, item.name)) for item in fields(instance)}
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -124,12 +125,7 @@ def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice]:
-    """Cut events into chunks of at most `max_pulses` pulses, or of one event.
-
-    Args:
-        offsets: (B + 1,) int64 borders of the events, from 0.
-        max_pulses: Largest chunk.
-    """
+    """Cut events, (B + 1,) borders, into chunks of `max_pulses` or of one event."""
     event, num_events = 0, len(offsets) - 1
     while event < num_events:
         limit = offsets[event] + max_pulses

@@ -13,7 +13,7 @@ import pytest
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.readers.graphnet_parquet import graphnet_parquet_source
+from graphnet_icecube2nd.store.readers.parquet import graphnet_parquet_source
 from graphnet_icecube2nd.store.readers.source import EventChunk, Source
 
 pa = pytest.importorskip("pyarrow")

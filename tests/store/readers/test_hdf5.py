@@ -230,7 +230,7 @@ def test_events_are_counted_without_event_id(tmp_path: Path) -> None:
         file["ids/real"] = ids + 0.5
     found = joined(hdf5_source(path, event_column="ids/number"))
     assert found["event_id"].tolist() == ids.tolist()
-    with pytest.raises(ValueError, match="'real' holds float64; it must hold integers"):
+    with pytest.raises(ValueError, match=r"'real' .* must hold integers"):
         joined(hdf5_source(path, event_column="ids/real"))
     with pytest.raises(ValueError, match="no dataset or column 'number'"):
         hdf5_source(path, event_column="number")
@@ -290,7 +290,7 @@ def test_angles_must_be_finite(tmp_path: Path) -> None:
     truth = truth_columns(4)
     truth["zenith"][2] = np.inf
     path = flat(tmp_path / "a.h5", truth=truth)
-    with pytest.raises(ValueError, match="event 104: angle 'zenith' is inf"):
+    with pytest.raises(ValueError, match="table 'truth', row 2: angle 'zenith' is inf"):
         joined(hdf5_source(path))
     truth = truth_columns(4)
     truth["zenith"][2] = np.nan  # this event has no direction

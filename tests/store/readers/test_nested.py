@@ -175,16 +175,16 @@ class TestDamage:
             (
                 1,
                 {"charge": [1.0]},
-                "row 1: the list 'charge' has 1 values, but",
+                "row 1: the list .*charge' has 1 values, but",
             ),
-            (2, {"charge": None}, "row 2: column 'charge' is null"),
-            (2, {"hlc": [1.0, None, 1.0]}, "row 2: the list 'hlc' holds a null"),
+            (2, {"charge": None}, "row 2: column .*charge' is null"),
+            (2, {"hlc": [1.0, None, 1.0]}, "row 2: the list .*hlc' holds a null"),
             (
                 1,
                 {"event_no": 8},
                 "row 1: truth.event_no is 7, but SRT",
             ),
-            (1, {"event_no": None}, "row 1: column 'event_no' is null"),
+            (1, {"event_no": None}, "row 1: column .*event_no' is null"),
         ],
     )
     def test_pulses(
@@ -202,7 +202,7 @@ class TestDamage:
                 {"zenith": None},
                 "column 'zenith', an angle of .*, is null",
             ),
-            ({"zenith": np.inf}, "row 0: angle 'zenith' is inf"),
+            ({"zenith": np.inf}, "row 0: angle .*zenith' is inf"),
             ({"zenith": "up"}, "column 'zenith', an angle of .*, is string"),
         ],
     )

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     choose_columns,
     recognise_pulse_map,
 )
-from graphnet_icecube2nd.store.readers.flat_parquet import parquet_source
+from graphnet_icecube2nd.store.readers.parquet import parquet_source
 
 IDS, LENGTHS = [5, 3, 9], [4, 2, 3]
 

@@ -1,4 +1,4 @@
-"""An HDF5 file opened for reading: the tables in it, and where events lie in them.
+"""The tables of an HDF5 file, and where events lie in them.
 
 A table is a compound dataset, or the one-dimensional datasets of one length in a
 group. Events are told by offsets of B + 1 borders, first row and number, or first row
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.table_part import starts_of
+from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, read_rows
 
 OFFSETS = ("offsets", "event_offsets", "pulse_offsets")
 FIRST_AND_COUNT = (
@@ -24,7 +26,6 @@ FIRST_AND_COUNT = (
     ("first_pulse", "num_pulses"),
     ("first", "count"),
 )
-EVENTS_AT_ONCE = 2**20
 
 
 def import_h5py() -> Any:
@@ -64,80 +65,109 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class H5Table:
-    """A table of an HDF5 file."""
+class H5Table(Table):
+    """A table of a file, or a range of its rows."""
 
-    name: str  # its path, without the first slash; `/` for the root
+    path: Path
+    node: str  # its path in the file, without the first slash; `/` for the root
     # Arrow type of the columns of numbers or text, one value a row.
     types: Mapping[str, Any]
-    num_rows: int  # rows
+    rows: range
     compound: bool  # whether it is one compound dataset
     others: tuple[str, ...] = ()  # columns that hold something else
+    # A table of as many rows whose columns are read in place of its own.
+    header: H5Table | None = None
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What messages call it."""
+        return f"{self.path}, table {self.node!r}"
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        """How many rows there are."""
+        return len(self.rows)
+
+    def between(self, low: int, high: int) -> H5Table:
+        """Return the rows low to high - 1 of the file."""
+        return replace(self, rows=range(low, high))
+
+    def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return columns at once, (R,) each."""
+        ((_, arrays),) = read_rows(self, columns, np.array([0, self.num_rows]))
+        return arrays
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at."""
+        pa = import_pyarrow()
+        with opened(self.path) as file:
+            for low in self.rows[::BATCH_ROWS]:
+                rows = slice(low, min(low + BATCH_ROWS, self.rows.stop))
+                arrays = self.read(file, columns, rows)
+                yield low, pa.record_batch(arrays)
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
     ) -> dict[str, NDArray[Any]]:
         """Return rows of some columns, (R,) in the machine's byte order."""
-        if not columns:
-            return {}
-        node = file[self.name]
-        table = node.fields(list(columns))[rows] if self.compound else None
-        made = {}
-        for column in columns:
+        header = self.header.types if self.header else ()
+        own = [column for column in columns if column not in header]
+        node = file[self.node]
+        table = node.fields(own)[rows] if self.compound and own else None
+        arrays = {}
+        for column in own:
             try:
                 values = node[column][rows] if table is None else table[column]
-                made[column] = _plain(values)
+                arrays[column] = _plain(values)
             except ValueError as error:
-                raise ValueError(
-                    f"{file.filename}, {self.name!r}, column {column!r}: {error}"
-                ) from None
-        return made
+                raise ValueError(f"{self.name}, column {column!r}: {error}") from None
+        if self.header:
+            rest = [column for column in columns if column in header]
+            arrays.update(self.header.read(file, rest, rows))
+        return arrays
 
 
-def find_tables(file: Any, skip: Sequence[str] = ()) -> list[H5Table]:
+def find_tables(path: Path) -> list[H5Table]:
     """Return the tables of a file.
 
     A group whose datasets have several lengths is as many tables of one name.
-
-    Args:
-        file: The file.
-        skip: Groups that are not looked into.
     """
     h5py = import_h5py()
     tables: list[H5Table] = []
 
-    def look(node: Any, name: str) -> None:
+    def add(node: str, dtypes: dict[str, Any], num_rows: int, compound: bool) -> None:
+        types = {column: _type(dtype) for column, dtype in dtypes.items()}
+        table = H5Table(
+            path=path,
+            node=node,
+            types={column: kind for column, kind in types.items() if kind},
+            rows=range(num_rows),
+            compound=compound,
+            others=tuple(column for column, kind in types.items() if not kind),
+        )
+        tables.append(table)
+
+    def look(group: Any, name: str) -> None:
         columns: dict[int, dict[str, Any]] = {}
-        for key in node:
-            child = node.get(key)  # None where a link leads nowhere
-            path = f"{name}/{key}" if name else key
+        for key in group:
+            child = group.get(key)  # None where a link leads nowhere
+            node = f"{name}/{key}" if name else key
             if isinstance(child, h5py.Group):
                 # A soft link may lead back to where it is.
-                hard = isinstance(node.get(key, getlink=True), h5py.HardLink)
-                if hard and path not in skip:
-                    look(child, path)
+                if isinstance(group.get(key, getlink=True), h5py.HardLink):
+                    look(child, node)
             elif isinstance(child, h5py.Dataset) and child.ndim == 1:
                 if child.dtype.names:
                     types = {field: child.dtype[field] for field in child.dtype.names}
-                    tables.append(_table(path, types, len(child), True))
+                    add(node, types, len(child), True)
                 else:
                     columns.setdefault(len(child), {})[key] = child.dtype
         for num_rows, types in columns.items():
-            tables.append(_table(name or "/", types, num_rows, False))
+            add(name or "/", types, num_rows, False)
 
-    look(file, "")
+    with opened(path) as file:
+        look(file, "")
     return tables
-
-
-def _table(name: str, dtypes: dict[str, Any], num_rows: int, compound: bool) -> H5Table:
-    types = {column: _type(dtype) for column, dtype in dtypes.items()}
-    return H5Table(
-        name=name,
-        types={column: kind for column, kind in types.items() if kind},
-        num_rows=num_rows,
-        compound=compound,
-        others=tuple(column for column, kind in types.items() if not kind),
-    )
 
 
 def _type(dtype: Any) -> Any:
@@ -177,56 +207,55 @@ def find_column(
         ValueError: There is none.
     """
     parts = reference.strip("/").split("/")
-    name, column = "/".join(parts[:-1]) or "/", parts[-1]
+    node, column = "/".join(parts[:-1]) or "/", parts[-1]
     for table in tables:
-        if table.name == name and column in table.types:
+        if table.node == node and column in table.types:
             return table, column
     raise ValueError(
         f"{place} has no dataset or column {reference!r}; there is "
-        f"{', '.join(sorted({table.name for table in tables})) or 'nothing'}"
+        f"{', '.join(sorted({table.node for table in tables})) or 'nothing'}"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """Where events lie."""
+    """Where events lie in a table of pulses."""
 
     table: H5Table  # the table that says so
     first: str  # column of first rows, or of B + 1 borders
     count: str | None = None  # column of numbers of pulses, or None
-    # Column of the rows after the last, or None. Without both, `first` are
-    # borders.
+    # Column of the rows after the last, or None. Without both, `first` are borders.
     stop: str | None = None
-    # Column that is 0 where the event has no pulses whatever the others say, or
-    # None.
+    # Column that is 0 where the event has no pulses whatever the others say, or None.
     exists: str | None = None
     num_pulses: int  # rows of the table of pulses
 
     @property
     def num_events(self) -> int:
         """Number of events, B."""
-        borders = self.count is None and self.stop is None
-        return self.table.num_rows - 1 if borders else self.table.num_rows
+        return self.table.num_rows - self._are_borders
 
     @property
     def columns(self) -> list[str]:
         """The columns that are read."""
         return [c for c in (self.first, self.count, self.stop, self.exists) if c]
 
-    def read(
-        self, file: Any, low: int, high: int, place: str
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    @property
+    def _are_borders(self) -> bool:
+        return self.count is None and self.stop is None
+
+    def read(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return first row and number of pulses of events low to high, (B,) each.
 
-        Events without pulses lie where the one before ends.
-
         Raises:
-            ValueError: A range that goes back, or beyond the table.
+            ValueError: A range goes back, or beyond the table.
         """
         before = max(low - 1, 0)  # its end, which the first may not lie before
-        last = high + (self.count is None and self.stop is None)
-        read = self.table.read(file, self.columns, slice(before, last))
-        values = {name: column.astype(np.int64) for name, column in read.items()}
+        table = self.table.between(before, high + self._are_borders)
+        values = {
+            name: column.astype(np.int64)
+            for name, column in table.whole(self.columns).items()
+        }
         first = values[self.first]
         if self.count is not None:
             count = values[self.count]
@@ -235,77 +264,55 @@ class Ranges:
         else:
             first, count = first[:-1], np.diff(first)
         if self.exists is not None:
-            count = np.where(values[self.exists] != 0, count, 0)
             # Rows of frames without the pulses are padding.
-            first = np.where(values[self.exists] != 0, first, 0)
-        self._check(first, count, before, place)
-        end = np.maximum.accumulate(np.where(count > 0, first + count, 0))
-        first = np.where(count > 0, first, np.append(0, end[:-1]))
-        return first[low - before :], count[low - before :]
-
-    def claimed(self, file: Any, place: str) -> int:
-        """Return how many pulses belong to an event, and check all ranges."""
-        total = 0
-        for low in range(0, self.num_events, EVENTS_AT_ONCE):
-            high = min(low + EVENTS_AT_ONCE, self.num_events)
-            total += int(self.read(file, low, high, place)[1].sum())
-        return total
+            first, count = (
+                np.where(values[self.exists] != 0, v, 0) for v in (first, count)
+            )
+        self._check(first, count, before)
+        return starts_of(first, count)[low - before :], count[low - before :]
 
     def _check(
-        self,
-        first: NDArray[np.int64],
-        count: NDArray[np.int64],
-        before: int,
-        place: str,
+        self, first: NDArray[np.int64], count: NDArray[np.int64], before: int
     ) -> None:
-        def refuse(bad: NDArray[np.bool_], why: str) -> None:
-            if bad.any():
-                row = int(np.flatnonzero(bad)[0])
-                raise ValueError(
-                    f"{place}, {self.table.name!r}: the pulses of event {before + row} "
-                    f"(counted from 0) are rows {first[row]} to "
-                    f"{first[row] + count[row]}; {why}"
-                )
-
-        refuse(count < 0, "offsets may not go back")
         full = count > 0
-        outside = (first < 0) | (first + count > self.num_pulses)
-        refuse(full & outside, f"the table of pulses has {self.num_pulses}")
+        outside = full & ((first < 0) | (first + count > self.num_pulses))
         rows = np.flatnonzero(full)
         back = np.zeros(len(first), bool)
         back[rows[1:]] = first[rows[1:]] < (first + count)[rows[:-1]]
-        refuse(back, "they begin before those of the event before end")
+        for bad, why in (
+            (count < 0, "offsets may not go back"),
+            (outside, f"the table of pulses has {self.num_pulses}"),
+            (back, "they begin before those of the event before end"),
+        ):
+            if bad.any():
+                row = int(bad.argmax())
+                raise ValueError(
+                    f"{self.table.name}: the pulses of event {before + row} (counted "
+                    f"from 0) are rows {first[row]} to {first[row] + count[row]}; {why}"
+                )
 
 
 def find_ranges(
     tables: Sequence[H5Table],
-    pulses: H5Table,
+    num_pulses: int,
     offsets: str | Sequence[str] | None,
     place: str,
 ) -> Ranges:
-    """Find what says where events lie.
-
-    Args:
-        tables: The tables of the file.
-        pulses: That of the pulses.
-        offsets: The path of the borders, or the two paths of first rows and numbers of
-            pulses; None to look for known names.
-        place: What messages call the file.
+    """Find what says where events lie, by `offsets` of the user or by known names.
 
     Raises:
-        ValueError: There is none, or more than one; or borders that do not end where
-            the pulses end.
+        ValueError: There is none, or more than one.
     """
     if offsets is None:
         names: list[tuple[str, str | None]] = [(name, None) for name in OFFSETS]
         found = [
-            Ranges(table=table, first=first, count=count, num_pulses=pulses.num_rows)
+            Ranges(table=table, first=first, count=count, num_pulses=num_pulses)
             for table in tables
             for first, count in (*names, *FIRST_AND_COUNT)
             if {first, count or first} <= set(table.types)
         ]
         if len(found) != 1:
-            several = [f"{ranges.table.name}: {ranges.first}" for ranges in found]
+            several = [f"{ranges.table.node}: {ranges.first}" for ranges in found]
             raise ValueError(
                 f"{place} has {', '.join(several) or 'nothing'} to say where the "
                 "pulses of an event lie. Name one: offsets='PATH' of the borders, or "
@@ -314,14 +321,14 @@ def find_ranges(
         return found[0]
     if isinstance(offsets, str):
         table, column = find_column(tables, offsets, place)
-        return Ranges(table=table, first=column, num_pulses=pulses.num_rows)
+        return Ranges(table=table, first=column, num_pulses=num_pulses)
     if len(offsets) != 2:
         raise ValueError(f"offsets are one path or two, got {list(offsets)}")
     (table, first), (other, count) = (
         find_column(tables, path, place) for path in offsets
     )
-    if (table.name, table.num_rows) != (other.name, other.num_rows):
+    if (table.node, table.num_rows) != (other.node, other.num_rows):
         raise ValueError(
             f"{place}: {offsets[0]!r} and {offsets[1]!r} must be columns of one table"
         )
-    return Ranges(table=table, first=first, count=count, num_pulses=pulses.num_rows)
+    return Ranges(table=table, first=first, count=count, num_pulses=num_pulses)

@@ -1,0 +1,197 @@
+"""Parquet files of one row a pulse: flat files, and GraphNeT's folders.
+
+GraphNeT's ParquetWriter merges into `FOLDER/<table>/<table>_<chunk>.parquet`, a folder
+a table and a file a chunk of events, as its ParquetDataset reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphnet_icecube2nd.store.readers.columns import (
+    NO_TRUTH,
+    PathLike,
+    Wanted,
+    choose_tables,
+    list_files,
+    numbered_files,
+)
+from graphnet_icecube2nd.store.readers.source import (
+    PARQUET_SUFFIXES,
+    EventChunk,
+    Part,
+    Source,
+)
+from graphnet_icecube2nd.store.readers.table_part import (
+    NO_DIRECTIONS,
+    TablePart,
+    Truth,
+    empty_note,
+    select,
+)
+from graphnet_icecube2nd.store.readers.tables import (
+    GREATEST,
+    LEAST,
+    ParquetTable,
+    Table,
+    no_values,
+)
+
+PART_ROWS = 2**24
+MERGED = "merged"  # where ParquetWriter puts what it merged
+
+
+def parquet_source(
+    pulses: PathLike | Sequence[PathLike],
+    truth: PathLike | Sequence[PathLike] | bool | None = None,
+    *,
+    part_rows: int = PART_ROWS,
+    **options: Any,
+) -> Source:
+    """Open flat parquet files with files of truth; `Wanted` says the options.
+
+    Each file is a part. One longer than `part_rows` is cut into several by ranges of
+    event_ids, where its row groups are in the order of the ids and their statistics
+    say so; an event is in one part, also if its rows are in two row groups.
+    """
+    tables = _tables(pulses)
+    truth_tables = [] if truth is None or isinstance(truth, bool) else _tables(truth)
+    selection = select(tables, truth_tables, Wanted(**options))
+    key, labels = selection.event_column, selection.truth
+    ranges = [(table, *cut) for table in tables for cut in _cut(table, key, part_rows)]
+    parts: list[Part] = []
+    for table, low, high, num_rows in ranges:
+        part = TablePart(**selection.part(table, num_pulses=num_rows))
+        if num_rows < table.num_rows:
+            part.pulses, part.id_range = table.within(key, low, high), (low, high)
+        # Which events have no pulses is known to no single part of several.
+        part.with_empty = len(ranges) == 1
+        parts.append(part)
+    if labels is None:
+        return selection.source("parquet", parts, notes=(NO_DIRECTIONS,))
+    if len(ranges) > 1:
+        rest = EmptyEventsPart(
+            name=labels.name,
+            tables=tuple(tables),
+            event_column=key,
+            columns=selection.columns,
+            truth=labels,
+        )
+        parts.append(rest)
+    return selection.source("parquet", parts)
+
+
+@dataclass(kw_only=True, eq=False)
+class EmptyEventsPart(Part):
+    """The events of the truth that have pulses in none of several parts."""
+
+    name: str  # for messages
+    tables: tuple[Table, ...]  # all tables of pulses
+    event_column: str  # their column of event_ids
+    columns: tuple[str, ...]  # the pulse columns of the other parts
+    truth: Truth
+    num_pulses: int | None = 0
+
+    def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
+        """Yield them, if there are any, as events with 0 pulses."""
+        ids = [np.unique(i) for t in self.tables for _, i in t.ids(self.event_column)]
+        known = self.truth.read(columns=())
+        lost = np.setdiff1d(known.event_id, np.concatenate(ids))
+        if not len(lost):
+            return
+        truth = self.truth.read((self.truth.event_column, int(lost[0]), int(lost[-1])))
+        rows = np.flatnonzero(np.isin(truth.event_id, lost))
+        types = self.tables[0].types
+        yield EventChunk(
+            columns={name: no_values(types[name]) for name in self.columns},
+            offsets=np.zeros(len(rows) + 1, np.int64),
+            event_id=truth.event_id[rows],
+            truth={name: values[rows] for name, values in truth.columns.items()},
+            notes=(empty_note(lost, truth.name, "the files of pulses"),),
+        )
+
+
+def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetTable]:
+    files = list_files(given, PARQUET_SUFFIXES)
+    return [ParquetTable(path=path, name=str(path)) for path in files]
+
+
+def _cut(table: ParquetTable, key: str, part_rows: int) -> list[tuple[int, int, int]]:
+    """Cut a file into ranges of event_ids of `part_rows` rows or more.
+
+    A cut is after an id that none before a row group is greater than, and none from
+    there on is less: rows of that very id may follow, and are read with those before.
+    Returns least and greatest event_id of each range, and its rows, about.
+    """
+    bounds = [*table.bounds(key).values()]
+    ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
+    if len(ends) < len(bounds):  # of some groups, the file says nothing
+        return [(LEAST, GREATEST, table.num_rows)]
+    highest = np.maximum.accumulate(ends[:, 1])
+    lowest = np.append(np.minimum.accumulate(ends[::-1, 0])[::-1][1:], GREATEST)
+    ranges, low, num_rows = [], LEAST, 0
+    for index, (_, group) in enumerate(table.row_groups()):
+        num_rows += group.num_rows
+        high = int(highest[index])
+        if num_rows >= part_rows and low <= high <= lowest[index]:
+            ranges.append((low, high, num_rows))
+            low, num_rows = high + 1, 0
+    if ranges and not num_rows:
+        low, _, num_rows = ranges.pop()
+    return [*ranges, (low, GREATEST, num_rows)]
+
+
+def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
+    """Read a folder of GraphNeT's parquet files; `Wanted` says the options.
+
+    The folder holds a folder for each table, or `merged/` that does. Events come chunk
+    by chunk in the order of the files, pulses of an event in the order they were
+    written. A row of truth without pulses is an event of no pulses, and comes after
+    the others of its chunk.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no folder {root}")
+    if (root / MERGED).is_dir():
+        root = root / MERGED
+    wanted = Wanted(**{"event_column": "event_no", **options})
+    tables = {}
+    for entry in sorted(path for path in root.iterdir() if path.is_dir()):
+        if files := numbered_files(entry, entry.name):
+            tables[entry.name] = {
+                number: ParquetTable(path=path, name=str(path))
+                for number, path in files.items()
+            }
+    firsts = {name: files[min(files)] for name, files in tables.items()}
+    if not firsts:
+        raise ValueError(
+            f"{root} holds no GraphNeT parquet, which would be "
+            "<table>/<table>_<chunk>.parquet, as ParquetWriter.merge_files makes it"
+        )
+    pulses, truth, pulse_map = choose_tables(firsts, str(root), wanted)
+    for name, other in ((pulses, truth), (truth, pulses)) if truth else ():
+        if alone := sorted(tables[name].keys() - tables[other].keys()):
+            partner = f"{root}/{other}/{other}_{alone[0]}.parquet"
+            raise ValueError(
+                f"{tables[name][alone[0]].name} has no partner {partner} (nor have "
+                f"{len(alone) - 1} more). Complete the copy, or do without truth: "
+                f"{NO_TRUTH}"
+            )
+    labels = tables[truth] if truth else {}
+    selection = select(
+        [*tables[pulses].values()],
+        [*labels.values()],
+        replace(wanted, pulse_map=pulse_map),
+    )
+    parts = []
+    for chunk, table in tables[pulses].items():
+        part = TablePart(**selection.part(table))
+        if part.truth is not None:
+            part.truth = replace(part.truth, tables=(labels[chunk],))
+        parts.append(part)
+    return selection.source("graphnet-parquet", parts)

@@ -1,0 +1,360 @@
+"""Tables of files or in memory, read piece by piece and handed on as numpy columns.
+
+A file of 33 million rows is never loaded whole: row groups that cannot hold what is
+asked for are passed over by their statistics, and the others come in batches. Rows are
+counted from 0, as pandas counts them. Shape letters: T rows, R runs of rows with one
+event_id.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.readers.source import fingerprint_of_fields
+
+BATCH_ROWS = 2**18
+LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
+
+
+class Table(ABC):
+    """A table of rows, each column of one type.
+
+    Attributes:
+        name: What messages call it.
+        types: Arrow type of each column.
+        num_rows: How many rows there are; None if that is not known beforehand.
+    """
+
+    name: str
+    types: Mapping[str, Any]
+    num_rows: int | None
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield Arrow record batches of columns, each with the row it begins at."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that differ if the rows differ."""
+        return fingerprint_of_fields(self)
+
+    def within(self, column: str, low: int, high: int) -> Table:
+        """Return fewer rows, among them all whose integer `column` is in low to high.
+
+        The others that remain have to be left out by their values.
+        """
+        return self
+
+    def at(self, row: int) -> str:
+        """Return what messages call a row."""
+        return f"{self.name}, row {row}"
+
+    def arrays(
+        self, columns: Sequence[str], *, nan: bool = False
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Yield columns piece by piece, (T,) each, with the row each piece begins at.
+
+        With `nan`, a null among floats becomes NaN, which pandas writes as null; else
+        a null is a ValueError that names file and row.
+        """
+        for row, batch in self.batches(columns):
+            yield (
+                row,
+                {c: self.values(batch.column(c), c, row, nan=nan) for c in columns},
+            )
+
+    def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield a column of event_ids in pieces, each with the row it begins at."""
+        for row, arrays in self.arrays([column]):
+            yield row, self.as_ids(arrays[column], column, row)
+
+    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
+        ids = [np.empty(0, np.int64)]
+        starts = [np.empty(0, np.int64)]
+        row, last = 0, None
+        for _, piece in self.ids(column):
+            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
+            if len(piece) and (last is None or piece[0] != last):
+                begins = np.append(0, begins)
+            ids.append(piece[begins])
+            starts.append(begins + row)
+            row, last = row + len(piece), piece[-1] if len(piece) else last
+        return np.concatenate(ids), np.append(np.concatenate(starts), row)
+
+    def values(
+        self, array: Any, column: str, row: int, *, nan: bool = False
+    ) -> NDArray[Any]:
+        """Return an Arrow array that begins at a row as numpy; see `arrays`."""
+        array = plain(array)
+        if not (nan and import_pyarrow().types.is_floating(array.type)):
+            self.check_no_null(array, column, row)
+        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return values
+
+    def check_no_null(self, array: Any, column: str, row: int) -> None:
+        """See that no value is null."""
+        if array.null_count:
+            null = row + int(np.asarray(array.is_null()).argmax())
+            raise ValueError(
+                f"{self.at(null)}: column {column!r} is null ({array.null_count} of "
+                f"the {len(array)} rows read are)"
+            )
+
+    def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
+        """Return values that begin at a row as event_ids, (T,).
+
+        Raises:
+            ValueError: They are no integers, or one is more than int64 can hold.
+        """
+        if values.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self.name}: column {column!r} names the event and must hold "
+                f"integers; it holds {self.types[column]}"
+            )
+        if values.dtype == np.uint64 and (values > GREATEST).any():
+            large = int(values.argmax())
+            raise ValueError(
+                f"{self.at(row + large)}: column {column!r} is {values[large]}, more "
+                "than int64 can hold"
+            )
+        return values.astype(np.int64)
+
+    def check_angle(self, values: NDArray[Any], column: str, row: int) -> None:
+        """See that angles are finite or NaN, which says that there is none."""
+        if values.dtype.kind == "f" and (infinite := np.isinf(values)).any():
+            first = int(infinite.argmax())
+            raise ValueError(
+                f"{self.at(row + first)}: angle {column!r} is {values[first]}; it must "
+                "be finite"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetTable(Table):
+    """A parquet file, or some of its row groups."""
+
+    path: Path
+    name: str  # for messages
+    groups: tuple[int, ...] | None = None  # the row groups, or None for all
+
+    @cached_property
+    def types(self) -> dict[str, Any]:  # type: ignore[override]
+        """Arrow type of each column."""
+        return self.schema()
+
+    def schema(self) -> dict[str, Any]:
+        """Return the Arrow type of each column of the file."""
+        with opened_parquet(self.path, self.name) as file:
+            return {field.name: field.type for field in file.schema_arrow}
+
+    @property
+    def num_rows(self) -> int:  # type: ignore[override]
+        """How many rows the groups have."""
+        return sum(group.num_rows for _, group in self.row_groups())
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at."""
+        with opened_parquet(self.path, self.name) as file:
+            for row, group in self.row_groups():
+                stop = row + group.num_rows
+                for batch in file.iter_batches(
+                    BATCH_ROWS,
+                    row_groups=[group.id],
+                    columns=list(columns),
+                    use_threads=False,  # the processes share the cores
+                ):
+                    yield row, batch
+                    row += len(batch)
+                if row != stop:
+                    raise ValueError(
+                        f"{self.name} is damaged: row group {group.id} ends at row "
+                        f"{row}, not at {stop}"
+                    )
+
+    def row_groups(self) -> list[tuple[int, Any]]:
+        """Return first row and Arrow's description of each row group."""
+        import_pyarrow()
+        import pyarrow.dataset
+        import pyarrow.fs
+
+        with naming_damage(self.name):
+            fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(
+                str(self.path), pyarrow.fs.LocalFileSystem()
+            )
+            groups = list(fragment.row_groups)
+        starts = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
+        return [
+            (start, group)
+            for start, group in zip(starts, groups, strict=False)
+            if self.groups is None or group.id in self.groups
+        ]
+
+    def bounds(self, column: str) -> dict[int, tuple[int, int] | None]:
+        """Return least and greatest of an integer column by number of the row group.
+
+        None where the file does not say. A group without rows has a least that is
+        greater than any greatest.
+        """
+        bounds: dict[int, tuple[int, int] | None] = {}
+        for _, group in self.row_groups():
+            ends = group.statistics.get(column, {"min": None, "max": None})
+            low, high = ends["min"], ends["max"]
+            known = isinstance(low, int) and isinstance(high, int)
+            bounds[group.id] = None
+            if not group.num_rows:
+                bounds[group.id] = (GREATEST, LEAST)
+            elif known and low >= LEAST and high <= GREATEST:
+                bounds[group.id] = (low, high)
+        return bounds
+
+    def within(self, column: str, low: int, high: int) -> ParquetTable:
+        """Leave out the row groups that cannot hold a value of low to high."""
+        fitting = [
+            group
+            for group, ends in self.bounds(column).items()
+            if ends is None or (ends[0] <= high and ends[1] >= low)
+        ]
+        return replace(self, groups=tuple(fitting))
+
+
+def read_rows(
+    table: Table, columns: Sequence[str], borders: NDArray[np.int64]
+) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+    """Read the rows from border to border, in their order and each once.
+
+    Borders are counted among the rows of the table. Yields the row of the file that
+    the first stands in, None where they do not stand together, and (T,) by column.
+    """
+    arrays = table.arrays(columns)
+    row, rest, num_rest = 0, dict[str, NDArray[Any]](), 0
+    for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
+        pieces, ends = [], []
+        while num_rows:
+            if not num_rest:
+                row, rest = next(arrays, (0, {}))
+                if not rest:
+                    raise ValueError(f"{table.name} changed while it was read")
+                num_rest = len(rest[columns[0]])
+            size = min(num_rows, num_rest)
+            pieces.append({name: values[:size] for name, values in rest.items()})
+            rest = {name: values[size:] for name, values in rest.items()}
+            row, num_rest, num_rows = row + size, num_rest - size, num_rows - size
+            ends.append((row - size, row))
+        if index == 0:  # before the first border
+            continue
+        joined = {}
+        for column in columns:
+            values = [piece[column] for piece in pieces]
+            joined[column] = (
+                values[0]
+                if len(values) == 1
+                else np.concatenate([no_values(table.types[column]), *values])
+            )
+        together = ends and all(
+            start == stop for (_, stop), (start, _) in itertools.pairwise(ends)
+        )
+        yield ends[0][0] if together else None, joined
+
+
+@contextmanager
+def opened_parquet(path: Path, name: str) -> Iterator[Any]:
+    """Open a parquet file for reading piece by piece; see `naming_damage`."""
+    import_pyarrow()
+    import pyarrow.parquet
+
+    # The buffer keeps pyarrow from loading a column of a row group whole.
+    with (
+        naming_damage(name),
+        pyarrow.parquet.ParquetFile(
+            path, buffer_size=2**20, page_checksum_verification=True
+        ) as file,
+    ):
+        yield file
+
+
+@contextmanager
+def naming_damage(name: str) -> Iterator[None]:
+    """Say which file it was if pyarrow cannot read it.
+
+    Raises:
+        ValueError: The file is damaged, or of another format.
+    """
+    pa = import_pyarrow()
+    try:
+        yield
+    except MemoryError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        # The system's errors have a number: no such file, no rights, a broken disk.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{name} cannot be read: it is damaged, truncated or no parquet file "
+            f"({str(error).strip()})"
+        ) from None
+
+
+def plain_type(arrow_type: Any) -> Any:
+    """Return the type of the values: of an extension's storage, of a dictionary's."""
+    pa = import_pyarrow()
+    while isinstance(arrow_type, pa.BaseExtensionType):
+        arrow_type = arrow_type.storage_type
+    if pa.types.is_dictionary(arrow_type):
+        return plain_type(arrow_type.value_type)
+    return arrow_type
+
+
+def plain(array: Any) -> Any:
+    """Return an Arrow array without extension type and dictionary."""
+    pa = import_pyarrow()
+    while isinstance(array.type, pa.BaseExtensionType):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        return plain(array.dictionary_decode())
+    return array
+
+
+def is_number(arrow_type: Any) -> bool:
+    """Tell whether values are integers, floats or booleans."""
+    types, kind = import_pyarrow().types, plain_type(arrow_type)
+    return bool(
+        types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+    )
+
+
+def is_string(arrow_type: Any) -> bool:
+    """Tell whether values are strings."""
+    return str(plain_type(arrow_type)) in ("string", "large_string", "string_view")
+
+
+def is_list(arrow_type: Any) -> bool:
+    """Tell whether values are lists of any length."""
+    types, kind = import_pyarrow().types, plain_type(arrow_type)
+    return bool(types.is_list(kind) or types.is_large_list(kind))
+
+
+def is_struct(arrow_type: Any) -> bool:
+    """Tell whether values are structs."""
+    return bool(import_pyarrow().types.is_struct(arrow_type))
+
+
+def no_values(arrow_type: Any) -> NDArray[Any]:
+    """Return an empty array of the numpy type of the values, of lists what is in."""
+    kind = plain_type(arrow_type)
+    if is_list(kind):
+        return no_values(kind.value_type)
+    values: NDArray[Any] = (
+        import_pyarrow().array([], kind).to_numpy(zero_copy_only=False)
+    )
+    return values

@@ -20,7 +20,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_geometric.data import Batch, Data
 
+from graphnet_icecube2nd.conventions import CHARGE, TIME, X, Y, Z
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.graphnet_adapter.representations import PulseReader
+from graphnet_icecube2nd.graphnet_adapter.store import PygLoader
 from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
+from graphnet_icecube2nd.inference.domain import Domain
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
@@ -83,6 +90,82 @@ class EventPredictions:
     event_id: NDArray[np.int64]  # (B,)
     n_pulses: NDArray[np.int64]  # (B,), before any selection of pulses
     outputs: dict[str, NDArray[np.float64]]  # (B, K) by answer; NaN without pulses
+    inside: NDArray[np.bool_]  # (B,), within the ranges of the training
+
+
+class DataDomain:
+    """The domain guard of a `StandardModel` and a loader, see `inference.domain`.
+
+    Weights that `load_weights` gave to `model.backbone.model` tell what a model was
+    trained on, else its own data representation does. The representation of the
+    loader's dataset, or the store of a `StoreDataModule`, tells what the data are.
+    Where one of both is not known, nothing is compared.
+
+    Raises:
+        DomainError: The data are of another detector or clock than the model.
+    """
+
+    def __init__(
+        self, model: StandardModel, dataloader: Any, unknown_detector: bool
+    ) -> None:
+        reading = _reading_of_data(dataloader)
+        core = getattr(model.backbone, "model", None)
+        config: InputConfig | None = getattr(core, "input_config", None)
+        if config is None and not isinstance(dataloader, PygLoader):
+            own = _reading_of(model._data_representation)
+            config = None if own is None else InputConfig.of(own[0], **own[1])
+        self.detector, options = reading or (None, {})
+        self.domain = Domain(config=None)
+        if self.detector is not None:
+            self.domain = Domain.compare(
+                config,
+                self.detector,
+                InferenceConfig.of(config, **options),
+                unknown_detector=unknown_detector,
+            )
+
+    def inside(
+        self, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Return which events of some batches are in the trained ranges, (B,)."""
+        if self.detector is None or not batches:
+            return np.ones(len(n_pulses_B), bool)
+        lengths = [torch.diff(b.ptr) if "ptr" in b else [len(b.x)] for b in batches]
+        offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+        features = torch.cat([batch.x.cpu().double() for batch in batches])
+        names = self.detector.pulses.feature_names
+        scales = self.detector.scales
+        columns = dict(zip(names, features.numpy().T, strict=True))
+        is_window = self.detector.clock == "window"
+        columns = {
+            **{axis: columns[axis] * scales.position for axis in (X, Y, Z)},
+            TIME: columns[TIME] * scales.time + is_window * scales.time_offset,
+            CHARGE: 10.0 ** (columns[CHARGE] * scales.charge_decades),
+        }
+        return self.domain.check_values(columns, offsets, n_pulses_B, self.detector)
+
+
+def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
+    """Return detector and options of a data representation; None: not one of ours."""
+    for part in (representation, getattr(representation, "_node_definition", None)):
+        reader = getattr(part, "_reader", None)
+        if isinstance(reader, PulseReader):
+            options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
+            return reader.detector, options
+    return None
+
+
+def _reading_of_data(loader: Any) -> tuple[Detector, dict[str, Any]] | None:
+    """Return detector and options of what a loader reads; None: not known."""
+    if isinstance(loader, PygLoader):
+        reader = loader.loader.reader
+        options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
+        return reader.store.detector, {} if reader.max_pulses is None else options
+    # Subsets and ensembles of datasets hold others.
+    while loader is not None and not hasattr(loader, "_data_representation"):
+        several = getattr(loader, "datasets", None)
+        loader = several[0] if several else getattr(loader, "dataset", None)
+    return _reading_of(getattr(loader, "_data_representation", None))
 
 
 def answers_of(model: StandardModel) -> list[Answer]:
@@ -184,7 +267,10 @@ def evaluating(model: StandardModel) -> Iterator[None]:
 
 
 def event_predictions(
-    model: StandardModel, dataloader: Iterable[Any], event_column: str = "event_no"
+    model: StandardModel,
+    dataloader: Iterable[Any],
+    event_column: str,
+    domain: DataDomain,
 ) -> Iterator[EventPredictions]:
     """Yield the predictions of each batch, in the loader's order.
 
@@ -212,6 +298,8 @@ def event_predictions(
             )
         full_B = n_pulses > 0
         shown = batches if full_B.all() else _with_pulses(batches, full_B)
+        inside_B = np.ones(len(full_B), bool)
+        inside_B[full_B] = domain.inside(shown, n_pulses[full_B])
         predictions: list[Any] = [None] * len(answers)
         if shown:
             with torch.no_grad():
@@ -221,6 +309,7 @@ def event_predictions(
         yield EventPredictions(
             event_id=event_id,
             n_pulses=n_pulses,
+            inside=inside_B,
             outputs={
                 answer.name: answer.outputs(prediction, event_id, full_B)
                 for answer, prediction in zip(answers, predictions, strict=True)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
     Answer,
+    DataDomain,
     EventPredictions,
     GraphnetColumns,
     answers_of,
@@ -67,6 +68,7 @@ def predict_events(
     event_column: str = "event_no",
     angles: str = "origin",
     name: str | None = None,
+    unknown_detector: bool = False,
     on_progress: Progress | None = None,
 ) -> Reconstruction:
     """Run a GraphNeT model once over a loader; a row of results for each event.
@@ -99,12 +101,17 @@ def predict_events(
             `direction_label()`: to where the neutrino came from; `flight`: to where it
             flies, then directions are turned round.
         name: What the table is called; default the backbone's class.
+        unknown_detector: Use the model on a detector or a clock that it was not trained
+            on; widths are then not calibrated.
         on_progress: Called with new events and pulses.
 
     Warns:
-        UserWarning: The loader gave fewer events than its dataset has.
+        UserWarning: The loader gave fewer events than its dataset has; events are read
+            otherwise than in the training, or lie outside its ranges.
 
     Raises:
+        DomainError: The data are of another detector or clock than the model was
+            trained on, see `DataDomain`.
         ValueError: An event comes twice, a batch lacks event number or pulses, two
             tasks give the same column, an unknown format, a calibration of a task that
             the model lacks.
@@ -127,6 +134,7 @@ def predict_events(
             "a submission needs a direction, but the model's tasks give "
             f"{', '.join(answer.name for answer in answers)}"
         )
+    domain = DataDomain(model, dataloader, unknown_detector)
     name = type(model.backbone).__name__ if name is None else name
     statuses: Counter[str] = Counter()
     num_calibrated = 0
@@ -140,9 +148,12 @@ def predict_events(
 
     rows: Columns | None = None
     with evaluating(model):
-        batches = event_predictions(model, dataloader, event_column)
+        batches = event_predictions(model, dataloader, event_column, domain)
         windows = _windows(batches, answers, on_progress)
-        parts = counted(_parts(windows, answers, angles, calibrations, contours))
+        is_known = not domain.domain.differences
+        parts = counted(
+            _parts(windows, answers, angles, calibrations, contours, is_known)
+        )
         if out is None:
             found = list(parts)
             rows = {key: np.concatenate([p[key] for p in found]) for key in found[0]}
@@ -154,12 +165,12 @@ def predict_events(
             metadata = {
                 "model": name,
                 "tasks": [answer.name for answer in answers],
-                "calibrated_tasks": sorted(calibrations),
+                "calibrated_tasks": sorted(calibrations) if is_known else [],
                 "software": __version__,
             }
             write_results(out, parts, kind, metadata)
     num_events = sum(statuses.values())
-    notices = _left_out(dataloader, num_events)
+    notices = (*_left_out(dataloader, num_events), *domain.domain.warnings())
     for text in notices:
         warnings.warn(text, stacklevel=2)
     return Reconstruction(
@@ -229,8 +240,9 @@ def _parts(
     angles: str,
     calibrations: Calibrations,
     contours: Sequence[float],
+    is_known: bool,
 ) -> Iterator[Columns]:
-    """Yield rows of results."""
+    """Yield rows of results; `is_known`: the model is used as it was trained."""
     tasks = {answer.name: answer.task for answer in answers}
     seen = _SeenEvents()
     for window in windows:
@@ -242,7 +254,8 @@ def _parts(
         table = table_of_outputs(
             "", tasks, outputs, window.event_id, window.n_pulses, calibrations, contours
         )
-        calibrated_B = (table.status_B == OK) & bool(calibrations)
+        calibrated_B = (table.status_B == OK) & window.inside
+        calibrated_B &= is_known and bool(calibrations)
         yield table.with_columns({CALIBRATED: calibrated_B}).to_columns()
 
 
@@ -287,6 +300,7 @@ def _windows(
     none = EventPredictions(
         event_id=np.empty(0, np.int64),
         n_pulses=np.empty(0, np.int64),
+        inside=np.empty(0, bool),
         outputs={a.name: np.empty((0, a.task.num_outputs)) for a in answers},
     )
     waiting, num_waiting, is_first = [none], 0, True
@@ -306,6 +320,7 @@ def _joined(batches: list[EventPredictions]) -> EventPredictions:
     return EventPredictions(
         event_id=np.concatenate([b.event_id for b in batches]),
         n_pulses=np.concatenate([b.n_pulses for b in batches]),
+        inside=np.concatenate([b.inside for b in batches]),
         outputs={
             name: np.concatenate([b.outputs[name] for b in batches])
             for name in batches[0].outputs

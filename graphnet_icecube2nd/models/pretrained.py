@@ -19,14 +19,12 @@ from typing import Any
 import torch
 
 from graphnet_icecube2nd.detector.detector import Detector
-from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.models.build import Tasks, list_models, new_model
 from graphnet_icecube2nd.models.model import FIXED, Model
 from graphnet_icecube2nd.models.weights import (
     RUN_MODEL,
     load_model,
     load_weights,
-    read_description,
 )
 
 FOLDER = Path(__file__).with_name("data")
@@ -79,21 +77,7 @@ def build_model(
             f"{', '.join(list_pretrained())}"
         )
     load_weights(model, path)
-    # How the weights were trained counts, not what they are to be used on.
-    model.input_config = input_of(path) or model.input_config
     return model.eval()
-
-
-def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
-    """Return how the events of a file of weights were read; None: it does not say."""
-    path = Path(path)
-    path = path / RUN_MODEL if path.is_dir() else path
-    if path.suffix != ".safetensors":
-        return None
-    described = read_description(path)
-    if described is None or described.get("input") is None:
-        return None
-    return InputConfig.from_dict(described["input"])
 
 
 def list_pretrained() -> list[str]:

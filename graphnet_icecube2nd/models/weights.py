@@ -188,6 +188,18 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return described
 
 
+def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
+    """Return how the events of a file of weights were read; None: it does not say."""
+    path = Path(path)
+    path = path / RUN_MODEL if path.is_dir() else path
+    if path.suffix != ".safetensors":
+        return None
+    described = read_description(path)
+    if described is None or described.get("input") is None:
+        return None
+    return InputConfig.from_dict(described["input"])
+
+
 def weights_digest(model: nn.Module) -> str:
     """Return a checksum of a model's weights, and of its arguments if it has `kwargs`.
 
@@ -263,6 +275,8 @@ def load_weights(
     with torch.no_grad():
         for name in fitting:
             targets[name].copy_(state[name])
+    if (config := input_of(path)) is not None:
+        model.input_config = config  # type: ignore[assignment]
     return LoadReport(
         origin=str(path),
         kind=kind,

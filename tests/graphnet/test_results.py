@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,24 @@ from graphnet.training.utils import collate_fn as collate_of_graphnet
 from torch.utils.data import DataLoader, Dataset
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
-from graphnet_icecube2nd import EventStore, EventTable
+from graphnet_icecube2nd import (
+    EventStore,
+    EventTable,
+    InputConfig,
+    build_model,
+    save_model,
+    simulate,
+)
 from graphnet_icecube2nd.calibration.fit import (
     calibrate_table,
     calibrated_table,
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
 from graphnet_icecube2nd.graphnet_adapter import results
+from graphnet_icecube2nd.graphnet_adapter.prediction import DataDomain
 from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
+from graphnet_icecube2nd.inference.domain import DomainError
+from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 
@@ -473,6 +484,113 @@ class TestNumbers:
         model = make_model(transform_inference=lambda answer: answer * triple)
         found = predict_directions(model, make_loader(dataset)).columns()
         np.testing.assert_allclose(found["kappa"], 3 * plain["kappa"], rtol=1e-5)
+
+
+def on_a_running_clock() -> Any:
+    pulses = replace(PULSES._detector.pulse_map, time_reference="first_pulse")
+    return icecube2nd.PackedPulses(icecube2nd.PulseMapDetector(pulses.to_dict()))
+
+
+class TestDomain:
+    """The guard: is a model used on what it was trained on?"""
+
+    def test_another_clock_is_an_error_that_names_both(self, database: str) -> None:
+        loader = make_loader(
+            make_dataset(database, data_representation=on_a_running_clock())
+        )
+        with pytest.raises(DomainError, match=r"'window'.*'first_pulse'"):
+            predict_directions(make_model(), loader)
+
+    def test_an_unknown_detector_can_be_asked_for(self, database: str) -> None:
+        loader = make_loader(
+            make_dataset(database, data_representation=on_a_running_clock())
+        )
+        calibration = KappaCalibration(
+            method="temperature", log_kappa=(0.0,), log_calibrated=(-0.3,)
+        )
+        with pytest.warns(UserWarning, match="clock"):
+            found = predict_directions(
+                make_model(), loader, calibration=calibration, unknown_detector=True
+            )
+        assert found.num_events == 10
+        assert not found.columns()["calibrated"].any()
+
+    def test_loaded_weights_say_what_they_were_trained_on(
+        self, database: str, tmp_path: Path
+    ) -> None:
+        core = build_model("t_d32", dim=32, dim_base=8, depth=1, head_size=16)
+        core.input_config = InputConfig(telescope="orca")
+        save_model(core, tmp_path / "orca.safetensors")
+        model = make_model()
+        load_weights(model.backbone.model, tmp_path / "orca.safetensors", partial=True)
+        loader = make_loader(make_dataset(database))
+        with pytest.raises(DomainError, match="'orca'"):
+            predict_directions(model, loader)
+        # What is trained further here is of the data that it is trained on.
+        model.train()
+        model(next(iter(loader)))
+        assert predict_directions(model, loader).num_events == 10
+
+    def test_events_out_of_the_trained_ranges_are_not_calibrated(
+        self, database: str
+    ) -> None:
+        model, loader = make_model(), make_loader(make_dataset(database))
+        model.backbone.model.input_config = InputConfig.of(
+            PULSES._reader.detector, ranges={"n_pulses": (1, 50)}
+        )
+        calibration = KappaCalibration(
+            method="temperature", log_kappa=(0.0,), log_calibrated=(-0.3,)
+        )
+        with (
+            pytest.warns(UserWarning, match="n_pulses: "),
+            pytest.warns(UserWarning, match="not called calibrated"),
+        ):
+            found = predict_directions(model, loader, calibration=calibration)
+        columns = found.columns()
+        few_B = columns["n_pulses"] <= 50
+        assert 0 < few_B.sum() < 10
+        np.testing.assert_array_equal(columns["calibrated"], few_B)
+
+    def test_scaled_features_are_compared_in_physical_units(
+        self, database: str
+    ) -> None:
+        dataset = make_dataset(database)
+        with sqlite3.connect(database) as connection:
+            (low, high), (first, last), (dim, bright) = (
+                connection.execute(f"SELECT min({c}), max({c}) FROM pulses").fetchone()
+                for c in ("dom_x", "dom_time", "charge")
+            )
+        connection.close()
+        edge = 1 + 1e-5
+        ranges = {
+            "x": (low - 0.01, high + 0.01),
+            "time": (first - 0.1, last + 0.1),
+            "charge": (dim / edge, bright * edge),
+        }
+        model = make_model()
+        model.backbone.model.input_config = InputConfig.of(
+            PULSES._reader.detector, ranges=ranges
+        )
+        domain = DataDomain(model, make_loader(dataset), unknown_detector=False)
+        for batch in make_loader(dataset):
+            assert domain.inside([batch], batch.n_pulses.numpy()).all()
+        shifted = {**ranges, "time": (first - 1e4, first - 1.0)}
+        model.backbone.model.input_config = InputConfig.of(
+            PULSES._reader.detector, ranges=shifted
+        )
+        domain = DataDomain(model, make_loader(dataset), unknown_detector=False)
+        for batch in make_loader(dataset):
+            assert not domain.inside([batch], batch.n_pulses.numpy()).any()
+
+    def test_a_store_of_another_detector(self, tmp_path: Path) -> None:
+        simulate(tmp_path / "store", num_events=20, seed=1, workers=1)
+        data = icecube2nd.StoreDataModule(tmp_path / "store", batch_size=4)
+        model = make_model()
+        model.backbone.model.input_config = replace(
+            InputConfig.of(PULSES._reader.detector), telescope="orca"
+        )
+        with pytest.raises(DomainError, match="'orca'"):
+            predict_directions(model, data.predict_dataloader())
 
 
 def test_the_model_is_left_as_it_was(dataset: Counted) -> None:

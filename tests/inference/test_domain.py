@@ -26,8 +26,7 @@ from graphnet_icecube2nd.evaluation import measure_robustness
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import DomainError, InferenceConfig, load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import as_detector
-from graphnet_icecube2nd.models.pretrained import input_of
-from graphnet_icecube2nd.models.weights import save_model
+from graphnet_icecube2nd.models.weights import input_of, save_model
 
 NAME = "t_sim.simulated"
 KAGGLE = build_detector("kaggle")

@@ -46,7 +46,8 @@ class CellGrid:
         cell_S83 = ((corner_S83 - self.origin_3) / self.edge).floor().long()
         key_S8 = self._cell_number(cell_S83.clamp(min=0))
         sensor_id_S8 = torch.arange(len(position_S3)).to(key_S8)[:, None].expand(-1, 8)
-        entry_E2 = torch.stack([key_S8, sensor_id_S8], -1).flatten(0, 1).unique(dim=0)
+        entry_E2 = torch.stack([key_S8, sensor_id_S8], -1).flatten(0, 1)
+        entry_E2 = torch.unique(entry_E2, dim=0)
         # Occupied cells, numbered through the grid, ascending.
         self.key_C, self.num_doms_C = entry_E2[:, 0].unique_consecutive(
             return_counts=True
@@ -79,7 +80,7 @@ class CellGrid:
             closer_H = (distance_H < best_H) & (distance_H <= self.tolerance)
             best_H = torch.where(closer_H, distance_H, best_H)
             nearest_H = torch.where(closer_H, sensor_id_H, nearest_H)
-        nearest_T = index_H.new_full((len(position_T3),), -1)
+        nearest_T = torch.full_like(slot_T, -1)
         nearest_T[index_H] = nearest_H
         return nearest_T
 

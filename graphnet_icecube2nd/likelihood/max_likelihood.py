@@ -130,8 +130,7 @@ def climb_together(
 
     def slopes(which: NDArray[np.int64]) -> Array:
         value_KM = values(at_KN[which, None] + ahead_MN, which)
-        slope_KN: Array = (value_KM[:, 1:] - value_KM[:, :1]) / _DIFFERENCE
-        return slope_KN
+        return (value_KM[:, 1:] - value_KM[:, :1]) / _DIFFERENCE
 
     going = np.arange(len(seeds))
     slope_KN = slopes(going)
@@ -197,8 +196,7 @@ def _updated(inverse_KNN: Array, went_KN: Array, bend_KN: Array) -> Array:
     left = eye - rho_K * went_KN[:, :, None] * bend_KN[:, None]
     updated = left @ inverse_KNN @ left.transpose(0, 2, 1)
     updated += rho_K * went_KN[:, :, None] * went_KN[:, None]
-    result: Array = np.where(good_K[:, None, None], updated, inverse_KNN)
-    return result
+    return np.where(good_K[:, None, None], updated, inverse_KNN)
 
 
 def sphere(num: int) -> Array:
@@ -293,10 +291,9 @@ def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
         distance = np.linalg.norm(pulses.position_T3 - numbers[:3], axis=1)
         delay = pulses.time_T - numbers[3] - distance / SPEED_IN_ICE
         # Late light is common, early light does not exist.
-        miss: Array = np.where(
+        return np.where(
             delay < 0, -delay / 15.0, np.sqrt(np.maximum(delay, 0.0) / 60.0)
         )
-        return miss
 
     early = float(np.quantile(pulses.time_T, 0.1)) - 100.0
     bright = np.argsort(-pulses.charge_T)[:BRIGHTEST]
@@ -372,5 +369,4 @@ def _covariance(likelihood: EventLikelihood, topology: str, seed: Seed) -> Array
     strength = np.maximum(strength, 1e-4)
     covariance = axes / strength @ axes.T
     place = np.flatnonzero(names == "direction")
-    found: Array = STEP_DIRECTION**2 * covariance[np.ix_(place, place)]
-    return found
+    return STEP_DIRECTION**2 * covariance[np.ix_(place, place)]

@@ -160,8 +160,7 @@ class EventLikelihood:
         largest_KM = several_KMC.max(axis=-1)
         several_KMC -= largest_KM[..., None]
         several_KM = largest_KM + np.log(np.exp(several_KMC).sum(axis=-1))
-        result: Array = log_KX[:, :num].sum(axis=1) + several_KM.sum(axis=1) - light_K
-        return result
+        return log_KX[:, :num].sum(axis=1) + several_KM.sum(axis=1) - light_K
 
     def _times(self, arrival: Arrival) -> Array:
         """Return the density of the light at each time, (K, X) 1/ns."""
@@ -189,8 +188,7 @@ def _rest_of_interval(
     np.minimum.at(begin_S, row_T, time_T)
     # A hundredth of a nanosecond, as times are in single precision.
     interval = np.floor((time_T - begin_S[row_T] + 0.01) / merge_time)
-    rest: Array = begin_S[row_T] + (interval + 1.0) * merge_time - time_T
-    return rest
+    return begin_S[row_T] + (interval + 1.0) * merge_time - time_T
 
 
 def _numbers(charge_M: Array, spread: float) -> tuple[Array, Array]:

@@ -263,8 +263,7 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
     radius, angle = reach * np.sqrt(rng.random(num)), 2 * np.pi * rng.random(num)
     first, second = across(direction_B3)
     aside = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
-    point: Array = volume.centre + radius[:, None] * aside - reach * direction_B3
-    return point
+    return volume.centre + radius[:, None] * aside - reach * direction_B3
 
 
 def across(direction: Array) -> tuple[Array, Array]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +54,6 @@ class DetectorGeometry:
     position_S3: Tensor
     string_S: Tensor
     rde_S: Tensor
-    # Search grids by tolerance [m], filled by `nearest_dom`.
-    _grids: dict[float, CellGrid] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         num_doms = len(self.position_S3)
@@ -81,10 +79,6 @@ class DetectorGeometry:
     def __deepcopy__(self, memo: dict[int, object]) -> DetectorGeometry:
         """Return itself: nothing in it changes, and a search grid is made once."""
         return self
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the search grids behind: another process makes those it needs."""
-        return {**self.__dict__, "_grids": {}}
 
     @classmethod
     @cache
@@ -238,10 +232,13 @@ class DetectorGeometry:
             )
         if not 0 < tolerance < math.inf:
             raise ValueError(f"tolerance must be above 0 m and finite, got {tolerance}")
-        if tolerance not in self._grids:
-            self._grids[tolerance] = CellGrid(self.position_S3, tolerance)
-        sensor_id_T = self._grids[tolerance].nearest(position_T3.to(self.position_S3))
-        return sensor_id_T.to(position_T3.device)
+        grid = _cell_grid(self, tolerance)
+        return grid.nearest(position_T3.to(self.position_S3)).to(position_T3.device)
+
+
+@lru_cache(maxsize=16)
+def _cell_grid(geometry: DetectorGeometry, tolerance: float) -> CellGrid:
+    return CellGrid(geometry.position_S3, tolerance)
 
 
 def _from_table(table: TextTable, name: str) -> DetectorGeometry:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import (
     BEFORE,
     STEP_DIRECTION,
@@ -27,6 +27,7 @@ from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
+from graphnet_icecube2nd.simulation.rows import Array
 
 DIRECTIONS = 96  # tried all over the sphere
 SEARCHED = 32  # of the seeds are followed with the coarse likelihood,
@@ -276,11 +277,8 @@ def _cascade_seeds(
         begin.append(_best(coarse, topology, group)[1])
     value_K, found = climb_together(coarse, topology, begin, steps=15)
     kept = [found[number] for number in np.argsort(-value_K)[:VERTICES]]
-    return [
-        [seed] if direction is None else [replace(seed, direction=direction)]
-        for seed in kept
-        for direction in (None, *tried)
-    ]
+    turned = [[seed, *(replace(seed, direction=d) for d in tried)] for seed in kept]
+    return [[seed] for seeds in turned for seed in seeds]
 
 
 def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:

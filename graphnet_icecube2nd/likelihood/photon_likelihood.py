@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import (
     Seed,
     around,
@@ -33,6 +33,7 @@ from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival
 from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
+from graphnet_icecube2nd.simulation.rows import Array
 
 NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
 LEAST_NOISE = 1.0  # Hz

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation.light import Medium
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.simulation.rows import Array, Index
 
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50

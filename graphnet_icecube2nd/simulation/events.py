@@ -28,7 +28,7 @@ from graphnet_icecube2nd.simulation.configuration import (
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import Array, Index, SimulatedDetector
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.particles import Particles, draw_particles
 from graphnet_icecube2nd.simulation.photoelectrons import (
     Light,
@@ -36,7 +36,7 @@ from graphnet_icecube2nd.simulation.photoelectrons import (
     draw_photoelectrons,
     lights,
 )
-from graphnet_icecube2nd.simulation.rows import Rows
+from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 from graphnet_icecube2nd.store.readers.source import EventChunk
 
 COINCIDENCE_WINDOW = 1000.0  # ns, of the local-coincidence rule
@@ -379,9 +379,7 @@ def find_triggers(
     begin_B, end_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     hlc = pulses.take(pulses.hlc_T)
     channel = hlc.event_T * len(detector) + hlc.dom_T
-    is_first = np.ones(len(channel), bool)
-    is_first[1:] = channel[1:] != channel[:-1]
-    launches = hlc.take(is_first)
+    launches = hlc.take(np.unique(channel, return_index=True)[1])
     launches = launches.take(np.lexsort((launches.time_T, launches.event_T)))
     for trigger in TRIGGERS:
         counted = launches

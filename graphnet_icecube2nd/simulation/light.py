@@ -16,7 +16,6 @@ Meth. A 524 (2004) 169, after D. Pandel's diploma thesis (Humboldt University Be
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +24,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.detector.geometry import depth_to_z
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.simulation.rows import Rows
-
-Array = NDArray[np.floating[Any]]  # float32 or float64; results are alike
+from graphnet_icecube2nd.simulation.rows import Array, Rows
 
 PHASE_INDEX = 1.3195  # of ice at 400 nm: the Cherenkov angle; Price and Woschnagg 2001
 GROUP_INDEX = 1.35634  # of ice at 400 nm: how fast light goes; the same source

@@ -15,12 +15,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from graphnet_icecube2nd.simulation.rows import Array
 
 if TYPE_CHECKING:
     from scipy.interpolate import RectBivariateSpline
-
-Array = NDArray[np.float64]
 
 # The table of `_correction`: shape from 0.02 to 80, time in jitters from -1000 to 1000.
 _LOG_SHAPES = np.linspace(np.log(0.02), np.log(80.0), 60)

@@ -15,9 +15,8 @@ from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH, SPEED_OF_LIGH
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import Volume
 from graphnet_icecube2nd.simulation.light import muon_range, shower_light
-from graphnet_icecube2nd.simulation.rows import Rows
+from graphnet_icecube2nd.simulation.rows import Array, Rows
 
-Array = NDArray[np.float64]
 Columns = dict[str, Array]
 
 TAU_DECAY_LENGTH = 4.9e-5  # m/GeV: c tau / mass

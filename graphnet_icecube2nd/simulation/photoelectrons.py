@@ -18,7 +18,6 @@ from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     CASCADE_LENGTH,
     LIGHT_PER_METRE,
-    Array,
     Arrival,
     cascade_arrival,
     muon_energy_after,
@@ -27,9 +26,7 @@ from graphnet_icecube2nd.simulation.light import (
 )
 from graphnet_icecube2nd.simulation.pandel import draw_delays
 from graphnet_icecube2nd.simulation.particles import Particles
-from graphnet_icecube2nd.simulation.rows import Rows
-
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 
 LEAST_LIGHT = 5e-3  # p.e.: DOMs that could see less are not asked; 0.4% of all light
 FAINTEST = 4.0  # p.e. in the whole detector, about; less never triggers

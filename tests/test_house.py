@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROWS = (
     ("version", "errors", "lazy", "files", "config", "memory", "plots", "registry"),
     ("conventions",),
-    ("detector.text_table", "detector.nearest"),
+    ("detector.text_table",),
     ("detector.geometry",),
     ("detector.ice",),
     ("detector",),
@@ -210,7 +210,7 @@ def test_the_check_sees_imports() -> None:
         ("graphnet_adapter", 9),
     ]
     assert row("tasks.direction.losses") < row("models.registry") < row(ADAPTER)
-    assert row("detector.nearest") < row("detector.ice") < row("detector.angles")
+    assert row("detector.geometry") < row("detector.ice") < row("detector.angles")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

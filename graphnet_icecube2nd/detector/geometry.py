@@ -88,7 +88,7 @@ class DetectorGeometry:
         and licence (GraphNeT, Apache-2.0) stand at the head of `data/icecube86.csv`.
         """
         resource = files("graphnet_icecube2nd.detector") / "data" / "icecube86.csv"
-        return _from_table(TextTable.read(resource, resource.name), "icecube86")
+        return _from_table(TextTable.read(resource), "icecube86")
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
@@ -109,8 +109,7 @@ class DetectorGeometry:
             ValueError: A column is missing, a value is not allowed, a sensor_id is
                 missing or there twice; the message names file, line and column.
         """
-        path = Path(path)
-        return _from_table(TextTable.read(path, str(path)), path.stem)
+        return _from_table(TextTable.read(Path(path)), Path(path).stem)
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], name: str) -> DetectorGeometry:
@@ -146,7 +145,7 @@ class DetectorGeometry:
             raise ValueError(
                 f"no geometry {name!r} in the package; it has {', '.join(known)}"
             )
-        return _from_table(TextTable.read(resource, resource.name), name)
+        return _from_table(TextTable.read(resource), name)
 
     def moved(self, centre: Sequence[float]) -> DetectorGeometry:
         """Return it in coordinates whose origin is at `centre`, x, y, z [m]."""

@@ -26,7 +26,7 @@ ROWS = (
         "registry",
     ),
     ("conventions",),
-    ("detector.text_table", "detector.nearest"),
+    ("detector.text_table",),
     ("detector.geometry",),
     ("detector.ice",),
     ("detector",),
@@ -213,7 +213,7 @@ def test_the_check_sees_imports() -> None:
         ("graphnet_adapter", 9),
     ]
     assert row("tasks.direction.losses") < row("models.registry") < row(ADAPTER)
-    assert row("detector.nearest") < row("detector.ice") < row("detector.angles")
+    assert row("detector.geometry") < row("detector.ice") < row("detector.angles")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)

@@ -21,20 +21,14 @@ UNDECIDED = "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class AngleEvidence:
-    """What the pulses of a file say about its angles.
+    """What the pulses of a file say about its angles."""
 
-    Args:
-        convention: `origin`, `flight`, or `undecided` within three standard errors.
-        mean_cosine: Mean cosine between the way the light spreads and the angles'
-            direction; below 0 for `origin`.
-        standard_error: Of the mean.
-        num_events: Events with enough pulses.
-    """
-
-    convention: str
+    convention: str  # `origin`, `flight`, or `undecided` within three standard errors
+    # Mean cosine between the way the light spreads and the angles' direction; below 0
+    # for `origin`.
     mean_cosine: float
-    standard_error: float
-    num_events: int
+    standard_error: float  # of the mean
+    num_events: int  # events with enough pulses
 
 
 def infer_angle_convention(
@@ -89,12 +83,9 @@ def infer_angle_convention(
     cosine_B = torch.stack(cosines)
     mean = float(cosine_B.mean())
     error = float(cosine_B.std()) / len(cosines) ** 0.5
-    if abs(mean) <= 3 * error:
-        convention = UNDECIDED
-    else:
-        convention = "flight" if mean > 0 else "origin"
+    convention = "flight" if mean > 0 else "origin"
     return AngleEvidence(
-        convention=convention,
+        convention=UNDECIDED if abs(mean) <= 3 * error else convention,
         mean_cosine=mean,
         standard_error=error,
         num_events=len(cosines),

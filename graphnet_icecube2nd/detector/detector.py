@@ -228,13 +228,13 @@ class Detector:
         """
         try:
             site = values["site"]
-            made = {
+            made: dict[str, Any] = {
                 "vectors": tuple(values["vectors"]),
                 "scales": Scales(**values["scales"]),
                 "site": None if site is None else Site(**site),
             }
-            tables = {"pulses": pulses, "geometry": geometry, "optics": optics}
-            return cls(**{**values, **made}, **tables)
+            given = {**values, **made}
+            return cls(pulses=pulses, geometry=geometry, optics=optics, **given)
         except (KeyError, TypeError) as error:
             raise ValueError(f"no description of a detector: {error!r}") from None
 

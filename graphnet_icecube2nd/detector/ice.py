@@ -73,7 +73,7 @@ class IceModel:
         and licence stand at the head of `data/ice.csv`.
         """
         resource = files("graphnet_icecube2nd.detector") / "data" / "ice.csv"
-        return _from_table(TextTable.read(resource, resource.name))
+        return _from_table(TextTable.read(resource))
 
     @classmethod
     @cache
@@ -104,7 +104,7 @@ class IceModel:
             ValueError: A column is missing or a value is not allowed; the message
                 names file, line and column.
         """
-        return _from_table(TextTable.read(Path(path), str(Path(path))))
+        return _from_table(TextTable.read(Path(path)))
 
     @property
     def _length_N2(self) -> Tensor:

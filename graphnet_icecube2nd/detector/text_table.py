@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 class TextTable:
     """Columns of a file; errors name the place."""
 
-    source: str  # name of the file, for messages
+    source: str  # the file, for messages
     lines: tuple[int, ...]  # line number of each row, counted from 1
     columns: dict[str, tuple[str, ...]]  # fields as text, by the name in the header
 
     @classmethod
-    def read(cls, file: Path | Traversable, source: str) -> TextTable:
+    def read(cls, file: Path | Traversable) -> TextTable:
         """Read a file in columns: between commas if the header has one, else blanks.
 
         Empty lines and lines that begin with # are passed over.
@@ -36,7 +36,7 @@ class TextTable:
         content = file.read_bytes()
         if file.name.endswith(".gz"):
             content = gzip.decompress(content)
-        text = content.decode("utf-8-sig")
+        text, source = content.decode("utf-8-sig"), str(file)
         numbered = [
             (number, line)
             for number, line in enumerate(text.splitlines(), start=1)

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, SENSOR_ID, TIME, X
 from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.event_store import EventStore
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,12 +71,15 @@ class EventPulses:
     def keep(self, keep_T: NDArray[np.bool_]) -> EventPulses:
         """Return the events with some of their pulses; an event may be left without."""
         before = np.append(0, np.cumsum(keep_T))
-        columns = {
-            name: value[keep_T]
-            for name, value in vars(self).items()
-            if name.endswith(("_T", "_T3"))
-        }
-        return replace(self, **columns, offsets=before[self.offsets])
+        return EventPulses(
+            position_T3=self.position_T3[keep_T],
+            time_T=self.time_T[keep_T],
+            charge_T=self.charge_T[keep_T],
+            hlc_T=self.hlc_T[keep_T],
+            dom_T=self.dom_T[keep_T],
+            offsets=before[self.offsets],
+            event_id=self.event_id,
+        )
 
     def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
         """Return the events with the first pulse of each place only.
@@ -89,13 +91,12 @@ class EventPulses:
         _, place_T = np.unique(self.position_T3, axis=0, return_inverse=True)
         key_T = event_T * (int(place_T.max(initial=0)) + 1) + place_T.ravel()
         order = np.lexsort((self.time_T, key_T))
-        first = np.ones(len(order), bool)
-        first[1:] = key_T[order][1:] != key_T[order][:-1]
+        key_D, first_D = np.unique(key_T[order], return_index=True)
         keep_T = np.zeros(len(order), bool)
-        keep_T[order[first]] = True
+        keep_T[order[first_D]] = True
         kept = self.keep(keep_T)
         if not total_charge:
             return kept
-        _, dom_T = np.unique(key_T, return_inverse=True)
-        total = np.bincount(dom_T.ravel(), self.charge_T)
-        return replace(kept, charge_T=total[dom_T.ravel()[keep_T]])
+        dom_T = np.searchsorted(key_D, key_T)
+        total_D = np.bincount(dom_T, self.charge_T)
+        return replace(kept, charge_T=total_D[dom_T[keep_T]])

@@ -11,22 +11,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.simulation.light import (
-    MUON_LOSS,
-    MUON_RADIATIVE_LOSS,
     Arrival,
     Medium,
     cascade_arrival,
+    muon_energy_after,
     muon_range,
     track_arrival,
 )
 from graphnet_icecube2nd.simulation.particles import across
-from graphnet_icecube2nd.simulation.rows import Rows
-
-Array = NDArray[np.float64]
+from graphnet_icecube2nd.simulation.rows import Array, Rows
 
 # How far one unit of a number goes.
 STEP_PLACE = 5.0  # m
@@ -37,7 +33,6 @@ STEP_LENGTH = 5.0  # m
 
 BEFORE = 1500.0  # m, how far from its place a track may begin
 _ENERGIES = (0.0, 8.0)  # decades of GeV that a fit may use
-_CRITICAL = MUON_LOSS / MUON_RADIATIVE_LOSS
 
 # The numbers of each topology. `across` is a place in the plane across the flight,
 # where a muon has its energy; it begins `back` before.
@@ -140,8 +135,7 @@ def arrivals(
     if "muon" in names:
         place = place - seeds.back[..., None] * direction
         time = time - seeds.back / SPEED_OF_LIGHT
-        grown = np.exp(MUON_RADIATIVE_LOSS * seeds.back)
-        energy = np.maximum((seeds.muon + _CRITICAL) * grown - _CRITICAL, 0.1)
+        energy = np.maximum(muon_energy_after(seeds.muon, -seeds.back), 0.1)
         found.append(
             track_arrival(
                 start=place,

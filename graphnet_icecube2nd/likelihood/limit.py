@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
@@ -36,6 +36,7 @@ from graphnet_icecube2nd.simulation.light import (
     shower_light,
 )
 from graphnet_icecube2nd.simulation.production import VERSION
+from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.conversion import available_cores
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.summary import view_event
@@ -58,17 +59,12 @@ _NO_MAXIMUM = Maximum(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LimitReport:
-    """Result of `limit_events`.
+    """Result of `limit_events`."""
 
-    Args:
-        table: Directions of the events.
-        log_likelihood_B: (B,) at the maximum; NaN where there is none.
-        from_truth_B: (B,) whether only the search that began at the truth found it; all
-            False where none was made.
-    """
-
-    table: EventTable
-    log_likelihood_B: Array
+    table: EventTable  # directions of the events
+    log_likelihood_B: Array  # (B,) at the maximum; NaN where there is none
+    # (B,) whether only the search that began at the truth found it; all False where
+    # none was made.
     from_truth_B: NDArray[np.bool_]
 
 
@@ -159,33 +155,30 @@ def truth_seed(truth: dict[str, Any]) -> Seed:
     flight = -angles_to_unit_vector(truth["zenith"], truth["azimuth"]).numpy()
     vertex = np.array([truth[f"position_{axis}"] for axis in "xyz"])
     time, topology = float(truth["vertex_time"]), truth["topology"]
-    hadrons = 1.0
-    if topology != "muon_bundle":
-        hadronic = truth["inelasticity"] * truth["energy"]
-        hadrons = max(float(shower_light(np.array(hadronic))), 1.0)
-    if topology in ("cascade", "double_cascade"):
-        shine = max(float(truth["visible_energy"]), 1.0)
-        if topology == "cascade":
-            return Seed.of(vertex, time, flight, cascade=shine)
+    if topology == "muon_bundle":
+        along = BEFORE / 2
+        sizes = {"muon": 300.0, "muons": max(truth["energy"] / 300.0, 1.0)}
+        return _on_track(vertex, time, flight, along, **sizes)
+    hadronic = np.array(truth["inelasticity"] * truth["energy"])
+    hadrons = max(float(shower_light(hadronic)), 1.0)
+    shine = max(float(truth["visible_energy"]), 1.0)
+    if topology == "cascade":
+        return Seed.of(vertex, time, flight, cascade=shine)
+    if topology == "double_cascade":
         second = max(shine - hadrons, 1.0)
         return Seed.of(vertex, time, flight, cascade=hadrons, second=second)
-    if topology == "muon_bundle":
-        muons = max(truth["energy"] / 300.0, 1.0)
-        along = BEFORE / 2
-        return _on_track(vertex, time, flight, along, muon=300.0, muons=muons)
-    muon = (1.0 - truth["inelasticity"]) * truth["energy"]
+    muon = np.array((1.0 - truth["inelasticity"]) * truth["energy"])
     # A point of the track near the detector that the muon reaches.
-    along = float(np.clip(-vertex @ flight, 0.0, 0.5 * muon_range(np.array(muon))))
-    left = max(float(muon_energy_after(np.array(muon), np.array(along))), 1.0)
+    along = float(np.clip(-vertex @ flight, 0.0, 0.5 * muon_range(muon)))
+    left = max(float(muon_energy_after(muon, np.array(along))), 1.0)
     return _on_track(vertex, time, flight, along, muon=left, cascade=hadrons)
 
 
 def _on_track(
     vertex: Array, time: float, flight: Array, along: float, **sizes: float
 ) -> Seed:
-    back = min(along, BEFORE)
     place, when = vertex + along * flight, time + along / SPEED_OF_LIGHT
-    return Seed.of(place, when, flight, back=back, **sizes)
+    return Seed.of(place, when, flight, back=min(along, BEFORE), **sizes)
 
 
 def _limit(

@@ -13,9 +13,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
+from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import (
     BEFORE,
     STEP_DIRECTION,
@@ -27,6 +27,7 @@ from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
 from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
+from graphnet_icecube2nd.simulation.rows import Array
 
 DIRECTIONS = 96  # tried all over the sphere
 SEARCHED = 32  # of the seeds are followed with the coarse likelihood,
@@ -130,8 +131,7 @@ def climb_together(
 
     def slopes(which: NDArray[np.int64]) -> Array:
         value_KM = values(at_KN[which, None] + ahead_MN, which)
-        slope_KN: Array = (value_KM[:, 1:] - value_KM[:, :1]) / _DIFFERENCE
-        return slope_KN
+        return (value_KM[:, 1:] - value_KM[:, :1]) / _DIFFERENCE
 
     going = np.arange(len(seeds))
     slope_KN = slopes(going)
@@ -197,8 +197,7 @@ def _updated(inverse_KNN: Array, went_KN: Array, bend_KN: Array) -> Array:
     left = eye - rho_K * went_KN[:, :, None] * bend_KN[:, None]
     updated = left @ inverse_KNN @ left.transpose(0, 2, 1)
     updated += rho_K * went_KN[:, :, None] * went_KN[:, None]
-    result: Array = np.where(good_K[:, None, None], updated, inverse_KNN)
-    return result
+    return np.where(good_K[:, None, None], updated, inverse_KNN)
 
 
 def sphere(num: int) -> Array:
@@ -278,11 +277,8 @@ def _cascade_seeds(
         begin.append(_best(coarse, topology, group)[1])
     value_K, found = climb_together(coarse, topology, begin, steps=15)
     kept = [found[number] for number in np.argsort(-value_K)[:VERTICES]]
-    return [
-        [seed] if direction is None else [replace(seed, direction=direction)]
-        for seed in kept
-        for direction in (None, *tried)
-    ]
+    turned = [[seed, *(replace(seed, direction=d) for d in tried)] for seed in kept]
+    return [[seed] for seeds in turned for seed in seeds]
 
 
 def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
@@ -293,10 +289,9 @@ def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
         distance = np.linalg.norm(pulses.position_T3 - numbers[:3], axis=1)
         delay = pulses.time_T - numbers[3] - distance / SPEED_IN_ICE
         # Late light is common, early light does not exist.
-        miss: Array = np.where(
+        return np.where(
             delay < 0, -delay / 15.0, np.sqrt(np.maximum(delay, 0.0) / 60.0)
         )
-        return miss
 
     early = float(np.quantile(pulses.time_T, 0.1)) - 100.0
     bright = np.argsort(-pulses.charge_T)[:BRIGHTEST]
@@ -372,5 +367,4 @@ def _covariance(likelihood: EventLikelihood, topology: str, seed: Seed) -> Array
     strength = np.maximum(strength, 1e-4)
     covariance = axes / strength @ axes.T
     place = np.flatnonzero(names == "direction")
-    found: Array = STEP_DIRECTION**2 * covariance[np.ix_(place, place)]
-    return found
+    return STEP_DIRECTION**2 * covariance[np.ix_(place, place)]

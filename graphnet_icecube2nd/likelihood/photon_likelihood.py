@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.likelihood.event_pulses import Array, EventPulses
+from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.hypothesis import (
     Seed,
     around,
@@ -33,6 +33,7 @@ from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival
 from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
+from graphnet_icecube2nd.simulation.rows import Array
 
 NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
 LEAST_NOISE = 1.0  # Hz
@@ -160,8 +161,7 @@ class EventLikelihood:
         largest_KM = several_KMC.max(axis=-1)
         several_KMC -= largest_KM[..., None]
         several_KM = largest_KM + np.log(np.exp(several_KMC).sum(axis=-1))
-        result: Array = log_KX[:, :num].sum(axis=1) + several_KM.sum(axis=1) - light_K
-        return result
+        return log_KX[:, :num].sum(axis=1) + several_KM.sum(axis=1) - light_K
 
     def _times(self, arrival: Arrival) -> Array:
         """Return the density of the light at each time, (K, X) 1/ns."""
@@ -189,8 +189,7 @@ def _rest_of_interval(
     np.minimum.at(begin_S, row_T, time_T)
     # A hundredth of a nanosecond, as times are in single precision.
     interval = np.floor((time_T - begin_S[row_T] + 0.01) / merge_time)
-    rest: Array = begin_S[row_T] + (interval + 1.0) * merge_time - time_T
-    return rest
+    return begin_S[row_T] + (interval + 1.0) * merge_time - time_T
 
 
 def _numbers(charge_M: Array, spread: float) -> tuple[Array, Array]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from graphnet_icecube2nd.config import from_plain
 
 # In the order of their codes. A neutrino's muon that comes from outside, or starts
 # inside with a shower; a shower; a tau neutrino's two; muons of an air shower.
@@ -103,9 +105,4 @@ class SimulationConfig:
         Raises:
             ValueError: A key that is none of a simulation's, or a value out of range.
         """
-        known = [entry.name for entry in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(
-                f"a simulation has no {', '.join(unknown)}; it has {', '.join(known)}"
-            )
-        return cls(**values)
+        return from_plain(cls, values)

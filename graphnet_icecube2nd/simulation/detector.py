@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation.light import Medium
-
-Array = NDArray[np.float64]
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.simulation.rows import Array, Index
 
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
@@ -32,7 +30,7 @@ class DomGroups:
     size_G: Index  # number of DOMs without those repeated
     centre_G3: Array  # m
     radius_G: Array  # how far its DOMs are from the centre, m
-    reach_G: Array  # the largest `reach_S` of its DOMs, m
+    reach_G: Array  # how slowly light that ends at a DOM can fade with distance, m
     # A DOM may be brighter than the centre by so many e-folds, as it is nearer; and by
     # so many for each metre to the source, as its ice is clearer, 1/m.
     fading_G: Array
@@ -111,11 +109,6 @@ class SimulatedDetector:
         return Volume.around(self.position_S3)
 
     @cached_property
-    def reach_S(self) -> Array:
-        """(S,) how slowly light that ends at a DOM can fade with distance, m."""
-        return self.medium.farthest_propagation(self.position_S3[:, 2])
-
-    @cached_property
     def groups(self) -> DomGroups:
         """All DOMs, in groups."""
         rows: list[list[int]] = []
@@ -138,13 +131,15 @@ class SimulatedDetector:
         away_GK = np.linalg.norm(position_GK3 - centre_G3[:, None], axis=-1)
         radius_G = away_GK.max(axis=1)
         z_GK = position_GK3[..., 2]
+        rise = np.arange(-500.0, 501.0, 10.0)  # m, from where light may come
+        far = self.medium.between(z_GK[..., None] + rise, z_GK[..., None])
         local_GK = self.medium.between(z_GK, z_GK).propagation
         return DomGroups(
             dom_GK=dom_GK,
             size_G=size_G,
             centre_G3=centre_G3,
             radius_G=radius_G,
-            reach_G=self.reach_S[dom_GK].max(axis=1),
+            reach_G=far.propagation.max(axis=(1, 2)),
             fading_G=radius_G / local_GK.min(axis=1),
             clearing_G=1 / local_GK.min(axis=1) - 1 / local_GK.max(axis=1),
         )

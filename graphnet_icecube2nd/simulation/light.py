@@ -16,7 +16,6 @@ Meth. A 524 (2004) 169, after D. Pandel's diploma thesis (Humboldt University Be
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +24,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.detector.geometry import depth_to_z
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.simulation.rows import Rows
-
-Array = NDArray[np.floating[Any]]  # float32 or float64; results are alike
+from graphnet_icecube2nd.simulation.rows import Array, Rows
 
 PHASE_INDEX = 1.3195  # of ice at 400 nm: the Cherenkov angle; Price and Woschnagg 2001
 GROUP_INDEX = 1.35634  # of ice at 400 nm: how fast light goes; the same source
@@ -63,8 +60,7 @@ _STEP = 2.0  # m, of the table of integrals; the ice's own rows are 10 m apart
 
 def _profile(cosine: Array) -> Array:
     square = (cosine - CHERENKOV_COSINE) ** 2 + _CASCADE_SPREAD**2
-    profile: Array = np.exp(-_CASCADE_B * square ** (0.5 * _CASCADE_A))
-    return profile
+    return np.exp(-_CASCADE_B * square ** (0.5 * _CASCADE_A))
 
 
 _COSINES = np.linspace(-1.0, 1.0, 20001)
@@ -83,8 +79,7 @@ class LightPath:
     @property
     def propagation(self) -> Array:
         """(...) how fast diffuse light fades, m: sqrt(absorption * scattering / 3)."""
-        length: Array = np.sqrt(self.absorption * self.scattering / 3.0)
-        return length
+        return np.sqrt(self.absorption * self.scattering / 3.0)
 
 
 class Medium:
@@ -97,7 +92,6 @@ class Medium:
     """
 
     def __init__(self, ice: IceModel) -> None:
-        self.ice = ice
         top, bottom = (float(depth_to_z(ice.depth_N[row])) for row in (0, -1))
         num = max(2, round((top - bottom) / _STEP) + 1)
         z_N = np.linspace(bottom, top, num)
@@ -127,13 +121,6 @@ class Medium:
             span / (self._at(high, column) - self._at(low, column)) for column in (0, 1)
         )
         return LightPath(scattering=scattering, absorption=absorption)
-
-    def farthest_propagation(self, dom_z: Array) -> Array:
-        """Return the largest `propagation` (S,) [m] of any light that ends at DOMs."""
-        rise = np.arange(-500.0, 501.0, 10.0)
-        dom_z = dom_z[:, None]
-        bound: Array = self.between(dom_z + rise, dom_z).propagation.max(axis=1)
-        return bound
 
     def _place(self, z: Array) -> tuple[NDArray[np.int32], Array]:
         """Return the row of the table below each z, and how many rows z is above it."""
@@ -168,15 +155,13 @@ def muon_light(energy: Array) -> Array:
     """
     energy = np.maximum(energy, 0.5)
     radiative = CASCADE_LENGTH * MUON_RADIATIVE_LOSS * energy
-    light: Array = 1.188 + 0.0206 * np.log(energy) + radiative
-    return light
+    return 1.188 + 0.0206 * np.log(energy) + radiative
 
 
 def muon_range(energy: Array) -> Array:
     """Return how far muons of energy (...) [GeV] go, m."""
     ratio = MUON_RADIATIVE_LOSS * energy / MUON_LOSS
-    length: Array = np.log1p(ratio) / MUON_RADIATIVE_LOSS
-    return length
+    return np.log1p(ratio) / MUON_RADIATIVE_LOSS
 
 
 def muon_energy_after(energy: Array, length: Array) -> Array:
@@ -186,8 +171,7 @@ def muon_energy_after(energy: Array, length: Array) -> Array:
     """
     critical = MUON_LOSS / MUON_RADIATIVE_LOSS
     left = (energy + critical) * np.exp(-MUON_RADIATIVE_LOSS * length) - critical
-    remaining: Array = np.maximum(left, 0.0)
-    return remaining
+    return np.maximum(left, 0.0)
 
 
 def shower_light(energy: Array) -> Array:
@@ -196,8 +180,7 @@ def shower_light(energy: Array) -> Array:
     1 - (E / 0.399)**-0.130 (1 - 0.467), the parameters of arXiv:1210.5140.
     """
     fraction = 1.0 - np.maximum(energy / 0.399, 1.0) ** -0.130 * (1.0 - 0.467)
-    light: Array = energy * fraction
-    return light
+    return energy * fraction
 
 
 def point_light(distance: Array, path: LightPath) -> Array:
@@ -208,10 +191,7 @@ def point_light(distance: Array, path: LightPath) -> Array:
     """
     length = _diffusion(path)
     faded = np.exp(-distance / path.propagation)
-    light: Array = (
-        faded / (4 * np.pi) / (length * distance * np.tanh(distance / length))
-    )
-    return light
+    return faded / (4 * np.pi) / (length * distance * np.tanh(distance / length))
 
 
 def line_light(distance: Array, path: LightPath) -> Array:
@@ -225,12 +205,11 @@ def line_light(distance: Array, path: LightPath) -> Array:
     root = length / CHERENKOV_SINE * np.sqrt(2 / (np.pi * path.propagation))
     faded = np.exp(-distance / path.propagation)
     ratio = np.sqrt(distance) / root
-    light: Array = (
+    return (
         faded
         / (2 * np.pi * CHERENKOV_SINE)
         / (root * np.sqrt(distance) * np.tanh(ratio))
     )
-    return light
 
 
 def track_arrival(
@@ -337,8 +316,7 @@ def _arrival(
 
 def _diffusion(path: LightPath) -> Array:
     """Return where light from a point becomes diffuse, m."""
-    length: Array = path.scattering / 3.0 * np.exp(path.scattering / path.absorption)
-    return length
+    return path.scattering / 3.0 * np.exp(path.scattering / path.absorption)
 
 
 def _dot(a: Array, b: Array) -> Array:
@@ -353,10 +331,8 @@ def _norm_of_cross(a: Array, b: Array) -> Array:
     x = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
     y = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
     z = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
-    norm: Array = np.sqrt(x * x + y * y + z * z)
-    return norm
+    return np.sqrt(x * x + y * y + z * z)
 
 
 def _logistic(value: Array) -> Array:
-    result: Array = 0.5 * (1.0 + np.tanh(0.5 * value))
-    return result
+    return 0.5 * (1.0 + np.tanh(0.5 * value))

@@ -15,12 +15,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from graphnet_icecube2nd.simulation.rows import Array
 
 if TYPE_CHECKING:
     from scipy.interpolate import RectBivariateSpline
-
-Array = NDArray[np.float64]
 
 # The table of `_correction`: shape from 0.02 to 80, time in jitters from -1000 to 1000.
 _LOG_SHAPES = np.linspace(np.log(0.02), np.log(80.0), 60)
@@ -77,18 +76,14 @@ def import_scipy(module: str) -> Any:
 def _laplace(shape: Array, x: Array) -> Array:
     """Return the logarithm of H around its integrand's maximum, in log s."""
     peak = _peak(shape, x)
-    value: Array = (
-        shape * np.log(peak) - 0.5 * (x - peak) ** 2 - 0.5 * np.log(peak**2 + shape)
-    )
-    return value
+    return shape * np.log(peak) - 0.5 * (x - peak) ** 2 - 0.5 * np.log(peak**2 + shape)
 
 
 def _peak(shape: Array, x: Array) -> Array:
     root = np.sqrt(x**2 + 4.0 * shape)
     # The second form does not cancel where x is far below 0.
     below = 2.0 * shape / (root - np.minimum(x, 0.0))
-    peak: Array = np.where(x < 0, below, 0.5 * (x + root))
-    return peak
+    return np.where(x < 0, below, 0.5 * (x + root))
 
 
 @cache
@@ -111,8 +106,7 @@ def _correction() -> RectBivariateSpline:
     def integrand(log_s_IJ: Array) -> Array:
         s_IJ = np.exp(middle_IJ + log_s_IJ)
         gauss_IJ = 0.5 * (s_IJ - peak_IJ) * (2.0 * x_1J - s_IJ - peak_IJ)
-        value: Array = np.exp(shape_I1 * log_s_IJ + gauss_IJ)
-        return value
+        return np.exp(shape_I1 * log_s_IJ + gauss_IJ)
 
     total_IJ = integrand(bottom_IJ) / shape_I1
     for low_IJ, high_IJ in itertools.pairwise(borders):
@@ -122,7 +116,4 @@ def _correction() -> RectBivariateSpline:
             total_IJ += simpson / 3 * step_IJ * integrand(low_IJ + step * step_IJ)
     table_IJ = np.log(total_IJ / width_IJ) - 0.5 * np.log(2.0 * np.pi)
     interpolate = import_scipy("interpolate")
-    spline: RectBivariateSpline = interpolate.RectBivariateSpline(
-        _LOG_SHAPES, np.arcsinh(_TIMES), table_IJ
-    )
-    return spline
+    return interpolate.RectBivariateSpline(_LOG_SHAPES, np.arcsinh(_TIMES), table_IJ)

@@ -15,9 +15,8 @@ from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH, SPEED_OF_LIGH
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import Volume
 from graphnet_icecube2nd.simulation.light import muon_range, shower_light
-from graphnet_icecube2nd.simulation.rows import Rows
+from graphnet_icecube2nd.simulation.rows import Array, Rows
 
-Array = NDArray[np.float64]
 Columns = dict[str, Array]
 
 TAU_DECAY_LENGTH = 4.9e-5  # m/GeV: c tau / mass
@@ -263,8 +262,7 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
     radius, angle = reach * np.sqrt(rng.random(num)), 2 * np.pi * rng.random(num)
     first, second = across(direction_B3)
     aside = np.cos(angle)[:, None] * first + np.sin(angle)[:, None] * second
-    point: Array = volume.centre + radius[:, None] * aside - reach * direction_B3
-    return point
+    return volume.centre + radius[:, None] * aside - reach * direction_B3
 
 
 def across(direction: Array) -> tuple[Array, Array]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,7 @@ from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     CASCADE_LENGTH,
     LIGHT_PER_METRE,
-    Array,
     Arrival,
-    Medium,
     cascade_arrival,
     muon_energy_after,
     muon_light,
@@ -29,9 +26,7 @@ from graphnet_icecube2nd.simulation.light import (
 )
 from graphnet_icecube2nd.simulation.pandel import draw_delays
 from graphnet_icecube2nd.simulation.particles import Particles
-from graphnet_icecube2nd.simulation.rows import Rows
-
-Index = NDArray[np.int64]
+from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 
 LEAST_LIGHT = 5e-3  # p.e.: DOMs that could see less are not asked; 0.4% of all light
 FAINTEST = 4.0  # p.e. in the whole detector, about; less never triggers
@@ -150,8 +145,9 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     bright = tracks.muons_B * muon_light(energy) * LIGHT_PER_METRE
     limit_BG = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
     begins = tracks.time_B + skipped / SPEED_OF_LIGHT
-    arrive = partial(_arrive, track_arrival, arguments, detector.medium)
-    return _source(arrive, index, begins, square_BG, limit_BG, groups)
+    return _source(
+        track_arrival, arguments, index, begins, square_BG, limit_BG, detector
+    )
 
 
 def _cascades(
@@ -171,35 +167,31 @@ def _cascades(
     bright = np.log(LIGHT_PER_METRE * CASCADE_LENGTH * energy / 3.8)
     limit_BG = _farthest(bright, 2.0 * np.log(groups.reach_G), power=1.0)
     begins = particles.time_B + distance / SPEED_OF_LIGHT
-    arrive = partial(_arrive, cascade_arrival, arguments, detector.medium)
-    return _source(arrive, index, begins, square_BG, limit_BG, groups)
-
-
-def _arrive(
-    function: Callable[..., Arrival],
-    arguments: dict[str, Array],
-    medium: Medium,
-    event_P: Index,
-    place_P3: Array,
-) -> Arrival:
-    """Return the light of events that begin at 0 ns, at places."""
-    return function(
-        **{name: np.take(value, event_P, axis=0) for name, value in arguments.items()},
-        time=np.zeros(len(event_P), np.float32),
-        dom=place_P3,
-        medium=medium,
+    return _source(
+        cascade_arrival, arguments, index, begins, square_BG, limit_BG, detector
     )
 
 
 def _source(
-    arrive: Callable[[Index, Array], Arrival],
+    function: Callable[..., Arrival],
+    arguments: dict[str, Array],  # of the function: (B, ...) in single precision
     index_B: Index,
     begins_B: Array,
     square_BG: Array,  # squared distances of the groups' centres, m2
     limit_BG: Array,  # how near a group must be, in its `reach`
-    groups: DomGroups,
+    detector: SimulatedDetector,
 ) -> _Source:
     """Find the groups of DOMs that see something."""
+
+    def arrive(event_P: Index, place_P3: Array) -> Arrival:
+        return function(
+            **{name: np.take(a, event_P, axis=0) for name, a in arguments.items()},
+            time=np.zeros(len(event_P), np.float32),
+            dom=place_P3,
+            medium=detector.medium,
+        )
+
+    groups = detector.groups
     limit_BG *= _single(groups.reach_G)
     np.maximum(limit_BG, NEAREST, out=limit_BG)
     limit_BG += _single(groups.radius_G)
@@ -256,8 +248,7 @@ def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
     wanted = np.subtract.outer(_single(bright_B), _single(fading_G))
     np.maximum(wanted, np.float32(1.1), out=wanted)
     below = np.maximum(wanted - power * np.log(wanted), np.float32(0.5))
-    solution: Array = wanted - power * np.log(below)
-    return solution
+    return wanted - power * np.log(below)
 
 
 def _square(from_B3: Array, groups: DomGroups) -> Array:

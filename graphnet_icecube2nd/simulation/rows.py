@@ -7,7 +7,10 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+Array = NDArray[np.floating[Any]]  # float32 or float64; results are alike
+Index = NDArray[np.int64]
 AnyRows = TypeVar("AnyRows", bound="Rows")
 
 

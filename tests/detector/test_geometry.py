@@ -12,9 +12,9 @@ from torch import Tensor
 from graphnet_icecube2nd.detector.geometry import (
     DetectorGeometry,
     depth_to_z,
+    nearest_dom_plain,
     z_to_depth,
 )
-from graphnet_icecube2nd.detector.nearest import nearest_dom_plain
 
 
 @pytest.fixture(scope="module")

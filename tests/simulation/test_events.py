@@ -15,11 +15,12 @@ from graphnet_icecube2nd.simulation.configuration import (
     SimulationConfig,
 )
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
-from graphnet_icecube2nd.simulation.pulses import (
+from graphnet_icecube2nd.simulation.events import (
     READOUT_AFTER,
     READOUT_BEFORE,
     TRIGGER_TIME,
+    SimulatedEvents,
+    simulate_block,
 )
 
 CONFIG, DETECTOR = SimulationConfig(), SimulatedDetector.icecube86()

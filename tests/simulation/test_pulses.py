@@ -7,14 +7,14 @@ import pytest
 
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.particles import Particles
-from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons, lights
-from graphnet_icecube2nd.simulation.pulses import (
+from graphnet_icecube2nd.simulation.events import (
     Pulses,
     draw_noise,
     find_triggers,
     make_pulses,
 )
+from graphnet_icecube2nd.simulation.particles import Particles
+from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons, lights
 
 DETECTOR = SimulatedDetector.icecube86()
 

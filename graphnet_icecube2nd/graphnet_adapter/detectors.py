@@ -66,10 +66,10 @@ class PulseMapDetector(GraphnetDetector):
         replace_with_identity: list[str] | None = None,
     ) -> None:
         super().__init__(replace_with_identity=replace_with_identity)
-        self._detector = detector = as_detector(pulse_map)
-        pulses = detector.pulses
+        self.detector = as_detector(pulse_map)  # as the core knows it
+        self.pulse_map = pulses = self.detector.pulses  # what the columns mean
         self._scaling = {
-            column: partial(_scaled, detector, quantity)
+            column: partial(_scaled, self.detector, quantity)
             for column, quantity in pulses.columns().items()
         }
         self.xyz = [pulses.x, pulses.y, pulses.z]
@@ -80,16 +80,6 @@ class PulseMapDetector(GraphnetDetector):
                 "further features are made of it; only extra columns need not "
                 f"({', '.join(pulses.extra) or 'there are none'})"
             )
-
-    @property
-    def detector(self) -> Detector:
-        """The detector as the core knows it."""
-        return self._detector
-
-    @property
-    def pulse_map(self) -> PulseMap:
-        """What the columns mean."""
-        return self._detector.pulses
 
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return the scaling of each column, by its name in the file.

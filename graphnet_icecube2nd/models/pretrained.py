@@ -70,7 +70,7 @@ def build_model(
     packaged = f"{name}.{weights}"
     path = Path(weights)
     if packaged in list_pretrained():
-        path = _path(packaged, ".safetensors")
+        path = FOLDER / f"{packaged}.safetensors"
     elif not path.exists() and not path.suffix:
         raise ValueError(
             f"no weights {str(weights)!r} of {name}: no such file, and the package has "
@@ -94,7 +94,12 @@ def load_pretrained(name: str) -> Model:
     Raises:
         ValueError: There is none of that name.
     """
-    return load_model(_path(name, ".safetensors")).to(torch.float32)
+    if name not in list_pretrained():
+        raise ValueError(
+            f"no weights named {name!r} in the package; there are "
+            f"{', '.join(list_pretrained())}"
+        )
+    return load_model(FOLDER / f"{name}.safetensors").to(torch.float32)
 
 
 def find_model(
@@ -129,17 +134,3 @@ def find_model(
         f"no model {str(name)!r}: no run, no file, and not among the weights of the "
         f"package ({', '.join(list_pretrained())})"
     )
-
-
-def pretrained_card(name: str) -> str:
-    """Return the card of weights in the package, Markdown."""
-    return _path(name, ".md").read_text(encoding="utf-8")
-
-
-def _path(name: str, suffix: str) -> Path:
-    if name not in list_pretrained():
-        raise ValueError(
-            f"no weights named {name!r} in the package; there are "
-            f"{', '.join(list_pretrained())}"
-        )
-    return FOLDER / f"{name}{suffix}"

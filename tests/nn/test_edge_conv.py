@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd import PackedBatch
-from graphnet_icecube2nd.nn import edge_conv, neighbours
+from graphnet_icecube2nd.nn import edge_conv
 from graphnet_icecube2nd.nn.edge_conv import (
     DynamicEdgeBranch,
     EdgeConv,
+    Neighbours,
     event_means,
     homophily,
-)
-from graphnet_icecube2nd.nn.neighbours import (
-    Neighbours,
     nearest_neighbours,
     padded_nearest_neighbours,
 )
@@ -73,7 +71,7 @@ class TestNearestNeighbours:
         self, events: tuple[Tensor, list[int]], tile_numbers: int
     ) -> None:
         points_TF, lengths = events
-        with patch.object(neighbours, "TILE_NUMBERS", tile_numbers):
+        with patch.object(edge_conv, "TILE_NUMBERS", tile_numbers):
             edges = nearest_neighbours(points_TF, make_packing(lengths), 8)
         wanted = plain_neighbours(points_TF.double().numpy(), lengths, 8)
         assert as_lists(edges) == wanted
@@ -85,7 +83,7 @@ class TestNearestNeighbours:
     ) -> None:
         """What other devices than a CPU run."""
         points_TF, lengths = events
-        with patch.object(neighbours, "TILE_NUMBERS", tile_numbers):
+        with patch.object(edge_conv, "TILE_NUMBERS", tile_numbers):
             edges = padded_nearest_neighbours(points_TF, make_packing(lengths), 8)
         assert as_lists(edges) == plain_neighbours(
             points_TF.double().numpy(), lengths, 8
@@ -96,7 +94,7 @@ class TestNearestNeighbours:
     def test_is_plain_without_ties(
         self, monkeypatch: pytest.MonkeyPatch, tile_numbers: int, dtype: torch.dtype
     ) -> None:
-        monkeypatch.setattr(neighbours, "TILE_NUMBERS", tile_numbers)
+        monkeypatch.setattr(edge_conv, "TILE_NUMBERS", tile_numbers)
         lengths = [97, 1, 2, 53, 8, 9]
         points_TF = torch.randn(sum(lengths), 3, dtype=dtype)
         points_TF += 100  # where |a|^2 + |b|^2 - 2 a.b would be lost

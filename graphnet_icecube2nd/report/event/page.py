@@ -133,8 +133,8 @@ def event_payload(
     dom_P = pulses.dom_T[first_P]
     if (dom_P < 0).any():
         dom_P = store.geometry.nearest_dom(torch.from_numpy(place_P3)).numpy()
-    empty = dict.fromkeys(("lines", "x", "y", "z", "string", "dom"), [])
-    detector: dict[str, Any] = {"name": "", **empty}
+    detector: dict[str, Any] = {"name": ""}
+    detector |= {key: [] for key in ("lines", "x", "y", "z", "string", "dom")}
     outline_P3 = place_P3
     # Pulses beside the DOMs are of another detector, whose table the store lacks.
     if (dom_P >= 0).mean() > 0.5:

@@ -90,42 +90,14 @@ _MODULES = {
     "train": "training.run",
 }
 
-__all__ = [
-    "FEATURE_NAMES",
-    "AngularDistanceLoss",
-    "CombinedDirectionLoss",
-    "DeepIce",
-    "DeepIceGNN",
-    "Detector",
-    "EventDataModule",
-    "EventStore",
-    "EventTable",
-    "Events",
-    "InputConfig",
-    "PackedBatch",
-    "PulseMap",
-    "PulseReconstructor",
-    "Recipe",
-    "Task",
-    "VonMisesFisherLoss",
-    "build_detector",
-    "build_model",
-    "build_task",
-    "calibrate",
-    "evaluate",
-    "list_detectors",
-    "list_models",
-    "list_tasks",
-    "load_competition_weights",
-    "load_model",
-    "prepare",
-    "reconstruct",
-    "register_detector",
-    "register_model",
-    "register_task",
-    "save_model",
-    "simulate",
-    "train",
-]
+__all__ = ["FEATURE_NAMES", "Events", "InputConfig", "PackedBatch", "PulseMap"]
+__all__ += ["Detector", "build_detector", "list_detectors", "register_detector"]
+__all__ += ["Task", "build_task", "list_tasks", "register_task"]
+__all__ += ["AngularDistanceLoss", "CombinedDirectionLoss", "VonMisesFisherLoss"]
+__all__ += ["DeepIce", "DeepIceGNN", "build_model", "list_models", "register_model"]
+__all__ += ["load_competition_weights", "load_model", "save_model"]
+__all__ += ["EventDataModule", "EventStore", "prepare", "simulate"]
+__all__ += ["Recipe", "train"]
+__all__ += ["EventTable", "PulseReconstructor", "calibrate", "evaluate", "reconstruct"]
 
 __getattr__, __dir__, _ = lazy_names(__name__, _MODULES)

@@ -25,15 +25,10 @@ WORDS: dict[Any, str] = {
 
 
 def from_plain(kind: type[Made], values: Mapping[str, Any], where: str = "") -> Made:
-    """Return a dataclass of plain values; what has a default may be left out.
+    """Return a dataclass of its fields by name; what has a default may be left out.
 
-    Args:
-        kind: The dataclass.
-        values: Its fields by name; nested ones as mappings and lists.
-        where: What stands before names in errors, as `stages.0.`.
-
-    Raises:
-        ValueError: An unknown or missing name, or a value of another type.
+    Raises ValueError for an unknown or missing name, or a value of another type; in its
+    message `where`, as `stages.0.`, stands before names.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where.rstrip('.') or kind.__name__} must be a mapping of "
@@ -43,12 +38,13 @@ def from_plain(kind: type[Made], values: Mapping[str, Any], where: str = "") -> 
         if name not in known:
             raise ValueError(f"{where}{name} is unknown; {nearest(name, known, where)}")
     needed = [
-        name
+        where + name
         for name, field in known.items()
         if field.default is MISSING and field.default_factory is MISSING
+        if name not in values
     ]
-    if missing := [where + name for name in needed if name not in values]:
-        raise ValueError(f"{', '.join(missing)} must be given")
+    if needed:
+        raise ValueError(f"{', '.join(needed)} must be given")
     made = {n: _value(hints[n], v, f"{where}{n}") for n, v in values.items()}
     try:
         return kind(**made)
@@ -70,10 +66,8 @@ def to_plain(value: Any) -> Any:
 def set_value(values: Any, path: str, value: Any) -> None:
     """Put a value at a dotted path, as `stages.2.lr_max`, into plain values.
 
-    Only what is there can be set; names within `model_kwargs` and `tasks` may be new.
-
-    Raises:
-        ValueError: There is no such place; the message has the nearest name.
+    Only what is there can be set, else ValueError names the nearest; names within
+    `model_kwargs` and `tasks` may be new.
     """
     *way, last = path.split(".")
     here, so_far, is_free = values, "", False
@@ -139,12 +133,7 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def load_yaml(text: str, origin: str) -> Any:
-    """Return the plain values of a YAML text.
-
-    Raises:
-        ValueError: It is no YAML; names the origin.
-        ImportError: PyYAML is not installed.
-    """
+    """Return the plain values of a YAML text; ValueError names the origin of others."""
     yaml = _import_yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
@@ -161,11 +150,7 @@ def load_yaml(text: str, origin: str) -> Any:
 
 
 def dump_yaml(values: Any) -> str:
-    """Return plain values as YAML, in their order.
-
-    Raises:
-        ImportError: PyYAML is not installed.
-    """
+    """Return plain values as YAML, in their order."""
     text: str = _import_yaml().safe_dump(values, sort_keys=False, width=88)
     return text
 

@@ -179,14 +179,10 @@ def opening_angle(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def to_tensor(value: TensorLike) -> Tensor:
-    """Make a floating tensor of numbers in any form.
+    """Make a floating tensor (...) of a tensor, array, number or nested sequence.
 
-    Args:
-        value: tensor, array, number or nested sequence, shape (...).
-
-    Returns:
-        The values, shape (...): a floating tensor or array keeps its dtype, an integer
-        tensor gets torch's default dtype, everything else float64.
+    A floating tensor or array keeps its dtype, an integer tensor gets torch's default
+    dtype, everything else float64.
     """
     if isinstance(value, Tensor):
         if value.is_floating_point():
@@ -245,12 +241,6 @@ def _to_unit_size(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
     Products of the result neither overflow nor underflow. No gradient flows through the
     divisor: an angle does not depend on the length, so that gradient is zero anyway.
-
-    Args:
-        vectors: shape (..., 3).
-
-    Returns:
-        Vectors with largest component 1, shape (..., 3); True for zero vectors, (...).
     """
     precise = vectors.to(precise_dtype(vectors.device))
     size = precise.detach().abs().amax(dim=-1, keepdim=True)

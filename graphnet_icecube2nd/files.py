@@ -12,16 +12,10 @@ LOCK_FILE = ".lock"
 
 @contextmanager
 def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to, which takes the file's name once it is on the disk.
+    """Yield a path to write to, which takes the file's name once it is on the disk.
 
-    Whoever is killed meanwhile, or loses power, finds the former file. On an error the
-    former file stays and what was written is removed.
-
-    Args:
-        path: The file; its folder must be there.
-
-    Yields:
-        A path beside it, always the same, so that a kill leaves no heap of them.
+    After a kill, a loss of power or an error the former file is there. The path, beside
+    the file, is always the same, so that a kill leaves no heap of them.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
@@ -36,14 +30,10 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def locked_folder(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process out of a folder; the lock dies with the process.
+    """Keep a second process out of a folder, which is made; the lock dies with it.
 
-    Args:
-        folder: Made where it is not there.
-        what: What the folder holds, for errors: `a store`.
-
-    Raises:
-        ValueError: The folder is a file, or another process is at work in it.
+    Raises ValueError if the folder of `what` (`a store`) is a file, or another process
+    is at work in it.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,18 +54,14 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
                 ) from None
             except OSError:  # a file system without locks
                 pass
-            if not _is_same_file(file.fileno(), path):
-                continue  # its former owner has removed it meanwhile
+            try:
+                is_removed = not os.path.samestat(os.fstat(file.fileno()), path.stat())
+            except FileNotFoundError:
+                is_removed = True
+            if is_removed:
+                continue  # by its former owner, meanwhile
             try:
                 yield
             finally:
                 path.unlink(missing_ok=True)
             return
-
-
-def _is_same_file(descriptor: int, path: Path) -> bool:
-    """Return whether an open file is still the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False

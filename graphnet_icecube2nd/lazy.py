@@ -15,11 +15,9 @@ from typing import Any
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package.
+    """Return `__getattr__`, `__dir__` and `__all__` of a package, by its `__name__`.
 
-    Args:
-        package: Its `__name__`.
-        modules: The module below it that each public name lies in.
+    `modules` says in which module below it each public name lies.
     """
 
     def get(name: str) -> Any:

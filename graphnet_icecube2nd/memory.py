@@ -22,11 +22,7 @@ def memory_mb() -> float | None:
 
 
 def give_back_memory() -> bool:
-    """Hand memory that the C library keeps for later back to the system.
-
-    Returns:
-        Whether the C library can: glibc's does.
-    """
+    """Hand memory that the C library keeps back; False where it cannot (not glibc)."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):

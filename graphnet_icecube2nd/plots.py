@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from graphnet_icecube2nd.files import write_whole
 
@@ -16,8 +15,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
+class Look(NamedTuple):
     """How a table is drawn: matplotlib's colour, line style and marker."""
 
     colour: str
@@ -27,19 +25,11 @@ class Look:
     @classmethod
     def of(cls, number: int) -> Look:
         """Return the look of the first, second, ... table."""
-        return cls(
-            colour=COLOURS[number % len(COLOURS)],
-            line=LINES[number % len(LINES)],
-            marker=MARKERS[number % len(MARKERS)],
-        )
+        return cls(*(these[number % len(these)] for these in (COLOURS, LINES, MARKERS)))
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return a matplotlib figure of so many inches, which needs no screen.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
+    """Return a matplotlib figure of so many inches, which needs no screen."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -23,23 +23,14 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class Registry(Generic[Entry]):
-    """Builders of one kind by name.
-
-    Args:
-        kind: What they build, for messages: `model`.
-    """
+    """Builders of one kind (`model`, for messages) by name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, entry: Entry) -> Entry:
-        """Register a builder under a name.
-
-        Raises:
-            ValueError: The name is taken, or has other characters than letters, digits,
-                `_` and `-`.
-        """
+        """Register a builder under a name; ValueError if it is taken or not allowed."""
         if not re.fullmatch(r"[\w-]+", name):
             raise ValueError(
                 f"the name of a {self.kind} consists of letters, digits, _ and -, "
@@ -54,11 +45,7 @@ class Registry(Generic[Entry]):
         return entry
 
     def get(self, name: str) -> Entry:
-        """Return the builder of a name.
-
-        Raises:
-            ValueError: There is none; the message has the nearest names.
-        """
+        """Return the builder of a name; ValueError names the nearest if it has none."""
         load_plugins()
         if name not in self._entries:
             near = get_close_matches(str(name), self._entries) or sorted(self._entries)

@@ -131,7 +131,7 @@ def _show(evaluation: Evaluation) -> None:
 
 def _figures(row: Mapping[str, Any]) -> str:
     """Return the first figures of a row of a task's table, in words."""
-    from graphnet_icecube2nd.report.evaluation.page import heading_of
+    from graphnet_icecube2nd.report.evaluation.report import heading_of
 
     figures = [
         f"{heading_of(name)} {value:.3g}"

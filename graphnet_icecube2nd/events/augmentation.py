@@ -4,7 +4,8 @@ Those for training leave an event likely. What an event becomes depends on (seed
 event_id) and its own pulses alone, so neither batches nor workers change it. The checks
 (`TimeShift`, `FirstPulseAt`, `ChargeFactor`, `Mirror`, `SwitchOff`) ask what a model
 leans on. Each acts on all events of a batch at once, on columns in physical units,
-before features are made of them.
+before features are made of them. It raises ValueError for an argument out of its range
+when it is made, and for a column that it needs and events lack when it is used.
 
 The order is: selection, then augmentations, then features. A store reads only the
 pulses that selection keeps, so augmentations see no others. `AddNoise` may then lift an
@@ -89,9 +90,6 @@ class TimeJitter:
 
     Args:
         sigma: ns.
-
-    Raises:
-        ValueError: `sigma` is below 0 or no number.
     """
 
     kind: ClassVar[str] = "time_jitter"
@@ -118,9 +116,6 @@ class TimeOffset:
 
     Args:
         sigma: ns.
-
-    Raises:
-        ValueError: `sigma` is below 0 or no number.
     """
 
     kind: ClassVar[str] = "time_offset"
@@ -143,9 +138,6 @@ class ChargeScale:
         sigma: Width of the natural logarithm of the factor that an event's pulses
             share; 0.1 is about 10%.
         pulse_sigma: The same for a further factor of each pulse; default none.
-
-    Raises:
-        ValueError: Either is below 0 or no number; on use: there is no charge.
     """
 
     kind: ClassVar[str] = "charge_scale"
@@ -193,9 +185,6 @@ class DropDoms(_Drop):
 
     Args:
         probability: Chance of each DOM, 0 to 1, 1 excluded.
-
-    Raises:
-        ValueError: `probability` is out of range; on use: nothing tells DOMs apart.
     """
 
     kind, unit = "drop_doms", "dom"
@@ -209,9 +198,6 @@ class DropStrings(_Drop):
 
     Args:
         probability: Chance of each string, 0 to 1, 1 excluded.
-
-    Raises:
-        ValueError: `probability` is out of range; on use: nothing tells strings apart.
     """
 
     kind, unit = "drop_strings", "string"
@@ -240,10 +226,6 @@ class AddNoise:
             noise lacks; events that have theirs, as IceCube's and the competition's
             do, want a small part of it.
         margin: ns that the range is longer at either end; default none.
-
-    Raises:
-        ValueError: Either is below 0 or no number; on use: a column that a noise pulse
-            would have no value for.
     """
 
     kind: ClassVar[str] = "add_noise"
@@ -309,9 +291,6 @@ class RotateAboutZ:
         max_angle: rad; angles are uniform between plus and minus this. Default: pi.
         azimuths: Columns of the truth that are azimuths; those there are turn, and so
             does `direction`. Other truth stays: a vertex would be wrong.
-
-    Raises:
-        ValueError: `max_angle` is not in 0 to pi; on use: no place of the pulses.
     """
 
     kind: ClassVar[str] = "rotate_about_z"
@@ -354,9 +333,6 @@ class TimeShift:
 
     Args:
         shift: ns, of either sign.
-
-    Raises:
-        ValueError: On use: there is no time.
     """
 
     kind: ClassVar[str] = "time_shift"
@@ -378,9 +354,6 @@ class FirstPulseAt:
         time: ns, where the first pulse comes to be.
         hlc: Take the first HLC pulse, which is seldom noise; of an event without any
             the first of all.
-
-    Raises:
-        ValueError: On use: there is no time, or neither hlc nor auxiliary.
     """
 
     kind: ClassVar[str] = "first_pulse_at"
@@ -399,9 +372,6 @@ class ChargeFactor:
 
     Args:
         factor: Above 0.
-
-    Raises:
-        ValueError: `factor` is below 0 or no number; on use: there is no charge.
     """
 
     kind: ClassVar[str] = "charge_factor"
@@ -427,9 +397,6 @@ class Mirror:
 
     Args:
         axis: `x`, `y` or `z`.
-
-    Raises:
-        ValueError: Another axis; on use: no place of the pulses.
     """
 
     kind: ClassVar[str] = "mirror"
@@ -469,9 +436,6 @@ class SwitchOff:
     Args:
         unit: `dom` or `string`.
         share: Chance of each to be off, 0 to 1, 1 excluded.
-
-    Raises:
-        ValueError: Another unit or share; on use: nothing tells them apart.
     """
 
     kind: ClassVar[str] = "switch_off"

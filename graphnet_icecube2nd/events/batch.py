@@ -245,8 +245,7 @@ class EventNames:
 
 def _check_shapes(batch: PackedBatch) -> None:
     features, n_pulses = batch.features, batch.n_pulses
-    for name in ("features", "n_pulses"):
-        value = getattr(batch, name)
+    for name, value in (("features", features), ("n_pulses", n_pulses)):
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if len(set(batch.names)) < len(batch.names):
@@ -278,11 +277,11 @@ def _check_values(batch: PackedBatch) -> None:
     check_offsets(batch.offsets, len(batch.features))
     events = EventNames(batch.offsets, batch.event_id)
     events.check_not_empty()
-    lengths = batch.lengths
-    if bool((batch.n_pulses < lengths).any()):
-        event = int((batch.n_pulses < lengths).nonzero()[0])
+    is_short_B = batch.n_pulses < batch.lengths
+    if bool(is_short_B.any()):
+        event = int(is_short_B.nonzero()[0])
         raise ValueError(
-            f"{events.name(event)} holds {int(lengths[event])} pulses but "
+            f"{events.name(event)} holds {int(batch.lengths[event])} pulses but "
             f"n_pulses, the number before selection, is {int(batch.n_pulses[event])}"
         )
     finite_TF = batch.features.isfinite()

@@ -73,12 +73,9 @@ def pulse_features(
         detector = Detector.of_pulses(pulse_map, geometry, ice)
     else:
         detector = pulse_map
+    places = detector.places
     raw = check_pulses(
-        columns,
-        offsets,
-        detector.pulses,
-        geometry=detector.places,
-        event_id=event_id,
+        columns, offsets, detector.pulses, geometry=places, event_id=event_id
     )
     if detector.clock == "first_pulse":
         raw[TIME] = since_first_pulse(raw[TIME], offsets)
@@ -124,10 +121,29 @@ def check_pulses(
             # which counts seconds since 1970 in steps of 256 ns.
             relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
             raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
-    _check_complete(raw, columns, pulse_map)
+    if missing := pulse_map.missing(raw):
+        # To do without a column that the pulse map names is a decision, and is written
+        # into the pulse map as None.
+        wanted = [
+            pulse_map.column(q) + " (or x, y, z)" * (q == SENSOR_ID) for q in missing
+        ]
+        raise ValueError(
+            f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
+            f"{', '.join(map(str, columns))}. For files without it: "
+            f"{pulse_map.how_without(missing[0])}"
+        )
 
     def check(value: NDArray[Any], good: NDArray[np.bool_], allowed: str) -> None:
-        _check(pulse_map.column(quantity), value, good, allowed, events)
+        if good.all():
+            return
+        pulse = int(good.argmin())
+        index = events.index_of(pulse)
+        raise PulseError(
+            f"{events.name(index)}, pulse {pulse - int(offsets[index])}: column "
+            f"{pulse_map.column(quantity)!r} is {float(value[pulse]):g}; it {allowed} "
+            f"({int((~good).sum())} of {len(good)} pulses are not)",
+            pulse,
+        )
 
     for quantity, tensor in raw.items():
         value = tensor.numpy()  # numpy compares several times as fast
@@ -248,39 +264,3 @@ def _numbers(value: Any, column: str, num_pulses: int, relative: bool) -> Tensor
     if relative and array.dtype.kind in "iu" and array.size:
         array = array - array.min()
     return torch.from_numpy(array.astype(np.float64))
-
-
-def _check_complete(
-    raw: Mapping[str, Tensor], columns: Mapping[str, Any], pulse_map: PulseMap
-) -> None:
-    # A column that the pulse map names and the file lacks is an error: to do without
-    # it is a decision, and is written into the pulse map as None.
-    missing = pulse_map.missing(raw)
-    if missing:
-        wanted = [
-            pulse_map.column(q) + " (or x, y, z)" * (q == SENSOR_ID) for q in missing
-        ]
-        raise ValueError(
-            f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
-            f"{', '.join(map(str, columns))}. For files without it: "
-            f"{pulse_map.how_without(missing[0])}"
-        )
-
-
-def _check(
-    column: str,
-    value: NDArray[Any],
-    good: NDArray[np.bool_],
-    allowed: str,
-    events: EventNames,
-) -> None:
-    if good.all():
-        return
-    pulse = int(good.argmin())
-    index = events.index_of(pulse)
-    raise PulseError(
-        f"{events.name(index)}, pulse {pulse - int(events.offsets[index])}: column "
-        f"{column!r} is {float(value[pulse]):g}; it {allowed} "
-        f"({int((~good).sum())} of {len(good)} pulses are not)",
-        pulse,
-    )

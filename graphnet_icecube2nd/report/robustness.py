@@ -61,11 +61,7 @@ def context_of(
 ) -> dict[str, Any]:
     """Return what a report was measured on, as plain values.
 
-    Args:
-        model: What the user called it.
-        store: The store.
-        rows: The report.
-        options: How the network saw the baseline's events; its seed drew everything.
+    `options` are those of the baseline; their seed drew everything.
     """
     return {
         "model": model,
@@ -93,13 +89,7 @@ def save_robustness(
 ) -> list[Path]:
     """Write a report into a folder, which is made; each file whole or not at all.
 
-    Args:
-        folder: Where to.
-        rows: The baseline first.
-        context: What it was measured on, values that JSON can hold; `context_of`.
-
-    Returns:
-        The files.
+    The rows begin with the baseline; the context is that of `context_of`.
 
     Raises:
         ValueError: No row.
@@ -133,7 +123,11 @@ def save_robustness(
 def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> str:
     """Return a report as Markdown: what was measured, how to read it, the table."""
     versions = ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items())
-    with_published = any(row.published for row in rows)
+    headings = [*HEADINGS]
+    cells = [_cells(row, row is rows[0]) for row in rows]
+    if any(row.published for row in rows):
+        headings.append("published")
+        cells = [[*c, row.published] for c, row in zip(cells, rows, strict=True)]
     lines = [
         f"# Robustness of {context.get('model', 'a model')}",
         "",
@@ -143,13 +137,7 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
         "",
         READING,
         "",
-        *markdown_table(
-            [*HEADINGS, *["published"] * with_published],
-            [
-                [*_cells(row, row is rows[0]), *[row.published] * with_published]
-                for row in rows
-            ],
-        ),
+        *markdown_table(headings, cells),
     ]
     failed = sum(row.not_finite for row in rows)
     if failed:
@@ -157,9 +145,9 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
     return "\n".join(lines) + "\n"
 
 
-def _cells(row: RobustnessRow, is_baseline: bool) -> tuple[object, ...]:
+def _cells(row: RobustnessRow, is_baseline: bool) -> list[object]:
     """Return a row of the table that is to be read."""
-    return (
+    return [
         row.group,
         row.strength,
         row.events,
@@ -170,52 +158,40 @@ def _cells(row: RobustnessRow, is_baseline: bool) -> tuple[object, ...]:
         "-" if np.isnan(row.pull) else f"{row.pull:.2f}",
         "-" if np.isnan(row.inside) else f"{row.inside:.1%}",
         row.no_pulses,
-    )
+    ]
 
 
 def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
-    """Return a matplotlib figure of the differences from the baseline.
+    """Return a matplotlib figure of the differences from the baseline, the first row.
 
     Black and white: filled marks are differences whose interval does not hold 0. The
     axis is linear near 0 and logarithmic beyond, for a mirrored truth costs a thousand
     times what a nanosecond does.
-
-    Args:
-        rows: The baseline first.
-        title: Above the picture, followed by the baseline's mean opening angle.
-
-    Raises:
-        ImportError: matplotlib is not installed.
     """
     baseline, others = rows[0], rows[1:]
     places, borders = _places(others)
     figure = new_figure(6.5, 1.4 + _ROW * (places[-1] if places else 1))
     axes = figure.subplots()
-    low, high = _range(others)
+    low = min([-1.2 * LINEAR, *(1.5 * row.low for row in others)])
+    high = max([1.2 * LINEAR, *(1.5 * row.high for row in others)])
     axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.8)
     axes.set_xlim(low, high)
     ticks = [t for t in (-1.0, -0.1, -0.01, 0.0, 0.01, 0.1, 1.0) if low <= t <= high]
-    axes.set_xticks(
-        ticks, [f"{tick:+g}" if tick else "0" for tick in ticks], fontsize=8
-    )
+    axes.set_xticks(ticks, [f"{t:+g}" if t else "0" for t in ticks], fontsize=8)
     axes.minorticks_off()
     for tick in ticks:
-        axes.axvline(tick, color="0.2" if tick == 0 else "0.85", lw=0.8, zorder=0)
+        axes.axvline(tick, color="0.85" if tick else "0.2", lw=0.8, zorder=0)
+    beside = {"transform": axes.get_yaxis_transform(), "va": "center"}
     for place, row in zip(places, others, strict=True):
-        _draw_row(axes, place, row)
+        fill = "black" if row.low > 0 or row.high < 0 else "white"
+        axes.plot([row.low, row.high], [place, place], color="black", lw=1.1)
+        axes.plot(row.difference, place, "o", ms=4.5, mfc=fill, mec="black")
+        axes.text(1.01, place, f"{row.difference:+.4f}", fontsize=7, **beside)
     for number, (group, start, stop) in enumerate(borders):
         if number % 2:
             axes.axhspan(start, stop, color="0.95", zorder=-1)
-        axes.text(
-            -0.012,
-            start + 0.5,
-            group,
-            transform=axes.get_yaxis_transform(),
-            ha="right",
-            va="center",
-            fontsize=7.5,
-            weight="bold",
-        )
+        style = {"ha": "right", "fontsize": 7.5, "weight": "bold", **beside}
+        axes.text(-0.012, start + 0.5, group, **style)
     axes.set_yticks(places, [row.strength for row in others], fontsize=7)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(borders[-1][2] if borders else 1.0, borders[0][1] if borders else 0.0)
@@ -225,26 +201,9 @@ def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
         f"axis linear to {LINEAR:g} rad, logarithmic beyond",
         fontsize=8,
     )
-    axes.set_title(
-        f"{title + '; ' if title else ''}baseline {baseline.mean:.4f} rad",
-        fontsize=9,
-    )
+    title = f"{title}; " if title else ""
+    axes.set_title(f"{title}baseline {baseline.mean:.4f} rad", fontsize=9)
     return figure
-
-
-def _draw_row(axes: Any, place: float, row: RobustnessRow) -> None:
-    """Draw a difference with its interval, and write it at the right."""
-    fill = "black" if row.low > 0 or row.high < 0 else "white"
-    axes.plot([row.low, row.high], [place, place], color="black", lw=1.1)
-    axes.plot(row.difference, place, "o", ms=4.5, mfc=fill, mec="black")
-    axes.text(
-        1.01,
-        place,
-        f"{row.difference:+.4f}",
-        transform=axes.get_yaxis_transform(),
-        va="center",
-        fontsize=7,
-    )
 
 
 def _places(
@@ -260,10 +219,3 @@ def _places(
         height = places[-1] + 0.5
         borders.append((group, start, height))
     return places, borders
-
-
-def _range(rows: Sequence[RobustnessRow]) -> tuple[float, float]:
-    """Return where the axis starts and ends, rad: all bars, and some of the line."""
-    least = min((row.low for row in rows), default=0.0)
-    most = max((row.high for row in rows), default=0.0)
-    return min(1.5 * least, -1.2 * LINEAR), max(1.5 * most, 1.2 * LINEAR)

@@ -18,8 +18,7 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
-from graphnet_icecube2nd.report.evaluation.page import heading_of
-from graphnet_icecube2nd.report.evaluation.report import write_evaluation
+from graphnet_icecube2nd.report.evaluation.report import heading_of, write_evaluation
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.section import Curve, Panel
@@ -216,7 +215,7 @@ def test_limits_names_and_bands() -> None:
 
 
 def test_the_page_shows_what_a_section_names() -> None:
-    from graphnet_icecube2nd.report.evaluation.page import report_page
+    from graphnet_icecube2nd.report.evaluation.report import report_page
     from graphnet_icecube2nd.tasks.section import Section
 
     rows = [

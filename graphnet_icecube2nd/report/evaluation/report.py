@@ -1,18 +1,25 @@
-"""The folder of an evaluation: the report, its figures, its tables.
+"""The report of an evaluation: one HTML file, its figures and tables beside it.
 
-OUT/report.html             one file, pictures inside
+OUT/report.html             one file that needs nothing else, pictures inside
 OUT/figures/*.pdf, *.png    the same pictures
 OUT/tables/*.csv            the same tables, and evaluation.json with all of them
 """
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from html import escape
+from importlib.resources import files
+from math import isnan
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from graphnet_icecube2nd.evaluation.coverage import calibration_sections
@@ -21,7 +28,6 @@ from graphnet_icecube2nd.evaluation.resolution import direction_sections
 from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.plots import save_figure
-from graphnet_icecube2nd.report.evaluation.page import report_page
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.tasks.section import Section
 from graphnet_icecube2nd.version import __version__
@@ -31,6 +37,9 @@ REPORT, FIGURES, TABLES = "report.html", "figures", "tables"
 # never take their names.
 TAKEN = ("summary", "distribution", "coverage", "expected", "pulls", "context")
 BY = "by_"
+SHARES = ("held", "level", "accuracy")  # columns shown in percent
+LONG = 12  # rows beyond which a table is folded
+UNITS = {"percent": "%", **{u: u for u in ("rad", "deg", "m", "ns", "GeV", "log10")}}
 
 
 def write_evaluation(
@@ -102,6 +111,100 @@ def evaluation_figures(sections: Sequence[Section]) -> dict[str, Any]:
         for section in sections
         for name, panels in section.figures.items()
     }
+
+
+def report_page(
+    title: str,
+    context: Sequence[str],
+    sections: Sequence[Section],
+    figures: Mapping[str, Any],
+) -> str:
+    """Return the report as HTML, pictures inside.
+
+    `context` says what was evaluated on what, when, by which versions, a line each;
+    `figures` are matplotlib's, by the names that the sections use.
+    """
+    data = files("graphnet_icecube2nd.report.evaluation") / "data" / "evaluation.html"
+    links, parts = [], []
+    for number, section in enumerate(sections):
+        links.append(f'<a href="#part{number}">{escape(section.title)}</a>')
+        parts.append(_section(number, section, figures))
+    return Template(data.read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        context="<br>\n".join(escape(line) for line in context),
+        contents="\n".join(links),
+        sections="\n".join(parts),
+    )
+
+
+def heading_of(column: str) -> str:
+    """Return a column's heading: words, and the unit that its name ends in.
+
+    `bias_percent` becomes `bias [%]`, `bias_log10` becomes `bias [log10]`, and
+    `inside_68` becomes `inside 68%`; the column `table` has none.
+    """
+    if column == "table":
+        return ""
+    words, _, unit = column.rpartition("_")
+    words = re.sub(r"\bq(\d+)\b", r"\1%", words.replace("_", " "))
+    if words and unit in UNITS:
+        return f"{words} [{UNITS[unit]}]"
+    return f"{words} {unit}{'%' if words and unit.isdigit() else ''}".strip()
+
+
+def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
+    parts = [f'<section id="part{number}">', f"<h2>{escape(section.title)}</h2>"]
+    if section.text:
+        parts.append(f'<p class="soft">{escape(section.text)}</p>')
+    for name in section.figures:
+        parts.append(_figure(figures[name], section.captions.get(name, "")))
+    if section.rows:
+        table = _table(section.rows, section.shown or tuple(section.rows[0]))
+        if len(section.rows) > LONG:
+            table = f"<details><summary>The numbers</summary>{table}</details>"
+        parts.append(table)
+    return "\n".join([*parts, "</section>"])
+
+
+def _figure(figure: Any, caption: str) -> str:
+    picture = io.BytesIO()
+    # Vectors: sharp on any screen and on paper. No date, so that a report made twice
+    # is the same.
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    data = base64.b64encode(picture.getvalue()).decode("ascii")
+    return (
+        f'<figure><img alt="{escape(caption)}" src="data:image/svg+xml;base64,{data}">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(heading_of(column))}</th>" for column in columns)
+    body = "\n".join(
+        f"<tr>{''.join(f'<td>{_cell(row, column)}</td>' for column in columns)}</tr>"
+        for row in rows
+    )
+    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
+
+
+def _cell(row: Mapping[str, Any], column: str) -> str:
+    """Return a value as HTML, with the ends of its interval if it has one."""
+    value = row.get(column)
+    if value is None or (isinstance(value, float) and isnan(value)):
+        return "-"
+    name, _, unit = column.rpartition("_")
+    low, high = (row.get(f"{name}_{end}_{unit}") for end in ("low", "high"))
+    if low is not None and high is not None:
+        if low == high == value == 0:
+            return "-"
+        value, low, high = (
+            f"{v:.4f}" if unit == "rad" else f"{v:.2f}" for v in (value, low, high)
+        )
+        return f"{value} <small>{low} to {high}</small>"
+    if isinstance(value, float):
+        share = column.startswith("inside") or column in SHARES
+        return f"{value:.1%}" if share else f"{value:.3g}"
+    return escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 
 def _renamed(section: Section) -> Section:

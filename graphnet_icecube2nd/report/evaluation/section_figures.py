@@ -27,10 +27,7 @@ MARKED = ("points", "joined")
 
 
 def draw_section_figure(panels: Sequence[Panel]) -> Any:
-    """Draw panels side by side, at most three in a row, as a matplotlib figure.
-
-    Args:
-        panels: One or more.
+    """Draw one panel or more side by side, three in a row, as a matplotlib figure.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -44,7 +41,7 @@ def draw_section_figure(panels: Sequence[Panel]) -> Any:
     grid = figure.subplots(down, across, squeeze=False).ravel()
     for axes, panel in zip(grid, panels, strict=False):
         if panel.cells is None:
-            _draw_curves(figure, axes, panel)
+            _draw_curves(axes, panel)
         else:
             _draw_cells(axes, panel, panel.cells)
         axes.set_xlabel(panel.x_label)
@@ -56,12 +53,10 @@ def draw_section_figure(panels: Sequence[Panel]) -> Any:
     return figure
 
 
-def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
+def _draw_curves(axes: Any, panel: Panel) -> None:
     """Draw the curves of a panel, its axes and its legend."""
-    if panel.x_log:
-        axes.set_xscale("log")
-    if panel.y_log:
-        axes.set_yscale("log")
+    axes.set_xscale("log" if panel.x_log else "linear")
+    axes.set_yscale("log" if panel.y_log else "linear")
     marked = [curve for curve in panel.curves if curve.style in MARKED]
     tables = sorted({curve.table for curve in marked})
     places = np.concatenate([curve.x for curve in marked]) if marked else np.empty(0)
@@ -71,7 +66,7 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
         shift = 0.0
         if overlap and curve.style in MARKED:
             shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
-        drawn.append(_draw_curve(figure, axes, curve, shift, panel.y_log))
+        drawn.append(_draw_curve(axes, curve, shift, panel.y_log))
     axes.set_xlim(*panel.x_range or (None, None))
     axes.set_ylim(*panel.y_range or (None, None))
     if panel.columns:
@@ -79,7 +74,7 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         if axis.get_scale() == "log":
             low, high = axis.get_view_interval()
-            plain = high < 30 * low or (high < 3000 * low and high < 3000)
+            plain = high < 100 * low or (high < 3000 * low and high < 3000)
             (plain_log if plain else decades_only)(axis)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
@@ -97,15 +92,11 @@ def _draw_curves(figure: Any, axes: Any, panel: Panel) -> None:
         )
 
 
-def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
+def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
     """Draw one curve; return what stands for it in a legend.
 
-    Args:
-        figure: Of the axes.
-        axes: Where to.
-        curve: What.
-        shift: Points to the right, so that marks of several tables stay visible.
-        y_log: Whether the y axis is logarithmic: then zeros are left out.
+    Marks move by `shift` points to the right, so that those of several tables stay
+    visible. On a logarithmic y axis zeros are left out.
     """
     look = Look.of(curve.table)
     if curve.style == "reference":
@@ -113,14 +104,9 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
         return _band(axes, curve, "0.9", 1.0) or line
     if curve.style == "steps":
         values = np.where(curve.y > 0, curve.y, np.nan) if y_log else curve.y
-        return axes.stairs(
-            values,
-            curve.x,
-            baseline=None if y_log else 0.0,
-            color=look.colour,
-            ls="--" if curve.dashed else "-",
-            lw=1.4,
-        )
+        ls, baseline = "--" if curve.dashed else "-", None if y_log else 0.0
+        style = {"color": look.colour, "ls": ls, "lw": 1.4}
+        return axes.stairs(values, curve.x, baseline=baseline, **style)
     if curve.style == "line":
         _band(axes, curve, look.colour, 0.15)
         ls = ":" if curve.dashed else look.line
@@ -132,7 +118,7 @@ def _draw_curve(figure: Any, axes: Any, curve: Curve, shift: float, y_log: bool)
         )
     from matplotlib.transforms import ScaledTranslation
 
-    moved = ScaledTranslation(shift / 72, 0.0, figure.dpi_scale_trans)
+    moved = ScaledTranslation(shift / 72, 0.0, axes.figure.dpi_scale_trans)
     handle = axes.errorbar(
         curve.x,
         curve.y,
@@ -174,14 +160,9 @@ def _draw_cells(axes: Any, panel: Panel, cells_RC: NDArray[np.float64]) -> None:
     top = max(1.0, float(np.nanmax(cells_RC, initial=0.0)))
     axes.imshow(cells_RC, cmap="Blues", vmin=0.0, vmax=top, aspect="equal")
     for (row, column), value in np.ndenumerate(cells_RC):
-        axes.text(
-            column,
-            row,
-            f"{value:.3g}",
-            ha="center",
-            va="center",
-            color="white" if value > 0.55 * top else "black",
-        )
+        colour = "white" if value > 0.55 * top else "black"
+        middle = {"ha": "center", "va": "center"}
+        axes.text(column, row, f"{value:.3g}", color=colour, **middle)
     axes.set_xticks(range(cells_RC.shape[1]), list(panel.columns))
     axes.set_yticks(range(cells_RC.shape[0]), list(panel.rows))
     axes.tick_params(length=0)

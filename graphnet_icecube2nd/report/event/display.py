@@ -66,7 +66,7 @@ def draw_event(
     view, pulses = read_event(store, number)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
     arrows = find_arrows(store, view, tables, doms)
-    grid = figure.add_gridspec(1, 3, width_ratios=[1.0, 0.04, 0.95])
+    grid = figure.add_gridspec(1, 3, width_ratios=[1.3, 0.04, 0.95])
     space = figure.add_subplot(grid[0], projection="3d")
     times = figure.add_subplot(grid[2])
     _draw_space(space, store, doms, arrows)
@@ -109,6 +109,7 @@ def _draw_space(
 ) -> None:
     """Draw strings, DOMs that saw light, and arrows in space."""
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
     place_S3 = store.geometry.position_S3.numpy()
     string_S = store.geometry.string_S.numpy()
@@ -133,11 +134,15 @@ def _draw_space(
     for charge in _LEGEND_CHARGES:
         size = float(np.sqrt(_sizes(np.array([charge]))[0]))
         handles.append(Line2D([], [], ms=size, label=f"{charge:g} p.e.", **dot))
-    axes.legend(handles=handles, loc="upper left", fontsize=8, labelspacing=0.9)
-    for axis, *limits in zip("xyz", low, high, strict=True):
-        axes.set(**{f"{axis}lim": limits, f"{axis}label": f"{axis} [m]"})
+    # Left of the axes, where it covers neither ticks nor light.
+    outside: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (0.0, 1.0)}
+    axes.legend(handles=handles, fontsize=8, labelspacing=0.9, **outside)
     axes.set_box_aspect(high - low)
-    for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
+    shares = (high - low) / (high - low).max()
+    for name, *limits, share in zip("xyz", low, high, shares, strict=True):
+        axes.set(**{f"{name}lim": limits, f"{name}label": f"{name} [m]"})
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(MaxNLocator(max(2, int(6 * share))))
         axis.set_pane_color((0.98, 0.98, 0.98, 1.0))
         axis._axinfo["grid"].update(color="0.9", linewidth=0.5)
     axes.view_init(elev=12, azim=_viewpoint(arrows))

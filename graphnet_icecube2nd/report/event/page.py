@@ -60,10 +60,21 @@ def write_event_page(
     *,
     with_auxiliary: bool = False,
 ) -> None:
-    """Write `event_page` whole or not at all.
+    """Write an event of a store as an HTML page that needs nothing else.
+
+    Args:
+        path: The file; it is written whole or not at all.
+        store: The store.
+        number: The event's place in it.
+        tables: Reconstructed directions; those that have the event are drawn, each
+            with the cone that holds half of the probability: the table's `radius_50`,
+            else that of its kappa.
+        with_auxiliary: Begin with pulses that are not HLC shown, too; the page has a
+            switch for them.
 
     Raises:
-        ValueError: As `event_page`.
+        ValueError: No such event, or one without pulses; a radius that is not from 0
+            to pi.
         OSError: It cannot be written.
     """
     text = event_page(store, number, tables, with_auxiliary=with_auxiliary)
@@ -80,21 +91,7 @@ def event_page(
     *,
     with_auxiliary: bool = False,
 ) -> str:
-    """Return an event of a store as an HTML page that needs nothing else.
-
-    Args:
-        store: The store.
-        number: The event's place in it.
-        tables: Reconstructed directions; those that have the event are drawn, each
-            with the cone that holds half of the probability: the table's `radius_50`,
-            else that of its kappa.
-        with_auxiliary: Begin with pulses that are not HLC shown, too; the page has a
-            switch for them.
-
-    Raises:
-        ValueError: No such event, or one without pulses; a radius that is not from 0
-            to pi.
-    """
+    """Return what `write_event_page` writes."""
     payload = event_payload(store, number, tables, with_auxiliary=with_auxiliary)
     # A name that holds `</script>` must stay a name: no `<` gets into the page.
     data = json.dumps(payload, allow_nan=False, separators=(",", ":"))
@@ -133,8 +130,8 @@ def event_payload(
     dom_P = pulses.dom_T[first_P]
     if (dom_P < 0).any():
         dom_P = store.geometry.nearest_dom(torch.from_numpy(place_P3)).numpy()
-    empty = {key: [] for key in ("lines", "x", "y", "z", "string", "dom")}
-    detector: dict[str, Any] = {"name": "", **empty}
+    detector: dict[str, Any] = {"name": ""}
+    detector |= {key: [] for key in ("lines", "x", "y", "z", "string", "dom")}
     outline_P3 = place_P3
     # Pulses beside the DOMs are of another detector, whose table the store lacks.
     if (dom_P >= 0).mean() > 0.5:

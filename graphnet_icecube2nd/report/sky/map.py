@@ -189,19 +189,18 @@ class SkyMap:
         """
         path = check_name(path)
         fits = _import_maps("astropy.io.fits")
-        density = fits.Column(
-            name=DENSITY, format="D", unit="sr-1", array=self.density_P
-        )
+        column = {"name": DENSITY, "format": "D", "unit": "sr-1"}
+        density = fits.Column(**column, array=self.density_P)
         pixels = fits.BinTableHDU.from_columns([density], name="SKYMAP")
         pixels.header.extend(_cards(self))
         units = [fits.PrimaryHDU(), pixels, _numbers(fits, self)]
         content = io.BytesIO()
         fits.HDUList(units).writeto(content)
-        path.parent.mkdir(parents=True, exist_ok=True)
         written = content.getvalue()
         if path.suffix.lower() == ".gz":
             # No date: the same map gives the same file.
             written = gzip.compress(written, 6, mtime=0)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as temporary:
             temporary.write_bytes(written)
 
@@ -218,6 +217,10 @@ class SkyMap:
             try:
                 header, row = units[1].header, units[NUMBERS].data[0]
                 frames = {word: name for name, word in FRAMES.items()}
+
+                def numbers(name: str) -> tuple[float, ...]:
+                    return tuple(np.atleast_1d(row[name]).tolist())
+
                 values = dict(
                     nside=int(header["NSIDE"]),
                     order=str(header["ORDERING"]).lower(),
@@ -226,12 +229,9 @@ class SkyMap:
                     direction=np.asarray(row["DIRECTION"]).astype(np.float64),
                     kappa=float(row["KAPPA"]),
                     law=RadialLaw(
-                        **{
-                            name: tuple(np.atleast_1d(row[name.upper()]).tolist())
-                            for name in ("u", "share", "rate")
-                        }
+                        u=numbers("U"), share=numbers("SHARE"), rate=numbers("RATE")
                     ),
-                    levels=tuple(np.atleast_1d(row["LEVELS"]).tolist()),
+                    levels=numbers("LEVELS"),
                     event_id=header.get("EVENTID"),
                     mjd=float(row["MJD"]) if np.isfinite(row["MJD"]) else None,
                 )
@@ -493,15 +493,12 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
 def _numbers(fits: Any, sky_map: SkyMap) -> Any:
     """Return the second extension: one row, every value in full."""
     law = sky_map.law
-    mjd = np.nan if sky_map.mjd is None else sky_map.mjd
     numbers: dict[str, Sequence[float]] = {
         "DIRECTION": sky_map.direction.tolist(),
         "KAPPA": [sky_map.kappa],
-        "MJD": [mjd],
+        "MJD": [np.nan if sky_map.mjd is None else sky_map.mjd],
         "LEVELS": sky_map.levels,
-        "U": law.u,
-        "SHARE": law.share,
-        "RATE": law.rate,
+        **{"U": law.u, "SHARE": law.share, "RATE": law.rate},
     }
     columns = [
         fits.Column(name=name, format=f"{len(v)}D", array=np.array([v], np.float64))

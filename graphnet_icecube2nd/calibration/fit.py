@@ -23,8 +23,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import Progress, event_outputs
-from graphnet_icecube2nd.inference.results import ResultMaker
+from graphnet_icecube2nd.inference.predictor import (
+    Progress,
+    ResultMaker,
+    event_outputs,
+)
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth

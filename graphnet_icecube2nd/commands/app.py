@@ -9,16 +9,15 @@ import typer
 from graphnet_icecube2nd.commands import (
     calibration,
     catalogue,
-    display,
     ensemble,
     evaluation,
+    pictures,
     reconstruction,
-    robustness,
     simulation,
-    sky,
     store,
     training,
 )
+from graphnet_icecube2nd.commands.options import option
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -27,7 +26,7 @@ app = typer.Typer(
     "or cascade, each with a width. With DeepIce, the 2nd place of 'IceCube - "
     "Neutrinos in Deep Ice'.",
     no_args_is_help=True,
-    pretty_exceptions_enable=False,  # `cli.main` says what a user can mend
+    pretty_exceptions_enable=False,  # `cli.main` prints what a user can mend
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -42,11 +41,11 @@ def _version(asked: bool) -> None:
 def _main(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Say it."),
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the whole trace of an error.")
-    ] = False,
+    debug: Annotated[bool, option("Show an error's whole trace.", "--debug")] = False,
 ) -> None:
     """Options that stand before a command."""
 
@@ -54,8 +53,8 @@ def _main(
 app.command()(simulation.simulate)
 app.command()(store.prepare)
 app.command()(store.inspect)
-app.command()(display.show)
-app.command()(sky.skymap)
+app.command()(pictures.show)
+app.command()(pictures.skymap)
 app.command()(store.export)
 app.command()(training.train)
 app.command()(training.recipes)
@@ -63,7 +62,7 @@ app.command()(training.tune)
 app.command()(reconstruction.reconstruct)
 app.command()(calibration.calibrate)
 app.command()(evaluation.evaluate)
-app.command()(robustness.robustness)
+app.command()(evaluation.robustness)
 app.add_typer(ensemble.app, name="ensemble")
 app.command()(catalogue.detectors)
 app.command()(catalogue.tasks)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from math import degrees
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from graphnet_icecube2nd.commands import options
+from graphnet_icecube2nd.commands.options import option
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
@@ -16,7 +21,7 @@ app = typer.Typer(help="Several models as one.", no_args_is_help=True)
 
 def import_weights(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where the five .pth files are.")
+        Path, typer.Argument(metavar="DIR", help="Folder of the five .pth files.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder of the ensemble.")],
 ) -> None:
@@ -41,45 +46,32 @@ def fit(
         list[str],
         typer.Argument(help="Two or more: runs' folders, files, names of weights."),
     ],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A store. Default: the one that the runs were trained on."),
-    ] = None,
-    events: Annotated[
-        str | None,
-        typer.Option(
-            help="A condition, as 'n_pulses >= 8'. Of a store that runs were trained "
-            "on, only what they were validated on is taken."
-        ),
-    ] = None,
-    most: Annotated[int, typer.Option(help="So many events at most.", min=1)] = 50_000,
+    data: options.Data = None,
+    events: options.Events = None,
+    most: options.Most = 50_000,
     method: Annotated[
         str,
-        typer.Option(
-            help="weighted: fitted weights; directions: plain mean of unit vectors; "
-            "densities: product of the densities; best: the smallest angle."
+        option(
+            "Way of combining: weighted: fitted weights; directions: plain mean of "
+            "unit vectors; densities: product of the densities; best: the smallest "
+            "angle."
         ),
     ] = "weighted",
-    max_pulses: Annotated[
-        int | None,
-        typer.Option(help="L, what longer events are cut to; default: the members'."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps; auto chooses.")] = "auto",
+    max_pulses: options.MaxPulses = None,
+    device: options.Device = "auto",
 ) -> None:
     """Make one model of several, with weights of smallest mean opening angle."""
-    from dataclasses import replace
-
     from rich.console import Console
 
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
-    from graphnet_icecube2nd.commands.show import chosen_device, counting
+    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.notices import print_notices
 
-    options = None
+    reading = None
     if max_pulses is not None:
-        options = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
+        reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
     print_notices(always=True)
     print(f"weights from {len(numbers):,} events: {what}")
@@ -90,8 +82,8 @@ def fit(
             out,
             events=numbers,
             method=method,
-            options=options,
-            device=chosen_device(device),
+            options=reading,
+            device=options.chosen_device(device),
             on_progress=on_progress,
         )
     _print_angles(found.angles)
@@ -102,21 +94,18 @@ def fit(
 def show(
     ensemble: Annotated[Path, typer.Argument(help="An ensemble's folder or YAML.")],
 ) -> None:
-    """Say what an ensemble is made of; check its files."""
+    """Show what an ensemble is made of; check its files."""
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-    from graphnet_icecube2nd.inference.model_bundle import (
-        CalibrationFile,
-        place_beside,
-    )
+    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile, place_beside
 
     described = EnsembleFile.load(ensemble)
     folder = ensemble if ensemble.is_dir() else ensemble.parent
     described.model(folder)  # files are there, and the ones that are meant
     _print_members(described)
-    options = described.options
+    reading = described.options
     print(
-        f"sees {options.selection} {options.max_pulses} pulses in {options.precision}"
-        + (", published features" if options.published_features else "")
+        f"sees {reading.selection} {reading.max_pulses} pulses in {reading.precision}"
+        + (", published features" if reading.published_features else "")
     )
     fitted = described.fitted_on
     if fitted:
@@ -129,33 +118,19 @@ def show(
 
 
 def _print_members(described: EnsembleFile) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from graphnet_icecube2nd.commands.show import print_table
 
     total = sum(member.weight for member in described.members)
-    table = Table(title=f"{described.name}: {described.method}")
-    for column in ("member", "weight", "share", "file", "SHA-256"):
-        table.add_column(column)
-    for member in described.members:
-        table.add_row(
-            member.name,
-            f"{member.weight:.8g}",
-            f"{member.weight / total:.1%}",
-            member.file,
-            member.sha256[:12],
-        )
-    Console().print(table)
+    rows = [
+        (m.name, f"{m.weight:.8g}", f"{m.weight / total:.1%}", m.file, m.sha256[:12])
+        for m in described.members
+    ]
+    header = ("member", "weight", "share", "file", "SHA-256")
+    print_table(header, rows, title=f"{described.name}: {described.method}")
 
 
 def _print_angles(angles: Mapping[str, float]) -> None:
-    from math import degrees
+    from graphnet_icecube2nd.commands.show import print_table
 
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="mean opening angle")
-    for column in ("way", "rad", "deg"):
-        table.add_column(column)
-    for name, angle in angles.items():
-        table.add_row(name, f"{angle:.5f}", f"{degrees(angle):.2f}")
-    Console().print(table)
+    rows = [(n, f"{angle:.5f}", f"{degrees(angle):.2f}") for n, angle in angles.items()]
+    print_table(("way", "rad", "deg"), rows, title="mean opening angle")

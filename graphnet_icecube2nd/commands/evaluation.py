@@ -1,14 +1,19 @@
-"""The command that puts tables of results beside the truth."""
+"""Commands that judge: results beside the truth, a model under perturbations."""
 
 from __future__ import annotations
 
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from math import degrees, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from graphnet_icecube2nd.commands import options
+from graphnet_icecube2nd.commands.options import option
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.evaluation.metrics import Evaluation
@@ -28,37 +33,19 @@ def evaluate(
     ],
     truth: Annotated[
         Path,
-        typer.Option(
-            help="Store of events, or table with event_id and what is known: azimuth "
-            "and zenith in rad, energy in GeV, topology, n_pulses, ..."
+        option(
+            "Store of events, or table with event_id and what is known: azimuth and "
+            "zenith in rad, energy in GeV, topology, n_pulses, ..."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
-    truth_table: Annotated[
-        str | None,
-        typer.Option(
-            help="Table of the truth in a SQLite file. Default: the only one with an "
-            "event number and truth; tables of results are skipped."
-        ),
-    ] = None,
-    truth_angles: Annotated[
-        str | None,
-        typer.Option(
-            help="Meaning of the angles in a table of truth: origin or flight. "
-            "Default: origin; a store knows its own."
-        ),
-    ] = None,
-    result_angles: Annotated[
-        str,
-        typer.Option(help="Meaning of the directions in results: origin or flight."),
-    ] = "origin",
+    out: Annotated[Path, option("Folder of the report.")] = Path("report"),
+    truth_table: options.TruthTable = None,
+    truth_angles: options.TruthAngles = None,
+    result_angles: options.ResultAngles = "origin",
     line_fit: Annotated[
-        bool,
-        typer.Option("--line-fit", help="Add the line fit; the truth must be a store."),
+        bool, option("Add the line fit; the truth must be a store.", "--line-fit")
     ] = False,
-    title: Annotated[str, typer.Option(help="Title of the report.")] = (
-        "Results and truth"
-    ),
+    title: Annotated[str, option("Title of the report.")] = "Results and truth",
     resamples: Annotated[
         int,
         typer.Option(
@@ -80,7 +67,7 @@ def evaluate(
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
     from graphnet_icecube2nd.results.truth import EventTruth
 
-    # Notes are printed below; without a handler they would be printed twice.
+    # Notices are printed below; without a handler they would be printed twice.
     metrics.LOGGER.addHandler(logging.NullHandler())
     known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
     tables = [_table(given, result_angles) for given in results]
@@ -103,25 +90,21 @@ def evaluate(
 
 def _show(evaluation: Evaluation) -> None:
     """Print the directions' table, a line of each other task, what is left out."""
-    from math import degrees
+    from graphnet_icecube2nd.commands.show import print_table
 
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table()
-    for column in ("", "events", "mean, rad", "median, deg", "in 50%", "in 90%"):
-        shown.add_column(column)
-    for row in evaluation.summaries:
-        inside = (row.inside_50, row.inside_90)
-        shown.add_row(
+    rows = [
+        (
             row.table,
             f"{row.events:,}",
             f"{row.mean.value:.4f} ({row.mean.low:.4f} to {row.mean.high:.4f})",
             f"{degrees(row.median.value):.2f}",
-            *("-" if held != held else f"{held:.1%}" for held in inside),
+            *("-" if isnan(x) else f"{x:.1%}" for x in (row.inside_50, row.inside_90)),
         )
+        for row in evaluation.summaries
+    ]
     if evaluation.tables:
-        Console().print(shown)
+        header = ("", "events", "mean, rad", "median, deg", "in 50%", "in 90%")
+        print_table(header, rows)
     for task in evaluation.tasks:
         lines = [_figures(row) for row in task.section.rows]
         print(f"{task.task}: {len(task.event_id):,} events; {'; '.join(lines)}")
@@ -155,8 +138,9 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
 
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.store.manifest import MANIFEST
 
-    if not _is_store(truth):
+    if not (truth / MANIFEST).is_file():
         raise ValueError(f"--line-fit needs pulses, so a store as truth; got {truth}")
     wanted = np.ones(len(known), bool)
     for table in tables:
@@ -164,7 +148,77 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
     return line_fit_events(EventStore(truth), np.flatnonzero(wanted))
 
 
-def _is_store(path: Path) -> bool:
-    from graphnet_icecube2nd.store.manifest import MANIFEST
+def robustness(
+    store: Annotated[Path, typer.Argument(help="A store with true directions.")],
+    out: Annotated[
+        Path, option("Folder of the report: CSV, JSON, Markdown, PDF, PNG.")
+    ],
+    model: options.Model = None,
+    ensemble: options.Ensemble = None,
+    events: Annotated[
+        int | None,
+        option("Number of events, drawn from the store. Default: all of them."),
+    ] = None,
+    max_pulses: options.MaxPulses = None,
+    seed: Annotated[
+        int | None,
+        option("Random seed of the events, the pulses and everything else drawn."),
+    ] = None,
+    device: options.Device = "auto",
+) -> None:
+    """Report how the mean opening angle moves under perturbations of the events.
 
-    return (path / MANIFEST).is_file()
+    Times jittered and moved, charges scaled, noise added, DOMs and strings off, axes
+    mirrored, the start of the window taken away, other pulses kept: the same events for
+    all, differences with paired intervals. It takes as long as 36 times `reconstruct`.
+    """
+    from rich.console import Console
+
+    from graphnet_icecube2nd.commands.show import counting
+    from graphnet_icecube2nd.evaluation.robustness import (
+        choose_events,
+        default_perturbations,
+        num_passes,
+    )
+    from graphnet_icecube2nd.evaluation.robustness import measure_robustness as measure
+    from graphnet_icecube2nd.inference.model_bundle import load_bundle
+    from graphnet_icecube2nd.plots import new_figure
+    from graphnet_icecube2nd.report.robustness import context_of, save_robustness
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+    name = options.model_name(model, ensemble)
+    new_figure(1, 1)  # a missing matplotlib is an error before any work
+    # Kappa is judged as the network gives it.
+    bundle = load_bundle(name, calibration="none")
+    reading = replace(
+        bundle.options,
+        max_pulses=bundle.options.max_pulses if max_pulses is None else max_pulses,
+        seed=bundle.options.seed if seed is None else seed,
+    )
+    opened = EventStore(store)
+    numbers = choose_events(opened, events, reading.seed)
+    asked = default_perturbations(opened, numbers, reading)
+    total = num_passes(asked, reading) * len(numbers)
+    with counting(Console(stderr=True), total, "perturbing") as on_progress:
+        rows = measure(
+            bundle.model.to(options.chosen_device(device)),
+            opened,
+            numbers,
+            perturbations=asked,
+            options=reading,
+            on_progress=on_progress,
+        )
+    context = context_of(name, opened, rows, reading)
+    for path in save_robustness(out, rows, context):
+        print(path)
+    worst = max(rows, key=lambda row: row.difference)
+    print(
+        f"baseline {rows[0].mean:.4f} rad; worst: {worst.group}, {worst.strength}: "
+        f"{worst.difference:+.4f} rad"
+    )
+    for row in rows:
+        if row.no_pulses:
+            print(
+                f"  {row.group}, {row.strength}: {row.no_pulses:,} events without "
+                "pulses"
+            )

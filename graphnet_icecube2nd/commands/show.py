@@ -1,13 +1,15 @@
-"""What the commands of event stores say on the screen."""
+"""What commands print: tables, bars of progress, what is in a store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
+    from rich.progress import Progress, ProgressColumn
 
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.preparation import PreparationReport
@@ -19,25 +21,13 @@ def progress(
     console: Console,
 ) -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], None]]]:
     """Show how far it is: share, events, pulses a second, the time that remains."""
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import TaskProgressColumn
 
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+    bars = _bars(
+        console,
         TaskProgressColumn(),
-        TextColumn("{task.fields[events]:,} events"),
-        TextColumn("{task.fields[rate]:.2f} M pulses/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
+        "{task.fields[events]:,} events",
+        "{task.fields[rate]:.2f} M pulses/s",
     )
     task = bars.add_task("reading", total=None, events=0, rate=0.0)
     events = 0
@@ -62,25 +52,9 @@ def counting(
     console: Console, total: int, what: str
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how many events are done: share, events a second, the time that remains."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn
 
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("events, {task.fields[rate]:,.0f}/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )
+    bars = _bars(console, MofNCompleteColumn(), "events, {task.fields[rate]:,.0f}/s")
     task = bars.add_task(what, total=total, rate=0.0)
 
     def on_progress(new_events: int, _: int) -> None:
@@ -88,6 +62,34 @@ def counting(
 
     with bars:
         yield on_progress
+
+
+def _bars(console: Console, *middle: ProgressColumn | str) -> Progress:
+    """Return a bar with its task's name before, and the times after what is given."""
+    from rich import progress as rich
+
+    times = (rich.TimeElapsedColumn(), "left", rich.TimeRemainingColumn())
+    columns = ("{task.description}", rich.BarColumn(), *middle, *times)
+    return rich.Progress(*columns, console=console)
+
+
+def print_table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    console: Console | None = None,
+    justify: JustifyMethod = "left",
+    **options: Any,
+) -> None:
+    """Print rows of texts under a header; options are those of rich's `Table`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(**options)
+    for name in header:
+        table.add_column(name, justify=justify)
+    for row in rows:
+        table.add_row(*row)
+    (console or Console()).print(table)
 
 
 def say_report(report: PreparationReport) -> None:
@@ -112,46 +114,38 @@ def say_report(report: PreparationReport) -> None:
 
 def show_store(console: Console, store: EventStore) -> None:
     """Show columns, counts, pulse map, lengths and notes of a store."""
-    from rich.table import Table
-
     from graphnet_icecube2nd.store.summary import length_classes, length_histogram
 
+    write = partial(console.print, highlight=False)
+    left: dict[str, Any] = {"console": console, "title_justify": "left"}
     manifest, pulse_map = store.manifest, store.pulse_map
-    console.print(str(store.path), style="bold", highlight=False, end="")
-    console.print(
+    write(str(store.path), style="bold", end="")
+    write(
         f": {len(store):,} events, {manifest.num_pulses:,} pulses, "
         f"{len(store.shards)} shard(s), from {manifest.kind}, by release "
-        f"{manifest.software}, {manifest.created}",
-        highlight=False,
+        f"{manifest.software}, {manifest.created}"
     )
-    table = Table("column", "stored as", "is", title="pulses", title_justify="left")
     known = pulse_map.columns()
-    for name, kind in manifest.pulse_columns.items():
-        table.add_row(name, kind, known.get(name, "kept, not read"))
-    console.print(table)
-    table = Table("column", "stored as", title="events", title_justify="left")
-    for name, kind in manifest.event_columns.items():
-        table.add_row(name, kind)
-    console.print(table)
-    console.print(
+    rows = [
+        (name, kind, known.get(name, "kept, not read"))
+        for name, kind in manifest.pulse_columns.items()
+    ]
+    print_table(("column", "stored as", "is"), rows, title="pulses", **left)
+    columns = manifest.event_columns.items()
+    print_table(("column", "stored as"), columns, title="events", **left)
+    write(
         f"pulse map {pulse_map.name}: times by {pulse_map.time_reference}, angles name "
-        f"the {pulse_map.labels.angles}, places from {_places(store)}",
-        highlight=False,
+        f"the {pulse_map.labels.angles}, places from {_places(store)}"
     )
-    classes = length_classes(store)
-    console.print(
-        ", ".join(f"{name} {number:,}" for name, number in classes.items())
-        + " (classes by length: short below 64 pulses, long from 192)",
-        highlight=False,
-    )
-    rows = length_histogram(store)
-    most = max(number for _, number in rows)
-    table = Table("pulses", "events", "", title="length", title_justify="left")
-    for label, events in rows:
-        table.add_row(label, f"{events:,}", "█" * round(40 * events / max(1, most)))
-    console.print(table)
+    classes = [f"{name} {number:,}" for name, number in length_classes(store).items()]
+    meaning = "classes by length: short below 64 pulses, long from 192"
+    write(f"{', '.join(classes)} ({meaning})")
+    lengths = length_histogram(store)
+    most = max(1, *(number for _, number in lengths))
+    bars = [(label, f"{n:,}", "█" * round(40 * n / most)) for label, n in lengths]
+    print_table(("pulses", "events", ""), bars, title="length", **left)
     for note in manifest.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
+        write(f"note: {note}", markup=False)
 
 
 def _value(number: Any) -> str:
@@ -176,36 +170,15 @@ def first_with_pulses(store: EventStore) -> Iterator[int]:
 
 def show_event(console: Console, store: EventStore, number: int, pulses: int) -> None:
     """Show an event's truth and its first pulses."""
-    from rich.table import Table
-
     from graphnet_icecube2nd.store.summary import view_event
 
     view = view_event(store, number)
     console.print(f"event {view.event_id}, number {number} in the store", markup=False)
     truth = ", ".join(f"{name} {value}" for name, value in view.truth.items())
     console.print(f"  {truth}", highlight=False, markup=False)
-    table = Table(*view.pulses)
-    length = len(next(iter(view.pulses.values())))
-    for row in range(min(length, pulses)):
-        table.add_row(*(_value(column[row]) for column in view.pulses.values()))
-    console.print(table)
+    columns = view.pulses.values()
+    length = len(next(iter(columns)))
+    rows = [[_value(c[row]) for c in columns] for row in range(min(length, pulses))]
+    print_table(list(view.pulses), rows, console)
     if length > pulses:
         console.print(f"  and {length - pulses} more pulses")
-
-
-def chosen_device(device: str) -> str:
-    """Return the device that `auto` means, or the one that is named.
-
-    Raises:
-        ValueError: It cannot be used here.
-    """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
-    return device

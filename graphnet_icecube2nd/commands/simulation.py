@@ -7,72 +7,69 @@ from typing import Annotated
 
 import typer
 
+from graphnet_icecube2nd.commands.options import option
+
 WHAT = "What is simulated"
 
 
 def simulate(
     out: Annotated[
-        Path, typer.Argument(help="The store; or, with --format, what it is to be.")
+        Path, typer.Argument(help="The store; or, with --format, the file or folder.")
     ],
-    events: Annotated[int, typer.Option(help="How many events.")],
-    seed: Annotated[int, typer.Option(help="Another seed gives other events.")] = 0,
+    events: Annotated[int, option("Number of events.")],
+    seed: Annotated[int, option("Random seed; another gives other events.")] = 0,
     format: Annotated[
         str,
-        typer.Option(
-            help="store, kaggle (the competition's files), graphnet (SQLite if OUT "
-            "ends in .db, else parquet)."
+        option(
+            "Format of OUT: store, kaggle (the competition's files), graphnet (SQLite "
+            "if OUT ends in .db, else parquet)."
         ),
     ] = "store",
     detector: Annotated[
         str | None,
-        typer.Option(
-            help="The detector (see `icecube2nd detectors`). Default: IceCube-86."
-        ),
+        option("The detector (see `icecube2nd detectors`). Default: IceCube-86."),
     ] = None,
     geometry: Annotated[
-        Path | None, typer.Option(help="csv of DOMs in place of IceCube-86's.")
+        Path | None, option("CSV of DOMs in place of IceCube-86's.")
     ] = None,
-    ice: Annotated[
-        Path | None, typer.Option(help="Ice table in place of IceCube's.")
-    ] = None,
+    ice: Annotated[Path | None, option("Ice table in place of IceCube's.")] = None,
     fractions: Annotated[
         str | None,
-        typer.Option(
-            help="Shares of topologies, as through_going_track=0.7,cascade=0.3; of "
+        option(
+            "Shares of topologies, as through_going_track=0.7,cascade=0.3; of "
             "through_going_track, starting_track, cascade, double_cascade, "
             "muon_bundle. Default: as the competition's data look.",
-            rich_help_panel=WHAT,
+            panel=WHAT,
         ),
     ] = None,
     energy_min: Annotated[
         float,
-        typer.Option(
-            help="Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV).",
-            rich_help_panel=WHAT,
+        option(
+            "Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV).",
+            panel=WHAT,
         ),
     ] = 100.0,
     energy_max: Annotated[
-        float, typer.Option(help="Highest neutrino energy, GeV.", rich_help_panel=WHAT)
+        float, option("Highest neutrino energy, GeV.", panel=WHAT)
     ] = 1e6,
     spectral_index: Annotated[
-        float,
-        typer.Option(help="Energies follow E to minus this.", rich_help_panel=WHAT),
+        float, option("Energies follow E to minus this.", panel=WHAT)
     ] = 2.15,
     noise_rate: Annotated[
-        float, typer.Option(help="Noise of a DOM of rde 1, Hz.", rich_help_panel=WHAT)
+        float, option("Noise rate of a DOM of rde 1, Hz.", panel=WHAT)
     ] = 440.0,
     time_jitter: Annotated[
-        float, typer.Option(help="Of a pulse, ns.", rich_help_panel=WHAT)
+        float, option("Time jitter of a pulse, ns.", panel=WHAT)
     ] = 3.0,
     workers: Annotated[
-        int | None, typer.Option(help="Processes. Default: one a core.")
+        int | None, option("Processes. Default: one for each core.")
     ] = None,
 ) -> None:
     """Simulate events with known truth: tracks, cascades, muon bundles, noise.
 
     A simplified simulation, for development, tests and comparisons, not for physics
-    results. The same events whatever the number of processes; killed in the middle,
-    the same command goes on.
+    results. The events do not depend on the number of processes. An interrupted
+    simulation resumes when the command is run again.
     """
     from rich.console import Console
 
@@ -82,9 +79,9 @@ def simulate(
     from graphnet_icecube2nd.simulation.production import simulate as make
     from graphnet_icecube2nd.store.event_store import EventStore
 
-    shares = SimulationConfig().fractions if fractions is None else None
+    default = SimulationConfig().fractions
     config = SimulationConfig(
-        fractions=shares or parse_fractions(fractions or ""),
+        fractions=default if fractions is None else parse_fractions(fractions),
         energy_range=(energy_min, energy_max),
         spectral_index=spectral_index,
         noise_rate=noise_rate,
@@ -110,11 +107,7 @@ def simulate(
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """Return shares by topology, of `name=share,name=share`.
-
-    Raises:
-        ValueError: The text is of another form.
-    """
+    """Return shares by topology, of `name=share,name=share`; else ValueError."""
     shares: dict[str, float] = {}
     for piece in text.split(","):
         name, equals, share = piece.partition("=")

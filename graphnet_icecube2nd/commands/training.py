@@ -4,113 +4,102 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from graphnet_icecube2nd.training.trainer import TrainerConfig
+from graphnet_icecube2nd.commands import options
+from graphnet_icecube2nd.commands.options import MACHINE, option
 
-MACHINE = "Machine"
 PUBLISHED = "As the published train.py"
-
-
-def _option(help: str, panel: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
 def train(
     recipe: Annotated[
-        str | None,
-        typer.Option(help="A name (see `icecube2nd recipes`) or a .yaml file."),
+        str | None, option("Recipe: a name (see `icecube2nd recipes`) or a .yaml file.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A store; see `icecube2nd prepare`.")
+        Path | None, option("Event store; see `icecube2nd prepare`.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.")] = None,
+    out: Annotated[Path | None, option("Folder of the run.")] = None,
     tasks: Annotated[
         str | None,
-        typer.Option(
-            help="Tasks to train, separated by commas: direction,energy,track (see "
-            "`icecube2nd tasks`). Default: those of the recipe.",
+        option(
+            "Tasks to train, separated by commas: direction,energy,track (see "
+            "`icecube2nd tasks`). Default: those of the recipe."
         ),
     ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Replace a value of the recipe: stages.2.lr_max=2e-5 (stages count "
-            "from 0), tasks.energy.weight=0.1. More than once for several.",
-        ),
-    ] = None,
+    set: options.Replacements = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in OUT, to the bit.")
+        bool, option("Resume the run in OUT; on CPU to the bit.", "--resume")
     ] = False,
     published: Annotated[
         bool,
-        _option(
+        option(
             "Steps every 128 events, random eighths, raw weights saved, the last go "
             "on, the approximate loss, and features with the published slips. What "
             "still differs (learning rates, sub-epochs, precision) is printed.",
-            PUBLISHED,
             "--published",
+            panel=PUBLISHED,
         ),
     ] = False,
     config: Annotated[
         Path | None,
-        _option("The published config.json in place of --recipe.", PUBLISHED),
+        option("The published config.json in place of --recipe.", panel=PUBLISHED),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[KEY VALUE]...",
-            help="With --config: MODEL_KWARGS.depth 12 LR_MAX 5e-4",
+            help="Values of --config: MODEL_KWARGS.depth 12 LR_MAX 5e-4",
             show_default=False,
         ),
     ] = None,
-    accelerator: Annotated[
-        str, _option("auto, cpu, gpu, cuda, mps.", MACHINE)
-    ] = "auto",
+    accelerator: options.Accelerator = "auto",
     devices: Annotated[
-        str, _option("auto, a number, or a list as 0,2.", MACHINE)
+        str, option("Devices: auto, a number, or a list as 0,2.", panel=MACHINE)
     ] = "auto",
     strategy: Annotated[
         str,
-        _option(
-            "auto, ddp, or ddp_find_unused_parameters_true for models that leave "
-            "parameters out.",
-            MACHINE,
+        option(
+            "Strategy of Lightning: auto, ddp, or ddp_find_unused_parameters_true for "
+            "models that leave parameters out.",
+            panel=MACHINE,
         ),
     ] = "auto",
-    num_nodes: Annotated[int, _option("Machines that train together.", MACHINE)] = 1,
+    num_nodes: Annotated[
+        int, option("Machines that train together.", panel=MACHINE)
+    ] = 1,
     workers: Annotated[
         int | None,
-        _option("Processes that read events. Default: this one reads.", MACHINE),
+        option("Processes that read events. Default: this one reads.", panel=MACHINE),
     ] = None,
     logger: Annotated[
         list[str] | None,
-        _option(
-            "tensorboard or wandb, beside metrics.csv, which is always written.",
-            MACHINE,
+        option(
+            "Logger, tensorboard or wandb, beside metrics.csv, which is always "
+            "written; more than once for both.",
+            panel=MACHINE,
         ),
     ] = None,
     checkpoint_minutes: Annotated[
-        float, _option("A checkpoint within a sub-epoch after so long.", MACHINE)
+        float, option("Minutes between checkpoints in a sub-epoch.", panel=MACHINE)
     ] = 5.0,
     checkpoint_steps: Annotated[
-        int | None, _option("And after so many optimiser steps.", MACHINE)
+        int | None,
+        option("Optimiser steps between checkpoints in a sub-epoch.", panel=MACHINE),
     ] = None,
     progress: Annotated[
-        bool, _option("Show a progress bar.", MACHINE, "--progress/--no-progress")
+        bool, option("Show a progress bar.", "--progress/--no-progress", panel=MACHINE)
     ] = True,
     plot: Annotated[
-        bool, _option("Draw OUT/curves.png.", MACHINE, "--plot/--no-plot")
+        bool, option("Draw OUT/curves.png.", "--plot/--no-plot", panel=MACHINE)
     ] = True,
 ) -> None:
     """Train a model by a recipe: stages of one-cycles, resumable at any moment.
 
     Leaves in OUT the recipe, metrics.csv, curves.png, the weights of each stage, and
-    model.safetensors. Killed and begun again with --resume it ends with the same
+    model.safetensors. An interrupted run resumes with --resume and ends with the same
     weights.
     """
     from graphnet_icecube2nd.notices import print_notices
@@ -187,12 +176,9 @@ def recipes(
     name: Annotated[
         str | None, typer.Argument(help="A recipe to print as YAML; default: list all.")
     ] = None,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Replace a value first."),
-    ] = None,
+    set: options.Replacements = None,
     published: Annotated[
-        bool, typer.Option("--published", help="As `train --published` has it.")
+        bool, option("Print the recipe that `train --published` uses.", "--published")
     ] = False,
 ) -> None:
     """List the recipes, or print one as YAML, which `train --recipe` reads."""
@@ -212,44 +198,36 @@ def recipes(
 
 
 def tune(
-    recipe: Annotated[str, typer.Option(help="A name or a .yaml file.")],
-    data: Annotated[Path, typer.Option(help="A store.")],
-    space: Annotated[Path, typer.Option(help="YAML of what is searched; see README.")],
-    out: Annotated[
-        Path, typer.Option(help="Folder of the study: study.db, best.yaml, trials.")
-    ],
-    trials: Annotated[
-        int, typer.Option(help="Trials of the study in all, by all workers.")
-    ] = 20,
-    workers: Annotated[
-        int, typer.Option(help="Processes that try at the same time.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Of the sampler.")] = 0,
-    set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Replace a value of the recipe first."),
-    ] = None,
+    recipe: Annotated[str, option("Recipe: a name or a .yaml file.")],
+    data: Annotated[Path, option("Event store.")],
+    space: Annotated[Path, option("YAML of what is searched; see README.")],
+    out: Annotated[Path, option("Folder of the study: study.db, best.yaml, trials.")],
+    trials: Annotated[int, option("Trials of the study in all, by all workers.")] = 20,
+    workers: Annotated[int, option("Processes that try at the same time.")] = 1,
+    seed: Annotated[int, option("Random seed of the sampler.")] = 0,
+    set: options.Replacements = None,
     pruning: Annotated[
-        bool,
-        typer.Option("--pruning/--no-pruning", help="Stop trials that fall behind."),
+        bool, option("Stop trials that fall behind.", "--pruning/--no-pruning")
     ] = True,
-    accelerator: Annotated[
-        str, _option("auto, cpu, gpu, cuda, mps.", MACHINE)
-    ] = "auto",
+    accelerator: options.Accelerator = "auto",
     devices: Annotated[
         str,
-        _option(
-            "1, as a trial takes one; or a list as 0,2, one for each worker.", MACHINE
+        option(
+            "Devices: 1, as a trial takes one; or a list as 0,2, one for each worker.",
+            panel=MACHINE,
         ),
     ] = "1",
 ) -> None:
-    """Search a recipe's values with Optuna; the same command goes on after a kill."""
+    """Search a recipe's values with Optuna.
+
+    An interrupted search resumes when the command is run again.
+    """
     from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.training.trainer import TrainerConfig
     from graphnet_icecube2nd.tuning.study import tune as search
 
     print_notices(always=True)
-    machine: TrainerConfig = TrainerConfig(
+    machine = TrainerConfig(
         accelerator=accelerator, devices=_devices(devices), progress=False, plot=False
     )
     result = search(

@@ -34,10 +34,11 @@ from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
     Calibrations,
     Progress,
+    failed_tasks,
     table_of_outputs,
+    without_full_columns,
 )
 from graphnet_icecube2nd.inference.reconstruction import Reconstruction
-from graphnet_icecube2nd.inference.results import failed_tasks, without_full_columns
 from graphnet_icecube2nd.results.event_table import CALIBRATED
 from graphnet_icecube2nd.results.result_files import (
     OK,

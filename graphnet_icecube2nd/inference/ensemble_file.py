@@ -43,11 +43,7 @@ class Member:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFile:
-    """What `ensemble.yaml` says.
-
-    Raises:
-        ValueError: No member, two of one name, weights or a method that do not fit.
-    """
+    """What `ensemble.yaml` says; members, weights and method have to fit."""
 
     name: str
     members: tuple[Member, ...]
@@ -76,12 +72,7 @@ class EnsembleFile:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EnsembleFile:
-        """Read it from a YAML file, or from the folder that holds it.
-
-        Raises:
-            ValueError: It is none; says what is wrong.
-            OSError: There is no such file.
-        """
+        """Read it from a YAML file or its folder; ValueError if it is none."""
         path = Path(path)
         path = path / FILE if path.is_dir() else path
         values = load_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -102,7 +93,6 @@ class EnsembleFile:
         Raises:
             ValueError: A file is not the one that the YAML means; members that do not
                 fit together.
-            OSError: A file is not there.
         """
         models = []
         for member in self.members:

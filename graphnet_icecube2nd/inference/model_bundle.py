@@ -70,12 +70,7 @@ class CalibrationFile:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
-        """Read what `save` wrote, in this release or an earlier one.
-
-        Raises:
-            OSError: There is no such file.
-            ValueError: It is something else.
-        """
+        """Read what `save` wrote in this or an earlier release, else ValueError."""
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             given = values.get("calibrations")
@@ -223,6 +218,7 @@ def load_bundle(
         OSError: A file is not there.
     """
     place = weights_place(name, weights)
+    model: Model
     if weights is None and is_ensemble(name):
         described = EnsembleFile.load(name)
         called, model = described.name, described.model(place)

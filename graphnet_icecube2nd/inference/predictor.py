@@ -1,31 +1,38 @@
-"""A model's answers to events of a store, read once.
+"""A model's answers to events: outputs, and rows of results made of them.
 
 Events are sorted by length within a window, so that batches hold events of like
 lengths, and put back into their order: every event has exactly one row, whatever the
-batches. Shape letters: B events, K outputs of a task.
+batches. Calibrations are applied where they hold.
+
+Shape letters: B events, K outputs of a task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.inference.domain import Domain
+from graphnet_icecube2nd.inference.domain import Domain, identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.results.event_table import VALID, EventTable
-from graphnet_icecube2nd.results.result_files import OK
+from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.results.event_table import CALIBRATED, VALID, EventTable
+from graphnet_icecube2nd.results.result_files import OK, Columns
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction
 from graphnet_icecube2nd.tasks.task import Calibration, Task
+from graphnet_icecube2nd.version import __version__
 
 WINDOW = 8192  # events that are sorted together
 NO_PULSES = "no pulses"
@@ -68,12 +75,7 @@ class Predictor:
     ) -> tuple[Outputs, NDArray[np.bool_]]:
         """Return outputs of events, and which lie in the ranges of the training, (B,).
 
-        Outputs are (B, K) by task, NaN for events without pulses.
-
-        Args:
-            numbers: (B,) numbers of events in the store.
-            length_B: Their pulses, as stored.
-            on_progress: Called with new events and pulses.
+        Events are named by their numbers in the store, (B,), with their lengths there.
         """
         inside_B = np.ones(len(numbers), bool)
 
@@ -84,7 +86,6 @@ class Predictor:
                     {name: value.numpy() for name, value in raw.columns.items()},
                     raw.offsets.numpy(),
                     length_B[some],
-                    self.store.detector,
                 )
             return self._reader.packed(raw)
 
@@ -104,27 +105,18 @@ def outputs_in_batches(
 ) -> list[Outputs]:
     """Return the outputs of models for events, (B, K) by task, for each model.
 
-    Args:
-        models: On one device; put into evaluation mode meanwhile.
-        length_B: Pulses of each event; those without get NaN.
-        make_batch: Gives the events at some places, (b,), none of them empty.
-        options: Batch size and precision.
-        on_progress: Called with new events and pulses.
+    Models lie on one device and are in evaluation mode meanwhile. Events without pulses
+    get NaN; `make_batch` gives the others at some places, (b,).
     """
     device = next(models[0].parameters()).device
+    is_short = options.precision == "bfloat16"
     found = [empty_outputs(model, len(length_B)) for model in models]
     modes = [model.training for model in models]
     for model in models:
         model.eval()
-    full = np.flatnonzero(length_B > 0)
-    # The longest first: what they leave in memory is large enough for all others. From
-    # the shortest on, the process takes nearly three times as much.
-    full = full[np.argsort(-length_B[full], kind="stable")]
     try:
-        for start in range(0, len(full), options.batch_size):
-            some = full[start : start + options.batch_size]
+        for some in _batches(length_B, options.batch_size):
             batch = make_batch(some).to(device)
-            is_short = options.precision == "bfloat16"
             with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
                 for model, outputs in zip(models, found, strict=True):
                     for name, output in model.outputs(batch).items():
@@ -134,9 +126,23 @@ def outputs_in_batches(
     finally:
         for model, mode in zip(models, modes, strict=True):
             model.train(mode)
-    if on_progress is not None and len(full) < len(length_B):
-        on_progress(len(length_B) - len(full), 0)
+    num_empty = int((length_B == 0).sum())
+    if on_progress is not None and num_empty:
+        on_progress(num_empty, 0)
     return found
+
+
+def _batches(
+    length_B: NDArray[np.integer[Any]], batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield places of events with pulses, (b,), those of like lengths together."""
+    for window in range(0, len(length_B), WINDOW):
+        full = window + np.flatnonzero(length_B[window : window + WINDOW] > 0)
+        # The longest first: what they leave in memory is large enough for all others.
+        # From the shortest on, the process takes nearly three times as much.
+        full = full[np.argsort(-length_B[full], kind="stable")]
+        for start in range(0, len(full), batch_size):
+            yield full[start : start + batch_size]
 
 
 def empty_outputs(model: Model, num_events: int) -> Outputs:
@@ -210,14 +216,7 @@ def event_outputs(
     length_B = store.whole_event_column(N_PULSES)[numbers]
     options = options or InferenceConfig.of(model.input_config)
     predictor = Predictor(model, store, options, augmentations)
-    windows = []
-    for first in range(0, max(1, len(numbers)), WINDOW):
-        some = slice(first, first + WINDOW)
-        windows.append(predictor.outputs(numbers[some], length_B[some], on_progress)[0])
-    return numbers, {
-        task: np.concatenate([window[task] for window in windows])
-        for task in model.task_map
-    }
+    return numbers, predictor.outputs(numbers, length_B, on_progress)[0]
 
 
 def table_of_outputs(
@@ -264,3 +263,151 @@ def table_of_outputs(
         columns=columns,
         n_pulses_B=np.asarray(length_B).astype(np.int64),
     )
+
+
+@dataclass(kw_only=True)
+class ResultMaker:
+    """Makes rows of results of a model on data of one detector."""
+
+    bundle: ModelBundle
+    options: InferenceConfig  # how events are read
+    domain: Domain  # the model's training beside the data
+    calibrations: Mapping[str, Calibration]  # those of the bundle that hold here
+    contours: Sequence[float]  # shares of the contours whose radii are columns
+    reasons: list[str]  # why stored calibrations are not applied; empty: they are
+
+    @classmethod
+    def of(
+        cls,
+        bundle: ModelBundle,
+        detector: Detector,
+        options: InferenceConfig,
+        contours: Sequence[float] = CONTOURS,
+        *,
+        unknown_detector: bool = False,
+        columns: Collection[str] = (),
+    ) -> ResultMaker:
+        """Compare model and data, and choose the calibrations that hold.
+
+        A calibration holds for the detector and the reading that it was fitted on; one
+        without a file holds for the detector of the training.
+
+        Raises:
+            DomainError: Another detector or clock, and `unknown_detector` is not set;
+                another `max_pulses` or selection than the stored calibration's.
+        """
+        config = bundle.model.input_config
+        domain = Domain(
+            config,
+            detector,
+            options,
+            unknown_detector=unknown_detector,
+            columns=columns,
+        )
+        reasons = bundle.read_otherwise(options)
+        if bundle.source is not None:
+            trained = {} if config is None else identity(config)
+            fitted = {**trained, **bundle.source.fitted_on}
+            reasons += [
+                f"the calibration was fitted on data of {name} {fitted[name]!r}, the "
+                f"data have {value!r}"
+                for name, value in identity(detector).items()
+                if name in fitted and fitted[name] != value
+            ]
+        elif bundle.calibrations:
+            reasons += domain.faults
+        return cls(
+            bundle=bundle,
+            options=options,
+            domain=domain,
+            calibrations={} if reasons else bundle.calibrations,
+            contours=contours,
+            reasons=reasons,
+        )
+
+    def rows(
+        self,
+        outputs: Outputs,
+        event_id: NDArray[np.int64],
+        length_B: NDArray[np.integer[Any]],
+        inside_B: NDArray[np.bool_],
+    ) -> Columns:
+        """Return the columns of results, (B,) by name; see `Predictor.outputs`."""
+        table = table_of_outputs(
+            "",
+            self.bundle.model.task_map,
+            outputs,
+            event_id,
+            length_B,
+            self.calibrations,
+            self.contours,
+        )
+        is_calibrated = bool(self.calibrations) and not self._not_calibrated
+        calibrated_B = inside_B & (table.status_B == OK) & is_calibrated
+        return table.with_columns({CALIBRATED: calibrated_B}).to_columns()
+
+    @property
+    def _not_calibrated(self) -> list[str]:
+        """Tasks that could be calibrated and are not."""
+        return [
+            name
+            for name, task in self.bundle.model.task_map.items()
+            if type(task).calibrate is not Task.calibrate
+            and name not in self.calibrations
+        ]
+
+    @property
+    def notices(self) -> list[str]:
+        """What is worth a warning, in words."""
+        texts = [*self.domain.notices, *self.domain.warnings()]
+        if self.calibrations and self._not_calibrated:
+            texts.append(
+                f"the calibration says nothing of {', '.join(self._not_calibrated)}, "
+                "so no row is called calibrated"
+            )
+        if self.reasons:
+            texts.append(
+                f"{'; '.join(self.reasons)}: the calibration is not applied. Calibrate "
+                "for these data (icecube2nd calibrate)"
+            )
+        return texts
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what a file of results should say of itself, plain values."""
+        config = self.bundle.model.input_config
+        return {
+            "model": self.bundle.name,
+            "weights": weights_digest(self.bundle.model),
+            "tasks": list(self.bundle.model.task_map),
+            "calibrated_tasks": sorted(self.calibrations),
+            "input": None if config is None else config.to_dict(),
+            "notices": self.notices,
+            "software": __version__,
+        }
+
+
+def without_full_columns(
+    columns: Columns, failed: Collection[str] | None = None
+) -> Columns:
+    """Return columns without `TASK_is_valid` of tasks that never failed.
+
+    Args:
+        columns: (B,) by name.
+        failed: Tasks that failed for some event; default: as the columns say.
+    """
+    failed = failed_tasks(columns) if failed is None else failed
+    return {
+        name: values
+        for name, values in columns.items()
+        if not name.endswith(VALID) or name.removesuffix(VALID) in failed
+    }
+
+
+def failed_tasks(columns: Columns) -> set[str]:
+    """Return the tasks without an answer for some event that has others."""
+    ok_B = columns["status"] == OK
+    return {
+        name.removesuffix(VALID)
+        for name, values in columns.items()
+        if name.endswith(VALID) and not values[ok_B].all()
+    }

@@ -41,10 +41,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
 )
 from graphnet_icecube2nd.inference.predictor import (
     Progress,
+    ResultMaker,
     empty_outputs,
     outputs_in_batches,
+    without_full_columns,
 )
-from graphnet_icecube2nd.inference.results import ResultMaker, without_full_columns
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.result_files import rows_of, whole_numbers
 from graphnet_icecube2nd.store.readers.columns import (
@@ -234,7 +235,6 @@ class PulseReconstructor:
             {name: value.numpy() for name, value in kept.items()},
             first_B.numpy(),
             length_B,
-            self.detector,
         )
 
         def make_batch(some: NDArray[np.int64]) -> PackedBatch:

@@ -34,16 +34,18 @@ from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     as_bundle,
 )
-from graphnet_icecube2nd.inference.predictor import WINDOW, Predictor, Progress
+from graphnet_icecube2nd.inference.predictor import (
+    WINDOW,
+    Predictor,
+    Progress,
+    ResultMaker,
+    failed_tasks,
+    without_full_columns,
+)
 from graphnet_icecube2nd.inference.pulse_reconstruction import (
     PulseReconstructor,
     as_detector,
     group_pulses,
-)
-from graphnet_icecube2nd.inference.results import (
-    ResultMaker,
-    failed_tasks,
-    without_full_columns,
 )
 from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.model import Model
@@ -345,17 +347,17 @@ def _into_file(
         for path in windows:
             if is_there[path]:
                 count(read_columns(path))
-                maker.domain.add(read_metadata(path))
+                maker.domain.counts.update(read_metadata(path))
         num_resumed = statuses.total()
         if num_resumed and on_progress is not None:
             on_progress(num_resumed, num_pulses)  # at once: no part of any rate
         for path, window in windows.items():
             if is_there[path]:
                 continue
-            before = maker.domain.counts()
+            before = Counter(maker.domain.counts)
             columns = _rows_of_window(predictor, maker, window, on_progress)
             # So that a resumed call knows of all events which are outside the ranges.
-            counts = maker.domain.counts() - before
+            counts = maker.domain.counts - before
             write_results(path, [columns], "parquet", counts)
             give_back_memory()
             count(columns)

@@ -139,7 +139,8 @@ class EventTable:
                 which events with the status `ok` the direction alone is missing.
 
         Raises:
-            ValueError: As `EventTable`; or directions that are not (B, 3).
+            ValueError: Lengths differ, an event stands twice, or directions are not
+                (B, 3) unit vectors.
         """
         shape = (len(event_id), 3)
         if direction_B3.shape != shape:
@@ -149,7 +150,9 @@ class EventTable:
             )
         azimuth_B, zenith_B = np.full((2, len(event_id)), np.nan)
         good_B = np.isfinite(direction_B3).all(axis=1) & direction_B3.any(axis=1)
-        if status_B.shape == shape[:1] and (good_B := good_B & (status_B == OK)).any():
+        if status_B.shape == good_B.shape:  # another is refused by the constructor
+            good_B &= status_B == OK
+        if good_B.any():
             zenith, azimuth = unit_vector_to_angles(direction_B3[good_B])
             azimuth_B[good_B], zenith_B[good_B] = azimuth.numpy(), zenith.numpy()
         return cls(

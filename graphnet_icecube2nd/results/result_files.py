@@ -41,11 +41,7 @@ SUBMISSION_COLUMNS = ["event_id", *NO_DIRECTION]
 
 
 def format_of(path: str | os.PathLike[str], format: str | None) -> str:
-    """Return the format that is asked for, or that a file's ending says.
-
-    Raises:
-        ValueError: An unknown format or ending.
-    """
+    """Return the format that is asked for, or that a file's ending says."""
     if format is not None:
         if format not in FORMATS:
             raise ValueError(
@@ -102,11 +98,7 @@ def _columns_of(path: Path) -> list[str]:
 
 
 def _names_of_tables(path: Path) -> set[str]:
-    """Return the tables of a file that is to be written.
-
-    Raises:
-        ValueError: It is no SQLite file.
-    """
+    """Return the tables of a file that is to be written; ValueError if it is none."""
     try:
         return set(sqlite_tables(path))
     except ValueError as error:
@@ -121,15 +113,11 @@ def write_results(
 ) -> None:
     """Write parts of a table one after the other, whole or not at all.
 
-    Args:
-        path: The file.
-        parts: Columns of equal names and types.
-        format: One of `FORMATS`. A submission has event_id, azimuth and zenith alone.
-            SQLite gets a table `directions` with event_no in place of event_id, and an
-            index of it, as GraphNeT's tables have; other tables of the file stay.
-        metadata: What the file should say of itself, plain values: in parquet under the
-            key `graphnet_icecube2nd` of the schema, in SQLite in the table
-            `directions_metadata`; CSV has no room for it.
+    A submission has event_id, azimuth and zenith alone. SQLite gets a table
+    `directions` with event_no in place of event_id, and an index of it, as GraphNeT's
+    tables have; other tables of the file stay. The metadata, plain values, are what the
+    file says of itself: in parquet under the key `graphnet_icecube2nd` of the schema,
+    in SQLite in the table `directions_metadata`; CSV has no room for them.
 
     Raises:
         ImportError: pyarrow or sqlite-utils is not installed.
@@ -252,16 +240,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def read_columns(
     path: str | os.PathLike[str], table: str | None = None, format: str | None = None
 ) -> Columns:
-    """Return the columns of a file with one row an event.
+    """Return the columns of a file with one row an event; NaN for a missing number.
 
-    Args:
-        path: The file, which ends in .parquet, .csv, .db or .sqlite.
-        table: Table of a SQLite file; default `directions`, else the only one with an
-            event_id or event_no.
-        format: `parquet`, `csv` or `sqlite`; default: by the ending.
-
-    Returns:
-        (B,) arrays by name; NaN where a number is missing.
+    The format is by default that of the ending. Without a name the table of a SQLite
+    file is `directions`, else the only one with an event_id or event_no.
 
     Raises:
         OSError: There is no such file.
@@ -294,11 +276,7 @@ def read_columns(
 
 
 def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
-    """Return the columns of each table and view of a SQLite file.
-
-    Raises:
-        ValueError: It is no such file.
-    """
+    """Return the columns of each table and view; ValueError if it is no SQLite file."""
     query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
     with opened(Path(path)) as database:
         names = [name for (name,) in database.execute(query)]
@@ -342,8 +320,7 @@ def rows_of(
 ) -> NDArray[np.int64]:
     """Return the rows (W,) at which wanted events stand among those of a table (B,).
 
-    Raises:
-        ValueError: An event is not in the table, which messages call `what`.
+    ValueError names an event that is not in the table, which messages call `what`.
     """
     order = np.argsort(event_id)
     place = np.searchsorted(event_id[order], wanted)
@@ -359,11 +336,7 @@ def rows_of(
 
 
 def event_ids(columns: Mapping[str, NDArray[Any]], what: str) -> NDArray[np.int64]:
-    """Return the event numbers (B,) of columns, which messages call `what`.
-
-    Raises:
-        ValueError: There are none; one is missing or no whole number.
-    """
+    """Return the event numbers (B,) of columns, which messages call `what`."""
     key = next((name for name in EVENT_NAMES if name in columns), None)
     if key is None:
         raise ValueError(
@@ -374,11 +347,7 @@ def event_ids(columns: Mapping[str, NDArray[Any]], what: str) -> NDArray[np.int6
 
 
 def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
-    """Return whole numbers, which messages call `what`, as int64.
-
-    Raises:
-        ValueError: One is missing or no whole number.
-    """
+    """Return whole numbers, which messages call `what`, as int64; else ValueError."""
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return array.astype(np.int64)

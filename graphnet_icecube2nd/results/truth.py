@@ -229,8 +229,7 @@ class EventTruth:
 
     def has(self, task: str | Task) -> bool:
         """Return whether a task has a target of one event at least."""
-        built = build_task(task) if isinstance(task, str) else task
-        return self.lacking(built) is None
+        return self.lacking(task) is None
 
     def lacking(self, task: str | Task) -> str | None:
         """Return why a task has no target of any event; None where it has one.
@@ -288,12 +287,11 @@ class EventTruth:
 
     def check_finite(self) -> None:
         """Raise ValueError naming the first event without a true direction."""
-        finite_B = np.isfinite(self.direction_B3).all(axis=1)
-        if not finite_B.all():
-            event = self.event_id[int(finite_B.argmin())]
+        known_B = has_label(self.direction_B3)
+        if not known_B.all():
             raise ValueError(
-                f"event {event} has no true direction "
-                f"({int((~finite_B).sum())} of {len(finite_B)} have none)"
+                f"event {self.event_id[known_B.argmin()]} has no true direction "
+                f"({int((~known_B).sum())} of {len(known_B)} have none)"
             )
 
     def angles(self, table: EventTable) -> Array:
@@ -345,13 +343,11 @@ def _truth_table(path: str | os.PathLike[str]) -> str:
         if columns & set(EVENT_NAMES) and name not in results
     }
     angles = {name for pair in ANGLE_NAMES for name in pair}
-    chosen = [name for name, columns in candidates.items() if columns & angles]
-    if not chosen:
-        chosen = [
-            name
-            for name, columns in candidates.items()
-            if any(label_columns(n, columns, LabelColumns()) for n in _label_names())
-        ]
+    chosen = [name for name, columns in candidates.items() if columns & angles] or [
+        name
+        for name, columns in candidates.items()
+        if any(label_columns(n, columns, LabelColumns()) for n in _label_names())
+    ]
     if len(chosen) != 1:
         skipped = f" (tables of results: {', '.join(results)})" if results else ""
         raise ValueError(

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 import typer
 
 from graphnet_icecube2nd import EventStore, EventTable
-from graphnet_icecube2nd.commands.sky import skymap
+from graphnet_icecube2nd.commands.pictures import skymap
 from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 from graphnet_icecube2nd.report.sky.map import SkyMap
 from graphnet_icecube2nd.results.truth import EventTruth

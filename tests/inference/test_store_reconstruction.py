@@ -29,10 +29,10 @@ from graphnet_icecube2nd.inference import reconstruction as room
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import as_bundle
 from graphnet_icecube2nd.inference.predictor import (
+    ResultMaker,
     predict_events,
 )
 from graphnet_icecube2nd.inference.reconstruction import reconstruct
-from graphnet_icecube2nd.inference.results import ResultMaker
 from graphnet_icecube2nd.tasks.direction.calibration import (
     KappaCalibration,
     fit_calibration,
@@ -408,7 +408,7 @@ from graphnet_icecube2nd import reconstruct
 from graphnet_icecube2nd.models.weights import load_model
 from graphnet_icecube2nd.inference import reconstruction as room
 from graphnet_icecube2nd.inference.model_bundle import as_bundle
-from graphnet_icecube2nd.inference.results import ResultMaker
+from graphnet_icecube2nd.inference.predictor import ResultMaker
 room.WINDOW = 20
 reconstruct(sys.argv[1], load_model(sys.argv[2]), sys.argv[3])
 """

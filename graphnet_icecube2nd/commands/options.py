@@ -1,0 +1,128 @@
+"""Options that several commands have, declared once, and what their words mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def option(help: str, *names: str, panel: str | None = None) -> Any:
+    """Return an option of a command, under a heading of the help where one is given."""
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+READING = "How the model reads events (default: as it was trained)"
+
+Model = Annotated[
+    str | None,
+    option(
+        "Model: weights of the package (t_sim.simulated), a run's folder, a "
+        ".safetensors file, or with --weights a model's name."
+    ),
+]
+Ensemble = Annotated[
+    Path | None, option("Ensemble in place of --model: its folder or YAML.")
+]
+Device = Annotated[str, option("Device: cpu, cuda, mps; auto chooses.")]
+UnknownDetector = Annotated[
+    bool,
+    option(
+        "Use the model on a detector or a clock that it was not trained on; its stored "
+        "calibration is not used then.",
+        "--unknown-detector",
+    ),
+]
+MaxPulses = Annotated[
+    int | None,
+    option(
+        "Maximum pulses per event (192 to 3072 are usual); longer events are cut.",
+        panel=READING,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    option("Event store. Default: the one that the model was trained on."),
+]
+Events = Annotated[
+    str | None,
+    option(
+        "Condition on the events, such as 'n_pulses >= 8'. Events that the model was "
+        "trained on are never taken."
+    ),
+]
+Most = Annotated[int, typer.Option(help="Maximum number of events.", min=1)]
+TruthTable = Annotated[
+    str | None,
+    option(
+        "Table of the truth in a SQLite file. Default: the only one with an event "
+        "number and truth; tables of results are skipped."
+    ),
+]
+TruthAngles = Annotated[
+    str | None,
+    option(
+        "Meaning of the angles in a table of truth: origin or flight. Default: origin; "
+        "a store knows its own."
+    ),
+]
+ResultAngles = Annotated[
+    str, option("Meaning of the directions in results: origin or flight.")
+]
+Replacements = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Replace a value of the recipe: stages.2.lr_max=2e-5 (stages count from "
+        "0), tasks.energy.weight=0.1. More than once for several.",
+    ),
+]
+MACHINE = "Machine"
+Accelerator = Annotated[
+    str, option("Accelerator: auto, cpu, gpu, cuda, mps.", panel=MACHINE)
+]
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Return numbers with commas between; else ValueError, which names the option."""
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{option} must be numbers with commas between, got {text!r}"
+        ) from None
+
+
+def shares(text: str, option: str) -> list[float]:
+    """Return percentages with commas between as shares, 0 to 1; else ValueError."""
+    found = numbers(text, option)
+    if not all(0 < percent < 100 for percent in found):
+        raise ValueError(f"{option} lie between 0 and 100 percent, got {text!r}")
+    return [percent / 100 for percent in found]
+
+
+def model_name(model: str | None, ensemble: Path | None) -> str:
+    """Return what --model or --ensemble names, one of which must be given."""
+    from graphnet_icecube2nd.inference.model_bundle import is_ensemble
+
+    if ensemble is not None and not is_ensemble(ensemble):
+        raise ValueError(f"{ensemble} is no ensemble: it holds no ensemble.yaml")
+    name = model if ensemble is None else str(ensemble)
+    if name is None or (model is not None and ensemble is not None):
+        raise ValueError("give --model or --ensemble, one of them")
+    return name
+
+
+def chosen_device(device: str) -> str:
+    """Return the device that `auto` means, or the one that is named, if it is here."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+    return device

@@ -1,0 +1,184 @@
+"""Commands that draw: an event, and the sky map of its direction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graphnet_icecube2nd.commands import options
+from graphnet_icecube2nd.commands.options import option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def show(
+    store: Annotated[Path, typer.Argument(help="The store.")],
+    event: Annotated[int, typer.Argument(help="The event_id.")],
+    out: Annotated[
+        Path | None,
+        option(
+            "A picture: .png, .pdf, .svg; or a page to turn and play in a browser: "
+            ".html. Default: event_<id>.png."
+        ),
+    ] = None,
+    directions: Annotated[
+        list[Path] | None,
+        option(
+            "Table of directions (parquet, CSV or SQLite with event_id, direction_x, "
+            "_y, _z) to be drawn as well; more than once for several. A page shows the "
+            "cone of radius_50, or of kappa, where the table has one."
+        ),
+    ] = None,
+    result_angles: options.ResultAngles = "origin",
+    line_fit: Annotated[bool, option("Draw the line fit.", "--line-fit")] = False,
+    auxiliary: Annotated[
+        bool, option("Draw pulses that are not HLC, too.", "--auxiliary")
+    ] = False,
+) -> None:
+    """Draw an event: strings, pulses, the true direction and others."""
+    from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
+    from graphnet_icecube2nd.results.event_table import EventTable
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+    opened = EventStore(store)
+    number = opened.find(event)
+    tables = [line_fit_events(opened, [number])] if line_fit else []
+    for path in directions or []:
+        table = EventTable.load(path, path.stem, result_angles)
+        if event not in table.event_id:
+            raise ValueError(f"{path} has no event {event}")
+        if not table.has_direction:
+            raise ValueError(f"{path} has no directions to draw")
+        tables.append(table)
+    out = out or Path(f"event_{event}.png")
+    if out.suffix.lower() == ".html":
+        from graphnet_icecube2nd.report.event.page import write_event_page
+
+        write_event_page(out, opened, number, tables, with_auxiliary=auxiliary)
+    else:
+        from graphnet_icecube2nd.plots import save_figure
+        from graphnet_icecube2nd.report.event.display import draw_event
+
+        figure = draw_event(opened, number, tables, with_auxiliary=auxiliary)
+        save_figure(figure, out)
+    print(out)
+
+
+def skymap(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="Table of directions (parquet, CSV or SQLite with event_id, "
+            "direction_x, _y, _z, kappa), as `icecube2nd reconstruct` writes it."
+        ),
+    ],
+    event: Annotated[int, typer.Argument(help="The event_id.")],
+    out: Annotated[
+        Path | None, option("The map: .fits or .fits.gz. Default: event_<id>.fits.")
+    ] = None,
+    nside: Annotated[
+        int | None,
+        option(
+            "HEALPix's NSIDE, a power of two. Default: 64 to 1024, so that 100 pixels "
+            "lie within the 50% contour."
+        ),
+    ] = None,
+    order: Annotated[str, option("Order of the pixels: ring or nested.")] = "ring",
+    mjd: Annotated[
+        float | None,
+        option(
+            "Time of the event, UTC, days: the map is in right ascension and "
+            "declination then, else in the detector's zenith and azimuth."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None, option("The same time as 2021-06-30T00:09:28.846.")
+    ] = None,
+    levels: Annotated[str, option("Contours, percent.")] = "50,90",
+    calibration: Annotated[
+        Path | None,
+        option("A calibration.json, if the table's kappa is not calibrated yet."),
+    ] = None,
+    result_angles: options.ResultAngles = "origin",
+    picture: Annotated[
+        Path | None, option("A picture as well: .png, .pdf, .svg.")
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        option("Store with the event's true direction, which the picture shows."),
+    ] = None,
+    true_angles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AZIMUTH,ZENITH",
+            help="The true direction, deg, in place of --truth.",
+        ),
+    ] = None,
+) -> None:
+    """Write the sky map of an event as FITS, with its contours."""
+    import numpy as np
+
+    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
+    from graphnet_icecube2nd.plots import save_figure
+    from graphnet_icecube2nd.report.sky.map import check_name, sky_map_of_event
+    from graphnet_icecube2nd.report.sky.picture import area_in_words, draw_sky_map
+    from graphnet_icecube2nd.results.event_table import EventTable
+    from graphnet_icecube2nd.tasks.direction.equatorial import time_to_mjd
+
+    if mjd is not None and time is not None:
+        raise ValueError("give --mjd or --time, not both")
+    if truth is not None and true_angles is not None:
+        raise ValueError("give --truth or --true-angles, not both")
+    if picture is None and (truth is not None or true_angles is not None):
+        raise ValueError("a true direction is for the picture: give --picture, too")
+    out = check_name(out or f"event_{event}.fits")
+    stored = None if calibration is None else CalibrationFile.load(calibration)
+    made = sky_map_of_event(
+        EventTable.load(results, angles=result_angles),
+        event,
+        nside=nside,
+        order=order,
+        calibration=None if stored is None else stored.calibration,
+        levels=options.shares(levels, "--levels"),
+        mjd=mjd if time is None else time_to_mjd(time),
+    )
+    if picture is not None:
+        figure = draw_sky_map(made, _true_direction(truth, true_angles, event))
+        save_figure(figure, picture)
+    made.save(out)
+    print(f"{out}: NSIDE {made.nside}, {made.order}, {made.coordinates} coordinates")
+    for contour in made.contours():
+        print(
+            f"  {100 * contour.level:g}%: radius {np.degrees(contour.radius):.3g} deg, "
+            f"{area_in_words(contour.area)} ({area_in_words(contour.pixel_area)} in "
+            f"{contour.num_pixels:,} pixels)"
+        )
+    if picture is not None:
+        print(picture)
+
+
+def _true_direction(
+    store: Path | None, angles: str | None, event: int
+) -> NDArray[np.float64] | None:
+    """Return the true direction, (3,), or None where neither is given."""
+    import numpy as np
+
+    from graphnet_icecube2nd.conventions import angles_to_unit_vector
+    from graphnet_icecube2nd.results.truth import EventTruth
+    from graphnet_icecube2nd.store.event_store import EventStore
+
+    if angles is not None:
+        given = options.numbers(angles, "--true-angles")
+        if len(given) != 2:
+            raise ValueError(f"--true-angles must be AZIMUTH,ZENITH, got {angles!r}")
+        azimuth, zenith = np.radians(given)
+        direction: NDArray[np.float64] = angles_to_unit_vector(zenith, azimuth).numpy()
+        return direction
+    if store is None:
+        return None
+    opened = EventStore(store)
+    return EventTruth.of(opened, [opened.find(event)]).direction_B3.reshape(3)

@@ -33,17 +33,15 @@ from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
-    FEWEST,
     METHODS,
     KappaCalibration,
     containment,
     fit_calibration,
     halves,
-    kappa_to_radius,
 )
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
 from graphnet_icecube2nd.tasks.label import has_label
-from graphnet_icecube2nd.tasks.task import Calibration, Task
+from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task
 
 Array = NDArray[np.float64]
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
@@ -59,8 +57,8 @@ class CalibrationCheck:
     # without a direction; with each half of the events calibrated by the other, empty
     # where there are too few for that; the same of the third of the events with the
     # smallest kappas, the middle one and the largest.
-    before: Mapping[float, float]
-    after: Mapping[float, float]
+    before: Mapping[float, float] = field(default_factory=dict)
+    after: Mapping[float, float] = field(default_factory=dict)
     thirds: tuple[Mapping[float, float], ...] = ()
     # `Task.calibration_figures` of each other task, before and after (cross-fitted).
     tasks: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
@@ -127,7 +125,7 @@ def calibrate(
     fitted: dict[str, Calibration] = {}
     figures: dict[str, dict[str, tuple[float, float]]] = {}
     notices: list[str] = [*maker.domain.differences]
-    check = CalibrationCheck(file=CalibrationFile(calibrations={}), before={}, after={})
+    check = CalibrationCheck(file=CalibrationFile(calibrations={}))
     for name, task in bundle.model.task_map.items():
         if not truth.has(task):
             notices.append(f"{name}: the truth has no label; it is not calibrated")
@@ -207,35 +205,30 @@ def calibrate_table(
             f"table {table.name!r} is calibrated already: its radii are not those of "
             "its kappa. Reconstruct with --calibration none first"
         )
-    truth = truth.of_events(truth.event_id[np.isin(truth.event_id, table.event_id)])
-    known_B = np.isfinite(truth.direction_B3).all(axis=1)
+    known_B = np.isin(truth.event_id, table.event_id) & has_label(truth.direction_B3)
     truth = truth.of_events(truth.event_id[known_B])
-    _check_way(truth.angles(table), table.name)
     some = table.of_events(truth.event_id)
     angle_B = truth.angles(some)
+    _check_way(angle_B, table.name)
     good_B = some.is_ok & np.isfinite(some.kappa_B)
-    found = _of_angles(some.kappa_B[good_B], angle_B[good_B], method)
-    fitted_on = {"table": table.name, "events": len(truth.event_id)}
-    return replace(found, file=replace(found.file, fitted_on=fitted_on))
+    check = _of_angles(some.kappa_B[good_B], angle_B[good_B], method)
+    fitted_on = {"table": table.name, "events": len(truth)}
+    return replace(check, file=replace(check.file, fitted_on=fitted_on))
 
 
 def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
     """Return the calibration of kappas of known opening angles, and its check."""
     calibration = fit_calibration(kappa_B, angle_B, method)
-    found = CalibrationCheck(
+    check = CalibrationCheck(
         file=CalibrationFile(calibrations={Direction.name: calibration}),
         before=_held(containment(kappa_B, angle_B)),
-        after={},
     )
     if len(kappa_B) < 2 * FEWEST:
-        return found
+        return check
     level_B = cross_fitted(kappa_B, angle_B, method).level
-    thirds = np.array_split(np.argsort(kappa_B, kind="stable"), 3)
-    return replace(
-        found,
-        after=_held(level_B),
-        thirds=tuple(_held(level_B[third]) for third in thirds),
-    )
+    parts = np.array_split(np.argsort(kappa_B, kind="stable"), 3)
+    thirds = tuple(_held(level_B[part]) for part in parts)
+    return replace(check, after=_held(level_B), thirds=thirds)
 
 
 def _check_way(angle_B: Array, name: str) -> None:
@@ -274,26 +267,19 @@ def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
 
 def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventTable:
     """Return a table with calibrated kappa, and calibrated radii of its contours."""
-    radii = radii_of(
-        np.where(table.is_ok, table.kappa_B, np.nan),
-        calibration,
-        tuple(table.levels) or CONTOURS,
-    )
-    kappa_B = calibration.kappa(table.kappa_B)
-    return table.with_columns({"kappa": kappa_B, **radii})
+    kappa_B = np.where(table.is_ok, table.kappa_B, np.nan)
+    radii = radii_of(kappa_B, calibration, tuple(table.levels) or CONTOURS)
+    return table.with_columns({"kappa": calibration.kappa(table.kappa_B), **radii})
 
 
 def has_own_contours(table: EventTable) -> bool:
     """Return whether a table's radii are other than its kappas', of a calibration."""
     known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
-    for level, given_B in table.levels.items():
-        radius_B = kappa_to_radius(table.kappa_B[known_B], level).numpy()
-        same = np.isclose(
-            given_B[known_B], radius_B, rtol=1e-3, atol=1e-6, equal_nan=True
-        )
-        if not same.all():
-            return True
-    return False
+    own = radii_of(table.kappa_B[known_B], None, tuple(table.levels))
+    return not all(
+        np.allclose(given_B[known_B], radius_B, rtol=1e-3, atol=1e-6, equal_nan=True)
+        for given_B, radius_B in zip(table.levels.values(), own.values(), strict=True)
+    )
 
 
 def _held(level_B: Array) -> dict[float, float]:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +116,9 @@ def fit_ensemble(
     truth = EventTruth.of(store, numbers)
     known_B = has_label(truth.direction_B3)
     truth, numbers = truth.with_directions(), numbers[known_B]
-    if count := int((~known_B).sum()):
+    if num_unknown := int((~known_B).sum()):
         LOGGER.info(
-            f"{count:,} of {len(known_B):,} events have no "
+            f"{num_unknown:,} of {len(known_B):,} events have no "
             f"{truth.description(Direction())} and are left out"
         )
     if len(numbers) < FEWEST:
@@ -125,23 +126,17 @@ def fit_ensemble(
             f"weights need {FEWEST} events with pulses and a true direction, got "
             f"{len(numbers)}"
         )
-    names = _names(members)
-    trained = [load_bundle(member, calibration="none") for member in members]
-    _check_members(trained, names)
-    first = trained[0].options
-    for one, member in zip(trained, names, strict=True):
-        if options is None and one.options != first:
-            raise ValueError(
-                f"{names[0]} reads events by {first}, {member} by {one.options}: say "
-                "how the ensemble is to read them (options)"
-            )
-    options = options or first
-    models = [one.model.to(device) for one in trained]
+    trained = {
+        name: load_bundle(member, calibration="none")
+        for name, member in zip(_names(members), members, strict=True)
+    }
+    options = _checked_members(trained, options)
+    models = [one.model.to(device) for one in trained.values()]
     vectors_MB3 = _vectors(models, store, numbers, options, on_progress)
     fitted = fit_weights(vectors_MB3, truth.direction_B3)
     angles = {name: angle for name, angle in fitted.angles.items() if name in WAYS}
     angles[WEIGHTED] = _held_out(vectors_MB3, truth)
-    for number, member in enumerate(names):
+    for number, member in enumerate(trained):
         angles[member] = fitted.angles[f"member {number}"]
     # The product of densities points where equal weights do: only kappa is another.
     best = min((WEIGHTED, EQUAL, DIRECTIONS), key=lambda way: angles[way])
@@ -154,7 +149,7 @@ def fit_ensemble(
     with locked_folder(folder, "an ensemble"):
         made = []
         for member, source, model, weight in zip(
-            names, members, models, weights, strict=True
+            trained, members, models, weights, strict=True
         ):
             file = folder / f"{member}.safetensors"
             save_model(model.to("cpu"), file)
@@ -210,9 +205,11 @@ def _vectors(
     return np.stack([one[Direction.name] for one in outputs])
 
 
-def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None:
-    """See that members are single models with a direction, and fit together."""
-    for one, name in zip(trained, names, strict=True):
+def _checked_members(
+    trained: Mapping[str, ModelBundle], options: InferenceConfig | None
+) -> InferenceConfig:
+    """Return how members are to read events, if they go together."""
+    for name, one in trained.items():
         if isinstance(one.model, EnsembleModel):
             raise ValueError(f"{name} is an ensemble already; give its members")
         if Direction.name not in one.model.task_map:
@@ -221,7 +218,15 @@ def _check_members(trained: Sequence[ModelBundle], names: Sequence[str]) -> None
                 f"{', '.join(one.model.task_map)}"
             )
     # It checks the members and warns of what they do not share, before events are read.
-    EnsembleModel([one.model for one in trained], names=names)
+    EnsembleModel([one.model for one in trained.values()], names=list(trained))
+    (first, one), *others = trained.items()
+    for name, other in others:
+        if options is None and other.options != one.options:
+            raise ValueError(
+                f"{first} reads events by {one.options}, {name} by {other.options}: "
+                "say how the ensemble is to read them (options)"
+            )
+    return options or one.options
 
 
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
@@ -238,11 +243,7 @@ def _names(members: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Return a name for each member, no two alike."""
     names: list[str] = []
     for member in members:
-        path = Path(member)
-        name = first = path.resolve().name.removesuffix(".safetensors")
-        number = 1
-        while name in names or name in WAYS:
-            number += 1
-            name = f"{first}_{number}"
-        names.append(name)
+        first = Path(member).resolve().name.removesuffix(".safetensors")
+        choices = (f"{first}_{n}" if n > 1 else first for n in count(1))
+        names.append(next(n for n in choices if n not in (*names, *WAYS)))
     return names

@@ -21,13 +21,13 @@ from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, Evaluation
 from graphnet_icecube2nd.evaluation.rows import Row, columns
 from graphnet_icecube2nd.tasks.direction.calibration import (
-    FEWEST,
     containment,
     kappa_to_radius,
     pulls,
 )
 from graphnet_icecube2nd.tasks.label import DIRECTION
 from graphnet_icecube2nd.tasks.section import Curve, Panel, Section, density
+from graphnet_icecube2nd.tasks.task import FEWEST
 
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
 GIVEN, TEMPERATURE, ISOTONIC = "as given", "temperature", "isotonic"

@@ -183,12 +183,13 @@ class Evaluation:
     @cached_property
     def summaries(self) -> list[Summary]:
         """A row for each table, in their order."""
-        everything = np.ones(len(self.truth.event_id), bool)
-        return [self.summary(number, everything) for number in range(len(self.tables))]
+        return self.summaries_of(np.ones(len(self.truth), bool))
 
-    def summary(self, number: int, chosen_B: Chosen) -> Summary:
-        """Return a table's row for some of the events, (B,) bool, one at least."""
-        evaluated = self.tables[number]
+    def summaries_of(self, chosen_B: Chosen) -> list[Summary]:
+        """Return a row for each table, of some of the events, one at least."""
+        return [self._summary(evaluated, chosen_B) for evaluated in self.tables]
+
+    def _summary(self, evaluated: EvaluatedTable, chosen_B: Chosen) -> Summary:
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
         values = [angle.mean(), (angle - first).mean()]
@@ -231,10 +232,9 @@ def evaluate(
     Args:
         tables: One or more, of different names; the first is what others are compared
             with.
-        truth: Of their events and perhaps more: what all tables of a task have is
-            judged. Numbers of pulses that it does not have are the first table's that
-            has.
-        resamples: Of the bootstrap.
+        truth: Truth of their events and perhaps more: what all tables of a task have is
+            judged. It takes numbers of pulses of the first table that has them.
+        resamples: Number of resamples of the bootstrap.
 
     Raises:
         ValueError: No table, two of one name, no event that all have, no event of

@@ -219,8 +219,7 @@ def _split(
 
 def _rows(evaluation: Evaluation, head: Row, chosen_B: Chosen) -> list[Row]:
     """Return a row of each table for some of the events, (B,) bool."""
-    numbers = range(len(evaluation.tables))
-    return [head | evaluation.summary(n, chosen_B).to_row() for n in numbers]
+    return [head | one.to_row() for one in evaluation.summaries_of(chosen_B)]
 
 
 def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:
@@ -291,9 +290,10 @@ def _summary(evaluation: Evaluation) -> Section:
         x_range=(angle[0], 180.0),
         y_range=(0.0, 1.0),
     )
-    difference, paired = (), ""
+    paired = ""
+    shown = ["table", "events", "failed", "mean_rad", "median_deg", "q68_deg"]
     if len(evaluation.tables) > 1:
-        difference = ("difference_rad",)
+        shown.insert(4, "difference_rad")
         paired = (
             "The difference is that of the mean from the first table's, and paired: "
             "all tables are judged by the same events. "
@@ -315,10 +315,7 @@ def _summary(evaluation: Evaluation) -> Section:
             "are medians; grey is what a random direction gives."
         },
         rows=[summary.to_row() for summary in evaluation.summaries],
-        shown=(
-            *("table", "events", "failed", "mean_rad", *difference, "median_deg"),
-            *("q68_deg", "q90_deg", "median_pull", *INSIDE),
-        ),
+        shown=(*shown, "q90_deg", "median_pull", *INSIDE),
     )
 
 

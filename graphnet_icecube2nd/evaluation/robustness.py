@@ -150,7 +150,7 @@ def measure_robustness(
         numbers: (B,) which of them; None for all.
         perturbations: The baseline first; default: all that the store allows.
         options: How the network sees events; its seed is that of everything drawn.
-        resamples: Of the bootstrap.
+        resamples: Number of resamples of the bootstrap.
         on_progress: Called with new events and pulses, for each network run.
 
     Returns:

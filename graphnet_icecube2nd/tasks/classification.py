@@ -5,7 +5,6 @@ Shape letters: B events.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,29 +16,25 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
+    Columns,
     Curve,
     Panel,
     Section,
+    Tables,
     density,
     empty_section,
     judged_events,
     quantile_bins,
     share_curve,
 )
-from graphnet_icecube2nd.tasks.task import (
-    FEWEST,
-    Calibration,
-    PlainCalibration,
-    Task,
-    finite_number,
-)
+from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
 SCORE_EDGES = np.linspace(0, 1, 41)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScoreCalibration(PlainCalibration):
+class ScoreCalibration(Calibration):
     """Scales and shifts the logarithm of the odds.
 
     Source: J. Platt, "Probabilistic outputs for support vector machines" (1999); with
@@ -75,7 +70,7 @@ class BinaryTask(Task):
     title: ClassVar[str]
     num_outputs: ClassVar[int] = 1
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "auc")
-    calibration_class: ClassVar[type[PlainCalibration]] = ScoreCalibration
+    calibration_class: ClassVar[type[Calibration]] = ScoreCalibration
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy, nat, (B,)."""
@@ -145,9 +140,7 @@ class BinaryTask(Task):
             )
         return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
 
-    def calibration_figures(
-        self, columns: Mapping[str, Array], target: Array
-    ) -> dict[str, float]:
+    def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
         """Return the cross-entropy, nat, and the mean of probability less truth."""
         good_B = self.has_probability(columns)
         if not good_B.any():
@@ -160,17 +153,12 @@ class BinaryTask(Task):
             "bias": float((p - target).mean()),
         }
 
-    def has_probability(self, columns: Mapping[str, Array]) -> NDArray[np.bool_]:
+    def has_probability(self, columns: Columns) -> NDArray[np.bool_]:
         """Return which events have an answer, (B,): a probability from 0 to 1."""
         p = columns[self.columns[0].name]
         return (p >= 0) & (p <= 1)  # NaN is neither
 
-    def report_section(
-        self,
-        tables: Mapping[str, Mapping[str, Array]],
-        target: Array,
-        known: Mapping[str, Array],
-    ) -> Section:
+    def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return ROC, scores, reliability and confusion."""
         tables, target, missing = judged_events(tables, target, self.has_probability)
         if not len(target):

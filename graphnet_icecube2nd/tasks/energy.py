@@ -17,8 +17,10 @@ from torch import Tensor
 from graphnet_icecube2nd.tasks.label import ENERGY
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
+    Columns,
     Panel,
     Section,
+    Tables,
     empty_section,
     judged_events,
     quantile_bins,
@@ -80,9 +82,7 @@ class Energy(WidthTask):
             "energy_high_68": 10 ** (value_B + width_B),
         }
 
-    def calibration_figures(
-        self, columns: Mapping[str, Array], target: Array
-    ) -> dict[str, float]:
+    def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
         """Return bias in log10 and the share of the truth in the 68% interval."""
         good_B = has_energy(columns)
         if not good_B.any():
@@ -94,12 +94,7 @@ class Energy(WidthTask):
             "inside_68": float(inside.mean()),
         }
 
-    def report_section(
-        self,
-        tables: Mapping[str, Mapping[str, Array]],
-        target: Array,
-        known: Mapping[str, Array],
-    ) -> Section:
+    def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return bias, resolution, pulls and coverage against energy."""
         tables, target, missing = judged_events(tables, target, has_energy)
         if not len(target):
@@ -175,7 +170,7 @@ class Energy(WidthTask):
         )
 
 
-def has_energy(columns: Mapping[str, Array]) -> NDArray[np.bool_]:
+def has_energy(columns: Columns) -> NDArray[np.bool_]:
     """Return which events have an answer, (B,): energy and width above 0 and finite."""
     values = [columns[n] for n in ("energy", "energy_log10_sigma") if n in columns]
     good_B: NDArray[np.bool_] = np.all(

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Columns = Mapping[str, Array]  # (B,) each, by name
+Tables = Mapping[str, Columns]  # a task's columns in tables of results, by table
 # Ends the text of a section whose rows have `without_answer`.
 LEFT_OUT = (
     " Events without an answer in one of the tables are judged in none of them; "
@@ -156,7 +158,7 @@ def density(value_B: Array, edges: Array) -> Array:
 
 
 def residual_section(
-    task: str, column: str, unit: str, values: Mapping[str, Array], target: Array
+    task: str, column: str, unit: str, values: Columns, target: Array
 ) -> Section:
     """Return a section of bias and resolution: values, (B,) by table, and labels."""
     unit_text = f" [{unit}]" if unit else ""
@@ -195,9 +197,7 @@ def residual_section(
 
 
 def judged_events(
-    tables: Mapping[str, Mapping[str, Array]],
-    target: Array,
-    has_answer: Callable[[Mapping[str, Array]], NDArray[np.bool_]],
+    tables: Tables, target: Array, has_answer: Callable[[Columns], NDArray[np.bool_]]
 ) -> tuple[dict[str, dict[str, Array]], Array, dict[str, dict[str, int]]]:
     """Leave out events without an answer in one of the tables.
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from functools import wraps
 from inspect import Parameter, signature
 from numbers import Real
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -40,10 +40,10 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.registry import Registry
-from graphnet_icecube2nd.tasks.section import Section, residual_section
+from graphnet_icecube2nd.tasks.section import Columns, Section, Tables, residual_section
 
 Array = NDArray[np.float64]
-Kind = TypeVar("Kind", bound="PlainCalibration")
+Kind = TypeVar("Kind", bound="Calibration")
 TASKS: Registry[Callable[..., Any]] = Registry("task")
 COVERAGE = "inside_"  # begins the names of metrics that are best at a value between
 FEWEST = 100  # events that a calibration needs
@@ -67,22 +67,17 @@ class Column:
     description: str = ""
 
 
-@runtime_checkable
-class Calibration(Protocol):
-    """What `Task.calibrate` fits: plain values that make widths hold."""
+class Calibration:
+    """Base of what `Task.calibrate` fits: frozen dataclasses that make widths hold.
 
-    @property
-    def num_events(self) -> int:
-        """Events that it was fitted on."""
+    Fields are numbers, texts and tuples of them.
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+    Attributes:
+        what: What messages call it.
+        num_events: Number of events that it was fitted on.
+    """
 
-
-class PlainCalibration:
-    """Base of calibrations that are frozen dataclasses of numbers, texts and tuples."""
-
-    what: ClassVar[str]  # what messages call it
+    what: ClassVar[str] = "calibration"
     num_events: int
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +123,7 @@ class Task(nn.Module):
         columns: Columns of the results.
         higher_is_better: Names of the metrics of which larger values are better.
         default_weight: Weight of the loss beside other tasks; a task on its own has 1.
+        calibration_class: What `calibrate` gives; files are read with it.
         options: Constructor arguments that the task was made with.
     """
 
@@ -137,7 +133,7 @@ class Task(nn.Module):
     columns: ClassVar[tuple[Column, ...]]
     higher_is_better: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[float] = 1.0
-    calibration_class: ClassVar[type[PlainCalibration] | None] = None
+    calibration_class: ClassVar[type[Calibration] | None] = None
 
     head: nn.Linear | None
 
@@ -249,9 +245,7 @@ class Task(nn.Module):
         """
         return None
 
-    def calibration_figures(
-        self, columns: Mapping[str, Array], target: Array
-    ) -> dict[str, float]:
+    def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
         """Return figures that tell whether the widths hold, by name.
 
         Args:
@@ -287,12 +281,7 @@ class Task(nn.Module):
         """
         return weighted_mean(outputs_MBK, weights)
 
-    def report_section(
-        self,
-        tables: Mapping[str, Mapping[str, Array]],
-        target: Array,
-        known: Mapping[str, Array],
-    ) -> Section:
+    def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return the task's section of the report.
 
         Args:

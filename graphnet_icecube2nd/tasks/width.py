@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.tasks.section import Curve, Panel, density, quantile_bins
-from graphnet_icecube2nd.tasks.task import (
-    FEWEST,
-    Calibration,
-    PlainCalibration,
-    Task,
-    finite_number,
-)
+from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
 SHARE = 0.68  # share of the events within one width of the median
@@ -60,7 +54,7 @@ def gaussian_nll(residual: Tensor, scale: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WidthCalibration(PlainCalibration):
+class WidthCalibration(Calibration):
     """Moves medians and scales widths, by the predicted value."""
 
     what: ClassVar[str] = "calibration of a width"
@@ -139,7 +133,7 @@ class WidthTask(Task):
     """
 
     num_outputs: ClassVar[int] = 2
-    calibration_class: ClassVar[type[PlainCalibration]] = WidthCalibration
+    calibration_class: ClassVar[type[Calibration]] = WidthCalibration
     centre: ClassVar[float] = 0.0  # the number that an output of 0 means
     error_name: ClassVar[str] = "error"  # name of the metric of predicted - true
 

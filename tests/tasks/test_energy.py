@@ -79,6 +79,7 @@ def test_answers_that_are_none_are_counted_and_left_out() -> None:
     whole = section_of(energy=[100.0] * 5)
     assert "without_answer" not in whole.rows[0]
     assert "judged in none" not in whole.text
+    assert "regression to the mean" in whole.captions["energy_bias"]
     nothing = section_of(energy=[0.0] * 5)
     assert nothing.rows[0] == {"table": "bad", "events": 0, "without_answer": 5}
     assert not nothing.figures

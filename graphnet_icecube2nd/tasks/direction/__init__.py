@@ -1,27 +1,19 @@
 """Directions: losses to train with, metrics to judge by."""
 
-from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
-from graphnet_icecube2nd.tasks.direction.losses import (
-    AngularDistanceLoss,
-    CombinedDirectionLoss,
-    DirectionLoss,
-    OpeningAngleSummary,
-    VonMisesFisherLoss,
-    log_sinh_ratio,
-    mean_opening_angle,
-    summarise_opening_angles,
-    von_mises_fisher_nll,
-)
+from graphnet_icecube2nd.lazy import lazy_names
 
-__all__ = [
-    "AngularDistanceLoss",
-    "CombinedDirectionLoss",
-    "DirectionLoss",
-    "OpeningAngleSummary",
-    "VonMisesFisherLoss",
-    "kappa_to_radius",
-    "log_sinh_ratio",
-    "mean_opening_angle",
-    "summarise_opening_angles",
-    "von_mises_fisher_nll",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "AngularDistanceLoss": "losses",
+        "CombinedDirectionLoss": "losses",
+        "DirectionLoss": "losses",
+        "OpeningAngleSummary": "losses",
+        "VonMisesFisherLoss": "losses",
+        "kappa_to_radius": "calibration",
+        "log_sinh_ratio": "losses",
+        "mean_opening_angle": "losses",
+        "summarise_opening_angles": "losses",
+        "von_mises_fisher_nll": "losses",
+    },
+)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -39,7 +38,7 @@ from graphnet_icecube2nd.conventions import (
     precise_dtype,
     to_tensor,
 )
-from graphnet_icecube2nd.tasks.task import FEWEST, PlainCalibration
+from graphnet_icecube2nd.tasks.task import FEWEST, Calibration
 
 METHODS = ("none", "temperature", "isotonic")
 # Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
@@ -142,7 +141,7 @@ def pulls(kappa_B: Array, angle_B: Array) -> Array:
 
 
 @dataclass(frozen=True, kw_only=True)
-class KappaCalibration(PlainCalibration):
+class KappaCalibration(Calibration):
     """A better kappa for each kappa, and the contour to ask for.
 
     Between knots calibrated kappas lie on straight lines of their logarithms, beyond
@@ -150,8 +149,6 @@ class KappaCalibration(PlainCalibration):
     last level the last difference holds. Groups of kappas have depths of their own,
     because lost events are not equally many at all kappas.
     """
-
-    what: ClassVar[str] = "calibration"
 
     method: str  # none, temperature (one factor) or isotonic (a rising map)
     log_kappa: tuple[float, ...]  # (K,) log10 of predicted kappas, rising

@@ -70,7 +70,9 @@ def combine(
         return weighted_mean(vectors_MB3, share_M)
     if method == PUBLISHED:
         share_M11 = vectors_MB3.new_tensor(share_M)[:, None, None]
-        return (share_M11 * vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)).sum(dim=0)
+        clipped_MB3 = vectors_MB3.nan_to_num().clip(-LARGEST, LARGEST)
+        summed_B3: Tensor = (share_M11 * clipped_MB3).sum(dim=0)
+        return summed_B3
     exact_MB3 = vectors_MB3.double()
     if method == DENSITIES:
         good_MB1 = exact_MB3.isfinite().all(dim=2, keepdim=True)

@@ -30,13 +30,7 @@ from graphnet_icecube2nd.tasks.direction.losses import (
     VonMisesFisherLoss,
 )
 from graphnet_icecube2nd.tasks.label import DIRECTION
-from graphnet_icecube2nd.tasks.task import (
-    Calibration,
-    Column,
-    PlainCalibration,
-    Task,
-    register_task,
-)
+from graphnet_icecube2nd.tasks.task import Calibration, Column, Task, register_task
 
 Array = NDArray[np.float64]
 LOSSES = ("vmf", "combined", "angle")
@@ -76,7 +70,8 @@ class Direction(Task):
     Args:
         loss: `vmf` (negative log-likelihood of a von Mises-Fisher distribution),
             `combined` (opening angle + 0.05 vmf) or `angle` (opening angle).
-        normalisation: Of the vmf: `exact`, or `published`, off above kappa 100.
+        normalisation: Normalisation of the vmf: `exact`, or `published`, off above
+            kappa 100.
         contours: Shares, 0 to 1, of the contours whose radii `predict` gives; results
             have those that the reconstruction is asked for.
         method: How an ensemble combines several models, see `combination.combine`.
@@ -88,7 +83,7 @@ class Direction(Task):
     name: ClassVar[str] = "direction"
     truth: ClassVar[tuple[str, ...]] = (DIRECTION,)
     num_outputs: ClassVar[int] = 3
-    calibration_class: ClassVar[type[PlainCalibration]] = KappaCalibration
+    calibration_class: ClassVar[type[Calibration]] = KappaCalibration
     columns: ClassVar[tuple[Column, ...]] = (
         Column("direction_x", "", "unit vector to the origin"),
         Column("direction_y", "", "unit vector to the origin"),
@@ -148,9 +143,8 @@ class Direction(Task):
         kappa_B = vector_B3.norm(dim=1)
         good_B = self.is_valid(output)
         unit_B3 = (vector_B3 / kappa_B[:, None]).where(good_B[:, None], torch.nan)
-        zenith_B, azimuth_B = torch.full_like(unit_B3[:, :2], torch.nan).unbind(1)
+        zenith_B, azimuth_B = torch.full_like(unit_B3[:, :2].T, torch.nan)
         if bool(good_B.any()):
-            zenith_B, azimuth_B = zenith_B.clone(), azimuth_B.clone()
             zenith_B[good_B], azimuth_B[good_B] = unit_vector_to_angles(unit_B3[good_B])
         kappa_B = kappa_B.where(good_B, torch.nan)
         plain_B = kappa_B.cpu().numpy()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -63,8 +63,7 @@ def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
 def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
     """Return in which direction of the detector places on the sky lie; see above.
 
-    Takes right ascension and declination, rad, and dates; returns unit vectors, (...,
-    3).
+    Takes right ascension, declination, rad, and dates; gives unit vectors, (..., 3).
 
     Raises:
         ValueError: A time is not between 1960 and 2100.
@@ -87,8 +86,6 @@ def time_to_mjd(text: str) -> float:
 
     ISO 8601 in UTC, unless it ends in an offset as +02:00; ValueError for other text.
     """
-    from datetime import datetime
-
     try:
         # Python 3.10 knows neither the Z nor fractions of other lengths than 3 and 6.
         head, point, rest = text.strip().replace("Z", "+00:00").partition(".")
@@ -109,8 +106,6 @@ def time_to_mjd(text: str) -> float:
 
 def mjd_to_time(mjd: float) -> str:
     """Return a modified Julian date, UTC, in words: `2021-06-30T00:09:28.846`."""
-    from datetime import datetime, timedelta
-
     when = datetime(1858, 11, 17) + timedelta(milliseconds=round(mjd * 86_400_000))
     return when.isoformat(timespec="milliseconds")
 

@@ -123,7 +123,7 @@ class AngularDistanceLoss(DirectionLoss):
         return opening_angle(prediction_B3, direction_B3)
 
 
-class CombinedDirectionLoss(DirectionLoss):
+class CombinedDirectionLoss(VonMisesFisherLoss):
     """Opening angle plus vmf_weight times the vMF negative log-likelihood.
 
     The angle is what the competition scores; the small likelihood term keeps kappa
@@ -140,24 +140,22 @@ class CombinedDirectionLoss(DirectionLoss):
         Raises:
             ValueError: the weight is negative or not finite, or the name unknown.
         """
-        super().__init__()
+        super().__init__(normalisation)
         if not (math.isfinite(vmf_weight) and vmf_weight >= 0):
             raise ValueError(
                 f"vmf_weight must be finite and not negative; got {vmf_weight}"
             )
-        _check_choice("normalisation", normalisation, NORMALISATIONS)
         self.vmf_weight = vmf_weight
-        self.normalisation = normalisation
 
     def loss_per_event(self, prediction_B3: Tensor, direction_B3: Tensor) -> Tensor:
         """Return the combined loss of every event, shape (B,)."""
         angle_B = opening_angle(prediction_B3, direction_B3)
-        nll_B = von_mises_fisher_nll(prediction_B3, direction_B3, self.normalisation)
+        nll_B = super().loss_per_event(prediction_B3, direction_B3)
         return angle_B + self.vmf_weight * nll_B
 
     def extra_repr(self) -> str:
         """Show weight and normalisation in the printed module."""
-        return f"vmf_weight={self.vmf_weight}, normalisation={self.normalisation!r}"
+        return f"vmf_weight={self.vmf_weight}, {super().extra_repr()}"
 
 
 def von_mises_fisher_nll(
@@ -232,14 +230,12 @@ def log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
 
 def _published_log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
     """Return ln(sinh kappa / kappa) as the competition code has it; shapes as above."""
-    square = PUBLISHED_SWITCH**2
+    is_small = kappa_squared < PUBLISHED_SWITCH**2
     # exp(-200) is far below float64, so sinh is exp / 2 at the switch.
     at_switch = PUBLISHED_SWITCH - math.log(2 * PUBLISHED_SWITCH)
-    offset = at_switch - math.sqrt(4 + square)
+    offset = at_switch - math.sqrt(4 + PUBLISHED_SWITCH**2)
     approximation = torch.sqrt(4 + kappa_squared) + offset
-    return torch.where(
-        kappa_squared < square, log_sinh_ratio(kappa_squared), approximation
-    )
+    return torch.where(is_small, log_sinh_ratio(kappa_squared), approximation)
 
 
 @dataclass(frozen=True, kw_only=True)

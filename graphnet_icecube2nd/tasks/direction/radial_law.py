@@ -100,21 +100,14 @@ class RadialLaw:
             ValueError: As `through`.
         """
         kappa_B = np.array([_checked(kappa)])
-
-        def radii(chosen: Sequence[float]) -> dict[float, float]:
-            return {c: float(calibration.radius(kappa_B, c)[0]) for c in chosen}
-
         worth = float(calibration.kappa(kappa_B)[0])
-        law = cls.through(worth, radii(levels))
-        kept = list(levels)
+        radii = {c: float(calibration.radius(kappa_B, c)[0]) for c in levels}
+        law = cls.through(worth, radii)
         for level in USUAL_LEVELS:
-            if level in kept:
-                continue
-            more = radii([*kept, level])
+            more = {level: float(calibration.radius(kappa_B, level)[0]), **radii}
             # Else there is noise of the events that it was fitted on.
             if _rises(more) and (finer := cls.through(worth, more)).falls:
-                law = finer
-                kept.append(level)
+                law, radii = finer, more
         return law
 
     @property
@@ -198,13 +191,13 @@ def _rates(kappa: float, borders: Array, shares: Array) -> list[float]:
     width, share = np.diff(borders), np.diff(shares)
     inner = np.diff(exponent) / width[:-1]
     rates = [*inner.tolist(), float(inner[-1]) if len(inner) else kappa]
+    mean = share / width
     for left in range(len(rates) - 1):
         right = left + 1
         end = _end(rates[left], width[left], share[left])
         start = float(_height(rates[right], width[right], share[right]))
         if end >= start * (1 - ROUNDING):
             continue
-        mean = share / width
         if mean[right] > mean[left]:
             rates[left] = rates[right] = 0.0
             continue

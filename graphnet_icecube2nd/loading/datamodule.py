@@ -208,11 +208,10 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         )
 
     def fitting_step(self, wanted: int, world_size: int = 1) -> int:
-        """Return how many batches a step should have so that steps fill a sub-epoch.
+        """Return about how many batches a step should have to fill a sub-epoch.
 
-        Whole steps of the wanted size may be a quarter more or less than a sub-epoch
-        where that has few of them, and then an epoch is not what it says. So the number
-        of steps is rounded, and their size, about the wanted batches, follows.
+        Whole steps of the wanted size may make a sub-epoch a quarter longer or shorter
+        where it has few of them. So their number is rounded, and their size follows.
         """
         batches = self.sub_epoch_batches(world_size)
         steps = max(1, round(batches / wanted))

@@ -99,16 +99,11 @@ class Expression:
     def evaluate(
         self, column: Callable[[str], Array], num_events: int
     ) -> NDArray[np.bool_]:
-        """Return which events fulfil the condition, (B,) bool.
+        """Return which events fulfil the condition, (B,), by (B,) columns.
 
-        Args:
-            column: Gives the (B,) values of a column by its name.
-            num_events: B.
-
-        Raises:
-            ValueError: A piece is of the wrong kind, a text where a number is needed
-                or a number where a condition is; the whole is no condition or the
-                same for all events; a column is not (B,) numbers, flags or texts.
+        Raises ValueError where a piece is of the wrong kind (a text where a number is
+        needed, a number where a condition is), the whole is no condition or the same
+        for all events, or a column is not (B,) numbers, flags or texts.
         """
         columns = {name: _plain(name, column(name), num_events) for name in self.names}
         with np.errstate(all="ignore"):

@@ -142,12 +142,7 @@ class EventReader:
         return iter(together.split([len(group) for group in groups]))
 
     def raw(self, events: NDArray[np.int64], epoch: int = 0) -> Events:
-        """Return the kept pulses of events in physical units, augmented.
-
-        Args:
-            events: (B,) int64 numbers of events in the store.
-            epoch: A new epoch shows other pulses of long events.
-        """
+        """Return the kept pulses of `batch` in physical units, augmented."""
         events = np.asarray(events, dtype=np.int64)
         if not len(events):
             raise ValueError("a batch needs at least one event")

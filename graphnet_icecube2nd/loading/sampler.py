@@ -45,11 +45,6 @@ class SubEpoch:
     start_C: NDArray[np.int64]
     stop_C: NDArray[np.int64]
 
-    @property
-    def num_events(self) -> int:
-        """Events of all its chunks."""
-        return int((self.stop_C - self.start_C).sum())
-
 
 class EventSampler:
     """Batches of event numbers for one rank, a sub-epoch at a time.
@@ -280,7 +275,7 @@ class EventSampler:
         """Yield the batches of all ranks together."""
         part = self._part(epoch, sub_epoch)
         cutter = BatchCutter(self.rule, self._histogram(part))
-        num_left = part.num_events
+        num_left = int((part.stop_C - part.start_C).sum())
         for number, (events_B, bucket_B) in enumerate(self._windows(part)):
             batches = cutter.cut(events_B, bucket_B)
             num_left -= len(events_B)

@@ -113,7 +113,6 @@ class EventSubset:
         keep_B: NDArray[np.bool_] = lengths_B >= shortest
         if longest is not None:
             keep_B &= lengths_B <= longest
-
         column = _columns(index, shard, start, stop)
         if self.hash_range is not None:
             first, last = self.hash_range
@@ -123,8 +122,8 @@ class EventSubset:
             self._condition.check_names((*index.event_columns, EVENT_ID, N_PULSES))
             keep_B &= self._condition.evaluate(column, len(lengths_B))
         if self.labelled:
-            groups = _labelled_events(index, self.labelled, column, len(lengths_B))
-            keep_B &= np.logical_or.reduce(groups)
+            has = [_has_labels(index, group, column) for group in self.labelled]
+            keep_B &= np.logical_or.reduce(has)
         return keep_B
 
     def local_events(self, index: EventStore, shard: int) -> NDArray[np.int64]:
@@ -187,9 +186,10 @@ def count_labels(
     for shard in range(len(index.shard_offsets) - 1):
         mask_B = subset.mask(index, shard)
         num_events += int(mask_B.sum())
-        has_B = _labelled_events(index, groups, _columns(index, shard), len(mask_B))
-        unlabelled += [np.count_nonzero(mask_B & ~one_B) for one_B in has_B]
-        left_out += np.count_nonzero(mask_B & ~np.logical_or.reduce(has_B))
+        column = _columns(index, shard)
+        has = [_has_labels(index, group, column) for group in groups]
+        unlabelled += [np.count_nonzero(mask_B & ~one_B) for one_B in has]
+        left_out += np.count_nonzero(mask_B & ~np.logical_or.reduce(has))
     return LabelCounts(
         num_events=num_events,
         unlabelled=tuple(unlabelled.tolist()),
@@ -210,25 +210,20 @@ def _columns(
     return column
 
 
-def _labelled_events(
-    index: EventStore,
-    groups: Sequence[Sequence[str]],
-    column: Callable[[str], NDArray[Any]],
-    num_events: int,
-) -> list[NDArray[np.bool_]]:
-    """Return which events have all labels of each group, (B,) bool a group."""
+def _has_labels(
+    index: EventStore, group: Sequence[str], column: Callable[[str], NDArray[Any]]
+) -> NDArray[np.bool_]:
+    """Return which events have all labels of a group, (B,)."""
     names = index.pulse_map.labels
-    found = []
-    for group in groups:
-        has_B = np.ones(num_events, np.bool_)
-        for label in group:
-            needed = label_columns(label, index.event_columns, names)
-            if needed is None:
-                raise missing_label(label, index.event_columns, names, "the store")
-            values = {one: column(one) for one in needed}
-            has_B &= has_label(make_label(label, values, names))
-        found.append(has_B)
-    return found
+    has = []
+    for label in group:
+        needed = label_columns(label, index.event_columns, names)
+        if needed is None:
+            raise missing_label(label, index.event_columns, names, "the store")
+        values = {name: column(name) for name in needed}
+        has.append(has_label(make_label(label, values, names)))
+    all_B: NDArray[np.bool_] = np.logical_and.reduce(has)
+    return all_B
 
 
 def default_split(

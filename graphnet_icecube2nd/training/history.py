@@ -77,15 +77,10 @@ def first_metrics(row: Mapping[str, Any]) -> list[str]:
 
 def metrics_columns(rows: Sequence[Row]) -> list[str]:
     """Return the columns of metrics.csv: those of all rows, in a fixed order."""
-    further = dict.fromkeys(
-        name
-        for row in rows
-        for name in row
-        if name not in FIRST_COLUMNS and name not in LAST_COLUMNS
-    )
-    raw = [name for name in further if name.startswith(RAW)]
-    plain = [name for name in further if not name.startswith(RAW)]
-    return [*FIRST_COLUMNS, *plain, *raw, *LAST_COLUMNS]
+    names = dict.fromkeys(name for row in rows for name in row)
+    further = [n for n in names if n not in (*FIRST_COLUMNS, *LAST_COLUMNS)]
+    further.sort(key=lambda name: name.startswith(RAW))  # those of raw weights last
+    return [*FIRST_COLUMNS, *further, *LAST_COLUMNS]
 
 
 def write_history(

@@ -126,9 +126,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         )
         losses = torch.stack([loss for loss, _ in self._pending])
         self._check_finite(losses, norm)
-        loss = losses.mean()
-        if self.trainer.world_size > 1:
-            loss = self.trainer.strategy.reduce(loss, reduce_op="mean")
+        loss = self.trainer.strategy.reduce(losses.mean(), reduce_op="mean")
         self.step = {
             "learning_rate": optimizer.param_groups[0]["lr"],
             "train_loss": float(loss),  # the device was waited for just now
@@ -233,10 +231,10 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
 
     def _check_finite(self, losses: Tensor, norm: Tensor) -> None:
         nonfinite = ~losses.isfinite()
-        on_any_rank = nonfinite.any().float()
-        if self.trainer.world_size > 1:  # all ranks stop together
-            on_any_rank = self.trainer.strategy.reduce(on_any_rank, reduce_op="sum")
-        some = bool(on_any_rank)
+        # All ranks stop together.
+        some = bool(
+            self.trainer.strategy.reduce(nonfinite.any().float(), reduce_op="sum")
+        )
         if not some and bool(norm.isfinite()):
             return
         # float16 overflows now and then: its scaler then leaves the step out and halves
@@ -269,13 +267,11 @@ def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     """
     frozen = []
     for prefix in prefixes:
-        names = [
-            name
-            for name, _ in model.named_parameters()
-            if name == prefix or name.startswith(prefix.rstrip(".") + ".")
-        ]
+        known = [name for name, _ in model.named_parameters()]
+        begin = prefix.rstrip(".") + "."
+        names = [name for name in known if f"{name}.".startswith(begin)]
         if not names:
-            rooms = dict.fromkeys(n.split(".")[0] for n, _ in model.named_parameters())
+            rooms = dict.fromkeys(name.split(".")[0] for name in known)
             raise ValueError(
                 f"freeze: no parameter begins with {prefix!r}; the model has "
                 f"{', '.join(rooms)}"

@@ -377,12 +377,7 @@ def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe from YAML; what has a default may be left out.
-
-    Raises:
-        ValueError: It is no YAML, or no recipe; says which name and what is allowed.
-        OSError: There is no such file.
-    """
+    """Read a recipe from YAML; what has a default may be left out."""
     with open(path, encoding="utf-8") as file:
         values = load_yaml(file.read(), str(path))
     try:
@@ -394,12 +389,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
     """Return a recipe with some values replaced.
 
-    Args:
-        recipe: The recipe.
-        overrides: Texts as `stages.1.lr_max=2e-5`, or values by such names.
-
-    Raises:
-        ValueError: No such name, with the nearest one; or a value is not allowed.
+    Overrides are texts as `stages.1.lr_max=2e-5`, or values by such names.
     """
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)

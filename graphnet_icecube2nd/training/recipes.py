@@ -29,11 +29,7 @@ RECIPES: Registry[RecipeFunction] = Registry("recipe")
 
 
 def register_recipe(function: RecipeFunction) -> RecipeFunction:
-    """Make a recipe known under its function's name.
-
-    Raises:
-        ValueError: The name is taken.
-    """
+    """Make a recipe known under its function's name; ValueError where it is taken."""
     return RECIPES.add(function.__name__, function)
 
 

@@ -22,6 +22,7 @@ from graphnet_icecube2nd.conventions import EVENT_ID
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
+from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.models.build import new_model
@@ -45,14 +46,15 @@ from graphnet_icecube2nd.training.module import TrainingModule, freeze
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
+    EVEN_STEPS,
     FINISHED,
+    INPUT,
     begun_stages,
-    follows_detector,
     handed_over,
-    has_even_steps,
+    model_input,
     note_machine,
     open_run,
-    run_input,
+    run_description,
     with_whole_paths,
 )
 from graphnet_icecube2nd.training.trainer import (
@@ -393,9 +395,14 @@ class StageRun:
         Where the stage has a checkpoint they come with that, and the file that it began
         with may be gone.
         """
-        detector = store.detector if follows_detector(self.run) else None
+        described = run_description(self.run)
+        # Models of runs that release 0.1.0 began follow the recipe alone.
+        detector = store.detector if INPUT in described else None
         model = first_model(self.recipe, self.number, detector)
-        model.input_config = run_input(self.run, self.recipe, store)
+        if given := described.get(INPUT):
+            model.input_config = InputConfig.from_dict(given)
+        else:
+            model.input_config = model_input(self.recipe, store)
         if (self.folder / RESUME).is_file():
             return model, None
         stage = self.stage
@@ -411,9 +418,10 @@ class StageRun:
         stage, ranks = self.stage, trainer.world_size
         batches, events = data.sub_epoch_batches(ranks), stage.batch_size * ranks
         wanted = max(1, stage.accumulate_events // events)
+        # Runs of earlier releases go on with steps of the size that was asked for.
         data.step_batches = (
             data.fitting_step(wanted, ranks)
-            if has_even_steps(self.run)
+            if EVEN_STEPS in run_description(self.run)
             else min(wanted, batches)
         )
         trainer.accumulate_grad_batches = data.step_batches

@@ -38,9 +38,10 @@ from graphnet_icecube2nd.version import __version__
 
 RECIPE, RUN = "recipe.yaml", "run.json"
 FINISHED = "finished.json"  # of a stage
-EVEN_STEPS = "even_steps"  # in run.json: see `has_even_steps`
-INPUT = "input"  # in run.json: see `run_input`
-TRAINED_WITH = "trained_with"  # in run.json: see `note_machine`
+# In run.json. Runs that earlier releases began lack some of these.
+EVEN_STEPS = "even_steps"  # steps are sized so that they fill a sub-epoch
+INPUT = "input"  # how events are read; the model has its detector's columns and scales
+TRAINED_WITH = "trained_with"  # see `note_machine`
 # The ranges of what a model saw: from about so many events, of so many shards at most.
 NUM_EVENTS, NUM_SHARDS, QUANTILES = 2000, 50, (0.001, 0.999)
 
@@ -96,34 +97,14 @@ def handed_over(folder: Path) -> str:
     return str(_read_json(folder / FINISHED)["weights"])
 
 
-def has_even_steps(run: Path) -> bool:
-    """Return whether optimiser steps are sized so that they fill a sub-epoch.
+def run_description(run: Path) -> dict[str, Any]:
+    """Return what `run.json` holds.
 
-    Runs that an earlier release began go on with steps of the size that was asked for,
-    and sub-epochs of another length.
+    A rank may ask before the first one has made the file: then the run is new.
     """
-    return _describes(run, EVEN_STEPS)
-
-
-def follows_detector(run: Path) -> bool:
-    """Return whether the model has the columns and scales of the store's detector.
-
-    Models of runs that release 0.1.0 began have them from the recipe alone.
-    """
-    return _describes(run, INPUT)
-
-
-def _describes(run: Path, name: str) -> bool:
-    # A rank may ask before the first one has made the file: then the run is new.
-    return not (run / RUN).is_file() or name in _read_json(run / RUN)
-
-
-def run_input(run: Path, recipe: Recipe, store: EventStore) -> InputConfig:
-    """Return how the events of a run are read, as it was determined when it began."""
-    described = _read_json(run / RUN) if (run / RUN).is_file() else {}
-    if INPUT in described:
-        return InputConfig.from_dict(described[INPUT])
-    return model_input(recipe, store)
+    if (run / RUN).is_file():
+        return _read_json(run / RUN)
+    return {EVEN_STEPS: True, INPUT: None}
 
 
 def note_machine(run: Path, machine: Mapping[str, Any]) -> str | None:

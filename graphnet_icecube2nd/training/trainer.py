@@ -137,10 +137,8 @@ def make_trainer(
 ) -> tuple[Any, Any]:
     """Return Lightning's trainer of a stage and its recorder.
 
-    Raises:
-        ImportError: Lightning, or a logger, is not installed.
-        ValueError: The device does not have the recipe's precision, or Lightning would
-            start processes that leave nothing behind, as it does in a notebook.
+    Raises ValueError where the device does not have the recipe's precision, or where
+    Lightning would start processes that leave nothing behind, as in a notebook.
     """
     try:
         from pytorch_lightning import Trainer
@@ -403,9 +401,8 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if self.every_steps is not None and steps >= self.every_steps:
             return True
         is_due = time.monotonic() - self._saved_at >= self.every_seconds
-        if trainer.world_size > 1:  # all ranks save together, by the clock of the first
-            is_due = trainer.strategy.broadcast(is_due)
-        return is_due
+        # All ranks save together, by the clock of the first.
+        return bool(trainer.strategy.broadcast(is_due))
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._begun

@@ -54,7 +54,7 @@ KEYS = ("low", "high", "log", "step", "choices")  # of a range
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuned:
+class TuningResult:
     """The best trial of a search."""
 
     value: float  # of the recipe's monitor
@@ -75,7 +75,7 @@ def tune(
     overrides: Sequence[str] | Mapping[str, Any] = (),
     pruning: bool = True,
     machine: TrainerConfig | None = None,
-) -> Tuned:
+) -> TuningResult:
     """Search a recipe's values for the best validation.
 
     A trial is judged by the best value of the recipe's `monitor` in the last stage: the
@@ -137,7 +137,7 @@ def tune(
             )
         best = study.best_trial
         write_recipe(overridden(made, best.params), folder / BEST)
-    return Tuned(
+    return TuningResult(
         value=best.value,
         values=dict(best.params),
         recipe_path=folder / BEST,

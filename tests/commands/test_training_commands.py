@@ -32,7 +32,7 @@ from graphnet_icecube2nd.training.recipe import as_published, read_recipe, write
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 from graphnet_icecube2nd.tuning import study as tune_room
-from graphnet_icecube2nd.tuning.study import Tuned, tune
+from graphnet_icecube2nd.tuning.study import TuningResult, tune
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SMALL = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16}
@@ -247,7 +247,7 @@ def test_every_option_of_a_search_reaches_it(
 
     def instead(recipe: Any, data: Any, space: Any, out: Any, **options: Any) -> Any:
         given.update(options, recipe=recipe, data=data, space=space, out=out)
-        return Tuned(
+        return TuningResult(
             value=0.5, values={"seed": 3}, recipe_path=Path("best.yaml"), num_trials=7
         )
 

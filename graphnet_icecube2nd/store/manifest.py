@@ -123,8 +123,5 @@ class Manifest:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all, also where the power fails."""
-    with (
-        write_whole(path) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
+    with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)

@@ -186,8 +186,7 @@ def export(
 
     format = writers.format_of(out, format)
     tables = {"pulses_table": pulses_table, "truth_table": truth_table}
-    if format == "kaggle":  # it has no tables
-        tables = {}
+    tables = {} if format == "kaggle" else tables  # the competition has no tables
     with progress(Console(stderr=True)) as (_, on_progress):
         report = writers.export(
             store, out, format=format, on_progress=on_progress, **tables
@@ -210,9 +209,8 @@ def parse_batches(text: str) -> list[int] | str:
         return text
     numbers: list[int] = []
     for piece in text.split(","):
-        first, dash, last = piece.strip().partition("-")
-        last = last if dash else first
-        if not first.isdigit() or not last.isdigit():
+        ends = piece.strip().split("-")
+        if len(ends) > 2 or not all(end.isdigit() for end in ends):
             raise ValueError(f"batches must be like 1,2,5-9 or `present`, got {text!r}")
-        numbers.extend(range(int(first), int(last) + 1))
+        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
     return numbers

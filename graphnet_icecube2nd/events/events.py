@@ -128,14 +128,8 @@ def event_order(
     """Return the order that sorts pulses by event, time, and then by what they are.
 
     Pulses of one event and one time are put in the order of DOM or place, charge and
-    flag, so that it does not matter in which order a file has them.
-
-    Args:
-        columns: (T,) by quantity, `time` among them.
-        event_T: (T,) the event of each pulse.
-
-    Returns:
-        (T,) int64.
+    flag, so that it does not matter in which order a file has them. `columns` are (T,)
+    by quantity, `time` and DOM or place among them.
     """
     order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
     time_T, event_T = columns[TIME][order_T], event_T[order_T]
@@ -152,15 +146,13 @@ def event_order(
 def tie_moves(
     columns: Mapping[str, NDArray[Any]], same_T: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which rows change so that pulses of one time are in the settled order.
+    """Return which rows change to settle ties, (M,), and whose values they take, (M,).
 
-    Args:
-        columns: (T,) by quantity, in the order of event and time.
-        same_T: (T - 1,) a pulse has event and time of the one after it; some do.
-
-    Returns:
-        (M,) rows that change, and (M,) the rows whose values they take.
+    `columns` are (T,) in the order of event and time; `same_T`, (T - 1,), says that a
+    pulse has event and time of the one after it.
     """
+    if not same_T.any():
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     # The first counts most.
     keys = [columns[name] for name in reversed(TIE_BREAKERS) if name in columns]
     wrong_T = same_T & (keys[0][1:] < keys[0][:-1])
@@ -186,7 +178,9 @@ def _sorted_runs(
     """Return the rows (M,), sorted by run and then by the keys, the first first."""
     key = keys[0][rows]
     if not len(rows) or key.dtype.kind not in "iu":
-        return rows[np.lexsort((*(key[rows] for key in reversed(keys)), run))]
+        order = np.lexsort((*(key[rows] for key in reversed(keys)), run))
+        sorted_rows: NDArray[np.int64] = rows[order]
+        return sorted_rows
     # One integer a row, nearly in order already, as in `time_order`; where integers
     # are equal, the other keys.
     low = int(key.min())

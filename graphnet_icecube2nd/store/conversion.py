@@ -31,11 +31,7 @@ from graphnet_icecube2nd.store.manifest import (
     ShardRecord,
     write_json,
 )
-from graphnet_icecube2nd.store.part_conversion import (
-    PartTask,
-    Progress,
-    convert_parts,
-)
+from graphnet_icecube2nd.store.part_conversion import PartTask, Progress, convert_parts
 from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.version import __version__
 
@@ -53,25 +49,11 @@ def convert(
     sort_pulses: bool = True,
     on_progress: Progress | None = None,
 ) -> Manifest:
-    """Convert a source of events into an event store.
+    """Convert a source of events into an event store; see `prepare` for the arguments.
 
-    Args:
-        source: What a reader made of the user's files.
-        out: Folder of the store; new, empty, or of an earlier conversion of the same
-            source that did not finish, which is then continued.
-        workers: Processes; None for one a core.
-        shard_pulses: Pulses of a shard at most, unless one event has more; what a
-            process holds in memory grows with it (about 25 bytes a pulse).
-        sort_pulses: Put the pulses of an event into the order of time.
-        on_progress: Called now and then with the events and pulses since the last call.
-
-    Returns:
-        The manifest of the finished store.
-
-    Raises:
-        ValueError: Data that cannot be true, named by file and row; a folder that holds
-            something else; or no `workers` or `shard_pulses`.
-        OSError: The disk is full; what was finished stays, and the next call goes on.
+    An earlier conversion of the same source that did not finish is continued. A shard
+    has `shard_pulses` at most, unless one event has more; what a process holds in
+    memory grows with it (about 25 bytes a pulse).
     """
     for name, value in (("workers", workers), ("shard_pulses", shard_pulses)):
         if value is not None and value < 1:
@@ -105,7 +87,7 @@ def available_cores() -> int:
 
 
 def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any]:
-    """Return what has to be the same for a conversion to be continued."""
+    """Return what must be the same for a conversion to be continued."""
     return {
         "version": VERSION,
         "kind": source.kind,
@@ -180,7 +162,6 @@ def _finish(
             f"{num_read} were read; did a file change meanwhile?"
         )
     pulse_types, event_types = _same_types(tasks, notes)
-    event_types = {**event_types, FIRST_PULSE: "int64"}
     check_unique_events([folder / SHARDS / shard.name for shard in shards], shards)
     texts = [*source.notes, *(text for note in notes for text in note["notes"])]
     if num_sorted := sum(note["num_sorted"] for note in notes):
@@ -189,29 +170,23 @@ def _finish(
             "were put in order"
         )
     if num_odd := sum(note["num_odd_angles"] for note in notes):
-        zenith, azimuth = (
-            source.pulse_map.labels.zenith,
-            source.pulse_map.labels.azimuth,
-        )
+        labels = source.pulse_map.labels
         texts.append(
-            f"{zenith} or {azimuth} of {num_odd} events is no angle of a direction "
-            f"(zeniths are 0 to pi); kept as it is. Train without: {zenith} >= 0"
+            f"{labels.zenith} or {labels.azimuth} of {num_odd} events is no angle of a "
+            "direction (zeniths are 0 to pi); kept as it is. Train without: "
+            f"{labels.zenith} >= 0"
         )
     manifest = Manifest(
         pulse_map=source.pulse_map,
         pulse_columns=pulse_types,
-        event_columns=event_types,
+        event_columns={**event_types, FIRST_PULSE: "int64"},
         shards=tuple(shards),
         kind=source.kind,
         notes=tuple(texts),
         tables={
-            name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-            for name, given in (
-                (GEOMETRY_FILE, source.geometry),
-                (ICE_FILE, source.ice),
-            )
-            if given is not None
-            for path in [folder / name]
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            for path in (folder / GEOMETRY_FILE, folder / ICE_FILE)
+            if path.exists()
         },
         detector=None if source.detector is None else source.detector.to_dict(),
         software=__version__,
@@ -228,20 +203,17 @@ def _same_types(
     tasks: list[PartTask], notes: list[dict[str, Any]]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the types of the columns, which all parts must agree on."""
-    first: Any = None
-    for task, note in zip(tasks, notes, strict=True):
-        if note["types"] is None:  # an empty part
-            continue
-        if first is None:
-            first, first_name = note["types"], task.part.name
-        for kind, ours, theirs in zip(
-            ("pulse", "truth"), first, note["types"], strict=True
-        ):
+    pairs = zip(tasks, notes, strict=True)
+    # An empty part has no types.
+    typed = [(task.part.name, n["types"]) for task, n in pairs if n["types"]]
+    first_name, first = typed[0]
+    for name, types in typed[1:]:
+        for kind, ours, theirs in zip(("pulse", "truth"), first, types, strict=True):
             if ours != theirs:
                 differing = sorted(set(ours.items()) ^ set(theirs.items()))
                 raise ValueError(
-                    f"{first_name} and {task.part.name} have different {kind} columns: "
-                    f"{', '.join(f'{name} ({type_})' for name, type_ in differing)}"
+                    f"{first_name} and {name} have different {kind} columns: "
+                    f"{', '.join(f'{column} ({type_})' for column, type_ in differing)}"
                 )
     pulse_types, event_types = first
     return pulse_types, event_types

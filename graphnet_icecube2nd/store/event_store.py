@@ -41,15 +41,10 @@ from graphnet_icecube2nd.store.manifest import (
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One shard, its tables mapped when they are first looked at.
-
-    Args:
-        folder: Where it lies.
-        record: What the manifest says of it.
-    """
+    """One shard, its tables mapped when they are first looked at."""
 
     folder: Path
-    record: ShardRecord
+    record: ShardRecord  # what the manifest says of it
 
     @cached_property
     def pulses(self) -> MappedTable:
@@ -64,14 +59,7 @@ class Shard:
     def pulse_rows(
         self, events: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return how many pulses events of the shard have, and which rows those are.
-
-        Args:
-            events: (B,) rows of the table of events.
-
-        Returns:
-            (B,) counts, and (T,) rows of the table of pulses, event after event.
-        """
+        """Return how many pulses events (B,) of the shard have, and which rows (T,)."""
         count_B = self.events.column(N_PULSES)[events].astype(np.int64)
         first_B = self.events.column(FIRST_PULSE)[events]
         shift_B = first_B - (np.cumsum(count_B) - count_B)
@@ -96,6 +84,17 @@ class EventStore:
     Args:
         path: Folder of the store.
 
+    Attributes:
+        manifest: What is in the store, of which version.
+        shards: The S shards, their tables mapped when they are first looked at.
+        shard_offsets: (S + 1,) number of each shard's first event.
+        shard_batches: S numbers of the competition's batches, None for other data.
+        pulse_columns: Columns of the pulses, as the source named them.
+        event_columns: Columns of the events: event_id, n_pulses, truth.
+        truth_columns: Columns that came from the source's truth.
+        has_directions: The truth holds the pulse map's azimuth and zenith.
+        has_own_geometry: The store holds a DOM table of the user's.
+
     Raises:
         FileNotFoundError: No such folder.
         ValueError: No store, an unfinished one, one of another version, or a file that
@@ -112,17 +111,24 @@ class EventStore:
                 f"finish: it has no {MANIFEST}. Run `icecube2nd prepare` (again)"
             )
         self.manifest = Manifest.load(self.path)
+        records, columns = self.manifest.shards, self.manifest.event_columns
         self.shards: Sequence[Shard] = tuple(
-            Shard(self.path / SHARDS / record.name, record)
-            for record in self.manifest.shards
+            Shard(self.path / SHARDS / record.name, record) for record in records
         )
         self._check_sizes()
-        counts = [record.num_events for record in self.manifest.shards]
-        self._shard_offsets = np.append(0, np.cumsum(counts, dtype=np.int64))
+        counts = [record.num_events for record in records]
+        self.shard_offsets = np.append(0, np.cumsum(counts, dtype=np.int64))
+        self.shard_batches = tuple(record.batch for record in records)
+        self.pulse_columns = tuple(self.manifest.pulse_columns)
+        self.event_columns = tuple(c for c in columns if c != FIRST_PULSE)
+        self.truth_columns = tuple(c for c in columns if c not in RESERVED)
+        self.has_own_geometry = GEOMETRY_FILE in self.manifest.tables
+        labels = self.pulse_map.labels
+        self.has_directions = {labels.azimuth, labels.zenith} <= set(self.truth_columns)
 
     def __len__(self) -> int:
         """Return the number of events, those without pulses included."""
-        return int(self._shard_offsets[-1])
+        return int(self.shard_offsets[-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path."""
@@ -139,32 +145,6 @@ class EventStore:
     def pulse_map(self) -> PulseMap:
         """What the pulse columns mean, the angle convention included."""
         return self.manifest.pulse_map
-
-    @property
-    def pulse_columns(self) -> tuple[str, ...]:
-        """The columns of the pulses, as the source named them."""
-        return tuple(self.manifest.pulse_columns)
-
-    @property
-    def event_columns(self) -> tuple[str, ...]:
-        """The columns of the events: event_id, n_pulses, truth."""
-        return tuple(c for c in self.manifest.event_columns if c != FIRST_PULSE)
-
-    @property
-    def truth_columns(self) -> tuple[str, ...]:
-        """The columns that came from the source's truth."""
-        return tuple(c for c in self.manifest.event_columns if c not in RESERVED)
-
-    @property
-    def has_directions(self) -> bool:
-        """Whether the truth holds the pulse map's azimuth and zenith."""
-        names = (self.pulse_map.labels.azimuth, self.pulse_map.labels.zenith)
-        return set(names) <= set(self.truth_columns)
-
-    @property
-    def has_own_geometry(self) -> bool:
-        """Whether the store holds a DOM table of the user's."""
-        return GEOMETRY_FILE in self.manifest.tables
 
     @cached_property
     def detector(self) -> Detector:
@@ -186,16 +166,6 @@ class EventStore:
     def ice(self) -> IceModel:
         """The medium: the user's table, or that of the detector."""
         return self.detector.medium_optics
-
-    @property
-    def shard_offsets(self) -> NDArray[np.int64]:
-        """(S + 1,) number of each shard's first event."""
-        return self._shard_offsets
-
-    @property
-    def shard_batches(self) -> tuple[int | None, ...]:
-        """S numbers of the competition's batches, None for other data."""
-        return tuple(shard.record.batch for shard in self.shards)
 
     def lengths(self, shard: int) -> NDArray[np.int32]:
         """Return the pulses of each event of a shard, (B,), on the memory map."""
@@ -220,9 +190,8 @@ class EventStore:
         Raises:
             ValueError: There is none of that name.
         """
-        pieces = [self.event_column(name, shard) for shard in range(len(self.shards))]
-        column: NDArray[Any] = np.concatenate(pieces)
-        return column
+        shards = range(len(self.shards))
+        return np.concatenate([self.event_column(name, shard) for shard in shards])
 
     def shard_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the shard of each event number, (B,).
@@ -230,15 +199,13 @@ class EventStore:
         Raises:
             ValueError: A number that no event has.
         """
-        if len(events) and not (
-            int(events.min()) >= 0 and int(events.max()) < len(self)
-        ):
-            bad = events[(events < 0) | (events >= len(self))]
+        bad = events[(events < 0) | (events >= len(self))]
+        if len(bad):
             raise ValueError(
                 f"there is no event number {bad[0]}; {self.path} has 0 to "
                 f"{len(self) - 1}"
             )
-        return np.searchsorted(self._shard_offsets, events, side="right") - 1
+        return np.searchsorted(self.shard_offsets, events, side="right") - 1
 
     def find(self, event_id: int) -> int:
         """Return the number of the event with an event_id.
@@ -246,12 +213,11 @@ class EventStore:
         Raises:
             ValueError: There is none.
         """
-        for index, shard in enumerate(self.shards):
-            record = shard.record
-            if record.first_id <= event_id <= record.last_id:
+        for first, shard in zip(self.shard_offsets, self.shards, strict=False):
+            if shard.record.first_id <= event_id <= shard.record.last_id:
                 found = np.flatnonzero(shard.events.column(EVENT_ID) == event_id)
                 if len(found):
-                    return int(self._shard_offsets[index] + found[0])
+                    return int(first + found[0])
         raise ValueError(f"{self.path} has no event with event_id {event_id}")
 
     def verify(self) -> None:

@@ -30,57 +30,34 @@ RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN)
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
-    """What the manifest says of one shard.
+    """What the manifest says of one shard."""
 
-    Args:
-        name: Its folder below `shards/`.
-        source: The file it was made of, as the user named it.
-        batch: Number of the competition's batch, or None.
-        num_events: Events, those without pulses included.
-        num_pulses: Pulses.
-        num_empty: Events without pulses.
-        first_id, last_id: Smallest and largest event_id; 0 and -1 of no event.
-        files: `bytes` and `sha256` by file name.
-    """
-
-    name: str
-    source: str
-    batch: int | None
-    num_events: int
+    name: str  # its folder below `shards/`
+    source: str  # the file it was made of, as the user named it
+    batch: int | None  # number of the competition's batch
+    num_events: int  # those without pulses included
     num_pulses: int
-    num_empty: int
-    first_id: int
-    last_id: int
-    files: dict[str, dict[str, Any]]
+    num_empty: int  # events without pulses
+    first_id: int  # smallest event_id; 0 if there is no event
+    last_id: int  # largest event_id; -1 if there is no event
+    files: dict[str, dict[str, Any]]  # `bytes` and `sha256` by file name
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What is in an event store.
+    """What is in an event store."""
 
-    Args:
-        pulse_map: What the pulse columns mean, the angle convention included.
-        pulse_columns: numpy type by column.
-        event_columns: Arrow type by column of the table of events.
-        shards: In the order of the events.
-        kind: What it was made of: `kaggle`, `graphnet-sqlite`, ...
-        tables: `bytes` and `sha256` by file name of the user's DOM and ice tables.
-        notes: What was repaired, left out or worth knowing, in words.
-        detector: What `Detector.to_dict` gives, where a detector was named.
-        software: Version of this package that wrote it.
-        created: When, ISO 8601, UTC.
-    """
-
-    pulse_map: PulseMap
-    pulse_columns: dict[str, str]
-    event_columns: dict[str, str]
-    shards: tuple[ShardRecord, ...]
-    kind: str
+    pulse_map: PulseMap  # what the pulse columns mean, the angle convention included
+    pulse_columns: dict[str, str]  # numpy type by column
+    event_columns: dict[str, str]  # Arrow type by column of the table of events
+    shards: tuple[ShardRecord, ...]  # in the order of the events
+    kind: str  # what it was made of: `kaggle`, `graphnet-sqlite`, ...
+    # `bytes` and `sha256` by file name of the user's DOM and ice tables
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    detector: dict[str, Any] | None = None
-    software: str = ""
-    created: str = ""
+    notes: tuple[str, ...] = ()  # what was repaired, left out or worth knowing
+    detector: dict[str, Any] | None = None  # `Detector.to_dict`, if one was named
+    software: str = ""  # version of this package that wrote it
+    created: str = ""  # ISO 8601, UTC
 
     @property
     def num_events(self) -> int:
@@ -98,11 +75,7 @@ class Manifest:
         return sum(shard.num_empty for shard in self.shards)
 
     def digest(self) -> str:
-        """Return a checksum of all that is read of the store.
-
-        Its shards' files, what columns mean, the user's tables of DOMs and ice: not
-        when and by which release it was written.
-        """
+        """Return a checksum of what is read of the store, whenever it was written."""
         shards = [(r.name, r.num_events, r.files) for r in self.shards]
         read: list[Any] = [shards, self.pulse_map.to_dict(), self.tables]
         if self.detector is not None:
@@ -123,12 +96,7 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path) -> Manifest:
-        """Read it.
-
-        Raises:
-            FileNotFoundError: There is none.
-            ValueError: It is of another format or version, or damaged.
-        """
+        """Read it; ValueError if it is of another format or version, or damaged."""
         path = folder / MANIFEST
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -143,10 +111,10 @@ class Manifest:
                 f"with release {content.get('software') or 'that wrote it'}"
             )
         try:
-            known = {name: content[name] for name in _names(cls) if name in content}
+            names = [entry.name for entry in fields(cls)]
+            known = {name: content[name] for name in names if name in content}
             known["pulse_map"] = PulseMap.from_dict(content["pulse_map"])
-            shards = [ShardRecord(**shard) for shard in content["shards"]]
-            known["shards"] = tuple(shards)
+            known["shards"] = tuple(ShardRecord(**s) for s in content["shards"])
             known["notes"] = tuple(content["notes"])
             return cls(**known)
         except (KeyError, TypeError, AttributeError) as error:
@@ -155,12 +123,5 @@ class Manifest:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all, also where the power fails."""
-    with (
-        write_whole(path) as temporary,
-        open(temporary, "w", encoding="utf-8") as file,
-    ):
+    with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=1)
-
-
-def _names(cls: type) -> list[str]:
-    return [entry.name for entry in fields(cls)]

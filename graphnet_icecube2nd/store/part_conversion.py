@@ -15,10 +15,9 @@ from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.store.chunk_cleaner import ChunkCleaner
 from graphnet_icecube2nd.store.manifest import SHARDS, write_json
 from graphnet_icecube2nd.store.readers.source import Part, Source
-from graphnet_icecube2nd.store.shard_writer import ShardWriter
+from graphnet_icecube2nd.store.shard_writer import ChunkCleaner, ShardWriter
 
 CHUNK_PULSES = 2**20
 

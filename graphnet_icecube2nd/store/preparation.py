@@ -32,31 +32,18 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationReport:
-    """What `prepare` did.
-
-    Args:
-        store: The store.
-        kind: The format that was read.
-        num_events: Events, those without pulses included.
-        num_empty: Events without pulses.
-        num_pulses: Pulses.
-        num_bytes: Size of the shards.
-        seconds: How long it took.
-        quantiles: Pulses per event by quantile, of events that have pulses.
-        left_out: Columns of the files that the store does not hold.
-        notes: What was repaired or is worth knowing, in words.
-    """
+    """What `prepare` did."""
 
     store: Path
-    kind: str
-    num_events: int
-    num_empty: int
+    kind: str  # the format that was read
+    num_events: int  # those without pulses included
+    num_empty: int  # events without pulses
     num_pulses: int
-    num_bytes: int
-    seconds: float
-    quantiles: dict[str, int]
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
+    num_bytes: int  # size of the shards
+    seconds: float  # how long it took
+    quantiles: dict[str, int]  # pulses per event by quantile, of events with pulses
+    left_out: tuple[str, ...]  # columns of the files that the store does not hold
+    notes: tuple[str, ...]  # what was repaired or is worth knowing, in words
 
 
 def prepare(
@@ -87,8 +74,8 @@ def prepare(
 ) -> PreparationReport:
     """Convert files of events into an event store.
 
-    Killed in the middle, it leaves no store but what is needed to go on: the same call
-    continues.
+    An interrupted call leaves no store, but what is needed to go on: call it again with
+    the same arguments.
 
     Args:
         inputs: A file or folder, or several files of one format.
@@ -96,17 +83,17 @@ def prepare(
         format: One of `FORMATS`; default: recognised.
         detector: The detector: its name (see `list_detectors`), or a `Detector`. It
             says what the columns mean, and brings geometry, medium and scales.
-        pulse_map: In place of the detector's: a `PulseMap`, the name of one, or the
-            path of a JSON file with what `PulseMap.to_dict` gives. Default: known by
-            the columns.
-        angles: `origin` or `flight`: what the truth's angles mean, in place of what
-            the pulse map says. Prometheus files differ; for them, and where this is
-            not given, the pulses are asked.
+        pulse_map: Meaning of the columns, if not the detector's: a `PulseMap`, the name
+            of one, or the path of a JSON file with what `PulseMap.to_dict` gives.
+            Default: known by the columns.
+        angles: `origin` or `flight`: what the truth's angles mean, if not what the
+            pulse map says. Prometheus files differ; where they are read and this is not
+            given, the pulses decide.
         truth: Files of truth that belong to parquet files of pulses.
         with_truth: False leaves the truth out, also where there is some.
         pulses_table: Table of pulses in SQLite, HDF5 and GraphNeT parquet files, or
             struct in a nested one; default: recognised.
-        truth_table: The same of the truth.
+        truth_table: Table or struct of the truth; default: recognised.
         offsets_table: Dataset of the events' borders in HDF5 files.
         event_column: The event key; default `event_id` or `event_no`.
         keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
@@ -182,23 +169,24 @@ def prepare_frames(
 ) -> PreparationReport:
     """Convert a pair of data frames into an event store.
 
+    The other arguments and the errors are those of `prepare`.
+
     Args:
         pulses: One row a pulse: a DataFrame of pandas or polars, a table of pyarrow.
             The event key may be the index.
         truth: The same with one row an event, or None.
         out: Folder of the store, new or empty.
-        detector: As `prepare`.
-        pulse_map: As `prepare`.
-        angles: As `prepare`.
-        event_column: As `prepare`.
-        keep: As `prepare`.
-        geometry: As `prepare`.
-        ice: As `prepare`.
-        sort_pulses: As `prepare`.
+        detector: The detector, by name or as such.
+        pulse_map: Meaning of the columns, if not the detector's.
+        angles: `origin` or `flight`, if not what the pulse map says.
+        event_column: The event key; default `event_id` or `event_no`.
+        keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
+        geometry: csv of DOMs in place of IceCube-86's.
+        ice: Ice table in place of IceCube's.
+        sort_pulses: Put the pulses of an event into the order of time.
 
     Raises:
         TypeError: No data frame.
-        ValueError: As `prepare`.
     """
     from graphnet_icecube2nd.store.readers.frames import frames_source
 
@@ -235,12 +223,8 @@ def _settled(
             modules = named.modules
         elif isinstance(modules, Path):
             named = named.with_tables(DetectorGeometry.from_csv(modules))
-    source = replace(
-        source,
-        detector=named,
-        geometry=modules,
-        ice=Path(ice) if ice else source.ice,
-    )
+    ice = Path(ice) if ice else source.ice
+    source = replace(source, detector=named, geometry=modules, ice=ice)
     return settle_angles(source, angles)
 
 

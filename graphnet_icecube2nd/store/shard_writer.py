@@ -1,19 +1,37 @@
-"""Clean events into the shards of a store.
+"""Chunks of a file into the shards of a store: checked, put in order, written.
 
 A shard is a folder of two tables, pulses and events; it is written under a temporary
-name and renamed when it is whole.
+name and renamed when it is whole. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    CHARGE,
+    HLC,
+    SENSOR_ID,
+    TIME,
+    X,
+    Y,
+    Z,
+)
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import PulseError
+from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order, tie_moves
+from graphnet_icecube2nd.events.features import check_pulses
+from graphnet_icecube2nd.files import write_whole_folder
 from graphnet_icecube2nd.store.arrow_table import write_table
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
@@ -21,38 +39,190 @@ from graphnet_icecube2nd.store.manifest import (
     FIRST_PULSE,
     N_PULSES,
     PULSES_FILE,
+    RESERVED,
+    TIME_ORIGIN,
     ShardRecord,
 )
+from graphnet_icecube2nd.store.readers.source import EventChunk
+
+ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
+POSITION_PRECISION = 1e-3  # m; DOMs are known to centimetres
 
 
-class ShardWriter:
-    """Collects cleaned chunks and writes a shard when there is enough.
+@dataclass
+class ChunkCleaner:
+    """Checks a chunk, puts it in order and into the store's types."""
 
-    Args:
-        folder: `shards` of the store.
-        part_name: Prefix of the shards' names.
-        source: The file, as the manifest shall name it.
-        batch: Number of the competition's batch, or None.
-        shard_pulses: Pulses of a shard at most, if one chunk has no more.
-    """
+    pulse_map: PulseMap
+    geometry: DetectorGeometry  # the DOMs that a sensor_id may name
+    pulse_columns: tuple[str, ...]  # those that the pulse map lacks stay as they are
+    sort_pulses: bool  # into the order of time, event by event
+    num_sorted: int = 0  # events whose pulses were out of order
+    num_odd_angles: int = 0  # events whose angles are none, such as a filler of -1
 
-    def __init__(
+    def clean(self, chunk: EventChunk, name: str) -> tuple[dict[str, Any], ...]:
+        """Return the columns of pulses and of events of a chunk of a file."""
+        lengths = np.diff(chunk.offsets)
+        full = lengths > 0
+        offsets = np.append(0, np.cumsum(lengths[full]))
+        if full.any():
+            self._check_pulses(chunk, offsets, chunk.event_id[full], name)
+        rows, sources = self._moves(chunk, offsets)
+        pulses: dict[str, Any] = {}
+        events: dict[str, Any] = {
+            EVENT_ID: chunk.event_id.astype(np.int64),
+            N_PULSES: lengths.astype(np.int32),
+        }
+        known = self.pulse_map.columns()
+        for column in self.pulse_columns:
+            values = np.asarray(chunk.columns[column])
+            quantity = known.get(column)
+            if quantity == TIME and self.pulse_map.time_reference == "first_pulse":
+                values, events[TIME_ORIGIN] = _relative(values, offsets, full)
+            values = self._stored(column, quantity, values, name)
+            values[rows] = values[sources]
+            pulses[column] = values
+        for column, values in chunk.truth.items():
+            if column in RESERVED:
+                raise ValueError(
+                    f"{name}: a column of truth is called {column!r}, which the store "
+                    "uses itself; rename it"
+                )
+            events[column] = values.astype(np.uint8) if values.dtype == bool else values
+        self._check_angles(chunk, name)
+        return pulses, events
+
+    def _check_angles(self, chunk: EventChunk, name: str) -> None:
+        """See that angles are in rad; count those that no direction has."""
+        columns = (self.pulse_map.labels.zenith, self.pulse_map.labels.azimuth)
+        if not set(columns) <= chunk.truth.keys():
+            return
+        for column in columns:
+            angle_B = chunk.truth[column]
+            wrong = np.flatnonzero(angle_B > 2 * np.pi + ANGLE_PRECISION)
+            if len(wrong):
+                event = wrong[0]
+                raise ValueError(
+                    f"{name}, event {chunk.event_id[event]}: angle {column!r} is "
+                    f"{angle_B[event]:g}; it must be in rad, up to 2 pi"
+                )
+        zenith_B, azimuth_B = (chunk.truth[column] for column in columns)
+        odd_B = (zenith_B < -ANGLE_PRECISION) | (zenith_B > np.pi + ANGLE_PRECISION)
+        odd_B = odd_B | (azimuth_B < -2 * np.pi - ANGLE_PRECISION)
+        self.num_odd_angles += int(odd_B.sum())
+
+    def _check_pulses(
         self,
-        folder: Path,
-        part_name: str,
-        source: str,
-        batch: int | None,
-        shard_pulses: int,
+        chunk: EventChunk,
+        offsets: NDArray[np.int64],
+        event_id: NDArray[np.int64],
+        name: str,
     ) -> None:
-        self.folder = folder
-        self.part_name = part_name
-        self.source = source
-        self.batch = batch
-        self.shard_pulses = shard_pulses
-        self.records: list[ShardRecord] = []
-        self.types: tuple[dict[str, str], dict[str, str]] | None = None
-        self._chunks: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._num_pulses = 0
+        """Check the pulses of the events that have any."""
+        try:
+            check_pulses(
+                chunk.columns,
+                torch.from_numpy(offsets),
+                self.pulse_map,
+                geometry=self.geometry,
+                event_id=torch.from_numpy(event_id),
+            )
+        except PulseError as error:
+            place = name
+            if chunk.first_row is not None:
+                place = f"{name}, row {chunk.first_row + error.pulse}"
+            raise ValueError(f"{place}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+    def _moves(
+        self, chunk: EventChunk, offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows that change for the order, and whose values they take."""
+        time_T = np.asarray(chunk.columns[self.pulse_map.time])
+        if not self.sort_pulses or len(time_T) < 2:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        back_T, same_T = time_T[1:] < time_T[:-1], time_T[1:] == time_T[:-1]
+        for step_T in (back_T, same_T):
+            step_T[offsets[1:-1] - 1] = False  # from one event to the next
+        known = self.pulse_map.columns()
+        columns = {
+            known[column]: np.asarray(values)
+            for column, values in chunk.columns.items()
+            if known.get(column) in TIE_BREAKERS
+        }
+        if not back_T.any():
+            return tie_moves(columns, same_T)
+        event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        self.num_sorted += len(np.unique(event_T[1:][back_T]))
+        # A file's times may not be written to, which a tensor of them would allow.
+        order_T = event_order({**columns, TIME: np.array(time_T)}, event_T)
+        rows = np.flatnonzero(order_T != np.arange(len(order_T)))
+        return rows, order_T[rows]
+
+    def _stored(
+        self, column: str, quantity: str | None, values: NDArray[Any], name: str
+    ) -> NDArray[Any]:
+        if quantity is None:  # kept as it is
+            return np.array(values, np.uint8 if values.dtype == bool else None)
+        if quantity == SENSOR_ID:
+            return values.astype(np.int16 if len(self.geometry) < 2**15 else np.int32)
+        if quantity in (AUXILIARY, HLC):
+            return values.astype(np.uint8)
+        with np.errstate(over="ignore"):
+            stored = values.astype(np.float32)
+        # Features are made of what float32 holds.
+        good = np.isfinite(stored)
+        if quantity == CHARGE:
+            good &= stored > 0
+        if not good.all():
+            raise ValueError(
+                f"{name}: column {column!r} has a value too large or too small for "
+                f"float32 ({int((~good).sum())} of {len(good)} pulses)"
+            )
+        if quantity in (X, Y, Z) and len(values):
+            off = np.abs(stored - values.astype(np.float64)).max()
+            if off > POSITION_PRECISION:
+                far = float(np.abs(values).max())
+                raise ValueError(
+                    f"{name}: column {column!r} reaches {far:g} m, where the store's "
+                    f"float32 is off by {off:.2g} m. Take the detector's centre off "
+                    "the positions first"
+                )
+        return stored
+
+
+def _relative(
+    time_T: NDArray[Any], offsets: NDArray[np.int64], full: NDArray[np.bool_]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Take the first time of each event off, in the file's own type.
+
+    In float64 or as integers: KM3NeT's clock reaches 1e8 ns, where float32 counts in
+    steps of 8 ns; and nanoseconds since 1970 fit into integers only.
+    """
+    kind = np.int64 if time_T.dtype.kind in "iu" else np.float64
+    time_T = time_T.astype(kind)
+    origin_B = np.zeros(len(full), kind)
+    if not full.any():
+        return time_T, origin_B
+    first = np.minimum.reduceat(time_T, offsets[:-1])
+    origin_B[full] = first
+    return time_T - np.repeat(first, np.diff(offsets)), origin_B
+
+
+@dataclass
+class ShardWriter:
+    """Collects cleaned chunks and writes a shard when there is enough."""
+
+    folder: Path  # `shards` of the store
+    part_name: str  # prefix of the shards' names
+    source: str  # the file, as the manifest shall name it
+    batch: int | None  # number of the competition's batch
+    shard_pulses: int  # pulses of a shard at most, if one chunk has no more
+    records: list[ShardRecord] = field(default_factory=list)
+    types: tuple[dict[str, str], dict[str, str]] | None = None  # of pulses, of events
+    _chunks: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
+    _num_pulses: int = 0
 
     def add(self, pulses: dict[str, Any], events: dict[str, Any]) -> None:
         """Take a chunk; before, write a shard if it would become too large."""
@@ -61,10 +231,8 @@ class ShardWriter:
             self.types = types
         elif types != self.types:
             old, new = (set({**a, **b}.items()) for a, b in (self.types, types))
-            differing = ", ".join(
-                f"{name} ({kind})" for name, kind in sorted(old ^ new)
-            )
-            raise ValueError(f"{self.source}: columns change their type: {differing}")
+            names = ", ".join(f"{name} ({kind})" for name, kind in sorted(old ^ new))
+            raise ValueError(f"{self.source}: columns change their type: {names}")
         num_pulses = int(events[N_PULSES].sum())
         if self._num_pulses + num_pulses > self.shard_pulses:
             self.close_shard()
@@ -81,19 +249,13 @@ class ShardWriter:
         pulses = _joined([chunk[0] for chunk in self._chunks])
         self._chunks, self._num_pulses = [], 0
         name = f"{self.part_name}-{len(self.records):04d}"
-        temporary, final = self.folder / f".{name}.tmp", self.folder / name
-        for leftover in (temporary, final):
-            shutil.rmtree(leftover, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
+        final = self.folder / name
+        shutil.rmtree(final, ignore_errors=True)  # of a kill
+        with write_whole_folder(final) as folder:
             files = {
-                PULSES_FILE: write_table(temporary / PULSES_FILE, pulses),
-                EVENTS_FILE: write_table(temporary / EVENTS_FILE, events),
+                PULSES_FILE: write_table(folder / PULSES_FILE, pulses),
+                EVENTS_FILE: write_table(folder / EVENTS_FILE, events),
             }
-            os.rename(temporary, final)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
         ids = events[EVENT_ID]
         self.records.append(
             ShardRecord(
@@ -114,10 +276,8 @@ def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Join columns chunk by chunk, giving each piece back as soon as it is joined."""
     if len(chunks) == 1:
         return dict(chunks[0])
-    joined: dict[str, Any] = {}
-    for name in list(chunks[0]) if chunks else []:
-        joined[name] = np.concatenate([chunk.pop(name) for chunk in chunks])
-    return joined
+    names = list(chunks[0])
+    return {name: np.concatenate([c.pop(name) for c in chunks]) for name in names}
 
 
 def _types(columns: Mapping[str, Any]) -> dict[str, str]:

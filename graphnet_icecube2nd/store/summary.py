@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import FIRST_PULSE
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Borders of the histogram: the competition's length classes end at 64 and 192.
@@ -55,49 +55,30 @@ def length_classes(store: EventStore) -> dict[str, int]:
 def length_histogram(store: EventStore) -> list[tuple[str, int]]:
     """Return the number of events by range of pulses, empty ranges at the end cut."""
     counts = length_counts(store)
-    rows = []
-    for first, stop in zip(LENGTH_BORDERS, [*LENGTH_BORDERS[1:], None], strict=True):
-        number = int(counts[first:stop].sum())
-        last = None if stop is None else stop - 1
-        label = (
-            f"{first} or more"
-            if last is None
-            else (f"{first}" if first == last else f"{first} to {last}")
-        )
-        rows.append((label, number))
-    while len(rows) > 1 and rows[-1][1] == 0:
-        rows.pop()
-    return rows
+    lengths, borders = np.arange(len(counts)), [*LENGTH_BORDERS, np.inf]
+    numbers, _ = np.histogram(lengths, borders, weights=counts)
+    ranges = [f"{low} to {stop - 1}" for low, stop in pairwise(LENGTH_BORDERS[1:])]
+    labels = ["0", *ranges, f"{LENGTH_BORDERS[-1]} or more"]
+    num_rows = max(np.flatnonzero(numbers), default=0) + 1
+    return list(zip(labels, numbers.tolist(), strict=True))[:num_rows]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EventView:
-    """One event of a store as its file had it.
+    """One event of a store as its file had it."""
 
-    Args:
-        number: Its place in the store.
-        event_id: What its file calls it.
-        truth: Event columns by name.
-        pulses: (T,) arrays by column.
-    """
-
-    number: int
-    event_id: int
-    truth: dict[str, Any]
-    pulses: dict[str, NDArray[Any]]
+    number: int  # its place in the store
+    event_id: int  # what its file calls it
+    truth: dict[str, Any]  # event columns by name
+    pulses: dict[str, NDArray[Any]]  # (T,) by column
 
 
 def view_event(store: EventStore, number: int) -> EventView:
-    """Return one event in full.
-
-    Raises:
-        ValueError: No event has this number.
-    """
+    """Return one event in full; ValueError if no event has this number."""
     shard_index = int(store.shard_of(np.array([number]))[0])
     local = number - int(store.shard_offsets[shard_index])
     shard = store.shards[shard_index]
-    first = int(shard.events.column(FIRST_PULSE)[local])
-    stop = first + int(store.lengths(shard_index)[local])
+    _, row_T = shard.pulse_rows(np.array([local]))
     event = {name: shard.events.column(name)[local] for name in store.event_columns}
     return EventView(
         number=number,
@@ -106,7 +87,5 @@ def view_event(store: EventStore, number: int) -> EventView:
             name: value.item() if isinstance(value, np.generic) else value
             for name, value in event.items()
         },
-        pulses={
-            name: shard.pulses.column(name)[first:stop] for name in store.pulse_columns
-        },
+        pulses={name: shard.pulses.column(name)[row_T] for name in store.pulse_columns},
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import reverse_angles
+from graphnet_icecube2nd.files import write_whole, write_whole_folder
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
@@ -106,17 +106,17 @@ def write_graphnet_sqlite(
         with_empty=with_empty,
     )
     report = WriteReport()
-    with _temporary(out_db) as path, _naming_full_disk(out_db):
-        database = sqlite_utils.Database(path)
+    final = _free(out_db)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(final) as path, _naming_full_disk(out_db):
+        database = sqlite_utils.Database(path, recreate=True)
         connection: sqlite3.Connection = database.conn
         try:
-            # A file that is not whole is thrown away, so nothing has to be undone.
+            # A file that is not whole is thrown away, so nothing has to be undone, and
+            # `write_whole` waits for the disk.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
-            for shard, rows, empty in tables.shards():
-                report.left_out += empty
-                if not len(rows):
-                    continue
+            for shard, rows in _shards(tables, report):
                 truth = tables.truth(shard, rows)
                 if not report.events:
                     _create(database, truth_table, truth, index_column, keyed=True)
@@ -130,14 +130,11 @@ def write_graphnet_sqlite(
                     report.add(0, len(columns[index_column]), on_progress)
                 connection.commit()
                 report.add(len(rows), 0, on_progress)
-            _need_events(report, store_path)
             database[pulses_table].create_index(
                 [index_column], index_name=f"{index_column}_{pulses_table}"
             )
         finally:
             connection.close()
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())  # SQLite was told not to wait for the disk
     return report
 
 
@@ -170,14 +167,11 @@ def write_graphnet_parquet(
         with_empty=False,
     )
     report = WriteReport()
-    chunk = 0  # counted without gaps: ParquetDataset counts the files
-    with _temporary(out_folder) as folder:
+    with write_whole_folder(_free(out_folder)) as folder:
         for name in (pulses_table, truth_table):
-            (folder / name).mkdir(parents=True)
-        for shard, rows, empty in tables.shards():
-            report.left_out += empty
-            if not len(rows):
-                continue
+            (folder / name).mkdir()
+        # Chunks are counted without gaps: ParquetDataset counts the files.
+        for chunk, (shard, rows) in enumerate(_shards(tables, report)):
             rows = rows[np.argsort(tables.ids(shard, rows))]
             truth = folder / truth_table / f"{truth_table}_{chunk}.parquet"
             write_table(pa.table(tables.truth(shard, rows)), truth)
@@ -188,9 +182,7 @@ def write_graphnet_parquet(
                 for table in chain([first], pieces):
                     writer.write_table(table)
                     report.add(0, table.num_rows, on_progress)
-            chunk += 1
             report.add(len(rows), 0, on_progress)
-        _need_events(report, store_path)
     return report
 
 
@@ -217,8 +209,8 @@ def write_kaggle(
     schema = pa.schema(_TYPES.items(), metadata={"pandas": json.dumps(_PANDAS)})
     report = WriteReport(left_out=store.manifest.num_empty)
     meta: list[dict[str, NDArray[Any]]] = []
-    with _temporary(out_folder) as folder:
-        (folder / "train").mkdir(parents=True)
+    with write_whole_folder(_free(out_folder)) as folder:
+        (folder / "train").mkdir()
         pieces = _kaggle_pieces(store, batch_events)
         for batch, group in groupby(pieces, key=lambda piece: piece[0]):
             row = 0
@@ -232,7 +224,6 @@ def write_kaggle(
                     meta.append(_kaggle_meta(store, shard, events, batch, row))
                     row += table.num_rows
                     report.add(len(events), table.num_rows, on_progress)
-        _need_events(report, store_path)
         joined = {
             name: np.concatenate([piece[name] for piece in meta]) for name in meta[0]
         }
@@ -307,7 +298,7 @@ def check_output(out: PathLike, format: str) -> None:
         FileExistsError: It is there.
         ImportError: The format's library is missing.
     """
-    _check_free(Path(out))
+    _free(out)
     if format == "graphnet-sqlite":
         import_sqlite_utils()
     else:
@@ -326,40 +317,30 @@ def import_sqlite_utils() -> Any:
     return sqlite_utils
 
 
-def _check_free(path: Path) -> None:
-    """Raise FileExistsError if a path is taken by more than an empty folder."""
+def _free(out: PathLike) -> Path:
+    """Return a path; FileExistsError if more than an empty folder is there."""
+    path = Path(out)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(
             f"{path} is there already; remove it, or choose another name"
         )
+    return path
 
 
-def _need_events(report: WriteReport, store_path: PathLike) -> None:
+def _shards(
+    tables: GraphNetTables, report: WriteReport
+) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
+    """Yield the shards that have events to be written, with their rows."""
+    for shard, rows, empty in tables.shards():
+        report.left_out += empty
+        if len(rows):
+            yield shard, rows
     if not report.events:
-        raise ValueError(f"{store_path}: there is no event to be written")
+        raise _no_event(tables.store)
 
 
-@contextmanager
-def _temporary(out: PathLike) -> Iterator[Path]:
-    """Lend a path beside a file or folder, and give it that name if all went well."""
-    final = Path(out)
-    _check_free(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    path = final.with_name(f".{final.name}.tmp")
-    _remove(path)
-    try:
-        yield path
-        os.rename(path, final)
-    except BaseException:
-        _remove(path)
-        raise
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _no_event(store: EventStore) -> ValueError:
+    return ValueError(f"{store.path}: there is no event to be written")
 
 
 @contextmanager
@@ -421,6 +402,8 @@ def _check_kaggle(store: EventStore) -> None:
                 f"{store.path} has no {what}, which the competition's form needs; it "
                 f"has {', '.join(store.pulse_columns)}"
             )
+    if store.manifest.num_empty == len(store):
+        raise _no_event(store)
 
 
 def _kaggle_pieces(

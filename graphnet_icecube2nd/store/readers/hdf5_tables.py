@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.table_part import starts_of
-from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, read_rows
+from graphnet_icecube2nd.store.readers.tables import Table, read_rows
 
 OFFSETS = ("offsets", "event_offsets", "pulse_offsets")
+ROWS_AT_ONCE = 2**20
 FIRST_AND_COUNT = (
     ("first_pulse", "n_pulses"),
     ("first_pulse", "num_pulses"),
@@ -97,14 +98,14 @@ class H5Table(Table):
         ((_, arrays),) = read_rows(self, columns, np.array([0, self.num_rows]))
         return arrays
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
-        pa = import_pyarrow()
+    def arrays(
+        self, columns: Sequence[str], *, nan: bool = False
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Yield columns piece by piece."""
         with opened(self.path) as file:
-            for low in self.rows[::BATCH_ROWS]:
-                rows = slice(low, min(low + BATCH_ROWS, self.rows.stop))
-                arrays = self.read(file, columns, rows)
-                yield low, pa.record_batch(arrays)
+            for low in self.rows[::ROWS_AT_ONCE]:
+                rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
+                yield low, self.read(file, columns, rows)
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice

@@ -195,7 +195,7 @@ class NestedPart(Part):
             event_id = self._event_id(batch, row)
             truth = {}
             for column, called in self.truth.items():
-                values = table.values(batch.column(column), column, row, nan=True)
+                values = table.values(batch, column, row, nan=True)
                 if column in self.angles:
                     table.check_angle(values, column, row)
                 truth[called] = values
@@ -242,14 +242,14 @@ class NestedPart(Part):
         if not self.keys:
             first = self.first_id + row
             return np.arange(first, first + len(batch), dtype=np.int64)
+        table = self.table
         ids = [
-            self.table.as_ids(self.table.values(batch.column(key), key, row), key, row)
-            for key in self.keys
+            table.as_ids(table.values(batch, key, row), key, row) for key in self.keys
         ]
         for key, other in zip(self.keys[1:], ids[1:], strict=True):
             if len(wrong := np.flatnonzero(other != ids[0])):
                 raise ValueError(
-                    f"{self.table.at(row + int(wrong[0]))}: {self.keys[0]} is "
+                    f"{table.at(row + int(wrong[0]))}: {self.keys[0]} is "
                     f"{ids[0][wrong[0]]}, but {key} is {other[wrong[0]]}"
                 )
         return ids[0]

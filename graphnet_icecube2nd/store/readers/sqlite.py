@@ -39,7 +39,7 @@ from graphnet_icecube2nd.store.readers.source import (
     file_fingerprint,
 )
 from graphnet_icecube2nd.store.readers.table_part import TablePart, select
-from graphnet_icecube2nd.store.readers.tables import Table, is_number
+from graphnet_icecube2nd.store.readers.tables import ArrowTable, is_number
 
 DUPLICATES = ("error", "renumber")
 SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
@@ -180,7 +180,7 @@ class SqlitePart(TablePart):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SqliteTable(Table):
+class SqliteTable(ArrowTable):
     """A table of a file, its rows in the order of the events and then of writing."""
 
     path: Path

@@ -190,23 +190,20 @@ class Layout:
         ids_R, starts_R, lengths_R = (
             values[kept] for values in (ids_R, offsets_R[:-1], np.diff(offsets_R))
         )
-        ids, first, event_R = np.unique(ids_R, return_index=True, return_inverse=True)
-        scattered = ids[np.bincount(event_R, minlength=len(ids)) > 1]
-        if not len(scattered):
+        known = import_pyarrow().array(ids_R).dictionary_encode()
+        ids, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
+        if len(ids) == len(ids_R):
             return cls(event_id=ids_R, first=starts_R, num_pulses=lengths_R)
-        by_first = np.argsort(first)
-        rank = np.empty_like(by_first)
-        rank[by_first] = np.arange(len(ids))
-        order_R = np.argsort(rank[event_R], kind="stable")
+        order_R = np.argsort(event_R, kind="stable")
         lengths = lengths_R[order_R]
         shift = starts_R[order_R] - (np.cumsum(lengths) - lengths)
-        num_pulses = np.bincount(rank[event_R], lengths_R).astype(np.int64)
+        num_pulses = np.bincount(event_R, lengths_R).astype(np.int64)
         return cls(
-            event_id=ids[by_first],
+            event_id=ids,
             first=np.cumsum(num_pulses) - num_pulses,
             num_pulses=num_pulses,
             order_T=np.arange(lengths.sum()) + np.repeat(shift, lengths),
-            scattered=scattered,
+            scattered=ids[np.bincount(event_R) > 1],
         )
 
 

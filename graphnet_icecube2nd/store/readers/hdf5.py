@@ -222,7 +222,7 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     if key and key[0] is truth and not index:
         without.append(key[1])
     if ranges.table is truth:
-        without += ranges.columns
+        without += ranges.columns.values()
     has_exists = index and truth is not None and icetray.EXISTS in truth.types
     return _File(
         path=path,

@@ -9,7 +9,7 @@ R runs of rows with one event_id, N rows of truth.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -58,11 +58,7 @@ class TruthRows:
     def rows_of(
         self, event_id: NDArray[np.int64], pulses_name: str
     ) -> NDArray[np.int64]:
-        """Return the row of each event, (B,).
-
-        Raises:
-            ValueError: An event without a row.
-        """
+        """Return the row of each event, (B,)."""
         pa = import_pyarrow()
         import pyarrow.compute as pc
 
@@ -99,12 +95,7 @@ class Truth:
         where: tuple[str, int, int] | None = None,
         columns: Sequence[str] | None = None,
     ) -> TruthRows:
-        """Read the rows whose integer column `where[0]` is in `where[1]` to `where[2]`.
-
-        Raises:
-            ValueError: An event that stands twice, a null where none can be, an
-                infinite angle, or a damaged file; names file and row.
-        """
+        """Read rows; `where` is an integer column, and least and greatest value."""
         columns = self.columns if columns is None else columns
         key, types = self.event_column, self.tables[0].types
         needed = dict.fromkeys([*(where or ())[:1], *([key] if key else []), *columns])
@@ -249,11 +240,7 @@ class TablePart(Part):
         return truth
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the part, in chunks of at most `max_pulses` pulses or one event.
-
-        Raises:
-            ValueError: The file is damaged, or truth and pulses contradict each other.
-        """
+        """Read the part, in chunks of at most `max_pulses` pulses or one event."""
         layout, notes = self.layout(), list[str]()
         event_id, first, count = layout.event_id, layout.first, layout.num_pulses
         truth, rows_B = None, np.empty(0, np.int64)
@@ -293,13 +280,12 @@ class TablePart(Part):
                 row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count[events])
                 columns = {name: values[row_T] for name, values in columns.items()}
                 first_row = None
+            labels = truth.columns if truth else {}
             yield EventChunk(
                 columns=columns,
                 offsets=offsets,
                 event_id=event_id[events],
-                truth={c: values[rows_B[events]] for c, values in truth.columns.items()}
-                if truth
-                else {},
+                truth={name: v[rows_B[events]] for name, v in labels.items()},
                 first_row=first_row,
                 notes=tuple(notes),
             )
@@ -374,10 +360,6 @@ def select(
 
     An event column joins pulses and truth where `is_joined`. Columns `without` are no
     truth.
-
-    Raises:
-        ValueError: A table is empty, a column is missing, is no number, or differs
-            between tables.
     """
     first = pulses[0]
     key = truth_key = ""
@@ -387,22 +369,21 @@ def select(
     pulse_map = settle_pulse_map(available, wanted.pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
-    selection = Selection(
+    labels, notes = None, tuple[str, ...]()
+    if truth:
+        if is_joined:
+            types, name = truth[0].types, truth[0].name
+            truth_key = find_event_column(types, wanted.event_column, name, like=key)
+        labels, rest, notes = open_truth(truth, pulse_map, truth_key, without)
+        left_out += rest
+    return Selection(
         event_column=key,
         pulse_map=pulse_map,
         columns=columns,
-        truth=None,
+        truth=labels,
         left_out=left_out,
-        notes=(),
+        notes=notes,
     )
-    if not truth:
-        return selection
-    if is_joined:
-        types, name = truth[0].types, truth[0].name
-        truth_key = find_event_column(types, wanted.event_column, name, like=key)
-    labels, more_left_out, notes = open_truth(truth, pulse_map, truth_key, without)
-    left_out += more_left_out
-    return replace(selection, truth=labels, left_out=left_out, notes=notes)
 
 
 def open_truth(
@@ -411,11 +392,7 @@ def open_truth(
     event_column: str,
     without: Sequence[str] = (),
 ) -> tuple[Truth, tuple[str, ...], tuple[str, ...]]:
-    """Return truth, columns left out, and what there is to say.
-
-    Raises:
-        ValueError: An empty table, or a column that is missing or of another type.
-    """
+    """Return truth, columns left out, and what there is to say."""
     first = tables[0]
     taken, left_out, notes = choose_truth_columns(
         first, pulse_map, (event_column, *without)

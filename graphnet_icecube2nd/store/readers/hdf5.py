@@ -98,8 +98,9 @@ def hdf5_source(
             first, count = file.ranges.read(low, high)
             num_claimed += int(count.sum())
             rows = file.pulses.between(int(first[0]), int(first[-1] + count[-1]))
+            truth_rows = file.truth and file.truth.between(low, high)
             part = H5Part(
-                **selection.part(rows, num_pulses=None),
+                **selection.part(rows, truth_rows, num_pulses=None),
                 ranges=file.ranges,
                 events=range(low, high),
                 first_number=first_number,
@@ -109,9 +110,6 @@ def hdf5_source(
             part.name = str(file.path)
             if high - low < num_events:
                 part.name += f" (events {low} to {high - 1})"
-            if part.truth is not None and file.truth is not None:
-                table = file.truth.between(low, high)
-                part.truth = replace(part.truth, tables=(table,))
             parts.append(part)
         first_number += num_events
         if file.event_id is None:

@@ -113,8 +113,11 @@ def sqlite_source(
         lows = [LEAST, *event_id[events_per_part::events_per_part].tolist()]
         highs = [*(low - 1 for low in lows[1:]), GREATEST]
         for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            rows, truth_rows = (
+                replace(each, low=low, high=high) for each in (table, counted)
+            )
             part = SqlitePart(
-                **selection.part(replace(table, low=low, high=high)),
+                **selection.part(rows, truth_rows),
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
@@ -123,9 +126,6 @@ def sqlite_source(
             part.name = str(table.path)
             if len(lows) > 1:
                 part.name += f" (part {index + 1} of {len(lows)})"
-            if part.truth is not None:
-                rows = replace(counted, low=low, high=high)
-                part.truth = replace(part.truth, tables=(rows,))
             parts.append(part)
         first_number += len(event_id)
     return selection.source("graphnet-sqlite", parts, notes=tuple(notes))

@@ -9,7 +9,7 @@ R runs of rows with one event_id, N rows of truth.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -54,23 +54,6 @@ class TruthRows:
     event_id: NDArray[np.int64]  # (N,)
     columns: dict[str, NDArray[Any]]  # (N,) numbers, booleans or strings
     notes: tuple[str, ...] = ()  # what was found in it, in words
-
-    def rows_of(
-        self, event_id: NDArray[np.int64], pulses_name: str
-    ) -> NDArray[np.int64]:
-        """Return the row of each event, (B,)."""
-        pa = import_pyarrow()
-        import pyarrow.compute as pc
-
-        found = pc.index_in(pa.array(event_id), value_set=pa.array(self.event_id))
-        if found.null_count:
-            lost = event_id[np.asarray(found.is_null())]
-            raise ValueError(
-                f"{pulses_name}: {describe_ids(lost)} without a row in {self.name}. "
-                "Complete the truth, take the pulses out, or prepare without truth: "
-                f"{NO_TRUTH}"
-            )
-        return np.asarray(found).astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,11 +212,22 @@ class TablePart(Part):
         """Return rows of truth, and which of them is that of each event, (B,)."""
         if self.truth is None or not (self.with_empty or len(event_id)):
             return None
+        pa = import_pyarrow()
+        import pyarrow.compute as pc
+
         where = self.truth_where
         if where is None and not self.with_empty:
             where = (self.truth.event_column, int(event_id.min()), int(event_id.max()))
         truth = self.truth.read(where)
-        return truth, truth.rows_of(event_id, self.name)
+        found = pc.index_in(pa.array(event_id), value_set=pa.array(truth.event_id))
+        if found.null_count:
+            lost = event_id[np.asarray(found.is_null())]
+            raise ValueError(
+                f"{self.name}: {describe_ids(lost)} without a row in {truth.name}. "
+                "Complete the truth, take the pulses out, or prepare without truth: "
+                f"{NO_TRUTH}"
+            )
+        return truth, np.asarray(found).astype(np.int64)
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
         """Return the truth to be kept, if it agrees with the number of pulses."""
@@ -325,14 +319,19 @@ class Selection:
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def part(self, pulses: Table, **more: Any) -> dict[str, Any]:
-        """Return what a part of a table of pulses is made of."""
+    def part(
+        self, pulses: Table, truth: Table | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Return what a part of a table is made of, maybe with a truth of its own."""
+        labels = self.truth
+        if labels is not None and truth is not None:
+            labels = replace(labels, tables=(truth,))
         return {
             "name": pulses.name,
             "pulses": pulses,
             "columns": self.columns,
             "event_column": self.event_column,
-            "truth": self.truth,
+            "truth": labels,
             "num_pulses": pulses.num_rows,
             **more,
         }

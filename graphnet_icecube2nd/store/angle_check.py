@@ -41,13 +41,8 @@ VERTICES = (
 def settle_angles(source: Source, angles: str | None) -> Source:
     """Return a source whose pulse map says rightly what its angles mean.
 
-    Args:
-        source: The source.
-        angles: `origin` or `flight`, what the user says; None: nothing.
-
-    Raises:
-        ValueError: Not a convention; or files of this kind differ, the user says
-            nothing and the pulses do not tell.
+    `angles` is `origin` or `flight`, what the user says, or None. Where files of this
+    kind differ, the user says nothing and the pulses do not tell, it is a ValueError.
     """
     if angles is not None and angles not in ANGLE_CONVENTIONS:
         raise ValueError(

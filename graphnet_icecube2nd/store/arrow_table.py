@@ -18,11 +18,7 @@ from numpy.typing import NDArray
 
 
 def import_pyarrow() -> Any:
-    """Return pyarrow, or say what needs it.
-
-    Raises:
-        ImportError: It is not installed.
-    """
+    """Return pyarrow, or say what needs it."""
     try:
         import pyarrow
         import pyarrow.ipc
@@ -41,9 +37,6 @@ class MappedTable:
 
     Args:
         path: The file.
-
-    Raises:
-        ValueError: No Arrow file, a truncated one, or one of several record batches.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -74,11 +67,7 @@ class MappedTable:
         return tuple(self._batch.schema.names)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column, (R,): numbers on the map, anything else as objects.
-
-        Raises:
-            ValueError: There is none of that name.
-        """
+        """Return one column, (R,): numbers on the map, anything else as objects."""
         if name in self._arrays:
             return self._arrays[name]
         if name not in self.names:
@@ -89,11 +78,7 @@ class MappedTable:
         return column
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return some rows of a column; of texts, only these are made into objects.
-
-        Raises:
-            ValueError: There is no column of that name.
-        """
+        """Return some rows of a column; of texts, only these are made into objects."""
         if name in self._arrays or name not in self.names:
             return self.column(name)[rows]
         taken: NDArray[Any] = (
@@ -107,9 +92,6 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, An
 
     Returns:
         `bytes` and `sha256` of the file.
-
-    Raises:
-        OSError: The disk is full, or cannot be written.
     """
     pa = import_pyarrow()
     arrays = [pa.array(column) for column in columns.values()]

@@ -22,15 +22,8 @@ def check_unique_events(
     """See that every event_id stands in a store once.
 
     Shards whose ranges of ids do not overlap, as the competition's do not, cost one
-    look each. Others are compared by remainder, one class of ids after the other.
-
-    Args:
-        folders: Folder of each shard.
-        shards: What the manifest says of each.
-        ids_at_once: How many ids to hold in memory.
-
-    Raises:
-        ValueError: One stands twice; the message names it and its files.
+    look each. Others are compared by remainder, one class of ids after the other, so
+    that no more than `ids_at_once` are in memory. Each shard has a folder.
     """
     clusters = _overlapping(shards)
     for cluster in clusters:

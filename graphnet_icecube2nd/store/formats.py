@@ -22,19 +22,13 @@ from graphnet_icecube2nd.store.readers.tables import ParquetTable, is_struct
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is opened.
+    """How a format is opened."""
 
-    Args:
-        module: The reader's module.
-        function: What opens files in it.
-        arguments: What the format can be told: `prepare`'s name of it by the reader's.
-        folder: Whether the format is one folder.
-    """
-
-    module: str
-    function: str
+    module: str  # the reader's module
+    function: str  # what opens files in it
+    # What the format can be told: `prepare`'s name of it by the reader's.
     arguments: Mapping[str, str]
-    folder: bool = False
+    folder: bool = False  # whether the format is one folder
 
 
 _TABLES = {
@@ -61,17 +55,7 @@ FORMATS = {
 
 
 def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> Source:
-    """Return the source of events that files are, by their format.
-
-    Args:
-        paths: As `prepare`.
-        format: As `prepare`.
-        **given: The further arguments of `prepare` that say what is read.
-
-    Raises:
-        ValueError: Unknown format, an argument that the format does not know, or what
-            the format's reader finds wrong.
-    """
+    """Return the source of events that files are, by arguments of `prepare`."""
     format = format or recognise(paths)
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
@@ -102,11 +86,7 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
 
 
 def recognise(paths: Sequence[Path]) -> str:
-    """Return the format of files or of a folder.
-
-    Raises:
-        ValueError: It is none that is known.
-    """
+    """Return the format of files or of a folder."""
     path = paths[0]
     suffix = path.suffix.lower()
     if path.is_file():

@@ -25,18 +25,10 @@ PULSES_AT_ONCE = 2**18
 
 
 class GraphNetTables:
-    """Some events of a store, shard by shard.
+    """Some events of a store, or all, shard by shard.
 
-    Args:
-        store: The store.
-        index_column: What the event_id is called. A column of the store that has this
-            name is called `source_<name>`.
-        events: Numbers of the events in the store; None for all.
-        with_empty: Whether events without pulses are among them.
-
-    Raises:
-        ValueError: An event number that is not there, or there twice; columns whose
-            names clash.
+    The event_id is called `index_column`; a column of the store that has this name is
+    called `source_<name>`. Events without pulses are among them `with_empty`.
     """
 
     def __init__(

@@ -73,16 +73,14 @@ def _convert_in_processes(
     # Spawned: pyarrow's threads do not survive a fork.
     context = get_context("spawn")
     events, pulses = context.Value("q", 0), context.Value("q", 0)
-    seen_events = seen_pulses = 0
+    before = 0, 0
 
     def report() -> None:
-        nonlocal seen_events, seen_pulses
-        now_events, now_pulses = events.value, pulses.value
-        if on_progress is not None and now_pulses + now_events > seen_pulses + (
-            seen_events
-        ):
-            on_progress(now_events - seen_events, now_pulses - seen_pulses)
-        seen_events, seen_pulses = now_events, now_pulses
+        nonlocal before
+        now = events.value, pulses.value
+        if on_progress is not None and now != before:
+            on_progress(now[0] - before[0], now[1] - before[1])
+        before = now
 
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_share, initargs=(events, pulses)

@@ -71,12 +71,7 @@ class Wanted:
 def list_files(
     paths: PathLike | Sequence[PathLike], endings: Sequence[str]
 ) -> list[Path]:
-    """Return the files that a user names: one or several, or those in folders.
-
-    Raises:
-        FileNotFoundError: One is not there.
-        ValueError: None at all, or one is named twice.
-    """
+    """Return the files that a user names: one or several, or those in folders."""
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not several:
         raise ValueError("no file is given")
@@ -116,11 +111,7 @@ def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
 def settle_pulse_map(
     columns: Collection[str], pulse_map: PulseMap | None, name: str
 ) -> PulseMap:
-    """Return the pulse map to read a file with: the user's, or the one recognised.
-
-    Raises:
-        ValueError: No named pulse map fits, or a column that it names is missing.
-    """
+    """Return the pulse map to read a file with: the user's, or the one recognised."""
     there = ", ".join(map(str, columns))
     settled = pulse_map or recognise_pulse_map(columns)
     if settled is None:
@@ -157,9 +148,6 @@ def find_event_column(
 
     It is the one the user wants, or `like` (that of the pulses, say) if it is there,
     or one of the known names.
-
-    Raises:
-        ValueError: There is none.
     """
     candidates = [wanted] if wanted else [*([like] if like else []), *EVENT_COLUMNS]
     for column in candidates:
@@ -178,9 +166,6 @@ def choose_columns(
 
     `available` may give the Arrow types; then `all` keeps only what is a number.
     Returns the columns to take and those left out.
-
-    Raises:
-        ValueError: A column to be kept is not there.
     """
     known = [column for column in pulse_map.columns() if column in available]
     others = [column for column in available if column not in known]
@@ -208,11 +193,7 @@ def choose_pulses(
     wanted: Wanted,
     recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map,
 ) -> tuple[str, PulseMap]:
-    """Find the table of pulses of a file, by name, and what its columns mean.
-
-    Raises:
-        ValueError: There is none, or more than one; lists the tables.
-    """
+    """Find the table of pulses of a file, by name, and what its columns mean."""
     pulse_map = wanted.pulse_map
     if wanted.pulses is not None:
         fitting = [_named(tables, wanted.pulses, place, "pulses")]
@@ -242,11 +223,7 @@ def choose_pulses(
 def choose_truth(
     tables: Mapping[str, AnyTable], place: str, wanted: Wanted, pulse_map: PulseMap
 ) -> str | None:
-    """Find the table of truth of a file, by name; None does without.
-
-    Raises:
-        ValueError: None has the angles, or more than one has; lists the tables.
-    """
+    """Find the table of truth of a file, by name; None does without."""
     if wanted.truth is False:
         return None
     if isinstance(wanted.truth, str):
@@ -280,10 +257,6 @@ def choose_tables(
     """Find the tables of pulses and truth of a file that an event column joins.
 
     `keyed` tables are known to have one row an event.
-
-    Raises:
-        ValueError: There is none, or more than one, or a wanted one has no event
-            column; lists the tables.
     """
     event = wanted.event_column
     with_event = {name: t for name, t in tables.items() if event in t.types}
@@ -327,9 +300,6 @@ def choose_truth_columns(
     that has the name of one would take its place. `without` are columns that are no
     truth, such as that of the event_id. Returns the columns to take, those left out,
     and what there is to say.
-
-    Raises:
-        ValueError: One of the two angles is missing, or is no number.
     """
     name, types = table.name, table.types
     rest = {column: kind for column, kind in types.items() if column not in without}
@@ -366,10 +336,6 @@ def check_tables(
 
     All columns of tables of pulses, which have a pulse map, must be numbers. Tables
     with a `key`, the event column, must have rows.
-
-    Raises:
-        ValueError: An empty table, a missing column, one that does not hold numbers,
-            or one that is of different types in two files.
     """
     first = tables[0]
     known = pulse_map.columns() if pulse_map else {}
@@ -402,11 +368,7 @@ def check_tables(
 
 
 def check_same_pulse_map(pulse_maps: Mapping[Path, PulseMap]) -> PulseMap:
-    """Return the pulse map that fits all of several files.
-
-    Raises:
-        ValueError: Another fits one of them.
-    """
+    """Return the pulse map that fits all of several files."""
     (first, pulse_map), *others = pulse_maps.items()
     for path, other in others:
         if other != pulse_map:

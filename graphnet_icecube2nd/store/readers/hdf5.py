@@ -98,8 +98,9 @@ def hdf5_source(
             first, count = file.ranges.read(low, high)
             num_claimed += int(count.sum())
             rows = file.pulses.between(int(first[0]), int(first[-1] + count[-1]))
+            truth_rows = file.truth and file.truth.between(low, high)
             part = H5Part(
-                **selection.part(rows, num_pulses=None),
+                **selection.part(rows, truth_rows, num_pulses=None),
                 ranges=file.ranges,
                 events=range(low, high),
                 first_number=first_number,
@@ -109,9 +110,6 @@ def hdf5_source(
             part.name = str(file.path)
             if high - low < num_events:
                 part.name += f" (events {low} to {high - 1})"
-            if part.truth is not None and file.truth is not None:
-                table = file.truth.between(low, high)
-                part.truth = replace(part.truth, tables=(table,))
             parts.append(part)
         first_number += num_events
         if file.event_id is None:
@@ -222,7 +220,7 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     if key and key[0] is truth and not index:
         without.append(key[1])
     if ranges.table is truth:
-        without += ranges.columns
+        without += ranges.columns.values()
     has_exists = index and truth is not None and icetray.EXISTS in truth.types
     return _File(
         path=path,

@@ -18,22 +18,22 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.table_part import starts_of
-from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, read_rows
+from graphnet_icecube2nd.store.readers.tables import Table, read_rows
 
-OFFSETS = ("offsets", "event_offsets", "pulse_offsets")
-FIRST_AND_COUNT = (
+# Names of the B + 1 borders of events, or of first rows and numbers of pulses.
+KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
+    ("offsets",),
+    ("event_offsets",),
+    ("pulse_offsets",),
     ("first_pulse", "n_pulses"),
     ("first_pulse", "num_pulses"),
     ("first", "count"),
 )
+ROWS_AT_ONCE = 2**20
 
 
 def import_h5py() -> Any:
-    """Return h5py, or say what needs it.
-
-    Raises:
-        ImportError: It is not installed.
-    """
+    """Return h5py, or say what needs it."""
     try:
         import h5py
     except ImportError as error:
@@ -45,12 +45,7 @@ def import_h5py() -> Any:
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no HDF5 file, damaged or not whole; names it.
-    """
+    """Open a file for reading."""
     h5py = import_h5py()
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
@@ -97,14 +92,14 @@ class H5Table(Table):
         ((_, arrays),) = read_rows(self, columns, np.array([0, self.num_rows]))
         return arrays
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
-        pa = import_pyarrow()
+    def arrays(
+        self, columns: Sequence[str], *, nan: bool = False
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Yield columns piece by piece."""
         with opened(self.path) as file:
-            for low in self.rows[::BATCH_ROWS]:
-                rows = slice(low, min(low + BATCH_ROWS, self.rows.stop))
-                arrays = self.read(file, columns, rows)
-                yield low, pa.record_batch(arrays)
+            for low in self.rows[::ROWS_AT_ONCE]:
+                rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
+                yield low, self.read(file, columns, rows)
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
@@ -132,11 +127,20 @@ def find_tables(path: Path) -> list[H5Table]:
 
     A group whose datasets have several lengths is as many tables of one name.
     """
-    h5py = import_h5py()
-    tables: list[H5Table] = []
-
-    def add(node: str, dtypes: dict[str, Any], num_rows: int, compound: bool) -> None:
-        types = {column: _type(dtype) for column, dtype in dtypes.items()}
+    # By node, length, and whether they are compound.
+    dtypes: dict[tuple[str, int, bool], dict[str, Any]] = {}
+    with opened(path) as file:
+        for node, dataset in _datasets(file, ""):
+            group, _, column = node.rpartition("/")
+            dtype, num_rows = dataset.dtype, len(dataset)
+            if dtype.names:
+                fields = {field: dtype[field] for field in dtype.names}
+                dtypes[node, num_rows, True] = fields
+            else:
+                dtypes.setdefault((group or "/", num_rows, False), {})[column] = dtype
+    tables = []
+    for (node, num_rows, compound), columns in dtypes.items():
+        types = {column: _type(dtype) for column, dtype in columns.items()}
         table = H5Table(
             path=path,
             node=node,
@@ -146,28 +150,20 @@ def find_tables(path: Path) -> list[H5Table]:
             others=tuple(column for column, kind in types.items() if not kind),
         )
         tables.append(table)
-
-    def look(group: Any, name: str) -> None:
-        columns: dict[int, dict[str, Any]] = {}
-        for key in group:
-            child = group.get(key)  # None where a link leads nowhere
-            node = f"{name}/{key}" if name else key
-            if isinstance(child, h5py.Group):
-                # A soft link may lead back to where it is.
-                if isinstance(group.get(key, getlink=True), h5py.HardLink):
-                    look(child, node)
-            elif isinstance(child, h5py.Dataset) and child.ndim == 1:
-                if child.dtype.names:
-                    types = {field: child.dtype[field] for field in child.dtype.names}
-                    add(node, types, len(child), True)
-                else:
-                    columns.setdefault(len(child), {})[key] = child.dtype
-        for num_rows, types in columns.items():
-            add(name or "/", types, num_rows, False)
-
-    with opened(path) as file:
-        look(file, "")
     return tables
+
+
+def _datasets(group: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Yield path and dataset of all that have one dimension."""
+    h5py = import_h5py()
+    for key in group:
+        child = group.get(key)  # None where a link leads nowhere
+        if isinstance(child, h5py.Dataset) and child.ndim == 1:
+            yield name + key, child
+        # A soft link may lead back to where it is.
+        is_below = isinstance(group.get(key, getlink=True), h5py.HardLink)
+        if isinstance(child, h5py.Group) and is_below:
+            yield from _datasets(child, f"{name}{key}/")
 
 
 def _type(dtype: Any) -> Any:
@@ -201,11 +197,7 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
 def find_column(
     tables: Sequence[H5Table], reference: str, place: str
 ) -> tuple[H5Table, str]:
-    """Return the table and column that a path such as `events/first_pulse` names.
-
-    Raises:
-        ValueError: There is none.
-    """
+    """Return the table and column that a path such as `events/first_pulse` names."""
     parts = reference.strip("/").split("/")
     node, column = "/".join(parts[:-1]) or "/", parts[-1]
     for table in tables:
@@ -222,51 +214,37 @@ class Ranges:
     """Where events lie in a table of pulses."""
 
     table: H5Table  # the table that says so
-    first: str  # column of first rows, or of B + 1 borders
-    count: str | None = None  # column of numbers of pulses, or None
-    # Column of the rows after the last, or None. Without both, `first` are borders.
-    stop: str | None = None
-    # Column that is 0 where the event has no pulses whatever the others say, or None.
-    exists: str | None = None
+    # Its columns by what they are: `first` rows, and the `count` of pulses or the rows
+    # after the last, `stop`; without both, `first` are B + 1 borders. Where `exists`
+    # is 0, the event has no pulses whatever the others say.
+    columns: dict[str, str]
     num_pulses: int  # rows of the table of pulses
 
     @property
     def num_events(self) -> int:
         """Number of events, B."""
-        return self.table.num_rows - self._are_borders
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that are read."""
-        return [c for c in (self.first, self.count, self.stop, self.exists) if c]
-
-    @property
-    def _are_borders(self) -> bool:
-        return self.count is None and self.stop is None
+        are_borders = not {"count", "stop"} & self.columns.keys()
+        return self.table.num_rows - are_borders
 
     def read(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first row and number of pulses of events low to high, (B,) each.
-
-        Raises:
-            ValueError: A range goes back, or beyond the table.
-        """
+        """Return first row and number of pulses of events low to high, (B,) each."""
         before = max(low - 1, 0)  # its end, which the first may not lie before
-        table = self.table.between(before, high + self._are_borders)
+        past_last = high + self.table.num_rows - self.num_events
+        arrays = self.table.between(before, past_last).whole([*self.columns.values()])
         values = {
-            name: column.astype(np.int64)
-            for name, column in table.whole(self.columns).items()
+            role: arrays[column].astype(np.int64)
+            for role, column in self.columns.items()
         }
-        first = values[self.first]
-        if self.count is not None:
-            count = values[self.count]
-        elif self.stop is not None:
-            count = values[self.stop] - first
+        first = values["first"]
+        if "count" in values:
+            count = values["count"]
+        elif "stop" in values:
+            count = values["stop"] - first
         else:
             first, count = first[:-1], np.diff(first)
-        if self.exists is not None:
-            # Rows of frames without the pulses are padding.
+        if "exists" in values:  # rows of frames without the pulses are padding
             first, count = (
-                np.where(values[self.exists] != 0, v, 0) for v in (first, count)
+                np.where(values["exists"] != 0, v, 0) for v in (first, count)
             )
         self._check(first, count, before)
         return starts_of(first, count)[low - before :], count[low - before :]
@@ -298,37 +276,31 @@ def find_ranges(
     offsets: str | Sequence[str] | None,
     place: str,
 ) -> Ranges:
-    """Find what says where events lie, by `offsets` of the user or by known names.
-
-    Raises:
-        ValueError: There is none, or more than one.
-    """
+    """Find what says where events lie, by `offsets` of the user or by known names."""
     if offsets is None:
-        names: list[tuple[str, str | None]] = [(name, None) for name in OFFSETS]
         found = [
-            Ranges(table=table, first=first, count=count, num_pulses=num_pulses)
+            (table, names)
             for table in tables
-            for first, count in (*names, *FIRST_AND_COUNT)
-            if {first, count or first} <= set(table.types)
+            for names in KNOWN_OFFSETS
+            if {*names} <= {*table.types}
         ]
         if len(found) != 1:
-            several = [f"{ranges.table.node}: {ranges.first}" for ranges in found]
+            several = [f"{table.node}: {names[0]}" for table, names in found]
             raise ValueError(
                 f"{place} has {', '.join(several) or 'nothing'} to say where the "
                 "pulses of an event lie. Name one: offsets='PATH' of the borders, or "
                 "offsets=('PATH of first rows', 'PATH of numbers of pulses')"
             )
-        return found[0]
-    if isinstance(offsets, str):
-        table, column = find_column(tables, offsets, place)
-        return Ranges(table=table, first=column, num_pulses=num_pulses)
-    if len(offsets) != 2:
-        raise ValueError(f"offsets are one path or two, got {list(offsets)}")
-    (table, first), (other, count) = (
-        find_column(tables, path, place) for path in offsets
-    )
-    if (table.node, table.num_rows) != (other.node, other.num_rows):
-        raise ValueError(
-            f"{place}: {offsets[0]!r} and {offsets[1]!r} must be columns of one table"
-        )
-    return Ranges(table=table, first=first, count=count, num_pulses=num_pulses)
+        ((table, columns),) = found
+    else:
+        paths = [offsets] if isinstance(offsets, str) else list(offsets)
+        if len(paths) > 2 or (not isinstance(offsets, str) and len(paths) < 2):
+            raise ValueError(f"offsets are one path or two, got {paths}")
+        named = [find_column(tables, path, place) for path in paths]
+        table, columns = named[0][0], tuple(column for _, column in named)
+        if any(other is not table for other, _ in named):
+            raise ValueError(
+                f"{place}: {paths[0]!r} and {paths[1]!r} must be columns of one table"
+            )
+    roles = dict(zip(("first", "count"), columns, strict=False))
+    return Ranges(table=table, columns=roles, num_pulses=num_pulses)

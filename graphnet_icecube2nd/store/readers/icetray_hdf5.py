@@ -66,11 +66,7 @@ class IcetrayPulses(H5Table):
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
     ) -> dict[str, NDArray[Any]]:
-        """Return rows of some columns, (T,).
-
-        Raises:
-            ValueError: A DOM that has no sensor_id of IceCube-86.
-        """
+        """Return rows of some columns, (T,)."""
         stored = file[self.node].dtype.names
         computed = [column for column in columns if column not in stored]
         needed = [column for column in columns if column in stored]
@@ -119,9 +115,8 @@ def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
 
 def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
     """Return where the events lie, by the index."""
-    return Ranges(
-        table=index, first="start", stop="stop", exists=EXISTS, num_pulses=num_pulses
-    )
+    columns = {"first": "start", "stop": "stop", "exists": EXISTS}
+    return Ranges(table=index, columns=columns, num_pulses=num_pulses)
 
 
 def possible_truth(
@@ -130,9 +125,6 @@ def possible_truth(
     """Return the tables that may be the truth, if the user names none: primaries.
 
     Reconstructions have angles too; only the primary's are truth.
-
-    Raises:
-        ValueError: There are none.
     """
     if wanted is not None:
         return dict(tables)
@@ -147,11 +139,7 @@ def possible_truth(
 
 
 def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
-    """Return a table of truth with the frame's columns, which may be all it has.
-
-    Raises:
-        ValueError: Row i of the truth is not frame i of the index.
-    """
+    """Return a table of truth with the frame's columns, which may be all it has."""
     columns = [column for column in EVENT if column in index.types]
     header = replace(index, types={column: index.types[column] for column in columns})
     if truth is None:

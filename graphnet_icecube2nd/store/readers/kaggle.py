@@ -99,11 +99,7 @@ class KagglePart(TablePart):
     truth_columns: tuple[str, ...] = ()
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
-        """Compare the numbers of pulses; return the columns that are truth.
-
-        Raises:
-            ValueError: They differ, or a row is of another batch; names the event.
-        """
+        """Compare the numbers of pulses; return the columns that are truth."""
         columns = truth.columns
 
         def row_of(index: int) -> str:

@@ -61,21 +61,27 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     wanted = Wanted(**options)
     files = list_files(path, PARQUET_SUFFIXES)
     tables = [NestedTable(path=file, name=str(file)) for file in files]
+    for table in tables:
+        if not table.structs:
+            raise ValueError(
+                f"{table.name} has no struct of lists, one row an event; there is "
+                f"{', '.join(table.types)}"
+            )
+        if not table.num_rows:
+            raise ValueError(f"{table.name} is empty: it has no rows")
     first, place = tables[0], tables[0].name
-    structs = first.structs()
+    structs = dict(first.structs)
     lists = {name: _lists_of(struct) for name, struct in structs.items()}
     with_lists = {name: struct for name, struct in lists.items() if struct.types}
     pulses, pulse_map = choose_pulses(with_lists, place, wanted)
     del structs[pulses]
-    if pulse_map == PulseMap.prometheus():
-        labels = replace(pulse_map.labels, **_RAW_ANGLES)
-        raw = replace(pulse_map, labels=labels)
-        candidates = [t for n, t in structs.items() if wanted.truth in (None, n)]
-        known, known_raw = (
-            any(has_angles(struct, either) for struct in candidates)
-            for either in (pulse_map, raw)
-        )
-        pulse_map = raw if known_raw and not known else pulse_map
+    candidates = [t for n, t in structs.items() if wanted.truth in (None, n)]
+    if pulse_map == PulseMap.prometheus() and not any(
+        has_angles(struct, pulse_map) for struct in candidates
+    ):
+        raw = replace(pulse_map, labels=replace(pulse_map.labels, **_RAW_ANGLES))
+        if any(has_angles(struct, raw) for struct in candidates):
+            pulse_map = raw
     truth = choose_truth(structs, place, wanted, pulse_map)
     keys = _event_columns(first, [truth, pulses], wanted.event_column)
     key_names = {key.rpartition(".")[2] for key in keys}
@@ -93,7 +99,6 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     parts: list[NestedPart] = []
     first_id = 0
     for table in tables:
-        table.structs()  # and checks that there are some
         part = NestedPart(
             name=table.name,
             table=table,
@@ -121,38 +126,21 @@ class NestedTable(ParquetTable):
     """A file of structs, the columns of which are columns of the table."""
 
     @cached_property
-    def types(self) -> dict[str, Any]:  # type: ignore[override]
-        """Arrow type of each column, such as `truth.azimuth`."""
-        types = {}
-        for name, kind in self.schema().items():
-            if is_struct(kind):
-                types.update({f"{name}.{child.name}": child.type for child in kind})
-            else:
-                types[name] = kind
-        return types
-
     def structs(self) -> dict[str, Columns]:
-        """Return the structs by name.
-
-        Raises:
-            ValueError: There is none, or the file is empty.
-        """
-        structs = {
-            name: Columns(
-                name=f"{self.name}, {name}",
-                types={child.name: child.type for child in kind},
-            )
+        """The structs by name."""
+        return {
+            name: Columns(name=f"{self.name}, {name}", types=_fields_of(kind))
             for name, kind in self.schema().items()
             if is_struct(kind)
         }
-        if not structs:
-            raise ValueError(
-                f"{self.name} has no struct of lists, one row an event; there is "
-                f"{', '.join(self.types)}"
-            )
-        if not self.num_rows:
-            raise ValueError(f"{self.name} is empty: it has no rows")
-        return structs
+
+    @cached_property
+    def types(self) -> dict[str, Any]:  # type: ignore[override]
+        """Arrow type of each column, such as `truth.azimuth`."""
+        types = {n: kind for n, kind in self.schema().items() if not is_struct(kind)}
+        for name, struct in self.structs.items():
+            types |= {f"{name}.{column}": kind for column, kind in struct.types.items()}
+        return types
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
@@ -184,18 +172,14 @@ class NestedPart(Part):
     first_id: int  # number of the first row then
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the file, in chunks of at most `max_pulses` pulses or one event.
-
-        Raises:
-            ValueError: The file is damaged, or contradicts itself; names the row.
-        """
+        """Read the file, in chunks of at most `max_pulses` pulses or one event."""
         table = self.table
         for row, batch in table.batches([*self.columns, *self.truth, *self.keys]):
             columns, offsets = self._lists(batch, row)
             event_id = self._event_id(batch, row)
             truth = {}
             for column, called in self.truth.items():
-                values = table.values(batch.column(column), column, row, nan=True)
+                values = table.values(batch, column, row, nan=True)
                 if column in self.angles:
                     table.check_angle(values, column, row)
                 truth[called] = values
@@ -242,17 +226,21 @@ class NestedPart(Part):
         if not self.keys:
             first = self.first_id + row
             return np.arange(first, first + len(batch), dtype=np.int64)
+        table = self.table
         ids = [
-            self.table.as_ids(self.table.values(batch.column(key), key, row), key, row)
-            for key in self.keys
+            table.as_ids(table.values(batch, key, row), key, row) for key in self.keys
         ]
         for key, other in zip(self.keys[1:], ids[1:], strict=True):
             if len(wrong := np.flatnonzero(other != ids[0])):
                 raise ValueError(
-                    f"{self.table.at(row + int(wrong[0]))}: {self.keys[0]} is "
+                    f"{table.at(row + int(wrong[0]))}: {self.keys[0]} is "
                     f"{ids[0][wrong[0]]}, but {key} is {other[wrong[0]]}"
                 )
         return ids[0]
+
+
+def _fields_of(struct_type: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in struct_type}
 
 
 def _lists_of(struct: Columns) -> Columns:

@@ -188,10 +188,8 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
         [*labels.values()],
         replace(wanted, pulse_map=pulse_map),
     )
-    parts = []
-    for chunk, table in tables[pulses].items():
-        part = TablePart(**selection.part(table))
-        if part.truth is not None:
-            part.truth = replace(part.truth, tables=(labels[chunk],))
-        parts.append(part)
+    parts = [
+        TablePart(**selection.part(table, labels.get(chunk)))
+        for chunk, table in tables[pulses].items()
+    ]
     return selection.source("graphnet-parquet", parts)

@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,12 @@ from graphnet_icecube2nd.store.readers.source import (
     file_fingerprint,
 )
 from graphnet_icecube2nd.store.readers.table_part import TablePart, select
-from graphnet_icecube2nd.store.readers.tables import Table, is_number
+from graphnet_icecube2nd.store.readers.tables import (
+    GREATEST,
+    LEAST,
+    ArrowTable,
+    is_number,
+)
 
 DUPLICATES = ("error", "renumber")
 SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
@@ -104,23 +109,25 @@ def sqlite_source(
     first_number = 0
     for number, table in enumerate(tables):
         counted = labels[number] if labels else table
-        borders, num_events = counted.borders(events_per_part)
-        for index, (low, high) in enumerate(pairwise([None, *borders, None])):
+        event_id, _ = counted.runs(event)
+        lows = [LEAST, *event_id[events_per_part::events_per_part].tolist()]
+        highs = [*(low - 1 for low in lows[1:]), GREATEST]
+        for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            rows, truth_rows = (
+                replace(each, low=low, high=high) for each in (table, counted)
+            )
             part = SqlitePart(
-                **selection.part(replace(table, low=low, high=high)),
+                **selection.part(rows, truth_rows),
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
                 first_number=first_number + index * events_per_part,
             )
             part.name = str(table.path)
-            if borders:
-                part.name += f" (part {index + 1} of {len(borders) + 1})"
-            if part.truth is not None:
-                rows = replace(counted, low=low, high=high)
-                part.truth = replace(part.truth, tables=(rows,))
+            if len(lows) > 1:
+                part.name += f" (part {index + 1} of {len(lows)})"
             parts.append(part)
-        first_number += num_events
+        first_number += len(event_id)
     return selection.source("graphnet-sqlite", parts, notes=tuple(notes))
 
 
@@ -180,7 +187,7 @@ class SqlitePart(TablePart):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SqliteTable(Table):
+class SqliteTable(ArrowTable):
     """A table of a file, its rows in the order of the events and then of writing."""
 
     path: Path
@@ -190,10 +197,8 @@ class SqliteTable(Table):
     # Names, as SQL writes them, by which rows are in the order of writing.
     order: tuple[str, ...]
     event: str  # its event column
-    # First event, and the first of the next part; None at the ends, so that no
-    # row of the file is in no part.
-    low: int | None = None
-    high: int | None = None
+    low: int = LEAST  # first and last event that are read
+    high: int = GREATEST
     connection: sqlite3.Connection | None = None  # the file, where it is open
     num_rows: None = None  # counting takes long
 
@@ -217,8 +222,8 @@ class SqliteTable(Table):
         """Return the events, (R,), and borders of their rows (R + 1,)."""
         selected = [self._sql(column), "count(*)"]
         with self._selected(selected, group=True) as cursor:
-            pairs = np.array(cursor.fetchall(), np.int64).reshape(-1, 2)
-        return pairs[:, 0], np.append(0, np.cumsum(pairs[:, 1]))
+            pairs_R = np.fromiter(chain.from_iterable(cursor), np.int64).reshape(-1, 2)
+        return pairs_R[:, 0], np.append(0, np.cumsum(pairs_R[:, 1]))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells whether a file, its write-ahead log, or a range differs."""
@@ -232,12 +237,6 @@ class SqliteTable(Table):
             for _ in range(row):
                 cursor.fetchone()
             return f"{self.name}, event {cursor.fetchone()[0]}"
-
-    def borders(self, events_per_part: int) -> tuple[list[int], int]:
-        """Return the events that parts begin with, but for the first; and how many."""
-        with self._selected([self._sql(self.event)], group=True) as cursor:
-            ids = np.fromiter((row[0] for row in cursor), np.int64)
-        return ids[events_per_part::events_per_part].tolist(), len(ids)
 
     def check_event_numbers(self) -> None:
         """See that every row names an event; whole numbers stored as reals will do."""
@@ -277,19 +276,17 @@ class SqliteTable(Table):
     ) -> Iterator[sqlite3.Cursor]:
         """Query the rows of the range, or one row an event."""
         event = quoted(self.event)
-        bounds = [(">=", self.low), ("<", self.high)]
-        terms = [f"{event} {sign} ?" for sign, limit in bounds if limit is not None]
-        query = f"SELECT {', '.join(what)} FROM {quoted(self.table)}"
-        query += f" WHERE {' AND '.join(terms)}" if terms else ""
-        query += f" GROUP BY {event}" if group else ""
-        order = [event] if group else [event, *self.order]
-        query += f" ORDER BY {', '.join(order)}"
-        limits = [limit for _, limit in bounds if limit is not None]
+        grouped = f"GROUP BY {event}" if group else ""
+        order = ", ".join([event] if group else [event, *self.order])
+        query = f"""
+            SELECT {", ".join(what)} FROM {quoted(self.table)}
+            WHERE {event} BETWEEN ? AND ? {grouped} ORDER BY {order}
+        """
         if self.connection is not None:
-            yield self.connection.execute(query, limits)
+            yield self.connection.execute(query, [self.low, self.high])
             return
         with opened(self.path) as connection:
-            yield connection.execute(query, limits)
+            yield connection.execute(query, [self.low, self.high])
 
     def _sql(self, column: str) -> str:
         name = quoted(column)
@@ -314,11 +311,7 @@ class SqliteTable(Table):
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a file for reading only, and see one state of it throughout.
-
-    Raises:
-        ValueError: It is no SQLite file, encrypted, damaged or not whole; names it.
-    """
+    """Open a file for reading only, and see one state of it throughout."""
     connection = None
     try:
         connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)
@@ -377,9 +370,6 @@ def with_types(
 
     Integers and reals in one column are reals; so is a column of NULL alone. Reads
     each table once.
-
-    Raises:
-        ValueError: Text among numbers, or values that are neither.
     """
     pa = import_pyarrow()
     names = ("integer", "real", "text", "blob")

@@ -55,27 +55,6 @@ class TruthRows:
     columns: dict[str, NDArray[Any]]  # (N,) numbers, booleans or strings
     notes: tuple[str, ...] = ()  # what was found in it, in words
 
-    def rows_of(
-        self, event_id: NDArray[np.int64], pulses_name: str
-    ) -> NDArray[np.int64]:
-        """Return the row of each event, (B,).
-
-        Raises:
-            ValueError: An event without a row.
-        """
-        pa = import_pyarrow()
-        import pyarrow.compute as pc
-
-        found = pc.index_in(pa.array(event_id), value_set=pa.array(self.event_id))
-        if found.null_count:
-            lost = event_id[np.asarray(found.is_null())]
-            raise ValueError(
-                f"{pulses_name}: {describe_ids(lost)} without a row in {self.name}. "
-                "Complete the truth, take the pulses out, or prepare without truth: "
-                f"{NO_TRUTH}"
-            )
-        return np.asarray(found).astype(np.int64)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
@@ -99,12 +78,7 @@ class Truth:
         where: tuple[str, int, int] | None = None,
         columns: Sequence[str] | None = None,
     ) -> TruthRows:
-        """Read the rows whose integer column `where[0]` is in `where[1]` to `where[2]`.
-
-        Raises:
-            ValueError: An event that stands twice, a null where none can be, an
-                infinite angle, or a damaged file; names file and row.
-        """
+        """Read rows; `where` is an integer column, and least and greatest value."""
         columns = self.columns if columns is None else columns
         key, types = self.event_column, self.tables[0].types
         needed = dict.fromkeys([*(where or ())[:1], *([key] if key else []), *columns])
@@ -190,23 +164,20 @@ class Layout:
         ids_R, starts_R, lengths_R = (
             values[kept] for values in (ids_R, offsets_R[:-1], np.diff(offsets_R))
         )
-        ids, first, event_R = np.unique(ids_R, return_index=True, return_inverse=True)
-        scattered = ids[np.bincount(event_R, minlength=len(ids)) > 1]
-        if not len(scattered):
+        known = import_pyarrow().array(ids_R).dictionary_encode()
+        ids, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
+        if len(ids) == len(ids_R):
             return cls(event_id=ids_R, first=starts_R, num_pulses=lengths_R)
-        by_first = np.argsort(first)
-        rank = np.empty_like(by_first)
-        rank[by_first] = np.arange(len(ids))
-        order_R = np.argsort(rank[event_R], kind="stable")
+        order_R = np.argsort(event_R, kind="stable")
         lengths = lengths_R[order_R]
         shift = starts_R[order_R] - (np.cumsum(lengths) - lengths)
-        num_pulses = np.bincount(rank[event_R], lengths_R).astype(np.int64)
+        num_pulses = np.bincount(event_R, lengths_R).astype(np.int64)
         return cls(
-            event_id=ids[by_first],
+            event_id=ids,
             first=np.cumsum(num_pulses) - num_pulses,
             num_pulses=num_pulses,
             order_T=np.arange(lengths.sum()) + np.repeat(shift, lengths),
-            scattered=scattered,
+            scattered=ids[np.bincount(event_R) > 1],
         )
 
 
@@ -241,22 +212,29 @@ class TablePart(Part):
         """Return rows of truth, and which of them is that of each event, (B,)."""
         if self.truth is None or not (self.with_empty or len(event_id)):
             return None
+        pa = import_pyarrow()
+        import pyarrow.compute as pc
+
         where = self.truth_where
         if where is None and not self.with_empty:
             where = (self.truth.event_column, int(event_id.min()), int(event_id.max()))
         truth = self.truth.read(where)
-        return truth, truth.rows_of(event_id, self.name)
+        found = pc.index_in(pa.array(event_id), value_set=pa.array(truth.event_id))
+        if found.null_count:
+            lost = event_id[np.asarray(found.is_null())]
+            raise ValueError(
+                f"{self.name}: {describe_ids(lost)} without a row in {truth.name}. "
+                "Complete the truth, take the pulses out, or prepare without truth: "
+                f"{NO_TRUTH}"
+            )
+        return truth, np.asarray(found).astype(np.int64)
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
         """Return the truth to be kept, if it agrees with the number of pulses."""
         return truth
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the part, in chunks of at most `max_pulses` pulses or one event.
-
-        Raises:
-            ValueError: The file is damaged, or truth and pulses contradict each other.
-        """
+        """Read the part, in chunks of at most `max_pulses` pulses or one event."""
         layout, notes = self.layout(), list[str]()
         event_id, first, count = layout.event_id, layout.first, layout.num_pulses
         truth, rows_B = None, np.empty(0, np.int64)
@@ -296,13 +274,12 @@ class TablePart(Part):
                 row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count[events])
                 columns = {name: values[row_T] for name, values in columns.items()}
                 first_row = None
+            labels = truth.columns if truth else {}
             yield EventChunk(
                 columns=columns,
                 offsets=offsets,
                 event_id=event_id[events],
-                truth={c: values[rows_B[events]] for c, values in truth.columns.items()}
-                if truth
-                else {},
+                truth={name: v[rows_B[events]] for name, v in labels.items()},
                 first_row=first_row,
                 notes=tuple(notes),
             )
@@ -342,14 +319,19 @@ class Selection:
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def part(self, pulses: Table, **more: Any) -> dict[str, Any]:
-        """Return what a part of a table of pulses is made of."""
+    def part(
+        self, pulses: Table, truth: Table | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Return what a part of a table is made of, maybe with a truth of its own."""
+        labels = self.truth
+        if labels is not None and truth is not None:
+            labels = replace(labels, tables=(truth,))
         return {
             "name": pulses.name,
             "pulses": pulses,
             "columns": self.columns,
             "event_column": self.event_column,
-            "truth": self.truth,
+            "truth": labels,
             "num_pulses": pulses.num_rows,
             **more,
         }
@@ -377,10 +359,6 @@ def select(
 
     An event column joins pulses and truth where `is_joined`. Columns `without` are no
     truth.
-
-    Raises:
-        ValueError: A table is empty, a column is missing, is no number, or differs
-            between tables.
     """
     first = pulses[0]
     key = truth_key = ""
@@ -390,22 +368,21 @@ def select(
     pulse_map = settle_pulse_map(available, wanted.pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
-    selection = Selection(
+    labels, notes = None, tuple[str, ...]()
+    if truth:
+        if is_joined:
+            types, name = truth[0].types, truth[0].name
+            truth_key = find_event_column(types, wanted.event_column, name, like=key)
+        labels, rest, notes = open_truth(truth, pulse_map, truth_key, without)
+        left_out += rest
+    return Selection(
         event_column=key,
         pulse_map=pulse_map,
         columns=columns,
-        truth=None,
+        truth=labels,
         left_out=left_out,
-        notes=(),
+        notes=notes,
     )
-    if not truth:
-        return selection
-    if is_joined:
-        types, name = truth[0].types, truth[0].name
-        truth_key = find_event_column(types, wanted.event_column, name, like=key)
-    labels, more_left_out, notes = open_truth(truth, pulse_map, truth_key, without)
-    left_out += more_left_out
-    return replace(selection, truth=labels, left_out=left_out, notes=notes)
 
 
 def open_truth(
@@ -414,11 +391,7 @@ def open_truth(
     event_column: str,
     without: Sequence[str] = (),
 ) -> tuple[Truth, tuple[str, ...], tuple[str, ...]]:
-    """Return truth, columns left out, and what there is to say.
-
-    Raises:
-        ValueError: An empty table, or a column that is missing or of another type.
-    """
+    """Return truth, columns left out, and what there is to say."""
     first = tables[0]
     taken, left_out, notes = choose_truth_columns(
         first, pulse_map, (event_column, *without)

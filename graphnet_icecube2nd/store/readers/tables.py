@@ -8,7 +8,6 @@ event_id.
 
 from __future__ import annotations
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,8 +40,14 @@ class Table(ABC):
     num_rows: int | None
 
     @abstractmethod
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield Arrow record batches of columns, each with the row it begins at."""
+    def arrays(
+        self, columns: Sequence[str], *, nan: bool = False
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Yield columns piece by piece, (T,) each, with the row each piece begins at.
+
+        With `nan`, a null among floats becomes NaN, which pandas writes as null; else
+        a null is a ValueError that names file and row.
+        """
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if the rows differ."""
@@ -59,20 +64,6 @@ class Table(ABC):
         """Return what messages call a row."""
         return f"{self.name}, row {row}"
 
-    def arrays(
-        self, columns: Sequence[str], *, nan: bool = False
-    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns piece by piece, (T,) each, with the row each piece begins at.
-
-        With `nan`, a null among floats becomes NaN, which pandas writes as null; else
-        a null is a ValueError that names file and row.
-        """
-        for row, batch in self.batches(columns):
-            yield (
-                row,
-                {c: self.values(batch.column(c), c, row, nan=nan) for c in columns},
-            )
-
     def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield a column of event_ids in pieces, each with the row it begins at."""
         for row, arrays in self.arrays([column]):
@@ -80,8 +71,7 @@ class Table(ABC):
 
     def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
-        ids = [np.empty(0, np.int64)]
-        starts = [np.empty(0, np.int64)]
+        ids, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         row, last = 0, None
         for _, piece in self.ids(column):
             begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
@@ -92,31 +82,8 @@ class Table(ABC):
             row, last = row + len(piece), piece[-1] if len(piece) else last
         return np.concatenate(ids), np.append(np.concatenate(starts), row)
 
-    def values(
-        self, array: Any, column: str, row: int, *, nan: bool = False
-    ) -> NDArray[Any]:
-        """Return an Arrow array that begins at a row as numpy; see `arrays`."""
-        array = plain(array)
-        if not (nan and import_pyarrow().types.is_floating(array.type)):
-            self.check_no_null(array, column, row)
-        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-        return values
-
-    def check_no_null(self, array: Any, column: str, row: int) -> None:
-        """See that no value is null."""
-        if array.null_count:
-            null = row + int(np.asarray(array.is_null()).argmax())
-            raise ValueError(
-                f"{self.at(null)}: column {column!r} is null ({array.null_count} of "
-                f"the {len(array)} rows read are)"
-            )
-
     def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
-        """Return values that begin at a row as event_ids, (T,).
-
-        Raises:
-            ValueError: They are no integers, or one is more than int64 can hold.
-        """
+        """Return values that begin at a row as event_ids, (T,), if they are such."""
         if values.dtype.kind not in "iu":
             raise ValueError(
                 f"{self.name}: column {column!r} names the event and must hold "
@@ -140,8 +107,43 @@ class Table(ABC):
             )
 
 
+class ArrowTable(Table):
+    """A table that is read as Arrow record batches."""
+
+    @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of columns, each with the row it begins at."""
+
+    def arrays(
+        self, columns: Sequence[str], *, nan: bool = False
+    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
+        """Yield columns piece by piece."""
+        for row, batch in self.batches(columns):
+            arrays = {c: self.values(batch, c, row, nan=nan) for c in columns}
+            yield row, arrays
+
+    def values(
+        self, batch: Any, column: str, row: int, *, nan: bool = False
+    ) -> NDArray[Any]:
+        """Return a column of a record batch that begins at a row; see `arrays`."""
+        array = plain(batch.column(column))
+        if not (nan and import_pyarrow().types.is_floating(array.type)):
+            self.check_no_null(array, column, row)
+        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return values
+
+    def check_no_null(self, array: Any, column: str, row: int) -> None:
+        """See that no value is null."""
+        if array.null_count:
+            null = row + int(np.asarray(array.is_null()).argmax())
+            raise ValueError(
+                f"{self.at(null)}: column {column!r} is null ({array.null_count} of "
+                f"the {len(array)} rows read are)"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
-class ParquetTable(Table):
+class ParquetTable(ArrowTable):
     """A parquet file, or some of its row groups."""
 
     path: Path
@@ -236,40 +238,38 @@ def read_rows(
     Borders are counted among the rows of the table. Yields the row of the file that
     the first stands in, None where they do not stand together, and (T,) by column.
     """
-    arrays = table.arrays(columns)
+    pieces = table.arrays(columns)
     row, rest, num_rest = 0, dict[str, NDArray[Any]](), 0
     for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
-        pieces, ends = [], []
+        taken: list[tuple[int, dict[str, NDArray[Any]]]] = []
         while num_rows:
             if not num_rest:
-                row, rest = next(arrays, (0, {}))
+                row, rest = next(pieces, (0, {}))
                 if not rest:
                     raise ValueError(f"{table.name} changed while it was read")
                 num_rest = len(rest[columns[0]])
             size = min(num_rows, num_rest)
-            pieces.append({name: values[:size] for name, values in rest.items()})
+            taken.append((row, {name: v[:size] for name, v in rest.items()}))
             rest = {name: values[size:] for name, values in rest.items()}
             row, num_rest, num_rows = row + size, num_rest - size, num_rows - size
-            ends.append((row - size, row))
         if index == 0:  # before the first border
             continue
+        if len(taken) == 1:
+            yield taken[0]
+            continue
+        starts = [first for first, _ in taken]
+        sizes = [len(arrays[columns[0]]) for _, arrays in taken]
+        together = starts and np.array_equal(np.diff(starts), sizes[:-1])
         joined = {}
         for column in columns:
-            values = [piece[column] for piece in pieces]
-            joined[column] = (
-                values[0]
-                if len(values) == 1
-                else np.concatenate([no_values(table.types[column]), *values])
-            )
-        together = ends and all(
-            start == stop for (_, stop), (start, _) in itertools.pairwise(ends)
-        )
-        yield ends[0][0] if together else None, joined
+            values = [arrays[column] for _, arrays in taken]
+            joined[column] = np.concatenate([no_values(table.types[column]), *values])
+        yield starts[0] if together else None, joined
 
 
 @contextmanager
 def opened_parquet(path: Path, name: str) -> Iterator[Any]:
-    """Open a parquet file for reading piece by piece; see `naming_damage`."""
+    """Open a parquet file for reading piece by piece."""
     import_pyarrow()
     import pyarrow.parquet
 
@@ -285,11 +285,7 @@ def opened_parquet(path: Path, name: str) -> Iterator[Any]:
 
 @contextmanager
 def naming_damage(name: str) -> Iterator[None]:
-    """Say which file it was if pyarrow cannot read it.
-
-    Raises:
-        ValueError: The file is damaged, or of another format.
-    """
+    """Make a ValueError of pyarrow's errors, which do not say which file it was."""
     pa = import_pyarrow()
     try:
         yield

@@ -52,7 +52,7 @@ class ModelBackbone(GNN):
         pulses of each event before selection; edges are ignored.
         """
         if self.training:  # what loaded weights were trained on, they no longer are
-            self.model.input_config = None
+            self.model.input_config = None  # type: ignore[assignment]
         latent_BD: Tensor = self.model(self._packed(data))
         return latent_BD
 

@@ -93,56 +93,51 @@ class EventPredictions:
     inside: NDArray[np.bool_]  # (B,), within the ranges of the training
 
 
-class DataDomain:
-    """The domain guard of a `StandardModel` and a loader, see `inference.domain`.
+def domain_of(
+    model: StandardModel, dataloader: Any, unknown_detector: bool
+) -> Domain | None:
+    """Compare what a loader reads with what a model was trained on.
 
     Weights that `load_weights` gave to `model.backbone.model` tell what a model was
     trained on, else its own data representation does. The representation of the
     loader's dataset, or the store of a `StoreDataModule`, tells what the data are.
-    Where one of both is not known, nothing is compared.
+
+    Returns:
+        The domain guard; None where one of both is not known.
 
     Raises:
         DomainError: The data are of another detector or clock than the model.
     """
+    core = getattr(model.backbone, "model", None)
+    config: InputConfig | None = getattr(core, "input_config", None)
+    if config is None and not isinstance(dataloader, PygLoader):
+        own = _reading_of(model._data_representation)
+        config = None if own is None else InputConfig.of(own[0], **own[1])
+    reading = _reading_of_data(dataloader)
+    if config is None or reading is None:
+        return None
+    options = InferenceConfig.of(config, **reading[1])
+    return Domain(config, reading[0], options, unknown_detector=unknown_detector)
 
-    def __init__(
-        self, model: StandardModel, dataloader: Any, unknown_detector: bool
-    ) -> None:
-        reading = _reading_of_data(dataloader)
-        core = getattr(model.backbone, "model", None)
-        config: InputConfig | None = getattr(core, "input_config", None)
-        if config is None and not isinstance(dataloader, PygLoader):
-            own = _reading_of(model._data_representation)
-            config = None if own is None else InputConfig.of(own[0], **own[1])
-        self.detector, options = reading or (None, {})
-        self.domain = Domain(config=None)
-        if self.detector is not None:
-            self.domain = Domain.compare(
-                config,
-                self.detector,
-                InferenceConfig.of(config, **options),
-                unknown_detector=unknown_detector,
-            )
 
-    def inside(
-        self, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Return which events of some batches are in the trained ranges, (B,)."""
-        if self.detector is None or not batches:
-            return np.ones(len(n_pulses_B), bool)
-        lengths = [torch.diff(b.ptr) if "ptr" in b else [len(b.x)] for b in batches]
-        offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
-        features = torch.cat([batch.x.cpu().double() for batch in batches])
-        names = self.detector.pulses.feature_names
-        scales = self.detector.scales
-        columns = dict(zip(names, features.numpy().T, strict=True))
-        is_window = self.detector.clock == "window"
+def _inside(
+    domain: Domain, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return which events of some batches are in the trained ranges, (B,)."""
+    lengths = [torch.diff(b.ptr) if "ptr" in b else [len(b.x)] for b in batches]
+    offsets = np.append(0, np.cumsum(np.concatenate([[], *lengths]))).astype(np.int64)
+    columns: dict[str, NDArray[Any]] = {}
+    if batches:
+        features_TF = torch.cat([batch.x.cpu().double() for batch in batches]).numpy()
+        names, scales = domain.detector.pulses.feature_names, domain.detector.scales
+        columns = dict(zip(names, features_TF.T, strict=True))
+        is_window = domain.detector.clock == "window"
         columns = {
             **{axis: columns[axis] * scales.position for axis in (X, Y, Z)},
             TIME: columns[TIME] * scales.time + is_window * scales.time_offset,
             CHARGE: 10.0 ** (columns[CHARGE] * scales.charge_decades),
         }
-        return self.domain.check_values(columns, offsets, n_pulses_B, self.detector)
+    return domain.check_values(columns, offsets, n_pulses_B)
 
 
 def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
@@ -269,8 +264,8 @@ def evaluating(model: StandardModel) -> Iterator[None]:
 def event_predictions(
     model: StandardModel,
     dataloader: Iterable[Any],
-    event_column: str,
-    domain: DataDomain,
+    event_column: str = "event_no",
+    domain: Domain | None = None,
 ) -> Iterator[EventPredictions]:
     """Yield the predictions of each batch, in the loader's order.
 
@@ -299,7 +294,8 @@ def event_predictions(
         full_B = n_pulses > 0
         shown = batches if full_B.all() else _with_pulses(batches, full_B)
         inside_B = np.ones(len(full_B), bool)
-        inside_B[full_B] = domain.inside(shown, n_pulses[full_B])
+        if domain is not None:
+            inside_B[full_B] = _inside(domain, shown, n_pulses[full_B])
         predictions: list[Any] = [None] * len(answers)
         if shown:
             with torch.no_grad():

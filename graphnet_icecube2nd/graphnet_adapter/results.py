@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
     Answer,
-    DataDomain,
     EventPredictions,
     GraphnetColumns,
     answers_of,
+    domain_of,
     evaluating,
     event_predictions,
 )
@@ -112,7 +112,7 @@ def predict_events(
 
     Raises:
         DomainError: The data are of another detector or clock than the model was
-            trained on, see `DataDomain`.
+            trained on, see `domain_of`.
         ValueError: An event comes twice, a batch lacks event number or pulses, two
             tasks give the same column, an unknown format, a calibration of a task that
             the model lacks.
@@ -135,7 +135,7 @@ def predict_events(
             "a submission needs a direction, but the model's tasks give "
             f"{', '.join(answer.name for answer in answers)}"
         )
-    domain = DataDomain(model, dataloader, unknown_detector)
+    domain = domain_of(model, dataloader, unknown_detector)
     name = type(model.backbone).__name__ if name is None else name
     statuses: Counter[str] = Counter()
     num_calibrated = 0
@@ -151,7 +151,7 @@ def predict_events(
     with evaluating(model):
         batches = event_predictions(model, dataloader, event_column, domain)
         windows = _windows(batches, answers, on_progress)
-        is_known = not domain.domain.differences
+        is_known = domain is None or not domain.differences
         parts = counted(
             _parts(windows, answers, angles, calibrations, contours, is_known)
         )
@@ -171,7 +171,9 @@ def predict_events(
             }
             write_results(out, parts, kind, metadata)
     num_events = sum(statuses.values())
-    notices = (*_left_out(dataloader, num_events), *domain.domain.warnings())
+    notices = _left_out(dataloader, num_events)
+    if domain is not None:
+        notices += (*domain.warnings(),)
     for text in notices:
         warnings.warn(text, stacklevel=2)
     return Reconstruction(

@@ -43,7 +43,7 @@ from graphnet_icecube2nd.calibration.fit import (
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
 from graphnet_icecube2nd.graphnet_adapter import results
-from graphnet_icecube2nd.graphnet_adapter.prediction import DataDomain
+from graphnet_icecube2nd.graphnet_adapter.prediction import domain_of, event_predictions
 from graphnet_icecube2nd.graphnet_adapter.results import predict_directions
 from graphnet_icecube2nd.inference.domain import DomainError
 from graphnet_icecube2nd.models.weights import load_weights
@@ -486,6 +486,12 @@ class TestNumbers:
         np.testing.assert_allclose(found["kappa"], 3 * plain["kappa"], rtol=1e-5)
 
 
+def inside_of(model: StandardModel, loader: Any) -> Any:
+    domain = domain_of(model, loader, unknown_detector=False)
+    parts = event_predictions(model, loader, domain=domain)
+    return np.concatenate([part.inside for part in parts])
+
+
 def on_a_running_clock() -> Any:
     pulses = replace(PULSES._detector.pulse_map, time_reference="first_pulse")
     return icecube2nd.PackedPulses(icecube2nd.PulseMapDetector(pulses.to_dict()))
@@ -571,16 +577,12 @@ class TestDomain:
         model.backbone.model.input_config = InputConfig.of(
             PULSES._reader.detector, ranges=ranges
         )
-        domain = DataDomain(model, make_loader(dataset), unknown_detector=False)
-        for batch in make_loader(dataset):
-            assert domain.inside([batch], batch.n_pulses.numpy()).all()
+        assert inside_of(model, make_loader(dataset)).all()
         shifted = {**ranges, "time": (first - 1e4, first - 1.0)}
         model.backbone.model.input_config = InputConfig.of(
             PULSES._reader.detector, ranges=shifted
         )
-        domain = DataDomain(model, make_loader(dataset), unknown_detector=False)
-        for batch in make_loader(dataset):
-            assert not domain.inside([batch], batch.n_pulses.numpy()).any()
+        assert not inside_of(model, make_loader(dataset)).any()
 
     def test_a_store_of_another_detector(self, tmp_path: Path) -> None:
         simulate(tmp_path / "store", num_events=20, seed=1, workers=1)

@@ -25,7 +25,8 @@ class Look(NamedTuple):
     @classmethod
     def of(cls, number: int) -> Look:
         """Return the look of the first, second, ... table."""
-        return cls(*(these[number % len(these)] for these in (COLOURS, LINES, MARKERS)))
+        number %= len(COLOURS)  # as many as lines and markers
+        return cls(COLOURS[number], LINES[number], MARKERS[number])
 
 
 def new_figure(width: float, height: float) -> Any:

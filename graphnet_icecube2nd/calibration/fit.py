@@ -132,8 +132,8 @@ def calibrate(
             continue
         output, target = outputs[name], truth.target(task)
         good_B = task.is_valid(torch.from_numpy(output)).numpy() & has_label(target)
-        if lost := int((~has_label(target)).sum()):
-            notices.append(f"{name}: {lost:,} of {len(target):,} events have no label")
+        if count := int((~has_label(target)).sum()):
+            notices.append(f"{name}: {count:,} of {len(target):,} events have no label")
         output, target = output[good_B], target[good_B]
         if isinstance(task, Direction):
             angle_B = opening_angle(output, target).numpy()
@@ -256,13 +256,13 @@ def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
 
     So a perfect fit of noise does not look like a calibrated kappa.
     """
-    made = {name: np.empty(len(kappa_B)) for name in ("kappa", "level", "median")}
+    columns = {n: np.empty(len(kappa_B)) for n in ("kappa", "level", "median")}
     for here_B in halves(len(kappa_B)):
         calibration = fit_calibration(kappa_B[~here_B], angle_B[~here_B], method)
-        made["kappa"][here_B] = calibration.kappa(kappa_B[here_B])
-        made["level"][here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])
-        made["median"][here_B] = calibration.radius(kappa_B[here_B], 0.5)
-    return Recalibrated(**made)
+        columns["kappa"][here_B] = calibration.kappa(kappa_B[here_B])
+        columns["level"][here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])
+        columns["median"][here_B] = calibration.radius(kappa_B[here_B], 0.5)
+    return Recalibrated(**columns)
 
 
 def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventTable:

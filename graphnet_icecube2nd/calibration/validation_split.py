@@ -85,10 +85,10 @@ def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
             "has events of it cannot be told"
         )
     own = EventStore(path)
-    seen = np.ones(len(own), bool)
-    seen[validation_events(run, own)] = False
+    was_seen = np.ones(len(own), bool)
+    was_seen[validation_events(run, own)] = False
     id_B = store.whole_event_column(EVENT_ID)
-    own_id = np.where(seen, own.whole_event_column(EVENT_ID), -1)
+    own_id = np.where(was_seen, own.whole_event_column(EVENT_ID), -1)
     both, theirs, ours = np.intersect1d(own_id, id_B, return_indices=True)
     theirs, ours = theirs[both != -1], ours[both != -1]
     same = np.ones(len(ours), bool)

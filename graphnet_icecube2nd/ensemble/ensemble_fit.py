@@ -147,17 +147,17 @@ def fit_ensemble(
     folder = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(folder, ignore_errors=True)
     with locked_folder(folder, "an ensemble"):
-        made = []
+        copies = []
         for member, source, model, weight in zip(
             trained, members, models, weights, strict=True
         ):
             file = folder / f"{member}.safetensors"
             save_model(model.to("cpu"), file)
             origin = {"from": str(weights_place(source).resolve())}
-            made.append(add_member(folder, member, file, weight, origin))
+            copies.append(add_member(folder, member, file, weight, origin))
         ensemble = EnsembleFile(
             name=name or out.name,
-            members=tuple(made),
+            members=tuple(copies),
             method=chosen,
             options=options,
             fitted_on={
@@ -172,7 +172,7 @@ def fit_ensemble(
     out.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder, out)
     LOGGER.info(
-        f"{out / FILE}: {len(made)} members, {chosen}, from {len(numbers):,} events"
+        f"{out / FILE}: {len(copies)} members, {chosen}, from {len(numbers):,} events"
     )
     return EnsembleFit(
         path=out, ensemble=ensemble, angles=angles, num_events=len(numbers)

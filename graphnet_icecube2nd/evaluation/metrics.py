@@ -137,8 +137,8 @@ class Summary:
             for end, angle in asdict(getattr(self, name)).items():
                 column = f"{name}_{unit}" if end == "value" else f"{name}_{end}_{unit}"
                 row[column] = degrees(angle) if unit == "deg" else angle
-        row |= {"median_pull": self.pull, "inside_50": self.inside_50}
-        return row | {"inside_90": self.inside_90}
+        held = {"inside_50": self.inside_50, "inside_90": self.inside_90}
+        return row | {"median_pull": self.pull} | held
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -192,10 +192,12 @@ class Evaluation:
     def _summary(self, evaluated: EvaluatedTable, chosen_B: Chosen) -> Summary:
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
+        # Fewer for many events, whose intervals are narrow and alike.
+        resamples = min(self.resamples, max(ENOUGH_RESAMPLES, int(2e8 / len(angle))))
         values = [angle.mean(), (angle - first).mean()]
         values += np.quantile(angle, list(QUANTILES.values())).tolist()
         intervals = paired_intervals(
-            np.stack([angle, angle - first]), resamples=self._resamples(len(angle))
+            np.stack([angle, angle - first]), resamples=resamples
         ).tolist()
         intervals += resampled_quantiles(
             angle, list(QUANTILES.values()), resamples=self.resamples
@@ -215,10 +217,6 @@ class Evaluation:
             inside_50=evaluated.inside(0.5, chosen_B),
             inside_90=evaluated.inside(0.9, chosen_B),
         )
-
-    def _resamples(self, num_events: int) -> int:
-        """Fewer for many events, whose intervals are narrow and alike."""
-        return min(self.resamples, max(ENOUGH_RESAMPLES, int(2e8 / num_events)))
 
 
 def evaluate(
@@ -255,8 +253,8 @@ def evaluate(
         if name == DIRECTION:
             continue
         having = [table for table in tables if name in table.tasks]
-        evaluated, said = _evaluate_task(name, having, truth)
-        notes += said
+        evaluated, task_notes = _evaluate_task(name, having, truth)
+        notes += task_notes
         if evaluated is not None:
             tasks.append(evaluated)
     if not tasks and not evaluation.tables:
@@ -298,19 +296,19 @@ def _evaluate_directions(
     if unlabelled := len(shared) - len(some):
         notes.append(_unlabelled_note(shared, DIRECTION, unlabelled))
     evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
-    for found in evaluated:
-        angle = found.angle_B[found.table.is_ok]
+    for one in evaluated:
+        angle = one.angle_B[one.table.is_ok]
         share = float((angle > np.pi / 2).mean()) if len(angle) else 0.0
         if share > TURNED:
             notes.append(
-                f"{share:.0%} of the directions of table {found.name!r} are more than "
+                f"{share:.0%} of the directions of table {one.name!r} are more than "
                 "90 degrees off: check whether they point along the flight of the "
                 "neutrino (--result-angles flight), or the truth does (--truth-angles "
                 "flight)"
             )
             LOGGER.warning(notes[-1])
     return Evaluation(
-        truth=_with_pulses(some, [found.table for found in evaluated]),
+        truth=_with_pulses(some, [one.table for one in evaluated]),
         tables=evaluated,
         left_out=int((~shared_B).sum()),
         unknown={table.name: len(table) - len(shared) for table in tables},
@@ -384,7 +382,7 @@ def _evaluate_task(
                 reason = f"table {table_name!r} has no column {error.args[0]}"
                 return None, [*notes, f"{name} is not judged: {reason}"]
         raise
-    found = TaskEvaluation(
+    evaluation = TaskEvaluation(
         task=name,
         event_id=some.event_id[good_B],
         tables=columns,
@@ -392,7 +390,7 @@ def _evaluate_task(
         known=known,
         section=section,
     )
-    return found, notes
+    return evaluation, notes
 
 
 def _unlabelled_note(truth: EventTruth, task: str, count: int) -> str:

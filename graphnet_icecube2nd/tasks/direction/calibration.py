@@ -112,8 +112,8 @@ def depth(kappa_B: Array, angle_B: Array) -> Array:
     with np.errstate(divide="ignore"):
         # The share outside is (exp(-kappa u) - exp(-2 kappa)) / (1 - exp(-2 kappa)).
         far = np.log(-np.expm1(-kappa * np.maximum(2 - u, 0.0)))
-        found: Array = kappa * u - far + np.log(-np.expm1(-2 * kappa))
-    return np.maximum(found, 0.0)
+        depth_B: Array = kappa * u - far + np.log(-np.expm1(-2 * kappa))
+    return np.maximum(depth_B, 0.0)
 
 
 def radius_of_depth(kappa_B: Array, depth_B: Array | float) -> Array:
@@ -172,9 +172,9 @@ class KappaCalibration(Calibration):
                 for n, row in enumerate(self.depths)
             },
         }
-        for name, (found, wanted) in lengths.items():
-            if found != wanted or not found:
-                raise ValueError(f"{name} must have {wanted} entries, got {found}")
+        for name, (length, wanted) in lengths.items():
+            if length != wanted or not length:
+                raise ValueError(f"{name} must have {wanted} entries, got {length}")
         for name in ("log_kappa", "log_group", "levels"):
             if (np.diff(getattr(self, name)) <= 0).any():
                 raise ValueError(f"{name} must rise")
@@ -235,8 +235,8 @@ def _read_backwards(depth_B: Array, knots_BL: Array, nominal_L: Array) -> Array:
     )
     between_B = nominal_L[below_B] + part_B * (nominal_L[above_B] - nominal_L[below_B])
     beyond_B = nominal_L[-1] + depth_B - knots_BL[:, -1]
-    found: Array = np.where(below_B < len(nominal_L) - 1, between_B, beyond_B)
-    return found
+    level_B: Array = np.where(below_B < len(nominal_L) - 1, between_B, beyond_B)
+    return level_B
 
 
 def _log10(kappa_B: Array) -> Array:
@@ -309,13 +309,13 @@ def halves(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
 
 def kappa_of_median(angle: Array | float) -> Array:
     """Return the kappa whose 50% contour has this radius, rad; 0 from pi / 2 on."""
-    found = np.asarray(angle, np.float64)
-    low, high = np.full(found.shape, -8.0), np.full(found.shape, 12.0)
+    median = np.asarray(angle, np.float64)
+    low, high = np.full(median.shape, -8.0), np.full(median.shape, 12.0)
     for _ in range(60):
         middle = (low + high) / 2
-        is_more = depth(10**middle, found) > np.log(2)
+        is_more = depth(10**middle, median) > np.log(2)
         low, high = np.where(is_more, low, middle), np.where(is_more, middle, high)
-    kappa: Array = np.where(found < np.pi / 2, 10 ** ((low + high) / 2), 0.0)
+    kappa: Array = np.where(median < np.pi / 2, 10 ** ((low + high) / 2), 0.0)
     return kappa
 
 

@@ -82,8 +82,8 @@ def combine(
     kappa_B1 = weighted_mean(exact_MB3.norm(dim=2, keepdim=True), share_M)
     length_B1 = mean_B3.norm(dim=1, keepdim=True)
     # Opposite directions have no mean; NaN stays NaN.
-    scale_B1 = (kappa_B1 / length_B1).where(length_B1 > 0, 0.0)
-    return (mean_B3 * scale_B1).to(vectors_MB3)
+    vectors_B3: Tensor = mean_B3 * (kappa_B1 / length_B1).where(length_B1 > 0, 0.0)
+    return vectors_B3.to(vectors_MB3)
 
 
 def normalised(weights: Sequence[float] | None, num_members: int) -> Array:

@@ -123,8 +123,8 @@ class RadialLaw:
         borders, rates = np.array(self.u), np.array(self.rate)
         height = _height(rates, np.diff(borders), np.diff(self.share)) / (2 * np.pi)
         inner = np.maximum(given - borders[piece], 0.0)
-        found: Array = height[piece] * np.exp(-rates[piece] * inner)
-        return found
+        per_sr: Array = height[piece] * np.exp(-rates[piece] * inner)
+        return per_sr
 
     def contained(self, u: ArrayLike) -> Array:
         """Return the share of the probability within u, 0 to 1; shape of u."""
@@ -138,8 +138,8 @@ class RadialLaw:
         part = np.where(
             steep, np.expm1(-safe * inner) / np.expm1(-safe * width), inner / width
         )
-        found: Array = shares[piece] + np.diff(shares)[piece] * part
-        return found
+        inside: Array = shares[piece] + np.diff(shares)[piece] * part
+        return inside
 
     def radius(self, level: float) -> float:
         """Return the radius of the contour that holds a share, 0 to 1, rad."""
@@ -219,8 +219,8 @@ def _height(rate: ArrayLike, width: ArrayLike, share: ArrayLike) -> Array:
     fall = np.asarray(rate) * np.asarray(width)
     safe = np.where(fall > FLAT, fall, 1.0)
     steepness = np.where(fall > FLAT, -safe / np.expm1(-safe), 1.0)
-    found: Array = np.asarray(share) / np.asarray(width) * steepness
-    return found
+    height: Array = np.asarray(share) / np.asarray(width) * steepness
+    return height
 
 
 def _end(rate: float, width: float, share: float) -> float:

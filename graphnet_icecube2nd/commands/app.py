@@ -18,6 +18,7 @@ from graphnet_icecube2nd.commands import (
     training,
 )
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.version import __version__
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ def _main(
     debug: Annotated[bool, option("Show an error's whole trace.", "--debug")] = False,
 ) -> None:
     """Options that stand before a command."""
+    print_notices(always=True)
 
 
 app.command()(simulation.simulate)

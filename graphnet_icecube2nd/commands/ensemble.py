@@ -31,10 +31,8 @@ def import_weights(
     reconstruct --ensemble OUT` then does what the published predict.py does.
     """
     from graphnet_icecube2nd.inference.ensemble_file import FILE
-    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.published.competition_ensemble import import_weights as run
 
-    print_notices(always=True)
     run(folder, out)
     print(f"{out / FILE}: weights and options as in the published predict.py")
 
@@ -67,13 +65,11 @@ def fit(
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
-    from graphnet_icecube2nd.notices import print_notices
 
     reading = None
     if max_pulses is not None:
         reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
-    print_notices(always=True)
     print(f"weights from {len(numbers):,} events: {what}")
     with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
         found = fit_ensemble(

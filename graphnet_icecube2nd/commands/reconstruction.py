@@ -107,7 +107,6 @@ def reconstruct(
     from graphnet_icecube2nd.inference.input_store import InputStore
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
-    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.results.result_files import (
         SUBMISSION,
         check_replaceable,
@@ -138,7 +137,6 @@ def reconstruct(
     bundle.read_otherwise(reading)  # an error comes before files are converted
     if which is None and (config is not None or kind == SUBMISSION):
         which = "test" if (data / "test").is_dir() else None  # predict.py reads this
-    print_notices(always=True)
     events = InputStore(data, out, which=which)
     store = events.open()
     with (

@@ -102,7 +102,6 @@ def train(
     model.safetensors. An interrupted run resumes with --resume and ends with the same
     weights.
     """
-    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.published.published_config import (
         as_store,
         published_notes,
@@ -116,7 +115,6 @@ def train(
     from graphnet_icecube2nd.training.run import train as run
     from graphnet_icecube2nd.training.trainer import TrainerConfig
 
-    print_notices(always=True)
     num_workers = workers
     if config is not None:
         if recipe is not None:
@@ -222,11 +220,9 @@ def tune(
 
     An interrupted search resumes when the command is run again.
     """
-    from graphnet_icecube2nd.notices import print_notices
     from graphnet_icecube2nd.training.trainer import TrainerConfig
     from graphnet_icecube2nd.tuning.study import tune as search
 
-    print_notices(always=True)
     machine = TrainerConfig(
         accelerator=accelerator, devices=_devices(devices), progress=False, plot=False
     )

@@ -55,8 +55,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             training and validation.
         train, validation: Which events; default: the competition's batches 655 to 659
             validate where they are there with others, else a tenth by hash.
-        validation_batch_size: Default: as training.
-        validation_max_pulses: Default: as training.
+        validation_batch_size: Events of a validation batch; default: as training.
+        validation_max_pulses: Pulses that the validation cuts to; default: as training.
         num_sub_epochs: Parts of an epoch of the data.
         sub_epochs: `partition`, or `published`: independent random eighths.
         truth: What the batches' truth holds: labels such as `direction`, `energy`,
@@ -66,12 +66,12 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             complete are neither trained nor validated on (`train_labels` and
             `validation_labels` count them). Default: the labels among `truth`, each a
             group; empty: all events are used.
-        augmentations: Of training events.
+        augmentations: Augmentations of training events.
         published_features: Efficiency and ice with the slips of the competition's code
             (`PulseMap.as_published`), for its weights.
         step_batches: Batches of an optimiser step: an iteration over the training has a
             whole number of steps, so that no step at its end sees fewer events.
-        seed: Of all that is random but the split.
+        seed: Seed of all that is random but the split.
         validation_fraction: Share of the validation in a split by hash, 0 to 1.
         split_seed: Seed of the split by hash; the same for every `seed`, so that runs
             of an ensemble, or one that goes on from another, validate on events that

@@ -33,10 +33,10 @@ class EventLoader:
         sampler: Says which, and in which batches.
         num_workers: Processes that read; 0 reads in this one, which for a warm store
             is faster than any model trains.
-        prefetch: Without workers: read the next block in a thread meanwhile. Default:
-            where there is a GPU to wait for. Beside a model on the CPU the thread costs
-            much more than reading does: OpenMP lets its own threads sleep as soon as
-            there are more of them than cores (benchmarks/results/models_log.md).
+        prefetch: Read the next block in a thread meanwhile, if there are no workers.
+            Default: where there is a GPU to wait for. Beside a model on the CPU the
+            thread costs much more than reading does: OpenMP lets its own threads sleep
+            as soon as there are more than cores (benchmarks/results/models_log.md).
         block_batches: Batches read at once.
         pin_memory: Hand out batches in page-locked memory, for GPUs.
         always_first_epoch: Every iteration is that of the first epoch, with the same

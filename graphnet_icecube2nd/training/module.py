@@ -231,10 +231,10 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
 
     def _check_finite(self, losses: Tensor, norm: Tensor) -> None:
         nonfinite = ~losses.isfinite()
-        # All ranks stop together.
-        some = bool(
-            self.trainer.strategy.reduce(nonfinite.any().float(), reduce_op="sum")
-        )
+        on_any_rank = nonfinite.any().float()
+        if self.trainer.world_size > 1:  # all ranks stop together
+            on_any_rank = self.trainer.strategy.reduce(on_any_rank, reduce_op="sum")
+        some = bool(on_any_rank)
         if not some and bool(norm.isfinite()):
             return
         # float16 overflows now and then: its scaler then leaves the step out and halves

@@ -65,7 +65,6 @@ from graphnet_icecube2nd.events.random_numbers import (
 DIRECTION = "direction"
 LOST = "lost"  # (B,) bool among the truth: nothing is left of the event
 AXES = (X, Y, Z)
-_LOOKS = ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")  # where a PMT looks, as `AXES`
 _UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that tell one from another
 _NOISE_CHARGE_SIGMA = 0.3  # p.e.
 _DISCRIMINATOR = 0.25  # p.e.
@@ -391,8 +390,8 @@ class ChargeFactor:
 class Mirror:
     """Mirror every event in the plane at 0 across one axis; a check.
 
-    Pulses move, also where PMTs look, and `direction` among the truth; other truth
-    stays. Ice and efficiency are those of the new place, or of the DOM where there is a
+    Pulses move, the detector's `vectors` (where PMTs look) with them, and `direction`
+    among the truth; other truth stays. Ice and efficiency are those of the new place, or of the DOM where there is a
     `sensor_id`: an event mirrored in z has its light from ice that is not there.
 
     Args:
@@ -417,7 +416,7 @@ class Mirror:
         placed = RotateAboutZ(max_angle=0.0)(events, key, detector)
         columns = {
             name: -floating(placed.columns[name])
-            for name in (self.axis, _LOOKS[AXES.index(self.axis)])
+            for name in [v[AXES.index(self.axis)] for v in (AXES, *detector.vectors)]
             if name in placed.columns
         }
         truth = dict(events.truth)

@@ -87,12 +87,17 @@ def test_mirror(axis: str, place: int) -> None:
     assert Mirror(axis=axis).signs == tuple(-1.0 if p == place else 1 for p in range(3))
 
 
-def test_mirror_turns_where_pmts_look() -> None:
+@pytest.mark.parametrize("name", ["upgrade", "orca115"])
+def test_mirror_turns_the_vectors_of_the_detector(name: str) -> None:
+    detector = build_detector(name)
+    ((x, _, z),) = detector.vectors
     look = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
-    columns = {**places(EVENTS).columns, "pmt_dir_x": look, "pmt_dir_z": look}
-    mirrored = apply(replace(EVENTS, columns=columns), Mirror(axis="z"))
-    torch.testing.assert_close(mirrored.columns["pmt_dir_z"], -look)
-    torch.testing.assert_close(mirrored.columns["pmt_dir_x"], look)
+    events = replace(EVENTS, columns={**places(EVENTS).columns, x: look, z: look})
+    mirrored = apply_augmentations(
+        events, [Mirror(axis="z")], seed=1, detector=detector
+    )
+    torch.testing.assert_close(mirrored.columns[z], -look)
+    torch.testing.assert_close(mirrored.columns[x], look)
 
 
 def many(num_events: int, doms: list[int]) -> Events:

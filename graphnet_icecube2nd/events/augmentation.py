@@ -391,8 +391,9 @@ class Mirror:
     """Mirror every event in the plane at 0 across one axis; a check.
 
     Pulses move, the detector's `vectors` (where PMTs look) with them, and `direction`
-    among the truth; other truth stays. Ice and efficiency are those of the new place, or of the DOM where there is a
-    `sensor_id`: an event mirrored in z has its light from ice that is not there.
+    among the truth; other truth stays. Ice and efficiency are those of the new place,
+    or of the DOM where there is a `sensor_id`: an event mirrored in z has its light
+    from ice that is not there.
 
     Args:
         axis: `x`, `y` or `z`.

@@ -13,6 +13,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from graphnet_icecube2nd.lazy import import_extra
+
 Made = TypeVar("Made")
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 FREE = ("model_kwargs", "tasks")  # mappings of which names may be new
@@ -156,10 +158,4 @@ def dump_yaml(values: Any) -> str:
 
 
 def _import_yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(
-            "YAML files need PyYAML: pip install graphnet-icecube2nd[train]"
-        ) from error
-    return yaml
+    return import_extra("yaml", "YAML files need", "train")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.lazy import import_extra
 
 # Told apart by the colour-blind as well (Okabe and Ito, 2008, jfly.uni-koeln.de/color),
 # and by line and marker where there is no colour.
@@ -31,13 +32,8 @@ class Look(NamedTuple):
 
 def new_figure(width: float, height: float) -> Any:
     """Return a matplotlib figure of so many inches, which needs no screen."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib: pip install graphnet-icecube2nd[plots]"
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figure = import_extra("matplotlib.figure", "plots need", "plots")
+    return figure.Figure(figsize=(width, height), layout="constrained")
 
 
 def plain_log(axis: Any) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.sqlite import opened, quoted
 
@@ -168,12 +169,7 @@ def _write_arrow(
 def _write_sqlite(
     path: Path, parts: Iterable[Columns], metadata: Mapping[str, Any] | None
 ) -> None:
-    try:
-        import sqlite_utils
-    except ImportError as error:
-        raise ImportError(
-            "SQLite files need sqlite-utils: pip install graphnet-icecube2nd[data]"
-        ) from error
+    sqlite_utils = import_extra("sqlite_utils", "SQLite files need", "data")
     # Transactions are ours alone: all of it, or the file as it was.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")

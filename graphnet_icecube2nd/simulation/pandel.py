@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.simulation.rows import Array
 
 if TYPE_CHECKING:
@@ -61,16 +62,9 @@ def log_density(time: Array, shape: Array, rate: Array, jitter: float) -> Array:
 
 
 def import_scipy(module: str) -> Any:
-    """Return a module of scipy, or say what it is needed for and how to have it."""
-    import importlib
-
-    try:
-        return importlib.import_module(f"scipy.{module}")
-    except ImportError as error:
-        raise ImportError(
-            "the likelihood of simulated events needs scipy: "
-            "pip install graphnet-icecube2nd[simulation]"
-        ) from error
+    """Return a module of scipy, which the core does not need."""
+    what = "the likelihood of simulated events needs"
+    return import_extra(f"scipy.{module}", what, "simulation")
 
 
 def _laplace(shape: Array, x: Array) -> Array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -16,17 +17,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.lazy import import_extra
+
 
 def import_pyarrow() -> Any:
-    """Return pyarrow, or say what needs it."""
-    try:
-        import pyarrow
-        import pyarrow.ipc
-    except ImportError as error:
-        raise ImportError(
-            "event stores need pyarrow: pip install graphnet-icecube2nd[data]"
-        ) from error
-    return pyarrow
+    """Return pyarrow, with `pyarrow.ipc`; ImportError names the extra."""
+    import_extra("pyarrow.ipc", "event stores need", "data")
+    return sys.modules["pyarrow"]
 
 
 class MappedTable:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import reverse_angles
 from graphnet_icecube2nd.files import write_whole, write_whole_folder
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
@@ -33,6 +34,7 @@ Progress = Callable[[int, int], None]  # events and pulses since the last call
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 
 BATCH_EVENTS = 200_000  # of a file, as in the competition
+SQLITE_NEEDS = "writing SQLite files needs"
 _ROWS = 2**20  # pulses of the competition's form written at once
 # The columns of the competition's pulses, and what pandas has to know to read event_id
 # as the index, as in the competition's files.
@@ -94,7 +96,7 @@ def write_graphnet_sqlite(
     the store. `with_empty` writes the truth of events without pulses, which GraphNeT
     fails on when it comes to them.
     """
-    sqlite_utils = import_sqlite_utils()
+    sqlite_utils = import_extra("sqlite_utils", SQLITE_NEEDS, "data")
     if Path(out_db).suffix != ".db":
         raise ValueError(f"{out_db}: GraphNeT reads files that end in .db")
     if pulses_table.lower() == truth_table.lower():
@@ -300,21 +302,9 @@ def check_output(out: PathLike, format: str) -> None:
     """
     _free(out)
     if format == "graphnet-sqlite":
-        import_sqlite_utils()
+        import_extra("sqlite_utils", SQLITE_NEEDS, "data")
     else:
         import_pyarrow()
-
-
-def import_sqlite_utils() -> Any:
-    """Return sqlite-utils, or say what needs it."""
-    try:
-        import sqlite_utils
-    except ImportError as error:
-        raise ImportError(
-            "writing SQLite files needs sqlite-utils: "
-            "pip install graphnet-icecube2nd[data]"
-        ) from error
-    return sqlite_utils
 
 
 def _free(out: PathLike) -> Path:

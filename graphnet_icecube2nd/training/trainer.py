@@ -21,6 +21,7 @@ import torch
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.memory import give_back_memory, memory_mb
 from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.notices import only_warnings
@@ -140,18 +141,13 @@ def make_trainer(
     Raises ValueError where the device does not have the recipe's precision, or where
     Lightning would start processes that leave nothing behind, as in a notebook.
     """
-    try:
-        from pytorch_lightning import Trainer
-    except ImportError as error:
-        raise ImportError(
-            "training needs pytorch-lightning: pip install graphnet-icecube2nd[train]"
-        ) from error
+    lightning = import_extra("pytorch_lightning", "training needs", "train")
     recorder = StageRecorder(recipe, number, run, rows, machine, on_row, on_start)
     callbacks: list[Any] = [recorder]
     if machine.progress:
         callbacks.append(RateBar(number, len(recipe.stages)))
     with quiet_lightning():
-        trainer = Trainer(
+        trainer = lightning.Trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
             strategy=machine.strategy,

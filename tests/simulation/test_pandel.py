@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("scipy")
 
 from scipy import integrate, special
 
+from graphnet_icecube2nd.simulation import pandel
 from graphnet_icecube2nd.simulation.pandel import draw_delays, log_density
 
 
@@ -79,13 +81,6 @@ def test_drawn_delays_follow_the_density() -> None:
 
 
 def test_it_says_what_needs_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib
-
-    from graphnet_icecube2nd.simulation import pandel
-
-    def missing(name: str) -> None:
-        raise ImportError(name)
-
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setitem(sys.modules, "scipy.special", None)
     with pytest.raises(ImportError, match=r"graphnet-icecube2nd\[simulation\]"):
         pandel.import_scipy("special")

@@ -24,7 +24,6 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.tasks.direction.calibration import (
     KappaCalibration,
@@ -388,13 +388,7 @@ def _check_grid(nside: int, order: str) -> None:
 
 def _import_maps(module: str) -> Any:
     """Return a module of astropy or astropy_healpix; ImportError names the extra."""
-    try:
-        return import_module(module)
-    except ImportError as error:
-        library = module.partition(".")[0].replace("_", "-")
-        raise ImportError(
-            f"sky maps need {library}: pip install graphnet-icecube2nd[maps]"
-        ) from error
+    return import_extra(module, "sky maps need", "maps")
 
 
 def _default_nside(law: RadialLaw) -> int:

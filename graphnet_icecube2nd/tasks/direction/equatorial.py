@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector, unit_vector_to_angles
+from graphnet_icecube2nd.lazy import import_extra
 
 Array = NDArray[np.float64]
 
@@ -139,12 +140,7 @@ def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
 @contextmanager
 def _offline() -> Iterator[None]:
     """Keep astropy from the internet, and from warning of dates beyond its tables."""
-    try:
-        from astropy.utils import iers
-    except ImportError as error:
-        raise ImportError(
-            "equatorial coordinates need astropy: pip install graphnet-icecube2nd[maps]"
-        ) from error
+    iers = import_extra("astropy.utils.iers", "equatorial coordinates need", "maps")
     with (
         iers.conf.set_temp("auto_download", False),
         iers.conf.set_temp("auto_max_age", None),

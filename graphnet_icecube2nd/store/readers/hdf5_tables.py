@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.table_part import starts_of
-from graphnet_icecube2nd.store.readers.tables import Table, read_rows
+from graphnet_icecube2nd.store.readers.tables import Table
 
 # Names of the B + 1 borders of events, or of first rows and numbers of pulses.
 KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
@@ -89,7 +90,7 @@ class H5Table(Table):
 
     def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return columns at once, (R,) each."""
-        ((_, arrays),) = read_rows(self, columns, np.array([0, self.num_rows]))
+        ((_, arrays),) = self.read_rows(columns, np.array([0, self.num_rows]))
         return arrays
 
     def arrays(
@@ -100,6 +101,14 @@ class H5Table(Table):
             for low in self.rows[::ROWS_AT_ONCE]:
                 rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
                 yield low, self.read(file, columns, rows)
+
+    def read_rows(
+        self, columns: Sequence[str], borders: NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+        """Read the rows from border to border, straight from where they are."""
+        with opened(self.path) as file:
+            for low, high in pairwise((borders + self.rows.start).tolist()):
+                yield low, self.read(file, columns, slice(low, high))
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice

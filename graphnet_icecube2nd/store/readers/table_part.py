@@ -40,7 +40,6 @@ from graphnet_icecube2nd.store.readers.tables import (
     LEAST,
     Table,
     no_values,
-    read_rows,
 )
 
 NO_DIRECTIONS = "no truth is read: the events have no directions"
@@ -290,11 +289,11 @@ class TablePart(Part):
     ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
         """Yield first row and columns of the pulses from cut to cut."""
         if layout.order_T is None:
-            yield from read_rows(self.pulses, self.columns, cuts)
+            yield from self.pulses.read_rows(self.columns, cuts)
             return
         assert self.pulses.num_rows is not None  # else rows are in order
         everything = np.array([0, self.pulses.num_rows])
-        ((_, whole),) = read_rows(self.pulses, self.columns, everything)
+        ((_, whole),) = self.pulses.read_rows(self.columns, everything)
         for low, high in pairwise(cuts):
             order = layout.order_T[low:high]
             yield None, {name: values[order] for name, values in whole.items()}

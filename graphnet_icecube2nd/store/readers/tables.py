@@ -82,6 +82,45 @@ class Table(ABC):
             row, last = row + len(piece), piece[-1] if len(piece) else last
         return np.concatenate(ids), np.append(np.concatenate(starts), row)
 
+    def read_rows(
+        self, columns: Sequence[str], borders: NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+        """Read the rows from border to border, in their order and each once.
+
+        Borders are counted among the rows of this table. Yields the row of the file
+        that the first stands in, None where they do not stand together, and (T,) by
+        column.
+        """
+        pieces = self.arrays(columns)
+        row, rest, num_rest = 0, dict[str, NDArray[Any]](), 0
+        for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
+            taken: list[tuple[int, dict[str, NDArray[Any]]]] = []
+            while num_rows:
+                if not num_rest:
+                    row, rest = next(pieces, (0, {}))
+                    if not rest:
+                        raise ValueError(f"{self.name} changed while it was read")
+                    num_rest = len(rest[columns[0]])
+                size = min(num_rows, num_rest)
+                taken.append((row, {name: v[:size] for name, v in rest.items()}))
+                rest = {name: values[size:] for name, values in rest.items()}
+                row, num_rest, num_rows = row + size, num_rest - size, num_rows - size
+            if index == 0:  # before the first border
+                continue
+            if len(taken) == 1:
+                yield taken[0]
+                continue
+            starts = [first for first, _ in taken]
+            sizes = [len(arrays[columns[0]]) for _, arrays in taken]
+            together = starts and np.array_equal(np.diff(starts), sizes[:-1])
+            joined = {}
+            for column in columns:
+                values = [arrays[column] for _, arrays in taken]
+                joined[column] = np.concatenate(
+                    [no_values(self.types[column]), *values]
+                )
+            yield starts[0] if together else None, joined
+
     def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
         """Return values that begin at a row as event_ids, (T,), if they are such."""
         if values.dtype.kind not in "iu":
@@ -228,43 +267,6 @@ class ParquetTable(ArrowTable):
             if ends is None or (ends[0] <= high and ends[1] >= low)
         ]
         return replace(self, groups=tuple(fitting))
-
-
-def read_rows(
-    table: Table, columns: Sequence[str], borders: NDArray[np.int64]
-) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-    """Read the rows from border to border, in their order and each once.
-
-    Borders are counted among the rows of the table. Yields the row of the file that
-    the first stands in, None where they do not stand together, and (T,) by column.
-    """
-    pieces = table.arrays(columns)
-    row, rest, num_rest = 0, dict[str, NDArray[Any]](), 0
-    for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
-        taken: list[tuple[int, dict[str, NDArray[Any]]]] = []
-        while num_rows:
-            if not num_rest:
-                row, rest = next(pieces, (0, {}))
-                if not rest:
-                    raise ValueError(f"{table.name} changed while it was read")
-                num_rest = len(rest[columns[0]])
-            size = min(num_rows, num_rest)
-            taken.append((row, {name: v[:size] for name, v in rest.items()}))
-            rest = {name: values[size:] for name, values in rest.items()}
-            row, num_rest, num_rows = row + size, num_rest - size, num_rows - size
-        if index == 0:  # before the first border
-            continue
-        if len(taken) == 1:
-            yield taken[0]
-            continue
-        starts = [first for first, _ in taken]
-        sizes = [len(arrays[columns[0]]) for _, arrays in taken]
-        together = starts and np.array_equal(np.diff(starts), sizes[:-1])
-        joined = {}
-        for column in columns:
-            values = [arrays[column] for _, arrays in taken]
-            joined[column] = np.concatenate([no_values(table.types[column]), *values])
-        yield starts[0] if together else None, joined
 
 
 @contextmanager

@@ -130,9 +130,9 @@ class EventSampler:
                 "Ask for more events, or for num_sub_epochs=1"
             )
         self._num_batches: dict[tuple[int, int], int] = {}
-        self._first = 0  # where the next iterator begins
-        self._batches = 0  # what the last one has yielded
-        self.epoch = self.sub_epoch = 0
+        self._first = 0  # batch at which the next iterator begins
+        # Where it stands; loaders, which draw ahead, count what they have handed out.
+        self.epoch = self.sub_epoch = self.num_done = 0
 
     @property
     def num_events(self) -> int:
@@ -190,9 +190,9 @@ class EventSampler:
         """
         epoch, sub_epoch = self.epoch, self.sub_epoch
         first, self._first = self._first, 0
-        self._batches = first
+        self.num_done = first
         for batch in self.plan(epoch, sub_epoch, first):
-            self._batches += 1
+            self.num_done += 1
             yield batch
         self.set_epoch(*self.following(epoch, sub_epoch))
 
@@ -205,22 +205,15 @@ class EventSampler:
         """Go to the start of a sub-epoch; ValueError where there is none."""
         self._part(epoch, sub_epoch)  # raises where there is none
         self.epoch, self.sub_epoch = epoch, sub_epoch
-        self._first = self._batches = 0
+        self._first = self.num_done = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the iteration stands, after the batches it has yielded."""
-        return self.state_at(self.epoch, self.sub_epoch, self._batches)
-
-    def state_at(self, epoch: int, sub_epoch: int, batches: int) -> dict[str, Any]:
-        """Return the state after some batches of a sub-epoch: numbers and texts.
-
-        Loaders that draw ahead give the batches that were consumed.
-        """
         return {
             "version": STATE_VERSION,
-            "epoch": epoch,
-            "sub_epoch": sub_epoch,
-            "batches": batches,
+            "epoch": self.epoch,
+            "sub_epoch": self.sub_epoch,
+            "batches": self.num_done,
             "options": self.options(),
         }
 
@@ -254,7 +247,7 @@ class EventSampler:
             batches = 0
         self.plan(epoch, sub_epoch, batches)  # raises where there is no such batch
         self.set_epoch(epoch, sub_epoch)
-        self._first = self._batches = batches
+        self._first = self.num_done = batches
 
     def options(self) -> dict[str, Any]:
         """Return all that the batches of all ranks together depend on."""

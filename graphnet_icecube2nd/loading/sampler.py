@@ -368,9 +368,7 @@ class ChunkTable:
         self, index: EventStore, subset: EventSubset, rule: BatchRule, chunk_size: int
     ) -> None:
         self._index, self._subset, self._rule = index, subset, rule
-        shards: list[int] = []
-        pieces: list[tuple[int, int]] = []
-        counts: list[int] = []
+        chunks: list[tuple[int, int, int, int]] = []  # shard, first, end, events
         # Of a chunk's many buckets few have events: only those are kept.
         filled = [np.zeros(0, dtype=np.int32)]
         filled_counts = [np.zeros(0, dtype=np.int32)]
@@ -382,25 +380,23 @@ class ChunkTable:
             number = -(-len(local_B) // chunk_size)
             borders = [len(local_B) * i // number for i in range(number + 1)]
             for start, stop in pairwise(borders):
-                shards.append(shard)
-                pieces.append((int(local_B[start]), int(local_B[stop - 1]) + 1))
-                counts.append(stop - start)
+                first, end = int(local_B[start]), int(local_B[stop - 1]) + 1
+                chunks.append((shard, first, end, stop - start))
                 histogram_K = np.bincount(
                     bucket_B[start:stop], minlength=rule.num_buckets
                 )
                 filled.append(np.flatnonzero(histogram_K).astype(np.int32))
                 filled_counts.append(histogram_K[filled[-1]].astype(np.int32))
-        self._shards = np.array(shards, dtype=np.int64)
-        self._pieces = np.array(pieces, dtype=np.int64).reshape(-1, 2)
-        self.counts_C = np.array(counts, dtype=np.int64)
+        table = np.array(chunks, dtype=np.int64).reshape(-1, 4)
+        self._shards, self._pieces = table[:, 0], table[:, 1:3]
+        self.counts_C = table[:, 3]
         self._borders = np.cumsum([len(buckets) for buckets in filled])
         self._filled = np.concatenate(filled)
         self._filled_counts = np.concatenate(filled_counts)
 
     def events(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return numbers and buckets of a chunk's events, (B,) as in the store."""
-        shard = int(self._shards[chunk])
-        start, stop = (int(border) for border in self._pieces[chunk])
+        shard, (start, stop) = int(self._shards[chunk]), self._pieces[chunk].tolist()
         mask = self._subset.mask(self._index, shard, start, stop)
         local_B = np.flatnonzero(mask).astype(np.int64, copy=False)
         lengths_B = np.asarray(self._index.lengths(shard)[start:stop])[local_B]

@@ -54,25 +54,17 @@ def column_of(name: str) -> str:
     return known.get(name, name)
 
 
-def task_columns(row: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the metrics in a row by task, without losses and those of raw weights."""
-    found: dict[str, list[str]] = {}
-    for name in row:
-        task, slash, metric = name.partition("/")
-        if slash and not task.startswith(RAW):
-            metrics = found.setdefault(task, [])
-            if metric != "loss":
-                metrics.append(metric)
-    return found
-
-
 def first_metrics(row: Mapping[str, Any]) -> list[str]:
     """Return the column of each task's first metric, or of its loss where it has none.
 
     These are drawn and told of a run.
     """
-    tasks = task_columns(row).items()
-    return [f"{task}/{[*metrics, 'loss'][0]}" for task, metrics in tasks]
+    first: dict[str, str] = {}
+    for name in row:
+        task, slash, metric = name.partition("/")
+        if slash and not task.startswith(RAW) and first.get(task, "loss") == "loss":
+            first[task] = metric
+    return [f"{task}/{metric}" for task, metric in first.items()]
 
 
 def metrics_columns(rows: Sequence[Row]) -> list[str]:

@@ -28,8 +28,6 @@ except ImportError:  # the recipe and its parts can be had without Lightning
     LightningModule = object
 
 RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
-# Target of the events that have a label, and which those are; None: all of them.
-Targets = Mapping[str, tuple[Tensor, Tensor | None]]
 
 
 class TrainingModule(LightningModule):  # type: ignore[misc]
@@ -172,13 +170,12 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def validation_step(self, batch: PackedBatch, index: int) -> None:
         """Update the metrics of both sets of weights."""
         truth, weight_B = self._truth(batch)
-        targets = labelled_targets(self.model, truth)
         outputs = [self(batch)]
         if self.average is not None:
             outputs.insert(0, self.average.model.outputs(batch))
         nonfinite_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
         for metrics, given in zip(self._metrics, outputs, strict=True):
-            nonfinite_B |= metrics.update(given, targets, weight_B)
+            nonfinite_B |= metrics.update(given, truth, weight_B)
         self._nonfinite.append((nonfinite_B, batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
@@ -282,19 +279,6 @@ def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     return frozen
 
 
-def labelled_targets(model: Model, truth: Mapping[str, Tensor]) -> Targets:
-    """Return the targets of a batch by task, of the events that have a label."""
-    targets: dict[str, tuple[Tensor, Tensor | None]] = {}
-    for name, task in model.task_map.items():
-        target = task.target(truth)
-        labelled_B = is_labelled(target)
-        if bool(labelled_B.all()):
-            targets[name] = target, None
-        else:
-            targets[name] = target[labelled_B], labelled_B
-    return targets
-
-
 class ValidationMetrics:
     """Metrics of one model over one validation and all ranks, summed in float64."""
 
@@ -313,35 +297,30 @@ class ValidationMetrics:
     def update(
         self,
         outputs: Mapping[str, Tensor],
-        targets: Targets,
+        truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> Tensor:
         """Add a batch of raw outputs, (B, K) by task; metrics are not weighted.
 
-        Returns which events have values that are not finite, (B,).
+        Only events with a label count. Returns which events have values that are not
+        finite, (B,).
         """
         first_BK = next(iter(outputs.values()))
         nonfinite_B = torch.zeros(
             len(first_BK), dtype=torch.bool, device=first_BK.device
         )
         for name, task in self.model.task_map.items():
-            output, weight = outputs[name].float(), weight_B
-            target, labelled_B = targets[name]
+            target = task.target(truth)
+            labelled_B = is_labelled(target)
+            output, target = outputs[name].float()[labelled_B], target[labelled_B]
             if not len(target):
                 continue
-            if labelled_B is not None:
-                output = output[labelled_B]
-                weight = None if weight is None else weight[labelled_B]
             loss_B = task.loss(output, target)
-            values = {
-                LOSS: loss_B if weight is None else loss_B * weight,
-                **task.metrics(output, target),
-            }
+            if weight_B is not None:
+                loss_B = loss_B * weight_B[labelled_B]
+            values = {LOSS: loss_B, **task.metrics(output, target)}
             wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
-            if labelled_B is None:
-                nonfinite_B |= wrong
-            else:
-                nonfinite_B[labelled_B] |= wrong
+            nonfinite_B[labelled_B] |= wrong
             for metric, value_B in values.items():
                 self.means[f"{name}/{metric}"].update(value_B.to(self.device))
             for metric in task.collect():

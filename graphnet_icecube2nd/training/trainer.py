@@ -1,8 +1,4 @@
-"""Lightning's trainer for one stage: its machine, its checkpoints, its bar.
-
-A stage's folder holds `resume.ckpt` while it trains, `last.safetensors` and
-`best.safetensors` after each sub-epoch, and `finished.json` once it is over.
-"""
+"""Lightning's trainer for one stage: its machine, its checkpoints, its bar."""
 
 from __future__ import annotations
 
@@ -39,7 +35,8 @@ from graphnet_icecube2nd.training.history import (
     write_history,
 )
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.recipe import Recipe, check_one_of
+from graphnet_icecube2nd.training.run_folder import RESUME, finished_stage, note_machine
 
 try:
     from pytorch_lightning.callbacks import Callback, TQDMProgressBar
@@ -47,7 +44,7 @@ try:
 except ImportError:
     Callback = CheckpointIO = TQDMProgressBar = object
 
-RESUME, LAST, BEST = "resume.ckpt", "last.safetensors", "best.safetensors"
+LAST, BEST = "last.safetensors", "best.safetensors"
 HISTORY, POINTS, CURVES = "metrics.csv", "training.csv", "curves.png"
 SHOWN = {"train_loss": ("loss", "{:.3f}"), "learning_rate": ("lr", "{:.1e}")}
 LOGGERS = ("tensorboard", "wandb")  # beside metrics.csv, which is always written
@@ -112,11 +109,7 @@ class TrainerConfig:
                     f"loggers: csv is always written; besides there are "
                     f"{', '.join(LOGGERS)}; got {name!r}"
                 )
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"strategy must be one of {', '.join(STRATEGIES)}; got "
-                f"{self.strategy!r}"
-            )
+        check_one_of("strategy", self.strategy, STRATEGIES)
         if not self.checkpoint_minutes > 0:
             raise ValueError(
                 f"checkpoint_minutes must be above 0, got {self.checkpoint_minutes}"
@@ -131,18 +124,16 @@ def make_trainer(
     recipe: Recipe,
     number: int,
     run: Path,
-    rows: list[Row],
     machine: TrainerConfig,
     on_row: Callable[[list[Row]], None] | None = None,
-    on_start: Callable[[Any], None] | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[Any, StageRecorder]:
     """Return Lightning's trainer of a stage and its recorder.
 
     Raises ValueError where the device does not have the recipe's precision, or where
     Lightning would start processes that leave nothing behind, as in a notebook.
     """
     lightning = import_extra("pytorch_lightning", "training needs", "train")
-    recorder = StageRecorder(recipe, number, run, rows, machine, on_row, on_start)
+    recorder = StageRecorder(recipe, number, run, machine, on_row)
     callbacks: list[Any] = [recorder]
     if machine.progress:
         callbacks.append(RateBar(number, len(recipe.stages)))
@@ -230,8 +221,7 @@ def _loggers(
 class StageRecorder(Callback):  # type: ignore[misc]
     """Writes what a stage leaves behind, and what it needs to go on after a kill.
 
-    `rows` are the measurements of the stages before. `on_start` is called with the
-    trainer when training begins, `on_row` with all rows after each sub-epoch.
+    `on_row` is called with the rows of all stages after each sub-epoch.
     """
 
     def __init__(
@@ -239,18 +229,16 @@ class StageRecorder(Callback):  # type: ignore[misc]
         recipe: Recipe,
         number: int,
         run: Path,
-        rows: list[Row],
         machine: TrainerConfig,
         on_row: Callable[[list[Row]], None] | None,
-        on_start: Callable[[Any], None] | None,
     ) -> None:
         self.run, self.folder, self.stage = run, run / f"stage_{number}", number
-        self.rows = list(rows)
+        self.rows = finished_stage(run, number - 1)[1] if number else []
         self.monitor, self.patience = recipe.monitor, recipe.stages[number].patience
         self._sign = -1.0 if recipe.higher_is_better else 1.0
         self.every_seconds = 60 * machine.checkpoint_minutes
         self.every_steps, self.plot = machine.checkpoint_steps, machine.plot
-        self.on_start, self.on_row = on_start, on_row
+        self.on_row = on_row
         self.points: list[Row] = []  # of this stage, in training.csv
         self._points_before: list[Row] = []  # of the stages before
         # Sum and number of the steps' losses since the last row, and the last point.
@@ -291,8 +279,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if (self.run / POINTS).is_file():
             read = read_history(self.run / POINTS)
             self._points_before = [row for row in read if row["stage"] < self.stage]
-        if self.on_start is not None:
-            self.on_start(trainer)
+        note_machine(self.run, trainer)
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int

@@ -60,10 +60,7 @@ def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
 
     Events are the same if event_id, number of pulses, true direction and energy are, as
     far as both stores have them: two simulations that both count from 0 have no event
-    in common.
-
-    Raises:
-        ValueError: The run's store is not there any more, so nobody can tell.
+    in common. Raises ValueError where the run's store is not there any more.
     """
     path = Path(run_description(run)["data"])
     if not (path / MANIFEST).is_file():
@@ -163,9 +160,7 @@ def _untouched(
     """Return the events of a store that no run was trained on, and what they are."""
     here = [run for run in runs if was_trained_on(run, store)]
     numbers, what = numbers_of(EventSubset(), store), "all events"
-    for run in dict.fromkeys(runs):
-        if run in here:
-            continue
+    for run in dict.fromkeys(run for run in runs if run not in here):
         try:
             known = trained_on(run, store)
         except ValueError as error:

@@ -105,8 +105,7 @@ def renamed(row: Row) -> Row:
         return row
     made = {FORMER.get(name, name): value for name, value in row.items()}
     del made["validation_angle_deg"]
-    losses = {also: made[name] for name, also in FORMER_LOSSES.items() if name in made}
-    return {**made, **losses}
+    return made | {also: made[n] for n, also in FORMER_LOSSES.items() if n in made}
 
 
 def validation_text(row: Row) -> str:

@@ -173,10 +173,11 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         outputs = [self(batch)]
         if self.average is not None:
             outputs.insert(0, self.average.model.outputs(batch))
-        nonfinite_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
-        for metrics, given in zip(self._metrics, outputs, strict=True):
-            nonfinite_B |= metrics.update(given, truth, weight_B)
-        self._nonfinite.append((nonfinite_B, batch.event_id))
+        nonfinite = [
+            metrics.update(given, truth, weight_B)
+            for metrics, given in zip(self._metrics, outputs, strict=True)
+        ]
+        self._nonfinite.append((torch.stack(nonfinite).any(dim=0), batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
         """Log the values over all ranks; stop all of them where one is not finite."""
@@ -284,15 +285,16 @@ class ValidationMetrics:
 
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.means: dict[str, Any] = {}
-        self.collected: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        self.means: list[str] = []  # those of each event
         for name, task in model.task_map.items():
             for metric in (LOSS, *event_metric_names(task)):
                 # `disable`: looking for NaN would wait for the device at each batch.
                 mean = MeanMetric(nan_strategy="disable").to(device)
-                self.means[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+                self.metrics[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+                self.means.append(f"{name}/{metric}")
             for metric, collected in task.collect().items():
-                self.collected[f"{name}/{metric}"] = collected.to(device)
+                self.metrics[f"{name}/{metric}"] = collected.to(device)
 
     def update(
         self,
@@ -322,30 +324,23 @@ class ValidationMetrics:
             wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
             nonfinite_B[labelled_B] |= wrong
             for metric, value_B in values.items():
-                self.means[f"{name}/{metric}"].update(value_B.to(self.device))
+                self.metrics[f"{name}/{metric}"].update(value_B.to(self.device))
             for metric in task.collect():
-                self.collected[f"{name}/{metric}"].update(
+                self.metrics[f"{name}/{metric}"].update(
                     task.scores(output).to(self.device), target.to(self.device)
                 )
         return nonfinite_B
 
     def compute(self) -> dict[str, float]:
         """Return the values over all ranks: `loss` and `TASK/METRIC`."""
-        means = {name: float(mean.compute()) for name, mean in self.means.items()}
+        values = {name: float(one.compute()) for name, one in self.metrics.items()}
         weights_on = next(self.model.parameters()).device
         dtype = torch.float32 if weights_on.type == "mps" else torch.float64
         losses = {
-            name: torch.tensor(means[f"{name}/{LOSS}"], dtype=dtype, device=weights_on)
+            name: torch.tensor(values[f"{name}/{LOSS}"], dtype=dtype, device=weights_on)
             for name in self.model.task_map
         }
-        values = {LOSS: float(self.model.weighted(losses))}
-        for name in self.model.task_map:  # one task's columns stand together
-            own = f"{name}/"
-            values |= {n: mean for n, mean in means.items() if n.startswith(own)}
-            for metric, collected in self.collected.items():
-                if metric.startswith(own):
-                    values[metric] = float(collected.compute())
-        return values
+        return {LOSS: float(self.model.weighted(losses)), **values}
 
 
 def random_state() -> dict[str, Any]:
@@ -354,16 +349,10 @@ def random_state() -> dict[str, Any]:
     So a checkpoint holds them without pickling any object.
     """
     version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [
-            str(name),
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -373,9 +362,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put states back; those of CUDA where as many devices are there."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    state_of_numpy = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
-    np.random.set_state(state_of_numpy)  # noqa: NPY002
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

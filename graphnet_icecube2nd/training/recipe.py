@@ -314,7 +314,8 @@ class Recipe:
         tasks, _ = build_tasks(options)
         known = [LOSS]
         for name, task in tasks.items():
-            known += [f"{name}/{metric}" for metric in (LOSS, *metric_names(task))]
+            metrics = (LOSS, *event_metric_names(task), *task.collect())
+            known += [f"{name}/{metric}" for metric in metrics]
         if monitor not in known:
             raise ValueError(
                 f"monitor {monitor!r} is unknown; {nearest(monitor, known)}"
@@ -431,11 +432,6 @@ def event_metric_names(task: Task) -> list[str]:
     }
     output = torch.zeros(1, task.num_outputs)
     return list(task.metrics(output, task.target(truth)))
-
-
-def metric_names(task: Task) -> list[str]:
-    """Return the names of all metrics of a task, those of each event first."""
-    return [*event_metric_names(task), *task.collect()]
 
 
 def _larger_is_better(task: Task, metric: str) -> bool | None:

@@ -73,17 +73,11 @@ NOTICEABLE = 0.02  # share by which an epoch may differ from the events in silen
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A run that came to its end.
+    """A run that came to its end."""
 
-    Args:
-        path: Folder of the run.
-        recipe: The recipe as it was trained.
-        rows: Measurements, one for each sub-epoch; names as in `metrics.csv`.
-    """
-
-    path: Path
-    recipe: Recipe
-    rows: list[Row]
+    path: Path  # its folder
+    recipe: Recipe  # as it was trained
+    rows: list[Row]  # measurements of each sub-epoch, by names as in `metrics.csv`
 
     @property
     def handed_over(self) -> Row:
@@ -228,15 +222,12 @@ def first_model(
                 **recipe.model_kwargs,
             )
 
-    if recipe.tasks:
-        return build(options)
-    model = build(None)
-    if not isinstance(model, DeepIce):
-        return build(options)
-    direction = build_tasks(options)[0][Direction.name]
-    assert isinstance(direction, Direction)
-    model.set_task(direction)
-    return model
+    if not recipe.tasks and isinstance(model := build(None), DeepIce):
+        direction = build_tasks(options)[0][Direction.name]
+        assert isinstance(direction, Direction)
+        model.set_task(direction)
+        return model
+    return build(options)
 
 
 def make_data(

@@ -8,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ def make_trainer(
     if machine.progress:
         callbacks.append(RateBar(number, len(recipe.stages)))
     with quiet_lightning():
+        loggers = [_logger(name, recipe, number, run) for name in machine.loggers]
         trainer = lightning.Trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
@@ -147,7 +148,7 @@ def make_trainer(
             max_epochs=recipe.num_sub_epochs(number),
             callbacks=callbacks,
             plugins=[WholeCheckpointIO()],
-            logger=_loggers(machine.loggers, recipe, number, run) or False,
+            logger=loggers or False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=machine.progress,
@@ -187,35 +188,26 @@ def close_loggers(trainer: Any) -> None:
             logger.experiment.finish()
 
 
-def _loggers(
-    names: tuple[str, ...], recipe: Recipe, number: int, run: Path
-) -> list[Any]:
+def _logger(name: str, recipe: Recipe, number: int, run: Path) -> Any:
     from pytorch_lightning import loggers
 
     # The same after a kill, so that its curves go on.
     identity = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
-    makers = {
-        "tensorboard": lambda: loggers.TensorBoardLogger(
-            run, name="tensorboard", version=f"stage_{number}"
-        ),
-        "wandb": lambda: loggers.WandbLogger(
+    try:
+        if name == "tensorboard":
+            return loggers.TensorBoardLogger(run, name=name, version=f"stage_{number}")
+        return loggers.WandbLogger(
             name=f"{run.name}-stage-{number}",
             version=f"{identity}-{number}",
             save_dir=run,
             project="icecube2nd",
             group=run.name,
             tags=[recipe.name],
-        ),
-    }
-    made: list[Any] = []
-    for name in names:
-        try:
-            made.append(makers[name]())
-        except ImportError as error:
-            raise ImportError(
-                f"the {name} logger needs {name}: pip install {name}"
-            ) from error
-    return made
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"the {name} logger needs {name}: pip install {name}"
+        ) from error
 
 
 class StageRecorder(Callback):  # type: ignore[misc]
@@ -371,13 +363,9 @@ class StageRecorder(Callback):  # type: ignore[misc]
     def _show(self) -> None:
         points = [*self._points_before, *self.points]
         write_history(self.run / POINTS, points, POINT_COLUMNS)
-        if not self.plot:
-            return
-        try:
-            figure = draw_curves(self.rows, points=points)
-        except ImportError:  # a training goes on without matplotlib
-            return
-        save_figure(figure, self.run / CURVES)
+        if self.plot:
+            with suppress(ImportError):  # a training goes on without matplotlib
+                save_figure(draw_curves(self.rows, points), self.run / CURVES)
 
     def _is_due(self, trainer: Any) -> bool:
         steps = trainer.global_step - self._saved_step

@@ -167,32 +167,26 @@ class EventLoader:
                 yield from batches
 
     def _from_workers(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
-        sizes: list[list[int]] = []
-
-        def noted() -> Iterator[Block]:
-            for block in blocks:
-                sizes.append([len(group) for group in block[1]])
-                yield block
-
-        loader: DataLoader[PackedBatch] = DataLoader(
+        loader: DataLoader[tuple[PackedBatch, list[int]]] = DataLoader(
             _Blocks(self.reader),
-            sampler=noted(),  # an iterable is enough
+            sampler=blocks,  # an iterable is enough
             batch_size=None,
             num_workers=self.num_workers,
             # Its own, so that drawing a seed for workers leaves torch's where it is.
             generator=torch.Generator(),
         )
         # Workers hand back whole blocks, in order: a few tensors for many batches.
-        for block in loader:
-            yield from block.split(sizes.pop(0))
+        for batches, sizes in loader:
+            yield from batches.split(sizes)
 
 
-class _Blocks(Dataset[PackedBatch]):
-    """Blocks of batches, as torch's loader asks for them."""
+class _Blocks(Dataset[tuple[PackedBatch, list[int]]]):
+    """Blocks of batches, as torch's loader asks for them, and sizes of the batches."""
 
     def __init__(self, reader: EventReader) -> None:
         self.reader = reader
 
-    def __getitem__(self, block: Block) -> PackedBatch:
+    def __getitem__(self, block: Block) -> tuple[PackedBatch, list[int]]:
         epoch, groups = block
-        return self.reader.batch(np.concatenate(groups), epoch)
+        sizes = [len(group) for group in groups]
+        return self.reader.batch(np.concatenate(groups), epoch), sizes

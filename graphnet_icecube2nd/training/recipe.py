@@ -41,7 +41,7 @@ from graphnet_icecube2nd.training.optimisation import OneCycle, check_positive
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")
 LOSS = "loss"  # of all tasks together, and of one
-OPENING_ANGLE = f"{Direction.name}/opening_angle"
+OPENING_ANGLE = f"{Direction.name}/opening_angle"  # rad; shown in degrees, too
 FORMER_MONITORS = {"angle": OPENING_ANGLE}  # as release 0.1.0 called it
 TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, `weight` among them
 FEATURES = ("store", "published")

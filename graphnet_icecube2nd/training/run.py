@@ -40,6 +40,7 @@ from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.label import LABELS
+from graphnet_icecube2nd.tasks.task import FEWEST
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import TrainingModule, freeze
 from graphnet_icecube2nd.training.recipe import Recipe
@@ -67,7 +68,6 @@ from graphnet_icecube2nd.training.trainer import (
 
 LOGGER = logging.getLogger(__name__)
 DataModule = TypeVar("DataModule", bound=EventDataModule)
-FEW = 100  # events that a validation should have
 NOTICEABLE = 0.02  # share by which an epoch may differ from the events in silence
 
 
@@ -292,10 +292,10 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
             f"  {left_out:,} of {num_events:,} events have no label of any task; they "
             "are left out entirely"
         )
-    if (few := counts["validation"].num_events) < FEW:
+    if (few := counts["validation"].num_events) < FEWEST:
         texts.append(
             f"  only {few} events to validate on: its figures say little, "
-            f"and a calibration needs {FEW} (data.validation_fraction)"
+            f"and a calibration needs {FEWEST} (data.validation_fraction)"
         )
     return texts
 

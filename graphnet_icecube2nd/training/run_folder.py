@@ -31,9 +31,9 @@ from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import LOCK_FILE
 from graphnet_icecube2nd.loading.datamodule import narrowed
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.loading.subset import N_PULSES, EventSubset, default_split
+from graphnet_icecube2nd.loading.subset import EventSubset, default_split
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.store.manifest import N_PULSES, write_json
 from graphnet_icecube2nd.training.history import Row, renamed
 from graphnet_icecube2nd.training.recipe import Recipe, read_recipe, write_recipe
 from graphnet_icecube2nd.version import __version__

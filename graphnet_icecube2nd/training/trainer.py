@@ -23,7 +23,6 @@ from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.notices import only_warnings
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.training.history import (
-    ANGLE,
     FIRST_COLUMNS,
     POINT_COLUMNS,
     Row,
@@ -35,7 +34,7 @@ from graphnet_icecube2nd.training.history import (
     write_history,
 )
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import Recipe, check_one_of
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe, check_one_of
 from graphnet_icecube2nd.training.run_folder import RESUME, finished_stage, note_machine
 
 try:
@@ -459,7 +458,7 @@ class RateBar(TQDMProgressBar):  # type: ignore[misc]
                 shown[label] = form.format(float(trainer.callback_metrics[name]))
         for column in first_metrics(module.validation):
             value = module.validation[column]
-            if column == ANGLE:
+            if column == OPENING_ANGLE:
                 shown["angle"] = f"{value:.3f} rad = {math.degrees(value):.1f} deg"
             else:
                 shown[column.partition("/")[0]] = f"{value:.3f}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +18,7 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, MANIFEST, N_PULSES
 from graphnet_icecube2nd.training.recipe import read_recipe
 from graphnet_icecube2nd.training.run import make_data
-from graphnet_icecube2nd.training.run_folder import RECIPE, RUN
-
-
-def is_run(folder: Path) -> bool:
-    """Return whether a folder is one of `train`."""
-    return (folder / RUN).is_file() and (folder / RECIPE).is_file()
+from graphnet_icecube2nd.training.run_folder import RECIPE, RUN, run_description
 
 
 def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
@@ -36,18 +29,12 @@ def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(model)
     for folder in [path, *path.parents[:2]] if path.is_file() else [path]:
-        if is_run(folder):
+        if (folder / RUN).is_file() and (folder / RECIPE).is_file():
             return [folder]
     if not is_ensemble(path):
         return []
     origins = [m.origin.get("from") for m in EnsembleFile.load(path).members]
     return [run for origin in origins if origin for run in runs_behind(origin)]
-
-
-def described_run(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a run's file says: the store that it was trained on, and its size."""
-    described: dict[str, Any] = json.loads((Path(run) / RUN).read_text("utf-8"))
-    return described
 
 
 def validation_events(
@@ -61,7 +48,7 @@ def validation_events(
 
 def was_trained_on(run: Path, store: EventStore) -> bool:
     """Return whether a run was trained on a store, by its size."""
-    described = described_run(run)
+    described = run_description(run)
     return bool(
         described["num_events"] == len(store)
         and described["num_pulses"] == store.manifest.num_pulses
@@ -73,12 +60,9 @@ def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
 
     Events are the same if event_id, number of pulses, true direction and energy are, as
     far as both stores have them: two simulations that both count from 0 have no event
-    in common.
-
-    Raises:
-        ValueError: The run's store is not there any more, so nobody can tell.
+    in common. Raises ValueError where the run's store is not there any more.
     """
-    path = Path(described_run(run)["data"])
+    path = Path(run_description(run)["data"])
     if not (path / MANIFEST).is_file():
         raise ValueError(
             f"{path}, which {run} was trained on, is not there: whether {store.path} "
@@ -138,7 +122,7 @@ def held_out_events(
     """
     runs = [run for model in models for run in runs_behind(model)]
     if data is None:
-        stores = {Path(described_run(run)["data"]) for run in runs}
+        stores = {Path(run_description(run)["data"]) for run in runs}
         if len(stores) != 1:
             found = ", ".join(map(str, sorted(stores))) or "none"
             raise ValueError(
@@ -176,9 +160,7 @@ def _untouched(
     """Return the events of a store that no run was trained on, and what they are."""
     here = [run for run in runs if was_trained_on(run, store)]
     numbers, what = numbers_of(EventSubset(), store), "all events"
-    for run in dict.fromkeys(runs):
-        if run in here:
-            continue
+    for run in dict.fromkeys(run for run in runs if run not in here):
         try:
             known = trained_on(run, store)
         except ValueError as error:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
-from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.files import write_whole_folder
 from graphnet_icecube2nd.inference.ensemble_file import FILE, EnsembleFile, add_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
@@ -143,10 +142,7 @@ def fit_ensemble(
     chosen = best if method == BEST else method
     weights = fitted.weights if chosen == WEIGHTED else [1.0] * len(models)
     chosen = WEIGHTED if chosen == EQUAL else chosen
-    # Whole or not at all: it takes its name once it is complete.
-    folder = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(folder, ignore_errors=True)
-    with locked_folder(folder, "an ensemble"):
+    with write_whole_folder(out) as folder:
         copies = []
         for member, source, model, weight in zip(
             trained, members, models, weights, strict=True
@@ -169,8 +165,6 @@ def fit_ensemble(
             },
         )
         ensemble.save(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(folder, out)
     LOGGER.info(
         f"{out / FILE}: {len(copies)} members, {chosen}, from {len(numbers):,} events"
     )

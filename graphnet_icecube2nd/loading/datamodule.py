@@ -128,21 +128,22 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             narrowed(subset, length_class, events) for subset in (train, validation)
         )
         self.num_workers, self.pin_memory = num_workers, pin_memory
-        sampling: dict[str, Any] = {
+        self._training: dict[str, Any] = {
             "batch_size": batch_size,
             "pulse_budget": pulse_budget,
             "max_pulses": max_pulses,
             "seed": seed,
-        }
-        self._training: dict[str, Any] = {
-            **sampling,
             "num_sub_epochs": num_sub_epochs,
             "sub_epochs": sub_epochs,
         }
-        sampling["max_pulses"] = validation_max_pulses or max_pulses
         if validation_batch_size is not None:
-            sampling.update(batch_size=validation_batch_size, pulse_budget=None)
-        self._validating = sampling
+            batch_size, pulse_budget = validation_batch_size, None
+        self._validating: dict[str, Any] = {
+            "batch_size": batch_size,
+            "pulse_budget": pulse_budget,
+            "max_pulses": validation_max_pulses or max_pulses,
+            "seed": seed,
+        }
         self.step_batches = step_batches
         self._train_loader: EventLoader | None = None
         self._resumed: dict[str, Any] | None = None

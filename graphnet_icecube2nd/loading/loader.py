@@ -74,9 +74,6 @@ class EventLoader:
         self.block_batches, self.pin_memory = block_batches, pin_memory
         self.always_first_epoch = always_first_epoch
         self.iteration_batches = iteration_batches
-        # Where it stands: batches handed out of a sub-epoch. The sampler's own
-        # position is not used, for blocks are drawn ahead.
-        self._epoch, self._sub_epoch, self._num_done = 0, 0, 0
         self._num_handed = 0  # batches of the iteration, 0 after its last
         self._is_resumed = True  # the next iteration begins where this stands
 
@@ -84,7 +81,7 @@ class EventLoader:
         """Return the number of batches of an iteration, from its start."""
         if self.iteration_batches is not None:
             return self.iteration_batches
-        return self.plan.num_batches(self._epoch, self._sub_epoch)
+        return len(self.plan)
 
     def __iter__(self) -> Iterator[PackedBatch]:
         """Hand out the batches of an iteration.
@@ -96,7 +93,7 @@ class EventLoader:
         if self._num_handed and not self._is_resumed:
             self._num_handed = 0
             if self.iteration_batches is None:
-                self._begin(*self._following())
+                self.plan.set_epoch(*self._following())
         self._is_resumed = False
         num_batches = len(self)
         with closing(self._endless()) as batches:
@@ -108,18 +105,16 @@ class EventLoader:
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
         """Go to the start of a sub-epoch; ValueError where there is none."""
         self.plan.set_epoch(epoch, sub_epoch)
-        self._begin(epoch, sub_epoch)
+        self._num_handed = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return where it is: the batches handed out, not those read ahead."""
-        state = self.plan.state_at(self._epoch, self._sub_epoch, self._num_done)
-        return {**state, "handed": self._num_handed}
+        return {**self.plan.state_dict(), "handed": self._num_handed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to where a state was taken; see `EventSampler.load_state_dict`."""
         self.plan.load_state_dict(state)
-        self._begin(self.plan.epoch, self.plan.sub_epoch)
-        self._num_done = self._num_handed = int(self.plan.state_dict()["batches"])
+        self._num_handed = self.plan.num_done
         if self.iteration_batches is not None:
             self._num_handed = int(state["handed"]) % self.iteration_batches
         self._is_resumed = True
@@ -127,28 +122,23 @@ class EventLoader:
     def _following(self) -> tuple[int, int]:
         if self.always_first_epoch:
             return 0, 0
-        return self.plan.following(self._epoch, self._sub_epoch)
-
-    def _begin(self, epoch: int, sub_epoch: int) -> None:
-        self._epoch, self._sub_epoch, self._num_done = epoch, sub_epoch, 0
-        self._num_handed = 0
+        return self.plan.following(self.plan.epoch, self.plan.sub_epoch)
 
     def _endless(self) -> Generator[PackedBatch, None, None]:
         """Yield the batches of this sub-epoch, of the next, and so on."""
         while True:
-            num_batches = self.plan.num_batches(self._epoch, self._sub_epoch)
+            num_batches = len(self.plan)
             for batch in self._batches(self._blocks()):
                 # Counted before it is handed out: who saves a state while using a
                 # batch has had that batch. After the last nobody may ask for another.
-                self._num_done += 1
-                if self._num_done == num_batches:
-                    following = self._following()
-                    self._epoch, self._sub_epoch, self._num_done = *following, 0
+                self.plan.num_done += 1
+                if self.plan.num_done == num_batches:
+                    self.plan.set_epoch(*self._following())
                 yield batch
 
     def _blocks(self) -> Iterator[Block]:
-        epoch, sub_epoch = self._epoch, self._sub_epoch
-        batches = self.plan.plan(epoch, sub_epoch, self._num_done)
+        epoch, sub_epoch = self.plan.epoch, self.plan.sub_epoch
+        batches = self.plan.plan(epoch, sub_epoch, self.plan.num_done)
         # Independent sub-epochs may show an event twice an epoch: with other pulses.
         shown = epoch
         if self.plan.sub_epochs == "published":
@@ -177,32 +167,26 @@ class EventLoader:
                 yield from batches
 
     def _from_workers(self, blocks: Iterator[Block]) -> Iterator[PackedBatch]:
-        sizes: list[list[int]] = []
-
-        def noted() -> Iterator[Block]:
-            for block in blocks:
-                sizes.append([len(group) for group in block[1]])
-                yield block
-
-        loader: DataLoader[PackedBatch] = DataLoader(
+        loader: DataLoader[tuple[PackedBatch, list[int]]] = DataLoader(
             _Blocks(self.reader),
-            sampler=noted(),  # an iterable is enough
+            sampler=blocks,  # an iterable is enough
             batch_size=None,
             num_workers=self.num_workers,
             # Its own, so that drawing a seed for workers leaves torch's where it is.
             generator=torch.Generator(),
         )
         # Workers hand back whole blocks, in order: a few tensors for many batches.
-        for block in loader:
-            yield from block.split(sizes.pop(0))
+        for batches, sizes in loader:
+            yield from batches.split(sizes)
 
 
-class _Blocks(Dataset[PackedBatch]):
-    """Blocks of batches, as torch's loader asks for them."""
+class _Blocks(Dataset[tuple[PackedBatch, list[int]]]):
+    """Blocks of batches, as torch's loader asks for them, and sizes of the batches."""
 
     def __init__(self, reader: EventReader) -> None:
         self.reader = reader
 
-    def __getitem__(self, block: Block) -> PackedBatch:
+    def __getitem__(self, block: Block) -> tuple[PackedBatch, list[int]]:
         epoch, groups = block
-        return self.reader.batch(np.concatenate(groups), epoch)
+        sizes = [len(group) for group in groups]
+        return self.reader.batch(np.concatenate(groups), epoch), sizes

@@ -130,9 +130,9 @@ class EventSampler:
                 "Ask for more events, or for num_sub_epochs=1"
             )
         self._num_batches: dict[tuple[int, int], int] = {}
-        self._first = 0  # where the next iterator begins
-        self._batches = 0  # what the last one has yielded
-        self.epoch = self.sub_epoch = 0
+        self._first = 0  # batch at which the next iterator begins
+        # Where it stands; loaders, which draw ahead, count what they have handed out.
+        self.epoch = self.sub_epoch = self.num_done = 0
 
     @property
     def num_events(self) -> int:
@@ -190,9 +190,9 @@ class EventSampler:
         """
         epoch, sub_epoch = self.epoch, self.sub_epoch
         first, self._first = self._first, 0
-        self._batches = first
+        self.num_done = first
         for batch in self.plan(epoch, sub_epoch, first):
-            self._batches += 1
+            self.num_done += 1
             yield batch
         self.set_epoch(*self.following(epoch, sub_epoch))
 
@@ -205,22 +205,15 @@ class EventSampler:
         """Go to the start of a sub-epoch; ValueError where there is none."""
         self._part(epoch, sub_epoch)  # raises where there is none
         self.epoch, self.sub_epoch = epoch, sub_epoch
-        self._first = self._batches = 0
+        self._first = self.num_done = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the iteration stands, after the batches it has yielded."""
-        return self.state_at(self.epoch, self.sub_epoch, self._batches)
-
-    def state_at(self, epoch: int, sub_epoch: int, batches: int) -> dict[str, Any]:
-        """Return the state after some batches of a sub-epoch: numbers and texts.
-
-        Loaders that draw ahead give the batches that were consumed.
-        """
         return {
             "version": STATE_VERSION,
-            "epoch": epoch,
-            "sub_epoch": sub_epoch,
-            "batches": batches,
+            "epoch": self.epoch,
+            "sub_epoch": self.sub_epoch,
+            "batches": self.num_done,
             "options": self.options(),
         }
 
@@ -254,7 +247,7 @@ class EventSampler:
             batches = 0
         self.plan(epoch, sub_epoch, batches)  # raises where there is no such batch
         self.set_epoch(epoch, sub_epoch)
-        self._first = self._batches = batches
+        self._first = self.num_done = batches
 
     def options(self) -> dict[str, Any]:
         """Return all that the batches of all ranks together depend on."""
@@ -375,9 +368,7 @@ class ChunkTable:
         self, index: EventStore, subset: EventSubset, rule: BatchRule, chunk_size: int
     ) -> None:
         self._index, self._subset, self._rule = index, subset, rule
-        shards: list[int] = []
-        pieces: list[tuple[int, int]] = []
-        counts: list[int] = []
+        chunks: list[tuple[int, int, int, int]] = []  # shard, first, end, events
         # Of a chunk's many buckets few have events: only those are kept.
         filled = [np.zeros(0, dtype=np.int32)]
         filled_counts = [np.zeros(0, dtype=np.int32)]
@@ -389,25 +380,23 @@ class ChunkTable:
             number = -(-len(local_B) // chunk_size)
             borders = [len(local_B) * i // number for i in range(number + 1)]
             for start, stop in pairwise(borders):
-                shards.append(shard)
-                pieces.append((int(local_B[start]), int(local_B[stop - 1]) + 1))
-                counts.append(stop - start)
+                first, end = int(local_B[start]), int(local_B[stop - 1]) + 1
+                chunks.append((shard, first, end, stop - start))
                 histogram_K = np.bincount(
                     bucket_B[start:stop], minlength=rule.num_buckets
                 )
                 filled.append(np.flatnonzero(histogram_K).astype(np.int32))
                 filled_counts.append(histogram_K[filled[-1]].astype(np.int32))
-        self._shards = np.array(shards, dtype=np.int64)
-        self._pieces = np.array(pieces, dtype=np.int64).reshape(-1, 2)
-        self.counts_C = np.array(counts, dtype=np.int64)
+        table = np.array(chunks, dtype=np.int64).reshape(-1, 4)
+        self._shards, self._pieces = table[:, 0], table[:, 1:3]
+        self.counts_C = table[:, 3]
         self._borders = np.cumsum([len(buckets) for buckets in filled])
         self._filled = np.concatenate(filled)
         self._filled_counts = np.concatenate(filled_counts)
 
     def events(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """Return numbers and buckets of a chunk's events, (B,) as in the store."""
-        shard = int(self._shards[chunk])
-        start, stop = (int(border) for border in self._pieces[chunk])
+        shard, (start, stop) = int(self._shards[chunk]), self._pieces[chunk].tolist()
         mask = self._subset.mask(self._index, shard, start, stop)
         local_B = np.flatnonzero(mask).astype(np.int64, copy=False)
         lengths_B = np.asarray(self._index.lengths(shard)[start:stop])[local_B]

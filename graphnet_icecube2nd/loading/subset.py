@@ -25,8 +25,6 @@ from graphnet_icecube2nd.tasks.label import (
     missing_label,
 )
 
-N_PULSES = "n_pulses"  # (B,) int64, pulses of the event as stored
-
 # The published models were validated on these batches of the Kaggle data.
 PUBLISHED_VALIDATION_BATCHES = frozenset(range(655, 660))
 
@@ -119,7 +117,7 @@ class EventSubset:
             share_B = hash_share(column(EVENT_ID), self.hash_seed)
             keep_B &= (share_B >= first) & (share_B < last)
         if self._condition is not None:
-            self._condition.check_names((*index.event_columns, EVENT_ID, N_PULSES))
+            self._condition.check_names(index.event_columns)
             keep_B &= self._condition.evaluate(column, len(lengths_B))
         if self.labelled:
             has = [_has_labels(index, group, column) for group in self.labelled]
@@ -201,13 +199,7 @@ def _columns(
     index: EventStore, shard: int, start: int = 0, stop: int | None = None
 ) -> Callable[[str], NDArray[Any]]:
     """Return a function that gives the (B,) values of a shard's columns by name."""
-
-    def column(name: str) -> NDArray[Any]:
-        if name == N_PULSES:
-            return np.asarray(index.lengths(shard)[start:stop])
-        return np.asarray(index.event_column(name, shard)[start:stop])
-
-    return column
+    return lambda name: np.asarray(index.event_column(name, shard)[start:stop])
 
 
 def _has_labels(

@@ -17,6 +17,7 @@ import numpy as np
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.tasks.task import TASKS
+from graphnet_icecube2nd.training.recipe import LOSS, OPENING_ANGLE
 
 Row = dict[str, Any]
 # Columns of metrics.csv. Between these two groups stand the values of the validation
@@ -30,7 +31,6 @@ FIRST_COLUMNS = (
 )
 LAST_COLUMNS = ("best", "memory_mb")
 RAW = "raw_"
-ANGLE = "direction/opening_angle"  # in rad; drawn and told in degrees, too
 WIDTH, HEIGHT, HEIGHT_OF_A_TASK = 7.5, 4.4, 2.6  # of the curves, inches
 # Columns of training.csv, whose rows come with checkpoints; meant as above.
 POINT_COLUMNS = (
@@ -39,8 +39,8 @@ POINT_COLUMNS = (
 )
 # Columns of release 0.1.0 by their present names; it knew the task direction only.
 FORMER = {
-    "validation_angle": ANGLE,
-    "raw_validation_angle": RAW + ANGLE,
+    "validation_angle": OPENING_ANGLE,
+    "raw_validation_angle": RAW + OPENING_ANGLE,
 }
 FORMER_LOSSES = {
     "validation_loss": "direction/loss",
@@ -50,20 +50,8 @@ FORMER_LOSSES = {
 
 def column_of(name: str) -> str:
     """Return the column of a value of the validation: `loss`, or `TASK/METRIC`."""
-    known = {"loss": "validation_loss", f"{RAW}loss": f"{RAW}validation_loss"}
+    known = {LOSS: "validation_loss", f"{RAW}loss": f"{RAW}validation_loss"}
     return known.get(name, name)
-
-
-def task_columns(row: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the metrics in a row by task, without losses and those of raw weights."""
-    found: dict[str, list[str]] = {}
-    for name in row:
-        task, slash, metric = name.partition("/")
-        if slash and not task.startswith(RAW):
-            metrics = found.setdefault(task, [])
-            if metric != "loss":
-                metrics.append(metric)
-    return found
 
 
 def first_metrics(row: Mapping[str, Any]) -> list[str]:
@@ -71,8 +59,12 @@ def first_metrics(row: Mapping[str, Any]) -> list[str]:
 
     These are drawn and told of a run.
     """
-    tasks = task_columns(row).items()
-    return [f"{task}/{[*metrics, 'loss'][0]}" for task, metrics in tasks]
+    first: dict[str, str] = {}
+    for name in row:
+        task, slash, metric = name.partition("/")
+        if slash and not task.startswith(RAW) and first.get(task, LOSS) == LOSS:
+            first[task] = metric
+    return [f"{task}/{metric}" for task, metric in first.items()]
 
 
 def metrics_columns(rows: Sequence[Row]) -> list[str]:
@@ -113,8 +105,7 @@ def renamed(row: Row) -> Row:
         return row
     made = {FORMER.get(name, name): value for name, value in row.items()}
     del made["validation_angle_deg"]
-    losses = {also: made[name] for name, also in FORMER_LOSSES.items() if name in made}
-    return {**made, **losses}
+    return made | {also: made[n] for n, also in FORMER_LOSSES.items() if n in made}
 
 
 def validation_text(row: Row) -> str:
@@ -126,7 +117,7 @@ def validation_text(row: Row) -> str:
         texts.append(
             f"mean opening angle of the validation {value:.4f} rad = "
             f"{math.degrees(value):.2f} deg"
-            if column == ANGLE
+            if column == OPENING_ANGLE
             else f"{task} {metric.replace('_', ' ')} of the validation {value:.4f}"
         )
     return ", ".join(texts)
@@ -146,7 +137,7 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
     """
     if not rows and not points:
         raise ValueError("a run without a finished sub-epoch has no curves")
-    metrics = first_metrics(rows[-1]) if rows else [ANGLE]
+    metrics = first_metrics(rows[-1]) if rows else [OPENING_ANGLE]
     figure = new_figure(WIDTH, HEIGHT + HEIGHT_OF_A_TASK * len(metrics))
     *panels, loss, rate = figure.subplots(
         len(metrics) + 2,
@@ -160,7 +151,7 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
             _draw_metric(axes, rows, metric, _events_seen(rows, starts))
         axes.set_ylabel(
             "mean opening angle of\nthe validation, deg"
-            if metric == ANGLE
+            if metric == OPENING_ANGLE
             else f"{metric.replace('/', ', ').replace('_', ' ')}\nof the validation"
         )
     for stage in starts:
@@ -199,7 +190,7 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
 def _draw_metric(
     axes: Any, rows: Sequence[Row], metric: str, seen: Sequence[float]
 ) -> None:
-    unit = math.degrees(1) if metric == ANGLE else 1.0
+    unit = math.degrees(1) if metric == OPENING_ANGLE else 1.0
     # None, where a row has no value, becomes NaN.
     values, raw = (
         unit * np.array([row.get(name) for row in rows], np.float64)
@@ -216,7 +207,7 @@ def _draw_metric(
     best = int(np.nan_to_num(sign * values, nan=np.inf).argmin())
     axes.plot(seen[best], values[best], "o", ms=8, mfc="none", color="#1b6ca8")
     text = f"best: {values[best]:.3f}"
-    if metric == ANGLE:
+    if metric == OPENING_ANGLE:
         text = f"best: {values[best]:.1f}° = {values[best] / unit:.3f} rad"
     axes.legend(frameon=False, title=text)
 

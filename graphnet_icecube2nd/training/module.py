@@ -28,8 +28,6 @@ except ImportError:  # the recipe and its parts can be had without Lightning
     LightningModule = object
 
 RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
-# Target of the events that have a label, and which those are; None: all of them.
-Targets = Mapping[str, tuple[Tensor, Tensor | None]]
 
 
 class TrainingModule(LightningModule):  # type: ignore[misc]
@@ -172,14 +170,14 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def validation_step(self, batch: PackedBatch, index: int) -> None:
         """Update the metrics of both sets of weights."""
         truth, weight_B = self._truth(batch)
-        targets = labelled_targets(self.model, truth)
         outputs = [self(batch)]
         if self.average is not None:
             outputs.insert(0, self.average.model.outputs(batch))
-        nonfinite_B = torch.zeros(len(batch), dtype=torch.bool, device=self.device)
-        for metrics, given in zip(self._metrics, outputs, strict=True):
-            nonfinite_B |= metrics.update(given, targets, weight_B)
-        self._nonfinite.append((nonfinite_B, batch.event_id))
+        nonfinite = [
+            metrics.update(given, truth, weight_B)
+            for metrics, given in zip(self._metrics, outputs, strict=True)
+        ]
+        self._nonfinite.append((torch.stack(nonfinite).any(dim=0), batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
         """Log the values over all ranks; stop all of them where one is not finite."""
@@ -282,91 +280,67 @@ def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     return frozen
 
 
-def labelled_targets(model: Model, truth: Mapping[str, Tensor]) -> Targets:
-    """Return the targets of a batch by task, of the events that have a label."""
-    targets: dict[str, tuple[Tensor, Tensor | None]] = {}
-    for name, task in model.task_map.items():
-        target = task.target(truth)
-        labelled_B = is_labelled(target)
-        if bool(labelled_B.all()):
-            targets[name] = target, None
-        else:
-            targets[name] = target[labelled_B], labelled_B
-    return targets
-
-
 class ValidationMetrics:
     """Metrics of one model over one validation and all ranks, summed in float64."""
 
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model, self.device = model, device
-        self.means: dict[str, Any] = {}
-        self.collected: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
+        self.means: list[str] = []  # those of each event
         for name, task in model.task_map.items():
             for metric in (LOSS, *event_metric_names(task)):
                 # `disable`: looking for NaN would wait for the device at each batch.
                 mean = MeanMetric(nan_strategy="disable").to(device)
-                self.means[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+                self.metrics[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+                self.means.append(f"{name}/{metric}")
             for metric, collected in task.collect().items():
-                self.collected[f"{name}/{metric}"] = collected.to(device)
+                self.metrics[f"{name}/{metric}"] = collected.to(device)
 
     def update(
         self,
         outputs: Mapping[str, Tensor],
-        targets: Targets,
+        truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> Tensor:
         """Add a batch of raw outputs, (B, K) by task; metrics are not weighted.
 
-        Returns which events have values that are not finite, (B,).
+        Only events with a label count. Returns which events have values that are not
+        finite, (B,).
         """
         first_BK = next(iter(outputs.values()))
         nonfinite_B = torch.zeros(
             len(first_BK), dtype=torch.bool, device=first_BK.device
         )
         for name, task in self.model.task_map.items():
-            output, weight = outputs[name].float(), weight_B
-            target, labelled_B = targets[name]
+            target = task.target(truth)
+            labelled_B = is_labelled(target)
+            output, target = outputs[name].float()[labelled_B], target[labelled_B]
             if not len(target):
                 continue
-            if labelled_B is not None:
-                output = output[labelled_B]
-                weight = None if weight is None else weight[labelled_B]
             loss_B = task.loss(output, target)
-            values = {
-                LOSS: loss_B if weight is None else loss_B * weight,
-                **task.metrics(output, target),
-            }
+            if weight_B is not None:
+                loss_B = loss_B * weight_B[labelled_B]
+            values = {LOSS: loss_B, **task.metrics(output, target)}
             wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
-            if labelled_B is None:
-                nonfinite_B |= wrong
-            else:
-                nonfinite_B[labelled_B] |= wrong
+            nonfinite_B[labelled_B] |= wrong
             for metric, value_B in values.items():
-                self.means[f"{name}/{metric}"].update(value_B.to(self.device))
+                self.metrics[f"{name}/{metric}"].update(value_B.to(self.device))
             for metric in task.collect():
-                self.collected[f"{name}/{metric}"].update(
+                self.metrics[f"{name}/{metric}"].update(
                     task.scores(output).to(self.device), target.to(self.device)
                 )
         return nonfinite_B
 
     def compute(self) -> dict[str, float]:
         """Return the values over all ranks: `loss` and `TASK/METRIC`."""
-        means = {name: float(mean.compute()) for name, mean in self.means.items()}
+        values = {name: float(one.compute()) for name, one in self.metrics.items()}
         weights_on = next(self.model.parameters()).device
         dtype = torch.float32 if weights_on.type == "mps" else torch.float64
         losses = {
-            name: torch.tensor(means[f"{name}/{LOSS}"], dtype=dtype, device=weights_on)
+            name: torch.tensor(values[f"{name}/{LOSS}"], dtype=dtype, device=weights_on)
             for name in self.model.task_map
         }
-        values = {LOSS: float(self.model.weighted(losses))}
-        for name in self.model.task_map:  # one task's columns stand together
-            own = f"{name}/"
-            values |= {n: mean for n, mean in means.items() if n.startswith(own)}
-            for metric, collected in self.collected.items():
-                if metric.startswith(own):
-                    values[metric] = float(collected.compute())
-        return values
+        return {LOSS: float(self.model.weighted(losses)), **values}
 
 
 def random_state() -> dict[str, Any]:
@@ -375,16 +349,10 @@ def random_state() -> dict[str, Any]:
     So a checkpoint holds them without pickling any object.
     """
     version, numbers, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": [version, list(numbers), gauss],
-        "numpy": [
-            str(name),
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ],
+        "numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -394,9 +362,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     """Put states back; those of CUDA where as many devices are there."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    state_of_numpy = (name, keys.numpy().astype(np.uint32), position, has_gauss, cached)
-    np.random.set_state(state_of_numpy)  # noqa: NPY002
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

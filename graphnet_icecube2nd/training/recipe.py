@@ -41,7 +41,7 @@ from graphnet_icecube2nd.training.optimisation import OneCycle, check_positive
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")
 LOSS = "loss"  # of all tasks together, and of one
-OPENING_ANGLE = f"{Direction.name}/opening_angle"
+OPENING_ANGLE = f"{Direction.name}/opening_angle"  # rad; shown in degrees, too
 FORMER_MONITORS = {"angle": OPENING_ANGLE}  # as release 0.1.0 called it
 TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, `weight` among them
 FEATURES = ("store", "published")
@@ -124,10 +124,10 @@ class Stage:
             raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be from 0 to 1, got {self.ema_decay}")
-        _one_of("loss", self.loss, LOSSES)
-        _one_of("normalisation", self.normalisation, NORMALISATIONS)
-        _one_of("next_from", self.next_from, HAND_OVER)
-        object.__setattr__(self, "tasks", _options("tasks", self.tasks))
+        check_one_of("loss", self.loss, LOSSES)
+        check_one_of("normalisation", self.normalisation, NORMALISATIONS)
+        check_one_of("next_from", self.next_from, HAND_OVER)
+        object.__setattr__(self, "tasks", _task_options(self.tasks))
 
     def schedule(self) -> OneCycle:
         """Return its learning rates and momenta."""
@@ -179,9 +179,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_selection(self.selection, 1)
-        _one_of("length_class", self.length_class, tuple(LENGTH_CLASSES))
-        _one_of("sub_epochs", self.sub_epochs, SUB_EPOCHS)
-        _one_of("features", self.features, FEATURES)
+        check_one_of("length_class", self.length_class, tuple(LENGTH_CLASSES))
+        check_one_of("sub_epochs", self.sub_epochs, SUB_EPOCHS)
+        check_one_of("features", self.features, FEATURES)
         check_whole("num_sub_epochs", self.num_sub_epochs, 1)
         for name in ("validation_batch_size", "validation_max_pulses"):
             if getattr(self, name) is not None:
@@ -238,7 +238,7 @@ class Recipe:
         if not self.stages:
             raise ValueError("stages must have one at least")
         check_whole("seed", self.seed, 0)
-        _one_of("precision", self.precision, PRECISIONS)
+        check_one_of("precision", self.precision, PRECISIONS)
         for number, stage in enumerate(self.stages):
             parts = stage.epochs * self.data.num_sub_epochs
             if parts < 0.999 or abs(parts - round(parts)) > 1e-3:
@@ -246,8 +246,8 @@ class Recipe:
                     f"stages.{number}.epochs must be a whole number of sub-epochs of "
                     f"1/{self.data.num_sub_epochs}, got {stage.epochs}"
                 )
-        object.__setattr__(self, "tasks", _options("tasks", self.tasks))
-        _one_of("weighting", self.weighting, WEIGHTINGS)
+        object.__setattr__(self, "tasks", _task_options(self.tasks))
+        check_one_of("weighting", self.weighting, WEIGHTINGS)
         if self.weighting == LEARNED and not self.tasks:
             raise ValueError(
                 "weighting 'learned' needs tasks, such as tasks={'direction': {}, "
@@ -314,7 +314,8 @@ class Recipe:
         tasks, _ = build_tasks(options)
         known = [LOSS]
         for name, task in tasks.items():
-            known += [f"{name}/{metric}" for metric in (LOSS, *metric_names(task))]
+            metrics = (LOSS, *event_metric_names(task), *task.collect())
+            known += [f"{name}/{metric}" for metric in metrics]
         if monitor not in known:
             raise ValueError(
                 f"monitor {monitor!r} is unknown; {nearest(monitor, known)}"
@@ -412,14 +413,14 @@ def parse_override(text: str) -> tuple[str, Any]:
         return name.strip(), value.strip()
 
 
-def _options(name: str, given: Any) -> dict[str, dict[str, Any]]:
+def _task_options(given: Any) -> dict[str, dict[str, Any]]:
     """Return options by task as dicts; names alone, or None, have no options."""
     if not isinstance(given, Mapping):
         given = {task: {} for task in distinct_tasks(given or ())}
     for task, options in given.items():
         if not isinstance(options, Mapping):
             raise ValueError(
-                f"{name}.{task} must be a mapping of options to values, got {options!r}"
+                f"tasks.{task} must be a mapping of options to values, got {options!r}"
             )
     return {task: dict(options) for task, options in given.items()}
 
@@ -431,11 +432,6 @@ def event_metric_names(task: Task) -> list[str]:
     }
     output = torch.zeros(1, task.num_outputs)
     return list(task.metrics(output, task.target(truth)))
-
-
-def metric_names(task: Task) -> list[str]:
-    """Return the names of all metrics of a task, those of each event first."""
-    return [*event_metric_names(task), *task.collect()]
 
 
 def _larger_is_better(task: Task, metric: str) -> bool | None:
@@ -467,6 +463,7 @@ def _check_names(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -
             raise ValueError(f"{where}{name} is unknown; {nearest(name, known, where)}")
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError where an option is none of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

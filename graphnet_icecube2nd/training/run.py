@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 import os
 import shutil
@@ -41,7 +40,8 @@ from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.label import LABELS
-from graphnet_icecube2nd.training.history import Row, renamed
+from graphnet_icecube2nd.tasks.task import FEWEST
+from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import TrainingModule, freeze
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
@@ -49,10 +49,10 @@ from graphnet_icecube2nd.training.run_folder import (
     EVEN_STEPS,
     FINISHED,
     INPUT,
+    RESUME,
     begun_stages,
-    handed_over,
+    finished_stage,
     model_input,
-    note_machine,
     open_run,
     run_description,
     with_whole_paths,
@@ -60,7 +60,6 @@ from graphnet_icecube2nd.training.run_folder import (
 from graphnet_icecube2nd.training.trainer import (
     BEST,
     LAST,
-    RESUME,
     TrainerConfig,
     close_loggers,
     make_trainer,
@@ -69,23 +68,16 @@ from graphnet_icecube2nd.training.trainer import (
 
 LOGGER = logging.getLogger(__name__)
 DataModule = TypeVar("DataModule", bound=EventDataModule)
-FEW = 100  # events that a validation should have
 NOTICEABLE = 0.02  # share by which an epoch may differ from the events in silence
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A run that came to its end.
+    """A run that came to its end."""
 
-    Args:
-        path: Folder of the run.
-        recipe: The recipe as it was trained.
-        rows: Measurements, one for each sub-epoch; names as in `metrics.csv`.
-    """
-
-    path: Path
-    recipe: Recipe
-    rows: list[Row]
+    path: Path  # its folder
+    recipe: Recipe  # as it was trained
+    rows: list[Row]  # measurements of each sub-epoch, by names as in `metrics.csv`
 
     @property
     def handed_over(self) -> Row:
@@ -145,22 +137,18 @@ def train(
     run = Path(out)
     check_model(recipe, begun_stages(run))
     store = data if isinstance(data, EventStore) else EventStore(data)
-    rows: list[Row] = []
     is_first = is_first_process()
     with locked_folder(run, "a run") if is_first else nullcontext():
         if is_first:
             open_run(run, recipe, store, resume)
         for number in range(len(recipe.stages)):
-            finished = run / f"stage_{number}" / FINISHED
-            if not finished.is_file():
+            if not (run / f"stage_{number}" / FINISHED).is_file():
                 stage = StageRun(recipe, number, run, machine or TrainerConfig())
-                stage.train(store, rows, on_row)
-            saved = json.loads(finished.read_text(encoding="utf-8"))["rows"]
-            rows = [renamed(row) for row in saved]
+                stage.train(store, on_row)
+        weights, rows = finished_stage(run, len(recipe.stages) - 1)
         if is_first:
-            last = run / f"stage_{len(recipe.stages) - 1}"
             with write_whole(run / RUN_MODEL) as temporary:
-                shutil.copyfile(last / handed_over(last), temporary)
+                shutil.copyfile(weights, temporary)
         if distributed.is_available() and distributed.is_initialized():
             distributed.barrier()  # or another rank might read too early
     return TrainedRun(path=run, recipe=recipe, rows=rows)
@@ -234,16 +222,12 @@ def first_model(
                 **recipe.model_kwargs,
             )
 
-    if recipe.tasks:
-        return build(options)
-    model = build(None)
-    if not isinstance(model, DeepIce):
-        return build(options)
-    tasks, _ = build_tasks(options)
-    direction = tasks[Direction.name]
-    assert isinstance(direction, Direction)
-    model.set_task(direction)
-    return model
+    if not recipe.tasks and isinstance(model := build(None), DeepIce):
+        direction = build_tasks(options)[0][Direction.name]
+        assert isinstance(direction, Direction)
+        model.set_task(direction)
+        return model
+    return build(options)
 
 
 def make_data(
@@ -308,10 +292,10 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
             f"  {left_out:,} of {num_events:,} events have no label of any task; they "
             "are left out entirely"
         )
-    if (few := counts["validation"].num_events) < FEW:
+    if (few := counts["validation"].num_events) < FEWEST:
         texts.append(
             f"  only {few} events to validate on: its figures say little, "
-            f"and a calibration needs {FEW} (data.validation_fraction)"
+            f"and a calibration needs {FEWEST} (data.validation_fraction)"
         )
     return texts
 
@@ -348,12 +332,9 @@ class StageRun:
         self.stage = recipe.stages[number]
 
     def train(
-        self,
-        store: EventStore,
-        rows: list[Row],
-        on_row: Callable[[list[Row]], None] | None,
+        self, store: EventStore, on_row: Callable[[list[Row]], None] | None
     ) -> None:
-        """Train the stage to its end; `rows` are those of the stages before."""
+        """Train the stage to its end."""
         recipe, number = self.recipe, self.number
         self.folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(recipe.seed + number)
@@ -370,9 +351,7 @@ class StageRun:
             event_weight=recipe.event_weight,
             compile=recipe.compile,
         )
-        trainer, recorder = make_trainer(
-            recipe, number, self.run, rows, self.machine, on_row, self._note_machine
-        )
+        trainer, recorder = make_trainer(recipe, number, self.run, self.machine, on_row)
         # World size is known only now: how many batches make a step, and a sub-epoch.
         texts = [*([] if number else texts), *self._make_steps(trainer, data)]
         if trainer.is_global_zero:
@@ -410,8 +389,8 @@ class StageRun:
             return model, load_weights(model, stage.weights, partial=stage.partial)
         if not self.number:
             return model, None
-        before = self.run / f"stage_{self.number - 1}"
-        return model, load_weights(model, before / handed_over(before))
+        weights, _ = finished_stage(self.run, self.number - 1)
+        return model, load_weights(model, weights)
 
     def _make_steps(self, trainer: Any, data: EventDataModule) -> list[str]:
         """Set how many batches make a step; return what is not as it was asked for."""
@@ -462,19 +441,6 @@ class StageRun:
             ) from None
         if trainer.interrupted:
             raise KeyboardInterrupt
-
-    def _note_machine(self, trainer: Any) -> None:
-        """Tell where the run goes on in another way than it was trained before."""
-        device = trainer.strategy.root_device.type
-        machine: dict[str, Any] = {
-            "torch": str(torch.__version__),
-            "device": device,
-            "processes": trainer.world_size,
-        }
-        if device == "cpu":  # known only now: Lightning shares cores among processes
-            machine["threads"] = torch.get_num_threads()
-        if text := note_machine(self.run, machine):
-            LOGGER.info(text)
 
     def _description(self) -> str:
         stage = self.stage

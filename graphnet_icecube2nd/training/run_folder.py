@@ -5,15 +5,17 @@ RUN/run.json             data, versions, how the events are read, and on what ma
 RUN/metrics.csv          a row for each sub-epoch
 RUN/training.csv         a row for each checkpoint
 RUN/curves.png           the same as a picture, where matplotlib is installed
-RUN/stage_0/...          see `trainer.py`; `finished.json` once the stage is over
+RUN/stage_0/resume.ckpt  the last checkpoint, while the stage trains
+RUN/stage_0/last.safetensors, best.safetensors    after each sub-epoch
+RUN/stage_0/finished.json    its rows, and the weights that go on, once it is over
 RUN/model.safetensors    the model, once the last stage is over
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,15 +31,16 @@ from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import LOCK_FILE
 from graphnet_icecube2nd.loading.datamodule import narrowed
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.loading.subset import N_PULSES, EventSubset, default_split
+from graphnet_icecube2nd.loading.subset import EventSubset, default_split
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import write_json
+from graphnet_icecube2nd.store.manifest import N_PULSES, write_json
+from graphnet_icecube2nd.training.history import Row, renamed
 from graphnet_icecube2nd.training.recipe import Recipe, read_recipe, write_recipe
-from graphnet_icecube2nd.training.trainer import RESUME
 from graphnet_icecube2nd.version import __version__
 
+LOGGER = logging.getLogger(__name__)
 RECIPE, RUN = "recipe.yaml", "run.json"
-FINISHED = "finished.json"  # of a stage
+RESUME, FINISHED = "resume.ckpt", "finished.json"  # of a stage
 # In run.json. Runs that earlier releases began lack some of these.
 EVEN_STEPS = "even_steps"  # steps are sized so that they fill a sub-epoch
 INPUT = "input"  # how events are read; the model has its detector's columns and scales
@@ -92,9 +95,11 @@ def begun_stages(run: Path) -> int:
     return number
 
 
-def handed_over(folder: Path) -> str:
-    """Return the name of the weights with which a finished stage ended."""
-    return str(_read_json(folder / FINISHED)["weights"])
+def finished_stage(run: Path, number: int) -> tuple[Path, list[Row]]:
+    """Return the weights with which a stage ended, and all rows up to there."""
+    folder = run / f"stage_{number}"
+    finished = _read_json(folder / FINISHED)
+    return folder / finished["weights"], [renamed(row) for row in finished["rows"]]
 
 
 def run_description(run: Path) -> dict[str, Any]:
@@ -107,12 +112,19 @@ def run_description(run: Path) -> dict[str, Any]:
     return {EVEN_STEPS: True, INPUT: None}
 
 
-def note_machine(run: Path, machine: Mapping[str, Any]) -> str | None:
-    """Add to `run.json` on what machine a run goes on.
+def note_machine(run: Path, trainer: Any) -> None:
+    """Add to `run.json` on what machine a run goes on, and tell what has changed.
 
     Sums in floating point depend on the version of torch, threads, processes, device.
-    Returns, in words, what is not as it was before; None: nothing.
     """
+    device = trainer.strategy.root_device.type
+    machine: dict[str, Any] = {
+        "torch": str(torch.__version__),
+        "device": device,
+        "processes": trainer.world_size,
+    }
+    if device == "cpu":  # known only now: Lightning shares cores among processes
+        machine["threads"] = torch.get_num_threads()
     described = _read_json(run / RUN)
     before: list[dict[str, Any]] = described.get(TRAINED_WITH, [])
     # An earlier release kept torch's version only.
@@ -123,14 +135,12 @@ def note_machine(run: Path, machine: Mapping[str, Any]) -> str | None:
         if name in last and last[name] != value
     ]
     if changed or not before:
-        noted = {**described, TRAINED_WITH: [*before, dict(machine)]}
-        write_json(run / RUN, noted)
-    if not changed:
-        return None
-    return (
-        f"  {', '.join(changed)}: the run goes on, but its weights will not be to the "
-        "bit those of a run that was left alone"
-    )
+        write_json(run / RUN, {**described, TRAINED_WITH: [*before, machine]})
+    if changed:
+        LOGGER.info(
+            f"  {', '.join(changed)}: the run goes on, but its weights will not be to "
+            "the bit those of a run that was left alone"
+        )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -208,7 +218,5 @@ def _spread_events(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
 
 def _spread(values: NDArray[np.int64], number: int) -> NDArray[np.int64]:
     """Return a number of values, evenly spaced; all where there are no more."""
-    if len(values) <= number:
-        return values
-    chosen = np.linspace(0, len(values) - 1, number).round().astype(np.int64)
-    return values[chosen]
+    chosen = np.linspace(0, len(values) - 1, min(number, len(values)))
+    return values[chosen.round().astype(np.int64)]

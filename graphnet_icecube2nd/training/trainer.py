@@ -1,8 +1,4 @@
-"""Lightning's trainer for one stage: its machine, its checkpoints, its bar.
-
-A stage's folder holds `resume.ckpt` while it trains, `last.safetensors` and
-`best.safetensors` after each sub-epoch, and `finished.json` once it is over.
-"""
+"""Lightning's trainer for one stage: its machine, its checkpoints, its bar."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +23,6 @@ from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.notices import only_warnings
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.training.history import (
-    ANGLE,
     FIRST_COLUMNS,
     POINT_COLUMNS,
     Row,
@@ -39,7 +34,8 @@ from graphnet_icecube2nd.training.history import (
     write_history,
 )
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import Recipe
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe, check_one_of
+from graphnet_icecube2nd.training.run_folder import RESUME, finished_stage, note_machine
 
 try:
     from pytorch_lightning.callbacks import Callback, TQDMProgressBar
@@ -47,7 +43,7 @@ try:
 except ImportError:
     Callback = CheckpointIO = TQDMProgressBar = object
 
-RESUME, LAST, BEST = "resume.ckpt", "last.safetensors", "best.safetensors"
+LAST, BEST = "last.safetensors", "best.safetensors"
 HISTORY, POINTS, CURVES = "metrics.csv", "training.csv", "curves.png"
 SHOWN = {"train_loss": ("loss", "{:.3f}"), "learning_rate": ("lr", "{:.1e}")}
 LOGGERS = ("tensorboard", "wandb")  # beside metrics.csv, which is always written
@@ -112,11 +108,7 @@ class TrainerConfig:
                     f"loggers: csv is always written; besides there are "
                     f"{', '.join(LOGGERS)}; got {name!r}"
                 )
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"strategy must be one of {', '.join(STRATEGIES)}; got "
-                f"{self.strategy!r}"
-            )
+        check_one_of("strategy", self.strategy, STRATEGIES)
         if not self.checkpoint_minutes > 0:
             raise ValueError(
                 f"checkpoint_minutes must be above 0, got {self.checkpoint_minutes}"
@@ -131,22 +123,21 @@ def make_trainer(
     recipe: Recipe,
     number: int,
     run: Path,
-    rows: list[Row],
     machine: TrainerConfig,
     on_row: Callable[[list[Row]], None] | None = None,
-    on_start: Callable[[Any], None] | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[Any, StageRecorder]:
     """Return Lightning's trainer of a stage and its recorder.
 
     Raises ValueError where the device does not have the recipe's precision, or where
     Lightning would start processes that leave nothing behind, as in a notebook.
     """
     lightning = import_extra("pytorch_lightning", "training needs", "train")
-    recorder = StageRecorder(recipe, number, run, rows, machine, on_row, on_start)
+    recorder = StageRecorder(recipe, number, run, machine, on_row)
     callbacks: list[Any] = [recorder]
     if machine.progress:
         callbacks.append(RateBar(number, len(recipe.stages)))
     with quiet_lightning():
+        loggers = [_logger(name, recipe, number, run) for name in machine.loggers]
         trainer = lightning.Trainer(
             accelerator=machine.accelerator,
             devices=machine.devices,
@@ -156,7 +147,7 @@ def make_trainer(
             max_epochs=recipe.num_sub_epochs(number),
             callbacks=callbacks,
             plugins=[WholeCheckpointIO()],
-            logger=_loggers(machine.loggers, recipe, number, run) or False,
+            logger=loggers or False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=machine.progress,
@@ -196,42 +187,32 @@ def close_loggers(trainer: Any) -> None:
             logger.experiment.finish()
 
 
-def _loggers(
-    names: tuple[str, ...], recipe: Recipe, number: int, run: Path
-) -> list[Any]:
+def _logger(name: str, recipe: Recipe, number: int, run: Path) -> Any:
     from pytorch_lightning import loggers
 
     # The same after a kill, so that its curves go on.
     identity = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
-    makers = {
-        "tensorboard": lambda: loggers.TensorBoardLogger(
-            run, name="tensorboard", version=f"stage_{number}"
-        ),
-        "wandb": lambda: loggers.WandbLogger(
+    try:
+        if name == "tensorboard":
+            return loggers.TensorBoardLogger(run, name=name, version=f"stage_{number}")
+        return loggers.WandbLogger(
             name=f"{run.name}-stage-{number}",
             version=f"{identity}-{number}",
             save_dir=run,
             project="icecube2nd",
             group=run.name,
             tags=[recipe.name],
-        ),
-    }
-    made: list[Any] = []
-    for name in names:
-        try:
-            made.append(makers[name]())
-        except ImportError as error:
-            raise ImportError(
-                f"the {name} logger needs {name}: pip install {name}"
-            ) from error
-    return made
+        )
+    except ImportError as error:
+        raise ImportError(
+            f"the {name} logger needs {name}: pip install {name}"
+        ) from error
 
 
 class StageRecorder(Callback):  # type: ignore[misc]
     """Writes what a stage leaves behind, and what it needs to go on after a kill.
 
-    `rows` are the measurements of the stages before. `on_start` is called with the
-    trainer when training begins, `on_row` with all rows after each sub-epoch.
+    `on_row` is called with the rows of all stages after each sub-epoch.
     """
 
     def __init__(
@@ -239,18 +220,16 @@ class StageRecorder(Callback):  # type: ignore[misc]
         recipe: Recipe,
         number: int,
         run: Path,
-        rows: list[Row],
         machine: TrainerConfig,
         on_row: Callable[[list[Row]], None] | None,
-        on_start: Callable[[Any], None] | None,
     ) -> None:
         self.run, self.folder, self.stage = run, run / f"stage_{number}", number
-        self.rows = list(rows)
+        self.rows = finished_stage(run, number - 1)[1] if number else []
         self.monitor, self.patience = recipe.monitor, recipe.stages[number].patience
         self._sign = -1.0 if recipe.higher_is_better else 1.0
         self.every_seconds = 60 * machine.checkpoint_minutes
         self.every_steps, self.plot = machine.checkpoint_steps, machine.plot
-        self.on_start, self.on_row = on_start, on_row
+        self.on_row = on_row
         self.points: list[Row] = []  # of this stage, in training.csv
         self._points_before: list[Row] = []  # of the stages before
         # Sum and number of the steps' losses since the last row, and the last point.
@@ -291,8 +270,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if (self.run / POINTS).is_file():
             read = read_history(self.run / POINTS)
             self._points_before = [row for row in read if row["stage"] < self.stage]
-        if self.on_start is not None:
-            self.on_start(trainer)
+        note_machine(self.run, trainer)
 
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int
@@ -384,13 +362,9 @@ class StageRecorder(Callback):  # type: ignore[misc]
     def _show(self) -> None:
         points = [*self._points_before, *self.points]
         write_history(self.run / POINTS, points, POINT_COLUMNS)
-        if not self.plot:
-            return
-        try:
-            figure = draw_curves(self.rows, points=points)
-        except ImportError:  # a training goes on without matplotlib
-            return
-        save_figure(figure, self.run / CURVES)
+        if self.plot:
+            with suppress(ImportError):  # a training goes on without matplotlib
+                save_figure(draw_curves(self.rows, points), self.run / CURVES)
 
     def _is_due(self, trainer: Any) -> bool:
         steps = trainer.global_step - self._saved_step
@@ -484,7 +458,7 @@ class RateBar(TQDMProgressBar):  # type: ignore[misc]
                 shown[label] = form.format(float(trainer.callback_metrics[name]))
         for column in first_metrics(module.validation):
             value = module.validation[column]
-            if column == ANGLE:
+            if column == OPENING_ANGLE:
                 shown["angle"] = f"{value:.3f} rad = {math.degrees(value):.1f} deg"
             else:
                 shown[column.partition("/")[0]] = f"{value:.3f}"

@@ -346,6 +346,12 @@ class TestSubEpochs:
         assert listed(sampler) == listed(sampler.plan(7, 0))
 
 
+def state_at(sampler: EventSampler, epoch: int, batches: int) -> dict[str, Any]:
+    """Return the state after some batches of an epoch's first part."""
+    place = {"epoch": epoch, "sub_epoch": 0, "batches": batches}
+    return {**sampler.state_dict(), **place}
+
+
 class TestState:
     @settings(deadline=None, max_examples=40)
     @given(case=cases())
@@ -359,7 +365,7 @@ class TestState:
         for done, state in enumerate(states):
             other = EventSampler(rank=case["world_size"] - 1, **case)
             assert listed(other.plan(3, 0, done)) == batches[done:]
-            assert state == other.state_at(3, 0, done)
+            assert state == state_at(other, 3, done)
             other.load_state_dict(json.loads(json.dumps(state)))
             if done == len(batches):
                 assert (other.epoch, other.sub_epoch) == other.following(3, 0)
@@ -369,10 +375,10 @@ class TestState:
 
     def test_states_of_resumed_runs(self) -> None:
         sampler = EventSampler(kaggle_like(100), batch_size=8)
-        sampler.load_state_dict(sampler.state_at(2, 0, 5))
-        assert sampler.state_dict() == sampler.state_at(2, 0, 5)
+        sampler.load_state_dict(state_at(sampler, 2, 5))
+        assert sampler.state_dict() == state_at(sampler, 2, 5)
         next(iter(sampler))
-        assert sampler.state_dict() == sampler.state_at(2, 0, 6)
+        assert sampler.state_dict() == state_at(sampler, 2, 6)
         assert listed(sampler) == listed(sampler.plan(2)), "resumed once, then anew"
         sampler.set_epoch(2)
         assert len(sampler) == sampler.num_batches(2) == 13
@@ -402,7 +408,7 @@ class TestState:
         with pytest.raises(ValueError, match="version 0"):
             sampler.load_state_dict({"version": 0})
         with pytest.raises(ValueError, match=r"first_batch is 99, .* 7 batches"):
-            sampler.load_state_dict(sampler.state_at(0, 0, 99))
+            sampler.load_state_dict(state_at(sampler, 0, 99))
         with pytest.raises(ValueError, match="sub_epoch must be below 2, got 2"):
             sampler.set_epoch(0, 2)
         with pytest.raises(ValueError, match="epoch must be a whole number from 0"):

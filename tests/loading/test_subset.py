@@ -38,7 +38,8 @@ class FakeIndex:
 
     @property
     def event_columns(self) -> tuple[str, ...]:
-        return tuple(name for name in self.columns if name != "event_id")
+        own = tuple(name for name in self.columns if name != "event_id")
+        return (*own, "event_id", "n_pulses")
 
     def lengths(self, shard: int) -> NDArray[np.int32]:
         return np.array(LENGTHS, dtype=np.int32)
@@ -46,6 +47,8 @@ class FakeIndex:
     def event_column(self, name: str, shard: int) -> NDArray[Any]:
         if name == "event_id":
             return np.asarray(self.columns[name]) + 1000 * shard
+        if name == "n_pulses":
+            return self.lengths(shard)
         return np.asarray(self.columns[name])
 
 

@@ -52,7 +52,7 @@ def test_accelerator_devices_strategy_and_nodes_are_the_trainers(
         "strategy": "ddp_find_unused_parameters_true",
         "num_nodes": 3,
     }
-    make_trainer(tiny, 0, tmp_path, [], TrainerConfig(progress=False, **options))
+    make_trainer(tiny, 0, tmp_path, TrainerConfig(progress=False, **options))
     assert {name: given[name] for name in options} == options
 
 

@@ -348,7 +348,7 @@ def test_activation_checkpointing_is_asked_for(
 class TestMachine:
     def made(self, tiny: Recipe, folder: Path, **options: Any) -> Any:
         machine = TrainerConfig(**{"accelerator": "cpu", "plot": False, **options})
-        return trainer_room.make_trainer(tiny, 0, folder, [], machine)
+        return trainer_room.make_trainer(tiny, 0, folder, machine)
 
     def test_devices_strategy_and_nodes(self, tiny: Recipe, tmp_path: Path) -> None:
         trainer, _ = self.made(
@@ -485,7 +485,7 @@ def test_a_logger_that_is_not_installed_says_so(
     monkeypatch.setattr(loggers, "TensorBoardLogger", missing)
     machine = TrainerConfig(accelerator="cpu", loggers=("tensorboard",))
     with pytest.raises(ImportError, match="needs tensorboard: pip install tensorboard"):
-        trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
+        trainer_room.make_trainer(tiny, 0, tmp_path, machine)
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -607,7 +607,7 @@ def test_processes_whose_results_do_not_come_back_are_refused(
     monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
     machine = TrainerConfig(accelerator="cpu", devices=2)
     with pytest.raises(ValueError, match=r"in a notebook, .* results do not come back"):
-        trainer_room.make_trainer(tiny, 0, tmp_path, [], machine)
+        trainer_room.make_trainer(tiny, 0, tmp_path, machine)
 
 
 def test_few_events_make_smaller_steps(

@@ -67,8 +67,6 @@ def calibrate(
     Prints what contours held before, and after with each half of the events calibrated
     by the other; and the like for other tasks.
     """
-    from rich.console import Console
-
     from graphnet_icecube2nd.calibration import fit
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.commands.show import counting
@@ -115,7 +113,7 @@ def calibrate(
         places = [] if bundle.place is None else [bundle.place]
         store, numbers, what = held_out_events(places, data, events, most)
         print(f"calibrating on {len(numbers):,} events: {what}")
-        with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+        with counting(len(numbers), "reading") as on_progress:
             found = fit.calibrate(
                 bundle,
                 store,

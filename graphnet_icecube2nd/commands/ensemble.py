@@ -59,8 +59,6 @@ def fit(
     device: options.Device = "auto",
 ) -> None:
     """Make one model of several, with weights of smallest mean opening angle."""
-    from rich.console import Console
-
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
@@ -71,7 +69,7 @@ def fit(
         reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
     print(f"weights from {len(numbers):,} events: {what}")
-    with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+    with counting(len(numbers), "reading") as on_progress:
         found = fit_ensemble(
             members,
             store,

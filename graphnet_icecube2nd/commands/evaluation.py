@@ -172,8 +172,6 @@ def robustness(
     mirrored, the start of the window taken away, other pulses kept: the same events for
     all, differences with paired intervals. It takes as long as 36 times `reconstruct`.
     """
-    from rich.console import Console
-
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.evaluation.robustness import (
         choose_events,
@@ -199,7 +197,7 @@ def robustness(
     numbers = choose_events(opened, events, reading.seed)
     asked = default_perturbations(opened, numbers, reading)
     total = num_passes(asked, reading) * len(numbers)
-    with counting(Console(stderr=True), total, "perturbing") as on_progress:
+    with counting(total, "perturbing") as on_progress:
         rows = measure(
             bundle.model.to(options.chosen_device(device)),
             opened,

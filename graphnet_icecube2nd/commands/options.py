@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,10 @@ def option(help: str, *names: str, panel: str | None = None) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
-READING = "How the model reads events (default: as it was trained)"
+reading_option = partial(
+    option, panel="How the model reads events (default: as it was trained)"
+)
+machine_option = partial(option, panel="Machine")
 
 Model = Annotated[
     str | None,
@@ -36,9 +40,8 @@ UnknownDetector = Annotated[
 ]
 MaxPulses = Annotated[
     int | None,
-    option(
-        "Maximum pulses per event (192 to 3072 are usual); longer events are cut.",
-        panel=READING,
+    reading_option(
+        "Maximum pulses per event (192 to 3072 are usual); longer events are cut."
     ),
 ]
 Data = Annotated[
@@ -78,10 +81,7 @@ Replacements = Annotated[
         "0), tasks.energy.weight=0.1. More than once for several.",
     ),
 ]
-MACHINE = "Machine"
-Accelerator = Annotated[
-    str, option("Accelerator: auto, cpu, gpu, cuda, mps.", panel=MACHINE)
-]
+Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, mps.")]
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphnet_icecube2nd.commands import options
-from graphnet_icecube2nd.commands.options import READING, option
+from graphnet_icecube2nd.commands.options import option, reading_option
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -72,25 +72,23 @@ def reconstruct(
     max_pulses: options.MaxPulses = None,
     selection: Annotated[
         str | None,
-        option(
-            "Pulses that are kept of longer events: uniform, hlc_first, first.",
-            panel=READING,
+        reading_option(
+            "Pulses that are kept of longer events: uniform, hlc_first, first."
         ),
     ] = None,
     seed: Annotated[
-        int | None, option("Random seed of the pulse selection.", panel=READING)
+        int | None, reading_option("Random seed of the pulse selection.")
     ] = None,
-    batch_size: Annotated[int | None, option("Events at once.", panel=READING)] = None,
+    batch_size: Annotated[int | None, reading_option("Events at once.")] = None,
     precision: Annotated[
-        str | None, option("Precision: float32 or bfloat16.", panel=READING)
+        str | None, reading_option("Precision: float32 or bfloat16.")
     ] = None,
     unknown_detector: options.UnknownDetector = False,
     published_features: Annotated[
         bool | None,
-        option(
+        reading_option(
             "Efficiency and ice as the competition's code had them, for its weights.",
             "--published-features/--own-features",
-            panel=READING,
         ),
     ] = None,
 ) -> None:
@@ -100,8 +98,6 @@ def reconstruct(
     the same file. A .db that is there gets a table `directions`, its others stay; any
     other file that holds no results stays as it is.
     """
-    from rich.console import Console
-
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
     from graphnet_icecube2nd.inference.input_store import InputStore
@@ -141,7 +137,7 @@ def reconstruct(
     store = events.open()
     with (
         warnings.catch_warnings(),
-        counting(Console(stderr=True), len(store), "reconstructing") as on_progress,
+        counting(len(store), "reconstructing") as on_progress,
     ):
         warnings.simplefilter("ignore", UserWarning)  # printed below
         report = run(

@@ -114,7 +114,7 @@ def calibrate(
             "other events (--data)"
         )
     options = options or bundle.options
-    maker = ResultMaker.of(
+    maker = ResultMaker(
         bundle, store.detector, options, unknown_detector=unknown_detector
     )
     bundle.model.to(device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -107,9 +106,6 @@ def calibrate(
         assert model is not None
         out = out or _place(model)
         bundle = load_bundle(model, calibration="none")
-        reading = bundle.options
-        if max_pulses is not None:
-            reading = replace(reading, max_pulses=max_pulses)
         places = [] if bundle.place is None else [bundle.place]
         store, numbers, what = held_out_events(places, data, events, most)
         print(f"calibrating on {len(numbers):,} events: {what}")
@@ -119,7 +115,7 @@ def calibrate(
                 store,
                 numbers,
                 method=method,
-                options=reading,
+                options=options.changed(bundle.options, max_pulses=max_pulses),
                 device=options.chosen_device(device),
                 unknown_detector=unknown_detector,
                 on_progress=on_progress,
@@ -133,6 +129,8 @@ def calibrate(
 
 def _show(found: CalibrationCheck) -> None:
     """Print what contours held, figures of other tasks, notices."""
+    from rich.table import Column
+
     from graphnet_icecube2nd.commands.show import print_table
 
     if found.before:
@@ -142,10 +140,10 @@ def _show(found: CalibrationCheck) -> None:
             (f"{level:.0%}", *(f"{part[level]:.1%}" for part in held))
             for level in found.before
         ]
+        header = ("contour", "before", "calibrated", *thirds)
         print_table(
-            ("contour", "before", "calibrated", *thirds),
+            [Column(name, justify="right") for name in header],
             rows,
-            justify="right",
             title="share of true directions inside contours",
         )
     if found.tasks:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from math import degrees, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -188,11 +187,7 @@ def robustness(
     new_figure(1, 1)  # a missing matplotlib is an error before any work
     # Kappa is judged as the network gives it.
     bundle = load_bundle(name, calibration="none")
-    reading = replace(
-        bundle.options,
-        max_pulses=bundle.options.max_pulses if max_pulses is None else max_pulses,
-        seed=bundle.options.seed if seed is None else seed,
-    )
+    reading = options.changed(bundle.options, max_pulses=max_pulses, seed=seed)
     opened = EventStore(store)
     numbers = choose_events(opened, events, reading.seed)
     asked = default_perturbations(opened, numbers, reading)

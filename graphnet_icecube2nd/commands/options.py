@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 
 def option(help: str, *names: str, panel: str | None = None) -> Any:
@@ -112,6 +116,11 @@ def model_name(model: str | None, ensemble: Path | None) -> str:
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
     return name
+
+
+def changed(config: InferenceConfig, **values: Any) -> InferenceConfig:
+    """Return how a model reads events with the values that are not None."""
+    return replace(config, **{n: v for n, v in values.items() if v is not None})
 
 
 def chosen_device(device: str) -> str:

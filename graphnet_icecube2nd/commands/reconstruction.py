@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option, reading_option
-
-if TYPE_CHECKING:
-    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 
 def reconstruct(
@@ -100,7 +96,7 @@ def reconstruct(
     """
     from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-    from graphnet_icecube2nd.inference.input_store import InputStore
+    from graphnet_icecube2nd.inference.input_store import input_store
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
     from graphnet_icecube2nd.results.result_files import (
@@ -127,15 +123,15 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
-    _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
+    # What is wrong in itself is an error before weights are read.
+    options.changed(InferenceConfig(), **given)
     bundle = load_bundle(name, weights, calibration=calibration)
-    reading = _with(_with(bundle.options, asked), given)
+    reading = options.changed(options.changed(bundle.options, **asked), **given)
     bundle.read_otherwise(reading)  # an error comes before files are converted
     if which is None and (config is not None or kind == SUBMISSION):
         which = "test" if (data / "test").is_dir() else None  # predict.py reads this
-    events = InputStore(data, out, which=which)
-    store = events.open()
     with (
+        input_store(data, out, which=which) as store,
         warnings.catch_warnings(),
         counting(len(store), "reconstructing") as on_progress,
     ):
@@ -151,7 +147,6 @@ def reconstruct(
             unknown_detector=unknown_detector,
             on_progress=on_progress,
         )
-    events.remove()
     statuses = ", ".join(f"{name} {n:,}" for name, n in report.statuses.items())
     print(
         f"{report.path}: {report.num_events:,} events ({statuses}) in "
@@ -185,7 +180,3 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
     keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
     asked = {name: values[key] for key, name in keys.items() if key in named}
     return Path(str(values.get("PATH", DEFAULTS["PATH"]))), asked
-
-
-def _with(config: InferenceConfig, given: dict[str, Any]) -> InferenceConfig:
-    return replace(config, **{n: v for n, v in given.items() if v is not None})

@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn
+    from rich.table import Column
 
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.preparation import PreparationReport
@@ -70,19 +71,16 @@ def _bars(*middle: ProgressColumn | str) -> Progress:
 
 
 def print_table(
-    header: Sequence[str],
+    header: Sequence[Column | str],
     rows: Iterable[Sequence[str]],
     console: Console | None = None,
-    justify: JustifyMethod = "left",
     **options: Any,
 ) -> None:
     """Print rows of texts under a header; options are those of rich's `Table`."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(**options)
-    for name in header:
-        table.add_column(name, justify=justify)
+    table = Table(*header, **options)
     for row in rows:
         table.add_row(*row)
     (console or Console()).print(table)

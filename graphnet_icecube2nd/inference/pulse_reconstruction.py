@@ -22,7 +22,7 @@ from graphnet_icecube2nd.conventions import SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.events import (
@@ -102,7 +102,7 @@ class PulseReconstructor:
         self.detector = as_detector(
             detector if pulse_map is None else pulse_map, geometry, ice
         )
-        self.maker = ResultMaker.of(
+        self.maker = ResultMaker(
             bundle,
             self.detector,
             self.options,
@@ -226,49 +226,25 @@ class PulseReconstructor:
             seed=self.options.seed,
         )
         kept = {name: value[kept_K] for name, value in raw.items()}
-        features_TF = self._features(kept)
         # Empty events own no pulses; batches never ask for them.
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
-        first_B = torch.from_numpy(np.append(0, np.cumsum(kept_B)))
+        features_B = self._features(kept).split(kept_B.tolist())
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},
-            first_B.numpy(),
+            np.append(0, np.cumsum(kept_B)),
             length_B,
         )
 
         def make_batch(some: NDArray[np.int64]) -> PackedBatch:
-            lengths = torch.from_numpy(kept_B[some])
-            borders = torch.zeros(len(some) + 1, dtype=torch.int64)
-            torch.cumsum(lengths, 0, out=borders[1:])
-            row_T = torch.arange(int(borders[-1]))
-            row_T += (first_B[some] - borders[:-1]).repeat_interleave(lengths)
             return PackedBatch.unchecked(
-                features=features_TF[row_T],
-                offsets=borders,
+                features=torch.cat([features_B[event] for event in some]),
+                offsets=torch.from_numpy(np.append(0, np.cumsum(kept_B[some]))),
                 n_pulses=torch.from_numpy(length_B[some]),
                 names=self.pulse_map.feature_names,
             )
 
         return make_batch, inside_B
-
-
-def as_detector(
-    given: Detector | PulseMap | str,
-    geometry: DetectorGeometry | None = None,
-    ice: IceModel | None = None,
-) -> Detector:
-    """Return a detector given as such, as a pulse map, or by name; with other tables.
-
-    Raises:
-        ValueError: No detector of that name.
-    """
-    if isinstance(given, str):
-        known = given in list_detectors()
-        given = build_detector(given) if known else PulseMap.by_name(given)
-    if isinstance(given, PulseMap):
-        return Detector.of_pulses(given, geometry, ice)
-    return given.with_tables(geometry, ice)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

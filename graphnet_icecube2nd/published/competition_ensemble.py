@@ -12,11 +12,11 @@ import os
 import warnings
 from pathlib import Path
 
-from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model
-from graphnet_icecube2nd.models.weights import load_competition_weights, save_model
+from graphnet_icecube2nd.models.weights import load_competition_weights
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
 from graphnet_icecube2nd.version import __version__
@@ -62,16 +62,15 @@ def import_weights(
     out.mkdir(parents=True, exist_ok=True)
     members = []
     for name, path in sources.items():
-        file = out / f"{name}.safetensors"
-        save_model(_filled(name, path), file)
         origin = {
             "file": path.name,
             "sha256": sha256_of(path),
             "from": DATASET,
             "imported_by": f"graphnet_icecube2nd {__version__}",
         }
-        members.append(add_member(out, name, file, PUBLISHED_WEIGHTS[name], origin))
-        LOGGER.info(f"written: {file}")
+        weight, model = PUBLISHED_WEIGHTS[name], _filled(name, path)
+        members.append(save_member(out, name, model, weight, origin))
+        LOGGER.info(f"written: {out / members[-1].file}")
     ensemble = EnsembleFile(
         name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
     )

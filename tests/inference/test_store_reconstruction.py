@@ -263,7 +263,7 @@ def test_what_was_found_with_other_options_is_not_taken(
 
     def plan_of(options: InferenceConfig, contours: tuple[float, ...]) -> Any:
         bundle = as_bundle(model)
-        maker = ResultMaker.of(bundle, simulated.detector, options, contours)
+        maker = ResultMaker(bundle, simulated.detector, options, contours)
         return room._plan(simulated, maker)
 
     plan = plan_of(InferenceConfig(), (0.5,))

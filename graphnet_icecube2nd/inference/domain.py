@@ -105,11 +105,9 @@ class Domain:
     ) -> NDArray[np.bool_]:
         """Count events outside the trained ranges; return which are inside, (B,).
 
-        Args:
-            columns: (T,) pulses by quantity, physical units; times relative to the
-                first pulse where the clock is that.
-            offsets: (B + 1,) borders of the events, which may be empty.
-            n_pulses_B: (B,) pulses of each event before selection.
+        Columns are pulses (T,) by quantity, in physical units and by the detector's
+        clock; offsets (B + 1,) are borders of events, which may be empty; `n_pulses_B`
+        counts pulses before selection.
         """
         num_events = len(offsets) - 1
         self.counts[EVENTS] += num_events

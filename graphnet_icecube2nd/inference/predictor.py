@@ -370,11 +370,9 @@ class ResultMaker:
 def without_full_columns(
     columns: Columns, failed: Collection[str] | None = None
 ) -> Columns:
-    """Return columns without `TASK_is_valid` of tasks that never failed.
+    """Return columns without `TASK_is_valid` of tasks other than the failed.
 
-    Args:
-        columns: (B,) by name.
-        failed: Tasks that failed for some event; default: as the columns say.
+    Default: those that failed for some event, as the columns say.
     """
     failed = failed_tasks(columns) if failed is None else failed
     return {

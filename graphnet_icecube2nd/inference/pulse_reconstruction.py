@@ -193,9 +193,7 @@ class PulseReconstructor:
     ) -> tuple[Callable[[NDArray[np.int64]], PackedBatch], NDArray[np.bool_]]:
         """Check the pulses, choose which are kept, make their features.
 
-        Returns:
-            What makes a batch of the events at some places, and which events lie in the
-            ranges of the training, (B,).
+        Returns what makes a batch of some events, and which lie in the trained ranges.
         """
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))

@@ -321,9 +321,8 @@ def _into_file(
 ) -> tuple[Counter[str], int, int]:
     """Reconstruct every event of a store into a file.
 
-    Returns:
-        How many events by status, how many of them have calibrated widths, and how many
-        rows an earlier call had found.
+    Returns how many events have which status, have calibrated widths, and were found by
+    an earlier call.
     """
     reader = event_reader(store, maker.options)
     parts = out.with_name(f".{out.name}.parts")

@@ -49,13 +49,10 @@ def import_weights(
         ValueError: A file that holds more than weights.
     """
     folder, out = Path(folder), Path(out)
-    found = {
-        name: min(folder.rglob(file), default=None)
-        for name, file in CHECKPOINTS.items()
-    }
-    if missing := [CHECKPOINTS[name] for name, path in found.items() if path is None]:
+    found = {name: sorted(folder.rglob(file)) for name, file in CHECKPOINTS.items()}
+    if missing := [CHECKPOINTS[name] for name, paths in found.items() if not paths]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; see {DATASET}")
-    sources = {name: path for name, path in found.items() if path is not None}
+    sources = {name: paths[0] for name, paths in found.items()}
     for name, path in sources.items():  # all of them, before one is written
         _filled(name, path)
         LOGGER.info(f"{path.name}: fits {name} in every key")

@@ -118,8 +118,8 @@ def calibrate(
         bundle, store.detector, options, unknown_detector=unknown_detector
     )
     bundle.model.to(device)
-    numbers, outputs = event_outputs(
-        bundle.model, store, numbers, options=options, on_progress=on_progress
+    outputs = event_outputs(
+        bundle.model, store, numbers, options, on_progress=on_progress
     )
     truth = EventTruth.of(store, numbers)
     fitted: dict[str, Calibration] = {}

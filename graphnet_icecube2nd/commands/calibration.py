@@ -9,6 +9,7 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.calibration.fit import CalibrationCheck
@@ -68,7 +69,6 @@ def calibrate(
     """
     from graphnet_icecube2nd.calibration import fit
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
@@ -130,8 +130,6 @@ def calibrate(
 def _show(found: CalibrationCheck) -> None:
     """Print what contours held, figures of other tasks, notices."""
     from rich.table import Column
-
-    from graphnet_icecube2nd.commands.show import print_table
 
     if found.before:
         thirds = ("small kappas", "middle", "large") if found.thirds else ()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from graphnet_icecube2nd.commands.show import print_table
+
 Pattern = Annotated[
     str, typer.Argument(help="Which names; * and ? match as in a shell.")
 ]
@@ -78,8 +80,6 @@ def models(pattern: Pattern = "*") -> None:
 def _print(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Column
-
-    from graphnet_icecube2nd.commands.show import print_table
 
     if not rows:
         print("no name matches")

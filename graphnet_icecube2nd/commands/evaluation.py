@@ -13,6 +13,7 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.evaluation.metrics import Evaluation
@@ -89,8 +90,6 @@ def evaluate(
 
 def _show(evaluation: Evaluation) -> None:
     """Print the directions' table, a line of each other task, what is left out."""
-    from graphnet_icecube2nd.commands.show import print_table
-
     rows = [
         (
             row.table,
@@ -171,7 +170,6 @@ def robustness(
     mirrored, the start of the window taken away, other pulses kept: the same events for
     all, differences with paired intervals. It takes as long as 36 times `reconstruct`.
     """
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.evaluation.robustness import (
         choose_events,
         default_perturbations,

@@ -11,6 +11,7 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option, reading_option
+from graphnet_icecube2nd.commands.show import counting
 
 
 def reconstruct(
@@ -94,7 +95,6 @@ def reconstruct(
     the same file. A .db that is there gets a table `directions`, its others stay; any
     other file that holds no results stays as it is.
     """
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
     from graphnet_icecube2nd.inference.input_store import input_store
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
@@ -172,11 +172,11 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
         if len(words) != 1:
             raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
         return Path(words[0]), {}
-    from graphnet_icecube2nd.published.published_config import DEFAULTS, read_values
+    from graphnet_icecube2nd.published.published_config import read_values
 
     values = read_values(config, words)
     # What the file or the command line names; the rest is the ensemble's own.
     named = {*json.loads(config.read_text(encoding="utf-8")), *words[::2]}
     keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
     asked = {name: values[key] for key, name in keys.items() if key in named}
-    return Path(str(values.get("PATH", DEFAULTS["PATH"]))), asked
+    return Path(str(values["PATH"])), asked

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, show_store
 
 _physics = partial(option, panel="What is simulated")
 
@@ -64,7 +65,6 @@ def simulate(
     """
     from rich.console import Console
 
-    from graphnet_icecube2nd.commands.show import counting, show_store
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.production import STORE
     from graphnet_icecube2nd.simulation.production import simulate as make

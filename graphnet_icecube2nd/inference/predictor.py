@@ -175,14 +175,9 @@ def predict_events(
         A row for each event, in the order asked for; status `no pulses` for events
         without any, `not finite` where the model gave no number.
     """
-    numbers, outputs = event_outputs(
-        model,
-        store,
-        events,
-        options=options,
-        augmentations=augmentations,
-        on_progress=on_progress,
-    )
+    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+    options = options or InferenceConfig.of(model.input_config)
+    outputs = event_outputs(model, store, numbers, options, augmentations, on_progress)
     return table_of_outputs(
         name,
         model.task_map,
@@ -197,21 +192,18 @@ def predict_events(
 def event_outputs(
     model: Model,
     store: EventStore,
-    events: Sequence[int] | NDArray[np.int64] | None = None,
-    *,
-    options: InferenceConfig | None = None,
+    numbers: NDArray[np.int64],
+    options: InferenceConfig,
     augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
-) -> tuple[NDArray[np.int64], Outputs]:
-    """Return numbers of events, (B,), and a model's outputs; see `predict_events`."""
-    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+) -> Outputs:
+    """Return a model's outputs for events of a store, named by their numbers, (B,)."""
     length_B = store.whole_event_column(N_PULSES)[numbers]
-    options = options or InferenceConfig.of(model.input_config)
     reader = event_reader(store, options, augmentations)
     (outputs,), _ = store_outputs(
         [model], reader, numbers, length_B, options, on_progress
     )
-    return numbers, outputs
+    return outputs
 
 
 def table_of_outputs(

@@ -152,7 +152,7 @@ class PulseReconstructor:
             )
         outputs = empty_outputs(self.model, len(length_B))
         inside_B = np.ones(len(length_B), bool)
-        if len(length_B) and int(border[-1]):
+        if border[-1]:
             make_batch, inside_B = self._events(columns, length_B, id_B)
             (outputs,) = outputs_in_batches(
                 [self.model], length_B, make_batch, self.options, on_progress

@@ -34,6 +34,7 @@ FORMATS = ("parquet", "csv", "sqlite", SUBMISSION)
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
 TABLE = "directions"  # of a SQLite file
 METADATA_TABLE = "directions_metadata"
+KINDS = {"i": int, "u": int, "b": int, "f": float}  # of columns; others are texts
 METADATA_KEY = "graphnet_icecube2nd"
 EVENT_NO = "event_no"  # what GraphNeT's databases call the event_id
 EVENT_NAMES = ("event_id", EVENT_NO)
@@ -174,7 +175,7 @@ def _write_sqlite(
         for number, part in enumerate(parts):
             named = {EVENT_NO if n == "event_id" else n: c for n, c in part.items()}
             if number == 0:
-                kinds = {name: _kind(column) for name, column in named.items()}
+                kinds = {n: KINDS.get(c.dtype.kind, str) for n, c in named.items()}
                 database[TABLE].create(kinds).create_index([EVENT_NO], unique=True)
             names = ", ".join(map(quoted, named))
             marks = ", ".join("?" for _ in named)
@@ -190,12 +191,6 @@ def _write_sqlite(
                 [(name, json.dumps(value)) for name, value in metadata.items()],
             )
         connection.execute("COMMIT")
-
-
-def _kind(column: NDArray[Any]) -> type:
-    if column.dtype.kind in "iub":
-        return int
-    return float if column.dtype.kind == "f" else str
 
 
 def _submission(part: Columns) -> Columns:

@@ -17,7 +17,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from graphnet_icecube2nd import EventStore, build_model, save_model
+from graphnet_icecube2nd import EventStore, build_model, load_model, save_model
 from graphnet_icecube2nd.commands.evaluation import robustness
 from graphnet_icecube2nd.evaluation import robustness as room
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member

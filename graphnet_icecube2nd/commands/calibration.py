@@ -13,7 +13,6 @@ from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.calibration.fit import CalibrationCheck
-    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 
 MOST = 50_000  # events of a fit
 
@@ -124,7 +123,12 @@ def calibrate(
     _show(found)
     print(out)
     if apply is not None and to is not None:
-        _apply(found.file, apply, to, result_angles)
+        table = EventTable.load(apply, angles=result_angles)
+        if fit.has_own_contours(table):
+            raise ValueError(f"{apply} is calibrated already")
+        assert found.file.calibration is not None
+        fit.calibrated_table(table, found.file.calibration).save(to)
+        print(to)
 
 
 def _show(found: CalibrationCheck) -> None:
@@ -167,17 +171,3 @@ def _place(model: str) -> Path:
             "(--out), and give it to reconstruct (--calibration)"
         )
     return place_beside(weights_place(model))
-
-
-def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
-    """Write a table with calibrated kappa and radii."""
-    from graphnet_icecube2nd.calibration.fit import calibrated_table, has_own_contours
-    from graphnet_icecube2nd.results.event_table import EventTable
-
-    plain = EventTable.load(table, angles=angles)
-    if has_own_contours(plain):
-        raise ValueError(f"{table} is calibrated already")
-    if file.calibration is None:
-        raise ValueError("--apply calibrates directions; the calibration has none")
-    calibrated_table(plain, file.calibration).save(to)
-    print(to)

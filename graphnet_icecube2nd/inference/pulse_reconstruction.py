@@ -24,7 +24,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.batch import PackedBatch, check_offsets
 from graphnet_icecube2nd.events.events import (
     auxiliary_of,
     event_order,
@@ -173,16 +173,8 @@ class PulseReconstructor:
         if offsets is None:
             return np.array([0, num_pulses], np.int64)
         border = whole_numbers(offsets, "offsets")
-        if len(border) < 1 or border[0] != 0 or border[-1] != num_pulses:
-            raise ValueError(
-                f"offsets must run from 0 to the {num_pulses} pulses, got "
-                f"{border[:1].tolist()} to {border[-1:].tolist()}"
-            )
-        if (np.diff(border) < 0).any():
-            event = int((np.diff(border) < 0).argmax())
-            raise ValueError(
-                f"offsets must not fall; event {event} would end before it begins"
-            )
+        if num_pulses or border.tolist() != [0]:  # there may be no event at all
+            check_offsets(torch.from_numpy(border), num_pulses)
         return border
 
     def _events(

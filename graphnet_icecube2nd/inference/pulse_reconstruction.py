@@ -219,10 +219,11 @@ class PulseReconstructor:
         # Empty events own no pulses; batches never ask for them.
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
-        features_B = self._features(kept).split(kept_B.tolist())
+        borders = np.append(0, np.cumsum(kept_B))
+        features_B = self._features(kept).tensor_split(borders[1:-1].tolist())
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},
-            np.append(0, np.cumsum(kept_B)),
+            borders,
             length_B,
         )
 

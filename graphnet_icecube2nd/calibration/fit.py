@@ -114,12 +114,12 @@ def calibrate(
             "other events (--data)"
         )
     options = options or bundle.options
-    maker = ResultMaker.of(
+    maker = ResultMaker(
         bundle, store.detector, options, unknown_detector=unknown_detector
     )
     bundle.model.to(device)
-    numbers, outputs = event_outputs(
-        bundle.model, store, numbers, options=options, on_progress=on_progress
+    outputs = event_outputs(
+        bundle.model, store, numbers, options, on_progress=on_progress
     )
     truth = EventTruth.of(store, numbers)
     fitted: dict[str, Calibration] = {}

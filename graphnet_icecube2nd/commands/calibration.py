@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,10 +9,10 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.calibration.fit import CalibrationCheck
-    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 
 MOST = 50_000  # events of a fit
 
@@ -67,11 +66,8 @@ def calibrate(
     Prints what contours held before, and after with each half of the events calibrated
     by the other; and the like for other tasks.
     """
-    from rich.console import Console
-
     from graphnet_icecube2nd.calibration import fit
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
@@ -109,19 +105,16 @@ def calibrate(
         assert model is not None
         out = out or _place(model)
         bundle = load_bundle(model, calibration="none")
-        reading = bundle.options
-        if max_pulses is not None:
-            reading = replace(reading, max_pulses=max_pulses)
         places = [] if bundle.place is None else [bundle.place]
         store, numbers, what = held_out_events(places, data, events, most)
         print(f"calibrating on {len(numbers):,} events: {what}")
-        with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+        with counting(len(numbers), "reading") as on_progress:
             found = fit.calibrate(
                 bundle,
                 store,
                 numbers,
                 method=method,
-                options=reading,
+                options=options.changed(bundle.options, max_pulses=max_pulses),
                 device=options.chosen_device(device),
                 unknown_detector=unknown_detector,
                 on_progress=on_progress,
@@ -130,12 +123,17 @@ def calibrate(
     _show(found)
     print(out)
     if apply is not None and to is not None:
-        _apply(found.file, apply, to, result_angles)
+        table = EventTable.load(apply, angles=result_angles)
+        if fit.has_own_contours(table):
+            raise ValueError(f"{apply} is calibrated already")
+        assert found.file.calibration is not None
+        fit.calibrated_table(table, found.file.calibration).save(to)
+        print(to)
 
 
 def _show(found: CalibrationCheck) -> None:
     """Print what contours held, figures of other tasks, notices."""
-    from graphnet_icecube2nd.commands.show import print_table
+    from rich.table import Column
 
     if found.before:
         thirds = ("small kappas", "middle", "large") if found.thirds else ()
@@ -144,10 +142,10 @@ def _show(found: CalibrationCheck) -> None:
             (f"{level:.0%}", *(f"{part[level]:.1%}" for part in held))
             for level in found.before
         ]
+        header = ("contour", "before", "calibrated", *thirds)
         print_table(
-            ("contour", "before", "calibrated", *thirds),
+            [Column(name, justify="right") for name in header],
             rows,
-            justify="right",
             title="share of true directions inside contours",
         )
     if found.tasks:
@@ -173,17 +171,3 @@ def _place(model: str) -> Path:
             "(--out), and give it to reconstruct (--calibration)"
         )
     return place_beside(weights_place(model))
-
-
-def _apply(file: CalibrationFile, table: Path, to: Path, angles: str) -> None:
-    """Write a table with calibrated kappa and radii."""
-    from graphnet_icecube2nd.calibration.fit import calibrated_table, has_own_contours
-    from graphnet_icecube2nd.results.event_table import EventTable
-
-    plain = EventTable.load(table, angles=angles)
-    if has_own_contours(plain):
-        raise ValueError(f"{table} is calibrated already")
-    if file.calibration is None:
-        raise ValueError("--apply calibrates directions; the calibration has none")
-    calibrated_table(plain, file.calibration).save(to)
-    print(to)

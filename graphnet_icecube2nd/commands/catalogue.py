@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from graphnet_icecube2nd.commands.show import print_table
+
 Pattern = Annotated[
     str, typer.Argument(help="Which names; * and ? match as in a shell.")
 ]
@@ -77,14 +79,12 @@ def models(pattern: Pattern = "*") -> None:
 
 def _print(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column
 
     if not rows:
         print("no name matches")
         return
-    table = Table(box=None)
-    for number, column in enumerate(header):
-        table.add_column(column, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False).print(table)
+    first, *others = header
+    columns = [Column(first, no_wrap=True, overflow="fold")]
+    columns += [Column(name, overflow="fold") for name in others]
+    print_table(columns, rows, Console(markup=False), box=None)

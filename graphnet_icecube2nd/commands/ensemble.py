@@ -12,6 +12,7 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
@@ -59,10 +60,7 @@ def fit(
     device: options.Device = "auto",
 ) -> None:
     """Make one model of several, with weights of smallest mean opening angle."""
-    from rich.console import Console
-
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
@@ -71,7 +69,7 @@ def fit(
         reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
     print(f"weights from {len(numbers):,} events: {what}")
-    with counting(Console(stderr=True), len(numbers), "reading") as on_progress:
+    with counting(len(numbers), "reading") as on_progress:
         found = fit_ensemble(
             members,
             store,
@@ -114,8 +112,6 @@ def show(
 
 
 def _print_members(described: EnsembleFile) -> None:
-    from graphnet_icecube2nd.commands.show import print_table
-
     total = sum(member.weight for member in described.members)
     rows = [
         (m.name, f"{m.weight:.8g}", f"{m.weight / total:.1%}", m.file, m.sha256[:12])
@@ -126,7 +122,5 @@ def _print_members(described: EnsembleFile) -> None:
 
 
 def _print_angles(angles: Mapping[str, float]) -> None:
-    from graphnet_icecube2nd.commands.show import print_table
-
     rows = [(n, f"{angle:.5f}", f"{degrees(angle):.2f}") for n, angle in angles.items()]
     print_table(("way", "rad", "deg"), rows, title="mean opening angle")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from math import degrees, isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.evaluation.metrics import Evaluation
@@ -90,8 +90,6 @@ def evaluate(
 
 def _show(evaluation: Evaluation) -> None:
     """Print the directions' table, a line of each other task, what is left out."""
-    from graphnet_icecube2nd.commands.show import print_table
-
     rows = [
         (
             row.table,
@@ -172,9 +170,6 @@ def robustness(
     mirrored, the start of the window taken away, other pulses kept: the same events for
     all, differences with paired intervals. It takes as long as 36 times `reconstruct`.
     """
-    from rich.console import Console
-
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.evaluation.robustness import (
         choose_events,
         default_perturbations,
@@ -190,16 +185,12 @@ def robustness(
     new_figure(1, 1)  # a missing matplotlib is an error before any work
     # Kappa is judged as the network gives it.
     bundle = load_bundle(name, calibration="none")
-    reading = replace(
-        bundle.options,
-        max_pulses=bundle.options.max_pulses if max_pulses is None else max_pulses,
-        seed=bundle.options.seed if seed is None else seed,
-    )
+    reading = options.changed(bundle.options, max_pulses=max_pulses, seed=seed)
     opened = EventStore(store)
     numbers = choose_events(opened, events, reading.seed)
     asked = default_perturbations(opened, numbers, reading)
     total = num_passes(asked, reading) * len(numbers)
-    with counting(Console(stderr=True), total, "perturbing") as on_progress:
+    with counting(total, "perturbing") as on_progress:
         rows = measure(
             bundle.model.to(options.chosen_device(device)),
             opened,

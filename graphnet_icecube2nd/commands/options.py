@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
 
 def option(help: str, *names: str, panel: str | None = None) -> Any:
@@ -13,7 +18,10 @@ def option(help: str, *names: str, panel: str | None = None) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel)
 
 
-READING = "How the model reads events (default: as it was trained)"
+reading_option = partial(
+    option, panel="How the model reads events (default: as it was trained)"
+)
+machine_option = partial(option, panel="Machine")
 
 Model = Annotated[
     str | None,
@@ -36,9 +44,8 @@ UnknownDetector = Annotated[
 ]
 MaxPulses = Annotated[
     int | None,
-    option(
-        "Maximum pulses per event (192 to 3072 are usual); longer events are cut.",
-        panel=READING,
+    reading_option(
+        "Maximum pulses per event (192 to 3072 are usual); longer events are cut."
     ),
 ]
 Data = Annotated[
@@ -78,10 +85,7 @@ Replacements = Annotated[
         "0), tasks.energy.weight=0.1. More than once for several.",
     ),
 ]
-MACHINE = "Machine"
-Accelerator = Annotated[
-    str, option("Accelerator: auto, cpu, gpu, cuda, mps.", panel=MACHINE)
-]
+Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, mps.")]
 
 
 def numbers(text: str, option: str) -> list[float]:
@@ -112,6 +116,11 @@ def model_name(model: str | None, ensemble: Path | None) -> str:
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give --model or --ensemble, one of them")
     return name
+
+
+def changed(config: InferenceConfig, **values: Any) -> InferenceConfig:
+    """Return how a model reads events with the values that are not None."""
+    return replace(config, **{n: v for n, v in values.items() if v is not None})
 
 
 def chosen_device(device: str) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from graphnet_icecube2nd.commands import options
-from graphnet_icecube2nd.commands.options import READING, option
-
-if TYPE_CHECKING:
-    from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.commands.options import option, reading_option
+from graphnet_icecube2nd.commands.show import counting
 
 
 def reconstruct(
@@ -72,25 +69,23 @@ def reconstruct(
     max_pulses: options.MaxPulses = None,
     selection: Annotated[
         str | None,
-        option(
-            "Pulses that are kept of longer events: uniform, hlc_first, first.",
-            panel=READING,
+        reading_option(
+            "Pulses that are kept of longer events: uniform, hlc_first, first."
         ),
     ] = None,
     seed: Annotated[
-        int | None, option("Random seed of the pulse selection.", panel=READING)
+        int | None, reading_option("Random seed of the pulse selection.")
     ] = None,
-    batch_size: Annotated[int | None, option("Events at once.", panel=READING)] = None,
+    batch_size: Annotated[int | None, reading_option("Events at once.")] = None,
     precision: Annotated[
-        str | None, option("Precision: float32 or bfloat16.", panel=READING)
+        str | None, reading_option("Precision: float32 or bfloat16.")
     ] = None,
     unknown_detector: options.UnknownDetector = False,
     published_features: Annotated[
         bool | None,
-        option(
+        reading_option(
             "Efficiency and ice as the competition's code had them, for its weights.",
             "--published-features/--own-features",
-            panel=READING,
         ),
     ] = None,
 ) -> None:
@@ -100,11 +95,8 @@ def reconstruct(
     the same file. A .db that is there gets a table `directions`, its others stay; any
     other file that holds no results stays as it is.
     """
-    from rich.console import Console
-
-    from graphnet_icecube2nd.commands.show import counting
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-    from graphnet_icecube2nd.inference.input_store import InputStore
+    from graphnet_icecube2nd.inference.input_store import input_store
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
     from graphnet_icecube2nd.results.result_files import (
@@ -131,17 +123,17 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
-    _with(InferenceConfig(), given)  # what is wrong in itself, before weights are read
+    # What is wrong in itself is an error before weights are read.
+    options.changed(InferenceConfig(), **given)
     bundle = load_bundle(name, weights, calibration=calibration)
-    reading = _with(_with(bundle.options, asked), given)
+    reading = options.changed(options.changed(bundle.options, **asked), **given)
     bundle.read_otherwise(reading)  # an error comes before files are converted
     if which is None and (config is not None or kind == SUBMISSION):
         which = "test" if (data / "test").is_dir() else None  # predict.py reads this
-    events = InputStore(data, out, which=which)
-    store = events.open()
     with (
+        input_store(data, out, which=which) as store,
         warnings.catch_warnings(),
-        counting(Console(stderr=True), len(store), "reconstructing") as on_progress,
+        counting(len(store), "reconstructing") as on_progress,
     ):
         warnings.simplefilter("ignore", UserWarning)  # printed below
         report = run(
@@ -155,7 +147,6 @@ def reconstruct(
             unknown_detector=unknown_detector,
             on_progress=on_progress,
         )
-    events.remove()
     statuses = ", ".join(f"{name} {n:,}" for name, n in report.statuses.items())
     print(
         f"{report.path}: {report.num_events:,} events ({statuses}) in "
@@ -181,15 +172,11 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
         if len(words) != 1:
             raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
         return Path(words[0]), {}
-    from graphnet_icecube2nd.published.published_config import DEFAULTS, read_values
+    from graphnet_icecube2nd.published.published_config import read_values
 
     values = read_values(config, words)
     # What the file or the command line names; the rest is the ensemble's own.
     named = {*json.loads(config.read_text(encoding="utf-8")), *words[::2]}
     keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
     asked = {name: values[key] for key, name in keys.items() if key in named}
-    return Path(str(values.get("PATH", DEFAULTS["PATH"]))), asked
-
-
-def _with(config: InferenceConfig, given: dict[str, Any]) -> InferenceConfig:
-    return replace(config, **{n: v for n, v in given.items() if v is not None})
+    return Path(str(values["PATH"])), asked

@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, JustifyMethod
+    from rich.console import Console
     from rich.progress import Progress, ProgressColumn
+    from rich.table import Column
 
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.preparation import PreparationReport
@@ -17,14 +18,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def progress(
-    console: Console,
-) -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], None]]]:
+def progress() -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], None]]]:
     """Show how far it is: share, events, pulses a second, the time that remains."""
     from rich.progress import TaskProgressColumn
 
     bars = _bars(
-        console,
         TaskProgressColumn(),
         "{task.fields[events]:,} events",
         "{task.fields[rate]:.2f} M pulses/s",
@@ -48,13 +46,11 @@ def progress(
 
 
 @contextmanager
-def counting(
-    console: Console, total: int, what: str
-) -> Iterator[Callable[[int, int], None]]:
+def counting(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many events are done: share, events a second, the time that remains."""
     from rich.progress import MofNCompleteColumn
 
-    bars = _bars(console, MofNCompleteColumn(), "events, {task.fields[rate]:,.0f}/s")
+    bars = _bars(MofNCompleteColumn(), "events, {task.fields[rate]:,.0f}/s")
     task = bars.add_task(what, total=total, rate=0.0)
 
     def on_progress(new_events: int, _: int) -> None:
@@ -64,29 +60,27 @@ def counting(
         yield on_progress
 
 
-def _bars(console: Console, *middle: ProgressColumn | str) -> Progress:
+def _bars(*middle: ProgressColumn | str) -> Progress:
     """Return a bar with its task's name before, and the times after what is given."""
     from rich import progress as rich
+    from rich.console import Console
 
     times = (rich.TimeElapsedColumn(), "left", rich.TimeRemainingColumn())
     columns = ("{task.description}", rich.BarColumn(), *middle, *times)
-    return rich.Progress(*columns, console=console)
+    return rich.Progress(*columns, console=Console(stderr=True))
 
 
 def print_table(
-    header: Sequence[str],
+    header: Sequence[Column | str],
     rows: Iterable[Sequence[str]],
     console: Console | None = None,
-    justify: JustifyMethod = "left",
     **options: Any,
 ) -> None:
     """Print rows of texts under a header; options are those of rich's `Table`."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(**options)
-    for name in header:
-        table.add_column(name, justify=justify)
+    table = Table(*header, **options)
     for row in rows:
         table.add_row(*row)
     (console or Console()).print(table)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.show import counting, show_store
 
-WHAT = "What is simulated"
+_physics = partial(option, panel="What is simulated")
 
 
 def simulate(
@@ -35,32 +37,22 @@ def simulate(
     ice: Annotated[Path | None, option("Ice table in place of IceCube's.")] = None,
     fractions: Annotated[
         str | None,
-        option(
+        _physics(
             "Shares of topologies, as through_going_track=0.7,cascade=0.3; of "
             "through_going_track, starting_track, cascade, double_cascade, "
-            "muon_bundle. Default: as the competition's data look.",
-            panel=WHAT,
+            "muon_bundle. Default: as the competition's data look."
         ),
     ] = None,
     energy_min: Annotated[
         float,
-        option(
-            "Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV).",
-            panel=WHAT,
-        ),
+        _physics("Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV)."),
     ] = 100.0,
-    energy_max: Annotated[
-        float, option("Highest neutrino energy, GeV.", panel=WHAT)
-    ] = 1e6,
+    energy_max: Annotated[float, _physics("Highest neutrino energy, GeV.")] = 1e6,
     spectral_index: Annotated[
-        float, option("Energies follow E to minus this.", panel=WHAT)
+        float, _physics("Energies follow E to minus this.")
     ] = 2.15,
-    noise_rate: Annotated[
-        float, option("Noise rate of a DOM of rde 1, Hz.", panel=WHAT)
-    ] = 440.0,
-    time_jitter: Annotated[
-        float, option("Time jitter of a pulse, ns.", panel=WHAT)
-    ] = 3.0,
+    noise_rate: Annotated[float, _physics("Noise rate of a DOM of rde 1, Hz.")] = 440.0,
+    time_jitter: Annotated[float, _physics("Time jitter of a pulse, ns.")] = 3.0,
     workers: Annotated[
         int | None, option("Processes. Default: one for each core.")
     ] = None,
@@ -73,7 +65,6 @@ def simulate(
     """
     from rich.console import Console
 
-    from graphnet_icecube2nd.commands.show import counting, show_store
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.production import STORE
     from graphnet_icecube2nd.simulation.production import simulate as make
@@ -87,7 +78,7 @@ def simulate(
         noise_rate=noise_rate,
         time_jitter=time_jitter,
     )
-    with counting(Console(stderr=True), events, "simulating") as on_progress:
+    with counting(events, "simulating") as on_progress:
         make(
             out,
             num_events=events,

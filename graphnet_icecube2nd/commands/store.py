@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from graphnet_icecube2nd.commands.options import option
 from graphnet_icecube2nd.commands.show import (
     first_with_pulses,
     progress,
@@ -16,14 +17,9 @@ from graphnet_icecube2nd.commands.show import (
     show_store,
 )
 
-
-def _option(panel: str, help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
-
-
-_read = partial(_option, "What to read")
-_mean = partial(_option, "What it means")
-_write = partial(_option, "How to write")
+_read = partial(option, panel="What to read")
+_mean = partial(option, panel="What it means")
+_write = partial(option, panel="How to write")
 
 
 def prepare(
@@ -39,8 +35,7 @@ def prepare(
         ),
     ] = None,
     truth: Annotated[
-        list[Path] | None,
-        _read("Parquet file of truth; more than once for several."),
+        list[Path] | None, _read("Parquet file of truth; more than once for several.")
     ] = None,
     with_truth: Annotated[
         bool,
@@ -101,11 +96,9 @@ def prepare(
     """
     if len(paths) < 2:
         raise typer.BadParameter("give what to read, then the folder of the store")
-    from rich.console import Console
-
     from graphnet_icecube2nd.store import preparation as preparing
 
-    with progress(Console(stderr=True)) as (on_source, on_progress):
+    with progress() as (on_source, on_progress):
         report = preparing.prepare(
             paths[:-1],
             paths[-1],
@@ -180,14 +173,12 @@ def export(
     truth_table: Annotated[str, typer.Option(help="Table of truth.")] = "truth",
 ) -> None:
     """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
-    from rich.console import Console
-
     from graphnet_icecube2nd.store import writers
 
     format = writers.format_of(out, format)
     tables = {"pulses_table": pulses_table, "truth_table": truth_table}
     tables = {} if format == "kaggle" else tables  # the competition has no tables
-    with progress(Console(stderr=True)) as (_, on_progress):
+    with progress() as (_, on_progress):
         report = writers.export(
             store, out, format=format, on_progress=on_progress, **tables
         )

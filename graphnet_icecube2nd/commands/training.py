@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from graphnet_icecube2nd.commands import options
-from graphnet_icecube2nd.commands.options import MACHINE, option
+from graphnet_icecube2nd.commands.options import machine_option, option
 
-PUBLISHED = "As the published train.py"
+_published = partial(option, panel="As the published train.py")
 
 
 def train(
@@ -35,17 +36,15 @@ def train(
     ] = False,
     published: Annotated[
         bool,
-        option(
+        _published(
             "Steps every 128 events, random eighths, raw weights saved, the last go "
             "on, the approximate loss, and features with the published slips. What "
             "still differs (learning rates, sub-epochs, precision) is printed.",
             "--published",
-            panel=PUBLISHED,
         ),
     ] = False,
     config: Annotated[
-        Path | None,
-        option("The published config.json in place of --recipe.", panel=PUBLISHED),
+        Path | None, _published("The published config.json in place of --recipe.")
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -57,43 +56,39 @@ def train(
     ] = None,
     accelerator: options.Accelerator = "auto",
     devices: Annotated[
-        str, option("Devices: auto, a number, or a list as 0,2.", panel=MACHINE)
+        str, machine_option("Devices: auto, a number, or a list as 0,2.")
     ] = "auto",
     strategy: Annotated[
         str,
-        option(
+        machine_option(
             "Strategy of Lightning: auto, ddp, or ddp_find_unused_parameters_true for "
-            "models that leave parameters out.",
-            panel=MACHINE,
+            "models that leave parameters out."
         ),
     ] = "auto",
-    num_nodes: Annotated[
-        int, option("Machines that train together.", panel=MACHINE)
-    ] = 1,
+    num_nodes: Annotated[int, machine_option("Machines that train together.")] = 1,
     workers: Annotated[
         int | None,
-        option("Processes that read events. Default: this one reads.", panel=MACHINE),
+        machine_option("Processes that read events. Default: this one reads."),
     ] = None,
     logger: Annotated[
         list[str] | None,
-        option(
+        machine_option(
             "Logger, tensorboard or wandb, beside metrics.csv, which is always "
-            "written; more than once for both.",
-            panel=MACHINE,
+            "written; more than once for both."
         ),
     ] = None,
     checkpoint_minutes: Annotated[
-        float, option("Minutes between checkpoints in a sub-epoch.", panel=MACHINE)
+        float, machine_option("Minutes between checkpoints in a sub-epoch.")
     ] = 5.0,
     checkpoint_steps: Annotated[
         int | None,
-        option("Optimiser steps between checkpoints in a sub-epoch.", panel=MACHINE),
+        machine_option("Optimiser steps between checkpoints in a sub-epoch."),
     ] = None,
     progress: Annotated[
-        bool, option("Show a progress bar.", "--progress/--no-progress", panel=MACHINE)
+        bool, machine_option("Show a progress bar.", "--progress/--no-progress")
     ] = True,
     plot: Annotated[
-        bool, option("Draw OUT/curves.png.", "--plot/--no-plot", panel=MACHINE)
+        bool, machine_option("Draw OUT/curves.png.", "--plot/--no-plot")
     ] = True,
 ) -> None:
     """Train a model by a recipe: stages of one-cycles, resumable at any moment.
@@ -210,9 +205,8 @@ def tune(
     accelerator: options.Accelerator = "auto",
     devices: Annotated[
         str,
-        option(
-            "Devices: 1, as a trial takes one; or a list as 0,2, one for each worker.",
-            panel=MACHINE,
+        machine_option(
+            "Devices: 1, as a trial takes one; or a list as 0,2, one for each worker."
         ),
     ] = "1",
 ) -> None:

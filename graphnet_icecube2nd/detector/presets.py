@@ -22,6 +22,7 @@ from graphnet_icecube2nd.detector.detector import (
     register_detector,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
     PMT_DIRECTIONS,
@@ -85,6 +86,22 @@ def build_detector(name: str) -> Detector:
 def list_detectors(pattern: str = "*") -> list[str]:
     """Return the names of the detectors that match; `*` and `?` as in a shell."""
     return DETECTORS.names(pattern)
+
+
+def as_detector(
+    given: Detector | PulseMap | str,
+    geometry: DetectorGeometry | None = None,
+    ice: IceModel | None = None,
+) -> Detector:
+    """Return a detector given as such, as a pulse map, or by name; with other tables.
+
+    ValueError: no detector of that name.
+    """
+    if isinstance(given, str):
+        given = build_detector(given)
+    if isinstance(given, PulseMap):
+        return Detector.of_pulses(given, geometry, ice)
+    return given.with_tables(geometry, ice)
 
 
 @register_detector

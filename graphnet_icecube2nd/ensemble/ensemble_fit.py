@@ -20,18 +20,19 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.files import write_whole_folder
-from graphnet_icecube2nd.inference.ensemble_file import FILE, EnsembleFile, add_member
+from graphnet_icecube2nd.inference.ensemble_file import FILE, EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
     ModelBundle,
     load_bundle,
     weights_place,
 )
-from graphnet_icecube2nd.inference.predictor import Progress, outputs_in_batches
-from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.inference.predictor import (
+    Progress,
+    event_reader,
+    store_outputs,
+)
 from graphnet_icecube2nd.models.together import EnsembleModel
-from graphnet_icecube2nd.models.weights import save_model
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
@@ -131,7 +132,15 @@ def fit_ensemble(
     }
     options = _checked_members(trained, options)
     models = [one.model.to(device) for one in trained.values()]
-    vectors_MB3 = _vectors(models, store, numbers, options, on_progress)
+    outputs, _ = store_outputs(
+        models,
+        event_reader(store, options),
+        numbers,
+        store.whole_event_column(N_PULSES)[numbers],
+        options,
+        on_progress,
+    )
+    vectors_MB3 = np.stack([of_model[Direction.name] for of_model in outputs])
     fitted = fit_weights(vectors_MB3, truth.direction_B3)
     angles = {name: angle for name, angle in fitted.angles.items() if name in WAYS}
     angles[WEIGHTED] = _held_out(vectors_MB3, truth)
@@ -147,10 +156,8 @@ def fit_ensemble(
         for member, source, model, weight in zip(
             trained, members, models, weights, strict=True
         ):
-            file = folder / f"{member}.safetensors"
-            save_model(model.to("cpu"), file)
             origin = {"from": str(weights_place(source).resolve())}
-            copies.append(add_member(folder, member, file, weight, origin))
+            copies.append(save_member(folder, member, model.to("cpu"), weight, origin))
         ensemble = EnsembleFile(
             name=name or out.name,
             members=tuple(copies),
@@ -171,32 +178,6 @@ def fit_ensemble(
     return EnsembleFit(
         path=out, ensemble=ensemble, angles=angles, num_events=len(numbers)
     )
-
-
-def _vectors(
-    models: Sequence[Model],
-    store: EventStore,
-    numbers: NDArray[np.int64],
-    options: InferenceConfig,
-    on_progress: Progress | None,
-) -> NDArray[np.float64]:
-    """Return the members' vectors, (M, B, 3); events are read once."""
-    reader = EventReader(
-        store,
-        max_pulses=options.max_pulses,
-        selection=options.selection,
-        seed=options.seed,
-        truth=(),
-        published_features=options.published_features,
-    )
-    outputs = outputs_in_batches(
-        models,
-        store.whole_event_column(N_PULSES)[numbers],
-        lambda some: reader.batch(numbers[some]),
-        options,
-        on_progress,
-    )
-    return np.stack([one[Direction.name] for one in outputs])
 
 
 def _checked_members(

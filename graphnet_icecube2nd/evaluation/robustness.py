@@ -37,7 +37,12 @@ from graphnet_icecube2nd.events.augmentation import (
 from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.selection import SELECTIONS
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.predictor import NO_PULSES, Progress, predict_events
+from graphnet_icecube2nd.inference.predictor import (
+    NO_PULSES,
+    Progress,
+    event_reader,
+    predict_events,
+)
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.results.event_table import EventTable
@@ -380,14 +385,7 @@ def read_in_chunks(
     augmentations: tuple[Augmentation, ...] = (),
 ) -> Iterator[tuple[NDArray[np.int64], Events]]:
     """Yield the kept pulses of the events that have any, and rows in `numbers`."""
-    reader = EventReader(
-        store,
-        max_pulses=options.max_pulses,
-        selection=options.selection,
-        seed=options.seed,
-        truth=(),
-        augmentations=augmentations,
-    )
+    reader = event_reader(store, options, augmentations)
     numbers = np.asarray(numbers, np.int64)
     full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)
     for start in range(0, len(full), AT_ONCE):

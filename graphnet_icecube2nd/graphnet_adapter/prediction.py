@@ -29,6 +29,7 @@ from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
 from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
+from graphnet_icecube2nd.results.result_files import whole_numbers
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
@@ -284,8 +285,8 @@ def event_predictions(
         if not batches:  # a collate function that drops events may leave none
             continue
         # Before the model sees the batch: some change it.
-        event_id = _whole_numbers(_per_event(batches, event_column), event_column)
-        n_pulses = _whole_numbers(_per_event(batches, N_PULSES), N_PULSES)
+        event_id = whole_numbers(_per_event(batches, event_column), event_column)
+        n_pulses = whole_numbers(_per_event(batches, N_PULSES), N_PULSES)
         if len(event_id) != len(n_pulses):
             raise ValueError(
                 f"a batch has {len(event_id)} {event_column} and {len(n_pulses)} "
@@ -351,18 +352,3 @@ def _per_event(batches: Sequence[Data], name: str) -> NDArray[Any]:
         value = value.cpu().numpy() if isinstance(value, torch.Tensor) else value
         values.append(np.asarray(value).reshape(-1))
     return np.concatenate(values)
-
-
-def _whole_numbers(values: NDArray[Any], name: str) -> NDArray[np.int64]:
-    if values.dtype.kind == "f":
-        # Beyond, neighbouring numbers are one: float32 would mix up events.
-        limit = 2.0 ** (np.finfo(values.dtype).nmant + 1)
-        good_B = (values == np.floor(values)) & (np.abs(values) < limit)
-        if not good_B.all():
-            raise ValueError(
-                f"{name} must be whole numbers that {values.dtype} can hold exactly, "
-                f"got {values[~good_B][0]!r}"
-            )
-    elif values.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be whole numbers, got {values.dtype}")
-    return values.astype(np.int64)

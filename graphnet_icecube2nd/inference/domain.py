@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.inference_config import READING, InferenceConfig
 from graphnet_icecube2nd.store.manifest import N_PULSES
 
 # Share of the events outside the trained range of a quantity that is worth a warning.
 # By construction 0.2% of the training events lie outside.
 WORTH_A_WARNING = 0.02
 EVENTS = "events"
-READ_OTHERWISE = ("max_pulses", "selection", "published_features")
 UNITS = {X: " m", Y: " m", Z: " m", TIME: " ns", CHARGE: " p.e."}
 
 
@@ -82,7 +81,7 @@ class Domain:
                 "(unknown_detector=True)"
             )
         self.differences += self.faults
-        for name in READ_OTHERWISE:
+        for name in READING:
             trained, asked = getattr(config, name), getattr(options, name)
             if trained != asked:
                 self.differences.append(
@@ -106,11 +105,9 @@ class Domain:
     ) -> NDArray[np.bool_]:
         """Count events outside the trained ranges; return which are inside, (B,).
 
-        Args:
-            columns: (T,) pulses by quantity, physical units; times relative to the
-                first pulse where the clock is that.
-            offsets: (B + 1,) borders of the events, which may be empty.
-            n_pulses_B: (B,) pulses of each event before selection.
+        Columns are pulses (T,) by quantity, in physical units and by the detector's
+        clock; offsets (B + 1,) are borders of events, which may be empty; `n_pulses_B`
+        counts pulses before selection.
         """
         num_events = len(offsets) - 1
         self.counts[EVENTS] += num_events

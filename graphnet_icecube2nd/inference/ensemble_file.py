@@ -9,17 +9,17 @@ Files are checked against their checksums before they are used; nothing runs cod
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.config import dump_yaml, load_yaml, to_plain
+from graphnet_icecube2nd.config import dump_yaml, from_plain, load_yaml, to_plain
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.together import EnsembleModel
-from graphnet_icecube2nd.models.weights import load_model
+from graphnet_icecube2nd.models.weights import load_model, save_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import (
     METHODS,
@@ -77,14 +77,8 @@ class EnsembleFile:
         path = path / FILE if path.is_dir() else path
         values = load_yaml(path.read_text(encoding="utf-8"), str(path))
         try:
-            return cls(
-                name=values["name"],
-                members=tuple(Member(**member) for member in values["members"]),
-                method=values["method"],
-                options=InferenceConfig(**values["options"]),
-                fitted_on=values["fitted_on"],
-            )
-        except (KeyError, TypeError) as error:
+            return from_plain(cls, values)
+        except ValueError as error:
             raise ValueError(f"{path} is no ensemble: {error}") from None
 
     def model(self, folder: str | os.PathLike[str]) -> EnsembleModel:
@@ -109,14 +103,12 @@ class EnsembleFile:
         return EnsembleModel(models, weights, self.method, names)
 
 
-def add_member(
-    folder: Path, name: str, source: Path, weight: float, origin: Mapping[str, Any]
+def save_member(
+    folder: Path, name: str, model: Model, weight: float, origin: Mapping[str, Any]
 ) -> Member:
-    """Copy a file of `save_model` into an ensemble's folder, and describe it."""
+    """Write a model into an ensemble's folder, and describe it."""
     path = folder / f"{name}.safetensors"
-    if source.resolve() != path.resolve():
-        with write_whole(path) as temporary:
-            shutil.copyfile(source, temporary)
+    save_model(model, path)
     return Member(
         name=name,
         file=path.name,

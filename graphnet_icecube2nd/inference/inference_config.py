@@ -8,6 +8,7 @@ from typing import Any
 from graphnet_icecube2nd.events.input_config import InputConfig
 
 PRECISIONS = ("float32", "bfloat16")
+READING = ("max_pulses", "selection", "published_features")  # as in `InputConfig`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +47,5 @@ class InferenceConfig:
     @classmethod
     def of(cls, config: InputConfig | None, **changes: Any) -> InferenceConfig:
         """Return how a model was trained to read events; the defaults of None."""
-        known: dict[str, Any] = {}
-        if config is not None:
-            known = {
-                "max_pulses": config.max_pulses,
-                "selection": config.selection,
-                "published_features": config.published_features,
-            }
+        known = {} if config is None else {n: getattr(config, n) for n in READING}
         return cls(**{**known, **changes})

@@ -10,7 +10,6 @@ Shape letters: B events, K outputs of a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,58 +40,51 @@ Outputs = dict[str, NDArray[np.float64]]  # (B, K) by task
 Calibrations = Mapping[str, Calibration]
 
 
-class Predictor:
-    """Gives a model's outputs for events of one store.
+def event_reader(
+    store: EventStore,
+    options: InferenceConfig,
+    augmentations: Sequence[Augmentation] = (),
+) -> EventReader:
+    """Return a reader of a store's events, without truth, as the options say."""
+    return EventReader(
+        store,
+        max_pulses=options.max_pulses,
+        selection=options.selection,
+        seed=options.seed,
+        truth=(),
+        augmentations=augmentations,
+        published_features=options.published_features,
+    )
 
-    The model stays on its device; a domain, where given, looks at the events' values.
+
+def store_outputs(
+    models: Sequence[Model],
+    reader: EventReader,
+    numbers: NDArray[np.int64],
+    length_B: NDArray[np.integer[Any]],
+    options: InferenceConfig,
+    on_progress: Progress | None = None,
+    domain: Domain | None = None,
+) -> tuple[list[Outputs], NDArray[np.bool_]]:
+    """Return the outputs of each model, and which events lie in the trained ranges.
+
+    Events are named by their numbers in the store, (B,), with their lengths there, and
+    read once for all models. A domain, where given, looks at their values.
     """
+    inside_B = np.ones(len(numbers), bool)
 
-    def __init__(
-        self,
-        model: Model,
-        store: EventStore,
-        options: InferenceConfig,
-        augmentations: Sequence[Augmentation] = (),
-        domain: Domain | None = None,
-    ) -> None:
-        self.model, self.store, self.options = model, store, options
-        self.domain = domain
-        self._reader = EventReader(
-            store,
-            max_pulses=options.max_pulses,
-            selection=options.selection,
-            seed=options.seed,
-            truth=(),
-            augmentations=augmentations,
-            published_features=options.published_features,
-        )
+    def make_batch(some: NDArray[np.int64]) -> PackedBatch:
+        raw = reader.raw(numbers[some])
+        if domain is not None:
+            inside_B[some] = domain.check_values(
+                {name: value.numpy() for name, value in raw.columns.items()},
+                raw.offsets.numpy(),
+                length_B[some],
+            )
+        return reader.packed(raw)
 
-    def outputs(
-        self,
-        numbers: NDArray[np.int64],
-        length_B: NDArray[np.integer[Any]],
-        on_progress: Progress | None = None,
-    ) -> tuple[Outputs, NDArray[np.bool_]]:
-        """Return outputs of events, and which lie in the ranges of the training, (B,).
-
-        Events are named by their numbers in the store, (B,), with their lengths there.
-        """
-        inside_B = np.ones(len(numbers), bool)
-
-        def make_batch(some: NDArray[np.int64]) -> PackedBatch:
-            raw = self._reader.raw(numbers[some])
-            if self.domain is not None:
-                inside_B[some] = self.domain.check_values(
-                    {name: value.numpy() for name, value in raw.columns.items()},
-                    raw.offsets.numpy(),
-                    length_B[some],
-                )
-            return self._reader.packed(raw)
-
-        (outputs,) = outputs_in_batches(
-            [self.model], length_B, make_batch, self.options, on_progress
-        )
-        return outputs, inside_B
+    outputs = outputs_in_batches(models, length_B, make_batch, options, on_progress)
+    return outputs, inside_B
 
 
 @torch.no_grad()
@@ -183,14 +175,9 @@ def predict_events(
         A row for each event, in the order asked for; status `no pulses` for events
         without any, `not finite` where the model gave no number.
     """
-    numbers, outputs = event_outputs(
-        model,
-        store,
-        events,
-        options=options,
-        augmentations=augmentations,
-        on_progress=on_progress,
-    )
+    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+    options = options or InferenceConfig.of(model.input_config)
+    outputs = event_outputs(model, store, numbers, options, augmentations, on_progress)
     return table_of_outputs(
         name,
         model.task_map,
@@ -205,18 +192,18 @@ def predict_events(
 def event_outputs(
     model: Model,
     store: EventStore,
-    events: Sequence[int] | NDArray[np.int64] | None = None,
-    *,
-    options: InferenceConfig | None = None,
+    numbers: NDArray[np.int64],
+    options: InferenceConfig,
     augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
-) -> tuple[NDArray[np.int64], Outputs]:
-    """Return numbers of events, (B,), and a model's outputs; see `predict_events`."""
-    numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
+) -> Outputs:
+    """Return a model's outputs for events of a store, named by their numbers, (B,)."""
     length_B = store.whole_event_column(N_PULSES)[numbers]
-    options = options or InferenceConfig.of(model.input_config)
-    predictor = Predictor(model, store, options, augmentations)
-    return numbers, predictor.outputs(numbers, length_B, on_progress)[0]
+    reader = event_reader(store, options, augmentations)
+    (outputs,), _ = store_outputs(
+        [model], reader, numbers, length_B, options, on_progress
+    )
+    return outputs
 
 
 def table_of_outputs(
@@ -265,20 +252,20 @@ def table_of_outputs(
     )
 
 
-@dataclass(kw_only=True)
 class ResultMaker:
-    """Makes rows of results of a model on data of one detector."""
+    """Makes rows of results of a model on data of one detector.
 
-    bundle: ModelBundle
-    options: InferenceConfig  # how events are read
-    domain: Domain  # the model's training beside the data
-    calibrations: Mapping[str, Calibration]  # those of the bundle that hold here
-    contours: Sequence[float]  # shares of the contours whose radii are columns
-    reasons: list[str]  # why stored calibrations are not applied; empty: they are
+    It compares model and data, and chooses the calibrations that hold. A calibration
+    holds for the detector and the reading that it was fitted on; one without a file
+    holds for the detector of the training.
 
-    @classmethod
-    def of(
-        cls,
+    Raises:
+        DomainError: Another detector or clock, and `unknown_detector` is not set;
+            another `max_pulses` or selection than the stored calibration's.
+    """
+
+    def __init__(
+        self,
         bundle: ModelBundle,
         detector: Detector,
         options: InferenceConfig,
@@ -286,44 +273,30 @@ class ResultMaker:
         *,
         unknown_detector: bool = False,
         columns: Collection[str] = (),
-    ) -> ResultMaker:
-        """Compare model and data, and choose the calibrations that hold.
-
-        A calibration holds for the detector and the reading that it was fitted on; one
-        without a file holds for the detector of the training.
-
-        Raises:
-            DomainError: Another detector or clock, and `unknown_detector` is not set;
-                another `max_pulses` or selection than the stored calibration's.
-        """
+    ) -> None:
+        self.bundle, self.options, self.contours = bundle, options, contours
         config = bundle.model.input_config
-        domain = Domain(
+        self.domain = Domain(
             config,
             detector,
             options,
             unknown_detector=unknown_detector,
             columns=columns,
         )
-        reasons = bundle.read_otherwise(options)
+        # Why stored calibrations are not applied; empty: they are.
+        self.reasons = bundle.read_otherwise(options)
         if bundle.source is not None:
             trained = {} if config is None else identity(config)
             fitted = {**trained, **bundle.source.fitted_on}
-            reasons += [
+            self.reasons += [
                 f"the calibration was fitted on data of {name} {fitted[name]!r}, the "
                 f"data have {value!r}"
                 for name, value in identity(detector).items()
                 if name in fitted and fitted[name] != value
             ]
         elif bundle.calibrations:
-            reasons += domain.faults
-        return cls(
-            bundle=bundle,
-            options=options,
-            domain=domain,
-            calibrations={} if reasons else bundle.calibrations,
-            contours=contours,
-            reasons=reasons,
-        )
+            self.reasons += self.domain.faults
+        self.calibrations = {} if self.reasons else bundle.calibrations
 
     def rows(
         self,
@@ -332,7 +305,7 @@ class ResultMaker:
         length_B: NDArray[np.integer[Any]],
         inside_B: NDArray[np.bool_],
     ) -> Columns:
-        """Return the columns of results, (B,) by name; see `Predictor.outputs`."""
+        """Return the columns of results, (B,) by name; see `store_outputs`."""
         table = table_of_outputs(
             "",
             self.bundle.model.task_map,
@@ -389,11 +362,9 @@ class ResultMaker:
 def without_full_columns(
     columns: Columns, failed: Collection[str] | None = None
 ) -> Columns:
-    """Return columns without `TASK_is_valid` of tasks that never failed.
+    """Return columns without `TASK_is_valid` of tasks other than the failed.
 
-    Args:
-        columns: (B,) by name.
-        failed: Tasks that failed for some event; default: as the columns say.
+    Default: those that failed for some event, as the columns say.
     """
     failed = failed_tasks(columns) if failed is None else failed
     return {

@@ -22,9 +22,9 @@ from graphnet_icecube2nd.conventions import SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.batch import PackedBatch, check_offsets
 from graphnet_icecube2nd.events.events import (
     auxiliary_of,
     event_order,
@@ -102,7 +102,7 @@ class PulseReconstructor:
         self.detector = as_detector(
             detector if pulse_map is None else pulse_map, geometry, ice
         )
-        self.maker = ResultMaker.of(
+        self.maker = ResultMaker(
             bundle,
             self.detector,
             self.options,
@@ -152,7 +152,7 @@ class PulseReconstructor:
             )
         outputs = empty_outputs(self.model, len(length_B))
         inside_B = np.ones(len(length_B), bool)
-        if len(length_B) and int(border[-1]):
+        if border[-1]:
             make_batch, inside_B = self._events(columns, length_B, id_B)
             (outputs,) = outputs_in_batches(
                 [self.model], length_B, make_batch, self.options, on_progress
@@ -173,16 +173,8 @@ class PulseReconstructor:
         if offsets is None:
             return np.array([0, num_pulses], np.int64)
         border = whole_numbers(offsets, "offsets")
-        if len(border) < 1 or border[0] != 0 or border[-1] != num_pulses:
-            raise ValueError(
-                f"offsets must run from 0 to the {num_pulses} pulses, got "
-                f"{border[:1].tolist()} to {border[-1:].tolist()}"
-            )
-        if (np.diff(border) < 0).any():
-            event = int((np.diff(border) < 0).argmax())
-            raise ValueError(
-                f"offsets must not fall; event {event} would end before it begins"
-            )
+        if num_pulses or border.tolist() != [0]:  # there may be no event at all
+            check_offsets(torch.from_numpy(border), num_pulses)
         return border
 
     def _events(
@@ -193,9 +185,7 @@ class PulseReconstructor:
     ) -> tuple[Callable[[NDArray[np.int64]], PackedBatch], NDArray[np.bool_]]:
         """Check the pulses, choose which are kept, make their features.
 
-        Returns:
-            What makes a batch of the events at some places, and which events lie in the
-            ranges of the training, (B,).
+        Returns what makes a batch of some events, and which lie in the trained ranges.
         """
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
@@ -226,49 +216,26 @@ class PulseReconstructor:
             seed=self.options.seed,
         )
         kept = {name: value[kept_K] for name, value in raw.items()}
-        features_TF = self._features(kept)
         # Empty events own no pulses; batches never ask for them.
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
-        first_B = torch.from_numpy(np.append(0, np.cumsum(kept_B)))
+        borders = np.append(0, np.cumsum(kept_B))
+        features_B = self._features(kept).tensor_split(borders[1:-1].tolist())
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},
-            first_B.numpy(),
+            borders,
             length_B,
         )
 
         def make_batch(some: NDArray[np.int64]) -> PackedBatch:
-            lengths = torch.from_numpy(kept_B[some])
-            borders = torch.zeros(len(some) + 1, dtype=torch.int64)
-            torch.cumsum(lengths, 0, out=borders[1:])
-            row_T = torch.arange(int(borders[-1]))
-            row_T += (first_B[some] - borders[:-1]).repeat_interleave(lengths)
             return PackedBatch.unchecked(
-                features=features_TF[row_T],
-                offsets=borders,
+                features=torch.cat([features_B[event] for event in some]),
+                offsets=torch.from_numpy(np.append(0, np.cumsum(kept_B[some]))),
                 n_pulses=torch.from_numpy(length_B[some]),
                 names=self.pulse_map.feature_names,
             )
 
         return make_batch, inside_B
-
-
-def as_detector(
-    given: Detector | PulseMap | str,
-    geometry: DetectorGeometry | None = None,
-    ice: IceModel | None = None,
-) -> Detector:
-    """Return a detector given as such, as a pulse map, or by name; with other tables.
-
-    Raises:
-        ValueError: No detector of that name.
-    """
-    if isinstance(given, str):
-        known = given in list_detectors()
-        given = build_detector(given) if known else PulseMap.by_name(given)
-    if isinstance(given, PulseMap):
-        return Detector.of_pulses(given, geometry, ice)
-    return given.with_tables(geometry, ice)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

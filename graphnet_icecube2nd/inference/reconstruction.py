@@ -25,6 +25,7 @@ import numpy as np
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.files import locked_folder
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -36,17 +37,18 @@ from graphnet_icecube2nd.inference.model_bundle import (
 )
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
-    Predictor,
     Progress,
     ResultMaker,
+    event_reader,
     failed_tasks,
+    store_outputs,
     without_full_columns,
 )
 from graphnet_icecube2nd.inference.pulse_reconstruction import (
     PulseReconstructor,
-    as_detector,
     group_pulses,
 )
+from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.weights import weights_digest
@@ -235,7 +237,7 @@ def reconstruct(
         if given := [name for name, value in of_pulses.items() if value is not None]:
             raise ValueError(f"{', '.join(given)}: a store has its own")
         store = data if isinstance(data, EventStore) else EventStore(data)
-        maker = ResultMaker.of(
+        maker = ResultMaker(
             bundle,
             store.detector,
             options,
@@ -249,9 +251,9 @@ def reconstruct(
                 store, maker, Path(out), format, on_progress
             )
         else:
-            predictor = _predictor(store, maker)
+            reader = event_reader(store, options)
             windows = [
-                _rows_of_window(predictor, maker, window, on_progress)
+                _rows_of_window(reader, maker, window, on_progress)
                 for window in _windows(store)
             ]
             rows = without_full_columns(
@@ -319,11 +321,10 @@ def _into_file(
 ) -> tuple[Counter[str], int, int]:
     """Reconstruct every event of a store into a file.
 
-    Returns:
-        How many events by status, how many of them have calibrated widths, and how many
-        rows an earlier call had found.
+    Returns how many events have which status, have calibrated widths, and were found by
+    an earlier call.
     """
-    predictor = _predictor(store, maker)
+    reader = event_reader(store, maker.options)
     parts = out.with_name(f".{out.name}.parts")
     statuses: Counter[str] = Counter()
     failed: set[str] = set()
@@ -355,7 +356,7 @@ def _into_file(
             if is_there[path]:
                 continue
             before = Counter(maker.domain.counts)
-            columns = _rows_of_window(predictor, maker, window, on_progress)
+            columns = _rows_of_window(reader, maker, window, on_progress)
             # So that a resumed call knows of all events which are outside the ranges.
             counts = maker.domain.counts - before
             write_results(path, [columns], "parquet", counts)
@@ -371,10 +372,6 @@ def _into_file(
     return statuses, num_calibrated, num_resumed
 
 
-def _predictor(store: EventStore, maker: ResultMaker) -> Predictor:
-    return Predictor(maker.bundle.model, store, maker.options, domain=maker.domain)
-
-
 def _windows(store: EventStore) -> Iterator[Window]:
     """Yield pieces of the shards."""
     for shard in range(len(store.shards)):
@@ -384,16 +381,24 @@ def _windows(store: EventStore) -> Iterator[Window]:
 
 
 def _rows_of_window(
-    predictor: Predictor,
+    reader: EventReader,
     maker: ResultMaker,
     window: Window,
     on_progress: Progress | None,
 ) -> Columns:
-    store, (shard, first, stop) = predictor.store, window
+    store, (shard, first, stop) = reader.store, window
     length_B = np.asarray(store.lengths(shard)[first:stop])
     event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])
     numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
-    outputs, inside_B = predictor.outputs(numbers, length_B, on_progress)
+    (outputs,), inside_B = store_outputs(
+        [maker.bundle.model],
+        reader,
+        numbers,
+        length_B,
+        maker.options,
+        on_progress,
+        maker.domain,
+    )
     return maker.rows(outputs, event_id, length_B, inside_B)
 
 

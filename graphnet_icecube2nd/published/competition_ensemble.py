@@ -12,11 +12,11 @@ import os
 import warnings
 from pathlib import Path
 
-from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import build_model
-from graphnet_icecube2nd.models.weights import load_competition_weights, save_model
+from graphnet_icecube2nd.models.weights import load_competition_weights
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED_WEIGHTS
 from graphnet_icecube2nd.version import __version__
@@ -49,29 +49,25 @@ def import_weights(
         ValueError: A file that holds more than weights.
     """
     folder, out = Path(folder), Path(out)
-    found = {
-        name: min(folder.rglob(file), default=None)
-        for name, file in CHECKPOINTS.items()
-    }
-    if missing := [CHECKPOINTS[name] for name, path in found.items() if path is None]:
+    found = {name: sorted(folder.rglob(file)) for name, file in CHECKPOINTS.items()}
+    if missing := [CHECKPOINTS[name] for name, paths in found.items() if not paths]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; see {DATASET}")
-    sources = {name: path for name, path in found.items() if path is not None}
+    sources = {name: paths[0] for name, paths in found.items()}
     for name, path in sources.items():  # all of them, before one is written
         _filled(name, path)
         LOGGER.info(f"{path.name}: fits {name} in every key")
     out.mkdir(parents=True, exist_ok=True)
     members = []
     for name, path in sources.items():
-        file = out / f"{name}.safetensors"
-        save_model(_filled(name, path), file)
         origin = {
             "file": path.name,
             "sha256": sha256_of(path),
             "from": DATASET,
             "imported_by": f"graphnet_icecube2nd {__version__}",
         }
-        members.append(add_member(out, name, file, PUBLISHED_WEIGHTS[name], origin))
-        LOGGER.info(f"written: {file}")
+        weight, model = PUBLISHED_WEIGHTS[name], _filled(name, path)
+        members.append(save_member(out, name, model, weight, origin))
+        LOGGER.info(f"written: {out / members[-1].file}")
     ensemble = EnsembleFile(
         name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
     )

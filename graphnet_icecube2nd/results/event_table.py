@@ -361,24 +361,20 @@ class EventTable:
             finite_B = np.isfinite(direction_B3).all(axis=1)
         status_B = _statuses(found, finite_B, what)
         kappa_B = _kappas(found, status_B, what)
-        n_pulses_B = whole_counts(found[N_PULSES]) if N_PULSES in found else None
+        common: dict[str, Any] = {
+            "name": name,
+            "event_id": event_id,
+            "status_B": status_B,
+            "n_pulses_B": whole_counts(found[N_PULSES]) if N_PULSES in found else None,
+        }
         if direction_B3 is None:
-            return cls(
-                name=name,
-                event_id=event_id,
-                status_B=status_B,
-                columns=answers,
-                n_pulses_B=n_pulses_B,
-            )
+            return cls(columns=answers, **common)
         return cls.of_directions(
-            name=name,
-            event_id=event_id,
             direction_B3=direction_B3,
             kappa_B=kappa_B,
-            status_B=status_B,
             radii={n: v.astype(float) for n, v in found.items() if radius_level(n)},
-            n_pulses_B=n_pulses_B,
             others=answers,
+            **common,
         )
 
 

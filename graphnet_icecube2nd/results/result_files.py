@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ FORMATS = ("parquet", "csv", "sqlite", SUBMISSION)
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
 TABLE = "directions"  # of a SQLite file
 METADATA_TABLE = "directions_metadata"
+KINDS = {"i": int, "u": int, "b": int, "f": float}  # of columns; others are texts
 METADATA_KEY = "graphnet_icecube2nd"
 EVENT_NO = "event_no"  # what GraphNeT's databases call the event_id
 EVENT_NAMES = ("event_id", EVENT_NO)
@@ -153,17 +155,11 @@ def _write_arrow(
 ) -> None:
     pa = import_pyarrow()
     text = None if metadata is None else {METADATA_KEY: json.dumps(metadata).encode()}
-    writer = None
-    try:
-        for part in parts:
-            arrays = {name: pa.array(column) for name, column in part.items()}
-            table = pa.table(arrays).replace_schema_metadata(text)
-            if writer is None:
-                writer = writer_class(path, table.schema)
+    tables = (pa.table(part).replace_schema_metadata(text) for part in parts)
+    first = next(tables)
+    with writer_class(path, first.schema) as writer:
+        for table in chain([first], tables):
             writer.write_table(table)
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _write_sqlite(
@@ -179,11 +175,12 @@ def _write_sqlite(
         for number, part in enumerate(parts):
             named = {EVENT_NO if n == "event_id" else n: c for n, c in part.items()}
             if number == 0:
-                kinds = {name: _kind(column) for name, column in named.items()}
+                kinds = {n: KINDS.get(c.dtype.kind, str) for n, c in named.items()}
                 database[TABLE].create(kinds).create_index([EVENT_NO], unique=True)
             names = ", ".join(map(quoted, named))
             marks = ", ".join("?" for _ in named)
-            rows = zip(*(_plain(column) for column in named.values()), strict=True)
+            # SQLite knows no NaN: it takes them as NULL.
+            rows = zip(*(column.tolist() for column in named.values()), strict=True)
             connection.executemany(
                 f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", rows
             )
@@ -194,20 +191,6 @@ def _write_sqlite(
                 [(name, json.dumps(value)) for name, value in metadata.items()],
             )
         connection.execute("COMMIT")
-
-
-def _kind(column: NDArray[Any]) -> type:
-    if column.dtype.kind in "iub":
-        return int
-    return float if column.dtype.kind == "f" else str
-
-
-def _plain(column: NDArray[Any]) -> list[Any]:
-    """Return values for SQLite, which knows NULL and no NaN."""
-    values: list[Any] = column.tolist()
-    if column.dtype.kind == "f":
-        return [None if value != value else value for value in values]
-    return values
 
 
 def _submission(part: Columns) -> Columns:
@@ -343,19 +326,24 @@ def event_ids(columns: Mapping[str, NDArray[Any]], what: str) -> NDArray[np.int6
 
 
 def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
-    """Return whole numbers, which messages call `what`, as int64; else ValueError."""
+    """Return whole numbers, which messages call `what`, as int64; else ValueError.
+
+    Floats are refused where neighbouring numbers are one, which would mix up events.
+    """
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     try:
-        numbers = array.astype(np.float64)
+        numbers = array if array.dtype.kind == "f" else array.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{what} must be whole numbers, got {array.dtype}") from None
-    good = np.isfinite(numbers) & (numbers == np.floor(numbers))
+    limit = 2.0 ** (np.finfo(numbers.dtype).nmant + 1)
+    good = (numbers == np.floor(numbers)) & (np.abs(numbers) < limit)
     if not good.all():
         row = int(good.argmin())
         raise ValueError(
-            f"{what} must be whole numbers, got {numbers.flat[row]} in row {row}"
+            f"{what} must be whole numbers, got {numbers.flat[row]} in row {row} "
+            f"({numbers.dtype} holds them exactly below {limit:.0f})"
         )
     return numbers.astype(np.int64)
 

@@ -29,6 +29,7 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.features import FeatureBuilder
@@ -41,7 +42,6 @@ from graphnet_icecube2nd.store.conversion import convert, table_digest
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.part_conversion import Progress
-from graphnet_icecube2nd.store.preparation import as_detector
 from graphnet_icecube2nd.store.readers.source import Part, Source
 from graphnet_icecube2nd.store.writers import FORMATS, check_output, export, format_of
 
@@ -115,7 +115,7 @@ def simulate(
         config or SimulationConfig(),
         geometry=geometry,
         ice=ice,
-        detector=as_detector(detector),
+        detector=None if detector is None else as_detector(detector),
     )
     # Another format goes by way of a store, which goes on where it was interrupted.
     store = out if format == STORE else out.with_name(f".{out.name}.store")

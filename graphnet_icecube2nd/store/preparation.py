@@ -16,7 +16,7 @@ from typing import Any
 
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.presets import build_detector
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
@@ -120,7 +120,7 @@ def prepare(
         ImportError: A format's library is missing.
     """
     begun = time.monotonic()
-    named = as_detector(detector)
+    named = None if detector is None else as_detector(detector)
     paths = _paths(inputs)
     if (Path(out) / MANIFEST).exists():
         raise ValueError(f"{out} is an event store already; choose another folder")
@@ -191,7 +191,7 @@ def prepare_frames(
     from graphnet_icecube2nd.store.readers.frames import frames_source
 
     begun = time.monotonic()
-    named = as_detector(detector)
+    named = None if detector is None else as_detector(detector)
     source = frames_source(
         pulses,
         truth,
@@ -202,11 +202,6 @@ def prepare_frames(
     source = _settled(source, angles, geometry, ice, named)
     manifest = convert(source, out, workers=1, sort_pulses=sort_pulses)
     return _report(Path(out), manifest, source, time.monotonic() - begun)
-
-
-def as_detector(given: Detector | str | None) -> Detector | None:
-    """Return a detector that is given by name or as such."""
-    return build_detector(given) if isinstance(given, str) else given
 
 
 def _settled(

@@ -17,10 +17,10 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from graphnet_icecube2nd import EventStore, build_model, save_model
+from graphnet_icecube2nd import EventStore, build_model, load_model, save_model
 from graphnet_icecube2nd.commands.evaluation import robustness
 from graphnet_icecube2nd.evaluation import robustness as room
-from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, add_member
+from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.report.robustness import STEM
 
@@ -82,7 +82,8 @@ def test_an_ensemble(
     """Its own options are taken, but for those that are given."""
     folder = tmp_path / "two"
     folder.mkdir()
-    members = tuple(add_member(folder, name, weights, 1.0, {}) for name in ("a", "b"))
+    model = load_model(weights)
+    members = tuple(save_member(folder, name, model, 1.0, {}) for name in ("a", "b"))
     options = InferenceConfig(max_pulses=40, selection="first", seed=3)
     EnsembleFile(name="two", members=members, options=options).save(folder)
     out = tmp_path / "report"

@@ -21,11 +21,11 @@ from graphnet_icecube2nd import (
     reconstruct,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.evaluation import measure_robustness
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import DomainError, InferenceConfig, load_bundle
-from graphnet_icecube2nd.inference.pulse_reconstruction import as_detector
 from graphnet_icecube2nd.models.weights import input_of, save_model
 
 NAME = "t_sim.simulated"

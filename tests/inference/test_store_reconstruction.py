@@ -263,7 +263,7 @@ def test_what_was_found_with_other_options_is_not_taken(
 
     def plan_of(options: InferenceConfig, contours: tuple[float, ...]) -> Any:
         bundle = as_bundle(model)
-        maker = ResultMaker.of(bundle, simulated.detector, options, contours)
+        maker = ResultMaker(bundle, simulated.detector, options, contours)
         return room._plan(simulated, maker)
 
     plan = plan_of(InferenceConfig(), (0.5,))
@@ -346,7 +346,7 @@ def test_a_database_keeps_its_other_tables(
     model: Any, make_store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sqlite_utils")
-    from graphnet_icecube2nd.results import result_files
+    from graphnet_icecube2nd.inference import reconstruction as room
 
     store = make_store({1: [5, 0, 9, 30]})
     path = tmp_path / "events.db"
@@ -366,10 +366,10 @@ def test_a_database_keeps_its_other_tables(
     assert len(kappas) == 4
 
     # Cut in the middle: the table of before is still there, whole.
-    def cut(column: Any) -> Any:
+    def cut(*arguments: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(result_files, "_plain", cut)
+    monkeypatch.setattr(room, "without_full_columns", cut)
     with pytest.raises(KeyboardInterrupt):
         reconstruct(store, model, path, options=InferenceConfig(max_pulses=4))
     assert {kappa for _, kappa in rows()} == kappas

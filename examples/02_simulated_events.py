@@ -54,7 +54,7 @@ def main() -> None:
     from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report.event.display import draw_event
     from graphnet_icecube2nd.results.truth import EventTruth
-    from graphnet_icecube2nd.store.summary import length_quantiles, view_event
+    from graphnet_icecube2nd.store.event_store import length_quantiles, view_event
 
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)

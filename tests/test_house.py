@@ -56,7 +56,7 @@ ONLY_FROM: dict[str, set[str]] = {}
 
 # These import modules of ours inside functions: they need a library that is optional
 # (Lightning, h5py, ...), or are names that are looked up when they are asked for.
-LATE = ("store.formats", "store.preparation", "commands", "cli")
+LATE = ("store.preparation", "commands", "cli")
 
 # Not needed by the core; where they are missing it imports all the same.
 NOT_IN_CORE = (

@@ -108,7 +108,7 @@ def say_report(report: PreparationReport) -> None:
 
 def show_store(console: Console, store: EventStore) -> None:
     """Show columns, counts, pulse map, lengths and notes of a store."""
-    from graphnet_icecube2nd.store.summary import length_classes, length_histogram
+    from graphnet_icecube2nd.store.event_store import length_classes, length_histogram
 
     write = partial(console.print, highlight=False)
     left: dict[str, Any] = {"console": console, "title_justify": "left"}
@@ -164,7 +164,7 @@ def first_with_pulses(store: EventStore) -> Iterator[int]:
 
 def show_event(console: Console, store: EventStore, number: int, pulses: int) -> None:
     """Show an event's truth and its first pulses."""
-    from graphnet_icecube2nd.store.summary import view_event
+    from graphnet_icecube2nd.store.event_store import view_event
 
     view = view_event(store, number)
     console.print(f"event {view.event_id}, number {number} in the store", markup=False)

@@ -38,8 +38,7 @@ from graphnet_icecube2nd.simulation.light import (
 from graphnet_icecube2nd.simulation.production import VERSION
 from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.conversion import available_cores
-from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import EventStore, view_event
 
 EFFORTS: dict[str, dict[str, int]] = {
     "full": {},

@@ -38,10 +38,9 @@ from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, Simulatio
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
 from graphnet_icecube2nd.store.arrow_table import sha256_of
-from graphnet_icecube2nd.store.conversion import convert, table_digest
+from graphnet_icecube2nd.store.conversion import Progress, convert, table_digest
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import MANIFEST
-from graphnet_icecube2nd.store.part_conversion import Progress
 from graphnet_icecube2nd.store.readers.source import Part, Source
 from graphnet_icecube2nd.store.writers import FORMATS, check_output, export, format_of
 

@@ -8,11 +8,12 @@ memory. pyarrow writes the files and reads their structure. Shape letters: R row
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,13 +94,13 @@ def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, An
     pa = import_pyarrow()
     arrays = [pa.array(column) for column in columns.values()]
     batch = pa.record_batch(arrays, names=list(columns))
-    with open(path, "wb") as file:
-        hashed = _HashingFile(file)
-        with pa.ipc.new_file(pa.PythonFile(hashed, "w"), batch.schema) as writer:
+    with _HashingFile(path) as file:
+        sink = pa.PythonFile(file, "w")  # closes the file when it is let go
+        with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         file.flush()
         os.fsync(file.fileno())
-        return {"bytes": file.tell(), "sha256": hashed.digest.hexdigest()}
+        return {"bytes": file.tell(), "sha256": file.digest.hexdigest()}
 
 
 def sha256_of(path: Path) -> str:
@@ -111,27 +112,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _HashingFile:
-    """A file that keeps the checksum of what goes through it."""
+class _HashingFile(io.BufferedWriter):
+    """A new file that keeps the checksum of what is written into it."""
 
-    closed = False
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path, "w"))
         self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
         self.digest.update(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def close(self) -> None:
-        """Leave the closing to who opened the file."""
+        return super().write(data)
 
 
 def _on_map(raw: NDArray[np.uint8], column: Any) -> NDArray[Any]:

@@ -7,21 +7,33 @@ no store yet, and converting again takes up where it ended. Shape letters: B eve
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.files import LOCK_FILE, locked_folder
-from graphnet_icecube2nd.store.arrow_table import sha256_of
-from graphnet_icecube2nd.store.duplicates import check_unique_events
+from graphnet_icecube2nd.store.arrow_table import MappedTable, sha256_of
 from graphnet_icecube2nd.store.manifest import (
+    EVENT_ID,
+    EVENTS_FILE,
     FIRST_PULSE,
     GEOMETRY_FILE,
     ICE_FILE,
@@ -31,13 +43,39 @@ from graphnet_icecube2nd.store.manifest import (
     ShardRecord,
     write_json,
 )
-from graphnet_icecube2nd.store.part_conversion import PartTask, Progress, convert_parts
-from graphnet_icecube2nd.store.readers.source import Source
+from graphnet_icecube2nd.store.readers.source import Part, Source
+from graphnet_icecube2nd.store.shard_writer import ChunkCleaner, ShardWriter
 from graphnet_icecube2nd.version import __version__
 
 PLAN_FILE = "conversion.json"
 SHARD_PULSES = 2**23
+CHUNK_PULSES = 2**20
+IDS_AT_ONCE = 2**23  # event_ids compared at once, 64 MB
 VERSION = 1
+
+Progress = Callable[[int, int], None]  # events and pulses since the last call
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartTask:
+    """What a process needs to know to convert a part."""
+
+    number: int
+    part: Part
+    source: Source
+    folder: Path
+    shard_pulses: int
+    sort_pulses: bool
+
+    @property
+    def label(self) -> str:
+        """Prefix of the part's shards."""
+        return f"{self.number:05d}"
+
+    @property
+    def note_file(self) -> Path:
+        """What is written when the part is done."""
+        return self.folder / f"part-{self.label}.json"
 
 
 def convert(
@@ -148,6 +186,139 @@ def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
     return geometry
 
 
+def convert_parts(
+    tasks: list[PartTask], workers: int, on_progress: Progress | None
+) -> list[dict[str, Any]]:
+    """Convert what is not done yet; return the notes of all parts, in order."""
+    open_tasks = []
+    for task in tasks:
+        if task.note_file.exists():
+            done = json.loads(task.note_file.read_text(encoding="utf-8"))
+            if on_progress is not None:
+                on_progress(done["num_events"], done["num_pulses"])
+        else:
+            open_tasks.append(task)
+    workers = min(workers, len(open_tasks))
+    if workers <= 1:
+        for task in open_tasks:
+            convert_part(task, on_progress)
+    else:
+        _convert_in_processes(open_tasks, workers, on_progress)
+    return [json.loads(task.note_file.read_text(encoding="utf-8")) for task in tasks]
+
+
+def _convert_in_processes(
+    tasks: list[PartTask], workers: int, on_progress: Progress | None
+) -> None:
+    # Spawned: pyarrow's threads do not survive a fork.
+    context = get_context("spawn")
+    events, pulses = context.Value("q", 0), context.Value("q", 0)
+    before = 0, 0
+
+    def report() -> None:
+        nonlocal before
+        now = events.value, pulses.value
+        if on_progress is not None and now != before:
+            on_progress(now[0] - before[0], now[1] - before[1])
+        before = now
+
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_share, initargs=(events, pulses)
+    ) as pool:
+        running = {pool.submit(_convert_shared, task) for task in tasks}
+        try:
+            while running:
+                done, running = wait(running, 0.2, return_when=FIRST_COMPLETED)
+                report()
+                for future in done:
+                    future.result()
+        except BrokenProcessPool:
+            raise OSError(
+                "a process of the conversion ended, perhaps killed for want of memory: "
+                "what was finished stays, so run the same again with fewer workers. Or "
+                "a script calls for it at its top level, which every process runs "
+                "again: put the call under `if __name__ == '__main__':`, or say "
+                "workers=1"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    report()
+
+
+_shared: list[Any] = []  # counters of a worker process: events, pulses
+
+
+def _share(events: Any, pulses: Any) -> None:
+    import torch
+
+    torch.set_num_threads(1)  # the processes share the cores
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _shared[:] = [events, pulses]
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that began it is gone, killed perhaps.
+
+    It would go on writing where the next conversion writes already.
+    """
+    parent = parent_process()
+    if parent is not None:
+        wait_for([parent.sentinel])
+        os._exit(1)
+
+
+def _convert_shared(task: PartTask) -> None:
+    def count(num_events: int, num_pulses: int) -> None:
+        for counter, number in zip(_shared, (num_events, num_pulses), strict=True):
+            with counter.get_lock():
+                counter.value += number
+
+    convert_part(task, count)
+
+
+def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
+    """Convert one part and note that it is done."""
+    source, part = task.source, task.part
+    geometry = source.modules()
+    cleaner = ChunkCleaner(
+        source.pulse_map, geometry, source.pulse_columns, task.sort_pulses
+    )
+    writer = ShardWriter(
+        task.folder / SHARDS, task.label, part.name, part.batch, task.shard_pulses
+    )
+    notes: list[str] = []
+    try:
+        for chunk in part.chunks(min(CHUNK_PULSES, task.shard_pulses)):
+            pulses, events = cleaner.clean(chunk, part.name)
+            writer.add(pulses, events)
+            notes.extend(chunk.notes)
+            if on_progress is not None:
+                on_progress(len(chunk.event_id), int(chunk.offsets[-1]))
+        writer.close_shard()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            error.errno,
+            f"no space left while writing {part.name} to {task.folder}. What was "
+            "finished stays: make room and run the same again to go on",
+        ) from error
+    num_pulses = sum(record.num_pulses for record in writer.records)
+    write_json(
+        task.note_file,
+        {
+            "shards": [asdict(record) for record in writer.records],
+            "types": writer.types,
+            "notes": notes,
+            "num_sorted": cleaner.num_sorted,
+            "num_odd_angles": cleaner.num_odd_angles,
+            "num_events": sum(record.num_events for record in writer.records),
+            "num_pulses": num_pulses,
+        },
+    )
+
+
 def _finish(
     source: Source, folder: Path, tasks: list[PartTask], notes: list[dict[str, Any]]
 ) -> Manifest:
@@ -162,7 +333,7 @@ def _finish(
             f"{num_read} were read; did a file change meanwhile?"
         )
     pulse_types, event_types = _same_types(tasks, notes)
-    check_unique_events([folder / SHARDS / shard.name for shard in shards], shards)
+    check_unique_events(folder / SHARDS, shards)
     texts = [*source.notes, *(text for note in notes for text in note["notes"])]
     if num_sorted := sum(note["num_sorted"] for note in notes):
         texts.append(
@@ -217,3 +388,55 @@ def _same_types(
                 )
     pulse_types, event_types = first
     return pulse_types, event_types
+
+
+def check_unique_events(
+    folder: Path, shards: Sequence[ShardRecord], ids_at_once: int = IDS_AT_ONCE
+) -> None:
+    """See that every event_id stands once in the shards of a folder.
+
+    Shards whose ranges of ids do not overlap, as the competition's do not, cost one
+    look each. Others are compared by remainder, one class of ids after the other, so
+    that no more than `ids_at_once` are in memory.
+    """
+
+    def ids_of(shard: ShardRecord) -> NDArray[np.int64]:
+        return MappedTable(folder / shard.name / EVENTS_FILE).column(EVENT_ID)
+
+    for cluster in _overlapping(shards):
+        num_events = sum(shard.num_events for shard in cluster)
+        classes = max(1, -(-num_events // ids_at_once))
+        for remainder in range(classes):
+            pieces = [ids[ids % classes == remainder] for ids in map(ids_of, cluster)]
+            ids = np.sort(np.concatenate(pieces))
+            twice = ids[1:][ids[1:] == ids[:-1]]
+            if not len(twice):
+                continue
+            before, num_given = dict[str, int](), Counter[str]()
+            for shard in shards:
+                before[shard.name] = num_given[shard.source]
+                num_given[shard.source] += shard.num_events
+            places = [
+                f"{shard.source}, event {before[shard.name] + row}"
+                for shard in cluster
+                for row in np.flatnonzero(ids_of(shard) == twice[0])
+            ]
+            raise ValueError(
+                f"event {twice[0]} stands more than once, in {' and in '.join(places)} "
+                "(from 0); an event_id names one event"
+            )
+
+
+def _overlapping(shards: Sequence[ShardRecord]) -> list[list[ShardRecord]]:
+    """Group shards whose ranges of ids overlap."""
+    clusters: list[list[ShardRecord]] = []
+    last = 0
+    with_events = (shard for shard in shards if shard.num_events)
+    for shard in sorted(with_events, key=lambda shard: shard.first_id):
+        if clusters and shard.first_id <= last:
+            clusters[-1].append(shard)
+            last = max(last, shard.last_id)
+        else:
+            clusters.append([shard])
+            last = shard.last_id
+    return clusters

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival, cascade_arrival
 from graphnet_icecube2nd.simulation.pandel import log_density
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import view_event
 
 CONFIG = SimulationConfig()
 CASCADE = Seed.of(

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.events.augmentation import TimeJitter, TimeOffset
 from graphnet_icecube2nd.events.features import pulse_features
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.loading.reading import EventReader
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import view_event
 
 MakeStore = Callable[..., EventStore]
 LENGTHS = {1: [3, 250, 17], 2: [1, 64, 500, 2], 5: [90]}

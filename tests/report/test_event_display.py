@@ -16,7 +16,7 @@ from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
 from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.report.event.display import draw_event
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import view_event
 
 
 def find(store: EventStore, topology: str, pulses: int = 100) -> int:

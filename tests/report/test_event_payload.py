@@ -15,7 +15,7 @@ from graphnet_icecube2nd import EventStore, EventTable, simulate
 from graphnet_icecube2nd.report.event import page as module
 from graphnet_icecube2nd.report.event.page import event_payload
 from graphnet_icecube2nd.report.event.view import COLOURS, read_event
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import view_event
 
 
 def number_of(store: EventStore, topology: str) -> int:

@@ -21,8 +21,8 @@ from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.store import (
     prepare_frames,
 )
-from graphnet_icecube2nd.store.formats import recognise
-from graphnet_icecube2nd.store.summary import view_event
+from graphnet_icecube2nd.store.event_store import view_event
+from graphnet_icecube2nd.store.preparation import recognise
 
 MakeFolder = Callable[..., Path]
 

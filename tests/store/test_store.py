@@ -15,14 +15,14 @@ pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.store.arrow_table import MappedTable, write_table
-from graphnet_icecube2nd.store.duplicates import check_unique_events
-from graphnet_icecube2nd.store.manifest import ShardRecord
-from graphnet_icecube2nd.store.summary import (
+from graphnet_icecube2nd.store.conversion import check_unique_events
+from graphnet_icecube2nd.store.event_store import (
     length_classes,
     length_histogram,
     length_quantiles,
     view_event,
 )
+from graphnet_icecube2nd.store.manifest import ShardRecord
 
 MakeStore = Callable[..., EventStore]
 
@@ -164,12 +164,12 @@ def test_duplicates_are_found_in_bounded_memory(
         return ShardRecord(name=name, **counts, **borders, **more)  # type: ignore[arg-type]
 
     apart = [shard("a", [1, 9, 5]), shard("b", [20, 2, 8]), shard("c", [30, 21])]
-    check_unique_events([tmp_path / s.name for s in apart], apart, ids_at_once)
+    check_unique_events(tmp_path, apart, ids_at_once)
     twice = [*apart, shard("d", [25, 8])]
     with pytest.raises(
         ValueError, match=r"event 8 .*in file b, event 2 and in file d, event 1"
     ):
-        check_unique_events([tmp_path / s.name for s in twice], twice, ids_at_once)
+        check_unique_events(tmp_path, twice, ids_at_once)
 
 
 def test_summary(make_store: MakeStore) -> None:

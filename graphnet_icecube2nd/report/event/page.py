@@ -35,8 +35,7 @@ from graphnet_icecube2nd.report.event.view import (
     time_range,
 )
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.summary import EventView
+from graphnet_icecube2nd.store.event_store import EventStore, EventView
 
 Array = NDArray[np.float64]
 

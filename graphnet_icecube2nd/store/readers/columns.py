@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,8 +27,7 @@ from graphnet_icecube2nd.store.readers.tables import (
 
 EVENT_COLUMNS = ("event_id", "event_no")  # Kaggle's and GraphNeT's name of the key
 
-Keep = Sequence[str]  # names of columns, or the one word below
-KEEP_ALL = "all"
+KEEP_ALL = "all"  # in place of the names of columns to keep
 
 # What to write, for messages: what `prepare` calls the readers' arguments.
 _PULSES = "pulses_table=... (--pulses-table)"
@@ -65,7 +65,7 @@ class Wanted:
     truth: Any = None  # table or files of truth; False does without
     pulse_map: PulseMap | None = None  # what the columns mean
     event_column: str | None = None  # joins pulses to truth
-    keep: Keep = ()  # further columns of the pulses
+    keep: Sequence[str] = ()  # further columns of the pulses
 
 
 def list_files(
@@ -86,18 +86,27 @@ def list_files(
             raise ValueError(f"{path} has no file that ends in {' or '.join(endings)}")
         files += inside
     places = [path.resolve() for path in files]
+    counts = Counter(places)
     for path, place in zip(files, places, strict=True):
-        if places.count(place) > 1:
+        if counts[place] > 1:
             raise ValueError(f"{path} is given twice")
     return files
 
 
 def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
     """Return the files `STEM_N.parquet` of a folder, if there is one, by N."""
-    files = folder.iterdir() if folder.is_dir() else ()
     pattern = re.compile(rf"{re.escape(stem)}_(\d+)\.parquet")
-    matches = [(pattern.fullmatch(path.name), path) for path in files]
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
+    files: dict[int, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if match := pattern.fullmatch(path.name):
+            number = int(match[1])
+            if number in files:
+                raise ValueError(
+                    f"{files[number]} and {path.name} have the same number {number}; "
+                    "remove or rename one of them"
+                )
+            files[number] = path
+    return dict(sorted(files.items()))
 
 
 def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
@@ -160,7 +169,9 @@ def find_event_column(
 
 
 def choose_columns(
-    available: Mapping[str, Any] | Collection[str], pulse_map: PulseMap, keep: Keep = ()
+    available: Mapping[str, Any] | Collection[str],
+    pulse_map: PulseMap,
+    keep: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose pulse columns: those of the pulse map, then those to be kept.
 

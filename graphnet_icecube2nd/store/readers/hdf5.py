@@ -19,7 +19,6 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers import icetray_hdf5 as icetray
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
-    NO_TRUTH,
     PathLike,
     Wanted,
     check_same_pulse_map,
@@ -105,7 +104,6 @@ def hdf5_source(
                 events=range(low, high),
                 first_number=first_number,
                 event_id=file.event_id,
-                truth_exists=file.truth_exists,
             )
             part.name = str(file.path)
             if high - low < num_events:
@@ -133,8 +131,6 @@ class H5Part(TablePart):
     first_number: int  # events in the files before, where events are counted
     # Table and column of the event_id; None counts the events.
     event_id: tuple[H5Table, str] | None
-    # Table with a column that is 0 where an event has no truth, or None.
-    truth_exists: H5Table | None
 
     def layout(self) -> Layout:
         """Return where the rows of each event lie."""
@@ -151,16 +147,6 @@ class H5Part(TablePart):
         self, event_id: NDArray[np.int64]
     ) -> tuple[TruthRows, NDArray[np.int64]] | None:
         """Return the rows of truth, which are those of the events one by one."""
-        low, high = self.events.start, self.events.stop
-        if self.truth_exists is not None:
-            table = self.truth_exists.between(low, high)
-            exists = table.whole([icetray.EXISTS])[icetray.EXISTS] != 0
-            if not exists.all():
-                raise ValueError(
-                    f"{table.name}: event {low + int(exists.argmin())} (counted from "
-                    "0) has no truth. Take such out, or do without truth: "
-                    f"{NO_TRUTH}"
-                )
         if self.truth is None:
             return None
         truth = replace(self.truth.read(), event_id=event_id)
@@ -179,7 +165,6 @@ class _File:
     without: tuple[str, ...]  # columns of it that are no truth
     event_id: tuple[H5Table, str] | None
     is_icetray: bool
-    truth_exists: H5Table | None
 
 
 def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) -> _File:
@@ -211,17 +196,15 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     others = {n: table for n, table in others.items() if table is not tables[name]}
     truth_name = choose_truth(others, place, wanted, pulse_map)
     truth = others[truth_name] if truth_name else None
-    key, column = None, wanted.event_column
+    key, without = None, list[str]()
     if not index:
-        key = _find_event_id([*others.values()], truth, column, place)
-    elif column is not None:
-        key = _find_event_id([ranges.table], truth, column, place)
-    without = []
-    if key and key[0] is truth and not index:
-        without.append(key[1])
-    if ranges.table is truth:
-        without += ranges.columns.values()
-    has_exists = index and truth is not None and icetray.EXISTS in truth.types
+        key = _find_event_id([*others.values()], truth, wanted.event_column, place)
+        if key and key[0] is truth:
+            without.append(key[1])
+        if ranges.table is truth:
+            without += ranges.columns.values()
+    elif wanted.event_column is not None:
+        key = _find_event_id([ranges.table], truth, wanted.event_column, place)
     return _File(
         path=path,
         pulses=pulses,
@@ -231,7 +214,6 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
         without=tuple(without),
         event_id=key,
         is_icetray=bool(index),
-        truth_exists=truth if has_exists else None,
     )
 
 

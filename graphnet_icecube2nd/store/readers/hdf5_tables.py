@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.table_part import starts_of
 from graphnet_icecube2nd.store.readers.tables import Table
@@ -35,13 +36,7 @@ ROWS_AT_ONCE = 2**20
 
 def import_h5py() -> Any:
     """Return h5py, or say what needs it."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise ImportError(
-            "HDF5 files need h5py: pip install graphnet-icecube2nd[data]"
-        ) from error
-    return h5py
+    return import_extra("h5py", "HDF5 files need", "data")
 
 
 @contextmanager

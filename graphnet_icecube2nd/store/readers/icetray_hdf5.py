@@ -157,6 +157,13 @@ def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
             f"{index.num_rows} frames of {index.node!r}, in the same order. Name a "
             f"table that has: truth=..., or do without: {NO_TRUTH}"
         )
+    if EXISTS in truth.types:
+        exists = truth.whole([EXISTS])[EXISTS] != 0
+        if not exists.all():
+            raise ValueError(
+                f"{truth.name}: event {int(exists.argmin())} (counted from 0) has no "
+                f"truth. Take such out, or do without truth: {NO_TRUTH}"
+            )
     types = {**header.types, **_without_header(truth.types)}
     return replace(truth, types=types, header=header)
 

@@ -129,7 +129,10 @@ class NestedTable(ParquetTable):
     def structs(self) -> dict[str, Columns]:
         """The structs by name."""
         return {
-            name: Columns(name=f"{self.name}, {name}", types=_fields_of(kind))
+            name: Columns(
+                name=f"{self.name}, {name}",
+                types={field.name: field.type for field in kind},
+            )
             for name, kind in self.schema().items()
             if is_struct(kind)
         }
@@ -237,10 +240,6 @@ class NestedPart(Part):
                     f"{ids[0][wrong[0]]}, but {key} is {other[wrong[0]]}"
                 )
         return ids[0]
-
-
-def _fields_of(struct_type: Any) -> dict[str, Any]:
-    return {field.name: field.type for field in struct_type}
 
 
 def _lists_of(struct: Columns) -> Columns:

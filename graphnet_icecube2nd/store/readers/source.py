@@ -44,17 +44,12 @@ class EventChunk:
 
 
 class Part(ABC):
-    """A file, or a range of events of one, that one process converts.
+    """A file, or a range of events of one, that one process converts."""
 
-    Attributes:
-        name: What messages call it, e.g. `train/batch_1.parquet`.
-        batch: Number of the competition's batch, or None.
-        num_pulses: Pulses in it, for progress; None if not known beforehand. Parts of
-            one file may be off, their sum may not: it is checked.
-    """
-
-    name: str
-    batch: int | None = None
+    name: str  # what messages call it, e.g. `train/batch_1.parquet`
+    batch: int | None = None  # number of the competition's batch
+    # Pulses in it, for progress; None if not known beforehand. Parts of one file may be
+    # off, their sum may not: it is checked.
     num_pulses: int | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -63,10 +58,9 @@ class Part(ABC):
 
     @abstractmethod
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the part, in chunks of at most `max_pulses` pulses or one event.
+        """Read whole events in chunks of at most `max_pulses` pulses or one event.
 
-        Raises:
-            ValueError: A file is damaged or contradicts itself; names file and row.
+        A file that is damaged or contradicts itself is a ValueError that names the row.
         """
 
 

@@ -372,20 +372,15 @@ def with_types(
     each table once.
     """
     pa = import_pyarrow()
-    names = ("integer", "real", "text", "blob")
     seen: dict[str, set[str]] = {column: set() for column in columns}
     for table in tables if columns else ():
-        asked = ", ".join(
-            f"max(typeof({quoted(column)}) = '{name}')"
-            for column in columns
-            for name in names
-        )
+        asked = [f"group_concat(DISTINCT typeof({quoted(c)}))" for c in columns]
+        query = f"SELECT {', '.join(asked)} FROM {quoted(table.table)}"
         with opened(table.path) as connection:
-            query = f"SELECT {asked} FROM {quoted(table.table)}"
-            found = iter(connection.execute(query).fetchone())
-        for column in columns:
+            found = connection.execute(query).fetchone()
+        for column, names in zip(columns, found, strict=True):
             types = seen[column]
-            types.update([name for name in names if next(found)])
+            types.update({*(names or "null").split(",")} - {"null"})
             if "blob" in types or ("text" in types and len(types) > 1):
                 raise ValueError(
                     f"{table.name}: column {column!r} holds "

@@ -49,7 +49,6 @@ NO_DIRECTIONS = "no truth is read: the events have no directions"
 class TruthRows:
     """Rows of truth that were read, each event_id once."""
 
-    name: str  # for messages
     event_id: NDArray[np.int64]  # (N,)
     columns: dict[str, NDArray[Any]]  # (N,) numbers, booleans or strings
     notes: tuple[str, ...] = ()  # what was found in it, in words
@@ -102,7 +101,6 @@ class Truth:
         event_id = np.concatenate(ids)
         self._check_once(event_id)
         return TruthRows(
-            name=self.name,
             event_id=event_id,
             columns=found,
             notes=tuple(
@@ -222,9 +220,9 @@ class TablePart(Part):
         if found.null_count:
             lost = event_id[np.asarray(found.is_null())]
             raise ValueError(
-                f"{self.name}: {describe_ids(lost)} without a row in {truth.name}. "
-                "Complete the truth, take the pulses out, or prepare without truth: "
-                f"{NO_TRUTH}"
+                f"{self.name}: {describe_ids(lost)} without a row in "
+                f"{self.truth.name}. Complete the truth, take the pulses out, or "
+                f"prepare without truth: {NO_TRUTH}"
             )
         return truth, np.asarray(found).astype(np.int64)
 
@@ -249,8 +247,8 @@ class TablePart(Part):
                 "together; gathered"
             )
         unused = np.setdiff1d(np.arange(len(truth.event_id) if truth else 0), rows_B)
-        if truth is not None and self.with_empty and len(unused):
-            notes.append(empty_note(truth.event_id[unused], truth.name, self.name))
+        if self.truth and truth and self.with_empty and len(unused):
+            notes.append(empty_note(truth.event_id[unused], self.truth.name, self.name))
             rows_B = np.append(rows_B, unused)
             event_id, count = truth.event_id[rows_B], pulses_N[rows_B]
             first = np.append(first, np.zeros(len(unused), np.int64))

@@ -27,17 +27,11 @@ LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
 class Table(ABC):
-    """A table of rows, each column of one type.
+    """A table of rows, each column of one type."""
 
-    Attributes:
-        name: What messages call it.
-        types: Arrow type of each column.
-        num_rows: How many rows there are; None if that is not known beforehand.
-    """
-
-    name: str
-    types: Mapping[str, Any]
-    num_rows: int | None
+    name: str  # what messages call it
+    types: Mapping[str, Any]  # Arrow type of each column
+    num_rows: int | None  # None if that is not known beforehand
 
     @abstractmethod
     def arrays(

@@ -248,6 +248,14 @@ class TestBatches:
         with pytest.raises(ValueError, match=r"batches is empty. There are"):
             kaggle_source(folder, batches=[])
 
+    def test_two_files_of_one_number(self, folder: Path) -> None:
+        train = folder / "train"
+        (train / "batch_02.parquet").write_bytes(
+            (train / "batch_2.parquet").read_bytes()
+        )
+        with pytest.raises(ValueError, match=r"batch_02\.parquet and batch_2\.parquet"):
+            kaggle_source(folder)
+
     def test_compact(self) -> None:
         assert compact({1, 2, 3, 7, 9, 10}) == "1-3, 7, 9-10"
         assert compact(range(2, 661)) == "2-660"

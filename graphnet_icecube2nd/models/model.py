@@ -126,7 +126,7 @@ class Model(nn.Module):
         return tuple(dict.fromkeys(names))
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `models.build` makes it anew."""
+        """Return plain values from which `models.registry` makes it anew."""
         raise NotImplementedError
 
     def kwargs(self) -> dict[str, Any]:

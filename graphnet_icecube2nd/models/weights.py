@@ -33,12 +33,10 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.models.build import model_of
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.model import Model, TaskModel
-from graphnet_icecube2nd.models.published import CLASSES
-from graphnet_icecube2nd.models.registry import MODELS
+from graphnet_icecube2nd.models.registry import CLASSES, MODELS, model_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 FORMAT = 2  # of the metadata; 0.1.0 wrote none

@@ -331,9 +331,7 @@ def _joined(batches: list[EventPredictions]) -> EventPredictions:
     )
 
 
-def _merged(
-    seen: NDArray[np.int64], event_id: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _merged(seen: NDArray[np.int64], event_id: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return all event numbers so far, sorted; ValueError for one that comes again."""
     new = np.sort(event_id)
     seen = np.insert(seen, np.searchsorted(seen, new), new)

@@ -96,17 +96,12 @@ class EventPredictions:
 def domain_of(
     model: StandardModel, dataloader: Any, unknown_detector: bool
 ) -> Domain | None:
-    """Compare what a loader reads with what a model was trained on.
+    """Return the domain guard of model and data; None where one of both is not known.
 
     Weights that `load_weights` gave to `model.backbone.model` tell what a model was
     trained on, else its own data representation does. The representation of the
-    loader's dataset, or the store of a `StoreDataModule`, tells what the data are.
-
-    Returns:
-        The domain guard; None where one of both is not known.
-
-    Raises:
-        DomainError: The data are of another detector or clock than the model.
+    loader's dataset, or the store of a `StoreDataModule`, tells what the data are;
+    DomainError where they are of another detector or clock.
     """
     core = getattr(model.backbone, "model", None)
     config: InputConfig | None = getattr(core, "input_config", None)

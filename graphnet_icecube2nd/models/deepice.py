@@ -186,10 +186,7 @@ class DeepIce(Model):
 
     def pulse_latents(self, batch: PackedBatch) -> Tensor:
         """Return each pulse's latent vector after the last block, (T, D)."""
-        packing = Packing(batch.offsets, len(batch.features))
-        latent_TD = self.embed_pulses(batch, packing)
-        latent_TD = latent_TD.to(self.class_token.dtype)
-        latent_TD = self.relate_pulses(latent_TD, batch, packing)
+        latent_TD, packing = self._related_pulses(batch)
         latent_SD = packing.prepend(self.class_token[0], latent_TD)
         with_token = packing.with_class_token()
         for block in self.encoder:
@@ -201,12 +198,16 @@ class DeepIce(Model):
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> Tensor:
         """Return the class token of every event, (B, D)."""
+        return self.encode(*self._related_pulses(batch, shared))
+
+    def _related_pulses(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> tuple[Tensor, Packing]:
         packing = Packing(batch.offsets, len(batch.features))
         # Autocast or not, the sum of all branches is of the weights' type.
         latent_TD = self.embed_pulses(batch, packing, shared)
         latent_TD = latent_TD.to(self.class_token.dtype)
-        latent_TD = self.relate_pulses(latent_TD, batch, packing, shared)
-        return self.encode(latent_TD, packing)
+        return self.relate_pulses(latent_TD, batch, packing, shared), packing
 
     def embed_pulses(
         self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None

@@ -155,8 +155,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ValueError(f"{path} has weights but no model: not from save_model")
     try:
         model = model_of(described)
-        if described.get("input") is not None:
-            model.input_config = InputConfig.from_dict(described["input"])
+        model.input_config = _input_in(described)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     check_fit(dict(model.state_dict()), state)
@@ -188,14 +187,13 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
     """Return how the events of a file of weights were read; None: it does not say."""
-    path = Path(path)
-    path = path / RUN_MODEL if path.is_dir() else path
-    if path.suffix != ".safetensors":
-        return None
-    described = read_description(path)
-    if described is None or described.get("input") is None:
-        return None
-    return InputConfig.from_dict(described["input"])
+    is_ours = Path(path).suffix == ".safetensors"
+    return _input_in(read_description(path)) if is_ours else None
+
+
+def _input_in(described: Mapping[str, Any] | None) -> InputConfig | None:
+    given = (described or {}).get("input")
+    return None if given is None else InputConfig.from_dict(given)
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -117,33 +117,6 @@ class WidthCalibration(Calibration):
         )
 
 
-def fit_width(value_B: Array, width_B: Array, target_B: Array) -> WidthCalibration:
-    """Fit shifts and factors in bins of equal numbers of events.
-
-    In each bin the median of the residuals becomes 0, and 68% of them lie within the
-    width.
-
-    Raises:
-        ValueError: Fewer than 100 events with an answer and a label.
-    """
-    good_B = np.isfinite(value_B) & np.isfinite(width_B) & np.isfinite(target_B)
-    value, width, target = value_B[good_B], width_B[good_B], target_B[good_B]
-    if len(value) < FEWEST:
-        raise ValueError(f"a calibration needs {FEWEST} events, got {len(value)}")
-    knots: list[tuple[float, float, float]] = []
-    for rows in quantile_bins(value, MOST_BINS, BIN):
-        residual = target[rows] - value[rows]
-        shift = float(np.median(residual))
-        pull = np.abs(residual - shift) / width[rows]
-        centre = float(np.median(value[rows]))
-        if not knots or centre > knots[-1][0]:
-            knots.append((centre, shift, max(float(np.quantile(pull, SHARE)), 1e-6)))
-    values, shifts, factors = zip(*knots, strict=True)
-    return WidthCalibration(
-        values=values, shifts=shifts, factors=factors, num_events=len(value)
-    )
-
-
 class WidthTask(Task):
     """Base of tasks whose outputs are median and ln(scale) of a number's likelihood.
 
@@ -203,9 +176,29 @@ class WidthTask(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> WidthCalibration:
-        """Fit a `WidthCalibration`; ValueError for fewer than 100 events."""
+        """Fit shifts and factors in bins of equal numbers of events.
+
+        In each bin the median of the residuals becomes 0, and 68% of them lie within
+        the width. ValueError for fewer than 100 events with an answer and a label.
+        """
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
-        return fit_width(value_B.numpy(), width_B.numpy(), target)
+        values_3B = np.stack([value_B.numpy(), width_B.numpy(), target])
+        value, width, target = values_3B[:, np.isfinite(values_3B).all(axis=0)]
+        if len(value) < FEWEST:
+            raise ValueError(f"a calibration needs {FEWEST} events, got {len(value)}")
+        knots: list[tuple[float, float, float]] = []
+        for rows in quantile_bins(value, MOST_BINS, BIN):
+            residual = target[rows] - value[rows]
+            shift = float(np.median(residual))
+            pull = np.abs(residual - shift) / width[rows]
+            centre = float(np.median(value[rows]))
+            if not knots or centre > knots[-1][0]:
+                factor = max(float(np.quantile(pull, SHARE)), 1e-6)
+                knots.append((centre, shift, factor))
+        values, shifts, factors = zip(*knots, strict=True)
+        return WidthCalibration(
+            values=values, shifts=shifts, factors=factors, num_events=len(value)
+        )
 
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
         """Return mean and scale of the members' mixture, (B, 2).

@@ -25,10 +25,14 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.graphnet_adapter.representations import PulseReader
 from graphnet_icecube2nd.graphnet_adapter.store import PygLoader
-from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
+from graphnet_icecube2nd.results.event_table import (
+    DIRECTION_NAMES,
+    KAPPA_NAMES,
+    PREDICTION_NAMES,
+)
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
@@ -198,7 +202,7 @@ def _answer(task: Any) -> Answer:
                 num_columns=len(labels),
                 direction_columns=columns,
             )
-    names = [result_name(label) for label in task._prediction_labels]
+    names = [PREDICTION_NAMES.get(name, name) for name in task._prediction_labels]
     first_columns = {build_task(n).columns[0].name: n for n in list_tasks()}
     return Answer(
         name=first_columns.get(names[0], names[0]),

@@ -58,11 +58,6 @@ def graphnet_name(column: str) -> str:
     return GRAPHNET_NAMES.get(column, f"{column}{PREDICTION}")
 
 
-def result_name(prediction: str) -> str:
-    """Return what a prediction of GraphNeT is called among results."""
-    return PREDICTION_NAMES.get(prediction, prediction)
-
-
 class TaskLabel(Label):
     """A label of the core as GraphNeT's datasets add one.
 

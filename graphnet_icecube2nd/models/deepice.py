@@ -126,13 +126,20 @@ class DeepIce(Model):
     model_name = "deepice"
     config_class: type[DeepIceConfig] = DeepIceConfig
     takes_cache = True
+    is_hybrid = False  # a graph network gives half of the latent vectors
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
         config = self.config_class(**sizes)
         self.config, self.dim = config, config.dim
         dim, num_heads = config.dim, config.dim // config.head_size
-        self.embedding = self._make_embedding()
+        self.embedding = PulseEmbedding(
+            config.dim_base,
+            dim // 2 if self.is_hybrid else dim,
+            scaled=self.is_hybrid,
+            extra_features=config.extra_features,
+            extra_waves=config.extra_waves,
+        )
         self.interval = SpaceTimeInterval(config.head_size, config.interval_speed)
         # Frozen where no block asks for it, or distributed training would wait for it.
         self.interval.requires_grad_(config.n_rel > 0)
@@ -267,15 +274,6 @@ class DeepIce(Model):
     def describe(self) -> dict[str, Any]:
         """Return name and arguments; its task is the direction."""
         return {"model": self.model_name, "kwargs": self.kwargs(), "tasks": None}
-
-    def _make_embedding(self) -> PulseEmbedding:
-        config = self.config
-        return PulseEmbedding(
-            config.dim_base,
-            config.dim,
-            extra_features=config.extra_features,
-            extra_waves=config.extra_waves,
-        )
 
 
 def start_as_published(module: nn.Module) -> None:

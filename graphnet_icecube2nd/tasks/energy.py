@@ -121,13 +121,7 @@ class WidthTask(Task):
     """Base of tasks whose outputs are median and ln(scale) of a number's likelihood.
 
     A subclass gives `target` (the number) and `answer` (the columns of a median and a
-    width).
-
-    Args:
-        likelihood: `student` (4 degrees of freedom: heavy tails) or `gaussian`.
-
-    Raises:
-        ValueError: Another likelihood.
+    width); arguments as `Energy`.
     """
 
     num_outputs: ClassVar[int] = 2

@@ -22,11 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.block import Block, RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
-from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.packing import BatchCache, Packing
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
 
@@ -210,34 +209,27 @@ class DeepIce(Model):
     def _related_pulses(
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> tuple[Tensor, Packing]:
-        packing = Packing(batch.offsets, len(batch.features))
+        packing = Packing(batch.offsets, len(batch.features), shared)
         # Autocast or not, the sum of all branches is of the weights' type.
-        latent_TD = self.embed_pulses(batch, packing, shared)
+        latent_TD = self.embed_pulses(batch, packing)
         latent_TD = latent_TD.to(self.class_token.dtype)
-        return self.relate_pulses(latent_TD, batch, packing, shared), packing
+        return self.relate_pulses(latent_TD, batch, packing), packing
 
-    def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
-    ) -> Tensor:
+    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Return each pulse's latent vector before it has met any other, (T, D)."""
-        embedded: Tensor = self.embedding(batch, packing, shared)
+        embedded: Tensor = self.embedding(batch, packing)
         return embedded
 
     def relate_pulses(
-        self,
-        latent_TD: Tensor,
-        batch: PackedBatch,
-        packing: Packing,
-        shared: BatchCache | None = None,
+        self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None
-        num_uses = self.config.n_rel * (1 if shared is None else 2)
+        num_uses = self.config.n_rel * (1 if packing.shared is None else 2)
         kept = num_uses > 1 and not torch.is_grad_enabled()
         if kept and not torch.compiler.is_compiling():
             channels = self.interval.channels
-            kept_P = once(
-                shared,
+            kept_P = packing.once(
                 ("interval", channels, self.interval.speed),
                 lambda: all_waves(places_T4, packing, channels),
             )

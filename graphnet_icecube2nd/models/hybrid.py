@@ -32,7 +32,6 @@ from graphnet_icecube2nd.models.deepice import (
     DeepIceConfig,
     start_as_published,
 )
-from graphnet_icecube2nd.nn.batch_cache import BatchCache
 from graphnet_icecube2nd.nn.edge_conv import DynamicEdgeBranch
 from graphnet_icecube2nd.nn.packing import Packing
 
@@ -86,11 +85,9 @@ class DeepIceGNN(DeepIce):
         )
         start_as_published(self.graph)
 
-    def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
-    ) -> Tensor:
+    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Return each pulse's latent vector, embedding and graph halves, (T, D)."""
-        embedded_TD = self.embedding(batch, packing, shared)
+        embedded_TD = self.embedding(batch, packing)
         nodes_TF = batch.columns(self.node_features)
-        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing, shared)
+        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing)
         return torch.cat((embedded_TD, graph_TD), dim=1)

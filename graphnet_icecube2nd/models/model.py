@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.nn.batch_cache import BatchCache
+from graphnet_icecube2nd.nn.packing import BatchCache
 from graphnet_icecube2nd.tasks.task import Task
 
 FIXED, LEARNED = "fixed", "learned"

@@ -312,11 +312,11 @@ def _from_graphnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     ours = {f"{BACKBONE}{n}": v for n, v in _below(state, GRAPHNET).items()}
     for name, value in state.items():
-        if head := re.fullmatch(r"_tasks\.\d+\.(tasks\..+)", name):
+        head = re.fullmatch(r"_tasks\.\d+\.(tasks\..+)", name)
+        affine = re.search(r"_affine\.(weight|bias)$", name)
+        if head:
             ours[head[1]] = value
-        elif (affine := re.search(r"_affine\.(weight|bias)$", name)) and len(
-            value
-        ) == 3:
+        elif affine and len(value) == 3:
             ours[HEAD[f"head.{affine[1]}"]] = value
     return ours
 

@@ -289,7 +289,8 @@ class Layout(NamedTuple):
             sizes = [num_waves(p, channels, rows_of_tile(p, channels)) for p in parts_4]
             waves = [places.new_empty(max(sizes))] * len(parts_4)
         else:
-            waves = kept_P.split([num_waves(part, channels) for part in parts_4])
+            sizes = [num_waves(part, channels) for part in parts_4]
+            waves = list(torch.split(kept_P, sizes))
         absent = None if self.packing is None else ~self.packing.valid_BL
         for part, part_4, own in zip(self.parts, parts_4, waves, strict=True):
             q, k, v = (t.transpose(-3, -2).to(kind) for t in qkv[part].unbind(-3))

@@ -28,11 +28,10 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
     from graphnet_icecube2nd.inference.reconstruction import reconstruct
     from graphnet_icecube2nd.loading.datamodule import EventDataModule
-    from graphnet_icecube2nd.models.build import list_models
     from graphnet_icecube2nd.models.deepice import DeepIce
     from graphnet_icecube2nd.models.hybrid import DeepIceGNN
     from graphnet_icecube2nd.models.pretrained import build_model
-    from graphnet_icecube2nd.models.registry import register_model
+    from graphnet_icecube2nd.models.registry import list_models, register_model
     from graphnet_icecube2nd.models.weights import (
         load_competition_weights,
         load_model,
@@ -76,7 +75,7 @@ _MODULES = {
     "calibrate": "calibration.fit",
     "evaluate": "evaluation.metrics",
     "list_detectors": "detector.presets",
-    "list_models": "models.build",
+    "list_models": "models.registry",
     "list_tasks": "tasks.catalogue",
     "load_competition_weights": "models.weights",
     "load_model": "models.weights",

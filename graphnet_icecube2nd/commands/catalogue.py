@@ -59,9 +59,8 @@ def models(pattern: Pattern = "*") -> None:
     """List the models: their parameters, and the weights that the package has."""
     import torch
 
-    from graphnet_icecube2nd.models.build import list_models, new_model
     from graphnet_icecube2nd.models.pretrained import list_pretrained
-    from graphnet_icecube2nd.models.registry import MODELS
+    from graphnet_icecube2nd.models.registry import MODELS, list_models, new_model
 
     rows = []
     for name in list_models(pattern):

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.build import build_backbone
 from graphnet_icecube2nd.models.deepice import DeepIce
+from graphnet_icecube2nd.models.registry import build_backbone
 
 
 class ModelBackbone(GNN):

@@ -25,10 +25,14 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.graphnet_adapter.representations import PulseReader
 from graphnet_icecube2nd.graphnet_adapter.store import PygLoader
-from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead, result_name
+from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.results.event_table import DIRECTION_NAMES, KAPPA_NAMES
+from graphnet_icecube2nd.results.event_table import (
+    DIRECTION_NAMES,
+    KAPPA_NAMES,
+    PREDICTION_NAMES,
+)
 from graphnet_icecube2nd.results.result_files import whole_numbers
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
@@ -97,17 +101,12 @@ class EventPredictions:
 def domain_of(
     model: StandardModel, dataloader: Any, unknown_detector: bool
 ) -> Domain | None:
-    """Compare what a loader reads with what a model was trained on.
+    """Return the domain guard of model and data; None where one of both is not known.
 
     Weights that `load_weights` gave to `model.backbone.model` tell what a model was
     trained on, else its own data representation does. The representation of the
-    loader's dataset, or the store of a `StoreDataModule`, tells what the data are.
-
-    Returns:
-        The domain guard; None where one of both is not known.
-
-    Raises:
-        DomainError: The data are of another detector or clock than the model.
+    loader's dataset, or the store of a `StoreDataModule`, tells what the data are;
+    DomainError where they are of another detector or clock.
     """
     core = getattr(model.backbone, "model", None)
     config: InputConfig | None = getattr(core, "input_config", None)
@@ -204,7 +203,7 @@ def _answer(task: Any) -> Answer:
                 num_columns=len(labels),
                 direction_columns=columns,
             )
-    names = [result_name(label) for label in task._prediction_labels]
+    names = [PREDICTION_NAMES.get(name, name) for name in task._prediction_labels]
     first_columns = {build_task(n).columns[0].name: n for n in list_tasks()}
     return Answer(
         name=first_columns.get(names[0], names[0]),

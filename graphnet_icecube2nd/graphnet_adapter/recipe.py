@@ -170,12 +170,10 @@ class AverageOfWeights(Callback):
             self.average.update(self._trained, num_batches * trainer.world_size)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Validate the average."""
+        """Validate the average, and go on with the raw weights at the end."""
         self._swap()
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Go on with the raw weights."""
-        self._swap()
+    on_validation_end = on_validation_start
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Leave the average in the model."""

@@ -247,9 +247,9 @@ def _parts(
 ) -> Iterator[Columns]:
     """Yield rows of results; `is_known`: the model is used as it was trained."""
     tasks = {answer.name: answer.task for answer in answers}
-    seen = _SeenEvents()
+    seen = np.empty(0, np.int64)
     for window in windows:
-        seen.add(window.event_id)
+        seen = _merged(seen, window.event_id)
         outputs = dict(window.outputs)
         if Direction.name in outputs:
             vector_B3 = torch.from_numpy(outputs[Direction.name])
@@ -331,27 +331,14 @@ def _joined(batches: list[EventPredictions]) -> EventPredictions:
     )
 
 
-class _SeenEvents:
-    """The event numbers that came, as sorted arrays of doubling lengths."""
-
-    def __init__(self) -> None:
-        self._runs: list[NDArray[np.int64]] = []
-
-    def add(self, event_id: NDArray[np.int64]) -> None:
-        """Take new numbers, (B,); one that came before is a ValueError."""
-        new = np.sort(event_id)
-        again = new[1:][new[1:] == new[:-1]]
-        for run in self._runs:
-            row = np.searchsorted(run, new).clip(max=len(run) - 1)
-            again = np.append(again, new[run[row] == new])
-        if len(again):
-            raise ValueError(
-                f"event {again[0]} comes twice from the loader: are event numbers of "
-                "several files alike, or does a sampler draw events again?"
-            )
-        if len(new):
-            self._runs.append(new)
-        # Few arrays to look through, and each number is merged a few times only.
-        while len(self._runs) > 1 and len(self._runs[-2]) <= len(self._runs[-1]):
-            last = self._runs.pop()
-            self._runs[-1] = np.sort(np.append(self._runs[-1], last), kind="stable")
+def _merged(seen: NDArray[np.int64], event_id: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all event numbers so far, sorted; ValueError for one that comes again."""
+    new = np.sort(event_id)
+    seen = np.insert(seen, np.searchsorted(seen, new), new)
+    again = seen[1:][seen[1:] == seen[:-1]]
+    if len(again):
+        raise ValueError(
+            f"event {again[0]} comes twice from the loader: are event numbers of "
+            "several files alike, or does a sampler draw events again?"
+        )
+    return seen

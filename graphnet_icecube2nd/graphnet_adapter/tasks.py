@@ -58,11 +58,6 @@ def graphnet_name(column: str) -> str:
     return GRAPHNET_NAMES.get(column, f"{column}{PREDICTION}")
 
 
-def result_name(prediction: str) -> str:
-    """Return what a prediction of GraphNeT is called among results."""
-    return PREDICTION_NAMES.get(prediction, prediction)
-
-
 class TaskLabel(Label):
     """A label of the core as GraphNeT's datasets add one.
 
@@ -93,15 +88,20 @@ class TaskLabel(Label):
     ) -> None:
         super().__init__(key=label if key is None else key)
         self._label = label
-        angle_columns = {"azimuth_key": azimuth_key, "zenith_key": zenith_key}
-        self._arguments = {"key": self.key, **angle_columns, "angles": angles}
+        self._arguments = {
+            "label": label,
+            "key": self.key,
+            "azimuth_key": azimuth_key,
+            "zenith_key": zenith_key,
+            "angles": angles,
+        }
         self._columns = LabelColumns(
             azimuth=azimuth_key, zenith=zenith_key, angles=angles
         )
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments."""
-        return {"label": self._label, **self._arguments}
+        return dict(self._arguments)
 
     def to_config(self) -> dict[str, Any]:
         """Return the label as GraphNeT's dataset configurations write one."""
@@ -140,10 +140,7 @@ class OriginDirection(TaskLabel):
         angles: str = "origin",
     ) -> None:
         super().__init__(DIRECTION, key, azimuth_key, zenith_key, angles)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the constructor arguments."""
-        return dict(self._arguments)
+        del self._arguments["label"]
 
     def __call__(self, graph: Data) -> Tensor:
         """Return the label of one event, (1, 3).

@@ -22,11 +22,10 @@ from torch.utils.checkpoint import checkpoint
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.block import Block, RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
 from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
-from graphnet_icecube2nd.nn.packing import Packing
+from graphnet_icecube2nd.nn.packing import BatchCache, Packing
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
 
@@ -126,13 +125,20 @@ class DeepIce(Model):
     model_name = "deepice"
     config_class: type[DeepIceConfig] = DeepIceConfig
     takes_cache = True
+    is_hybrid = False  # a graph network gives half of the latent vectors
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
         config = self.config_class(**sizes)
         self.config, self.dim = config, config.dim
         dim, num_heads = config.dim, config.dim // config.head_size
-        self.embedding = self._make_embedding()
+        self.embedding = PulseEmbedding(
+            config.dim_base,
+            dim // 2 if self.is_hybrid else dim,
+            scaled=self.is_hybrid,
+            extra_features=config.extra_features,
+            extra_waves=config.extra_waves,
+        )
         self.interval = SpaceTimeInterval(config.head_size, config.interval_speed)
         # Frozen where no block asks for it, or distributed training would wait for it.
         self.interval.requires_grad_(config.n_rel > 0)
@@ -186,10 +192,7 @@ class DeepIce(Model):
 
     def pulse_latents(self, batch: PackedBatch) -> Tensor:
         """Return each pulse's latent vector after the last block, (T, D)."""
-        packing = Packing(batch.offsets, len(batch.features))
-        latent_TD = self.embed_pulses(batch, packing)
-        latent_TD = latent_TD.to(self.class_token.dtype)
-        latent_TD = self.relate_pulses(latent_TD, batch, packing)
+        latent_TD, packing = self._related_pulses(batch)
         latent_SD = packing.prepend(self.class_token[0], latent_TD)
         with_token = packing.with_class_token()
         for block in self.encoder:
@@ -201,35 +204,32 @@ class DeepIce(Model):
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> Tensor:
         """Return the class token of every event, (B, D)."""
-        packing = Packing(batch.offsets, len(batch.features))
-        # Autocast or not, the sum of all branches is of the weights' type.
-        latent_TD = self.embed_pulses(batch, packing, shared)
-        latent_TD = latent_TD.to(self.class_token.dtype)
-        latent_TD = self.relate_pulses(latent_TD, batch, packing, shared)
-        return self.encode(latent_TD, packing)
+        return self.encode(*self._related_pulses(batch, shared))
 
-    def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
-    ) -> Tensor:
+    def _related_pulses(
+        self, batch: PackedBatch, shared: BatchCache | None = None
+    ) -> tuple[Tensor, Packing]:
+        packing = Packing(batch.offsets, len(batch.features), shared)
+        # Autocast or not, the sum of all branches is of the weights' type.
+        latent_TD = self.embed_pulses(batch, packing)
+        latent_TD = latent_TD.to(self.class_token.dtype)
+        return self.relate_pulses(latent_TD, batch, packing), packing
+
+    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Return each pulse's latent vector before it has met any other, (T, D)."""
-        embedded: Tensor = self.embedding(batch, packing, shared)
+        embedded: Tensor = self.embedding(batch, packing)
         return embedded
 
     def relate_pulses(
-        self,
-        latent_TD: Tensor,
-        batch: PackedBatch,
-        packing: Packing,
-        shared: BatchCache | None = None,
+        self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
     ) -> Tensor:
         """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None
-        num_uses = self.config.n_rel * (1 if shared is None else 2)
+        num_uses = self.config.n_rel * (1 if packing.shared is None else 2)
         kept = num_uses > 1 and not torch.is_grad_enabled()
         if kept and not torch.compiler.is_compiling():
             channels = self.interval.channels
-            kept_P = once(
-                shared,
+            kept_P = packing.once(
                 ("interval", channels, self.interval.speed),
                 lambda: all_waves(places_T4, packing, channels),
             )
@@ -266,15 +266,6 @@ class DeepIce(Model):
     def describe(self) -> dict[str, Any]:
         """Return name and arguments; its task is the direction."""
         return {"model": self.model_name, "kwargs": self.kwargs(), "tasks": None}
-
-    def _make_embedding(self) -> PulseEmbedding:
-        config = self.config
-        return PulseEmbedding(
-            config.dim_base,
-            config.dim,
-            extra_features=config.extra_features,
-            extra_waves=config.extra_waves,
-        )
 
 
 def start_as_published(module: nn.Module) -> None:

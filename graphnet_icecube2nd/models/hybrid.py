@@ -32,9 +32,7 @@ from graphnet_icecube2nd.models.deepice import (
     DeepIceConfig,
     start_as_published,
 )
-from graphnet_icecube2nd.nn.batch_cache import BatchCache
 from graphnet_icecube2nd.nn.edge_conv import DynamicEdgeBranch
-from graphnet_icecube2nd.nn.embedding import PulseEmbedding
 from graphnet_icecube2nd.nn.packing import Packing
 
 NODE_FEATURES = (X, Y, Z, TIME, AUXILIARY, QE, CHARGE, SCATTERING, ABSORPTION)
@@ -75,6 +73,7 @@ class DeepIceGNN(DeepIce):
     model_name = "deepice_gnn"
     config_class = DeepIceGNNConfig
     config: DeepIceGNNConfig
+    is_hybrid = True
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes)
@@ -86,21 +85,9 @@ class DeepIceGNN(DeepIce):
         )
         start_as_published(self.graph)
 
-    def embed_pulses(
-        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
-    ) -> Tensor:
+    def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Return each pulse's latent vector, embedding and graph halves, (T, D)."""
-        embedded_TD = self.embedding(batch, packing, shared)
+        embedded_TD = self.embedding(batch, packing)
         nodes_TF = batch.columns(self.node_features)
-        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing, shared)
+        graph_TD = self.graph(nodes_TF, batch.n_pulses, packing)
         return torch.cat((embedded_TD, graph_TD), dim=1)
-
-    def _make_embedding(self) -> PulseEmbedding:
-        config = self.config
-        return PulseEmbedding(
-            config.dim_base,
-            config.dim // 2,
-            scaled=True,
-            extra_features=config.extra_features,
-            extra_waves=config.extra_waves,
-        )

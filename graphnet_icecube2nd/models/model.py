@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.nn.batch_cache import BatchCache
+from graphnet_icecube2nd.nn.packing import BatchCache
 from graphnet_icecube2nd.tasks.task import Task
 
 FIXED, LEARNED = "fixed", "learned"
@@ -126,7 +126,7 @@ class Model(nn.Module):
         return tuple(dict.fromkeys(names))
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `models.build` makes it anew."""
+        """Return plain values from which `models.registry` makes it anew."""
         raise NotImplementedError
 
     def kwargs(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from graphnet_icecube2nd.detector.detector import Detector
-from graphnet_icecube2nd.models.build import Tasks, list_models, new_model
 from graphnet_icecube2nd.models.model import FIXED, Model
+from graphnet_icecube2nd.models.registry import Tasks, list_models, new_model
 from graphnet_icecube2nd.models.weights import (
     RUN_MODEL,
     load_model,

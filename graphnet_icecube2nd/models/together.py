@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.nn.batch_cache import BatchCache
+from graphnet_icecube2nd.nn.packing import BatchCache
 from graphnet_icecube2nd.tasks.direction.combination import WEIGHTED, normalised
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
@@ -28,12 +28,10 @@ from graphnet_icecube2nd.tasks.task import Task
 def outputs_together(
     models: Sequence[Model], batch: PackedBatch
 ) -> list[dict[str, Tensor]]:
-    """Return the outputs (B, K) of several models by task; they share what they can.
+    """Return the outputs (B, K) of several models by task, as each gives them alone.
 
-    Fourier features, those of the intervals (where they are few enough to be kept) and
-    the first graph of hybrids are made once for all members that agree on their sizes.
-    The numbers are those that each model gives alone. The models must be in evaluation
-    mode, on the device of the batch.
+    What does not depend on weights is made once (`BatchCache`). The models must be in
+    evaluation mode, on the device of the batch.
     """
     if not models:
         raise ValueError("outputs_together needs at least one model")

@@ -33,12 +33,10 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import write_whole
-from graphnet_icecube2nd.models.build import model_of
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.model import Model, TaskModel
-from graphnet_icecube2nd.models.published import CLASSES
-from graphnet_icecube2nd.models.registry import MODELS
+from graphnet_icecube2nd.models.registry import CLASSES, MODELS, model_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
 FORMAT = 2  # of the metadata; 0.1.0 wrote none
@@ -157,8 +155,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
         raise ValueError(f"{path} has weights but no model: not from save_model")
     try:
         model = model_of(described)
-        if described.get("input") is not None:
-            model.input_config = InputConfig.from_dict(described["input"])
+        model.input_config = _input_in(described)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     check_fit(dict(model.state_dict()), state)
@@ -190,14 +187,13 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
     """Return how the events of a file of weights were read; None: it does not say."""
-    path = Path(path)
-    path = path / RUN_MODEL if path.is_dir() else path
-    if path.suffix != ".safetensors":
-        return None
-    described = read_description(path)
-    if described is None or described.get("input") is None:
-        return None
-    return InputConfig.from_dict(described["input"])
+    is_ours = Path(path).suffix == ".safetensors"
+    return _input_in(read_description(path)) if is_ours else None
+
+
+def _input_in(described: Mapping[str, Any] | None) -> InputConfig | None:
+    given = (described or {}).get("input")
+    return None if given is None else InputConfig.from_dict(given)
 
 
 def weights_digest(model: nn.Module) -> str:
@@ -316,11 +312,11 @@ def _from_graphnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     ours = {f"{BACKBONE}{n}": v for n, v in _below(state, GRAPHNET).items()}
     for name, value in state.items():
-        if head := re.fullmatch(r"_tasks\.\d+\.(tasks\..+)", name):
+        head = re.fullmatch(r"_tasks\.\d+\.(tasks\..+)", name)
+        affine = re.search(r"_affine\.(weight|bias)$", name)
+        if head:
             ours[head[1]] = value
-        elif (affine := re.search(r"_affine\.(weight|bias)$", name)) and len(
-            value
-        ) == 3:
+        elif affine and len(value) == 3:
             ours[HEAD[f"head.{affine[1]}"]] = value
     return ours
 

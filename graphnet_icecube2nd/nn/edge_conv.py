@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.packing import Packing, event_slices, operation
 
 TILE_NUMBERS = 2**23  # pair distances of one tile, 64 MB as 8-byte keys
@@ -199,20 +198,13 @@ class DynamicEdgeBranch(nn.Module):
             nn.Linear(dim, self.DIM_READOUT), nn.LayerNorm(self.DIM_READOUT)
         ).requires_grad_(False)
 
-    def forward(
-        self,
-        nodes_TF: Tensor,
-        n_pulses_B: Tensor,
-        packing: Packing,
-        shared: BatchCache | None = None,
-    ) -> Tensor:
+    def forward(self, nodes_TF: Tensor, n_pulses_B: Tensor, packing: Packing) -> Tensor:
         """Map scaled features (T, F), x, y, z, time first, to (T, dim).
 
-        `n_pulses_B` are the pulses before selection; `shared` may hold the first graph.
+        `n_pulses_B` are the pulses before selection.
         """
         points_TF = nodes_TF[:, : self.knn_features]
-        edges = once(
-            shared,
+        edges = packing.once(
             ("neighbours", self.knn_features, self.NUM_NEIGHBOURS),
             lambda: nearest_neighbours(points_TF, packing, self.NUM_NEIGHBOURS),
         )

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from graphnet_icecube2nd.conventions import (
     Z,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.nn.batch_cache import BatchCache, once
 from graphnet_icecube2nd.nn.packing import Packing
 
 # What a feature is multiplied with before its sinusoid: the finest wave then has a
@@ -71,11 +71,12 @@ class FourierFeatures(nn.Module):
         self.scale = nn.Parameter(torch.ones(1) * channels**-0.5) if scaled else None
 
     def forward(
-        self, value: Tensor, shared: BatchCache | None = None, what: Hashable = None
+        self, value: Tensor, packing: Packing | None = None, what: Hashable = None
     ) -> Tensor:
-        """Map (...,) to (..., channels); `what` names the quantity for `shared`."""
+        """Map (...,) to (..., channels); `what` names the quantity, made once."""
         key = ("sinusoids", what, self.channels)
-        waves = once(shared, key, lambda: sinusoids(value, self.channels))
+        make = partial(sinusoids, value, self.channels)
+        waves = make() if packing is None else packing.once(key, make)
         return waves if self.scale is None else waves * self.scale
 
     def extra_repr(self) -> str:
@@ -121,21 +122,19 @@ class PulseEmbedding(nn.Module):
             nn.Linear(dim_joined, dim),
         )
 
-    def forward(
-        self, batch: PackedBatch, packing: Packing, shared: BatchCache | None = None
-    ) -> Tensor:
+    def forward(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Embed all pulses of a batch, (T, D)."""
         # The length feature counts the pulses before selection, as published;
         # GraphNeT's embedding counts those that are left.
         length_T = batch.n_pulses.float().log10().index_select(0, packing.event_T)
         parts = [
             self.position(
-                POSITION_WAVES * batch.columns((X, Y, Z)), shared, "position"
+                POSITION_WAVES * batch.columns((X, Y, Z)), packing, "position"
             ).flatten(-2),
-            self.charge(CHARGE_WAVES * batch.column(CHARGE), shared, CHARGE),
-            self.time(TIME_WAVES * batch.column(TIME), shared, TIME),
+            self.charge(CHARGE_WAVES * batch.column(CHARGE), packing, CHARGE),
+            self.time(TIME_WAVES * batch.column(TIME), packing, TIME),
             self.auxiliary(batch.column(AUXILIARY).long()),
-            self.length(length_T, shared, "length"),
+            self.length(length_T, packing, "length"),
         ]
         if self.extra_features:
             extra = batch.columns(self.extra_features)
@@ -144,7 +143,7 @@ class PulseEmbedding(nn.Module):
             else:
                 extra = POSITION_WAVES * extra
             what = (self.extra_features, self.extra_waves)
-            parts.append(self.extra(extra, shared, what).flatten(-2))
+            parts.append(self.extra(extra, packing, what).flatten(-2))
         dtype = self.auxiliary.weight.dtype
         joined: Tensor = self.project(torch.cat([p.to(dtype) for p in parts], -1))
         return joined

@@ -213,25 +213,24 @@ class Table(NamedTuple):
     v_NLH: Tensor
     places_L4: Tensor
     absent_L: Tensor | None  # True for padding
-    scratch_P: Tensor | None  # where sinusoids are written, one tile over another
-    kept_P: Tensor | None  # all of them
+    waves_P: Tensor  # all sinusoids, or room for one tile, written over another
+    are_kept: bool
     channels: int
 
     def tiles(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield rows of the table, and their sinusoids, (l, C, L)."""
         kind = self.q_NLH.dtype
         *batch, length, _ = self.places_L4.shape
-        if self.kept_P is not None:
-            kept = self.kept_P.view(*batch, length, self.channels, length)
+        if self.are_kept:
+            kept = self.waves_P.view(*batch, length, self.channels, length)
             yield slice(None), kept.to(kind)
             return
-        assert self.scratch_P is not None
         num_rows = rows_of_tile(self.places_L4, self.channels)
         for start in range(0, length, num_rows):
             rows = slice(start, min(start + num_rows, length))
             places_l4 = self.places_L4[..., rows, :]
             waves_lCL = interval_waves(
-                places_l4, self.places_L4, self.channels, self.scratch_P
+                places_l4, self.places_L4, self.channels, self.waves_P
             )
             yield rows, waves_lCL.to(kind)
 
@@ -285,21 +284,18 @@ class Layout(NamedTuple):
         """Yield each part of what was laid, and its table."""
         kind, places = _kind(qkv), self.lay(places_T4)
         parts_4 = [places[part] for part in self.parts]
+        are_kept = kept_P is not None
         if kept_P is None:
-            rows = [rows_of_tile(part, channels) for part in parts_4]
-            tiles = zip(parts_4, rows, strict=True)
-            sizes = [num_waves(part, channels, num) for part, num in tiles]
-            scratch_P = places.new_empty(max(sizes))
-            kept: list[Tensor | None] = [None] * len(parts_4)
+            sizes = [num_waves(p, channels, rows_of_tile(p, channels)) for p in parts_4]
+            waves = [places.new_empty(max(sizes))] * len(parts_4)
         else:
-            scratch_P = None
             sizes = [num_waves(part, channels) for part in parts_4]
-            kept = list(torch.split(kept_P, sizes))
+            waves = list(torch.split(kept_P, sizes))
         absent = None if self.packing is None else ~self.packing.valid_BL
-        for part, part_4, own in zip(self.parts, parts_4, kept, strict=True):
+        for part, part_4, own in zip(self.parts, parts_4, waves, strict=True):
             q, k, v = (t.transpose(-3, -2).to(kind) for t in qkv[part].unbind(-3))
             q = q * q.shape[-1] ** -0.5
-            yield part, Table(q, k, v, part_4, absent, scratch_P, own, channels)
+            yield part, Table(q, k, v, part_4, absent, own, are_kept, channels)
 
 
 def _kind(qkv: Tensor) -> torch.dtype:

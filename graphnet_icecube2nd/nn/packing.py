@@ -7,13 +7,17 @@ class tokens where there are some), B events, L longest event.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cached_property, wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+# What several models make of one batch, by keys that say what a value is.
+BatchCache = dict[Hashable, Any]
+Made = TypeVar("Made")
 
 
 def event_slices(offsets: Tensor) -> list[slice]:
@@ -53,17 +57,36 @@ class Packing:
     `offsets` are the (B + 1,) borders of the events, int64; no event is empty. Give
     `num_tokens` if it is known, as reading it off the borders means waiting for a GPU.
     Padding is computed when it is first asked for: on a CPU the models pad nothing.
+
+    Members of an ensemble differ in weights, but the sinusoids of the pulses' features
+    and of the intervals between them, and the first graph of the hybrids, depend on the
+    batch alone: models whose packings have one cache `shared` make them once.
     """
 
-    def __init__(self, offsets: Tensor, num_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        offsets: Tensor,
+        num_tokens: int | None = None,
+        shared: BatchCache | None = None,
+    ) -> None:
         if num_tokens is None:
             num_tokens = int(offsets[-1])
         self.offsets = offsets
         self.num_tokens = num_tokens
+        self.shared = shared
         self.lengths_B = offsets.diff()
         self.event_T = self.index_events().repeat_interleave(
             self.lengths_B, output_size=num_tokens
         )
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return the value of a key, made now if it is new or nothing is shared."""
+        if self.shared is None:
+            return make()
+        if key not in self.shared:
+            self.shared[key] = make()
+        made: Made = self.shared[key]
+        return made
 
     def index_events(self) -> Tensor:
         """Return 0 to B - 1."""

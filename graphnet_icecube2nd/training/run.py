@@ -24,10 +24,9 @@ from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
-from graphnet_icecube2nd.models.build import new_model
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.models.registry import MODELS
+from graphnet_icecube2nd.models.registry import MODELS, new_model
 from graphnet_icecube2nd.models.weights import (
     RUN_MODEL,
     LoadReport,

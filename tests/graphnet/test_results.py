@@ -321,14 +321,13 @@ class TestOrder:
 
     def test_numbers_are_looked_up_among_all_that_came(self) -> None:
         numbers = np.random.default_rng(0).permutation(5000)
-        seen = results._SeenEvents()
+        seen = np.empty(0, np.int64)
         for first in range(0, 5000, 70):
-            seen.add(numbers[first : first + 70])
-        assert len(seen._runs) < 10
-        assert np.sort(np.concatenate(seen._runs)).tolist() == list(range(5000))
+            seen = results._merged(seen, numbers[first : first + 70])
+        assert seen.tolist() == list(range(5000))
         for number in (numbers[0], numbers[4999], 0, 4999):
             with pytest.raises(ValueError, match=f"event {number} comes twice"):
-                seen.add(np.array([6000, number, 7000]))
+                results._merged(seen, np.array([6000, number, 7000]))
 
 
 class TestFiles:

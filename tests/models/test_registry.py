@@ -31,7 +31,7 @@ def test_a_name_is_taken_once() -> None:
     def b_d32(**overrides: Any) -> DeepIce:
         return DeepIce(**overrides)
 
-    with pytest.raises(ValueError, match=r"'b_d32' is already registered.*published"):
+    with pytest.raises(ValueError, match=r"'b_d32' is already registered.*registry"):
         register_model(b_d32)
     assert build_model("b_d32", **TINY, n_rel=0).kwargs()["n_rel"] == 0
     assert MODELS.get("b_d32") is not b_d32

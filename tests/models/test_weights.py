@@ -27,8 +27,8 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.models import weights
-from graphnet_icecube2nd.models.build import build_backbone
 from graphnet_icecube2nd.models.model import TaskModel
+from graphnet_icecube2nd.models.registry import build_backbone
 from graphnet_icecube2nd.models.weights import published_name
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.energy import Energy

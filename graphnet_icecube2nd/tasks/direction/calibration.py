@@ -252,9 +252,6 @@ def fit_calibration(
     Methods: `none`: kappa stays; `temperature`: one factor for all; `isotonic`: a map
     that rises. With the last two, half of the truths lie within 50%. `levels`: correct
     the levels of contours as well, with `isotonic` for small and large kappas apart.
-
-    Raises:
-        ValueError: Fewer than 100 events, an unknown method, shapes that differ.
     """
     kappa, angle = np.asarray(kappa_B, np.float64), np.asarray(angle_B, np.float64)
     if kappa.shape != angle.shape or kappa.ndim != 1:

@@ -116,9 +116,6 @@ def fit_weights(
 
     It goes from equal weights down the gradient, so it ends in the same place each
     time. No member may have been trained on the events.
-
-    Raises:
-        ValueError: Shapes that do not fit, a true direction that is not finite.
     """
     true = torch.from_numpy(np.asarray(direction_B3, np.float64))
     if true.shape != vectors_MB3.shape[1:]:

@@ -61,10 +61,7 @@ class RadialLaw:
         """Return a law with contours of some radii, rad, by level (0 to 1).
 
         It is von Mises-Fisher as far as they let it: radii of that distribution give it
-        back.
-
-        Raises:
-            ValueError: Levels not between 0 and 1, radii that do not rise with them.
+        back. ValueError for levels not between 0 and 1, radii that do not rise.
         """
         kappa = _checked(kappa)
         levels = sorted(radii)
@@ -95,9 +92,6 @@ class RadialLaw:
 
         The contours of `levels` are exactly the calibration's. The usual ones (10% to
         90%, 95%, 99%) are kept, too, where they let the density fall.
-
-        Raises:
-            ValueError: As `through`.
         """
         kappa_B = np.array([_checked(kappa)])
         worth = float(calibration.kappa(kappa_B)[0])

@@ -7,8 +7,7 @@ letters: K hypotheses, N numbers of one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -49,38 +48,28 @@ _SIZES = {"across": 2, "place": 3, "direction": 2}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seed(Rows):
-    """Where a fit begins; or K such, with a first axis for them."""
+    """Where K fits begin."""
 
-    place: Array  # (..., 3) a point of the track, or the vertex, m
-    time: Array  # (...) when the particle is there, ns
-    direction: Array  # (..., 3) flight, unit vector
-    muon: Array  # (...) energy of a muon at the place, GeV
-    back: Array  # (...) m from where the track begins to the place
-    cascade: Array  # (...) energy of the cascade, GeV
-    second: Array  # (...) energy of the second cascade, GeV
-    flown: Array  # (...) m between the cascades
-    muons: Array  # (...) their number
+    place: Array  # (K, 3) a point of the track, or the vertex, m
+    time: Array  # (K,) when the particle is there, ns
+    direction: Array  # (K, 3) flight, unit vector
+    muon: Array  # (K,) energy of a muon at the place, GeV
+    back: Array  # (K,) m from where the track begins to the place
+    cascade: Array  # (K,) energy of the cascade, GeV
+    second: Array  # (K,) energy of the second cascade, GeV
+    flown: Array  # (K,) m between the cascades
+    muons: Array  # (K,) their number
 
     @classmethod
     def of(cls, place: Array, time: float, direction: Array, **sizes: float) -> Seed:
-        """Return one seed, with something for the sizes that are not given."""
+        """Return one seed (K = 1), with something for the sizes that are not given."""
         usual = {"muon": 1e3, "back": BEFORE, "cascade": 1e3, "second": 1e3}
         every = {**usual, "flown": 10.0, "muons": 1.0, "time": time, **sizes}
         return cls(
-            place=np.asarray(place, dtype=np.float64),
-            direction=np.asarray(direction, dtype=np.float64),
-            **{name: np.asarray(float(size)) for name, size in every.items()},
+            place=np.array([place], dtype=np.float64),
+            direction=np.array([direction], dtype=np.float64),
+            **{name: np.array([float(size)]) for name, size in every.items()},
         )
-
-    @classmethod
-    def stack(cls, seeds: Sequence[Seed]) -> Seed:
-        """Return several as one."""
-        names = [entry.name for entry in fields(cls)]
-        return cls(**{n: np.stack([getattr(seed, n) for seed in seeds]) for n in names})
-
-    def split(self) -> list[Seed]:
-        """Return K seeds one by one."""
-        return [self.take(k) for k in range(len(self))]
 
 
 def number_names(topology: str) -> list[str]:

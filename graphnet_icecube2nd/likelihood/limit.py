@@ -131,11 +131,7 @@ def limit_events(
 
 
 def configuration_of(store: EventStore) -> SimulationConfig:
-    """Return what a store was simulated with.
-
-    Raises:
-        ValueError: It was not simulated by this release.
-    """
+    """Return what a store of this release was simulated with, or raise ValueError."""
     for note in store.manifest.notes:
         if store.manifest.kind == "simulation" and note.startswith("simulated with"):
             if f"version {VERSION}:" not in note:

@@ -15,7 +15,6 @@ that may be several photoelectrons, X times that are asked for, C numbers of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -45,11 +44,7 @@ _AT_ONCE = 2**15  # hypotheses x pulses, or x DOMs
 
 
 class EventLikelihood:
-    """The likelihood of one event, with the detector and noise it was simulated with.
-
-    Raises:
-        ValueError: More or fewer than one event, pulses without a DOM.
-    """
+    """The likelihood of one event, with detector and noise as it was simulated."""
 
     def __init__(
         self,
@@ -126,10 +121,10 @@ class EventLikelihood:
         other.config = replace(self.config, time_jitter=jitter)
         return other
 
-    def of_seeds(self, topology: str, seeds: Sequence[Seed]) -> Array:
+    def of_seeds(self, topology: str, seeds: Seed) -> Array:
         """Return log L of seeds, (K,), as `of`."""
         numbers_KN = np.zeros((len(seeds), len(number_names(topology))))
-        return self.of(topology, Seed.stack(seeds), numbers_KN)
+        return self.of(topology, seeds, numbers_KN)
 
     def of(self, topology: str, seed: Seed, numbers_KN: Array) -> Array:
         """Return log L (K,) of numbers around one seed for all, or K seeds.
@@ -193,10 +188,9 @@ def _rest_of_interval(
 
 
 def _numbers(charge_M: Array, spread: float) -> tuple[Array, Array]:
-    """Return the numbers of photoelectrons after the first that a charge may mean.
+    """Return how many photoelectrons after the first a charge may mean, (M, C).
 
-    Returns:
-        (M, C) those numbers, and the logarithms of P(charge | number) / number!.
+    Also the logarithms (M, C) of P(charge | number) / number!.
     """
     near = np.maximum(np.rint(charge_M), 1.0)[:, None]
     number_MC = np.maximum(near + np.arange(-2.0, 3.0), 1.0)

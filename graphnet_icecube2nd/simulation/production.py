@@ -342,20 +342,14 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         while self.num_blocks is None or block < self.num_blocks:
             number = self.first_block + block
             events = simulate_block(self.config, self.detector, self.seed, number)
-            for first in range(0, len(events), self.batch_size):
-                yield self._batch(events, first)
+            borders = [*range(0, len(events), self.batch_size), len(events)]
+            yield from self._packed(events).split(np.diff(borders).tolist())
             block += self.world_size * step
 
-    def _batch(self, events: SimulatedEvents, first: int) -> PackedBatch:
-        stop = min(first + self.batch_size, len(events))
-        begin = events.offsets[first]
-        offsets = torch.from_numpy(events.offsets[first : stop + 1] - begin)
-        event_id = torch.from_numpy(events.event_id[first:stop])
-        here = slice(begin, events.offsets[stop])
-        columns = {
-            name: torch.from_numpy(np.ascontiguousarray(values[here]))
-            for name, values in events.columns.items()
-        }
+    def _packed(self, events: SimulatedEvents) -> PackedBatch:
+        offsets = torch.from_numpy(events.offsets)
+        event_id = torch.from_numpy(events.event_id)
+        columns = {n: torch.from_numpy(values) for n, values in events.columns.items()}
         kept_T, kept_offsets = select_pulses(
             offsets,
             self.max_pulses,
@@ -364,18 +358,13 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             event_id=event_id,
             seed=self.seed,
         )
-        truth = {
-            "direction": angles_to_unit_vector(
-                events.truth[ZENITH][first:stop], events.truth[AZIMUTH][first:stop]
-            ).float()
-        }
-        for name in self.truth:
-            truth[name] = torch.from_numpy(events.truth[name][first:stop].copy())
+        direction = angles_to_unit_vector(events.truth[ZENITH], events.truth[AZIMUTH])
+        truth = {name: torch.from_numpy(events.truth[name]) for name in self.truth}
         return PackedBatch.unchecked(
             features=self._features({n: c[kept_T] for n, c in columns.items()}),
             offsets=kept_offsets,
             n_pulses=offsets.diff(),
             names=self.pulse_map.feature_names,
             event_id=event_id,
-            truth=truth,
+            truth={"direction": direction.float(), **truth},
         )

@@ -144,9 +144,6 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
 
     A row has the bin's quantity, name and borders (NaN for a topology), and the table's
     `Summary` in it. There is none where the truth does not have the quantity.
-
-    Raises:
-        ValueError: A quantity that is not one of `QUANTITIES`.
     """
     if quantity not in QUANTITIES:
         raise ValueError(

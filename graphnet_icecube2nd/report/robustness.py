@@ -90,10 +90,6 @@ def save_robustness(
     """Write a report into a folder, which is made; each file whole or not at all.
 
     The rows begin with the baseline; the context is that of `context_of`.
-
-    Raises:
-        ValueError: No row.
-        ImportError: matplotlib is not installed.
     """
     if not rows:
         raise ValueError("a robustness report needs a row")

@@ -103,11 +103,7 @@ def simulate_block(
     block: int,
     num_events: int = BLOCK_EVENTS,
 ) -> SimulatedEvents:
-    """Simulate the first `num_events` of the events 256 * block and on.
-
-    Raises:
-        ValueError: A topology hardly ever triggers, with this detector.
-    """
+    """Simulate the first `num_events` of the events 256 * block and on."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
     shares = [config.fractions.get(name, 0.0) for name in TOPOLOGIES]
     topology_B = rng.choice(len(TOPOLOGIES), size=BLOCK_EVENTS, p=shares)

@@ -174,7 +174,7 @@ def _resolution(
     angle = evaluated.angle_B[chosen_B]
     median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
     return Resolution(
-        table=evaluated.name,
+        table=evaluated.table.name,
         topology=topology,
         energy=energy,
         events=len(angle),
@@ -268,7 +268,7 @@ def _summary(evaluation: Evaluation) -> Section:
     for number, evaluated in enumerate(evaluation.tables):
         angle = np.degrees(np.sort(evaluated.angle_B))
         median = np.array([np.median(angle)])
-        label = f"{evaluated.name}: median {median[0]:.3g} deg"
+        label = f"{evaluated.table.name}: median {median[0]:.3g} deg"
         curves.append(Curve(x=angle, y=share, label=label, table=number))
         half = np.array([0.5])
         medians.append(Curve(x=median, y=half, style="points", table=number))

@@ -23,9 +23,12 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
+    BEFORE,
+    EventLikelihood,
+    Seed,
+)
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import (
+from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
     BEFORE,
     STEP_DIRECTION,
+    EventLikelihood,
     Seed,
     around,
     number_names,
 )
-from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
 from graphnet_icecube2nd.simulation.rows import Array

@@ -12,14 +12,13 @@ pytest.importorskip("scipy")
 from graphnet_icecube2nd import EventStore, prepare, simulate
 from graphnet_icecube2nd.evaluation.resolution import compare
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import Seed
 from graphnet_icecube2nd.likelihood.limit import configuration_of, limit_events
 from graphnet_icecube2nd.likelihood.max_likelihood import (
     climb_together,
     find_maximum,
     sphere,
 )
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
+from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood, Seed
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector

@@ -12,14 +12,14 @@ pytest.importorskip("scipy")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import (
+from graphnet_icecube2nd.likelihood.limit import configuration_of, truth_seed
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
     NUMBERS,
+    EventLikelihood,
     Seed,
     around,
     number_names,
 )
-from graphnet_icecube2nd.likelihood.limit import configuration_of, truth_seed
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival, cascade_arrival

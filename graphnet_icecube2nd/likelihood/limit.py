@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -106,7 +107,7 @@ def limit_events(
     configuration_of(store)
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
-    tasks = [(store, int(number), from_truth, effort) for number in numbers]
+    limit = partial(_limit, store, from_truth, effort)
     rows: list[tuple[int, str, Maximum, bool]] = []
     with ExitStack() as stack:
         each: Any = map
@@ -114,7 +115,7 @@ def limit_events(
             spawn = get_context("spawn")  # each process keeps to one core
             pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
             each = stack.enter_context(pool).map
-        for row in each(_limit, tasks):
+        for row in each(limit, numbers.tolist()):
             rows.append(row)
             if on_progress is not None:
                 on_progress(1)
@@ -181,10 +182,9 @@ def _on_track(
 
 
 def _limit(
-    task: tuple[EventStore, int, bool, str],
+    store: EventStore, from_truth: bool, effort: str, number: int
 ) -> tuple[int, str, Maximum, bool]:
     """Return event_id, status, the maximum, and whether only the truth led to it."""
-    store, number, from_truth, effort = task
     view = view_event(store, number)
     if not view.truth["n_pulses"]:
         return view.event_id, "no pulses", _NO_MAXIMUM, False

@@ -7,6 +7,7 @@ results. Shape letters: B events, T pulses.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -299,16 +300,14 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         check_selection(selection, max_pulses)
         for name, value, low, high in (
             ("batch_size", batch_size, 1, BLOCK_EVENTS),
-            ("seed", seed, 0, None),
-            ("first_block", first_block, 0, None),
-            ("num_blocks", num_blocks, 1, None),
-            ("world_size", world_size, 1, None),
+            ("seed", seed, 0, math.inf),
+            ("first_block", first_block, 0, math.inf),
+            ("num_blocks", num_blocks, 1, math.inf),
+            ("world_size", world_size, 1, math.inf),
             ("rank", rank, 0, world_size - 1),
         ):
-            if value is None:
-                continue
-            if value < low or (high is not None and value > high):
-                limit = f"{low} or more" if high is None else f"{low} to {high}"
+            if value is not None and not low <= value <= high:
+                limit = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise ValueError(f"{name} must be {limit}; got {value}")
         if num_blocks is not None and num_blocks % world_size:
             raise ValueError(

@@ -65,7 +65,8 @@ def write_evaluation(
     """
     folder = Path(folder)
     sections = sections_of(evaluation)
-    tables, figures = evaluation_tables(sections), evaluation_figures(sections)
+    tables = {section.table: section.rows for section in sections if section.rows}
+    figures = evaluation_figures(sections)
     described = {
         "events": _events(evaluation),
         **(context or {}),
@@ -94,13 +95,6 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
     others = [_renamed(evaluated.section) for evaluated in evaluation.tasks]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
     return [*directions, *others]
-
-
-def evaluation_tables(
-    sections: Sequence[Section],
-) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """Return the tables of sections by name; those without a row are left out."""
-    return {section.table: section.rows for section in sections if section.rows}
 
 
 def evaluation_figures(sections: Sequence[Section]) -> dict[str, Any]:

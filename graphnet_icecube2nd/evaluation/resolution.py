@@ -150,9 +150,9 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
             f"quantity must be one of {', '.join(QUANTITIES)}; got {quantity!r}"
         )
     return [
-        {"quantity": quantity, **row}
+        {"quantity": quantity, **here, **summary.to_row()}
         for here, chosen_B in _bins(evaluation.truth, quantity)
-        for row in _rows(evaluation, here, chosen_B)
+        for summary in evaluation.summaries_of(chosen_B)
     ]
 
 
@@ -160,11 +160,11 @@ def energy_by_topology(evaluation: Evaluation) -> list[Row]:
     """Return rows of energy for each topology apart; they differ more than energies."""
     energies = list(_bins(evaluation.truth, ENERGY))
     return [
-        {"quantity": ENERGY, "topology": kind["bin"], **row}
+        {"quantity": ENERGY, "topology": kind["bin"], **here, **summary.to_row()}
         for kind, is_kind_B in _bins(evaluation.truth, TOPOLOGY)
         for here, in_bin_B in energies
         if (is_kind_B & in_bin_B).sum() >= FEWEST
-        for row in _rows(evaluation, here, is_kind_B & in_bin_B)
+        for summary in evaluation.summaries_of(is_kind_B & in_bin_B)
     ]
 
 
@@ -212,11 +212,6 @@ def _split(
             chosen_B |= value_B == high
         if chosen_B.sum() >= fewest:
             yield low, high, chosen_B
-
-
-def _rows(evaluation: Evaluation, head: Row, chosen_B: Chosen) -> list[Row]:
-    """Return a row of each table for some of the events, (B,) bool."""
-    return [head | one.to_row() for one in evaluation.summaries_of(chosen_B)]
 
 
 def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:

@@ -29,6 +29,13 @@ def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text whole or not at all, line ends as they are; make its folder."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
 @contextmanager
 def write_whole_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to write into, which takes the path's name if all went well.

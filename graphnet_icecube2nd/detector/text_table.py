@@ -29,9 +29,6 @@ class TextTable:
         """Read a file in columns: between commas if the header has one, else blanks.
 
         Empty lines and lines that begin with # are passed over.
-
-        Raises:
-            ValueError: No header, no row, a name twice, a row of another length.
         """
         content = file.read_bytes()
         if file.name.endswith(".gz"):
@@ -67,11 +64,7 @@ class TextTable:
         allowed: str = "finite numbers",
         rule: Callable[[float], bool] = math.isfinite,
     ) -> Tensor:
-        """Return a column as (N,) float64; `rule` says if a value is allowed.
-
-        Raises:
-            ValueError: No such column, or a value that is not allowed.
-        """
+        """Return a column as (N,) float64; `rule` says if a value is allowed."""
         if column not in self.columns:
             raise ValueError(
                 f"{self.source}: no column {column!r}; "

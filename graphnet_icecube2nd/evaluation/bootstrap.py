@@ -29,9 +29,6 @@ def paired_intervals(
 
     Every resample draws events once, for all rows; a share `level` of the resamples
     lies inside of the interval.
-
-    Raises:
-        ValueError: Fewer than 1 resample, or a level that is no share.
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(

@@ -45,7 +45,7 @@ class CalibrationView:
     """A table's kappas against what they are worth."""
 
     def __init__(self, evaluated: EvaluatedTable) -> None:
-        self.evaluated = evaluated
+        self.evaluated, self.name = evaluated, evaluated.table.name
         num = len(evaluated.kappa)
         # Kappa with contours of its own was calibrated: not once more.
         self.is_calibrated = has_own_contours(evaluated.table)
@@ -69,7 +69,7 @@ class CalibrationView:
             if self.is_calibrated:
                 held = self.evaluated.inside(level, self.evaluated.has_kappa_B)
             error = float(np.sqrt(held * (1 - held) / len(level_B)))
-            row = {"table": self.evaluated.name, "way": way, "events": len(level_B)}
+            row = {"table": self.name, "way": way, "events": len(level_B)}
             rows.append(row | {"level": level, "held": held, "error": error})
         return rows
 
@@ -88,7 +88,7 @@ class CalibrationView:
             low, high = resampled_quantiles(angle[some], [0.5])[0].tolist()
             rows.append(
                 {
-                    "table": self.evaluated.name,
+                    "table": self.name,
                     "way": way,
                     "events": len(some),
                     "kappa": float(np.median(of_way.kappa[some])),
@@ -151,7 +151,7 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
     rows: list[Row] = []
     given, recalibrated = [band], [band]
     for number, view in enumerate(views):
-        name = view.evaluated.name
+        name = view.name
         for way in view.ways:
             of_way = view.coverage(way)
             rows += of_way
@@ -211,7 +211,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
     angles, densities = [], []
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
     for number, view in enumerate(views):
-        name = view.evaluated.name
+        name = view.name
         for way in view.ways:
             of_way = view.expected(way)
             rows += of_way

@@ -58,11 +58,6 @@ class EvaluatedTable:
     table: EventTable  # rows in the order of the truth's events
     angle_B: Array  # opening angles, rad; pi / 2 where there is no direction
 
-    @property
-    def name(self) -> str:
-        """What the table is called."""
-        return self.table.name
-
     @cached_property
     def has_kappa_B(self) -> Chosen:
         """(B,) which events have a direction and a concentration."""
@@ -209,7 +204,7 @@ class Evaluation:
             )
         }
         return Summary(
-            table=evaluated.name,
+            table=evaluated.table.name,
             events=len(angle),
             failed=evaluated.num_failed(chosen_B),
             **estimates,
@@ -301,8 +296,8 @@ def _evaluate_directions(
         share = float((angle > np.pi / 2).mean()) if len(angle) else 0.0
         if share > TURNED:
             notes.append(
-                f"{share:.0%} of the directions of table {one.name!r} are more than "
-                "90 degrees off: check whether they point along the flight of the "
+                f"{share:.0%} of the directions of table {one.table.name!r} are more "
+                "than 90 degrees off: check whether they point along the flight of the "
                 "neutrino (--result-angles flight), or the truth does (--truth-angles "
                 "flight)"
             )

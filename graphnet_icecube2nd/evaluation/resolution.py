@@ -144,18 +144,15 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
 
     A row has the bin's quantity, name and borders (NaN for a topology), and the table's
     `Summary` in it. There is none where the truth does not have the quantity.
-
-    Raises:
-        ValueError: A quantity that is not one of `QUANTITIES`.
     """
     if quantity not in QUANTITIES:
         raise ValueError(
             f"quantity must be one of {', '.join(QUANTITIES)}; got {quantity!r}"
         )
     return [
-        {"quantity": quantity, **row}
+        {"quantity": quantity, **here, **summary.to_row()}
         for here, chosen_B in _bins(evaluation.truth, quantity)
-        for row in _rows(evaluation, here, chosen_B)
+        for summary in evaluation.summaries_of(chosen_B)
     ]
 
 
@@ -163,11 +160,11 @@ def energy_by_topology(evaluation: Evaluation) -> list[Row]:
     """Return rows of energy for each topology apart; they differ more than energies."""
     energies = list(_bins(evaluation.truth, ENERGY))
     return [
-        {"quantity": ENERGY, "topology": kind["bin"], **row}
+        {"quantity": ENERGY, "topology": kind["bin"], **here, **summary.to_row()}
         for kind, is_kind_B in _bins(evaluation.truth, TOPOLOGY)
         for here, in_bin_B in energies
         if (is_kind_B & in_bin_B).sum() >= FEWEST
-        for row in _rows(evaluation, here, is_kind_B & in_bin_B)
+        for summary in evaluation.summaries_of(is_kind_B & in_bin_B)
     ]
 
 
@@ -177,7 +174,7 @@ def _resolution(
     angle = evaluated.angle_B[chosen_B]
     median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
     return Resolution(
-        table=evaluated.name,
+        table=evaluated.table.name,
         topology=topology,
         energy=energy,
         events=len(angle),
@@ -215,11 +212,6 @@ def _split(
             chosen_B |= value_B == high
         if chosen_B.sum() >= fewest:
             yield low, high, chosen_B
-
-
-def _rows(evaluation: Evaluation, head: Row, chosen_B: Chosen) -> list[Row]:
-    """Return a row of each table for some of the events, (B,) bool."""
-    return [head | one.to_row() for one in evaluation.summaries_of(chosen_B)]
 
 
 def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:
@@ -271,7 +263,7 @@ def _summary(evaluation: Evaluation) -> Section:
     for number, evaluated in enumerate(evaluation.tables):
         angle = np.degrees(np.sort(evaluated.angle_B))
         median = np.array([np.median(angle)])
-        label = f"{evaluated.name}: median {median[0]:.3g} deg"
+        label = f"{evaluated.table.name}: median {median[0]:.3g} deg"
         curves.append(Curve(x=angle, y=share, label=label, table=number))
         half = np.array([0.5])
         medians.append(Curve(x=median, y=half, style="points", table=number))

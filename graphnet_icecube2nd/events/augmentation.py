@@ -480,10 +480,6 @@ def apply_augmentations(
 
     An augmentation draws its numbers by its place in the list, so that one may stand
     there twice. A new epoch changes the same event in another way.
-
-    Raises:
-        ValueError: A column is missing or unknown to an augmentation, or noise comes
-            after a turn.
     """
     check_order(augmentations)
     for place, augmentation in enumerate(augmentations):
@@ -505,11 +501,7 @@ def check_order(augmentations: Sequence[Augmentation]) -> None:
 
 
 def augmentation_to_dict(augmentation: Augmentation) -> dict[str, Any]:
-    """Return plain values that YAML and JSON can hold: `kind` and its arguments.
-
-    Raises:
-        ValueError: It is none of those for training defined here.
-    """
+    """Return plain values that YAML and JSON can hold: `kind` and its arguments."""
     for kind, known in _KINDS.items():
         if isinstance(augmentation, known):
             return {"kind": kind, **to_plain(augmentation)}
@@ -520,12 +512,7 @@ def augmentation_to_dict(augmentation: Augmentation) -> dict[str, Any]:
 
 
 def augmentation_from_dict(values: Mapping[str, Any]) -> Augmentation:
-    """Rebuild what `augmentation_to_dict` gave; what has a default may be left out.
-
-    Raises:
-        ValueError: No or an unknown `kind`, an unknown or missing argument, or a value
-            that is not allowed.
-    """
+    """Rebuild what `augmentation_to_dict` gave; what has a default may be left out."""
     arguments = dict(values)
     kind = arguments.pop("kind", None)
     if kind not in _KINDS:
@@ -546,11 +533,7 @@ def augmentation_from_dict(values: Mapping[str, Any]) -> Augmentation:
 
 
 def first_times(events: Events, *, hlc: bool = False) -> NDArray[np.float64]:
-    """Return when each event's first pulse came, ns, (B,); its first HLC, if any.
-
-    Raises:
-        ValueError: There is no time, or neither hlc nor auxiliary.
-    """
+    """Return when each event's first pulse came, ns, (B,); its first HLC, if any."""
     kind = FirstPulseAt.kind
     need_column(events, kind, TIME)
     start_B = events.offsets.numpy()[:-1]

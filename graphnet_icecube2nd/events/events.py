@@ -98,16 +98,9 @@ def add_pulses(
 
 
 def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
-    """Return the order that sorts pulses by event and then by time.
+    """Return the order (T,) that sorts pulses by event and then by time.
 
     Pulses of one event and one time stay in the order they have.
-
-    Args:
-        time_T: (T,) times, any number type.
-        event_T: (T,) the event of each pulse.
-
-    Returns:
-        (T,) int64.
     """
     time, when_T = time_T.numpy(), time_T.double().numpy()
     span = float(np.ptp(when_T)) + 1.0

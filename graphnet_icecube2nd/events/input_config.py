@@ -7,10 +7,10 @@ nobody else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
-from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.conventions import FEATURE_NAMES
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.pulse_map import (
@@ -91,14 +91,4 @@ class InputConfig:
         Raises:
             ValueError: An unknown name or a value that is not allowed.
         """
-        known = {entry.name for entry in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"an input configuration has no {', '.join(unknown)}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-        try:
-            scales = Scales(**values.get("scales", {}))
-            return cls(**{**values, "scales": scales})
-        except (TypeError, AttributeError) as error:
-            raise ValueError(f"no input configuration: {error}") from None
+        return from_plain(cls, values)

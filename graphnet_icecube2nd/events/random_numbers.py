@@ -28,17 +28,11 @@ _SMALL = 8  # rows, where there are 64 numbers or fewer
 
 @dataclass(frozen=True, kw_only=True)
 class RandomKey:
-    """What the random numbers of one purpose are drawn from.
+    """What the random numbers of one purpose are drawn from."""
 
-    Args:
-        seed: Any whole number; only its last 64 bits count.
-        epoch: A new epoch brings other numbers for the same event.
-        stream: Keeps apart what must not be alike, such as two augmentations.
-    """
-
-    seed: int
-    epoch: int = 0
-    stream: int = 0
+    seed: int  # any whole number; only its last 64 bits count
+    epoch: int = 0  # a new one brings other numbers for the same event
+    stream: int = 0  # keeps apart what must not be alike, such as two augmentations
 
     def of_events(self, event_id_B: NDArray[np.int64]) -> NDArray[np.uint64]:
         """Return a key for every event, (B,), of event ids (B,) int64."""

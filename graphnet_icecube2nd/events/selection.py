@@ -107,19 +107,11 @@ def select_positions(
     seed: int | None = None,
     epoch: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose the pulses of long events without having any at hand.
+    """Choose the pulses of long events, as `select_pulses`, without having any at hand.
 
-    Rules and arguments are those of `select_pulses`, which is made of this. Events of
-    `max_pulses` L or fewer keep all pulses and do not appear. `read_auxiliary` gives
-    the flags (length,) of the event at a place in the batch; `hlc_first` needs it, and
-    calls it once for every long event and for no other.
-
-    Returns:
-        Places of the long events in the batch (E,) int64, and of the pulses each of
-        them keeps within the event (E, L) int64, ascending.
-
-    Raises:
-        ValueError: As `select_pulses`, or `read_auxiliary` gave something else.
+    Returns the indices of the events of more than `max_pulses` L pulses in the batch,
+    (E,), and of the pulses that each of them keeps, (E, L), ascending. `hlc_first`
+    calls `read_auxiliary`, which gives an event's flags (length,), once for each.
     """
     check_selection(selection, max_pulses)
     if selection == "hlc_first" and read_auxiliary is None:

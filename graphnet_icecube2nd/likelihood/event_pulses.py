@@ -6,6 +6,7 @@ Shape letters: T pulses, B events.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,15 +72,9 @@ class EventPulses:
     def keep(self, keep_T: NDArray[np.bool_]) -> EventPulses:
         """Return the events with some of their pulses; an event may be left without."""
         before = np.append(0, np.cumsum(keep_T))
-        return EventPulses(
-            position_T3=self.position_T3[keep_T],
-            time_T=self.time_T[keep_T],
-            charge_T=self.charge_T[keep_T],
-            hlc_T=self.hlc_T[keep_T],
-            dom_T=self.dom_T[keep_T],
-            offsets=before[self.offsets],
-            event_id=self.event_id,
-        )
+        columns = ("position_T3", "time_T", "charge_T", "hlc_T", "dom_T")
+        kept: dict[str, Any] = {name: getattr(self, name)[keep_T] for name in columns}
+        return replace(self, **kept, offsets=before[self.offsets])
 
     def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
         """Return the events with the first pulse of each place only.

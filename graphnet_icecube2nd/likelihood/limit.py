@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
@@ -23,9 +24,12 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import BEFORE, Seed
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
+    BEFORE,
+    EventLikelihood,
+    Seed,
+)
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
@@ -102,7 +106,7 @@ def limit_events(
     configuration_of(store)
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
-    tasks = [(store, int(number), from_truth, effort) for number in numbers]
+    limit = partial(_limit, store, from_truth, effort)
     rows: list[tuple[int, str, Maximum, bool]] = []
     with ExitStack() as stack:
         each: Any = map
@@ -110,7 +114,7 @@ def limit_events(
             spawn = get_context("spawn")  # each process keeps to one core
             pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
             each = stack.enter_context(pool).map
-        for row in each(_limit, tasks):
+        for row in each(limit, numbers.tolist()):
             rows.append(row)
             if on_progress is not None:
                 on_progress(1)
@@ -130,11 +134,7 @@ def limit_events(
 
 
 def configuration_of(store: EventStore) -> SimulationConfig:
-    """Return what a store was simulated with.
-
-    Raises:
-        ValueError: It was not simulated by this release.
-    """
+    """Return what a store of this release was simulated with, or raise ValueError."""
     for note in store.manifest.notes:
         if store.manifest.kind == "simulation" and note.startswith("simulated with"):
             if f"version {VERSION}:" not in note:
@@ -181,10 +181,9 @@ def _on_track(
 
 
 def _limit(
-    task: tuple[EventStore, int, bool, str],
+    store: EventStore, from_truth: bool, effort: str, number: int
 ) -> tuple[int, str, Maximum, bool]:
     """Return event_id, status, the maximum, and whether only the truth led to it."""
-    store, number, from_truth, effort = task
     view = view_event(store, number)
     if not view.truth["n_pulses"]:
         return view.event_id, "no pulses", _NO_MAXIMUM, False

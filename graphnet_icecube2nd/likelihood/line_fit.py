@@ -77,9 +77,8 @@ def line_fit(
 ) -> tuple[Array, Array]:
     """Fit a point that moves to each event's pulses [m, ns].
 
-    Returns:
-        The flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns; NaN where the
-        pulses say nothing: fewer than two places or times.
+    Returns flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns; NaN where
+    the pulses are of fewer than two places or times.
     """
     keep_T = _not_late(position_T3, time_T, offsets)
     event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[keep_T]

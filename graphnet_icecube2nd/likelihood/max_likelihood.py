@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import (
+from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
     BEFORE,
     STEP_DIRECTION,
+    EventLikelihood,
     Seed,
     around,
     number_names,
 )
-from graphnet_icecube2nd.likelihood.line_fit import for_line_fit, line_fit
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
 from graphnet_icecube2nd.simulation.rows import Array
@@ -58,7 +58,7 @@ class Maximum:
     @property
     def direction(self) -> Array:
         """(3,) unit vector to the origin."""
-        return -self.seed.direction
+        return -self.seed.direction[0]
 
 
 def find_maximum(
@@ -71,36 +71,33 @@ def find_maximum(
     shaken: int = SHAKEN,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
-    """Find the largest likelihood of an event, taken to be of a topology.
-
-    Raises:
-        ImportError: scipy is not installed.
-    """
-    found: list[Seed] = []
-    if directions:
-        coarse = likelihood.coarse()
-        begin = _seeds(coarse, topology, directions)[:searched]
-        _, found = climb_together(coarse, topology, begin, steps=25)
+    """Find the largest likelihood of an event, taken to be of a topology."""
     # Where a pulse comes a little too early, the likelihood falls as from a cliff:
     # first among gentle slopes.
     blurred = likelihood.blurred(BLURRED_JITTER)
-    if found:
+    seeds = [*further_seeds]
+    if directions:
+        coarse = likelihood.coarse()
+        begin = _seeds(coarse, topology, directions).take(slice(searched))
+        _, found = climb_together(coarse, topology, begin, steps=25)
         value_K = blurred.of_seeds(topology, found)
-        found = [found[number] for number in np.argsort(-value_K)[:refined]]
-    _, near = climb_together(blurred, topology, [*found, *further_seeds], steps=30)
+        seeds.insert(0, found.take(np.argsort(-value_K)[:refined]))
+    _, near = climb_together(blurred, topology, Seed.join(seeds), steps=30)
     value_K, there = climb_together(likelihood, topology, near, steps=20)
-    best = there[int(value_K.argmax())]
+    best = there.take([value_K.argmax()])
     for turn in range(shaken):
         # At random around the best: metres to tens of them, degrees, decades.
         spread_K1 = np.geomspace(1.0, 6.0, SHAKEN_SEEDS)[:, None]
         size = (SHAKEN_SEEDS, len(number_names(topology)))
         drawn_KN = spread_K1 * np.random.default_rng(turn).standard_normal(size)
-        begin = around(topology, Seed.stack([best]), drawn_KN).split()
-        _, near = climb_together(blurred, topology, begin, steps=15)
-        value_K, there = climb_together(likelihood, topology, [best, *near], steps=15)
-        best = there[int(value_K.argmax())]
+        _, near = climb_together(
+            blurred, topology, around(topology, best, drawn_KN), steps=15
+        )
+        near = Seed.join([best, near])
+        value_K, there = climb_together(likelihood, topology, near, steps=15)
+        best = there.take([value_K.argmax()])
     value, best = _polish(likelihood, topology, best)
-    covariance_22 = _covariance(likelihood, topology, Seed.stack([best]))
+    covariance_22 = _covariance(likelihood, topology, best)
     trace = float(np.trace(covariance_22))
     return Maximum(
         seed=best,
@@ -111,15 +108,14 @@ def find_maximum(
 
 
 def climb_together(
-    likelihood: EventLikelihood, topology: str, seeds: list[Seed], steps: int
-) -> tuple[Array, list[Seed]]:
+    likelihood: EventLikelihood, topology: str, seeds: Seed, steps: int
+) -> tuple[Array, Seed]:
     """Follow each of K seeds uphill, for so many steps at most.
 
-    Returns:
-        The likelihoods that were reached, (K,), and where.
+    Returns the likelihoods that were reached, (K,), and where.
     """
-    start, num = Seed.stack(seeds), len(number_names(topology))
-    scale_KN, best_K = _scale(likelihood, topology, start)
+    num = len(number_names(topology))
+    scale_KN, best_K = _scale(likelihood, topology, seeds)
     at_KN = np.zeros((len(seeds), num))
     inverse_KNN = np.tile(np.eye(num), (len(seeds), 1, 1))
     ahead_MN = np.concatenate([np.zeros((1, num)), _DIFFERENCE * np.eye(num)])
@@ -127,7 +123,7 @@ def climb_together(
     def values(at_KMN: Array, which: NDArray[np.int64]) -> Array:
         """Return log L (K, M) at points of some of the searches."""
         numbers_KMN = scale_KN[which, None] * at_KMN
-        return _values(likelihood, topology, start.take(which), numbers_KMN)
+        return _values(likelihood, topology, seeds.take(which), numbers_KMN)
 
     def slopes(which: NDArray[np.int64]) -> Array:
         value_KM = values(at_KN[which, None] + ahead_MN, which)
@@ -157,7 +153,7 @@ def climb_together(
         bend = slope_KN[going] - slope
         slope_KN[going] = slope
         inverse_KNN[going] = _updated(inverse_KNN[going], went, bend)
-    return best_K, around(topology, start, scale_KN * at_KN).split()
+    return best_K, around(topology, seeds, scale_KN * at_KN)
 
 
 def _values(
@@ -173,10 +169,9 @@ def _values(
 def _scale(
     likelihood: EventLikelihood, topology: str, seeds: Seed
 ) -> tuple[Array, Array]:
-    """Return how far to go in each number to change log L by about a half.
+    """Return how far to go in each number to change log L by about a half, (K, N).
 
-    Returns:
-        (K, N), and log L of the seeds, (K,).
+    Also log L of the seeds, (K,).
     """
     num = len(number_names(topology))
     step = 0.2 * np.eye(num)
@@ -208,7 +203,7 @@ def sphere(num: int) -> Array:
     return np.stack([across * np.cos(turn), across * np.sin(turn), z], axis=1)
 
 
-def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> list[Seed]:
+def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> Seed:
     """Return a seed for each direction, those of large likelihood first."""
     pulses = for_line_fit(coarse.pulses)
     flight, _ = line_fit(pulses.position_T3, pulses.time_T, pulses.offsets)
@@ -222,20 +217,20 @@ def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> list[Seed
     else:
         groups = [_track_seeds(topology, each, pulses, centre) for each in tried]
     best = [_best(coarse, topology, group) for group in groups]
-    return [seed for _, seed in sorted(best, key=lambda scored: -scored[0])]
+    best.sort(key=lambda scored: -scored[0])
+    return Seed.join([seed for _, seed in best])
 
 
 def _best(
-    likelihood: EventLikelihood, topology: str, seeds: list[Seed]
+    likelihood: EventLikelihood, topology: str, seeds: Seed
 ) -> tuple[float, Seed]:
     value_K = likelihood.of_seeds(topology, seeds)
-    number = int(value_K.argmax())
-    return float(value_K[number]), seeds[number]
+    return float(value_K.max()), seeds.take([value_K.argmax()])
 
 
 def _track_seeds(
     topology: str, direction: Array, pulses: EventPulses, centre: Array
-) -> list[Seed]:
+) -> Seed:
     """Return tracks of a direction: of several energies, beginning here or there."""
     step = pulses.position_T3 - centre
     along = step @ direction
@@ -245,18 +240,16 @@ def _track_seeds(
     time = float(np.quantile(pulses.time_T - lag, 1 / 6))
     first = float(-along.min())
     begins = (BEFORE, first + 20.0, first - 0.25 * float(np.ptp(along)))
+    energies = (1e2, 1e3, 3e4)
     if topology == "muon_bundle":
-        return [
-            Seed.of(centre, time, direction, muon=energy, muons=2.0)
-            for energy in (1e2, 1e3, 3e4)
+        sizes = [{"muon": energy, "muons": 2.0} for energy in energies]
+    else:
+        sizes = [
+            {"muon": energy, "back": back, "cascade": max(energy / 3, 30)}
+            for energy in energies
+            for back in begins
         ]
-    return [
-        Seed.of(
-            centre, time, direction, muon=energy, back=back, cascade=max(energy / 3, 30)
-        )
-        for energy in (1e2, 1e3, 3e4)
-        for back in begins
-    ]
+    return Seed.join([Seed.of(centre, time, direction, **size) for size in sizes])
 
 
 def _cascade_seeds(
@@ -265,7 +258,7 @@ def _cascade_seeds(
     tried: Array,
     pulses: EventPulses,
     centre: Array,
-) -> list[list[Seed]]:
+) -> list[Seed]:
     """Return cascades of each direction, at the best of several points."""
     begin = []
     for vertex, time in _vertices(pulses, centre):
@@ -274,11 +267,13 @@ def _cascade_seeds(
             for direction in sphere(6)
             for energy in (1e2, 1e3, 1e4, 1e5)
         ]
-        begin.append(_best(coarse, topology, group)[1])
-    value_K, found = climb_together(coarse, topology, begin, steps=15)
-    kept = [found[number] for number in np.argsort(-value_K)[:VERTICES]]
-    turned = [[seed, *(replace(seed, direction=d) for d in tried)] for seed in kept]
-    return [[seed] for seeds in turned for seed in seeds]
+        begin.append(_best(coarse, topology, Seed.join(group))[1])
+    value_K, found = climb_together(coarse, topology, Seed.join(begin), steps=15)
+    seeds = []
+    for number in np.argsort(-value_K)[:VERTICES]:
+        kept = found.take([number])
+        seeds += [kept, *(replace(kept, direction=d[None]) for d in tried)]
+    return seeds
 
 
 def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
@@ -326,19 +321,18 @@ def _polish(
         return -float(values[0]), -slope / (2 * _DIFFERENCE)
 
     for _ in range(5):
-        start = Seed.stack([seed])
-        scale_N = _scale(likelihood, topology, start)[0][0]
+        scale_N = _scale(likelihood, topology, seed)[0][0]
         done = optimize.minimize(
             loss,
             np.zeros(num),
-            args=(start, scale_N),
+            args=(seed, scale_N),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 60, "ftol": 1e-8, "gtol": 1e-2},
         )
         gained = -float(done.fun) - value
         value = max(value, -float(done.fun))
-        seed = around(topology, start, scale_N * done.x[None]).take(0)
+        seed = around(topology, seed, scale_N * done.x[None])
         if gained < 0.05:
             break
     return value, seed

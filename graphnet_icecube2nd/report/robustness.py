@@ -23,7 +23,7 @@ import torch
 from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
 from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
 from graphnet_icecube2nd.evaluation.rows import as_csv, markdown_table, without_nan
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -90,17 +90,12 @@ def save_robustness(
     """Write a report into a folder, which is made; each file whole or not at all.
 
     The rows begin with the baseline; the context is that of `context_of`.
-
-    Raises:
-        ValueError: No row.
-        ImportError: matplotlib is not installed.
     """
     if not rows:
         raise ValueError("a robustness report needs a row")
     title = f"{context.get('model', 'model')}, {rows[0].events:,} events"
     figure = draw_robustness(rows, title=title)  # before anything is written
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     plain = [asdict(row) for row in rows]
     stored = {"context": dict(context), "units": UNITS, "rows": without_nan(plain)}
     with_units = [
@@ -113,8 +108,7 @@ def save_robustness(
         ".md": as_markdown(rows, context),
     }
     for suffix, text in texts.items():
-        with write_whole(folder / f"{STEM}{suffix}") as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="")
+        write_text(folder / f"{STEM}{suffix}", text)
     for suffix in (".pdf", ".png"):
         save_figure(figure, folder / f"{STEM}{suffix}")
     return [folder / f"{STEM}{suffix}" for suffix in (*texts, ".pdf", ".png")]

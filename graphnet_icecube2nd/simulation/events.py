@@ -103,17 +103,33 @@ def simulate_block(
     block: int,
     num_events: int = BLOCK_EVENTS,
 ) -> SimulatedEvents:
-    """Simulate the first `num_events` of the events 256 * block and on.
-
-    Raises:
-        ValueError: A topology hardly ever triggers, with this detector.
-    """
+    """Simulate the first `num_events` of the events 256 * block and on."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
     shares = [config.fractions.get(name, 0.0) for name in TOPOLOGIES]
     topology_B = rng.choice(len(TOPOLOGIES), size=BLOCK_EVENTS, p=shares)
     draws = _triggered(topology_B, config, detector, rng)
-    event_id = block * BLOCK_EVENTS + np.arange(num_events)
-    return _as_events(draws, event_id, detector)
+    # Events into their places, and their pulses into the order of time.
+    place_B = np.concatenate([draw.place_B for draw in draws])
+    by_place = np.argsort(place_B)[:num_events]
+    particles = Particles.join([draw.particles for draw in draws]).take(by_place)
+    light_B = np.concatenate([draw.light_B for draw in draws])[by_place]
+    pulses = Pulses.join([draw.pulses for draw in draws])
+    pulses = pulses.take(pulses.event_T < num_events)
+    pulses = pulses.take(np.lexsort((pulses.time_T, pulses.event_T)))
+    lengths = np.bincount(pulses.event_T, minlength=num_events)
+    sensor_type = np.int16 if len(detector) < 2**15 else np.int32
+    return SimulatedEvents(
+        columns={
+            SENSOR_ID: pulses.dom_T.astype(sensor_type),
+            TIME: pulses.time_T.astype(np.float32),
+            CHARGE: pulses.charge_T.astype(np.float32),
+            AUXILIARY: ~pulses.hlc_T,
+        },
+        offsets=np.append(0, np.cumsum(lengths)),
+        event_id=block * BLOCK_EVENTS + np.arange(num_events),
+        truth=_truth(particles, light_B),
+        particles=particles,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -218,34 +234,6 @@ def _places(topology: Index, open_B: Index) -> Index:
         event = np.flatnonzero(topology == number)[: len(free)]
         place[event] = free[: len(event)]
     return place
-
-
-def _as_events(
-    draws: list[_Draw], event_id: Index, detector: SimulatedDetector
-) -> SimulatedEvents:
-    """Put the events into their places and their pulses into the order of time."""
-    num_events = len(event_id)
-    place_B = np.concatenate([draw.place_B for draw in draws])
-    by_place = np.argsort(place_B)[:num_events]
-    particles = Particles.join([draw.particles for draw in draws]).take(by_place)
-    light_B = np.concatenate([draw.light_B for draw in draws])[by_place]
-    pulses = Pulses.join([draw.pulses for draw in draws])
-    pulses = pulses.take(pulses.event_T < num_events)
-    pulses = pulses.take(np.lexsort((pulses.time_T, pulses.event_T)))
-    lengths = np.bincount(pulses.event_T, minlength=num_events)
-    sensor_type = np.int16 if len(detector) < 2**15 else np.int32
-    return SimulatedEvents(
-        columns={
-            SENSOR_ID: pulses.dom_T.astype(sensor_type),
-            TIME: pulses.time_T.astype(np.float32),
-            CHARGE: pulses.charge_T.astype(np.float32),
-            AUXILIARY: ~pulses.hlc_T,
-        },
-        offsets=np.append(0, np.cumsum(lengths)),
-        event_id=event_id,
-        truth=_truth(particles, light_B),
-        particles=particles,
-    )
 
 
 def _truth(particles: Particles, light_B: Array) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,7 @@ results. Shape letters: B events, T pulses.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -298,16 +299,14 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         check_selection(selection, max_pulses)
         for name, value, low, high in (
             ("batch_size", batch_size, 1, BLOCK_EVENTS),
-            ("seed", seed, 0, None),
-            ("first_block", first_block, 0, None),
-            ("num_blocks", num_blocks, 1, None),
-            ("world_size", world_size, 1, None),
+            ("seed", seed, 0, math.inf),
+            ("first_block", first_block, 0, math.inf),
+            ("num_blocks", num_blocks, 1, math.inf),
+            ("world_size", world_size, 1, math.inf),
             ("rank", rank, 0, world_size - 1),
         ):
-            if value is None:
-                continue
-            if value < low or (high is not None and value > high):
-                limit = f"{low} or more" if high is None else f"{low} to {high}"
+            if value is not None and not low <= value <= high:
+                limit = f"{low} or more" if high == math.inf else f"{low} to {high}"
                 raise ValueError(f"{name} must be {limit}; got {value}")
         if num_blocks is not None and num_blocks % world_size:
             raise ValueError(
@@ -341,20 +340,14 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         while self.num_blocks is None or block < self.num_blocks:
             number = self.first_block + block
             events = simulate_block(self.config, self.detector, self.seed, number)
-            for first in range(0, len(events), self.batch_size):
-                yield self._batch(events, first)
+            borders = [*range(0, len(events), self.batch_size), len(events)]
+            yield from self._packed(events).split(np.diff(borders).tolist())
             block += self.world_size * step
 
-    def _batch(self, events: SimulatedEvents, first: int) -> PackedBatch:
-        stop = min(first + self.batch_size, len(events))
-        begin = events.offsets[first]
-        offsets = torch.from_numpy(events.offsets[first : stop + 1] - begin)
-        event_id = torch.from_numpy(events.event_id[first:stop])
-        here = slice(begin, events.offsets[stop])
-        columns = {
-            name: torch.from_numpy(np.ascontiguousarray(values[here]))
-            for name, values in events.columns.items()
-        }
+    def _packed(self, events: SimulatedEvents) -> PackedBatch:
+        offsets = torch.from_numpy(events.offsets)
+        event_id = torch.from_numpy(events.event_id)
+        columns = {n: torch.from_numpy(values) for n, values in events.columns.items()}
         kept_T, kept_offsets = select_pulses(
             offsets,
             self.max_pulses,
@@ -363,18 +356,13 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             event_id=event_id,
             seed=self.seed,
         )
-        truth = {
-            "direction": angles_to_unit_vector(
-                events.truth[ZENITH][first:stop], events.truth[AZIMUTH][first:stop]
-            ).float()
-        }
-        for name in self.truth:
-            truth[name] = torch.from_numpy(events.truth[name][first:stop].copy())
+        direction = angles_to_unit_vector(events.truth[ZENITH], events.truth[AZIMUTH])
+        truth = {name: torch.from_numpy(events.truth[name]) for name in self.truth}
         return PackedBatch.unchecked(
             features=self._features({n: c[kept_T] for n, c in columns.items()}),
             offsets=kept_offsets,
             n_pulses=offsets.diff(),
             names=self.pulse_map.feature_names,
             event_id=event_id,
-            truth=truth,
+            truth={"direction": direction.float(), **truth},
         )

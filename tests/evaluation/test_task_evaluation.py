@@ -101,7 +101,7 @@ def test_events_with_a_label_and_an_answer_in_all_tables_are_judged() -> None:
     ]
     truth = known(energy=true, azimuth=np.zeros(NUM), zenith=np.zeros(NUM))
     found = evaluate(tables, truth, resamples=20)
-    assert [t.name for t in found.tables] == ["pointing"]
+    assert [t.table.name for t in found.tables] == ["pointing"]
     assert len(found.truth) == NUM  # tables without directions do not count here
     (energy,) = found.tasks
     assert list(energy.tables) == ["some", "few"]

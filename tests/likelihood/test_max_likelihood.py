@@ -12,14 +12,13 @@ pytest.importorskip("scipy")
 from graphnet_icecube2nd import EventStore, prepare, simulate
 from graphnet_icecube2nd.evaluation.resolution import compare
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import Seed
 from graphnet_icecube2nd.likelihood.limit import configuration_of, limit_events
 from graphnet_icecube2nd.likelihood.max_likelihood import (
     climb_together,
     find_maximum,
     sphere,
 )
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
+from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood, Seed
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
@@ -59,10 +58,10 @@ def test_a_track_made_by_hand_is_found_blindly(
         make_event(doms, times, detector), detector, SimulationConfig()
     )
     best = find_maximum(likelihood, "through_going_track")
-    off = np.degrees(np.arccos(np.clip(best.seed.direction @ FLIGHT, -1, 1)))
+    off = np.degrees(np.arccos(np.clip(-best.direction @ FLIGHT, -1, 1)))
     assert off < 3.0
-    np.testing.assert_allclose(best.direction, -best.seed.direction)
-    step = best.seed.place - PLACE
+    np.testing.assert_allclose(best.direction, -best.seed.direction[0])
+    step = best.seed.place[0] - PLACE
     across = step - (step @ FLIGHT) * FLIGHT
     assert np.linalg.norm(across) < 15.0
     assert best.kappa > 100.0
@@ -80,10 +79,9 @@ def test_climbing_gains_and_stops(
     )
     tilted = FLIGHT + np.array([0.05, 0.0, -0.03])
     tilted /= np.linalg.norm(tilted)
-    seeds = [
-        Seed.of(PLACE, 10000.0, tilted, muon=500.0, back=1000.0, cascade=1.0),
-        Seed.of(PLACE + 20.0, 9950.0, FLIGHT, muon=2e3, back=1000.0, cascade=1.0),
-    ]
+    first = Seed.of(PLACE, 10000.0, tilted, muon=500.0, back=1000.0, cascade=1.0)
+    second = Seed.of(PLACE + 20.0, 9950.0, FLIGHT, muon=2e3, back=1e3, cascade=1.0)
+    seeds = Seed.join([first, second])
     before = likelihood.of_seeds("through_going_track", seeds)
     value, found = climb_together(likelihood, "through_going_track", seeds, steps=30)
     assert (value > before + 1.0).all()

@@ -12,14 +12,14 @@ pytest.importorskip("scipy")
 
 from graphnet_icecube2nd import EventStore
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
-from graphnet_icecube2nd.likelihood.hypothesis import (
+from graphnet_icecube2nd.likelihood.limit import configuration_of, truth_seed
+from graphnet_icecube2nd.likelihood.photon_likelihood import (
     NUMBERS,
+    EventLikelihood,
     Seed,
     around,
     number_names,
 )
-from graphnet_icecube2nd.likelihood.limit import configuration_of, truth_seed
-from graphnet_icecube2nd.likelihood.photon_likelihood import EventLikelihood
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import Arrival, cascade_arrival
@@ -35,10 +35,10 @@ MakeEvent = Callable[..., EventPulses]
 
 def light_of_cascade(detector: SimulatedDetector) -> Arrival:
     return cascade_arrival(
-        position=CASCADE.place,
-        direction=CASCADE.direction,
-        time=CASCADE.time,
-        energy=CASCADE.cascade,
+        position=CASCADE.place[0],
+        direction=CASCADE.direction[0],
+        time=CASCADE.time[0],
+        energy=CASCADE.cascade[0],
         dom=detector.position_S3,
         medium=detector.medium,
     )
@@ -58,7 +58,7 @@ def test_it_is_the_sum_it_says(
 ) -> None:
     """Single photoelectrons: a Poisson process in every DOM, against all DOMs."""
     likelihood = EventLikelihood(pulses, detector, CONFIG, near=1e4, far=1e4)
-    found = float(likelihood.of_seeds("cascade", [CASCADE])[0])
+    found = float(likelihood.of_seeds("cascade", CASCADE)[0])
     arrival = light_of_cascade(detector)
     mean = arrival.mean * detector.rde_S
     expected = -float(mean.sum())
@@ -74,7 +74,7 @@ def test_it_is_the_sum_it_says(
     assert found == pytest.approx(expected, abs=1e-6)
     # Far DOMs in groups, and none beyond: half a percent of the light.
     usual = EventLikelihood(pulses, detector, CONFIG)
-    assert float(usual.of_seeds("cascade", [CASCADE])[0]) == pytest.approx(
+    assert float(usual.of_seeds("cascade", CASCADE)[0]) == pytest.approx(
         expected, rel=0.005
     )
 
@@ -84,7 +84,7 @@ def test_doms_without_pulses_speak(
 ) -> None:
     """More light than was seen is less likely, and a place with DOMs that are dark."""
     likelihood = EventLikelihood(pulses, detector, CONFIG)
-    seeds = [CASCADE, replace(CASCADE, cascade=np.array(5e4))]
+    seeds = Seed.join([CASCADE, replace(CASCADE, cascade=np.array([5e4]))])
     value = likelihood.of_seeds("cascade", seeds)
     assert value[0] > value[1] + 50
 
@@ -97,8 +97,8 @@ def test_a_charge_may_be_several_photoelectrons(
     for charge in (1.0, 1.6, 2.0):
         charged = replace(pulses, charge_T=np.array([charge, *[1.0] * 6]))
         likelihood = EventLikelihood(charged, detector, CONFIG)
-        bright = replace(CASCADE, cascade=np.array(2e3))
-        values[charge] = likelihood.of_seeds("cascade", [CASCADE, bright])
+        bright = replace(CASCADE, cascade=np.array([2e3]))
+        values[charge] = likelihood.of_seeds("cascade", Seed.join([CASCADE, bright]))
     gain = {charge: value[1] - value[0] for charge, value in values.items()}
     assert gain[2.0] > gain[1.6] > gain[1.0]
 
@@ -110,12 +110,11 @@ def test_seeds_and_numbers_agree(
     rng = np.random.default_rng(2)
     likelihood = EventLikelihood(pulses, detector, CONFIG)
     for topology in NUMBERS:
-        seed = replace(CASCADE, muon=np.array(300.0), back=np.array(150.0))
-        start = Seed.stack([seed])
+        seed = replace(CASCADE, muon=np.array([300.0]), back=np.array([150.0]))
         numbers = rng.normal(0, 1, (70, len(number_names(topology))))
-        values = likelihood.of(topology, start, numbers)
-        found = around(topology, start, numbers)
-        again = likelihood.of_seeds(topology, found.split())
+        values = likelihood.of(topology, seed, numbers)
+        found = around(topology, seed, numbers)
+        again = likelihood.of_seeds(topology, found)
         np.testing.assert_allclose(again, values, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(found.direction, axis=1), 1.0)
 
@@ -124,13 +123,14 @@ def test_blurred_and_coarse_are_cheaper_views(
     detector: SimulatedDetector, pulses: EventPulses
 ) -> None:
     likelihood = EventLikelihood(pulses, detector, CONFIG)
-    too_early = replace(CASCADE, time=np.array(10040.0))
-    sharp = likelihood.of_seeds("cascade", [CASCADE, too_early])
-    soft = likelihood.blurred(15.0).of_seeds("cascade", [CASCADE, too_early])
+    too_early = replace(CASCADE, time=np.array([10040.0]))
+    both = Seed.join([CASCADE, too_early])
+    sharp = likelihood.of_seeds("cascade", both)
+    soft = likelihood.blurred(15.0).of_seeds("cascade", both)
     assert sharp[0] - sharp[1] > soft[0] - soft[1]
     coarse = likelihood.coarse()
     assert len(coarse.dom_S) <= len(likelihood.dom_S)
-    assert np.isfinite(coarse.of_seeds("cascade", [CASCADE])).all()
+    assert np.isfinite(coarse.of_seeds("cascade", CASCADE)).all()
 
 
 def test_the_truth_is_likelier_than_another_direction(
@@ -149,7 +149,7 @@ def test_the_truth_is_likelier_than_another_direction(
         seed = truth_seed(truth)
         turned = np.roll(seed.direction, 1) * np.array([1.0, -1.0, 1.0])
         turned /= np.linalg.norm(turned)
-        both = [seed, replace(seed, direction=turned)]
+        both = Seed.join([seed, replace(seed, direction=turned)])
         value = likelihood.of_seeds(str(truth["topology"]), both)
         wins += value[0] > value[1]
     assert wins >= 0.9 * len(numbers)

@@ -26,7 +26,7 @@ from graphnet_icecube2nd.evaluation.coverage import calibration_sections
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.evaluation.resolution import direction_sections
 from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.tasks.section import Section
@@ -65,7 +65,8 @@ def write_evaluation(
     """
     folder = Path(folder)
     sections = sections_of(evaluation)
-    tables, figures = evaluation_tables(sections), evaluation_figures(sections)
+    tables = {section.table: section.rows for section in sections if section.rows}
+    figures = evaluation_figures(sections)
     described = {
         "events": _events(evaluation),
         **(context or {}),
@@ -77,13 +78,12 @@ def write_evaluation(
     for name, figure in figures.items():
         for suffix in ("pdf", "png"):
             save_figure(figure, folder / FIGURES / f"{name}.{suffix}", dpi=160)
-    (folder / TABLES).mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
-        _write(folder / TABLES / f"{name}.csv", as_csv(rows))
+        write_text(folder / TABLES / f"{name}.csv", as_csv(rows))
     plain = {"context": described, **{n: without_nan(r) for n, r in tables.items()}}
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
-    _write(folder / TABLES / "evaluation.json", text)
-    _write(folder / REPORT, page)
+    write_text(folder / TABLES / "evaluation.json", text)
+    write_text(folder / REPORT, page)
     return folder / REPORT
 
 
@@ -95,13 +95,6 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
     others = [_renamed(evaluated.section) for evaluated in evaluation.tasks]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
     return [*directions, *others]
-
-
-def evaluation_tables(
-    sections: Sequence[Section],
-) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """Return the tables of sections by name; those without a row are left out."""
-    return {section.table: section.rows for section in sections if section.rows}
 
 
 def evaluation_figures(sections: Sequence[Section]) -> dict[str, Any]:
@@ -227,8 +220,3 @@ def _events(evaluation: Evaluation) -> str:
     if evaluation.tables:
         counts.insert(0, f"{len(evaluation.truth):,}")
     return "; ".join([", ".join(counts), *evaluation.remarks])
-
-
-def _write(path: Path, text: str) -> None:
-    with write_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="")

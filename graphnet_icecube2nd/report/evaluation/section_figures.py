@@ -27,12 +27,7 @@ MARKED = ("points", "joined")
 
 
 def draw_section_figure(panels: Sequence[Panel]) -> Any:
-    """Draw one panel or more side by side, three in a row, as a matplotlib figure.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: A curve has an unknown style.
-    """
+    """Draw one panel or more side by side, three in a row, as a matplotlib figure."""
     across = min(len(panels), PANELS_ACROSS)
     down = -(-len(panels) // across)
     rows_of_legend = max(sum(bool(c.label) for c in p.curves) for p in panels)

@@ -14,14 +14,13 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.report.event.view import (
     Arrow,
@@ -76,11 +75,8 @@ def write_event_page(
             to pi.
         OSError: It cannot be written.
     """
-    text = event_page(store, number, tables, with_auxiliary=with_auxiliary)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    page = event_page(store, number, tables, with_auxiliary=with_auxiliary)
+    write_text(path, page)
 
 
 def event_page(

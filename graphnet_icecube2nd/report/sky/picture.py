@@ -108,16 +108,11 @@ def _title(frame: Frame) -> str:
 
 
 class Frame:
-    """How the sky is laid onto the neighbourhood's panel.
-
-    Args:
-        sky_map: The map; its direction is in the middle of the panel.
-        reach: From the middle to the edges, deg.
-    """
+    """How the sky around the map's direction is laid onto a panel."""
 
     def __init__(self, sky_map: SkyMap, reach: float) -> None:
         self.sky_map = sky_map
-        self.reach = reach
+        self.reach = reach  # from the middle to the edges, deg
         self.centre = sky_map.direction  # (3,)
         # Right ascension and 90 deg - declination of equatorial maps.
         self.zenith, self.azimuth = map(float, unit_vector_to_angles(self.centre))

@@ -104,7 +104,7 @@ def unit_vector_to_angles(direction: TensorLike) -> tuple[Tensor, Tensor]:
     x, y, z = (direction + 0.0).unbind(dim=-1)
     # atan2 keeps its relative accuracy near the poles, where acos(z) loses half of it.
     zenith = torch.atan2(torch.hypot(x, y), z)
-    return zenith, _wrap_azimuth(torch.atan2(y, x))
+    return zenith, wrap_azimuth(torch.atan2(y, x))
 
 
 def reverse_direction(direction: TensorLike) -> Tensor:
@@ -132,12 +132,12 @@ def reverse_angles(zenith: TensorLike, azimuth: TensorLike) -> tuple[Tensor, Ten
     Returns:
         Zenith pi - zen and azimuth az + pi brought to 0..2 pi (2 pi excluded), rad.
     """
-    zenith, azimuth = to_tensor(zenith), _wrap_azimuth(to_tensor(azimuth))
+    zenith, azimuth = to_tensor(zenith), wrap_azimuth(to_tensor(azimuth))
     # Half a turn down rather than half up and one down: fewer roundings.
     reversed_azimuth = torch.where(
         azimuth < math.pi, azimuth + math.pi, azimuth - math.pi
     )
-    return math.pi - zenith, _wrap_azimuth(reversed_azimuth)
+    return math.pi - zenith, wrap_azimuth(reversed_azimuth)
 
 
 def opening_angle(a: TensorLike, b: TensorLike) -> Tensor:
@@ -229,7 +229,7 @@ def _check_has_direction(vectors: Tensor) -> None:
     )
 
 
-def _wrap_azimuth(azimuth: Tensor) -> Tensor:
+def wrap_azimuth(azimuth: Tensor) -> Tensor:
     """Bring azimuth to 0..2 pi, 2 pi excluded in the tensor's own dtype; rad."""
     wrapped = torch.remainder(azimuth, 2 * math.pi)
     # A tiny negative angle rounds up to one full turn: 0 is its nearest neighbour.

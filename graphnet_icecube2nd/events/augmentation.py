@@ -40,6 +40,7 @@ from graphnet_icecube2nd.conventions import (
     X,
     Y,
     Z,
+    wrap_azimuth,
 )
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.events import (
@@ -320,9 +321,7 @@ class RotateAboutZ:
             truth[DIRECTION] = torch.stack(turned, -1)
         for name in set(self.azimuths) & truth.keys():
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
-            azimuth_B = azimuth_B.remainder(2 * math.pi)
-            # A tiny negative angle rounds up to one full turn.
-            truth[name] = azimuth_B.where(azimuth_B < 2 * math.pi, 0.0)
+            truth[name] = wrap_azimuth(azimuth_B)  # NaN, no label, stays
         return replace(events, columns=columns, truth=truth)
 
 

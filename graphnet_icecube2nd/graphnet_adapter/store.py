@@ -9,7 +9,7 @@ letters: T pulses, B events.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,14 @@ from torch import Tensor, distributed
 from torch.utils.data import SequentialSampler
 from torch_geometric.data import Batch, Data
 
-from graphnet_icecube2nd.conventions import EVENT_ID
+from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
-from graphnet_icecube2nd.results.result_files import rows_of
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
-from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.store.manifest import FIRST_PULSE, N_PULSES, TIME_ORIGIN
 from graphnet_icecube2nd.tasks.label import (
     LABELS,
     label_columns,
@@ -178,17 +176,27 @@ class StoreDataset(Dataset):
     def _init(self) -> None:
         self._missing_variables: dict[str, list[str]] = {}
         self._store = EventStore(self._path)
-        self._tables = GraphNetTables(
-            self._store, index_column=self._index_column, events=None, with_empty=False
-        )
+        self._known = self._store.pulse_map.columns()
+        # The events with pulses: in order of the store, and in order of event_id.
         self._full = np.flatnonzero(self._store.whole_event_column(N_PULSES) > 0)
+        ids = self._store.whole_event_column(EVENT_ID)[self._full]
+        order = np.argsort(ids)
+        self._sorted_ids, self._numbers = ids[order], self._full[order]
         self._label_names = [name for name in self._truth if name in LABELS]
         self._truth = [name for name in self._truth if name not in LABELS]
 
     def _post_init(self) -> None:
-        ids = np.array([self._get_event_index(n) for n in range(len(self._indices))])
-        what = f"{self._path}, without events that have no pulses,"
-        self._number_B = self._full[rows_of(self._full_ids(), ids, what)]
+        events = self._indices
+        ids = [i[0] if isinstance(i, list | tuple) else i for i in events]
+        row = np.searchsorted(self._sorted_ids, ids)
+        row = np.minimum(row, len(self._sorted_ids) - 1)
+        found = self._sorted_ids[row] == np.asarray(ids)
+        if not found.all():
+            raise ValueError(
+                f"event {np.asarray(ids)[~found][0]} is not in {self._path}, or has no "
+                f"pulses ({int((~found).sum())} of {len(ids)} selected events)"
+            )
+        self._number_B = self._numbers[row]
         self._labels = {name: self._make_label(name) for name in self._label_names}
         self._remove_missing_columns()
 
@@ -208,12 +216,14 @@ class StoreDataset(Dataset):
         columns = {n: self._store.whole_event_column(n)[self._number_B] for n in chosen}
         return torch.from_numpy(make_label(name, columns, labels)).float()
 
-    def _full_ids(self) -> NDArray[np.int64]:
-        """Return the event_id of each event with pulses."""
-        return self._store.whole_event_column(EVENT_ID)[self._full]
+    def _place_of(self, sequential_index: int) -> tuple[int, int]:
+        """Return the shard of a selected event, and its row there."""
+        number = self._number_B[sequential_index]
+        shard = int(self._store.shard_of(np.array([number]))[0])
+        return shard, int(number - self._store.shard_offsets[shard])
 
     def _get_all_indices(self) -> list[int]:
-        ids: list[int] = self._full_ids().tolist()
+        ids: list[int] = self._store.whole_event_column(EVENT_ID)[self._full].tolist()
         return ids
 
     def _get_event_index(self, sequential_index: int | None) -> int:
@@ -234,37 +244,48 @@ class StoreDataset(Dataset):
                 "string_selection works with GraphNeT's SQLite files"
             )
         names = [columns] if isinstance(columns, str) else list(columns)
-        if table in self._pulsemaps and sequential_index is not None:
-            return self._pulses(names, self._number_B[sequential_index])
-        known = self._store.event_columns
-        names = [EVENT_ID if name == self._index_column else name for name in names]
-        self._check_columns("event", names, known)
         if sequential_index is None:
-            whole = [self._store.whole_event_column(name) for name in names]
+            whole = [self._store.whole_event_column(self._truth_name(n)) for n in names]
             return np.stack([column[self._full] for column in whole], axis=1)
-        shard, event = self._place_of(self._number_B[sequential_index])
-        truth = [self._store.event_column(name, shard)[event] for name in names]
+        shard_number, event = self._place_of(sequential_index)
+        shard = self._store.shards[shard_number]
+        if table in self._pulsemaps:
+            first = int(shard.events.column(FIRST_PULSE)[event])
+            rows = slice(first, first + int(shard.events.column(N_PULSES)[event]))
+            pulses = [self._pulses(shard, name, rows, event) for name in names]
+            return np.stack(pulses, axis=1)
+        truth = [
+            self._store.event_column(self._truth_name(name), shard_number)[event]
+            for name in names
+        ]
         return np.array([truth])
 
-    def _pulses(self, names: list[str], number: np.int64) -> NDArray[np.float64]:
-        """Return columns of the pulses of an event, (T, C)."""
-        shard, event = self._place_of(number)
-        rows = np.array([event])
-        (columns,) = self._tables.pulses(self._store.shards[shard], rows)
-        self._check_columns("pulse", names, columns)
-        return np.stack([columns[name].astype(np.float64) for name in names], axis=1)
+    def _pulses(self, shard: Any, name: str, rows: slice, event: int) -> NDArray[Any]:
+        if name in self._store.pulse_columns:
+            values = shard.pulses.column(name)[rows].astype(np.float64)
+            if self._known.get(name) == TIME and TIME_ORIGIN in shard.events.names:
+                values += shard.events.column(TIME_ORIGIN)[event]
+            result: NDArray[Any] = values
+            return result
+        dom_columns = [c for c, q in self._known.items() if q == SENSOR_ID]
+        if self._known.get(name) in (X, Y, Z) and dom_columns:
+            dom = shard.pulses.column(dom_columns[0])[rows]
+            axis = (X, Y, Z).index(self._known[name])
+            place_S = self._store.geometry.position_S3.numpy()[:, axis]
+            # in the coordinates of the file, as the pulse map reads them
+            position: NDArray[Any] = place_S[dom] + self._store.pulse_map.origin[axis]
+            return position
+        raise ColumnMissingException(
+            f"no pulse column {name!r} in {self._path}; it has "
+            f"{', '.join(self._store.pulse_columns)}"
+        )
 
-    def _place_of(self, number: np.int64) -> tuple[int, int]:
-        """Return the shard of an event, and its row there."""
-        shard = int(self._store.shard_of(np.array([number]))[0])
-        return shard, int(number - self._store.shard_offsets[shard])
-
-    def _check_columns(
-        self, what: str, names: list[str], known: Collection[str]
-    ) -> None:
-        for name in names:
-            if name not in known:
-                raise ColumnMissingException(
-                    f"no {what} column {name!r} in {self._path}; it has "
-                    f"{', '.join(known)}"
-                )
+    def _truth_name(self, name: str) -> str:
+        """Return what the store calls a column of the truth."""
+        name = EVENT_ID if name == self._index_column else name
+        if name not in self._store.event_columns:
+            raise ColumnMissingException(
+                f"no event column {name!r} in {self._path}; it has "
+                f"{', '.join(self._store.event_columns)}"
+            )
+        return name

@@ -1,15 +1,12 @@
 """Energy: the neutrino's, as the median and the width of log10(E / GeV).
 
-It is the one task so far that answers with a number and its width; `WidthTask` is the
-base of such tasks, and `WidthCalibration` makes their widths hold. A width is half of
-the central 68%. Shape letters: B events, M models, N knots.
+Shape letters: B events.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,210 +18,27 @@ from graphnet_icecube2nd.tasks.label import ENERGY
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
     Columns,
-    Curve,
     Panel,
     Section,
     Tables,
-    density,
     empty_section,
     judged_events,
     quantile_bins,
     quantile_curve,
     share_curve,
 )
-from graphnet_icecube2nd.tasks.task import (
-    FEWEST,
-    Calibration,
-    Column,
-    Task,
-    finite_number,
-    register_task,
+from graphnet_icecube2nd.tasks.task import Column, register_task
+from graphnet_icecube2nd.tasks.width import (
+    SHARE,
+    WidthTask,
+    horizontal_line,
+    pull_curve,
+    width_panels,
 )
 
 Array = NDArray[np.float64]
-SHARE = 0.68  # share of the events within one width of the median
-BIN = 200  # fewest events of a bin
-MOST_BINS = 20
-# Sigmas of a normal distribution, and scales of the Student t, within which 68% lie.
-NORMAL_WIDTH, STUDENT_WIDTH = 0.994457883, 1.1343966379740467
-STUDENT_DOF = 4.0
-LIKELIHOODS = ("student", "gaussian")
-SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e2
-PULL_EDGES = np.linspace(-5, 5, 51)
 # Figures of a table that need predicted widths.
 WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
-
-
-def student_nll(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the negative log-likelihood of a Student t of 4 degrees of freedom, (B,).
-
-    Its tails are heavy, so that a few lost events do not set the widths of all.
-
-    Source: K. L. Lange, R. J. A. Little, J. M. G. Taylor, "Robust statistical modeling
-    using the t distribution", J. Am. Stat. Assoc. 84 (1989) 881.
-    """
-    dof = STUDENT_DOF
-    constant = (
-        math.lgamma(dof / 2)
-        - math.lgamma((dof + 1) / 2)
-        + 0.5 * math.log(dof * math.pi)
-    )
-    square = (residual / scale).square() / dof
-    return constant + scale.log() + (dof + 1) / 2 * torch.log1p(square)
-
-
-def gaussian_nll(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the negative log-likelihood of a normal distribution, (B,)."""
-    return 0.5 * math.log(2 * math.pi) + scale.log() + 0.5 * (residual / scale).square()
-
-
-@dataclass(frozen=True, kw_only=True)
-class WidthCalibration(Calibration):
-    """Moves medians and scales widths, by the predicted value."""
-
-    what: ClassVar[str] = "calibration of a width"
-
-    values: tuple[float, ...]  # (N,) predicted, rising; beyond them the last one holds
-    shifts: tuple[float, ...]  # (N,) added to the predicted value
-    factors: tuple[float, ...]  # (N,) by which widths are multiplied
-    num_events: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("values", "shifts", "factors"):
-            numbers = tuple(
-                finite_number(value, f"{name}[{row}] of a width calibration")
-                for row, value in enumerate(getattr(self, name))
-            )
-            object.__setattr__(self, name, numbers)
-            if len(numbers) != len(self.values) or not numbers:
-                raise ValueError(
-                    f"{name} must have {len(self.values)} entries, got {len(numbers)}"
-                )
-        finite_number(self.num_events, "num_events of a width calibration")
-        if (np.diff(self.values) <= 0).any():
-            raise ValueError("values of a width calibration must rise")
-        if min(self.factors) <= 0:
-            raise ValueError(f"factors must be above 0, got {min(self.factors)}")
-
-    def apply(self, value_B: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return calibrated values and widths, (B,) each."""
-        plain_B = value_B.detach().cpu().double().numpy()
-        shift_B = np.interp(plain_B, self.values, self.shifts)
-        factor_B = np.interp(plain_B, self.values, self.factors)
-        return (
-            value_B + value_B.new_tensor(shift_B),
-            width_B * width_B.new_tensor(factor_B),
-        )
-
-
-class WidthTask(Task):
-    """Base of tasks whose outputs are median and ln(scale) of a number's likelihood.
-
-    A subclass gives `target` (the number) and `answer` (the columns of a median and a
-    width); arguments as `Energy`.
-    """
-
-    num_outputs: ClassVar[int] = 2
-    calibration_class: ClassVar[type[Calibration]] = WidthCalibration
-    centre: ClassVar[float] = 0.0  # the number that an output of 0 means
-    error_name: ClassVar[str] = "error"  # name of the metric of predicted - true
-
-    def __init__(self, likelihood: str = "student") -> None:
-        super().__init__()
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood must be {' or '.join(LIKELIHOODS)}, got {likelihood!r}"
-            )
-        self.likelihood = likelihood
-
-    def answer(self, value_B: Tensor, width_B: Tensor) -> dict[str, Tensor]:
-        """Return the columns, (B,) each, of medians and widths."""
-        raise NotImplementedError
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the negative log-likelihood, nat, (B,)."""
-        value_B, scale_B = self._value_and_scale(output)
-        nll = student_nll if self.likelihood == "student" else gaussian_nll
-        return nll(value_B - target, scale_B)
-
-    def predict(self, output: Tensor) -> dict[str, Tensor]:
-        """Return the columns as the network has them."""
-        return self.predict_calibrated(output, None)
-
-    def predict_calibrated(
-        self, output: Tensor, calibration: Calibration | None
-    ) -> dict[str, Tensor]:
-        """Return the columns, with a `WidthCalibration` applied."""
-        value_B, width_B = self._value_and_width(output.double())
-        if calibration is not None:
-            assert isinstance(calibration, WidthCalibration)
-            value_B, width_B = calibration.apply(value_B, width_B)
-        return self.answer(value_B, width_B)
-
-    def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the size of the error, and whether the truth is in the interval."""
-        value_B, width_B = self._value_and_width(output)
-        error_B = (value_B - target).abs()
-        return {self.error_name: error_B, "inside_68": (error_B <= width_B).float()}
-
-    def calibrate(
-        self, output: Array, target: Array, method: str = "default"
-    ) -> WidthCalibration:
-        """Fit shifts and factors in bins of equal numbers of events.
-
-        In each bin the median of the residuals becomes 0, and 68% of them lie within
-        the width. ValueError for fewer than 100 events with an answer and a label.
-        """
-        value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
-        values_3B = np.stack([value_B.numpy(), width_B.numpy(), target])
-        value, width, target = values_3B[:, np.isfinite(values_3B).all(axis=0)]
-        if len(value) < FEWEST:
-            raise ValueError(f"a calibration needs {FEWEST} events, got {len(value)}")
-        knots: list[tuple[float, float, float]] = []
-        for rows in quantile_bins(value, MOST_BINS, BIN):
-            residual = target[rows] - value[rows]
-            shift = float(np.median(residual))
-            pull = np.abs(residual - shift) / width[rows]
-            centre = float(np.median(value[rows]))
-            if not knots or centre > knots[-1][0]:
-                factor = max(float(np.quantile(pull, SHARE)), 1e-6)
-                knots.append((centre, shift, factor))
-        values, shifts, factors = zip(*knots, strict=True)
-        return WidthCalibration(
-            values=values, shifts=shifts, factors=factors, num_events=len(value)
-        )
-
-    def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
-        """Return mean and scale of the members' mixture, (B, 2).
-
-        The mixture's variance is the mean of the members' variances and the variance of
-        their medians: members that disagree make it wide. A member whose output is not
-        finite for an event is left out there.
-        """
-        mean_BK = super().combine(outputs_MBK, weights)
-        good_MB = outputs_MBK.isfinite().all(dim=2)
-        share_MB = outputs_MBK.new_tensor(weights)[:, None] * good_MB
-        share_MB = share_MB / share_MB.sum(dim=0)
-        value_MB, scale_MB = self._value_and_scale(outputs_MBK)
-        spread_MB = (value_MB - self.centre - mean_BK[:, 0]).square()
-        # A Student t with n degrees of freedom has a variance of n / (n - 2) scale^2,
-        # here 2 scale^2, a normal distribution of scale^2.
-        if self.likelihood == "student":
-            spread_MB = spread_MB * (STUDENT_DOF - 2) / STUDENT_DOF
-        square_MB = (scale_MB.square() + spread_MB).where(good_MB, 0.0)
-        log_scale_B = (share_MB * square_MB).sum(dim=0).log() / 2
-        return torch.stack([mean_BK[:, 0], log_scale_B], dim=1)
-
-    def _value_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Return median and scale, (..., B), of outputs (..., B, 2)."""
-        low, high = math.log(SMALLEST_SCALE), math.log(LARGEST_SCALE)
-        return output[..., 0] + self.centre, output[..., 1].clamp(low, high).exp()
-
-    def _value_and_width(self, output: Tensor) -> tuple[Tensor, Tensor]:
-        """Return median and width, (B,) each."""
-        value_B, scale_B = self._value_and_scale(output)
-        is_student = self.likelihood == "student"
-        return value_B, scale_B * (STUDENT_WIDTH if is_student else NORMAL_WIDTH)
 
 
 @register_task
@@ -361,49 +175,3 @@ def has_energy(columns: Columns) -> NDArray[np.bool_]:
         [np.isfinite(value_B) & (value_B > 0) for value_B in values], axis=0
     )
     return good_B
-
-
-def pull_curve(pull_B: Array, name: str, table: int) -> Curve:
-    """Return the distribution of pulls: errors in units of the predicted width."""
-    beyond = np.mean(abs(pull_B) > PULL_EDGES[-1])
-    return Curve(
-        x=PULL_EDGES,
-        y=density(pull_B, PULL_EDGES),
-        label=f"{name}: {beyond:.1%} beyond 5",
-        style="steps",
-        table=table,
-    )
-
-
-def width_panels(
-    pulls: Sequence[Curve], coverage: Sequence[Curve]
-) -> tuple[Panel, Panel]:
-    """Return pulls beside a normal distribution, and coverage beside 68%."""
-    grid = np.linspace(-5, 5, 201)
-    normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
-    normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
-    expected = Curve(x=grid, y=normal, label="normal distribution", style="reference")
-    nominal = horizontal_line(coverage, SHARE, "68%")
-    return (
-        Panel(
-            x_label="pull",
-            y_label="density of events",
-            curves=(*pulls, expected),
-            title="Pulls",
-        ),
-        Panel(
-            x_label="predicted energy [GeV]",
-            y_label="share in the 68% interval",
-            curves=(*coverage, nominal),
-            x_log=True,
-            y_range=(0.0, 1.0),
-            title="Coverage",
-        ),
-    )
-
-
-def horizontal_line(curves: Sequence[Curve], y: float, label: str = "") -> Curve:
-    """Return a reference line that is as wide as curves."""
-    x = np.concatenate([curve.x for curve in curves])
-    ends = np.array([x.min(), x.max()])
-    return Curve(x=ends, y=np.full(2, y), label=label, style="reference")

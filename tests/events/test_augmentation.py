@@ -500,6 +500,13 @@ class TestRotateAboutZ:
         assert torch.allclose(turned.columns[y], azimuth.sin(), atol=1e-5)
         assert torch.equal(turned.columns[z], looks[z])
 
+    def test_an_unknown_azimuth_stays_unknown(self) -> None:
+        events = make_events([2, 3])
+        azimuth = torch.tensor([1.0, torch.nan])
+        events = replace(events, truth={**events.truth, "azimuth": azimuth})
+        turned = apply(events, RotateAboutZ()).truth["azimuth"]
+        assert turned.isnan().tolist() == [False, True]
+
     def test_no_place(self) -> None:
         events = make_events([2])
         events = replace(events, columns={"time": events.columns["time"]})

@@ -41,8 +41,8 @@ from graphnet_icecube2nd.inference.predictor import predict_events as core_event
 from graphnet_icecube2nd.models.model import mean_loss
 from graphnet_icecube2nd.models.registry import register_model
 from graphnet_icecube2nd.tasks.catalogue import build_task
-from graphnet_icecube2nd.tasks.energy import WidthCalibration
 from graphnet_icecube2nd.tasks.task import Column, Task, register_task
+from graphnet_icecube2nd.tasks.width import WidthCalibration
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 TASKS = ("direction", "energy", "track")

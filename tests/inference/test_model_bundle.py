@@ -26,7 +26,7 @@ from graphnet_icecube2nd.inference.model_bundle import as_bundle, load_bundle
 from graphnet_icecube2nd.inference.pulse_reconstruction import PulseReconstructor
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
-from graphnet_icecube2nd.tasks.energy import WidthCalibration
+from graphnet_icecube2nd.tasks.width import WidthCalibration
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 RECIPE = """

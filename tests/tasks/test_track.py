@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graphnet_icecube2nd.tasks.track import ScoreCalibration, Track
+from graphnet_icecube2nd.tasks.classification import ScoreCalibration
+from graphnet_icecube2nd.tasks.track import Track
 
 
 def test_scores_the_wrong_way_round_are_refused() -> None:

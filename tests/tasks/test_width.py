@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from graphnet_icecube2nd.tasks.energy import WidthCalibration
+from graphnet_icecube2nd.tasks.width import WidthCalibration
 
 NAN = float("nan")
 

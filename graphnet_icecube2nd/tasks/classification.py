@@ -1,0 +1,276 @@
+"""Tasks that answer yes or no with a probability, and calibrations of probabilities.
+
+Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from graphnet_icecube2nd.tasks.section import (
+    LEFT_OUT,
+    Columns,
+    Curve,
+    Panel,
+    Section,
+    Tables,
+    density,
+    empty_section,
+    judged_events,
+    quantile_bins,
+    share_curve,
+)
+from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
+
+Array = NDArray[np.float64]
+SCORE_EDGES = np.linspace(0, 1, 41)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreCalibration(Calibration):
+    """Scales and shifts the logarithm of the odds.
+
+    Source: J. Platt, "Probabilistic outputs for support vector machines" (1999); with
+    shift 0 the temperature scaling of C. Guo et al., arXiv:1706.04599.
+
+    Raises:
+        ValueError: A value is no finite number, the scale is not above 0.
+    """
+
+    what: ClassVar[str] = "calibration of a score"
+
+    scale: float  # 1 / temperature
+    shift: float = 0.0  # added after scaling
+    num_events: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "shift", "num_events"):
+            finite_number(getattr(self, name), f"{name} of a score calibration")
+        if self.scale <= 0:
+            raise ValueError(
+                f"scale of a score calibration must be above 0, found {self.scale}"
+            )
+
+
+class BinaryTask(Task):
+    """Base of tasks whose output is the logarithm of the odds of the first class.
+
+    A subclass gives `target` (1: first class, 0: second), one column (the probability
+    of the first class), the names of the classes, and the title of its section.
+    """
+
+    classes: ClassVar[tuple[str, str]]
+    title: ClassVar[str]
+    num_outputs: ClassVar[int] = 1
+    higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "auc")
+    calibration_class: ClassVar[type[Calibration]] = ScoreCalibration
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy, nat, (B,)."""
+        target = target.to(output.dtype)
+        return binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
+
+    def predict(self, output: Tensor) -> dict[str, Tensor]:
+        """Return the probability of the first class."""
+        return self.predict_calibrated(output, None)
+
+    def predict_calibrated(
+        self, output: Tensor, calibration: Calibration | None
+    ) -> dict[str, Tensor]:
+        """Return the column, with a `ScoreCalibration` applied."""
+        logit_B = output[:, 0].double()
+        if calibration is not None:
+            assert isinstance(calibration, ScoreCalibration)
+            logit_B = logit_B * calibration.scale + calibration.shift
+        return {self.columns[0].name: logit_B.sigmoid()}
+
+    def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Return whether the likelier class is the true one."""
+        return {"accuracy": ((output[:, 0] > 0) == (target > 0.5)).float()}
+
+    def collect(self) -> dict[str, Any]:
+        """Return the area under the ROC curve."""
+        from torchmetrics.classification import BinaryAUROC
+
+        return {"auc": BinaryAUROC(thresholds=None)}
+
+    def scores(self, output: Tensor) -> Tensor:
+        """Return probabilities of the first class, (B,)."""
+        return output[:, 0].float().sigmoid()
+
+    def calibrate(
+        self, output: Array, target: Array, method: str = "default"
+    ) -> ScoreCalibration:
+        """Fit scale and shift of the log-odds by maximum likelihood."""
+        yes, no = self.classes
+        good_B = np.isfinite(output[:, 0]) & np.isfinite(target)
+        logit = torch.from_numpy(output[good_B, 0]).double()
+        true = torch.from_numpy(target[good_B]).double()
+        if len(logit) < FEWEST:
+            raise ValueError(f"a calibration needs {FEWEST} events, got {len(logit)}")
+        if float(true.min()) == float(true.max()):
+            raise ValueError(f"a calibration of {self.name} needs {yes}s and {no}s")
+        parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+        optimiser = torch.optim.LBFGS(
+            [parameters], max_iter=100, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimiser.zero_grad()
+            loss = binary_cross_entropy_with_logits(
+                logit * parameters[0] + parameters[1], true
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
+        scale, shift = parameters.detach().tolist()
+        if scale <= 0:
+            raise ValueError(
+                f"a calibration of {self.name} needs scores that are higher for {yes}s;"
+                f" here the scores fall where the truth rises (scale {scale:.3g}). "
+                "Check that labels and scores mean the same class"
+            )
+        return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
+
+    def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
+        """Return the cross-entropy, nat, and the mean of probability less truth."""
+        good_B = self.has_probability(columns)
+        if not good_B.any():
+            return {"cross_entropy": float("nan"), "bias": float("nan")}
+        target = target[good_B]
+        p = np.clip(columns[self.columns[0].name][good_B], 1e-12, 1 - 1e-12)
+        log_loss = -np.log(np.where(target > 0.5, p, 1 - p))
+        return {
+            "cross_entropy": float(log_loss.mean()),
+            "bias": float((p - target).mean()),
+        }
+
+    def has_probability(self, columns: Columns) -> NDArray[np.bool_]:
+        """Return which events have an answer, (B,): a probability from 0 to 1."""
+        p = columns[self.columns[0].name]
+        return (p >= 0) & (p <= 1)  # NaN is neither
+
+    def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
+        """Return ROC, scores, reliability and confusion."""
+        tables, target, missing = judged_events(tables, target, self.has_probability)
+        if not len(target):
+            return empty_section(self.name, self.title, missing)
+        column, (yes, no) = self.columns[0].name, self.classes
+        is_yes = target > 0.5
+        rows, roc, scores, reliability, confusions = [], [], [], [], []
+        for number, (name, table) in enumerate(tables.items()):
+            p = table[column]
+            false_rate, true_rate = roc_curve(p, is_yes)
+            auc = float(np.diff(false_rate) @ (true_rate[1:] + true_rate[:-1]) / 2)
+            chosen = p > 0.5
+            rows.append(
+                {
+                    "table": name,
+                    "events": len(p),
+                    **missing[name],
+                    f"{yes}s": int(is_yes.sum()),
+                    "auc": auc if 0 < is_yes.sum() < len(p) else float("nan"),
+                    "accuracy": float((chosen == is_yes).mean()),
+                    "brier_score": float(np.mean((p - is_yes) ** 2)),
+                }
+            )
+            label = f"{name}: AUC {auc:.3f}"
+            roc.append(Curve(x=false_rate, y=true_rate, label=label, table=number))
+            for of_class, what in ((is_yes, yes), (~is_yes, no)):
+                scores.append(
+                    Curve(
+                        x=SCORE_EDGES,
+                        y=density(p[of_class], SCORE_EDGES),
+                        label=f"{name}, {what}s",
+                        style="steps",
+                        table=number,
+                        dashed=what == no,
+                    )
+                )
+            bins = quantile_bins(p, 15)
+            centre = np.array([p[b].mean() for b in bins])
+            reliability.append(share_curve(centre, is_yes, bins, name, number))
+            cells_22 = [
+                [
+                    np.sum(chosen[of_class] == decided) / max(1, of_class.sum())
+                    for decided in (True, False)
+                ]
+                for of_class in (is_yes, ~is_yes)
+            ]
+            confusions.append(
+                Panel(
+                    x_label=f"decision: {column} above or below 0.5",
+                    y_label="true class",
+                    title=name,
+                    cells=np.array(cells_22),
+                    rows=self.classes,
+                    columns=self.classes,
+                )
+            )
+        diagonal = np.array([0.0, 1.0])
+        line = Curve(x=diagonal, y=diagonal, style="reference")
+        return Section(
+            task=self.name,
+            title=self.title,
+            text=f"{column} is the probability that an event is a {yes}. The area "
+            "under the ROC curve (AUC) is 1 for perfect separation and 0.5 for "
+            f"guessing. The Brier score is the mean of ({column} - truth)^2, with "
+            f"truth 1 for {yes}s and 0 for {no}s: smaller is better. Accuracy is the "
+            f"share of right decisions if events with {column} above 0.5 are called "
+            f"{yes}s." + LEFT_OUT * any(missing.values()),
+            figures={
+                f"{self.name}_roc": (
+                    Panel(
+                        x_label=f"share of {no}s above the threshold",
+                        y_label=f"share of {yes}s above the threshold",
+                        curves=(*roc, line),
+                        title="ROC",
+                    ),
+                    Panel(
+                        x_label=column,
+                        y_label="density of events",
+                        curves=tuple(scores),
+                        y_log=True,
+                        title="Scores",
+                    ),
+                ),
+                f"{self.name}_reliability": (
+                    Panel(
+                        x_label=column,
+                        y_label=f"share of {yes}s",
+                        curves=(*reliability, line),
+                        title="Reliability",
+                    ),
+                    *confusions,
+                ),
+            },
+            captions={
+                f"{self.name}_roc": f"Left: share of {yes}s and of {no}s whose "
+                f"{column} is above a threshold, for all thresholds; grey is guessing. "
+                f"Right: distribution of {column} of {yes}s (full) and of {no}s "
+                "(dashed).",
+                f"{self.name}_reliability": f"Left: share of true {yes}s in bins of "
+                f"{column}, with one standard error; on the grey line if {column} is "
+                f"right. Right: decisions at {column} 0.5, as shares of each true "
+                "class.",
+            },
+            rows=rows,
+        )
+
+
+def roc_curve(score_B: Array, is_yes_B: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Return false and true positive rates for falling thresholds, (N,) each."""
+    order = np.argsort(-score_B, kind="stable")
+    hit = is_yes_B[order]
+    last = np.append(np.diff(score_B[order]) != 0, True)
+    true_rate = np.cumsum(hit)[last] / max(1, hit.sum())
+    false_rate = np.cumsum(~hit)[last] / max(1, (~hit).sum())
+    return np.append(0.0, false_rate), np.append(0.0, true_rate)

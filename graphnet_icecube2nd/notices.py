@@ -35,11 +35,11 @@ def print_notices(always: bool = False) -> None:
 
 
 @contextmanager
-def only_warnings(name: str) -> Iterator[None]:
-    """Keep back what a logger has to say below the level of a warning."""
+def only_from(name: str, least: int = logging.WARNING) -> Iterator[None]:
+    """Keep back what a logger has to say below a level, by default of warnings."""
     logger = logging.getLogger(name)
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(least)
     try:
         yield
     finally:

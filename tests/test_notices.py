@@ -10,7 +10,7 @@ import pytest
 TELL = """
 import logging, sys
 import graphnet_icecube2nd
-from graphnet_icecube2nd.notices import only_warnings, print_notices
+from graphnet_icecube2nd.notices import only_from, print_notices
 package = logging.getLogger("graphnet_icecube2nd")
 assert not package.handlers, "an import changes nothing"
 {before}
@@ -18,7 +18,7 @@ for _ in range(2):
     print_notices({always})
 logger = logging.getLogger("graphnet_icecube2nd.training.run")
 logger.info("stage 0")
-with only_warnings("graphnet_icecube2nd.training"):
+with only_from("graphnet_icecube2nd.training"):
     logger.info("of a trial")
     logger.warning("odd")
 """

@@ -64,16 +64,16 @@ def evaluate(
     import logging
 
     from graphnet_icecube2nd.evaluation import metrics
+    from graphnet_icecube2nd.notices import only_from
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
     from graphnet_icecube2nd.results.truth import EventTruth
 
-    # Notices are printed below; without a handler they would be printed twice.
-    metrics.LOGGER.addHandler(logging.NullHandler())
     known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
     tables = [_table(given, result_angles) for given in results]
     if line_fit:
         tables.append(_line_fit(truth, tables, known))
-    evaluation = metrics.evaluate(tables, known, resamples=resamples)
+    with only_from(metrics.LOGGER.name, logging.ERROR):  # warnings are printed below
+        evaluation = metrics.evaluate(tables, known, resamples=resamples)
     page = write_evaluation(
         evaluation,
         out,

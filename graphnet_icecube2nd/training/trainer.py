@@ -20,7 +20,7 @@ from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.memory import give_back_memory, memory_mb
 from graphnet_icecube2nd.models.weights import save_model
-from graphnet_icecube2nd.notices import only_warnings
+from graphnet_icecube2nd.notices import only_from
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.training.history import (
     FIRST_COLUMNS,
@@ -174,7 +174,7 @@ def make_trainer(
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keep back what Lightning says about things that are meant so."""
-    with only_warnings("pytorch_lightning"), warnings.catch_warnings():
+    with only_from("pytorch_lightning"), warnings.catch_warnings():
         for text in MEANT_SO:
             warnings.filterwarnings("ignore", message=text)
         yield

@@ -26,7 +26,7 @@ import torch
 from graphnet_icecube2nd.config import dump_yaml, load_yaml, nearest, to_plain
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.files import locked_folder
-from graphnet_icecube2nd.notices import only_warnings, print_notices
+from graphnet_icecube2nd.notices import only_from, print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row, column_of
 from graphnet_icecube2nd.training.recipe import (
@@ -172,7 +172,7 @@ def _work(
                 raise optuna.TrialPruned
 
         try:
-            with only_warnings(TRAINING):
+            with only_from(TRAINING):
                 run = train(
                     replace(overridden(recipe, values), name=f"{recipe.name}-{place}"),
                     data,

@@ -106,7 +106,8 @@ def convert(
             PartTask(
                 number=number,
                 part=part,
-                source=replace(source, geometry=modules),
+                # Without the other parts, which would be sent with each.
+                source=replace(source, geometry=modules, parts=()),
                 folder=folder,
                 shard_pulses=shard_pulses,
                 sort_pulses=sort_pulses,

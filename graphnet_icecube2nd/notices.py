@@ -13,7 +13,11 @@ PACKAGE = "graphnet_icecube2nd"
 class _Printer(logging.Handler):
     """Prints to what standard output is at that moment, as in a notebook's cell."""
 
+    always = False
+
     def emit(self, record: logging.LogRecord) -> None:
+        if logging.getLogger().handlers and not self.always:
+            return  # a program that has set up logging since
         is_warning = record.levelno >= logging.WARNING
         stream = sys.stderr if is_warning else sys.stdout
         print(self.format(record), file=stream, flush=True)
@@ -26,10 +30,14 @@ def print_notices(always: bool = False) -> None:
         always: Print them all the same, as commands do.
     """
     logger = logging.getLogger(PACKAGE)
-    if any(isinstance(handler, _Printer) for handler in logger.handlers):
-        return
+    for handler in logger.handlers:
+        if isinstance(handler, _Printer):
+            handler.always = handler.always or always
+            return
     if always or not (logger.handlers or logging.getLogger().handlers):
-        logger.addHandler(_Printer())
+        printer = _Printer()
+        printer.always = always
+        logger.addHandler(printer)
         if logger.level == logging.NOTSET:
             logger.setLevel(logging.INFO)
 

@@ -19,7 +19,8 @@ def option(help: str, *names: str, panel: str | None = None) -> Any:
 
 
 reading_option = partial(
-    option, panel="How the model reads events (default: as it was trained)"
+    option,
+    panel="How the model reads events (default: as it was trained or calibrated)",
 )
 machine_option = partial(option, panel="Machine")
 
@@ -37,8 +38,8 @@ Device = Annotated[str, option("Device: cpu, cuda, mps; auto chooses.")]
 UnknownDetector = Annotated[
     bool,
     option(
-        "Use the model on a detector or a clock that it was not trained on; its stored "
-        "calibration is not used then.",
+        "Accept a detector or a clock that the model was not trained on. Only a "
+        "calibration that was fitted on such data is applied then.",
         "--unknown-detector",
     ),
 ]

@@ -60,9 +60,9 @@ def reconstruct(
     calibration: Annotated[
         str,
         option(
-            "Calibration of the widths: stored, which `icecube2nd calibrate` has laid "
-            "beside the weights, if it has; none, which another --max-pulses than the "
-            "calibration's needs; or a calibration.json."
+            "Calibration of the widths. stored: the one beside the weights, if it is "
+            "there; none: no calibration (needed where --max-pulses or --selection "
+            "differ from the calibration's); or the path of a calibration.json."
         ),
     ] = "stored",
     device: options.Device = "auto",
@@ -92,8 +92,8 @@ def reconstruct(
     """Write a table of results: every event once, in the order of the store.
 
     An interrupted reconstruction resumes when the command is run again, and ends with
-    the same file. A .db that is there gets a table `directions`, its others stay; any
-    other file that holds no results stays as it is.
+    the same file. A .db that is there gets a table `directions` and keeps its other
+    tables; any other file that holds no results stays as it is.
     """
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
     from graphnet_icecube2nd.inference.input_store import input_store

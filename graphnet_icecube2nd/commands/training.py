@@ -32,7 +32,10 @@ def train(
     ] = None,
     set: options.Replacements = None,
     resume: Annotated[
-        bool, option("Resume the run in OUT; on CPU to the bit.", "--resume")
+        bool,
+        option(
+            "Resume the run in OUT; on a CPU its weights are identical.", "--resume"
+        ),
     ] = False,
     published: Annotated[
         bool,
@@ -94,8 +97,8 @@ def train(
     """Train a model by a recipe: stages of one-cycles, resumable at any moment.
 
     Leaves in OUT the recipe, metrics.csv, curves.png, the weights of each stage, and
-    model.safetensors. An interrupted run resumes with --resume and ends with the same
-    weights.
+    model.safetensors. An interrupted run resumes with --resume, and ends with the same
+    weights on a CPU.
     """
     from graphnet_icecube2nd.published.published_config import (
         as_store,

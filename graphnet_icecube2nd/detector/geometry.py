@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from graphnet_icecube2nd.detector.text_table import TextTable
 HIGH_QE_RULES = ("rde", "published")
 DOMS_PER_STRING = 60
 Metres = TypeVar("Metres", float, Tensor)
+Kind = TypeVar("Kind")
 
 
 def depth_to_z(depth: Metres) -> Metres:
@@ -32,11 +34,36 @@ def depth_to_z(depth: Metres) -> Metres:
     return DETECTOR_CENTRE_DEPTH - depth
 
 
-z_to_depth = depth_to_z  # the same difference
+def z_to_depth(z: Metres) -> Metres:
+    """Return the depth [m] below the surface of a z [m]."""
+    return DETECTOR_CENTRE_DEPTH - z
+
+
+class Shared:
+    """Base of tables that never change: one in a process, copied to others by value.
+
+    Torch would move their tensors to shared memory, from under the arrays that view
+    them in this process.
+    """
+
+    def __deepcopy__(self: Kind, memo: dict[int, object]) -> Kind:
+        """Return itself."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return tensors as arrays."""
+        values = vars(self).items()
+        return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what `__getstate__` gave."""
+        for name, value in state.items():
+            is_array = isinstance(value, np.ndarray)
+            vars(self)[name] = torch.from_numpy(value) if is_array else value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DetectorGeometry:
+class DetectorGeometry(Shared):
     """The DOMs of a detector; row i of each tensor is the DOM with sensor_id i.
 
     Args:
@@ -74,10 +101,6 @@ class DetectorGeometry:
                 raise ValueError(
                     f"detector {self.name!r}: {column} is not finite at DOM {row}"
                 )
-
-    def __deepcopy__(self, memo: dict[int, object]) -> DetectorGeometry:
-        """Return itself: nothing in it changes, and a search grid is made once."""
-        return self
 
     @classmethod
     @cache

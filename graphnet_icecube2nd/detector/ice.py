@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from graphnet_icecube2nd.detector.geometry import depth_to_z, z_to_depth
+from graphnet_icecube2nd.detector.geometry import Shared, depth_to_z, z_to_depth
 from graphnet_icecube2nd.detector.text_table import TextTable
 
 ICE_PROFILES = ("correct", "mirrored")
@@ -24,7 +24,7 @@ PUBLISHED_DATUM = 1950.0  # m, the depth that the published code takes for z = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class IceModel:
+class IceModel(Shared):
     """Optical properties of the ice in horizontal layers, linear between table rows.
 
     Outside the table the value at its edge holds, and a UserWarning says so once per
@@ -59,10 +59,6 @@ class IceModel:
             if not (good.all() and value.isfinite().all()):
                 wanted = "increasing" if column == "depth_N" else "above 0"
                 raise ValueError(f"ice model: {column} must be finite and {wanted}")
-
-    def __deepcopy__(self, memo: dict[int, object]) -> IceModel:
-        """Return itself: nothing in it changes, and its warning is said once."""
-        return self
 
     @classmethod
     @cache

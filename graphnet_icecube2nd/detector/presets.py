@@ -224,5 +224,11 @@ for _name, _row in PROMETHEUS.items():
     _register_simulated(_name, PulseMap.prometheus(ice=_ice), *_row)
 for _name, _modules in NUBENCH.items():
     _ice = "correct" if _modules[1] == "ice" else NO_ICE
-    _pulses = PulseMap.prometheus(name="nubench", charge="charge", ice=_ice)
+    _pulses = PulseMap.prometheus(
+        name="nubench",
+        charge="charge",
+        ice=_ice,
+        azimuth="initial_state_azimuth",
+        zenith="initial_state_zenith",
+    )
     _register_simulated(_name, _pulses, *_modules)

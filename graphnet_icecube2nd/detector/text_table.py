@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 
+GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever it is called
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTable:
     """Columns of a file; errors name the place."""
@@ -31,7 +34,7 @@ class TextTable:
         Empty lines and lines that begin with # are passed over.
         """
         content = file.read_bytes()
-        if file.name.endswith(".gz"):
+        if content.startswith(GZIP):
             content = gzip.decompress(content)
         text, source = content.decode("utf-8-sig"), str(file)
         numbered = [

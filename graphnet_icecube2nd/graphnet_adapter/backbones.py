@@ -51,7 +51,8 @@ class ModelBackbone(GNN):
         Data are `x` (T, F) from `PackedPulses` or `DeepIcePulses` and `n_pulses`, the
         pulses of each event before selection; edges are ignored.
         """
-        if self.training:  # what loaded weights were trained on, they no longer are
+        if self.training and torch.is_grad_enabled():
+            # What loaded weights were trained on, they no longer are.
             self.model.input_config = None  # type: ignore[assignment]
         latent_BD: Tensor = self.model(self._packed(data))
         return latent_BD

@@ -105,38 +105,50 @@ def domain_of(
 
     Weights that `load_weights` gave to `model.backbone.model` tell what a model was
     trained on, else its own data representation does. The representation of the
-    loader's dataset, or the store of a `StoreDataModule`, tells what the data are;
-    DomainError where they are of another detector or clock.
+    loader's datasets, or the store of a `StoreDataModule`, tells what the data are;
+    DomainError where they are of another detector or clock. Beside a `StoreDataModule`
+    the model's representation may be of any kind, so there it is only a warning.
     """
     core = getattr(model.backbone, "model", None)
     config: InputConfig | None = getattr(core, "input_config", None)
-    if config is None and not isinstance(dataloader, PygLoader):
+    if config is None:
+        unknown_detector = unknown_detector or isinstance(dataloader, PygLoader)
         own = _reading_of(model._data_representation)
         config = None if own is None else InputConfig.of(own[0], **own[1])
-    reading = _reading_of_data(dataloader)
-    if config is None or reading is None:
+    if config is None:
         return None
-    options = InferenceConfig.of(config, **reading[1])
-    return Domain(config, reading[0], options, unknown_detector=unknown_detector)
+    domains = [
+        Domain(
+            config,
+            detector,
+            InferenceConfig.of(config, **options),
+            unknown_detector=unknown_detector,
+        )
+        for detector, options in _readings_of_data(dataloader)
+    ]
+    # One of a detector that the model does not know stands for all.
+    return max(domains, key=lambda domain: len(domain.differences), default=None)
 
 
 def _inside(
     domain: Domain, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Return which events of some batches are in the trained ranges, (B,)."""
-    lengths = [torch.diff(b.ptr) if "ptr" in b else [len(b.x)] for b in batches]
-    offsets = np.append(0, np.cumsum(np.concatenate([[], *lengths]))).astype(np.int64)
-    columns: dict[str, NDArray[Any]] = {}
-    if batches:
-        features_TF = torch.cat([batch.x.cpu().double() for batch in batches]).numpy()
-        names, scales = domain.detector.pulses.feature_names, domain.detector.scales
-        columns = dict(zip(names, features_TF.T, strict=True))
-        is_window = domain.detector.clock == "window"
-        columns = {
-            **{axis: columns[axis] * scales.position for axis in (X, Y, Z)},
-            TIME: columns[TIME] * scales.time + is_window * scales.time_offset,
-            CHARGE: 10.0 ** (columns[CHARGE] * scales.charge_decades),
-        }
+    names, scales = domain.detector.pulses.feature_names, domain.detector.scales
+    # Of other columns the model says in words that it does not read them.
+    is_read = all(batch.x.shape[1] == len(names) for batch in batches)
+    if domain.config is None or not domain.config.ranges or not is_read or not batches:
+        return np.ones(len(n_pulses_B), bool)
+    lengths = [torch.diff(b.ptr).cpu() if "ptr" in b else [len(b.x)] for b in batches]
+    offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
+    features_TF = torch.cat([batch.x.cpu().double() for batch in batches]).numpy()
+    feature = dict(zip(names, features_TF.T, strict=True))
+    is_window = domain.detector.clock == "window"
+    columns = {
+        **{axis: feature[axis] * scales.position for axis in (X, Y, Z)},
+        TIME: feature[TIME] * scales.time + is_window * scales.time_offset,
+        CHARGE: 10.0 ** (feature[CHARGE] * scales.charge_decades),
+    }
     return domain.check_values(columns, offsets, n_pulses_B)
 
 
@@ -150,17 +162,18 @@ def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
     return None
 
 
-def _reading_of_data(loader: Any) -> tuple[Detector, dict[str, Any]] | None:
-    """Return detector and options of what a loader reads; None: not known."""
-    if isinstance(loader, PygLoader):
-        reader = loader.loader.reader
+def _readings_of_data(data: Any) -> list[tuple[Detector, dict[str, Any]]]:
+    """Return detector and options of all that a loader reads, as far as known."""
+    if isinstance(data, PygLoader):
+        reader = data.loader.reader
         options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
-        return reader.store.detector, {} if reader.max_pulses is None else options
+        return [(reader.store.detector, {} if reader.max_pulses is None else options)]
+    if hasattr(data, "_data_representation"):
+        reading = _reading_of(data._data_representation)
+        return [] if reading is None else [reading]
     # Subsets and ensembles of datasets hold others.
-    while loader is not None and not hasattr(loader, "_data_representation"):
-        several = getattr(loader, "datasets", None)
-        loader = several[0] if several else getattr(loader, "dataset", None)
-    return _reading_of(getattr(loader, "_data_representation", None))
+    inner = getattr(data, "datasets", None) or [getattr(data, "dataset", None)]
+    return [r for one in inner if one is not None for r in _readings_of_data(one)]
 
 
 def answers_of(model: StandardModel) -> list[Answer]:

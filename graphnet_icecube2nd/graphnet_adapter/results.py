@@ -151,10 +151,9 @@ def predict_events(
     with evaluating(model):
         batches = event_predictions(model, dataloader, event_column, domain)
         windows = _windows(batches, answers, on_progress)
-        is_known = domain is None or not domain.differences
-        parts = counted(
-            _parts(windows, answers, angles, calibrations, contours, is_known)
-        )
+        if domain is not None and domain.faults:
+            calibrations = {}
+        parts = counted(_parts(windows, answers, angles, calibrations, contours))
         if out is None:
             found = list(parts)
             rows = {key: np.concatenate([p[key] for p in found]) for key in found[0]}
@@ -166,7 +165,7 @@ def predict_events(
             metadata = {
                 "model": name,
                 "tasks": [answer.name for answer in answers],
-                "calibrated_tasks": sorted(calibrations) if is_known else [],
+                "calibrated_tasks": sorted(calibrations),
                 "software": __version__,
             }
             write_results(out, parts, kind, metadata)
@@ -243,13 +242,12 @@ def _parts(
     angles: str,
     calibrations: Calibrations,
     contours: Sequence[float],
-    is_known: bool,
 ) -> Iterator[Columns]:
-    """Yield rows of results; `is_known`: the model is used as it was trained."""
+    """Yield rows of results."""
     tasks = {answer.name: answer.task for answer in answers}
-    seen = np.empty(0, np.int64)
+    seen: list[NDArray[np.int64]] = []
     for window in windows:
-        seen = _merged(seen, window.event_id)
+        _note_new(seen, window.event_id)
         outputs = dict(window.outputs)
         if Direction.name in outputs:
             vector_B3 = torch.from_numpy(outputs[Direction.name])
@@ -257,8 +255,7 @@ def _parts(
         table = table_of_outputs(
             "", tasks, outputs, window.event_id, window.n_pulses, calibrations, contours
         )
-        calibrated_B = (table.status_B == OK) & window.inside
-        calibrated_B &= is_known and bool(calibrations)
+        calibrated_B = (table.status_B == OK) & window.inside & bool(calibrations)
         yield table.with_columns({CALIBRATED: calibrated_B}).to_columns()
 
 
@@ -331,14 +328,20 @@ def _joined(batches: list[EventPredictions]) -> EventPredictions:
     )
 
 
-def _merged(seen: NDArray[np.int64], event_id: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return all event numbers so far, sorted; ValueError for one that comes again."""
+def _note_new(runs: list[NDArray[np.int64]], event_id: NDArray[np.int64]) -> None:
+    """Add event numbers to sorted runs; ValueError for one that came before."""
     new = np.sort(event_id)
-    seen = np.insert(seen, np.searchsorted(seen, new), new)
-    again = seen[1:][seen[1:] == seen[:-1]]
+    again = new[1:][new[1:] == new[:-1]]
+    for run in runs:
+        row = np.searchsorted(run, new).clip(max=len(run) - 1)
+        again = np.append(again, new[run[row] == new])
     if len(again):
         raise ValueError(
             f"event {again[0]} comes twice from the loader: are event numbers of "
             "several files alike, or does a sampler draw events again?"
         )
-    return seen
+    if len(new):
+        runs.append(new)
+    # Few runs to look through, and each number is merged a few times only.
+    while len(runs) > 1 and len(runs[-2]) <= len(runs[-1]):
+        runs.append(np.sort(np.append(runs.pop(), runs.pop()), kind="stable"))

@@ -186,13 +186,16 @@ class ModelBundle:
             if getattr(options, name) != fitted
         }
         if refused := [text for name, text in differences.items() if name in CHOSEN]:
-            fit = f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}"
+            fit = (
+                f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}; for "
+                "weights of the package with --data and --out, then --calibration"
+            )
             if "selection" in differences:
                 fit = "`calibrate(model, options=InferenceConfig(...))` in Python"
             raise DomainError(
-                f"{'; '.join(refused)}. Its widths would not hold. Reconstruct without "
-                f"it (calibration='none', --calibration none), or fit one for this "
-                f"({fit})"
+                f"{'; '.join(refused)}. Its widths would not hold. Read events as the "
+                "calibration needs it, reconstruct without it (calibration='none', "
+                f"--calibration none), or fit one for this ({fit})"
             )
         return list(differences.values())
 

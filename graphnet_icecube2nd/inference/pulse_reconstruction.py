@@ -109,7 +109,10 @@ class PulseReconstructor:
             contours,
             unknown_detector=unknown_detector,
         )
-        for text in (*self.maker.domain.differences, *self.maker.reasons):
+        for text in self.maker.domain.differences:
+            if text not in self.maker.reasons:
+                warnings.warn(text, stacklevel=2)
+        for text in self.maker.reasons:
             warnings.warn(f"{text}: widths are not calibrated", stacklevel=2)
         self.pulse_map = self.detector.pulses
         features = self.detector

@@ -47,6 +47,7 @@ RUN_MODEL = "model.safetensors"  # of a run's folder
 PARALLEL, MODULE, AVERAGE = "module.", "model.", "average.model."
 GRAPHNET = "backbone.model."
 BACKBONE = "backbone."  # of a `TaskModel`
+LAST = ("head.", "tasks.")  # last layers, of a DeepIce and of a `TaskModel`
 # The last layer of DeepIce, by its name where the direction is one of several tasks.
 HEAD = {f"head.{part}": f"tasks.direction.head.{part}" for part in ("weight", "bias")}
 
@@ -257,8 +258,12 @@ def load_weights(
     path = Path(source)
     if path.is_dir():  # a run
         path = path / RUN_MODEL
+    config = input_of(path)
     kind, state = _in_our_names(model, read_state(path))
     targets = dict(model.state_dict(keep_vars=True))
+    if kind == "graphnet" and not any(name.startswith(LAST) for name in targets):
+        # A backbone alone has no use for the last layers of a whole model.
+        state = {n: v for n, v in state.items() if not n.startswith(LAST)}
     if not partial:
         check_fit(targets, state)
     shared = [name for name in targets if name in state]
@@ -271,7 +276,7 @@ def load_weights(
     with torch.no_grad():
         for name in fitting:
             targets[name].copy_(state[name])
-    if (config := input_of(path)) is not None:
+    if config is not None:
         model.input_config = config  # type: ignore[assignment]
     return LoadReport(
         origin=str(path),

@@ -101,10 +101,15 @@ def _columns_of(path: Path) -> list[str]:
 
 
 def _names_of_tables(path: Path) -> set[str]:
-    """Return the tables of a file that is to be written; ValueError if it is none."""
+    """Return the tables of a file that is to be written; ValueError if it is none.
+
+    It is opened for writing, so that what a killed writer has left is taken back.
+    """
+    query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
     try:
-        return set(sqlite_tables(path))
-    except ValueError as error:
+        with closing(sqlite3.connect(path)) as connection:
+            return {name for (name,) in connection.execute(query)}
+    except sqlite3.DatabaseError as error:
         raise ValueError(f"{path} is there and is no SQLite file: {error}") from None
 
 
@@ -171,7 +176,7 @@ def _write_sqlite(
         connection.execute("BEGIN IMMEDIATE")
         database = sqlite_utils.Database(connection)
         for name in (TABLE, METADATA_TABLE):
-            database[name].drop(ignore=True)
+            connection.execute(f"DROP TABLE IF EXISTS {name}")
         for number, part in enumerate(parts):
             named = {EVENT_NO if n == "event_id" else n: c for n, c in part.items()}
             if number == 0:
@@ -334,6 +339,8 @@ def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
     if array.dtype.kind in "iu":
         return array.astype(np.int64)
     try:
+        if array.dtype == bool:
+            raise TypeError
         numbers = array if array.dtype.kind == "f" else array.astype(np.float64)
     except (TypeError, ValueError):
         raise ValueError(f"{what} must be whole numbers, got {array.dtype}") from None

@@ -51,7 +51,7 @@ PLAN_FILE = "conversion.json"
 SHARD_PULSES = 2**23
 CHUNK_PULSES = 2**20
 IDS_AT_ONCE = 2**23  # event_ids compared at once, 64 MB
-VERSION = 1
+VERSION = 2
 
 Progress = Callable[[int, int], None]  # events and pulses since the last call
 

@@ -377,19 +377,20 @@ class StageRun:
         # Models of runs that release 0.1.0 began follow the recipe alone.
         detector = store.detector if INPUT in described else None
         model = first_model(self.recipe, self.number, detector)
+        stage, report = self.stage, None
+        if (self.folder / RESUME).is_file():
+            pass
+        elif stage.weights is not None:
+            report = load_weights(model, stage.weights, partial=stage.partial)
+        elif self.number:
+            weights, _ = finished_stage(self.run, self.number - 1)
+            report = load_weights(model, weights)
+        # After the weights, which tell how they were trained before.
         if given := described.get(INPUT):
             model.input_config = InputConfig.from_dict(given)
         else:
             model.input_config = model_input(self.recipe, store)
-        if (self.folder / RESUME).is_file():
-            return model, None
-        stage = self.stage
-        if stage.weights is not None:
-            return model, load_weights(model, stage.weights, partial=stage.partial)
-        if not self.number:
-            return model, None
-        weights, _ = finished_stage(self.run, self.number - 1)
-        return model, load_weights(model, weights)
+        return model, report
 
     def _make_steps(self, trainer: Any, data: EventDataModule) -> list[str]:
         """Set how many batches make a step; return what is not as it was asked for."""

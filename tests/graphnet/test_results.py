@@ -26,7 +26,7 @@ from graphnet.models.detector.prometheus import Prometheus
 from graphnet.models.gnn import DynEdge
 from graphnet.models.task.reconstruction import DirectionReconstructionWithKappa
 from graphnet.training.utils import collate_fn as collate_of_graphnet
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import graphnet_icecube2nd.graphnet_adapter as icecube2nd
 from graphnet_icecube2nd import (
@@ -321,13 +321,14 @@ class TestOrder:
 
     def test_numbers_are_looked_up_among_all_that_came(self) -> None:
         numbers = np.random.default_rng(0).permutation(5000)
-        seen = np.empty(0, np.int64)
+        seen: list[Any] = []
         for first in range(0, 5000, 70):
-            seen = results._merged(seen, numbers[first : first + 70])
-        assert seen.tolist() == list(range(5000))
+            results._note_new(seen, numbers[first : first + 70])
+        assert sorted(np.concatenate(seen)) == list(range(5000))
+        assert len(seen) < 13, "few arrays to look through"
         for number in (numbers[0], numbers[4999], 0, 4999):
             with pytest.raises(ValueError, match=f"event {number} comes twice"):
-                results._merged(seen, np.array([6000, number, 7000]))
+                results._note_new(seen, np.array([6000, number, 7000]))
 
 
 class TestFiles:
@@ -518,7 +519,22 @@ class TestDomain:
                 make_model(), loader, calibration=calibration, unknown_detector=True
             )
         assert found.num_events == 10
-        assert not found.columns()["calibrated"].any()
+        columns = found.columns()
+        assert not columns["calibrated"].any()
+        with pytest.warns(UserWarning, match="clock"):
+            plain = predict_directions(make_model(), loader, unknown_detector=True)
+        # A calibration of other data is not applied.
+        np.testing.assert_array_equal(columns["kappa"], plain.columns()["kappa"])
+
+    def test_every_dataset_of_a_loader_is_looked_at(self, database: str) -> None:
+        both = ConcatDataset(
+            [
+                make_dataset(database),
+                make_dataset(database, data_representation=on_a_running_clock()),
+            ]
+        )
+        with pytest.raises(DomainError, match="first_pulse"):
+            predict_directions(make_model(), make_loader(both))
 
     def test_loaded_weights_say_what_they_were_trained_on(
         self, database: str, tmp_path: Path

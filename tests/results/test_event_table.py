@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +168,35 @@ def test_what_is_missing_is_not_true(one_fails: EventTable, values: Any) -> None
     back = EventTable.from_columns(columns, "t")
     assert back.columns["calibrated"].tolist() == [True, False, False]
     assert back.columns["energy_is_valid"].tolist() == [True, False, False]
+
+
+def test_a_database_whose_writer_was_killed(tmp_path: Path) -> None:
+    """What the killed one left is taken back; the file's own tables stay."""
+    pytest.importorskip("sqlite_utils")
+    path = tmp_path / "events.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE pulses (event_no INTEGER, charge REAL)")
+        database.execute("CREATE VIEW broken AS SELECT * FROM gone")
+        database.commit()
+    # A small cache, so that pages of a transaction reach the file before its end.
+    script = (
+        "import os, signal, sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1])\n"
+        "database.execute('PRAGMA cache_size = 1')\n"
+        "database.execute('PRAGMA cache_spill = 1')\n"
+        "rows = [(i, 'x' * 1000) for i in range(5000)]\n"
+        "database.execute('CREATE TABLE directions (event_no, text)')\n"
+        "database.executemany('INSERT INTO directions VALUES (?, ?)', rows)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False)
+    assert done.returncode < 0
+    assert path.with_name("events.db-journal").exists()
+    vectors = torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
+    table = EventTable.from_vectors("mine", np.arange(4), vectors)
+    table.save(path)
+    with closing(sqlite3.connect(path)) as database:
+        (count,) = database.execute("SELECT count(*) FROM directions").fetchone()
+        assert count == 4
+        names = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    assert {"pulses", "broken", "directions"} <= names

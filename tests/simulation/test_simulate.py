@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -303,3 +304,28 @@ def test_stream_in_worker_processes() -> None:
 def test_stream_says_what_is_wrong(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SimulatedStream(**changes)
+
+
+def test_several_processes_leave_the_tables_here_as_they_were(tmp_path: Path) -> None:
+    """Arrays that view the tables of this process stay valid."""
+    detector = SimulatedDetector.icecube86()
+    views = (detector.position_S3, detector.rde_S)
+    before = [view.copy() for view in views]
+    simulate(tmp_path / "store", num_events=600, seed=1, workers=2)
+    addresses = [detector.geometry.position_S3.data_ptr(), views[0].ctypes.data]
+    assert addresses[0] == addresses[1]
+    for view, copy in zip(views, before, strict=True):
+        np.testing.assert_array_equal(view, copy)
+
+
+def test_a_compressed_table_of_doms(tmp_path: Path) -> None:
+    table = SimulatedDetector.icecube86().geometry
+    lines = ["sensor_id,x,y,z"]
+    lines += [
+        f"{i},{x},{y},{z}"
+        for i, (x, y, z) in enumerate(table.position_S3[:120].tolist())
+    ]
+    path = tmp_path / "doms.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    simulate(tmp_path / "store", num_events=5, seed=1, workers=1, geometry=path)
+    assert len(EventStore(tmp_path / "store").geometry) == 120

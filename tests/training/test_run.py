@@ -19,6 +19,7 @@ pytest.importorskip("yaml")
 from graphnet_icecube2nd import (
     DeepIce,
     EventStore,
+    InputConfig,
     build_model,
     load_model,
     save_model,
@@ -681,6 +682,7 @@ def test_a_stage_starts_from_a_file_and_freezes(
 ) -> None:
     torch.manual_seed(1)
     source = build_model("t_sim", **{**tiny.model_kwargs, "depth": 2})
+    source.input_config = InputConfig(telescope="orca", max_pulses=77)
     save_model(source, tmp_path / "start.safetensors")
     stage = replace(
         tiny.stages[0],
@@ -695,6 +697,10 @@ def test_a_stage_starts_from_a_file_and_freezes(
         tmp_path / "run",
         machine=quiet,
     )
+    config = run.model.input_config
+    assert config is not None
+    assert config.telescope == simulated.detector.telescope, "that of this training"
+    assert config.max_pulses != 77
     trained = run.model.state_dict()
     for name, value in source.state_dict().items():
         if name.startswith(("embedding.", "head.")):

@@ -340,8 +340,8 @@ def sky_map_of_event(
         raise ValueError(
             f"{table.name} is calibrated already: its radii are not those of its kappa"
         )
-    options |= {"calibration": calibration, "law": law, "event_id": event_id}
-    return sky_map(row.direction_B3[0], kappa, **options)
+    own: dict[str, Any] = {"calibration": calibration, "law": law}
+    return sky_map(row.direction_B3[0], kappa, event_id=event_id, **own, **options)
 
 
 def _given_law(row: EventTable, kappa: float) -> RadialLaw | None:

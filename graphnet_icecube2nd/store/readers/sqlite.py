@@ -299,7 +299,7 @@ class SqliteTable(ArrowTable):
         try:
             return pa.array(values, kind)
         except (pa.ArrowException, OverflowError):
-            allowed = int | float if is_number(kind) else str
+            allowed = {"int64": int, "string": str}.get(str(kind), int | float)
             for row, value in enumerate(values):
                 if value is not None and not isinstance(value, allowed):
                     raise ValueError(

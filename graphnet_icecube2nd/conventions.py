@@ -107,21 +107,6 @@ def unit_vector_to_angles(direction: TensorLike) -> tuple[Tensor, Tensor]:
     return zenith, wrap_azimuth(torch.atan2(y, x))
 
 
-def reverse_direction(direction: TensorLike) -> Tensor:
-    """Turn an origin direction into the flight direction, or back.
-
-    Args:
-        direction: vectors, order x, y, z, shape (..., 3).
-
-    Returns:
-        The opposite vectors, shape (..., 3).
-
-    Raises:
-        ValueError: the last dimension is not 3.
-    """
-    return -_to_vectors(direction, "direction")
-
-
 def reverse_angles(zenith: TensorLike, azimuth: TensorLike) -> tuple[Tensor, Tensor]:
     """Turn the angles of an origin direction into those of the flight, or back.
 

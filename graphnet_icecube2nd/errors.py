@@ -1,6 +1,8 @@
-"""Errors that tell callers more than their message."""
+"""Errors that tell callers more than their message, and the most common check."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 
 class CheckpointError(ValueError):
@@ -32,3 +34,9 @@ class NonFiniteError(FloatingPointError):
     def __init__(self, message: str, event_id: list[int]) -> None:
         super().__init__(message)
         self.event_id = event_id
+
+
+def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
+    """Raise ValueError for a value that is none of those that are allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.calibration.validation_split import held_out_events
 from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.inference.domain import identity
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
@@ -102,8 +103,7 @@ def calibrate(
         ValueError: Events that the model was trained on, too few events with a label,
             no task that can be calibrated, an unknown method.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    check_one_of("method", method, METHODS)
     bundle = as_bundle(model).calibrated(None)
     places = [] if bundle.place is None else [bundle.place]
     store, numbers, what = held_out_events(places, store, events, most)

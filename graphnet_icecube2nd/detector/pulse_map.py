@@ -38,6 +38,7 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.detector.geometry import HIGH_QE_RULES
 from graphnet_icecube2nd.detector.ice import ICE_PROFILES
+from graphnet_icecube2nd.errors import check_one_of
 
 TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
@@ -69,11 +70,7 @@ class LabelColumns:
     angles: str = "origin"
 
     def __post_init__(self) -> None:
-        if self.angles not in ANGLE_CONVENTIONS:
-            raise ValueError(
-                f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got "
-                f"{self.angles!r}"
-            )
+        check_one_of("angles", self.angles, ANGLE_CONVENTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +176,7 @@ class PulseMap:
         ):
             if getattr(self, name) not in allowed:
                 yield (
-                    f"{name} must be one of {', '.join(allowed)}, got "
+                    f"{name} must be one of {', '.join(allowed)}; got "
                     f"{getattr(self, name)!r}"
                 )
         if not self.time:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import write_whole_folder
 from graphnet_icecube2nd.inference.ensemble_file import FILE, EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -106,8 +107,7 @@ def fit_ensemble(
     out = Path(out)
     if len(members) < 2:
         raise ValueError(f"an ensemble needs two members or more, got {len(members)}")
-    if method not in FITTED:
-        raise ValueError(f"method must be one of {', '.join(FITTED)}; got {method!r}")
+    check_one_of("method", method, FITTED)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is not empty; choose another folder")
     numbers = np.arange(len(store)) if events is None else np.asarray(events)

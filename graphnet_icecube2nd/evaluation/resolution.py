@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, Evaluation
 from graphnet_icecube2nd.evaluation.rows import (
     Row,
@@ -145,10 +146,7 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
     A row has the bin's quantity, name and borders (NaN for a topology), and the table's
     `Summary` in it. There is none where the truth does not have the quantity.
     """
-    if quantity not in QUANTITIES:
-        raise ValueError(
-            f"quantity must be one of {', '.join(QUANTITIES)}; got {quantity!r}"
-        )
+    check_one_of("quantity", quantity, QUANTITIES)
     return [
         {"quantity": quantity, **here, **summary.to_row()}
         for here, chosen_B in _bins(evaluation.truth, quantity)

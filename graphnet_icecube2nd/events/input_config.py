@@ -18,6 +18,7 @@ from graphnet_icecube2nd.detector.pulse_map import (
     TIME_REFERENCES,
     Scales,
 )
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.selection import check_selection
 
 
@@ -59,10 +60,7 @@ class InputConfig:
             for name, (low, high) in self.ranges.items()
         }
         object.__setattr__(self, "ranges", ranges)
-        if self.clock not in TIME_REFERENCES:
-            raise ValueError(
-                f"clock must be one of {', '.join(TIME_REFERENCES)}, got {self.clock!r}"
-            )
+        check_one_of("clock", self.clock, TIME_REFERENCES)
         check_selection(self.selection, self.max_pulses)
 
     @classmethod

@@ -21,6 +21,7 @@ from graphnet.models import StandardModel
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.graphnet_adapter.prediction import (
     Answer,
     EventPredictions,
@@ -121,10 +122,7 @@ def predict_events(
     """
     begun = time.monotonic()
     answers = answers_of(model)  # before any work, as the file's format
-    if angles not in ANGLE_CONVENTIONS:
-        raise ValueError(
-            f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
-        )
+    check_one_of("angles", angles, ANGLE_CONVENTIONS)
     calibrations = _by_task(calibration, answers)
     contours = checked_contours(contours)
     kind = None if out is None else format_of(out, format)

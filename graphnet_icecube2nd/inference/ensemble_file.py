@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import dump_yaml, from_plain, load_yaml, to_plain
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
@@ -57,10 +58,7 @@ class EnsembleFile:
             raise ValueError(
                 f"an ensemble has members, each of its own name; got {names}"
             )
-        if self.method not in METHODS:
-            raise ValueError(
-                f"method must be one of {', '.join(METHODS)}; got {self.method!r}"
-            )
+        check_one_of("method", self.method, METHODS)
         normalised([member.weight for member in self.members], len(names))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:

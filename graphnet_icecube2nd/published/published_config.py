@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.models.weights import RUN_MODEL
 from graphnet_icecube2nd.notices import print_notices
@@ -237,10 +238,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     if (name := config["MODEL"]) not in MODELS:
         raise ValueError(f"MODEL {name!r} is unknown; {nearest(name, MODELS)}")
     for key in ("LOSS_FUNC", "METRIC"):
-        if config[key] not in LOSSES:
-            raise ValueError(
-                f"{key} must be one of {', '.join(LOSSES)}; got {config[key]!r}"
-            )
+        check_one_of(key, config[key], LOSSES)
     for key in ("EPOCHS", "BS", "BS_VALID", "L", "L_VALID"):
         check_whole(key, config[key], 1)
     for key in ("SEED", "NUM_WORKERS"):

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
@@ -46,10 +47,7 @@ SUBMISSION_COLUMNS = ["event_id", *NO_DIRECTION]
 def format_of(path: str | os.PathLike[str], format: str | None) -> str:
     """Return the format that is asked for, or that a file's ending says."""
     if format is not None:
-        if format not in FORMATS:
-            raise ValueError(
-                f"format must be one of {', '.join(FORMATS)}; got {format!r}"
-            )
+        check_one_of("format", format, FORMATS)
         return format
     suffix = Path(path).suffix.lower()
     if Path(path).name == "submission.csv":

@@ -23,6 +23,7 @@ from graphnet_icecube2nd.detector.angles import (
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, PulseMap
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.store.readers.source import EventChunk, Source
 
 MAX_EVENTS = 1000
@@ -44,10 +45,8 @@ def settle_angles(source: Source, angles: str | None) -> Source:
     `angles` is `origin` or `flight`, what the user says, or None. Where files of this
     kind differ, the user says nothing and the pulses do not tell, it is a ValueError.
     """
-    if angles is not None and angles not in ANGLE_CONVENTIONS:
-        raise ValueError(
-            f"angles must be one of {', '.join(ANGLE_CONVENTIONS)}, got {angles!r}"
-        )
+    if angles is not None:
+        check_one_of("angles", angles, ANGLE_CONVENTIONS)
     said = angles or source.pulse_map.labels.angles
     settled = _with_angles(source, said)
     evidence = _ask_pulses(source)

@@ -25,6 +25,7 @@ from graphnet_icecube2nd.config import (
     to_plain,
 )
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.files import write_whole
@@ -461,9 +462,3 @@ def _check_names(where: str, given: Mapping[str, Any], known: tuple[str, ...]) -
     for name in given:
         if name not in known:
             raise ValueError(f"{where}{name} is unknown; {nearest(name, known, where)}")
-
-
-def check_one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError where an option is none of those allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

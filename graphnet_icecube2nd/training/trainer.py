@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
@@ -34,7 +35,7 @@ from graphnet_icecube2nd.training.history import (
     write_history,
 )
 from graphnet_icecube2nd.training.module import TrainingModule
-from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe, check_one_of
+from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
 from graphnet_icecube2nd.training.run_folder import RESUME, finished_stage, note_machine
 
 try:

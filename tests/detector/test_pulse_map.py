@@ -102,16 +102,16 @@ class TestRefusals:
         [
             (
                 {"time_reference": "trigger"},
-                "time_reference must be one of window, first_pulse, got 'trigger'",
+                "time_reference must be one of window, first_pulse; got 'trigger'",
             ),
-            ({"qe": "high"}, "qe must be one of rde, published, got 'high'"),
+            ({"qe": "high"}, "qe must be one of rde, published; got 'high'"),
             (
                 {"ice": "clear"},
-                "ice must be one of correct, mirrored, none, got 'clear'",
+                "ice must be one of correct, mirrored, none; got 'clear'",
             ),
             (
                 {"angles": "momentum"},
-                "angles must be one of origin, flight, got 'momentum'",
+                "angles must be one of origin, flight; got 'momentum'",
             ),
             ({"y": None}, "columns x, y, z or a sensor_id are needed"),
             (

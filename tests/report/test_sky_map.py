@@ -140,7 +140,7 @@ def test_what_is_refused() -> None:
     for values, words in (
         ({"nside": 48}, "nside must be a power of two from 1 to 8192, got 48"),
         ({"nside": 16384}, "nside must be"),
-        ({"order": "up"}, "order must be one of ring, nested, got 'up'"),
+        ({"order": "up"}, "order must be one of ring, nested; got 'up'"),
         ({"levels": ()}, "levels lie between 0 and 1"),
         ({"levels": (0.5, 50.0)}, "levels lie between 0 and 1"),
         ({"levels": (0.5, 0.5)}, "a level stands there twice"),

@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.results.event_table import EventTable
@@ -112,11 +113,7 @@ class SkyMap:
 
     def __post_init__(self) -> None:
         _check_grid(self.nside, self.order)
-        if self.coordinates not in COORDINATES:
-            raise ValueError(
-                f"coordinates must be one of {', '.join(COORDINATES)}, got "
-                f"{self.coordinates!r}"
-            )
+        check_one_of("coordinates", self.coordinates, COORDINATES)
         if (self.mjd is None) == (self.coordinates == EQUATORIAL):
             raise ValueError(
                 "equatorial maps have an mjd and local ones none, got "
@@ -382,8 +379,7 @@ def _check_grid(nside: int, order: str) -> None:
     """Raise ValueError if there is no such grid of pixels."""
     if not 1 <= nside <= 8192 or nside & (nside - 1):
         raise ValueError(f"nside must be a power of two from 1 to 8192, got {nside}")
-    if order not in ORDERS:
-        raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
+    check_one_of("order", order, ORDERS)
 
 
 def _import_maps(module: str) -> Any:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import TIME
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.columns import (
@@ -66,10 +67,7 @@ def sqlite_source(
     default, truth is the table that has the angles, and the event column for its
     primary key if one has. Looking at the types of kept columns reads the tables once.
     """
-    if duplicates not in DUPLICATES:
-        raise ValueError(
-            f"duplicates must be one of {', '.join(DUPLICATES)}, got {duplicates!r}"
-        )
+    check_one_of("duplicates", duplicates, DUPLICATES)
     if events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     wanted = Wanted(**{"event_column": "event_no", **options})

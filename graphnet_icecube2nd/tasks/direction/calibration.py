@@ -38,6 +38,7 @@ from graphnet_icecube2nd.conventions import (
     precise_dtype,
     to_tensor,
 )
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration
 
 METHODS = ("none", "temperature", "isotonic")
@@ -160,10 +161,7 @@ class KappaCalibration(Calibration):
     num_events: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(
-                f"method must be one of {', '.join(METHODS)}; got {self.method!r}"
-            )
+        check_one_of("method", self.method, METHODS)
         lengths = {
             "log_calibrated": (len(self.log_calibrated), len(self.log_kappa)),
             "depths": (len(self.depths), len(self.log_group)),

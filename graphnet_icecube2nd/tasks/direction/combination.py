@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from graphnet_icecube2nd.conventions import opening_angle
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.tasks.task import weighted_mean
 
 # From the published predict.py, by our names; they are normalised there as here.
@@ -63,8 +64,7 @@ def combine(
     shape = tuple(vectors_MB3.shape)
     if len(shape) != 3 or shape[2] != 3 or not shape[0]:
         raise ValueError(f"vectors must be (members, events, 3), got {shape}")
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
+    check_one_of("method", method, METHODS)
     share_M = normalised(weights, len(vectors_MB3)).tolist()
     if method == WEIGHTED:
         return weighted_mean(vectors_MB3, share_M)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import opening_angle, unit_vector_to_angles
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.tasks.direction.calibration import (
     KappaCalibration,
     fit_calibration,
@@ -108,10 +109,7 @@ class Direction(Task):
             ("normalisation", normalisation, NORMALISATIONS),
             ("method", method, METHODS),
         ):
-            if value not in allowed:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}; got {value!r}"
-                )
+            check_one_of(name, value, allowed)
         self.contours, self.method = checked_contours(contours), method
         self.direction_loss = make_loss(loss, normalisation)
 

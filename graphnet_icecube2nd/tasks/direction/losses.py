@@ -25,6 +25,7 @@ from graphnet_icecube2nd.conventions import (
     precise_dtype,
     to_tensor,
 )
+from graphnet_icecube2nd.errors import check_one_of
 
 NORMALISATIONS = ("exact", "published")
 REDUCTIONS = ("mean", "none", "sum")
@@ -73,7 +74,7 @@ class DirectionLoss(nn.Module):
         Raises:
             ValueError: a shape does not fit, or the reduction is unknown.
         """
-        _check_choice("reduction", reduction, REDUCTIONS)
+        check_one_of("reduction", reduction, REDUCTIONS)
         _check_shapes(prediction_B3, direction_B3, weights_B)
         loss_B = self.loss_per_event(prediction_B3, direction_B3)
         if weights_B is not None:
@@ -99,7 +100,7 @@ class VonMisesFisherLoss(DirectionLoss):
     def __init__(self, normalisation: str = "exact") -> None:
         """Choose the normalisation, "exact" or "published"; ValueError for others."""
         super().__init__()
-        _check_choice("normalisation", normalisation, NORMALISATIONS)
+        check_one_of("normalisation", normalisation, NORMALISATIONS)
         self.normalisation = normalisation
 
     def loss_per_event(self, prediction_B3: Tensor, direction_B3: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ def von_mises_fisher_nll(
     Raises:
         ValueError: a last dimension is not 3, or the normalisation is unknown.
     """
-    _check_choice("normalisation", normalisation, NORMALISATIONS)
+    check_one_of("normalisation", normalisation, NORMALISATIONS)
     for name, vectors in (("prediction", prediction), ("direction", direction)):
         if vectors.ndim == 0 or vectors.shape[-1] != 3:
             raise ValueError(
@@ -306,12 +307,6 @@ def _event_angles(prediction: TensorLike, direction: TensorLike) -> Tensor:
     if not len(prediction):
         raise ValueError("opening angles of 0 events have no mean; got shape (0, 3)")
     return opening_angle(prediction, direction)
-
-
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Name a value that is not among the allowed ones."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {allowed}; got {value!r}")
 
 
 def _check_shapes(

@@ -446,9 +446,9 @@ class StageRun:
         stage = self.stage
         losses = f"{stage.loss} loss"
         if self.recipe.tasks:
-            options = self.recipe.task_options(self.number).items()
+            _, weights = build_tasks(self.recipe.task_options(self.number))
             losses = "losses of " + " and ".join(
-                f"{given.get('weight', 1):g} {name}" for name, given in options
+                f"{weight:g} {name}" for name, weight in weights.items()
             )
         return (
             f"stage {self.number} of {len(self.recipe.stages)}: {losses}, "

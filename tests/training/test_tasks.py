@@ -57,7 +57,7 @@ def test_they_learn(
     assert rows[-1]["train_loss"] < rows[0]["train_loss"] - 0.2
     assert rows[-1]["energy/log10_error"] < 0.9 * rows[0]["energy/log10_error"]
     assert max(row["track/auc"] for row in rows) > 0.6
-    assert "losses of 1 direction and 0.5 energy and 0.3 track" in notices[0]
+    assert "losses of 1 direction and 0.5 energy and 1 track" in notices[0]
     batch = next(iter(make_data(recipe, 0, simulated).val_dataloader()))
     with torch.no_grad():
         columns = run.model.predict(batch)

@@ -20,7 +20,7 @@ Shape letters: T pulses, B events, N noise pulses, S DOMs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
 
@@ -43,6 +43,7 @@ from graphnet_icecube2nd.conventions import (
     wrap_azimuth,
 )
 from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.events import (
     Events,
     add_pulses,
@@ -402,7 +403,7 @@ class Mirror:
     axis: str
 
     def __post_init__(self) -> None:
-        _check_word(self, "axis", AXES)
+        check_one_of(f"{self.kind}: axis", self.axis, AXES)
 
     @property
     def signs(self) -> tuple[float, float, float]:
@@ -442,7 +443,7 @@ class SwitchOff:
     share: float
 
     def __post_init__(self) -> None:
-        _check_word(self, "unit", _UNITS)
+        check_one_of(f"{self.kind}: unit", self.unit, _UNITS)
         _check_number(self, "share", below=1.0)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
@@ -563,14 +564,6 @@ def _check_number(
         f"{augmentation.kind}: {name} must be a finite number from 0{limit}; got "
         f"{value!r}"
     )
-
-
-def _check_word(augmentation: Any, name: str, known: Iterable[str]) -> None:
-    if (value := getattr(augmentation, name)) not in known:
-        raise ValueError(
-            f"{augmentation.kind}: {name} must be one of {', '.join(known)}; got "
-            f"{value!r}"
-        )
 
 
 def _shifted(events: Events, kind: str, shift: ArrayLike) -> Events:

@@ -58,8 +58,8 @@ def pulse_features(
         columns: (T,) arrays or tensors by column name; more than needed is fine.
         offsets: (B + 1,) int64 borders of the events.
         pulse_map: What the columns mean: a pulse map, or a detector.
-        geometry: With a pulse map: the DOMs; default IceCube-86.
-        ice: With a pulse map: the ice; default IceCube's.
+        geometry: DOMs, beside a pulse map; default IceCube-86.
+        ice: Ice, beside a pulse map; default IceCube's.
         event_id: B numbers or strings, to name events in messages.
 
     Returns:

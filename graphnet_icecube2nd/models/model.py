@@ -87,7 +87,7 @@ class Model(nn.Module):
         """Return the weighted sum of the tasks' losses, ().
 
         Args:
-            outputs: As `outputs` gives them, or the tensor of a single task.
+            outputs: Outputs by task (see `outputs`), or the tensor of a single task.
             truth: Labels by name, (B, ...), NaN where an event has none; such an event
                 counts for the other tasks.
             weight_B: (B,) weights of the events; None: all alike.
@@ -110,7 +110,7 @@ class Model(nn.Module):
         """Return the weighted sum of the tasks' losses, ().
 
         Args:
-            losses: As `losses` gives them.
+            losses: Losses by task, see `losses`.
             num_labels: Events with a label, (), by task; a learned weight of a task
                 without any is not trained. None: all tasks have some.
         """
@@ -139,8 +139,8 @@ class TaskModel(Model):
 
     Args:
         backbone: Gives latent vectors (B, D) of a `PackedBatch`; has `dim`.
-        tasks: By name; their last layers are made here.
-        weights: Of the tasks' losses; default 1 each.
+        tasks: Tasks by name; their last layers are made here.
+        weights: Weights of the tasks' losses; default 1 each.
         weighting: `fixed`, or `learned`: each loss is also weighted with a learned
             variance (A. Kendall, Y. Gal, R. Cipolla, arXiv:1705.07115).
         model_name: Registered name of the backbone.

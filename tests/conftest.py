@@ -54,11 +54,19 @@ def notices() -> Iterator[list[str]]:
     handler = logging.Handler()
     handler.emit = lambda record: texts.append(record.getMessage())  # type: ignore[method-assign]
     logger = logging.getLogger("graphnet_icecube2nd")
-    level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield texts
     logger.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def logging_of_the_package() -> Iterator[None]:
+    """Leave the package's logger as it was: a command makes it print from then on."""
+    logger = logging.getLogger("graphnet_icecube2nd")
+    handlers, level = logger.handlers[:], logger.level
+    yield
+    logger.handlers[:] = handlers
     logger.setLevel(level)
 
 

@@ -337,6 +337,9 @@ class TimeShift:
     kind: ClassVar[str] = "time_shift"
     shift: float
 
+    def __post_init__(self) -> None:
+        _check_number(self, "shift", least=-math.inf)
+
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, later by `shift`."""
         return _shifted(events, self.kind, self.shift)
@@ -359,6 +362,9 @@ class FirstPulseAt:
     time: float
     hlc: bool = False
 
+    def __post_init__(self) -> None:
+        _check_number(self, "time", least=-math.inf)
+
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, each moved."""
         shift_B = self.time - first_times(events, hlc=self.hlc)
@@ -377,7 +383,7 @@ class ChargeFactor:
     factor: float
 
     def __post_init__(self) -> None:
-        _check_number(self, "factor")
+        _check_number(self, "factor", above=0.0)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with charges scaled."""
@@ -551,18 +557,26 @@ def first_times(events: Events, *, hlc: bool = False) -> NDArray[np.float64]:
 
 
 def _check_number(
-    augmentation: Any, name: str, *, up_to: float = math.inf, below: float = math.inf
+    augmentation: Any,
+    name: str,
+    *,
+    least: float = 0.0,
+    above: float = -math.inf,
+    up_to: float = math.inf,
+    below: float = math.inf,
 ) -> None:
-    """Raise ValueError if an argument is no finite number from 0 within its bound."""
+    """Raise ValueError if an argument is no finite number within its bounds."""
     value = getattr(augmentation, name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and 0 <= value <= up_to and value < below:
-        return
-    limit = f", below {below:g}" if below < math.inf else ""
-    limit = f", up to {up_to:g}" if up_to < math.inf else limit
+    if is_number and math.isfinite(value) and least <= value <= up_to:
+        if above < value < below:
+            return
+    bounds = {" above": above, " from": least, ", up to": up_to, ", below": below}
+    if above >= least:
+        del bounds[" from"]
+    limit = "".join(f"{w} {b:g}" for w, b in bounds.items() if math.isfinite(b))
     raise ValueError(
-        f"{augmentation.kind}: {name} must be a finite number from 0{limit}; got "
-        f"{value!r}"
+        f"{augmentation.kind}: {name} must be a finite number{limit}; got {value!r}"
     )
 
 

@@ -568,9 +568,9 @@ def _check_number(
     """Raise ValueError if an argument is no finite number within its bounds."""
     value = getattr(augmentation, name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and math.isfinite(value) and least <= value <= up_to:
-        if above < value < below:
-            return
+    is_number = is_number and math.isfinite(value)
+    if is_number and least <= value <= up_to and above < value < below:
+        return
     bounds = {" above": above, " from": least, ", up to": up_to, ", below": below}
     if above >= least:
         del bounds[" from"]

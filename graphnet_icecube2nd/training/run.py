@@ -61,6 +61,7 @@ from graphnet_icecube2nd.training.trainer import (
     LAST,
     TrainerConfig,
     close_loggers,
+    emulates_bfloat16,
     make_trainer,
     quiet_lightning,
 )
@@ -353,6 +354,12 @@ class StageRun:
         trainer, recorder = make_trainer(recipe, number, self.run, self.machine, on_row)
         # World size is known only now: how many batches make a step, and a sub-epoch.
         texts = [*([] if number else texts), *self._make_steps(trainer, data)]
+        device = trainer.strategy.root_device
+        if recipe.precision == "bfloat16" and emulates_bfloat16(device):
+            texts.append(
+                "  this processor has no instructions for bfloat16, so it is slower "
+                "than float32: --set precision=float32"
+            )
         if trainer.is_global_zero:
             LOGGER.info(self._description())
             for text in [*([] if report is None else [f"  {report.text}"]), *texts]:

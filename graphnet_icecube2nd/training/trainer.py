@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import platform
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -170,6 +171,18 @@ def make_trainer(
             "whose results do not come back; take devices=1, or ddp in a script"
         )
     return trainer, recorder
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Tell whether a processor computes bfloat16 in software, as far as torch knows."""
+    native = [
+        getattr(torch.cpu, f"_is_{name}_supported", None)
+        for name in ("avx512_bf16", "amx_tile")
+    ]
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if device.type != "cpu" or not is_x86 or None in native:
+        return False
+    return not any(known() for known in native if known is not None)
 
 
 @contextmanager

@@ -673,6 +673,25 @@ def test_lightning_keeps_quiet(
     assert logging.getLogger("pytorch_lightning").level != logging.WARNING
 
 
+@pytest.mark.parametrize("is_native", [True, False])
+def test_bfloat16_in_software_is_said(
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    simulated: EventStore,
+    tmp_path: Path,
+    notices: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    is_native: bool,
+) -> None:
+    monkeypatch.setattr(trainer_room.platform, "machine", lambda: "x86_64")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: is_native, raising=False)
+    recipe = replace(one_stage(tiny), precision="bfloat16")
+    train(recipe, simulated, tmp_path / "run", machine=quiet)
+    told = [text for text in notices if "--set precision=float32" in text]
+    assert len(told) == (not is_native)
+
+
 def test_a_stage_starts_from_a_file_and_freezes(
     tiny: Recipe,
     quiet: TrainerConfig,

@@ -241,6 +241,15 @@ def test_only_the_adapter_imports_graphnet() -> None:
                 assert top not in ("graphnet", "torch_geometric"), f"{path}: {name}"
 
 
+def test_only_models_ask_whether_it_is_deepice() -> None:
+    for path in MODULES:
+        if module_name(path).split(".")[0] == "models":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+                assert "DeepIce" not in ast.unparse(node.args[1]), path
+
+
 def test_core_needs_torch_numpy_and_safetensors_only() -> None:
     """Every module outside the adapter imports where the others are not to be had."""
     core = [

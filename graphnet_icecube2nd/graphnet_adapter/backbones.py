@@ -12,7 +12,6 @@ from torch_geometric.data import Data
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.registry import build_backbone
 
 
@@ -39,9 +38,8 @@ class ModelBackbone(GNN):
     ) -> None:
         known = None if detector is None else build_detector(detector)
         model = build_backbone(name, known, **(model_kwargs or {}))
-        names = None  # the features are those that the batch names
-        if isinstance(model, DeepIce):
-            names = (*FEATURE_NAMES, *model.config.extra_features)
+        # Where a backbone does not say what it reads, the batch names its features.
+        names = getattr(model, "feature_names", None)
         super().__init__(nb_inputs=len(names or FEATURE_NAMES), nb_outputs=model.dim)
         self.model, self._names = model, names
 

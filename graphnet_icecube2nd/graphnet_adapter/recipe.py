@@ -42,8 +42,6 @@ from graphnet_icecube2nd.graphnet_adapter.tasks import (
     ExactVonMisesFisher3DLoss,
     TaskHead,
 )
-from graphnet_icecube2nd.models.deepice import DeepIce
-from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.model import LEARNED, Model, TaskModel
 from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -203,16 +201,16 @@ def _standard_model(
     stage = recipe.stages[number]
     options = recipe.task_options(number)
     backbone: Any
-    if isinstance(core, DeepIce):  # the direction alone, as published
-        is_hybrid = isinstance(core, DeepIceGNN)
-        kind = DeepIceGNNBackbone if is_hybrid else DeepIceBackbone
+    if not isinstance(core, TaskModel):  # the direction alone, as published
+        published: Any = core
+        kind = DeepIceGNNBackbone if published.is_hybrid else DeepIceBackbone
         backbone = kind(**_plain(core.kwargs()))
-        task = _direction_task(options[Direction.name], core.dim, recipe.event_weight)
-        _copy_weights(core.head, task._affine)
+        given = options[Direction.name]
+        task = _direction_task(given, published.dim, recipe.event_weight)
+        _copy_weights(published.head, task._affine)
         _copy_weights(core, backbone.model)
         tasks = [task]
     else:
-        assert isinstance(core, TaskModel)
         kwargs = _plain(core.describe()["kwargs"])
         backbone = ModelBackbone(core.model_name, model_kwargs=kwargs)
         _copy_weights(core.backbone, backbone.model)

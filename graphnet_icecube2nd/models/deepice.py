@@ -181,7 +181,12 @@ class DeepIce(Model):
         """The task: direction; none of a backbone."""
         return self._tasks
 
-    def set_task(self, task: Direction) -> None:
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The features that it reads, in their order."""
+        return (*FEATURE_NAMES, *self.config.extra_features)
+
+    def set_task(self, task: Task) -> None:
         """Train and judge it as another direction task does, with another loss say."""
         self._tasks = {Direction.name: task}
 

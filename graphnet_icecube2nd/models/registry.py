@@ -76,15 +76,22 @@ def new_model(
     tasks: Tasks | None = None,
     detector: Detector | str | None = None,
     weighting: str = FIXED,
+    published: bool = False,
     **overrides: Any,
 ) -> Model:
-    """Return a model by name, with random weights; arguments as `build_model`."""
+    """Return a model by name, with random weights; arguments as `build_model`.
+
+    With `published`, a model that was published with a last layer for the direction
+    keeps it, as it does without `tasks`, and the task is the direction of `tasks`.
+    """
     if isinstance(detector, str):
         detector = build_detector(detector)
     built = _build(name, detector, overrides)
     model: Model
-    if tasks is None and isinstance(built, DeepIce):
+    if isinstance(built, DeepIce) and (tasks is None or published):
         built.model_name = name
+        if tasks is not None:
+            built.set_task(build_tasks(tasks)[0][Direction.name])
         model = built
     else:
         backbone = built.without_head() if isinstance(built, DeepIce) else built

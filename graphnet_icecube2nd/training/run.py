@@ -24,7 +24,6 @@ from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import locked_folder, write_whole
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
-from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.registry import MODELS, new_model
 from graphnet_icecube2nd.models.weights import (
@@ -37,7 +36,6 @@ from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
-from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.label import LABELS
 from graphnet_icecube2nd.tasks.task import FEWEST
 from graphnet_icecube2nd.training.history import Row
@@ -209,25 +207,16 @@ def first_model(
     The weights are the same for all stages; the tasks have the options of the stage of
     that number. The model reads events of the detector; None: those of IceCube-86.
     """
-    options = recipe.task_options(number)
-
-    def build(tasks: dict[str, dict[str, Any]] | None) -> Model:
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            return new_model(
-                recipe.model,
-                tasks=tasks,
-                detector=detector,
-                weighting=recipe.weighting,
-                **recipe.model_kwargs,
-            )
-
-    if not recipe.tasks and isinstance(model := build(None), DeepIce):
-        direction = build_tasks(options)[0][Direction.name]
-        assert isinstance(direction, Direction)
-        model.set_task(direction)
-        return model
-    return build(options)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        return new_model(
+            recipe.model,
+            tasks=recipe.task_options(number),
+            detector=detector,
+            weighting=recipe.weighting,
+            published=not recipe.tasks,
+            **recipe.model_kwargs,
+        )
 
 
 def make_data(

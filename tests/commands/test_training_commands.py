@@ -21,6 +21,7 @@ from graphnet_icecube2nd import (
     EventStore,
 )
 from graphnet_icecube2nd.commands import training
+from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.published import (
     as_store,
     read_published_config,
@@ -339,6 +340,7 @@ def test_only_the_first_process_speaks(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    print_notices(always=True)  # as the program does
     called(config)
     shown = capsys.readouterr().out
     for text in ("note: ", "its events are in", "mean opening angle"):

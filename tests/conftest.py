@@ -48,7 +48,7 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture
-def notices() -> Iterator[list[str]]:
+def notices(logging_of_the_package: None) -> list[str]:
     """What the package logs of its progress during a test."""
     texts: list[str] = []
     handler = logging.Handler()
@@ -56,8 +56,7 @@ def notices() -> Iterator[list[str]]:
     logger = logging.getLogger("graphnet_icecube2nd")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    yield texts
-    logger.removeHandler(handler)
+    return texts
 
 
 @pytest.fixture(autouse=True)

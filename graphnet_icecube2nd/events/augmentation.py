@@ -20,6 +20,7 @@ Shape letters: T pulses, B events, N noise pulses, S DOMs.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
@@ -338,7 +339,7 @@ class TimeShift:
     shift: float
 
     def __post_init__(self) -> None:
-        _check_number(self, "shift", least=-math.inf)
+        _check_number(self, "shift", least=None)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, later by `shift`."""
@@ -363,7 +364,7 @@ class FirstPulseAt:
     hlc: bool = False
 
     def __post_init__(self) -> None:
-        _check_number(self, "time", least=-math.inf)
+        _check_number(self, "time", least=None)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events, each moved."""
@@ -383,7 +384,7 @@ class ChargeFactor:
     factor: float
 
     def __post_init__(self) -> None:
-        _check_number(self, "factor", above=0.0)
+        _check_number(self, "factor", least=None, above=0.0)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the events with charges scaled."""
@@ -560,21 +561,28 @@ def _check_number(
     augmentation: Any,
     name: str,
     *,
-    least: float = 0.0,
-    above: float = -math.inf,
-    up_to: float = math.inf,
-    below: float = math.inf,
+    least: float | None = 0.0,
+    above: float | None = None,
+    up_to: float | None = None,
+    below: float | None = None,
 ) -> None:
     """Raise ValueError if an argument is no finite number within its bounds."""
     value = getattr(augmentation, name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    bounds = [
+        (words, bound, holds)
+        for words, bound, holds in (
+            (" from", least, operator.ge),
+            (" above", above, operator.gt),
+            (", up to", up_to, operator.le),
+            (", below", below, operator.lt),
+        )
+        if bound is not None
+    ]
     is_number = is_number and math.isfinite(value)
-    if is_number and least <= value <= up_to and above < value < below:
+    if is_number and all(holds(value, bound) for _, bound, holds in bounds):
         return
-    bounds = {" above": above, " from": least, ", up to": up_to, ", below": below}
-    if above >= least:
-        del bounds[" from"]
-    limit = "".join(f"{w} {b:g}" for w, b in bounds.items() if math.isfinite(b))
+    limit = "".join(f"{words} {bound:g}" for words, bound, _ in bounds)
     raise ValueError(
         f"{augmentation.kind}: {name} must be a finite number{limit}; got {value!r}"
     )

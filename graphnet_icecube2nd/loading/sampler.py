@@ -159,8 +159,8 @@ class EventSampler:
         Args:
             epoch: Number of the epoch, from 0.
             sub_epoch: Number of the sub-epoch, from 0.
-            first_batch: Where to begin. Batches before it are planned and dropped; only
-                lengths, and what the subset asks for, are read from the store.
+            first_batch: First batch to give. Those before it are planned and dropped;
+                only lengths, and what the subset asks for, are read from the store.
 
         Returns:
             One (events,) array for each batch: event numbers, as the store counts.

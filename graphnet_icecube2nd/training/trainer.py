@@ -175,14 +175,14 @@ def make_trainer(
 
 def emulates_bfloat16(device: torch.device) -> bool:
     """Tell whether a processor computes bfloat16 in software, as far as torch knows."""
-    native = [
-        getattr(torch.cpu, f"_is_{name}_supported", None)
-        for name in ("avx512_bf16", "amx_tile")
-    ]
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    if device.type != "cpu" or not is_x86 or None in native:
+    if device.type != "cpu" or not is_x86:
         return False
-    return not any(known() for known in native if known is not None)
+    try:
+        native = torch.cpu._is_avx512_bf16_supported()
+        return not (native or torch.cpu._is_amx_tile_supported())
+    except AttributeError:  # torch is older than these
+        return False
 
 
 @contextmanager

@@ -170,6 +170,12 @@ def test_what_is_refused() -> None:
         SwitchOff(unit="dom", share=1.0)
     with pytest.raises(ValueError, match="charge_factor: factor must be"):
         ChargeFactor(factor=-1.0)
+    with pytest.raises(ValueError, match="factor must be a finite number above 0; got"):
+        ChargeFactor(factor=0.0)
+    with pytest.raises(ValueError, match="shift must be a finite number; got nan"):
+        TimeShift(shift=float("nan"))
+    with pytest.raises(ValueError, match="time must be a finite number; got inf"):
+        FirstPulseAt(time=float("inf"))
     bare = replace(EVENTS, columns={"sensor_id": EVENTS.columns["sensor_id"]})
     for augmentation, column in (
         (TimeShift(shift=1.0), "time"),

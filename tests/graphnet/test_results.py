@@ -628,7 +628,7 @@ def test_options_are_checked_before_any_work(dataset: Counted, tmp_path: Path) -
     model, loader = make_model(), make_loader(dataset)
     with pytest.raises(TypeError, match="StandardModel of GraphNeT, got DeepIceBack"):
         predict_directions(model.backbone, loader)
-    with pytest.raises(ValueError, match="angles must be one of origin"):
+    with pytest.raises(ValueError, match="origin, flight; got 'momentum'"):
         predict_directions(model, loader, angles="momentum")
     with pytest.raises(ValueError, match="calibrations by task, got str"):
         predict_directions(model, loader, calibration="own")  # type: ignore[arg-type]

@@ -25,10 +25,9 @@ from graphnet_icecube2nd.results.event_table import (
     ANGLE_NAMES,
     DIRECTION_NAMES,
     KAPPA_NAMES,
-    PREDICTION,
     PREDICTION_NAMES,
 )
-from graphnet_icecube2nd.tasks.catalogue import build_task
+from graphnet_icecube2nd.tasks.catalogue import PREDICTION, build_task
 from graphnet_icecube2nd.tasks.direction.losses import (
     AngularDistanceLoss,
     CombinedDirectionLoss,

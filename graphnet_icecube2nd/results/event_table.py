@@ -30,7 +30,12 @@ from graphnet_icecube2nd.results.result_files import (
     write_results,
 )
 from graphnet_icecube2nd.store.manifest import N_PULSES
-from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+from graphnet_icecube2nd.tasks.catalogue import (
+    PREDICTION,
+    STATUS,
+    build_task,
+    list_tasks,
+)
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
 from graphnet_icecube2nd.tasks.label import (
     check_radians,
@@ -38,7 +43,7 @@ from graphnet_icecube2nd.tasks.label import (
     to_origin,
 )
 
-STATUS, KAPPA = "status", "kappa"
+KAPPA = "kappa"
 ANGLES = ("azimuth", "zenith")
 VALID = "_is_valid"  # after the name of a task
 CALIBRATED = "calibrated"  # whether the widths of an event are
@@ -57,7 +62,6 @@ PREDICTION_NAMES = {
     "position_z_pred": "vertex_z",
     "interaction_time_pred": "vertex_time",
 }
-PREDICTION = "_pred"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

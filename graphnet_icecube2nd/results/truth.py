@@ -9,7 +9,7 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.detector.pulse_map import LabelColumns
-from graphnet_icecube2nd.results.event_table import PREDICTION, STATUS, EventTable
+from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     EVENT_NAMES,
     SUFFIXES,
@@ -32,11 +32,10 @@ from graphnet_icecube2nd.results.result_files import (
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
-from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
+from graphnet_icecube2nd.tasks.catalogue import are_results, build_task, list_tasks
 from graphnet_icecube2nd.tasks.label import (
     DIRECTION,
     ENERGY,
-    ENERGY_COLUMNS,
     LABELS,
     TOPOLOGY,
     check_radians,
@@ -336,7 +335,7 @@ def _needed_columns(available: Sequence[str], labels: LabelColumns) -> set[str]:
 def _truth_table(path: str | os.PathLike[str]) -> str:
     """Return the one table of a SQLite file that holds truth, and no results."""
     tables = sqlite_tables(path)
-    results = [name for name, columns in tables.items() if _is_results(columns)]
+    results = [name for name, columns in tables.items() if are_results(columns)]
     candidates = {
         name: columns
         for name, columns in tables.items()
@@ -356,16 +355,6 @@ def _truth_table(path: str | os.PathLike[str]) -> str:
             "which it is (table, --truth-table)"
         )
     return chosen[0]
-
-
-def _is_results(columns: Collection[str]) -> bool:
-    """Return whether a table's columns are those of results, not of truth."""
-    if any(name.endswith(PREDICTION) for name in columns):
-        return True
-    tasks = [build_task(name) for name in list_tasks()]
-    answers = {column.name for task in tasks for column in task.columns}
-    truth = {*ENERGY_COLUMNS, TOPOLOGY, *ANGLE_NAMES[0], *_label_names()}
-    return STATUS in columns and bool((answers - truth) & set(columns))
 
 
 def _found_labels(

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.energy import Energy
+from graphnet_icecube2nd.tasks.label import ENERGY_COLUMNS, TOPOLOGY
 from graphnet_icecube2nd.tasks.task import TASKS, Task
 from graphnet_icecube2nd.tasks.track import Track
 
 OWN = (Direction, Energy, Track)
 # Columns that results have whatever the tasks; event_no is event_id in SQLite.
-RESERVED = ("event_id", "event_no", "n_pulses", "status", "calibrated")
+STATUS = "status"
+RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")
+# How other packages mark what was reconstructed; the first is GraphNeT's.
+PREDICTION, RECONSTRUCTION = "_pred", "_reco"
 
 
 def build_task(name: str, **kwargs: Any) -> Task:
@@ -37,6 +41,25 @@ def build_task(name: str, **kwargs: Any) -> Task:
 def list_tasks(pattern: str = "*") -> list[str]:
     """Return the names of the tasks that match; `*` and `?` as in a shell."""
     return TASKS.names(pattern)
+
+
+def are_results(columns: Collection[str]) -> bool:
+    """Return whether a table with these columns holds results, and no truth alone.
+
+    Results of this package have a status, or a kappa, beside the columns of a task.
+    Other packages mark theirs by a name, `zenith_pred`, `zenith_reco` or `reco_zenith`;
+    beside those there may be the truth.
+    """
+    names = [column.lower() for column in columns]
+    if any(n.endswith((PREDICTION, RECONSTRUCTION)) for n in names):
+        return True
+    if any(n.startswith(("pred_", "reco_")) for n in names):
+        return True
+    tasks = [build_task(name) for name in list_tasks()]
+    answers = {column.name for task in tasks for column in task.columns}
+    truth = {*("azimuth", "zenith"), *ENERGY_COLUMNS, TOPOLOGY}
+    answers -= truth.union(*(task.truth for task in tasks))
+    return bool({STATUS, "kappa"} & set(names) and answers & set(names))
 
 
 def build_tasks(

@@ -21,6 +21,7 @@ import pyarrow.parquet
 from graphnet_icecube2nd import EventStore, EventTable
 from graphnet_icecube2nd.results.result_files import read_columns
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.catalogue import are_results
 from graphnet_icecube2nd.tasks.task import Column, Task
 
 COLUMNS = {
@@ -254,6 +255,25 @@ def test_results_are_never_taken_for_truth(tmp_path: Path) -> None:
     add_table(path, "more", {"event_no": [4], "energy": [1.0]})
     with pytest.raises(ValueError, match=r"found 2 .*truth, more"):
         EventTruth.load(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (["event_no", "azimuth", "zenith", "direction_x", "status"], True),
+        (["event_no", "azimuth", "zenith", "kappa"], True),
+        (["event_no", "energy", "energy_log10_sigma", "status"], True),
+        (["event_no", "azimuth", "zenith", "zenith_pred"], True),
+        (["event_no", "azimuth_RECO", "zenith_RECO"], True),
+        (["event_no", "reco_azimuth", "reco_zenith"], True),
+        (["event_no", "azimuth", "zenith", "energy", "topology"], False),
+        (["event_no", "azimuth", "zenith", "track", "status"], False),
+        (["event_no", "azimuth", "zenith", "predicted", "record"], False),
+        (["event_id", "batch_id", "first_pulse_index", "azimuth", "zenith"], False),
+    ],
+)
+def test_columns_of_results(columns: list[str], expected: bool) -> None:
+    assert are_results(columns) is expected
 
 
 def test_graphnets_predictions_as_a_table() -> None:

@@ -22,7 +22,7 @@ from graphnet_icecube2nd.store.readers.table_part import (
     TablePart,
     select,
 )
-from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, ArrowTable, plain
+from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, plain
 
 
 def frames_source(
@@ -43,7 +43,7 @@ def frames_source(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FrameTable(ArrowTable):
+class FrameTable(Table):
     """An Arrow table in memory."""
 
     name: str  # for messages

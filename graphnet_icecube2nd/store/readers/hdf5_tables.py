@@ -88,14 +88,13 @@ class H5Table(Table):
         ((_, arrays),) = self.read_rows(columns, np.array([0, self.num_rows]))
         return arrays
 
-    def arrays(
-        self, columns: Sequence[str], *, nan: bool = False
-    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns piece by piece."""
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of columns, each with the row it begins at."""
         with opened(self.path) as file:
             for low in self.rows[::ROWS_AT_ONCE]:
                 rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
-                yield low, self.read(file, columns, rows)
+                arrays = self.read(file, columns, rows)
+                yield low, import_pyarrow().record_batch(arrays)
 
     def read_rows(
         self, columns: Sequence[str], borders: NDArray[np.int64]

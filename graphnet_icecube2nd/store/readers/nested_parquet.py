@@ -160,6 +160,22 @@ class NestedTable(ParquetTable):
                 yield row, flat.combine_chunks().to_batches()[0]
                 row += len(batch)
 
+    def values(
+        self, batch: Any, column: str, row: int, *, nan: bool = False
+    ) -> NDArray[Any]:
+        """Return a column of a record batch that begins at a row; see `arrays`."""
+        array = plain(batch.column(column))
+        if not (nan and import_pyarrow().types.is_floating(array.type)):
+            self.check_no_null(array, column, row)
+        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
+        return values
+
+    def check_no_null(self, array: Any, column: str, row: int) -> None:
+        """See that no value is null."""
+        if array.null_count:
+            null = row + int(np.asarray(array.is_null()).argmax())
+            raise ValueError(f"{self.at(null)}: column {column!r} is null")
+
 
 @dataclass(kw_only=True, eq=False)
 class NestedPart(Part):

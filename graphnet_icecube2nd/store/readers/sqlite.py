@@ -43,7 +43,7 @@ from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
-    ArrowTable,
+    Table,
     is_number,
 )
 
@@ -185,7 +185,7 @@ class SqlitePart(TablePart):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SqliteTable(ArrowTable):
+class SqliteTable(Table):
     """A table of a file, its rows in the order of the events and then of writing."""
 
     path: Path

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ class Table(ABC):
     num_rows: int | None  # None if that is not known beforehand
 
     @abstractmethod
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of columns, each with the row it begins at."""
+
     def arrays(
         self, columns: Sequence[str], *, nan: bool = False
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
@@ -42,6 +46,19 @@ class Table(ABC):
         With `nan`, a null among floats becomes NaN, which pandas writes as null; else
         a null is a ValueError that names file and row.
         """
+        floating = import_pyarrow().types.is_floating
+        for first, batch in self.batches(columns):
+            arrays = {}
+            for column in columns:
+                array = plain(batch.column(column))
+                if array.null_count and not (nan and floating(array.type)):
+                    null = first + int(np.asarray(array.is_null()).argmax())
+                    raise ValueError(
+                        f"{self.at(null)}: column {column!r} is null "
+                        f"({array.null_count} of the {len(array)} rows read are)"
+                    )
+                arrays[column] = array.to_numpy(zero_copy_only=False)
+            yield first, arrays
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if the rows differ."""
@@ -85,35 +102,32 @@ class Table(ABC):
         that the first stands in, None where they do not stand together, and (T,) by
         column.
         """
-        pieces = self.arrays(columns)
-        row, rest, num_rest = 0, dict[str, NDArray[Any]](), 0
-        for index, num_rows in enumerate(np.diff(borders, prepend=0).tolist()):
-            taken: list[tuple[int, dict[str, NDArray[Any]]]] = []
-            while num_rows:
-                if not num_rest:
-                    row, rest = next(pieces, (0, {}))
-                    if not rest:
-                        raise ValueError(f"{self.name} changed while it was read")
-                    num_rest = len(rest[columns[0]])
-                size = min(num_rows, num_rest)
-                taken.append((row, {name: v[:size] for name, v in rest.items()}))
-                rest = {name: values[size:] for name, values in rest.items()}
-                row, num_rest, num_rows = row + size, num_rest - size, num_rows - size
-            if index == 0:  # before the first border
-                continue
-            if len(taken) == 1:
-                yield taken[0]
-                continue
-            starts = [first for first, _ in taken]
-            sizes = [len(arrays[columns[0]]) for _, arrays in taken]
-            together = starts and np.array_equal(np.diff(starts), sizes[:-1])
-            joined = {}
-            for column in columns:
-                values = [arrays[column] for _, arrays in taken]
-                joined[column] = np.concatenate(
-                    [no_values(self.types[column]), *values]
-                )
-            yield starts[0] if together else None, joined
+        pieces, end = self.arrays(columns), 0
+        held: list[tuple[int, int, dict[str, NDArray[Any]]]] = []
+        for low, high in pairwise(borders.tolist()):
+            while end < high:
+                row, arrays = next(pieces, (0, {}))
+                if not arrays:
+                    raise ValueError(f"{self.name} changed while it was read")
+                held.append((end, row, arrays))
+                end += len(arrays[columns[0]])
+                held = [piece for piece in held if _stop(piece) > low]
+            held = [piece for piece in held if _stop(piece) > low]
+            taken = [
+                {name: v[max(low - at, 0) : high - at] for name, v in arrays.items()}
+                for at, _, arrays in held
+                if at < high
+            ]
+            shifts = {row - at for at, row, _ in held[: len(taken)]}
+            if len(taken) != 1:
+                empty = {name: no_values(self.types[name]) for name in columns}
+                taken = [
+                    {
+                        n: np.concatenate([empty[n], *(t[n] for t in taken)])
+                        for n in empty
+                    }
+                ]
+            yield low + shifts.pop() if len(shifts) == 1 else None, taken[0]
 
     def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
         """Return values that begin at a row as event_ids, (T,), if they are such."""
@@ -140,43 +154,59 @@ class Table(ABC):
             )
 
 
-class ArrowTable(Table):
-    """A table that is read as Arrow record batches."""
+def _stop(piece: tuple[int, int, dict[str, NDArray[Any]]]) -> int:
+    return piece[0] + len(next(iter(piece[2].values())))
 
-    @abstractmethod
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedTable(Table):
+    """Several tables of pulses of the same events, one after the other."""
+
+    tables: tuple[Table, ...]
+    time: str  # the column of which the order of an event's pulses is
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What messages call it."""
+        return " and ".join(table.name for table in self.tables)
+
+    @cached_property
+    def types(self) -> dict[str, Any]:  # type: ignore[override]
+        """Arrow type of each column that all tables have."""
+        first, *others = (table.types for table in self.tables)
+        return {c: k for c, k in first.items() if all(c in types for types in others)}
+
+    @property
+    def num_rows(self) -> int | None:  # type: ignore[override]
+        """How many rows all have."""
+        numbers = [table.num_rows for table in self.tables]
+        return None if None in numbers else sum(filter(None, numbers))
+
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of columns, each with the row it begins at."""
+        """Yield the record batches of one table after the other."""
+        return chain.from_iterable(table.batches(columns) for table in self.tables)
 
     def arrays(
         self, columns: Sequence[str], *, nan: bool = False
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns piece by piece."""
-        for row, batch in self.batches(columns):
-            arrays = {c: self.values(batch, c, row, nan=nan) for c in columns}
-            yield row, arrays
+        """Yield columns of one table after the other; each names its own faults."""
+        for table in self.tables:
+            yield from table.arrays(columns, nan=nan)
 
-    def values(
-        self, batch: Any, column: str, row: int, *, nan: bool = False
-    ) -> NDArray[Any]:
-        """Return a column of a record batch that begins at a row; see `arrays`."""
-        array = plain(batch.column(column))
-        if not (nan and import_pyarrow().types.is_floating(array.type)):
-            self.check_no_null(array, column, row)
-        values: NDArray[Any] = array.to_numpy(zero_copy_only=False)
-        return values
+    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
+        ids, borders = zip(*(table.runs(column) for table in self.tables), strict=True)
+        lengths = [np.diff(border) for border in borders]
+        return np.concatenate(ids), np.append(0, np.cumsum(np.concatenate(lengths)))
 
-    def check_no_null(self, array: Any, column: str, row: int) -> None:
-        """See that no value is null."""
-        if array.null_count:
-            null = row + int(np.asarray(array.is_null()).argmax())
-            raise ValueError(
-                f"{self.at(null)}: column {column!r} is null ({array.null_count} of "
-                f"the {len(array)} rows read are)"
-            )
+    def within(self, column: str, low: int, high: int) -> Table:
+        """Return fewer rows of each."""
+        fewer = tuple(table.within(column, low, high) for table in self.tables)
+        return replace(self, tables=fewer)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParquetTable(ArrowTable):
+class ParquetTable(Table):
     """A parquet file, or some of its row groups."""
 
     path: Path

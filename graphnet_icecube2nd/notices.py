@@ -1,13 +1,17 @@
-"""Notices of long work: records of `logging`, printed where nobody else takes them."""
+"""Long work's progress and notices; notices go through `logging`.
+
+They are printed where nobody else takes them.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PACKAGE = "graphnet_icecube2nd"
+Progress = Callable[[int, int], None]  # events and pulses since the last call
 
 
 class _Printer(logging.Handler):

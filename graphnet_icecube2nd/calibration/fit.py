@@ -25,11 +25,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
     as_bundle,
 )
 from graphnet_icecube2nd.inference.predictor import (
-    Progress,
     ResultMaker,
     event_outputs,
 )
 from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore

@@ -29,11 +29,11 @@ from graphnet_icecube2nd.inference.model_bundle import (
     weights_place,
 )
 from graphnet_icecube2nd.inference.predictor import (
-    Progress,
     event_reader,
     store_outputs,
 )
 from graphnet_icecube2nd.models.together import EnsembleModel
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES

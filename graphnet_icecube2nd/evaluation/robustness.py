@@ -39,12 +39,12 @@ from graphnet_icecube2nd.events.selection import SELECTIONS
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.predictor import (
     NO_PULSES,
-    Progress,
     event_reader,
     predict_events,
 )
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore

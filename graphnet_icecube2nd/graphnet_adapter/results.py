@@ -34,12 +34,12 @@ from graphnet_icecube2nd.graphnet_adapter.prediction import (
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
     Calibrations,
-    Progress,
     failed_tasks,
     table_of_outputs,
     without_full_columns,
 )
 from graphnet_icecube2nd.inference.reconstruction import Reconstruction
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import CALIBRATED
 from graphnet_icecube2nd.results.result_files import (
     OK,

@@ -25,6 +25,7 @@ from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import CALIBRATED, VALID, EventTable
 from graphnet_icecube2nd.results.result_files import OK, Columns
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -35,7 +36,6 @@ from graphnet_icecube2nd.version import __version__
 
 WINDOW = 8192  # events that are sorted together
 NO_PULSES = "no pulses"
-Progress = Callable[[int, int], None]  # events and pulses since the last call
 Outputs = dict[str, NDArray[np.float64]]  # (B, K) by task
 Calibrations = Mapping[str, Calibration]
 

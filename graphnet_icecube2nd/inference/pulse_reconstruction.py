@@ -40,13 +40,13 @@ from graphnet_icecube2nd.inference.model_bundle import (
     as_bundle,
 )
 from graphnet_icecube2nd.inference.predictor import (
-    Progress,
     ResultMaker,
     empty_outputs,
     outputs_in_batches,
     without_full_columns,
 )
 from graphnet_icecube2nd.models.model import Model
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.result_files import rows_of, whole_numbers
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,

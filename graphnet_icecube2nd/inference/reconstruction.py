@@ -37,7 +37,6 @@ from graphnet_icecube2nd.inference.model_bundle import (
 )
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
-    Progress,
     ResultMaker,
     event_reader,
     failed_tasks,
@@ -52,6 +51,7 @@ from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.memory import give_back_memory
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.weights import weights_digest
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import CALIBRATED, EventTable
 from graphnet_icecube2nd.results.result_files import (
     EVENT_NO,

@@ -35,11 +35,12 @@ from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
 from graphnet_icecube2nd.store.arrow_table import sha256_of
-from graphnet_icecube2nd.store.conversion import Progress, convert, table_digest
+from graphnet_icecube2nd.store.conversion import convert, table_digest
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.readers.source import Part, Source

@@ -14,7 +14,7 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.files import LOCK_FILE, locked_folder
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.arrow_table import MappedTable, sha256_of
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
@@ -52,8 +53,6 @@ SHARD_PULSES = 2**23
 CHUNK_PULSES = 2**20
 IDS_AT_ONCE = 2**23  # event_ids compared at once, 64 MB
 VERSION = 2
-
-Progress = Callable[[int, int], None]  # events and pulses since the last call
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,9 @@ from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.angle_check import settle_angles
-from graphnet_icecube2nd.store.conversion import SHARD_PULSES, Progress, convert
+from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
 from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
 from graphnet_icecube2nd.store.readers.source import (

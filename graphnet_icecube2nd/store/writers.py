@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import reverse_angles
 from graphnet_icecube2nd.files import write_whole, write_whole_folder
 from graphnet_icecube2nd.lazy import import_extra
+from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
@@ -30,7 +31,6 @@ from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.store.readers.sqlite import quoted
 
 PathLike = str | os.PathLike[str]
-Progress = Callable[[int, int], None]  # events and pulses since the last call
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 
 BATCH_EVENTS = 200_000  # of a file, as in the competition

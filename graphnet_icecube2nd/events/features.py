@@ -9,7 +9,7 @@ events, S DOMs, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 from graphnet_icecube2nd.events.events import since_first_pulse
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
+LARGEST = 1e38  # of any value; float32 reaches 3.4e38
+SMALLEST_CHARGE = float(np.finfo(np.float32).smallest_subnormal)  # p.e.
 QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
 
 
@@ -109,11 +111,58 @@ def check_pulses(
     Raises:
         ValueError: As `pulse_features`.
     """
-    geometry = geometry or DetectorGeometry.icecube86()
     check_offsets(offsets)
-    num_pulses = int(offsets[-1])
     events = EventNames(offsets, event_id)
     events.check_not_empty()
+    raw = _quantities(columns, int(offsets[-1]), pulse_map)
+    for quantity, good_T, allowed in _checks(raw, pulse_map, geometry):
+        if good_T.all():
+            continue
+        pulse = int(good_T.argmin())
+        index = events.index_of(pulse)
+        raise PulseError(
+            f"{events.name(index)}, pulse {pulse - int(offsets[index])}: column "
+            f"{pulse_map.column(quantity)!r} is {float(raw[quantity][pulse]):g}; it "
+            f"{allowed} ({int((~good_T).sum())} of {len(good_T)} pulses are not)",
+            pulse,
+        )
+    return raw
+
+
+def pulse_faults(
+    columns: Mapping[str, Any],
+    num_pulses: int,
+    pulse_map: PulseMap,
+    *,
+    geometry: DetectorGeometry | None = None,
+) -> NDArray[np.str_]:
+    """Return what is wrong with each pulse, (T,): "bad charge", ...; "" if nothing is.
+
+    The arguments, and what is wrong, are those of `check_pulses`.
+    """
+    raw = _quantities(columns, num_pulses, pulse_map)
+    fault_T = np.full(num_pulses, "", object)
+    for quantity, good_T, _ in _checks(raw, pulse_map, geometry):
+        fault_T[~good_T & (fault_T == "")] = f"bad {quantity}"
+    return fault_T.astype(np.str_)
+
+
+def event_faults(
+    fault_T: NDArray[np.str_], length_B: NDArray[np.int64]
+) -> NDArray[np.str_]:
+    """Return the fault of each event's first faulty pulse, (B,); "" if it has none."""
+    event_T = np.repeat(np.arange(len(length_B)), length_B)
+    bad_N = np.flatnonzero(fault_T != "")
+    event_M, first_M = np.unique(event_T[bad_N], return_index=True)
+    fault_B = np.full(len(length_B), "", fault_T.dtype)
+    fault_B[event_M] = fault_T[bad_N[first_M]]
+    return fault_B
+
+
+def _quantities(
+    columns: Mapping[str, Any], num_pulses: int, pulse_map: PulseMap
+) -> dict[str, Tensor]:
+    """Return the columns that a pulse map names, (T,) float64 by quantity."""
     raw: dict[str, Tensor] = {}
     for column, quantity in pulse_map.columns().items():
         if column in columns:
@@ -132,38 +181,32 @@ def check_pulses(
             f"{', '.join(map(str, columns))}. For files without it: "
             f"{pulse_map.how_without(missing[0])}"
         )
+    return raw
 
-    def check(value: NDArray[Any], good: NDArray[np.bool_], allowed: str) -> None:
-        if good.all():
-            return
-        pulse = int(good.argmin())
-        index = events.index_of(pulse)
-        raise PulseError(
-            f"{events.name(index)}, pulse {pulse - int(offsets[index])}: column "
-            f"{pulse_map.column(quantity)!r} is {float(value[pulse]):g}; it {allowed} "
-            f"({int((~good).sum())} of {len(good)} pulses are not)",
-            pulse,
-        )
 
+def _checks(
+    raw: Mapping[str, Tensor], pulse_map: PulseMap, geometry: DetectorGeometry | None
+) -> Iterator[tuple[str, NDArray[np.bool_], str]]:
+    """Yield quantity, which values can be true, (T,), and what they must be."""
+    geometry = geometry or DetectorGeometry.icecube86()
     for quantity, tensor in raw.items():
         value = tensor.numpy()  # numpy compares several times as fast
-        check(value, np.isfinite(value), "must be finite")
+        # Features are made of what float32 holds, and of differences of such values.
+        yield quantity, np.abs(value) <= LARGEST, f"must be finite, within {LARGEST:g}"
         if quantity == CHARGE:
-            check(value, value > 0, "must be above 0 p.e.")
+            yield quantity, value >= SMALLEST_CHARGE, "must be above 0 p.e."
         if quantity == TIME and pulse_map.time_reference == "window":
             allowed = (
                 f"must be a time in the readout window, within {WINDOW_LIMIT:g} ns; "
                 "for a running clock, say time_reference='first_pulse' in the pulse map"
             )
-            inside = (value >= -WINDOW_LIMIT) & (value <= WINDOW_LIMIT)
-            check(value, inside, allowed)
+            yield quantity, np.abs(value) <= WINDOW_LIMIT, allowed
         if quantity in (AUXILIARY, HLC):
-            check(value, (value == 0) | (value == 1), "must be 0 or 1")
+            yield quantity, (value == 0) | (value == 1), "must be 0 or 1"
         if quantity == SENSOR_ID:
             known = (value >= 0) & (value < len(geometry)) & (value == np.rint(value))
             allowed = f"must be a whole number from 0 to {len(geometry) - 1}"
-            check(value, known, allowed)
-    return raw
+            yield quantity, known, allowed
 
 
 def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tensor:

@@ -45,7 +45,12 @@ from graphnet_icecube2nd.store.manifest import (
     write_json,
 )
 from graphnet_icecube2nd.store.readers.source import Part, Source
-from graphnet_icecube2nd.store.shard_writer import ChunkCleaner, ShardWriter
+from graphnet_icecube2nd.store.shard_writer import (
+    ERROR,
+    MARK,
+    ChunkCleaner,
+    ShardWriter,
+)
 from graphnet_icecube2nd.version import __version__
 
 PLAN_FILE = "conversion.json"
@@ -65,6 +70,7 @@ class PartTask:
     folder: Path
     shard_pulses: int
     sort_pulses: bool
+    bad_pulses: str
 
     @property
     def label(self) -> str:
@@ -84,6 +90,7 @@ def convert(
     workers: int | None = None,
     shard_pulses: int = SHARD_PULSES,
     sort_pulses: bool = True,
+    bad_pulses: str = ERROR,
     on_progress: Progress | None = None,
 ) -> Manifest:
     """Convert a source of events into an event store; see `prepare` for the arguments.
@@ -96,7 +103,7 @@ def convert(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     folder = Path(out)
-    plan = _plan(source, shard_pulses, sort_pulses)
+    plan = _plan(source, shard_pulses, sort_pulses, bad_pulses)
     with locked_folder(folder, "a store"):
         _begin(folder, plan)
         # The table of DOMs is read once, not for each part.
@@ -110,6 +117,7 @@ def convert(
                 folder=folder,
                 shard_pulses=shard_pulses,
                 sort_pulses=sort_pulses,
+                bad_pulses=bad_pulses,
             )
             for number, part in enumerate(source.parts)
         ]
@@ -124,7 +132,9 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any]:
+def _plan(
+    source: Source, shard_pulses: int, sort_pulses: bool, bad_pulses: str
+) -> dict[str, Any]:
     """Return what must be the same for a conversion to be continued."""
     return {
         "version": VERSION,
@@ -133,6 +143,7 @@ def _plan(source: Source, shard_pulses: int, sort_pulses: bool) -> dict[str, Any
         "pulse_columns": list(source.pulse_columns),
         "shard_pulses": shard_pulses,
         "sort_pulses": sort_pulses,
+        **({} if bad_pulses == ERROR else {"bad_pulses": bad_pulses}),
         "tables": [table_digest(table) for table in (source.geometry, source.ice)],
         **({} if source.detector is None else {"detector": source.detector.to_dict()}),
         "parts": [[part.name, part.fingerprint()] for part in source.parts],
@@ -282,7 +293,11 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
     source, part = task.source, task.part
     geometry = source.modules()
     cleaner = ChunkCleaner(
-        source.pulse_map, geometry, source.pulse_columns, task.sort_pulses
+        source.pulse_map,
+        geometry,
+        source.pulse_columns,
+        task.sort_pulses,
+        task.bad_pulses,
     )
     writer = ShardWriter(
         task.folder / SHARDS, task.label, part.name, part.batch, task.shard_pulses
@@ -313,6 +328,9 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
             "notes": notes,
             "num_sorted": cleaner.num_sorted,
             "num_odd_angles": cleaner.num_odd_angles,
+            "num_left_out": cleaner.num_left_out,
+            "faults": cleaner.faults,
+            "first_fault": cleaner.first_fault,
             "num_events": sum(record.num_events for record in writer.records),
             "num_pulses": num_pulses,
         },
@@ -326,7 +344,8 @@ def _finish(
     if not shards:
         raise ValueError("there is no event in the input")
     announced = [part.num_pulses for part in source.parts]
-    num_read = sum(shard.num_pulses for shard in shards)
+    num_left_out = sum(note["num_left_out"] for note in notes)
+    num_read = sum(shard.num_pulses for shard in shards) + num_left_out
     if None not in announced and sum(filter(None, announced)) != num_read:
         raise ValueError(
             f"the files announced {sum(filter(None, announced))} pulses, but "
@@ -340,6 +359,8 @@ def _finish(
             f"the pulses of {num_sorted} events were not in the order of time; they "
             "were put in order"
         )
+    if num_left_out:
+        texts.append(_faults_note(tasks[0].bad_pulses == MARK, num_left_out, notes))
     if num_odd := sum(note["num_odd_angles"] for note in notes):
         labels = source.pulse_map.labels
         texts.append(
@@ -368,6 +389,21 @@ def _finish(
         task.note_file.unlink(missing_ok=True)
     (folder / PLAN_FILE).unlink(missing_ok=True)
     return manifest
+
+
+def _faults_note(
+    is_marked: bool, num_left_out: int, notes: Sequence[dict[str, Any]]
+) -> str:
+    """Return how many pulses were left out, why, and the first bad one, in words."""
+    faults: Counter[str] = Counter()
+    for note in notes:
+        faults.update(note["faults"])
+    reasons = ", ".join(f"{reason} {number:,}" for reason, number in faults.items())
+    what = f"{num_left_out:,} pulses were left out"
+    if is_marked:
+        what = f"{faults.total():,} events have bad pulses and get no answer"
+    (first, *_) = filter(None, (note["first_fault"] for note in notes))
+    return f"{what} ({reasons}), the first: {first}"
 
 
 def _same_types(

@@ -25,7 +25,9 @@ EVENT_ID = "event_id"
 FIRST_PULSE = "first_pulse"  # where an event's pulses begin in its shard
 N_PULSES = "n_pulses"
 TIME_ORIGIN = "time_origin"  # what was taken off an event's times, ns
-RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN)
+# Of events whose pulses were left out because one of them is bad: why, and how many.
+PULSE_FAULT, NUM_LEFT_OUT = "pulse_fault", "num_pulses_left_out"
+RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN, PULSE_FAULT, NUM_LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)

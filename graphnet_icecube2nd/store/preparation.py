@@ -31,6 +31,7 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
 )
 from graphnet_icecube2nd.store.readers.tables import ParquetTable, is_struct
+from graphnet_icecube2nd.store.shard_writer import DROP, ERROR, MARK
 
 PathLike = str | os.PathLike[str]
 
@@ -108,6 +109,8 @@ def prepare(
     workers: int | None = None,
     shard_pulses: int = SHARD_PULSES,
     sort_pulses: bool = True,
+    drop_bad_pulses: bool = False,
+    mark_bad_events: bool = False,
     on_progress: Progress | None = None,
     on_source: Callable[[Source], None] | None = None,
 ) -> PreparationReport:
@@ -145,6 +148,11 @@ def prepare(
         workers: Processes; None for one a core.
         shard_pulses: Pulses of a shard at most.
         sort_pulses: Put the pulses of an event into the order of time.
+        drop_bad_pulses: Leave pulses out whose values cannot be true (a charge of 0, a
+            time of NaN, an unknown sensor_id, ...) and count them in the store's notes;
+            default: the first is an error.
+        mark_bad_events: Leave out all pulses of an event that has such a pulse; its
+            column `pulse_fault` says why, so that `reconstruct` can.
         on_progress: Called now and then with the events and pulses since the last call.
         on_source: Called once with what is going to be converted.
 
@@ -187,6 +195,7 @@ def prepare(
         workers=workers,
         shard_pulses=shard_pulses,
         sort_pulses=sort_pulses,
+        bad_pulses=_bad_pulses(drop_bad_pulses, mark_bad_events),
         on_progress=on_progress,
     )
     return _report(Path(out), manifest, source, time.monotonic() - begun)
@@ -205,6 +214,7 @@ def prepare_frames(
     geometry: PathLike | None = None,
     ice: PathLike | None = None,
     sort_pulses: bool = True,
+    drop_bad_pulses: bool = False,
 ) -> PreparationReport:
     """Convert a pair of data frames into an event store.
 
@@ -223,6 +233,7 @@ def prepare_frames(
         geometry: csv of DOMs in place of IceCube-86's.
         ice: Ice table in place of IceCube's.
         sort_pulses: Put the pulses of an event into the order of time.
+        drop_bad_pulses: Leave pulses out whose values cannot be true.
 
     Raises:
         TypeError: No data frame.
@@ -239,8 +250,20 @@ def prepare_frames(
         keep=keep if isinstance(keep, str) else tuple(keep),
     )
     source = _settled(source, angles, geometry, ice, named)
-    manifest = convert(source, out, workers=1, sort_pulses=sort_pulses)
+    manifest = convert(
+        source,
+        out,
+        workers=1,
+        sort_pulses=sort_pulses,
+        bad_pulses=_bad_pulses(drop_bad_pulses),
+    )
     return _report(Path(out), manifest, source, time.monotonic() - begun)
+
+
+def _bad_pulses(drop: bool, mark: bool = False) -> str:
+    if drop and mark:
+        raise ValueError("give drop_bad_pulses or mark_bad_events, not both")
+    return DROP if drop else MARK if mark else ERROR
 
 
 def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> Source:

@@ -7,8 +7,9 @@ name and renamed when it is whole. Shape letters: T pulses, B events.
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
-    CHARGE,
     HLC,
     SENSOR_ID,
     TIME,
@@ -30,7 +30,11 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order, tie_moves
-from graphnet_icecube2nd.events.features import check_pulses
+from graphnet_icecube2nd.events.features import (
+    check_pulses,
+    event_faults,
+    pulse_faults,
+)
 from graphnet_icecube2nd.files import write_whole_folder
 from graphnet_icecube2nd.store.arrow_table import write_table
 from graphnet_icecube2nd.store.manifest import (
@@ -38,6 +42,8 @@ from graphnet_icecube2nd.store.manifest import (
     EVENTS_FILE,
     FIRST_PULSE,
     N_PULSES,
+    NUM_LEFT_OUT,
+    PULSE_FAULT,
     PULSES_FILE,
     RESERVED,
     TIME_ORIGIN,
@@ -47,6 +53,9 @@ from graphnet_icecube2nd.store.readers.source import EventChunk
 
 ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
 POSITION_PRECISION = 1e-3  # m; DOMs are known to centimetres
+# What becomes of pulses whose values cannot be true: an error; or they are left out; or
+# all pulses of their event are, and the event says why (`PULSE_FAULT`).
+BAD_PULSES = ERROR, DROP, MARK = ("error", "drop", "mark")
 
 
 @dataclass
@@ -57,22 +66,30 @@ class ChunkCleaner:
     geometry: DetectorGeometry  # the DOMs that a sensor_id may name
     pulse_columns: tuple[str, ...]  # those that the pulse map lacks stay as they are
     sort_pulses: bool  # into the order of time, event by event
+    bad_pulses: str = ERROR  # one of `BAD_PULSES`
     num_sorted: int = 0  # events whose pulses were out of order
     num_odd_angles: int = 0  # events whose angles are none, such as a filler of -1
+    # Bad pulses, or with MARK the events that have any, by what is wrong.
+    faults: Counter[str] = field(default_factory=Counter)
+    num_left_out: int = 0  # pulses
+    first_fault: str | None = None  # in words, with its place
 
     def clean(self, chunk: EventChunk, name: str) -> tuple[dict[str, Any], ...]:
         """Return the columns of pulses and of events of a chunk of a file."""
+        num_B = np.diff(chunk.offsets)
+        chunk, fault_B = self._checked(chunk, name)
         lengths = np.diff(chunk.offsets)
         full = lengths > 0
         offsets = np.append(0, np.cumsum(lengths[full]))
-        if full.any():
-            self._check_pulses(chunk, offsets, chunk.event_id[full], name)
         rows, sources = self._moves(chunk, offsets)
         pulses: dict[str, Any] = {}
         events: dict[str, Any] = {
             EVENT_ID: chunk.event_id.astype(np.int64),
             N_PULSES: lengths.astype(np.int32),
         }
+        if self.bad_pulses == MARK:
+            events[PULSE_FAULT] = fault_B
+            events[NUM_LEFT_OUT] = (num_B - lengths).astype(np.int32)
         known = self.pulse_map.columns()
         for column in self.pulse_columns:
             values = np.asarray(chunk.columns[column])
@@ -111,29 +128,51 @@ class ChunkCleaner:
         odd_B = odd_B | (azimuth_B < -2 * np.pi - ANGLE_PRECISION)
         self.num_odd_angles += int(odd_B.sum())
 
-    def _check_pulses(
-        self,
-        chunk: EventChunk,
-        offsets: NDArray[np.int64],
-        event_id: NDArray[np.int64],
-        name: str,
-    ) -> None:
-        """Check the pulses of the events that have any."""
+    def _checked(
+        self, chunk: EventChunk, name: str
+    ) -> tuple[EventChunk, NDArray[np.str_]]:
+        """Return a chunk without its bad pulses, and the faults of its events, (B,)."""
+        length_B = np.diff(chunk.offsets)
+        fault_B = np.full(len(length_B), "")
+        full = length_B > 0
+        if not full.any():
+            return chunk, fault_B
         try:
             check_pulses(
                 chunk.columns,
-                torch.from_numpy(offsets),
+                torch.from_numpy(np.append(0, np.cumsum(length_B[full]))),
                 self.pulse_map,
                 geometry=self.geometry,
-                event_id=torch.from_numpy(event_id),
+                event_id=torch.from_numpy(chunk.event_id[full]),
             )
         except PulseError as error:
             place = name
             if chunk.first_row is not None:
                 place = f"{name}, row {chunk.first_row + error.pulse}"
-            raise ValueError(f"{place}: {error}") from None
+            if self.bad_pulses == ERROR:
+                raise ValueError(
+                    f"{place}: {error}. To leave such pulses out: --drop-bad-pulses "
+                    "(drop_bad_pulses=True)"
+                ) from None
+            self.first_fault = self.first_fault or f"{place}: {error}"
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
+        else:
+            return chunk, fault_B
+        num_pulses = int(chunk.offsets[-1])
+        fault_T = pulse_faults(
+            chunk.columns, num_pulses, self.pulse_map, geometry=self.geometry
+        )
+        if self.bad_pulses == MARK:
+            fault_B = event_faults(fault_T, length_B)
+            fault_T = np.repeat(fault_B, length_B)
+        found = fault_B if self.bad_pulses == MARK else fault_T
+        self.faults.update(found[found != ""].tolist())
+        kept_T = fault_T == ""
+        self.num_left_out += int((~kept_T).sum())
+        columns = {c: np.asarray(v)[kept_T] for c, v in chunk.columns.items()}
+        offsets = np.append(0, np.cumsum(kept_T))[chunk.offsets]
+        return replace(chunk, columns=columns, offsets=offsets), fault_B
 
     def _moves(
         self, chunk: EventChunk, offsets: NDArray[np.int64]
@@ -169,17 +208,7 @@ class ChunkCleaner:
             return values.astype(np.int16 if len(self.geometry) < 2**15 else np.int32)
         if quantity in (AUXILIARY, HLC):
             return values.astype(np.uint8)
-        with np.errstate(over="ignore"):
-            stored = values.astype(np.float32)
-        # Features are made of what float32 holds.
-        good = np.isfinite(stored)
-        if quantity == CHARGE:
-            good &= stored > 0
-        if not good.all():
-            raise ValueError(
-                f"{name}: column {column!r} has a value too large or too small for "
-                f"float32 ({int((~good).sum())} of {len(good)} pulses)"
-            )
+        stored: NDArray[np.float32] = values.astype(np.float32)
         if quantity in (X, Y, Z) and len(values):
             off = np.abs(stored - values.astype(np.float64)).max()
             if off > POSITION_PRECISION:

@@ -221,6 +221,47 @@ class TestRefused:
         with pytest.raises(ValueError, match="no event store, or one whose"):
             EventStore(tmp_path / "s")
 
+    @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, 1e300, 1e-60])
+    def test_bad_pulses_can_be_left_out(self, tmp_path: Path, value: float) -> None:
+        """Counted by reason, the first with its place; the rest is what it was."""
+        part = make_part([60, 9, 0, 60], "file x")
+        for column in ("charge", "time"):
+            part.columns[column] = part.columns[column].astype(float)
+        convert(make_source(part), tmp_path / "good", workers=1)
+        part.columns["charge"][[61, 68]] = value
+        part.columns["time"][[5, 61]] = np.nan
+        with pytest.raises(ValueError, match="--drop-bad-pulses.*drop_bad_pulses"):
+            convert(make_source(part), tmp_path / "strict", workers=1)
+        manifest = convert(
+            make_source(part), tmp_path / "s", workers=1, bad_pulses="drop"
+        )
+        found, good = (read_all(EventStore(tmp_path / n)) for n in ("s", "good"))
+        assert found["n_pulses"].tolist() == [59, 7, 0, 60]
+        kept = np.delete(np.arange(129), [5, 61, 68])
+        for name in ("sensor_id", "time", "charge", "auxiliary"):
+            assert found[name].tolist() == good[name][kept].tolist()
+        (note,) = manifest.notes
+        assert "3 pulses were left out" in note
+        assert "bad time 2" in note
+        assert "bad charge 1" in note
+        assert "file x, row 5: event 0, pulse 5: column 'time' is nan" in note
+
+    def test_bad_pulses_can_cost_their_event(self, tmp_path: Path) -> None:
+        part = make_part([60, 9, 0, 60], "file x")
+        part.columns["charge"] = part.columns["charge"].astype(float)
+        part.columns["charge"][[61, 68]] = 0.0
+        part.columns["sensor_id"][62] = -1
+        manifest = convert(
+            make_source(part), tmp_path / "s", workers=1, bad_pulses="mark"
+        )
+        found = read_all(EventStore(tmp_path / "s"))
+        assert found["pulse_fault"].tolist() == ["", "bad charge", "", ""]
+        assert found["n_pulses"].tolist() == [60, 0, 0, 60]
+        assert found["num_pulses_left_out"].tolist() == [0, 9, 0, 0]
+        (note,) = manifest.notes
+        assert "1 events" in note
+        assert "file x, row 61" in note
+
     def test_positions_beyond_float32(self, tmp_path: Path) -> None:
         part = make_part([2])
         part.columns |= {"x": [4_000_000.1] * 2, "y": [0.0] * 2, "z": [0.0] * 2}

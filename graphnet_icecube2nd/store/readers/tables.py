@@ -102,7 +102,8 @@ class Table(ABC):
         that the first stands in, None where they do not stand together, and (T,) by
         column.
         """
-        pieces, end = self.arrays(columns), 0
+        # A missing value is a bad pulse, as NaN is.
+        pieces, end = self.arrays(columns, nan=True), 0
         held: list[tuple[int, int, dict[str, NDArray[Any]]]] = []
         for low, high in pairwise(borders.tolist()):
             while end < high:

@@ -230,7 +230,7 @@ class TestRefused:
         convert(make_source(part), tmp_path / "good", workers=1)
         part.columns["charge"][[61, 68]] = value
         part.columns["time"][[5, 61]] = np.nan
-        with pytest.raises(ValueError, match="--drop-bad-pulses.*drop_bad_pulses"):
+        with pytest.raises(ValueError, match=r"--drop-bad-pulses.*drop_bad_pulses"):
             convert(make_source(part), tmp_path / "strict", workers=1)
         manifest = convert(
             make_source(part), tmp_path / "s", workers=1, bad_pulses="drop"

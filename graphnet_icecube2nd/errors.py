@@ -1,8 +1,16 @@
-"""Errors that tell callers more than their message, and the most common check."""
+"""Errors that tell callers more than their message, and what errors have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import csv
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+# What values of another type or size than expected can lead to.
+ODD_VALUES = (
+    *(ArithmeticError, AttributeError, IndexError, KeyError, TypeError),
+    *(RecursionError, UnicodeError, csv.Error),
+)
 
 
 class CheckpointError(ValueError):
@@ -38,5 +46,23 @@ class NonFiniteError(FloatingPointError):
 
 def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Raise ValueError for a value that is none of those that are allowed."""
-    if value not in allowed:
+    if value not in [*allowed]:  # a value may be a list
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Let errors of what a file says name the file; they are ValueErrors then.
+
+    To be used around what takes the values of a file apart, and nothing else.
+    """
+    try:
+        yield
+    except ODD_VALUES as error:
+        raise ValueError(
+            f"{file} is damaged, or was not written by this package: {error!r}"
+        ) from error
+    except ValueError as error:
+        if str(file) not in str(error):
+            error.args = (f"{file}: {error}", *error.args[1:])
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,10 +34,13 @@ class TextTable:
 
         Empty lines and lines that begin with # are passed over.
         """
-        content = file.read_bytes()
-        if content.startswith(GZIP):
-            content = gzip.decompress(content)
-        text, source = content.decode("utf-8-sig"), str(file)
+        content, source = file.read_bytes(), str(file)
+        try:
+            if content.startswith(GZIP):
+                content = gzip.decompress(content)
+            text = content.decode("utf-8-sig")
+        except (OSError, EOFError, zlib.error, UnicodeError) as error:
+            raise ValueError(f"{source} is no table of text: {error}") from None
         numbered = [
             (number, line)
             for number, line in enumerate(text.splitlines(), start=1)

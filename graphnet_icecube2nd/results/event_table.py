@@ -25,6 +25,7 @@ from graphnet_icecube2nd.results.result_files import (
     event_ids,
     format_of,
     read_columns,
+    real_numbers,
     rows_of,
     whole_counts,
     write_results,
@@ -353,7 +354,7 @@ class EventTable:
         what = f"table {name!r}"
         event_id = event_ids(found, what)
         direction_B3 = _directions(found, angles, event_id, what)
-        answers = _answers(found)
+        answers = _answers(found, what)
         if direction_B3 is None and not answers:
             wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
             raise ValueError(
@@ -369,14 +370,20 @@ class EventTable:
             "name": name,
             "event_id": event_id,
             "status_B": status_B,
-            "n_pulses_B": whole_counts(found[N_PULSES]) if N_PULSES in found else None,
+            "n_pulses_B": whole_counts(found[N_PULSES], what)
+            if N_PULSES in found
+            else None,
         }
         if direction_B3 is None:
             return cls(columns=answers, **common)
         return cls.of_directions(
             direction_B3=direction_B3,
             kappa_B=kappa_B,
-            radii={n: v.astype(float) for n, v in found.items() if radius_level(n)},
+            radii={
+                n: real_numbers(v, f"{what}: {n}")
+                for n, v in found.items()
+                if radius_level(n)
+            },
             others=answers,
             **common,
         )
@@ -394,20 +401,22 @@ def _directions(
     for angle in pair or ():
         check_radians(columns[angle], angle, event_id, what)
     if vectors := _names_there(columns, DIRECTION_NAMES):
-        given_B3 = np.stack([columns[c] for c in vectors], axis=1).astype(float)
+        given_B3 = np.stack(
+            [real_numbers(columns[c], f"{what}: {c}") for c in vectors], axis=1
+        )
         found = to_origin(torch.from_numpy(given_B3), angles).numpy()
     elif pair:
-        azimuth, zenith = (columns[column].astype(float) for column in pair)
+        azimuth, zenith = (real_numbers(columns[c], f"{what}: {c}") for c in pair)
         found = origin_direction(zenith, azimuth, angles).numpy()
     else:
         to_origin(torch.empty(0, 3), angles)  # a wrong word is an error all the same
     return found
 
 
-def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArray[Any]]:
     """Return the columns of tasks other than the direction, by our names."""
     answers: dict[str, NDArray[Any]] = {
-        ours: columns[theirs].astype(float)
+        ours: real_numbers(columns[theirs], f"{what}: {theirs}")
         for theirs, ours in PREDICTION_NAMES.items()
         if theirs in columns
     }
@@ -419,7 +428,9 @@ def _answers(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if name in columns:
             values = columns[name]
             is_text = values.dtype.kind in "US"
-            answers[name] = values if is_text else values.astype(float)
+            answers[name] = (
+                values if is_text else real_numbers(values, f"{what}: {name}")
+            )
     for name, values in columns.items():
         if name.endswith(VALID) or name == CALIBRATED:
             answers[name] = _is_true(values)
@@ -453,7 +464,7 @@ def _kappas(
     kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
     if kappa is None:
         return np.full(len(status_B), np.nan)
-    kappa_B = kappa.astype(float)
+    kappa_B = real_numbers(kappa, f"{what}: kappa")
     bad_B = (status_B == OK) & ((kappa_B < 0) | np.isinf(kappa_B))
     if bad_B.any():
         row = int(bad_B.argmax())

@@ -252,9 +252,9 @@ def read_columns(
             import pyarrow.parquet
 
             found = pyarrow.parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    return {name: _array(found[name].to_numpy()) for name in found.column_names}
+        return {name: _array(found[name].to_numpy()) for name in found.column_names}
+    except (pa.ArrowException, KeyError, OSError) as error:
+        raise ValueError(f"{path} cannot be read, is it damaged? {error}") from None
 
 
 def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
@@ -353,7 +353,15 @@ def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
     return numbers.astype(np.int64)
 
 
-def whole_counts(numbers: NDArray[Any]) -> NDArray[np.int64] | None:
+def real_numbers(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+    """Return numbers, which messages call `what`, as float64; else ValueError."""
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must be numbers: {error}") from None
+
+
+def whole_counts(numbers: NDArray[Any], what: str) -> NDArray[np.int64] | None:
     """Return numbers of pulses; None if one is missing, as in joined tables."""
-    values = numbers.astype(float)
+    values = real_numbers(numbers, f"{what}: n_pulses")
     return values.astype(np.int64) if np.isfinite(values).all() else None

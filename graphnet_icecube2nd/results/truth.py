@@ -182,7 +182,7 @@ class EventTruth:
             direction_B3 = make_label(DIRECTION, found, labels)
         if label_columns(ENERGY, found.keys(), labels):
             energy_B = make_label(ENERGY, found, labels)
-        counts = whole_counts(found[N_PULSES]) if N_PULSES in found else None
+        counts = whole_counts(found[N_PULSES], name) if N_PULSES in found else None
         return cls(
             event_id=event_id,
             direction_B3=direction_B3,

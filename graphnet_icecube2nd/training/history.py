@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.tasks.task import TASKS
@@ -92,10 +93,10 @@ def write_history(
 
 def read_history(path: str | os.PathLike[str]) -> list[Row]:
     """Read rows that this release or an earlier one wrote; gaps are None."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with naming(path), open(path, newline="", encoding="utf-8") as file:
+        names, *rows = csv.reader(file, strict=True)
         return [
-            renamed({name: _number(text) for name, text in row.items()})
-            for row in csv.DictReader(file)
+            renamed(dict(zip(names, map(_number, row), strict=True))) for row in rows
         ]
 
 
@@ -104,7 +105,7 @@ def renamed(row: Row) -> Row:
     if "validation_angle" not in row:
         return row
     made = {FORMER.get(name, name): value for name, value in row.items()}
-    del made["validation_angle_deg"]
+    made.pop("validation_angle_deg", None)
     return made | {also: made[n] for n, also in FORMER_LOSSES.items() if n in made}
 
 

@@ -173,6 +173,9 @@ class KappaCalibration(Calibration):
         for name, (length, wanted) in lengths.items():
             if length != wanted or not length:
                 raise ValueError(f"{name} must have {wanted} entries, got {length}")
+        for name in ("log_kappa", "log_calibrated", "log_group", "levels", "depths"):
+            if not np.isfinite(getattr(self, name)).all():
+                raise ValueError(f"{name} must be finite")
         for name in ("log_kappa", "log_group", "levels"):
             if (np.diff(getattr(self, name)) <= 0).any():
                 raise ValueError(f"{name} must rise")

@@ -3,17 +3,16 @@
 Parts are ranges of event_no, so several processes share one file and a conversion that
 was stopped goes on at the next range; an index on the event column is all that is
 needed to read a range of a file of any size. SQLite keeps a type with every value and
-asks little of a column; Arrow wants one type a column. Nothing is written into the
-user's file. Shape letters: B events, R rows.
+asks little of a column; Arrow, whose driver reads, wants one type a column. Nothing is
+written into the user's file. Shape letters: B events, R runs of rows.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.columns import (
@@ -49,15 +49,18 @@ from graphnet_icecube2nd.store.readers.tables import (
 
 DUPLICATES = ("error", "renumber")
 SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
-# As Python objects, before they become arrays; ten times as many take twice the time.
-ROWS_AT_ONCE = 2**11
+EVENTS = 4_096, 100_000  # of a part, at least and at most; eight parts in between
+_OPTIONS = {"adbc.sqlite.query.batch_rows": str(2**16)}
+# Which types of SQLite a column of a type may hold, and a value of that type.
+_HOLDS = {"int64": ("'integer'", "0"), "string": ("'text'", "''")}
+_NUMBERS = "'integer', 'real'", "0.5"
 
 
 def sqlite_source(
     paths: PathLike | Sequence[PathLike],
     *,
     duplicates: str = "error",
-    events_per_part: int = 100_000,
+    events_per_part: int | None = None,
     **options: Any,
 ) -> Source:
     """Read GraphNeT's SQLite files; `Wanted` says the further options.
@@ -68,13 +71,18 @@ def sqlite_source(
     primary key if one has. Looking at the types of kept columns reads the tables once.
     """
     check_one_of("duplicates", duplicates, DUPLICATES)
-    if events_per_part < 1:
+    if events_per_part is not None and events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     wanted = Wanted(**{"event_column": "event_no", **options})
     event = str(wanted.event_column)
     tables, labels, pulse_maps = list[SqliteTable](), list[SqliteTable](), {}
     for path in list_files(paths, SQLITE_SUFFIXES):
-        there = list_tables(path, event)
+        named = (wanted.pulses, wanted.truth)
+        there = {
+            name: table
+            for name, table in list_tables(path, event).items()
+            if name in named or not table.is_view
+        }
         keyed = [name for name, table in there.items() if table.key == (event,)]
         chosen, truth, pulse_maps[path] = choose_tables(there, str(path), wanted, keyed)
         tables.append(there[chosen])
@@ -108,7 +116,8 @@ def sqlite_source(
     for number, table in enumerate(tables):
         counted = labels[number] if labels else table
         event_id, _ = counted.runs(event)
-        lows = [LEAST, *event_id[events_per_part::events_per_part].tolist()]
+        step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *EVENTS))
+        lows = [LEAST, *event_id[step::step].tolist()]
         highs = [*(low - 1 for low in lows[1:]), GREATEST]
         for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
             rows, truth_rows = (
@@ -119,7 +128,7 @@ def sqlite_source(
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
-                first_number=first_number + index * events_per_part,
+                first_number=first_number + index * step,
             )
             part.name = str(table.path)
             if len(lows) > 1:
@@ -160,7 +169,7 @@ class SqlitePart(TablePart):
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Read the events of the range, from one state of the file."""
         number = self.first_number
-        with opened(self.pulses.path) as connection:
+        with reading(self.pulses.path) as connection:
             part = replace(self, pulses=replace(self.pulses, connection=connection))
             if self.truth is not None:
                 (table,) = self.truth.tables
@@ -195,9 +204,10 @@ class SqliteTable(Table):
     # Names, as SQL writes them, by which rows are in the order of writing.
     order: tuple[str, ...]
     event: str  # its event column
+    is_view: bool
     low: int = LEAST  # first and last event that are read
     high: int = GREATEST
-    connection: sqlite3.Connection | None = None  # the file, where it is open
+    connection: Any = None  # of Arrow's driver, where the file is open
     num_rows: None = None  # counting takes long
 
     @property
@@ -207,21 +217,23 @@ class SqliteTable(Table):
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
-        pa = import_pyarrow()
         row = 0
-        with self._selected([self._sql(column) for column in columns]) as cursor:
-            while rows := cursor.fetchmany(ROWS_AT_ONCE):
-                values = zip(columns, zip(*rows, strict=True), strict=True)
-                arrays = [self._array(column, list(v), row) for column, v in values]
-                yield row, pa.record_batch(arrays, names=list(columns))
-                row += len(rows)
+        for batch in self._stream(columns, self._select(map(self._sql, columns))):
+            yield row, batch
+            row += len(batch)
 
     def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the events, (R,), and borders of their rows (R + 1,)."""
-        selected = [self._sql(column), "count(*)"]
-        with self._selected(selected, group=True) as cursor:
-            pairs_R = np.fromiter(chain.from_iterable(cursor), np.int64).reshape(-1, 2)
-        return pairs_R[:, 0], np.append(0, np.cumsum(pairs_R[:, 1]))
+        event, number = quoted(column), self._sql(column)
+        what = [number, "count(*)", f"{event} != {number}"]
+        query = self._select(what, f"GROUP BY {event} ORDER BY {event}")
+        pieces = [np.empty((3, 0), np.int64)]
+        for batch in self._stream([column, "", ""], query):
+            pieces.append(np.stack([values.to_numpy() for values in batch.columns]))
+        event_R, count_R, broken_R = np.concatenate(pieces, axis=1)
+        if broken_R.any():
+            self.check_event_numbers(f"{event} != {number}")
+        return event_R, np.append(0, np.cumsum(count_R))
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells whether a file, its write-ahead log, or a range differs."""
@@ -231,26 +243,26 @@ class SqliteTable(Table):
 
     def at(self, row: int) -> str:
         """Return what messages call a row: rows have an event, but no number."""
-        with self._selected([self._sql(self.event)]) as cursor:
-            for _ in range(row):
-                cursor.fetchone()
-            return f"{self.name}, event {cursor.fetchone()[0]}"
-
-    def check_event_numbers(self) -> None:
-        """See that every row names an event; whole numbers stored as reals will do."""
-        event = quoted(self.event)
+        query = f"{self._select([self._sql(self.event)])} LIMIT 1 OFFSET {row}"
         with opened(self.path) as connection:
-            bad = connection.execute(
-                f"SELECT {event} FROM {quoted(self.table)} WHERE {event} IS NULL "
-                f"OR typeof({event}) IN ('text', 'blob') "
-                f"OR {event} != CAST({event} AS INTEGER) LIMIT 1"
-            ).fetchone()
-        if bad is not None:
-            value = "NULL" if bad[0] is None else repr(bad[0])
-            raise ValueError(
-                f"{self.name}: event column {self.event!r} holds {value}; it must hold "
-                "whole numbers"
-            )
+            return f"{self.name}, event {connection.execute(query).fetchone()[0]}"
+
+    def check_event_numbers(self, bad: str = "") -> None:
+        """See that every row names an event; whole numbers stored as reals will do.
+
+        Numbers such as 2.5 are found later, where rows are counted.
+        """
+        event = quoted(self.event)
+        # Text comes after all numbers.
+        bad = bad or f"{event} IS NULL OR {event} > {GREATEST}"
+        query = f"SELECT {event} FROM {quoted(self.table)} WHERE {bad} LIMIT 1"
+        with opened(self.path) as connection:
+            if found := connection.execute(query).fetchone():
+                value = "NULL" if found[0] is None else repr(found[0])
+                raise ValueError(
+                    f"{self.name}: event column {self.event!r} holds {value}; it must "
+                    "hold whole numbers"
+                )
 
     def index_note(self) -> str:
         """Return a note if there is no index on the event column."""
@@ -262,71 +274,112 @@ class SqliteTable(Table):
             ).fetchall()
         if any("SEARCH" in step[3] for step in plan):
             return ""
+        note = f"{self.name}: no index on {event!r}, so every part reads all of it"
+        if self.is_view:
+            return note
         return (
-            f"{self.name}: no index on {event!r}, so every part reads all of it. "
-            "Quicker, if you may write to the file: CREATE INDEX "
+            f"{note}. Quicker, if you may write to the file: CREATE INDEX "
             f"{event}_{name} ON {name} ({event})"
         )
 
-    @contextmanager
-    def _selected(
-        self, what: Sequence[str], group: bool = False
-    ) -> Iterator[sqlite3.Cursor]:
-        """Query the rows of the range, or one row an event."""
+    def _select(self, what: Iterable[str], more: str = "") -> str:
+        """Return the query for rows of the range, in order unless `more` is said."""
         event = quoted(self.event)
-        grouped = f"GROUP BY {event}" if group else ""
-        order = ", ".join([event] if group else [event, *self.order])
-        query = f"""
-            SELECT {", ".join(what)} FROM {quoted(self.table)}
-            WHERE {event} BETWEEN ? AND ? {grouped} ORDER BY {order}
-        """
-        if self.connection is not None:
-            yield self.connection.execute(query, [self.low, self.high])
-            return
-        with opened(self.path) as connection:
-            yield connection.execute(query, [self.low, self.high])
+        return (
+            f"SELECT {', '.join(what)} FROM {quoted(self.table)} "
+            f"WHERE {event} BETWEEN {self.low} AND {self.high} "
+            f"{more or 'ORDER BY ' + ', '.join([event, *self.order])}"
+        )
 
     def _sql(self, column: str) -> str:
         name = quoted(column)
         return f"CAST({name} AS INTEGER)" if column == self.event else name
 
-    def _array(self, column: str, values: list[Any], first_row: int) -> Any:
-        """Return values of one column as an Arrow array; NULL becomes null."""
+    def _stream(self, columns: Sequence[str], query: str) -> Iterator[Any]:
+        """Yield the record batches of a query; unknown columns hold integers.
+
+        The driver takes the type of a column from its first values and then insists on
+        it, so there is a first row of the types that are asked for.
+        """
         pa = import_pyarrow()
-        kind = self.types[column]
-        try:
-            return pa.array(values, kind)
-        except (pa.ArrowException, OverflowError):
-            allowed = {"int64": int, "string": str}.get(str(kind), int | float)
-            for row, value in enumerate(values):
-                if value is not None and not isinstance(value, allowed):
+        kinds = [self.types.get(column, pa.int64()) for column in columns]
+        first = ", ".join(_HOLDS.get(str(kind), _NUMBERS)[1] for kind in kinds)
+        # Without a limit, SQLite may think that the order inside does not matter.
+        query = f"SELECT {first} UNION ALL SELECT * FROM ({query} LIMIT -1)"
+        skip = 1
+        with reading(self.path, self.connection) as connection:
+            try:
+                with connection.cursor(adbc_stmt_kwargs=_OPTIONS) as cursor:
+                    cursor.execute(query)
+                    for batch in cursor.fetch_record_batch():
+                        arrays = batch.slice(skip).columns
+                        if [array.type for array in arrays] != kinds:
+                            raise pa.ArrowTypeError(f"{batch.schema} is not {kinds}")
+                        yield pa.record_batch(arrays, names=list(columns))
+                        skip = 0
+            except (pa.ArrowException, OSError) as error:
+                self._check_types(columns)
+                raise unreadable(self.path, error) from None
+
+    def _check_types(self, columns: Sequence[str]) -> None:
+        """See that values are of the columns' types; name the event of one if not."""
+        with opened(self.path) as connection:
+            for column in filter(self.types.get, columns):
+                kind, value = self.types[column], self._sql(column)
+                allowed, _ = _HOLDS.get(str(kind), _NUMBERS)
+                bad = connection.execute(
+                    self._select(
+                        [quoted(self.event), value],
+                        f"AND typeof({value}) NOT IN ('null', {allowed}) LIMIT 1",
+                    )
+                ).fetchone()
+                if bad is not None:
                     raise ValueError(
-                        f"{self.at(first_row + row)}: column {column!r} is {value!r}; "
-                        f"it must hold {'numbers' if is_number(kind) else 'text'}"
-                    ) from None
-            return pa.array(np.array(values, kind.to_pandas_dtype()))
+                        f"{self.name}, event {bad[0]}: column {column!r} is "
+                        f"{bad[1]!r}; it must hold "
+                        f"{'numbers' if is_number(kind) else 'text'}"
+                    )
+
+
+@contextmanager
+def reading(path: Path, connection: Any = None) -> Iterator[Any]:
+    """Open a file with Arrow's driver, unless it is; see one state of it throughout."""
+    if connection is not None:
+        yield connection
+        return
+    dbapi = import_extra("adbc_driver_sqlite.dbapi", "SQLite files need", "data")
+    try:
+        with dbapi.connect(_uri(path)) as connection:
+            yield connection
+    except dbapi.Error as error:
+        raise unreadable(path, error) from None
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a file for reading only, and see one state of it throughout."""
-    connection = None
     try:
-        connection = sqlite3.connect(_uri(path), uri=True, isolation_level=None)
-        connection.execute("BEGIN")
-        yield connection
+        uri = _uri(path)
+        with closing(
+            sqlite3.connect(uri, uri=True, isolation_level=None)
+        ) as connection:
+            connection.execute("BEGIN")
+            yield connection
     except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            raise ValueError(
-                f"{path} cannot be read now, another program is writing to it: {error}"
-            ) from None
-        raise ValueError(
-            f"{path} cannot be read as SQLite: {error}. It may be of another format, "
-            "encrypted, or not a whole copy"
-        ) from None
-    finally:
-        if connection is not None:
-            connection.close()
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: Exception) -> ValueError:
+    """Return what to raise where SQLite cannot read a file."""
+    why = str(error).partition("\n")[0]
+    if "locked" in why:
+        return ValueError(
+            f"{path} cannot be read now, another program is writing to it: {why}"
+        )
+    return ValueError(
+        f"{path} cannot be read as SQLite: {why}. It may be of another format, "
+        "encrypted, or not a whole copy"
+    )
 
 
 def quoted(name: str) -> str:
@@ -335,28 +388,38 @@ def quoted(name: str) -> str:
 
 
 def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
-    """Return the tables of a file by name, all columns taken for numbers."""
+    """Return the tables and views of a file by name, columns taken for numbers."""
     pa = import_pyarrow()
     tables = {}
     with opened(path) as connection:
         names = connection.execute(
-            "SELECT name FROM sqlite_master WHERE type = 'table' "
-            "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
+            "SELECT name, type = 'view' FROM sqlite_master WHERE type IN ('table', "
+            "'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid"
         ).fetchall()
-        for (name,) in names:
-            rows = connection.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
+        for name, is_view in names:
+            try:
+                about = connection.execute(f"PRAGMA table_info({quoted(name)})")
+                rows = about.fetchall()
+            except sqlite3.OperationalError:  # a view of what is no longer there
+                continue
             places = sorted((row[5], row[1]) for row in rows if row[5])
             key = tuple(column for _, column in places)
-            order: tuple[str, ...] = ("_rowid_",)
-            try:
-                connection.execute(f"SELECT _rowid_ FROM {quoted(name)} LIMIT 0")
-            except sqlite3.OperationalError:  # WITHOUT ROWID
-                order = tuple(map(quoted, key))
+            order = tuple(map(quoted, key))  # of a view, and of a table WITHOUT ROWID
+            with suppress(sqlite3.OperationalError):
+                if not is_view:
+                    connection.execute(f"SELECT _rowid_ FROM {quoted(name)} LIMIT 0")
+                    order = ("_rowid_",)
             types = {row[1]: pa.float64() for row in rows}
             if event in types:
                 types[event] = pa.int64()
             tables[name] = SqliteTable(
-                path=path, table=name, types=types, key=key, order=order, event=event
+                path=path,
+                table=name,
+                types=types,
+                key=key,
+                order=order,
+                event=event,
+                is_view=bool(is_view),
             )
     return tables
 

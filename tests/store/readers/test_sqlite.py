@@ -370,6 +370,43 @@ def test_null_is_nan(make_file: Callable[..., Path]) -> None:
     assert "'energy' is null or NaN in 1 of 2 rows" in chunk.notes[0]
 
 
+def test_types_that_change_late(make_file: Callable[..., Path]) -> None:
+    """A column's type is not that of its first rows."""
+    path = make_file({1: 70_000, 2: 5})
+    change(path, "UPDATE pulses SET charge = 1, rde = 1 WHERE event_no = 1")
+    change(path, "UPDATE pulses SET charge = 0.5, dom_x = 3 WHERE event_no = 2")
+    source = sqlite_source(path, keep="all")
+    found = joined(source)["pulses"]
+    assert found["charge"].tolist() == [1.0] * 70_000 + [0.5] * 5
+    assert found["dom_x"].tolist()[-5:] == [3.0] * 5
+    assert found["charge"].dtype == found["rde"].dtype == np.float64
+    # the file changes once its types are known
+    change(path, "UPDATE pulses SET pmt_number = 0.5 WHERE event_no = 2")
+    with pytest.raises(ValueError, match=r"event 2: column 'pmt_number' is 0\.5"):
+        chunks_of(source)
+    change(path, "UPDATE pulses SET charge = x'00' WHERE event_no = 2")
+    with pytest.raises(ValueError, match=r"event 2: column 'charge' is b'.x00'"):
+        chunks_of(sqlite_source(path))
+
+
+def test_a_view_is_a_table(make_file: Callable[..., Path]) -> None:
+    path = change(
+        make_file({1: 3, 2: 2, 3: 1}),
+        "CREATE VIEW clean AS SELECT * FROM pulses WHERE event_no < 3 AND dom_time > "
+        "10000",
+        "CREATE VIEW labels AS SELECT event_no, azimuth, zenith FROM truth",
+    )
+    # it is another's rows, so it is read only if it is named
+    assert joined(sqlite_source(path))["lengths"].tolist() == [3, 2, 1]
+    source = sqlite_source(path, pulses="clean", truth="labels")
+    found = joined(source)
+    assert found["lengths"].tolist() == [2, 1, 0]
+    assert found["pulses"]["dom_time"].tolist() == [10_010.0, 10_020.0, 10_010.0]
+    assert found["truth"].keys() == {"azimuth", "zenith"}
+    change(path, "CREATE VIEW broken AS SELECT event_no, lost FROM pulses")
+    assert joined(sqlite_source(path))["lengths"].tolist() == [3, 2, 1]
+
+
 def test_text_among_the_pulses(make_file: Callable[..., Path]) -> None:
     path = make_file({1: 2})
     change(path, "UPDATE pulses SET width = 'wide'")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 # What values of another type or size than expected can lead to.
 ODD_VALUES = (
     *(ArithmeticError, AttributeError, IndexError, KeyError, TypeError),
-    *(RecursionError, UnicodeError, csv.Error),
+    *(RuntimeError, UnicodeError, csv.Error),
 )
 
 
@@ -51,18 +51,18 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
 
 
 @contextmanager
-def naming(file: object) -> Iterator[None]:
+def naming(file: object, what: str = "") -> Iterator[None]:
     """Let errors of what a file says name the file; they are ValueErrors then.
 
-    To be used around what takes the values of a file apart, and nothing else.
+    To be used around what takes the values of a file apart, and nothing else. `what`
+    says what the file is if it cannot be read: `no calibration`.
     """
+    start = f"{file} is {what}: " if what else f"{file}: "
     try:
         yield
     except ODD_VALUES as error:
-        raise ValueError(
-            f"{file} is damaged, or was not written by this package: {error!r}"
-        ) from error
+        raise ValueError(f"{start}a value is not as expected: {error!r}") from error
     except ValueError as error:
         if str(file) not in str(error):
-            error.args = (f"{file}: {error}", *error.args[1:])
+            error.args = (f"{start}{error}", *error.args[1:])
         raise

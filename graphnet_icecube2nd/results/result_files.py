@@ -253,7 +253,7 @@ def read_columns(
 
             found = pyarrow.parquet.read_table(path)
         return {name: _array(found[name].to_numpy()) for name in found.column_names}
-    except (pa.ArrowException, KeyError, OSError) as error:
+    except (pa.ArrowException, KeyError, OSError, UnicodeError) as error:
         raise ValueError(f"{path} cannot be read, is it damaged? {error}") from None
 
 

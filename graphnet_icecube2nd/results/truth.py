@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.detector.pulse_map import LabelColumns
+from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
     EVENT_NAMES,
@@ -178,10 +179,11 @@ class EventTruth:
                 check_radians(found[column], column, event_id, name)
         num = len(event_id)
         direction_B3, energy_B = np.full((num, 3), np.nan), np.full(num, np.nan)
-        if label_columns(DIRECTION, found.keys(), labels):
-            direction_B3 = make_label(DIRECTION, found, labels)
-        if label_columns(ENERGY, found.keys(), labels):
-            energy_B = make_label(ENERGY, found, labels)
+        with naming(name):
+            if label_columns(DIRECTION, found.keys(), labels):
+                direction_B3 = make_label(DIRECTION, found, labels)
+            if label_columns(ENERGY, found.keys(), labels):
+                energy_B = make_label(ENERGY, found, labels)
         counts = whole_counts(found[N_PULSES], name) if N_PULSES in found else None
         return cls(
             event_id=event_id,

@@ -183,13 +183,13 @@ def make_label(
     if chosen is None:
         raise missing_label(name, columns.keys(), labels, "the truth")
     values = [np.asarray(columns[column]) for column in chosen]
-    if name in LABELS:
-        return LABELS[name].make(values, labels)
     try:
+        if name in LABELS:
+            return LABELS[name].make(values, labels)
         return values[0].astype(np.float64)
-    except ValueError:
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            f"column {name!r} of the truth is text; a label is a number"
+            f"column {', '.join(chosen)} of the truth must be numbers: {error}"
         ) from None
 
 

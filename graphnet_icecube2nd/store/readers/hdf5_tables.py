@@ -48,7 +48,7 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, RuntimeError) as error:  # h5py has no errors of its own
+    except (KeyError, OSError, RuntimeError) as error:  # h5py has no errors of its own
         raise ValueError(
             f"{path} cannot be read as HDF5: {error}. It may be of another format, or "
             "not a whole copy"

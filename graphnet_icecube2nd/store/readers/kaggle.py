@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
     PathLike,
@@ -115,7 +116,9 @@ class KagglePart(TablePart):
                     f"the file of batch {self.batch}"
                 )
         if set(PULSE_INDICES) <= set(columns):
-            first_N, last_N = (columns[c].astype(np.int64) for c in PULSE_INDICES)
+            assert self.truth is not None
+            with naming(self.truth.name):
+                first_N, last_N = (columns[c].astype(np.int64) for c in PULSE_INDICES)
             wrong = np.flatnonzero(last_N - first_N + 1 != pulses_N)
             if len(wrong):
                 row = wrong[0]

@@ -274,7 +274,8 @@ class ParquetTable(Table):
         """
         bounds: dict[int, tuple[int, int] | None] = {}
         for _, group in self.row_groups():
-            ends = group.statistics.get(column, {"min": None, "max": None})
+            with naming_damage(self.name):
+                ends = group.statistics.get(column, {"min": None, "max": None})
             low, high = ends["min"], ends["max"]
             known = isinstance(low, int) and isinstance(high, int)
             bounds[group.id] = None
@@ -318,7 +319,7 @@ def naming_damage(name: str) -> Iterator[None]:
         yield
     except MemoryError:
         raise
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         # The system's errors have a number: no such file, no rights, a broken disk.
         if isinstance(error, OSError) and error.errno is not None:
             raise

@@ -99,6 +99,8 @@ def say_report(report: PreparationReport) -> None:
         print(
             f"  {report.num_empty:,} events have no pulses: kept, never part of a batch"
         )
+    for text in report.tables:
+        print(f"  {text}")
     if report.left_out:
         print(f"  columns not taken (see --keep): {', '.join(report.left_out)}")
     for text in report.notes:

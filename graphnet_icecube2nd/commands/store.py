@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -45,7 +46,13 @@ def prepare(
         str | None, _read("Kaggle batches, as 1,2,5-9, or `present`: those there.")
     ] = None,
     which: Annotated[str | None, _read("train or test of Kaggle data.")] = None,
-    pulses_table: Annotated[str | None, _read("Table (or struct) of pulses.")] = None,
+    pulses_table: Annotated[
+        list[str] | None,
+        _read(
+            "Table (or struct) of pulses. More than once: the pulses of an event in "
+            "all of them are joined."
+        ),
+    ] = None,
     truth_table: Annotated[str | None, _read("Table (or struct) of truth.")] = None,
     offsets_table: Annotated[
         str | None, _read("Dataset of the events' borders in HDF5.")
@@ -72,6 +79,14 @@ def prepare(
         _mean(
             "What the columns mean: kaggle, icecube86, upgrade, prometheus, km3net, "
             "or a JSON file. Default: known by the columns."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        _mean(
+            "A column that differs from the pulse map's: x=pos_x; hlc=none does "
+            "without. Also y, z, time, charge, auxiliary, rde, sensor_id, azimuth, "
+            "zenith. More than once for several."
         ),
     ] = None,
     angles: Annotated[
@@ -105,10 +120,11 @@ def prepare(
             format=format,
             detector=detector,
             pulse_map=pulse_map,
+            columns=parse_columns(column or []),
             angles=angles,
             truth=truth or None,
             with_truth=with_truth,
-            pulses_table=pulses_table,
+            pulses_table=pulses_table or None,
             truth_table=truth_table,
             offsets_table=offsets_table,
             event_column=event_column,
@@ -205,3 +221,20 @@ def parse_batches(text: str) -> list[int] | str:
             raise ValueError(f"batches must be like 1,2,5-9 or `present`, got {text!r}")
         numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
     return numbers
+
+
+def parse_columns(texts: Sequence[str]) -> dict[str, str | None]:
+    """Return columns by quantity of texts such as `x=pos_x` or `hlc=none`.
+
+    Raises:
+        ValueError: Another form, or a quantity twice.
+    """
+    columns: dict[str, str | None] = {}
+    for text in texts:
+        quantity, separator, column = text.partition("=")
+        if not (quantity and separator and column) or quantity in columns:
+            raise ValueError(
+                f"--column must be QUANTITY=COLUMN, each quantity once, got {text!r}"
+            )
+        columns[quantity] = None if column == "none" else column
+    return columns

@@ -9,7 +9,7 @@ Shape letters: T pulses.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import Any
@@ -49,6 +49,8 @@ PMT_DIRECTIONS = (
     ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z"),
     ("dir_x", "dir_y", "dir_z"),
 )
+# KM3NeT's column of triggers that a hit took part in: any value but 0 is one.
+TRIGGER_MASK = "trig"
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
@@ -278,6 +280,19 @@ class PulseMap:
         made: PulseMap = getattr(cls, name)(**changes)
         return made
 
+    def with_columns(self, columns: Mapping[str, str | None]) -> PulseMap:
+        """Return it with other columns for some quantities; None does without one.
+
+        Raises:
+            ValueError: An unknown quantity, or one that is needed.
+        """
+        known = (*_QUANTITIES, AZIMUTH, ZENITH)
+        for quantity, column in columns.items():
+            check_one_of("quantity of a column", quantity, known)
+            if column is None and quantity in (AZIMUTH, ZENITH):
+                raise ValueError(f"{quantity} needs the name of a column")
+        return replace(self, **columns)  # type: ignore[arg-type]
+
     def as_published(self) -> PulseMap:
         """Return it with the competition code's slips, for its weights."""
         return replace(self, qe="published", ice="mirrored")
@@ -334,6 +349,8 @@ class PulseMap:
         if quantity == CHARGE:
             return torch.log10(value_T) / scales.charge_decades
         if quantity == HLC:
+            if self.hlc == TRIGGER_MASK:
+                value_T = (value_T != 0).to(value_T.dtype)
             return 1.0 - value_T  # a value that is no flag stays none, to be noticed
         if quantity == RDE:
             return (value_T > 1.1).to(value_T.dtype)

@@ -34,7 +34,7 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE, TRIGGER_MASK, PulseMap
 from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 from graphnet_icecube2nd.events.events import since_first_pulse
@@ -170,6 +170,9 @@ def _quantities(
             # which counts seconds since 1970 in steps of 256 ns.
             relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
             raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
+            if quantity == HLC and column == TRIGGER_MASK:
+                mask_T = raw[quantity]
+                raw[quantity] = mask_T.ne(0).double().where(mask_T.isfinite(), mask_T)
     if missing := pulse_map.missing(raw):
         # To do without a column that the pulse map names is a decision, and is written
         # into the pulse map as None.

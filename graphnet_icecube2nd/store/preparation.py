@@ -27,10 +27,11 @@ from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
 from graphnet_icecube2nd.store.readers.source import (
     HDF5_SUFFIXES,
+    PARQUET_SUFFIXES,
     SQLITE_SUFFIXES,
     Source,
 )
-from graphnet_icecube2nd.store.readers.tables import ParquetTable, is_struct
+from graphnet_icecube2nd.store.readers.tables import ParquetTable
 from graphnet_icecube2nd.store.shard_writer import DROP, ERROR, MARK
 
 PathLike = str | os.PathLike[str]
@@ -82,6 +83,7 @@ class PreparationReport:
     num_bytes: int  # size of the shards
     seconds: float  # how long it took
     quantiles: dict[str, int]  # pulses per event by quantile, of events with pulses
+    tables: tuple[str, ...]  # the tables of pulses and truth that were read, in words
     left_out: tuple[str, ...]  # columns of the files that the store does not hold
     notes: tuple[str, ...]  # what was repaired or is worth knowing, in words
 
@@ -93,10 +95,11 @@ def prepare(
     format: str | None = None,
     detector: Detector | str | None = None,
     pulse_map: PulseMap | str | None = None,
+    columns: Mapping[str, str | None] | None = None,
     angles: str | None = None,
     truth: PathLike | Sequence[PathLike] | None = None,
     with_truth: bool = True,
-    pulses_table: str | None = None,
+    pulses_table: str | Sequence[str] | None = None,
     truth_table: str | None = None,
     offsets_table: str | None = None,
     event_column: str | None = None,
@@ -128,14 +131,19 @@ def prepare(
         pulse_map: Meaning of the columns, if not the detector's: a `PulseMap`, the name
             of one, or the path of a JSON file with what `PulseMap.to_dict` gives.
             Default: known by the columns.
+        columns: Columns that differ from the pulse map's, by quantity: `x`, `y`, `z`,
+            `time`, `charge`, `auxiliary`, `hlc`, `rde`, `sensor_id`, `azimuth`,
+            `zenith`. None does without: `{"hlc": None}`.
         angles: `origin` or `flight`: what the truth's angles mean, if not what the
             pulse map says. Prometheus files differ; where they are read and this is not
             given, the pulses decide.
         truth: Files of truth that belong to parquet files of pulses.
         with_truth: False leaves the truth out, also where there is some.
         pulses_table: Table of pulses in SQLite, HDF5 and GraphNeT parquet files, or
-            struct in a nested one; default: recognised.
-        truth_table: Table or struct of the truth; default: recognised.
+            struct in a nested one; default: recognised. Several, where an event has
+            pulses in several: they are joined and put into the order of time.
+        truth_table: Table or struct of the truth; default: recognised. A table of
+            results is taken for the truth only if it is named here.
         offsets_table: Dataset of the events' borders in HDF5 files.
         event_column: The event key; default `event_id` or `event_no`.
         keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
@@ -175,6 +183,7 @@ def prepare(
         paths,
         format=format,
         pulse_map=_pulse_map(pulse_map, named),
+        columns=dict(columns or {}),
         truth=None if truth is None else _paths(truth),
         with_truth=with_truth,
         pulses_table=pulses_table,
@@ -208,6 +217,7 @@ def prepare_frames(
     *,
     detector: Detector | str | None = None,
     pulse_map: PulseMap | str | None = None,
+    columns: Mapping[str, str | None] | None = None,
     angles: str | None = None,
     event_column: str | None = None,
     keep: str | Sequence[str] = (),
@@ -227,6 +237,7 @@ def prepare_frames(
         out: Folder of the store, new or empty.
         detector: The detector, by name or as such.
         pulse_map: Meaning of the columns, if not the detector's.
+        columns: Columns that differ from the pulse map's, by quantity.
         angles: `origin` or `flight`, if not what the pulse map says.
         event_column: The event key; default `event_id` or `event_no`.
         keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
@@ -246,6 +257,7 @@ def prepare_frames(
         pulses,
         truth,
         pulse_map=_pulse_map(pulse_map, named),
+        columns=dict(columns or {}),
         event_column=event_column,
         keep=keep if isinstance(keep, str) else tuple(keep),
     )
@@ -272,9 +284,9 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     known = FORMATS[format]
-    always = {"pulse_map", "keep", "with_truth"}
+    always = {"pulse_map", "columns", "keep", "with_truth"}
     for name, value in given.items():
-        default = () if name == "keep" else "error" if name == "duplicates" else None
+        default = "error" if name == "duplicates" else None
         if name not in {*known.arguments.values(), *always} and value != default:
             others = [f for f in FORMATS if name in FORMATS[f].arguments.values()]
             raise ValueError(
@@ -285,12 +297,16 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
         raise ValueError(f"the format {format!r} is one folder, got {len(paths)} paths")
     arguments = {name: given[ours] for name, ours in known.arguments.items()}
     arguments = {name: value for name, value in arguments.items() if value is not None}
+    names = arguments.get("pulses")
+    if isinstance(names, list | tuple) and len(names) == 1:
+        arguments["pulses"] = names[0]
     if not given["with_truth"]:
         arguments["truth"] = False
     module = import_module(f"{__package__}.readers.{known.module}")
     source: Source = getattr(module, known.function)(
         paths[0] if known.folder else paths,
         pulse_map=given["pulse_map"],
+        columns=given["columns"],
         keep=given["keep"],
         **arguments,
     )
@@ -306,10 +322,8 @@ def recognise(paths: Sequence[Path]) -> str:
             return "graphnet-sqlite"
         if suffix in HDF5_SUFFIXES:
             return "hdf5"
-        if suffix == ".parquet":
-            types = ParquetTable(path=path, name=str(path)).types
-            is_nested = any(map(is_struct, types.values()))
-            return "nested-parquet" if is_nested else "parquet"
+        if suffix in PARQUET_SUFFIXES:
+            return _parquet_of(path)
     else:
         if (path / MANIFEST).exists():
             raise ValueError(
@@ -319,15 +333,29 @@ def recognise(paths: Sequence[Path]) -> str:
             return "kaggle"
         if any(next(path.glob(f"*{suffix}"), None) for suffix in SQLITE_SUFFIXES):
             return "graphnet-sqlite"
-        for folder in (*path.glob("*/"), *path.glob("merged/*/")):
-            if next(folder.glob(f"{folder.name}_*.parquet"), None) is not None:
-                return "graphnet-parquet"
+        from graphnet_icecube2nd.store.readers.parquet import graphnet_tables
+
+        if graphnet_tables(path):
+            return "graphnet-parquet"
+        for suffix in PARQUET_SUFFIXES:
+            if files := sorted(path.glob(f"*{suffix}")):
+                return _parquet_of(files[0])
+        if any(next(path.glob(f"*{suffix}"), None) for suffix in HDF5_SUFFIXES):
+            return "hdf5"
     raise ValueError(
         f"{path} is of no known format. Known are: a folder of the competition's data "
         "(train/ or test/, and the meta file); GraphNeT's SQLite files (.db) and "
-        "parquet folders; parquet files, with `truth` for the file of truth; HDF5 "
-        "files (.h5, .hdf5)"
+        "parquet folders; parquet files, or a folder of them, with `truth` (--truth) "
+        "for the file of truth; HDF5 files (.h5, .hdf5)"
     )
+
+
+def _parquet_of(path: Path) -> str:
+    """Return the format of a parquet file."""
+    from graphnet_icecube2nd.store.readers.nested_parquet import is_nested
+
+    nested = is_nested(ParquetTable(path=path, name=str(path)).types)
+    return "nested-parquet" if nested else "parquet"
 
 
 def _settled(
@@ -390,6 +418,7 @@ def _report(
         num_bytes=sum(file["bytes"] for file in files),
         seconds=seconds,
         quantiles=length_quantiles(EventStore(out)),
+        tables=source.tables,
         left_out=source.left_out,
         notes=manifest.notes,
     )

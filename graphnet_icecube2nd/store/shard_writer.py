@@ -207,7 +207,8 @@ class ChunkCleaner:
         if quantity == SENSOR_ID:
             return values.astype(np.int16 if len(self.geometry) < 2**15 else np.int32)
         if quantity in (AUXILIARY, HLC):
-            return values.astype(np.uint8)
+            flag: NDArray[np.uint8] = (values != 0).astype(np.uint8)
+            return flag
         stored: NDArray[np.float32] = values.astype(np.float32)
         if quantity in (X, Y, Z) and len(values):
             off = np.abs(stored - values.astype(np.float64)).max()

@@ -10,20 +10,26 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.conventions import TIME
-from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.conventions import TIME, X, Y, Z
+from graphnet_icecube2nd.detector.pulse_map import (
+    NAMED_PULSE_MAPS,
+    PMT_DIRECTIONS,
+    PulseMap,
+)
 from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.tables import (
+    JoinedTable,
     Table,
     is_number,
     is_string,
     no_values,
 )
+from graphnet_icecube2nd.tasks.catalogue import are_results
 
 EVENT_COLUMNS = ("event_id", "event_no")  # Kaggle's and GraphNeT's name of the key
 
@@ -34,38 +40,69 @@ _PULSES = "pulses_table=... (--pulses-table)"
 _TRUTH = "truth_table=... (--truth-table)"
 NO_TRUTH = "with_truth=False (--without-truth)"
 
-# What a file must have to be taken for one of these; the more particular come first.
-_SIGNS = (
-    ("kaggle", {"sensor_id", "time", "charge", "auxiliary"}),
-    ("upgrade", {"dom_x", "dom_y", "dom_z", "dom_time", "pmt_dir_x"}),
-    ("icecube86", {"dom_x", "dom_y", "dom_z", "dom_time"}),
-    ("prometheus", {"sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"}),
-    ("km3net", {"x", "y", "z", "t", "tot"}),
+# What a file must have to be taken for one of these, and how its columns differ; the
+# more particular come first.
+_SIGNS: tuple[tuple[str, set[str], dict[str, Any]], ...] = (
+    ("kaggle", {"sensor_id", "time", "charge", "auxiliary"}, {}),
+    ("upgrade", {"dom_x", "dom_y", "dom_z", "dom_time", "pmt_dir_x"}, {}),
+    ("icecube86", {"dom_x", "dom_y", "dom_z", "dom_time"}, {}),
+    ("prometheus", {"sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"}, {}),
+    ("km3net", {"x", "y", "z", "t", "tot"}, {}),
+    (
+        "km3net",  # of GraphNeT's converter
+        {"pos_x", "pos_y", "pos_z", "t", "tot", *PMT_DIRECTIONS[1]},
+        {
+            "x": "pos_x",
+            "y": "pos_y",
+            "z": "pos_z",
+            "extra": ("tot", *PMT_DIRECTIONS[1]),
+            "extra_scale": (255.0, 1.0, 1.0, 1.0),
+        },
+    ),
 )
+# Other names of the truth's azimuth and zenith in files of a kind.
+KM3NET_ANGLES = ("true_azimuth", "true_zenith")  # of GraphNeT's converter
+_OTHER_ANGLES = {
+    "prometheus": ("initial_state_azimuth", "initial_state_zenith"),
+    "km3net": KM3NET_ANGLES,
+}
 
 PathLike = str | os.PathLike[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """A table that is only looked at."""
-
-    name: str
-    types: Mapping[str, Any]  # Arrow type of each column
-
-
-AnyTable = Table | Columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What the user says of tables and columns; what is None is found out."""
 
-    pulses: str | None = None  # table of pulses
+    # Table of pulses, or several whose pulses are those of one event.
+    pulses: str | Sequence[str] | None = None
     truth: Any = None  # table or files of truth; False does without
     pulse_map: PulseMap | None = None  # what the columns mean
+    # Columns of some quantities that differ from the pulse map's; None does without.
+    columns: Mapping[str, str | None] = field(default_factory=dict)
     event_column: str | None = None  # joins pulses to truth
     keep: Sequence[str] = ()  # further columns of the pulses
+
+    def read_as(
+        self,
+        columns: Collection[str],
+        recognise: Callable[[Collection[str]], PulseMap | None] | None = None,
+    ) -> PulseMap | None:
+        """Return what columns mean, as the user says or recognised; None of neither."""
+        found, given = (recognise or recognise_pulse_map)(columns), self.pulse_map
+        if given is not None:
+            # The user may name the kind of files that have columns of two names.
+            if found is not None and found.name == given.name in NAMED_PULSE_MAPS:
+                usual = replace(PulseMap.by_name(given.name), labels=given.labels)
+                if given == usual and _missing(given, columns):
+                    given = replace(found, labels=given.labels)
+            found = given
+        if not self.columns:
+            return found
+        if found is None and {TIME, X, Y, Z} <= {*self.columns}:
+            places = {name: self.columns[name] for name in (TIME, X, Y, Z)}
+            found = PulseMap(name="columns", **places)  # type: ignore[arg-type]
+        return found and found.with_columns(self.columns)
 
 
 def list_files(
@@ -111,9 +148,9 @@ def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
 
 def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
     """Return the named pulse map whose columns these are, or None."""
-    for name, signs in _SIGNS:
+    for name, signs, changes in _SIGNS:
         if signs <= set(columns):
-            return PulseMap.by_name(name)
+            return PulseMap.by_name(name, **changes)
     return None
 
 
@@ -124,19 +161,21 @@ def settle_pulse_map(
     there = ", ".join(map(str, columns))
     settled = pulse_map or recognise_pulse_map(columns)
     if settled is None:
-        lost, nearest = min((len(s - set(columns)), n) for n, s in _SIGNS)
-        near = ""
-        if lost <= 2:
-            missing = sorted(dict(_SIGNS)[nearest] - set(columns))
-            near = f"; for {nearest!r}, {', '.join(missing)} is missing"
+        nearest, signs, _ = min(_SIGNS, key=lambda sign: len(sign[1] - set(columns)))
+        near, lost = "", sorted(signs - set(columns))
+        if len(lost) <= 2:
+            near = f"; for {nearest!r}, {', '.join(lost)} is missing"
         raise ValueError(
-            f"{name}: no named pulse map fits its columns ({there}){near}. "
-            "Say what they mean: PulseMap(name=..., x=..., y=..., z=..., time=..., ...)"
+            f"{name}: no named pulse map fits its columns ({there}){near}. Say what "
+            "they mean: --column x=... --column y=... --column z=... --column "
+            "time=..., or PulseMap(name=..., x=..., y=..., z=..., time=..., ...)"
         )
     if missing := _missing(settled, columns):
-        wanted = [settled.column(quantity) for quantity in missing]
-        without = settled.how_without(missing[0])
-        hint = f". For files without it: {without}" if missing[0] != "time" else ""
+        wanted, first = [settled.column(q) for q in missing], missing[0]
+        hint = f". Name it: --column {first}=..., or {first}=... of the pulse map"
+        if first not in (X, Y, Z, TIME) and first not in settled.extra:
+            without = settled.how_without(first)
+            hint = f". For files without it: {without}, or --column {first}=none"
         raise ValueError(
             f"{name}: pulse map {settled.name!r} needs column {', '.join(wanted)}; "
             f"there is {there}{hint}"
@@ -199,42 +238,62 @@ def choose_columns(
 
 
 def choose_pulses(
-    tables: Mapping[str, AnyTable],
+    tables: Mapping[str, Table],
     place: str,
     wanted: Wanted,
     recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map,
-) -> tuple[str, PulseMap]:
-    """Find the table of pulses of a file, by name, and what its columns mean."""
-    pulse_map = wanted.pulse_map
+) -> tuple[tuple[str, ...], PulseMap]:
+    """Find the tables of pulses of a file, by name, and what their columns mean.
+
+    There are several where the user names several; `join_tables` makes one of them.
+    """
+    maps = {name: wanted.read_as(t.types, recognise) for name, t in tables.items()}
+    known = wanted.pulse_map is not None
     if wanted.pulses is not None:
-        fitting = [_named(tables, wanted.pulses, place, "pulses")]
-    elif pulse_map is not None:
-        fitting = [n for n, t in tables.items() if not _missing(pulse_map, t.types)]
+        names = [wanted.pulses] if isinstance(wanted.pulses, str) else wanted.pulses
+        fitting = [_named(tables, name, place, "pulses") for name in names]
+        if not fitting or len({*fitting}) < len(fitting):
+            raise ValueError(f"{place}: name each table of pulses once: {names}")
     else:
-        fitting = [n for n, table in tables.items() if recognise(table.types)]
-    if len(fitting) == 1:
-        types = tables[fitting[0]].types
-        pulse_map = pulse_map or recognise(types)
-        called = f"{place}, table {fitting[0]!r}"
-        return fitting[0], settle_pulse_map(types, pulse_map, called)
+        fitting = [
+            name
+            for name, read_as in maps.items()
+            if read_as and not (known and _missing(read_as, tables[name].types))
+        ]
+        if len(fitting) > 1:
+            raise ValueError(
+                f"{place} has {len(fitting)} tables of pulses: {', '.join(fitting)}. "
+                f"Name one, or several whose pulses are joined: {_PULSES}"
+            )
     if fitting:
-        raise ValueError(
-            f"{place} has {len(fitting)} tables of pulses: {', '.join(fitting)}. "
-            f"Name one: {_PULSES}"
-        )
+        joined = join_tables([tables[name] for name in fitting])
+        called = f"{place}, table {' and '.join(map(repr, fitting))}"
+        pulse_map = wanted.read_as(joined.types, recognise)
+        return tuple(fitting), settle_pulse_map(joined.types, pulse_map, called)
     what = "no named pulse map fits any of its tables"
-    if pulse_map is not None:
-        what = f"pulse map {pulse_map.name!r} fits none of its tables"
+    if wanted.pulse_map is not None:
+        what = f"pulse map {wanted.pulse_map.name!r} fits none of its tables"
     raise ValueError(
         f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name it "
-        f"and say what its columns mean: {_PULSES}, pulse_map=PulseMap(...)"
+        f"and say what its columns mean: {_PULSES}, --column x=... and so on, or "
+        "pulse_map=PulseMap(...)"
     )
 
 
+def join_tables(tables: Sequence[Table], pulse_map: PulseMap | None = None) -> Table:
+    """Return tables of pulses of the same events as one."""
+    if len(tables) == 1:
+        return tables[0]
+    return JoinedTable(tables=tuple(tables), time=pulse_map.time if pulse_map else "")
+
+
 def choose_truth(
-    tables: Mapping[str, AnyTable], place: str, wanted: Wanted, pulse_map: PulseMap
+    tables: Mapping[str, Table], place: str, wanted: Wanted, pulse_map: PulseMap
 ) -> str | None:
-    """Find the table of truth of a file, by name; None does without."""
+    """Find the table of truth of a file, by name; None does without.
+
+    A table of results is taken only if the user names it.
+    """
     if wanted.truth is False:
         return None
     if isinstance(wanted.truth, str):
@@ -243,7 +302,10 @@ def choose_truth(
         raise ValueError(
             f"truth is the name of a table, False or None, got {wanted.truth!r}"
         )
-    fitting = [name for name, table in tables.items() if has_angles(table, pulse_map)]
+    results = [name for name, table in tables.items() if are_results(table.types)]
+    others = {name: t for name, t in tables.items() if name not in results}
+    settled = settle_labels(pulse_map, [table.types for table in others.values()])
+    fitting = [name for name, table in others.items() if has_angles(table, settled)]
     if len(fitting) == 1:
         return fitting[0]
     words = " and ".join(map(repr, angle_columns(pulse_map)))
@@ -252,19 +314,21 @@ def choose_truth(
             f"{place} has {len(fitting)} tables of truth, with columns {words}: "
             f"{', '.join(fitting)}. Name one: {_TRUTH}"
         )
+    there = _with_columns(others) or "no other table"
+    if results:
+        there += f"; results are no truth: {', '.join(results)}"
     raise ValueError(
         f"{place} has no table of truth, with one row an event and columns {words}; "
-        f"there is {_with_columns(tables) or 'no other table'}. Name it: {_TRUTH}, or "
-        f"do without: {NO_TRUTH}"
+        f"there is {there}. Name it: {_TRUTH}, or do without: {NO_TRUTH}"
     )
 
 
 def choose_tables(
-    tables: Mapping[str, AnyTable],
+    tables: Mapping[str, Table],
     place: str,
     wanted: Wanted,
     keyed: Collection[str] = (),
-) -> tuple[str, str | None, PulseMap]:
+) -> tuple[tuple[str, ...], str | None, PulseMap]:
     """Find the tables of pulses and truth of a file that an event column joins.
 
     `keyed` tables are known to have one row an event.
@@ -275,21 +339,42 @@ def choose_tables(
         raise ValueError(
             f"{place} has no table with event column {event!r}; it has "
             f"{_with_columns(tables) or 'no table at all'}. Name the column: "
-            "event_column=..."
+            "event_column=... (--event-column)"
         )
+    named = [wanted.pulses] if isinstance(wanted.pulses, str) else wanted.pulses or ()
     for name, table in tables.items():
-        if name not in with_event and name in (wanted.pulses, wanted.truth):
+        if name not in with_event and name in (*named, wanted.truth):
             raise ValueError(
                 f"{place}, table {name!r}: there is no event column {event!r}; "
-                f"there is {', '.join(table.types)}. Name the column: event_column=..."
+                f"there is {', '.join(table.types)}. Name the column: "
+                "event_column=... (--event-column)"
             )
     many = {name: t for name, t in with_event.items() if name not in keyed}
     pulses, found = choose_pulses(tables if wanted.pulses else many, place, wanted)
     others = dict(tables if wanted.truth else with_event)
-    if wanted.truth is None and any(has_angles(tables[name], found) for name in keyed):
-        others = {name: tables[name] for name in keyed}
-    others.pop(pulses, None)
+    one_row = {name: t for name, t in tables.items() if name in keyed}
+    settled = settle_labels(found, [table.types for table in one_row.values()])
+    if wanted.truth is None and any(
+        has_angles(t, settled) and not are_results(t.types) for t in one_row.values()
+    ):
+        others = one_row
+    for name in pulses:
+        others.pop(name, None)
     return pulses, choose_truth(others, place, wanted, found), found
+
+
+def settle_labels(pulse_map: PulseMap, tables: Sequence[Collection[str]]) -> PulseMap:
+    """Return a pulse map with the names that the angles have in some tables."""
+    other, labels = _OTHER_ANGLES.get(pulse_map.name), pulse_map.labels
+    usual = pulse_map.name in NAMED_PULSE_MAPS
+    if other is None or not usual or labels.azimuth in {c for t in tables for c in t}:
+        return pulse_map
+    own = PulseMap.by_name(pulse_map.name).labels
+    if (own.azimuth, own.zenith) != (labels.azimuth, labels.zenith):
+        return pulse_map
+    if not any({*other} <= {*columns} for columns in tables):
+        return pulse_map
+    return pulse_map.with_columns({"azimuth": other[0], "zenith": other[1]})
 
 
 def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
@@ -297,13 +382,13 @@ def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
     return pulse_map.labels.azimuth, pulse_map.labels.zenith
 
 
-def has_angles(table: AnyTable, pulse_map: PulseMap) -> bool:
+def has_angles(table: Table, pulse_map: PulseMap) -> bool:
     """Tell whether a table has both angles."""
     return set(angle_columns(pulse_map)) <= set(table.types)
 
 
 def choose_truth_columns(
-    table: AnyTable, pulse_map: PulseMap, without: Collection[str | None] = ()
+    table: Table, pulse_map: PulseMap, without: Collection[str | None] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Choose the columns of truth to take: numbers, booleans and strings.
 
@@ -338,7 +423,7 @@ def choose_truth_columns(
 
 
 def check_tables(
-    tables: Sequence[AnyTable],
+    tables: Sequence[Table],
     columns: Sequence[str],
     pulse_map: PulseMap | None = None,
     key: str | None = None,
@@ -390,7 +475,7 @@ def check_same_pulse_map(pulse_maps: Mapping[Path, PulseMap]) -> PulseMap:
     return pulse_map
 
 
-def _named(tables: Mapping[str, AnyTable], name: str, place: str, argument: str) -> str:
+def _named(tables: Mapping[str, Table], name: str, place: str, argument: str) -> str:
     if name not in tables:
         raise ValueError(
             f"{place} has no table {name!r} for {argument}; there is "
@@ -399,7 +484,7 @@ def _named(tables: Mapping[str, AnyTable], name: str, place: str, argument: str)
     return name
 
 
-def _with_columns(tables: Mapping[str, AnyTable]) -> str:
+def _with_columns(tables: Mapping[str, Table]) -> str:
     return "; ".join(
         f"{name}: {', '.join([*table.types][:8])}"
         f"{', ...' if len(table.types) > 8 else ''}"

@@ -185,7 +185,7 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
         pulses_of_icetray = icetray.IcetrayPulses.of
         candidates = {n: pulses_of_icetray(tables[n]) for n in tables if n in index}
         recognise = icetray.recognise_pulses
-    name, pulse_map = choose_pulses(candidates, place, wanted, recognise)
+    (name, *_), pulse_map = choose_pulses(candidates, place, wanted, recognise)
     pulses = candidates[name]
     if index:
         ranges = icetray.frame_ranges(index[name], pulses.num_rows)

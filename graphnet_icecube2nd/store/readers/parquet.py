@@ -1,7 +1,8 @@
-"""Parquet files of one row a pulse: flat files, and GraphNeT's folders.
+"""Parquet files of one row a pulse: flat files, folders of them, and GraphNeT's.
 
-GraphNeT's ParquetWriter merges into `FOLDER/<table>/<table>_<chunk>.parquet`, a folder
-a table and a file a chunk of events, as its ParquetDataset reads them.
+GraphNeT's ParquetWriter makes a folder a table: `<table>/<file>_<table>.parquet` of each
+file that it read; merged, `merged/<table>/<table>_<chunk>.parquet`, a file a chunk of
+events.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from graphnet_icecube2nd.store.readers.columns import (
     PathLike,
     Wanted,
     choose_tables,
+    join_tables,
     list_files,
     numbered_files,
+    settle_labels,
 )
 from graphnet_icecube2nd.store.readers.source import (
     PARQUET_SUFFIXES,
@@ -41,6 +44,7 @@ from graphnet_icecube2nd.store.readers.tables import (
     Table,
     no_values,
 )
+from graphnet_icecube2nd.tasks.catalogue import are_results
 
 PART_ROWS = 2**24
 MERGED = "merged"  # where ParquetWriter puts what it merged
@@ -55,14 +59,24 @@ def parquet_source(
 ) -> Source:
     """Open flat parquet files with files of truth; `Wanted` says the options.
 
-    Each file is a part. One longer than `part_rows` is cut into several by ranges of
-    event_ids, where its row groups are in the order of the ids and their statistics
-    say so; an event is in one part, also if its rows are in two row groups.
+    Where no truth is named, the files among `pulses` that have the angles of the truth
+    and no pulses are it; others that have no pulses are left out. Each file is a part.
+    One longer than `part_rows` is cut into several by ranges of event_ids, where its
+    row groups are in the order of the ids and their statistics say so; an event is in
+    one part, also if its rows are in two row groups.
     """
+    wanted, notes = Wanted(**options), list[str]()
     tables = _tables(pulses)
-    truth_tables = [] if truth is None or isinstance(truth, bool) else _tables(truth)
-    selection = select(tables, truth_tables, Wanted(**options))
-    key, labels = selection.event_column, selection.truth
+    labels = [] if truth is None or isinstance(truth, bool) else _tables(truth)
+    if len(tables) > 1 and not labels:
+        tables, found, rest = _sorted(tables, wanted)
+        labels = [] if truth is False else found
+        others = [*rest, *(found if truth is False else ())]
+        if others:
+            names = ", ".join(table.path.name for table in others)
+            notes.append(f"no pulses and no truth that is read, left out: {names}")
+    selection = select(tables, labels, wanted)
+    key = selection.event_column
     ranges = [(table, *cut) for table in tables for cut in _cut(table, key, part_rows)]
     parts: list[Part] = []
     for table, low, high, num_rows in ranges:
@@ -72,18 +86,41 @@ def parquet_source(
         # Which events have no pulses is known to no single part of several.
         part.with_empty = len(ranges) == 1
         parts.append(part)
-    if labels is None:
-        return selection.source("parquet", parts, notes=(NO_DIRECTIONS,))
+    if selection.truth is None:
+        return selection.source("parquet", parts, notes=(*notes, NO_DIRECTIONS))
     if len(ranges) > 1:
-        rest = EmptyEventsPart(
-            name=labels.name,
+        rest_of = EmptyEventsPart(
+            name=selection.truth.name,
             tables=tuple(tables),
             event_column=key,
             columns=selection.columns,
-            truth=labels,
+            truth=selection.truth,
         )
-        parts.append(rest)
-    return selection.source("parquet", parts)
+        parts.append(rest_of)
+    return selection.source("parquet", parts, notes=(*notes, *selection.notes))
+
+
+def _sorted(
+    tables: Sequence[ParquetTable], wanted: Wanted
+) -> tuple[list[ParquetTable], list[ParquetTable], list[ParquetTable]]:
+    """Return the files of pulses, those of truth, and the rest, by their columns."""
+    pulses = [table for table in tables if wanted.read_as(table.types)]
+    if wanted.pulse_map is not None:
+        time = wanted.pulse_map.time
+        pulses = [table for table in tables if time in table.types]
+    if not pulses:
+        return [*tables], [], []  # the message is that of the first
+    others = [table for table in tables if table not in pulses]
+    pulse_map = wanted.read_as(pulses[0].types)
+    assert pulse_map is not None
+    pulse_map = settle_labels(pulse_map, [table.types for table in others])
+    angles = {pulse_map.labels.azimuth, pulse_map.labels.zenith}
+    truth = [
+        table
+        for table in others
+        if angles <= {*table.types} and not are_results(table.types)
+    ]
+    return pulses, truth, [table for table in others if table not in truth]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -146,6 +183,22 @@ def _cut(table: ParquetTable, key: str, part_rows: int) -> list[tuple[int, int, 
     return [*ranges, (low, GREATEST, num_rows)]
 
 
+def graphnet_tables(folder: Path) -> dict[str, dict[Any, Path]]:
+    """Return the files of a folder of GraphNeT's by table, and by chunk or file."""
+    if (folder / MERGED).is_dir():
+        folder = folder / MERGED
+    tables: dict[str, dict[Any, Path]] = {}
+    for entry in sorted(path for path in folder.iterdir() if path.is_dir()):
+        name, files = entry.name, dict[Any, Path](numbered_files(entry, entry.name))
+        end = f"_{name}.parquet"
+        if not files:
+            paths = sorted(path for path in entry.iterdir() if path.name.endswith(end))
+            files = {path.name.removesuffix(end): path for path in paths}
+        if files:
+            tables[name] = files
+    return tables
+
+
 def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
     """Read a folder of GraphNeT's parquet files; `Wanted` says the options.
 
@@ -157,39 +210,39 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"there is no folder {root}")
-    if (root / MERGED).is_dir():
-        root = root / MERGED
-    wanted = Wanted(**{"event_column": "event_no", **options})
-    tables = {}
-    for entry in sorted(path for path in root.iterdir() if path.is_dir()):
-        if files := numbered_files(entry, entry.name):
-            tables[entry.name] = {
-                number: ParquetTable(path=path, name=str(path))
-                for number, path in files.items()
-            }
-    firsts = {name: files[min(files)] for name, files in tables.items()}
+    tables = {
+        name: {key: ParquetTable(path=path, name=str(path)) for key, path in of.items()}
+        for name, of in graphnet_tables(root).items()
+    }
+    firsts = {name: next(iter(files.values())) for name, files in tables.items()}
     if not firsts:
         raise ValueError(
             f"{root} holds no GraphNeT parquet, which would be "
-            "<table>/<table>_<chunk>.parquet, as ParquetWriter.merge_files makes it"
+            "<table>/<file>_<table>.parquet, or <table>/<table>_<chunk>.parquet, as "
+            "ParquetWriter makes it"
         )
+    wanted = Wanted(**{"event_column": "event_no", **options})
     pulses, truth, pulse_map = choose_tables(firsts, str(root), wanted)
-    for name, other in ((pulses, truth), (truth, pulses)) if truth else ():
-        if alone := sorted(tables[name].keys() - tables[other].keys()):
-            partner = f"{root}/{other}/{other}_{alone[0]}.parquet"
-            raise ValueError(
-                f"{tables[name][alone[0]].name} has no partner {partner} (nor have "
-                f"{len(alone) - 1} more). Complete the copy, or do without truth: "
-                f"{NO_TRUTH}"
-            )
+    first, *others = (*pulses, *([truth] if truth else []))
+    for one, other in ((first, name) for name in others):
+        for name, partner in ((one, other), (other, one)):
+            alone = [key for key in tables[name] if key not in tables[partner]]
+            if alone:
+                raise ValueError(
+                    f"{tables[name][alone[0]].name} has no partner in {partner}/ (nor "
+                    f"have {len(alone) - 1} more). Complete the copy, or do without "
+                    f"truth: {NO_TRUTH}"
+                )
+    rows = {
+        key: join_tables([tables[name][key] for name in pulses], pulse_map)
+        for key in tables[first]
+    }
     labels = tables[truth] if truth else {}
     selection = select(
-        [*tables[pulses].values()],
-        [*labels.values()],
-        replace(wanted, pulse_map=pulse_map),
+        [*rows.values()], [*labels.values()], replace(wanted, pulse_map=pulse_map)
     )
     parts = [
-        TablePart(**selection.part(table, labels.get(chunk)))
-        for chunk, table in tables[pulses].items()
+        TablePart(**selection.part(table, labels.get(key)))
+        for key, table in rows.items()
     ]
     return selection.source("graphnet-parquet", parts)

@@ -73,6 +73,7 @@ class Source:
     parts: Sequence[Part]  # in the order of the events
     pulse_columns: tuple[str, ...]  # pulse columns that are taken
     left_out: tuple[str, ...] = ()  # columns of the files that are not taken
+    tables: tuple[str, ...] = ()  # the tables that are read, in words
     # The user's DOM table, a file or as such; None for IceCube-86.
     geometry: Path | DetectorGeometry | None = None
     ice: Path | None = None  # the user's ice table, or None for IceCube's

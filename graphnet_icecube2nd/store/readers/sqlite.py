@@ -85,7 +85,9 @@ def sqlite_source(
         }
         keyed = [name for name, table in there.items() if table.key == (event,)]
         chosen, truth, pulse_maps[path] = choose_tables(there, str(path), wanted, keyed)
-        tables.append(there[chosen])
+        if len(chosen) > 1:
+            raise ValueError("several tables of pulses are not read from SQLite yet")
+        tables.append(there[chosen[0]])
         labels += [there[truth]] if truth else []
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
     for table in (*tables, *labels):

@@ -1,24 +1,25 @@
 """A part of a table of pulses, one row a pulse, joined with its truth.
 
 Where the rows of each event lie is found out first; then the other columns come in
-chunks whose borders are borders of events. Only where the rows of an event are
-scattered is the part loaded whole, to be gathered. Shape letters: T pulses, B events,
-R runs of rows with one event_id, N rows of truth.
+chunks whose borders are borders of events. Where the rows of an event are scattered,
+the table is read once for so many events, which are gathered. Shape letters: T pulses,
+B events, R runs of rows with one event_id, N rows of truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.conventions import AZIMUTH, ZENITH
+from graphnet_icecube2nd.detector.pulse_map import LabelColumns, PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
+    KM3NET_ANGLES,
     NO_TRUTH,
     Wanted,
     angle_columns,
@@ -26,6 +27,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     choose_columns,
     choose_truth_columns,
     find_event_column,
+    settle_labels,
     settle_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.source import (
@@ -38,11 +40,14 @@ from graphnet_icecube2nd.store.readers.source import (
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
+    JoinedTable,
     Table,
     no_values,
 )
 
 NO_DIRECTIONS = "no truth is read: the events have no directions"
+GATHERED_PULSES = 2**23  # of scattered events that are gathered at once
+EVENT_PULSES = 2**25  # of one event at most
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,8 +73,7 @@ class Truth:
     @property
     def name(self) -> str:
         """What messages call it."""
-        first, others = self.tables[0].name, len(self.tables) - 1
-        return f"{first} (and {others} more)" if others else first
+        return name_of(self.tables)
 
     def read(
         self,
@@ -100,16 +104,15 @@ class Truth:
         found = {column: np.concatenate(all_) for column, all_ in pieces.items()}
         event_id = np.concatenate(ids)
         self._check_once(event_id)
-        return TruthRows(
-            event_id=event_id,
-            columns=found,
-            notes=tuple(
-                f"{self.name}: column {column!r} is null or NaN in {unknown} of "
-                f"{len(values)} rows; kept as NaN"
-                for column, values in found.items()
-                if values.dtype.kind == "f" and (unknown := int(np.isnan(values).sum()))
-            ),
+        notes = tuple(
+            f"{self.name}: column {column!r} is null or NaN in {unknown} of "
+            f"{len(values)} rows; kept as NaN"
+            for column, values in found.items()
+            if values.dtype.kind == "f" and (unknown := int(np.isnan(values).sum()))
         )
+        if self.angles == KM3NET_ANGLES and columns:
+            found |= _origin_of(*(found[column] for column in KM3NET_ANGLES))
+        return TruthRows(event_id=event_id, columns=found, notes=notes)
 
     def find(self, event: int) -> list[tuple[Table, int]]:
         """Return where an event stands, for messages: table and row, once or more."""
@@ -133,6 +136,21 @@ class Truth:
         )
 
 
+def _origin_of(
+    azimuth_N: NDArray[Any], zenith_N: NDArray[Any]
+) -> dict[str, NDArray[Any]]:
+    """Return angles of the origin, NaN for fillers, of those of GraphNeT's converter.
+
+    Its zenith is that of the flight, its azimuth that of the origin.
+    """
+    with np.errstate(invalid="ignore"):
+        known_N = (zenith_N >= 0) & (zenith_N <= np.pi) & (np.abs(azimuth_N) <= 7)
+    return {
+        AZIMUTH: np.where(known_N, azimuth_N % (2 * np.pi), np.nan),
+        ZENITH: np.where(known_N, np.pi - zenith_N, np.nan),
+    }
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
     """Where the rows of each event of a part lie, in the order of the events."""
@@ -140,10 +158,7 @@ class Layout:
     event_id: NDArray[np.int64]  # (B,)
     first: NDArray[np.int64]  # (B,) first row
     num_pulses: NDArray[np.int64]  # (B,)
-    # (T,) rows of the table in the order of the events, which `first` is then counted
-    # in; None where they are in it.
-    order_T: NDArray[np.int64] | None = None
-    # The event_ids whose rows were not together, if there are any.
+    # The event_ids whose rows are not together, if there are any.
     scattered: NDArray[np.int64] | None = None
 
     @classmethod
@@ -165,15 +180,12 @@ class Layout:
         ids, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
         if len(ids) == len(ids_R):
             return cls(event_id=ids_R, first=starts_R, num_pulses=lengths_R)
-        order_R = np.argsort(event_R, kind="stable")
-        lengths = lengths_R[order_R]
-        shift = starts_R[order_R] - (np.cumsum(lengths) - lengths)
-        num_pulses = np.bincount(event_R, lengths_R).astype(np.int64)
+        first = np.full(len(ids), GREATEST)
+        np.minimum.at(first, event_R, starts_R)
         return cls(
             event_id=ids,
-            first=np.cumsum(num_pulses) - num_pulses,
-            num_pulses=num_pulses,
-            order_T=np.arange(lengths.sum()) + np.repeat(shift, lengths),
+            first=first,
+            num_pulses=np.bincount(event_R, lengths_R).astype(np.int64),
             scattered=ids[np.bincount(event_R) > 1],
         )
 
@@ -198,6 +210,8 @@ class TablePart(Part):
     # Whether these come in their place by number, where the others are in that order;
     # else after the others.
     by_number: bool = False
+    # Whether events come in the order of the truth, which is that of their rows.
+    by_truth: bool = False
 
     def layout(self) -> Layout:
         """Return where the rows of each event lie."""
@@ -209,22 +223,18 @@ class TablePart(Part):
         """Return rows of truth, and which of them is that of each event, (B,)."""
         if self.truth is None or not (self.with_empty or len(event_id)):
             return None
-        pa = import_pyarrow()
-        import pyarrow.compute as pc
-
         where = self.truth_where
         if where is None and not self.with_empty:
             where = (self.truth.event_column, int(event_id.min()), int(event_id.max()))
         truth = self.truth.read(where)
-        found = pc.index_in(pa.array(event_id), value_set=pa.array(truth.event_id))
-        if found.null_count:
-            lost = event_id[np.asarray(found.is_null())]
+        rows_B = _places(event_id, truth.event_id)
+        if (rows_B < 0).any():
             raise ValueError(
-                f"{self.name}: {describe_ids(lost)} without a row in "
+                f"{self.name}: {describe_ids(event_id[rows_B < 0])} without a row in "
                 f"{self.truth.name}. Complete the truth, take the pulses out, or "
                 f"prepare without truth: {NO_TRUTH}"
             )
-        return truth, np.asarray(found).astype(np.int64)
+        return truth, rows_B
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
         """Return the truth to be kept, if it agrees with the number of pulses."""
@@ -234,67 +244,109 @@ class TablePart(Part):
         """Read the part, in chunks of at most `max_pulses` pulses or one event."""
         layout, notes = self.layout(), list[str]()
         event_id, first, count = layout.event_id, layout.first, layout.num_pulses
-        truth, rows_B = None, np.empty(0, np.int64)
-        if joined := self.read_truth(event_id):
-            truth, rows_B = joined
-            notes += truth.notes
-            pulses_N = np.zeros(len(truth.event_id), np.int64)
-            pulses_N[rows_B] = count
-            truth = self.check_truth(truth, pulses_N)
-        if layout.scattered is not None:
+        if (large := np.flatnonzero(count > EVENT_PULSES)).size:
+            raise ValueError(
+                f"{self.name}: event {event_id[large[0]]} has {count[large[0]]} "
+                f"pulses, more than the {EVENT_PULSES} that an event may have"
+            )
+        labels, rows_B = dict[str, NDArray[Any]](), np.empty(0, np.int64)
+        is_joined = isinstance(self.pulses, JoinedTable)
+        if layout.scattered is not None and not is_joined:
             notes.append(
                 f"{self.name}: the rows of {describe_ids(layout.scattered)} were not "
                 "together; gathered"
             )
-        unused = np.setdiff1d(np.arange(len(truth.event_id) if truth else 0), rows_B)
-        if self.truth and truth and self.with_empty and len(unused):
-            notes.append(empty_note(truth.event_id[unused], self.truth.name, self.name))
-            rows_B = np.append(rows_B, unused)
-            event_id, count = truth.event_id[rows_B], pulses_N[rows_B]
-            first = np.append(first, np.zeros(len(unused), np.int64))
-            if self.by_number:
-                order = np.argsort(event_id)
-                rows_B, event_id = rows_B[order], event_id[order]
-                first, count = first[order], count[order]
+        if self.truth and (joined := self.read_truth(event_id)):
+            truth, rows_B = joined
+            notes = [*truth.notes, *notes]
+            pulses_N = np.zeros(len(truth.event_id), np.int64)
+            pulses_N[rows_B] = count
+            labels = self.check_truth(truth, pulses_N).columns
+            unused = np.setdiff1d(np.arange(len(truth.event_id)), rows_B)
+            if self.with_empty and len(unused):
+                lost = truth.event_id[unused]
+                notes.append(empty_note(lost, self.truth.name, self.name))
+                rows_B = np.append(rows_B, unused)
+                event_id, count = truth.event_id[rows_B], pulses_N[rows_B]
+                first = np.append(first, np.zeros(len(unused), np.int64))
         if not len(event_id):
             return
+        if self.by_number or self.by_truth:
+            order = np.argsort(rows_B if self.by_truth else event_id, kind="stable")
+            event_id, first, count = event_id[order], first[order], count[order]
+            rows_B = rows_B[order] if len(rows_B) else rows_B
+        together = layout.scattered is None and not is_joined
+        read = self._in_order if together else self._gathered
+        for events, first_row, columns in read(event_id, first, count, max_pulses):
+            yield EventChunk(
+                columns=columns,
+                offsets=np.append(0, np.cumsum(count[events])),
+                event_id=event_id[events],
+                truth={name: v[rows_B[events]] for name, v in labels.items()},
+                first_row=first_row if self.pulses.has_rows else None,
+                notes=tuple(notes),
+            )
+            notes = []
+
+    def _in_order(
+        self, event_id: Any, first: Any, count: Any, max_pulses: int
+    ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
+        """Yield events, their first row and pulses, where rows are together."""
         first = starts_of(first, count)
         # Rows of no event between two are read with them and left out.
         borders = np.append(first, first[-1] + count[-1])
         slices = list(chunk_borders(borders, max_pulses))
         cuts = borders[[0, *(events.stop for events in slices)]]
-        read = self._read(layout, cuts)
-        for events, cut, (first_row, columns) in zip(slices, cuts, read, strict=False):
+        read = self.pulses.read_rows(self.columns, cuts)
+        for events, cut, (row, columns) in zip(slices, cuts, read, strict=False):
             offsets = np.append(0, np.cumsum(count[events]))
             if offsets[-1] < borders[events.stop] - cut:
                 shift_B = first[events] - cut - offsets[:-1]
                 row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count[events])
                 columns = {name: values[row_T] for name, values in columns.items()}
-                first_row = None
-            labels = truth.columns if truth else {}
-            yield EventChunk(
-                columns=columns,
-                offsets=offsets,
-                event_id=event_id[events],
-                truth={name: v[rows_B[events]] for name, v in labels.items()},
-                first_row=first_row,
-                notes=tuple(notes),
-            )
-            notes = []
+                row = None
+            yield events, row, columns
 
-    def _read(
-        self, layout: Layout, cuts: NDArray[np.int64]
-    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Yield first row and columns of the pulses from cut to cut."""
-        if layout.order_T is None:
-            yield from self.pulses.read_rows(self.columns, cuts)
-            return
-        assert self.pulses.num_rows is not None  # else rows are in order
-        everything = np.array([0, self.pulses.num_rows])
-        ((_, whole),) = self.pulses.read_rows(self.columns, everything)
-        for low, high in pairwise(cuts):
-            order = layout.order_T[low:high]
-            yield None, {name: values[order] for name, values in whole.items()}
+    def _gathered(
+        self, event_id: Any, first: Any, count: Any, max_pulses: int
+    ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
+        """Yield the same of scattered rows: the table is read for some events each."""
+        key, pulses = self.event_column, self.pulses
+        borders = np.append(0, np.cumsum(count))
+        empty = {name: no_values(pulses.types[name]) for name in self.columns}
+        for some in chunk_borders(borders, max(max_pulses, GATHERED_PULSES)):
+            ids = event_id[some]
+            asked = ids[count[some] > 0]
+            pieces, places = [empty], [np.empty(0, np.int64)]
+            if len(asked):
+                fewer = pulses.within(key, int(asked.min()), int(asked.max()))
+                for row, arrays in fewer.arrays([key, *self.columns]):
+                    place_T = _places(pulses.as_ids(arrays[key], key, row), ids)
+                    kept = place_T >= 0
+                    places.append(place_T[kept])
+                    pieces.append({name: arrays[name][kept] for name in self.columns})
+            place_T = np.concatenate(places)
+            if len(place_T) != borders[some.stop] - borders[some.start]:
+                raise ValueError(f"{self.name} changed while it was read")
+            whole = {n: np.concatenate([p[n] for p in pieces]) for n in self.columns}
+            order_T = np.argsort(place_T, kind="stable")
+            if isinstance(pulses, JoinedTable):
+                order_T = np.lexsort((whole[pulses.time], place_T))
+            own = borders[some.start : some.stop + 1] - borders[some.start]
+            for part in chunk_borders(own, max_pulses):
+                rows = order_T[own[part.start] : own[part.stop]]
+                events = slice(some.start + part.start, some.start + part.stop)
+                yield events, None, {name: v[rows] for name, v in whole.items()}
+
+
+def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of values among others that are distinct; -1 of none."""
+    pa = import_pyarrow()
+    import pyarrow.compute as pc
+
+    found = pc.index_in(pa.array(values), value_set=pa.array(among))
+    places: NDArray[np.int64] = found.fill_null(-1).to_numpy().astype(np.int64)
+    return places
 
 
 def starts_of(
@@ -315,6 +367,7 @@ class Selection:
     truth: Truth | None
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
+    tables: tuple[str, ...]  # what is read, in words
 
     def part(
         self, pulses: Table, truth: Table | None = None, **more: Any
@@ -335,12 +388,13 @@ class Selection:
 
     def source(self, kind: str, parts: Sequence[Part], **more: Any) -> Source:
         """Return parts as a source."""
+        own = {"left_out": self.left_out, "notes": self.notes, "tables": self.tables}
         return Source(
             kind=kind,
             pulse_map=self.pulse_map,
             parts=parts,
             pulse_columns=self.columns,
-            **{"left_out": self.left_out, "notes": self.notes, **more},
+            **{**own, **more},
         )
 
 
@@ -362,23 +416,30 @@ def select(
     if is_joined:
         key = find_event_column(first.types, wanted.event_column, first.name)
     available = {c: kind for c, kind in first.types.items() if c != key}
-    pulse_map = settle_pulse_map(available, wanted.pulse_map, first.name)
+    pulse_map = wanted.read_as(available)
+    pulse_map = settle_pulse_map(available, pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
     labels, notes = None, tuple[str, ...]()
+    tables = [f"pulses: {name_of(pulses)}"]
     if truth:
         if is_joined:
             types, name = truth[0].types, truth[0].name
             truth_key = find_event_column(types, wanted.event_column, name, like=key)
+        pulse_map = settle_labels(pulse_map, [truth[0].types])
         labels, rest, notes = open_truth(truth, pulse_map, truth_key, without)
         left_out += rest
+        tables.append(f"truth: {labels.name}")
+        if labels.angles == KM3NET_ANGLES:
+            pulse_map = replace(pulse_map, labels=LabelColumns())
     return Selection(
         event_column=key,
         pulse_map=pulse_map,
         columns=columns,
         truth=labels,
-        left_out=left_out,
+        left_out=tuple(dict.fromkeys(left_out)),
         notes=notes,
+        tables=tuple(tables),
     )
 
 
@@ -397,11 +458,23 @@ def open_truth(
     if not angles:
         lost = " and ".join(map(repr, angle_columns(pulse_map)))
         notes = (*notes, f"{first.name} has no directions: no columns {lost}")
+    if angles == KM3NET_ANGLES:
+        notes = (
+            *notes,
+            f"{AZIMUTH} and {ZENITH} of the origin are made of {' and '.join(angles)}, "
+            "which GraphNeT's converter counts otherwise",
+        )
     check_tables(tables, taken, key=event_column)
     truth = Truth(
         tables=tuple(tables), event_column=event_column, columns=taken, angles=angles
     )
     return truth, left_out, notes
+
+
+def name_of(tables: Sequence[Table]) -> str:
+    """Return what messages call one or several tables."""
+    others = len(tables) - 1
+    return f"{tables[0].name} (and {others} more)" if others else tables[0].name
 
 
 def empty_note(event_id: NDArray[np.int64], truth_name: str, pulses_name: str) -> str:

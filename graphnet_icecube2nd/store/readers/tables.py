@@ -24,6 +24,8 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.source import fingerprint_of_fields
 
 BATCH_ROWS = 2**18
+# A file with more values than these, and than so many a byte, was made to fill memory.
+SMALL_VALUES, MOST_VALUES = 2**24, 256
 LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
@@ -33,6 +35,7 @@ class Table(ABC):
     name: str  # what messages call it
     types: Mapping[str, Any]  # Arrow type of each column
     num_rows: int | None  # None if that is not known beforehand
+    has_rows = True  # whether rows mean something to the user
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -163,6 +166,7 @@ def _stop(piece: tuple[int, int, dict[str, NDArray[Any]]]) -> int:
 class JoinedTable(Table):
     """Several tables of pulses of the same events, one after the other."""
 
+    has_rows = False
     tables: tuple[Table, ...]
     time: str  # the column of which the order of an event's pulses is
 
@@ -217,25 +221,35 @@ class ParquetTable(Table):
     @cached_property
     def types(self) -> dict[str, Any]:  # type: ignore[override]
         """Arrow type of each column."""
-        return self.schema()
-
-    def schema(self) -> dict[str, Any]:
-        """Return the Arrow type of each column of the file."""
         with opened_parquet(self.path, self.name) as file:
             return {field.name: field.type for field in file.schema_arrow}
+
+    def type_at(self, place: Sequence[str]) -> Any:
+        """Return the Arrow type of a column, or of a field of a struct."""
+        name, *fields = place
+        kind = self.types[name]
+        for field in fields:
+            kind = kind.field(field).type
+        return kind
 
     @property
     def num_rows(self) -> int:  # type: ignore[override]
         """How many rows the groups have."""
         return sum(group.num_rows for _, group in self.row_groups())
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
+    def batches(
+        self, columns: Sequence[str], values: int = BATCH_ROWS
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of these columns, each with the row it begins at.
+
+        They have about so many values a column, which are more than rows in lists.
+        """
         with opened_parquet(self.path, self.name) as file:
             for row, group in self.row_groups():
                 stop = row + group.num_rows
+                most = max(_num_values(file.metadata.row_group(group.id)), default=1)
                 for batch in file.iter_batches(
-                    BATCH_ROWS,
+                    max(1, values * group.num_rows // max(1, most)),
                     row_groups=[group.id],
                     columns=list(columns),
                     use_threads=False,  # the processes share the cores
@@ -308,7 +322,20 @@ def opened_parquet(path: Path, name: str) -> Iterator[Any]:
             path, buffer_size=2**20, page_checksum_verification=True
         ) as file,
     ):
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        num_values = sum(sum(_num_values(group)) for group in groups)
+        if num_values > max(SMALL_VALUES, MOST_VALUES * path.stat().st_size):
+            raise ValueError(
+                f"{name} cannot be read: its {path.stat().st_size} bytes claim to hold "
+                f"{num_values} values, more than any table of measurements could"
+            )
         yield file
+
+
+def _num_values(group: Any) -> list[int]:
+    """Return the numbers of values of the columns of a row group."""
+    columns = map(group.column, range(group.num_columns))
+    return [column.num_values for column in columns]
 
 
 @contextmanager

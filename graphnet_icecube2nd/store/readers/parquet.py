@@ -1,7 +1,7 @@
 """Parquet files of one row a pulse: flat files, folders of them, and GraphNeT's.
 
-GraphNeT's ParquetWriter makes a folder a table: `<table>/<file>_<table>.parquet` of each
-file that it read; merged, `merged/<table>/<table>_<chunk>.parquet`, a file a chunk of
+GraphNeT's ParquetWriter makes a folder a table: `TABLE/FILE_TABLE.parquet` of each
+file that it read; merged, `merged/TABLE/TABLE_CHUNK.parquet`, a file a chunk of
 events.
 """
 

@@ -17,11 +17,11 @@ from graphnet_icecube2nd.commands import (
     store,
     training,
 )
-from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.options import Commands, option
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.version import __version__
 
-app = typer.Typer(
+app = Commands(
     name="icecube2nd",
     help="Reconstruct neutrino events from pulses of light: direction, energy, track "
     "or cascade, each with a width. With DeepIce, the 2nd place of 'IceCube - "

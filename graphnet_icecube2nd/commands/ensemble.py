@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from graphnet_icecube2nd.commands import options
-from graphnet_icecube2nd.commands.options import option
+from graphnet_icecube2nd.commands.options import Commands, option
 from graphnet_icecube2nd.commands.show import counting, print_table
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 
-app = typer.Typer(help="Several models as one.", no_args_is_help=True)
+app = Commands(help="Several models as one.", no_args_is_help=True)
 
 
 def import_weights(

@@ -2,15 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+import typer.core
 
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class StrictCommand(typer.core.TyperCommand):
+    """A command whose options are given once, but for those that may be repeated."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """Return a parser that refuses an option given twice: one would be lost."""
+        parser = super().make_parser(ctx)
+        parse: Any = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            found = parse(args)
+            for given in found[-1]:
+                several = getattr(given, "multiple", True)  # an argument
+                if not several and found[-1].count(given) > 1:
+                    raise typer.BadParameter(
+                        "is given more than once", ctx=ctx, param=given
+                    )
+            return found
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
+
+
+class Commands(typer.Typer):
+    """A group of commands, all of which are strict."""
+
+    def command(
+        self, name: str | None = None, **options: Any
+    ) -> Callable[[Function], Function]:
+        """Return what makes a command of a function."""
+        return super().command(name, **{"cls": StrictCommand, **options})
 
 
 def option(help: str, *names: str, panel: str | None = None) -> Any:

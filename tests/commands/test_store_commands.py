@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 
-from graphnet_icecube2nd.commands.store import parse_batches
+from graphnet_icecube2nd.commands.store import parse_batches, parse_columns
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LENGTHS = {1: [3, 250, 17], 2: [1, 64]}
@@ -149,3 +150,41 @@ def test_parse_batches() -> None:
     for text in ("", "a", "3-", "1,,2"):
         with pytest.raises(ValueError, match="batches must be like"):
             parse_batches(text)
+
+
+def test_an_option_given_twice_is_refused(run: Run, tmp_path: Path) -> None:
+    """The first would be lost in silence; options that may be repeated are lists."""
+    done = run("prepare", "in", "out", "--event-column", "a", "--event-column", "b")
+    assert done.returncode == 2
+    assert "--event-column" in done.stderr
+    assert "more than once" in done.stderr
+    done = run("ensemble", "show", "x", "--help")
+    assert done.returncode == 0, done.stderr
+    done = run("skymap", "r.csv", "--out", "a.png", "--out", "b.png")
+    assert done.returncode == 2
+    assert "more than once" in done.stderr
+
+
+def test_tables_and_columns_as_options(run: Run, tmp_path: Path) -> None:
+    """What messages advise can be typed."""
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        for name in ("A", "B"):
+            connection.execute(
+                f"CREATE TABLE {name} (event_no, dom_x, dom_y, dom_z, dom_time, charge)"
+            )
+            connection.executemany(
+                f"INSERT INTO {name} VALUES (?, 0, 0, 0, ?, 1)",
+                [(event, 9e3 + event) for event in (1, 2, 3)],
+            )
+    words = ("prepare", "a.db", "st", "--workers", 1, "--without-truth")
+    both = ("--pulses-table", "A", "--pulses-table", "B")
+    done = run(*words, *both)
+    assert done.returncode == 1
+    assert "--column hlc=none" in done.stderr
+    done = run(*words, *both, "--column", "hlc=none", "--column", "rde=none")
+    assert done.returncode == 0, done.stderr
+    assert "3 events, 6 pulses" in done.stdout
+    assert "table 'A' and " in done.stdout
+    with pytest.raises(ValueError, match="--column must be"):
+        parse_columns(["hlc"])
+    assert parse_columns(["x=a=b", "hlc=none"]) == {"x": "a=b", "hlc": None}

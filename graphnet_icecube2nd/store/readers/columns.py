@@ -83,6 +83,12 @@ class Wanted:
     event_column: str | None = None  # joins pulses to truth
     keep: Sequence[str] = ()  # further columns of the pulses
 
+    @property
+    def pulse_tables(self) -> tuple[str, ...]:
+        """The tables of pulses that the user names."""
+        given = self.pulses
+        return (given,) if isinstance(given, str) else tuple(given or ())
+
     def read_as(
         self,
         columns: Collection[str],
@@ -250,7 +256,7 @@ def choose_pulses(
     maps = {name: wanted.read_as(t.types, recognise) for name, t in tables.items()}
     known = wanted.pulse_map is not None
     if wanted.pulses is not None:
-        names = [wanted.pulses] if isinstance(wanted.pulses, str) else wanted.pulses
+        names = wanted.pulse_tables
         fitting = [_named(tables, name, place, "pulses") for name in names]
         if not fitting or len({*fitting}) < len(fitting):
             raise ValueError(f"{place}: name each table of pulses once: {names}")
@@ -341,9 +347,8 @@ def choose_tables(
             f"{_with_columns(tables) or 'no table at all'}. Name the column: "
             "event_column=... (--event-column)"
         )
-    named = [wanted.pulses] if isinstance(wanted.pulses, str) else wanted.pulses or ()
     for name, table in tables.items():
-        if name not in with_event and name in (*named, wanted.truth):
+        if name not in with_event and name in (*wanted.pulse_tables, wanted.truth):
             raise ValueError(
                 f"{place}, table {name!r}: there is no event column {event!r}; "
                 f"there is {', '.join(table.types)}. Name the column: "

@@ -37,12 +37,13 @@ from graphnet_icecube2nd.store.readers.tables import (
     Table,
     is_list,
     is_number,
+    is_string,
     is_struct,
     plain,
     plain_type,
 )
 
-BESIDE = ("pulses", "truth")  # names of the tables of what is in no struct
+LISTS, BESIDE = "pulses", "truth"  # names of the tables of what is in no struct
 VALUES_AT_ONCE = 2**18  # of a list column, about
 
 
@@ -53,62 +54,53 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     in one of them; where there is none, events are numbered by their row.
     """
     wanted = Wanted(**options)
-    files = [
-        ParquetTable(path=file, name=str(file))
-        for file in list_files(path, PARQUET_SUFFIXES)
-    ]
+    paths = list_files(path, PARQUET_SUFFIXES)
+    files = [ParquetTable(path=file, name=str(file)) for file in paths]
     first, place = files[0], files[0].name
-    with_lists, others = nested_tables(first, wanted.event_column)
-    if not with_lists:
+    lists, others = nested_tables(first, wanted.event_column)
+    if not lists:
         raise ValueError(
             f"{place} has no lists of pulses, one row an event; there is "
             f"{', '.join(first.types)}"
         )
-    (pulses, *more), pulse_map = choose_pulses(with_lists, place, wanted)
+    (name, *more), pulse_map = choose_pulses(lists, place, wanted)
     if more:
         raise ValueError(f"{place}: name one table of pulses, got {wanted.pulses}")
-    if pulses not in BESIDE:
-        others.pop(pulses, None)
-    truth = choose_truth(others, place, wanted, pulse_map)
-    chosen, labels, num_before = list[Table](), list[Table](), 0
-    for file in files:
-        one, other = nested_tables(file, wanted.event_column, num_before)
-        for name, found in ((pulses, one), (truth, other)):
-            if name is not None and name not in found:
-                raise ValueError(f"{file.name} has no {name!r}, which {place} has")
-        chosen.append(one[pulses])
-        # Where no truth is read, the file still says which events there are.
-        labels.append(other[truth] if truth is not None else one[pulses].events())
-        num_before += file.num_rows
-    key = with_lists[pulses].key
-    selection = select(
-        chosen,
-        labels if truth is not None else [],
-        replace(wanted, pulse_map=pulse_map, event_column=key),
-        without=EVENT_COLUMNS,
+    truth = choose_truth(
+        {n: table for n, table in others.items() if n != name or n == BESIDE},
+        *(place, wanted, pulse_map),
     )
+    pulses, labels, num_before = list[Table](), list[Table](), 0
+    for file in files:
+        found, beside = nested_tables(file, wanted.event_column, num_before)
+        if name not in found or (truth and truth not in beside):
+            raise ValueError(f"{file.name} has no {name!r} or {truth!r} as {place} has")
+        pulses.append(found[name])
+        # Where no truth is read, the file still says which events there are.
+        labels.append(beside[truth] if truth else found[name].events())
+        num_before += file.num_rows
+    wanted = replace(wanted, pulse_map=pulse_map, event_column=lists[name].key)
+    selection = select(pulses, labels if truth else [], wanted, without=EVENT_COLUMNS)
     notes = selection.notes
     if selection.truth is None:
-        events = Truth(tables=(*labels,), event_column=key, columns=())
+        events = Truth(tables=tuple(labels), event_column=lists[name].key, columns=())
         selection, notes = replace(selection, truth=events), (NO_DIRECTIONS,)
-    if with_lists[pulses].counts_rows:
+    if lists[name].counts_rows:
         notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
     parts = [
         TablePart(**{**selection.part(table, of, by_truth=True), "name": file.name})
-        for file, table, of in zip(files, chosen, labels, strict=True)
+        for file, table, of in zip(files, pulses, labels, strict=True)
     ]
     return selection.source("nested-parquet", parts, notes=notes)
 
 
 def is_nested(types: Mapping[str, Any]) -> bool:
     """Tell whether columns are those of a file with one row an event."""
-    lists = [column for column, kind in types.items() if is_list(kind)]
-    flat = [column for column in types if column not in lists]
-    return (
-        any(map(is_struct, types.values()))
-        or any(is_struct(plain_type(types[column]).value_type) for column in lists)
-        or (bool(lists) and recognise_pulse_map(flat) is None)
-    )
+    kinds = [plain_type(kind) for kind in types.values()]
+    values = [kind.value_type for kind in kinds if is_list(kind)]
+    flat = [column for column, kind in types.items() if not is_list(kind)]
+    has_structs = any(is_struct(kind) for kind in (*kinds, *values))
+    return has_structs or (bool(values) and recognise_pulse_map(flat) is None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,41 +127,28 @@ class NestedTable(Table):
         """Whether the file has no event key."""
         return self.key not in self.places
 
+    def at(self, row: int) -> str:
+        """Return what messages call a row: of the file, or a pulse."""
+        return f"{self.name}, {'pulse' if self.num_rows is None else 'row'} {row}"
+
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of columns, each with the row it begins at."""
-        pa = import_pyarrow()
-        of_pulses, first = self.num_rows is None, 0
-        needed = [*columns]
-        if of_pulses and not {*columns} - {self.key}:
-            needed += [column for column in self.types if column != self.key][:1]
+        pa, first = import_pyarrow(), 0
+        of_pulses, needed = self.num_rows is None, dict.fromkeys(columns)
+        if needed.keys() <= {self.key}:  # something must tell lengths, or rows
+            needed |= dict.fromkeys([*self.places][:1])
         paths = {self.places[column][0] for column in needed if column in self.places}
-        if self.counts_rows and not paths:
-            paths = {next(iter(self.places.values()))[0]}
         for row, batch in self.file.batches([*paths], VALUES_AT_ONCE):
-            arrays: dict[str, Any] = {}
-            lengths = np.empty(0, np.int64)
-            for column in needed:
-                if column == self.key and of_pulses:
-                    continue
-                array = self._array(batch, column, row)
-                if of_pulses:
-                    arrays[column], own = self._values(array, column, row)
-                    first_lengths = lengths if len(arrays) > 1 else own
-                    lengths = self._same(own, first_lengths, column, row)
-                else:
-                    arrays[column] = array
-            if of_pulses and self.key in columns:
-                ids = plain(self._array(batch, self.key, row))
-                self._check_no_null(ids, self.key, row)
-                repeats = np.repeat(np.arange(len(batch)), lengths)
-                arrays[self.key] = ids.take(pa.array(repeats))
+            arrays = {column: self._array(batch, column, row) for column in needed}
+            if of_pulses:
+                ids = arrays.pop(self.key, None)
+                arrays, lengths = self._values(arrays, row)
+                if ids is not None:
+                    repeats = np.repeat(np.arange(len(batch)), lengths)
+                    arrays[self.key] = plain(ids).take(pa.array(repeats))
             found = pa.record_batch([arrays[c] for c in columns], names=[*columns])
             yield first, found
             first += len(found)
-
-    def at(self, row: int) -> str:
-        """Return what messages call a row: of the file, or a pulse."""
-        return f"{self.name}, {'row' if self.num_rows is not None else 'pulse'} {row}"
 
     def _array(self, batch: Any, column: str, row: int) -> Any:
         """Return a column of a batch of the file, (B,)."""
@@ -177,109 +156,86 @@ class NestedTable(Table):
             first = self.first_id + row
             return import_pyarrow().array(np.arange(first, first + len(batch)))
         name, *fields = self.places[column]
-        array = batch.column(name)
-        for field in fields:
-            if is_struct(array.type):
-                self._check_no_null(array, name, row)
-                array = array.field(field)
-        return array
+        array = plain(batch.column(name))
+        if self.num_rows is None or fields:
+            self._check_there(array, name, row)
+        return array.field(fields[0]) if is_struct(array.type) else array
 
     def _values(
-        self, array: Any, column: str, row: int
-    ) -> tuple[Any, NDArray[np.int64]]:
+        self, lists: dict[str, Any], row: int
+    ) -> tuple[dict[str, Any], NDArray[np.int64]]:
         """Return the values of lists one after the other, (T,), and lengths, (B,)."""
-        array = plain(array)
-        self._check_no_null(array, column, row)
-        borders = array.offsets.to_numpy().astype(np.int64)
-        flat = array.values.slice(borders[0], borders[-1] - borders[0])
-        if is_struct(flat.type):
-            self._check_no_null_within(flat, column, row, borders)
-            flat = flat.field(self.places[column][1])
-        flat = plain(flat)
-        self._check_no_null_within(flat, column, row, borders)
-        return flat, np.diff(borders)
+        lengths, arrays = np.empty(0, np.int64), dict[str, Any]()
+        for column, array in lists.items():
+            array = plain(array)
+            self._check_there(array, column, row)
+            borders = array.offsets.to_numpy().astype(np.int64)
+            own = np.diff(borders)
+            if arrays and not np.array_equal(own, lengths):
+                event = int((own != lengths).argmax())
+                raise ValueError(
+                    f"{self.file.at(row + event)}: the list {column!r} has "
+                    f"{own[event]} values, but {next(iter(arrays))!r} has "
+                    f"{lengths[event]}"
+                )
+            flat, lengths = array.values.slice(borders[0], own.sum()), own
+            if is_struct(flat.type):
+                flat = import_pyarrow().compute.struct_field(
+                    flat, self.places[column][1]
+                )
+            arrays[column] = flat
+        return arrays, lengths
 
-    def _same(
-        self,
-        own: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        column: str,
-        row: int,
-    ) -> NDArray[np.int64]:
-        if not np.array_equal(own, lengths):
-            event = int((own != lengths).argmax())
-            raise ValueError(
-                f"{self.file.at(row + event)}: the list {column!r} has {own[event]} "
-                f"values, others of the event have {lengths[event]}"
-            )
-        return own
-
-    def _check_no_null(self, array: Any, column: str, row: int) -> None:
+    def _check_there(self, array: Any, column: str, row: int) -> None:
         if array.null_count:
             null = row + int(np.asarray(array.is_null()).argmax())
             raise ValueError(f"{self.file.at(null)}: column {column!r} is null")
-
-    def _check_no_null_within(
-        self, flat: Any, column: str, row: int, borders: NDArray[np.int64]
-    ) -> None:
-        if flat.null_count:
-            pulse = borders[0] + int(np.asarray(flat.is_null()).argmax())
-            event = row + int(np.searchsorted(borders, pulse, side="right")) - 1
-            raise ValueError(f"{self.file.at(event)}: the list {column!r} holds a null")
 
 
 def nested_tables(
     file: ParquetTable, event_column: str | None, first_id: int = 0
 ) -> tuple[dict[str, NestedTable], dict[str, NestedTable]]:
     """Return the tables of pulses and those of one row an event of a file, by name."""
-    lists: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
-    values: dict[str, dict[str, tuple[tuple[str, ...], Any]]] = {}
+    lists: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Any]] = {}
     for name, kind in file.types.items():
-        is_listed = is_list(kind) and is_struct(plain_type(kind).value_type)
-        inner = plain_type(kind).value_type if is_listed else kind
-        if not is_struct(inner):
-            found = lists if _is_list_of_numbers(kind) else values
-            found.setdefault(BESIDE[found is values], {})[name] = (name,), kind
-            continue
-        for field in inner:
-            is_pulse = is_listed or _is_list_of_numbers(field.type)
-            if not is_listed or is_number(field.type):
-                found = lists if is_pulse else values
-                found.setdefault(name, {})[field.name] = (name, field.name), field.type
-            if is_pulse and not is_listed:  # a list beside values is no truth
-                own = values.setdefault(name, {})
-                own[field.name] = (name, field.name), field.type
+        inner = plain_type(kind)
+        is_listed = is_list(inner) and is_struct(inner.value_type)
+        struct = inner.value_type if is_listed else inner
+        columns: dict[str, Any] = {name: ((name,), kind)}
+        tables = LISTS, BESIDE
+        if is_struct(struct):
+            columns = {field.name: ((name, field.name), field.type) for field in struct}
+            tables = name, name
+        for column, (place, found) in columns.items():
+            number = found if is_listed else getattr(plain_type(found), "value_type", 0)
+            are_pulses = number and (is_number(number) or is_string(number))
+            if are_pulses:
+                lists.setdefault(tables[0], {})[column] = place, number
+            if not is_listed and not (are_pulses and len(place) == 1):
+                values.setdefault(tables[1], {})[column] = place, found
     keys = {
-        column: place
-        for tables in (values, lists)
-        for table in tables.values()
-        for column, (place, kind) in table.items()
-        if column in ((event_column,) if event_column else EVENT_COLUMNS)
-        and not is_list(kind)
+        (column, table): found
+        for column in ((event_column,) if event_column else EVENT_COLUMNS)
+        for table, columns in values.items()
+        if (found := columns.get(column)) and not is_list(found[1])
     }
-    key = next(iter(keys), "")
-    if event_column and not key:
-        raise ValueError(
-            f"{file.name} has no column {event_column!r} that names the event "
-            "(event_column=..., --event-column)"
-        )
+    key = next(iter(keys), (EVENT_COLUMNS[0], ""))[0]
+    if event_column and not keys:
+        raise ValueError(f"{file.name} has no column {event_column!r} of the event")
 
-    def table(name: str, of: Any, num_rows: int | None) -> NestedTable:
-        own_key = values.get(name, {}).get(key) or values.get(BESIDE[1], {}).get(key)
-        places = {column: place for column, (place, _) in of.items() if column != key}
-        types = {column: kind for column, (_, kind) in of.items() if column != key}
-        if num_rows is None:
-            types = {c: getattr(k, "value_type", k) for c, k in types.items()}
-        types[key or EVENT_COLUMNS[0]] = import_pyarrow().int64()
-        if key:
-            places[key] = own_key[0] if own_key else keys[key]
-            types[key] = file.type_at(places[key])
+    def table(name: str, of: dict[str, Any], num_rows: int | None) -> NestedTable:
+        columns = {column: found for column, found in of.items() if column != key}
+        own = (keys.get((key, at)) for at in (name, BESIDE, *values))
+        if found := next(filter(None, own), None):
+            columns[key] = found
+        types = {column: kind for column, (_, kind) in columns.items()}
         return NestedTable(
-            name=file.name if name in BESIDE else f"{file.name}, {name}",
+            name=file.name if name in (LISTS, BESIDE) else f"{file.name}, {name}",
             file=file,
-            types=types,
-            places=places,
-            key=key or EVENT_COLUMNS[0],
+            types={**types, key: types.get(key, import_pyarrow().int64())},
+            places={column: place for column, (place, _) in columns.items()},
+            key=key,
             first_id=first_id,
             num_rows=num_rows,
         )
@@ -288,7 +244,3 @@ def nested_tables(
         {name: table(name, of, None) for name, of in lists.items()},
         {name: table(name, of, file.num_rows) for name, of in values.items()},
     )
-
-
-def _is_list_of_numbers(kind: Any) -> bool:
-    return is_list(kind) and is_number(plain_type(kind).value_type)

@@ -31,6 +31,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     check_tables,
     choose_columns,
     choose_tables,
+    join_tables,
     list_files,
 )
 from graphnet_icecube2nd.store.readers.source import (
@@ -43,6 +44,7 @@ from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
+    JoinedTable,
     Table,
     is_number,
 )
@@ -77,7 +79,7 @@ def sqlite_source(
     event = str(wanted.event_column)
     tables, labels, pulse_maps = list[SqliteTable](), list[SqliteTable](), {}
     for path in list_files(paths, SQLITE_SUFFIXES):
-        named = (wanted.pulses, wanted.truth)
+        named = (*wanted.pulse_tables, wanted.truth)
         there = {
             name: table
             for name, table in list_tables(path, event).items()
@@ -85,9 +87,8 @@ def sqlite_source(
         }
         keyed = [name for name, table in there.items() if table.key == (event,)]
         chosen, truth, pulse_maps[path] = choose_tables(there, str(path), wanted, keyed)
-        if len(chosen) > 1:
-            raise ValueError("several tables of pulses are not read from SQLite yet")
-        tables.append(there[chosen[0]])
+        tables += [there[name] for name in chosen]
+        several = len(chosen)
         labels += [there[truth]] if truth else []
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
     for table in (*tables, *labels):
@@ -96,7 +97,11 @@ def sqlite_source(
     for table in labels:
         check_tables([table, *labels], [*table.types])
     labels = with_types(labels, [c for t in labels[:1] for c in t.types if c != event])
-    selection = select(tables, labels, wanted)
+    # The tables of pulses of each file.
+    grouped = [tables[i : i + several] for i in range(0, len(tables), several)]
+    pulse_map = wanted.pulse_map
+    joined = [join_tables(group, pulse_map) for group in grouped]
+    selection = select(joined, labels, wanted)
     texts = [c for c in asked if c not in selection.columns]
     notes = [
         *filter(None, [table.index_note() for table in tables]),
@@ -106,7 +111,7 @@ def sqlite_source(
     kept_event = None
     if duplicates == "renumber":
         kept_event = "event_no" if event in RESERVED else event
-        notes += [f"{SOURCE_FILE} {n} is {t.path}" for n, t in enumerate(tables)]
+        notes += [f"{SOURCE_FILE} {n} is {t.path}" for n, (t, *_) in enumerate(grouped)]
         known = selection.truth.columns if selection.truth else ()
         if clash := sorted({kept_event, SOURCE_FILE} & {*known}):
             raise ValueError(
@@ -115,24 +120,26 @@ def sqlite_source(
             )
     parts: list[SqlitePart] = []
     first_number = 0
-    for number, table in enumerate(tables):
-        counted = labels[number] if labels else table
-        event_id, _ = counted.runs(event)
+    for number, group in enumerate(grouped):
+        counted = [labels[number]] if labels else group
+        event_id = np.unique(np.concatenate([t.runs(event)[0] for t in counted]))
         step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *EVENTS))
         lows = [LEAST, *event_id[step::step].tolist()]
         highs = [*(low - 1 for low in lows[1:]), GREATEST]
         for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
-            rows, truth_rows = (
-                replace(each, low=low, high=high) for each in (table, counted)
-            )
+            rows = [replace(table, low=low, high=high) for table in group]
             part = SqlitePart(
-                **selection.part(rows, truth_rows),
+                **selection.part(
+                    join_tables(rows, pulse_map),
+                    replace(counted[0], low=low, high=high),
+                ),
+                path=group[0].path,
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
                 first_number=first_number + index * step,
             )
-            part.name = str(table.path)
+            part.name = str(part.path)
             if len(lows) > 1:
                 part.name += f" (part {index + 1} of {len(lows)})"
             parts.append(part)
@@ -162,7 +169,7 @@ def _with_types_of_pulses(
 class SqlitePart(TablePart):
     """A range of events of a SQLite file."""
 
-    pulses: SqliteTable
+    path: Path
     # Truth column that keeps the event column where events get new numbers, or None.
     kept_event: str | None
     file_number: int  # place among the files
@@ -171,13 +178,17 @@ class SqlitePart(TablePart):
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Read the events of the range, from one state of the file."""
         number = self.first_number
-        with reading(self.pulses.path) as connection:
-            part = replace(self, pulses=replace(self.pulses, connection=connection))
+        with reading(self.path) as connection:
+
+            def connected(table: Any) -> Any:
+                if isinstance(table, JoinedTable):
+                    return replace(table, tables=tuple(map(connected, table.tables)))
+                return replace(table, connection=connection)
+
+            part = replace(self, pulses=connected(self.pulses))
             if self.truth is not None:
-                (table,) = self.truth.tables
-                assert isinstance(table, SqliteTable)
-                table = replace(table, connection=connection)
-                part.truth = replace(self.truth, tables=(table,))
+                tables = tuple(map(connected, self.truth.tables))
+                part.truth = replace(self.truth, tables=tables)
             for chunk in super(SqlitePart, part).chunks(max_pulses):
                 if self.kept_event is None:
                     yield chunk

@@ -320,7 +320,7 @@ class TablePart(Part):
             pieces, places = [empty], [np.empty(0, np.int64)]
             if len(asked):
                 fewer = pulses.within(key, int(asked.min()), int(asked.max()))
-                for row, arrays in fewer.arrays([key, *self.columns]):
+                for row, arrays in fewer.arrays([key, *self.columns], nan=True):
                     place_T = _places(pulses.as_ids(arrays[key], key, row), ids)
                     kept = place_T >= 0
                     places.append(place_T[kept])

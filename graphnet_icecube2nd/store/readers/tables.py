@@ -224,14 +224,6 @@ class ParquetTable(Table):
         with opened_parquet(self.path, self.name) as file:
             return {field.name: field.type for field in file.schema_arrow}
 
-    def type_at(self, place: Sequence[str]) -> Any:
-        """Return the Arrow type of a column, or of a field of a struct."""
-        name, *fields = place
-        kind = self.types[name]
-        for field in fields:
-            kind = kind.field(field).type
-        return kind
-
     @property
     def num_rows(self) -> int:  # type: ignore[override]
         """How many rows the groups have."""

@@ -1,0 +1,406 @@
+"""The same events in every form give the same store; the same faults are named."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("pandas")
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graphnet_icecube2nd import EventStore, PulseMap, prepare
+from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.store import prepare_frames
+from graphnet_icecube2nd.store.event_store import view_event
+
+Write = Callable[[Path, Any, Any], Any]  # pulses and truth, returns what to prepare
+EVENTS = [12, 3, 40, 7, 25, 31, 8, 19, 2, 16]
+LENGTHS = [4, 1, 7, 3, 0, 5, 2, 6, 1, 3]
+
+
+def make_events() -> tuple[Any, Any]:
+    """Ten events, one of them without pulses, as GraphNeT's IceCube tables."""
+    rng = np.random.default_rng(1)
+    num = sum(LENGTHS)
+    columns = {"event_no": np.repeat(EVENTS, LENGTHS)}
+    columns |= {f"dom_{axis}": rng.uniform(-400, 400, num) for axis in "xyz"}
+    columns |= {"dom_time": rng.uniform(9e3, 2e4, num), "charge": np.ones(num)}
+    columns |= {"hlc": rng.integers(0, 2, num), "rde": np.ones(num)}
+    columns |= {"width": np.arange(num)}
+    truth = {
+        "event_no": EVENTS,
+        "azimuth": rng.uniform(0, 6, 10),
+        "zenith": rng.uniform(0, 3, 10),
+        "kind": ["numu", "nue"] * 5,
+    }
+    return pd.DataFrame(columns), pd.DataFrame(truth)
+
+
+def flat(folder: Path, pulses: Any, truth: Any) -> Any:
+    pulses.to_parquet(folder / "pulses.parquet", row_group_size=7)
+    truth.to_parquet(folder / "truth.parquet")
+    return folder / "pulses.parquet", {"truth": folder / "truth.parquet"}
+
+
+def flat_folder(folder: Path, pulses: Any, truth: Any) -> Any:
+    """Several files of pulses; which is the truth is known by its columns."""
+    flat(folder, pulses, truth)
+    half = pulses["event_no"].isin(EVENTS[:5])
+    pulses[half].to_parquet(folder / "pulses.parquet")
+    pulses[~half].to_parquet(folder / "more.parquet")
+    return folder, {}
+
+
+def merged(folder: Path, pulses: Any, truth: Any) -> Any:
+    return _graphnet(folder, pulses, truth, "merged/{0}/{0}_{1}.parquet")
+
+
+def unmerged(folder: Path, pulses: Any, truth: Any) -> Any:
+    return _graphnet(folder, pulses, truth, "{0}/file-{1}_{0}.parquet")
+
+
+def _graphnet(folder: Path, pulses: Any, truth: Any, pattern: str) -> Any:
+    for number, events in enumerate((EVENTS[:6], EVENTS[6:])):
+        for name, table in (("SplitPulses", pulses), ("truth", truth)):
+            path = folder / pattern.format(name, number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rows = table[table["event_no"].isin(events)].set_index("event_no")
+            rows.to_parquet(path)
+    return folder, {}
+
+
+def lists(folder: Path, pulses: Any, truth: Any) -> Any:
+    """As `groupby().agg(list)` makes it, with the truth beside the lists."""
+    grouped = pulses.groupby("event_no").agg(list)
+    wide = truth.join(grouped, on="event_no")
+    for column in grouped:
+        wide[column] = [v if isinstance(v, list) else [] for v in wide[column]]
+    wide.to_parquet(folder / "lists.parquet", index=False)
+    return folder / "lists.parquet", {}
+
+
+def structs(folder: Path, pulses: Any, truth: Any) -> Any:
+    """A struct of lists and a struct of truth."""
+    wide = pq.read_table(lists(folder, pulses, truth)[0]).to_pylist()
+    rows = [
+        {
+            "event_no": row["event_no"],
+            "hits": {c: row[c] for c in pulses if c != "event_no"},
+            "labels": {c: row[c] for c in truth},
+        }
+        for row in wide
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "structs.parquet")
+    return folder / "structs.parquet", {}
+
+
+def list_of_structs(folder: Path, pulses: Any, truth: Any) -> Any:
+    names = [column for column in pulses if column != "event_no"]
+    wide = pq.read_table(lists(folder, pulses, truth)[0])
+    rows = [
+        {**{c: row[c] for c in truth}, "hits": _transposed(row, names)}
+        for row in wide.to_pylist()
+    ]
+    rows.sort(key=lambda row: not row["hits"])  # the type is that of the first
+    order = [EVENTS.index(row["event_no"]) for row in rows]
+    table = pa.Table.from_pylist(rows).take(np.argsort(order))
+    pq.write_table(table, folder / "hits.parquet")
+    return folder / "hits.parquet", {}
+
+
+def _transposed(row: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    values = zip(*(row[name] for name in names), strict=True)
+    return [dict(zip(names, pulse, strict=True)) for pulse in values]
+
+
+def database(folder: Path, pulses: Any, truth: Any) -> Any:
+    with sqlite3.connect(folder / "events.db") as connection:
+        pulses.to_sql("SplitPulses", connection, index=False)
+        truth.to_sql("truth", connection, index=False)
+    return folder / "events.db", {}
+
+
+def frames(folder: Path, pulses: Any, truth: Any) -> Any:
+    return (pulses, truth), {}
+
+
+FORMS = [
+    *(flat, flat_folder, merged, unmerged),
+    *(lists, structs, list_of_structs, database, frames),
+]
+
+
+def made(form: Write, folder: Path, pulses: Any, truth: Any, **options: Any) -> Any:
+    """Return report and store of events in a form."""
+    (folder / "in").mkdir(parents=True)
+    given, more = form(folder / "in", pulses, truth)
+    if form is frames:
+        report = prepare_frames(*given, folder / "store", **options)
+    else:
+        options = {"workers": 1, **more, **options}
+        report = prepare(given, folder / "store", **options)
+    return report, EventStore(folder / "store")
+
+
+def contents(store: EventStore) -> dict[int, Any]:
+    """Return pulses and truth by event."""
+    views = [view_event(store, number) for number in range(len(store))]
+    return {
+        view.event_id: (
+            {name: values.tolist() for name, values in view.pulses.items()},
+            dict(view.truth),
+        )
+        for view in views
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+class TestEveryForm:
+    def test_same_store(self, form: Write, tmp_path: Path) -> None:
+        pulses, truth = make_events()
+        report, store = made(form, tmp_path, pulses, truth, keep="width")
+        assert (report.num_events, report.num_pulses, report.num_empty) == (10, 32, 1)
+        assert store.pulse_map == PulseMap.icecube86()
+        found = contents(store)
+        assert sorted(found) == sorted(EVENTS)
+        for event, own in pulses.groupby("event_no"):
+            own = own.sort_values("dom_time").drop(columns="event_no")
+            for column, values in own.items():
+                expected = values.to_numpy().astype(np.float32)
+                assert found[event][0][column] == expected.tolist(), column
+        for row in truth.to_dict("records"):
+            labels = found[row.pop("event_no")][1]
+            assert {name: labels[name] for name in row} == row
+        assert any("truth" in text for text in report.tables)
+
+    def test_order_of_rows_does_not_matter(self, form: Write, tmp_path: Path) -> None:
+        pulses, truth = make_events()
+        _, before = made(form, tmp_path / "a", pulses, truth)
+        mixed = pulses.sample(frac=1, random_state=3)
+        _, after = made(form, tmp_path / "b", mixed, truth[::-1])
+        assert contents(after) == contents(before)
+
+    def test_columns_by_name(self, form: Write, tmp_path: Path) -> None:
+        """A column of another name, and one that is not there."""
+        pulses, truth = make_events()
+        pulses = pulses.rename(columns={"charge": "light"}).drop(columns="hlc")
+        with pytest.raises(ValueError, match=r"--column charge=none"):
+            made(form, tmp_path / "a", pulses, truth)
+        columns = {"charge": "light", "hlc": None}
+        report, store = made(form, tmp_path / "b", pulses, truth, columns=columns)
+        assert (store.pulse_map.charge, store.pulse_map.hlc) == ("light", None)
+        assert report.num_pulses == 32
+        with pytest.raises(ValueError, match="'lc'"):
+            made(form, tmp_path / "c", pulses, truth, columns={"lc": None})
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"dom_time": np.nan}, "event 40"),
+            ({"charge": -1.0}, "event 40.*charge"),
+            ({"dom_x": "left"}, "dom_x"),
+        ],
+    )
+    def test_faults_of_pulses(
+        self, form: Write, tmp_path: Path, change: Any, message: str
+    ) -> None:
+        pulses, truth = make_events()
+        (column, value), *_ = change.items()
+        if isinstance(value, str):
+            pulses[column] = value
+        else:
+            pulses.loc[(pulses["event_no"] == 40).idxmax(), column] = value
+        with pytest.raises(ValueError, match=message) as caught:
+            made(form, tmp_path, pulses, truth)
+        assert str(tmp_path) in str(caught.value) or form is frames
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [("lost", "event 40 without a row"), ("degrees", "event 40.*zenith.*rad")],
+    )
+    def test_faults_of_truth(
+        self, form: Write, tmp_path: Path, fault: str, message: str
+    ) -> None:
+        pulses, truth = make_events()
+        if fault == "lost":
+            if form in (lists, structs, list_of_structs):
+                pytest.skip("each row has its truth")
+            truth = truth[truth["event_no"] != 40]
+        else:
+            truth.loc[truth["event_no"] == 40, "zenith"] = 90.0
+        with pytest.raises(ValueError, match=message) as caught:
+            made(form, tmp_path, pulses, truth)
+        assert str(tmp_path) in str(caught.value) or form is frames
+
+    def test_without_truth(self, form: Write, tmp_path: Path) -> None:
+        pulses, truth = make_events()
+        if form is frames:
+            report, store = made(form, tmp_path, pulses, None)
+        else:
+            report, store = made(form, tmp_path, pulses, truth, with_truth=False)
+        assert report.num_pulses == 32
+        assert not store.has_directions
+        assert [text[:7] for text in report.tables] == ["pulses:"]
+
+
+@pytest.mark.parametrize("form", [merged, unmerged, database])
+def test_pulses_of_two_tables_are_joined(form: Write, tmp_path: Path) -> None:
+    pulses, truth = make_events()
+    _, one = made(form, tmp_path / "one", pulses, truth)
+    (tmp_path / "in").mkdir()
+    late = np.arange(len(pulses)) % 3 == 0
+    form(tmp_path / "in", pulses[late], truth)
+    if form is database:
+        with sqlite3.connect(tmp_path / "in" / "events.db") as connection:
+            connection.execute("ALTER TABLE SplitPulses RENAME TO Late")
+            connection.execute("DROP TABLE truth")
+    for path in sorted(tmp_path.glob("in/**/*SplitPulses*.parquet")):
+        other = Path(str(path).replace("SplitPulses", "Late"))
+        other.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(other)
+    form(tmp_path / "in", pulses[~late], truth)
+    with pytest.raises(ValueError, match="2 tables of pulses: Late, Split"):
+        prepare(tmp_path / "in", tmp_path / "none", workers=1)
+    both = ("SplitPulses", "Late")
+    for sort in (True, False):
+        out = tmp_path / f"both {sort}"
+        report = prepare(
+            tmp_path / "in", out, pulses_table=both, workers=1, sort_pulses=sort
+        )
+        assert report.num_pulses == 32
+        assert all(name in report.tables[0] for name in both)
+        assert contents(EventStore(out)) == contents(one)
+
+
+class TestKM3NeT:
+    """Tables of GraphNeT's KM3NeT converter."""
+
+    @pytest.mark.parametrize("pulse_map", [None, "km3net"])
+    def test_directions_and_triggers(
+        self, tmp_path: Path, pulse_map: str | None
+    ) -> None:
+        rng = np.random.default_rng(0)
+        event = np.repeat([5, 6], 6)
+        names = [f"{kind}_{axis}" for kind in ("pos", "dir") for axis in "xyz"]
+        pulses = pd.DataFrame({name: rng.uniform(-1, 1, 12) for name in names})
+        pulses["event_no"], pulses["t"] = event, np.arange(12.0)
+        pulses["tot"], pulses["trig"] = 30, [0, 1, 2, 4, 0, 8] * 2
+        flight = np.array([[0.6, 0.0, -0.8], [0.0, 0.6, 0.8]])  # as the converter
+        truth = pd.DataFrame(
+            {"event_no": [5, 6], "true_zenith": np.arccos(flight[:, 2])}
+        )
+        truth["true_azimuth"] = np.arctan2(flight[:, 1], flight[:, 0]) + np.pi
+        report, store = made(
+            flat_folder_of_two, tmp_path, pulses, truth, pulse_map=pulse_map
+        )
+        found = contents(store)
+        assert found[5][0]["trig"] == [0, 1, 1, 1, 0, 1]
+        assert found[6][0]["dir_z"] == pytest.approx(pulses["dir_z"][6:].tolist())
+        angles = [[found[e][1][n] for e in (5, 6)] for n in ("zenith", "azimuth")]
+        origin = angles_to_unit_vector(*np.array(angles))
+        np.testing.assert_allclose(origin, -flight, atol=1e-12)
+        assert store.pulse_map.labels.angles == "origin"
+        assert "true_azimuth" in " ".join(report.notes)
+
+    def test_fillers_are_no_directions(self, tmp_path: Path) -> None:
+        columns = {name: [0.0] for name in ("pos_x", "pos_y", "pos_z", "t")}
+        columns |= {name: [1.0] for name in ("dir_x", "dir_y", "dir_z", "tot", "trig")}
+        pulses = pd.DataFrame({"event_no": [1], **columns})
+        truth = {"event_no": [1], "true_zenith": [888.0], "true_azimuth": [888.0]}
+        _, store = made(flat_folder_of_two, tmp_path, pulses, pd.DataFrame(truth))
+        assert np.isnan(contents(store)[1][1]["zenith"])
+
+
+def flat_folder_of_two(folder: Path, pulses: Any, truth: Any) -> Any:
+    flat(folder, pulses, truth)
+    return folder, {}
+
+
+class TestResults:
+    """What was reconstructed is no truth unless it is named."""
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"azimuth": 1.0, "zenith": 1.0, "kappa": 3.0, "status": "ok"},
+            {"azimuth": 1.0, "zenith": 1.0, "zenith_pred": 1.0},
+            {"azimuth": 1.0, "zenith": 1.0, "energy_reco": 1.0},
+        ],
+    )
+    def test_results_are_no_truth(self, tmp_path: Path, columns: Any) -> None:
+        pulses, truth = make_events()
+        results = truth[["event_no"]].assign(**columns)
+        flat(tmp_path, pulses, results)
+        report = prepare(tmp_path, tmp_path / "store", workers=1)
+        assert not EventStore(tmp_path / "store").has_directions
+        assert "truth.parquet" in " ".join(report.notes)
+        merged(tmp_path / "m", pulses, results)
+        with pytest.raises(ValueError, match="results are no truth: truth"):
+            prepare(tmp_path / "m", tmp_path / "s", workers=1)
+        named = {"truth_table": "truth", "workers": 1}
+        report = prepare(tmp_path / "m", tmp_path / "s", **named)
+        assert "truth_0.parquet" in report.tables[1]
+
+    def test_results_beside_a_truth(self, tmp_path: Path) -> None:
+        pulses, truth = make_events()
+        flat(tmp_path, pulses, truth)
+        truth.assign(kappa=1.0, status="ok").to_parquet(tmp_path / "a_result.parquet")
+        report = prepare(tmp_path, tmp_path / "store", workers=1)
+        assert report.tables[1].endswith("truth.parquet")
+        assert "a_result.parquet" in " ".join(report.notes)
+
+
+class TestHostileFiles:
+    """A small file does not take all memory."""
+
+    @pytest.mark.parametrize("nested", [False, True])
+    def test_more_values_than_a_file_can_hold(
+        self, tmp_path: Path, nested: bool
+    ) -> None:
+        num = 3_000_000
+        names = ("dom_x", "dom_y", "dom_z", "dom_time", "charge", "hlc", "rde")
+        columns: dict[str, Any] = {name: pa.array(np.ones(num)) for name in names}
+        ids = pa.array(np.ones(num, np.int64))
+        if nested:
+            borders = pa.array([0, num], pa.int32())
+            columns = {
+                name: pa.ListArray.from_arrays(borders, values)
+                for name, values in columns.items()
+            }
+            ids = ids.slice(0, 1)
+        path = tmp_path / "bomb.parquet"
+        pq.write_table(pa.table({"event_no": ids, **columns}), path)
+        assert path.stat().st_size < 50_000
+        with pytest.raises(ValueError, match=r"bomb.parquet.*bytes claim to hold"):
+            prepare(path, tmp_path / "store", workers=1, with_truth=False)
+
+    def test_an_event_of_too_many_pulses(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from graphnet_icecube2nd.store.readers import table_part
+
+        monkeypatch.setattr(table_part, "EVENT_PULSES", 6)
+        with pytest.raises(ValueError, match=r"pulses.parquet: event 40 has 7 pulses"):
+            made(flat, tmp_path, *make_events())
+
+    def test_scattered_rows_are_read_again_and_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from graphnet_icecube2nd.store.readers import table_part
+
+        pulses, truth = make_events()
+        _, before = made(flat, tmp_path / "a", pulses, truth)
+        monkeypatch.setattr(table_part, "GATHERED_PULSES", 1)
+        mixed = pulses.sample(frac=1, random_state=3)
+        options = {"shard_pulses": 5}
+        _, after = made(flat, tmp_path / "b", mixed, truth, **options)
+        assert contents(after) == contents(before)

@@ -32,9 +32,9 @@ from graphnet_icecube2nd.results.result_files import (
 )
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import (
-    PREDICTION,
     STATUS,
     build_task,
+    is_marked,
     list_tasks,
 )
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
@@ -50,7 +50,12 @@ VALID = "_is_valid"  # after the name of a task
 CALIBRATED = "calibrated"  # whether the widths of an event are
 # What files call them: ours first, then GraphNeT's direction and angle tasks.
 DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
-ANGLE_NAMES = (ANGLES, ("azimuth_pred", "zenith_pred"))
+ANGLE_NAMES = (
+    ANGLES,
+    ("azimuth_pred", "zenith_pred"),
+    ("azimuth_reco", "zenith_reco"),
+    ("reco_azimuth", "reco_zenith"),
+)
 KAPPA_NAMES = (KAPPA, "direction_kappa", "dir_kappa_pred")
 # GraphNeT's and NuBench's names of predictions of the other tasks.
 PREDICTION_NAMES = {
@@ -327,8 +332,8 @@ class EventTable:
             ValueError: A column is missing.
             ImportError: pyarrow is not installed.
         """
-        file_name = os.path.basename(os.fspath(path))
-        return cls.from_columns(read_columns(path), name or file_name, angles)
+        name = name or os.path.basename(os.fspath(path))
+        return cls._from_columns(read_columns(path), name, angles, os.fspath(path))
 
     @classmethod
     def from_columns(
@@ -336,8 +341,8 @@ class EventTable:
     ) -> EventTable:
         """Make a table of columns: our results', or a GraphNeT model's predictions.
 
-        In a table with GraphNeT's names (`..._pred`) only those are answers: beside
-        them GraphNeT writes the truth.
+        In a table without a status and with names such as GraphNeT's (`..._pred`) only
+        those are answers: beside them stands the truth.
 
         Args:
             columns: (B,) arrays by name, or a DataFrame: event_id or event_no; the
@@ -348,18 +353,28 @@ class EventTable:
                 `flight`: to where it flies, and are turned round.
 
         Raises:
-            ValueError: A column is missing, or no task's; says which there are.
+            ValueError: A column is missing, or no task's; says which there are. An
+                angle is in degrees.
         """
+        return cls._from_columns(columns, name, angles, f"table {name!r}")
+
+    @classmethod
+    def _from_columns(
+        cls, columns: Mapping[str, Any], name: str, angles: str, what: str
+    ) -> EventTable:
+        """Make a table of columns, which messages call `what`."""
         found = {str(key): np.asarray(columns[key]) for key in columns}
-        what = f"table {name!r}"
         event_id = event_ids(found, what)
+        if STATUS not in found and any(map(is_marked, found)):
+            for angle in ANGLES:  # the truth's
+                found.pop(angle, None)
         direction_B3 = _directions(found, angles, event_id, what)
         answers = _answers(found, what)
         if direction_B3 is None and not answers:
-            wanted = " or ".join(", ".join(n) for n in (*DIRECTION_NAMES, *ANGLE_NAMES))
+            names = " or ".join(map(", ".join, (*DIRECTION_NAMES, *ANGLE_NAMES[:2])))
             raise ValueError(
-                f"{what} has no directions, {wanted}, and no other task's column; it "
-                f"has {', '.join(found)}"
+                f"{what} has no directions, {names}, and no other task's column; it "
+                f"has {', '.join(map(str, columns))}"
             )
         finite_B = np.ones(len(event_id), bool)
         if direction_B3 is not None:
@@ -421,7 +436,7 @@ def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArra
         if theirs in columns
     }
     # Our results have a status, and may have predictions of GraphNeT's own tasks.
-    if STATUS not in columns and any(name.endswith(PREDICTION) for name in columns):
+    if STATUS not in columns and any(map(is_marked, columns)):
         return answers
     others = [build_task(name) for name in list_tasks() if name != "direction"]
     for name in (column.name for task in others for column in task.columns):

@@ -27,6 +27,7 @@ from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.sqlite import opened, quoted
+from graphnet_icecube2nd.tasks.catalogue import are_results
 
 OK = "ok"  # the status of events with an answer
 Columns = dict[str, NDArray[Any]]  # (B,) each
@@ -225,7 +226,8 @@ def read_columns(
     """Return the columns of a file with one row an event; NaN for a missing number.
 
     The format is by default that of the ending. Without a name the table of a SQLite
-    file is `directions`, else the only one with an event_id or event_no.
+    file is `directions`, else the only one of results, else the only one with an
+    event_id or event_no.
 
     Raises:
         OSError: There is no such file.
@@ -273,12 +275,13 @@ def _read_sqlite(path: Path, table: str | None) -> Columns:
         raise ValueError(f"{path}: no such table: {table}; it has {listed}")
     if table is None and TABLE not in tables:
         per_event = [n for n, columns in tables.items() if columns & {*EVENT_NAMES}]
-        if len(per_event) != 1:
+        results = [n for n in per_event if are_results(tables[n])] or per_event
+        if len(results) != 1:
             raise ValueError(
-                f"{path} has {len(per_event)} tables that it could be; say which "
-                f"(table, --truth-table): {listed}"
+                f"{path}: expected results in a table {TABLE!r}, or in one table with "
+                f"an event number, found {len(results)} among {listed}. Rename one"
             )
-        table = per_event[0]
+        table = results[0]
     with opened(path) as database:
         rows = database.execute(f"SELECT * FROM {quoted(table or TABLE)}")
         names = [entry[0] for entry in rows.description]

@@ -33,7 +33,12 @@ from graphnet_icecube2nd.results.result_files import (
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
-from graphnet_icecube2nd.tasks.catalogue import are_results, build_task, list_tasks
+from graphnet_icecube2nd.tasks.catalogue import (
+    are_our_results,
+    are_results,
+    build_task,
+    list_tasks,
+)
 from graphnet_icecube2nd.tasks.label import (
     DIRECTION,
     ENERGY,
@@ -127,7 +132,8 @@ class EventTruth:
                 event_no), and what there is of azimuth and zenith (rad), energy (GeV),
                 topology, n_pulses and other columns of which labels are made.
             table: Table of a SQLite file; default: the only one with an event number
-                and truth. A table of results is taken only if it is named here.
+                and truth. Of other files the only table is called as the file, without
+                its ending. A table of results is taken only if it is named here.
             angles: `origin` or `flight`: what a file's angles mean; default `origin`,
                 but required for Prometheus's and NuBench's. A store says it itself.
 
@@ -141,9 +147,19 @@ class EventTruth:
             if angles is not None or table is not None:
                 raise ValueError(f"{path} is a store, which has its own angles")
             return cls.of(EventStore(path))
-        if table is None and SUFFIXES.get(Path(path).suffix.lower()) == "sqlite":
-            table = _truth_table(path)
-        return cls.from_columns(read_columns(path, table), os.fspath(path), angles)
+        named, only = table is not None, Path(path).stem
+        if SUFFIXES.get(Path(path).suffix.lower()) == "sqlite":
+            table = table or _truth_table(path)
+        elif table not in (None, only):
+            raise ValueError(f"{path} has one table, {only!r}; found {table!r}")
+        columns = read_columns(path, table)
+        if not named and are_our_results(columns):
+            raise ValueError(
+                f"{path} must hold truth, found results ({', '.join(columns)}). Give "
+                "the events' truth; to take results for it, name their table: "
+                f"table={only!r} (--truth-table {only})"
+            )
+        return cls.from_columns(columns, os.fspath(path), angles)
 
     @classmethod
     def from_columns(

@@ -50,8 +50,8 @@ from graphnet_icecube2nd.store.manifest import (
     ShardRecord,
 )
 from graphnet_icecube2nd.store.readers.source import EventChunk
+from graphnet_icecube2nd.tasks.label import check_radians, possible_angles
 
-ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
 POSITION_PRECISION = 1e-3  # m; DOMs are known to centimetres
 # What becomes of pulses whose values cannot be true: an error; or they are left out; or
 # all pulses of their event are, and the event says why (`PULSE_FAULT`).
@@ -115,17 +115,10 @@ class ChunkCleaner:
         if not set(columns) <= chunk.truth.keys():
             return
         for column in columns:
-            angle_B = chunk.truth[column]
-            wrong = np.flatnonzero(angle_B > 2 * np.pi + ANGLE_PRECISION)
-            if len(wrong):
-                event = wrong[0]
-                raise ValueError(
-                    f"{name}, event {chunk.event_id[event]}: angle {column!r} is "
-                    f"{angle_B[event]:g}; it must be in rad, up to 2 pi"
-                )
+            check_radians(chunk.truth[column], column, chunk.event_id, name)
         zenith_B, azimuth_B = (chunk.truth[column] for column in columns)
-        odd_B = (zenith_B < -ANGLE_PRECISION) | (zenith_B > np.pi + ANGLE_PRECISION)
-        odd_B = odd_B | (azimuth_B < -2 * np.pi - ANGLE_PRECISION)
+        known_B = np.isfinite(zenith_B) & np.isfinite(azimuth_B)
+        odd_B = known_B & ~possible_angles(zenith_B, azimuth_B)
         self.num_odd_angles += int(odd_B.sum())
 
     def _checked(

@@ -16,8 +16,9 @@ OWN = (Direction, Energy, Track)
 # Columns that results have whatever the tasks; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")
-# How other packages mark what was reconstructed; the first is GraphNeT's.
-PREDICTION, RECONSTRUCTION = "_pred", "_reco"
+# How names say that a quantity was reconstructed: GraphNeT's way, and others.
+PREDICTION = "_pred"
+MARKS_AFTER, MARKS_BEFORE = (PREDICTION, "_reco"), ("pred_", "reco_")
 
 
 def build_task(name: str, **kwargs: Any) -> Task:
@@ -46,20 +47,27 @@ def list_tasks(pattern: str = "*") -> list[str]:
 def are_results(columns: Collection[str]) -> bool:
     """Return whether a table with these columns holds results, and no truth alone.
 
-    Results of this package have a status, or a kappa, beside the columns of a task.
+    Results of this package have a status, or widths, beside the columns of a task.
     Other packages mark theirs by a name, `zenith_pred`, `zenith_reco` or `reco_zenith`;
     beside those there may be the truth.
     """
-    names = [column.lower() for column in columns]
-    if any(n.endswith((PREDICTION, RECONSTRUCTION)) for n in names):
-        return True
-    if any(n.startswith(("pred_", "reco_")) for n in names):
-        return True
+    return any(map(is_marked, columns)) or are_our_results(columns)
+
+
+def are_our_results(columns: Collection[str]) -> bool:
+    """Return whether columns are results in this package's names: none is truth."""
     tasks = [build_task(name) for name in list_tasks()]
     answers = {column.name for task in tasks for column in task.columns}
     truth = {*("azimuth", "zenith"), *ENERGY_COLUMNS, TOPOLOGY}
     answers -= truth.union(*(task.truth for task in tasks))
-    return bool({STATUS, "kappa"} & set(names) and answers & set(names))
+    answers.add("calibrated")  # also beside a task that is not registered here
+    return bool({STATUS, "kappa"} & set(columns) and answers & set(columns))
+
+
+def is_marked(column: str) -> bool:
+    """Return whether a column's name says that it is reconstructed."""
+    name = column.lower()
+    return name.endswith(MARKS_AFTER) or name.startswith(MARKS_BEFORE)
 
 
 def build_tasks(

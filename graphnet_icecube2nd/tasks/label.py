@@ -26,8 +26,7 @@ from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColum
 Array = NDArray[np.float64]
 
 DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
-# A float32 pi is above pi.
-ANGLE_PRECISION = 1e-6  # rad
+ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
 # Columns by the names that files give them; the first that is there counts.
 ENERGY_COLUMNS = (
     *("energy", "injection_energy", "initial_state_energy"),
@@ -74,16 +73,26 @@ def to_origin(direction: Tensor, angles: str) -> Tensor:
 def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Tensor:
     """Return unit vectors to the origin, (..., 3) float64; NaN of impossible angles.
 
-    Possible are zeniths of 0 to pi and azimuths within 2 pi of 0, in rad; `angles` says
-    what they mean: `origin` or `flight`.
+    `angles` says what they mean: `origin` or `flight`.
     """
     # Copies: columns of files are read-only.
-    zenith = torch.from_numpy(np.array(zenith, np.float64))
-    azimuth = torch.from_numpy(np.array(azimuth, np.float64))
-    good = (zenith >= -ANGLE_PRECISION) & (zenith <= math.pi + ANGLE_PRECISION)
-    good &= azimuth.abs() <= 2 * math.pi + ANGLE_PRECISION
+    zenith, azimuth = np.array(zenith, np.float64), np.array(azimuth, np.float64)
+    good = torch.from_numpy(np.asarray(possible_angles(zenith, azimuth)))
     direction = to_origin(angles_to_unit_vector(zenith, azimuth), angles)
     return direction.where(good[..., None], torch.nan)
+
+
+def possible_angles(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where angles are those of a direction, (...).
+
+    Zeniths are within 0 to pi, azimuths within 2 pi of 0, in rad, but for rounding.
+    """
+    possible: NDArray[np.bool_] = (
+        (zenith >= -ANGLE_PRECISION)
+        & (zenith <= math.pi + ANGLE_PRECISION)
+        & (np.abs(azimuth) <= 2 * math.pi + ANGLE_PRECISION)
+    )
+    return possible
 
 
 def check_radians(

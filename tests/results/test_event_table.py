@@ -66,7 +66,7 @@ def test_angles_alone_do(tmp_path: Path) -> None:
     assert np.isnan(back.kappa_B).all()
     path.write_text("event_no,azimuth\n4,0.0\n")
     with pytest.raises(
-        ValueError, match=r"'angles.csv' has no directions, .*it has event_no"
+        ValueError, match=r"angles\.csv has no directions, .*it has event_no"
     ):
         EventTable.load(path)
 

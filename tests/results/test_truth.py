@@ -211,6 +211,8 @@ def test_degrees_are_refused(column: str, tmp_path: Path) -> None:
     degrees = {**COLUMNS, column: np.array([1.0, 90.0, np.nan])}
     with pytest.raises(ValueError, match=rf"t\.csv, event 2: {column} .*rad.* 90"):
         EventTruth.load(write(tmp_path / "t.csv", degrees))
+    with pytest.raises(ValueError, match=rf"t\.csv, event 2: {column} .*rad.* 90"):
+        EventTable.load(tmp_path / "t.csv", "mine")
     with pytest.raises(ValueError, match=rf"'mine', event 2: {column} .*rad.* 90"):
         EventTable.from_columns(degrees, "mine")
     predicted = {"event_no": COLUMNS["event_no"]}
@@ -221,6 +223,13 @@ def test_degrees_are_refused(column: str, tmp_path: Path) -> None:
     text = {**COLUMNS, column: np.array(["a", "b", "c"])}
     with pytest.raises(ValueError, match=column):
         EventTruth.from_columns(text, "t")
+
+
+def test_rounded_angles_are_labels(tmp_path: Path) -> None:
+    """Files with few digits round pi up."""
+    rounded = {**COLUMNS, "azimuth": [6.2832] * 3, "zenith": [3.142] * 3}
+    truth = EventTruth.load(write(tmp_path / "t.csv", rounded))
+    np.testing.assert_allclose(truth.direction_B3, [[0, 0, -1]] * 3, atol=1e-3)
 
 
 def add_table(path: Path, name: str, columns: dict[str, Any]) -> None:
@@ -257,9 +266,50 @@ def test_results_are_never_taken_for_truth(tmp_path: Path) -> None:
         EventTruth.load(path)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_file_of_results_is_no_truth_unless_named(
+    tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"mine{suffix}"
+    EventTable.from_vectors("m", COLUMNS["event_no"], DIRECTIONS).save(path)
+    with pytest.raises(ValueError, match=rf"mine{suffix} .*--truth-table mine"):
+        EventTruth.load(path)
+    named = EventTruth.load(path, table="mine")
+    np.testing.assert_allclose(named.direction_B3, DIRECTIONS, atol=1e-12)
+    with pytest.raises(ValueError, match=r"one table, 'mine'; found 'other'"):
+        EventTruth.load(path, table="other")
+
+
+def test_truth_beside_predictions_is_no_answer(tmp_path: Path) -> None:
+    """GraphNeT writes both; a file may be the truth and the results."""
+    flat = np.full(3, np.pi / 2)
+    marked = {"azimuth_pred": np.array([0.0, 0.0, 0.0]), "zenith_pred": flat}
+    path = write(tmp_path / "t.csv", {**COLUMNS, **marked})
+    table, truth = EventTable.load(path), EventTruth.load(path)
+    np.testing.assert_allclose(truth.direction_B3, DIRECTIONS, atol=1e-12)
+    np.testing.assert_allclose(table.direction_B3, [[1, 0, 0]] * 3, atol=1e-12)
+    assert table.tasks == ["direction"]
+    named = {"reco_azimuth": marked["azimuth_pred"], "reco_zenith": flat}
+    other = EventTable.from_columns({**COLUMNS, **named}, "other")
+    np.testing.assert_allclose(other.direction_B3, table.direction_B3)
+    energies = {**COLUMNS, "energy_pred": np.ones(3)}
+    assert EventTable.from_columns(energies, "energies").tasks == ["energy"]
+
+
+def test_the_table_of_results_of_a_sqlite_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.db", COLUMNS)
+    predicted = {"event_no": [4, 2, 9], "energy_pred": [1.0, 2.0, 3.0]}
+    add_table(path, "mine", predicted)
+    assert EventTable.load(path).columns["energy"].tolist() == [1.0, 2.0, 3.0]
+    add_table(path, "yours", predicted)
+    with pytest.raises(ValueError, match=r"t\.db: .*found 2 among .*mine, yours"):
+        EventTable.load(path)
+
+
 @pytest.mark.parametrize(
     ("columns", "expected"),
     [
+        (["event_no", "my_plugin", "calibrated", "status"], True),
         (["event_no", "azimuth", "zenith", "direction_x", "status"], True),
         (["event_no", "azimuth", "zenith", "kappa"], True),
         (["event_no", "energy", "energy_log10_sigma", "status"], True),

@@ -7,6 +7,7 @@ that help is there at once.
 from __future__ import annotations
 
 import sys
+import warnings
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
         sys.exit(
             f"the command line needs {error.name}: pip install graphnet-icecube2nd[cli]"
         )
+    # Warnings of this package and others without the line of code that they come from.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app(prog_name="icecube2nd")
     except (ValueError, OSError, ImportError) as error:

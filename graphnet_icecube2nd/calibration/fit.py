@@ -31,7 +31,7 @@ from graphnet_icecube2nd.inference.predictor import (
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.results.truth import NO_DIRECTION, EventTruth
+from graphnet_icecube2nd.results.truth import EventTruth, turned_directions
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
     METHODS,
@@ -46,7 +46,6 @@ from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task
 
 Array = NDArray[np.float64]
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
-TURNED = 0.7  # share beyond 90 degrees that guessing does not reach
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,13 +232,8 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
 
 def _check_way(angle_B: Array, name: str) -> None:
     """Raise ValueError if directions are worse than guesses: turned round, no doubt."""
-    share = float((angle_B > NO_DIRECTION).mean()) if len(angle_B) else 0.0
-    if share > TURNED:
-        raise ValueError(
-            f"{share:.0%} of the directions of {name!r} are more than 90 degrees off: "
-            "do they point along the flight (angles, --result-angles flight), or does "
-            "the truth (--truth-angles)?"
-        )
+    if note := turned_directions(angle_B, name):
+        raise ValueError(note)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -32,7 +32,10 @@ def simulate(
         option("The detector (see `icecube2nd detectors`). Default: IceCube-86."),
     ] = None,
     geometry: Annotated[
-        Path | None, option("CSV of DOMs in place of IceCube-86's.")
+        Path | None,
+        option(
+            "Table of DOMs in place of IceCube-86's: CSV, parquet, Prometheus' .geo."
+        ),
     ] = None,
     ice: Annotated[Path | None, option("Ice table in place of IceCube's.")] = None,
     fractions: Annotated[

@@ -97,7 +97,7 @@ def prepare(
         ),
     ] = None,
     geometry: Annotated[
-        Path | None, _mean("csv of DOMs in place of IceCube-86's.")
+        Path | None, _mean("Table of DOMs in place of IceCube-86's.")
     ] = None,
     ice: Annotated[Path | None, _mean("Ice table in place of IceCube's.")] = None,
     workers: Annotated[int | None, _write("Processes. Default: one a core.")] = None,

@@ -80,8 +80,8 @@ class Detector:
     Args:
         name: Public name.
         pulses: The columns of its pulses and of the truth beside them.
-        geometry: Table of its optical modules: a `DetectorGeometry`, the path of a csv
-            file (see `DetectorGeometry.from_csv`), columns by name, or None where it
+        geometry: Table of its optical modules: a `DetectorGeometry`, the path of a
+            file (see `DetectorGeometry.from_file`), columns by name, or None where it
             is not known.
         medium: `ice` or `water`.
         optics: Scattering and absorption of the medium; None: IceCube's ice, or water
@@ -153,7 +153,7 @@ class Detector:
             return self.geometry
         if isinstance(self.geometry, Mapping):
             return DetectorGeometry.from_columns(self.geometry, self.name)
-        return DetectorGeometry.from_csv(self.geometry)
+        return DetectorGeometry.from_file(self.geometry)
 
     @cached_property
     def places(self) -> DetectorGeometry:

@@ -21,10 +21,20 @@ import torch
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
-from graphnet_icecube2nd.detector.text_table import TextTable
+from graphnet_icecube2nd.detector.text_table import TextTable, text_of
+from graphnet_icecube2nd.lazy import import_extra
 
 HIGH_QE_RULES = ("rde", "published")
 DOMS_PER_STRING = 60
+# What GraphNeT's and other tables call the columns.
+OTHER_NAMES = {
+    **{axis: (f"sensor_pos_{axis}", f"dom_{axis}", f"pos_{axis}") for axis in "xyz"},
+    "string": ("sensor_string_id", "string_id"),
+}
+MISSING = ("", "None", "nan", "NaN")  # a value of rde
+PARQUET = b"PAR1"  # how a parquet file begins
+PROMETHEUS = "### Modules ###"  # the line before the modules of a .geo file
+PROMETHEUS_COLUMNS = ("x", "y", "z", "string", "number")  # number: on its string
 Metres = TypeVar("Metres", float, Tensor)
 Kind = TypeVar("Kind")
 
@@ -114,41 +124,51 @@ class DetectorGeometry(Shared):
         return _from_table(TextTable.read(resource), "icecube86")
 
     @classmethod
-    def from_csv(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
+    def from_file(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
         """Read a DOM table, such as the competition's `sensor_geometry.csv`.
 
-        Columns `sensor_id`, `x`, `y`, `z` [m], rows in any order, each sensor_id from
-        0 to S - 1 once. In place of `sensor_id` a table may have `string` and `dom`
-        (both from 1, 60 DOMs a string), as the package's own table does. Lines that
-        begin with # and further columns are passed over.
+        The file is CSV, parquet (GraphNeT's geometry tables) or Prometheus' `.geo`,
+        whatever it is called. Positions are taken as they are: their origin ought to be
+        the detector's centre.
 
-        A missing `string` is sensor_id // 60 + 1. A missing `rde` is, DOM by DOM, that
-        of the IceCube-86 DOM within 1 m and 1.0 where there is none: so the
-        competition's table and an extension of IceCube get the efficiencies they
-        ought to have, and another detector gets 1.0. To decide it yourself, add the
-        column.
+        Columns `sensor_id`, `x`, `y`, `z` [m] and, where there is one, `string`, or as
+        GraphNeT calls them (`sensor_pos_x`, `dom_x`, `sensor_string_id`); rows in any
+        order, each sensor_id from 0 to S - 1 once. In place of `sensor_id` a table may
+        have `string` and `dom` (both from 1, 60 DOMs a string), as the package's own
+        table does. The modules of a `.geo` file are numbered by row. Lines that begin
+        with # and further columns are passed over.
+
+        A missing `string` is sensor_id // 60 + 1. A missing `rde`, or a missing value
+        of it, is, DOM by DOM, that of the IceCube-86 DOM within 1 m and 1.0 where there
+        is none: so the competition's table and an extension of IceCube get the
+        efficiencies they ought to have, and another detector gets 1.0. To decide it
+        yourself, add the column.
 
         Raises:
-            ValueError: A column is missing, a value is not allowed, a sensor_id is
-                missing or there twice; the message names file, line and column.
+            OSError: There is no such file.
+            ValueError: The file is none of these, a column is missing, a value is not
+                allowed, a sensor_id is missing or there twice; the message names file,
+                line and column.
+            ImportError: pyarrow is not installed, for parquet.
         """
-        return _from_table(TextTable.read(Path(path)), Path(path).stem)
+        return _from_table(_read_table(Path(path)), Path(path).stem)
+
+    from_csv = from_file
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], name: str) -> DetectorGeometry:
-        """Make a geometry of columns, or of a DataFrame, as `from_csv` reads them.
+        """Make a geometry of columns, or of a DataFrame, as `from_file` reads them.
 
         Without `sensor_id` (or `string` and `dom`) modules are numbered by row.
 
         Raises:
-            ValueError: As `from_csv`; the message names row and column.
+            ValueError: As `from_file`; the message names row and column.
         """
         texts = {str(key): tuple(map(str, columns[key])) for key in columns}
-        num_rows = max(map(len, texts.values()), default=0)
         if not {"sensor_id", "dom"} & texts.keys():
-            texts["sensor_id"] = tuple(str(row) for row in range(num_rows))
-        lines = tuple(range(1, num_rows + 1))
-        return _from_table(TextTable(source=name, lines=lines, columns=texts), name)
+            num_rows = max(map(len, texts.values()), default=0)
+            texts["sensor_id"] = tuple(map(str, range(num_rows)))
+        return _from_table(_table_of_rows(texts, name), name)
 
     @classmethod
     @cache
@@ -176,7 +196,7 @@ class DetectorGeometry(Shared):
         return replace(self, position_S3=self.position_S3 - shift_3)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write it so that `from_csv` gives the same numbers."""
+        """Write it so that `from_file` gives the same numbers."""
         lines = ["sensor_id,string,x,y,z,rde"]
         sensor_id_S = torch.arange(len(self))
         columns = (sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S)
@@ -262,8 +282,51 @@ def _cell_grid(geometry: DetectorGeometry, tolerance: float) -> CellGrid:
     return CellGrid(geometry.position_S3, tolerance)
 
 
+def _read_table(path: Path) -> TextTable:
+    """Return the table of a CSV, parquet or Prometheus file."""
+    with open(path, "rb") as file:
+        if file.read(len(PARQUET)) == PARQUET:
+            return _read_parquet(path)
+    text = text_of(path, "a geometry as CSV, parquet or Prometheus' .geo")
+    lines = text.splitlines()
+    if PROMETHEUS not in lines:
+        return TextTable.of_text(text, str(path))
+    first = lines.index(PROMETHEUS)
+    # What is above the modules becomes empty lines and a header.
+    lines[: first + 1] = [*[""] * first, " ".join(PROMETHEUS_COLUMNS)]
+    table = TextTable.of_text("\n".join(lines), str(path))
+    sensor_id = tuple(map(str, range(len(table.lines))))
+    return replace(table, columns={**table.columns, "sensor_id": sensor_id})
+
+
+def _read_parquet(path: Path) -> TextTable:
+    """Return the table of a parquet file; messages count its rows from 1."""
+    pa = import_extra("pyarrow", "parquet files need", "data")
+    import_extra("pyarrow.parquet", "parquet files need", "data")
+    try:
+        columns = pa.parquet.read_table(path).to_pydict()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read: it is damaged or no parquet file ({error})"
+        ) from None
+    texts = {name: tuple(map(str, values)) for name, values in columns.items()}
+    return _table_of_rows(texts, str(path))
+
+
+def _table_of_rows(columns: dict[str, tuple[str, ...]], source: str) -> TextTable:
+    """Return a table without a header, whose first row is line 1."""
+    lines = tuple(range(1, 1 + max(map(len, columns.values()), default=0)))
+    return TextTable(source=source, lines=lines, columns=columns, line="row")
+
+
 def _from_table(table: TextTable, name: str) -> DetectorGeometry:
-    """Return the detector of a table, rows sorted by sensor_id; rules in `from_csv`."""
+    """Return the detector of a table, sorted by sensor_id; rules in `from_file`."""
+    columns = dict(table.columns)
+    for ours, others in OTHER_NAMES.items():
+        theirs = next((n for n in others if n in columns), None)
+        if ours not in columns and theirs is not None:
+            columns[ours] = columns[theirs]
+    table = replace(table, columns=columns)
     order_S = _sensor_id(table).argsort()
     position_S3 = torch.stack([table.numbers(axis) for axis in "xyz"], 1)[order_S]
     if "string" in table.columns:
@@ -271,12 +334,17 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
         string_S = string_S.long()[order_S]
     else:
         string_S = torch.arange(len(order_S)) // DOMS_PER_STRING + 1
-    if "rde" in table.columns:
-        rde_S = table.numbers("rde", "numbers above 0", lambda rde: rde > 0)[order_S]
-    else:
+    texts = table.columns.get("rde", ("",) * len(order_S))
+    filled = {**table.columns, "rde": tuple("1" if t in MISSING else t for t in texts)}
+    rde_S = replace(table, columns=filled).numbers(
+        "rde", "numbers above 0", lambda rde: rde > 0
+    )[order_S]
+    unknown_S = torch.tensor([text in MISSING for text in texts])[order_S]
+    if unknown_S.any():
         icecube = DetectorGeometry.icecube86()
         twin_S = icecube.nearest_dom(position_S3)
-        rde_S = torch.where(twin_S >= 0, icecube.rde_S[twin_S], 1.0)
+        known_S = icecube.rde_S[twin_S.clamp(min=0)]
+        rde_S = torch.where(unknown_S & (twin_S >= 0), known_S, rde_S)
     return DetectorGeometry(
         name=name, position_S3=position_S3, string_S=string_S, rde_S=rde_S
     )
@@ -302,15 +370,16 @@ def _sensor_id(table: TextTable) -> Tensor:
     for line, sensor_id in zip(table.lines, sensor_id_S.tolist(), strict=True):
         if sensor_id in line_of:
             raise ValueError(
-                f"{table.source}, line {line}, column 'sensor_id': {sensor_id} is in "
-                f"line {line_of[sensor_id]} already; each sensor_id stands once"
+                f"{table.source}, {table.line} {line}, column 'sensor_id': {sensor_id} "
+                f"is in {table.line} {line_of[sensor_id]} already; each sensor_id "
+                "stands once"
             )
         line_of[sensor_id] = line
     missing = sorted(set(range(len(line_of))) - set(line_of))
     if missing:
         largest = max(line_of)
         raise ValueError(
-            f"{table.source}, line {line_of[largest]}, column 'sensor_id': got "
+            f"{table.source}, {table.line} {line_of[largest]}, column 'sensor_id': got "
             f"{largest}, but the {len(line_of)} rows must hold 0 to "
             f"{len(line_of) - 1}, each once; missing: {_first_few(missing)}"
         )

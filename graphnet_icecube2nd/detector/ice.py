@@ -154,18 +154,30 @@ class IceModel(Shared):
 
     def _warn(self, z_T: Tensor, outside_T: Tensor, profile: str) -> None:
         object.__setattr__(self, "_has_warned", True)
+        warnings.warn(
+            f"{self._uncovered(z_T, outside_T, profile)}. This is said once per "
+            "IceModel.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    def uncovered(self, z_S: Tensor) -> str | None:
+        """Return what to say of DOMs (S,) [m] outside the table; None without any."""
+        z_S = z_S.to(self.depth_N)
+        depth_S = z_to_depth(z_S)
+        outside_S = (depth_S < self.depth_N[0]) | (depth_S > self.depth_N[-1])
+        return self._uncovered(z_S, outside_S, "correct") if outside_S.any() else None
+
+    def _uncovered(self, z_T: Tensor, outside_T: Tensor, profile: str) -> str:
         edge_2 = self.depth_N[[0, -1]]
         is_correct = profile == "correct"
         edge_2 = depth_to_z(edge_2) if is_correct else edge_2 - PUBLISHED_DATUM
-        warnings.warn(
+        return (
             f"{int(outside_T.sum())} of {outside_T.numel()} DOMs or pulses lie outside "
             f"the ice table, at z from {float(z_T[outside_T].min()):.2f} to "
             f"{float(z_T[outside_T].max()):.2f} m; the table covers z from "
             f"{float(edge_2.min()):.2f} to {float(edge_2.max()):.2f} m (profile "
-            f"{profile!r}) and its edge values are used there. "
-            "This is said once per IceModel.",
-            UserWarning,
-            stacklevel=4,
+            f"{profile!r}) and its edge values are used there"
         )
 
 

@@ -1,4 +1,4 @@
-"""Small text tables, read so that errors name file, line and column."""
+"""Small tables as text, read so that errors name file, line and column."""
 
 from __future__ import annotations
 
@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever it is called
 
 
+def text_of(file: Path | Traversable, expected: str = "a table as text") -> str:
+    """Return the text of a file, which may be compressed.
+
+    ValueError if it is none; says what was `expected`.
+    """
+    content = file.read_bytes()
+    try:
+        if content.startswith(GZIP):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error):
+        raise ValueError(f"{file} is no table of text; expected {expected}") from None
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTable:
     """Columns of a file; errors name the place."""
@@ -27,6 +41,7 @@ class TextTable:
     source: str  # the file, for messages
     lines: tuple[int, ...]  # line number of each row, counted from 1
     columns: dict[str, tuple[str, ...]]  # fields as text, by the name in the header
+    line: str = "line"  # what messages call a line
 
     @classmethod
     def read(cls, file: Path | Traversable) -> TextTable:
@@ -34,13 +49,11 @@ class TextTable:
 
         Empty lines and lines that begin with # are passed over.
         """
-        content, source = file.read_bytes(), str(file)
-        try:
-            if content.startswith(GZIP):
-                content = gzip.decompress(content)
-            text = content.decode("utf-8-sig")
-        except (OSError, EOFError, zlib.error, UnicodeError) as error:
-            raise ValueError(f"{source} is no table of text: {error}") from None
+        return cls.of_text(text_of(file), str(file))
+
+    @classmethod
+    def of_text(cls, text: str, source: str) -> TextTable:
+        """Return the columns of a file's text, see `read`."""
         numbered = [
             (number, line)
             for number, line in enumerate(text.splitlines(), start=1)
@@ -85,7 +98,7 @@ class TextTable:
                 value = math.nan
             if not (math.isfinite(value) and rule(value)):
                 raise ValueError(
-                    f"{self.source}, line {line}, column {column!r}: "
+                    f"{self.source}, {self.line} {line}, column {column!r}: "
                     f"got {text!r}, allowed: {allowed}"
                 )
             values.append(value)

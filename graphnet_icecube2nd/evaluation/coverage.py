@@ -250,6 +250,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             ),
         ]
     ends = [row[name] for row in rows for name in ("expected_deg", "observed_deg")]
+    ends = [end for end in ends if end > 0]  # axes are logarithmic
     limits = (0.8 * min(ends), 1.25 * max(ends))
     diagonal = np.array(limits)
     line = Curve(x=diagonal, y=diagonal, label="calibrated", style="reference")

@@ -25,7 +25,11 @@ from graphnet_icecube2nd.evaluation.bootstrap import (
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
-from graphnet_icecube2nd.results.truth import EventTruth, missing_direction
+from graphnet_icecube2nd.results.truth import (
+    EventTruth,
+    missing_direction,
+    turned_directions,
+)
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
@@ -33,7 +37,6 @@ from graphnet_icecube2nd.tasks.label import DIRECTION, ENERGY, has_label
 from graphnet_icecube2nd.tasks.section import Section
 
 LOGGER = logging.getLogger(__name__)
-TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
 FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
@@ -293,15 +296,9 @@ def _evaluate_directions(
     evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
     for one in evaluated:
         angle = one.angle_B[one.table.is_ok]
-        share = float((angle > np.pi / 2).mean()) if len(angle) else 0.0
-        if share > TURNED:
-            notes.append(
-                f"{share:.0%} of the directions of table {one.table.name!r} are more "
-                "than 90 degrees off: check whether they point along the flight of the "
-                "neutrino (--result-angles flight), or the truth does (--truth-angles "
-                "flight)"
-            )
-            LOGGER.warning(notes[-1])
+        if note := turned_directions(angle, one.table.name):
+            notes.append(note)
+            LOGGER.warning(note)
     return Evaluation(
         truth=_with_pulses(some, [one.table for one in evaluated]),
         tables=evaluated,

@@ -257,7 +257,7 @@ def _summary(evaluation: Evaluation) -> Section:
     """Return the section of all events: the summaries and the distribution."""
     curves, medians = [], []
     share = (np.arange(len(evaluation.truth)) + 1) / len(evaluation.truth)
-    lowest = 180.0
+    lowest = 90.0  # also where all directions are turned round
     for number, evaluated in enumerate(evaluation.tables):
         angle = np.degrees(np.sort(evaluated.angle_B))
         median = np.array([np.median(angle)])

@@ -226,7 +226,7 @@ class PulseReader:
     ) -> None:
         check_selection(selection, max_pulses)
         if geometry is not None:
-            detector = replace(detector, geometry=DetectorGeometry.from_csv(geometry))
+            detector = replace(detector, geometry=DetectorGeometry.from_file(geometry))
         if ice_table is not None:
             detector = replace(detector, optics=IceModel.from_file(ice_table))
         self.detector, self.pulse_map = detector, detector.pulses

@@ -55,6 +55,7 @@ from graphnet_icecube2nd.tasks.task import Task
 Array = NDArray[np.float64]
 ALL = "all"
 NO_DIRECTION = float(np.pi / 2)  # rad: what an event without one counts as, a guess's
+TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
 # What truth tables call azimuth and zenith: the competition's and GraphNeT's name,
 # Prometheus', NuBench's. Which way the latter point differs from file to file.
 ANGLE_NAMES = (
@@ -328,6 +329,23 @@ class EventTruth:
             self.direction_B3[ok_B], some.direction_B3[ok_B]
         ).numpy()
         return angle_B
+
+
+def turned_directions(angle_B: Array, name: str) -> str | None:
+    """Return a sentence where a table's directions are worse than guesses, else None.
+
+    Args:
+        angle_B: (B,) opening angles, rad.
+        name: Name of the table or the model.
+    """
+    share = float((angle_B > NO_DIRECTION).mean()) if len(angle_B) else 0.0
+    if share <= TURNED:
+        return None
+    return (
+        f"{share:.0%} of the directions of {name!r} are more than 90 degrees off: "
+        "check whether they point along the flight of the neutrino (angles, "
+        "--result-angles flight), or the truth does (--truth-angles flight)"
+    )
 
 
 def missing_direction(truth: EventTruth) -> ValueError:

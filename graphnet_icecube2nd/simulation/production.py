@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     AZIMUTH,
     CHARGE,
+    DETECTOR_CENTRE_DEPTH,
     SENSOR_ID,
     TIME,
     ZENITH,
@@ -88,7 +90,8 @@ def simulate(
         format: `store`, or as `export`: `kaggle`, `graphnet-sqlite`,
             `graphnet-parquet`, or `graphnet`: SQLite if `out` ends in .db, else
             parquet.
-        geometry: csv of DOMs in place of IceCube-86's.
+        geometry: Table of DOMs in place of IceCube-86's: CSV, parquet (GraphNeT's), or
+            Prometheus' .geo. A warning says if the ice table does not cover them.
         ice: Ice table in place of IceCube's.
         workers: Processes; None for one a core.
         on_progress: Called now and then with the events and pulses since the last call.
@@ -216,6 +219,13 @@ def simulated_source(
             "Cherenkov angle and speed of light of ice"
         )
     places = Detector(name="simulated", pulses=pulses, geometry=modules).places
+    if uncovered := medium.uncovered(places.position_S3[:, 2]):
+        warnings.warn(
+            f"{places.name}: {uncovered}. Count z upwards from "
+            f"{DETECTOR_CENTRE_DEPTH:g} m below the surface, or give an ice table that "
+            "covers the DOMs (ice, --ice)",
+            stacklevel=3,
+        )
     simulated = SimulatedDetector(places, medium)
     tables = tuple(table_digest(t) for t in (modules, table))
     num_blocks = -(-num_events // BLOCK_EVENTS)

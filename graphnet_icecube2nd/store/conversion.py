@@ -189,7 +189,7 @@ def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
     if isinstance(geometry, DetectorGeometry):
         geometry.to_csv(folder / GEOMETRY_FILE)
     elif geometry is not None:
-        path, geometry = geometry, DetectorGeometry.from_csv(geometry)
+        path, geometry = geometry, DetectorGeometry.from_file(geometry)
         shutil.copyfile(path, folder / GEOMETRY_FILE)
     if source.ice is not None:
         IceModel.from_file(source.ice)

@@ -156,7 +156,7 @@ class EventStore:
     def detector(self) -> Detector:
         """The detector: the one that was named, or that of the pulse map."""
         tables = self.path / GEOMETRY_FILE, self.path / ICE_FILE
-        geometry = DetectorGeometry.from_csv(tables[0]) if tables[0].exists() else None
+        geometry = DetectorGeometry.from_file(tables[0]) if tables[0].exists() else None
         optics = IceModel.from_file(tables[1]) if tables[1].exists() else None
         described = self.manifest.detector
         if described is None:

@@ -151,7 +151,7 @@ def prepare(
         which: `train` or `test` of Kaggle data; default: what is there, train first.
         duplicates: `error`, or `renumber`: event numbers that stand in several SQLite
             files are counted anew, the old one kept.
-        geometry: csv of DOMs in place of IceCube-86's or of what lies with the input.
+        geometry: Table of DOMs in place of IceCube-86's or of what lies with the input.
         ice: Ice table in place of IceCube's or of what lies with the input.
         workers: Processes; None for one a core.
         shard_pulses: Pulses of a shard at most.
@@ -241,7 +241,7 @@ def prepare_frames(
         angles: `origin` or `flight`, if not what the pulse map says.
         event_column: The event key; default `event_id` or `event_no`.
         keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
-        geometry: csv of DOMs in place of IceCube-86's.
+        geometry: Table of DOMs in place of IceCube-86's.
         ice: Ice table in place of IceCube's.
         sort_pulses: Put the pulses of an event into the order of time.
         drop_bad_pulses: Leave pulses out whose values cannot be true.
@@ -371,7 +371,7 @@ def _settled(
         if modules is None and named.telescope != ICECUBE:
             modules = named.modules
         elif isinstance(modules, Path):
-            named = named.with_tables(DetectorGeometry.from_csv(modules))
+            named = named.with_tables(DetectorGeometry.from_file(modules))
     ice = Path(ice) if ice else source.ice
     source = replace(source, detector=named, geometry=modules, ice=ice)
     return settle_angles(source, angles)

@@ -357,6 +357,11 @@ class TestFromCsv:
             write(tmp_path, "sensor_id,x,y,z\n" + doms)
         )
         assert geometry.rde_S.tolist() == [1.35, 1.0, 1.35]
+        rows = f"0,{x},{y},{z},\n1,0,0,2000,nan\n2,0,0,0,1.2\n"
+        geometry = DetectorGeometry.from_csv(
+            write(tmp_path, "sensor_id,x,y,z,rde\n" + rows)
+        )
+        assert geometry.rde_S.tolist() == [1.35, 1.0, 1.2]
 
     def test_windows_file(self, tmp_path: Path) -> None:
         path = write(tmp_path, '\ufeff"sensor_id","x","y","z"\r\n0,1,2,3\r\n')
@@ -413,6 +418,72 @@ class TestFromCsv:
         with pytest.raises(ValueError, match=message) as error:
             DetectorGeometry.from_csv(path)
         assert str(error.value).startswith(str(path))
+
+
+class TestOtherFormats:
+    @pytest.mark.parametrize(
+        "names",
+        [
+            ("sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "sensor_string_id"),
+            ("dom_x", "dom_y", "dom_z", "string"),
+        ],
+    )
+    @pytest.mark.parametrize("suffix", ["parquet", "csv"])
+    def test_graphnets_tables(
+        self, tmp_path: Path, names: tuple[str, ...], suffix: str
+    ) -> None:
+        pa = pytest.importorskip("pyarrow")
+        columns = ([1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [8.0, 7.0])
+        table = pa.table(dict(zip(names, columns, strict=True), sensor_id=[1, 0]))
+        path = tmp_path / f"g.{suffix}"
+        if suffix == "parquet":
+            from pyarrow.parquet import write_table
+        else:
+            from pyarrow.csv import write_csv as write_table
+        write_table(table, path)
+        geometry = DetectorGeometry.from_file(path)
+        assert geometry.position_S3.tolist() == [[2, 4, 6], [1, 3, 5]]
+        assert geometry.string_S.tolist() == [7, 8]
+
+    def test_prometheus(self, tmp_path: Path) -> None:
+        head = "### Metadata ###\nMedium:\tice\nDOM Radius [cm]:\t30\n"
+        rows = ("1\t2\t3\t0\t0\n", "1\t2\t-3.5\t0\t1\n", "4\t5\t6\t7\t0\n")
+        text = head + "### Modules ###\n" + "".join(rows)
+        geometry = DetectorGeometry.from_file(write(tmp_path, text, "g.geo"))
+        assert geometry.position_S3.tolist() == [[1, 2, 3], [1, 2, -3.5], [4, 5, 6]]
+        assert geometry.string_S.tolist() == [0, 0, 7]
+        for old, new, message in (
+            ("-3.5", "deep", r"g\.geo, line 6, column 'z': got 'deep'"),
+            ("\t7\t0", "\t7", r"g\.geo, line 7: 4 fields"),
+        ):
+            path = write(tmp_path, text.replace(old, new), "g.geo")
+            with pytest.raises(ValueError, match=message):
+                DetectorGeometry.from_file(path)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"PAR1 and no more", "damaged or no parquet file"),
+            (b"\x89PNG\xff", "expected .*CSV, parquet .*geo"),
+            (b"\x1f\x8b\x08 cut", "expected .*CSV, parquet .*geo"),
+        ],
+    )
+    def test_no_geometry(self, tmp_path: Path, content: bytes, message: str) -> None:
+        pytest.importorskip("pyarrow")
+        path = tmp_path / "g.parquet"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as error:
+            DetectorGeometry.from_file(path)
+        assert str(error.value).startswith(str(path))
+
+    def test_a_row_of_parquet_is_named(self, tmp_path: Path) -> None:
+        parquet = pytest.importorskip("pyarrow.parquet")
+        pa = pytest.importorskip("pyarrow")
+        columns = {"x": [1.0, 2.0], "y": [1.0, None], "z": [1.0, 2.0]}
+        table = pa.table({**columns, "sensor_id": [0, 1]})
+        parquet.write_table(table, tmp_path / "g.parquet")
+        with pytest.raises(ValueError, match=r"g\.parquet, row 2, column 'y'"):
+            DetectorGeometry.from_file(tmp_path / "g.parquet")
 
 
 class TestConstruction:

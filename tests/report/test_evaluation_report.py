@@ -107,6 +107,19 @@ def test_all_of_it(tmp_path: Path) -> None:
     assert not list((tmp_path / "r").rglob("*.tmp"))
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0], ids=["perfect", "opposite"])
+def test_directions_without_a_spread_are_drawn(tmp_path: Path, sign: float) -> None:
+    """Matplotlib has nothing to warn of, which would be an error here."""
+    evaluation = made(600, **everything(600))
+    truth = evaluation.truth
+    table = EventTable.from_vectors("t", truth.event_id, sign * truth.direction_B3)
+    kappa = {"kappa": np.geomspace(10, 1000, 600)}
+    tables = [table, table.with_columns(kappa)]
+    for number, one in enumerate(tables):
+        found = evaluate([one], truth, resamples=100)
+        write_evaluation(found, tmp_path / str(number))
+
+
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     evaluation = made(200)
     assert set(evaluation_figures(sections_of(evaluation))) == {

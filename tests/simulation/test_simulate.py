@@ -72,6 +72,15 @@ def test_any_number_of_processes_makes_the_same_store(
     assert files[0] == files[1]  # checksums
 
 
+def test_doms_outside_the_ice_table_are_warned_of(tmp_path: Path) -> None:
+    """Prometheus counts z from the surface of the ice."""
+    path = tmp_path / "deep.geo"
+    path.write_text("### Modules ###\n0\t0\t-1500\t0\t0\n0\t0\t-500\t0\t1\n")
+    for _ in range(2):  # however often it was said before
+        with pytest.warns(UserWarning, match=r"deep: 1 of 2 DOMs .* z from -1500"):
+            simulated_source(NUM, 4, SimulationConfig(), geometry=path)
+
+
 def test_killed_and_continued(store: EventStore, tmp_path: Path) -> None:
     source = simulated_source(NUM, 4, SimulationConfig())
     seen = []

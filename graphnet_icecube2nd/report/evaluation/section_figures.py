@@ -50,8 +50,11 @@ def draw_section_figure(panels: Sequence[Panel]) -> Any:
 
 def _draw_curves(axes: Any, panel: Panel) -> None:
     """Draw the curves of a panel, its axes and its legend."""
-    axes.set_xscale("log" if panel.x_log else "linear")
-    axes.set_yscale("log" if panel.y_log else "linear")
+    # A perfect table has nothing that a logarithmic axis can show.
+    x_log = panel.x_log and any((curve.x > 0).any() for curve in panel.curves)
+    y_log = panel.y_log and any((curve.y > 0).any() for curve in panel.curves)
+    axes.set_xscale("log" if x_log else "linear")
+    axes.set_yscale("log" if y_log else "linear")
     marked = [curve for curve in panel.curves if curve.style in MARKED]
     tables = sorted({curve.table for curve in marked})
     places = np.concatenate([curve.x for curve in marked]) if marked else np.empty(0)
@@ -61,7 +64,7 @@ def _draw_curves(axes: Any, panel: Panel) -> None:
         shift = 0.0
         if overlap and curve.style in MARKED:
             shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
-        drawn.append(_draw_curve(axes, curve, shift, panel.y_log))
+        drawn.append(_draw_curve(axes, curve, shift, y_log))
     axes.set_xlim(*panel.x_range or (None, None))
     axes.set_ylim(*panel.y_range or (None, None))
     if panel.columns:

@@ -87,7 +87,7 @@ class Source:
             return DetectorGeometry.icecube86()
         if isinstance(self.geometry, DetectorGeometry):
             return self.geometry
-        return DetectorGeometry.from_csv(self.geometry)
+        return DetectorGeometry.from_file(self.geometry)
 
 
 def fingerprint_of_fields(instance: Any) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def _draw_curves(axes: Any, panel: Panel) -> None:
         if overlap and curve.style in MARKED:
             shift = DODGE * (tables.index(curve.table) - (len(tables) - 1) / 2)
         drawn.append(_draw_curve(axes, curve, shift, y_log))
+    axes.autoscale_view()
     axes.set_xlim(*panel.x_range or (None, None))
     axes.set_ylim(*panel.y_range or (None, None))
     if panel.columns:
@@ -134,7 +135,6 @@ def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
     for y in (curve.y, curve.low, curve.high):
         if y is not None:
             axes.update_datalim(np.column_stack([curve.x, y]))
-    axes.autoscale_view()
     return handle
 
 

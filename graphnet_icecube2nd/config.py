@@ -6,11 +6,13 @@ says where it stands. YAML 1.1 takes `2e-5` for a text; here it is a number.
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from graphnet_icecube2nd.lazy import import_extra
@@ -122,11 +124,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must have {len(inner)} values, got {value!r}")
         return tuple(_value(inner[0], v, f"{where}.{n}") for n, v in enumerate(value))
     if isinstance(hint, type) and is_dataclass(hint):
-        return from_plain(hint, value, f"{where}.")
+        is_made = isinstance(value, hint)
+        return value if is_made else from_plain(hint, value, f"{where}.")
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ValueError(f"{where} must be a mapping, got {value!r}")
-        return dict(value)
+        return {n: _value(inner[1], v, f"{where}.{n}") for n, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint in WORDS and type(value) is not hint:  # bool is an int to Python only
@@ -134,7 +137,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def load_yaml(text: str, origin: str) -> Any:
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """Return the plain values of a YAML file; ValueError names a file that is none."""
+    return load_yaml(Path(path).read_bytes(), os.fspath(path))
+
+
+def load_yaml(text: str | bytes, origin: str) -> Any:
     """Return the plain values of a YAML text; ValueError names the origin of others."""
     yaml = _import_yaml()
 
@@ -146,7 +154,7 @@ def load_yaml(text: str, origin: str) -> Any:
     )
     try:
         return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise ValueError(f"{origin} is no YAML: {where}") from None
 

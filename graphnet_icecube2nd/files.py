@@ -1,56 +1,155 @@
-"""Files that appear whole or not at all; folders that one process at a time writes."""
+"""Files that appear whole or not at all, written by one process at a time; JSON.
+
+A writer holds the lock `.NAME.lock` beside its output and writes under a name that
+nobody can guess, `.NAME.(16 digits).tmp`. Both are gone when it ends; what a killed
+one leaves, the next writer of the same output removes.
+"""
 
 from __future__ import annotations
 
+import errno
+import glob
+import json
 import os
+import re
+import secrets
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-LOCK_FILE = ".lock"
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
+
+PathLike = str | os.PathLike[str]
+
+LOCK_FILE = ".lock"  # of a folder
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_SPACE = "no space left while writing"
+_DIGITS = 16
 
 
 @contextmanager
-def write_whole(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a path to write to, which takes the file's name once it is on the disk.
+def write_whole(path: PathLike, *, new: bool = False) -> Iterator[Path]:
+    """Yield an empty file to write to, which takes the path's name once it is on disk.
 
-    After a kill, a loss of power or an error the former file is there. The path, beside
-    the file, is always the same, so that a kill leaves no heap of them.
+    After a kill, a loss of power or an error the former file is there. A second process
+    that writes the same file waits for the first. Where the path is a link, the file it
+    points to is replaced and the link stays.
+
+    Args:
+        path: The file.
+        new: Refuse a file that is there or that another process is writing.
+
+    Raises:
+        FileExistsError: The file is there, and must be new.
+        ValueError: The path is no file; another process writes the new file.
+        OSError: The disk is full, or SQLite cannot write; names the file.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        what = "a folder" if target.is_dir() else "no ordinary file"
+        raise ValueError(f"{path} is {what}; choose another name for the file")
+    with naming_full_disk(path), _locked_output(target, wait=not new):
+        if new:
+            check_new(path)
+        temporary = _temporary(target)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: PathLike, text: str) -> None:
     """Write a text whole or not at all, line ends as they are; make its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-@contextmanager
-def write_whole_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to write into, which takes the path's name if all went well.
+def copy_whole(source: PathLike, path: PathLike) -> None:
+    """Copy a file's content, whole or not at all."""
+    with write_whole(path) as temporary:
+        shutil.copyfile(source, temporary)
 
-    On an error it is removed, as is what a kill left of an earlier one. The path must
-    not be there, or be an empty folder.
+
+def write_json(path: PathLike, content: Any) -> None:
+    """Write plain values as a JSON file, whole or not at all; make its folder."""
+    write_text(path, _as_json(content))
+
+
+def read_json(path: PathLike) -> dict[str, Any]:
+    """Return the values by name that a JSON file holds; see `parse_json`."""
+    return parse_json(Path(path).read_bytes(), os.fspath(path))
+
+
+def parse_json(text: str | bytes, path: PathLike, what: str = "it") -> dict[str, Any]:
+    """Return the values by name that a JSON text holds.
+
+    Args:
+        text: The text.
+        path: Its file, for the error.
+        what: What the text is in the file, for the error: `its metadata`.
+
+    Raises:
+        ValueError: It holds anything else.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {what} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise ValueError(f"{path} is damaged: {what} is no JSON object but a {kind}")
+    return values
+
+
+def holds_json(path: PathLike, content: Any) -> bool:
+    """Return whether a file is there and is what `write_json` makes of plain values."""
+    path = Path(path)
+    return path.is_file() and path.read_bytes() == _as_json(content).encode()
+
+
+@contextmanager
+def write_whole_folder(path: PathLike) -> Iterator[Path]:
+    """Yield an empty folder to write into, which takes the path's name at the end.
+
+    On an error it is removed. The path must not be there, or be an empty folder.
+
+    Raises:
+        FileExistsError: The path is there.
+        ValueError: Another process is writing it.
+        OSError: The disk is full; names the folder.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with naming_full_disk(path), _locked_output(target, wait=False):
+        check_new(path)
+        temporary = _temporary(target)
+        temporary.mkdir()
+        try:
+            yield temporary
+            os.rename(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new(path: PathLike) -> Path:
+    """Return a path; FileExistsError if more than an empty folder is there."""
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(
+            f"{path} is there already; remove it, or choose another name"
+        )
+    return path
 
 
 @contextmanager
@@ -64,29 +163,123 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise ValueError(f"{folder} is a file; {what} is a folder") from None
-    path = folder / LOCK_FILE
-    while True:
-        with open(path, "w", encoding="utf-8") as file:
-            try:
-                import fcntl
+    with _locked(folder / LOCK_FILE, folder, wait=False):
+        yield
 
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except ImportError:  # no such lock on this system
-                pass
-            except BlockingIOError:
-                raise ValueError(
-                    f"{folder} is being written by another process"
-                ) from None
-            except OSError:  # a file system without locks
-                pass
+
+def strangers(folder: Path, *ours: str) -> list[str]:
+    """Return what a folder holds beside `ours`, locks, and what a kill has left."""
+    names = (entry.name for entry in folder.iterdir() if entry.name not in ours)
+    return sorted(name for name in names if not _is_left(name))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers have left in a folder that nobody else writes to."""
+    for entry in folder.iterdir():
+        if _is_left(entry.name) and entry.name != LOCK_FILE:
+            _remove(entry)
+
+
+@contextmanager
+def naming_full_disk(path: PathLike) -> Iterator[None]:
+    """Turn what libraries raise at a full disk into an OSError that names the path."""
+    try:
+        yield
+    except Exception as error:
+        if NO_SPACE in str(error):  # of a file within this folder
+            raise
+        if (number := _full_disk(error)) is not None:
+            text = f"{NO_SPACE} {path}: make room and run the same again"
+            raise OSError(number, text) from error
+        if isinstance(error, sqlite3.OperationalError):
+            raise OSError(errno.EIO, f"{path} cannot be written: {error}") from error
+        raise
+
+
+def _as_json(content: Any) -> str:
+    return json.dumps(content, indent=1)
+
+
+def _full_disk(error: BaseException | None) -> int | None:
+    """Return the number of a full disk's error from which another one came."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error.errno
+        if "disk is full" in str(error):  # SQLite
+            return errno.ENOSPC
+        found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors
+        if found and int(found[1]) in FULL:
+            return int(found[1])
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(_DIGITS // 2)}.tmp")
+
+
+def _is_left(name: str) -> bool:
+    return name.startswith(".") and name.endswith((".tmp", ".lock"))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked_output(target: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of an output; remove what a killed writer of it has left."""
+    lock = target.with_name(f".{target.name}.lock")
+    with _locked(lock, target, wait=wait) as was_killed:
+        if was_killed:
+            digits = "[0-9a-f]" * _DIGITS
+            pattern = f".{glob.escape(target.name)}.{digits}.tmp"
+            for path in target.parent.glob(pattern):
+                _remove(path)
+        yield
+
+
+@contextmanager
+def _locked(lock: Path, what: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a lock file; yield whether a killed process has left it.
+
+    The process's end releases the lock, however it comes. No link is followed, and
+    nothing is written, so that a file planted there comes to no harm.
+    """
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        was_there = lock.exists()
+        handle = os.open(lock, flags, 0o666)
+        try:
+            is_held = _lock(handle, what, wait)
             try:
-                is_removed = not os.path.samestat(os.fstat(file.fileno()), path.stat())
+                is_ours = os.path.samestat(os.fstat(handle), os.stat(lock))
             except FileNotFoundError:
-                is_removed = True
-            if is_removed:
-                continue  # by its former owner, meanwhile
+                is_ours = False
+            if not is_ours:
+                continue  # its former owner has removed it meanwhile
             try:
-                yield
+                yield is_held and was_there
             finally:
-                path.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+                if is_held:  # also where a child process has the file still open
+                    fcntl.flock(handle, fcntl.LOCK_UN)
             return
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, what: Path, wait: bool) -> bool:
+    """Lock an open file; False on a system or file system without such locks."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise ValueError(f"{what} is being written by another process") from None
+    except OSError:
+        return False
+    return True

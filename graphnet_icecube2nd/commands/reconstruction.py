@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -172,11 +171,12 @@ def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]
         if len(words) != 1:
             raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
         return Path(words[0]), {}
+    from graphnet_icecube2nd.files import read_json
     from graphnet_icecube2nd.published.published_config import read_values
 
     values = read_values(config, words)
     # What the file or the command line names; the rest is the ensemble's own.
-    named = {*json.loads(config.read_text(encoding="utf-8")), *words[::2]}
+    named = {*read_json(config), *words[::2]}
     keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
     asked = {name: values[key] for key, name in keys.items() if key in named}
     return Path(str(values["PATH"])), asked

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import (
@@ -226,17 +226,8 @@ class Detector:
         Raises:
             ValueError: A value is missing or unknown.
         """
-        try:
-            site = values["site"]
-            made: dict[str, Any] = {
-                "vectors": tuple(values["vectors"]),
-                "scales": Scales(**values["scales"]),
-                "site": None if site is None else Site(**site),
-            }
-            given = {**values, **made}
-            return cls(pulses=pulses, geometry=geometry, optics=optics, **given)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no description of a detector: {error!r}") from None
+        made = {"pulses": pulses, "geometry": geometry, "optics": optics}
+        return from_plain(cls, {**values, **made}, "detector.")
 
     @classmethod
     def of_pulses(

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.text_table import TextTable, text_of
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.lazy import import_extra
 
 HIGH_QE_RULES = ("rde", "published")
@@ -202,7 +203,7 @@ class DetectorGeometry(Shared):
         columns = (sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S)
         for row in zip(*(column.tolist() for column in columns), strict=True):
             lines.append(",".join(map(repr, row)))
-        Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_text(path, "\n".join(lines) + "\n")
 
     def __len__(self) -> int:
         """Return the number of DOMs."""

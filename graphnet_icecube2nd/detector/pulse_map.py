@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     AZIMUTH,
@@ -371,19 +371,17 @@ class PulseMap:
         return {**plain, **labels}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> PulseMap:
+    def from_dict(cls, values: Mapping[str, Any]) -> PulseMap:
         """Rebuild what `to_dict` gave.
 
         Raises:
-            ValueError: A key that is none of a pulse map's.
+            ValueError: No mapping, an unknown name, or a value of another type.
         """
-        known = {field.name for field in fields(cls)} | {*_LABELS}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(
-                f"a pulse map has no {', '.join(unknown)}; it has "
-                f"{', '.join(sorted(known))}"
-            )
-        return cls(**values)
+        if isinstance(values, Mapping):
+            labels = {name: values[name] for name in _LABELS if name in values}
+            own = {name: v for name, v in values.items() if name not in labels}
+            values = {**own, "labels": labels}
+        return from_plain(cls, values, "pulse_map.")
 
 
 _LABELS = tuple(field.name for field in fields(LabelColumns))

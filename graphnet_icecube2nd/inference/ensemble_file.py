@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graphnet_icecube2nd.config import dump_yaml, from_plain, load_yaml, to_plain
+from graphnet_icecube2nd.config import dump_yaml, from_plain, read_yaml, to_plain
 from graphnet_icecube2nd.errors import check_one_of
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.together import EnsembleModel
@@ -64,8 +64,7 @@ class EnsembleFile:
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write it as YAML into a folder, whole or not at all."""
         path = Path(folder) / FILE
-        with write_whole(path) as temporary:
-            temporary.write_text(dump_yaml(to_plain(self)), encoding="utf-8")
+        write_text(path, dump_yaml(to_plain(self)))
         return path
 
     @classmethod
@@ -73,7 +72,7 @@ class EnsembleFile:
         """Read it from a YAML file or its folder; ValueError if it is none."""
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        values = load_yaml(path.read_text(encoding="utf-8"), str(path))
+        values = read_yaml(path)
         try:
             return from_plain(cls, values)
         except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -11,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.files import holds_json, write_json
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import MANIFEST, write_json
+from graphnet_icecube2nd.store.manifest import MANIFEST
 from graphnet_icecube2nd.store.preparation import prepare
 
 LOGGER = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def input_store(
     files = [events] if events.is_file() else sorted(events.rglob("*"))
     seen = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     plan = [{name: str(value) for name, value in given.items()}, *seen]
-    if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != plan:
+    if not holds_json(note, plan):
         shutil.rmtree(store, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_json(note, plan)

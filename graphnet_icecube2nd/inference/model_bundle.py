@@ -8,14 +8,14 @@ A calibration file holds a checksum of the weights that it belongs to.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from graphnet_icecube2nd.config import load_yaml
+from graphnet_icecube2nd.config import read_yaml
+from graphnet_icecube2nd.files import read_json, write_json
 from graphnet_icecube2nd.inference.domain import DomainError
 from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
@@ -23,7 +23,6 @@ from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.pretrained import FOLDER, find_model, list_pretrained
 from graphnet_icecube2nd.models.weights import RUN_MODEL, weights_digest
-from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration
 from graphnet_icecube2nd.tasks.direction.direction import Direction
@@ -71,8 +70,8 @@ class CalibrationFile:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
         """Read what `save` wrote in this or an earlier release, else ValueError."""
+        values = read_json(path)
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
             given = values.get("calibrations")
             if given is None:  # release 0.1.0 knew the direction only
                 given = {Direction.name: values["calibration"]}
@@ -307,7 +306,7 @@ def _options_of_run(place: Path) -> InferenceConfig:
     recipe = (place if place.is_dir() else place.parent) / RECIPE
     if not recipe.is_file() or (place.is_file() and place.name != RUN_MODEL):
         return InferenceConfig()
-    values = load_yaml(recipe.read_text(encoding="utf-8"), str(recipe))
+    values = read_yaml(recipe)
     data = values["data"]
     return InferenceConfig(
         max_pulses=data["validation_max_pulses"] or values["stages"][-1]["max_pulses"],

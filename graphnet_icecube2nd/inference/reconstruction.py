@@ -9,7 +9,6 @@ Shape letters: B events.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -27,7 +26,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.files import holds_json, locked_folder, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
     STORED,
@@ -64,7 +63,7 @@ from graphnet_icecube2nd.results.result_files import (
     write_results,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID, write_json
+from graphnet_icecube2nd.store.manifest import EVENT_ID
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     Direction,
@@ -405,7 +404,7 @@ def _rows_of_window(
 def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
     """Return all that the rows depend on."""
     model = maker.bundle.model
-    plan = {
+    return {
         "weights": weights_digest(model),
         "model": [type(model).__name__, model.kwargs()],
         "options": asdict(maker.options),
@@ -415,14 +414,12 @@ def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
         "window": WINDOW,
         "software": __version__,
     }
-    as_read: dict[str, Any] = json.loads(json.dumps(plan))
-    return as_read
 
 
 def _open_parts(parts: Path, plan: dict[str, Any]) -> None:
     """Keep what an earlier call of the same has left; else begin anew."""
     path = parts / PLAN
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) == plan:
+    if holds_json(path, plan):
         return
     for file in parts.glob("*.parquet"):
         file.unlink()

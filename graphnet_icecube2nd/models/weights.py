@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import CheckpointError
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import parse_json, write_whole
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
 from graphnet_icecube2nd.models.model import Model, TaskModel
@@ -131,7 +131,6 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(described)}
     with write_whole(path) as partial:
-        partial.touch()
         usual = partial.stat().st_mode  # safetensors allows its owner only
         save_file(tensors, partial, metadata=metadata)
         partial.chmod(usual)
@@ -157,7 +156,7 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     try:
         model = model_of(described)
         model.input_config = _input_in(described)
-    except ValueError as error:
+    except (ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from None
     check_fit(dict(model.state_dict()), state)
     if floating := [v.dtype for v in state.values() if v.is_floating_point()]:
@@ -168,21 +167,31 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Return what a safetensors file says of its model; None: nothing."""
-    with safe_open(str(path), framework="pt") as file:
-        text = (file.metadata() or {}).get(METADATA_KEY)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
     if text is None:
         return None
-    try:
-        described: dict[str, Any] = json.loads(text)
-        if "class" in described:  # of 0.1.0
-            named = described["class"]
-            if named not in CLASSES:
-                raise ValueError(f"holds a {named!r}; known are {', '.join(CLASSES)}")
-            described["model"] = CLASSES[named]
-        if not isinstance(described["kwargs"], dict):
-            raise TypeError("kwargs are no mapping")
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: metadata of no model: {error}") from None
+    described = parse_json(text, path, "its metadata")
+    if "class" in described:  # of 0.1.0
+        named = described["class"]
+        if not isinstance(named, str) or named not in CLASSES:
+            raise ValueError(
+                f"{path} holds a {named!r}; known are {', '.join(CLASSES)}"
+            )
+        described["model"] = CLASSES[named]
+    kinds = {"model": str, "kwargs": dict, "tasks": dict | None, "weighting": str}
+    for name, kind in kinds.items():
+        is_needed = name in ("model", "kwargs")
+        if (name in described or is_needed) and not isinstance(
+            described.get(name), kind
+        ):
+            raise ValueError(
+                f"{path} is damaged: its metadata describe no model: {name} is "
+                f"{described.get(name)!r}"
+            )
     return described
 
 

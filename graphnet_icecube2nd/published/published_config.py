@@ -22,6 +22,7 @@ from typing import Any
 
 from graphnet_icecube2nd.config import nearest
 from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.files import read_json
 from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.models.weights import RUN_MODEL
 from graphnet_icecube2nd.notices import print_notices
@@ -84,7 +85,9 @@ ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "EMA": ("true or false", lambda v: isinstance(v, bool)),
     "MOMS": (
         "false or three numbers",
-        lambda v: not v or (isinstance(v, list) and len(v) == 3),
+        lambda v: (
+            not v or (isinstance(v, list) and len(v) == 3 and all(map(_is_number, v)))
+        ),
     ),
     "MODEL_KWARGS": ("names and values", lambda v: isinstance(v, dict)),
     "WEIGHTS": ("false or a path", lambda v: not v or isinstance(v, str)),
@@ -168,13 +171,7 @@ def read_values(
     path: str | os.PathLike[str], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return all values of a `config.json`, overrides applied, by published key."""
-    text = Path(path).read_text(encoding="utf-8")
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise ValueError(f"{path} must hold names and values, got {given!r}")
+    given = read_json(path)
     for key in given:
         _check_key(key)
     config = {**DEFAULTS, **given}
@@ -198,7 +195,7 @@ def parse_value(text: str) -> Any:
     """Return a value as JSON has it, else as a text, as the published code does."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.errors import check_one_of
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import naming_full_disk, parse_json, write_whole
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.sqlite import opened, quoted
@@ -136,11 +136,11 @@ def write_results(
         parts = (_submission(part) for part in parts)
     has_others = format == "sqlite" and path.exists()
     if has_others and _names_of_tables(path) - {TABLE, METADATA_TABLE}:
-        _write_sqlite(path, parts, metadata)
+        with naming_full_disk(path):
+            _write_sqlite(path, parts, metadata)
         return
     with write_whole(path) as temporary:
         if format == "sqlite":
-            temporary.unlink(missing_ok=True)
             _write_sqlite(temporary, parts, metadata)
             return
         import_pyarrow()
@@ -216,8 +216,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    values: dict[str, Any] = json.loads(metadata.get(METADATA_KEY.encode(), b"{}"))
-    return values
+    return parse_json(metadata.get(METADATA_KEY.encode(), b"{}"), path, "its metadata")
 
 
 def read_columns(

@@ -35,9 +35,16 @@ class MappedTable:
 
     Args:
         path: The file.
+        types: What the columns must be, numpy's names or `string`; None: anything.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no such table, or one whose parts contradict each other.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], types: Mapping[str, str] | None = None
+    ) -> None:
         pa = import_pyarrow()
         self.path = Path(path)
         try:
@@ -46,18 +53,23 @@ class MappedTable:
             if reader.num_record_batches != 1:
                 raise ValueError(f"it has {reader.num_record_batches} record batches")
             batch = reader.get_batch(0)
-        except (pa.ArrowInvalid, ValueError) as error:
+            batch.validate(full=True)
+            found = {field.name: _type_name(field.type) for field in batch.schema}
+            if types is not None and (found != types or len(found) < len(batch.schema)):
+                raise ValueError(f"its columns are {found}, not {dict(types)}")
+            self._arrays = {
+                name: _on_map(raw, column)
+                for name, column in zip(found, batch.columns, strict=True)
+                if found[name] != "string" and np.dtype(found[name]).kind in "iuf"
+            }
+        except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+            text = " ".join(str(error).split())
             raise ValueError(
-                f"{self.path} is no table of an event store, or not a whole one: "
-                f"{error}"
+                f"{self.path} is damaged: it is no table of an event store, or not a "
+                f"whole one: {text}"
             ) from None
         self.num_rows: int = batch.num_rows
         self._batch = batch
-        self._arrays = {
-            field.name: _on_map(raw, batch.column(index))
-            for index, field in enumerate(batch.schema)
-            if pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        }
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,6 +145,12 @@ def _on_map(raw: NDArray[np.uint8], column: Any) -> NDArray[Any]:
     if data is None or len(column) == 0:
         return np.empty(0, dtype)
     first = data.address - raw.ctypes.data + column.offset * dtype.itemsize
-    return (
-        raw[first : first + len(column) * dtype.itemsize].view(dtype).view(np.ndarray)
-    )
+    stop = first + len(column) * dtype.itemsize
+    if not 0 <= first <= stop <= len(raw):
+        raise ValueError("a column is compressed")  # and lies elsewhere
+    return raw[first:stop].view(dtype).view(np.ndarray)
+
+
+def _type_name(kind: Any) -> str:
+    """Return numpy's name of an Arrow type, `string` of texts."""
+    return "string" if str(kind) == "string" else str(np.dtype(kind.to_pandas_dtype()))

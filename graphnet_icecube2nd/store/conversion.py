@@ -7,11 +7,8 @@ no store yet, and converting again takes up where it ended. Shape letters: B eve
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +26,15 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.files import LOCK_FILE, locked_folder
+from graphnet_icecube2nd.files import (
+    copy_whole,
+    holds_json,
+    locked_folder,
+    read_json,
+    remove_leftovers,
+    strangers,
+    write_json,
+)
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.arrow_table import MappedTable, sha256_of
 from graphnet_icecube2nd.store.manifest import (
@@ -42,7 +47,6 @@ from graphnet_icecube2nd.store.manifest import (
     SHARDS,
     Manifest,
     ShardRecord,
-    write_json,
 )
 from graphnet_icecube2nd.store.readers.source import Part, Source
 from graphnet_icecube2nd.store.shard_writer import (
@@ -165,20 +169,16 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder} is an event store already; choose another folder")
     if path.exists():
-        # as JSON brings it back: tuples become lists
-        if json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(plan)):
+        if not holds_json(path, plan):
             raise ValueError(
                 f"{folder} holds an unfinished conversion of other files, or of files "
                 "that changed, or with other options. Remove it, or choose another "
                 "folder"
             )
         return
-    ours = (LOCK_FILE, f".{PLAN_FILE}.tmp")  # the latter of a kill at the very start
-    strangers = [entry.name for entry in folder.iterdir() if entry.name not in ours]
-    if strangers:
+    if others := strangers(folder):
         raise ValueError(
-            f"{folder} is not empty ({', '.join(sorted(strangers)[:3])}); choose "
-            "another folder"
+            f"{folder} is not empty ({', '.join(others[:3])}); choose another folder"
         )
     write_json(path, plan)
 
@@ -190,10 +190,10 @@ def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
         geometry.to_csv(folder / GEOMETRY_FILE)
     elif geometry is not None:
         path, geometry = geometry, DetectorGeometry.from_file(geometry)
-        shutil.copyfile(path, folder / GEOMETRY_FILE)
+        copy_whole(path, folder / GEOMETRY_FILE)
     if source.ice is not None:
         IceModel.from_file(source.ice)
-        shutil.copyfile(source.ice, folder / ICE_FILE)
+        copy_whole(source.ice, folder / ICE_FILE)
     return geometry
 
 
@@ -204,7 +204,7 @@ def convert_parts(
     open_tasks = []
     for task in tasks:
         if task.note_file.exists():
-            done = json.loads(task.note_file.read_text(encoding="utf-8"))
+            done = read_json(task.note_file)
             if on_progress is not None:
                 on_progress(done["num_events"], done["num_pulses"])
         else:
@@ -215,7 +215,7 @@ def convert_parts(
             convert_part(task, on_progress)
     else:
         _convert_in_processes(open_tasks, workers, on_progress)
-    return [json.loads(task.note_file.read_text(encoding="utf-8")) for task in tasks]
+    return [read_json(task.note_file) for task in tasks]
 
 
 def _convert_in_processes(
@@ -303,22 +303,13 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
         task.folder / SHARDS, task.label, part.name, part.batch, task.shard_pulses
     )
     notes: list[str] = []
-    try:
-        for chunk in part.chunks(min(CHUNK_PULSES, task.shard_pulses)):
-            pulses, events = cleaner.clean(chunk, part.name)
-            writer.add(pulses, events)
-            notes.extend(chunk.notes)
-            if on_progress is not None:
-                on_progress(len(chunk.event_id), int(chunk.offsets[-1]))
-        writer.close_shard()
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            error.errno,
-            f"no space left while writing {part.name} to {task.folder}. What was "
-            "finished stays: make room and run the same again to go on",
-        ) from error
+    for chunk in part.chunks(min(CHUNK_PULSES, task.shard_pulses)):
+        pulses, events = cleaner.clean(chunk, part.name)
+        writer.add(pulses, events)
+        notes.extend(chunk.notes)
+        if on_progress is not None:
+            on_progress(len(chunk.event_id), int(chunk.offsets[-1]))
+    writer.close_shard()
     num_pulses = sum(record.num_pulses for record in writer.records)
     write_json(
         task.note_file,
@@ -385,6 +376,8 @@ def _finish(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
     manifest.save(folder)
+    for written in (folder, folder / SHARDS):
+        remove_leftovers(written)
     for task in tasks:
         task.note_file.unlink(missing_ok=True)
     (folder / PLAN_FILE).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ letters: S shards, B events, T pulses.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -24,7 +24,7 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.arrow_table import MappedTable, sha256_of
+from graphnet_icecube2nd.store.arrow_table import MappedTable
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
     EVENTS_FILE,
@@ -32,6 +32,7 @@ from graphnet_icecube2nd.store.manifest import (
     GEOMETRY_FILE,
     ICE_FILE,
     MANIFEST,
+    MEND,
     N_PULSES,
     PULSES_FILE,
     RESERVED,
@@ -39,6 +40,7 @@ from graphnet_icecube2nd.store.manifest import (
     Manifest,
     ShardRecord,
 )
+from graphnet_icecube2nd.store.verification import verify
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Borders of the histogram: the competition's length classes end at 64 and 192.
@@ -47,20 +49,48 @@ LENGTH_BORDERS = (0, 1, 8, 16, 32, 64, 96, 128, 192, 384, 768, 3072, 12288)
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One shard, its tables mapped when they are first looked at."""
+    """One shard, its tables checked and mapped when they are first looked at.
 
-    folder: Path
+    A file that is not the one that was written is a ValueError that names it.
+    """
+
+    store: Path
     record: ShardRecord  # what the manifest says of it
+    manifest: Manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where its tables lie."""
+        return self.store / SHARDS / self.record.name
 
     @cached_property
     def pulses(self) -> MappedTable:
         """The pulses, event after event."""
-        return self._table(PULSES_FILE, self.record.num_pulses)
+        table = self._table(PULSES_FILE, self.manifest.pulse_columns)
+        if table.num_rows != self.record.num_pulses:
+            raise self._damaged(PULSES_FILE, f"it has {table.num_rows} rows")
+        return table
 
     @cached_property
     def events(self) -> MappedTable:
         """The events: event_id, first_pulse, n_pulses, and the truth."""
-        return self._table(EVENTS_FILE, self.record.num_events)
+        table = self._table(EVENTS_FILE, self.manifest.event_columns)
+        first_B, count_B = table.column(FIRST_PULSE), table.column(N_PULSES)
+        stop_B = np.cumsum(count_B, dtype=np.int64)
+        ids, total = table.column(EVENT_ID), int(stop_B[-1]) if len(stop_B) else 0
+        found = (len(count_B), total, int((count_B == 0).sum()))
+        record = self.record
+        if found != (record.num_events, record.num_pulses, record.num_empty):
+            raise self._damaged(
+                EVENTS_FILE,
+                f"it has {found[0]} events, {found[2]} of them empty, of {found[1]} "
+                "pulses",
+            )
+        if (count_B < 0).any() or not np.array_equal(first_B, stop_B - count_B):
+            raise self._damaged(EVENTS_FILE, "its events are not one after the other")
+        if len(ids) and (ids.min(), ids.max()) != (record.first_id, record.last_id):
+            raise self._damaged(EVENTS_FILE, f"its ids reach to {ids.max()}")
+        return table
 
     def pulse_rows(
         self, events: NDArray[np.int64]
@@ -71,14 +101,17 @@ class Shard:
         shift_B = first_B - (np.cumsum(count_B) - count_B)
         return count_B, np.arange(count_B.sum()) + np.repeat(shift_B, count_B)
 
-    def _table(self, name: str, num_rows: int) -> MappedTable:
+    def _table(self, name: str, types: Mapping[str, str]) -> MappedTable:
+        """Open a table; its checksum first, for damage may crash what reads it."""
         path = self.folder / name
-        table = MappedTable(path)
-        if table.num_rows != num_rows:
-            raise ValueError(
-                f"{path} has {table.num_rows} rows; the manifest says {num_rows}"
-            )
-        return table
+        verify(path, self.record.files[name]["sha256"], self.store)
+        return MappedTable(path, types)
+
+    def _damaged(self, name: str, what: str) -> ValueError:
+        return ValueError(
+            f"{self.folder / name} is damaged: {what}, which is not what the manifest "
+            f"says ({MEND})"
+        )
 
 
 class EventStore:
@@ -119,7 +152,7 @@ class EventStore:
         self.manifest = Manifest.load(self.path)
         records, columns = self.manifest.shards, self.manifest.event_columns
         self.shards: Sequence[Shard] = tuple(
-            Shard(self.path / SHARDS / record.name, record) for record in records
+            Shard(self.path, record, self.manifest) for record in records
         )
         self._check_sizes()
         counts = [record.num_events for record in records]
@@ -155,13 +188,22 @@ class EventStore:
     @cached_property
     def detector(self) -> Detector:
         """The detector: the one that was named, or that of the pulse map."""
-        tables = self.path / GEOMETRY_FILE, self.path / ICE_FILE
-        geometry = DetectorGeometry.from_file(tables[0]) if tables[0].exists() else None
-        optics = IceModel.from_file(tables[1]) if tables[1].exists() else None
+        tables = self.manifest.tables
+        for name, expected in tables.items():
+            verify(self.path / name, expected["sha256"], self.path)
+        geometry = optics = None
+        if GEOMETRY_FILE in tables:
+            geometry = DetectorGeometry.from_file(self.path / GEOMETRY_FILE)
+        if ICE_FILE in tables:
+            optics = IceModel.from_file(self.path / ICE_FILE)
         described = self.manifest.detector
         if described is None:
             return Detector.of_pulses(self.pulse_map, geometry, optics)
-        return Detector.from_dict(described, self.pulse_map, geometry, optics)
+        try:
+            return Detector.from_dict(described, self.pulse_map, geometry, optics)
+        except ValueError as error:
+            path = self.path / MANIFEST
+            raise ValueError(f"{path} is damaged: {error} ({MEND})") from None
 
     @property
     def geometry(self) -> DetectorGeometry:
@@ -227,26 +269,24 @@ class EventStore:
         raise ValueError(f"{self.path} has no event with event_id {event_id}")
 
     def verify(self) -> None:
-        """Read every file and compare its checksum with the manifest's.
+        """Read every file, whether or not that was done before; see that all is well.
 
         Raises:
             ValueError: A file is not as it was written; names it.
         """
         for path, expected in self._files():
-            found = sha256_of(path)
-            if found != expected["sha256"]:
-                raise ValueError(
-                    f"{path} is damaged: its SHA-256 is {found}, the manifest says "
-                    f"{expected['sha256']}"
-                )
+            verify(path, expected["sha256"], self.path, again=True)
+        for shard in self.shards:
+            _ = shard.events, shard.pulses
 
     def _check_sizes(self) -> None:
         for path, expected in self._files():
-            found = path.stat().st_size if path.exists() else None
-            if found != expected["bytes"]:
-                what = "is missing" if found is None else f"has {found} bytes"
+            if not path.is_file():
+                raise ValueError(f"{path} is missing; the manifest names it ({MEND})")
+            if (found := path.stat().st_size) != expected["bytes"]:
                 raise ValueError(
-                    f"{path} {what}; the manifest says {expected['bytes']} bytes"
+                    f"{path} is damaged: it has {found} bytes; the manifest says "
+                    f"{expected['bytes']} ({MEND})"
                 )
 
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:

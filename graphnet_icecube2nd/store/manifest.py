@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.config import from_plain
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import read_json, write_json
 
 FORMAT = "icecube2nd event store"
 VERSION = 1
@@ -29,6 +32,8 @@ TIME_ORIGIN = "time_origin"  # what was taken off an event's times, ns
 PULSE_FAULT, NUM_LEFT_OUT = "pulse_fault", "num_pulses_left_out"
 RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN, PULSE_FAULT, NUM_LEFT_OUT)
 
+MEND = "copy the store again, or prepare the data anew"  # what to do about damage
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord:
@@ -43,6 +48,14 @@ class ShardRecord:
     first_id: int  # smallest event_id; 0 if there is no event
     last_id: int  # largest event_id; -1 if there is no event
     files: dict[str, dict[str, Any]]  # `bytes` and `sha256` by file name
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise ValueError(f"name must be that of a folder, got {self.name!r}")
+        counts = self.num_events, self.num_pulses, self.num_empty
+        if min(counts) < 0 or self.num_empty > self.num_events:
+            raise ValueError(f"num_events, num_pulses and num_empty cannot be {counts}")
+        _check_files("files", self.files, (PULSES_FILE, EVENTS_FILE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +73,15 @@ class Manifest:
     detector: dict[str, Any] | None = None  # `Detector.to_dict`, if one was named
     software: str = ""  # version of this package that wrote it
     created: str = ""  # ISO 8601, UTC
+
+    def __post_init__(self) -> None:
+        _check_files("tables", self.tables, (GEOMETRY_FILE, ICE_FILE))
+        names = [shard.name for shard in self.shards]
+        if len(set(names)) < len(names):
+            raise ValueError("shards: two have one name")
+        for needed in (EVENT_ID, FIRST_PULSE, N_PULSES):
+            if needed not in self.event_columns:
+                raise ValueError(f"event_columns.{needed} must be given")
 
     @property
     def num_events(self) -> int:
@@ -100,11 +122,8 @@ class Manifest:
     def load(cls, folder: Path) -> Manifest:
         """Read it; ValueError if it is of another format or version, or damaged."""
         path = folder / MANIFEST
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
+        content = read_json(path)
+        if content.get("format") != FORMAT:
             raise ValueError(f"{path} is no manifest of an event store")
         if content.get("version") != VERSION:
             raise ValueError(
@@ -115,15 +134,21 @@ class Manifest:
         try:
             names = [entry.name for entry in fields(cls)]
             known = {name: content[name] for name in names if name in content}
-            known["pulse_map"] = PulseMap.from_dict(content["pulse_map"])
-            known["shards"] = tuple(ShardRecord(**s) for s in content["shards"])
-            known["notes"] = tuple(content["notes"])
-            return cls(**known)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is damaged: {error!r}") from None
+            known["pulse_map"] = PulseMap.from_dict(content.get("pulse_map", {}))
+            return from_plain(cls, known)
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error} ({MEND})") from None
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, also where the power fails."""
-    with write_whole(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1)
+def _check_files(
+    where: str, files: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]
+) -> None:
+    """Check what a manifest says of files: their names, sizes and checksums."""
+    for name, said in files.items():
+        if name not in names:
+            raise ValueError(f"{where}.{name} must be {' or '.join(names)}")
+        size, digest = said.get("bytes"), said.get("sha256")
+        if type(size) is not int or size < 0:
+            raise ValueError(f"{where}.{name}.bytes must be a size, got {size!r}")
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise ValueError(f"{where}.{name}.sha256 must be one, got {digest!r}")

@@ -6,12 +6,9 @@ A file or folder takes its name when it is whole. Shape letters: B events, T pul
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -21,7 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import reverse_angles
-from graphnet_icecube2nd.files import write_whole, write_whole_folder
+from graphnet_icecube2nd.files import (
+    PathLike,
+    check_new,
+    write_whole,
+    write_whole_folder,
+)
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
@@ -30,7 +32,6 @@ from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.store.readers.sqlite import quoted
 
-PathLike = str | os.PathLike[str]
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 
 BATCH_EVENTS = 200_000  # of a file, as in the competition
@@ -108,10 +109,9 @@ def write_graphnet_sqlite(
         with_empty=with_empty,
     )
     report = WriteReport()
-    final = _free(out_db)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with write_whole(final) as path, _naming_full_disk(out_db):
-        database = sqlite_utils.Database(path, recreate=True)
+    Path(out_db).parent.mkdir(parents=True, exist_ok=True)
+    with write_whole(out_db, new=True) as path:
+        database = sqlite_utils.Database(path)
         connection: sqlite3.Connection = database.conn
         try:
             # A file that is not whole is thrown away, so nothing has to be undone, and
@@ -169,7 +169,7 @@ def write_graphnet_parquet(
         with_empty=False,
     )
     report = WriteReport()
-    with write_whole_folder(_free(out_folder)) as folder:
+    with write_whole_folder(out_folder) as folder:
         for name in (pulses_table, truth_table):
             (folder / name).mkdir()
         # Chunks are counted without gaps: ParquetDataset counts the files.
@@ -211,7 +211,7 @@ def write_kaggle(
     schema = pa.schema(_TYPES.items(), metadata={"pandas": json.dumps(_PANDAS)})
     report = WriteReport(left_out=store.manifest.num_empty)
     meta: list[dict[str, NDArray[Any]]] = []
-    with write_whole_folder(_free(out_folder)) as folder:
+    with write_whole_folder(out_folder) as folder:
         (folder / "train").mkdir()
         pieces = _kaggle_pieces(store, batch_events)
         for batch, group in groupby(pieces, key=lambda piece: piece[0]):
@@ -300,21 +300,11 @@ def check_output(out: PathLike, format: str) -> None:
         FileExistsError: It is there.
         ImportError: The format's library is missing.
     """
-    _free(out)
+    check_new(out)
     if format == "graphnet-sqlite":
         import_extra("sqlite_utils", SQLITE_NEEDS, "data")
     else:
         import_pyarrow()
-
-
-def _free(out: PathLike) -> Path:
-    """Return a path; FileExistsError if more than an empty folder is there."""
-    path = Path(out)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(
-            f"{path} is there already; remove it, or choose another name"
-        )
-    return path
 
 
 def _shards(
@@ -331,16 +321,6 @@ def _shards(
 
 def _no_event(store: EventStore) -> ValueError:
     return ValueError(f"{store.path}: there is no event to be written")
-
-
-@contextmanager
-def _naming_full_disk(path: PathLike) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "full" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, f"no space left while writing {path}") from error
 
 
 def _create(

@@ -21,6 +21,7 @@ from graphnet_icecube2nd.config import (
     from_plain,
     load_yaml,
     nearest,
+    read_yaml,
     set_value,
     to_plain,
 )
@@ -28,7 +29,7 @@ from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
-from graphnet_icecube2nd.files import write_whole
+from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.loading.sampler import SUB_EPOCHS
 from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
@@ -374,14 +375,12 @@ def recipe_text(recipe: Recipe) -> str:
 
 def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
     """Write a recipe as YAML, whole or not at all."""
-    with write_whole(path) as temporary:
-        temporary.write_text(recipe_text(recipe), encoding="utf-8")
+    write_text(path, recipe_text(recipe))
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe from YAML; what has a default may be left out."""
-    with open(path, encoding="utf-8") as file:
-        values = load_yaml(file.read(), str(path))
+    values = read_yaml(path)
     try:
         return from_plain(Recipe, values)
     except ValueError as error:

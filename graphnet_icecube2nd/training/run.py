@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,7 +21,12 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.files import locked_folder, write_whole
+from graphnet_icecube2nd.files import (
+    copy_whole,
+    locked_folder,
+    write_json,
+    write_text,
+)
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.registry import MODELS, new_model
@@ -34,7 +38,6 @@ from graphnet_icecube2nd.models.weights import (
 )
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import write_json
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.label import LABELS
 from graphnet_icecube2nd.tasks.task import FEWEST
@@ -145,8 +148,7 @@ def train(
                 stage.train(store, on_row)
         weights, rows = finished_stage(run, len(recipe.stages) - 1)
         if is_first:
-            with write_whole(run / RUN_MODEL) as temporary:
-                shutil.copyfile(weights, temporary)
+            copy_whole(weights, run / RUN_MODEL)
         if distributed.is_available() and distributed.is_initialized():
             distributed.barrier()  # or another rank might read too early
     return TrainedRun(path=run, recipe=recipe, rows=rows)
@@ -426,9 +428,8 @@ class StageRun:
                 )
         except NonFiniteError as error:
             path = self.folder / f"not_finite_{trainer.global_rank}.csv"
-            with write_whole(path) as temporary:
-                lines = ["event_id", *map(str, error.event_id)]
-                temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            lines = ["event_id", *map(str, error.event_id)]
+            write_text(path, "\n".join(lines) + "\n")
             raise NonFiniteError(
                 f"{error}; the events are in {path}. A new run can leave them out "
                 "(data.events), or go on from the last weights in "

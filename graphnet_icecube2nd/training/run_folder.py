@@ -13,7 +13,6 @@ RUN/model.safetensors    the model, once the last stage is over
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from dataclasses import replace
@@ -28,12 +27,12 @@ from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.files import LOCK_FILE
+from graphnet_icecube2nd.files import read_json, strangers, write_json
 from graphnet_icecube2nd.loading.datamodule import narrowed
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.subset import EventSubset, default_split
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import N_PULSES, write_json
+from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.training.history import Row, renamed
 from graphnet_icecube2nd.training.recipe import Recipe, read_recipe, write_recipe
 from graphnet_icecube2nd.version import __version__
@@ -67,9 +66,7 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
             )
         _check_same_run(run, recipe, described)
         return
-    # A kill before the recipe was written may have left these.
-    ours = (LOCK_FILE, RUN, f".{RUN}.tmp", f".{RECIPE}.tmp")
-    if any(entry.name not in ours for entry in run.iterdir()):
+    if strangers(run, RUN):  # a kill before the recipe was written may leave that
         raise ValueError(f"{run} is not empty and holds no run; choose another folder")
     described[INPUT] = model_input(recipe, store).to_dict()
     write_json(run / RUN, described)
@@ -98,7 +95,7 @@ def begun_stages(run: Path) -> int:
 def finished_stage(run: Path, number: int) -> tuple[Path, list[Row]]:
     """Return the weights with which a stage ended, and all rows up to there."""
     folder = run / f"stage_{number}"
-    finished = _read_json(folder / FINISHED)
+    finished = read_json(folder / FINISHED)
     return folder / finished["weights"], [renamed(row) for row in finished["rows"]]
 
 
@@ -108,7 +105,7 @@ def run_description(run: Path) -> dict[str, Any]:
     A rank may ask before the first one has made the file: then the run is new.
     """
     if (run / RUN).is_file():
-        return _read_json(run / RUN)
+        return read_json(run / RUN)
     return {EVEN_STEPS: True, INPUT: None}
 
 
@@ -125,7 +122,7 @@ def note_machine(run: Path, trainer: Any) -> None:
     }
     if device == "cpu":  # known only now: Lightning shares cores among processes
         machine["threads"] = torch.get_num_threads()
-    described = _read_json(run / RUN)
+    described = read_json(run / RUN)
     before: list[dict[str, Any]] = described.get(TRAINED_WITH, [])
     # An earlier release kept torch's version only.
     last = before[-1] if before else {"torch": described.get("torch")}
@@ -143,11 +140,6 @@ def note_machine(run: Path, trainer: Any) -> None:
         )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
 def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> None:
     trained = with_whole_paths(read_recipe(run / RECIPE))
     if to_plain(trained) != to_plain(recipe):
@@ -155,7 +147,7 @@ def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> Non
             f"{run} holds a run of another recipe: resume it with the options it was "
             f"begun with (they are in {run / RECIPE}), or choose another folder"
         )
-    before = _read_json(run / RUN)
+    before = read_json(run / RUN)
     for name in ("num_events", "num_pulses"):
         if before[name] != described[name]:
             raise ValueError(

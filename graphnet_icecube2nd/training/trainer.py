@@ -8,6 +8,7 @@ import os
 import platform
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -403,8 +404,9 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
     ) -> None:
         """Write a checkpoint; a process killed meanwhile finds the former one."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(path) as temporary:
-            torch.save(checkpoint, temporary)
+        # To an open file: errors of a path are torch's own and do not say "no space".
+        with write_whole(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self,
@@ -414,6 +416,9 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
     ) -> dict[str, Any]:
         """Read tensors and plain values; anything else is a ValueError."""
         try:
+            with zipfile.ZipFile(path) as file:
+                if damaged := file.testzip():
+                    raise ValueError(f"the checksum of {damaged} is another")
             loaded: dict[str, Any] = torch.load(
                 path, map_location=map_location, weights_only=True
             )
@@ -421,9 +426,9 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
             raise
         except Exception as error:
             raise ValueError(
-                f"{path} cannot be read as tensors and plain values "
-                f"({type(error).__name__}): it is damaged or no checkpoint of a run; "
-                "code from a file is never run"
+                f"{path} is damaged, or no checkpoint of a run: it cannot be read as "
+                f"tensors and plain values ({type(error).__name__}: {error}); code "
+                "from a file is never run. Remove it and resume: the stage begins anew"
             ) from error
         return loaded
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from graphnet_icecube2nd.config import dump_yaml, load_yaml, nearest, to_plain
+from graphnet_icecube2nd.config import dump_yaml, nearest, read_yaml, to_plain
 from graphnet_icecube2nd.errors import NonFiniteError
-from graphnet_icecube2nd.files import locked_folder
+from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.notices import only_from, print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.training.history import Row, column_of
@@ -225,7 +225,7 @@ def _open_study(folder: Path, recipe: Recipe, ranges: dict[str, Any]) -> None:
                 f"{'space' if same else 'recipe'}; choose another folder"
             )
         return
-    (folder / SPACE).write_text(dump_yaml(ranges), encoding="utf-8")
+    write_text(folder / SPACE, dump_yaml(ranges))
     write_recipe(recipe, folder / BASE)
 
 
@@ -271,7 +271,7 @@ def _value(rows: Sequence[Row], recipe: Recipe) -> float:
 def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """Return a search space; ValueError tells which range is of another form."""
     if not isinstance(space, Mapping):
-        space = load_yaml(Path(space).read_text(encoding="utf-8"), os.fspath(space))
+        space = read_yaml(space)
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f"a space is names and ranges, got {space!r}")
     for name, range_ in space.items():

@@ -119,7 +119,7 @@ class TestRefused:
         path = store.shards[0].folder / "pulses.arrow"
         content = path.read_bytes()
         path.write_bytes(content[:-9])
-        with pytest.raises(ValueError, match=r"pulses.arrow has \d+ bytes; the manif"):
+        with pytest.raises(ValueError, match=r"pulses.arrow is damaged: it has"):
             EventStore(store.path)
         path.unlink()
         with pytest.raises(ValueError, match=r"pulses.arrow is missing"):
@@ -139,7 +139,7 @@ class TestRefused:
         path = tmp_path / "pulses.arrow"
         for content in (b"", b"ARROW1", b"something else entirely"):
             path.write_bytes(content)
-            with pytest.raises(ValueError, match="no table of an event store"):
+            with pytest.raises(ValueError, match="is damaged: it is no table"):
                 MappedTable(path)
 
 

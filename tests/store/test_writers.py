@@ -328,8 +328,10 @@ def test_nothing_is_written_over(store: Path, tmp_path: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_no_obstacle(store: Path, tmp_path: Path) -> None:
-    (tmp_path / ".events.db.tmp").write_text("half")
-    (tmp_path / ".folder.tmp").mkdir()
+    for name in ("events.db", "folder"):
+        (tmp_path / f".{name}.lock").touch()
+    (tmp_path / ".events.db.0123456789abcdef.tmp").write_text("half")
+    (tmp_path / ".folder.0123456789abcdef.tmp").mkdir()
     write_graphnet_sqlite(store, tmp_path / "events.db")
     write_graphnet_parquet(store, tmp_path / "folder")
     assert not list(tmp_path.glob(".*"))

@@ -1,0 +1,92 @@
+"""Files compared with their SHA-256, once per machine.
+
+What was found right is a line in `.verified` beside the store, or in the user's cache
+where the store cannot be written to: checksum, size, time of the last change, inode. A
+line is appended at once, so any number of processes write there together. A file that
+has changed since has other numbers, and is read again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from graphnet_icecube2nd.store.arrow_table import sha256_of
+from graphnet_icecube2nd.store.manifest import MEND
+
+try:
+    import fcntl
+except ImportError:  # a system without such locks
+    fcntl = None  # type: ignore[assignment]
+
+MEMORY = ".verified"
+# A file may change without another time within one tick of its file system's clock.
+TICK = 2.0  # s
+
+
+def verify(path: Path, sha256: str, store: Path, *, again: bool = False) -> None:
+    """Compare a file of a store with its checksum, unless that was done before.
+
+    Several processes that come at once wait for the first one.
+
+    Args:
+        path: The file.
+        sha256: What its checksum must be.
+        store: Folder of the store, where it is remembered.
+        again: Read the file all the same.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is damaged.
+    """
+    if not again and _is_known(_line(os.stat(path), sha256), store):
+        return
+    with open(path, "rb") as file:
+        if fcntl is not None:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        status, begun = os.stat(path), time.time()
+        line = _line(status, sha256)
+        if not again and _is_known(line, store):
+            return
+        found = sha256_of(path)
+        if found != sha256:
+            raise ValueError(
+                f"{path} is damaged: its SHA-256 is {found}, the manifest says "
+                f"{sha256} ({MEND})"
+            )
+        changed = max(status.st_mtime, status.st_ctime)
+        if begun > changed + TICK and line == _line(os.stat(path), sha256):
+            _remember(line, store)
+
+
+def _line(status: os.stat_result, sha256: str) -> str:
+    times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{sha256} {status.st_size} {times} {status.st_ino}"
+
+
+def _is_known(line: str, store: Path) -> bool:
+    for place in _places(store):
+        with suppress(OSError, UnicodeDecodeError):
+            if place.is_file() and line in place.read_text("ascii").splitlines():
+                return True
+    return False
+
+
+def _remember(line: str, store: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    for place in _places(store):
+        with suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(place, flags, 0o666), "wb", buffering=0) as file:
+                # A line of its own, whatever a full disk has left of the one before.
+                if file.write(f"\n{line}\n".encode()) > len(line):
+                    return
+
+
+def _places(store: Path) -> tuple[Path, Path]:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return store / MEMORY, Path(cache) / "graphnet_icecube2nd" / "verified"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
+QUANTITY = re.compile(r"[+-][\d.]+(e[+-]?\d+)?( ?[\w%]+)?")  # -0.5, +2 ns
 
 
 def without_nan(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
@@ -20,13 +22,23 @@ def without_nan(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as CSV; NaN and a column that a row lacks are empty cells."""
+    """Return rows as CSV; NaN and a column that a row lacks are empty cells.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    """
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(without_nan(rows))
+    for row in without_nan(rows):
+        writer.writerow({column: _no_formula(value) for column, value in row.items()})
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    is_text = isinstance(value, str) and not QUANTITY.fullmatch(value)
+    is_formula = is_text and value.startswith(tuple("=+-@\t\r"))
+    return f"'{value}" if is_formula else value
 
 
 def markdown_table(

@@ -23,7 +23,7 @@ import torch
 from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
 from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
 from graphnet_icecube2nd.evaluation.rows import as_csv, markdown_table, without_nan
-from graphnet_icecube2nd.files import write_text
+from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -107,10 +107,11 @@ def save_robustness(
         ".json": json.dumps(stored, indent=1, allow_nan=False) + "\n",
         ".md": as_markdown(rows, context),
     }
-    for suffix, text in texts.items():
-        write_text(folder / f"{STEM}{suffix}", text)
-    for suffix in (".pdf", ".png"):
-        save_figure(figure, folder / f"{STEM}{suffix}")
+    with locked_folder(folder, "a report"):
+        for suffix, text in texts.items():
+            write_text(folder / f"{STEM}{suffix}", text)
+        for suffix in (".pdf", ".png"):
+            save_figure(figure, folder / f"{STEM}{suffix}")
     return [folder / f"{STEM}{suffix}" for suffix in (*texts, ".pdf", ".png")]
 
 

@@ -79,6 +79,10 @@ class Manifest:
         names = [shard.name for shard in self.shards]
         if len(set(names)) < len(names):
             raise ValueError("shards: two have one name")
+        for shard in self.shards:
+            for name in (PULSES_FILE, EVENTS_FILE):
+                if name not in shard.files:
+                    raise ValueError(f"shards: {shard.name} has no {name}")
         for needed in (EVENT_ID, FIRST_PULSE, N_PULSES):
             if needed not in self.event_columns:
                 raise ValueError(f"event_columns.{needed} must be given")

@@ -376,6 +376,30 @@ class TestOwnFiles:
         with pytest.raises(ValueError, match=r"'Else'; known are DeepIce, DeepIceGNN"):
             load_model(path)
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[" * 100_000,
+            "3",
+            "{}",
+            '{"model": 5, "kwargs": {}}',
+            '{"model": "deepice", "kwargs": []}',
+            '{"model": "deepice", "kwargs": {}, "tasks": [null]}',
+            '{"class": ["DeepIce"], "kwargs": {}}',
+            '{"model": "deepice", "kwargs": {"dim": -32}}',
+            '{"model": "deepice", "kwargs": {"dim": "32"}}',
+            '{"model": "deepice", "kwargs": {"depth": null}}',
+            '{"model": "deepice", "kwargs": {}, "tasks": {"direction": 3}}',
+            '{"model": "deepice", "kwargs": {}, "input": 3}',
+        ],
+    )
+    def test_metadata_of_other_types(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "odd.safetensors"
+        metadata = {"graphnet_icecube2nd": text}
+        save_file({"a": torch.zeros(1)}, path, metadata=metadata)
+        with pytest.raises(ValueError, match=r"odd\.safetensors"):
+            load_model(path)
+
     def test_weights_that_do_not_fit(self, tmp_path: Path) -> None:
         model, path = DeepIce(**SIZES), tmp_path / "model.safetensors"
         model.head = nn.Linear(32, 4)

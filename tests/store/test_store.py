@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +19,12 @@ import torch
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore
-from graphnet_icecube2nd.store.arrow_table import MappedTable, write_table
+from graphnet_icecube2nd.store import verification
+from graphnet_icecube2nd.store.arrow_table import (
+    MappedTable,
+    sha256_of,
+    write_table,
+)
 from graphnet_icecube2nd.store.conversion import check_unique_events
 from graphnet_icecube2nd.store.event_store import (
     length_classes,
@@ -85,6 +95,152 @@ def test_users_geometry_and_ice_go_along(make_store: MakeStore, tmp_path: Path) 
         EventStore(store.path)
 
 
+def rewrite(store: EventStore, name: str, columns: dict[str, Any]) -> None:
+    """Write a table of the first shard anew, and its checksum into the manifest."""
+    path = store.path / "manifest.json"
+    content = json.loads(path.read_text())
+    file = f"{name}.arrow"
+    (store.shards[0].folder / file).unlink()  # it may be mapped
+    written = write_table(store.shards[0].folder / file, columns)
+    content["shards"][0]["files"][file] = written
+    path.write_text(json.dumps(content))
+
+
+DAMAGE = """
+import hashlib, json, random, sys
+from pathlib import Path
+from graphnet_icecube2nd import EventStore
+store, with_checksum = Path(sys.argv[1]), sys.argv[2] == "True"
+path = store / "manifest.json"
+content = json.loads(path.read_text())
+dice, (record,) = random.Random(7), content["shards"]
+for name in ("events", "pulses"):
+    file = store / "shards" / record["name"] / f"{name}.arrow"
+    whole = file.read_bytes()
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[dice.randrange(len(whole))] ^= 1 << dice.randrange(8)
+        file.write_bytes(damaged)
+        if with_checksum:
+            digest = hashlib.sha256(damaged).hexdigest()
+            record["files"][file.name]["sha256"] = digest
+            path.write_text(json.dumps(content))
+        try:
+            table = getattr(EventStore(store).shards[0], name)
+            values = [table.column(column).tolist() for column in table.names]
+            print("accepted", name)
+        except ValueError as error:
+            assert str(error).startswith(f"{file} is damaged: "), error
+            print("refused", name)
+    file.write_bytes(whole)
+"""
+
+
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_no_flipped_bit_crashes(make_store: MakeStore, with_checksum: bool) -> None:
+    """In a process of its own, as a crash would end it; nor is one accepted.
+
+    With the checksum of the damaged file in the manifest other numbers are accepted,
+    but never other borders.
+    """
+    store = make_store({1: [3, 0, 70, 5]})
+    texts = np.array(["muon", "", "électron", "tau"], object)
+    events = store.shards[0].events
+    columns = {name: events.column(name) for name in events.names}
+    rewrite(store, "events", {**columns, "kind": texts})
+    content = json.loads((store.path / "manifest.json").read_text())
+    content["event_columns"]["kind"] = "string"
+    (store.path / "manifest.json").write_text(json.dumps(content))
+    done = subprocess.run(
+        [sys.executable, "-c", DAMAGE, str(store.path), str(with_checksum)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = Counter(done.stdout.splitlines())
+    assert sum(counts.values()) == 800
+    assert with_checksum or counts == {"refused events": 400, "refused pulses": 400}
+
+
+class TestVerifiedOnce:
+    @pytest.fixture
+    def hashed(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+        """The files whose checksums were computed; all files are old."""
+        seen: list[str] = []
+
+        def counted(path: Path) -> str:
+            seen.append(path.name)
+            return sha256_of(path)
+
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.setattr(verification, "sha256_of", counted)
+        monkeypatch.setattr(verification, "TICK", -3600.0)
+        return seen
+
+    def read(self, store: EventStore) -> None:
+        for shard in EventStore(store.path).shards:
+            _ = shard.events, shard.pulses
+
+    @pytest.mark.parametrize("is_writable", [True, False])
+    def test_each_file_once(
+        self, make_store: MakeStore, hashed: list[str], is_writable: bool
+    ) -> None:
+        store = make_store({1: [30], 2: [5]})
+        (store.path / ".verified").unlink()  # of the report on the new store
+        hashed.clear()
+        if not is_writable:  # for anybody, root too
+            (store.path / ".verified").mkdir()
+        _ = EventStore(store.path).shards[0].events
+        assert hashed == ["events.arrow"], "nothing before it is looked at"
+        self.read(store)
+        self.read(store)
+        assert sorted(hashed) == 2 * ["events.arrow"] + 2 * ["pulses.arrow"]
+        EventStore(store.path).verify()
+        assert len(hashed) == 8
+
+    def test_a_file_that_changed_is_read_again(
+        self, make_store: MakeStore, hashed: list[str]
+    ) -> None:
+        store = make_store({1: [30]})
+        self.read(store)
+        path = store.shards[0].folder / "pulses.arrow"
+        status, content = path.stat(), bytearray(path.read_bytes())
+        content[-300] ^= 1
+        path.write_bytes(bytes(content))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        with pytest.raises(ValueError, match=r"pulses\.arrow is damaged: its SHA"):
+            self.read(store)
+
+    def test_a_file_just_written_is_not_remembered(
+        self,
+        make_store: MakeStore,
+        hashed: list[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It may change again without another time."""
+        monkeypatch.setattr(verification, "TICK", 3600.0)
+        store = make_store({1: [30]})
+        hashed.clear()
+        self.read(store)
+        self.read(store)
+        assert len(hashed) == 4
+
+    def test_odd_memories_do_no_harm(
+        self, make_store: MakeStore, hashed: list[str], tmp_path: Path
+    ) -> None:
+        store = make_store({1: [30]})
+        (store.path / ".verified").unlink()
+        hashed.clear()
+        victim = tmp_path / "victim"
+        victim.write_bytes(b"\xff\0precious")
+        (store.path / ".verified").symlink_to(victim)
+        self.read(store)
+        self.read(store)
+        assert len(hashed) == 2, "remembered in the cache"
+        assert victim.read_bytes() == b"\xff\0precious"
+
+
 class TestRefused:
     def test_no_store(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no"):
@@ -106,13 +262,61 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"manifest.json is (damaged|no manifest)"):
             EventStore(path)
 
-    def test_manifest_that_lacks_a_key(self, make_store: MakeStore) -> None:
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("shards", None),
+            ("shards", {}),
+            ("shards.0", None),
+            ("shards.0.name", "../other"),
+            ("shards.0.name", "/etc"),
+            ("shards.0.name", ""),
+            ("shards.0.num_events", "1"),
+            ("shards.0.num_pulses", -30),
+            ("shards.0.files", {}),
+            ("shards.0.files.pulses.arrow", None),
+            ("shards.0.files.pulses.arrow.bytes", 1.5),
+            ("shards.0.files.pulses.arrow.sha256", "0" * 63),
+            ("pulse_columns", None),
+            ("pulse_columns.time", 4),
+            ("event_columns", {}),
+            ("pulse_map", None),
+            ("pulse_map", []),
+            ("pulse_map.time", 7),
+            ("pulse_map.origin", [None, 0, 0]),
+            ("notes", [3]),
+            ("tables", {"../geometry.csv": {}}),
+            ("tables", {"geometry.csv": None}),
+            ("detector", "orca"),
+            ("kind", None),
+        ],
+    )
+    def test_manifest_of_other_types(
+        self, make_store: MakeStore, key: str, value: object
+    ) -> None:
+        path = make_store({1: [30]}).path / "manifest.json"
+        content = json.loads(path.read_text())
+        place, last = content, key
+        for known in ("shards", "0", "files", "pulses.arrow", "pulse_map"):
+            if last.startswith(f"{known}."):
+                place = place[0 if known == "0" else known]
+                last = last[len(known) + 1 :]
+        if last.startswith("pulse_columns."):
+            place, last = place["pulse_columns"], "time"
+        place[0 if last == "0" else last] = value
+        path.write_text(json.dumps(content))
+        named = "name" if key.endswith("name") else key.split(".")[0].rstrip("s")
+        with pytest.raises(ValueError, match=rf"manifest\.json is damaged: .*{named}"):
+            EventStore(path.parent)
+
+    @pytest.mark.parametrize("key", ["shards", "pulse_map", "pulse_columns", "kind"])
+    def test_manifest_that_lacks_a_key(self, make_store: MakeStore, key: str) -> None:
         path = make_store({1: [3]}).path / "manifest.json"
         content = json.loads(path.read_text())
-        for key in ("shards", "pulse_map", "pulse_columns"):
-            path.write_text(json.dumps({k: v for k, v in content.items() if k != key}))
-            with pytest.raises(ValueError, match=r"manifest.json is damaged"):
-                EventStore(path.parent)
+        del content[key]
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"manifest\.json is damaged"):
+            EventStore(path.parent)
 
     def test_truncated_or_missing_file(self, make_store: MakeStore) -> None:
         store = make_store({1: [30]})
@@ -125,15 +329,53 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"pulses.arrow is missing"):
             EventStore(store.path)
 
-    def test_changed_byte_is_found_by_verify(self, make_store: MakeStore) -> None:
+    @pytest.mark.parametrize("name", ["events", "pulses"])
+    def test_a_flipped_bit_is_found_on_opening(
+        self, make_store: MakeStore, name: str
+    ) -> None:
         store = make_store({1: [30]})
-        store.verify()
-        path = store.shards[0].folder / "events.arrow"
+        path = store.shards[0].folder / f"{name}.arrow"
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(bytes(content))
-        with pytest.raises(ValueError, match=r"events.arrow is damaged: its SHA-256"):
+        with pytest.raises(ValueError, match=rf"{name}.arrow is damaged: its SHA-256"):
+            getattr(EventStore(store.path).shards[0], name)
+        with pytest.raises(ValueError, match=rf"{name}.arrow is damaged: its SHA-256"):
             EventStore(store.path).verify()
+
+    @pytest.mark.parametrize(
+        ("column", "row", "value"),
+        [
+            ("first_pulse", 1, -5),
+            ("first_pulse", 1, 2**40),
+            ("n_pulses", 0, 10**6),
+            ("n_pulses", 0, -30),
+            ("n_pulses", 0, 31),
+            ("event_id", 0, 2**60),
+        ],
+    )
+    def test_borders_that_cannot_be(
+        self, make_store: MakeStore, column: str, row: int, value: int
+    ) -> None:
+        """Also where the manifest has the checksum of just that."""
+        store = make_store({1: [30, 4]})
+        table = store.shards[0].events
+        columns = {name: table.column(name).copy() for name in table.names}
+        columns[column][row] = value
+        rewrite(store, "events", columns)
+        with pytest.raises(ValueError, match=r"events\.arrow is damaged"):
+            _ = EventStore(store.path).shards[0].events
+
+    def test_columns_of_other_types(self, make_store: MakeStore) -> None:
+        store = make_store({1: [30, 4]})
+        table = store.shards[0].pulses
+        columns = {name: table.column(name).copy() for name in table.names}
+        rewrite(store, "pulses", {**columns, "time": np.zeros(34)})
+        with pytest.raises(ValueError, match=r"pulses\.arrow is damaged: .*float64"):
+            _ = EventStore(store.path).shards[0].pulses
+        rewrite(store, "pulses", {name: c[:3] for name, c in columns.items()})
+        with pytest.raises(ValueError, match=r"pulses\.arrow is damaged: .*3 rows"):
+            _ = EventStore(store.path).shards[0].pulses
 
     def test_foreign_file_in_place_of_a_table(self, tmp_path: Path) -> None:
         path = tmp_path / "pulses.arrow"

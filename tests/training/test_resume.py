@@ -251,7 +251,7 @@ def test_a_kill_before_the_recipe_was_written(
     tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
     short = replace(tiny, stages=tiny.stages[:1])
-    for name in ("run.json", ".recipe.yaml.tmp"):
+    for name in ("run.json", ".recipe.yaml.0123456789abcdef.tmp"):
         (tmp_path / name).touch()
     train(short, simulated, tmp_path, machine=quiet, resume=True)
     assert (tmp_path / "model.safetensors").is_file()
@@ -277,8 +277,8 @@ class TestCheckpoints:
         writer = WholeCheckpointIO()
         writer.save_checkpoint({"a": torch.ones(2)}, path)
 
-        def full(content: Any, where: Path) -> None:
-            where.write_bytes(b"half")
+        def full(content: Any, where: Any) -> None:
+            where.write(b"half")
             raise OSError("no space left on device")
 
         monkeypatch.setattr(torch, "save", full)
@@ -286,6 +286,15 @@ class TestCheckpoints:
             writer.save_checkpoint({"a": torch.zeros(2)}, path)
         assert torch.equal(writer.load_checkpoint(path)["a"], torch.ones(2))
         assert [entry.name for entry in tmp_path.iterdir()] == ["resume.ckpt"]
+
+    def test_a_flipped_bit_is_found(self, tmp_path: Path) -> None:
+        path = tmp_path / "resume.ckpt"
+        WholeCheckpointIO().save_checkpoint({"a": torch.ones(999)}, path)
+        content = bytearray(path.read_bytes())
+        content[content.index(b"\x80?\0\0\x80?")] ^= 1  # of a number
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"resume\.ckpt is damaged.* Remove it"):
+            WholeCheckpointIO().load_checkpoint(path)
 
     def test_no_code_of_a_file_is_run(self, tmp_path: Path) -> None:
         class Harm:

@@ -26,7 +26,7 @@ from graphnet_icecube2nd.evaluation.coverage import calibration_sections
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.evaluation.resolution import direction_sections
 from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
-from graphnet_icecube2nd.files import write_text
+from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.tasks.section import Section
@@ -61,6 +61,7 @@ def write_evaluation(
         The page.
 
     Raises:
+        ValueError: Another process writes a report into the folder.
         ImportError: matplotlib is not installed.
     """
     folder = Path(folder)
@@ -75,15 +76,16 @@ def write_evaluation(
     }
     lines = [f"{name}: {text}" for name, text in described.items()]
     page = report_page(title, lines, sections, figures)
-    for name, figure in figures.items():
-        for suffix in ("pdf", "png"):
-            save_figure(figure, folder / FIGURES / f"{name}.{suffix}", dpi=160)
-    for name, rows in tables.items():
-        write_text(folder / TABLES / f"{name}.csv", as_csv(rows))
     plain = {"context": described, **{n: without_nan(r) for n, r in tables.items()}}
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
-    write_text(folder / TABLES / "evaluation.json", text)
-    write_text(folder / REPORT, page)
+    with locked_folder(folder, "a report"):
+        for name, figure in figures.items():
+            for suffix in ("pdf", "png"):
+                save_figure(figure, folder / FIGURES / f"{name}.{suffix}", dpi=160)
+        for name, rows in tables.items():
+            write_text(folder / TABLES / f"{name}.csv", as_csv(rows))
+        write_text(folder / TABLES / "evaluation.json", text)
+        write_text(folder / REPORT, page)
     return folder / REPORT
 
 

@@ -147,7 +147,7 @@ class TestAsPlainValues:
 
     def test_unknown_key(self) -> None:
         values = {**PulseMap.kaggle().to_dict(), "timing": "t", "colour": "red"}
-        with pytest.raises(ValueError, match="has no colour, timing; it has angles"):
+        with pytest.raises(ValueError, match="timing is unknown; did you mean"):
             PulseMap.from_dict(values)
 
 

@@ -167,16 +167,23 @@ def _true_direction(
     """Return the true direction, (3,), or None where neither is given."""
     import numpy as np
 
-    from graphnet_icecube2nd.conventions import angles_to_unit_vector
     from graphnet_icecube2nd.results.truth import EventTruth
     from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.tasks.label import origin_direction
 
     if angles is not None:
         given = options.numbers(angles, "--true-angles")
         if len(given) != 2:
             raise ValueError(f"--true-angles must be AZIMUTH,ZENITH, got {angles!r}")
         azimuth, zenith = np.radians(given)
-        direction: NDArray[np.float64] = angles_to_unit_vector(zenith, azimuth).numpy()
+        direction: NDArray[np.float64] = origin_direction(
+            zenith, azimuth, "origin"
+        ).numpy()
+        if not np.isfinite(direction).all():
+            raise ValueError(
+                "--true-angles must be an azimuth within 360 deg of 0 and a zenith "
+                f"from 0 to 180 deg, got {angles!r}"
+            )
         return direction
     if store is None:
         return None

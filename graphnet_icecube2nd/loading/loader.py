@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from copy import copy
 from itertools import islice
 from typing import Any
 
@@ -30,7 +31,8 @@ class EventLoader:
 
     Args:
         reader: Reads events.
-        sampler: Says which, and in which batches.
+        sampler: Says which, and in which batches; the loader begins at its place and
+            counts for itself.
         num_workers: Processes that read; 0 reads in this one, which for a warm store
             is faster than any model trains.
         prefetch: Read the next block in a thread meanwhile, if there are no workers.
@@ -68,8 +70,9 @@ class EventLoader:
                 f"iteration_batches must be 1 or more, got {iteration_batches}"
             )
         self.reader = reader
-        # Not called `sampler`: Lightning looks for one and sets its epoch.
-        self.plan = sampler
+        # Not called `sampler`: Lightning looks for one and sets its epoch. A copy, so
+        # that no other loader of the sampler moves its place.
+        self.plan = copy(sampler)
         self.num_workers, self.prefetch = num_workers, prefetch
         self.block_batches, self.pin_memory = block_batches, pin_memory
         self.always_first_epoch = always_first_epoch

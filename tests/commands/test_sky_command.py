@@ -122,6 +122,7 @@ def test_a_calibration(
         (("--levels", "0.5,150"), "levels lie between 0 and 1"),
         (("--true-angles", "1,2"), "give --picture, too"),
         (("--picture", "a.png", "--true-angles", "1"), "must be AZIMUTH,ZENITH"),
+        (("--picture", "a.png", "--true-angles", "10,190"), "zenith from 0 to 180 deg"),
         (("--out", "map.dat"), "sky maps end in one of"),
         (("--picture", "a.doc"), "pictures end in one of"),
         (("--nside", 100), "nside must be a power of two"),

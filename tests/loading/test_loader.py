@@ -57,6 +57,14 @@ def test_an_epoch_shows_every_event_once(store: EventStore) -> None:
     assert seen(list(loader)) != seen(first), "another epoch, another order"
 
 
+def test_loaders_of_one_sampler_count_for_themselves(store: EventStore) -> None:
+    sampler = EventSampler(store, batch_size=7)
+    one, two = (EventLoader(EventReader(store), sampler) for _ in range(2))
+    expected = seen(list(make_loader(store, {"num_sub_epochs": 1})))
+    pairs = list(zip(one, two, strict=True))
+    assert seen([a for a, _ in pairs]) == seen([b for _, b in pairs]) == expected
+
+
 def test_length_is_what_comes(store: EventStore) -> None:
     loader = make_loader(store)
     for _ in range(4):

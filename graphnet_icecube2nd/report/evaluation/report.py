@@ -54,7 +54,7 @@ def write_evaluation(
     Args:
         evaluation: The tables beside the truth.
         folder: Where to; made where it is not there.
-        title: Of the report.
+        title: Title of the report.
         context: What the reader should know besides: files, model, command.
 
     Returns:

@@ -264,9 +264,9 @@ def sky_map(
             a radius of less than 0.3 deg.
         order: `ring` or `nested`.
         calibration: Makes contours hold what they say.
-        law: In place of a calibration.
+        law: Radial law in place of a calibration.
         levels: Contours, 0 to 1.
-        event_id: For the file and the picture.
+        event_id: Number that the file and the picture show.
         mjd: Time of the event, UTC, d: the map is in equatorial coordinates then.
 
     Raises:

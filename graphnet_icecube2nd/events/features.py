@@ -114,7 +114,7 @@ def check_pulses(
     check_offsets(offsets)
     events = EventNames(offsets, event_id)
     events.check_not_empty()
-    raw = _quantities(columns, int(offsets[-1]), pulse_map)
+    raw = read_quantities(columns, int(offsets[-1]), pulse_map, geometry)
     for quantity, good_T, allowed in _checks(raw, pulse_map, geometry):
         if good_T.all():
             continue
@@ -140,7 +140,7 @@ def pulse_faults(
 
     The arguments, and what is wrong, are those of `check_pulses`.
     """
-    raw = _quantities(columns, num_pulses, pulse_map)
+    raw = read_quantities(columns, num_pulses, pulse_map, geometry)
     fault_T = np.full(num_pulses, "", object)
     for quantity, good_T, _ in _checks(raw, pulse_map, geometry):
         fault_T[~good_T & (fault_T == "")] = f"bad {quantity}"
@@ -159,10 +159,18 @@ def event_faults(
     return fault_B
 
 
-def _quantities(
-    columns: Mapping[str, Any], num_pulses: int, pulse_map: PulseMap
+def read_quantities(
+    columns: Mapping[str, Any],
+    num_pulses: int,
+    pulse_map: PulseMap,
+    geometry: DetectorGeometry | None = None,
 ) -> dict[str, Tensor]:
-    """Return the columns that a pulse map names, (T,) float64 by quantity."""
+    """Return the columns that a pulse map names, (T,) float64 by quantity.
+
+    An rde that is not above 0, such as the filler -1 or NaN, is not known; that of the
+    DOM takes its place, and 1 where there is no DOM. The arguments are those of
+    `pulse_faults`.
+    """
     raw: dict[str, Tensor] = {}
     for column, quantity in pulse_map.columns().items():
         if column in columns:
@@ -184,6 +192,17 @@ def _quantities(
             f"{', '.join(map(str, columns))}. For files without it: "
             f"{pulse_map.how_without(missing[0])}"
         )
+    if RDE in raw and not (known_T := raw[RDE] > 0).all():
+        geometry = geometry or DetectorGeometry.icecube86()
+        if SENSOR_ID in raw:
+            dom_T = raw[SENSOR_ID].nan_to_num(-1).clamp(-1, len(geometry)).long()
+            dom_T = dom_T.where(dom_T < len(geometry), -1)
+        else:
+            position_T3 = torch.stack([raw[X], raw[Y], raw[Z]], dim=1)
+            position_T3 = position_T3 - torch.tensor(pulse_map.origin)
+            dom_T = geometry.nearest_dom(position_T3, QE_TOLERANCE)
+        rde_T = geometry.rde_S[dom_T.clamp(min=0)].where(dom_T >= 0, 1.0)
+        raw[RDE] = raw[RDE].where(known_T, rde_T)
     return raw
 
 

@@ -275,13 +275,15 @@ class PulseReader:
         if not len(raw_TC):
             return raw_TC
         if tuple(names) not in self._checked_names or not self._is_good(raw_TC, names):
-            check_pulses(
+            raw = check_pulses(
                 {name: raw_TC[:, index] for index, name in enumerate(names)},
                 torch.tensor([0, len(raw_TC)]),
                 self.pulse_map,
                 geometry=self.detector.places,
                 event_id=_event_name(truth_dicts),
             )
+            if RDE in raw:  # some may have been unknown
+                raw_TC[:, list(names).index(str(self.pulse_map.rde))] = raw[RDE]
             self._checked_names.add(tuple(names))
         if self.pulse_map.time_reference == "first_pulse":
             # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
@@ -300,7 +302,7 @@ class PulseReader:
                 continue
             low, high = value_T.min(), value_T.max()  # NaN where there is one
             good = -np.inf < low and high < np.inf
-            if quantity == CHARGE:
+            if quantity in (CHARGE, RDE):
                 good = good and low > 0
             elif quantity == TIME and self.pulse_map.time_reference == "window":
                 good = low >= -WINDOW_LIMIT and high <= WINDOW_LIMIT

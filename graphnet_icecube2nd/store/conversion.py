@@ -319,6 +319,7 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
             "notes": notes,
             "num_sorted": cleaner.num_sorted,
             "num_odd_angles": cleaner.num_odd_angles,
+            "num_unknown_rde": cleaner.num_unknown_rde,
             "num_left_out": cleaner.num_left_out,
             "faults": cleaner.faults,
             "first_fault": cleaner.first_fault,
@@ -352,6 +353,11 @@ def _finish(
         )
     if num_left_out:
         texts.append(_faults_note(tasks[0].bad_pulses == MARK, num_left_out, notes))
+    if num_unknown := sum(note["num_unknown_rde"] for note in notes):
+        texts.append(
+            f"{source.pulse_map.rde} of {num_unknown} pulses is not above 0, so it is "
+            "not known; that of the DOM is used"
+        )
     if num_odd := sum(note["num_odd_angles"] for note in notes):
         labels = source.pulse_map.labels
         texts.append(

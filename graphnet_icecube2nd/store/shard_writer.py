@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import (
     AUXILIARY,
     HLC,
+    RDE,
     SENSOR_ID,
     TIME,
     X,
@@ -34,6 +35,7 @@ from graphnet_icecube2nd.events.features import (
     check_pulses,
     event_faults,
     pulse_faults,
+    read_quantities,
 )
 from graphnet_icecube2nd.files import write_whole_folder
 from graphnet_icecube2nd.store.arrow_table import write_table
@@ -69,6 +71,7 @@ class ChunkCleaner:
     bad_pulses: str = ERROR  # one of `BAD_PULSES`
     num_sorted: int = 0  # events whose pulses were out of order
     num_odd_angles: int = 0  # events whose angles are none, such as a filler of -1
+    num_unknown_rde: int = 0  # pulses whose rde is that of their DOM
     # Bad pulses, or with MARK the events that have any, by what is wrong.
     faults: Counter[str] = field(default_factory=Counter)
     num_left_out: int = 0  # pulses
@@ -77,7 +80,7 @@ class ChunkCleaner:
     def clean(self, chunk: EventChunk, name: str) -> tuple[dict[str, Any], ...]:
         """Return the columns of pulses and of events of a chunk of a file."""
         num_B = np.diff(chunk.offsets)
-        chunk, fault_B = self._checked(chunk, name)
+        chunk, fault_B = self._checked(self._with_rde(chunk), name)
         lengths = np.diff(chunk.offsets)
         full = lengths > 0
         offsets = np.append(0, np.cumsum(lengths[full]))
@@ -108,6 +111,15 @@ class ChunkCleaner:
             events[column] = values.astype(np.uint8) if values.dtype == bool else values
         self._check_angles(chunk, name)
         return pulses, events
+
+    def _with_rde(self, chunk: EventChunk) -> EventChunk:
+        """Return a chunk with the DOM's efficiency where a pulse's is not known."""
+        columns, column = chunk.columns, self.pulse_map.rde
+        if column not in columns or (known_T := np.asarray(columns[column]) > 0).all():
+            return chunk
+        self.num_unknown_rde += int((~known_T).sum())
+        raw = read_quantities(columns, len(known_T), self.pulse_map, self.geometry)
+        return replace(chunk, columns={**columns, column: raw[RDE].numpy()})
 
     def _check_angles(self, chunk: EventChunk, name: str) -> None:
         """See that angles are in rad; count those that no direction has."""

@@ -14,9 +14,16 @@ pytest.importorskip("pyarrow")
 pd = pytest.importorskip("pandas")
 
 import pyarrow as pa  # noqa: E402
+import torch  # noqa: E402
 
-from graphnet_icecube2nd import PulseMap  # noqa: E402
+from graphnet_icecube2nd import EventStore, PulseMap  # noqa: E402
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry  # noqa: E402
+from graphnet_icecube2nd.events.features import (  # noqa: E402
+    check_pulses,
+    pulse_features,
+)
 from graphnet_icecube2nd.store.conversion import convert  # noqa: E402
+from graphnet_icecube2nd.store.preparation import prepare_frames  # noqa: E402
 from graphnet_icecube2nd.store.readers.frames import frames_source  # noqa: E402
 
 IDS, LENGTHS = [5, 3, 9], [4, 2, 3]
@@ -143,3 +150,35 @@ def test_any_order_of_rows(data: st.DataObject, read: Any, pulses: Any) -> None:
         rows = frame[frame["event_id"] == event]
         for column in found.columns:
             assert found.of(event, column) == rows[column].tolist()
+
+
+@pytest.mark.parametrize("filler", [-1.0, 0.0, float("nan")])
+def test_an_unknown_rde_is_that_of_the_dom(tmp_path: Path, filler: float) -> None:
+    modules = DetectorGeometry.icecube86()
+    dom_T = np.array([60 * 80 + 30, 0, 60 * 80 + 30, 7])  # the first is of high QE
+    columns = dict(
+        zip(
+            ("dom_x", "dom_y", "dom_z"),
+            modules.position_S3[dom_T].numpy().T.copy(),
+            strict=True,
+        )
+    )
+    columns |= {"dom_time": 1e4 + np.arange(4.0), "charge": np.ones(4)}
+    columns |= {"hlc": np.ones(4), "rde": np.array([filler, filler, 1.0, 1.35])}
+    columns["dom_x"][1] += 70.0  # far from any DOM
+    expected = torch.tensor([modules.rde_S[dom_T[0]], 1.0, 1.0, 1.35])
+    assert expected[0] > 1.1
+    pulses = pd.DataFrame({"event_id": [1, 1, 1, 1], **columns})
+    truth = pd.DataFrame({"event_id": [1], "azimuth": [1.0], "zenith": [2.0]})
+    report = prepare_frames(pulses, truth, tmp_path / "store")
+    assert any("rde of 2 pulses" in note for note in report.notes)
+    stored = EventStore(tmp_path / "store").shards[0].pulses.column("rde")
+    np.testing.assert_allclose(stored, expected)
+    # what is in memory is read alike
+    borders, pulse_map = torch.tensor([0, 4]), PulseMap.icecube86()
+    found = check_pulses(columns, borders, pulse_map)["rde"]
+    np.testing.assert_allclose(found, expected)
+    flag = pulse_features(columns, borders, pulse_map)[
+        :, pulse_map.feature_names.index("qe")
+    ]
+    assert flag.tolist() == [1.0, 0.0, 0.0, 1.0]

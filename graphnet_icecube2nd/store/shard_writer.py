@@ -115,11 +115,14 @@ class ChunkCleaner:
     def _with_rde(self, chunk: EventChunk) -> EventChunk:
         """Return a chunk with the DOM's efficiency where a pulse's is not known."""
         columns, column = chunk.columns, self.pulse_map.rde
-        if column not in columns or (known_T := np.asarray(columns[column]) > 0).all():
+        if column is None or column not in columns:
+            return chunk
+        known_T = np.asarray(columns[column]) > 0
+        if known_T.all():
             return chunk
         self.num_unknown_rde += int((~known_T).sum())
         raw = read_quantities(columns, len(known_T), self.pulse_map, self.geometry)
-        return replace(chunk, columns={**columns, column: raw[RDE].numpy()})
+        return replace(chunk, columns={**columns, column: np.asarray(raw[RDE])})
 
     def _check_angles(self, chunk: EventChunk, name: str) -> None:
         """See that angles are in rad; count those that no direction has."""

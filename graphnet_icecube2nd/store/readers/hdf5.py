@@ -1,8 +1,9 @@
 """HDF5: a flat table of pulses and where each event lies in it.
 
-Two layouts are known. One has a table of pulses, a dataset of offsets (or columns of
-first rows and numbers of pulses) and a table with one row an event. The other is that
-of icetray's hdfwriter. Shape letters: T pulses, B events.
+Three layouts are known. One has a table of pulses, a dataset of offsets (or columns of
+first rows and numbers of pulses) and a table with one row an event. In another, pulses
+and truth have a column of the event's number. The third is that of icetray's hdfwriter.
+Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from graphnet_icecube2nd.store.readers.hdf5_tables import (
     find_column,
     find_ranges,
     find_tables,
+    hint_at_pandas,
+    known_offsets,
 )
 from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import (
@@ -60,7 +63,7 @@ def hdf5_source(
     pulses, or paths of first rows and numbers of pulses; it is not for hdfwriter's
     files, whose truth is by default the table called as the primary is (`MCPrimary`).
     `event_column` is a column of the truth, or a path; events are counted where there
-    is none.
+    is none. Without offsets it joins pulses and truth that both have it.
     """
     if events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
@@ -71,6 +74,9 @@ def hdf5_source(
     paths = list_files(paths, HDF5_SUFFIXES)
     files = [_look_at(path, wanted, offsets) for path in paths]
     pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
+    wanted = replace(wanted, pulse_map=pulse_map)
+    if any(file.ranges is None for file in files):
+        return _joined(files, wanted)
     tables = [file.pulses for file in files]
     truths = [file.truth for file in files if file.truth is not None]
     for file in files:
@@ -83,13 +89,13 @@ def hdf5_source(
         check_tables([file.pulses, *tables], columns, pulse_map)
     for truth in truths:
         check_tables([truth, *truths], [*truth.types])
-    wanted = replace(wanted, pulse_map=pulse_map)
     without = files[0].without
     selection = select(tables, truths, wanted, is_joined=False, without=without)
     parts: list[H5Part] = []
     notes = list(selection.notes)
     first_number = 0
     for file in files:
+        assert file.ranges is not None
         num_events, num_rows = file.ranges.num_events, file.pulses.num_rows
         num_claimed = 0
         for low in range(0, num_events, events_per_part):
@@ -120,6 +126,22 @@ def hdf5_source(
             )
     left_out = (*selection.left_out, *tables[0].others)
     return selection.source("hdf5", parts, left_out=left_out, notes=tuple(notes))
+
+
+def _joined(files: Sequence[_File], wanted: Wanted) -> Source:
+    """Return files whose pulses and truth an event column joins, one part each."""
+    if {file.key for file in files} != {files[0].key} or files[0].ranges:
+        lost = next(f for f in files if f.ranges or f.key != files[0].key)
+        raise ValueError(
+            f"{files[0].path} and {lost.path} say otherwise which event a pulse is of; "
+            "read them one by one"
+        )
+    tables = [file.pulses for file in files]
+    truths = [file.truth for file in files if file.truth is not None]
+    selection = select(tables, truths, replace(wanted, event_column=files[0].key))
+    parts = [TablePart(**selection.part(f.pulses, f.truth)) for f in files]
+    left_out = (*selection.left_out, *tables[0].others)
+    return selection.source("hdf5", parts, left_out=left_out)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -160,7 +182,8 @@ class _File:
     path: Path
     pulses: H5Table
     pulse_map: PulseMap
-    ranges: Ranges
+    ranges: Ranges | None  # None where the column `key` tells the events
+    key: str
     truth: H5Table | None
     without: tuple[str, ...]  # columns of it that are no truth
     event_id: tuple[H5Table, str] | None
@@ -185,9 +208,31 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
         pulses_of_icetray = icetray.IcetrayPulses.of
         candidates = {n: pulses_of_icetray(tables[n]) for n in tables if n in index}
         recognise = icetray.recognise_pulses
-    (name, *_), pulse_map = choose_pulses(candidates, place, wanted, recognise)
+    try:
+        (name, *more), pulse_map = choose_pulses(candidates, place, wanted, recognise)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint_at_pandas(path)}") from None
+    if more:
+        raise ValueError(f"{place}: of HDF5 one table of pulses is read, not {more} too")
     pulses = candidates[name]
+    key = "" if index or offsets is not None else _find_key(found, pulses, wanted)
+    if key:
+        others = {n: t for n, t in tables.items() if key in t.types}
+        others = {n: table for n, table in others.items() if table is not pulses}
+        truth_name = choose_truth(others, place, wanted, pulse_map)
+        return _File(
+            path=path,
+            pulses=pulses,
+            pulse_map=pulse_map,
+            ranges=None,
+            key=key,
+            truth=others[truth_name] if truth_name else None,
+            without=(),
+            event_id=None,
+            is_icetray=False,
+        )
     if index:
+        icetray.check_detector(found, pulses, place)
         ranges = icetray.frame_ranges(index[name], pulses.num_rows)
         others = icetray.possible_truth(tables, wanted.truth, place)
     else:
@@ -196,25 +241,33 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     others = {n: table for n, table in others.items() if table is not tables[name]}
     truth_name = choose_truth(others, place, wanted, pulse_map)
     truth = others[truth_name] if truth_name else None
-    key, without = None, list[str]()
+    event_id, without = None, list[str]()
     if not index:
-        key = _find_event_id([*others.values()], truth, wanted.event_column, place)
-        if key and key[0] is truth:
-            without.append(key[1])
+        event_id = _find_event_id([*others.values()], truth, wanted.event_column, place)
+        if event_id and event_id[0] is truth:
+            without.append(event_id[1])
         if ranges.table is truth:
             without += ranges.columns.values()
     elif wanted.event_column is not None:
-        key = _find_event_id([ranges.table], truth, wanted.event_column, place)
+        event_id = _find_event_id([ranges.table], truth, wanted.event_column, place)
     return _File(
         path=path,
         pulses=pulses,
         pulse_map=pulse_map,
         ranges=ranges,
+        key="",
         truth=icetray.frame_truth(ranges.table, truth) if index else truth,
         without=tuple(without),
-        event_id=key,
+        event_id=event_id,
         is_icetray=bool(index),
     )
+
+
+def _find_key(tables: Sequence[H5Table], pulses: H5Table, wanted: Wanted) -> str:
+    """Return the pulses' event column where no table says where events lie; or ""."""
+    names = [wanted.event_column] if wanted.event_column else EVENT_COLUMNS
+    there = [column for column in names if column in pulses.types]
+    return there[0] if there and not known_offsets(tables) else ""
 
 
 def _one_an_event(

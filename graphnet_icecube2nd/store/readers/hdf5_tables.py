@@ -273,6 +273,27 @@ class Ranges:
                 )
 
 
+def known_offsets(tables: Sequence[H5Table]) -> list[tuple[H5Table, tuple[str, ...]]]:
+    """Return tables with columns whose names say where events lie, with these."""
+    return [
+        (table, names)
+        for table in tables
+        for names in KNOWN_OFFSETS
+        if {*names} <= {*table.types}
+    ]
+
+
+def hint_at_pandas(path: Path) -> str:
+    """Return what to do if a file is of pandas, whose columns lie in blocks; or ""."""
+    with opened(path) as file:
+        if not any("pandas_type" in group.attrs for group in file.values()):
+            return ""
+    return (
+        ". pandas wrote it, and keeps columns together in blocks: write it with "
+        "to_hdf(..., format='table', data_columns=True), or with to_parquet"
+    )
+
+
 def find_ranges(
     tables: Sequence[H5Table],
     num_pulses: int,
@@ -281,18 +302,15 @@ def find_ranges(
 ) -> Ranges:
     """Find what says where events lie, by `offsets` of the user or by known names."""
     if offsets is None:
-        found = [
-            (table, names)
-            for table in tables
-            for names in KNOWN_OFFSETS
-            if {*names} <= {*table.types}
-        ]
+        found = known_offsets(tables)
         if len(found) != 1:
             several = [f"{table.node}: {names[0]}" for table, names in found]
             raise ValueError(
                 f"{place} has {', '.join(several) or 'nothing'} to say where the "
                 "pulses of an event lie. Name one: offsets='PATH' of the borders, or "
-                "offsets=('PATH of first rows', 'PATH of numbers of pulses')"
+                "offsets=('PATH of first rows', 'PATH of numbers of pulses') "
+                "(--offsets-table); or the column of the pulses that says which event "
+                "they are of: event_column=... (--event-column)"
             )
         ((table, columns),) = found
     else:

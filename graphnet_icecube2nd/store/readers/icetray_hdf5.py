@@ -90,11 +90,22 @@ class IcetrayPulses(H5Table):
             raise ValueError(
                 f"{self.name}: a pulse in string {string_T[pulse]}, om {om_T[pulse]}; "
                 f"IceCube-86 has strings 1 to {STRINGS} with oms 1 to "
-                f"{DOMS_PER_STRING} in the ice. Take IceTop out, or have hdfwriter "
-                "write x, y, z of the DOMs too"
+                f"{DOMS_PER_STRING} in the ice. Take IceTop out; of another detector, "
+                "have hdfwriter write x, y, z of the modules too"
             )
         sensor_id_T: NDArray[np.int64] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
         return sensor_id_T
+
+
+def check_detector(tables: Sequence[H5Table], pulses: H5Table, place: str) -> None:
+    """See that string and om are IceCube's where they are all that places a pulse."""
+    of_antares = [table.node for table in tables if table.node.startswith("Ant")]
+    if of_antares and not {X, Y, Z} <= set(pulses.types):
+        raise ValueError(
+            f"{place} has {of_antares[0]}, which is of ANTARES: string and om of its "
+            "pulses are not those of IceCube-86. Have hdfwriter write x, y, z of the "
+            "modules too, and name the detector or give a geometry"
+        )
 
 
 def recognise_pulses(columns: Collection[str]) -> PulseMap | None:

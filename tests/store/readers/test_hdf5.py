@@ -394,6 +394,59 @@ def test_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hdf5_source(path)
 
 
+@pytest.mark.parametrize("kind", ["groups", "compound"])
+def test_joined_by_an_event_column(tmp_path: Path, kind: str) -> None:
+    """Pulses may come in any order, truth as well; as KM3NeT's converters write."""
+    pulses, truth = kaggle_columns(6), truth_columns(4)
+    events = np.array([8, 8, 5, 8, 2, 5])
+    del truth["event_id"]
+    for columns, numbers in ((pulses, events), (truth, np.array([2, 5, 8, 9]))):
+        columns["event_no"] = numbers.astype(np.uint32)
+    tables: dict[str, Any] = {"hits": pulses, "truth": truth}
+    if kind == "compound":
+        tables = {name: compound(columns) for name, columns in tables.items()}
+    path = write(tmp_path / "a.h5", {**tables, "other/truth": np.zeros(3)})
+    for options in ({"event_column": "event_no"}, {}):
+        source = hdf5_source(path, keep="all", **options)
+        assert source.pulse_columns[-1] == "width"
+        for max_pulses in (1, 100):
+            found = joined(source, max_pulses)
+            assert found["event_id"].tolist() == [8, 5, 2, 9]
+            assert found["lengths"].tolist() == [3, 2, 1, 0]
+            assert found["width"].tolist() == [0, 1, 3, 2, 5, 4]
+            expected = truth["zenith"][[2, 1, 0, 3]]
+            np.testing.assert_array_equal(found["truth zenith"], expected)
+    found = joined(hdf5_source(path, truth=False))
+    assert found["event_id"].tolist() == [8, 5, 2]
+    assert pickle.loads(pickle.dumps(source.parts[0])).fingerprint()
+    with pytest.raises(ValueError, match=r"nothing to say where.*--event-column"):
+        hdf5_source(path, event_column="number")
+    b = flat(tmp_path / "b.h5", lengths=(2, 1))
+    with pytest.raises(ValueError, match=r"a\.h5 and .*b\.h5 .*one by one"):
+        hdf5_source([path, b])
+    truth["event_no"][1] = 77
+    lost = write(tmp_path / "lost.h5", {"hits": pulses, "truth": truth})
+    with pytest.raises(ValueError, match=r"lost\.h5.* event 5 without a row in"):
+        joined(hdf5_source(lost))
+
+
+def test_blocks_of_pandas(tmp_path: Path) -> None:
+    path = write(tmp_path / "fixed.h5", {"pulses/block0_values": np.zeros((9, 4))})
+    with h5py.File(path, "a") as file:
+        file["pulses/axis0"] = np.array([b"time", b"charge"])
+        file["pulses"].attrs["pandas_type"] = "frame"
+    with pytest.raises(ValueError, match=r"fixed\.h5.*data_columns=True"):
+        hdf5_source(path)
+
+
+def test_string_and_om_of_antares(tmp_path: Path) -> None:
+    def of_antares(tables: dict[str, NDArray[Any]]) -> None:
+        tables["AntMCTree"] = tables["MCPrimary"]
+
+    with pytest.raises(ValueError, match=r"i3\.h5 has AntMCTree.*x, y, z"):
+        hdf5_source(icetray_file(tmp_path / "i3.h5", change=of_antares))
+
+
 def icetray_file(
     path: Path,
     lengths: Sequence[int] = LENGTHS,

@@ -213,7 +213,9 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     except ValueError as error:
         raise ValueError(f"{error}{hint_at_pandas(path)}") from None
     if more:
-        raise ValueError(f"{place}: of HDF5 one table of pulses is read, not {more} too")
+        raise ValueError(
+            f"{place}: of HDF5 one table of pulses is read, not {more} too"
+        )
     pulses = candidates[name]
     key = "" if index or offsets is not None else _find_key(found, pulses, wanted)
     if key:

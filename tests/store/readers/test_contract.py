@@ -346,6 +346,9 @@ class TestResults:
         merged(tmp_path / "m", pulses, results)
         with pytest.raises(ValueError, match="results are no truth: truth"):
             prepare(tmp_path / "m", tmp_path / "s", workers=1)
+        database(tmp_path, pulses, results)
+        with pytest.raises(ValueError, match="results are no truth: truth"):
+            prepare(tmp_path / "events.db", tmp_path / "s", workers=1)
         named = {"truth_table": "truth", "workers": 1}
         report = prepare(tmp_path / "m", tmp_path / "s", **named)
         assert "truth_0.parquet" in report.tables[1]

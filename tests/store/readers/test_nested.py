@@ -158,15 +158,6 @@ class TestWhatIsRead:
         with pytest.raises(ValueError, match="no table 'labels' for truth"):
             nested_source(path, pulses="RawPulses", truth="labels")
 
-    def test_conversion(self, file: Any, tmp_path: Path) -> None:
-        content = rows([2, 0, 3])
-        for row in content["SRTInIcePulses"]:
-            row["hlc"] = [1.0 for _ in row["hlc"]]
-        source = nested_source(file(content))
-        manifest = convert(source, tmp_path / "store", workers=1)
-        assert (manifest.num_events, manifest.num_pulses) == (3, 5)
-        assert manifest.num_empty == 1
-
 
 class TestDamage:
     @pytest.mark.parametrize(

@@ -113,9 +113,6 @@ class TestWhatIsRead:
         assert manifest.event_columns["flavour"] == "string"
         assert manifest.event_columns["track"] == "uint8"
 
-    def test_without_truth(self, hits: Path, read: Any) -> None:
-        assert read(parquet_source(hits)).truth == {}
-
     def test_truth_without_pulses(
         self, hits: Path, truth: Path, write: Any, read: Any
     ) -> None:
@@ -337,14 +334,6 @@ class TestDamage:
         message = r"other.parquet, row 0: event 9 is in .*truth.parquet, row 2, already"
         with pytest.raises(ValueError, match=message):
             read(parquet_source(hits, [truth, other]))
-
-    def test_events_without_truth(
-        self, hits: Path, truth: Path, write: Any, read: Any
-    ) -> None:
-        write(truth, pq.read_table(truth).slice(2))
-        message = r"hits.parquet: 2 events \(5, 3\) without a row in .*truth.parquet"
-        with pytest.raises(ValueError, match=message):
-            read(parquet_source(hits, truth))
 
     def test_angles(self, hits: Path, truth: Path, write: Any) -> None:
         table = pq.read_table(truth)

@@ -329,6 +329,12 @@ def recognise(paths: Sequence[Path]) -> str:
             raise ValueError(
                 f"{path} is an event store already; `icecube2nd inspect` shows it"
             )
+        if (path / "data.mdb").exists():
+            raise ValueError(
+                f"{path} is LMDB, which is not read: GraphNeT pickles events into it, "
+                "and to load these would run code of the file. Have GraphNeT write "
+                "SQLite or parquet"
+            )
         if any((path / which).is_dir() for which in ("train", "test")):
             return "kaggle"
         if any(next(path.glob(f"*{suffix}"), None) for suffix in SQLITE_SUFFIXES):

@@ -185,6 +185,10 @@ class TestFormats:
             prepare(tmp_path / "nothing", tmp_path / "s")
         with pytest.raises(ValueError, match="no input is given"):
             prepare([], tmp_path / "s")
+        (tmp_path / "x.lmdb").mkdir()
+        (tmp_path / "x.lmdb/data.mdb").touch()
+        with pytest.raises(ValueError, match=r"x\.lmdb is LMDB.*would run code"):
+            prepare(tmp_path / "x.lmdb", tmp_path / "s")
         (tmp_path / "x.root").touch()
         with pytest.raises(ValueError, match="of no known format"):
             prepare(tmp_path / "x.root", tmp_path / "s")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -60,6 +61,7 @@ reading_option = partial(
     panel="How the model reads events (default: as it was trained or calibrated)",
 )
 machine_option = partial(option, panel="Machine")
+file_option = partial(option, panel="Files that are read")
 
 Model = Annotated[
     str | None,
@@ -124,6 +126,172 @@ Replacements = Annotated[
     ),
 ]
 Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, mps.")]
+
+
+FORMAT_HELP = (
+    "Format of the files: kaggle, graphnet-sqlite, graphnet-parquet, parquet, "
+    "nested-parquet, hdf5. Default: recognised."
+)
+
+
+def _file_options(
+    input_format: Annotated[
+        str | None,
+        file_option(FORMAT_HELP),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        file_option(
+            "Detector (see `icecube2nd detectors`): what the columns mean, its "
+            "modules, medium and scales."
+        ),
+    ] = None,
+    pulse_map: Annotated[
+        str | None,
+        file_option(
+            "Meaning of the columns: kaggle, icecube86, upgrade, prometheus, "
+            "km3net, or a JSON file. Default: recognised by the columns."
+        ),
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        file_option(
+            "A column that differs from the pulse map's: x=pos_x; hlc=none does "
+            "without. Also y, z, time, charge, auxiliary, rde, sensor_id, azimuth, "
+            "zenith. More than once for several."
+        ),
+    ] = None,
+    pulses_table: Annotated[
+        list[str] | None,
+        file_option(
+            "Table (or struct) of pulses. More than once: the pulses of an event in "
+            "all of them are joined."
+        ),
+    ] = None,
+    truth_table: Annotated[
+        str | None,
+        file_option(
+            "Table (or struct) of truth, one row an event. `reconstruct` reads it "
+            "only for the events that have no pulses."
+        ),
+    ] = None,
+    offsets_table: Annotated[
+        str | None, file_option("Dataset of the events' borders in HDF5.")
+    ] = None,
+    event_column: Annotated[
+        str | None,
+        file_option("Column of the event numbers, such as event_no."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        file_option("Further pulse column to keep; `all` keeps all."),
+    ] = None,
+    batches: Annotated[
+        str | None,
+        file_option("Kaggle batches, as 1,2,5-9, or `present`: those there."),
+    ] = None,
+    which: Annotated[
+        str | None,
+        file_option(
+            "Part of the competition's folder: train or test. Default: what is "
+            "there, train first; `reconstruct` takes test first for a submission "
+            "and with --config."
+        ),
+    ] = None,
+    duplicates: Annotated[
+        str | None,
+        file_option(
+            "Event numbers that stand in several SQLite files: `error` (the "
+            "default), or `renumber` counts all events anew and keeps the old "
+            "number and the file."
+        ),
+    ] = None,
+    drop_bad_pulses: Annotated[
+        bool,
+        file_option(
+            "Leave out pulses whose values cannot be true, such as a charge of 0, "
+            "and count them. Default: an error in `prepare`; in `reconstruct` "
+            "their event gets a status in place of an answer.",
+            "--drop-bad-pulses",
+        ),
+    ] = False,
+    geometry: Annotated[
+        Path | None, file_option("Table of DOMs in place of IceCube-86's.")
+    ] = None,
+    ice: Annotated[Path | None, file_option("Ice table in place of IceCube's.")] = None,
+    workers: Annotated[
+        int | None, file_option("Processes that read. Default: one a core.")
+    ] = None,
+) -> None:
+    """Options of reading files; see `reads_files`."""
+
+
+def reads_files(command: Callable[..., None]) -> Any:
+    """Give a command the options of reading files, which it gets as `reading`.
+
+    That is a dictionary of those that were given, by the names of
+    `inference.input_store.READING`, but for options that the command has itself.
+    """
+    own = inspect.signature(command, eval_str=True)
+    parameters = [p for p in own.parameters.values() if p.name != "reading"]
+    options = inspect.signature(_file_options, eval_str=True).parameters.values()
+    shared = [option for option in options if option.name not in own.parameters]
+    parameters += shared
+
+    @wraps(command)
+    def run(*given: Any, **values: Any) -> None:
+        read = {o.name: values.pop(o.name) for o in shared if o.name in values}
+        command(*given, reading=_reading(read), **values)
+
+    run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
+def _reading(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `prepare` that options of reading files mean."""
+    given = {name: value for name, value in values.items() if value}
+    if "column" in given:
+        given["columns"] = parse_columns(given.pop("column"))
+    if "batches" in given:
+        given["batches"] = parse_batches(given["batches"])
+    if given.get("keep") == ["all"]:
+        given["keep"] = "all"
+    return given
+
+
+def parse_batches(text: str) -> list[int] | str:
+    """Return the batches that `1,2,5-9` names, or `present` as it is.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if text == "present":
+        return text
+    numbers: list[int] = []
+    for piece in text.split(","):
+        ends = piece.strip().split("-")
+        if len(ends) > 2 or not all(end.isdigit() for end in ends):
+            raise ValueError(f"batches must be like 1,2,5-9 or `present`, got {text!r}")
+        numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
+    return numbers
+
+
+def parse_columns(texts: Sequence[str]) -> dict[str, str | None]:
+    """Return columns by quantity of texts such as `x=pos_x` or `hlc=none`.
+
+    Raises:
+        ValueError: Another form, or a quantity twice.
+    """
+    columns: dict[str, str | None] = {}
+    for text in texts:
+        quantity, separator, column = text.partition("=")
+        if not (quantity and separator and column) or quantity in columns:
+            raise ValueError(
+                f"--column must be QUANTITY=COLUMN, each quantity once, got {text!r}"
+            )
+        columns[quantity] = None if column == "none" else column
+    return columns
 
 
 def numbers(text: str, option: str) -> list[float]:

@@ -10,10 +10,12 @@ import typer
 
 from graphnet_icecube2nd.commands import options
 from graphnet_icecube2nd.commands.options import option, reading_option
-from graphnet_icecube2nd.commands.show import counting
+from graphnet_icecube2nd.commands.show import counting_later
 
 
+@options.reads_files
 def reconstruct(
+    reading: dict[str, Any],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -44,13 +46,6 @@ def reconstruct(
         str | None,
         option(
             "Format of OUT: parquet, csv, sqlite, submission. Default: by its ending."
-        ),
-    ] = None,
-    which: Annotated[
-        str | None,
-        option(
-            "Part of the competition's folder: train or test. Default: test for a "
-            "submission and with --config where it is there, else train."
         ),
     ] = None,
     contours: Annotated[
@@ -95,25 +90,19 @@ def reconstruct(
     tables; any other file that holds no results stays as it is.
     """
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-    from graphnet_icecube2nd.inference.input_store import input_store
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.inference.reconstruction import reconstruct as run
-    from graphnet_icecube2nd.results.result_files import (
-        SUBMISSION,
-        check_replaceable,
-        format_of,
-    )
-    from graphnet_icecube2nd.tasks.direction.direction import checked_contours
+    from graphnet_icecube2nd.results.result_files import SUBMISSION, format_of
 
     data, asked = _input(words or [], config)
-    out = Path("submission.csv") if out is None and config is not None else out
+    if config is not None:
+        out = out or Path("submission.csv")
+        if "which" not in reading and (data / "test").is_dir():
+            reading["which"] = "test"  # predict.py reads this
     if out is None:
         raise ValueError("--out must be given (see --help)")
     name = options.model_name(model, ensemble)
-    kind = format_of(out, format)  # before any work
-    check_replaceable(out, kind)
-    levels = checked_contours(options.shares(contours, "--contours"))
-    device = options.chosen_device(device)
+    format = format_of(out, format)
     given = {
         "max_pulses": max_pulses,
         "selection": selection,
@@ -124,27 +113,26 @@ def reconstruct(
     }
     # What is wrong in itself is an error before weights are read.
     options.changed(InferenceConfig(), **given)
+    levels = options.shares(contours, "--contours")
+    device = options.chosen_device(device)
     bundle = load_bundle(name, weights, calibration=calibration)
-    reading = options.changed(options.changed(bundle.options, **asked), **given)
-    bundle.read_otherwise(reading)  # an error comes before files are converted
-    if which is None and (config is not None or kind == SUBMISSION):
-        which = "test" if (data / "test").is_dir() else None  # predict.py reads this
     with (
-        input_store(data, out, which=which) as store,
         warnings.catch_warnings(),
-        counting(len(store), "reconstructing") as on_progress,
+        counting_later("reconstructing") as (on_start, on_progress),
     ):
         warnings.simplefilter("ignore", UserWarning)  # printed below
         report = run(
-            store,
+            data,
             bundle,
             out,
             format=format,
-            options=reading,
+            options=options.changed(options.changed(bundle.options, **asked), **given),
             device=device,
             contours=levels,
             unknown_detector=unknown_detector,
+            on_start=on_start,
             on_progress=on_progress,
+            **reading,
         )
     statuses = ", ".join(f"{name} {n:,}" for name, n in report.statuses.items())
     print(
@@ -161,7 +149,7 @@ def reconstruct(
         print("  widths are not calibrated (icecube2nd calibrate)")
     if report.num_resumed:
         print(f"  {report.num_resumed:,} of them from an earlier call")
-    if kind == SUBMISSION and (lost := report.num_events - num_ok):
+    if format == SUBMISSION and (lost := report.num_events - num_ok):
         print(f"  {lost:,} have no direction: a submission wants one, the horizon's")
 
 

@@ -48,16 +48,32 @@ def progress() -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], 
 @contextmanager
 def counting(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many events are done: share, events a second, the time that remains."""
+    with counting_later(what) as (on_start, on_progress):
+        on_start(total)
+        yield on_progress
+
+
+@contextmanager
+def counting_later(
+    what: str,
+) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
+    """Show how many events are done, from when their number is known."""
     from rich.progress import MofNCompleteColumn
 
     bars = _bars(MofNCompleteColumn(), "events, {task.fields[rate]:,.0f}/s")
-    task = bars.add_task(what, total=total, rate=0.0)
+    task = bars.add_task(what, total=None, rate=0.0)
+
+    def on_start(total: int) -> None:
+        bars.reset(task, total=total)
+        bars.start()
 
     def on_progress(new_events: int, _: int) -> None:
         bars.update(task, advance=new_events, rate=bars.tasks[0].speed or 0.0)
 
-    with bars:
-        yield on_progress
+    try:
+        yield on_start, on_progress
+    finally:
+        bars.stop()
 
 
 def _bars(*middle: ProgressColumn | str) -> Progress:

@@ -11,6 +11,7 @@ arXiv:2005.09493, TRIDENT arXiv:2207.04519, Baikal-GVD arXiv:1808.10353.
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
@@ -90,13 +91,17 @@ def list_detectors(pattern: str = "*") -> list[str]:
 
 def as_detector(
     given: Detector | PulseMap | str,
-    geometry: DetectorGeometry | None = None,
-    ice: IceModel | None = None,
+    geometry: DetectorGeometry | str | os.PathLike[str] | None = None,
+    ice: IceModel | str | os.PathLike[str] | None = None,
 ) -> Detector:
     """Return a detector given as such, as a pulse map, or by name; with other tables.
 
-    ValueError: no detector of that name.
+    ValueError: no detector of that name, a file that is no such table.
     """
+    if isinstance(geometry, str | os.PathLike):
+        geometry = DetectorGeometry.from_file(geometry)
+    if isinstance(ice, str | os.PathLike):
+        ice = IceModel.from_file(ice)
     if isinstance(given, str):
         given = build_detector(given)
     if isinstance(given, PulseMap):

@@ -135,16 +135,16 @@ def pulse_faults(
     pulse_map: PulseMap,
     *,
     geometry: DetectorGeometry | None = None,
-) -> NDArray[np.str_]:
-    """Return what is wrong with each pulse, (T,): "bad charge", ...; "" if nothing is.
+) -> tuple[dict[str, Tensor], NDArray[np.str_]]:
+    """Return what `check_pulses` gives, and what is wrong with each pulse, (T,).
 
-    The arguments, and what is wrong, are those of `check_pulses`.
+    That is "bad charge", ...; "" if nothing is.
     """
     raw = read_quantities(columns, num_pulses, pulse_map, geometry)
     fault_T = np.full(num_pulses, "", object)
     for quantity, good_T, _ in _checks(raw, pulse_map, geometry):
         fault_T[~good_T & (fault_T == "")] = f"bad {quantity}"
-    return fault_T.astype(np.str_)
+    return raw, fault_T.astype(np.str_)
 
 
 def event_faults(

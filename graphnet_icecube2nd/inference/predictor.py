@@ -214,17 +214,21 @@ def table_of_outputs(
     length_B: NDArray[np.integer[Any]],
     calibrations: Calibrations,
     contours: Sequence[float] = CONTOURS,
+    fault_B: NDArray[np.str_] | None = None,
 ) -> EventTable:
     """Return the outputs of tasks as a table of their columns.
 
     An event's status is `ok` if one of its tasks has an answer; of several tasks the
     column `TASK_is_valid` says which have. A task without a calibration keeps its own
-    widths.
+    widths. An event with a fault, (B,), of its pulses has that for its status.
     """
     columns: dict[str, NDArray[Any]] = {}
     valid: dict[str, NDArray[np.bool_]] = {}
     full_B = np.asarray(length_B) > 0
     status_B = np.where(full_B, "", NO_PULSES).astype(object)
+    if fault_B is not None:
+        status_B = np.where(fault_B == "", status_B, fault_B)
+        full_B &= fault_B == ""
     for task_name, task in tasks.items():
         if isinstance(task, Direction):
             task = task.with_contours(contours)
@@ -304,8 +308,9 @@ class ResultMaker:
         event_id: NDArray[np.int64],
         length_B: NDArray[np.integer[Any]],
         inside_B: NDArray[np.bool_],
+        fault_B: NDArray[np.str_] | None = None,
     ) -> Columns:
-        """Return the columns of results, (B,) by name; see `store_outputs`."""
+        """Return the columns of results, (B,) by name; see `table_of_outputs`."""
         table = table_of_outputs(
             "",
             self.bundle.model.task_map,
@@ -314,6 +319,7 @@ class ResultMaker:
             length_B,
             self.calibrations,
             self.contours,
+            fault_B,
         )
         is_calibrated = bool(self.calibrations) and not self._not_calibrated
         calibrated_B = inside_B & (table.status_B == OK) & is_calibrated

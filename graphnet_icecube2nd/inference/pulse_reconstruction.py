@@ -24,13 +24,19 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import PackedBatch, check_offsets
 from graphnet_icecube2nd.events.events import (
     auxiliary_of,
     event_order,
     since_first_pulse,
 )
-from graphnet_icecube2nd.events.features import FeatureBuilder, check_pulses
+from graphnet_icecube2nd.events.features import (
+    FeatureBuilder,
+    check_pulses,
+    event_faults,
+    pulse_faults,
+)
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
@@ -68,8 +74,9 @@ class PulseReconstructor:
         detector: Whose pulses they are, and what the columns mean: a `Detector`, a
             `PulseMap`, or the name of one of either.
         pulse_map: Meaning of the columns, in place of `detector`.
-        geometry: DOMs in place of the detector's; a pulse map has IceCube-86's.
-        ice: Ice in place of the detector's; a pulse map has IceCube's.
+        geometry: DOMs, or a table of them, in place of the detector's; a pulse map has
+            IceCube-86's.
+        ice: Ice, or its table, in place of the detector's; a pulse map has IceCube's.
         options: How the model reads events; default: as it was trained.
         calibration: Calibrations of the widths: `stored`, `none`, or others, see
             `reconstruct`.
@@ -89,8 +96,8 @@ class PulseReconstructor:
         detector: Detector | PulseMap | str = "kaggle",
         *,
         pulse_map: PulseMap | str | None = None,
-        geometry: DetectorGeometry | None = None,
-        ice: IceModel | None = None,
+        geometry: DetectorGeometry | str | os.PathLike[str] | None = None,
+        ice: IceModel | str | os.PathLike[str] | None = None,
         options: InferenceConfig | None = None,
         calibration: GivenCalibration = STORED,
         contours: Sequence[float] = CONTOURS,
@@ -119,6 +126,7 @@ class PulseReconstructor:
         if self.options.published_features:
             features = replace(features, pulses=features.pulses.as_published())
         self._features = FeatureBuilder(features)
+        self.first_fault: str | None = None  # of the bad pulses so far, in words
 
     def __call__(
         self,
@@ -139,10 +147,12 @@ class PulseReconstructor:
 
         Returns:
             (B,) arrays by column; plain numbers and texts where no offsets are given.
+            An event with a pulse whose values cannot be true has no numbers, and the
+            column at fault in its status: `bad charge`, `bad time`, ...
 
         Raises:
-            ValueError: A missing column, a value that cannot be true; names event and
-                column. Offsets or numbers of events that are none.
+            ValueError: A missing column, or one that is no numbers. Offsets or numbers
+                of events that are none.
         """
         border = self._borders(columns, offsets)
         length_B = np.diff(border)
@@ -155,12 +165,14 @@ class PulseReconstructor:
             )
         outputs = empty_outputs(self.model, len(length_B))
         inside_B = np.ones(len(length_B), bool)
-        if border[-1]:
-            make_batch, inside_B = self._events(columns, length_B, id_B)
+        raw, good_B, fault_B = self._checked(columns, length_B, id_B)
+        if good_B.any():
+            make_batch, inside_B = self._events(raw, good_B, id_B)
             (outputs,) = outputs_in_batches(
-                [self.model], length_B, make_batch, self.options, on_progress
+                [self.model], good_B, make_batch, self.options, on_progress
             )
-        rows = without_full_columns(self.maker.rows(outputs, id_B, length_B, inside_B))
+        rows = self.maker.rows(outputs, id_B, length_B, inside_B, fault_B)
+        rows = without_full_columns(rows)
         if offsets is None:
             return {name: values[0].item() for name, values in rows.items()}
         return rows
@@ -180,26 +192,54 @@ class PulseReconstructor:
             check_offsets(torch.from_numpy(border), num_pulses)
         return border
 
-    def _events(
+    def _checked(
         self,
         columns: Mapping[str, Any],
         length_B: NDArray[np.int64],
         id_B: NDArray[np.int64],
+    ) -> tuple[dict[str, torch.Tensor], NDArray[np.int64], NDArray[np.str_]]:
+        """Return the good events' pulses by quantity, (T,) float64, and their lengths.
+
+        An event with a bad pulse has length 0, and what is wrong in the faults, (B,).
+        """
+        fault_B = np.full(len(length_B), "")
+        full_B = length_B > 0
+        if not full_B.any():
+            return {}, length_B, fault_B
+        places = self.detector.places
+        try:
+            raw = check_pulses(
+                columns,
+                torch.from_numpy(np.append(0, np.cumsum(length_B[full_B]))),
+                self.pulse_map,
+                geometry=places,
+                event_id=torch.from_numpy(id_B[full_B]),
+            )
+        except PulseError as error:
+            self.first_fault = self.first_fault or str(error)
+        else:
+            return raw, length_B, fault_B
+        raw, fault_T = pulse_faults(
+            columns, int(length_B.sum()), self.pulse_map, geometry=places
+        )
+        fault_B = event_faults(fault_T, length_B)
+        kept_T = torch.from_numpy(np.repeat(fault_B == "", length_B))
+        raw = {name: value[kept_T] for name, value in raw.items()}
+        return raw, np.where(fault_B == "", length_B, 0), fault_B
+
+    def _events(
+        self,
+        raw: dict[str, torch.Tensor],
+        length_B: NDArray[np.int64],
+        id_B: NDArray[np.int64],
     ) -> tuple[Callable[[NDArray[np.int64]], PackedBatch], NDArray[np.bool_]]:
-        """Check the pulses, choose which are kept, make their features.
+        """Choose which pulses are kept, make their features.
 
         Returns what makes a batch of some events, and which lie in the trained ranges.
         """
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
         event_id = torch.from_numpy(id_B[full_B])
-        raw = check_pulses(
-            columns,
-            offsets,
-            self.pulse_map,
-            geometry=self.detector.places,
-            event_id=event_id,
-        )
         if self.pulse_map.time_reference == "first_pulse":
             raw[TIME] = since_first_pulse(raw[TIME], offsets)
         # As a store has them: in order of time, float32.

@@ -10,11 +10,12 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.files import holds_json, locked_folder, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.input_store import READING, input_store
 from graphnet_icecube2nd.inference.model_bundle import (
     STORED,
     GivenCalibration,
@@ -63,7 +65,8 @@ from graphnet_icecube2nd.results.result_files import (
     write_results,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID
+from graphnet_icecube2nd.store.manifest import EVENT_ID, NUM_LEFT_OUT, PULSE_FAULT
+from graphnet_icecube2nd.store.readers.sqlite import SOURCE_FILE
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
     Direction,
@@ -147,10 +150,12 @@ def reconstruct(
     detector: Detector | str | None = None,
     pulse_map: PulseMap | str | None = None,
     event_column: str | None = None,
-    geometry: DetectorGeometry | None = None,
-    ice: IceModel | None = None,
+    geometry: DetectorGeometry | str | os.PathLike[str] | None = None,
+    ice: IceModel | str | os.PathLike[str] | None = None,
     unknown_detector: bool = False,
+    on_start: Callable[[int], None] | None = None,
     on_progress: Progress | None = None,
+    **reading: Any,
 ) -> Reconstruction:
     """Reconstruct every event once, in the order of the input.
 
@@ -165,14 +170,13 @@ def reconstruct(
     of every event, so one without gets the horizon, azimuth 0 and zenith pi / 2.
 
     A store is read in windows, in bounded memory; an interrupted call resumes when it
-    is made again, and ends with the same file. Pulses in memory need neither store nor
-    pyarrow; `events`, `detector`, `pulse_map`, `event_column`, `geometry` and `ice` are
-    for them alone.
+    is made again, and ends with the same file. Of files a store is made for the time
+    being; their truth is not needed. Pulses in memory need neither store nor pyarrow.
 
     Args:
-        data: A store or its path; or one row a pulse, in any order: a DataFrame of
-            pandas or polars, a table of pyarrow, a mapping of arrays. The index of a
-            DataFrame of pandas may be the event number.
+        data: A store or its path; what `prepare` reads; or one row a pulse, in any
+            order: a DataFrame of pandas or polars, a table of pyarrow, a mapping of
+            arrays. The index of a DataFrame of pandas may be the event number.
         model: A `ModelBundle`, a model as it is, or what `load_bundle` takes:
             `t_sim.simulated`, a run's or an ensemble's folder.
         out: The file: .parquet, .csv, .db, or `submission.csv`; None: none. A file
@@ -185,28 +189,35 @@ def reconstruct(
         contours: Shares, 0 to 1, of the contours whose radii are columns: `radius_68`
             for 0.68.
         events: (B,) numbers of all events, also those without pulses, in the order of
-            the results. Default: as they first come.
-        detector: Detector of the pulses, or its name: what the columns mean.
+            the results; for pulses in memory. Default: as they first come.
+        detector: Detector of files or of pulses in memory, or its name: what the
+            columns mean.
         pulse_map: Meaning of the columns; default: recognised by their names.
         event_column: Column of the event numbers; default `event_id` or `event_no`.
-        geometry: DOMs, for a pulse map; default IceCube-86.
-        ice: Ice, for a pulse map; default IceCube's.
+        geometry: DOMs, or a table of them, for a pulse map; default IceCube-86.
+        ice: Ice, or its table, for a pulse map; default IceCube's. Files need a table.
         unknown_detector: Use the model on a detector or a clock that it was not trained
             on; its answers are then not calibrated.
+        on_start: Called once with the number of events.
         on_progress: Called with new events and pulses.
+        reading: How files are read otherwise, see `prepare`: `input_format` (its
+            `format`), `pulses_table`, `truth_table` (its events without pulses have a
+            row, too), `offsets_table`, `keep`, `batches`, `which`, `duplicates`,
+            `workers`; and `drop_bad_pulses=True`, which leaves bad pulses out and
+            answers their events.
 
     Warns:
-        UserWarning: The model is used otherwise than it was trained, or many events lie
-            outside the ranges of its training.
+        UserWarning: The model is used otherwise than it was trained, many events lie
+            outside the ranges of its training, or events have bad pulses.
 
     Raises:
         DomainError: The model was trained on another detector or clock, or its stored
             calibration was fitted with another `max_pulses` or selection.
         ValueError: Unknown format or model; a submission of a model without directions;
-            pulses that cannot be true; an argument for pulses in memory with a store;
-            another process is at work on this file; a file of that name that holds no
-            results.
-        TypeError: Data that are neither a store nor a table.
+            an argument for files or pulses in memory with a store; files that `prepare`
+            refuses; another process is at work on this file; a file of that name that
+            holds no results.
+        TypeError: Data that are neither a path nor a table; an unknown argument.
     """
     begun = time.monotonic()
     bundle = as_bundle(model).calibrated(calibration)
@@ -222,43 +233,58 @@ def reconstruct(
                 f"{', '.join(bundle.model.task_map)}. Use a model with directions, or "
                 "write another format: .parquet, .csv or .db"
             )
+    bundle.read_otherwise(options)  # an error comes before files are read
+    if unknown := sorted(set(reading) - set(READING)):
+        raise TypeError(
+            f"reconstruct has no argument {unknown[0]!r}; for files there are "
+            f"{', '.join(READING)}"
+        )
+    if format == SUBMISSION and isinstance(data, str | os.PathLike):
+        # The competition asks for directions of its test data.
+        is_there = (Path(data) / "test").is_dir()
+        reading.setdefault("which", "test" if is_there else None)
+    of_files = {n: v for n, v in reading.items() if v is not None and v is not False}
+    meaning = {
+        "detector": detector,
+        "pulse_map": pulse_map,
+        "event_column": event_column,
+        "geometry": geometry,
+        "ice": ice,
+    }
     rows: Columns | None = None
+    first_fault = None
     num_resumed = num_calibrated = 0
     if isinstance(data, str | os.PathLike | EventStore):
-        of_pulses = {
-            "events": events,
-            "detector": detector,
-            "pulse_map": pulse_map,
-            "event_column": event_column,
-            "geometry": geometry,
-            "ice": ice,
-        }
-        if given := [name for name, value in of_pulses.items() if value is not None]:
-            raise ValueError(f"{', '.join(given)}: a store has its own")
-        store = data if isinstance(data, EventStore) else EventStore(data)
-        maker = ResultMaker(
-            bundle,
-            store.detector,
-            options,
-            contours,
-            unknown_detector=unknown_detector,
-            columns=store.pulse_columns,
-        )
-        if out is not None:
-            assert format is not None
-            statuses, num_calibrated, num_resumed = _into_file(
-                store, maker, Path(out), format, on_progress
+        if events is not None:
+            raise ValueError("events can be given only for pulses in memory")
+        with input_store(data, out, {**meaning, **of_files}) as store:
+            if on_start is not None:
+                on_start(len(store))
+            maker = ResultMaker(
+                bundle,
+                store.detector,
+                options,
+                contours,
+                unknown_detector=unknown_detector,
+                columns=store.pulse_columns,
             )
-        else:
-            reader = event_reader(store, options)
-            windows = [
-                _rows_of_window(reader, maker, window, on_progress)
-                for window in _windows(store)
-            ]
-            rows = without_full_columns(
-                {n: np.concatenate([w[n] for w in windows]) for n in windows[0]}
-            )
+            if out is not None:
+                assert format is not None
+                statuses, num_calibrated, num_resumed = _into_file(
+                    store, maker, Path(out), format, on_progress
+                )
+            else:
+                reader = event_reader(store, options)
+                windows = [
+                    _rows_of_window(reader, maker, window, on_progress)
+                    for window in _windows(store)
+                ]
+                rows = without_full_columns(
+                    {n: np.concatenate([w[n] for w in windows]) for n in windows[0]}
+                )
     else:
+        if of_files:
+            raise ValueError(f"{', '.join(of_files)} can be chosen only for files")
         if detector is not None and pulse_map is not None:
             raise ValueError(
                 "detector and pulse_map are both given; a detector has its pulse map: "
@@ -284,16 +310,19 @@ def reconstruct(
             )
         maker = reconstructor.maker
         maker.domain.add_unread(pulses.unread)
+        if on_start is not None:
+            on_start(len(pulses.event_id))
         rows = reconstructor(
             pulses.columns, pulses.offsets, pulses.event_id, on_progress
         )
+        first_fault = reconstructor.first_fault
         if out is not None:
             assert format is not None
             write_results(out, [rows], format, maker.metadata())
     if rows is not None:
         statuses = Counter(rows["status"].tolist())
         num_calibrated = int(rows[CALIBRATED].sum())
-    notices = maker.notices
+    notices = [*maker.notices, *_fault_notices(statuses, first_fault)]
     for text in notices:
         if text not in maker.domain.notices:
             warnings.warn(text, stacklevel=2)
@@ -309,6 +338,17 @@ def reconstruct(
         notices=tuple(notices),
         in_memory=rows,
     )
+
+
+def _fault_notices(statuses: Mapping[str, int], first: str | None) -> list[str]:
+    """Return how many events have bad pulses, and why, in words."""
+    faults = {name: n for name, n in statuses.items() if name.startswith("bad ")}
+    if not faults:
+        return []
+    reasons = ", ".join(f"{name} {n:,}" for name, n in faults.items())
+    number = sum(faults.values())
+    text = f"events with bad pulses, which get no answer: {number:,} ({reasons})"
+    return [text if first is None else f"{text}, the first: {first}"]
 
 
 def _into_file(
@@ -386,8 +426,13 @@ def _rows_of_window(
     on_progress: Progress | None,
 ) -> Columns:
     store, (shard, first, stop) = reader.store, window
-    length_B = np.asarray(store.lengths(shard)[first:stop])
-    event_id = np.asarray(store.event_column(EVENT_ID, shard)[first:stop])
+    events = slice(first, stop)
+    length_B = np.asarray(store.lengths(shard)[events])
+    event_id = np.asarray(store.event_column(EVENT_ID, shard)[events])
+    num_read_B, fault_B = length_B, None
+    if PULSE_FAULT in store.event_columns:
+        fault_B = np.asarray(store.event_column(PULSE_FAULT, shard)[events], np.str_)
+        num_read_B = length_B + store.event_column(NUM_LEFT_OUT, shard)[events]
     numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
     (outputs,), inside_B = store_outputs(
         [maker.bundle.model],
@@ -398,7 +443,20 @@ def _rows_of_window(
         on_progress,
         maker.domain,
     )
-    return maker.rows(outputs, event_id, length_B, inside_B)
+    rows = maker.rows(outputs, event_id, num_read_B, inside_B, fault_B)
+    return {**rows, **_old_numbers(store, shard, events)}
+
+
+def _old_numbers(store: EventStore, shard: int, events: slice) -> Columns:
+    """Return number and file, (B,), of events that were counted anew; else nothing."""
+    names = list(store.event_columns)
+    if SOURCE_FILE not in names:
+        return {}
+    old = names[names.index(SOURCE_FILE) - 1]  # which the reader has put before it
+    number_B = np.asarray(store.event_column(old, shard)[events])
+    # A shard is of one file, or of one part of it.
+    file = re.sub(r" \(part \d+ of \d+\)$", "", store.manifest.shards[shard].source)
+    return {"source_event": number_B, "source_file": np.full(len(number_B), file)}
 
 
 def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:

@@ -398,9 +398,9 @@ def _faults_note(
     for note in notes:
         faults.update(note["faults"])
     reasons = ", ".join(f"{reason} {number:,}" for reason, number in faults.items())
-    what = f"{num_left_out:,} pulses were left out"
+    what = f"bad pulses that were left out: {num_left_out:,}"
     if is_marked:
-        what = f"{faults.total():,} events have bad pulses and get no answer"
+        what = f"events with bad pulses, which get no answer: {faults.total():,}"
     (first, *_) = filter(None, (note["first_fault"] for note in notes))
     return f"{what} ({reasons}), the first: {first}"
 
@@ -458,7 +458,8 @@ def check_unique_events(
             ]
             raise ValueError(
                 f"event {twice[0]} stands more than once, in {' and in '.join(places)} "
-                "(from 0); an event_id names one event"
+                "(from 0); an event_id names one event. To count the events of several "
+                "SQLite files anew: --duplicates renumber (duplicates='renumber')"
             )
 
 

@@ -107,7 +107,7 @@ def prepare(
     batches: str | Sequence[int] | None = None,
     which: str | None = None,
     duplicates: str = "error",
-    geometry: PathLike | None = None,
+    geometry: PathLike | DetectorGeometry | None = None,
     ice: PathLike | None = None,
     workers: int | None = None,
     shard_pulses: int = SHARD_PULSES,
@@ -151,7 +151,8 @@ def prepare(
         which: `train` or `test` of Kaggle data; default: what is there, train first.
         duplicates: `error`, or `renumber`: event numbers that stand in several SQLite
             files are counted anew, the old one kept.
-        geometry: Table of DOMs in place of IceCube-86's or of what lies with the input.
+        geometry: DOMs, or a table of them, in place of IceCube-86's or of what lies
+            with the input.
         ice: Ice table in place of IceCube's or of what lies with the input.
         workers: Processes; None for one a core.
         shard_pulses: Pulses of a shard at most.
@@ -221,7 +222,7 @@ def prepare_frames(
     angles: str | None = None,
     event_column: str | None = None,
     keep: str | Sequence[str] = (),
-    geometry: PathLike | None = None,
+    geometry: PathLike | DetectorGeometry | None = None,
     ice: PathLike | None = None,
     sort_pulses: bool = True,
     drop_bad_pulses: bool = False,
@@ -367,17 +368,21 @@ def _parquet_of(path: Path) -> str:
 def _settled(
     source: Source,
     angles: str | None,
-    geometry: PathLike | None,
+    geometry: PathLike | DetectorGeometry | None,
     ice: PathLike | None,
     named: Detector | None,
 ) -> Source:
     """Return a source with the user's tables, and angles that mean what they say."""
-    modules = Path(geometry) if geometry else source.geometry
+    if isinstance(geometry, str | os.PathLike):
+        geometry = Path(geometry)
+    modules = geometry or source.geometry
     if named is not None:
         if modules is None and named.telescope != ICECUBE:
             modules = named.modules
         elif isinstance(modules, Path):
             named = named.with_tables(DetectorGeometry.from_file(modules))
+        elif modules is not None:
+            named = named.with_tables(modules)
     ice = Path(ice) if ice else source.ice
     source = replace(source, detector=named, geometry=modules, ice=ice)
     return settle_angles(source, angles)

@@ -168,7 +168,7 @@ class ChunkCleaner:
         else:
             return chunk, fault_B
         num_pulses = int(chunk.offsets[-1])
-        fault_T = pulse_faults(
+        _, fault_T = pulse_faults(
             chunk.columns, num_pulses, self.pulse_map, geometry=self.geometry
         )
         if self.bad_pulses == MARK:

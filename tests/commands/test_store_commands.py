@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("pyarrow")
 pytest.importorskip("typer")
 
-from graphnet_icecube2nd.commands.store import parse_batches, parse_columns
+from graphnet_icecube2nd.commands.options import parse_batches, parse_columns
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LENGTHS = {1: [3, 250, 17], 2: [1, 64]}

@@ -216,32 +216,105 @@ def test_borders_and_numbers_of_events_are_checked(
         PulseReconstructor(model)(pulses, offsets, event_id)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"charge": -1.0},
-            r"event 5, pulse 0: column 'charge' is -1; it must be above",
-        ),
-        ({"time": np.nan}, "event 5.*'time' is nan; it must be finite"),
-        ({"sensor_id": 5160}, "event 5.*'sensor_id' is 5160.*0 to 5159"),
-        ({"event_id": 0.5}, "column 'event_id' of the pulses must be whole numbers"),
-    ],
-)
-def test_bad_pulses_are_named(
-    model: Any, change: dict[str, float], message: str
+BAD = [
+    ("charge", 0.0, "bad charge"),
+    ("charge", -1.0, "bad charge"),
+    ("charge", np.nan, "bad charge"),
+    ("charge", 1e-60, "bad charge"),
+    ("time", np.inf, "bad time"),
+    ("sensor_id", 5160, "bad sensor_id"),
+    ("auxiliary", 0.5, "bad auxiliary"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "status"), BAD)
+def test_a_bad_pulse_costs_its_event_the_answer(
+    model: Any,
+    pulses: dict[str, Any],
+    column: str,
+    value: float,
+    status: str,
+    tmp_path: Path,
 ) -> None:
-    pulses = {
-        "event_id": np.array([5.0, 5.0]),
-        "sensor_id": np.array([1, 2]),
-        "time": np.array([1e4, 2e4]),
-        "charge": np.ones(2),
-        "auxiliary": np.zeros(2, bool),
-    }
-    for name, value in change.items():
-        pulses[name] = np.where([True, False], value, pulses[name])
-    with pytest.raises(ValueError, match=message):
+    """In memory and from files; the others' answers are what they were."""
+    pandas = pytest.importorskip("pandas")
+    good = {name: np.asarray(value[:3000], float) for name, value in pulses.items()}
+    good["event_id"] = pulses["event_id"][:3000]
+    expected = reconstruct(good, model).columns()
+    bad_id = good["event_id"][1500]
+    bad = {**good, column: np.where(np.arange(3000) == 1500, value, good[column])}
+    path = tmp_path / "pulses.parquet"
+    pandas.DataFrame(bad).to_parquet(path)
+    ours = PulseReconstructor(model, "kaggle")
+    ids, starts = np.unique(good["event_id"], return_index=True)
+    order = np.argsort(starts)
+    offsets = np.append(starts[order], 3000)
+    with pytest.warns(UserWarning, match=rf"{status} 1.*event {bad_id}, pulse"):
+        in_memory = reconstruct(bad, model).columns()
+    with pytest.warns(UserWarning, match=f"{status} 1"):
+        of_file = reconstruct(path, model, tmp_path / "r.db", workers=1).columns()
+    for found in (in_memory, of_file, ours(bad, offsets, ids[order])):
+        is_bad = found["event_id"] == bad_id
+        assert found["event_id"].tolist() == expected["event_id"].tolist()
+        assert found["status"].tolist() == np.where(is_bad, status, "ok").tolist()
+        assert found["n_pulses"].tolist() == expected["n_pulses"].tolist()
+        for name, values in expected.items():
+            if values.dtype.kind == "f":
+                assert np.isnan(found[name][is_bad]).all()
+                np.testing.assert_allclose(
+                    found[name][~is_bad], values[~is_bad], rtol=2e-4, atol=2e-5
+                )
+    mine = {name: v[bad["event_id"] == bad_id] for name, v in bad.items()}
+    alone = ours(mine)
+    assert (alone["status"], alone["n_pulses"]) == (status, len(mine["time"]))
+    assert np.isnan(alone["azimuth"])
+    dropped = reconstruct(path, model, workers=1, drop_bad_pulses=True).columns()
+    assert set(dropped["status"]) == {"ok"}
+    assert dropped["n_pulses"].sum() == 2999
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_event_numbers_are_whole(model: Any) -> None:
+    pulses = {"event_id": [5.0, 0.5], "sensor_id": [1, 2], "time": [1e4, 2e4]}
+    with pytest.raises(ValueError, match=r"column 'event_id'.*whole numbers"):
         reconstruct(pulses, model)
+
+
+def test_files_are_read_as_prepare_is_told(
+    model: Any, pulses: dict[str, Any], tmp_path: Path
+) -> None:
+    """Tables, event column, event numbers that repeat; no truth, or an odd one."""
+    pandas = pytest.importorskip("pandas")
+    import sqlite3
+
+    frame = pandas.DataFrame({name: v[:900] for name, v in pulses.items()})
+    num_events = frame["event_id"].nunique()
+    frame = frame.rename(columns={"event_id": "number"})
+    truth = pandas.DataFrame({"number": [*frame["number"].unique(), 10**9]})
+    odd = truth.assign(azimuth=200.0, zenith=-999.0)
+    for name in ("a.db", "b.db"):
+        with sqlite3.connect(tmp_path / name) as connection:
+            for table in ("first", "second"):
+                frame.to_sql(table, connection, index=False)
+            odd.to_sql("odd", connection, index=False)
+            truth.to_sql("list", connection, index=False)
+        connection.close()
+    reading = {"pulses_table": "first", "event_column": "number", "workers": 1}
+    one = reconstruct(tmp_path / "a.db", model, **reading).columns()
+    assert len(one["event_id"]) == num_events
+    both = reconstruct(tmp_path / "a.db", model, truth_table="list", **reading)
+    assert both.statuses == {"ok": num_events, "no pulses": 1}
+    with pytest.raises(ValueError, match="--duplicates renumber"):
+        reconstruct(tmp_path, model, **reading)
+    out = tmp_path / "r.parquet"
+    found = reconstruct(tmp_path, model, out, duplicates="renumber", **reading)
+    rows = found.columns()
+    assert rows["event_id"].tolist() == list(range(2 * num_events))
+    assert rows["source_event"].tolist() == [*one["event_id"], *one["event_id"]]
+    files = [str(tmp_path / name) for name in ("a.db", "b.db")]
+    assert rows["source_file"].tolist() == np.repeat(files, num_events).tolist()
+    with pytest.raises(TypeError, match="no argument 'pulse_table'"):
+        reconstruct(tmp_path, model, pulse_table="first")
 
 
 def test_what_is_no_table(
@@ -249,7 +322,7 @@ def test_what_is_no_table(
 ) -> None:
     with pytest.raises(TypeError, match="a mapping of arrays, got list"):
         reconstruct([1, 2], model)
-    with pytest.raises(ValueError, match="pulse_map: a store has its own"):
+    with pytest.raises(ValueError, match=r"is a store.*pulse_map can be chosen"):
         reconstruct(simulated, model, pulse_map="kaggle")
     with pytest.raises(ValueError, match=r"no column 'event_id' or 'event_no'"):
         group_pulses({"time": np.zeros(2)})

@@ -68,9 +68,13 @@ def calibrate(
     """
     from graphnet_icecube2nd.calibration import fit
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
+    from graphnet_icecube2nd.errors import check_one_of
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
+    from graphnet_icecube2nd.tasks.direction.calibration import METHODS
+
+    check_one_of("--method", method, METHODS)  # before any work
 
     of_model = {
         "--data": data,

@@ -253,9 +253,18 @@ def make_data(
 def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
     """Return, in words, how many events have no label of a task.
 
-    Raises ValueError where no event to train on, or none to validate on, has one.
+    Raises ValueError where there is no event to validate on, or where no event to train
+    on, or none to validate on, has one.
     """
     counts = {"training": data.train_labels, "validation": data.validation_labels}
+    if not counts["validation"].num_events:
+        raise ValueError(
+            f"{data.store.path}: none of its {len(data.store):,} events is for the "
+            "validation, which has a share of "
+            f"{recipe.data.validation_fraction:g}. Give it a larger one, "
+            "data.validation_fraction (--set data.validation_fraction=0.2), or train "
+            "on more events"
+        )
     num_events = sum(count.num_events for count in counts.values())
     tasks, _ = build_tasks(recipe.task_options(0))
     texts = []

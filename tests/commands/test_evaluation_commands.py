@@ -162,16 +162,16 @@ def test_a_store_left_by_another_input_is_not_taken(
     make_kaggle_folder(here / "a", {1: [5, 9, 7]})
     make_kaggle_folder(here / "b", {1: [5, 9, 7, 8]})
     words = ("--model", "m0.safetensors", "--out", "r.csv")
-    run = room.reconstruct
+    run = room._into_file
 
     def stopped(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
     for folder in ("a", "b"):
-        monkeypatch.setattr(room, "reconstruct", stopped)
+        monkeypatch.setattr(room, "_into_file", stopped)
         call("reconstruct", folder, *words)
         assert (here / ".r.csv.store" / "manifest.json").exists()
-    monkeypatch.setattr(room, "reconstruct", run)
+    monkeypatch.setattr(room, "_into_file", run)
     assert "r.csv: 4 events" in said("reconstruct", "b", *words)
     assert not list(here.glob(".r.csv*"))
     done = call("reconstruct", "b", *words, "--device", "nonsense")
@@ -190,7 +190,7 @@ def test_a_store_left_by_another_input_is_not_taken(
             "--events, --device means nothing with --results",
         ),
         (["calibrate", "m0.safetensors", "--truth", "x"], "nothing with MODEL"),
-        (["calibrate", "m0.safetensors", "--data", "STORE", "--method", "x"], "method"),
+        (["calibrate", "nothing", "--data", "nothing", "--method", "x"], "--method"),
         (
             [
                 "calibrate",

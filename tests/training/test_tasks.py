@@ -364,6 +364,14 @@ class TestEventsWithoutALabel:
             train(three, simulated, tmp_path / "run", machine=quiet)
 
 
+def test_no_event_to_validate_on(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    few = replace(three, data=replace(three.data, validation_fraction=1e-9))
+    with pytest.raises(ValueError, match=r"validation.*--set data\.validation_frac"):
+        train(few, simulated, tmp_path / "run", machine=quiet)
+
+
 def test_the_model_remembers_its_input(
     three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:

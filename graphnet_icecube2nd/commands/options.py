@@ -235,7 +235,11 @@ def reads_files(command: Callable[..., None]) -> Any:
     own = inspect.signature(command, eval_str=True)
     parameters = [p for p in own.parameters.values() if p.name != "reading"]
     options = inspect.signature(_file_options, eval_str=True).parameters.values()
-    shared = [option for option in options if option.name not in own.parameters]
+    shared = [
+        option.replace(kind=option.KEYWORD_ONLY)
+        for option in options
+        if option.name not in own.parameters
+    ]
     parameters += shared
 
     @wraps(command)

@@ -15,7 +15,6 @@ from graphnet_icecube2nd.commands.show import counting_later
 
 @options.reads_files
 def reconstruct(
-    reading: dict[str, Any],
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -26,6 +25,8 @@ def reconstruct(
             show_default=False,
         ),
     ] = None,
+    *,
+    reading: dict[str, Any],
     model: options.Model = None,
     ensemble: options.Ensemble = None,
     out: Annotated[

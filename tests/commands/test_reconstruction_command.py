@@ -20,8 +20,10 @@ import pyarrow.parquet
 import torch
 
 from graphnet_icecube2nd import EventStore, build_model, list_models, save_model
-from graphnet_icecube2nd.commands import ensemble, reconstruction
+from graphnet_icecube2nd.commands import ensemble, reconstruction, store
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.input_store import READING
+from graphnet_icecube2nd.store import preparation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -98,7 +100,7 @@ def test_every_option_reaches_the_function(
 
     given: dict[str, Any] = {}
 
-    def instead(store: Any, model: Any, out: Any, **options: Any) -> Any:
+    def instead(data: Any, model: Any, out: Any, **options: Any) -> Any:
         given.update(options, out=out)
         names = {"statuses": {}, "path": out, "num_events": 0, "seconds": 0.0}
         return type("Report", (), {**names, "num_resumed": 0, "notices": ()})
@@ -118,8 +120,17 @@ def test_every_option_reaches_the_function(
         device="meta", contours="68,10", **seen,
     )  # fmt: skip
     assert given["options"] == InferenceConfig(**seen)
-    assert given["contours"] == (0.1, 0.68)
+    assert sorted(given["contours"]) == [0.1, 0.68]
     assert (given["format"], given["device"]) == ("csv", "meta")
+    assert not set(given) & set(READING), "what is not given is not passed on"
+    read = {name: f"some {name}" for name in READING} | {"batches": "2-3"}
+    reconstruction.reconstruct(["x"], model=str(weights), out=Path("r.csv"), **read)
+    assert {n: given[n] for n in READING} == read | {"batches": [2, 3]}
+    # The same options are those of `prepare`, whose format is called --format.
+    command = inspect.signature(store.prepare).parameters
+    assert set(READING) <= set(command)
+    prepares = inspect.signature(preparation.prepare).parameters
+    assert {*READING} - {"input_format"} <= set(prepares)
 
 
 def test_which_and_the_input_as_output(

@@ -123,12 +123,14 @@ def test_every_option_reaches_the_function(
     assert sorted(given["contours"]) == [0.1, 0.68]
     assert (given["format"], given["device"]) == ("csv", "meta")
     assert not set(given) & set(READING), "what is not given is not passed on"
-    read = {name: f"some {name}" for name in READING} | {"batches": "2-3"}
-    reconstruction.reconstruct(["x"], model=str(weights), out=Path("r.csv"), **read)
-    assert {n: given[n] for n in READING} == read | {"batches": [2, 3]}
-    # The same options are those of `prepare`, whose format is called --format.
-    command = inspect.signature(store.prepare).parameters
-    assert set(READING) <= set(command)
+    read: dict[str, Any] = {name: f"some {name}" for name in READING}
+    read |= {"batches": [2, 3], "columns": {"hlc": None}}
+    words = read | {"batches": "2-3", "column": ["hlc=none"]}
+    del words["columns"]
+    reconstruction.reconstruct(["x"], model=str(weights), out=Path("r.csv"), **words)
+    assert {name: given[name] for name in READING} == read
+    # They are options of `prepare`, too.
+    assert set(words) <= set(inspect.signature(store.prepare).parameters)
     prepares = inspect.signature(preparation.prepare).parameters
     assert {*READING} - {"input_format"} <= set(prepares)
 

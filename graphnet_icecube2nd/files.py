@@ -219,7 +219,7 @@ def _temporary(target: Path) -> Path:
 
 
 def _is_left(name: str) -> bool:
-    return name.startswith(".") and name.endswith((".tmp", ".lock"))
+    return name.startswith(".") and name.endswith((".tmp", ".tmp-journal", ".lock"))
 
 
 def _remove(path: Path) -> None:
@@ -236,7 +236,9 @@ def _locked_output(target: Path, *, wait: bool) -> Iterator[None]:
     with _locked(lock, target, wait=wait) as was_killed:
         if was_killed:
             digits = "[0-9a-f]" * _DIGITS
-            pattern = f".{glob.escape(target.name)}.{digits}.tmp"
+            pattern = (
+                f".{glob.escape(target.name)}.{digits}.tmp*"  # SQLite's journal too
+            )
             for path in target.parent.glob(pattern):
                 _remove(path)
         yield

@@ -90,6 +90,7 @@ def kaggle_source(
         geometry=geometry if geometry.exists() else None,
         ice=ice if ice.exists() else None,
         notes=(*notes, *(meta.notes if meta else ())),
+        tables=(*selection.tables, *([f"truth: {meta.name}"] if meta else [])),
     )
 
 

@@ -67,6 +67,7 @@ class TestWhatIsRead:
         assert source.geometry == folder / "sensor_geometry.csv"
         assert source.ice is None
         assert source.notes == ()
+        assert source.tables[1] == "truth: train_meta.parquet"
         found = read(source)
         assert found.event_id == [24, 41, 59, 60, 72, 99]
         assert found.lengths == [3, 1, 5, 2, 4, 7]

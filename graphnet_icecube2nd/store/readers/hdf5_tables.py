@@ -286,7 +286,8 @@ def known_offsets(tables: Sequence[H5Table]) -> list[tuple[H5Table, tuple[str, .
 def hint_at_pandas(path: Path) -> str:
     """Return what to do if a file is of pandas, whose columns lie in blocks; or ""."""
     with opened(path) as file:
-        if not any("pandas_type" in group.attrs for group in file.values()):
+        nodes = filter(None, map(file.get, file))  # None where a link leads nowhere
+        if not any("pandas_type" in node.attrs for node in nodes):
             return ""
     return (
         ". pandas wrote it, and keeps columns together in blocks: write it with "

@@ -434,6 +434,7 @@ def test_blocks_of_pandas(tmp_path: Path) -> None:
     path = write(tmp_path / "fixed.h5", {"pulses/block0_values": np.zeros((9, 4))})
     with h5py.File(path, "a") as file:
         file["pulses/axis0"] = np.array([b"time", b"charge"])
+        file["a link"] = h5py.SoftLink("/nowhere")
         file["pulses"].attrs["pandas_type"] = "frame"
     with pytest.raises(ValueError, match=r"fixed\.h5.*data_columns=True"):
         hdf5_source(path)

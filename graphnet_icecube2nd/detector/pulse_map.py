@@ -339,13 +339,12 @@ class PulseMap:
         Returns:
             (T,) scaled. `hlc` comes back as auxiliary, `rde` as the high-QE flag.
         """
-        if quantity in (X, Y, Z):
-            centre = self.origin[(X, Y, Z).index(quantity)]
-            return (value_T - centre) / scales.position
-        if quantity == TIME:
-            if self.time_reference == "first_pulse":
-                return (value_T - value_T.min()) / scales.time
-            return (value_T - scales.time_offset) / scales.time
+        if quantity == TIME and self.time_reference == "first_pulse":
+            first = value_T.min() if value_T.numel() else 0.0
+            return (value_T - first) / scales.time
+        if zero_and_unit := self.zero_and_unit(quantity, scales):
+            zero, unit = zero_and_unit
+            return (value_T - zero) / unit
         if quantity == CHARGE:
             return torch.log10(value_T) / scales.charge_decades
         if quantity == HLC:
@@ -354,9 +353,43 @@ class PulseMap:
             return 1.0 - value_T  # a value that is no flag stays none, to be noticed
         if quantity == RDE:
             return (value_T > 1.1).to(value_T.dtype)
-        if quantity in self.extra:
-            return value_T / self.extra_scale[self.extra.index(quantity)]
         return value_T
+
+    def unscale(
+        self, quantity: str, value_T: Tensor, scales: Scales = DEFAULT_SCALES
+    ) -> Tensor:
+        """Return physical values of a feature, the inverse of `scale`.
+
+        Args:
+            quantity: A feature made of the column of its name: `x`, `y`, `z`, `time`,
+                `charge`, or one of `extra`.
+            value_T: (T,) scaled.
+            scales: Units of the features.
+
+        Returns:
+            (T,) m, ns or p.e.; times of a running clock count from the first pulse.
+        """
+        if quantity == CHARGE:
+            return 10.0 ** (value_T * scales.charge_decades)
+        if quantity == TIME and self.time_reference == "first_pulse":
+            return value_T * scales.time
+        zero, unit = self.zero_and_unit(quantity, scales) or (0.0, 1.0)
+        return value_T * unit + zero
+
+    def zero_and_unit(
+        self, quantity: str, scales: Scales = DEFAULT_SCALES
+    ) -> tuple[float, float] | None:
+        """Return what `scale` takes off a column and divides it by.
+
+        None: it does something else.
+        """
+        if quantity in (X, Y, Z):
+            return self.origin[(X, Y, Z).index(quantity)], scales.position
+        if quantity == TIME and self.time_reference == "window":
+            return scales.time_offset, scales.time
+        if quantity in self.extra:
+            return 0.0, self.extra_scale[self.extra.index(quantity)]
+        return None
 
     def how_without(self, quantity: str) -> str:
         """Return, for messages, how to write this pulse map without a quantity."""

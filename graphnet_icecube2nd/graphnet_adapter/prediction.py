@@ -134,21 +134,20 @@ def _inside(
     domain: Domain, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     """Return which events of some batches are in the trained ranges, (B,)."""
-    names, scales = domain.detector.pulses.feature_names, domain.detector.scales
+    detector = domain.detector
+    names = detector.pulses.feature_names
     # Of other columns the model says in words that it does not read them.
     is_read = all(batch.x.shape[1] == len(names) for batch in batches)
     if domain.config is None or not domain.config.ranges or not is_read or not batches:
         return np.ones(len(n_pulses_B), bool)
     lengths = [torch.diff(b.ptr).cpu() if "ptr" in b else [len(b.x)] for b in batches]
     offsets = np.append(0, np.cumsum(np.concatenate(lengths)))
-    features_TF = torch.cat([batch.x.cpu().double() for batch in batches]).numpy()
-    feature = dict(zip(names, features_TF.T, strict=True))
-    is_window = domain.detector.clock == "window"
-    columns = {
-        **{axis: feature[axis] * scales.position for axis in (X, Y, Z)},
-        TIME: feature[TIME] * scales.time + is_window * scales.time_offset,
-        CHARGE: 10.0 ** (feature[CHARGE] * scales.charge_decades),
-    }
+    features_TF = torch.cat([batch.x.cpu().double() for batch in batches])
+    columns = {}
+    for quantity in (X, Y, Z, TIME, CHARGE):
+        feature_T = features_TF[:, names.index(quantity)]
+        value_T = detector.pulses.unscale(quantity, feature_T, detector.scales)
+        columns[quantity] = value_T.numpy()
     return domain.check_values(columns, offsets, n_pulses_B)
 
 

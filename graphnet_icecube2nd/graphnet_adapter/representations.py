@@ -11,7 +11,7 @@ M positions of modules met so far.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -124,7 +124,11 @@ class PackedPulses(DataRepresentation):
         input_features: NDArray[Any],
         input_feature_names: list[str],
         truth_dicts: list[dict[str, Any]] | None = None,
-        **further: Any,
+        custom_label_functions: dict[str, Callable[..., Any]] | None = None,
+        loss_weight_column: str | None = None,
+        loss_weight: float | None = None,
+        loss_weight_default_value: float | None = None,
+        data_path: str | None = None,
     ) -> Data:
         """Make the `Data` of one event from raw values (T, C), as GraphNeT does.
 
@@ -132,26 +136,33 @@ class PackedPulses(DataRepresentation):
             ValueError: A value cannot be true; the message names column, allowed range,
                 and event, by the first entry of `truth_dicts`.
         """
-        raw_TC = self._reader.checked(input_features, input_feature_names, truth_dicts)
-        data = super().forward(raw_TC, input_feature_names, truth_dicts, **further)
-        features = self._reader.features(data.x, input_feature_names, checked=True)
-        data.x = features.to(self.dtype)
-        data.features = self.output_feature_names  # as GraphNeT's graphs have it
-        return data
-
-    def _validate_input(
-        self, input_features: NDArray[Any], input_feature_names: list[str]
-    ) -> None:
-        # In place of GraphNeT's check, which wants the very columns it was made with:
-        # its datasets drop columns that a file does not have.
-        if list(input_feature_names) != list(self._input_feature_names):
-            if self._perturbation_dict:
-                raise ValueError(
-                    "with a perturbation_dict the columns must come as they were "
-                    f"named: {', '.join(self._input_feature_names)}; got "
-                    f"{', '.join(input_feature_names)}"
-                )
-            self._reader.check_columns(input_feature_names)
+        names, reader = input_feature_names, self._reader
+        if self._perturbation_dict and list(names) != list(self._input_feature_names):
+            raise ValueError(
+                "with a perturbation_dict the columns must come as they were named: "
+                f"{', '.join(self._input_feature_names)}; got {', '.join(names)}"
+            )
+        raw_TC = reader.checked(input_features, names, truth_dicts)
+        raw_TC = torch.from_numpy(self._perturb_input(raw_TC)).to(self.dtype).numpy()
+        scaled_TC = self._detector.scaled(raw_TC, names)
+        features_KF = reader.features(scaled_TC, names, checked=True)
+        # A dict, for PyG takes 2 us to set an attribute of `Data`.
+        values: Any = {
+            "x": features_KF.to(self.dtype),
+            "n_pulses": torch.tensor(len(raw_TC), dtype=torch.int32),
+            "features": self.output_feature_names,  # as GraphNeT's graphs have it
+            "graph_definition": type(self).__name__,
+            "data_representation": type(self).__name__,
+        }
+        if data_path is not None:
+            values["dataset_path"] = data_path
+        self._add_loss_weights(
+            values, loss_weight_column, loss_weight, loss_weight_default_value
+        )
+        self._add_truth(values, truth_dicts or [])
+        data = Data()
+        data._store._mapping.update(values)
+        return self._add_custom_labels(data, custom_label_functions or {})
 
     def _set_output_feature_names(self, input_feature_names: list[str]) -> list[str]:
         return list(self._reader.pulse_map.feature_names)
@@ -202,14 +213,39 @@ class DeepIcePulses(NodeDefinition):
         return list(self._reader.pulse_map.feature_names)
 
     def _construct_nodes(self, x: Tensor) -> Tensor:
-        return self._reader.features(x, self._columns, checked=False)
+        return self._reader.features(x.numpy(), self._columns, checked=False)
 
 
 def collate_events(graphs: Sequence[Data]) -> Batch:
-    """Join events to a batch and keep every one, also those of a single pulse."""
+    """Join events to a batch and keep every one, also those of a single pulse.
+
+    The batch is that of PyG's `Batch.from_data_list`, which looks at every value of
+    every event; here those that it would only string together are.
+    """
+    graphs = list(graphs)
     if not graphs:
         raise ValueError("a batch needs at least one event")
-    return Batch.from_data_list(list(graphs))
+    joined, slices = {}, {}
+    if all(type(graph) is Data for graph in graphs):
+        for name, first in graphs[0].to_dict().items():
+            # PyG adds up what is called index or batch, and infers nodes from x.
+            if type(first) is not Tensor or first.layout != torch.strided:
+                continue
+            if name in ("x", "face", "ptr") or "index" in name or "batch" in name:
+                continue
+            values = [graph[name] for graph in graphs]
+            if first.dim():
+                sizes = torch.tensor([0, *(len(value) for value in values)])
+                joined[name], slices[name] = torch.cat(values), sizes.cumsum(0)
+            else:
+                joined[name] = torch.stack(values)
+                slices[name] = torch.arange(len(graphs) + 1)
+    batch = Batch.from_data_list(graphs, exclude_keys=list(joined))
+    batch._store._mapping.update(joined)
+    batch._slice_dict.update(slices)
+    no_shift_B = torch.zeros(len(graphs), dtype=torch.int64)
+    batch._inc_dict.update(dict.fromkeys(joined, no_shift_B))
+    return batch
 
 
 class PulseReader:
@@ -234,7 +270,7 @@ class PulseReader:
         self.max_pulses = max_pulses
         self.selection = selection
         self.seed = seed
-        self._checked_names: set[tuple[str, ...]] = set()
+        self._columns: dict[tuple[str, ...], PulseColumns] = {}
         self._row_of_place: dict[bytes, int] = {}
         self._place_MF = np.empty((0, len(self.pulse_map.feature_names)), np.float32)
 
@@ -261,166 +297,197 @@ class PulseReader:
                 )
         return f"For files without it: {self.pulse_map.how_without(quantity)}"
 
+    def columns(self, names: Sequence[str]) -> PulseColumns:
+        """Return what columns of these names are; ValueError as `check_columns`."""
+        key = tuple(names)
+        if key not in self._columns:
+            self.check_columns(names)
+            self._columns[key] = PulseColumns(key, self.detector)
+        return self._columns[key]
+
     def checked(
         self,
         values: NDArray[Any],
         names: Sequence[str],
         truth_dicts: Sequence[dict[str, Any]] | None,
     ) -> NDArray[np.float64]:
-        """Return the raw values (T, C) in float64, checked; long events in time order.
+        """Return a copy (T, C) in float64, checked; long events in time order.
 
         ValueError names event, pulse and column of a value that no pulse can have.
         """
-        raw_TC = _as_numbers(values, names)
+        raw_TC, columns = _as_numbers(values, names), self.columns(names)
         if not len(raw_TC):
             return raw_TC
-        if tuple(names) not in self._checked_names or not self._is_good(raw_TC, names):
+        if not columns.are_good(raw_TC):
             raw = check_pulses(
-                {name: raw_TC[:, index] for index, name in enumerate(names)},
+                dict(zip(names, raw_TC.T, strict=True)),
                 torch.tensor([0, len(raw_TC)]),
                 self.pulse_map,
                 geometry=self.detector.places,
                 event_id=_event_name(truth_dicts),
             )
             if RDE in raw:  # some may have been unknown
-                raw_TC[:, list(names).index(str(self.pulse_map.rde))] = raw[RDE]
-            self._checked_names.add(tuple(names))
+                raw_TC[:, columns.quantities.index(RDE)] = raw[RDE]
         if self.pulse_map.time_reference == "first_pulse":
             # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
-            time_T = raw_TC[:, list(names).index(self.pulse_map.time)]
+            time_T = raw_TC[:, columns.quantities.index(TIME)]
             time_T -= time_T.min()
         if len(raw_TC) > self.max_pulses:
-            order_T = self._order(torch.from_numpy(raw_TC), names)
-            raw_TC = raw_TC[order_T.numpy()]
+            raw_TC = raw_TC[columns.order(raw_TC)]
         return raw_TC
 
-    def _is_good(self, raw_TC: NDArray[np.float64], names: Sequence[str]) -> bool:
-        """Return whether `check_pulses` would pass the values; quick, for one event."""
-        for name, value_T in zip(names, raw_TC.T, strict=True):
-            quantity = self._known.get(name)
-            if quantity is None:
-                continue
-            low, high = value_T.min(), value_T.max()  # NaN where there is one
-            good = -np.inf < low and high < np.inf
-            if quantity in (CHARGE, RDE):
-                good = good and low > 0
-            elif quantity == TIME and self.pulse_map.time_reference == "window":
-                good = low >= -WINDOW_LIMIT and high <= WINDOW_LIMIT
-            elif quantity in (AUXILIARY, HLC):
-                good = bool(((value_T == 0) | (value_T == 1)).all())
-            elif quantity == SENSOR_ID:
-                good = low >= 0 and high < len(self.detector.places)
-                good = good and bool((value_T == np.round(value_T)).all())
-            if not good:
-                return False
-        return True
+    def features(
+        self, value_TC: NDArray[Any], names: Sequence[str], *, checked: bool
+    ) -> Tensor:
+        """Select pulses of one event and build their features, (K, F).
 
-    def _order(self, value_TC: Tensor, names: Sequence[str]) -> Tensor:
-        """Return the order of pulses by time and then by what they are, (T,).
-
-        Whatever order the rows have, the order of pulses that differ is one.
+        Values are scaled; `checked` says that they went through `checked` before.
         """
-        known = self._known
-        columns = dict(zip(names, value_TC.unbind(1), strict=True))
-        others = [n for n in columns if known.get(n) not in ORDERED_BY]
-        order_T = torch.arange(len(value_TC))
-        if others:
-            order_T = torch.from_numpy(np.lexsort([columns[n].numpy() for n in others]))
-        ordered = {
-            known[n]: v[order_T].numpy() for n, v in columns.items() if n in known
-        }
-        one_event_T = np.zeros(len(order_T), np.int64)
-        return order_T[torch.from_numpy(event_order(ordered, one_event_T))]
+        columns = self.columns(names)
+        if len(value_TC) > self.max_pulses and not checked:
+            value_TC = value_TC[columns.order(value_TC)]
+        if not (
+            np.isfinite(value_TC).all()
+            and (checked or columns.flags_are_good(value_TC))
+        ):
+            self._refuse_scaled(value_TC, columns)
+        if len(value_TC) > self.max_pulses:
+            flags = [q in (AUXILIARY, HLC) for q in columns.quantities]
+            # An event is told from others by its content: a node definition knows
+            # nothing else of it.
+            content = zlib.crc32(np.ascontiguousarray(value_TC).tobytes())
+            kept, _ = select_pulses(
+                torch.tensor([0, len(value_TC)]),
+                self.max_pulses,
+                selection=self.selection,
+                auxiliary=torch.from_numpy(value_TC[:, flags].sum(axis=1)),
+                event_id=torch.tensor([content]),
+                seed=self.seed,
+            )
+            value_TC = value_TC[kept.numpy()]
+        return torch.from_numpy(self._assembled(value_TC, columns))
 
-    def _check_scaled(self, scaled: dict[str, Tensor]) -> None:
+    def _refuse_scaled(self, value_TC: NDArray[Any], columns: PulseColumns) -> None:
         """Raise ValueError of scaled values that another detector or a smear made."""
-        for quantity, value in scaled.items():
-            if quantity in (AUXILIARY, HLC, RDE):
-                good, allowed = (value == 0) | (value == 1), "0 or 1"
-            else:
-                good, allowed = value.isfinite(), "finite"
-            if not bool(good.all()):
-                pulse = int((~good).nonzero()[0])
+        for index, quantity in enumerate(columns.quantities):
+            value_T = value_TC[:, index]
+            good_T, allowed = np.isfinite(value_T), "finite"
+            if index in columns.flags:
+                good_T, allowed = (value_T == 0) | (value_T == 1), "0 or 1"
+            if quantity is not None and not good_T.all():
+                pulse = int(good_T.argmin())
                 raise ValueError(
                     f"column {self.pulse_map.column(quantity)!r} is "
-                    f"{float(value[pulse]):g} after scaling, at pulse {pulse}; it must "
+                    f"{value_T[pulse]:g} after scaling, at pulse {pulse}; it must "
                     f"be {allowed}. Is the value allowed, and the detector a pulse-map "
                     "detector?"
                 )
 
-    def features(
-        self, scaled_TC: Tensor, names: Sequence[str], *, checked: bool
-    ) -> Tensor:
-        """Select pulses of one event and build their features, (K, F).
-
-        `checked` says that the values come from `checked`, scaled by the detector.
-        """
-        if not len(scaled_TC):
-            if not checked:
-                raise ValueError("an event has no pulses")
-            return scaled_TC.new_empty(0, len(self.pulse_map.feature_names))
-        if not checked and len(scaled_TC) > self.max_pulses:
-            scaled_TC = scaled_TC[self._order(scaled_TC, names)]
-        scaled = {
-            self._known[name]: value
-            for name, value in zip(names, scaled_TC.unbind(1), strict=True)
-            if name in self._known
-        }
-        if not (checked and np.isfinite(scaled_TC.numpy()).all()):
-            self._check_scaled(scaled)
-        if len(scaled_TC) > self.max_pulses:
-            # An event is told from others by its content: a node definition knows
-            # nothing else of it.
-            content = zlib.crc32(np.ascontiguousarray(scaled_TC.numpy()).tobytes())
-            kept, _ = select_pulses(
-                torch.tensor([0, len(scaled_TC)]),
-                self.max_pulses,
-                selection=self.selection,
-                auxiliary=scaled.get(AUXILIARY, scaled.get(HLC)),
-                event_id=torch.tensor([content]),
-                seed=self.seed,
-            )
-            scaled = {quantity: value[kept] for quantity, value in scaled.items()}
-        return self._assembled(scaled)
-
-    def _assembled(self, scaled: Mapping[str, Tensor]) -> Tensor:
+    def _assembled(
+        self, value_KC: NDArray[Any], columns: PulseColumns
+    ) -> NDArray[np.float32]:
         """Return what `assemble_features` does, (K, F), looking places up once.
 
         What a pulse owes to its place (efficiency, ice, the place of a DOM number) is
         kept by the place; the rest is the pulse's own.
         """
-        place = torch.stack([scaled[q] for q in PLACE if q in scaled], dim=1).numpy()
-        keys = np.ascontiguousarray(place).view(f"V{place.itemsize * place.shape[1]}")
-        key_K = keys.ravel().tolist()
-        row_K = [self._row_of_place.get(key, -1) for key in key_K]
-        if -1 in row_K:
-            self._look_up(key_K, scaled)
-            row_K = [self._row_of_place[key] for key in key_K]
-        features_KF = self._place_MF[row_K]
-        for index, name in enumerate(self.pulse_map.feature_names):
-            source = name
-            if name == QE and self.pulse_map.qe == "rde":
-                source = RDE
-            elif name == AUXILIARY and HLC in scaled:
-                source = HLC
-            if source in scaled:
-                features_KF[:, index] = scaled[source].numpy()
-        return torch.from_numpy(features_KF)
+        place = np.ascontiguousarray(value_KC[:, columns.place])
+        key_K = place.view(f"V{place.itemsize * place.shape[1]}").ravel().tolist()
+        try:
+            features_KF = self._features_of_places(key_K)
+        except KeyError:
+            self._look_up(key_K, value_KC, columns)
+            features_KF = self._features_of_places(key_K)
+        features_KF[:, columns.own_features] = value_KC[:, columns.own]
+        return features_KF
 
-    def _look_up(self, key_K: list[bytes], scaled: Mapping[str, Tensor]) -> None:
+    def _features_of_places(self, key_K: list[bytes]) -> NDArray[np.float32]:
+        row_of = self._row_of_place.__getitem__
+        row_K = np.fromiter(map(row_of, key_K), np.intp, len(key_K))
+        features_KF: NDArray[np.float32] = self._place_MF.take(row_K, axis=0)
+        return features_KF
+
+    def _look_up(
+        self, key_K: list[bytes], value_KC: NDArray[Any], columns: PulseColumns
+    ) -> None:
         """Add the features of places that were not met before."""
         if len(self._row_of_place) > MOST_PLACES:
             self._row_of_place.clear()
             self._place_MF = self._place_MF[:0]
         first = len(self._row_of_place)
         new = {key: k for k, key in enumerate(key_K) if key not in self._row_of_place}
-        pulses = torch.tensor(list(new.values()))
-        values = assemble_features(
-            {quantity: value[pulses] for quantity, value in scaled.items()},
-            self.detector,
-        )
+        value_CM = torch.from_numpy(value_KC[list(new.values())]).unbind(1)
+        scaled = dict(zip(columns.quantities, value_CM, strict=True))
+        scaled.pop(None, None)
+        values = assemble_features(scaled, self.detector)
         self._row_of_place.update({key: first + m for m, key in enumerate(new)})
         self._place_MF = np.concatenate([self._place_MF, values.numpy()])
+
+
+class PulseColumns:
+    """What the C columns of a table of pulses are, worked out once for many events.
+
+    Args:
+        names: The columns.
+        detector: What they mean.
+    """
+
+    def __init__(self, names: Sequence[str], detector: Detector) -> None:
+        pulse_map, largest = detector.pulses, np.finfo(np.float64).max
+        known = pulse_map.columns()
+        self.quantities = [known.get(name) for name in names]  # None: of no use
+        ranges: dict[str | None, tuple[float, float]] = {
+            None: (-np.inf, np.inf),
+            CHARGE: (np.nextafter(0.0, 1.0), largest),
+            RDE: (np.nextafter(0.0, 1.0), largest),
+            SENSOR_ID: (0, len(detector.places) - 1),
+            AUXILIARY: (0, 1),
+            HLC: (0, 1),
+        }
+        if pulse_map.time_reference == "window":
+            ranges[TIME] = (-WINDOW_LIMIT, WINDOW_LIMIT)
+        bounds = [ranges.get(q, (-largest, largest)) for q in self.quantities]
+        self._low_C, self._high_C = np.array(bounds).T
+        self._whole = self._of(AUXILIARY, HLC, SENSOR_ID)
+        self.flags = self._of(AUXILIARY, HLC, RDE)  # 0 or 1 after scaling
+        self.place = self._of(*PLACE)
+        feature_of = {**{name: name for name in pulse_map.feature_names}}
+        feature_of |= {HLC: AUXILIARY} | ({RDE: QE} if pulse_map.qe == "rde" else {})
+        self.own = [i for i, q in enumerate(self.quantities) if q in feature_of]
+        self.own_features = [
+            pulse_map.feature_names.index(feature_of[self.quantities[index]])
+            for index in self.own
+        ]
+
+    def _of(self, *quantities: str) -> list[int]:
+        return [i for i, q in enumerate(self.quantities) if q in quantities]
+
+    def are_good(self, raw_TC: NDArray[np.float64]) -> bool:
+        """Return False where `check_pulses` might refuse a value; quick."""
+        whole_TW = raw_TC[:, self._whole]
+        # A NaN is its column's smallest value, and is not above any bound.
+        return bool(
+            (raw_TC.min(axis=0) >= self._low_C).all()
+            and (raw_TC.max(axis=0) <= self._high_C).all()
+            and (whole_TW == np.rint(whole_TW)).all()
+        )
+
+    def flags_are_good(self, value_TC: NDArray[Any]) -> bool:
+        """Return whether scaled flags are 0 or 1."""
+        flag_TW = value_TC[:, self.flags]
+        return bool(((flag_TW == 0) | (flag_TW == 1)).all())
+
+    def order(self, value_TC: NDArray[Any]) -> NDArray[np.int64]:
+        """Return the order of pulses by time and then by what they are, (T,).
+
+        Whatever order the rows have, the order of pulses that differ is one.
+        """
+        columns = list(zip(self.quantities, value_TC.T, strict=True))
+        order_T = np.arange(len(value_TC))
+        if others := [value_T for q, value_T in columns if q not in ORDERED_BY]:
+            order_T = np.lexsort(others)
+        ordered = {q: value_T[order_T] for q, value_T in columns if q is not None}
+        return order_T[event_order(ordered, np.zeros(len(order_T), np.int64))]
 
 
 def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ letters: T pulses, B events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.loading.loader import EventLoader
-from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.reading import EventBlock, EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import FIRST_PULSE, N_PULSES, TIME_ORIGIN
+from graphnet_icecube2nd.store.manifest import N_PULSES, TIME_ORIGIN
 from graphnet_icecube2nd.tasks.label import (
     LABELS,
     label_columns,
@@ -202,10 +202,38 @@ class StoreDataset(Dataset):
 
     def __getitem__(self, sequential_index: int) -> Data:
         """Return an event as the data representation makes it, with its labels."""
-        graph = super().__getitem__(sequential_index)
-        for name, label_B in self._labels.items():
-            graph[name] = label_B[sequential_index : sequential_index + 1].clone()
-        return graph
+        if not 0 <= sequential_index < len(self):
+            raise IndexError(f"there is no event {sequential_index} of {len(self)}")
+        return self.__getitems__([sequential_index])[0]
+
+    def __getitems__(self, sequential_indices: Sequence[int]) -> list[Data]:
+        """Return events, read together; torch's `DataLoader` asks for a batch so."""
+        if self._node_truth or self._selection:  # GraphNeT's way, one by one
+            return [
+                super(StoreDataset, self).__getitem__(i) for i in sequential_indices
+            ]
+        chosen_B = np.asarray(sequential_indices)
+        block = EventBlock(self._store, self._number_B[chosen_B])
+        offsets = np.append(0, np.cumsum(block.length_B))
+        position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], block.length_B)
+        pulses_TC = np.stack(
+            [self._pulses(block, n, position_T, offsets) for n in self._features], 1
+        )
+        truth_BC = self._events(block, self._truth)
+        weight_B1 = None
+        if self._loss_weight_column is not None:
+            weight_B1 = self._events(block, [self._loss_weight_column])
+        graphs = []
+        for b, index in enumerate(chosen_B):
+            graph = self._create_graph(
+                pulses_TC[offsets[b] : offsets[b + 1]],
+                truth_BC[b : b + 1],
+                loss_weight=None if weight_B1 is None else weight_B1[b : b + 1],
+            )
+            for name, label_B in self._labels.items():
+                graph[name] = label_B[index : index + 1].clone()
+            graphs.append(graph)
+        return graphs
 
     def _make_label(self, name: str) -> Tensor:
         """Return a label of the selected events, (B, ...) float32."""
@@ -215,12 +243,6 @@ class StoreDataset(Dataset):
             raise missing_label(name, available, labels, str(self._path))
         columns = {n: self._store.whole_event_column(n)[self._number_B] for n in chosen}
         return torch.from_numpy(make_label(name, columns, labels)).float()
-
-    def _place_of(self, sequential_index: int) -> tuple[int, int]:
-        """Return the shard of a selected event, and its row there."""
-        number = self._number_B[sequential_index]
-        shard = int(self._store.shard_of(np.array([number]))[0])
-        return shard, int(number - self._store.shard_offsets[shard])
 
     def _get_all_indices(self) -> list[int]:
         ids: list[int] = self._store.whole_event_column(EVENT_ID)[self._full].tolist()
@@ -247,33 +269,39 @@ class StoreDataset(Dataset):
         if sequential_index is None:
             whole = [self._store.whole_event_column(self._truth_name(n)) for n in names]
             return np.stack([column[self._full] for column in whole], axis=1)
-        shard_number, event = self._place_of(sequential_index)
-        shard = self._store.shards[shard_number]
-        if table in self._pulsemaps:
-            first = int(shard.events.column(FIRST_PULSE)[event])
-            rows = slice(first, first + int(shard.events.column(N_PULSES)[event]))
-            pulses = [self._pulses(shard, name, rows, event) for name in names]
-            return np.stack(pulses, axis=1)
-        truth = [
-            self._store.event_column(self._truth_name(name), shard_number)[event]
-            for name in names
-        ]
-        return np.array([truth])
+        block = EventBlock(self._store, self._number_B[[sequential_index]])
+        if table not in self._pulsemaps:
+            return self._events(block, names)
+        position_T = np.arange(block.length_B[0])
+        offsets = np.append(0, block.length_B)
+        return np.stack([self._pulses(block, n, position_T, offsets) for n in names], 1)
 
-    def _pulses(self, shard: Any, name: str, rows: slice, event: int) -> NDArray[Any]:
+    def _events(self, block: EventBlock, names: Sequence[str]) -> NDArray[Any]:
+        """Return columns of the truth of some events, (B, C)."""
+        return np.stack([block.events(self._truth_name(name)) for name in names], 1)
+
+    def _pulses(
+        self,
+        block: EventBlock,
+        name: str,
+        position_T: NDArray[np.int64],
+        offsets: NDArray[np.int64],
+    ) -> NDArray[Any]:
+        """Return a column of the pulses of some events, (T,)."""
         if name in self._store.pulse_columns:
-            values = shard.pulses.column(name)[rows].astype(np.float64)
-            if self._known.get(name) == TIME and TIME_ORIGIN in shard.events.names:
-                values += shard.events.column(TIME_ORIGIN)[event]
+            values = block.pulses(name, position_T, offsets).astype(np.float64)
+            has_origin = TIME_ORIGIN in self._store.event_columns
+            if self._known.get(name) == TIME and has_origin:
+                values += np.repeat(block.events(TIME_ORIGIN), np.diff(offsets))
             result: NDArray[Any] = values
             return result
         dom_columns = [c for c, q in self._known.items() if q == SENSOR_ID]
         if self._known.get(name) in (X, Y, Z) and dom_columns:
-            dom = shard.pulses.column(dom_columns[0])[rows]
+            dom_T = block.pulses(dom_columns[0], position_T, offsets)
             axis = (X, Y, Z).index(self._known[name])
             place_S = self._store.geometry.position_S3.numpy()[:, axis]
             # in the coordinates of the file, as the pulse map reads them
-            position: NDArray[Any] = place_S[dom] + self._store.pulse_map.origin[axis]
+            position: NDArray[Any] = place_S[dom_T] + self._store.pulse_map.origin[axis]
             return position
         raise ColumnMissingException(
             f"no pulse column {name!r} in {self._path}; it has "

@@ -193,6 +193,22 @@ class TestScale:
         assert pulse_map.feature_names == (*FEATURE_NAMES, "tot")
         assert pulse_map.columns()["tot"] == "tot"
 
+    def test_unscale_gives_the_columns_back(self) -> None:
+        scales = Scales(position=70.0, time=900.0, charge_decades=2.0)
+        extra = {"extra": ("tot",), "extra_scale": (255.0,)}
+        for clock in ("window", "first_pulse"):
+            pulse_map = PulseMap.kaggle(
+                origin=(1.0, -2.0, -3000.0), time_reference=clock, **extra
+            )
+            value_T = torch.tensor([0.0, 0.5, 4000.0], dtype=torch.float64)
+            for quantity in ("x", "y", "z", "time", "tot"):
+                scaled_T = pulse_map.scale(quantity, value_T, scales)
+                found_T = pulse_map.unscale(quantity, scaled_T, scales)
+                torch.testing.assert_close(found_T, value_T, msg=quantity)
+            scaled_T = pulse_map.scale("charge", value_T[1:], scales)
+            found_T = pulse_map.unscale("charge", scaled_T, scales)
+            torch.testing.assert_close(found_T, value_T[1:])
+
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     def test_dtype_is_kept(self, dtype: torch.dtype) -> None:
         pulse_map = PulseMap.upgrade(sensor_id="sensor_id")

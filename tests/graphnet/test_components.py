@@ -16,10 +16,11 @@ pytest.importorskip(
 )
 
 from graphnet.data.dataloader import collate_fn
-from graphnet.models.data_representation import KNNGraph
+from graphnet.models.data_representation import EdgelessGraph, KNNGraph
 from graphnet.models.detector.icecube import IceCube86, IceCubeKaggle
 from graphnet.training.labels import Direction
 from graphnet.training.loss_functions import VonMisesFisher3DLoss
+from torch_geometric.data import Batch
 
 import graphnet_icecube2nd.graphnet_adapter as adapter
 from graphnet_icecube2nd import (
@@ -151,6 +152,40 @@ def test_node_definition_gives_the_same_features_on_graphnets_graphs(
     assert torch.equal(data.x, packed(raw, ICECUBE86).x)
     assert data.edge_index.shape[0] == 2
     assert data.n_pulses == 300
+
+
+@pytest.mark.parametrize("make", [EdgelessGraph, KNNGraph])
+def test_an_event_without_pulses_is_an_empty_graph(make: Any) -> None:
+    detector = adapter.IceCube86PulseMapDetector()
+    nodes = adapter.DeepIcePulses(pulse_map="icecube86")
+    graph = make(detector, node_definition=nodes, input_feature_names=ICECUBE86)
+    empty = graph(np.zeros((0, 7)), ICECUBE86)
+    assert (empty.x.shape, int(empty.n_pulses)) == ((0, 9), 0)
+    batch = adapter.collate_events([empty, graph(raw_event(5), ICECUBE86)])
+    assert batch.ptr.tolist() == [0, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("detector", "names"),
+    [
+        (adapter.KagglePulseMapDetector(), None),
+        (adapter.IceCube86PulseMapDetector(), ["area", *ICECUBE86[::-1]]),
+        (
+            adapter.UpgradePulseMapDetector(replace_with_identity=["pmt_dir_x"]),
+            None,
+        ),
+        (adapter.PrometheusPulseMapDetector("flight", origin=(1, 2, 3)), None),
+    ],
+)
+def test_columns_scaled_at_once_are_those_scaled_one_by_one(
+    detector: Any, names: list[str] | None
+) -> None:
+    names = names or list(detector.feature_map())
+    raw = np.random.default_rng(0).gamma(2.0, 90.0, (40, len(names)))
+    for dtype in (torch.float32, torch.float64):
+        value_TC = torch.tensor(raw, dtype=dtype)
+        fast = detector.scaled(value_TC.numpy(), names)
+        assert fast.tobytes() == detector(value_TC, names).numpy().tobytes()
 
 
 def test_node_definition_takes_any_pulse_map() -> None:
@@ -319,8 +354,6 @@ def test_a_node_definition_notices_values_that_cannot_be() -> None:
     )
     with pytest.raises(ValueError, match=r"column 'rde' .* a pulse-map detector"):
         theirs(raw_event(9), ICECUBE86)
-    with pytest.raises(ValueError, match="no pulses"):
-        nodes(torch.zeros(0, 7))
 
 
 def test_columns_that_further_features_are_made_of_must_be_scaled() -> None:
@@ -366,6 +399,36 @@ def test_collate_keeps_what_graphnets_collate_drops() -> None:
     assert collate_fn(graphs).num_graphs == 1
     with pytest.raises(ValueError, match="at least one event"):
         adapter.collate_events([])
+
+
+@pytest.mark.parametrize("kind", ["PackedPulses", "graphs with edges"])
+def test_collate_gives_the_batch_of_pyg(kind: str) -> None:
+    detector = adapter.IceCube86PulseMapDetector()
+    make: Any = adapter.PackedPulses(detector, max_pulses=20)
+    if kind != "PackedPulses":
+        nodes = adapter.DeepIcePulses(pulse_map="icecube86", max_pulses=20)
+        make = KNNGraph(detector, node_definition=nodes, nb_nearest_neighbours=2)
+    graphs = []
+    for number, length in enumerate((9, 40, 3)):
+        truth = {"event_no": np.array([number]), "energy": np.array([1.5])}
+        graph = make(raw_event(length), ICECUBE86, [truth], data_path="a.db")
+        graph["direction"] = torch.ones(1, 3)
+        graph["my_index"] = torch.tensor([0])  # which PyG shifts by the nodes before
+        graphs.append(graph)
+    ours, theirs = adapter.collate_events(graphs), Batch.from_data_list(graphs)
+    assert set(ours.keys()) == set(theirs.keys())
+    for one, other in (
+        (ours, theirs),
+        (ours._slice_dict, theirs._slice_dict),
+        (ours._inc_dict, theirs._inc_dict),
+        *zip(ours.to_data_list(), theirs.to_data_list(), strict=True),
+    ):
+        for key in other.keys():  # noqa: SIM118
+            if torch.is_tensor(other[key]):
+                assert torch.equal(one[key], other[key]), key
+                assert one[key].dtype == other[key].dtype, key
+            else:
+                assert one[key] == other[key], key
 
 
 def test_label_points_to_the_origin() -> None:

@@ -5,9 +5,10 @@
     python benchmarks/bench_loading.py --gigabytes 10  memory at a large store, instead
 
 Events have the lengths of the competition's first batch (its published quantiles).
-They are written as Kaggle parquet, prepared into a store, and exported to SQLite, which
-GraphNeT reads. Each case runs in a process of its own, cases take turns, and each is
-repeated; a process first loads once for nothing. `one core` pins the process to one.
+They are written as Kaggle parquet, prepared into a store, and exported to the SQLite
+and the parquet that GraphNeT reads; the SQLite is prepared into a store as well. Each
+case runs in a process of its own, cases take turns, and each is repeated; a process
+first loads once for nothing. `one core` pins the process to one.
 """
 
 from __future__ import annotations
@@ -32,15 +33,21 @@ from numpy.typing import NDArray
 QUANTILES = [0, 0.01, 0.05, 0.10, 0.50, 0.75, 0.90, 0.95, 0.99, 0.999, 1]
 LENGTHS = [15, 30, 36, 40, 63, 89, 144, 219, 1130, 19553, 110517]
 BATCH_SIZE, MAX_PULSES = 32, 192
+COLUMNS = ("x", "y", "z", "time", "charge", "auxiliary")
 
 # name -> (what it is, does it run on one core)
 CASES = {
     "ours, packed": ("EventDataModule, PackedBatch", True),
     "ours, PyG": ("StoreDataModule, PyG batch", True),
     "ours, dataset": ("StoreDataset, PackedPulses, torch DataLoader", True),
-    "ours, SQLite": ("GraphNeT SQLiteDataset, PackedPulses", True),
-    "GraphNeT": ("SQLiteDataset, IceMixNodes, 0 workers", True),
+    "ours, SQLite": ("SQLiteDataset, PackedPulses", True),
+    "ours, SQLite, nodes": ("SQLiteDataset, EdgelessGraph, DeepIcePulses", True),
+    "GraphNeT": ("SQLiteDataset, EdgelessGraph, IceMixNodes", True),
+    "GraphNeT, no nodes": ("the same, nodes that do nothing", True),
     "GraphNeT, 2 workers": ("SQLiteDataset, IceMixNodes, 2 workers", False),
+    "ours, parquet": ("ParquetDataset, PackedPulses", True),
+    "ours, parquet, nodes": ("ParquetDataset, EdgelessGraph, DeepIcePulses", True),
+    "GraphNeT, parquet": ("ParquetDataset, EdgelessGraph, IceMixNodes", True),
 }
 
 
@@ -101,42 +108,69 @@ def batches_of(case: str, folder: Path, seed: int) -> Iterator[Any]:
         for _ in range(8):
             yield from loader
         return
-    from graphnet.data.dataset import SQLiteDataset
-    from graphnet.models.data_representation import EdgelessGraph
-    from graphnet.models.data_representation.graphs.nodes import IceMixNodes
-    from graphnet.models.detector.icecube import IceCubeKaggle
+    from graphnet.data.dataloader import collate_fn
+    from graphnet.data.dataset import ParquetDataset, SQLiteDataset
 
     import graphnet_icecube2nd.graphnet_adapter as adapter
 
-    columns = ["x", "y", "z", "time", "charge", "auxiliary"]
-    if case.startswith("GraphNeT"):
-        pulses: Any = EdgelessGraph(
-            detector=IceCubeKaggle(),
-            node_definition=IceMixNodes(
-                input_feature_names=columns,
-                max_pulses=MAX_PULSES,
-                z_name="z",
-                hlc_name="auxiliary",
-            ),
-            input_feature_names=columns,
-        )
-    else:
-        pulses = adapter.PackedPulses(adapter.KagglePulseMapDetector(), MAX_PULSES)
-    is_store = case == "ours, dataset"
-    dataset = (adapter.StoreDataset if is_store else SQLiteDataset)(
-        path=str(folder / ("store" if is_store else "events.db")),
+    is_parquet, is_store = "parquet" in case, case == "ours, dataset"
+    kind = ParquetDataset if is_parquet else SQLiteDataset
+    path = folder / ("parquet" if is_parquet else "events.db")
+    dataset = (adapter.StoreDataset if is_store else kind)(
+        path=str(folder / "store" if is_store else path),
         pulsemaps="pulses",
-        features=columns,
+        features=list(COLUMNS),
         truth=["azimuth", "zenith"],
-        data_representation=pulses,
+        data_representation=representation_of(case),
     )
     yield from torch.utils.data.DataLoader(
         dataset,
         batch_size=BATCH_SIZE,
         shuffle=True,
         num_workers=2 if case.endswith("2 workers") else 0,
-        collate_fn=adapter.collate_events,
+        collate_fn=adapter.collate_events if case.startswith("ours") else collate_fn,
         generator=torch.Generator().manual_seed(seed),
+    )
+
+
+def representation_of(case: str) -> Any:
+    """Return the data representation of a case: GraphNeT's, or one of ours."""
+    import torch
+    from graphnet.models.data_representation import EdgelessGraph
+    from graphnet.models.data_representation.graphs.nodes import (
+        IceMixNodes,
+        NodeDefinition,
+    )
+    from graphnet.models.detector.icecube import IceCubeKaggle
+
+    import graphnet_icecube2nd.graphnet_adapter as adapter
+
+    class NoNodes(NodeDefinition):
+        """Does nothing: what GraphNeT's part alone takes."""
+
+        def _define_output_feature_names(self, names: list[str]) -> list[str]:
+            return [*names, "scattering", "absorption"]
+
+        def _construct_nodes(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(min(len(x), MAX_PULSES), len(COLUMNS) + 2)
+
+    detector: Any = IceCubeKaggle()
+    if case.endswith("no nodes"):
+        nodes: Any = NoNodes()
+    elif case.startswith("GraphNeT"):
+        nodes = IceMixNodes(
+            input_feature_names=list(COLUMNS),
+            max_pulses=MAX_PULSES,
+            z_name="z",
+            hlc_name="auxiliary",
+        )
+    else:
+        detector = adapter.KagglePulseMapDetector()
+        if not case.endswith("nodes"):
+            return adapter.PackedPulses(detector, MAX_PULSES)
+        nodes = adapter.DeepIcePulses(list(COLUMNS), max_pulses=MAX_PULSES)
+    return EdgelessGraph(
+        detector=detector, node_definition=nodes, input_feature_names=list(COLUMNS)
     )
 
 
@@ -203,23 +237,24 @@ def has_graphnet() -> bool:
     return True
 
 
-def time_prepare(folder: Path, repeats: int) -> dict[str, Any]:
-    """Prepare the parquet files anew some times, on all cores, pages warm."""
+def time_prepare(source: Path, store: Path, repeats: int) -> dict[str, Any]:
+    """Prepare some files anew some times, on all cores, pages warm."""
     from graphnet_icecube2nd import prepare
 
     rates = []
     for _ in range(repeats + 1):  # the first is for nothing
-        shutil.rmtree(folder / "store", ignore_errors=True)
-        report = prepare(folder / "kaggle", folder / "store")
+        shutil.rmtree(store, ignore_errors=True)
+        report = prepare(source, store)
         rates.append(report.num_pulses / report.seconds)
-    parquet = sum(f.stat().st_size for f in (folder / "kaggle" / "train").iterdir())
+    files = [path for path in (source, *source.rglob("*")) if path.is_file()]
     return {
         "pulses_per_s": statistics.median(rates[1:]),
         "spread": [min(rates[1:]), max(rates[1:])],
         "events": report.num_events,
         "pulses": report.num_pulses,
         "store_bytes_per_pulse": report.num_bytes / report.num_pulses,
-        "parquet_bytes_per_pulse": parquet / report.num_pulses,
+        "source_bytes_per_pulse": sum(f.stat().st_size for f in files)
+        / report.num_pulses,
     }
 
 
@@ -228,12 +263,14 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = Path(tempfile.mkdtemp(dir=arguments.scratch))
     try:
         write_kaggle(folder / "kaggle", arguments.batches, arguments.events)
-        results: dict[str, Any] = {"prepare": time_prepare(folder, arguments.repeats)}
-        names = list(CASES)
-        if has_graphnet():
-            export_some(folder, arguments.graphnet_events)
-        else:
-            names = ["ours, packed"]
+        kaggle, store, repeats = folder / "kaggle", folder / "store", arguments.repeats
+        prepared = {"Kaggle parquet": time_prepare(kaggle, store, repeats)}
+        export_some(folder, arguments.graphnet_events)
+        prepared["GraphNeT's SQLite"] = time_prepare(
+            folder / "events.db", folder / "store_of_sqlite", repeats
+        )
+        results: dict[str, Any] = {"prepare": prepared}
+        names = list(CASES) if has_graphnet() else ["ours, packed"]
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for _ in range(arguments.repeats):
             for name in names:
@@ -248,12 +285,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def export_some(folder: Path, num_events: int) -> None:
-    """Give GraphNeT the first events as SQLite."""
-    from graphnet_icecube2nd.store.writers import write_graphnet_sqlite
+    """Give GraphNeT the first events as SQLite and as parquet."""
+    from graphnet_icecube2nd.store import writers
 
-    write_graphnet_sqlite(
-        folder / "store", folder / "events.db", events=np.arange(num_events)
-    )
+    events, store = np.arange(num_events), folder / "store"
+    writers.write_graphnet_sqlite(store, folder / "events.db", events=events)
+    writers.write_graphnet_parquet(store, folder / "parquet", events=events)
 
 
 def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
@@ -373,26 +410,29 @@ def memory_markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
 
 def as_markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
     """Return the table that is stored."""
-    prepared = results["prepare"]
-    low, high = (value / 1e6 for value in prepared["spread"])
-    lines = [
-        "# Loading events",
+    lines = ["# Loading events", "", context.table(about), ""]
+    lines += [
+        "| into a store, all cores | events | million pulses/s (spread) "
+        "| bytes a pulse in the store | in the source |",
+        "|---|---|---|---|---|",
+    ]
+    for name, found in results["prepare"].items():
+        low, high = (value / 1e6 for value in found["spread"])
+        lines.append(
+            f"| {name} | {found['events']:,} | {found['pulses_per_s'] / 1e6:.1f} "
+            f"({low:.1f} to {high:.1f}) | {found['store_bytes_per_pulse']:.1f} | "
+            f"{found['source_bytes_per_pulse']:.1f} |"
+        )
+    lines += [
         "",
-        context.table(about),
-        "",
-        f"Preparing {prepared['events']:,} events ({prepared['pulses']:,} pulses) of "
-        f"Kaggle parquet on all cores: {prepared['pulses_per_s'] / 1e6:.1f} million "
-        f"pulses/s ({low:.1f} to {high:.1f}); {prepared['store_bytes_per_pulse']:.1f} "
-        f"bytes a pulse in the store, {prepared['parquet_bytes_per_pulse']:.1f} in "
-        "parquet.",
-        "",
-        "| case | what | cores | events/s (spread) | over GraphNeT "
+        "| case | what | cores | events/s (spread) | over GraphNeT's IceMixNodes "
         "| million pulses/s | real pulses if padded | RssAnon above imports |",
         "|---|---|---|---|---|---|---|---|",
     ]
     loading = results["loading"]
-    base = loading.get("GraphNeT", {}).get("events_per_s")
     for name, found in loading.items():
+        theirs = "GraphNeT, parquet" if "parquet" in name else "GraphNeT"
+        base = loading.get(theirs, {}).get("events_per_s")
         what, one_core = CASES[name]
         low, high = found["spread"]
         ratio = f"{found['events_per_s'] / base:.1f}" if base else "-"

@@ -346,10 +346,8 @@ class PulseReader:
         columns = self.columns(names)
         if len(value_TC) > self.max_pulses and not checked:
             value_TC = value_TC[columns.order(value_TC)]
-        if not (
-            np.isfinite(value_TC).all()
-            and (checked or columns.flags_are_good(value_TC))
-        ):
+        flags_are_good = checked or columns.flags_are_good(value_TC)
+        if not (flags_are_good and np.isfinite(value_TC).all()):
             self._refuse_scaled(value_TC, columns)
         if len(value_TC) > self.max_pulses:
             flags = [q in (AUXILIARY, HLC) for q in columns.quantities]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from graphnet_icecube2nd import FEATURE_NAMES, PulseMap
+from graphnet_icecube2nd.detector.pulse_map import Scales
 
 BY_NAME = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 

@@ -122,6 +122,19 @@ class TestDataset:
         with pytest.raises(ValueError, match="event 77 is not in"):
             make_dataset(store.path, selection=[77])
 
+    def test_a_batch_is_its_events_read_one_by_one(self, store: EventStore) -> None:
+        weights = {"loss_weight_table": "truth", "loss_weight_column": "zenith"}
+        dataset = make_dataset(store.path, **weights)
+        indices = [12, 0, 7, 3, 8, 0]  # of all shards
+        together = dataset.__getitems__(indices)
+        for index, event in zip(indices, together, strict=True):
+            alone = dataset[index]
+            assert set(event.keys()) == set(alone.keys())
+            for key in ("x", "direction", "n_pulses", "event_no", "azimuth", "zenith"):
+                assert torch.equal(event[key], alone[key]), key
+        with pytest.raises(IndexError):
+            dataset[13]
+
     def test_missing_columns_are_dropped_as_graphnet_does(
         self, store: EventStore
     ) -> None:

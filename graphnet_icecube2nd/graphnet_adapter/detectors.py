@@ -93,7 +93,7 @@ class PulseMapDetector(GraphnetDetector):
         if key not in self._plans:
             self._plans[key] = self._plan(names, value_TC.dtype)
         zero_C, unit_C, others = self._plans[key]
-        scaled_TC = (value_TC - zero_C) / unit_C
+        scaled_TC: NDArray[Any] = (value_TC - zero_C) / unit_C
         for index, scaling in others:
             column_T = torch.from_numpy(value_TC[:, index])
             scaled_TC[:, index] = scaling(column_T).numpy()

@@ -372,7 +372,7 @@ class PulseReader:
             good_T, allowed = np.isfinite(value_T), "finite"
             if index in columns.flags:
                 good_T, allowed = (value_T == 0) | (value_T == 1), "0 or 1"
-            if quantity is not None and not good_T.all():
+            if quantity and not good_T.all():
                 pulse = int(good_T.argmin())
                 raise ValueError(
                     f"column {self.pulse_map.column(quantity)!r} is "
@@ -416,7 +416,6 @@ class PulseReader:
         new = {key: k for k, key in enumerate(key_K) if key not in self._row_of_place}
         value_CM = torch.from_numpy(value_KC[list(new.values())]).unbind(1)
         scaled = dict(zip(columns.quantities, value_CM, strict=True))
-        scaled.pop(None, None)
         values = assemble_features(scaled, self.detector)
         self._row_of_place.update({key: first + m for m, key in enumerate(new)})
         self._place_MF = np.concatenate([self._place_MF, values.numpy()])
@@ -433,11 +432,11 @@ class PulseColumns:
     def __init__(self, names: Sequence[str], detector: Detector) -> None:
         pulse_map, largest = detector.pulses, np.finfo(np.float64).max
         known = pulse_map.columns()
-        self.quantities = [known.get(name) for name in names]  # None: of no use
-        ranges: dict[str | None, tuple[float, float]] = {
-            None: (-np.inf, np.inf),
-            CHARGE: (np.nextafter(0.0, 1.0), largest),
-            RDE: (np.nextafter(0.0, 1.0), largest),
+        self.quantities = [known.get(name, "") for name in names]  # "": of no use
+        ranges = {
+            "": (-np.inf, np.inf),
+            CHARGE: (float(np.nextafter(0.0, 1.0)), largest),
+            RDE: (float(np.nextafter(0.0, 1.0)), largest),
             SENSOR_ID: (0, len(detector.places) - 1),
             AUXILIARY: (0, 1),
             HLC: (0, 1),
@@ -449,8 +448,8 @@ class PulseColumns:
         self._whole = self._of(AUXILIARY, HLC, SENSOR_ID)
         self.flags = self._of(AUXILIARY, HLC, RDE)  # 0 or 1 after scaling
         self.place = self._of(*PLACE)
-        feature_of = {**{name: name for name in pulse_map.feature_names}}
-        feature_of |= {HLC: AUXILIARY} | ({RDE: QE} if pulse_map.qe == "rde" else {})
+        feature_of = {name: name for name in pulse_map.feature_names}
+        feature_of |= {HLC: AUXILIARY, **({RDE: QE} if pulse_map.qe == "rde" else {})}
         self.own = [i for i, q in enumerate(self.quantities) if q in feature_of]
         self.own_features = [
             pulse_map.feature_names.index(feature_of[self.quantities[index]])
@@ -484,7 +483,7 @@ class PulseColumns:
         order_T = np.arange(len(value_TC))
         if others := [value_T for q, value_T in columns if q not in ORDERED_BY]:
             order_T = np.lexsort(others)
-        ordered = {q: value_T[order_T] for q, value_T in columns if q is not None}
+        ordered = {q: value_T[order_T] for q, value_T in columns}
         return order_T[event_order(ordered, np.zeros(len(order_T), np.int64))]
 
 

@@ -346,8 +346,9 @@ class PulseReader:
         columns = self.columns(names)
         if len(value_TC) > self.max_pulses and not checked:
             value_TC = value_TC[columns.order(value_TC)]
-        flags_are_good = checked or columns.flags_are_good(value_TC)
-        if not (flags_are_good and np.isfinite(value_TC).all()):
+        flag_TW = value_TC[:, [] if checked else columns.flags]
+        is_flag_TW = (flag_TW == 0) | (flag_TW == 1)
+        if not (is_flag_TW.all() and np.isfinite(value_TC).all()):
             self._refuse_scaled(value_TC, columns)
         if len(value_TC) > self.max_pulses:
             flags = [q in (AUXILIARY, HLC) for q in columns.quantities]
@@ -430,10 +431,10 @@ class PulseColumns:
     """
 
     def __init__(self, names: Sequence[str], detector: Detector) -> None:
-        pulse_map, largest = detector.pulses, np.finfo(np.float64).max
+        pulse_map, largest = detector.pulses, float(np.finfo(np.float64).max)
         known = pulse_map.columns()
         self.quantities = [known.get(name, "") for name in names]  # "": of no use
-        ranges = {
+        ranges: dict[str, tuple[float, float]] = {
             "": (-np.inf, np.inf),
             CHARGE: (float(np.nextafter(0.0, 1.0)), largest),
             RDE: (float(np.nextafter(0.0, 1.0)), largest),
@@ -468,11 +469,6 @@ class PulseColumns:
             and (raw_TC.max(axis=0) <= self._high_C).all()
             and (whole_TW == np.rint(whole_TW)).all()
         )
-
-    def flags_are_good(self, value_TC: NDArray[Any]) -> bool:
-        """Return whether scaled flags are 0 or 1."""
-        flag_TW = value_TC[:, self.flags]
-        return bool(((flag_TW == 0) | (flag_TW == 1)).all())
 
     def order(self, value_TC: NDArray[Any]) -> NDArray[np.int64]:
         """Return the order of pulses by time and then by what they are, (T,).

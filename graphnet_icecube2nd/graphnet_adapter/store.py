@@ -2,7 +2,7 @@
 
 `StoreDataModule` gives batches as `StandardModel.fit` takes them: they hold the tensors
 of `EventDataModule` and are built at once, not joined from one object for each event.
-`StoreDataset` is many times slower: it gives one event at a time, in any data
+`StoreDataset` is many times slower: it makes one event after the other, in any data
 representation, for people who keep GraphNeT's own data module and graphs. Shape
 letters: T pulses, B events.
 """
@@ -209,16 +209,12 @@ class StoreDataset(Dataset):
     def __getitems__(self, sequential_indices: Sequence[int]) -> list[Data]:
         """Return events, read together; torch's `DataLoader` asks for a batch so."""
         if self._node_truth or self._selection:  # GraphNeT's way, one by one
-            return [
-                super(StoreDataset, self).__getitem__(i) for i in sequential_indices
-            ]
+            one_by_one = super().__getitem__
+            return [one_by_one(index) for index in sequential_indices]
         chosen_B = np.asarray(sequential_indices)
         block = EventBlock(self._store, self._number_B[chosen_B])
         offsets = np.append(0, np.cumsum(block.length_B))
-        position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], block.length_B)
-        pulses_TC = np.stack(
-            [self._pulses(block, n, position_T, offsets) for n in self._features], 1
-        )
+        pulses_TC = self._pulses(block, self._features)
         truth_BC = self._events(block, self._truth)
         weight_B1 = None
         if self._loss_weight_column is not None:
@@ -272,41 +268,37 @@ class StoreDataset(Dataset):
         block = EventBlock(self._store, self._number_B[[sequential_index]])
         if table not in self._pulsemaps:
             return self._events(block, names)
-        position_T = np.arange(block.length_B[0])
-        offsets = np.append(0, block.length_B)
-        return np.stack([self._pulses(block, n, position_T, offsets) for n in names], 1)
+        return self._pulses(block, names)
 
     def _events(self, block: EventBlock, names: Sequence[str]) -> NDArray[Any]:
         """Return columns of the truth of some events, (B, C)."""
         return np.stack([block.events(self._truth_name(name)) for name in names], 1)
 
-    def _pulses(
-        self,
-        block: EventBlock,
-        name: str,
-        position_T: NDArray[np.int64],
-        offsets: NDArray[np.int64],
-    ) -> NDArray[Any]:
-        """Return a column of the pulses of some events, (T,)."""
-        if name in self._store.pulse_columns:
-            values = block.pulses(name, position_T, offsets).astype(np.float64)
-            has_origin = TIME_ORIGIN in self._store.event_columns
-            if self._known.get(name) == TIME and has_origin:
-                values += np.repeat(block.events(TIME_ORIGIN), np.diff(offsets))
-            result: NDArray[Any] = values
-            return result
+    def _pulses(self, block: EventBlock, names: Sequence[str]) -> NDArray[Any]:
+        """Return columns of all pulses of some events, (T, C), as the file had them."""
+        offsets = np.append(0, np.cumsum(block.length_B))
+        position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], block.length_B)
+        columns, store = [], self._store
         dom_columns = [c for c, q in self._known.items() if q == SENSOR_ID]
-        if self._known.get(name) in (X, Y, Z) and dom_columns:
-            dom_T = block.pulses(dom_columns[0], position_T, offsets)
-            axis = (X, Y, Z).index(self._known[name])
-            place_S = self._store.geometry.position_S3.numpy()[:, axis]
-            # in the coordinates of the file, as the pulse map reads them
-            position: NDArray[Any] = place_S[dom_T] + self._store.pulse_map.origin[axis]
-            return position
-        raise ColumnMissingException(
-            f"no pulse column {name!r} in {self._path}; it has "
-            f"{', '.join(self._store.pulse_columns)}"
-        )
+        for name in names:
+            quantity = self._known.get(name)
+            if name in store.pulse_columns:
+                value_T = block.pulses(name, position_T, offsets).astype(np.float64)
+                if quantity == TIME and TIME_ORIGIN in store.event_columns:
+                    value_T += np.repeat(block.events(TIME_ORIGIN), block.length_B)
+            elif quantity in (X, Y, Z) and dom_columns:
+                axis = (X, Y, Z).index(quantity)
+                place_S = store.geometry.position_S3.numpy()[:, axis]
+                dom_T = block.pulses(dom_columns[0], position_T, offsets)
+                # in the coordinates of the file, as the pulse map reads them
+                value_T = place_S[dom_T] + store.pulse_map.origin[axis]
+            else:
+                raise ColumnMissingException(
+                    f"no pulse column {name!r} in {self._path}; it has "
+                    f"{', '.join(store.pulse_columns)}"
+                )
+            columns.append(value_T)
+        return np.stack(columns, axis=1)
 
     def _truth_name(self, name: str) -> str:
         """Return what the store calls a column of the truth."""

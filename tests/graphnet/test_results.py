@@ -572,10 +572,13 @@ class TestDomain:
         assert 0 < few_B.sum() < 10
         np.testing.assert_array_equal(columns["calibrated"], few_B)
 
+    @pytest.mark.parametrize("origin", [(0.0, 0.0, 0.0), (300.0, -200.0, -1900.0)])
     def test_scaled_features_are_compared_in_physical_units(
-        self, database: str
+        self, database: str, origin: tuple[float, float, float]
     ) -> None:
-        dataset = make_dataset(database)
+        pulse_map = replace(PULSES._detector.pulse_map, origin=origin).to_dict()
+        pulses = icecube2nd.PackedPulses(icecube2nd.PulseMapDetector(pulse_map))
+        dataset = make_dataset(database, data_representation=pulses)
         with sqlite3.connect(database) as connection:
             (low, high), (first, last), (dim, bright) = (
                 connection.execute(f"SELECT min({c}), max({c}) FROM pulses").fetchone()
@@ -590,12 +593,12 @@ class TestDomain:
         }
         model = make_model()
         model.backbone.model.input_config = InputConfig.of(
-            PULSES._reader.detector, ranges=ranges
+            pulses._reader.detector, ranges=ranges
         )
         assert inside_of(model, make_loader(dataset)).all()
         shifted = {**ranges, "time": (first - 1e4, first - 1.0)}
         model.backbone.model.input_config = InputConfig.of(
-            PULSES._reader.detector, ranges=shifted
+            pulses._reader.detector, ranges=shifted
         )
         assert not inside_of(model, make_loader(dataset)).any()
 

@@ -10,6 +10,7 @@ import os
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -25,6 +26,7 @@ WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     str: "a text",
+    list: "a list",
 }
 
 
@@ -131,7 +133,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             raise ValueError(f"{where} must be a mapping, got {value!r}")
         return {n: _value(inner[1], v, f"{where}.{n}") for n, v in value.items()}
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):
+            return float(value)
     if hint in WORDS and type(value) is not hint:  # bool is an int to Python only
         raise ValueError(f"{where} must be {WORDS[hint]}, got {value!r}")
     return value

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import dump_yaml, from_plain, read_yaml, to_plain
-from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.errors import check_one_of, naming
 from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
@@ -72,11 +72,8 @@ class EnsembleFile:
         """Read it from a YAML file or its folder; ValueError if it is none."""
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        values = read_yaml(path)
-        try:
-            return from_plain(cls, values)
-        except ValueError as error:
-            raise ValueError(f"{path} is no ensemble: {error}") from None
+        with naming(path, "no ensemble"):
+            return from_plain(cls, read_yaml(path))
 
     def model(self, folder: str | os.PathLike[str]) -> EnsembleModel:
         """Return the members, files of the YAML's folder, as one model.

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from graphnet_icecube2nd.config import read_yaml
+from graphnet_icecube2nd.config import from_plain, read_yaml
+from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.files import read_json, write_json
 from graphnet_icecube2nd.inference.domain import DomainError
 from graphnet_icecube2nd.inference.ensemble_file import FILE as ENSEMBLE
@@ -71,11 +72,11 @@ class CalibrationFile:
     def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
         """Read what `save` wrote in this or an earlier release, else ValueError."""
         values = read_json(path)
-        try:
+        with naming(path, "no calibration"):
             given = values.get("calibrations")
             if given is None:  # release 0.1.0 knew the direction only
                 given = {Direction.name: values["calibration"]}
-            return cls(
+            made = cls(
                 calibrations={
                     name: build_task(name).read_calibration(of_task)
                     for name, of_task in given.items()
@@ -83,8 +84,8 @@ class CalibrationFile:
                 weights=str(values["weights"]),
                 fitted_on=dict(values["fitted_on"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no calibration: {error!r}") from None
+            from_plain(InferenceConfig, made.seen(), "fitted_on.")
+            return made
 
     def check_belongs_to(self, model: Model, path: Path) -> None:
         """Raise ValueError if it was not fitted on these weights."""
@@ -306,10 +307,12 @@ def _options_of_run(place: Path) -> InferenceConfig:
     recipe = (place if place.is_dir() else place.parent) / RECIPE
     if not recipe.is_file() or (place.is_file() and place.name != RUN_MODEL):
         return InferenceConfig()
-    values = read_yaml(recipe)
-    data = values["data"]
-    return InferenceConfig(
-        max_pulses=data["validation_max_pulses"] or values["stages"][-1]["max_pulses"],
-        selection=data["selection"],
-        published_features=data["features"] == "published",
-    )
+    with naming(recipe):
+        values = read_yaml(recipe)
+        data, last = values["data"], values["stages"][-1]
+        options = {
+            "max_pulses": data["validation_max_pulses"] or last["max_pulses"],
+            "selection": data["selection"],
+            "published_features": data["features"] == "published",
+        }
+        return from_plain(InferenceConfig, options)

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.errors import CheckpointError
+from graphnet_icecube2nd.errors import CheckpointError, naming
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import parse_json, write_whole
 from graphnet_icecube2nd.models.deepice import DeepIce
@@ -153,16 +153,23 @@ def load_model(path: str | os.PathLike[str]) -> Model:
     described = read_description(path)
     if described is None:
         raise ValueError(f"{path} has weights but no model: not from save_model")
-    try:
+    with naming(path):
+        _check_sizes(described["kwargs"], sum(v.numel() for v in state.values()))
+        with torch.device("meta"):  # sizes that do not fit cost no memory
+            check_fit(dict(model_of(described).state_dict()), state)
         model = model_of(described)
         model.input_config = _input_in(described)
-    except (ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    check_fit(dict(model.state_dict()), state)
     if floating := [v.dtype for v in state.values() if v.is_floating_point()]:
         model.to(floating[0])
     model.load_state_dict(state)
     return model.eval()
+
+
+def _check_sizes(kwargs: Mapping[str, Any], num_weights: int) -> None:
+    """Raise ValueError for an argument above the number of all weights."""
+    for name, value in kwargs.items():
+        if isinstance(value, int) and value > num_weights:
+            raise ValueError(f"{name} is {value:g}, with {num_weights} weights in all")
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -267,6 +274,11 @@ def load_weights(
     path = Path(source)
     if path.is_dir():  # a run
         path = path / RUN_MODEL
+    with naming(path):
+        return _fill(model, path, partial)
+
+
+def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
     config = input_of(path)
     kind, state = _in_our_names(model, read_state(path))
     targets = dict(model.state_dict(keep_vars=True))

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
-from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.errors import check_one_of, naming
 from graphnet_icecube2nd.files import read_json
 from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.models.weights import RUN_MODEL
@@ -121,6 +121,12 @@ def read_published_config(
         OSError: There is no such file.
     """
     config = read_values(path, overrides)
+    with naming(" ".join([str(path), *overrides])):
+        return _asked(config)
+
+
+def _asked(config: Mapping[str, Any]) -> PublishedConfig:
+    """Return what values, by published key, ask for."""
     _check_values(config)
     model, defaults = MODELS[config["MODEL"]]
     loss, metric = LOSSES[config["LOSS_FUNC"]], LOSSES[config["METRIC"]]
@@ -171,9 +177,10 @@ def read_values(
     path: str | os.PathLike[str], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Return all values of a `config.json`, overrides applied, by published key."""
-    given = read_json(path)
-    for key in given:
-        _check_key(key)
+    with naming(path):
+        given = read_json(path)
+        for key in given:
+            _check_key(key)
     config = {**DEFAULTS, **given}
     if isinstance(config["MODEL_KWARGS"], dict):
         config["MODEL_KWARGS"] = dict(config["MODEL_KWARGS"])

@@ -7,7 +7,6 @@ Readers are imported when they are needed: each brings a library of its own.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,8 @@ from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import naming
+from graphnet_icecube2nd.files import read_json
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
@@ -406,13 +407,8 @@ def _pulse_map(given: PulseMap | str | None, named: Detector | None) -> PulseMap
         return given
     path = Path(given)
     if path.suffix == ".json" or path.is_file():
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is no JSON file: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"{path} must hold one pulse map, as an object")
-        return PulseMap.from_dict(values)
+        with naming(path):
+            return PulseMap.from_dict(read_json(path))
     return PulseMap.by_name(given)
 
 

@@ -26,7 +26,7 @@ from graphnet_icecube2nd.config import (
     to_plain,
 )
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
-from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.errors import check_one_of, naming
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.files import write_text
@@ -380,11 +380,8 @@ def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """Read a recipe from YAML; what has a default may be left out."""
-    values = read_yaml(path)
-    try:
-        return from_plain(Recipe, values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    with naming(path):
+        return from_plain(Recipe, read_yaml(path))
 
 
 def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:

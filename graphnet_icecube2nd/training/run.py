@@ -46,9 +46,11 @@ from graphnet_icecube2nd.training.module import TrainingModule, freeze
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
+    BEST,
     EVEN_STEPS,
     FINISHED,
     INPUT,
+    LAST,
     RESUME,
     begun_stages,
     finished_stage,
@@ -58,8 +60,6 @@ from graphnet_icecube2nd.training.run_folder import (
     with_whole_paths,
 )
 from graphnet_icecube2nd.training.trainer import (
-    BEST,
-    LAST,
     TrainerConfig,
     close_loggers,
     emulates_bfloat16,

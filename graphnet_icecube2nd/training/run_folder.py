@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.config import to_plain
+from graphnet_icecube2nd.config import WORDS, to_plain
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import read_json, strangers, write_json
@@ -40,10 +41,12 @@ from graphnet_icecube2nd.version import __version__
 LOGGER = logging.getLogger(__name__)
 RECIPE, RUN = "recipe.yaml", "run.json"
 RESUME, FINISHED = "resume.ckpt", "finished.json"  # of a stage
+LAST, BEST = "last.safetensors", "best.safetensors"
 # In run.json. Runs that earlier releases began lack some of these.
 EVEN_STEPS = "even_steps"  # steps are sized so that they fill a sub-epoch
 INPUT = "input"  # how events are read; the model has its detector's columns and scales
 TRAINED_WITH = "trained_with"  # see `note_machine`
+KNOWN = {"data": str, "num_events": int, "num_pulses": int, TRAINED_WITH: list}
 # The ranges of what a model saw: from about so many events, of so many shards at most.
 NUM_EVENTS, NUM_SHARDS, QUANTILES = 2000, 50, (0.001, 0.999)
 
@@ -95,8 +98,11 @@ def begun_stages(run: Path) -> int:
 def finished_stage(run: Path, number: int) -> tuple[Path, list[Row]]:
     """Return the weights with which a stage ended, and all rows up to there."""
     folder = run / f"stage_{number}"
-    finished = read_json(folder / FINISHED)
-    return folder / finished["weights"], [renamed(row) for row in finished["rows"]]
+    with naming(folder / FINISHED):
+        finished = read_json(folder / FINISHED)
+        if (weights := finished["weights"]) not in (LAST, BEST):
+            raise ValueError(f"weights must be {LAST} or {BEST}, got {weights!r}")
+        return folder / weights, [renamed(row) for row in finished["rows"]]
 
 
 def run_description(run: Path) -> dict[str, Any]:
@@ -105,7 +111,7 @@ def run_description(run: Path) -> dict[str, Any]:
     A rank may ask before the first one has made the file: then the run is new.
     """
     if (run / RUN).is_file():
-        return read_json(run / RUN)
+        return _described(run)
     return {EVEN_STEPS: True, INPUT: None}
 
 
@@ -122,7 +128,7 @@ def note_machine(run: Path, trainer: Any) -> None:
     }
     if device == "cpu":  # known only now: Lightning shares cores among processes
         machine["threads"] = torch.get_num_threads()
-    described = read_json(run / RUN)
+    described = _described(run)
     before: list[dict[str, Any]] = described.get(TRAINED_WITH, [])
     # An earlier release kept torch's version only.
     last = before[-1] if before else {"torch": described.get("torch")}
@@ -140,6 +146,18 @@ def note_machine(run: Path, trainer: Any) -> None:
         )
 
 
+def _described(run: Path) -> dict[str, Any]:
+    """Return what `run.json` holds; ValueError where a value has another type."""
+    described = read_json(run / RUN)
+    for name, kind in KNOWN.items():
+        found = described.get(name, [] if kind is list else None)
+        if type(found) is not kind:
+            raise ValueError(
+                f"{run / RUN}: {name} must be {WORDS[kind]}, got {found!r}"
+            )
+    return described
+
+
 def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> None:
     trained = with_whole_paths(read_recipe(run / RECIPE))
     if to_plain(trained) != to_plain(recipe):
@@ -147,7 +165,7 @@ def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> Non
             f"{run} holds a run of another recipe: resume it with the options it was "
             f"begun with (they are in {run / RECIPE}), or choose another folder"
         )
-    before = read_json(run / RUN)
+    before = _described(run)
     for name in ("num_events", "num_pulses"):
         if before[name] != described[name]:
             raise ValueError(

@@ -38,7 +38,13 @@ from graphnet_icecube2nd.training.history import (
 )
 from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
-from graphnet_icecube2nd.training.run_folder import RESUME, finished_stage, note_machine
+from graphnet_icecube2nd.training.run_folder import (
+    BEST,
+    LAST,
+    RESUME,
+    finished_stage,
+    note_machine,
+)
 
 try:
     from pytorch_lightning.callbacks import Callback, TQDMProgressBar
@@ -46,7 +52,6 @@ try:
 except ImportError:
     Callback = CheckpointIO = TQDMProgressBar = object
 
-LAST, BEST = "last.safetensors", "best.safetensors"
 HISTORY, POINTS, CURVES = "metrics.csv", "training.csv", "curves.png"
 SHOWN = {"train_loss": ("loss", "{:.3f}"), "learning_rate": ("lr", "{:.1e}")}
 LOGGERS = ("tensorboard", "wandb")  # beside metrics.csv, which is always written

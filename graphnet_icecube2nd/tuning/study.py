@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from graphnet_icecube2nd.config import dump_yaml, nearest, read_yaml, to_plain
-from graphnet_icecube2nd.errors import NonFiniteError
+from graphnet_icecube2nd.errors import NonFiniteError, naming
 from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.notices import only_from, print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -270,8 +270,13 @@ def _value(rows: Sequence[Row], recipe: Recipe) -> float:
 
 def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
     """Return a search space; ValueError tells which range is of another form."""
-    if not isinstance(space, Mapping):
-        space = read_yaml(space)
+    if isinstance(space, str | os.PathLike):
+        with naming(space):
+            return _checked_space(read_yaml(space))
+    return _checked_space(space)
+
+
+def _checked_space(space: Any) -> dict[str, Any]:
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f"a space is names and ranges, got {space!r}")
     for name, range_ in space.items():
@@ -293,6 +298,9 @@ def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, A
             raise ValueError(
                 f"{name}: low must be below high, got {low!r} and {high!r}"
             )
+        step = range_.get("step", 1)
+        if not (_is_number(step) and step > 0):
+            raise ValueError(f"{name}: step must be a number above 0, got {step!r}")
         if range_.get("log") and (low <= 0 or "step" in range_):
             raise ValueError(f"{name}: log needs low above 0, and no step")
     return {str(name): dict(range_) for name, range_ in space.items()}

@@ -389,6 +389,7 @@ class TestOwnFiles:
             '{"model": "deepice", "kwargs": {"dim": -32}}',
             '{"model": "deepice", "kwargs": {"dim": "32"}}',
             '{"model": "deepice", "kwargs": {"depth": null}}',
+            '{"model": "deepice", "kwargs": {"depth": 1000000000}}',
             '{"model": "deepice", "kwargs": {}, "tasks": {"direction": 3}}',
             '{"model": "deepice", "kwargs": {}, "input": 3}',
         ],

@@ -187,6 +187,15 @@ def tables(folder: Path) -> None:
     DetectorGeometry.icecube86().to_csv(path)
     path.write_text("\n".join(path.read_text().splitlines()[:301]) + "\n")
     (folder / "geometry.csv.gz").write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    rows = list(csv.reader(path.read_text().splitlines()))
+    places = {n: [float(row[rows[0].index(n)]) for row in rows[1:]] for n in "xyz"}
+    parquet(folder / "geometry.parquet", {"sensor_id": np.arange(300), **places})
+    lines = [
+        f"{x}\t{y}\t{z}\t{n // 60}\t{n % 60}"
+        for n, (x, y, z) in enumerate(zip(*places.values(), strict=True))
+    ]
+    text = "### Metadata ###\nMedium:\tice\n### Modules ###\n" + "\n".join(lines)
+    (folder / "array.geo").write_text(text)
     rows = [f"{1300 + 100 * n},{20 + n},{90 + n}\n" for n in range(12)]
     text = "depth,scattering_len,absorption_len\n" + "".join(rows)
     (folder / "ice.csv").write_text(text)
@@ -301,8 +310,10 @@ READERS = {
     "hdf5 columns": Reader(hdf5, "columns.h5", prepared),
     "hdf5 compound": Reader(hdf5, "compound.h5", prepared),
     "hdf5 frames": Reader(hdf5, "frames.hdf5", prepared),
-    "geometry": Reader(tables, "geometry.csv", DetectorGeometry.from_csv),
-    "geometry, packed": Reader(tables, "geometry.csv.gz", DetectorGeometry.from_csv),
+    "geometry": Reader(tables, "geometry.csv", DetectorGeometry.from_file),
+    "geometry, packed": Reader(tables, "geometry.csv.gz", DetectorGeometry.from_file),
+    "geometry parquet": Reader(tables, "geometry.parquet", DetectorGeometry.from_file),
+    "geometry .geo": Reader(tables, "array.geo", DetectorGeometry.from_file),
     "ice": Reader(tables, "ice.csv", IceModel.from_file),
     "weights": Reader(former, MODEL, filled),
     "torch weights": Reader(former, "weights.pth", filled),

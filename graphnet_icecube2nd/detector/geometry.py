@@ -306,7 +306,7 @@ def _read_parquet(path: Path) -> TextTable:
     import_extra("pyarrow.parquet", "parquet files need", "data")
     try:
         columns = pa.parquet.read_table(path).to_pydict()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, KeyError, OSError, UnicodeError) as error:
         raise ValueError(
             f"{path} cannot be read: it is damaged or no parquet file ({error})"
         ) from None

@@ -314,6 +314,9 @@ def opened_parquet(path: Path, name: str) -> Iterator[Any]:
             path, buffer_size=2**20, page_checksum_verification=True
         ) as file,
     ):
+        paths = [file.schema.column(i).path for i in range(len(file.schema))]
+        if twice := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"{name}: column {', '.join(twice)} stands more than once")
         groups = map(file.metadata.row_group, range(file.num_row_groups))
         num_values = sum(sum(_num_values(group)) for group in groups)
         if num_values > max(SMALL_VALUES, MOST_VALUES * path.stat().st_size):

@@ -13,7 +13,7 @@ def test_damaged_files() -> None:
     for library in ("h5py", "pyarrow", "pytorch_lightning", "yaml"):
         pytest.importorskip(library)
     tool = Path(__file__).with_name("fuzz.py")
-    options = ("--mutations", "12", "--seconds", "3600")
+    options = ("--mutations", "8", "--seconds", "3600")
     done = subprocess.run(
         [sys.executable, tool, *options], capture_output=True, text=True, check=False
     )

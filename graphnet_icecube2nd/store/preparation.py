@@ -333,9 +333,9 @@ def recognise(paths: Sequence[Path]) -> str:
             )
         if (path / "data.mdb").exists():
             raise ValueError(
-                f"{path} is LMDB, which is not read: GraphNeT pickles events into it, "
-                "and to load these would run code of the file. Have GraphNeT write "
-                "SQLite or parquet"
+                f"{path} is LMDB, which is not read: its events may be pickled, and to "
+                "load pickles would run code of the file. Have GraphNeT write SQLite "
+                "or parquet"
             )
         if any((path / which).is_dir() for which in ("train", "test")):
             return "kaggle"

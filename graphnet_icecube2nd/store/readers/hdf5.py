@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.readers import icetray_hdf5 as icetray
 from graphnet_icecube2nd.store.readers.columns import (
@@ -31,8 +28,9 @@ from graphnet_icecube2nd.store.readers.columns import (
     recognise_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.hdf5_tables import (
+    EventNumbers,
+    EventPulses,
     H5Table,
-    Ranges,
     find_column,
     find_ranges,
     find_tables,
@@ -40,12 +38,7 @@ from graphnet_icecube2nd.store.readers.hdf5_tables import (
     known_offsets,
 )
 from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
-from graphnet_icecube2nd.store.readers.table_part import (
-    Layout,
-    TablePart,
-    TruthRows,
-    select,
-)
+from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 
 
 def hdf5_source(
@@ -70,109 +63,56 @@ def hdf5_source(
     for name in ("pulses", "truth"):
         if isinstance(path := options.get(name), str):
             options[name] = path.strip("/") or "/"
-    wanted = Wanted(**options)
-    paths = list_files(paths, HDF5_SUFFIXES)
-    files = [_look_at(path, wanted, offsets) for path in paths]
-    pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
-    wanted = replace(wanted, pulse_map=pulse_map)
-    if any(file.ranges is None for file in files):
-        return _joined(files, wanted)
-    tables = [file.pulses for file in files]
-    truths = [file.truth for file in files if file.truth is not None]
+    wanted, num_before = Wanted(**options), 0
+    files: list[_File] = []
+    for path in list_files(paths, HDF5_SUFFIXES):
+        files.append(_look_at(path, wanted, offsets, num_before))
+        num_before += files[-1].num_events
+    first, *_ = files
     for file in files:
-        if (files[0].event_id is None) != (file.event_id is None):
+        if file.told_by != first.told_by:
             raise ValueError(
-                f"{files[0].path} and {file.path}: only one of them has an event_id; "
-                "read them one by one"
+                f"{first.path} and {file.path} say otherwise which event a pulse is "
+                f"of, by {first.told_by} and by {file.told_by}; read them one by one"
             )
-        columns, _ = choose_columns(file.pulses.types, pulse_map, wanted.keep)
-        check_tables([file.pulses, *tables], columns, pulse_map)
-    for truth in truths:
-        check_tables([truth, *truths], [*truth.types])
-    without = files[0].without
-    selection = select(tables, truths, wanted, is_joined=False, without=without)
-    parts: list[H5Part] = []
-    notes = list(selection.notes)
-    first_number = 0
-    for file in files:
-        assert file.ranges is not None
-        num_events, num_rows = file.ranges.num_events, file.pulses.num_rows
-        num_claimed = 0
-        for low in range(0, num_events, events_per_part):
-            high = min(low + events_per_part, num_events)
-            first, count = file.ranges.read(low, high)
-            num_claimed += int(count.sum())
-            rows = file.pulses.between(int(first[0]), int(first[-1] + count[-1]))
-            truth_rows = file.truth and file.truth.between(low, high)
-            part = H5Part(
-                **selection.part(rows, truth_rows, num_pulses=None),
-                ranges=file.ranges,
-                events=range(low, high),
-                first_number=first_number,
-                event_id=file.event_id,
-            )
-            part.name = str(file.path)
-            if high - low < num_events:
-                part.name += f" (events {low} to {high - 1})"
-            parts.append(part)
-        first_number += num_events
-        if file.event_id is None:
-            what = "frames" if file.is_icetray else "events"
-            notes.append(f"{file.path}: no event_id; the {what} are counted from 0")
-        if not file.is_icetray and num_claimed < num_rows:
-            notes.append(
-                f"{file.path}: {num_rows - num_claimed} of {num_rows} pulses belong to "
-                "no event; left out"
-            )
-    left_out = (*selection.left_out, *tables[0].others)
-    return selection.source("hdf5", parts, left_out=left_out, notes=tuple(notes))
-
-
-def _joined(files: Sequence[_File], wanted: Wanted) -> Source:
-    """Return files whose pulses and truth an event column joins, one part each."""
-    if {file.key for file in files} != {files[0].key} or files[0].ranges:
-        lost = next(f for f in files if f.ranges or f.key != files[0].key)
-        raise ValueError(
-            f"{files[0].path} and {lost.path} say otherwise which event a pulse is of; "
-            "read them one by one"
-        )
+    pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
+    wanted = replace(wanted, pulse_map=pulse_map, event_column=first.key)
     tables = [file.pulses for file in files]
-    truths = [file.truth for file in files if file.truth is not None]
-    selection = select(tables, truths, replace(wanted, event_column=files[0].key))
-    parts = [TablePart(**selection.part(f.pulses, f.truth)) for f in files]
-    left_out = (*selection.left_out, *tables[0].others)
-    return selection.source("hdf5", parts, left_out=left_out)
-
-
-@dataclass(kw_only=True, eq=False)
-class H5Part(TablePart):
-    """A range of events of a file."""
-
-    ranges: Ranges
-    events: range  # counted from 0 in the file
-    first_number: int  # events in the files before, where events are counted
-    # Table and column of the event_id; None counts the events.
-    event_id: tuple[H5Table, str] | None
-
-    def layout(self) -> Layout:
-        """Return where the rows of each event lie."""
-        low, high = self.events.start, self.events.stop
-        first, count = self.ranges.read(low, high)
-        event_id = self.first_number + np.arange(low, high)
-        if self.event_id is not None:
-            table, column = self.event_id
-            values = table.between(low, high).whole([column])[column]
-            event_id = table.as_ids(values, column, low)
-        return Layout(event_id=event_id, first=first - first[0], num_pulses=count)
-
-    def read_truth(
-        self, event_id: NDArray[np.int64]
-    ) -> tuple[TruthRows, NDArray[np.int64]] | None:
-        """Return the rows of truth, which are those of the events one by one."""
-        if self.truth is None:
-            return None
-        truth = replace(self.truth.read(), event_id=event_id)
-        return truth, np.arange(len(event_id))
+    for table in tables:
+        columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
+        check_tables([table, *tables], columns, pulse_map)
+    # Of several files with ranges of rows, some may have no events.
+    joined = isinstance(first.pulses, H5Table)
+    events = [f.events for f in files if f.events and (f.num_events or joined)]
+    for table in events:
+        check_tables([table, *events], [*table.types])
+    selection = select(
+        tables,
+        events if first.has_truth else [],
+        wanted,
+        events=events,
+        without=first.without,
+    )
+    parts: list[TablePart] = []
+    notes = list(selection.notes)
+    for file in files:
+        if isinstance(file.pulses, H5Table):
+            parts.append(TablePart(**selection.part(file.pulses, file.events)))
+            continue
+        num_events, num_claimed = file.num_events, 0
+        for low in range(0, num_events, events_per_part):
+            rows = range(num_events)[low : low + events_per_part]
+            pulses = file.pulses.between(rows.start, rows.stop)
+            truth = file.events and file.events.between(rows.start, rows.stop)
+            part = TablePart(**selection.part(pulses, truth))
+            part.name = str(file.path)
+            if len(rows) < num_events:
+                part.name += f" (events {low} to {rows[-1]})"
+            parts.append(part)
+            num_claimed += int(pulses.read_ranges()[1].sum())
+        notes += file.pulses.notes(str(file.path), num_claimed)
+    left_out = (*selection.left_out, *first.others)
+    return selection.source("hdf5", parts, left_out=left_out, notes=tuple(notes))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,18 +120,25 @@ class _File:
     """What is read of a file."""
 
     path: Path
-    pulses: H5Table
     pulse_map: PulseMap
-    ranges: Ranges | None  # None where the column `key` tells the events
-    key: str
-    truth: H5Table | None
-    without: tuple[str, ...]  # columns of it that are no truth
-    event_id: tuple[H5Table, str] | None
-    is_icetray: bool
+    pulses: H5Table | EventPulses  # with the event column, or ranges of rows
+    events: H5Table | None  # one row an event, with the event column
+    has_truth: bool  # whether they have other columns that are truth
+    key: str  # the event column
+    told_by: str  # what says which event a pulse is of
+    others: tuple[str, ...]  # columns of the pulses that hold no numbers or text
+    without: tuple[str, ...] = ()  # columns of the events that are no truth
+
+    @property
+    def num_events(self) -> int:
+        """Number of rows of `events`."""
+        return self.events.num_rows if self.events else 0
 
 
-def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) -> _File:
-    """Find what is to be read of a file."""
+def _look_at(
+    path: Path, wanted: Wanted, offsets: str | Sequence[str] | None, num_before: int
+) -> _File:
+    """Find what is to be read of a file; so many events are in those before."""
     place = str(path)
     found = find_tables(path)
     index = icetray.index_tables(found)
@@ -217,23 +164,12 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
             f"{place}: of HDF5 one table of pulses is read, not {more} too"
         )
     pulses = candidates[name]
-    key = "" if index or offsets is not None else _find_key(found, pulses, wanted)
+    key, ranges = "", None
+    if not index and offsets is None:
+        key = _find_key(found, pulses, wanted)
     if key:
         others = {n: t for n, t in tables.items() if key in t.types}
-        others = {n: table for n, table in others.items() if table is not pulses}
-        truth_name = choose_truth(others, place, wanted, pulse_map)
-        return _File(
-            path=path,
-            pulses=pulses,
-            pulse_map=pulse_map,
-            ranges=None,
-            key=key,
-            truth=others[truth_name] if truth_name else None,
-            without=(),
-            event_id=None,
-            is_icetray=False,
-        )
-    if index:
+    elif index:
         icetray.check_detector(found, pulses, place)
         ranges = icetray.frame_ranges(index[name], pulses.num_rows)
         others = icetray.possible_truth(tables, wanted.truth, place)
@@ -243,25 +179,41 @@ def _look_at(path: Path, wanted: Wanted, offsets: str | Sequence[str] | None) ->
     others = {n: table for n, table in others.items() if table is not tables[name]}
     truth_name = choose_truth(others, place, wanted, pulse_map)
     truth = others[truth_name] if truth_name else None
-    event_id, without = None, list[str]()
-    if not index:
-        event_id = _find_event_id([*others.values()], truth, wanted.event_column, place)
-        if event_id and event_id[0] is truth:
-            without.append(event_id[1])
-        if ranges.table is truth:
-            without += ranges.columns.values()
-    elif wanted.event_column is not None:
-        event_id = _find_event_id([ranges.table], truth, wanted.event_column, place)
+    known: dict[str, Any] = {
+        "path": path,
+        "pulse_map": pulse_map,
+        "others": pulses.others,
+    }
+    if ranges is None:
+        return _File(
+            pulses=pulses,
+            events=truth,
+            has_truth=truth is not None,
+            key=key,
+            told_by=f"column {key!r} of the pulses",
+            **known,
+        )
+    without, ids = tuple[str, ...](), None
+    if ranges.table is truth:
+        without = tuple(ranges.columns.values())
+    if index:
+        truth = icetray.frame_truth(ranges.table, truth)
+        others = {"": ranges.table}
+    if not index or wanted.event_column is not None:
+        ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
+    told_by = "rows of each event"
+    if ids is None:
+        told_by = "rows of each event without event_id"
+        ids = EventNumbers.of(ranges.table, ranges.num_events, num_before)
+    (key,) = ids.types
     return _File(
-        path=path,
-        pulses=pulses,
-        pulse_map=pulse_map,
-        ranges=ranges,
-        key="",
-        truth=icetray.frame_truth(ranges.table, truth) if index else truth,
-        without=tuple(without),
-        event_id=event_id,
-        is_icetray=bool(index),
+        pulses=EventPulses(table=pulses, ranges=ranges, events=ids),
+        events=truth.with_columns([key], ids) if truth else ids,
+        has_truth=truth is not None,
+        key=key,
+        told_by=told_by,
+        without=without,
+        **known,
     )
 
 
@@ -287,14 +239,16 @@ def _one_an_event(
 
 def _find_event_id(
     tables: Sequence[H5Table], truth: H5Table | None, wanted: str | None, place: str
-) -> tuple[H5Table, str] | None:
-    """Return table and column of the event_id; None if there is none."""
-    if wanted is not None:
-        if truth is not None and wanted in truth.types:
-            return truth, wanted
-        return find_column(tables, wanted, place)
-    for table in (*([truth] if truth else []), *tables):
-        for column in EVENT_COLUMNS:
-            if column in table.types:
-                return table, column
-    return None
+) -> H5Table | None:
+    """Return the table of the event_id, with no other column; None if there is none."""
+    first = [truth] if truth else []
+    if wanted is None:
+        there = [*first, *tables]
+        found = [(t, c) for t in there for c in EVENT_COLUMNS if c in t.types]
+    else:
+        found = [(table, wanted) for table in first if wanted in table.types]
+        found = found or [find_column(tables, wanted, place)]
+    if not found:
+        return None
+    table, column = found[0]
+    return replace(table, types={column: table.types[column]})

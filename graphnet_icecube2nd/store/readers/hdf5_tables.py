@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.readers.table_part import starts_of
-from graphnet_icecube2nd.store.readers.tables import Table
+from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS
+from graphnet_icecube2nd.store.readers.tables import Runs, Table
 
 # Names of the B + 1 borders of events, or of first rows and numbers of pulses.
 KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
@@ -66,8 +66,8 @@ class H5Table(Table):
     rows: range
     compound: bool  # whether it is one compound dataset
     others: tuple[str, ...] = ()  # columns that hold something else
-    # A table of as many rows whose columns are read in place of its own.
-    header: H5Table | None = None
+    # Columns that are read of other tables of as many rows.
+    beside: Mapping[str, H5Table] = field(default_factory=dict)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -82,6 +82,12 @@ class H5Table(Table):
     def between(self, low: int, high: int) -> H5Table:
         """Return the rows low to high - 1 of the file."""
         return replace(self, rows=range(low, high))
+
+    def with_columns(self, columns: Sequence[str], table: H5Table) -> H5Table:
+        """Return a table that has columns of another, before or in place of its own."""
+        types = {column: table.types[column] for column in columns}
+        beside = {**self.beside, **dict.fromkeys(columns, table)}
+        return replace(self, types={**types, **self.types, **types}, beside=beside)
 
     def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return columns at once, (R,) each."""
@@ -108,8 +114,7 @@ class H5Table(Table):
         self, file: Any, columns: Sequence[str], rows: slice
     ) -> dict[str, NDArray[Any]]:
         """Return rows of some columns, (R,) in the machine's byte order."""
-        header = self.header.types if self.header else ()
-        own = [column for column in columns if column not in header]
+        own = [column for column in columns if column not in self.beside]
         node = file[self.node]
         table = node.fields(own)[rows] if self.compound and own else None
         arrays = {}
@@ -119,10 +124,92 @@ class H5Table(Table):
                 arrays[column] = _plain(values)
             except ValueError as error:
                 raise ValueError(f"{self.name}, column {column!r}: {error}") from None
-        if self.header:
-            rest = [column for column in columns if column in header]
-            arrays.update(self.header.read(file, rest, rows))
+        for column in self.beside.keys() & {*columns}:
+            arrays |= self.beside[column].read(file, [column], rows)
         return arrays
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventNumbers(H5Table):
+    """A column of event_ids that no file has: events are counted."""
+
+    first: int  # the event_id of row 0
+
+    @classmethod
+    def of(cls, table: H5Table, num_events: int, first: int) -> EventNumbers:
+        """Return the numbers of the events that a table has."""
+        return cls(
+            path=table.path,
+            node=table.node,
+            types={EVENT_COLUMNS[0]: import_pyarrow().int64()},
+            rows=range(num_events),
+            compound=False,
+            first=first,
+        )
+
+    def read(
+        self, file: Any, columns: Sequence[str], rows: slice
+    ) -> dict[str, NDArray[Any]]:
+        """Return rows of the column, (B,)."""
+        ids = np.arange(self.first + rows.start, self.first + rows.stop)
+        return {column: ids for column in columns}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventPulses(Table):
+    """Pulses that know their event by ranges of rows; its event_id is a column too."""
+
+    table: H5Table
+    ranges: Ranges
+    events: H5Table  # of its columns only that of the event_id
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """What messages call it."""
+        return self.table.name
+
+    @property
+    def types(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Arrow type of each column."""
+        return {**self.table.types, **self.events.types}
+
+    num_rows: None = None  # of some events, known once the ranges are read
+
+    def runs(self, column: str) -> Runs:
+        """Return the rows of each event, in the order of the events."""
+        ids = [np.empty(0, np.int64), *(ids for _, ids in self.events.ids(column))]
+        return np.concatenate(ids), *self.read_ranges()
+
+    def between(self, low: int, high: int) -> EventPulses:
+        """Return the pulses of the events low to high - 1 of the file."""
+        return replace(self, events=self.events.between(low, high))
+
+    def read_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first row and number of pulses of each event, (B,) each."""
+        return self.ranges.read(self.events.rows.start, self.events.rows.stop)
+
+    def notes(self, place: str, num_claimed: int) -> Iterator[str]:
+        """Yield what there is to say if so many pulses belong to events."""
+        are_frames = "exists" in self.ranges.columns
+        if isinstance(self.events, EventNumbers):
+            what = "frames" if are_frames else "events"
+            yield f"{place}: no event_id; the {what} are counted from 0"
+        # Frames without pulses are padded with rows of no event.
+        if not are_frames and num_claimed < (num_rows := self.table.num_rows):
+            yield (
+                f"{place}: {num_rows - num_claimed} of {num_rows} pulses belong to no "
+                "event; left out"
+            )
+
+    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+        """Yield record batches of columns of all rows."""
+        return self.table.batches(columns)
+
+    def read_rows(
+        self, columns: Sequence[str], borders: NDArray[np.int64]
+    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
+        """Read the rows from border to border, straight from where they are."""
+        return self.table.read_rows(columns, borders)
 
 
 def find_tables(path: Path) -> list[H5Table]:
@@ -250,7 +337,7 @@ class Ranges:
                 np.where(values["exists"] != 0, v, 0) for v in (first, count)
             )
         self._check(first, count, before)
-        return starts_of(first, count)[low - before :], count[low - before :]
+        return first[low - before :], count[low - before :]
 
     def _check(
         self, first: NDArray[np.int64], count: NDArray[np.int64], before: int

@@ -152,9 +152,8 @@ def possible_truth(
 def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
     """Return a table of truth with the frame's columns, which may be all it has."""
     columns = [column for column in EVENT if column in index.types]
-    header = replace(index, types={column: index.types[column] for column in columns})
     if truth is None:
-        return header
+        return replace(index, types={column: index.types[column] for column in columns})
     shared = [column for column in columns if column in truth.types]
     same = index.num_rows == truth.num_rows
     if same:
@@ -175,8 +174,8 @@ def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
                 f"{truth.name}: event {int(exists.argmin())} (counted from 0) has no "
                 f"truth. Take such out, or do without truth: {NO_TRUTH}"
             )
-    types = {**header.types, **_without_header(truth.types)}
-    return replace(truth, types=types, header=header)
+    truth = replace(truth, types=_without_header(truth.types))
+    return truth.with_columns(columns, index)
 
 
 def _without_header(types: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,6 @@ from graphnet_icecube2nd.store.readers.source import PARQUET_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import (
     NO_DIRECTIONS,
     TablePart,
-    Truth,
     select,
 )
 from graphnet_icecube2nd.store.readers.tables import (
@@ -80,11 +79,10 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
         labels.append(beside[truth] if truth else found[name].events())
         num_before += file.num_rows
     wanted = replace(wanted, pulse_map=pulse_map, event_column=lists[name].key)
-    selection = select(pulses, labels if truth else [], wanted, without=EVENT_COLUMNS)
-    notes = selection.notes
-    if selection.truth is None:
-        events = Truth(tables=tuple(labels), event_column=lists[name].key, columns=())
-        selection, notes = replace(selection, truth=events), (NO_DIRECTIONS,)
+    selection = select(
+        *(pulses, labels if truth else [], wanted), events=labels, without=EVENT_COLUMNS
+    )
+    notes = selection.notes if truth else (NO_DIRECTIONS,)
     if lists[name].counts_rows:
         notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
     parts = [

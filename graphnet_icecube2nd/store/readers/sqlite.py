@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import TIME
 from graphnet_icecube2nd.errors import check_one_of
@@ -45,6 +44,7 @@ from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
     JoinedTable,
+    Runs,
     Table,
     is_number,
 )
@@ -235,8 +235,8 @@ class SqliteTable(Table):
             yield row, batch
             row += len(batch)
 
-    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the events, (R,), and borders of their rows (R + 1,)."""
+    def runs(self, column: str) -> Runs:
+        """Return the rows of each event."""
         event, number = quoted(column), self._sql(column)
         what = [number, "count(*)", f"{event} != {number}"]
         query = self._select(what, f"GROUP BY {event} ORDER BY {event}")
@@ -246,7 +246,7 @@ class SqliteTable(Table):
         event_R, count_R, broken_R = np.concatenate(pieces, axis=1)
         if broken_R.any():
             self.check_event_numbers(f"{event} != {number}")
-        return event_R, np.append(0, np.cumsum(count_R))
+        return event_R, np.cumsum(count_R) - count_R, count_R
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what tells whether a file, its write-ahead log, or a range differs."""

@@ -41,6 +41,7 @@ from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
     JoinedTable,
+    Runs,
     Table,
     no_values,
 )
@@ -64,8 +65,7 @@ class Truth:
     """Tables of truth, one row an event, which may lie in several files."""
 
     tables: tuple[Table, ...]
-    # The column of their event_id; none: row i is that of event i of the part.
-    event_column: str
+    event_column: str  # the column of their event_id
     columns: tuple[str, ...]  # the columns to read
     # Those of them that make up the direction: finite, or NaN where there is none.
     angles: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ class Truth:
         """Read rows; `where` is an integer column, and least and greatest value."""
         columns = self.columns if columns is None else columns
         key, types = self.event_column, self.tables[0].types
-        needed = dict.fromkeys([*(where or ())[:1], *([key] if key else []), *columns])
+        needed = dict.fromkeys([*(where or ())[:1], key, *columns])
         ids = [np.empty(0, np.int64)]
         pieces = {column: [no_values(types[column])] for column in columns}
         for table in self.tables:
@@ -95,8 +95,7 @@ class Truth:
                     inside = (value_N >= where[1]) & (value_N <= where[2])
                     if not inside.any():  # most of a large file
                         continue
-                if key:
-                    ids.append(table.as_ids(arrays[key], key, row)[inside])
+                ids.append(table.as_ids(arrays[key], key, row)[inside])
                 for column in columns:
                     if column in self.angles:
                         table.check_angle(arrays[column], column, row)
@@ -162,20 +161,13 @@ class Layout:
     scattered: NDArray[np.int64] | None = None
 
     @classmethod
-    def of_runs(
-        cls,
-        ids_R: NDArray[np.int64],
-        offsets_R: NDArray[np.int64],
-        id_range: tuple[int, int],
-    ) -> Layout:
+    def of_runs(cls, runs: Runs, id_range: tuple[int, int]) -> Layout:
         """Find out, for the events whose ids are in a range.
 
         Events come in the order of their first row, rows of an event in theirs.
         """
-        kept = (ids_R >= id_range[0]) & (ids_R <= id_range[1])
-        ids_R, starts_R, lengths_R = (
-            values[kept] for values in (ids_R, offsets_R[:-1], np.diff(offsets_R))
-        )
+        kept = (runs[0] >= id_range[0]) & (runs[0] <= id_range[1])
+        ids_R, starts_R, lengths_R = (values[kept] for values in runs)
         known = import_pyarrow().array(ids_R).dictionary_encode()
         ids, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
         if len(ids) == len(ids_R):
@@ -197,7 +189,7 @@ class TablePart(Part):
     name: str
     pulses: Table
     columns: tuple[str, ...]  # pulse columns to read
-    event_column: str = ""  # of the pulses
+    event_column: str  # of the pulses
     truth: Truth | None = None
     # Rows of the truth to read: an integer column and least and greatest value. None
     # reads those of the part's event_ids.
@@ -215,7 +207,7 @@ class TablePart(Part):
 
     def layout(self) -> Layout:
         """Return where the rows of each event lie."""
-        return Layout.of_runs(*self.pulses.runs(self.event_column), self.id_range)
+        return Layout.of_runs(self.pulses.runs(self.event_column), self.id_range)
 
     def read_truth(
         self, event_id: NDArray[np.int64]
@@ -292,7 +284,11 @@ class TablePart(Part):
         self, event_id: Any, first: Any, count: Any, max_pulses: int
     ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
         """Yield events, their first row and pulses, where rows are together."""
-        first = starts_of(first, count)
+        # Events without pulses lie where the one before ends.
+        full = count > 0
+        start = first[full.argmax()] if full.any() else 0
+        stop = np.maximum.accumulate(np.where(full, first + count, start))
+        first = np.where(full, first, np.append(start, stop[:-1]))
         # Rows of no event between two are read with them and left out.
         borders = np.append(first, first[-1] + count[-1])
         slices = list(chunk_borders(borders, max_pulses))
@@ -349,14 +345,6 @@ def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.i
     return places
 
 
-def starts_of(
-    first_B: NDArray[np.int64], count_B: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return first rows; events without pulses lie where the one before ends."""
-    end_B = np.maximum.accumulate(np.where(count_B > 0, first_B + count_B, 0))
-    return np.where(count_B > 0, first_B, np.append(0, end_B[:-1]))
-
-
 @dataclass(frozen=True, kw_only=True)
 class Selection:
     """What is read of tables."""
@@ -403,18 +391,16 @@ def select(
     truth: Sequence[Table],
     wanted: Wanted,
     *,
-    is_joined: bool = True,
+    events: Sequence[Table] = (),
     without: Sequence[str] = (),
 ) -> Selection:
     """Find what tables mean, and which columns to read.
 
-    An event column joins pulses and truth where `is_joined`. Columns `without` are no
-    truth.
+    Where there is no truth, `events` may say which events there are, one row each.
+    Columns `without` are no truth.
     """
     first = pulses[0]
-    key = truth_key = ""
-    if is_joined:
-        key = find_event_column(first.types, wanted.event_column, first.name)
+    key = find_event_column(first.types, wanted.event_column, first.name)
     available = {c: kind for c, kind in first.types.items() if c != key}
     pulse_map = wanted.read_as(available)
     pulse_map = settle_pulse_map(available, pulse_map, first.name)
@@ -423,15 +409,16 @@ def select(
     labels, notes = None, tuple[str, ...]()
     tables = [f"pulses: {name_of(pulses)}"]
     if truth:
-        if is_joined:
-            types, name = truth[0].types, truth[0].name
-            truth_key = find_event_column(types, wanted.event_column, name, like=key)
+        types, name = truth[0].types, truth[0].name
+        truth_key = find_event_column(types, wanted.event_column, name, like=key)
         pulse_map = settle_labels(pulse_map, [truth[0].types])
         labels, rest, notes = open_truth(truth, pulse_map, truth_key, without)
         left_out += rest
         tables.append(f"truth: {labels.name}")
         if labels.angles == KM3NET_ANGLES:
             pulse_map = replace(pulse_map, labels=LabelColumns())
+    elif events:
+        labels = Truth(tables=tuple(events), event_column=key, columns=())
     return Selection(
         event_column=key,
         pulse_map=pulse_map,

@@ -26,6 +26,8 @@ from graphnet_icecube2nd.store.readers.source import fingerprint_of_fields
 BATCH_ROWS = 2**18
 # A file with more values than these, and than so many a byte, was made to fill memory.
 SMALL_VALUES, MOST_VALUES = 2**24, 256
+# Runs of rows with one event_id: event_id, first row and number of rows, (R,) each.
+Runs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
@@ -83,8 +85,8 @@ class Table(ABC):
         for row, arrays in self.arrays([column]):
             yield row, self.as_ids(arrays[column], column, row)
 
-    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
+    def runs(self, column: str) -> Runs:
+        """Return the runs of rows with one event_id."""
         ids, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         row, last = 0, None
         for _, piece in self.ids(column):
@@ -94,7 +96,8 @@ class Table(ABC):
             ids.append(piece[begins])
             starts.append(begins + row)
             row, last = row + len(piece), piece[-1] if len(piece) else last
-        return np.concatenate(ids), np.append(np.concatenate(starts), row)
+        first_R = np.concatenate(starts)
+        return np.concatenate(ids), first_R, np.diff(np.append(first_R, row))
 
     def read_rows(
         self, columns: Sequence[str], borders: NDArray[np.int64]
@@ -198,11 +201,12 @@ class JoinedTable(Table):
         for table in self.tables:
             yield from table.arrays(columns, nan=nan)
 
-    def runs(self, column: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the event_ids of runs of rows with one, (R,), and borders (R + 1,)."""
-        ids, borders = zip(*(table.runs(column) for table in self.tables), strict=True)
-        lengths = [np.diff(border) for border in borders]
-        return np.concatenate(ids), np.append(0, np.cumsum(np.concatenate(lengths)))
+    def runs(self, column: str) -> Runs:
+        """Return the runs of rows with one event_id."""
+        runs = [table.runs(column) for table in self.tables]
+        lengths_R = np.concatenate([length_R for *_, length_R in runs])
+        ids_R = np.concatenate([id_R for id_R, *_ in runs])
+        return ids_R, np.cumsum(lengths_R) - lengths_R, lengths_R
 
     def within(self, column: str, low: int, high: int) -> Table:
         """Return fewer rows of each."""

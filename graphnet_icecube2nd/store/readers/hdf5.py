@@ -8,7 +8,7 @@ Shape letters: T pulses, B events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 from graphnet_icecube2nd.store.readers.hdf5_tables import (
     EventNumbers,
-    EventPulses,
     H5Table,
+    Ranges,
     find_column,
     find_ranges,
     find_tables,
@@ -39,6 +39,9 @@ from graphnet_icecube2nd.store.readers.hdf5_tables import (
 )
 from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import TablePart, select
+
+# What says which event a pulse is of, where no column of the pulses does.
+WITH_ID, COUNTED = "rows of each event", "rows of each event without event_id"
 
 
 def hdf5_source(
@@ -68,7 +71,7 @@ def hdf5_source(
     for path in list_files(paths, HDF5_SUFFIXES):
         files.append(_look_at(path, wanted, offsets, num_before))
         num_before += files[-1].num_events
-    first, *_ = files
+    first = files[0]
     for file in files:
         if file.told_by != first.told_by:
             raise ValueError(
@@ -78,40 +81,40 @@ def hdf5_source(
     pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
     wanted = replace(wanted, pulse_map=pulse_map, event_column=first.key)
     tables = [file.pulses for file in files]
-    for table in tables:
-        columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
-        check_tables([table, *tables], columns, pulse_map)
-    # Of several files with ranges of rows, some may have no events.
-    joined = isinstance(first.pulses, H5Table)
-    events = [f.events for f in files if f.events and (f.num_events or joined)]
-    for table in events:
-        check_tables([table, *events], [*table.types])
+    labels = [file.events for file in files if file.events]
+    if first.ranges:
+        labels = [events for events in labels if events.rows]  # a file may have none
+        for table in tables:
+            columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
+            check_tables([table, *tables], columns, pulse_map)
+        for table in labels:
+            check_tables([table, *labels], [*table.types])
     selection = select(
         tables,
-        events if first.has_truth else [],
+        labels if first.has_truth else [],
         wanted,
-        events=events,
+        events=labels,
         without=first.without,
     )
     parts: list[TablePart] = []
     notes = list(selection.notes)
     for file in files:
-        if isinstance(file.pulses, H5Table):
+        if file.ranges is None:
             parts.append(TablePart(**selection.part(file.pulses, file.events)))
             continue
         num_events, num_claimed = file.num_events, 0
         for low in range(0, num_events, events_per_part):
             rows = range(num_events)[low : low + events_per_part]
             pulses = file.pulses.between(rows.start, rows.stop)
-            truth = file.events and file.events.between(rows.start, rows.stop)
-            part = TablePart(**selection.part(pulses, truth))
+            events = file.events and file.events.between(rows.start, rows.stop)
+            part = TablePart(**selection.part(pulses, events))
             part.name = str(file.path)
             if len(rows) < num_events:
                 part.name += f" (events {low} to {rows[-1]})"
             parts.append(part)
-            num_claimed += int(pulses.read_ranges()[1].sum())
-        notes += file.pulses.notes(str(file.path), num_claimed)
-    left_out = (*selection.left_out, *first.others)
+            num_claimed += int(file.ranges.read(rows)[1].sum())
+        notes += file.notes(num_claimed)
+    left_out = (*selection.left_out, *first.pulses.others)
     return selection.source("hdf5", parts, left_out=left_out, notes=tuple(notes))
 
 
@@ -121,18 +124,35 @@ class _File:
 
     path: Path
     pulse_map: PulseMap
-    pulses: H5Table | EventPulses  # with the event column, or ranges of rows
+    pulses: H5Table  # with the event column
     events: H5Table | None  # one row an event, with the event column
-    has_truth: bool  # whether they have other columns that are truth
     key: str  # the event column
     told_by: str  # what says which event a pulse is of
-    others: tuple[str, ...]  # columns of the pulses that hold no numbers or text
-    without: tuple[str, ...] = ()  # columns of the events that are no truth
+    has_truth: bool  # whether the events have columns of truth
+    without: tuple[str, ...] = ()  # columns of theirs that are none
+
+    @property
+    def ranges(self) -> Ranges | None:
+        """Where the pulses of events lie; None where a column tells."""
+        return self.pulses.ranges
 
     @property
     def num_events(self) -> int:
         """Number of rows of `events`."""
-        return self.events.num_rows if self.events else 0
+        return len(self.events.rows) if self.events else 0
+
+    def notes(self, num_claimed: int) -> Iterator[str]:
+        """Yield what there is to say if so many pulses belong to events."""
+        are_frames = self.ranges and icetray.EXISTS in self.ranges.columns
+        if self.told_by == COUNTED:
+            what = "frames" if are_frames else "events"
+            yield f"{self.path}: no event_id; the {what} are counted from 0"
+        # Frames without pulses are padded with rows of no event.
+        if not are_frames and num_claimed < (num_rows := len(self.pulses.rows)):
+            yield (
+                f"{self.path}: {num_rows - num_claimed} of {num_rows} pulses belong to "
+                "no event; left out"
+            )
 
 
 def _look_at(
@@ -148,7 +168,7 @@ def _look_at(
             "lie; give no offsets"
         )
     # Of several tables of one name, that of the pulses is the longest.
-    found.sort(key=lambda table: table.num_rows)
+    found.sort(key=lambda table: len(table.rows))
     tables = {t.node: t for t in found if not t.node.startswith(icetray.INDEX)}
     candidates, recognise = tables, recognise_pulse_map
     if index:
@@ -171,49 +191,40 @@ def _look_at(
         others = {n: t for n, t in tables.items() if key in t.types}
     elif index:
         icetray.check_detector(found, pulses, place)
-        ranges = icetray.frame_ranges(index[name], pulses.num_rows)
+        ranges = icetray.frame_ranges(index[name], len(pulses.rows))
         others = icetray.possible_truth(tables, wanted.truth, place)
     else:
-        ranges = find_ranges(found, pulses.num_rows, offsets, place)
+        ranges = find_ranges(found, len(pulses.rows), offsets, place)
         others = _one_an_event(found, ranges.num_events, wanted.truth, place)
     others = {n: table for n, table in others.items() if table is not tables[name]}
     truth_name = choose_truth(others, place, wanted, pulse_map)
     truth = others[truth_name] if truth_name else None
-    known: dict[str, Any] = {
-        "path": path,
-        "pulse_map": pulse_map,
-        "others": pulses.others,
-    }
-    if ranges is None:
-        return _File(
-            pulses=pulses,
-            events=truth,
-            has_truth=truth is not None,
-            key=key,
-            told_by=f"column {key!r} of the pulses",
-            **known,
-        )
-    without, ids = tuple[str, ...](), None
-    if ranges.table is truth:
-        without = tuple(ranges.columns.values())
-    if index:
-        truth = icetray.frame_truth(ranges.table, truth)
-        others = {"": ranges.table}
-    if not index or wanted.event_column is not None:
-        ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
-    told_by = "rows of each event"
-    if ids is None:
-        told_by = "rows of each event without event_id"
-        ids = EventNumbers.of(ranges.table, ranges.num_events, num_before)
-    (key,) = ids.types
+    has_truth, without = truth is not None, tuple[str, ...]()
+    told_by, events = f"column {key!r} of the pulses", truth
+    if ranges is not None:
+        if ranges.table is truth:
+            without = tuple(ranges.columns.values())
+        if index:
+            truth, has_truth = icetray.frame_truth(ranges.table, truth), True
+            others = {"": ranges.table}
+        told_by, ids = WITH_ID, None
+        if not index or wanted.event_column is not None:
+            ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
+        if ids is None:
+            told_by = COUNTED
+            ids = EventNumbers.of(ranges.table, ranges.num_events, num_before)
+        (key,) = ids.types
+        events = truth.with_columns([key], ids) if truth else ids
+        pulses = pulses.of_events(ranges, ids)
     return _File(
-        pulses=EventPulses(table=pulses, ranges=ranges, events=ids),
-        events=truth.with_columns([key], ids) if truth else ids,
-        has_truth=truth is not None,
+        path=path,
+        pulse_map=pulse_map,
+        pulses=pulses,
+        events=events,
         key=key,
         told_by=told_by,
+        has_truth=has_truth,
         without=without,
-        **known,
     )
 
 
@@ -228,13 +239,13 @@ def _one_an_event(
     tables: Sequence[H5Table], num_events: int, truth: str | bool | None, place: str
 ) -> dict[str, H5Table]:
     """Return the tables with one row an event, the wanted one among them."""
-    of_name = [table.num_rows for table in tables if table.node == truth]
+    of_name = [len(table.rows) for table in tables if table.node == truth]
     if of_name and num_events not in of_name:
         raise ValueError(
             f"{place}, table {truth!r}: {of_name[0]} rows for {num_events} events; "
             "truth has one row an event"
         )
-    return {table.node: table for table in tables if table.num_rows == num_events}
+    return {table.node: table for table in tables if len(table.rows) == num_events}
 
 
 def _find_event_id(

@@ -68,6 +68,9 @@ class H5Table(Table):
     others: tuple[str, ...] = ()  # columns that hold something else
     # Columns that are read of other tables of as many rows.
     beside: Mapping[str, H5Table] = field(default_factory=dict)
+    # Of pulses that lie event by event: where, and the events by their event column.
+    ranges: Ranges | None = None
+    events: H5Table | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -75,12 +78,14 @@ class H5Table(Table):
         return f"{self.path}, table {self.node!r}"
 
     @property
-    def num_rows(self) -> int:  # type: ignore[override]
-        """How many rows there are."""
-        return len(self.rows)
+    def num_rows(self) -> int | None:  # type: ignore[override]
+        """How many rows there are; of some events, only their ranges tell."""
+        return None if self.ranges else len(self.rows)
 
     def between(self, low: int, high: int) -> H5Table:
-        """Return the rows low to high - 1 of the file."""
+        """Return the rows low to high - 1 of the file, or pulses of these events."""
+        if self.events is not None:
+            return replace(self, events=self.events.between(low, high))
         return replace(self, rows=range(low, high))
 
     def with_columns(self, columns: Sequence[str], table: H5Table) -> H5Table:
@@ -89,9 +94,21 @@ class H5Table(Table):
         beside = {**self.beside, **dict.fromkeys(columns, table)}
         return replace(self, types={**types, **self.types, **types}, beside=beside)
 
+    def of_events(self, ranges: Ranges, events: H5Table) -> H5Table:
+        """Return pulses that know by ranges of rows which event they are of."""
+        types = {**self.types, **events.types}
+        return replace(self, types=types, ranges=ranges, events=events)
+
+    def runs(self, column: str) -> Runs:
+        """Return the rows of each event, in the order of the events."""
+        if self.ranges is None or self.events is None:
+            return super().runs(column)
+        ids = [np.empty(0, np.int64), *(ids for _, ids in self.events.ids(column))]
+        return np.concatenate(ids), *self.ranges.read(self.events.rows)
+
     def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Return columns at once, (R,) each."""
-        ((_, arrays),) = self.read_rows(columns, np.array([0, self.num_rows]))
+        ((_, arrays),) = self.read_rows(columns, np.array([0, len(self.rows)]))
         return arrays
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -153,63 +170,6 @@ class EventNumbers(H5Table):
         """Return rows of the column, (B,)."""
         ids = np.arange(self.first + rows.start, self.first + rows.stop)
         return {column: ids for column in columns}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventPulses(Table):
-    """Pulses that know their event by ranges of rows; its event_id is a column too."""
-
-    table: H5Table
-    ranges: Ranges
-    events: H5Table  # of its columns only that of the event_id
-
-    @property
-    def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
-        return self.table.name
-
-    @property
-    def types(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """Arrow type of each column."""
-        return {**self.table.types, **self.events.types}
-
-    num_rows: None = None  # of some events, known once the ranges are read
-
-    def runs(self, column: str) -> Runs:
-        """Return the rows of each event, in the order of the events."""
-        ids = [np.empty(0, np.int64), *(ids for _, ids in self.events.ids(column))]
-        return np.concatenate(ids), *self.read_ranges()
-
-    def between(self, low: int, high: int) -> EventPulses:
-        """Return the pulses of the events low to high - 1 of the file."""
-        return replace(self, events=self.events.between(low, high))
-
-    def read_ranges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first row and number of pulses of each event, (B,) each."""
-        return self.ranges.read(self.events.rows.start, self.events.rows.stop)
-
-    def notes(self, place: str, num_claimed: int) -> Iterator[str]:
-        """Yield what there is to say if so many pulses belong to events."""
-        are_frames = "exists" in self.ranges.columns
-        if isinstance(self.events, EventNumbers):
-            what = "frames" if are_frames else "events"
-            yield f"{place}: no event_id; the {what} are counted from 0"
-        # Frames without pulses are padded with rows of no event.
-        if not are_frames and num_claimed < (num_rows := self.table.num_rows):
-            yield (
-                f"{place}: {num_rows - num_claimed} of {num_rows} pulses belong to no "
-                "event; left out"
-            )
-
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of columns of all rows."""
-        return self.table.batches(columns)
-
-    def read_rows(
-        self, columns: Sequence[str], borders: NDArray[np.int64]
-    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Read the rows from border to border, straight from where they are."""
-        return self.table.read_rows(columns, borders)
 
 
 def find_tables(path: Path) -> list[H5Table]:
@@ -314,12 +274,13 @@ class Ranges:
     def num_events(self) -> int:
         """Number of events, B."""
         are_borders = not {"count", "stop"} & self.columns.keys()
-        return self.table.num_rows - are_borders
+        return len(self.table.rows) - are_borders
 
-    def read(self, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first row and number of pulses of events low to high, (B,) each."""
+    def read(self, events: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first row and number of pulses of events, (B,) each."""
+        low = events.start
         before = max(low - 1, 0)  # its end, which the first may not lie before
-        past_last = high + self.table.num_rows - self.num_events
+        past_last = events.stop + len(self.table.rows) - self.num_events
         arrays = self.table.between(before, past_last).whole([*self.columns.values()])
         values = {
             role: arrays[column].astype(np.int64)

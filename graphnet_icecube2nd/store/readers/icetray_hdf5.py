@@ -155,7 +155,7 @@ def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
     if truth is None:
         return replace(index, types={column: index.types[column] for column in columns})
     shared = [column for column in columns if column in truth.types]
-    same = index.num_rows == truth.num_rows
+    same = len(index.rows) == len(truth.rows)
     if same:
         for (_, ours), (_, theirs) in zip(
             index.arrays(shared), truth.arrays(shared), strict=True
@@ -163,8 +163,8 @@ def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
             same &= all(np.array_equal(ours[c], theirs[c]) for c in shared)
     if not same:
         raise ValueError(
-            f"{truth.name} ({truth.num_rows} rows) has not one row for each of the "
-            f"{index.num_rows} frames of {index.node!r}, in the same order. Name a "
+            f"{truth.name} ({len(truth.rows)} rows) has not one row for each of the "
+            f"{len(index.rows)} frames of {index.node!r}, in the same order. Name a "
             f"table that has: truth=..., or do without: {NO_TRUTH}"
         )
     if EXISTS in truth.types:

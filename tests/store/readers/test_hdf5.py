@@ -183,6 +183,29 @@ def test_offsets_of_another_name(tmp_path: Path) -> None:
         hdf5_source(path)
 
 
+def test_an_event_that_stands_twice(tmp_path: Path) -> None:
+    truth = truth_columns(4)
+    truth["event_id"][3] = 102
+    path = flat(tmp_path / "events.h5", truth=truth)
+    for options in ({}, {"truth": False}):
+        with pytest.raises(ValueError, match=r"events\.h5.*row 3: event 102 "):
+            joined(hdf5_source(path, **options))
+
+
+def test_empty_files_and_empty_beginnings(tmp_path: Path) -> None:
+    """A part that begins with events of no pulses reads from its own pulses on."""
+    path = flat(tmp_path / "b.h5", lengths=(3, 0, 0, 0, 2))
+    flat(tmp_path / "a.h5", lengths=())
+    source = hdf5_source([tmp_path / "a.h5", path], events_per_part=2)
+    assert joined(source)["lengths"].tolist() == [3, 0, 0, 0, 2]
+    assert [chunk.first_row for chunk in chunks_of(source, 100)] == [0, 0, 3]
+    path = flat(tmp_path / "c.h5", lengths=(3, 0, 0, 2))
+    rows = [
+        chunk.first_row for chunk in chunks_of(hdf5_source(path, events_per_part=2))
+    ]
+    assert rows == [0, 3]
+
+
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [

@@ -39,6 +39,8 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import lmdb
+import msgpack
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -155,6 +157,30 @@ def graphnet(folder: Path) -> None:
     ]
     labels = [{n: v[event] for n, v in known.items()} for event in range(EVENTS)]
     parquet(folder / "nested.parquet", {"SRTInIcePulses": rows, "truth": labels})
+
+
+def lmdb_files(folder: Path) -> None:
+    """LMDB files, with values in pages of their own and in those of the keys."""
+    pulses, known = columns(f"event_no {ICECUBE}"), truth("event_no")
+    tables = {"SRTInIcePulses": pulses, "truth": known}
+    for method, more in (
+        ("json", {"data_representations": "x" * 3000}),
+        ("msgpack", {}),
+    ):
+        with lmdb.open(str(folder / method)) as file, file.begin(write=True) as writing:
+            writing.put(b"__meta_serialization__", method.encode())
+            for event in range(EVENTS):
+                value: dict[str, Any] = {}
+                for name, table in tables.items():
+                    rows = np.asarray(table["event_no"]) == event + 1
+                    value[name] = {
+                        c: np.asarray(v)[rows].tolist() for c, v in table.items()
+                    }
+                value |= more
+                data = json.dumps(value).encode()
+                writing.put(
+                    str(event + 1).encode(), data if more else msgpack.packb(value)
+                )
 
 
 def hdf5(folder: Path) -> None:
@@ -307,6 +333,8 @@ READERS = {
     "graphnet truth": Reader(graphnet, TRUTH, prepared, "files"),
     "nested parquet": Reader(graphnet, "nested.parquet", prepared),
     "sqlite": Reader(graphnet, "events.db", prepared),
+    "lmdb json": Reader(lmdb_files, "json/data.mdb", prepared),
+    "lmdb msgpack": Reader(lmdb_files, "msgpack/data.mdb", prepared),
     "hdf5 columns": Reader(hdf5, "columns.h5", prepared),
     "hdf5 compound": Reader(hdf5, "compound.h5", prepared),
     "hdf5 frames": Reader(hdf5, "frames.hdf5", prepared),
@@ -486,6 +514,25 @@ def damaged_sqlite(data: bytes, rng: random.Random) -> bytes:
         return connection.serialize()
 
 
+def damaged_lmdb(data: bytes, rng: random.Random) -> bytes:
+    """Change a value of JSON, a key, or how values are said to be made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.mdb"
+        path.write_bytes(data)
+        with lmdb.open(folder) as file, file.begin(write=True) as writing:
+            pairs = dict(writing.cursor())
+            key = rng.choice(list(pairs))
+            value = pairs[key]
+            if value.startswith(b"{") and rng.random() < 0.8:
+                writing.put(key, damaged_text(value, rng))
+            elif rng.random() < 0.5:
+                writing.put(key, damaged_bytes(value, rng))
+            else:
+                writing.delete(key)
+                writing.put(rng.choice((b"x", b"-1", b"01", b"9" * 19)), value)
+        return path.read_bytes()
+
+
 def damaged_hdf5(data: bytes, rng: random.Random) -> bytes:
     """Change a data set: its values, type, length; or take it away."""
     content, names = io.BytesIO(data), list[str]()
@@ -515,7 +562,12 @@ def damaged_hdf5(data: bytes, rng: random.Random) -> bytes:
 
 FIELDS = {".json": damaged_text, ".yaml": damaged_text, ".csv": damaged_csv}
 FIELDS |= {".safetensors": damaged_safetensors, ".parquet": damaged_parquet}
-FIELDS |= {".db": damaged_sqlite, ".h5": damaged_hdf5, ".hdf5": damaged_hdf5}
+FIELDS |= {
+    ".mdb": damaged_lmdb,
+    ".db": damaged_sqlite,
+    ".h5": damaged_hdf5,
+    ".hdf5": damaged_hdf5,
+}
 
 
 def mutated(path: Path, rng: random.Random, number: int) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 
 
 def test_damaged_files() -> None:
-    for library in ("h5py", "pyarrow", "pytorch_lightning", "yaml"):
+    for library in ("h5py", "lmdb", "msgpack", "pyarrow", "pytorch_lightning", "yaml"):
         pytest.importorskip(library)
     tool = Path(__file__).with_name("fuzz.py")
     options = ("--mutations", "8", "--seconds", "3600")

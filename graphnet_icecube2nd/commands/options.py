@@ -129,8 +129,8 @@ Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, 
 
 
 FORMAT_HELP = (
-    "Format of the files: kaggle, graphnet-sqlite, graphnet-parquet, parquet, "
-    "nested-parquet, hdf5. Default: recognised."
+    "Format of the files: kaggle, graphnet-sqlite, graphnet-lmdb, graphnet-parquet, "
+    "parquet, nested-parquet, hdf5. Default: recognised."
 )
 
 

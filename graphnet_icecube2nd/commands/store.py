@@ -53,8 +53,8 @@ def prepare(
 ) -> None:
     """Convert files of events into an event store.
 
-    Reads the competition's data, GraphNeT's SQLite and parquet, parquet files, HDF5.
-    An interrupted conversion resumes when the command is run again.
+    Reads the competition's data, GraphNeT's SQLite, parquet and LMDB, parquet files,
+    HDF5. An interrupted conversion resumes when the command is run again.
     """
     if len(paths) < 2:
         raise typer.BadParameter("give what to read, then the folder of the store")

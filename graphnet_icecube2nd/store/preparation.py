@@ -28,6 +28,8 @@ from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
 from graphnet_icecube2nd.store.readers.source import (
     HDF5_SUFFIXES,
+    LMDB_FILE,
+    LMDB_SUFFIXES,
     PARQUET_SUFFIXES,
     SQLITE_SUFFIXES,
     Source,
@@ -61,6 +63,7 @@ FORMATS = {
     "graphnet-sqlite": Format(
         "sqlite", "sqlite_source", {**_TABLES, "duplicates": "duplicates"}
     ),
+    "graphnet-lmdb": Format("lmdb", "lmdb_source", _TABLES),
     "graphnet-parquet": Format("parquet", "graphnet_parquet_source", _TABLES, True),
     "parquet": Format(
         "parquet",
@@ -140,8 +143,8 @@ def prepare(
             given, the pulses decide.
         truth: Files of truth that belong to parquet files of pulses.
         with_truth: False leaves the truth out, also where there is some.
-        pulses_table: Table of pulses in SQLite, HDF5 and GraphNeT parquet files, or
-            struct in a nested one; default: recognised. Several, where an event has
+        pulses_table: Table of pulses in SQLite, LMDB, HDF5 and GraphNeT parquet files,
+            or struct in a nested one; default: recognised. Several, where an event has
             pulses in several: they are joined and put into the order of time.
         truth_table: Table or struct of the truth; default: recognised. A table of
             results is taken for the truth only if it is named here.
@@ -326,17 +329,16 @@ def recognise(paths: Sequence[Path]) -> str:
             return "hdf5"
         if suffix in PARQUET_SUFFIXES:
             return _parquet_of(path)
+        if suffix in LMDB_SUFFIXES:
+            return "graphnet-lmdb"
     else:
         if (path / MANIFEST).exists():
             raise ValueError(
                 f"{path} is an event store already; `icecube2nd inspect` shows it"
             )
-        if (path / "data.mdb").exists():
-            raise ValueError(
-                f"{path} is LMDB, which is not read: its events may be pickled, and to "
-                "load pickles would run code of the file. Have GraphNeT write SQLite "
-                "or parquet"
-            )
+        lmdb = (LMDB_FILE, f"*/{LMDB_FILE}", *(f"*{end}" for end in LMDB_SUFFIXES))
+        if any(next(path.glob(pattern), None) for pattern in lmdb):
+            return "graphnet-lmdb"
         if any((path / which).is_dir() for which in ("train", "test")):
             return "kaggle"
         if any(next(path.glob(f"*{suffix}"), None) for suffix in SQLITE_SUFFIXES):
@@ -352,9 +354,9 @@ def recognise(paths: Sequence[Path]) -> str:
             return "hdf5"
     raise ValueError(
         f"{path} is of no known format. Known are: a folder of the competition's data "
-        "(train/ or test/, and the meta file); GraphNeT's SQLite files (.db) and "
-        "parquet folders; parquet files, or a folder of them, with `truth` (--truth) "
-        "for the file of truth; HDF5 files (.h5, .hdf5)"
+        "(train/ or test/, and the meta file); GraphNeT's SQLite files (.db), "
+        "parquet folders and LMDB (.lmdb); parquet files, or a folder of them, with "
+        "`truth` (--truth) for the file of truth; HDF5 files (.h5, .hdf5)"
     )
 
 

@@ -172,7 +172,7 @@ class TestFormats:
     ) -> None:
         folder = make_kaggle_folder(tmp_path / "in", {1: [3]})
         for option, formats in (
-            ({"truth_table": "x"}, "graphnet-sqlite, graphnet-parquet"),
+            ({"truth_table": "x"}, "graphnet-sqlite, graphnet-lmdb, graphnet-parquet"),
             ({"duplicates": "renumber"}, "graphnet-sqlite"),
         ):
             with pytest.raises(ValueError, match=f"means nothing .*for {formats}"):
@@ -187,7 +187,7 @@ class TestFormats:
             prepare([], tmp_path / "s")
         (tmp_path / "x.lmdb").mkdir()
         (tmp_path / "x.lmdb/data.mdb").touch()
-        with pytest.raises(ValueError, match=r"x\.lmdb is LMDB.*would run code"):
+        with pytest.raises(ValueError, match=r"x\.lmdb.data\.mdb is damaged"):
             prepare(tmp_path / "x.lmdb", tmp_path / "s")
         (tmp_path / "x.root").touch()
         with pytest.raises(ValueError, match="of no known format"):

@@ -25,6 +25,8 @@ from graphnet_icecube2nd.detector.pulse_map import PulseMap
 PARQUET_SUFFIXES = (".parquet",)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
+LMDB_SUFFIXES = (".lmdb", ".mdb")
+LMDB_FILE = "data.mdb"  # in the folder that LMDB makes of a name
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

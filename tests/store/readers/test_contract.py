@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -129,13 +130,42 @@ def database(folder: Path, pulses: Any, truth: Any) -> Any:
     return folder / "events.db", {}
 
 
+def lmdb_json(folder: Path, pulses: Any, truth: Any) -> Any:
+    return _lmdb(folder, pulses, truth, "json", lambda v: json.dumps(v).encode())
+
+
+def lmdb_msgpack(folder: Path, pulses: Any, truth: Any) -> Any:
+    packb = pytest.importorskip("msgpack").packb
+    return _lmdb(folder, pulses, truth, "msgpack", packb)
+
+
+def _lmdb(folder: Path, pulses: Any, truth: Any, method: str, dumps: Any) -> Any:
+    """As GraphNeT's LMDBWriter: a value of all tables for each event."""
+    tables = {"SplitPulses": pulses, "truth": truth}
+    for number, events in enumerate((EVENTS[:6], EVENTS[6:])):
+        values = {}
+        for event in events:
+            rows = {n: t[t["event_no"] == event] for n, t in tables.items()}
+            values[event] = {n: t.to_dict("list") for n, t in rows.items() if len(t)}
+        write_lmdb(folder / f"{number}.lmdb", values, method, dumps)
+    return folder, {}
+
+
+def write_lmdb(folder: Path, values: Any, method: str, dumps: Any) -> None:
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(folder), map_size=2**26) as file, file.begin(write=True) as txn:
+        txn.put(b"__meta_serialization__", method.encode())
+        for event, value in values.items():
+            txn.put(str(event).encode(), dumps(value))
+
+
 def frames(folder: Path, pulses: Any, truth: Any) -> Any:
     return (pulses, truth), {}
 
 
 FORMS = [
     *(flat, flat_folder, merged, unmerged),
-    *(lists, structs, list_of_structs, database, frames),
+    *(lists, structs, list_of_structs, database, lmdb_json, lmdb_msgpack, frames),
 ]
 
 

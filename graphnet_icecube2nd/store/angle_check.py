@@ -130,8 +130,8 @@ def _arrays(
         if {known.get(axis) for axis in (X, Y, Z)} <= chunk.columns.keys():
             position = _numbers(chunk.columns, [known[axis] for axis in (X, Y, Z)])
         else:
-            dom = np.asarray(chunk.columns[known[SENSOR_ID]]).astype(np.int64)
-            position = geometry.lookup(torch.from_numpy(dom))
+            dom = np.nan_to_num(chunk.columns[known[SENSOR_ID]], nan=-1)
+            position = geometry.lookup(torch.from_numpy(dom.astype(np.int64)))
         time = _numbers(chunk.columns, [known[TIME]])[:, 0]
         angles = _numbers(
             chunk.truth, [pulse_map.labels.zenith, pulse_map.labels.azimuth]

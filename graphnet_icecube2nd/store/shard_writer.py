@@ -95,8 +95,10 @@ class ChunkCleaner:
             events[NUM_LEFT_OUT] = (num_B - lengths).astype(np.int32)
         known = self.pulse_map.columns()
         for column in self.pulse_columns:
-            values = np.asarray(chunk.columns[column])
-            quantity = known.get(column)
+            quantity, kind = known.get(column), None
+            if quantity in (None, TIME):
+                kind = chunk.with_nulls.get(column)
+            values = np.asarray(chunk.columns[column], kind)
             if quantity == TIME and self.pulse_map.time_reference == "first_pulse":
                 values, events[TIME_ORIGIN] = _relative(values, offsets, full)
             values = self._stored(column, quantity, values, name)
@@ -145,6 +147,8 @@ class ChunkCleaner:
         full = length_B > 0
         if not full.any():
             return chunk, fault_B
+        kept = chunk.with_nulls.keys() - self.pulse_map.columns().keys()
+        nulls = {column: np.isnan(chunk.columns[column]) for column in sorted(kept)}
         try:
             check_pulses(
                 chunk.columns,
@@ -153,6 +157,12 @@ class ChunkCleaner:
                 geometry=self.geometry,
                 event_id=torch.from_numpy(chunk.event_id[full]),
             )
+            for column, null_T in nulls.items():
+                if null_T.any():
+                    pulse = int(null_T.argmax())
+                    row = np.searchsorted(chunk.offsets, pulse, side="right") - 1
+                    event = f"event {chunk.event_id[row]}"
+                    raise PulseError(f"{event}: column {column!r} is null", pulse)
         except PulseError as error:
             place = name
             if chunk.first_row is not None:
@@ -171,6 +181,8 @@ class ChunkCleaner:
         _, fault_T = pulse_faults(
             chunk.columns, num_pulses, self.pulse_map, geometry=self.geometry
         )
+        for column, null_T in nulls.items():
+            fault_T = np.where(null_T & (fault_T == ""), f"bad {column}", fault_T)
         if self.bad_pulses == MARK:
             fault_B = event_faults(fault_T, length_B)
             fault_T = np.repeat(fault_B, length_B)

@@ -34,6 +34,9 @@ class EventChunk:
     """Some whole events, with the columns and values of their file."""
 
     columns: Mapping[str, NDArray[Any]]  # (T,) pulses by file column
+    # The types of columns of integers and booleans that are floats here, since some
+    # pulse has a null, which is NaN.
+    with_nulls: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     # (B + 1,) borders of the events; an event may have no pulses.
     offsets: NDArray[np.int64]
     event_id: NDArray[np.int64]  # (B,)

@@ -88,7 +88,9 @@ class Truth:
         pieces = {column: [no_values(types[column])] for column in columns}
         for table in self.tables:
             fewer = table if where is None else table.within(*where)
-            for row, arrays in fewer.arrays([*needed], nan=True):
+            # pandas writes a NaN as null.
+            floats = [c for c in columns if no_values(table.types[c]).dtype.kind == "f"]
+            for row, arrays in fewer.arrays([*needed], nan=floats):
                 inside: Any = slice(None)
                 if where is not None:
                     value_N = table.as_ids(arrays[where[0]], where[0], row)
@@ -269,9 +271,12 @@ class TablePart(Part):
             rows_B = rows_B[order] if len(rows_B) else rows_B
         together = layout.scattered is None and not is_joined
         read = self._in_order if together else self._gathered
+        types = {c: no_values(self.pulses.types[c]).dtype for c in self.columns}
         for events, first_row, columns in read(event_id, first, count, max_pulses):
+            floats = {name for name, v in columns.items() if v.dtype.kind == "f"}
             yield EventChunk(
                 columns=columns,
+                with_nulls={c: types[c] for c in floats if types[c].kind != "f"},
                 offsets=np.append(0, np.cumsum(count[events])),
                 event_id=event_id[events],
                 truth={name: v[rows_B[events]] for name, v in labels.items()},
@@ -316,7 +321,7 @@ class TablePart(Part):
             pieces, places = [empty], [np.empty(0, np.int64)]
             if len(asked):
                 fewer = pulses.within(key, int(asked.min()), int(asked.max()))
-                for row, arrays in fewer.arrays([key, *self.columns], nan=True):
+                for row, arrays in fewer.arrays([key, *self.columns], nan=self.columns):
                     place_T = _places(pulses.as_ids(arrays[key], key, row), ids)
                     kept = place_T >= 0
                     places.append(place_T[kept])

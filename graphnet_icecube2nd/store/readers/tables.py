@@ -9,8 +9,8 @@ event_id.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, pairwise
@@ -44,19 +44,24 @@ class Table(ABC):
         """Yield record batches of columns, each with the row it begins at."""
 
     def arrays(
-        self, columns: Sequence[str], *, nan: bool = False
+        self, columns: Sequence[str], *, nan: Collection[str] = ()
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Yield columns piece by piece, (T,) each, with the row each piece begins at.
 
-        With `nan`, a null among floats becomes NaN, which pandas writes as null; else
-        a null is a ValueError that names file and row.
+        A null in columns `nan` becomes NaN, and integers beside it floats that are
+        equal to them; any other null is a ValueError that names file and row.
         """
-        floating = import_pyarrow().types.is_floating
+        pa = import_pyarrow()
+        floating = pa.types.is_floating
         for first, batch in self.batches(columns):
             arrays = {}
             for column in columns:
                 array = plain(batch.column(column))
-                if array.null_count and not (nan and floating(array.type)):
+                may_be_nan = column in nan and is_number(array.type)
+                if array.null_count and may_be_nan and not floating(array.type):
+                    with suppress(pa.ArrowInvalid):  # an integer that no float equals
+                        array = array.cast(pa.float64())
+                if array.null_count and not (may_be_nan and floating(array.type)):
                     null = first + int(np.asarray(array.is_null()).argmax())
                     raise ValueError(
                         f"{self.at(null)}: column {column!r} is null "
@@ -109,7 +114,7 @@ class Table(ABC):
         column.
         """
         # A missing value is a bad pulse, as NaN is.
-        pieces, end = self.arrays(columns, nan=True), 0
+        pieces, end = self.arrays(columns, nan=columns), 0
         held: list[tuple[int, int, dict[str, NDArray[Any]]]] = []
         for low, high in pairwise(borders.tolist()):
             while end < high:
@@ -195,7 +200,7 @@ class JoinedTable(Table):
         return chain.from_iterable(table.batches(columns) for table in self.tables)
 
     def arrays(
-        self, columns: Sequence[str], *, nan: bool = False
+        self, columns: Sequence[str], *, nan: Collection[str] = ()
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Yield columns of one table after the other; each names its own faults."""
         for table in self.tables:

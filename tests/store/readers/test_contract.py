@@ -253,6 +253,41 @@ class TestEveryForm:
             made(form, tmp_path, pulses, truth)
         assert str(tmp_path) in str(caught.value) or form is frames
 
+    @pytest.mark.parametrize("column", ["charge", "hlc", "width", "sensor_id", "time"])
+    def test_nulls_of_integers(self, form: Write, tmp_path: Path, column: str) -> None:
+        """A null costs its pulse; integers that are kept stay integers."""
+        pulses, truth = make_events()
+        pulse_map = PulseMap.icecube86()
+        if column in ("sensor_id", "time"):
+            places = [f"dom_{axis}" for axis in "xyz"]
+            pulses = pulses.drop(columns=[*places, "hlc", "rde"])
+            pulses = pulses.rename(columns={"dom_time": "time"})
+            pulses["time"] = pulses["time"].astype("int64")
+            pulses["sensor_id"], pulses["auxiliary"] = pulses["width"], 0
+            pulse_map = PulseMap.kaggle(time_reference="first_pulse")
+        pulses[column] = pulses[column].astype("Int64")
+        row = (pulses["event_no"] == 40).idxmax() + 2
+        lost = pulses.loc[row, "width"]
+        pulses.loc[row, column] = pd.NA
+        options = {"keep": "width", "pulse_map": pulse_map}
+        with pytest.raises(ValueError, match=rf"event 40.*{column}.*--drop-bad") as why:
+            made(form, tmp_path / "a", pulses, truth, **options)
+        assert str(tmp_path) in str(why.value) or form is frames
+        options["drop_bad_pulses"] = True
+        report, store = made(form, tmp_path / "b", pulses, truth, **options)
+        assert report.num_pulses == 31
+        assert any(f"bad {column} 1)" in text for text in report.notes)
+        widths = contents(store)[40][0]["width"]
+        assert lost not in widths
+        assert len(widths) == 6
+        assert store.manifest.pulse_columns["width"] == "int64"
+        if form is frames:
+            return
+        options = {**options, "drop_bad_pulses": False, "mark_bad_events": True}
+        _, store = made(form, tmp_path / "c", pulses, truth, **options)
+        assert contents(store)[40][1]["pulse_fault"] == f"bad {column}"
+        assert len(contents(store)[3][0]["width"]) == 1
+
     @pytest.mark.parametrize(
         ("fault", "message"),
         [("lost", "event 40 without a row"), ("degrees", "event 40.*zenith.*rad")],

@@ -108,6 +108,9 @@ def test_pandas_of_its_own_types(read: Any, pulses: Any) -> None:
     frame["time"] = frame["time"].astype("Int64")
     assert read(frames_source(frame)).columns["time"].dtype == np.int64
     frame.loc[4, "time"] = pd.NA
+    chunk = read(frames_source(frame))
+    assert np.flatnonzero(np.isnan(chunk.columns["time"])).tolist() == [4]
+    frame.loc[5, "time"] = 2**60 + 1  # no float is equal to it
     with pytest.raises(ValueError, match="row 4: column 'time' is null"):
         read(frames_source(frame))
 

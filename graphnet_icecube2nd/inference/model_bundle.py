@@ -309,9 +309,10 @@ def _options_of_run(place: Path) -> InferenceConfig:
         return InferenceConfig()
     with naming(recipe):
         values = read_yaml(recipe)
-        data, last = values["data"], values["stages"][-1]
+        data = values["data"]
         options = {
-            "max_pulses": data["validation_max_pulses"] or last["max_pulses"],
+            "max_pulses": data["validation_max_pulses"]
+            or values["stages"][-1]["max_pulses"],
             "selection": data["selection"],
             "published_features": data["features"] == "published",
         }

@@ -119,7 +119,7 @@ def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while piece := file.read(2**22):
+        while piece := file.read(2**16):
             digest.update(piece)
     return digest.hexdigest()
 

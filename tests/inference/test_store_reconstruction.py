@@ -274,7 +274,7 @@ def test_what_was_found_with_other_options_is_not_taken(
     # The same pulses of other places, or with columns of another meaning.
     manifest = simulated.manifest
     for changed in (
-        replace(manifest, tables={"geometry.csv": {"sha256": "1"}}),
+        replace(manifest, tables={"geometry.csv": {"bytes": 1, "sha256": "1" * 64}}),
         replace(manifest, pulse_map=replace(pulse_map, labels=labels)),
     ):
         assert changed.digest() != manifest.digest()

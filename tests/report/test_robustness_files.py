@@ -59,7 +59,7 @@ def test_files(simulated: EventStore, tmp_path: Path) -> None:
     assert float(table[2]["difference_rad"]) == 0.1
     assert float(table[2]["median_deg"]) == 11.5
     assert (table[3]["pull"], table[2]["no_pulses"]) == ("", "7")
-    assert table[2]["published"] == "+5%, arXiv:0000.00000"
+    assert table[2]["published"] == "'+5%, arXiv:0000.00000"  # no formula
     stored = json.loads(files[1].read_text())
     assert stored["rows"][2]["low"] == 0.08
     assert stored["rows"][3]["pull"] is None

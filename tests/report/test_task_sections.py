@@ -96,7 +96,7 @@ def test_energy_and_track_without_directions(tmp_path: Path) -> None:
             assert row == pytest.approx(dict(expected))
         file = tmp_path / "tables" / f"{evaluated.task}.csv"
         read = list(csv.DictReader(file.read_text().splitlines()))
-        assert read[1]["table"] == HOSTILE  # data, as it is
+        assert read[1]["table"] == f"'{HOSTILE}"  # no formula for a spreadsheet
         assert float(read[0]["events"]) == NUM
     assert plain["energy"][0]["resolution_log10"] == pytest.approx(0.2, rel=0.2)
     assert plain["energy"][0]["inside_68"] == pytest.approx(0.68, abs=0.07)

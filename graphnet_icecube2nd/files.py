@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, written by one process at a time; JSON.
 
-A writer holds the lock `.NAME.lock` beside its output and writes under a name that
+A writer holds the lock `.NAME.lock` beside its output (`.NAME.work.lock` also while it
+works things out) and writes under a name that
 nobody can guess, `.NAME.(16 digits).tmp`. Both are gone when it ends; what a killed
 one leaves, the next writer of the same output removes.
 """
@@ -164,6 +165,21 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
     except FileExistsError:
         raise ValueError(f"{folder} is a file; {what} is a folder") from None
     with _locked(folder / LOCK_FILE, folder, wait=False):
+        yield
+
+
+@contextmanager
+def only_writer(path: PathLike) -> Iterator[None]:
+    """Keep a second process from an output, and from what lies beside it meanwhile.
+
+    For work that goes on for long before it writes the output whole.
+
+    Raises:
+        ValueError: Another process is at work on the output.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(target.with_name(f".{target.name}.work.lock"), target, wait=False):
         yield
 
 

@@ -24,17 +24,19 @@ from graphnet_icecube2nd.conventions import CHARGE, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.graphnet_adapter.representations import PulseReader
-from graphnet_icecube2nd.graphnet_adapter.store import PygLoader
+from graphnet_icecube2nd.graphnet_adapter.store import PygLoader, StoreDataset
 from graphnet_icecube2nd.graphnet_adapter.tasks import TaskHead
 from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.inference.predictor import lengths_and_faults
+from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.results.event_table import (
     DIRECTION_NAMES,
     KAPPA_NAMES,
     PREDICTION_NAMES,
 )
 from graphnet_icecube2nd.results.result_files import whole_numbers
-from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
@@ -96,6 +98,7 @@ class EventPredictions:
     n_pulses: NDArray[np.int64]  # (B,), before any selection of pulses
     outputs: dict[str, NDArray[np.float64]]  # (B, K) by answer; NaN without pulses
     inside: NDArray[np.bool_]  # (B,), within the ranges of the training
+    fault: NDArray[np.str_]  # (B,), what is wrong with the pulses, `bad charge`; ``
 
 
 def domain_of(
@@ -318,11 +321,44 @@ def event_predictions(
             event_id=event_id,
             n_pulses=n_pulses,
             inside=inside_B,
+            fault=np.full(len(full_B), ""),
             outputs={
                 answer.name: answer.outputs(prediction, event_id, full_B)
                 for answer, prediction in zip(answers, predictions, strict=True)
             },
         )
+
+
+def without_pulses(data: Any, answers: Sequence[Answer]) -> EventPredictions | None:
+    """Return the events that a loader of a whole store passes over; None of others.
+
+    They have no pulses, or `prepare` has left theirs out as one of them is bad.
+    """
+    dataset = getattr(data, "dataset", None)
+    if isinstance(data, PygLoader):
+        store = data.loader.reader.store
+        is_whole = data.loader.plan.subset == EventSubset()
+    elif isinstance(dataset, StoreDataset):
+        store = dataset._store
+        is_whole = len(dataset) == len(dataset._full)
+    else:
+        return None
+    empty = np.flatnonzero(store.whole_event_column(N_PULSES) == 0)
+    if not is_whole or not len(empty):
+        return None
+    length_B, fault_B = lengths_and_faults(
+        store, lambda column: store.whole_event_column(column)[empty]
+    )
+    return EventPredictions(
+        event_id=store.whole_event_column(EVENT_ID)[empty],
+        n_pulses=length_B,
+        inside=np.ones(len(empty), bool),
+        fault=np.full(len(empty), "") if fault_B is None else fault_B,
+        outputs={
+            answer.name: answer.outputs(None, empty, np.zeros(len(empty), bool))
+            for answer in answers
+        },
+    )
 
 
 def _with_pulses(batches: Sequence[Data], full_B: NDArray[np.bool_]) -> list[Data]:

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from graphnet_icecube2nd.graphnet_adapter.prediction import (
     domain_of,
     evaluating,
     event_predictions,
+    without_pulses,
 )
 from graphnet_icecube2nd.inference.predictor import (
     WINDOW,
@@ -85,8 +87,10 @@ def predict_events(
     direction and kappa gives those of `direction`; its other tasks give their
     prediction_labels, by our names where there is one (`energy_pred` is `energy`).
 
-    Rows stand in the order of the loader, which may shuffle. Rows go into the file 8192
-    at a time; beside them memory holds 8 bytes an event.
+    Rows stand in the order of the loader, which may shuffle. Behind them stand the
+    events without pulses of a store that the loader reads whole, which it passes over;
+    those that `prepare` has marked have the status `bad charge` and the like. Rows go
+    into the file 8192 at a time; beside them memory holds 8 bytes an event.
 
     Args:
         model: A `StandardModel` of any backbone and tasks of events. It runs on the
@@ -148,7 +152,9 @@ def predict_events(
     rows: Columns | None = None
     with evaluating(model):
         batches = event_predictions(model, dataloader, event_column, domain)
-        windows = _windows(batches, answers, on_progress)
+        others = without_pulses(dataloader, answers)
+        more = [] if others is None else [others]
+        windows = _windows(chain(batches, more), answers, on_progress)
         if domain is not None and domain.faults:
             calibrations = {}
         parts = counted(_parts(windows, answers, angles, calibrations, contours))
@@ -168,7 +174,8 @@ def predict_events(
             }
             write_results(out, parts, kind, metadata)
     num_events = sum(statuses.values())
-    notices = _left_out(dataloader, num_events)
+    num_more = sum(len(other.event_id) for other in more)
+    notices = _left_out(dataloader, num_events - num_more)
     if domain is not None:
         notices += (*domain.warnings(),)
     for text in notices:
@@ -251,7 +258,14 @@ def _parts(
             vector_B3 = torch.from_numpy(outputs[Direction.name])
             outputs[Direction.name] = to_origin(vector_B3, angles).numpy()
         table = table_of_outputs(
-            "", tasks, outputs, window.event_id, window.n_pulses, calibrations, contours
+            "",
+            tasks,
+            outputs,
+            window.event_id,
+            window.n_pulses,
+            calibrations,
+            contours,
+            window.fault,
         )
         calibrated_B = (table.status_B == OK) & window.inside & bool(calibrations)
         yield table.with_columns({CALIBRATED: calibrated_B}).to_columns()
@@ -299,6 +313,7 @@ def _windows(
         event_id=np.empty(0, np.int64),
         n_pulses=np.empty(0, np.int64),
         inside=np.empty(0, bool),
+        fault=np.empty(0, np.str_),
         outputs={a.name: np.empty((0, a.task.num_outputs)) for a in answers},
     )
     waiting, num_waiting, is_first = [none], 0, True
@@ -319,6 +334,7 @@ def _joined(batches: list[EventPredictions]) -> EventPredictions:
         event_id=np.concatenate([b.event_id for b in batches]),
         n_pulses=np.concatenate([b.n_pulses for b in batches]),
         inside=np.concatenate([b.inside for b in batches]),
+        fault=np.concatenate([b.fault for b in batches]),
         outputs={
             name: np.concatenate([b.outputs[name] for b in batches])
             for name in batches[0].outputs

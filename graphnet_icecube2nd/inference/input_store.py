@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,10 +49,11 @@ def input_store(
 ) -> Iterator[EventStore]:
     """Give the store of events to reconstruct, made of files where they are none.
 
-    Files are converted once, beside the results `out`. At the end the conversion is
-    removed. After an error it stays: the next call takes it for the very same files and
-    options. Truth is not read, but for the events of a `truth_table` that is named. An
-    event with a bad pulse has no pulses there, and the reason in its `pulse_fault`.
+    Files are converted once, beside the results `out`, which the caller holds
+    (`only_writer`). At the end the conversion is removed. After an error it stays: the
+    next call takes it for the very same files and options. Truth is not read, but for
+    the events of a `truth_table` that is named. An event with a bad pulse has no pulses
+    there, and the reason in its `pulse_fault`.
 
     Args:
         events: A store or its path, or the path of what `prepare` reads.
@@ -79,7 +80,7 @@ def input_store(
         raise FileNotFoundError(f"there is no {events}")
     elif out is None:
         with TemporaryDirectory() as folder:
-            yield _converted(Path(events), Path(folder) / "store", given)
+            yield _converted(Path(events), Path(folder) / "store", given, None)
     else:
         out = Path(out)
         store = out.with_name(f".{out.name}.store")
@@ -87,21 +88,30 @@ def input_store(
         plan = _plan(Path(events), given)
         if not holds_json(note, plan):
             shutil.rmtree(store, ignore_errors=True)
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(note, plan)
-        yield _converted(Path(events), store, given)
+        yield _converted(Path(events), store, given, lambda _: write_json(note, plan))
         shutil.rmtree(store, ignore_errors=True)
         note.unlink(missing_ok=True)
 
 
 def _plan(events: Path, given: Mapping[str, Any]) -> list[Any]:
     """Return all that a conversion depends on, as JSON has it."""
-    files = [events] if events.is_file() else sorted(events.rglob("*"))
+    files = [events]
+    if events.is_dir():  # without what this call keeps there, if `out` lies within
+        files = [
+            f
+            for f in sorted(events.rglob("*"))
+            if "/." not in f"/{f.relative_to(events)}"
+        ]
     seen = [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     return [{name: str(value) for name, value in given.items()}, *seen]
 
 
-def _converted(events: Path, store: Path, given: Mapping[str, Any]) -> EventStore:
+def _converted(
+    events: Path,
+    store: Path,
+    given: Mapping[str, Any],
+    on_source: Callable[[Any], None] | None,
+) -> EventStore:
     """Return the store of files, which an earlier call may have made."""
     if not (store / MANIFEST).is_file():
         print_notices()
@@ -113,6 +123,7 @@ def _converted(events: Path, store: Path, given: Mapping[str, Any]) -> EventStor
             format=options.pop("input_format", None),
             with_truth="truth_table" in given,
             mark_bad_events="drop_bad_pulses" not in given,
+            on_source=on_source,
             **options,
         )
         for text in report.notes:

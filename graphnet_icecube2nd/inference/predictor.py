@@ -29,7 +29,12 @@ from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import CALIBRATED, VALID, EventTable
 from graphnet_icecube2nd.results.result_files import OK, Columns
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
+from graphnet_icecube2nd.store.manifest import (
+    EVENT_ID,
+    N_PULSES,
+    NUM_LEFT_OUT,
+    PULSE_FAULT,
+)
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction
 from graphnet_icecube2nd.tasks.task import Calibration, Task
 from graphnet_icecube2nd.version import __version__
@@ -65,6 +70,7 @@ def store_outputs(
     options: InferenceConfig,
     on_progress: Progress | None = None,
     domain: Domain | None = None,
+    file_length_B: NDArray[np.integer[Any]] | None = None,
 ) -> tuple[list[Outputs], NDArray[np.bool_]]:
     """Return the outputs of each model, and which events lie in the trained ranges.
 
@@ -83,7 +89,9 @@ def store_outputs(
             )
         return reader.packed(raw)
 
-    outputs = outputs_in_batches(models, length_B, make_batch, options, on_progress)
+    outputs = outputs_in_batches(
+        models, length_B, make_batch, options, on_progress, file_length_B
+    )
     return outputs, inside_B
 
 
@@ -94,12 +102,15 @@ def outputs_in_batches(
     make_batch: Callable[[NDArray[np.int64]], PackedBatch],
     options: InferenceConfig,
     on_progress: Progress | None = None,
+    file_length_B: NDArray[np.integer[Any]] | None = None,
 ) -> list[Outputs]:
     """Return the outputs of models for events, (B, K) by task, for each model.
 
     Models lie on one device and are in evaluation mode meanwhile. Events without pulses
-    get NaN; `make_batch` gives the others at some places, (b,).
+    get NaN; `make_batch` gives the others at some places, (b,). Lengths with the pulses
+    that are bad, where given, keep all others' answers the same to the bit.
     """
+    file_length_B = length_B if file_length_B is None else file_length_B
     device = next(models[0].parameters()).device
     is_short = options.precision == "bfloat16"
     found = [empty_outputs(model, len(length_B)) for model in models]
@@ -107,12 +118,19 @@ def outputs_in_batches(
     for model in models:
         model.eval()
     try:
-        for some in _batches(length_B, options.batch_size):
-            batch = make_batch(some).to(device)
+        for some in _batches(file_length_B, options.batch_size):
+            there_b = length_B[some] > 0
+            if not there_b.any():
+                continue
+            batch = make_batch(some[there_b])
+            if not there_b.all():
+                length_b = file_length_B[some]
+                batch = _with_stand_ins(batch, there_b, length_b, options.max_pulses)
+            batch, some = batch.to(device), some[there_b]
             with torch.autocast(device.type, torch.bfloat16, enabled=is_short):
                 for model, outputs in zip(models, found, strict=True):
                     for name, output in model.outputs(batch).items():
-                        outputs[name][some] = output.cpu().double().numpy()
+                        outputs[name][some] = output.cpu().double().numpy()[there_b]
             if on_progress is not None:
                 on_progress(len(some), int(length_B[some].sum()))
     finally:
@@ -125,7 +143,8 @@ def outputs_in_batches(
 
 
 def _batches(
-    length_B: NDArray[np.integer[Any]], batch_size: int
+    length_B: NDArray[np.integer[Any]],
+    batch_size: int,
 ) -> Iterator[NDArray[np.int64]]:
     """Yield places of events with pulses, (b,), those of like lengths together."""
     for window in range(0, len(length_B), WINDOW):
@@ -135,6 +154,31 @@ def _batches(
         full = full[np.argsort(-length_B[full], kind="stable")]
         for start in range(0, len(full), batch_size):
             yield full[start : start + batch_size]
+
+
+def _with_stand_ins(
+    batch: PackedBatch,
+    there_b: NDArray[np.bool_],
+    length_b: NDArray[np.integer[Any]],
+    max_pulses: int,
+) -> PackedBatch:
+    """Return a batch with the first event's pulses in place of events that it lacks.
+
+    What a model says of an event depends on the shapes of its batch in the last digit,
+    so an event that cannot be read leaves its length behind, (b,) before the cut.
+    """
+    events = iter(batch.features.split(batch.lengths.tolist()))
+    first = batch.features[: int(batch.lengths[0])]
+    return PackedBatch.from_events(
+        [
+            next(events) if is_there else first[np.arange(length) % len(first)]
+            for is_there, length in zip(
+                there_b, np.minimum(length_b, max_pulses), strict=True
+            )
+        ],
+        n_pulses=torch.from_numpy(length_b).to(batch.n_pulses.dtype),
+        names=batch.names,
+    )
 
 
 def empty_outputs(model: Model, num_events: int) -> Outputs:
@@ -173,20 +217,40 @@ def predict_events(
 
     Returns:
         A row for each event, in the order asked for; status `no pulses` for events
-        without any, `not finite` where the model gave no number.
+        without any, `bad charge` and the like for those that `prepare` has marked, `not
+        finite` where the model gave no number.
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     options = options or InferenceConfig.of(model.input_config)
     outputs = event_outputs(model, store, numbers, options, augmentations, on_progress)
+    length_B, fault_B = lengths_and_faults(
+        store, lambda column: store.whole_event_column(column)[numbers]
+    )
     return table_of_outputs(
         name,
         model.task_map,
         outputs,
         store.whole_event_column(EVENT_ID)[numbers],
-        store.whole_event_column(N_PULSES)[numbers],
+        length_B,
         calibrations or {},
         contours,
+        fault_B,
     )
+
+
+def lengths_and_faults(
+    store: EventStore, column: Callable[[str], NDArray[Any]]
+) -> tuple[NDArray[np.int64], NDArray[np.str_] | None]:
+    """Return how many pulses the file has of events, (B,), and what is wrong with them.
+
+    Of an event with a bad pulse the store may hold no pulses, but the reason (`prepare`
+    with `mark_bad_events`). None: there are none of those. `column` gives a column of
+    the events, (B,).
+    """
+    length_B = np.asarray(column(N_PULSES), np.int64)
+    if PULSE_FAULT not in store.event_columns:
+        return length_B, None
+    return length_B + column(NUM_LEFT_OUT), np.asarray(column(PULSE_FAULT), np.str_)
 
 
 def event_outputs(

@@ -169,7 +169,7 @@ class PulseReconstructor:
         if good_B.any():
             make_batch, inside_B = self._events(raw, good_B, id_B)
             (outputs,) = outputs_in_batches(
-                [self.model], good_B, make_batch, self.options, on_progress
+                [self.model], good_B, make_batch, self.options, on_progress, length_B
             )
         rows = self.maker.rows(outputs, id_B, length_B, inside_B, fault_B)
         rows = without_full_columns(rows)

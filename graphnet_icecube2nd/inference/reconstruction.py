@@ -16,6 +16,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.files import holds_json, locked_folder, write_json
+from graphnet_icecube2nd.files import holds_json, only_writer, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.input_store import READING, input_store
 from graphnet_icecube2nd.inference.model_bundle import (
@@ -41,6 +42,7 @@ from graphnet_icecube2nd.inference.predictor import (
     ResultMaker,
     event_reader,
     failed_tasks,
+    lengths_and_faults,
     store_outputs,
     without_full_columns,
 )
@@ -65,7 +67,7 @@ from graphnet_icecube2nd.results.result_files import (
     write_results,
 )
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import EVENT_ID, NUM_LEFT_OUT, PULSE_FAULT
+from graphnet_icecube2nd.store.manifest import EVENT_ID
 from graphnet_icecube2nd.store.readers.sqlite import SOURCE_FILE
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
@@ -257,7 +259,10 @@ def reconstruct(
     if isinstance(data, str | os.PathLike | EventStore):
         if events is not None:
             raise ValueError("events can be given only for pulses in memory")
-        with input_store(data, out, {**meaning, **of_files}) as store:
+        with (
+            nullcontext() if out is None else only_writer(out),
+            input_store(data, out, {**meaning, **of_files}) as store,
+        ):
             if on_start is not None:
                 on_start(len(store))
             maker = ResultMaker(
@@ -376,37 +381,36 @@ def _into_file(
         failed.update(failed_tasks(columns))
         statuses.update(columns["status"].tolist())
 
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with locked_folder(parts, "what is done"):
-        _open_parts(parts, _plan(store, maker))
-        windows = {
-            parts / f"{number:06d}.parquet": window
-            for number, window in enumerate(_windows(store))
-        }
-        is_there = {path: path.exists() for path in windows}
-        for path in windows:
-            if is_there[path]:
-                count(read_columns(path))
-                maker.domain.counts.update(read_metadata(path))
-        num_resumed = statuses.total()
-        if num_resumed and on_progress is not None:
-            on_progress(num_resumed, num_pulses)  # at once: no part of any rate
-        for path, window in windows.items():
-            if is_there[path]:
-                continue
-            before = Counter(maker.domain.counts)
-            columns = _rows_of_window(reader, maker, window, on_progress)
-            # So that a resumed call knows of all events which are outside the ranges.
-            counts = maker.domain.counts - before
-            write_results(path, [columns], "parquet", counts)
-            give_back_memory()
-            count(columns)
-        write_results(
-            out,
-            (without_full_columns(read_columns(path), failed) for path in windows),
-            format,
-            maker.metadata(),
-        )
+    parts.mkdir(exist_ok=True)
+    _open_parts(parts, _plan(store, maker))
+    windows = {
+        parts / f"{number:06d}.parquet": window
+        for number, window in enumerate(_windows(store))
+    }
+    is_there = {path: path.exists() for path in windows}
+    for path in windows:
+        if is_there[path]:
+            count(read_columns(path))
+            maker.domain.counts.update(read_metadata(path))
+    num_resumed = statuses.total()
+    if num_resumed and on_progress is not None:
+        on_progress(num_resumed, num_pulses)  # at once: no part of any rate
+    for path, window in windows.items():
+        if is_there[path]:
+            continue
+        before = Counter(maker.domain.counts)
+        columns = _rows_of_window(reader, maker, window, on_progress)
+        # So that a resumed call knows of all events which are outside the ranges.
+        counts = maker.domain.counts - before
+        write_results(path, [columns], "parquet", counts)
+        give_back_memory()
+        count(columns)
+    write_results(
+        out,
+        (without_full_columns(read_columns(path), failed) for path in windows),
+        format,
+        maker.metadata(),
+    )
     shutil.rmtree(parts)
     return statuses, num_calibrated, num_resumed
 
@@ -429,10 +433,9 @@ def _rows_of_window(
     events = slice(first, stop)
     length_B = np.asarray(store.lengths(shard)[events])
     event_id = np.asarray(store.event_column(EVENT_ID, shard)[events])
-    num_read_B, fault_B = length_B, None
-    if PULSE_FAULT in store.event_columns:
-        fault_B = np.asarray(store.event_column(PULSE_FAULT, shard)[events], np.str_)
-        num_read_B = length_B + store.event_column(NUM_LEFT_OUT, shard)[events]
+    num_read_B, fault_B = lengths_and_faults(
+        store, lambda column: np.asarray(store.event_column(column, shard)[events])
+    )
     numbers = np.arange(first, stop) + int(store.shard_offsets[shard])
     (outputs,), inside_B = store_outputs(
         [maker.bundle.model],
@@ -442,6 +445,7 @@ def _rows_of_window(
         maker.options,
         on_progress,
         maker.domain,
+        num_read_B,
     )
     rows = maker.rows(outputs, event_id, num_read_B, inside_B, fault_B)
     return {**rows, **_old_numbers(store, shard, events)}

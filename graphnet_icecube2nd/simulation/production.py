@@ -37,6 +37,7 @@ from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
+from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
@@ -123,13 +124,14 @@ def simulate(
     )
     # Another format goes by way of a store, which goes on where it was interrupted.
     store = out if format == STORE else out.with_name(f".{out.name}.store")
-    if not (store / MANIFEST).exists():
-        convert(source, store, workers=workers, on_progress=on_progress)
-    elif not _is_of(EventStore(store), source, num_events):
-        raise ValueError(f"{store} is left from another simulation; remove it")
-    if format != STORE:
-        export(store, out, format=format)
-        shutil.rmtree(store)
+    with only_writer(out):
+        if not (store / MANIFEST).exists():
+            convert(source, store, workers=workers, on_progress=on_progress)
+        elif not _is_of(EventStore(store), source, num_events):
+            raise ValueError(f"{store} is left from another simulation; remove it")
+        if format != STORE:
+            export(store, out, format=format)
+            shutil.rmtree(store)
     return out
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ from graphnet_icecube2nd import (
     EventTable,
     InputConfig,
     build_model,
+    prepare,
     save_model,
     simulate,
 )
@@ -304,6 +307,42 @@ class TestOrder:
         assert table.event_id.tolist() == order
         expected = whole.of_events(table.event_id)
         np.testing.assert_allclose(table.direction_B3, expected.direction_B3, atol=1e-5)
+
+    @pytest.mark.parametrize("way", ["module", "dataset", "some"])
+    def test_events_of_a_store_without_pulses(
+        self, database: str, way: str, tmp_path: Path
+    ) -> None:
+        """Those that a loader passes over have a row if it reads the whole store."""
+        changed = tmp_path / "changed.db"
+        shutil.copy(database, changed)
+        with closing(sqlite3.connect(changed)) as connection, connection:
+            connection.execute("UPDATE pulses SET charge = -1 WHERE event_no = 103")
+            connection.execute("DELETE FROM pulses WHERE event_no = 105")
+        store = tmp_path / "store"
+        prepare(changed, store, mark_bad_events=True, workers=1)
+        model = make_model()
+        selection = [101, 102] if way == "some" else None
+        loader: Any
+        if way == "module":
+            data = icecube2nd.StoreDataModule(store, batch_size=4)
+            loader = data.predict_dataloader()
+        else:
+            loader = make_loader(
+                icecube2nd.StoreDataset(
+                    path=str(store), data_representation=PULSES, pulsemaps="any",
+                    features=list(PULSES._detector.feature_map()), truth=["zenith"],
+                    selection=selection,
+                )
+            )  # fmt: skip
+        rows = icecube2nd.predict_events(model, loader).columns()
+        found = dict(zip(rows["event_id"], rows["status"], strict=True))
+        expected = dict.fromkeys(selection or range(100, 110), "ok")
+        if selection is None:
+            expected |= {103: "bad charge", 105: "no pulses"}
+            assert rows["n_pulses"][rows["event_id"] == 103] == [7]
+            assert rows["n_pulses"][rows["event_id"] == 105] == [0]
+        assert found == expected
+        assert (np.isfinite(rows["kappa"]) == (rows["status"] == "ok")).all()
 
     @pytest.mark.parametrize("window", [2, 8192])
     def test_an_event_that_comes_twice_is_named(

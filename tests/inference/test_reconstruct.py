@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ pytest.importorskip("pyarrow")
 
 import torch
 
-from graphnet_icecube2nd import EventStore, build_model
+from graphnet_icecube2nd import EventStore, build_model, prepare
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
+from graphnet_icecube2nd.inference.predictor import predict_events
 from graphnet_icecube2nd.inference.pulse_reconstruction import (
     PulseReconstructor,
     group_pulses,
@@ -274,6 +277,103 @@ def test_a_bad_pulse_costs_its_event_the_answer(
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "db", "h5"])
+def test_beside_a_bad_event_the_others_are_the_same_to_the_bit(
+    model: Any, pulses: dict[str, Any], suffix: str, tmp_path: Path
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({name: value[:3000] for name, value in pulses.items()})
+    bad_ids = frame["event_id"][[700, 1500]].tolist()
+
+    def rows(name: str) -> dict[str, Any]:
+        path = tmp_path / f"{name}.{suffix}"
+        if suffix == "parquet":
+            frame.to_parquet(path)
+        elif suffix == "db":
+            with closing(sqlite3.connect(path)) as connection, connection:
+                events = frame.rename(columns={"event_id": "event_no"})
+                events.to_sql("pulses", connection, index=False)
+        else:
+            with pytest.importorskip("h5py").File(path, "w") as file:
+                file["pulses"] = frame.to_records(index=False)
+        found = reconstruct(
+            path, model, options=InferenceConfig(batch_size=7), workers=1
+        )
+        return {"statuses": found.statuses, **found.columns()}
+
+    good = rows("good")
+    assert set(good.pop("statuses")) == {"ok"}
+    frame.loc[700, "charge"], frame.loc[1500, "sensor_id"] = -1.0, 5160
+    with pytest.warns(UserWarning, match="bad charge 1"):
+        bad = rows("bad")
+    assert bad.pop("statuses")["ok"] == len(good["status"]) - 2
+    other_B = ~np.isin(good["event_id"], bad_ids)
+    assert bad["event_id"].tolist() == good["event_id"].tolist()
+    for name, values in good.items():
+        np.testing.assert_array_equal(bad[name][other_B], values[other_B], name)
+
+
+def test_a_second_call_for_the_same_file_is_refused(
+    model: Any, pulses: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also of other options or files: it leaves alone what the first is reading."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({name: value[:900] for name, value in pulses.items()})
+    path, out = tmp_path / "pulses.parquet", tmp_path / "r.csv"
+    frame.to_parquet(path)
+    frame[:500].to_parquet(tmp_path / "others.parquet")
+    refused: list[str] = []
+
+    def second(_: int) -> None:
+        for file, reading in (
+            (path, {}),
+            (path, {"drop_bad_pulses": True}),
+            (tmp_path / "others.parquet", {}),
+        ):
+            with pytest.raises(ValueError, match=r"r\.csv is being written") as error:
+                reconstruct(file, model, out, workers=1, **reading)
+            refused.append(str(error.value))
+
+    found = reconstruct(path, model, out, workers=1, on_start=second)
+    assert len(refused) == 3
+    assert found.num_events == frame["event_id"].nunique()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["others.parquet", "pulses.parquet", "r.csv"]
+
+
+def test_files_that_cannot_be_read_leave_nothing(model: Any, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection, connection:
+        connection.execute("CREATE TABLE odd (a)")
+    with pytest.raises(ValueError, match=r"a\.db"):
+        reconstruct(tmp_path / "a.db", model, tmp_path / "r.csv")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.db"]
+
+
+def test_events_that_prepare_has_marked(
+    model: Any, pulses: dict[str, Any], tmp_path: Path
+) -> None:
+    """Each way to the rows of a store gives them their status."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({name: value[:900] for name, value in pulses.items()})
+    bad_id = frame["event_id"][300]
+    frame.loc[300, "charge"] = 0.0
+    frame.to_parquet(tmp_path / "pulses.parquet")
+    prepare(
+        *(tmp_path / "pulses.parquet", tmp_path / "store"),
+        with_truth=False, mark_bad_events=True, workers=1,
+    )  # fmt: skip
+    store = EventStore(tmp_path / "store")
+    table = predict_events(model, store, np.arange(len(store))[::-1])
+    with pytest.warns(UserWarning, match="bad charge 1"):
+        expected = reconstruct(store, model).table()
+    assert table.event_id.tolist() == expected.event_id[::-1].tolist()
+    assert table.status_B.tolist() == expected.status_B[::-1].tolist()
+    assert table.n_pulses_B.tolist() == expected.n_pulses_B[::-1].tolist()
+    is_bad = table.event_id == bad_id
+    assert table.status_B[is_bad].tolist() == ["bad charge"]
+    assert table.n_pulses_B[is_bad] == (frame["event_id"] == bad_id).sum()
+
+
 def test_event_numbers_are_whole(model: Any) -> None:
     pulses = {"event_id": [5.0, 0.5], "sensor_id": [1, 2], "time": [1e4, 2e4]}
     with pytest.raises(ValueError, match=r"column 'event_id'.*whole numbers"):
@@ -285,8 +385,6 @@ def test_files_are_read_as_prepare_is_told(
 ) -> None:
     """Tables, event column, event numbers that repeat; no truth, or an odd one."""
     pandas = pytest.importorskip("pandas")
-    import sqlite3
-
     frame = pandas.DataFrame({name: v[:900] for name, v in pulses.items()})
     num_events = frame["event_id"].nunique()
     frame = frame.rename(columns={"event_id": "number"})

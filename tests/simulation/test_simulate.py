@@ -188,6 +188,24 @@ def test_a_format_goes_on_from_the_store_in_between(
     assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
 
 
+@pytest.mark.parametrize("format", ["store", "graphnet"])
+def test_a_second_simulation_into_the_same_is_refused(
+    format: str, tmp_path: Path
+) -> None:
+    out = tmp_path / ("a.db" if format == "graphnet" else "a")
+    refused = []
+
+    def second(*_: int) -> None:
+        for num_events in (20, 21):
+            with pytest.raises(ValueError, match="is being written") as error:
+                simulate(out, num_events=num_events, seed=4, format=format, workers=1)
+            refused.append(error)
+
+    simulate(out, num_events=20, seed=4, format=format, workers=1, on_progress=second)
+    assert refused
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+
+
 def test_export_says_what_it_cannot_do(store: EventStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown format 'csv'; choose from"):
         export(store.path, tmp_path / "x", format="csv")

@@ -167,7 +167,7 @@ def _with_stand_ins(
     What a model says of an event depends on the shapes of its batch in the last digit,
     so an event that cannot be read leaves its length behind, (b,) before the cut.
     """
-    events = iter(batch.features.split(batch.lengths.tolist()))
+    events = iter(torch.split(batch.features, batch.lengths.tolist()))
     first = batch.features[: int(batch.lengths[0])]
     return PackedBatch.from_events(
         [

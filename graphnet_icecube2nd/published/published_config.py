@@ -216,7 +216,9 @@ def published_weights(path: str) -> str:
     asked = Path(path)
     run = asked.parent.parent
     ours = run / RUN_MODEL
-    if asked.exists() or asked.parent.name != "models" or not ours.is_file():
+    # `os.path` takes what can be no path, such as too long a name, for none.
+    is_there = os.path.exists(asked)
+    if is_there or asked.parent.name != "models" or not os.path.isfile(ours):
         return path
     of_eight = last = SUB_EPOCHS - 1
     if (run / RECIPE).is_file():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
@@ -169,7 +170,14 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
     if (folder / MANIFEST).exists():
         raise ValueError(f"{folder} is an event store already; choose another folder")
     if path.exists():
-        if not holds_json(path, plan):
+        without = {name: value for name, value in plan.items() if name != "bad_pulses"}
+        if len(without) < len(plan) and holds_json(path, without):
+            # A bad pulse stopped the former conversion, which advised this option.
+            shutil.rmtree(folder / SHARDS, ignore_errors=True)
+            for note in folder.glob("part-*.json"):
+                note.unlink()
+            write_json(path, plan)
+        elif not holds_json(path, plan):
             raise ValueError(
                 f"{folder} holds an unfinished conversion of other files, or of files "
                 "that changed, or with other options. Remove it, or choose another "

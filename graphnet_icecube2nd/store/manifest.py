@@ -139,7 +139,12 @@ class Manifest:
             names = [entry.name for entry in fields(cls)]
             known = {name: content[name] for name in names if name in content}
             known["pulse_map"] = PulseMap.from_dict(content.get("pulse_map", {}))
-            return from_plain(cls, known)
+            manifest = from_plain(cls, known)
+            for name in ("num_events", "num_pulses"):
+                if content.get(name) != (found := getattr(manifest, name)):
+                    said = content.get(name)
+                    raise ValueError(f"{name} is {said!r}, its shards have {found}")
+            return manifest
         except ValueError as error:
             raise ValueError(f"{path} is damaged: {error} ({MEND})") from None
 

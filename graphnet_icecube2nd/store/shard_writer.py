@@ -132,7 +132,8 @@ class ChunkCleaner:
         if not set(columns) <= chunk.truth.keys():
             return
         for column in columns:
-            check_radians(chunk.truth[column], column, chunk.event_id, name)
+            where = chunk.truth_name or name
+            check_radians(chunk.truth[column], column, chunk.event_id, where)
         zenith_B, azimuth_B = (chunk.truth[column] for column in columns)
         known_B = np.isfinite(zenith_B) & np.isfinite(azimuth_B)
         odd_B = known_B & ~possible_angles(zenith_B, azimuth_B)

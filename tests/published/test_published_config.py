@@ -167,6 +167,12 @@ def test_bad_values_say_what(
         read_published_config(tmp_path / "config.json")
 
 
+def test_weights_of_a_name_that_no_file_has(tmp_path: Path) -> None:
+    """They are looked for when they are read."""
+    name = f"there/models/{10_000 * 'a'}.pth"
+    assert read(tmp_path, "WEIGHTS", name).recipe.stages[0].weights == name
+
+
 @pytest.mark.parametrize(
     ("epochs", "name", "is_last"),
     [

@@ -246,6 +246,20 @@ class TestRefused:
         assert "bad charge 1" in note
         assert "file x, row 5: event 0, pulse 5: column 'time' is nan" in note
 
+    def test_what_a_bad_pulse_stopped_can_be_converted_without(
+        self, tmp_path: Path
+    ) -> None:
+        """Into the same folder, as the message advises."""
+        parts = [make_part([2, 3]), make_part([4], "two", 9)]
+        parts[1].columns["charge"] = np.array([1, 1, 0, 1.0])
+        with pytest.raises(ValueError, match="--drop-bad-pulses"):
+            convert(make_source(*parts), tmp_path / "s", workers=1)
+        with pytest.raises(ValueError, match="unfinished conversion"):
+            convert(make_source(parts[0]), tmp_path / "s", workers=1, bad_pulses="drop")
+        convert(make_source(*parts), tmp_path / "s", workers=1, bad_pulses="drop")
+        found = read_all(EventStore(tmp_path / "s"))
+        assert found["n_pulses"].tolist() == [2, 3, 3]
+
     def test_bad_pulses_can_cost_their_event(self, tmp_path: Path) -> None:
         part = make_part([60, 9, 0, 60], "file x")
         part.columns["charge"] = part.columns["charge"].astype(float)

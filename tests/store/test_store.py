@@ -266,6 +266,9 @@ class TestRefused:
         ("key", "value"),
         [
             ("shards", None),
+            ("shards", []),
+            ("num_events", 2),
+            ("num_pulses", None),
             ("shards", {}),
             ("shards.0", None),
             ("shards.0.name", "../other"),

@@ -149,6 +149,7 @@ class EmptyEventsPart(Part):
             offsets=np.zeros(len(rows) + 1, np.int64),
             event_id=truth.event_id[rows],
             truth={name: values[rows] for name, values in truth.columns.items()},
+            truth_name=self.truth.name,
             notes=(empty_note(lost, self.truth.name, "the files of pulses"),),
         )
 

@@ -42,6 +42,7 @@ class EventChunk:
     event_id: NDArray[np.int64]  # (B,)
     # (B,) by column: numbers, booleans or strings.
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    truth_name: str = ""  # what messages call the file of the truth; the part's
     # Row of the file that pulse 0 stands in, for messages; None where rows mean
     # nothing or were sorted.
     first_row: int | None = None

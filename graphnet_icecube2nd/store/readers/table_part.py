@@ -280,6 +280,7 @@ class TablePart(Part):
                 offsets=np.append(0, np.cumsum(count[events])),
                 event_id=event_id[events],
                 truth={name: v[rows_B[events]] for name, v in labels.items()},
+                truth_name=self.truth.name if self.truth else "",
                 first_row=first_row if self.pulses.has_rows else None,
                 notes=tuple(notes),
             )

@@ -455,6 +455,13 @@ class TestDamage:
         zenith = EventStore(tmp_path / "store").whole_event_column("zenith")
         assert np.isnan(zenith).sum() == 1
 
+    def test_angles_in_degrees_are_named_by_the_file_of_truth(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        rewrite(folder, "train_meta.parquet", zenith=[1.0, 1, 1, 90.0, 1, 1])
+        with pytest.raises(ValueError, match=r"^train_meta\.parquet, event .*zenith"):
+            convert(kaggle_source(folder), tmp_path / "store", workers=1)
+
     @pytest.mark.parametrize("charge", [-1.0, None])
     def test_wrong_value_is_named_by_row(
         self, folder: Path, tmp_path: Path, charge: float | None

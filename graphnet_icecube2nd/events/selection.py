@@ -66,17 +66,18 @@ def select_pulses(
         ValueError: Unknown selection, `max_pulses` below 1, no auxiliary for
             `hlc_first`.
     """
+    border = offsets.numpy()
     read_auxiliary = None
     if auxiliary is not None:
-        flag_T, border = auxiliary.numpy(), offsets.numpy()
+        flag_T = auxiliary.numpy()
 
         def read_auxiliary(event: int) -> NDArray[np.bool_]:
             flag: NDArray[np.bool_] = flag_T[border[event] : border[event + 1]] > 0.5
             return flag
 
-    length_B = offsets.diff()
+    length_B = np.diff(border)
     long_E, position_EL = select_positions(
-        length_B.numpy(),
+        length_B,
         max_pulses,
         selection=selection,
         read_auxiliary=read_auxiliary,
@@ -85,16 +86,15 @@ def select_pulses(
         epoch=epoch,
     )
     if not len(long_E):
-        return torch.arange(int(offsets[-1])), offsets
-    kept_B = length_B.clamp(max=max_pulses)
-    kept_offsets = torch.zeros_like(offsets)
-    torch.cumsum(kept_B, 0, out=kept_offsets[1:])
-    kept_K = torch.arange(int(kept_offsets[-1]))
-    kept_K += (offsets[:-1] - kept_offsets[:-1]).repeat_interleave(kept_B)
-    long = torch.from_numpy(long_E)
-    place_EL = kept_offsets[long, None] + torch.arange(max_pulses)
-    kept_K[place_EL] = offsets[long, None] + torch.from_numpy(position_EL)
-    return kept_K, kept_offsets
+        return torch.arange(int(border[-1])), offsets
+    kept_B = np.minimum(length_B, max_pulses)
+    kept_border = np.zeros_like(border)
+    np.cumsum(kept_B, out=kept_border[1:])
+    kept_K = np.arange(kept_border[-1])
+    kept_K += np.repeat(border[:-1] - kept_border[:-1], kept_B)
+    place_EL = kept_border[long_E, None] + np.arange(max_pulses)
+    kept_K[place_EL] = border[long_E, None] + position_EL
+    return torch.from_numpy(kept_K), torch.from_numpy(kept_border)
 
 
 def select_positions(

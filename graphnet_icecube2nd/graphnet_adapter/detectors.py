@@ -17,6 +17,7 @@ from graphnet.models.detector import Detector as GraphnetDetector
 from numpy.typing import NDArray
 from torch import Tensor
 
+from graphnet_icecube2nd.conventions import AUXILIARY, SENSOR_ID
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
@@ -109,6 +110,8 @@ class PulseMapDetector(GraphnetDetector):
             linear = None
             if name in known and feature_map[name] is self._scaling.get(name):
                 linear = self.pulse_map.zero_and_unit(known[name], self.detector.scales)
+            if known.get(name) in (AUXILIARY, SENSOR_ID):
+                linear = (0.0, 1.0)  # they stay as they are
             if linear is None:
                 others.append((index, feature_map[name]))
             else:

@@ -23,6 +23,7 @@ from torch_geometric.data import Batch, Data
 
 from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
 from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.loading.reading import EventBlock, EventReader
@@ -219,17 +220,38 @@ class StoreDataset(Dataset):
         weight_B1 = None
         if self._loss_weight_column is not None:
             weight_B1 = self._events(block, [self._loss_weight_column])
-        graphs = []
-        for b, index in enumerate(chosen_B):
-            graph = self._create_graph(
-                pulses_TC[offsets[b] : offsets[b + 1]],
-                truth_BC[b : b + 1],
-                loss_weight=None if weight_B1 is None else weight_B1[b : b + 1],
+        if isinstance(self._data_representation, PackedPulses):
+            graphs = self._data_representation.graphs(
+                pulses_TC,
+                offsets,
+                self._features,
+                [self._truth_dicts(truth_C) for truth_C in truth_BC],
+                self._label_fns,
+                self._loss_weight_column,
+                weight_B1,
+                self._loss_weight_default_value,
+                self._path,
             )
-            for name, label_B in self._labels.items():
-                graph[name] = label_B[index : index + 1].clone()
-            graphs.append(graph)
+        else:
+            graphs = [
+                self._create_graph(
+                    pulses_TC[offsets[b] : offsets[b + 1]],
+                    truth_BC[b],
+                    loss_weight=None if weight_B1 is None else weight_B1[b],
+                )
+                for b in range(len(chosen_B))
+            ]
+        for name, label_B in self._labels.items():
+            parts = label_B[torch.from_numpy(chosen_B), None].unbind(0)
+            for graph, part in zip(graphs, parts, strict=True):
+                graph[name] = part
         return graphs
+
+    def _truth_dicts(self, truth_C: NDArray[Any]) -> list[dict[str, Any]]:
+        """Return what GraphNeT's `_create_graph` makes of the truth of one event."""
+        columns = truth_C.reshape(-1, 1)
+        truth = dict(zip(self._truth, columns, strict=True))
+        return [self._get_labels(truth), truth]
 
     def _make_label(self, name: str) -> Tensor:
         """Return a label of the selected events, (B, ...) float32."""

@@ -20,7 +20,7 @@ from graphnet.models.data_representation import EdgelessGraph, KNNGraph
 from graphnet.models.detector.icecube import IceCube86, IceCubeKaggle
 from graphnet.training.labels import Direction
 from graphnet.training.loss_functions import VonMisesFisher3DLoss
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data
 
 import graphnet_icecube2nd.graphnet_adapter as adapter
 from graphnet_icecube2nd import (
@@ -429,6 +429,32 @@ def test_collate_gives_the_batch_of_pyg(kind: str) -> None:
                 assert one[key].dtype == other[key].dtype, key
             else:
                 assert one[key] == other[key], key
+
+
+def test_truth_becomes_what_graphnet_makes_of_it() -> None:
+    representation = adapter.PackedPulses(adapter.IceCube86PulseMapDetector())
+    labels = {"event_no": np.array([2**53 + 1]), "track": -1, "muon": 1, "kind": 2}
+    truth = {
+        "event_no": np.array([2.0**53]),
+        "energy": np.array([1.5], np.float32),
+        "track": np.array([True]),  # in place of the label
+        "kind": np.array(["nu"]),  # no number: the label stays
+        "name": "a",
+        "several": np.arange(3),
+        "weight": 0.5,
+    }
+    truth_dicts = [labels, truth, {"dom": np.arange(4, dtype=np.int16)}]
+    ours = representation(raw_event(4), ICECUBE86, truth_dicts)
+    theirs = representation._add_truth(Data(), truth_dicts)
+    assert {"event_no", "kind", "several", "weight", "dom"} <= set(theirs.keys())
+    assert set(ours.keys()) - {"x", "n_pulses", "features"} == {
+        *theirs.keys(),
+        "graph_definition",
+        "data_representation",
+    }
+    for key, value in theirs.to_dict().items():
+        assert torch.equal(ours[key], value), key
+        assert (ours[key].dtype, ours[key].shape) == (value.dtype, value.shape), key
 
 
 def test_label_points_to_the_origin() -> None:

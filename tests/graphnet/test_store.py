@@ -18,7 +18,7 @@ pytestmark = pytest.mark.graphnet
 
 import torch
 from graphnet.data import GraphNeTDataModule
-from graphnet.data.dataset import SQLiteDataset
+from graphnet.data.dataset import Dataset, SQLiteDataset
 from graphnet.models import StandardModel
 from graphnet.models.data_representation import KNNGraph
 from graphnet.models.detector.icecube import IceCubeKaggle
@@ -79,6 +79,16 @@ def assert_equal(ours: Any, theirs: Any) -> None:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-6, atol=1e-6)
 
 
+def assert_same(ours: Any, theirs: Any) -> None:
+    assert set(ours.keys()) == set(theirs.keys())
+    for key, value in theirs.to_dict().items():
+        if torch.is_tensor(value):
+            assert torch.equal(ours[key], value), key
+            assert ours[key].dtype == value.dtype, key
+        else:
+            assert ours[key] == value, key
+
+
 class TestDataset:
     def test_gives_what_the_sqlite_we_wrote_gives(
         self, store: EventStore, tmp_path: Path
@@ -122,16 +132,27 @@ class TestDataset:
         with pytest.raises(ValueError, match="event 77 is not in"):
             make_dataset(store.path, selection=[77])
 
-    def test_a_batch_is_its_events_read_one_by_one(self, store: EventStore) -> None:
-        weights = {"loss_weight_table": "truth", "loss_weight_column": "zenith"}
-        dataset = make_dataset(store.path, **weights)
+    @pytest.mark.parametrize("kind", ["PackedPulses", "KNNGraph"])
+    def test_a_batch_is_its_events_made_one_by_one(
+        self, store: EventStore, kind: str
+    ) -> None:
+        representation: Any = icecube2nd.PackedPulses(
+            icecube2nd.KagglePulseMapDetector(), max_pulses=50, seed=3
+        )
+        if kind == "KNNGraph":
+            representation = KNNGraph(IceCubeKaggle(), nb_nearest_neighbours=2)
+        dataset = make_dataset(
+            store.path,
+            data_representation=representation,
+            loss_weight_table="truth",
+            loss_weight_column="zenith",
+        )
         indices = [12, 0, 7, 3, 8, 0]  # of all shards
         together = dataset.__getitems__(indices)
         for index, event in zip(indices, together, strict=True):
-            alone = dataset[index]
-            assert set(event.keys()) == set(alone.keys())
-            for key in ("x", "direction", "n_pulses", "event_no", "azimuth", "zenith"):
-                assert torch.equal(event[key], alone[key]), key
+            alone = Dataset.__getitem__(dataset, index)  # GraphNeT's way
+            assert_same(event, alone)
+            assert_same(dataset[index], alone)
         with pytest.raises(IndexError):
             dataset[13]
 

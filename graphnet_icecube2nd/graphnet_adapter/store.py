@@ -2,9 +2,9 @@
 
 `StoreDataModule` gives batches as `StandardModel.fit` takes them: they hold the tensors
 of `EventDataModule` and are built at once, not joined from one object for each event.
-`StoreDataset` is many times slower: it makes one event after the other, in any data
+`StoreDataset` is many times slower: it makes an object for each event, in any data
 representation, for people who keep GraphNeT's own data module and graphs. Shape
-letters: T pulses, B events.
+letters: T pulses, B events, C columns.
 """
 
 from __future__ import annotations

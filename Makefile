@@ -22,7 +22,7 @@ export GRAPHNET PIP_FLAGS
 PY := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo demo-graphnet lint format clean
+.PHONY: help setup test test-fast demo demo-graphnet lint format docs docs-serve clean
 
 help:  ## say what can be made
 	@sed -n 's/^#   //p; s/^#$$//p' Makefile
@@ -52,6 +52,12 @@ lint: setup  ## linters and type checker
 format: setup  ## put the code into its form
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+docs: setup  ## the documentation as a site in build/site; broken links are errors
+	$(PY) -m mkdocs build --strict --quiet
+
+docs-serve: setup  ## show the documentation at http://127.0.0.1:8000 while you write it
+	$(PY) -m mkdocs serve
 
 clean:  ## remove .venv and all caches
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

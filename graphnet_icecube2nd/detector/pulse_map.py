@@ -122,7 +122,9 @@ class PulseMap:
 
     Args:
         name: What messages and files call it.
-        x, y, z: DOM position, m. Without them `sensor_id` gives the place.
+        x: DOM position along x, m. Without x, y and z `sensor_id` gives the place.
+        y: DOM position along y, m.
+        z: DOM position along z, m.
         time: Pulse time, ns.
         charge: p.e., above 0.
         auxiliary: True (1) where the pulse is not HLC.

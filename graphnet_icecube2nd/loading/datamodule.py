@@ -53,8 +53,9 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             `long` (192 or more): which events are trained and validated on.
         events: A condition on truth columns and n_pulses, such as `energy > 100`, for
             training and validation.
-        train, validation: Which events; default: the competition's batches 655 to 659
-            validate where they are there with others, else a tenth by hash.
+        train: Training events; default: all but those that validate.
+        validation: Validation events; default: the competition's batches 655 to 659
+            where they are there with others, else a tenth by hash.
         validation_batch_size: Events of a validation batch; default: as training.
         validation_max_pulses: Pulses that the validation cuts to; default: as training.
         num_sub_epochs: Parts of an epoch of the data.

@@ -1,4 +1,4 @@
-"""Calibration: widths that hold."""
+"""Calibration of the widths of results."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""Makes the widths of a trained model hold, on events it was not trained on.
+"""Calibration of a model's widths, on events that it was not trained on.
 
 Shape letters: B events.
 """
@@ -50,20 +50,20 @@ LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationCheck:
-    """Calibrations, and how they do on events that they were not fitted on."""
+    """Fitted calibrations, with cross-fitted figures that check them."""
 
     file: CalibrationFile  # fitted on all events, to be stored
-    # Share of true directions inside contours by level: as the model has it, empty
-    # without a direction; with each half of the events calibrated by the other, empty
-    # where there are too few for that; the same of the third of the events with the
-    # smallest kappas, the middle one and the largest.
+    # Share of true directions inside contours, by level. `before`: without calibration;
+    # empty if there is no direction. `after`: each half of the events calibrated with
+    # the other half; empty if there are too few events. `thirds`: as `after`, for the
+    # thirds of the events with small, medium and large kappa.
     before: Mapping[float, float] = field(default_factory=dict)
     after: Mapping[float, float] = field(default_factory=dict)
     thirds: tuple[Mapping[float, float], ...] = ()
     # `Task.calibration_figures` of each other task, before and after (cross-fitted).
     tasks: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     notices: tuple[str, ...] = ()  # tasks that are not calibrated, events without label
-    what: str = ""  # which events it was fitted on, in words
+    what: str = ""  # description of the events of the fit
 
 
 def calibrate(
@@ -80,27 +80,26 @@ def calibrate(
 ) -> CalibrationCheck:
     """Fit calibrations of all tasks of a model, on events it was not trained on.
 
-    If the model's run was trained on the store, only the events that it was validated
-    on may be used; of another store, none that the run has seen.
+    If the model's run was trained on the store, only its validation events may be used.
+    In another store, events that the run was trained on are excluded.
 
     Args:
-        model: The model, or what `load_bundle` takes.
+        model: Model, or a name or path that `load_bundle` takes.
         store: Events with truth; default: the store that the run was trained on.
-        events: Numbers of events, or a condition as `n_pulses >= 8`; default: all that
-            may be used.
-        method: Calibration of the direction: `none` (levels alone), `temperature`,
+        events: Rows of the events in the store, or a condition such as `n_pulses >= 8`;
+            default: all events that may be used.
+        method: Calibration of the direction: `none` (levels only), `temperature` or
             `isotonic`; see `fit_calibration`.
-        most: Maximum number of events, evenly spread.
-        options: How events are read; default: the model's own.
-        device: Where the model runs.
-        unknown_detector: Calibrate on a detector or clock that the model was not
-            trained on.
-        on_progress: Called with new events and pulses.
+        most: Maximum number of events; they are spread evenly.
+        options: How events are read; default: the model's own options.
+        device: Device of the model.
+        unknown_detector: Accept a detector or clock that the model was not trained on.
+        on_progress: Called with the numbers of new events and pulses.
 
     Raises:
         DomainError: The model was trained on another detector or clock.
-        ValueError: Events that the model was trained on, too few events with a label,
-            no task that can be calibrated, an unknown method.
+        ValueError: The model was trained on some of the events, too few events have a
+            label, no task can be calibrated, or the method is unknown.
     """
     check_one_of("method", method, METHODS)
     bundle = as_bundle(model).calibrated(None)
@@ -108,9 +107,9 @@ def calibrate(
     store, numbers, what = held_out_events(places, store, events, most)
     if len(numbers) < FEWEST:
         raise ValueError(
-            f"{what}: {len(numbers)}; a calibration needs {FEWEST} events. Train with "
-            "more validation events (--set data.validation_fraction=0.1), or give "
-            "other events (--data)"
+            f"a calibration needs {FEWEST} events, found {len(numbers)} ({what}). "
+            "Train with more validation events (--set data.validation_fraction=0.1), "
+            "or give other events (`store`, --data)"
         )
     options = options or bundle.options
     maker = ResultMaker(
@@ -127,7 +126,7 @@ def calibrate(
     check = CalibrationCheck(file=CalibrationFile(calibrations={}))
     for name, task in bundle.model.task_map.items():
         if not truth.has(task):
-            notices.append(f"{name}: the truth has no label; it is not calibrated")
+            notices.append(f"{name} is not calibrated: the truth has no label")
             continue
         output, target = outputs[name], truth.target(task)
         good_B = task.is_valid(torch.from_numpy(output)).numpy() & has_label(target)
@@ -140,7 +139,7 @@ def calibrate(
             check = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
             fitted.update(check.file.calibrations)
         elif (calibration := task.calibrate(output, target)) is None:
-            notices.append(f"{name}: the task has no calibration")
+            notices.append(f"{name} is not calibrated: the task has no calibration")
         else:
             fitted[name] = calibration
             figures[name] = _figures(task, output, target)
@@ -163,7 +162,7 @@ def calibrate(
 def _figures(
     task: Task, output: Array, target: Array
 ) -> dict[str, tuple[float, float]]:
-    """Return a task's figures before and after, each half calibrated by the other."""
+    """Return a task's figures before and after a cross-fitted calibration."""
     plain = _plain_columns(task.predict(torch.from_numpy(output)))
     before = task.calibration_figures(plain, target)
     after: dict[str, Array] = {name: np.empty(len(target)) for name in plain}
@@ -186,23 +185,23 @@ def _plain_columns(columns: Mapping[str, torch.Tensor]) -> dict[str, Array]:
 def calibrate_table(
     table: EventTable, truth: EventTruth, *, method: str = "isotonic"
 ) -> CalibrationCheck:
-    """Fit a calibration of a table's kappa, whoever made the table.
+    """Fit a calibration of the kappa of a results table of any reconstruction.
 
     Args:
         table: Directions with kappa, not calibrated yet.
-        truth: Truth of events that the maker was not trained on; events that the table
-            does not have are left out.
-        method: `none` (levels alone), `temperature` or `isotonic`.
+        truth: Truth of events that the reconstruction was not trained on; events that
+            the table does not have are left out.
+        method: `none` (levels only), `temperature` or `isotonic`.
 
     Raises:
-        ValueError: Too few events with a direction; an unknown method; a table whose
-            contours are calibrated already; a true direction that is not finite;
-            directions that point the other way.
+        ValueError: Too few events have a direction, the method is unknown, the contours
+            are calibrated already, a true direction is not finite, or directions have
+            the opposite sign.
     """
     if has_own_contours(table):
         raise ValueError(
-            f"table {table.name!r} is calibrated already: its radii are not those of "
-            "its kappa. Reconstruct with --calibration none first"
+            f"table {table.name!r} must not be calibrated yet, found contour radii "
+            "that differ from those of its kappa. Reconstruct with --calibration none"
         )
     known_B = np.isin(truth.event_id, table.event_id) & has_label(truth.direction_B3)
     truth = truth.of_events(truth.event_id[known_B])
@@ -216,7 +215,7 @@ def calibrate_table(
 
 
 def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
-    """Return the calibration of kappas of known opening angles, and its check."""
+    """Return the calibration of kappas with these opening angles, and its check."""
     calibration = fit_calibration(kappa_B, angle_B, method)
     check = CalibrationCheck(
         file=CalibrationFile(calibrations={Direction.name: calibration}),
@@ -231,24 +230,24 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
 
 
 def _check_way(angle_B: Array, name: str) -> None:
-    """Raise ValueError if directions are worse than guesses: turned round, no doubt."""
+    """Raise ValueError if directions seem to have the opposite sign."""
     if note := turned_directions(angle_B, name):
         raise ValueError(note)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recalibrated:
-    """Kappas, and the contours that belong to them."""
+    """Kappas with their contours."""
 
     kappa: Array  # (B,)
     level: Array  # (B,) nominal level of the contour on which each truth lies
-    median: Array  # (B,) rad, radius of the contour that is to hold half
+    median: Array  # (B,) rad, radius of the 50% contour
 
 
 def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
-    """Return kappas of which each half is calibrated by the other.
+    """Return cross-fitted kappas: each half is calibrated with the other half.
 
-    So a perfect fit of noise does not look like a calibrated kappa.
+    In this way a calibration that fits noise does not look good.
     """
     columns = {n: np.empty(len(kappa_B)) for n in ("kappa", "level", "median")}
     for here_B in halves(len(kappa_B)):
@@ -260,14 +259,14 @@ def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
 
 
 def calibrated_table(table: EventTable, calibration: KappaCalibration) -> EventTable:
-    """Return a table with calibrated kappa, and calibrated radii of its contours."""
+    """Return a table with calibrated kappa and contour radii."""
     kappa_B = np.where(table.is_ok, table.kappa_B, np.nan)
     radii = radii_of(kappa_B, calibration, tuple(table.levels) or CONTOURS)
     return table.with_columns({"kappa": calibration.kappa(table.kappa_B), **radii})
 
 
 def has_own_contours(table: EventTable) -> bool:
-    """Return whether a table's radii are other than its kappas', of a calibration."""
+    """Return whether a table has contour radii that differ from those of its kappa."""
     known_B = table.is_ok & np.isfinite(table.kappa_B) & (table.kappa_B >= 0)
     own = radii_of(table.kappa_B[known_B], None, tuple(table.levels))
     return not all(
@@ -277,5 +276,5 @@ def has_own_contours(table: EventTable) -> bool:
 
 
 def _held(level_B: Array) -> dict[float, float]:
-    """Return the share of truths inside the contours of `LEVELS`."""
+    """Return the share of true directions inside the contours of `LEVELS`."""
     return {level: float((level_B <= level).mean()) for level in LEVELS}

@@ -1,4 +1,4 @@
-"""The events that a run was validated on: never trained on, so fit for calibration."""
+"""Selection of events that a run was not trained on, for calibration and ensembles."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from graphnet_icecube2nd.training.run_folder import RECIPE, RUN, run_description
 
 
 def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
-    """Return the runs that a model comes from, as far as it says.
+    """Return the runs that trained a model, if its files name them.
 
-    It may be a run's folder, a file in it (as stage_2/best.safetensors), an ensemble's
-    folder or YAML, or any other name, which comes from none.
+    Args:
+        model: A run's folder, a file in it (such as stage_2/best.safetensors), an
+            ensemble's folder or YAML, or another name of a model, which gives no run.
     """
     path = Path(model)
     for folder in [path, *path.parents[:2]] if path.is_file() else [path]:
@@ -40,14 +41,14 @@ def runs_behind(model: str | os.PathLike[str]) -> list[Path]:
 def validation_events(
     run: str | os.PathLike[str], store: EventStore
 ) -> NDArray[np.int64]:
-    """Return the numbers of the events that a run was validated on, in its store."""
+    """Return the rows of a run's validation events in its store."""
     recipe = read_recipe(Path(run) / RECIPE)
     data: EventDataModule = make_data(recipe, len(recipe.stages) - 1, store)
     return numbers_of(data.validation_events, store)
 
 
 def was_trained_on(run: Path, store: EventStore) -> bool:
-    """Return whether a run was trained on a store, by its size."""
+    """Return whether a run was trained on a store, judged by the store's size."""
     described = run_description(run)
     return bool(
         described["num_events"] == len(store)
@@ -56,17 +57,18 @@ def was_trained_on(run: Path, store: EventStore) -> bool:
 
 
 def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
-    """Return the numbers, in another store, of events that a run was trained on.
+    """Return the rows, in another store, of events that a run was trained on.
 
-    Events are the same if event_id, number of pulses, true direction and energy are, as
-    far as both stores have them: two simulations that both count from 0 have no event
-    in common. Raises ValueError where the run's store is not there any more.
+    Two events are the same if they agree in event_id, number of pulses, true direction
+    and energy, as far as both stores have these. So two simulations that both count
+    events from 0 share none. Raises ValueError if the run's store does not exist any
+    more.
     """
     path = Path(run_description(run)["data"])
     if not (path / MANIFEST).is_file():
         raise ValueError(
-            f"{path}, which {run} was trained on, is not there: whether {store.path} "
-            "has events of it cannot be told"
+            f"{path}, the store that {run} was trained on, was not found, so it is "
+            f"unknown which events of {store.path} belong to it: bring the store back"
         )
     own = EventStore(path)
     was_seen = np.ones(len(own), bool)
@@ -90,7 +92,7 @@ def trained_on(run: Path, store: EventStore) -> NDArray[np.int64]:
 
 
 def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
-    """Return the numbers of a subset's events in the store, ascending."""
+    """Return the rows of a subset's events in the store, ascending."""
     numbers = [
         subset.local_events(store, shard) + store.shard_offsets[shard]
         for shard in range(len(store.shards))
@@ -104,21 +106,20 @@ def held_out_events(
     events: NDArray[np.int64] | str | None = None,
     most: int | None = None,
 ) -> tuple[EventStore, NDArray[np.int64], str]:
-    """Return a store, numbers of events that may be used, and what they are in words.
+    """Return a store, the rows of events that may be used, and their description.
 
-    If runs were trained on the store, only what they were validated on may be used; of
-    another store, what is not among the events that they were trained on.
+    If runs were trained on the store, only their validation events may be used. In
+    another store, events that they were trained on are excluded.
 
     Args:
-        models: Runs, files of runs, ensembles of them, or other names of models.
-        data: A store; None: the one that the runs were trained on.
-        events: A further condition, or numbers of events.
-        most: Maximum number of events, evenly spread.
+        models: Runs, files of runs, ensembles of runs, or other names of models.
+        data: Event store; None: the one that the runs were trained on.
+        events: Further condition on the events, or rows of events in the store.
+        most: Maximum number of events; they are spread evenly.
 
     Raises:
-        ValueError: No store is given and no run names one; runs that were validated on
-            different events; numbers of events that a run was trained on; no event is
-            left.
+        ValueError: No store is given and no run names one, runs were validated on
+            different events, a run was trained on a given event, or no event is left.
     """
     runs = [run for model in models for run in runs_behind(model)]
     if data is None:
@@ -126,7 +127,8 @@ def held_out_events(
         if len(stores) != 1:
             found = ", ".join(map(str, sorted(stores))) or "none"
             raise ValueError(
-                f"give --data, a store of events: those of the models' runs are {found}"
+                f"the models' runs must have one store, found {found}: give a store "
+                "(`data`, --data)"
             )
         (data,) = stores
     store = data if isinstance(data, EventStore) else EventStore(data)
@@ -140,14 +142,14 @@ def held_out_events(
         seen = np.setdiff1d(with_pulses, numbers)
         if len(seen):
             raise ValueError(
-                f"{len(seen)} of the {len(chosen)} events were used to train the "
-                f"model, the first is number {seen[0]} of {store.path}. Widths fitted "
-                "on them would be too small: leave events out to take those that may "
-                "be used, or give another store"
+                f"{store.path}: the model was trained on {len(seen)} of the "
+                f"{len(chosen)} events, first on row {seen[0]}. Widths fitted on them "
+                "would be too small: do not give `events`, so that allowed events are "
+                "used, or give another store"
             )
-        numbers, what = chosen, "the events given"
+        numbers, what = chosen, "given events"
     if not len(numbers):
-        raise ValueError(f"{store.path}: no event is left ({what})")
+        raise ValueError(f"{store.path}: at least one event is needed, found no {what}")
     if most is not None and len(numbers) > most:
         numbers = numbers[np.linspace(0, len(numbers) - 1, most).astype(int)]
         what = f"{most:,} of {what}"
@@ -157,7 +159,7 @@ def held_out_events(
 def _untouched(
     runs: Sequence[Path], store: EventStore
 ) -> tuple[NDArray[np.int64], str]:
-    """Return the events of a store that no run was trained on, and what they are."""
+    """Return the rows of events that no run was trained on, and their description."""
     here = [run for run in runs if was_trained_on(run, store)]
     numbers, what = numbers_of(EventSubset(), store), "all events"
     for run in dict.fromkeys(run for run in runs if run not in here):
@@ -168,13 +170,13 @@ def _untouched(
             continue
         if len(known):
             numbers = np.setdiff1d(numbers, known)
-            what = "events that were not trained on"
+            what = "events that no run was trained on"
     if here:
         choices = [validation_events(run, store) for run in here]
         numbers, what = np.intersect1d(numbers, choices[0]), "validation events"
         if any(not np.array_equal(choices[0], other) for other in choices[1:]):
             raise ValueError(
-                "the runs were validated on different events of this store, so some "
-                "have seen what others have not: give another store (--data)"
+                "all runs must have the same validation events in this store, found "
+                "different ones: give another store (`data`, --data)"
             )
     return numbers, what

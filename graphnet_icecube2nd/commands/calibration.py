@@ -21,8 +21,8 @@ def calibrate(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A run's or an ensemble's folder, a .safetensors file, a name of "
-            "weights. Or none, with --results."
+            help="Model to calibrate: a run's or an ensemble's folder, a .safetensors "
+            "file, or packaged weights. Leave it out with --results."
         ),
     ] = None,
     data: options.Data = None,
@@ -31,40 +31,45 @@ def calibrate(
     method: Annotated[
         str,
         option(
-            "Calibration of directions: isotonic: a rising map of kappa; temperature: "
-            "one factor; none: kappa stays. All correct the levels of contours."
+            "Calibration of kappa. isotonic: a monotonic map; temperature: one factor; "
+            "none: kappa is kept. All of them also correct the contour levels."
         ),
     ] = "isotonic",
     max_pulses: options.MaxPulses = None,
     results: Annotated[
-        Path | None, option("A table of directions and kappa, in place of MODEL.")
+        Path | None,
+        option("Results table with directions and kappa, used instead of MODEL."),
     ] = None,
     truth: Annotated[
-        Path | None, option("Truth for --results: a store, or a table.")
+        Path | None,
+        option("Event store or table with the true directions, for --results."),
     ] = None,
     truth_table: options.TruthTable = None,
     truth_angles: options.TruthAngles = None,
     result_angles: options.ResultAngles = "origin",
     apply: Annotated[
-        Path | None, option("A table of the same kind as --results to calibrate.")
+        Path | None,
+        option("Results table to calibrate, from the same source as --results."),
     ] = None,
     to: Annotated[
-        Path | None, option("The calibrated table that --apply makes.")
+        Path | None,
+        option("Calibrated table to write; needs --apply."),
     ] = None,
     out: Annotated[
         Path | None,
         option(
-            "The calibration, .json. Default: beside the weights, where `icecube2nd "
-            "reconstruct` finds it; it must be given for weights of the package."
+            "Calibration file to write, .json. Default: beside the weights, where "
+            "`icecube2nd reconstruct` finds it. Required for packaged weights."
         ),
     ] = None,
     device: options.Device = "auto",
     unknown_detector: options.UnknownDetector = False,
 ) -> None:
-    """Fit the widths of all tasks on events that were not trained on.
+    """Calibrate the widths of all tasks on events that the model was not trained on.
 
-    Prints what contours held before, and after with each half of the events calibrated
-    by the other; and the like for other tasks.
+    Prints the share of true directions inside each contour, before and after
+    calibration, and similar figures of the other tasks. For the figures after
+    calibration, each half of the events is calibrated with the other half.
     """
     from graphnet_icecube2nd.calibration import fit
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
@@ -92,16 +97,19 @@ def calibrate(
         "--to": to,
     }
     if (model is None) == (results is None):
-        raise ValueError("give MODEL or --results, one of them")
+        found = "neither" if model is None else "both"
+        raise ValueError(f"give either MODEL or --results, found {found}")
     unused = of_table if results is None else of_model
     if given := [name for name, value in unused.items() if value is not None]:
         kind = "MODEL" if results is None else "--results"
-        raise ValueError(f"{', '.join(given)} means nothing with {kind}")
+        raise ValueError(f"{', '.join(given)} cannot be used with {kind}: leave it out")
     if results is not None:
         if truth is None or out is None:
-            raise ValueError("--results needs --truth and --out")
+            missing = "--truth" if truth is None else "--out"
+            raise ValueError(f"--results needs {missing} as well")
         if (apply is None) != (to is None):
-            raise ValueError("--apply and --to go together")
+            missing = "--apply" if apply is None else "--to"
+            raise ValueError(f"--apply and --to go together: give {missing} as well")
         plain = EventTable.load(results, angles=result_angles)
         known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
         found = fit.calibrate_table(plain, known, method=method)
@@ -129,18 +137,21 @@ def calibrate(
     if apply is not None and to is not None:
         table = EventTable.load(apply, angles=result_angles)
         if fit.has_own_contours(table):
-            raise ValueError(f"{apply} is calibrated already")
+            raise ValueError(
+                f"{apply}: the table must not be calibrated yet, found contour radii "
+                "of its own"
+            )
         assert found.file.calibration is not None
         fit.calibrated_table(table, found.file.calibration).save(to)
         print(to)
 
 
 def _show(found: CalibrationCheck) -> None:
-    """Print what contours held, figures of other tasks, notices."""
+    """Print contour coverage, figures of other tasks, and notices."""
     from rich.table import Column
 
     if found.before:
-        thirds = ("small kappas", "middle", "large") if found.thirds else ()
+        thirds = ("small kappa", "medium kappa", "large kappa") if found.thirds else ()
         held = [part for part in (found.before, found.after, *found.thirds) if part]
         rows = [
             (f"{level:.0%}", *(f"{part[level]:.1%}" for part in held))
@@ -150,7 +161,7 @@ def _show(found: CalibrationCheck) -> None:
         print_table(
             [Column(name, justify="right") for name in header],
             rows,
-            title="share of true directions inside contours",
+            title="share of true directions inside each contour",
         )
     if found.tasks:
         rows = [
@@ -165,13 +176,13 @@ def _show(found: CalibrationCheck) -> None:
 
 
 def _place(model: str) -> Path:
-    """Return where a model's calibration lies; not in the package."""
+    """Return the path of a model's calibration; ValueError for packaged weights."""
     from graphnet_icecube2nd.inference.model_bundle import place_beside, weights_place
     from graphnet_icecube2nd.models.pretrained import list_pretrained
 
     if model in list_pretrained():
         raise ValueError(
-            f"{model} comes with the package: say where its calibration is to be "
-            "(--out), and give it to reconstruct (--calibration)"
+            f"{model} is in the package, where nothing can be written: give --out, and "
+            "give that file to `icecube2nd reconstruct --calibration`"
         )
     return place_beside(weights_place(model))

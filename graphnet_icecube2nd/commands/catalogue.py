@@ -1,4 +1,4 @@
-"""Commands that list what there is: detectors, tasks, models."""
+"""Commands that list detectors, tasks and models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import typer
 from graphnet_icecube2nd.commands.show import print_table
 
 Pattern = Annotated[
-    str, typer.Argument(help="Which names; * and ? match as in a shell.")
+    str, typer.Argument(help="Pattern of names, with * and ? as in a shell.")
 ]
 
 
 def detectors(pattern: Pattern = "*") -> None:
-    """List the detectors: modules, medium, clock, scales, columns."""
+    """List the detectors: modules, medium, clock, scales and columns."""
     from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 
     rows = []
@@ -36,7 +36,7 @@ def detectors(pattern: Pattern = "*") -> None:
 
 
 def tasks(pattern: Pattern = "*") -> None:
-    """List the tasks: the labels that they need, and the columns of the results."""
+    """List the tasks, the labels that they need and the columns that they write."""
     from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 
     rows = []
@@ -56,7 +56,7 @@ def tasks(pattern: Pattern = "*") -> None:
 
 
 def models(pattern: Pattern = "*") -> None:
-    """List the models: their parameters, and the weights that the package has."""
+    """List the models, their numbers of parameters and the packaged weights."""
     import torch
 
     from graphnet_icecube2nd.models.pretrained import list_pretrained

@@ -17,19 +17,24 @@ from graphnet_icecube2nd.commands.show import counting, print_table
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
 
-app = Commands(help="Several models as one.", no_args_is_help=True)
+app = Commands(
+    name="ensemble",
+    help="Fit or show an ensemble: several models used as one.",
+    no_args_is_help=True,
+)
 
 
 def import_weights(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of the five .pth files.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder that holds the five .pth files."),
     ],
-    out: Annotated[Path, typer.Argument(help="Folder of the ensemble.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new ensemble.")],
 ) -> None:
-    """Turn the competition's five checkpoints into an ensemble of safetensors.
+    """Import the competition's five checkpoints as an ensemble.
 
-    Each is proven to fit in every key before anything is written. `icecube2nd
-    reconstruct --ensemble OUT` then does what the published predict.py does.
+    Every key of every checkpoint is checked before anything is written. `icecube2nd
+    reconstruct --ensemble OUT` then computes what the published predict.py computes.
     """
     from graphnet_icecube2nd.inference.ensemble_file import FILE
     from graphnet_icecube2nd.published.competition_ensemble import import_weights as run
@@ -38,12 +43,14 @@ def import_weights(
     print(f"{out / FILE}: weights and options as in the published predict.py")
 
 
-@app.command()
 def fit(
-    out: Annotated[Path, typer.Argument(help="Folder of the ensemble, new.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new ensemble.")],
     members: Annotated[
         list[str],
-        typer.Argument(help="Two or more: runs' folders, files, names of weights."),
+        typer.Argument(
+            help="Two or more models: runs' folders, .safetensors files, packaged "
+            "weights."
+        ),
     ],
     data: options.Data = None,
     events: options.Events = None,
@@ -51,15 +58,19 @@ def fit(
     method: Annotated[
         str,
         option(
-            "Way of combining: weighted: fitted weights; directions: plain mean of "
-            "unit vectors; densities: product of the densities; best: the smallest "
-            "angle."
+            "How directions are combined. weighted: mean of the unit vectors with "
+            "fitted weights; directions: mean with equal weights; densities: product "
+            "of the densities; best: the method with the smallest mean opening angle."
         ),
     ] = "weighted",
     max_pulses: options.MaxPulses = None,
     device: options.Device = "auto",
 ) -> None:
-    """Make one model of several, with weights of smallest mean opening angle."""
+    """Combine several models into an ensemble.
+
+    The members' weights minimise the mean opening angle on events that no member was
+    trained on.
+    """
     from graphnet_icecube2nd.calibration.validation_split import held_out_events
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
@@ -68,7 +79,7 @@ def fit(
     if max_pulses is not None:
         reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
     store, numbers, what = held_out_events(members, data, events, most)
-    print(f"weights from {len(numbers):,} events: {what}")
+    print(f"fitting weights on {len(numbers):,} events: {what}")
     with counting(len(numbers), "reading") as on_progress:
         found = fit_ensemble(
             members,
@@ -84,26 +95,26 @@ def fit(
     _print_members(found.ensemble)
 
 
-@app.command()
 def show(
     ensemble: Annotated[Path, typer.Argument(help="An ensemble's folder or YAML.")],
 ) -> None:
-    """Show what an ensemble is made of; check its files."""
+    """Show the members and options of an ensemble, and check its files."""
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
     from graphnet_icecube2nd.inference.model_bundle import CalibrationFile, place_beside
 
     described = EnsembleFile.load(ensemble)
     folder = ensemble if ensemble.is_dir() else ensemble.parent
-    described.model(folder)  # files are there, and the ones that are meant
+    described.model(folder)  # checks that the files exist and have their checksums
     _print_members(described)
     reading = described.options
     print(
-        f"sees {reading.selection} {reading.max_pulses} pulses in {reading.precision}"
+        f"reads at most {reading.max_pulses} pulses per event (selection "
+        f"{reading.selection}) in {reading.precision}"
         + (", published features" if reading.published_features else "")
     )
     fitted = described.fitted_on
     if fitted:
-        print(f"weights from {fitted['events']:,} events of {fitted['store']}")
+        print(f"weights fitted on {fitted['events']:,} events of {fitted['store']}")
         _print_angles(fitted["mean_opening_angle_rad"])
     beside = place_beside(folder)
     if beside.is_file():
@@ -123,4 +134,4 @@ def _print_members(described: EnsembleFile) -> None:
 
 def _print_angles(angles: Mapping[str, float]) -> None:
     rows = [(n, f"{angle:.5f}", f"{degrees(angle):.2f}") for n, angle in angles.items()]
-    print_table(("way", "rad", "deg"), rows, title="mean opening angle")
+    print_table(("method", "rad", "deg"), rows, title="mean opening angle")

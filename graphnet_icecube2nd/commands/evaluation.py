@@ -1,4 +1,4 @@
-"""Commands that judge: results beside the truth, a model under perturbations."""
+"""Commands that evaluate results and test a model under perturbations."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
 
-FIGURES_SHOWN = 4  # of each table, in the line of a task
+FIGURES_SHOWN = 4  # for each table in the line of a task
 
 
 def evaluate(
     results: Annotated[
         list[str],
         typer.Argument(
-            help="Tables of results (.parquet, .csv, .db), ours or GraphNeT's "
-            "predictions; NAME=FILE gives a name. Others are compared with the first."
+            help="Results tables (.parquet, .csv, .db), ours or GraphNeT's "
+            "predictions. NAME=FILE names a table in the report. The first table is "
+            "the reference of all comparisons."
         ),
     ],
     truth: Annotated[
         Path,
         option(
-            "Store of events, or table with event_id and what is known: azimuth and "
-            "zenith in rad, energy in GeV, topology, n_pulses, ..."
+            "Event store, or table with event_id and the truth: azimuth and zenith in "
+            "rad, energy in GeV, topology, n_pulses, ..."
         ),
     ],
     out: Annotated[Path, option("Folder of the report.")] = Path("report"),
@@ -43,23 +44,25 @@ def evaluate(
     truth_angles: options.TruthAngles = None,
     result_angles: options.ResultAngles = "origin",
     line_fit: Annotated[
-        bool, option("Add the line fit; the truth must be a store.", "--line-fit")
+        bool,
+        option("Add the line fit; --truth must be an event store.", "--line-fit"),
     ] = False,
     title: Annotated[str, option("Title of the report.")] = "Results and truth",
     resamples: Annotated[
         int,
         typer.Option(
-            help="Bootstrap resamples; fewer are used for very many events.", min=20
+            help="Bootstrap resamples of the intervals; fewer for very many events.",
+            min=20,
         ),
     ] = 1000,
 ) -> None:
     """Write a report that compares results with the truth.
 
-    It has a section for each task that the results have columns of and the truth has
-    labels for: opening angles and the calibration of kappa for directions, bias and
-    resolution of energies, and so on. The report is one HTML page with everything
-    inside; its figures are also saved as PDF and PNG, its tables as CSV and JSON.
-    Several tables are judged by the events that all of them have.
+    The report has a section for each task with columns in the results and labels in
+    the truth: opening angles and coverage for directions, bias and resolution for
+    energies. It is one HTML page that needs no other file. Figures are also saved as
+    PDF and PNG, tables as CSV and JSON. Several results tables are compared on the
+    events that all of them have.
     """
     import logging
 
@@ -72,7 +75,7 @@ def evaluate(
     tables = [_table(given, result_angles) for given in results]
     if line_fit:
         tables.append(_line_fit(truth, tables, known))
-    with only_from(metrics.LOGGER.name, logging.ERROR):  # warnings are printed below
+    with only_from(metrics.LOGGER.name, logging.ERROR):  # remarks are printed below
         evaluation = metrics.evaluate(tables, known, resamples=resamples)
     page = write_evaluation(
         evaluation,
@@ -89,7 +92,7 @@ def evaluate(
 
 
 def _show(evaluation: Evaluation) -> None:
-    """Print the directions' table, a line of each other task, what is left out."""
+    """Print the table of directions, a line for each other task, and the remarks."""
     rows = [
         (
             row.table,
@@ -111,7 +114,7 @@ def _show(evaluation: Evaluation) -> None:
 
 
 def _figures(row: Mapping[str, Any]) -> str:
-    """Return the first figures of a row of a task's table, in words."""
+    """Return the first figures of a row of a task's table as a text."""
     from graphnet_icecube2nd.report.evaluation.report import heading_of
 
     figures = [
@@ -139,7 +142,9 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
     from graphnet_icecube2nd.store.manifest import MANIFEST
 
     if not (truth / MANIFEST).is_file():
-        raise ValueError(f"--line-fit needs pulses, so a store as truth; got {truth}")
+        raise ValueError(
+            f"--line-fit needs pulses: --truth must be an event store, found {truth}"
+        )
     wanted = np.ones(len(known), bool)
     for table in tables:
         wanted &= np.isin(known.event_id, table.event_id)
@@ -147,7 +152,7 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
 
 
 def robustness(
-    store: Annotated[Path, typer.Argument(help="A store with true directions.")],
+    store: Annotated[Path, typer.Argument(help="Event store with true directions.")],
     out: Annotated[
         Path, option("Folder of the report: CSV, JSON, Markdown, PDF, PNG.")
     ],
@@ -155,20 +160,21 @@ def robustness(
     ensemble: options.Ensemble = None,
     events: Annotated[
         int | None,
-        option("Number of events, drawn from the store. Default: all of them."),
+        option("Number of events, drawn at random. Default: all events."),
     ] = None,
     max_pulses: options.MaxPulses = None,
     seed: Annotated[
         int | None,
-        option("Random seed of the events, the pulses and everything else drawn."),
+        option("Random seed of events, pulses and perturbations."),
     ] = None,
     device: options.Device = "auto",
 ) -> None:
-    """Report how the mean opening angle moves under perturbations of the events.
+    """Measure how the mean opening angle changes when the events are perturbed.
 
-    Times jittered and moved, charges scaled, noise added, DOMs and strings off, axes
-    mirrored, the start of the window taken away, other pulses kept: the same events for
-    all, differences with paired intervals. It takes as long as 36 times `reconstruct`.
+    The perturbations are: jittered and shifted times, scaled charges, added noise, DOMs
+    and strings switched off, mirrored axes, a cut at the start of the window, and
+    another selection of pulses. All of them use the same events; differences have
+    paired intervals. The run takes about 36 times as long as `reconstruct`.
     """
     from graphnet_icecube2nd.evaluation.robustness import (
         choose_events,
@@ -183,7 +189,7 @@ def robustness(
 
     name = options.model_name(model, ensemble)
     new_figure(1, 1)  # a missing matplotlib is an error before any work
-    # Kappa is judged as the network gives it.
+    # The table shows the network's own kappa.
     bundle = load_bundle(name, calibration="none")
     reading = options.changed(bundle.options, max_pulses=max_pulses, seed=seed)
     opened = EventStore(store)

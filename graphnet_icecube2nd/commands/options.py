@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 import typer.core
 
+from graphnet_icecube2nd.commands import completion
+
 if TYPE_CHECKING:
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 
@@ -51,9 +53,16 @@ class Commands(typer.Typer):
         return super().command(name, **{"cls": StrictCommand, **options})
 
 
-def option(help: str, *names: str, panel: str | None = None) -> Any:
-    """Return an option of a command, under a heading of the help where one is given."""
-    return typer.Option(*names, help=help, rich_help_panel=panel)
+def option(
+    help: str,
+    *names: str,
+    panel: str | None = None,
+    complete: Callable[[str], list[str]] | None = None,
+) -> Any:
+    """Return an option of a command, with a heading and a shell completion if given."""
+    return typer.Option(
+        *names, help=help, rich_help_panel=panel, autocompletion=complete
+    )
 
 
 reading_option = partial(
@@ -67,7 +76,8 @@ Model = Annotated[
     str | None,
     option(
         "Model: weights of the package (t_sim.simulated), a run's folder, a "
-        ".safetensors file, or with --weights a model's name."
+        ".safetensors file, or with --weights a model's name.",
+        complete=completion.model,
     ),
 ]
 Ensemble = Annotated[
@@ -143,7 +153,8 @@ def _file_options(
         str | None,
         file_option(
             "Detector (see `icecube2nd detectors`): what the columns mean, its "
-            "modules, medium and scales."
+            "modules, medium and scales.",
+            complete=completion.detector,
         ),
     ] = None,
     pulse_map: Annotated[

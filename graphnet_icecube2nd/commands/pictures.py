@@ -1,4 +1,4 @@
-"""Commands that draw: an event, and the sky map of its direction."""
+"""Commands that draw an event or the sky map of its direction."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
 
 
 def show(
-    store: Annotated[Path, typer.Argument(help="The store.")],
-    event: Annotated[int, typer.Argument(help="The event_id.")],
+    store: Annotated[Path, typer.Argument(help="Event store.")],
+    event: Annotated[int, typer.Argument(help="event_id of the event.")],
     out: Annotated[
         Path | None,
         option(
-            "A picture: .png, .pdf, .svg; or a page to turn and play in a browser: "
-            ".html. Default: event_<id>.png."
+            "Picture (.png, .pdf, .svg) or interactive page (.html). Default: "
+            "event_<id>.png."
         ),
     ] = None,
     directions: Annotated[
         list[Path] | None,
         option(
-            "Table of directions (parquet, CSV or SQLite with event_id, direction_x, "
-            "_y, _z) to be drawn as well; more than once for several. A page shows the "
-            "cone of radius_50, or of kappa, where the table has one."
+            "Results table to draw as well: parquet, CSV or SQLite with event_id, "
+            "direction_x, direction_y, direction_z. Repeat the option for several. The "
+            "page also shows the cone of radius_50 or kappa, if the table has one."
         ),
     ] = None,
     result_angles: options.ResultAngles = "origin",
     line_fit: Annotated[bool, option("Draw the line fit.", "--line-fit")] = False,
     auxiliary: Annotated[
-        bool, option("Draw pulses that are not HLC, too.", "--auxiliary")
+        bool, option("Draw auxiliary pulses (not HLC) as well.", "--auxiliary")
     ] = False,
 ) -> None:
-    """Draw an event: strings, pulses, the true direction and others."""
+    """Draw an event: strings, pulses, the true and the reconstructed directions."""
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.store.event_store import EventStore
@@ -50,9 +50,14 @@ def show(
     for path in directions or []:
         table = EventTable.load(path, path.stem, result_angles)
         if event not in table.event_id:
-            raise ValueError(f"{path} has no event {event}")
+            raise ValueError(
+                f"{path}: the table must have event {event} of the store, found none"
+            )
         if not table.has_direction:
-            raise ValueError(f"{path} has no directions to draw")
+            raise ValueError(
+                f"{path}: the table must have columns direction_x, direction_y, "
+                "direction_z to be drawn, found none"
+            )
         tables.append(table)
     out = out or Path(f"event_{event}.png")
     if out.suffix.lower() == ".html":
@@ -72,54 +77,57 @@ def skymap(
     results: Annotated[
         Path,
         typer.Argument(
-            help="Table of directions (parquet, CSV or SQLite with event_id, "
-            "direction_x, _y, _z, kappa), as `icecube2nd reconstruct` writes it."
+            help="Results table as `icecube2nd reconstruct` writes it: parquet, CSV or "
+            "SQLite with event_id, direction_x, direction_y, direction_z, kappa."
         ),
     ],
-    event: Annotated[int, typer.Argument(help="The event_id.")],
+    event: Annotated[int, typer.Argument(help="event_id of the event.")],
     out: Annotated[
-        Path | None, option("The map: .fits or .fits.gz. Default: event_<id>.fits.")
+        Path | None,
+        option("Map to write, .fits or .fits.gz. Default: event_<id>.fits."),
     ] = None,
     nside: Annotated[
         int | None,
         option(
-            "HEALPix's NSIDE, a power of two. Default: 64 to 1024, so that 100 pixels "
-            "lie within the 50% contour."
+            "NSIDE of the HEALPix map, a power of two. Default: 64 to 1024, so that "
+            "100 pixels lie within the 50% contour."
         ),
     ] = None,
-    order: Annotated[str, option("Order of the pixels: ring or nested.")] = "ring",
+    order: Annotated[str, option("Pixel order: ring or nested.")] = "ring",
     mjd: Annotated[
         float | None,
         option(
-            "Time of the event, UTC, days: the map is in right ascension and "
-            "declination then, else in the detector's zenith and azimuth."
+            "Time of the event as a modified Julian date, UTC, days. The map then uses "
+            "right ascension and declination instead of the detector's zenith and "
+            "azimuth."
         ),
     ] = None,
     time: Annotated[
-        str | None, option("The same time as 2021-06-30T00:09:28.846.")
+        str | None,
+        option("Time of the event, UTC, such as 2021-06-30T00:09:28.846."),
     ] = None,
-    levels: Annotated[str, option("Contours, percent.")] = "50,90",
+    levels: Annotated[str, option("Contour levels, percent.")] = "50,90",
     calibration: Annotated[
         Path | None,
-        option("A calibration.json, if the table's kappa is not calibrated yet."),
+        option("Calibration file, for a table whose kappa is not calibrated yet."),
     ] = None,
     result_angles: options.ResultAngles = "origin",
     picture: Annotated[
-        Path | None, option("A picture as well: .png, .pdf, .svg.")
+        Path | None, option("Picture to draw as well: .png, .pdf, .svg.")
     ] = None,
     truth: Annotated[
         Path | None,
-        option("Store with the event's true direction, which the picture shows."),
+        option("Event store with the true direction, drawn in the picture."),
     ] = None,
     true_angles: Annotated[
         str | None,
         typer.Option(
             metavar="AZIMUTH,ZENITH",
-            help="The true direction, deg, in place of --truth.",
+            help="True direction, deg, given instead of --truth.",
         ),
     ] = None,
 ) -> None:
-    """Write the sky map of an event as FITS, with its contours."""
+    """Write the sky map of an event as FITS and print its contours."""
     import numpy as np
 
     from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
@@ -130,11 +138,13 @@ def skymap(
     from graphnet_icecube2nd.tasks.direction.equatorial import time_to_mjd
 
     if mjd is not None and time is not None:
-        raise ValueError("give --mjd or --time, not both")
+        raise ValueError("give either --mjd or --time, found both")
     if truth is not None and true_angles is not None:
-        raise ValueError("give --truth or --true-angles, not both")
+        raise ValueError("give either --truth or --true-angles, found both")
     if picture is None and (truth is not None or true_angles is not None):
-        raise ValueError("a true direction is for the picture: give --picture, too")
+        raise ValueError(
+            "--truth and --true-angles are drawn in the picture: give --picture as well"
+        )
     out = check_name(out or f"event_{event}.fits")
     stored = None if calibration is None else CalibrationFile.load(calibration)
     made = sky_map_of_event(

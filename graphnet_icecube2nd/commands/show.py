@@ -1,4 +1,4 @@
-"""What commands print: tables, bars of progress, what is in a store."""
+"""Tables, progress bars and descriptions of stores, as the commands print them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress() -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], None]]]:
-    """Show how far it is: share, events, pulses a second, the time that remains."""
+    """Show a progress bar: share, events, pulses per second, remaining time."""
     from rich.progress import TaskProgressColumn
 
     bars = _bars(
@@ -47,7 +47,7 @@ def progress() -> Iterator[tuple[Callable[[Source], None], Callable[[int, int], 
 
 @contextmanager
 def counting(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how many events are done: share, events a second, the time that remains."""
+    """Show a progress bar over `total` events, with events per second."""
     with counting_later(what) as (on_start, on_progress):
         on_start(total)
         yield on_progress
@@ -57,7 +57,7 @@ def counting(total: int, what: str) -> Iterator[Callable[[int, int], None]]:
 def counting_later(
     what: str,
 ) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
-    """Show how many events are done, from when their number is known."""
+    """Show a progress bar that starts when the number of events is known."""
     from rich.progress import MofNCompleteColumn
 
     bars = _bars(MofNCompleteColumn(), "events, {task.fields[rate]:,.0f}/s")
@@ -77,7 +77,7 @@ def counting_later(
 
 
 def _bars(*middle: ProgressColumn | str) -> Progress:
-    """Return a bar with its task's name before, and the times after what is given."""
+    """Return a progress bar with these columns between the name and the times."""
     from rich import progress as rich
     from rich.console import Console
 
@@ -92,7 +92,7 @@ def print_table(
     console: Console | None = None,
     **options: Any,
 ) -> None:
-    """Print rows of texts under a header; options are those of rich's `Table`."""
+    """Print a table; the options are those of rich's `Table`."""
     from rich.console import Console
     from rich.table import Table
 
@@ -103,7 +103,7 @@ def print_table(
 
 
 def say_report(report: PreparationReport) -> None:
-    """Say what `prepare` did."""
+    """Print what `prepare` wrote."""
     print(
         f"{report.store}: {report.num_events:,} events, {report.num_pulses:,} pulses, "
         f"{report.num_bytes / 1e6:,.1f} MB, from {report.kind}, in "
@@ -113,15 +113,16 @@ def say_report(report: PreparationReport) -> None:
     print(f"  pulses per event: {lengths or 'no event has any'}")
     if report.num_empty:
         print(
-            f"  {report.num_empty:,} events have no pulses: kept, never part of a batch"
+            f"  {report.num_empty:,} events have no pulses: they stay in the store but "
+            "enter no batch"
         )
     for text in report.tables:
         print(f"  {text}")
     if report.left_out:
-        print(f"  columns not taken (see --keep): {', '.join(report.left_out)}")
+        print(f"  columns left out (--keep keeps them): {', '.join(report.left_out)}")
     for text in report.notes:
         print(f"  {text}")
-    print("  every event and every pulse that was read is in the store")
+    print("  all events and pulses that were read are in the store")
 
 
 def show_store(console: Console, store: EventStore) -> None:
@@ -134,23 +135,23 @@ def show_store(console: Console, store: EventStore) -> None:
     write(str(store.path), style="bold", end="")
     write(
         f": {len(store):,} events, {manifest.num_pulses:,} pulses, "
-        f"{len(store.shards)} shard(s), from {manifest.kind}, by release "
-        f"{manifest.software}, {manifest.created}"
+        f"{len(store.shards)} shard(s), from {manifest.kind}, written by release "
+        f"{manifest.software} on {manifest.created}"
     )
     known = pulse_map.columns()
     rows = [
-        (name, kind, known.get(name, "kept, not read"))
+        (name, kind, known.get(name, "extra column"))
         for name, kind in manifest.pulse_columns.items()
     ]
-    print_table(("column", "stored as", "is"), rows, title="pulses", **left)
+    print_table(("column", "stored as", "meaning"), rows, title="pulses", **left)
     columns = manifest.event_columns.items()
     print_table(("column", "stored as"), columns, title="events", **left)
     write(
-        f"pulse map {pulse_map.name}: times by {pulse_map.time_reference}, angles name "
-        f"the {pulse_map.labels.angles}, places from {_places(store)}"
+        f"pulse map {pulse_map.name}: time reference {pulse_map.time_reference}, angle "
+        f"convention {pulse_map.labels.angles}, positions from {_positions(store)}"
     )
     classes = [f"{name} {number:,}" for name, number in length_classes(store).items()]
-    meaning = "classes by length: short below 64 pulses, long from 192"
+    meaning = "length classes: short below 64 pulses, long from 192"
     write(f"{', '.join(classes)} ({meaning})")
     lengths = length_histogram(store)
     most = max(1, *(number for _, number in lengths))
@@ -161,11 +162,11 @@ def show_store(console: Console, store: EventStore) -> None:
 
 
 def _value(number: Any) -> str:
-    """Return a number in words: whole ones in full."""
+    """Return a number as text; integers have all digits."""
     return f"{number:g}" if number.dtype.kind == "f" else str(number)
 
 
-def _places(store: EventStore) -> str:
+def _positions(store: EventStore) -> str:
     pulse_map = store.pulse_map
     if pulse_map.x in store.pulse_columns:
         return f"{pulse_map.x}, {pulse_map.y}, {pulse_map.z}"
@@ -173,7 +174,7 @@ def _places(store: EventStore) -> str:
 
 
 def first_with_pulses(store: EventStore) -> Iterator[int]:
-    """Return the first event with pulses of each shard."""
+    """Yield the first event with pulses of each shard."""
     for shard in range(len(store.shards)):
         full = store.lengths(shard) > 0
         if full.any():
@@ -185,7 +186,7 @@ def show_event(console: Console, store: EventStore, number: int, pulses: int) ->
     from graphnet_icecube2nd.store.event_store import view_event
 
     view = view_event(store, number)
-    console.print(f"event {view.event_id}, number {number} in the store", markup=False)
+    console.print(f"event_id {view.event_id}, row {number} of the store", markup=False)
     truth = ", ".join(f"{name} {value}" for name, value in view.truth.items())
     console.print(f"  {truth}", highlight=False, markup=False)
     columns = view.pulses.values()

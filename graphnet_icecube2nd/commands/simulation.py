@@ -8,63 +8,77 @@ from typing import Annotated
 
 import typer
 
+from graphnet_icecube2nd.commands import completion
 from graphnet_icecube2nd.commands.options import option
 from graphnet_icecube2nd.commands.show import counting, show_store
 
-_physics = partial(option, panel="What is simulated")
+_physics = partial(option, panel="Physics")
 
 
 def simulate(
     out: Annotated[
-        Path, typer.Argument(help="The store; or, with --format, the file or folder.")
+        Path,
+        typer.Argument(help="Event store to write; with --format, a file or folder."),
     ],
     events: Annotated[int, option("Number of events.")],
-    seed: Annotated[int, option("Random seed; another gives other events.")] = 0,
+    seed: Annotated[int, option("Random seed of the events.")] = 0,
     format: Annotated[
         str,
         option(
-            "Format of OUT: store, kaggle (the competition's files), graphnet (SQLite "
-            "if OUT ends in .db, else parquet)."
+            "Format of OUT: store; kaggle, the competition's files; graphnet, SQLite "
+            "if OUT ends in .db, else parquet."
         ),
     ] = "store",
     detector: Annotated[
         str | None,
-        option("The detector (see `icecube2nd detectors`). Default: IceCube-86."),
+        option(
+            "Detector (see `icecube2nd detectors`). Default: IceCube-86.",
+            complete=completion.detector,
+        ),
     ] = None,
     geometry: Annotated[
         Path | None,
         option(
-            "Table of DOMs in place of IceCube-86's: CSV, parquet, Prometheus' .geo."
+            "Table of DOMs: CSV, parquet or Prometheus' .geo. Default: the detector's."
         ),
     ] = None,
-    ice: Annotated[Path | None, option("Ice table in place of IceCube's.")] = None,
+    ice: Annotated[
+        Path | None, option("Table of ice properties. Default: IceCube's.")
+    ] = None,
     fractions: Annotated[
         str | None,
         _physics(
-            "Shares of topologies, as through_going_track=0.7,cascade=0.3; of "
-            "through_going_track, starting_track, cascade, double_cascade, "
-            "muon_bundle. Default: as the competition's data look."
+            "Shares of the topologies through_going_track, starting_track, cascade, "
+            "double_cascade, muon_bundle, such as through_going_track=0.7,cascade=0.3. "
+            "Default: shares like those of the competition's data."
         ),
     ] = None,
     energy_min: Annotated[
         float,
-        _physics("Lowest neutrino energy, GeV (double cascades: 30 TeV to 3 PeV)."),
+        _physics(
+            "Lowest neutrino energy, GeV. Double cascades always have 30 TeV to 3 PeV."
+        ),
     ] = 100.0,
     energy_max: Annotated[float, _physics("Highest neutrino energy, GeV.")] = 1e6,
     spectral_index: Annotated[
-        float, _physics("Energies follow E to minus this.")
+        float,
+        _physics("Spectral index g of the energy spectrum, which is E^-g."),
     ] = 2.15,
-    noise_rate: Annotated[float, _physics("Noise rate of a DOM of rde 1, Hz.")] = 440.0,
-    time_jitter: Annotated[float, _physics("Time jitter of a pulse, ns.")] = 3.0,
+    noise_rate: Annotated[
+        float, _physics("Noise rate of a DOM with rde 1, Hz.")
+    ] = 440.0,
+    time_jitter: Annotated[
+        float, _physics("Standard deviation of a pulse's time jitter, ns.")
+    ] = 3.0,
     workers: Annotated[
-        int | None, option("Processes. Default: one for each core.")
+        int | None, option("Number of processes. Default: one per core.")
     ] = None,
 ) -> None:
     """Simulate events with known truth: tracks, cascades, muon bundles, noise.
 
-    A simplified simulation, for development, tests and comparisons, not for physics
-    results. The events do not depend on the number of processes. An interrupted
-    simulation resumes when the command is run again.
+    The simulation is simplified: use it for development, tests and comparisons, not
+    for physics results. The events do not depend on the number of processes. An
+    interrupted simulation resumes when the command is run again.
     """
     from rich.console import Console
 
@@ -101,7 +115,11 @@ def simulate(
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """Return shares by topology, of `name=share,name=share`; else ValueError."""
+    """Return shares by topology from a text such as `cascade=0.7,muon_bundle=0.3`.
+
+    Raises:
+        ValueError: The text has another form, or names a topology twice.
+    """
     shares: dict[str, float] = {}
     for piece in text.split(","):
         name, equals, share = piece.partition("=")
@@ -111,7 +129,7 @@ def parse_fractions(text: str) -> dict[str, float]:
             shares[name.strip()] = float(share)
         except ValueError:
             raise ValueError(
-                "fractions must be as cascade=0.7,muon_bundle=0.3, each name once; "
-                f"got {piece.strip()!r}"
+                "--fractions must be TOPOLOGY=SHARE pairs such as "
+                f"cascade=0.7,muon_bundle=0.3, each once, found {piece.strip()!r}"
             ) from None
     return shares

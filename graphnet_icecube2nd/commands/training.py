@@ -9,96 +9,107 @@ from typing import Annotated
 
 import typer
 
-from graphnet_icecube2nd.commands import options
+from graphnet_icecube2nd.commands import completion, options
 from graphnet_icecube2nd.commands.options import machine_option, option
 
-_published = partial(option, panel="As the published train.py")
+_published = partial(option, panel="Published training")
 
 
 def train(
     recipe: Annotated[
-        str | None, option("Recipe: a name (see `icecube2nd recipes`) or a .yaml file.")
+        str | None,
+        option(
+            "Recipe: a name (see `icecube2nd recipes`) or a .yaml file.",
+            complete=completion.recipe,
+        ),
     ] = None,
     data: Annotated[
-        Path | None, option("Event store; see `icecube2nd prepare`.")
+        Path | None, option("Event store, as `icecube2nd prepare` writes it.")
     ] = None,
     out: Annotated[Path | None, option("Folder of the run.")] = None,
     tasks: Annotated[
         str | None,
         option(
-            "Tasks to train, separated by commas: direction,energy,track (see "
-            "`icecube2nd tasks`). Default: those of the recipe."
+            "Tasks to train, separated by commas, such as direction,energy (see "
+            "`icecube2nd tasks`). Default: the recipe's tasks.",
+            complete=completion.tasks,
         ),
     ] = None,
     set: options.Replacements = None,
     resume: Annotated[
         bool,
         option(
-            "Resume the run in OUT; on a CPU its weights are identical.", "--resume"
+            "Resume the interrupted run in OUT. On CPU the weights are bitwise those "
+            "of an uninterrupted run.",
+            "--resume",
         ),
     ] = False,
     published: Annotated[
         bool,
         _published(
-            "Steps every 128 events, random eighths, raw weights saved, the last go "
-            "on, the approximate loss, and features with the published slips. What "
-            "still differs (learning rates, sub-epochs, precision) is printed.",
+            "Train as the published train.py does: optimiser steps of 128 events, "
+            "random eighths of the data, raw instead of averaged weights, the last "
+            "weights of a stage in the next one, the approximate loss, and the "
+            "published feature errors. Remaining differences are printed.",
             "--published",
         ),
     ] = False,
     config: Annotated[
-        Path | None, _published("The published config.json in place of --recipe.")
+        Path | None,
+        _published("Published config.json, used instead of --recipe."),
     ] = None,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[KEY VALUE]...",
-            help="Values of --config: MODEL_KWARGS.depth 12 LR_MAX 5e-4",
+            help="Values that replace those of --config: LR_MAX 5e-4",
             show_default=False,
         ),
     ] = None,
     accelerator: options.Accelerator = "auto",
     devices: Annotated[
-        str, machine_option("Devices: auto, a number, or a list as 0,2.")
+        str, machine_option("Devices: auto, a count, or a list such as 0,2.")
     ] = "auto",
     strategy: Annotated[
         str,
         machine_option(
-            "Strategy of Lightning: auto, ddp, or ddp_find_unused_parameters_true for "
-            "models that leave parameters out."
+            "Lightning strategy: auto, ddp, or ddp_find_unused_parameters_true for "
+            "models that do not use all their parameters."
         ),
     ] = "auto",
-    num_nodes: Annotated[int, machine_option("Machines that train together.")] = 1,
+    num_nodes: Annotated[
+        int, machine_option("Number of machines of a distributed run.")
+    ] = 1,
     workers: Annotated[
         int | None,
-        machine_option("Processes that read events. Default: this one reads."),
+        machine_option("Processes that read events. Default: the main process."),
     ] = None,
     logger: Annotated[
         list[str] | None,
         machine_option(
-            "Logger, tensorboard or wandb, beside metrics.csv, which is always "
-            "written; more than once for both."
+            "Logger used besides metrics.csv: tensorboard or wandb. Repeat the option "
+            "for both."
         ),
     ] = None,
     checkpoint_minutes: Annotated[
-        float, machine_option("Minutes between checkpoints in a sub-epoch.")
+        float, machine_option("Minutes between checkpoints within a sub-epoch.")
     ] = 5.0,
     checkpoint_steps: Annotated[
         int | None,
-        machine_option("Optimiser steps between checkpoints in a sub-epoch."),
+        machine_option("Optimiser steps between checkpoints within a sub-epoch."),
     ] = None,
     progress: Annotated[
         bool, machine_option("Show a progress bar.", "--progress/--no-progress")
     ] = True,
     plot: Annotated[
-        bool, machine_option("Draw OUT/curves.png.", "--plot/--no-plot")
+        bool,
+        machine_option("Draw the curves in OUT/curves.png.", "--plot/--no-plot"),
     ] = True,
 ) -> None:
-    """Train a model by a recipe: stages of one-cycles, resumable at any moment.
+    """Train a model with a recipe: stages, each with a one-cycle learning rate.
 
-    Leaves in OUT the recipe, metrics.csv, curves.png, the weights of each stage, and
-    model.safetensors. An interrupted run resumes with --resume, and ends with the same
-    weights on a CPU.
+    OUT gets the recipe, metrics.csv, curves.png, the weights of each stage and
+    model.safetensors. --resume continues an interrupted run at any step.
     """
     from graphnet_icecube2nd.published.published_config import (
         as_store,
@@ -116,15 +127,15 @@ def train(
     num_workers = workers
     if config is not None:
         if recipe is not None:
-            raise ValueError("give --recipe or --config, not both")
+            raise ValueError("give either --recipe or --config, found both")
         asked = read_published_config(config, overrides or ())
         made, data, out = asked.recipe, data or asked.data, out or asked.out
         num_workers = asked.num_workers if workers is None else workers
     else:
         if overrides:
             raise ValueError(
-                f"{overrides[0]!r}: KEY VALUE pairs go with --config; a recipe's "
-                "values are replaced by --set NAME=VALUE"
+                f"KEY VALUE pairs need --config, found {overrides[0]!r} without it: "
+                "replace values of a recipe with --set NAME=VALUE"
             )
         for name, value in (("--recipe", recipe), ("--data", data), ("--out", out)):
             if value is None:
@@ -138,7 +149,7 @@ def train(
         made = replace(made, tasks={name: made.tasks.get(name, {}) for name in names})
     if published:
         made = as_published(made)
-    # Before several processes have met, each of them is here.
+    # The ranks are not connected yet: each of them runs this.
     if (published or config is not None) and is_first_process():
         for note in published_notes(find_recipe(made, set or ())):
             print(f"note: {note}")
@@ -170,11 +181,12 @@ def train(
 
 def recipes(
     name: Annotated[
-        str | None, typer.Argument(help="A recipe to print as YAML; default: list all.")
+        str | None, typer.Argument(help="Recipe to print as YAML. Default: list all.")
     ] = None,
     set: options.Replacements = None,
     published: Annotated[
-        bool, option("Print the recipe that `train --published` uses.", "--published")
+        bool,
+        option("Print the recipe as `train --published` changes it.", "--published"),
     ] = False,
 ) -> None:
     """List the recipes, or print one as YAML, which `train --recipe` reads."""
@@ -194,28 +206,38 @@ def recipes(
 
 
 def tune(
-    recipe: Annotated[str, option("Recipe: a name or a .yaml file.")],
+    recipe: Annotated[
+        str,
+        option(
+            "Recipe: a name (see `icecube2nd recipes`) or a .yaml file.",
+            complete=completion.recipe,
+        ),
+    ],
     data: Annotated[Path, option("Event store.")],
-    space: Annotated[Path, option("YAML of what is searched; see README.")],
-    out: Annotated[Path, option("Folder of the study: study.db, best.yaml, trials.")],
-    trials: Annotated[int, option("Trials of the study in all, by all workers.")] = 20,
-    workers: Annotated[int, option("Processes that try at the same time.")] = 1,
+    space: Annotated[Path, option("YAML file of the search space.")],
+    out: Annotated[Path, option("Folder of the study: study.db, best.yaml, trials/.")],
+    trials: Annotated[int, option("Total number of trials, of all workers.")] = 20,
+    workers: Annotated[
+        int, option("Number of processes that run trials in parallel.")
+    ] = 1,
     seed: Annotated[int, option("Random seed of the sampler.")] = 0,
     set: options.Replacements = None,
     pruning: Annotated[
-        bool, option("Stop trials that fall behind.", "--pruning/--no-pruning")
+        bool, option("Stop unpromising trials early.", "--pruning/--no-pruning")
     ] = True,
     accelerator: options.Accelerator = "auto",
     devices: Annotated[
         str,
         machine_option(
-            "Devices: 1, as a trial takes one; or a list as 0,2, one for each worker."
+            "Devices: 1, because a trial uses one device, or a list such as 0,2 with "
+            "one device for each worker."
         ),
     ] = "1",
 ) -> None:
-    """Search a recipe's values with Optuna.
+    """Search for the best values of a recipe with Optuna.
 
-    An interrupted search resumes when the command is run again.
+    The search space lists names of a recipe's values with their ranges. An interrupted
+    search resumes when the command is run again.
     """
     from graphnet_icecube2nd.training.trainer import TrainerConfig
     from graphnet_icecube2nd.tuning.study import tune as search

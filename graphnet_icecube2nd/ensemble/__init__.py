@@ -1,4 +1,4 @@
-"""Several models as one."""
+"""Ensembles: several models used as one."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,4 +1,4 @@
-"""An ensemble made of trained models, its weights fitted on events of known direction.
+"""Fit of an ensemble's weights on events with a true direction.
 
 Shape letters: M members, B events.
 """
@@ -58,13 +58,13 @@ WAYS = (WEIGHTED, EQUAL, DIRECTIONS, DENSITIES)
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFit:
-    """What a fit of weights came to."""
+    """Result of a fit of an ensemble's weights."""
 
     path: Path  # the ensemble's folder
-    ensemble: EnsembleFile  # what its YAML says
-    # Mean opening angle, rad, on the events of the fit: `weighted` (each half of the
-    # events with the weights of the other), `equal`, `directions`, `densities`, and
-    # each member by name.
+    ensemble: EnsembleFile  # content of its YAML
+    # Mean opening angle, rad, on the events of the fit: `weighted` (cross-fitted: each
+    # half of the events with the weights of the other), `equal`, `directions`,
+    # `densities`, and each member by name.
     angles: Mapping[str, float]
     num_events: int  # events of the fit
 
@@ -81,35 +81,36 @@ def fit_ensemble(
     device: str = "cpu",
     on_progress: Progress | None = None,
 ) -> EnsembleFit:
-    """Make an ensemble of trained models, in a folder of its own.
+    """Fit an ensemble of trained models and save it in a folder of its own.
 
-    Give events that no member was trained on. Events are read once for all members;
-    those without pulses or without a true direction are left out.
+    Use events that no member was trained on. Events are read once for all members.
+    Events without pulses or without a true direction are left out.
 
     Args:
-        members: Two or more, as `find_model` takes them: runs, files, weights of the
-            package.
-        store: Events with directions.
-        out: The ensemble's folder, new or empty.
-        events: Their numbers in the store; None for all.
-        method: `weighted`, `directions`, `densities`, or `best`: fitted weights, equal
-            ones or unit vectors, whichever has the smallest mean opening angle.
-        options: How events are read; default: the members' own.
-        name: What the ensemble is called; default: the folder's name.
-        device: `cpu`, `cuda`, ...
-        on_progress: Called with new events and pulses.
+        members: Two or more models, as `find_model` takes them: runs, files, packaged
+            weights.
+        store: Events with true directions.
+        out: Folder of the ensemble, new or empty.
+        events: Rows of the events in the store; None: all events.
+        method: `weighted`, `directions`, `densities`, or `best`, which chooses among
+            fitted weights, equal weights and unit vectors by the smallest mean opening
+            angle.
+        options: How events are read; default: the members' own options.
+        name: Name of the ensemble; default: the folder's name.
+        device: Device of the models, such as `cpu` or `cuda`.
+        on_progress: Called with the numbers of new events and pulses.
 
     Raises:
-        ValueError: Fewer than two members, a folder with something in it, fewer than
-            100 events with pulses and a true direction, an unknown method, members that
-            see events differently or do not fit together.
+        ValueError: There are fewer than two members, the folder is not empty, fewer
+            than 100 events have pulses and a true direction, the method is unknown, or
+            members read events differently or do not fit together.
     """
     out = Path(out)
     if len(members) < 2:
-        raise ValueError(f"an ensemble needs two members or more, got {len(members)}")
+        raise ValueError(f"an ensemble needs two members or more, found {len(members)}")
     check_one_of("method", method, FITTED)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is not empty; choose another folder")
+        raise ValueError(f"{out} must be new or empty: choose another folder")
     numbers = np.arange(len(store)) if events is None else np.asarray(events)
     length_B = store.whole_event_column(N_PULSES)[numbers]
     numbers = numbers[length_B > 0]
@@ -123,7 +124,7 @@ def fit_ensemble(
         )
     if len(numbers) < FEWEST:
         raise ValueError(
-            f"weights need {FEWEST} events with pulses and a true direction, got "
+            f"weights need {FEWEST} events with pulses and a true direction, found "
             f"{len(numbers)}"
         )
     trained = {
@@ -146,7 +147,7 @@ def fit_ensemble(
     angles[WEIGHTED] = _held_out(vectors_MB3, truth)
     for number, member in enumerate(trained):
         angles[member] = fitted.angles[f"member {number}"]
-    # The product of densities points where equal weights do: only kappa is another.
+    # The product of densities has the direction of equal weights, but another kappa.
     best = min((WEIGHTED, EQUAL, DIRECTIONS), key=lambda way: angles[way])
     chosen = best if method == BEST else method
     weights = fitted.weights if chosen == WEIGHTED else [1.0] * len(models)
@@ -183,29 +184,29 @@ def fit_ensemble(
 def _checked_members(
     trained: Mapping[str, ModelBundle], options: InferenceConfig | None
 ) -> InferenceConfig:
-    """Return how members are to read events, if they go together."""
+    """Return how members read events; ValueError unless they fit together."""
     for name, one in trained.items():
         if isinstance(one.model, EnsembleModel):
-            raise ValueError(f"{name} is an ensemble already; give its members")
+            raise ValueError(f"{name} is an ensemble: give its members instead")
         if Direction.name not in one.model.task_map:
             raise ValueError(
-                f"{name} has no direction, which weights are fitted with; it has "
+                f"{name}: a member must have the task direction, found "
                 f"{', '.join(one.model.task_map)}"
             )
-    # It checks the members and warns of what they do not share, before events are read.
+    # This checks the members, and warns of differences, before events are read.
     EnsembleModel([one.model for one in trained.values()], names=list(trained))
     (first, one), *others = trained.items()
     for name, other in others:
         if options is None and other.options != one.options:
             raise ValueError(
-                f"{first} reads events by {one.options}, {name} by {other.options}: "
-                "say how the ensemble is to read them (options)"
+                f"members must read events alike: {first} has {one.options}, {name} "
+                f"has {other.options}. Give `options` (--max-pulses) for the ensemble"
             )
     return options or one.options
 
 
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
-    """Return the mean angle of each half with weights fitted on the other, rad."""
+    """Return the cross-fitted mean opening angle of fitted weights, rad."""
     angle_B = np.empty(len(truth))
     for here_B in halves(len(truth)):
         fitted = fit_weights(vectors_MB3[:, ~here_B], truth.direction_B3[~here_B])
@@ -215,7 +216,7 @@ def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
 
 
 def _names(members: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Return a name for each member, no two alike."""
+    """Return a unique name for each member."""
     names: list[str] = []
     for member in members:
         first = Path(member).resolve().name.removesuffix(".safetensors")

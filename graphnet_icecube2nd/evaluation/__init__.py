@@ -1,4 +1,4 @@
-"""How good results are, in numbers."""
+"""Metrics of results: resolution, coverage, robustness."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,8 +1,9 @@
-"""Intervals of means, of differences between two answers, of quantiles.
+"""Bootstrap intervals of means, of paired differences and of quantiles.
 
-Two answers to the same events err alike on hard ones, so a difference is known far
-better than either mean. Source: the percentile bootstrap, Efron and Tibshirani, An
-Introduction to the Bootstrap (1993), chapter 13. Shape letters: B events, R rows.
+Two reconstructions of the same events have correlated errors, so their difference is
+known far better than either mean. Source: the percentile bootstrap, Efron and
+Tibshirani, An Introduction to the Bootstrap (1993), chapter 13. Shape letters: B
+events, R rows, Q quantiles.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
-LEVEL = 0.95  # of the interval
+LEVEL = 0.95  # share of the resamples inside the interval
 
 Array = NDArray[np.float64]
 
@@ -27,13 +28,13 @@ def paired_intervals(
 ) -> Array:
     """Return intervals of mean differences, (R, 2), by the percentile bootstrap.
 
-    Every resample draws events once, for all rows; a share `level` of the resamples
-    lies inside of the interval.
+    All rows use the same resamples of the events. A share `level` of the resamples
+    lies inside the interval.
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(
-            f"resamples must be 1 or more and level between 0 and 1; got {resamples} "
-            f"and {level}"
+            "resamples must be 1 or more and level between 0 and 1, found resamples "
+            f"{resamples} and level {level}"
         )
     num_events = difference_RB.shape[1]
     generator = np.random.default_rng(seed)
@@ -57,9 +58,9 @@ def resampled_quantiles(
 ) -> Array:
     """Return intervals of quantiles (0.5: the median), (Q, 2), by the same bootstrap.
 
-    How many of a resample's events lie below a value is binomial, so its quantile is
-    the event at a rank that follows a beta distribution: drawn at once, whatever the
-    number of events.
+    The number of a resample's events below a value is binomial, so the resample's
+    quantile is the event at a rank that follows a beta distribution. Drawing the ranks
+    takes a time that does not depend on the number of events.
     """
     ordered, num = np.sort(value_B), len(value_B)
     generator = np.random.default_rng(seed)

@@ -1,8 +1,8 @@
 """Calibration of kappa: coverage, pulls, expected and observed opening angles.
 
-Recalibrated figures are of events that the calibration was not fitted on: each half of
-the events is calibrated by the other. A table that brings contours of a calibration is
-judged by those. Shape letters: B events.
+Recalibrated figures are cross-fitted: each half of the events is calibrated with the
+other half. A table with calibrated contours is evaluated with these contours. Shape
+letters: B events.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ from graphnet_icecube2nd.tasks.task import FEWEST
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
 GIVEN, TEMPERATURE, ISOTONIC = "as given", "temperature", "isotonic"
 WAYS = (GIVEN, TEMPERATURE, ISOTONIC)
-ENOUGH = 4 * FEWEST  # events that halves can be fitted and looked at
-NUM_BINS = 12  # of events in the order of kappa
+ENOUGH = 4 * FEWEST  # events needed to fit and evaluate halves
+NUM_BINS = 12  # bins of equal numbers of events, ordered by kappa
 PULL_EDGES = np.linspace(0.0, 5.0, 51)
-NEAR = 1.5  # points off the nominal share: what the grey band shows
-MOST_KAPPAS = 2000  # that a density is averaged over
+NEAR = 1.5  # percentage points: half width of the grey band
+MOST_KAPPAS = 2000  # maximum kappas that a density is averaged over
 
 Array = NDArray[np.float64]
 
 
 class CalibrationView:
-    """A table's kappas against what they are worth."""
+    """Coverage, pulls and expected opening angles of one table."""
 
     def __init__(self, evaluated: EvaluatedTable) -> None:
         self.evaluated, self.name = evaluated, evaluated.table.name
         num = len(evaluated.kappa)
-        # Kappa with contours of its own was calibrated: not once more.
+        # A table with contours of its own is calibrated already.
         self.is_calibrated = has_own_contours(evaluated.table)
         can_be = num >= ENOUGH and not self.is_calibrated
         ways = () if num < FEWEST else WAYS if can_be else (GIVEN,)
         self.ways = {way: _recalibrated(evaluated, way) for way in ways}
 
     def coverage(self, way: str) -> list[Row]:
-        """Return what contours hold, for each level.
+        """Return the coverage of the contours, a row for each level.
 
-        Columns: table, way (one of `WAYS`), events (that have a kappa), level (the
-        share that contours are to hold), held (the share that they hold), error (its
-        standard error).
+        Columns: table, way (one of `WAYS`), events (those with a kappa), level (nominal
+        share of true directions inside the contour), held (observed share), error
+        (standard error of `held`).
         """
         rows = []
         level_B = self.ways[way].level
-        # A calibrated table has the radii of some contours, and no kappa of others.
+        # A calibrated table has radii of some contours; its kappa does not give others.
         own = tuple(self.evaluated.table.levels)
         for level in own if self.is_calibrated else LEVELS:
             held = float((level_B <= level).mean())
@@ -74,12 +74,12 @@ class CalibrationView:
         return rows
 
     def expected(self, way: str) -> list[Row]:
-        """Return how far events are off against what they say, in bins of kappa.
+        """Return expected and observed opening angles in bins of kappa.
 
-        Columns: table, way (one of `WAYS`), events (in the bin), kappa (median, as
-        given or recalibrated), expected_deg (median opening angle that the kappas
-        promise), observed_deg (median opening angle), low_deg and high_deg (ends of
-        its 95% interval).
+        Columns: table, way (one of `WAYS`), events (number in the bin), kappa (median,
+        as given or recalibrated), expected_deg (median opening angle that the kappas
+        predict), observed_deg (median opening angle), low_deg and high_deg (ends of
+        the 95% interval of `observed_deg`).
         """
         rows = []
         angle, of_way = np.degrees(self.evaluated.angle), self.ways[way]
@@ -101,19 +101,19 @@ class CalibrationView:
         return rows
 
     def pull_density(self, way: str) -> Array:
-        """Return the density of pulls in the bins of `PULL_EDGES`, (50,)."""
+        """Return the density of pulls in the bins of `PULL_EDGES`, shape (50,)."""
         pull = pulls(self.ways[way].kappa, self.evaluated.angle)
         return density(pull, PULL_EDGES)
 
 
 def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
-    """Return a table's kappas in one of the ways, for the events that have one."""
+    """Return a table's kappas, as given or recalibrated, where events have one."""
     kappa, angle = evaluated.kappa, evaluated.angle
     if way != GIVEN:
         return cross_fitted(kappa, angle, way)
     median = kappa_to_radius(kappa, 0.5).numpy()
     radius_B = evaluated.table.levels.get(0.5)
-    if radius_B is not None:  # its own, of a calibration perhaps
+    if radius_B is not None:  # the table has radii of its own
         median = radius_B[evaluated.has_kappa_B]
     return Recalibrated(kappa=kappa, level=containment(kappa, angle), median=median)
 
@@ -121,8 +121,8 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
 def calibrated_pull_density(kappa: Array) -> Array:
     """Return the density of pulls of calibrated kappas, in the bins of `PULL_EDGES`.
 
-    Large kappas follow Rayleigh's; a small one cannot be far off in its own units,
-    because the sky ends opposite the direction.
+    Pulls of large kappas follow a Rayleigh distribution. Pulls of small kappas are
+    bounded, because an opening angle is at most pi.
     """
     some = np.sort(kappa)[:: max(1, len(kappa) // MOST_KAPPAS)]
     angle = np.minimum(PULL_EDGES[:, None] / np.sqrt(some), np.pi)
@@ -132,14 +132,14 @@ def calibrated_pull_density(kappa: Array) -> Array:
 
 
 def calibration_sections(evaluation: Evaluation) -> list[Section]:
-    """Return what contours hold, and what kappa promises; tables without are left."""
+    """Return the sections of coverage and of predicted opening angles."""
     views = [CalibrationView(evaluated) for evaluated in evaluation.tables]
     views = [view for view in views if view.ways]
     return [_coverage(views), _expected(views)] if views else []
 
 
 def _coverage(views: Sequence[CalibrationView]) -> Section:
-    """Return the section of contours: what they hold and what they are made for."""
+    """Return the section of coverage: nominal and observed shares of the contours."""
     band = Curve(
         x=np.array([0.0, 100.0]),
         y=np.zeros(2),
@@ -178,7 +178,7 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
         )
         for title, curves in (
             (GIVEN, given),
-            ("recalibrated on other events", recalibrated),
+            ("recalibrated (cross-fitted)", recalibrated),
         )
         if len(curves) > 1
     ]
@@ -186,19 +186,19 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
         task=DIRECTION,
         table="coverage",
         title="Calibration of kappa",
-        text="Kappa is calibrated if each contour contains the share of true "
-        "directions that it is made for. Recalibrated figures are of events that the "
-        "calibration was not fitted on: each half of the events is calibrated by the "
-        "other. A table that comes with calibrated contours is judged by these "
-        "contours. Temperature is one factor on kappa, isotonic a rising function of "
-        "kappa; both also correct the levels of the contours, because real errors have "
-        "longer tails than a von Mises-Fisher distribution. The command icecube2nd "
-        "calibrate stores a calibration with a model.",
+        text="Kappa is calibrated if each contour contains its nominal share of the "
+        "true directions. Two recalibrations are shown: 'temperature' multiplies kappa "
+        "by one factor, 'isotonic' applies a monotonic function to kappa. Both also "
+        "correct the levels of the contours, because real errors have longer tails "
+        "than a von Mises-Fisher distribution. They are cross-fitted: each half of the "
+        "events is calibrated with the other half. A table with calibrated contours is "
+        "evaluated with these contours. The command icecube2nd calibrate stores a "
+        "calibration with a model.",
         figures={"coverage": tuple(panels)},
         captions={
-            "coverage": "Share of true directions in contours of 10% to 99%, minus "
-            "that nominal share. Left: kappa as given. Right: recalibrated (dotted: "
-            "temperature, others: isotonic). Below 0 the contours are too small. "
+            "coverage": "Share of true directions inside the contours of 10% to 99%, "
+            "minus the nominal share. Below 0 the contours are too small. Left: kappa "
+            "as given. Right: recalibrated kappa (temperature dotted, isotonic solid). "
             "Shaded: 95% intervals."
         },
         rows=rows,
@@ -206,7 +206,7 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
 
 
 def _expected(views: Sequence[CalibrationView]) -> Section:
-    """Return the section of what kappa promises: opening angles and pulls."""
+    """Return the section of predicted opening angles and pulls."""
     rows: list[Row] = []
     angles, densities = [], []
     middle = (PULL_EDGES[1:] + PULL_EDGES[:-1]) / 2
@@ -244,7 +244,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             Curve(
                 x=middle,
                 y=calibrated_pull_density(view.ways[GIVEN].kappa),
-                label=f"{name}, if its kappa were calibrated",
+                label=f"{name}, expected if kappa is calibrated",
                 table=number,
                 dashed=True,
             ),
@@ -258,7 +258,7 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
         task=DIRECTION,
         table="expected",
         title="Opening angles that kappa predicts",
-        text="The events are in twelve bins of equal numbers, in the order of kappa.",
+        text="The events are sorted by kappa and divided into twelve equal bins.",
         figures={
             "expected": (
                 Panel(
@@ -282,11 +282,12 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             ),
         },
         captions={
-            "expected": "Median opening angle against the median that kappa predicts, "
-            "with 95% intervals. Above the line the errors are larger than predicted. "
-            "Open marks: isotonic recalibration.",
-            "pulls": "Distribution of opening angle times the root of kappa, as given; "
-            "dotted: what the same kappas give if they are calibrated.",
+            "expected": "Median opening angle in each bin against the median that "
+            "kappa predicts. Above the line the errors are larger than predicted. "
+            "Open marks: isotonic recalibration. Bars are 95% intervals.",
+            "pulls": "Distribution of the pull (opening angle times the root of kappa), "
+            "with kappa as given. Dotted: expected distribution if these kappas are "
+            "calibrated.",
         },
         rows=rows,
         shown=("table", "way", "events", "kappa", "expected_deg", "observed_deg"),

@@ -1,8 +1,9 @@
-"""How good tables of results are, side by side: directions, and every other task.
+"""Evaluation of results tables against the truth: directions and every other task.
 
-Tables of a task are judged by the events that all of them have and that have a label;
-others are counted. An event without a predicted direction counts as pi / 2, what
-guessing gives. Shape letters: B events, b events with a kappa.
+All tables of a task are evaluated on the events that have a label and are in every
+table; the other events are counted. An event without a predicted direction counts as
+pi / 2, the mean opening angle of a random direction. Shape letters: B events, b events
+with a kappa.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ from graphnet_icecube2nd.tasks.label import DIRECTION, ENERGY, has_label
 from graphnet_icecube2nd.tasks.section import Section
 
 LOGGER = logging.getLogger(__name__)
-FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # at all; of many events
+FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # minimum; used for many events
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
 
 Array = NDArray[np.float64]
-Chosen = NDArray[np.bool_]  # (B,) which events
+Chosen = NDArray[np.bool_]  # (B,) True for chosen events
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A number and the ends of its 95% bootstrap interval, rad."""
+    """An angle and the ends of its 95% bootstrap interval, rad."""
 
     value: float
     low: float
@@ -56,52 +57,52 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvaluatedTable:
-    """A table of directions beside the truth."""
+    """A table of directions and its opening angles to the truth."""
 
     table: EventTable  # rows in the order of the truth's events
     angle_B: Array  # opening angles, rad; pi / 2 where there is no direction
 
     @cached_property
     def has_kappa_B(self) -> Chosen:
-        """(B,) which events have a direction and a concentration."""
+        """True for events that have a direction and a concentration, (B,)."""
         kappa_B = self.table.kappa_B
         good_B: Chosen = self.table.is_ok & np.isfinite(kappa_B) & (kappa_B > 0)
         return good_B
 
     @property
     def kappa(self) -> Array:
-        """(b,) concentrations of the events that have one."""
+        """Concentrations of the events that have one, (b,)."""
         kappa: Array = self.table.kappa_B[self.has_kappa_B]
         return kappa
 
     @property
     def angle(self) -> Array:
-        """(b,) opening angles of the same events, rad."""
+        """Opening angles of the events that have a concentration, (b,), rad."""
         angle: Array = self.angle_B[self.has_kappa_B]
         return angle
 
     @classmethod
     def of(cls, table: EventTable, truth: EventTruth) -> EvaluatedTable:
-        """Put a table beside the truth; ValueError if it lacks an event of that."""
+        """Compare a table with the truth; ValueError if it lacks an event."""
         some = table.of_events(truth.event_id)
         return cls(table=some, angle_B=truth.angles(some))
 
     def num_failed(self, chosen_B: Chosen) -> int:
-        """Return how many of some events, (B,) bool, have no predicted direction."""
+        """Return the number of chosen events that have no predicted direction."""
         return int((~self.table.is_ok & chosen_B).sum())
 
     def median_pull(self, chosen_B: Chosen) -> float:
-        """Return the median pull of some events, (B,) bool; NaN without any kappa."""
+        """Return the median pull of the chosen events; NaN if none has a kappa."""
         good_B = self.has_kappa_B & chosen_B
         if not good_B.any():
             return float("nan")
         return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
 
     def inside(self, level: float, chosen_B: Chosen) -> float:
-        """Return the share of true directions within contours; NaN without any kappa.
+        """Return the share of true directions inside the contours of a level.
 
-        The contours that are to hold a share `level` are the table's own, else its
-        kappa's.
+        The contours have the table's own radii, or else the radii of its kappa. NaN if
+        no chosen event has a kappa.
         """
         good_B = self.has_kappa_B & chosen_B
         if not good_B.any():
@@ -114,22 +115,22 @@ class EvaluatedTable:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A table in a row of numbers, angles in rad."""
+    """Figures of a table of directions, angles in rad."""
 
     table: str
-    events: int  # with those that have no predicted direction
+    events: int  # including those without a predicted direction
     failed: int  # events without a predicted direction
     mean: Estimate  # the competition's score
-    median: Estimate  # half, 68%, 90% of the events are closer
+    median: Estimate  # 50%, 68% and 90% quantiles of the opening angle
     q68: Estimate
     q90: Estimate
-    difference: Estimate  # mean less the first table's, paired; above 0 is worse
+    difference: Estimate  # mean minus the first table's, paired; above 0 is worse
     pull: float  # median of angle * sqrt(kappa): 1.18 if kappa is calibrated; or NaN
-    inside_50: float  # share of true directions within the contours that are to hold
-    inside_90: float  # half and nine tenths: the table's own radii, else its kappa's
+    inside_50: float  # share of true directions inside the 50% contours
+    inside_90: float  # the same for the 90% contours
 
     def to_row(self) -> Row:
-        """Return the columns of a report; units stand in their names."""
+        """Return the figures as columns of a report, with units in their names."""
         row: Row = {"table": self.table, "events": self.events, "failed": self.failed}
         for name, unit in ESTIMATES.items():
             for end, angle in asdict(getattr(self, name)).items():
@@ -141,56 +142,56 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TaskEvaluation:
-    """A task's answers of one or several tables, for the same events."""
+    """Results of a task in one or several tables, for the same events."""
 
     task: str
-    event_id: NDArray[np.int64]  # (B,) with a label, and an answer in all tables
+    event_id: NDArray[np.int64]  # (B,) with a label, and a result in all tables
     tables: Mapping[str, Mapping[str, NDArray[Any]]]  # columns, (B,) each, by table
-    target: NDArray[np.float64]  # (B, ...) the task's target of the truth
+    target: NDArray[np.float64]  # (B, ...) target of the task, made from the truth
     known: Mapping[str, NDArray[Any]]  # (B,) `energy` (GeV or NaN) and `n_pulses`
-    section: Section  # what the report says of it
+    section: Section  # section of the report
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """Tables of results and the truth of the events that all of them have."""
+    """Evaluated results tables and the truth of the events that all of them have."""
 
-    truth: EventTruth  # events whose directions are judged
+    truth: EventTruth  # events whose directions are evaluated
     tables: tuple[EvaluatedTable, ...] = ()  # those that have directions
-    left_out: int = 0  # events of the truth that some table of directions lacks
-    # By table of directions: events that the truth or another table does not have.
+    left_out: int = 0  # events of the truth missing in a table of directions
+    # By table of directions: number of events missing in the truth or another table.
     unknown: Mapping[str, int] = field(default_factory=dict)
     resamples: int = RESAMPLES  # number of resamples of the bootstrap
-    tasks: tuple[TaskEvaluation, ...] = ()  # the other tasks that can be judged
-    notes: tuple[str, ...] = ()  # which events and tasks are not judged, and why
+    tasks: tuple[TaskEvaluation, ...] = ()  # the other tasks that can be evaluated
+    notes: tuple[str, ...] = ()  # events and tasks that are not evaluated, and why
 
     @property
     def remarks(self) -> list[str]:
-        """Which events and tasks are not judged, in sentences."""
+        """Sentences that name the events and tasks that are not evaluated."""
         lines = [
-            f"{number:,} events of {name} are not judged"
+            f"{number:,} events of {name} are not evaluated"
             for name, number in self.unknown.items()
             if number
         ]
         if self.left_out:
             lines.append(
-                f"{self.left_out:,} events of the truth are not in every table"
+                f"{self.left_out:,} events of the truth are missing in a table"
             )
         return [*lines, *self.notes]
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """A row for each table, in their order."""
+        """Figures of each table, in their order."""
         return self.summaries_of(np.ones(len(self.truth), bool))
 
     def summaries_of(self, chosen_B: Chosen) -> list[Summary]:
-        """Return a row for each table, of some of the events, one at least."""
+        """Return figures of each table for the chosen events, at least one event."""
         return [self._summary(evaluated, chosen_B) for evaluated in self.tables]
 
     def _summary(self, evaluated: EvaluatedTable, chosen_B: Chosen) -> Summary:
         angle = evaluated.angle_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
-        # Fewer for many events, whose intervals are narrow and alike.
+        # Many events need fewer resamples: their intervals are narrow.
         resamples = min(self.resamples, max(ENOUGH_RESAMPLES, int(2e8 / len(angle))))
         values = [angle.mean(), (angle - first).mean()]
         values += np.quantile(angle, list(QUANTILES.values())).tolist()
@@ -220,21 +221,21 @@ class Evaluation:
 def evaluate(
     tables: Sequence[EventTable], truth: EventTruth, *, resamples: int = RESAMPLES
 ) -> Evaluation:
-    """Put tables of results beside the truth: directions, and every other task.
+    """Evaluate results tables against the truth: directions and every other task.
 
-    Directions are judged where tables have them. Another task is judged where a table
-    has its columns and the truth its labels. What cannot be judged is said in `notes`.
+    Directions are evaluated if tables have them. Another task is evaluated if a table
+    has its columns and the truth has its labels. `notes` says what is not evaluated.
 
     Args:
-        tables: One or more, of different names; the first is what others are compared
-            with.
-        truth: Truth of their events and perhaps more: what all tables of a task have is
-            judged. It takes numbers of pulses of the first table that has them.
+        tables: One or more tables with different names; the first one is the reference
+            of comparisons.
+        truth: Truth of the tables' events, and possibly of more events. If it has no
+            numbers of pulses, those of the first table that has them are used.
         resamples: Number of resamples of the bootstrap.
 
     Raises:
-        ValueError: No table, two of one name, no event that all have, no event of
-            status ok, nothing that can be judged.
+        ValueError: No table, two tables with one name, no common event, no event with
+            status ok, or nothing that can be evaluated.
     """
     _check(tables, truth, resamples)
     pointing = [table for table in tables if table.has_direction]
@@ -245,7 +246,7 @@ def evaluate(
         evaluation = _evaluate_directions(pointing, truth, resamples)
         notes += evaluation.notes
     elif pointing:
-        notes.append(f"direction is not judged: {missing_direction(truth)}")
+        notes.append(f"direction is not evaluated: {missing_direction(truth)}")
     tasks = []
     for name in sorted({task for table in tables for task in table.tasks}):
         if name == DIRECTION:
@@ -256,29 +257,32 @@ def evaluate(
         if evaluated is not None:
             tasks.append(evaluated)
     if not tasks and not evaluation.tables:
-        raise ValueError("nothing can be judged. " + "; ".join(notes))
+        raise ValueError("nothing can be evaluated. " + "; ".join(notes))
     return replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
 
 
 def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> None:
-    """Raise ValueError unless tables have names, answers, and events in common."""
+    """Raise ValueError unless tables have distinct names, results and common events."""
     names = [table.name for table in tables]
     if not names or len(set(names)) < len(names):
         raise ValueError(
-            f"tables need names of their own (NAME=FILE), got {', '.join(names)!r}"
+            "tables must have different names (give them as NAME=FILE), found "
+            f"{', '.join(names)!r}"
         )
     if resamples < FEWEST_RESAMPLES:
-        raise ValueError(f"resamples must be {FEWEST_RESAMPLES} or more: {resamples}")
+        raise ValueError(
+            f"resamples must be {FEWEST_RESAMPLES} or more, found {resamples}"
+        )
     for number, table in enumerate(tables):
         if not _shared_events(tables[: number + 1], truth).any():
             raise ValueError(
                 f"table {table.name!r} has no event that the truth"
                 + (" and the tables before" if number else "")
-                + " have: are the event numbers those of the same files?"
+                + " have: check that the event numbers come from the same files"
             )
         if not (table.status_B == OK).any():
             raise ValueError(
-                f"table {table.name!r} has no event of status ok; it has "
+                f"table {table.name!r} must have events of status ok, found only "
                 f"{', '.join(sorted(set(table.status_B.tolist())))}"
             )
 
@@ -286,7 +290,7 @@ def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> N
 def _evaluate_directions(
     tables: Sequence[EventTable], truth: EventTruth, resamples: int
 ) -> Evaluation:
-    """Put tables of directions beside the truth; events without a true one are left."""
+    """Evaluate tables of directions on the events that have a true direction."""
     shared_B = _shared_events(tables, truth)
     shared = truth.of_events(truth.event_id[shared_B])
     some = shared.with_directions()
@@ -310,7 +314,7 @@ def _evaluate_directions(
 
 
 def _shared_events(tables: Sequence[EventTable], truth: EventTruth) -> Chosen:
-    """Return which events of the truth are in all of some tables, (B,)."""
+    """Return which events of the truth are in all tables, (B,)."""
     shared_B = np.ones(len(truth), bool)
     for table in tables:
         shared_B &= np.isin(truth.event_id, table.event_id)
@@ -318,7 +322,7 @@ def _shared_events(tables: Sequence[EventTable], truth: EventTruth) -> Chosen:
 
 
 def _with_pulses(truth: EventTruth, tables: Sequence[EventTable]) -> EventTruth:
-    """Return a truth with numbers of pulses: else the first table's that has them."""
+    """Return the truth with numbers of pulses, if need be those of a table."""
     counts = [table.n_pulses_B for table in tables if table.n_pulses_B is not None]
     if truth.knows_pulses or not counts:
         return truth
@@ -328,14 +332,14 @@ def _with_pulses(truth: EventTruth, tables: Sequence[EventTable]) -> EventTruth:
 def _evaluate_task(
     name: str, tables: Sequence[EventTable], truth: EventTruth
 ) -> tuple[TaskEvaluation | None, list[str]]:
-    """Put the answers of a registered task beside the truth.
+    """Evaluate a registered task.
 
-    Returns the evaluation, or None where nothing can be judged; and notes: which events
-    are left out, or why nothing can be judged.
+    Returns the evaluation, or None if nothing can be evaluated, and notes: the events
+    that are left out, or the reason.
     """
     task = build_task(name)
     if reason := truth.lacking(task):
-        return None, [f"{name} is not judged: {reason}"]
+        return None, [f"{name} is not evaluated: {reason}"]
     some = truth.of_events(truth.event_id[_shared_events(tables, truth)])
     rows = [table.of_events(some.event_id) for table in tables]
     some = _with_pulses(some, rows)
@@ -349,13 +353,13 @@ def _evaluate_task(
         answered_B = table.has_answer(name)
         if count := int((labelled_B & ~answered_B).sum()):
             notes.append(
-                f"{count:,} of {int(labelled_B.sum()):,} events have no answer of "
-                f"{name} in table {table.name!r} and are not judged in {name}"
+                f"{count:,} of {int(labelled_B.sum()):,} events have no result of "
+                f"{name} in table {table.name!r} and are not evaluated in {name}"
             )
         good_B = good_B & answered_B
     if not good_B.any():
-        reason = "no event has a label, and an answer in all of the tables"
-        return None, [*notes, f"{name} is not judged: {reason}"]
+        reason = "no event has a label and a result in all tables"
+        return None, [*notes, f"{name} is not evaluated: {reason}"]
     known: dict[str, NDArray[Any]] = {}
     if np.isfinite(some.energy_B).any():
         known[ENERGY] = some.energy_B[good_B]
@@ -372,7 +376,7 @@ def _evaluate_task(
         for table_name, values in columns.items():
             if error.args[0] in wanted - set(values):
                 reason = f"table {table_name!r} has no column {error.args[0]}"
-                return None, [*notes, f"{name} is not judged: {reason}"]
+                return None, [*notes, f"{name} is not evaluated: {reason}"]
         raise
     evaluation = TaskEvaluation(
         task=name,
@@ -389,5 +393,5 @@ def _unlabelled_note(truth: EventTruth, task: str, count: int) -> str:
     """Return a sentence that counts events without a label."""
     return (
         f"{count:,} of {len(truth):,} events have no "
-        f"{truth.description(build_task(task))} and are not judged in {task}"
+        f"{truth.description(build_task(task))} and are not evaluated in {task}"
     )

@@ -1,9 +1,7 @@
-"""Opening angles of tables of directions in bins: topology, energy, zenith, pulses.
+"""Opening angles of directions in bins of topology, energy, zenith and pulses.
 
-`compare` takes tables as they are and needs no intervals; `direction_sections` are the
-sections of an evaluation's report, plain numbers as those of other tasks.
-
-Shape letters: B events.
+`compare` gives plain numbers without intervals. `direction_sections` gives the sections
+of an evaluation's report. Shape letters: B events.
 """
 
 from __future__ import annotations
@@ -29,17 +27,17 @@ from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
 
 ENERGY, ZENITH, PULSES, TOPOLOGY = "energy", "cos zenith", "pulses", "topology"
 QUANTITIES = (ENERGY, ZENITH, PULSES, TOPOLOGY)
-FEWEST = 20  # events that a bin needs to be shown
+FEWEST = 20  # minimum events of a bin that is shown
 NUM_ZENITH_BINS = 10
 BOTH = "energy and topology"
 X_LABELS = {
     ENERGY: "energy of the neutrino [GeV]",
-    ZENITH: "cosine of the zenith, 1: from above, -1: through the Earth",
+    ZENITH: "cosine of the true zenith (1: from above, -1: through the Earth)",
     PULSES: "pulses of the event",
     TOPOLOGY: "topology",
 }
 INSIDE = ("inside_50", "inside_90")
-# Of each quantity: heading, and what its figure shows.
+# Heading and caption for each quantity.
 BY = {
     TOPOLOGY: ("topology", "Mean opening angle by topology."),
     ENERGY: (
@@ -48,18 +46,18 @@ BY = {
     ),
     BOTH: (
         BOTH,
-        "Mean opening angle against energy, for each topology. Over all events it can "
-        "rise with energy only because topologies with worse resolution are more "
-        "frequent at high energy.",
+        "Mean opening angle against energy, for each topology. The mean over all "
+        "topologies can rise with energy only because topologies with worse resolution "
+        "are more frequent at high energy.",
     ),
     ZENITH: (
         "zenith",
-        "Opening angle against the cosine of the true zenith: 1 is from above, -1 is "
+        "Opening angle against the cosine of the true zenith: 1 means from above, -1 "
         "through the Earth.",
     ),
     PULSES: (
         "number of pulses",
-        "Opening angle against the number of pulses of the event, before any selection "
+        "Opening angle against the number of pulses of the event, before the selection "
         "of pulses.",
     ),
 }
@@ -70,38 +68,40 @@ Chosen = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Resolution:
-    """How far a table is off, for some of the events."""
+    """Angular resolution of a table for some of the events."""
 
     table: str
-    topology: str  # `all`, or one
-    energy: str  # `all`, or a decade as `1e3-1e4 GeV`
-    events: int  # with those that have no direction
-    failed: int  # without a direction: they count as pi / 2, what guessing gives
-    mean: float  # opening angle, rad: the competition's score
+    topology: str  # name, or `all`
+    energy: str  # decade such as `1e3-1e4 GeV`, or `all`
+    events: int  # including those without a direction
+    failed: int  # events without a direction, which count as pi / 2
+    mean: float  # opening angle, rad; the competition's score
     median: float  # opening angle, deg
     q68: float  # opening angle, deg
     pull: float  # median of angle * sqrt(kappa): 1.18 if kappa is calibrated; or NaN
 
 
 def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]:
-    """Return how far tables are off: on the whole, by topology, and by energy in each.
+    """Return the resolution of tables: for all events, by topology, and by energy.
 
-    Whatever found a direction joins the comparison as an `EventTable`.
+    Any reconstruction can be compared: put its directions into an `EventTable`.
 
     Args:
-        tables: Each with all events of the truth.
-        truth: The events; those without a true direction are left out.
+        tables: Tables of directions, each with all events of the truth.
+        truth: True directions; events without one are left out.
 
     Raises:
-        ValueError: A table lacks an event, two have one name, there is no event, or
-            none has a true direction.
+        ValueError: A table lacks an event, two tables have one name, there is no event,
+            or no event has a true direction.
     """
     truth = truth.with_directions()
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
-        raise ValueError(f"two tables have one name: {', '.join(sorted(names))}")
+        raise ValueError(
+            f"tables must have different names, found {', '.join(sorted(names))}"
+        )
     if not len(truth.event_id):
-        raise ValueError("there is no event to compare directions of")
+        raise ValueError("the truth must have at least one event, found none")
     evaluated = [EvaluatedTable.of(table, truth) for table in tables]
     everything = np.ones(len(truth), bool)
     topologies = {ALL: everything}
@@ -121,7 +121,7 @@ def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]
 
 
 def as_markdown(rows: Sequence[Resolution]) -> str:
-    """Return rows as a table in Markdown, a line for each."""
+    """Return rows as a table in Markdown."""
     headings = ("topology", "energy", "events", "table", "mean, rad", "median, deg")
     cells = [
         (
@@ -136,15 +136,16 @@ def as_markdown(rows: Sequence[Resolution]) -> str:
 
 
 def as_dicts(rows: Sequence[Resolution]) -> list[Row]:
-    """Return rows as plain values that JSON can hold."""
+    """Return rows as dictionaries that JSON can hold."""
     return without_nan(asdict(row) for row in rows)
 
 
 def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
     """Return a row for each bin of a quantity and each table, bins in their order.
 
-    A row has the bin's quantity, name and borders (NaN for a topology), and the table's
-    `Summary` in it. There is none where the truth does not have the quantity.
+    A row has the quantity, name and borders of the bin (NaN for a topology) and the
+    table's `Summary` of the bin's events. There are no rows if the truth does not have
+    the quantity.
     """
     check_one_of("quantity", quantity, QUANTITIES)
     return [
@@ -155,7 +156,7 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
 
 
 def energy_by_topology(evaluation: Evaluation) -> list[Row]:
-    """Return rows of energy for each topology apart; they differ more than energies."""
+    """Return rows of bins of energy for each topology."""
     energies = list(_bins(evaluation.truth, ENERGY))
     return [
         {"quantity": ENERGY, "topology": kind["bin"], **here, **summary.to_row()}
@@ -185,12 +186,12 @@ def _resolution(
 
 
 def _topologies(truth: EventTruth) -> list[str]:
-    """Return the topologies there are."""
+    """Return the topologies of the events."""
     return [str(t) for t in np.unique(truth.topology_B) if t != ALL]
 
 
 def _energy_edges(energy_B: Array, per_decade: int) -> Array:
-    """Return borders of bins that hold all energies above 0, so many a decade, GeV."""
+    """Return borders of logarithmic bins that cover all energies above 0, GeV."""
     known = energy_B[energy_B > 0]
     if not len(known):
         return np.empty(0)
@@ -203,7 +204,7 @@ def _energy_edges(energy_B: Array, per_decade: int) -> Array:
 def _split(
     value_B: Array, edges: Array, fewest: int = FEWEST
 ) -> Iterator[tuple[float, float, Chosen]]:
-    """Yield bins with enough events, (B,); the last holds its upper border."""
+    """Yield bins with enough events, (B,); the last one includes its upper border."""
     for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         chosen_B = (value_B >= low) & (value_B < high)
         if high == edges[-1]:
@@ -213,7 +214,7 @@ def _split(
 
 
 def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:
-    """Yield name and borders of bins with enough events, and which those are, (B,)."""
+    """Yield name and borders of each bin with enough events, and its events, (B,)."""
     if quantity == TOPOLOGY:
         nan = float("nan")
         for name in _topologies(truth):
@@ -236,7 +237,7 @@ def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:
 
 
 def _name(quantity: str, low: float, high: float) -> str:
-    """Return what a bin is called."""
+    """Return the name of a bin."""
     if quantity == PULSES:
         return f"{low:.0f} to {high - 1:.0f}"
     if quantity == ZENITH:
@@ -246,7 +247,7 @@ def _name(quantity: str, low: float, high: float) -> str:
 
 
 def direction_sections(evaluation: Evaluation) -> list[Section]:
-    """Return sections of opening angles; none where no directions are evaluated."""
+    """Return the sections of opening angles; none if no directions are evaluated."""
     if not evaluation.tables:
         return []
     bins = [_by(evaluation, quantity) for quantity in BY]
@@ -257,7 +258,7 @@ def _summary(evaluation: Evaluation) -> Section:
     """Return the section of all events: the summaries and the distribution."""
     curves, medians = [], []
     share = (np.arange(len(evaluation.truth)) + 1) / len(evaluation.truth)
-    lowest = 90.0  # also where all directions are turned round
+    lowest = 90.0  # deg, also if all directions point the wrong way
     for number, evaluated in enumerate(evaluation.tables):
         angle = np.degrees(np.sort(evaluated.angle_B))
         median = np.array([np.median(angle)])
@@ -274,7 +275,7 @@ def _summary(evaluation: Evaluation) -> Section:
     )
     panel = Panel(
         x_label="opening angle [deg]",
-        y_label="share of the events that are closer",
+        y_label="share of events with a smaller opening angle",
         curves=(*curves, *medians, *references),
         x_log=True,
         x_range=(angle[0], 180.0),
@@ -285,24 +286,25 @@ def _summary(evaluation: Evaluation) -> Section:
     if len(evaluation.tables) > 1:
         shown.insert(4, "difference_rad")
         paired = (
-            "The difference is that of the mean from the first table's, and paired: "
-            "all tables are judged by the same events. "
+            "The difference is the mean minus the first table's mean, paired because "
+            "all tables have the same events. "
         )
     return Section(
         task=DIRECTION,
         table="summary",
         title="Direction",
         text="The mean opening angle in rad is the competition's score. An event "
-        "without a predicted direction (failed) counts as pi/2, what guessing gives. "
+        "without a predicted direction (failed) counts as pi/2, the mean for random "
+        "directions. "
         + paired
-        + "The median pull, opening angle times the root of kappa, is 1.18 if kappa is "
-        "calibrated and large. The last columns are the shares of true directions "
-        "inside the 50% and 90% contours. Small numbers are the ends of 95% bootstrap "
-        "intervals.",
+        + "The pull is the opening angle times the root of kappa; its median is 1.18 "
+        "if kappa is calibrated and large. The last columns are the shares of true "
+        "directions inside the 50% and 90% contours. Small numbers are the ends of 95% "
+        "bootstrap intervals.",
         figures={"distribution": (panel,)},
         captions={
-            "distribution": "Share of the events whose opening angle is smaller. Marks "
-            "are medians; grey is what a random direction gives."
+            "distribution": "Cumulative distribution of the opening angle. Marks are "
+            "medians; the grey line is a random direction."
         },
         rows=[summary.to_row() for summary in evaluation.summaries],
         shown=(*shown, "q90_deg", "median_pull", *INSIDE),
@@ -310,7 +312,7 @@ def _summary(evaluation: Evaluation) -> Section:
 
 
 def _by(evaluation: Evaluation, quantity: str) -> Section:
-    """Return the section of bins of a quantity; without rows where it is not known."""
+    """Return the section of bins of a quantity; it has no rows if it is not known."""
     is_both = quantity == BOTH
     rows = energy_by_topology(evaluation) if is_both else binned(evaluation, quantity)
     name = f"by_{quantity.replace(' ', '_')}"
@@ -322,7 +324,7 @@ def _by(evaluation: Evaluation, quantity: str) -> Section:
         text="",
         figures={name: _panels(rows, quantity) if rows else ()},
         captions={
-            name: f"{caption} Bars are 95% intervals; bins of fewer than {FEWEST} "
+            name: f"{caption} Bars are 95% intervals. Bins with fewer than {FEWEST} "
             "events are left out."
         },
         rows=rows,
@@ -334,9 +336,9 @@ def _by(evaluation: Evaluation, quantity: str) -> Section:
 
 
 def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
-    """Return opening angles against a quantity."""
+    """Return the panels of opening angles against a quantity."""
     if quantity == BOTH:
-        # Whole decades: else an axis could have no number.
+        # The axis covers full decades, so that it has tick labels.
         low = 10 ** np.floor(np.log10(min(row["low"] for row in rows)))
         high = 10 ** np.ceil(np.log10(max(row["high"] for row in rows)))
         kinds = _unique(rows, "topology")
@@ -357,12 +359,12 @@ def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
         replace(c, style="line", dashed=True, label="", low=None, high=None)
         for c in _panel(rows, "q68_deg", quantity).curves
     )
-    title = "Median, and 68% (dotted)"
+    title = "median (solid) and 68% quantile (dotted)"
     return mean, replace(median, title=title, curves=(*median.curves, *q68))
 
 
 def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
-    """Return a column with its intervals against bins, a curve for each table."""
+    """Return the panel of a column against bins, a curve for each table."""
     name, _, unit = column.rpartition("_")
     curves = []
     for number, table in enumerate(_unique(rows, "table")):
@@ -370,7 +372,7 @@ def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
         ends = (f"{name}_low_{unit}", f"{name}_high_{unit}")
         left, right, y, low, high = columns(mine, "low", "high", column, *ends)
         x = (left + right) / 2 if quantity == ZENITH else np.sqrt(left * right)
-        if quantity == TOPOLOGY:  # no borders, but a name for each whole number
+        if quantity == TOPOLOGY:  # ticks have names instead of borders
             x = np.arange(len(mine), dtype=np.float64)
         style = "points" if quantity == TOPOLOGY else "joined"
         curves.append(

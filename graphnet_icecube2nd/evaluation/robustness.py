@@ -1,10 +1,10 @@
-"""How a model's score moves when data are not as its simulation has them.
+"""Robustness of a model's score when data differ from its simulation.
 
-A perturbation is a change to pulses, or another way of choosing them; the default list
-asks what IceCube people ask: clocks, gains, noise, dead DOMs, symmetry, the start of
-the window, the cut. All rows see the same events with the same seed, so a row and the
-baseline differ by the perturbation alone, and differences are known far better than the
-scores themselves: the bootstrap draws events for both at once.
+A perturbation changes the pulses or their selection. The default list covers clocks,
+gains, noise, dead DOMs, symmetry, the start of the window and the maximum number of
+pulses. All rows use the same events and the same seed, so a row differs from the
+baseline only by its perturbation. The bootstrap is paired, so a difference is known far
+better than the scores themselves.
 
 Shape letters: B events, R rows.
 """
@@ -51,7 +51,7 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 
-INSIDE = 0.68  # the contour whose coverage is reported
+INSIDE = 0.68  # level of the contour whose coverage is reported
 BASELINE, AS_STORED = "baseline", "as stored"
 AT_ONCE = 1024  # events read together
 LENGTHS = (96, 192, 384)
@@ -62,23 +62,23 @@ Numbers = Sequence[int] | NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Perturbation:
-    """One row of a robustness report: what is done to events."""
+    """Change to the events in one row of a robustness report."""
 
-    group: str  # what is otherwise, as `time jitter`; rows of a group stand together
-    strength: str  # how much, with its unit
+    group: str  # kind of change, such as `time jitter`; rows of a group stand together
+    strength: str  # amount of the change, with its unit
     augmentations: tuple[Augmentation, ...] = ()  # changes to the kept pulses
-    selection: str | None = None  # which pulses are kept; None: as in the baseline
-    max_pulses: int | None = None  # L; None: as in the baseline
+    selection: str | None = None  # selection of pulses; None: the baseline's
+    max_pulses: int | None = None  # L; None: the baseline's
     signs: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factors of the true direction
-    published: str = ""  # what others found, with the source
+    published: str = ""  # published result, with its source
 
     @property
     def name(self) -> str:
-        """Group and strength, which no other row has."""
+        """Group and strength; unique among the rows."""
         return f"{self.group}, {self.strength}"
 
     def options(self, options: InferenceConfig) -> InferenceConfig:
-        """Return how the network sees events, given how it sees the baseline's."""
+        """Return the configuration of this row, given that of the baseline."""
         return replace(
             options,
             selection=self.selection or options.selection,
@@ -88,23 +88,25 @@ class Perturbation:
 
 @dataclass(frozen=True, kw_only=True)
 class RobustnessRow:
-    """What a perturbation does to the score.
+    """Score under a perturbation, and its difference from the baseline.
 
     Args:
-        group, strength: What is otherwise than in the baseline, and how much.
-        events: How many, those without a direction included.
-        no_pulses: How many of them have no pulse (left).
-        not_finite: How many the network gave no number for.
-        mean: Opening angle, rad, the competition's score; events without a direction
-            count as pi / 2, what guessing gives.
-        difference: `mean` less the baseline's, rad; above 0 is worse.
-        low, high: Ends of its 95% interval, rad.
-        median: Opening angle, deg.
+        group: Kind of perturbation.
+        strength: Amount of the perturbation, with its unit.
+        events: Number of events, including those without a direction.
+        no_pulses: Number of events without pulses after the perturbation.
+        not_finite: Number of events with a result that is not finite.
+        mean: Mean opening angle, rad, the competition's score; an event without a
+            direction counts as pi / 2, the mean of a random direction.
+        difference: `mean` minus the baseline's, rad; above 0 is worse.
+        low: Lower end of the 95% interval of `difference`, rad.
+        high: Upper end of the 95% interval of `difference`, rad.
+        median: Median opening angle, deg.
         pull: Median of opening angle times the root of kappa: 1.18 if kappa is
             calibrated and large.
-        inside: Share of true directions within the contours that are to hold 68%:
-            below it, kappa promises too much.
-        published: What others found, with the source; empty: nothing is known.
+        inside: Share of true directions inside the 68% contours; below 0.68, kappa is
+            too large.
+        published: Published result, with its source; empty if none is known.
     """
 
     group: str
@@ -125,13 +127,13 @@ class RobustnessRow:
 def choose_events(
     store: EventStore, num_events: int | None, seed: int
 ) -> NDArray[np.int64]:
-    """Return numbers of some events (None: all) of a store, drawn once each, sorted."""
+    """Return the rows of randomly drawn events (None: all) of a store, ascending."""
     if num_events is None:
         return np.arange(len(store))
     if not 1 <= num_events <= len(store):
         raise ValueError(
-            f"events must be 1 to {len(store)}, which {store.path} has; got "
-            f"{num_events}"
+            f"{store.path} has {len(store)} events: the number of events must be 1 to "
+            f"{len(store)}, found {num_events}"
         )
     draw = np.random.default_rng(seed).choice(len(store), num_events, replace=False)
     return np.sort(draw)
@@ -147,34 +149,36 @@ def measure_robustness(
     resamples: int = RESAMPLES,
     on_progress: Progress | None = None,
 ) -> list[RobustnessRow]:
-    """Return how the score of a model moves under perturbations.
+    """Measure how the score of a model changes under perturbations.
 
     Args:
-        model: A model or an ensemble with directions, on the device it is to run on.
+        model: Model or ensemble with a direction task, on the device that it runs on.
         store: Events with true directions.
-        numbers: (B,) which of them; None for all.
-        perturbations: The baseline first; default: all that the store allows.
-        options: How the network sees events; its seed is that of everything drawn.
+        numbers: Rows of the events in the store, (B,); None: all events.
+        perturbations: Perturbations, the baseline first; default: all that the store
+            allows.
+        options: How the model reads events; its seed is the seed of all random draws.
         resamples: Number of resamples of the bootstrap.
-        on_progress: Called with new events and pulses, for each network run.
+        on_progress: Called with the numbers of new events and pulses, for each pass of
+            the network.
 
     Returns:
-        A row for each perturbation, in their order.
+        Rows, one for each perturbation, in their order.
 
     Raises:
-        ValueError: A model without directions, no event, no true direction, no or two
-            baselines, two rows of one name, a perturbation that the store does not
-            allow.
+        ValueError: The model has no directions, there is no event or no true direction,
+            there is not exactly one baseline, two rows have one name, or the store does
+            not allow a perturbation.
     """
     if Direction.name not in model.task_map:
         raise ValueError(
-            "robustness is measured with directions, and the model has only "
+            "robustness needs a model with the task direction, found only "
             f"{', '.join(model.task_map)}"
         )
     options = options or InferenceConfig()
     chosen = np.arange(len(store)) if numbers is None else np.asarray(numbers, np.int64)
     if not len(chosen):
-        raise ValueError("there is no event to perturb")
+        raise ValueError("numbers must name at least one event, found none")
     truth = EventTruth.of(store, chosen)
     truth.check_finite()
     if perturbations is None:
@@ -206,7 +210,7 @@ def measure_robustness(
 
 
 def num_passes(perturbations: Sequence[Perturbation], options: InferenceConfig) -> int:
-    """Return how often a network runs over the events: once for rows seen alike."""
+    """Return the number of network passes; rows with the same input share one."""
     return len({_what_is_seen(asked, options) for asked in perturbations})
 
 
@@ -215,10 +219,10 @@ def default_perturbations(
 ) -> list[Perturbation]:
     """Return the perturbations that a store allows, the baseline first.
 
-    Rows need columns, and noise needs a DOM table of the store's detector. Where times
-    count from an event's first pulse, moving whole events changes nothing, and those
-    rows are left out. The events' first pulses give the median time of `first pulse`
-    rows.
+    Rows whose columns the store lacks are left out. Noise needs a DOM table of the
+    store's detector. If times count from an event's first pulse, shifting an event
+    changes nothing, and those rows are left out. The median in the `first pulse` rows
+    is that of these events.
     """
     known = store.pulse_map.columns()
     quantities = {known[column] for column in store.pulse_columns if column in known}
@@ -268,7 +272,7 @@ def default_perturbations(
 def _first_pulses(
     store: EventStore, numbers: Numbers, options: InferenceConfig, has_flag: bool
 ) -> dict[str, Augmentation]:
-    """Return moves of the first pulse, by strength; the median keeps times likely."""
+    """Return shifts of the first pulse to 0 ns and to the events' median time."""
     changes: dict[str, Augmentation] = {}
     for hlc in (False, True) if has_flag else (False,):
         first_B = first_times_of(store, numbers, options, hlc=hlc)
@@ -307,7 +311,7 @@ def _selections(options: InferenceConfig, has_flag: bool) -> list[Perturbation]:
 
 
 def _allows(store: EventStore, change: Augmentation) -> bool:
-    """Return whether a store's DOMs and columns do for a change to pulses."""
+    """Return whether a store has the DOMs and columns that an augmentation needs."""
     full = np.flatnonzero(store.whole_event_column(N_PULSES) > 0)
     try:
         EventReader(store, truth=(), augmentations=(change,)).raw(full[:1])
@@ -317,7 +321,7 @@ def _allows(store: EventStore, change: Augmentation) -> bool:
 
 
 def _what_is_seen(asked: Perturbation, options: InferenceConfig) -> object:
-    """Return what a network's answers depend on: the truth is not among it."""
+    """Return what the network's output depends on; the truth does not belong to it."""
     return (asked.augmentations, asked.options(options))
 
 
@@ -325,12 +329,12 @@ def _check_names(perturbations: Sequence[Perturbation]) -> None:
     names = [asked.name for asked in perturbations]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two perturbations have one name: {twice}")
+        raise ValueError(f"perturbations need different names, found {twice} twice")
     groups = [asked.group for asked in perturbations]
     if groups[:1] != [BASELINE] or groups.count(BASELINE) > 1:
         raise ValueError(
             f"the first perturbation, and no other, must be of group {BASELINE!r}; "
-            f"got {', '.join(groups) or 'none'}"
+            f"found {', '.join(groups) or 'none'}"
         )
 
 
@@ -353,11 +357,11 @@ def _reconstructed(
         augmentations=asked.augmentations,
         on_progress=on_progress,
     )
-    # Events with pulses in the store, and none once perturbed.
+    # Events that have pulses in the store but none after the perturbation.
     lost_B = np.zeros(len(numbers), np.bool_)
     for rows, events in read_in_chunks(store, numbers, seen, asked.augmentations):
         marked = events.truth.get(LOST)
-        if marked is None:  # nothing in this perturbation takes pulses away
+        if marked is None:  # this perturbation removes no pulses
             break
         lost_B[rows] = marked.numpy()
     columns = {
@@ -372,7 +376,7 @@ def _reconstructed(
 def first_times_of(
     store: EventStore, numbers: Numbers, options: InferenceConfig, *, hlc: bool = False
 ) -> NDArray[np.float64]:
-    """Return when the first kept pulse (or HLC pulse) of events came, ns."""
+    """Return the time of the first kept pulse (or HLC pulse) of each event, ns."""
     chunks = read_in_chunks(store, numbers, options)
     times = [first_times(events, hlc=hlc) for _, events in chunks]
     return np.concatenate(times) if times else np.empty(0)
@@ -384,7 +388,7 @@ def read_in_chunks(
     options: InferenceConfig,
     augmentations: tuple[Augmentation, ...] = (),
 ) -> Iterator[tuple[NDArray[np.int64], Events]]:
-    """Yield the kept pulses of the events that have any, and rows in `numbers`."""
+    """Yield batches of kept pulses, and their events as indices into `numbers`."""
     reader = event_reader(store, options, augmentations)
     numbers = np.asarray(numbers, np.int64)
     full = np.flatnonzero(store.whole_event_column(N_PULSES)[numbers] > 0)

@@ -1,4 +1,4 @@
-"""Rows of tables as plain values, and as CSV and Markdown."""
+"""Rows of tables as plain values, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def without_nan(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows as CSV; NaN and a column that a row lacks are empty cells.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it.
+    A text that a spreadsheet would read as a formula gets a leading apostrophe.
     """
     text = io.StringIO()
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -1,4 +1,4 @@
-"""Pages and pictures: evaluation, events, sky maps, robustness."""
+"""Pages and pictures of evaluations, events, sky maps and robustness."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

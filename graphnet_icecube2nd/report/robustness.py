@@ -1,8 +1,8 @@
-"""Files of a robustness report: CSV, JSON, Markdown, and the picture.
+"""Files of a robustness report: CSV, JSON, Markdown, PDF and PNG.
 
-All are called `robustness`. CSV and JSON have a line for each perturbation, the
-baseline first; JSON also says what was measured on what. The Markdown is to be read,
-the picture (PDF and PNG) shows differences with their intervals.
+All are named `robustness`. CSV and JSON have a row for each perturbation, the baseline
+first; JSON also has the context of the measurement. The picture shows the differences
+with their intervals.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from graphnet_icecube2nd.tasks.direction.calibration import CALIBRATED_MEDIAN_PU
 from graphnet_icecube2nd.version import __version__
 
 STEM = "robustness"
-LINEAR = 0.01  # rad: the axis is linear up to here, logarithmic beyond
-_HEADER = 1.1  # rows that a group's name takes
-_ROW = 0.165  # inches
+LINEAR = 0.01  # rad, end of the linear part of the axis; it is logarithmic beyond
+_HEADER = 1.1  # height of a group's name, in rows
+_ROW = 0.165  # inches, height of a row
 UNITS = dict.fromkeys(("mean", "difference", "low", "high"), "rad") | {"median": "deg"}
 HEADINGS = (
     *("perturbation", "strength", "events", "mean, rad", "difference, rad"),
     *(f"{LEVEL:.0%} interval, rad", "median, deg", "pull", "inside", "no pulses"),
 )
 READING = f"""\
-Mean is the competition's score, the mean opening angle. Difference is from the
-baseline's, above 0 is worse, with the {LEVEL:.0%} interval of a paired bootstrap: where
-it holds 0, these events show no difference. Pull is the median of opening angle times
-the root of kappa, {CALIBRATED_MEDIAN_PULL:.2f} if kappa is calibrated and large; inside
-is the share of true directions in the contours that are to hold {INSIDE:.0%}; both
-with kappa as the network gives it, not calibrated. Events without pulses count as
-pi / 2.
-Selection comes first: pulses are added to and taken from those that it keeps. The
-median to which the window's start is moved is that of the events here; at 0 ns, times
-are also unlike any that a network with absolute times has seen.
-The first pulse of all is mostly noise, the first HLC pulse mostly light."""
+The mean is the mean opening angle, the competition's score. The difference is the mean
+minus the baseline's; above 0 is worse. Its {LEVEL:.0%} interval comes from a paired
+bootstrap: if it contains 0, these events show no difference. The pull is the median of
+the opening angle times the root of kappa, {CALIBRATED_MEDIAN_PULL:.2f} if kappa is
+calibrated and large. Inside is the share of true directions inside the {INSIDE:.0%}
+contours. Both use the network's own kappa, without calibration. Events without pulses
+count as pi / 2.
+Pulses are selected first; then pulses are added to the selected ones or removed from
+them. The rows of the window's start shift the first pulse to 0 ns or to the median of
+these events. A network with absolute times has not been trained on times as at 0 ns.
+The first pulse is mostly noise, the first HLC pulse is mostly light."""
 
 
 def context_of(
@@ -59,9 +59,9 @@ def context_of(
     rows: Sequence[RobustnessRow],
     options: InferenceConfig,
 ) -> dict[str, Any]:
-    """Return what a report was measured on, as plain values.
+    """Return the context of a measurement as plain values.
 
-    `options` are those of the baseline; their seed drew everything.
+    `options` are those of the baseline; their seed is the seed of all random draws.
     """
     return {
         "model": model,
@@ -87,14 +87,20 @@ def save_robustness(
     rows: Sequence[RobustnessRow],
     context: Mapping[str, Any],
 ) -> list[Path]:
-    """Write a report into a folder, which is made; each file whole or not at all.
+    """Write a report into a folder and return the paths of its files.
 
-    The rows begin with the baseline; the context is that of `context_of`.
+    Args:
+        folder: Folder of the report; created if need be.
+        rows: Rows of `measure_robustness`, the baseline first.
+        context: Context of `context_of`.
+
+    Raises:
+        ValueError: There is no row, or another process is writing into the folder.
     """
     if not rows:
-        raise ValueError("a robustness report needs a row")
+        raise ValueError("a robustness report needs at least one row, found none")
     title = f"{context.get('model', 'model')}, {rows[0].events:,} events"
-    figure = draw_robustness(rows, title=title)  # before anything is written
+    figure = draw_robustness(rows, title=title)  # fails before anything is written
     folder = Path(folder)
     plain = [asdict(row) for row in rows]
     stored = {"context": dict(context), "units": UNITS, "rows": without_nan(plain)}
@@ -116,7 +122,7 @@ def save_robustness(
 
 
 def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> str:
-    """Return a report as Markdown: what was measured, how to read it, the table."""
+    """Return a report as Markdown: context, explanation and table."""
     versions = ", ".join(f"{k} {v}" for k, v in context.get("versions", {}).items())
     headings = [*HEADINGS]
     cells = [_cells(row, row is rows[0]) for row in rows]
@@ -136,12 +142,15 @@ def as_markdown(rows: Sequence[RobustnessRow], context: Mapping[str, Any]) -> st
     ]
     failed = sum(row.not_finite for row in rows)
     if failed:
-        lines += ["", f"The network gave no number {failed:,} times (pi / 2 as well)."]
+        lines += [
+            "",
+            f"{failed:,} results are not finite; they count as pi / 2 as well.",
+        ]
     return "\n".join(lines) + "\n"
 
 
 def _cells(row: RobustnessRow, is_baseline: bool) -> list[object]:
-    """Return a row of the table that is to be read."""
+    """Return a row of the Markdown table."""
     return [
         row.group,
         row.strength,
@@ -159,9 +168,9 @@ def _cells(row: RobustnessRow, is_baseline: bool) -> list[object]:
 def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
     """Return a matplotlib figure of the differences from the baseline, the first row.
 
-    Black and white: filled marks are differences whose interval does not hold 0. The
-    axis is linear near 0 and logarithmic beyond, for a mirrored truth costs a thousand
-    times what a nanosecond does.
+    Filled marks are differences whose interval does not contain 0. The axis is linear
+    near 0 and logarithmic beyond, because a mirrored truth changes the score a thousand
+    times as much as a nanosecond does.
     """
     baseline, others = rows[0], rows[1:]
     places, borders = _places(others)
@@ -191,9 +200,9 @@ def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(borders[-1][2] if borders else 1.0, borders[0][1] if borders else 0.0)
     axes.set_xlabel(
-        "change of the mean opening angle, rad (above 0: worse)\n"
-        f"bars: {LEVEL:.0%} of a paired bootstrap; open: the bar holds 0\n"
-        f"axis linear to {LINEAR:g} rad, logarithmic beyond",
+        "change of the mean opening angle [rad] (above 0: worse)\n"
+        f"bars: {LEVEL:.0%} intervals of a paired bootstrap; open marks: the interval "
+        f"contains 0\naxis: linear to {LINEAR:g} rad, logarithmic beyond",
         fontsize=8,
     )
     title = f"{title}; " if title else ""
@@ -204,7 +213,7 @@ def draw_robustness(rows: Sequence[RobustnessRow], title: str = "") -> Any:
 def _places(
     rows: Sequence[RobustnessRow],
 ) -> tuple[list[float], list[tuple[str, float, float]]]:
-    """Return heights of rows, downwards; and each group's name, start and stop."""
+    """Return heights of rows, downwards, and each group's name, start and stop."""
     places: list[float] = []
     borders: list[tuple[str, float, float]] = []
     height = 0.0

@@ -181,15 +181,18 @@ def test_a_store_left_by_another_input_is_not_taken(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["calibrate"], "give MODEL or --results, one of them"),
-        (["calibrate", "m0.safetensors"], "give --data, a store of events"),
-        (["calibrate", "--results", "r.csv"], "--results needs --truth and --out"),
-        (["calibrate", "t_sim.simulated", "--data", "STORE"], "comes with the package"),
+        (["calibrate"], "MODEL or --results"),
+        (["calibrate", "m0.safetensors"], "--data"),
+        (["calibrate", "--results", "r.csv"], "--results needs --truth"),
+        (["calibrate", "t_sim.simulated", "--data", "STORE"], "--out"),
         (
             ["calibrate", "--results", "r.csv", "--device", "cpu", "--events", "x"],
-            "--events, --device means nothing with --results",
+            "--events, --device cannot be used",
         ),
-        (["calibrate", "m0.safetensors", "--truth", "x"], "nothing with MODEL"),
+        (
+            ["calibrate", "m0.safetensors", "--truth", "x"],
+            "--truth cannot be used with MODEL",
+        ),
         (["calibrate", "nothing", "--data", "nothing", "--method", "x"], "--method"),
         (
             [
@@ -200,10 +203,10 @@ def test_a_store_left_by_another_input_is_not_taken(
                 "--events",
                 "n_pulses<0",
             ],
-            "no event is left",
+            "with n_pulses<0",
         ),
         (["ensemble", "fit", "e", "m0.safetensors", "--data", "STORE"], "two members"),
-        (["ensemble", "fit", "e", *MODELS], "give --data"),
+        (["ensemble", "fit", "e", *MODELS], "--data"),
         (["evaluate", "r.csv", "--truth", "STORE"], "there is no file r.csv"),
         (
             ["evaluate", "t.csv", "--truth", "t.csv", "--line-fit"],

@@ -45,7 +45,7 @@ def test_prepare_and_inspect(
     assert done.returncode == 0, done.stderr
     assert "out: 5 events, 335 pulses" in done.stdout
     assert "pulses per event: shortest 1" in done.stdout
-    assert "every event and every pulse" in done.stdout
+    assert "all events and pulses" in done.stdout
 
     done = run("inspect", "out", "--event", 1003, "--pulses", 4, "--verify")
     assert done.returncode == 0, done.stderr

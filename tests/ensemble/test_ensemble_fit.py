@@ -130,11 +130,11 @@ def test_what_is_refused(
     members: list[Path], simulated: EventStore, tmp_path: Path
 ) -> None:
     out = tmp_path / "e"
-    with pytest.raises(ValueError, match="two members or more, got 1"):
+    with pytest.raises(ValueError, match="two members or more, found 1"):
         fit_ensemble(members[:1], simulated, out)
     with pytest.raises(ValueError, match="method must be one of"):
         fit_ensemble(members, simulated, out, method="sum")
-    with pytest.raises(ValueError, match=r"100 events with pulses and a .*, got 5"):
+    with pytest.raises(ValueError, match=r"100 events with pulses and a .*, found 5"):
         fit_ensemble(members, simulated, out, events=np.arange(5))
     torch.manual_seed(0)
     other = tmp_path / "run" / "model.safetensors"
@@ -142,7 +142,7 @@ def test_what_is_refused(
     save_model(build_model("t_sim", **SIZES), other)
     recipe = "data: {validation_max_pulses: 8, selection: first, features: store}"
     (other.parent / "recipe.yaml").write_text(recipe)
-    with pytest.raises(ValueError, match=r"m0 reads events by .*192.*run by .*8"):
+    with pytest.raises(ValueError, match=r"m0 has .*192.*run has .*8"):
         fit_ensemble([members[0], other.parent], simulated, out)
     with pytest.raises(ValueError, match="no model 'm9'"):
         fit_ensemble(["m9", *members], simulated, out)

@@ -81,7 +81,7 @@ def test_what_is_refused() -> None:
         energy_B=np.empty(0),
         topology_B=np.empty(0, np.str_),
     )
-    with pytest.raises(ValueError, match="there is no event to compare"):
+    with pytest.raises(ValueError, match="at least one event"):
         compare([table], nothing)
 
 

@@ -254,20 +254,20 @@ def test_choose_events(simulated: EventStore) -> None:
     assert some.tolist() == choose_events(simulated, 30, 0).tolist()
     assert some.tolist() != choose_events(simulated, 30, 1).tolist()
     for bad in (0, 257):
-        with pytest.raises(ValueError, match=f"events must be 1 to 256.*got {bad}"):
+        with pytest.raises(ValueError, match=f"must be 1 to 256.*found {bad}"):
             choose_events(simulated, bad, 0)
 
 
 def test_what_is_refused(simulated: EventStore) -> None:
     model = Rule(up)
-    with pytest.raises(ValueError, match="there is no event to perturb"):
+    with pytest.raises(ValueError, match="at least one event"):
         measure_robustness(model, simulated, [])
-    with pytest.raises(ValueError, match="one name: baseline, as stored"):
+    with pytest.raises(ValueError, match="different names.*baseline, as stored"):
         measure_robustness(model, simulated, [0], perturbations=[BASE, BASE])
     other = Perturbation(group="other", strength="1")
-    with pytest.raises(ValueError, match=r"the first perturbation.*got other"):
+    with pytest.raises(ValueError, match=r"the first perturbation.*found other"):
         measure_robustness(model, simulated, [0], perturbations=[other, BASE])
-    with pytest.raises(ValueError, match="got none"):
+    with pytest.raises(ValueError, match="found none"):
         measure_robustness(model, simulated, [0], perturbations=[])
 
 

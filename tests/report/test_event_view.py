@@ -120,7 +120,7 @@ def test_wrong_radii(radius: float, simulated: EventStore) -> None:
     mine = table(view.event_id, name="mine")
     mine = mine.with_columns({"radius_50": np.array([radius])})
     with pytest.raises(
-        ValueError, match=f"'mine'.*event 0 must be 0 to pi rad, got {radius:g}"
+        ValueError, match=f"'mine'.*event 0 must be 0 to pi rad, found {radius:g}"
     ):
         find_arrows(simulated, view, [mine], pulses)
 

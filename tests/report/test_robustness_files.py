@@ -89,9 +89,9 @@ def test_markdown() -> None:
     baseline = next(line for line in lines if line.startswith("| baseline"))
     assert "| 0.4500 | - | - | 11.5 |" in baseline
     assert "| 11.5 | - | - | 0 |  |" in lines[-1]
-    assert "no number" not in text
+    assert "not finite" not in text
     failed = as_markdown([BASE, replace(SAME, not_finite=4)], {})
-    assert "The network gave no number 4 times" in failed
+    assert "4 results are not finite" in failed
 
 
 def test_figure() -> None:
@@ -117,7 +117,7 @@ def test_figure() -> None:
 
 
 def test_nothing_is_written_without_rows(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs a row"):
+    with pytest.raises(ValueError, match="at least one row"):
         save_robustness(tmp_path / "report", [], {})
     assert not (tmp_path / "report").exists()
     assert draw_robustness([BASE]).axes[0].get_title() == "baseline 0.4500 rad"

@@ -1,1 +1,1 @@
-"""Evaluations of results: numbers, figures, the report."""
+"""Report of an evaluation: page, figures and tables."""

@@ -1,8 +1,8 @@
-"""The report of an evaluation: one HTML file, its figures and tables beside it.
+"""Report of an evaluation: one HTML file, with its figures and tables beside it.
 
-OUT/report.html             one file that needs nothing else, pictures inside
+OUT/report.html             page that contains its pictures and needs no other file
 OUT/figures/*.pdf, *.png    the same pictures
-OUT/tables/*.csv            the same tables, and evaluation.json with all of them
+OUT/tables/*.csv            the same tables; evaluation.json holds all of them
 """
 
 from __future__ import annotations
@@ -33,12 +33,17 @@ from graphnet_icecube2nd.tasks.section import Section
 from graphnet_icecube2nd.version import __version__
 
 REPORT, FIGURES, TABLES = "report.html", "figures", "tables"
-# Tables and figures of directions, and what begins as some; those of another task
-# never take their names.
+# Names of tables and figures of directions, and the prefix of further ones. Other
+# tasks cannot use them.
 TAKEN = ("summary", "distribution", "coverage", "expected", "pulls", "context")
 BY = "by_"
 SHARES = ("held", "level", "accuracy")  # columns shown in percent
-LONG = 12  # rows beyond which a table is folded
+HEADINGS = {
+    "table": "",
+    "way": "calibration",
+    "held": "share inside",
+}
+LONG = 12  # maximum rows of a table that is not folded
 UNITS = {"percent": "%", **{u: u for u in ("rad", "deg", "m", "ns", "GeV", "log10")}}
 
 
@@ -49,19 +54,19 @@ def write_evaluation(
     title: str = "Results and truth",
     context: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the report of an evaluation; the page comes last.
+    """Write the report of an evaluation; the page is written last.
 
     Args:
-        evaluation: The tables beside the truth.
-        folder: Where to; made where it is not there.
+        evaluation: Evaluated results tables.
+        folder: Folder of the report; created if need be.
         title: Title of the report.
-        context: What the reader should know besides: files, model, command.
+        context: Further lines at the top of the page, such as files, model, command.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ValueError: Another process writes a report into the folder.
+        ValueError: Another process is writing a report into the folder.
         ImportError: matplotlib is not installed.
     """
     folder = Path(folder)
@@ -90,9 +95,9 @@ def write_evaluation(
 
 
 def sections_of(evaluation: Evaluation) -> list[Section]:
-    """Return the sections of the report: those of directions, one of each other task.
+    """Return the sections of the report: directions, then each other task.
 
-    Each has a name for its table, and names of figures, that no other section has.
+    The names of tables and figures are unique among the sections.
     """
     others = [_renamed(evaluated.section) for evaluated in evaluation.tasks]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
@@ -100,7 +105,7 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
 
 
 def evaluation_figures(sections: Sequence[Section]) -> dict[str, Any]:
-    """Return matplotlib figures of sections by name."""
+    """Return the matplotlib figures of sections by name."""
     return {
         name: draw_section_figure(panels)
         for section in sections
@@ -114,10 +119,13 @@ def report_page(
     sections: Sequence[Section],
     figures: Mapping[str, Any],
 ) -> str:
-    """Return the report as HTML, pictures inside.
+    """Return the report as HTML that contains its pictures.
 
-    `context` says what was evaluated on what, when, by which versions, a line each;
-    `figures` are matplotlib's, by the names that the sections use.
+    Args:
+        title: Title of the report.
+        context: Lines at the top of the page.
+        sections: Sections in their order.
+        figures: Matplotlib figures by the names that the sections use.
     """
     data = files("graphnet_icecube2nd.report.evaluation") / "data" / "evaluation.html"
     links, parts = [], []
@@ -133,13 +141,13 @@ def report_page(
 
 
 def heading_of(column: str) -> str:
-    """Return a column's heading: words, and the unit that its name ends in.
+    """Return a column's heading: words, and the unit at the end of its name.
 
     `bias_percent` becomes `bias [%]`, `bias_log10` becomes `bias [log10]`, and
-    `inside_68` becomes `inside 68%`; the column `table` has none.
+    `inside_68` becomes `inside 68%`; the column `table` has no heading.
     """
-    if column == "table":
-        return ""
+    if column in HEADINGS:
+        return HEADINGS[column]
     words, _, unit = column.rpartition("_")
     words = re.sub(r"\bq(\d+)\b", r"\1%", words.replace("_", " "))
     if words and unit in UNITS:
@@ -156,15 +164,15 @@ def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
     if section.rows:
         table = _table(section.rows, section.shown or tuple(section.rows[0]))
         if len(section.rows) > LONG:
-            table = f"<details><summary>The numbers</summary>{table}</details>"
+            table = f"<details><summary>Show the numbers</summary>{table}</details>"
         parts.append(table)
     return "\n".join([*parts, "</section>"])
 
 
 def _figure(figure: Any, caption: str) -> str:
     picture = io.BytesIO()
-    # Vectors: sharp on any screen and on paper. No date, so that a report made twice
-    # is the same.
+    # Vector graphics are sharp on screen and on paper. Without a date, the same report
+    # gives the same file.
     figure.savefig(picture, format="svg", metadata={"Date": None})
     data = base64.b64encode(picture.getvalue()).decode("ascii")
     return (
@@ -183,7 +191,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(row: Mapping[str, Any], column: str) -> str:
-    """Return a value as HTML, with the ends of its interval if it has one."""
+    """Return a value as HTML, with its interval if it has one."""
     value = row.get(column)
     if value is None or (isinstance(value, float) and isnan(value)):
         return "-"
@@ -203,7 +211,7 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
 
 
 def _renamed(section: Section) -> Section:
-    """Return a task's section without names that those of directions have."""
+    """Return a task's section, renamed where sections of directions use a name."""
 
     def own(name: str, other: str) -> str:
         taken = name in TAKEN or name.startswith(BY)

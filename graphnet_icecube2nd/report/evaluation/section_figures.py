@@ -1,8 +1,8 @@
-"""Figures of a task's section: its panels side by side, every task's in the same style.
+"""Figures of a task's section, drawn in one style for all tasks.
 
-A task says what its panels show (`tasks.section`); this draws them with matplotlib.
-Legends stand below the panels, so that they never cover data. Shape letters: R rows,
-C columns, N points.
+A task describes its panels (`tasks.section`); this module draws them side by side with
+matplotlib. Legends stand below the panels, so that they never cover data. Shape
+letters: R rows, C columns, N points.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from graphnet_icecube2nd.tasks.section import Curve, Panel
 GRID = {"color": "0.9", "lw": 0.6}
 PANELS_ACROSS = 3
 WIDTHS = {1: 6.5, 2: 9.5, 3: 12.5}  # inches, by the number of panels side by side
-HEIGHT = 3.7  # inches of a row of panels, without its legends
+HEIGHT = 3.7  # inches, row of panels without its legends
 LEGEND_ROW = 0.2  # inches
 DODGE = 4.0  # points between the marks of two tables at the same x
 REFERENCE = "0.45"  # grey
@@ -27,7 +27,7 @@ MARKED = ("points", "joined")
 
 
 def draw_section_figure(panels: Sequence[Panel]) -> Any:
-    """Draw one panel or more side by side, three in a row, as a matplotlib figure."""
+    """Draw panels as a matplotlib figure, up to three in a row."""
     across = min(len(panels), PANELS_ACROSS)
     down = -(-len(panels) // across)
     rows_of_legend = max(sum(bool(c.label) for c in p.curves) for p in panels)
@@ -50,7 +50,7 @@ def draw_section_figure(panels: Sequence[Panel]) -> Any:
 
 def _draw_curves(axes: Any, panel: Panel) -> None:
     """Draw the curves of a panel, its axes and its legend."""
-    # A perfect table has nothing that a logarithmic axis can show.
+    # A perfect table has only zeros, which a logarithmic axis cannot show.
     x_log = panel.x_log and any((curve.x > 0).any() for curve in panel.curves)
     y_log = panel.y_log and any((curve.y > 0).any() for curve in panel.curves)
     axes.set_xscale("log" if x_log else "linear")
@@ -92,10 +92,10 @@ def _draw_curves(axes: Any, panel: Panel) -> None:
 
 
 def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
-    """Draw one curve; return what stands for it in a legend.
+    """Draw one curve and return its legend handle.
 
-    Marks move by `shift` points to the right, so that those of several tables stay
-    visible. On a logarithmic y axis zeros are left out.
+    Marks move by `shift` points to the right, so that the marks of several tables stay
+    visible. A logarithmic y axis leaves out zeros.
     """
     look = Look.of(curve.table)
     if curve.style == "reference":
@@ -113,7 +113,7 @@ def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
     if curve.style not in MARKED:
         raise ValueError(
             f"curve {curve.label!r}: style must be line, points, joined, steps or "
-            f"reference, got {curve.style!r}"
+            f"reference, found {curve.style!r}"
         )
     from matplotlib.transforms import ScaledTranslation
 
@@ -131,7 +131,7 @@ def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
         capsize=2,
         transform=axes.transData + moved,
     )
-    # What is drawn with a transform of its own does not count for the limits.
+    # Artists with a transform of their own do not count for the limits.
     for y in (curve.y, curve.low, curve.high):
         if y is not None:
             axes.update_datalim(np.column_stack([curve.x, y]))
@@ -147,14 +147,14 @@ def _band(axes: Any, curve: Curve, colour: str, alpha: float) -> Any:
 
 
 def _bars(curve: Curve) -> NDArray[np.float64] | None:
-    """Return how far the interval reaches below and above, (2, N), or None."""
+    """Return the lengths of the interval below and above, (2, N), or None."""
     if curve.low is None or curve.high is None:
         return None
     return np.clip([curve.y - curve.low, curve.high - curve.y], 0.0, None)
 
 
 def _draw_cells(axes: Any, panel: Panel, cells_RC: NDArray[np.float64]) -> None:
-    """Draw a table of numbers as coloured cells, the numbers written in."""
+    """Draw a table of numbers as coloured cells that show the numbers."""
     top = max(1.0, float(np.nanmax(cells_RC, initial=0.0)))
     axes.imshow(cells_RC, cmap="Blues", vmin=0.0, vmax=top, aspect="equal")
     for (row, column), value in np.ndenumerate(cells_RC):

@@ -1,1 +1,1 @@
-"""An event, seen: as a picture, and as a page for the browser."""
+"""Displays of one event: a picture, and a page for the browser."""

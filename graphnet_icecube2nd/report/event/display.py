@@ -43,22 +43,22 @@ def draw_event(
 ) -> Any:
     """Draw an event of a store.
 
-    Left, the detector in space: thin lines are strings, a dot is a DOM that saw light,
-    at the time of its first pulse and with the charge of all. Right, the same dots,
-    height against time, beside which a particle at the speed of light is a line.
-    Arrows show where the neutrino flew.
+    The left panel shows the detector in space: thin lines are strings, and each dot is
+    a DOM with pulses, coloured by the time of its first pulse and sized by its total
+    charge. The right panel shows the height of the same dots against time; a particle
+    at the speed of light is a line there. Arrows show the direction of flight.
 
     Args:
-        store: The store.
-        number: The event's place in it.
-        tables: Reconstructed directions; those that have the event are drawn.
-        with_auxiliary: Draw pulses that are not HLC, too; most are noise.
+        store: Event store.
+        number: Row of the event in the store.
+        tables: Reconstructed directions; tables that have the event are drawn.
+        with_auxiliary: Draw auxiliary pulses (not HLC) as well; most of them are noise.
 
     Returns:
         A matplotlib figure; `plots.save_figure` writes it.
 
     Raises:
-        ValueError: No such event, or one without pulses.
+        ValueError: The store has no such event, or the event has no pulses.
         ImportError: matplotlib is not installed.
     """
     figure = new_figure(13.0, 6.6)
@@ -77,18 +77,18 @@ def draw_event(
 
 
 def _look(arrow: Arrow) -> dict[str, Any]:
-    """Return how an arrow's line is drawn."""
+    """Return the line style of an arrow."""
     return {"color": arrow.colour or TRUTH_COLOUR, "ls": "--" if arrow.colour else "-"}
 
 
 def _sizes(charge_T: Array) -> Array:
-    """Return the area of dots, points squared: it grows with the root of the charge."""
+    """Return the area of dots, points^2; it grows with the root of the charge."""
     size: Array = 22.0 * np.sqrt(np.clip(charge_T, 0.1, 1e4))
     return size
 
 
 def _draw_dots(axes: Any, doms: EventPulses, *place_T: Array, **more: Any) -> Any:
-    """Draw DOMs: their colour is time, their size is charge."""
+    """Draw DOMs as dots with time as colour and charge as size."""
     from matplotlib.colors import Normalize
 
     return axes.scatter(
@@ -106,7 +106,7 @@ def _draw_dots(axes: Any, doms: EventPulses, *place_T: Array, **more: Any) -> An
 def _draw_space(
     axes: Any, store: EventStore, doms: EventPulses, arrows: list[Arrow]
 ) -> None:
-    """Draw strings, DOMs that saw light, and arrows in space."""
+    """Draw strings, DOMs with pulses, and arrows in space."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
@@ -133,7 +133,7 @@ def _draw_space(
     for charge in _LEGEND_CHARGES:
         size = float(np.sqrt(_sizes(np.array([charge]))[0]))
         handles.append(Line2D([], [], ms=size, label=f"{charge:g} p.e.", **dot))
-    # Left of the axes, where it covers neither ticks nor light.
+    # The legend stands left of the axes, where it covers neither ticks nor dots.
     outside: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (0.0, 1.0)}
     axes.legend(handles=handles, fontsize=8, labelspacing=0.9, **outside)
     axes.set_box_aspect(high - low)
@@ -148,7 +148,7 @@ def _draw_space(
 
 
 def _viewpoint(arrows: list[Arrow]) -> float:
-    """Return the azimuth [deg] from which the first arrow is seen from the side."""
+    """Return the azimuth [deg] of a view from the side of the first arrow."""
     if not arrows:
         return -60.0
     x, y, _ = arrows[0].flight

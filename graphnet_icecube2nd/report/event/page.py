@@ -1,8 +1,7 @@
-"""One event as a page: an HTML file to turn, zoom and play, which needs no network.
+"""One event as an interactive HTML page that needs no network.
 
-`data/event_page.html` with the scripts beside it and the event as JSON in it: what is
-shown is theirs, what the numbers are is `event_payload`'s.
-Shape letters: T pulses, S DOMs, P places that saw light.
+The page is `data/event_page.html` with its scripts, and the event as JSON from
+`event_payload`. Shape letters: T pulses, S DOMs, P positions with pulses.
 """
 
 from __future__ import annotations
@@ -39,14 +38,14 @@ from graphnet_icecube2nd.store.event_store import EventStore, EventView
 Array = NDArray[np.float64]
 
 SCRIPTS = ("event_scene.js", "event_page.js", "event_controls.js")
-# What the truth's columns are measured in; others are shown as they are.
+# Units of the truth's columns; other columns are shown without a unit.
 UNITS = {
     **dict.fromkeys(("position_x", "position_y", "position_z"), "m"),
     **dict.fromkeys(("vertex_time", "time_origin"), "ns"),
     "light": "p.e.",
 }
 ENERGIES = ("energy", "visible_energy")  # GeV
-# Arrows reach so far beyond the detector, in units of its diagonal.
+# Length of arrows beyond the detector, in units of its diagonal.
 _MARGIN = 0.1
 
 
@@ -58,22 +57,22 @@ def write_event_page(
     *,
     with_auxiliary: bool = False,
 ) -> None:
-    """Write an event of a store as an HTML page that needs nothing else.
+    """Write an event of a store as an HTML page that needs no other file.
 
     Args:
-        path: The file; it is written whole or not at all.
-        store: The store.
-        number: The event's place in it.
-        tables: Reconstructed directions; those that have the event are drawn, each
-            with the cone that holds half of the probability: the table's `radius_50`,
-            else that of its kappa.
-        with_auxiliary: Begin with pulses that are not HLC shown, too; the page has a
-            switch for them.
+        path: File to write; a failed call leaves no partial file.
+        store: Event store.
+        number: Row of the event in the store.
+        tables: Reconstructed directions; tables that have the event are drawn, each
+            with its cone of 50% probability: the table's `radius_50`, or else the
+            radius of its kappa.
+        with_auxiliary: Show auxiliary pulses (not HLC) at first; the page has a switch
+            for them.
 
     Raises:
-        ValueError: No such event, or one without pulses; a radius that is not from 0
-            to pi.
-        OSError: It cannot be written.
+        ValueError: The store has no such event, the event has no pulses, or a radius is
+            not between 0 and pi.
+        OSError: The file cannot be written.
     """
     page = event_page(store, number, tables, with_auxiliary=with_auxiliary)
     write_text(path, page)
@@ -86,9 +85,9 @@ def event_page(
     *,
     with_auxiliary: bool = False,
 ) -> str:
-    """Return what `write_event_page` writes."""
+    """Return the HTML that `write_event_page` writes."""
     payload = event_payload(store, number, tables, with_auxiliary=with_auxiliary)
-    # A name that holds `</script>` must stay a name: no `<` gets into the page.
+    # Without any `<`, a name such as `</script>` cannot end the script.
     data = json.dumps(payload, allow_nan=False, separators=(",", ":"))
     data = data.replace("<", "\\u003c")
     folder = files("graphnet_icecube2nd.report.event") / "data"
@@ -98,7 +97,7 @@ def event_page(
         "scripts": "\n".join((folder / n).read_text("utf-8") for n in SCRIPTS),
     }
     template = (folder / "event_page.html").read_text("utf-8")
-    # In one pass, so that what was put in is not looked through for places again.
+    # One pass: inserted text is not searched for placeholders.
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
 
 
@@ -109,12 +108,12 @@ def event_payload(
     *,
     with_auxiliary: bool = False,
 ) -> dict[str, Any]:
-    """Return what the page knows, as plain values: m, ns, p.e., deg.
+    """Return the data of the page as plain values in m, ns, p.e. and deg.
 
-    `detector` has x, y, z, string and dom (from 1, down the table) of S DOMs, and
-    `lines`, the two ends of each string; it is empty where the store does not know the
-    detector. `places` has x, y, z of P places and their row in the detector, -1 for
-    none; `pulses` are T in the order of time, with their place.
+    `detector` has x, y, z, string and dom (counted from 1 in the order of the table) of
+    S DOMs, and `lines`, the two ends of each string. It is empty if the store does not
+    know the detector. `places` has x, y, z of P positions and their row in the
+    detector, or -1. `pulses` has the T pulses in the order of time, with their place.
     """
     view, pulses = read_event(store, number)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
@@ -128,7 +127,7 @@ def event_payload(
     detector: dict[str, Any] = {"name": ""}
     detector |= {key: [] for key in ("lines", "x", "y", "z", "string", "dom")}
     outline_P3 = place_P3
-    # Pulses beside the DOMs are of another detector, whose table the store lacks.
+    # Pulses away from all DOMs belong to a detector whose table the store lacks.
     if (dom_P >= 0).mean() > 0.5:
         detector = _detector(store)
         outline_P3 = np.concatenate([store.geometry.position_S3.numpy(), place_P3])
@@ -151,7 +150,7 @@ def event_payload(
         },
         "can_choose_hlc": can_choose,
         "only_hlc": only_hlc,
-        # The same with noise and without, so that a DOM keeps its colour.
+        # The range is the same with and without noise, so that a DOM keeps its colour.
         "time_range": [round(t, 1) for t in time_range(bright.time_T)],
         "arrows": _arrow_rows(arrows, outline_P3),
         "missing": _missing(view.event_id, tables),
@@ -178,7 +177,7 @@ def _detector(store: EventStore) -> dict[str, Any]:
 
 
 def _axes(place_P3: Array) -> dict[str, list[float]]:
-    """Return places as columns, to the centimetre."""
+    """Return positions as columns, rounded to centimetres."""
     columns = np.round(place_P3, 2).T
     return {axis: values.tolist() for axis, values in zip("xyz", columns, strict=True)}
 
@@ -193,7 +192,7 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
         row = vars(arrow) | {
             "flight": arrow.flight.tolist(),
             "through": arrow.through.tolist(),
-            # A vertex may lie outside; its arrow goes through it all the same.
+            # A vertex may lie outside the detector; its arrow still passes through it.
             "begin": min(begin, -margin),
             "end": max(end, margin),
         }
@@ -204,7 +203,7 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
 
 
 def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
-    """Return name and reason of the tables that have the event without a direction."""
+    """Return name and reason of tables that have the event but no direction of it."""
     found = []
     for table in tables:
         row = np.flatnonzero(table.event_id == event_id)
@@ -216,7 +215,7 @@ def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
 def _truth_rows(
     store: EventStore, view: EventView, pulses: EventPulses
 ) -> list[list[str]]:
-    """Return the table of the event: name and value with its unit."""
+    """Return the rows of the event's table: name, and value with its unit."""
     num_doms = len(np.unique(pulses.position_T3, axis=0))
     rows = [["event_id", str(view.event_id)], ["pulses", str(len(pulses.time_T))]]
     if has_hlc(store):

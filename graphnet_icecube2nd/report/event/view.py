@@ -1,7 +1,6 @@
-"""What is to be seen of an event, whether as a picture or as a page.
+"""Content of an event's displays: DOMs with pulses, and directions.
 
-Which DOMs saw light, and which directions go through it. Shape letters: T pulses, B
-events.
+Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -26,45 +25,46 @@ from graphnet_icecube2nd.tasks.label import DIRECTION, make_label
 Array = NDArray[np.float64]
 
 TRUTH = "truth"
-# Told apart by the colour-blind as well (Okabe and Ito, 2008, jfly.uni-koeln.de/color);
-# the truth has the colour of text.
+# Colours that the colour-blind can tell apart (Okabe and Ito, 2008,
+# jfly.uni-koeln.de/color). The truth has the colour of text.
 COLOURS = ("#d55e00", "#cc79a7", "#009e73", "#0072b2", "#e69f00")
-RADIUS_50 = "radius_50"  # rad, among the radii of a table
+RADIUS_50 = "radius_50"  # column of a table, rad
 _PLACE = ("position_x", "position_y", "position_z")  # of the vertex, m
 CASCADES = ("cascade", "double_cascade")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrow:
-    """A direction to be drawn; None stands for what is not known."""
+    """Direction to draw; unknown values are None."""
 
     name: str
     is_truth: bool
-    flight: Array  # (3,) unit vector, where the particle flies
-    through: Array  # (3,) m, a point it passes
-    time: float | None = None  # ns, when it is there
-    vertex_time: float | None = None  # ns, when it came to be
-    is_vertex: bool = False  # whether the particle ends there, in a cascade
-    opening_angle: float | None = None  # rad, to the truth
+    flight: Array  # (3,) unit vector of flight
+    through: Array  # (3,) m, point on the line
+    time: float | None = None  # ns, time at that point
+    vertex_time: float | None = None  # ns, time of the vertex
+    is_vertex: bool = False  # True for a cascade, which ends at its vertex
+    opening_angle: float | None = None  # rad, from the true direction
     kappa: float | None = None
-    radius_50: float | None = None  # rad, of the cone that holds half the probability
-    colour: str | None = None  # of a reconstructed one; they repeat
+    radius_50: float | None = None  # rad, radius of the 50% cone
+    colour: str | None = None  # colour of a reconstructed direction
 
 
 def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
-    """Return an event in full, and its pulses; ValueError where there are none."""
+    """Return an event and its pulses; ValueError if it has none."""
     view = view_event(store, number)
     if not view.truth["n_pulses"]:
-        raise ValueError(f"event {view.event_id} has no pulses to be drawn")
+        raise ValueError(f"event {view.event_id} cannot be drawn: it has no pulses")
     return view, EventPulses.read(store, np.array([number]))
 
 
 def lit_doms(
     store: EventStore, pulses: EventPulses, with_auxiliary: bool
 ) -> tuple[EventPulses, bool]:
-    """Return one row a DOM of an event: its first pulse with the charge of all.
+    """Return one row per DOM: its first pulse, with the total charge of the DOM.
 
-    Also whether only HLC pulses count, as without `with_auxiliary` where there are any.
+    Also returns whether only HLC pulses count; they do if there are any, unless
+    `with_auxiliary`.
     """
     only_hlc = has_hlc(store) and bool(pulses.hlc_T.any()) and not with_auxiliary
     kept = pulses.keep(pulses.hlc_T) if only_hlc else pulses
@@ -72,17 +72,17 @@ def lit_doms(
 
 
 def has_hlc(store: EventStore) -> bool:
-    """Whether pulses of a store say if they are HLC."""
+    """Return whether the pulses of a store have an HLC flag."""
     return store.pulse_map.hlc is not None or store.pulse_map.auxiliary is not None
 
 
 def find_arrows(
     store: EventStore, view: EventView, tables: Sequence[EventTable], doms: EventPulses
 ) -> list[Arrow]:
-    """Return the true direction, if it is known, and those of the tables that have one.
+    """Return the true direction, if known, and the directions of the tables.
 
-    A direction alone has no place: such an arrow passes the middle of the charge.
-    Raises ValueError if a table's radius_50 is not from 0 to pi.
+    An arrow without a vertex passes through the centre of the charge. Raises ValueError
+    if a table's radius_50 is not between 0 and pi.
     """
     centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
     truth = _true_arrow(store, view, centre)
@@ -110,7 +110,7 @@ def find_arrows(
 
 
 def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | None:
-    """Return the true direction; None where the store or the event has none."""
+    """Return the true direction; None if the store or the event has none."""
     pulse_map = store.pulse_map
     angles = (pulse_map.labels.zenith, pulse_map.labels.azimuth)
     columns = {name: np.array([view.truth.get(name, np.nan)]) for name in angles}
@@ -122,11 +122,11 @@ def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | No
         return Arrow(name=TRUTH, is_truth=True, flight=flight, through=centre)
     vertex = np.array(place, dtype=np.float64) - pulse_map.origin
     is_vertex = view.truth.get("topology") in CASCADES
-    # The point of the true line that is nearest to the light.
+    # Point of the true line nearest to the centre of charge.
     along = 0.0 if is_vertex else float((centre - vertex) @ flight)
     vertex_time = _finite(view.truth.get("vertex_time"))
     if vertex_time is not None:
-        # Where pulses count from the event's first, the store knows from when.
+        # If pulse times count from the first pulse, the store has the time of that pulse.
         vertex_time -= float(view.truth.get(TIME_ORIGIN) or 0.0)
     return Arrow(
         name=TRUTH,
@@ -145,13 +145,13 @@ def _finite(value: Any) -> float | None:
 
 
 def _radius_50(table: EventTable, row: int) -> float | None:
-    """Return the radius [rad] that a table gives, else that of its kappa."""
+    """Return a table's 50% radius [rad], or else the radius of its kappa."""
     given = table.radii.get(RADIUS_50)
     if given is not None and math.isfinite(radius := float(given[row])):
         if not 0 <= radius <= math.pi:
             raise ValueError(
                 f"table {table.name!r}: {RADIUS_50} of event {table.event_id[row]} "
-                f"must be 0 to pi rad, got {radius:g}"
+                f"must be 0 to pi rad, found {radius:g}"
             )
         return radius
     kappa = float(table.kappa_B[row])
@@ -159,26 +159,26 @@ def _radius_50(table: EventTable, row: int) -> float | None:
 
 
 def inside_box(arrow: Arrow, low: Array, high: Array) -> tuple[float, float]:
-    """Return where a line enters and leaves a box (corners, m), from `through`, m.
+    """Return the distances [m] from `through` at which a line enters and leaves a box.
 
-    Where it passes outside, -300 and 300.
+    They are -300 and 300 if the line misses the box.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([low - arrow.through, high - arrow.through]) / arrow.flight
-    # 0 / 0: it runs along a face, which counts as inside.
+    # 0 / 0: the line runs along a face, which counts as inside.
     steps = np.where(np.isnan(steps), np.array([[-np.inf], [np.inf]]), steps)
     begin, end = steps.min(axis=0).max(), steps.max(axis=0).min()
     return (float(begin), float(end)) if begin < end else (-300.0, 300.0)
 
 
 def time_range(time_T: Array) -> tuple[float, float]:
-    """Return the range of colours [ns]: what comes very late does not stretch it."""
+    """Return the time range of the colours [ns]; very late pulses do not extend it."""
     first, last = np.quantile(time_T, [0.0, 0.95])
     return float(first), float(max(last, first + 10.0))
 
 
 def energy_text(value: float) -> str:
-    """Return an energy [GeV] in the unit that suits it."""
+    """Return an energy [GeV] as text with a suitable unit."""
     for unit, size in (("PeV", 1e6), ("TeV", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
@@ -186,7 +186,7 @@ def energy_text(value: float) -> str:
 
 
 def known_truth(view: EventView) -> list[str]:
-    """Return what is known of an event's topology and energy, in words."""
+    """Return texts of an event's topology and energy, if known."""
     words = []
     if "topology" in view.truth:
         words.append(str(view.truth["topology"]).replace("_", " "))

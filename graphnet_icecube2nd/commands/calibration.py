@@ -97,8 +97,8 @@ def calibrate(
         "--to": to,
     }
     if (model is None) == (results is None):
-        found = "neither" if model is None else "both"
-        raise ValueError(f"give either MODEL or --results, found {found}")
+        number = "neither" if model is None else "both"
+        raise ValueError(f"give either MODEL or --results, found {number}")
     unused = of_table if results is None else of_model
     if given := [name for name, value in unused.items() if value is not None]:
         kind = "MODEL" if results is None else "--results"

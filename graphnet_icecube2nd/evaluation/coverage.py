@@ -283,9 +283,9 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
         },
         captions={
             "expected": "Median opening angle in each bin against the median that "
-            "kappa predicts. Above the line the errors are larger than predicted. "
+            "kappa predicts. Above the line errors are larger than predicted. "
             "Open marks: isotonic recalibration. Bars are 95% intervals.",
-            "pulls": "Distribution of the pull (opening angle times the root of kappa), "
+            "pulls": "Distribution of the pull, opening angle times the root of kappa, "
             "with kappa as given. Dotted: expected distribution if these kappas are "
             "calibrated.",
         },

@@ -1,4 +1,4 @@
-"""Tables of results and of truth, one row an event."""
+"""Tables of results and of truth, with one row per event."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

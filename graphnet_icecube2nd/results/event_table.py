@@ -1,7 +1,7 @@
-"""EventTable: results, one row an event, whoever found them; columns of every task.
+"""EventTable: results of any reconstruction, with one row per event.
 
-A prefix or a name says whose column it is: `direction_x`, `energy`, `p_track`. Names
-that GraphNeT and NuBench give their predictions are accepted where tables are read.
+The name or the prefix of a column tells its task: `direction_x`, `energy`, `p_track`.
+Tables may also use GraphNeT's and NuBench's names of predictions.
 
 Shape letters: B events.
 """
@@ -47,8 +47,8 @@ from graphnet_icecube2nd.tasks.label import (
 KAPPA = "kappa"
 ANGLES = ("azimuth", "zenith")
 VALID = "_is_valid"  # after the name of a task
-CALIBRATED = "calibrated"  # whether the widths of an event are
-# What files call them: ours first, then GraphNeT's direction and angle tasks.
+CALIBRATED = "calibrated"  # True for events with calibrated widths
+# Names in files: ours first, then those of GraphNeT's direction and angle tasks.
 DIRECTION_NAMES = (COLUMNS, ("dir_x_pred", "dir_y_pred", "dir_z_pred"))
 ANGLE_NAMES = (
     ANGLES,
@@ -57,7 +57,7 @@ ANGLE_NAMES = (
     ("reco_azimuth", "reco_zenith"),
 )
 KAPPA_NAMES = (KAPPA, "direction_kappa", "dir_kappa_pred")
-# GraphNeT's and NuBench's names of predictions of the other tasks.
+# GraphNeT's and NuBench's names of the other tasks' predictions.
 PREDICTION_NAMES = {
     "energy_pred": "energy",
     "track_pred": "p_track",
@@ -75,16 +75,16 @@ class EventTable:
     """Results of events.
 
     Args:
-        name: What found them, for legends.
-        event_id: (B,) int64.
-        status_B: (B,) `ok`, or why there is no answer.
-        columns: (B,) arrays by name: the columns of the tasks (`tasks.Column`); NaN
-            where an event has no answer.
-        n_pulses_B: (B,) pulses of the events; None where the table does not say.
+        name: Name of the reconstruction, for legends.
+        event_id: Event numbers, (B,) int64.
+        status_B: Statuses, (B,): `ok`, or the reason why there is no result.
+        columns: Columns of the tasks (`tasks.Column`) by name, (B,) each; NaN for
+            events without a result.
+        n_pulses_B: Numbers of pulses, (B,); None if the table does not have them.
 
     Raises:
-        ValueError: Lengths differ, an event stands twice, a direction with the status
-            `ok` is no unit vector.
+        ValueError: Lengths differ, an event occurs twice, or a direction with the
+            status `ok` is no unit vector.
     """
 
     name: str
@@ -100,12 +100,14 @@ class EventTable:
             found = (num,) if values is None else values.shape
             if found != (num,):
                 raise ValueError(
-                    f"table {self.name!r}: {column} must be {(num,)}, got {found}"
+                    f"table {self.name!r}: {column} must have shape {(num,)}, found "
+                    f"{found}"
                 )
         ids, counts = np.unique(self.event_id, return_counts=True)
         if (counts > 1).any():
             raise ValueError(
-                f"table {self.name!r}: event {ids[counts > 1][0]} stands there twice"
+                f"table {self.name!r}: every event must occur once, found event "
+                f"{ids[counts > 1][0]} twice"
             )
         if not self.has_direction:
             return
@@ -115,7 +117,7 @@ class EventTable:
             event = int(bad_B.argmax())
             raise ValueError(
                 f"table {self.name!r}: the direction of event {self.event_id[event]} "
-                f"has length {norm_B[event]:g}, not 1"
+                f"must have length 1, found {norm_B[event]:g}"
             )
 
     def __len__(self) -> int:
@@ -135,32 +137,32 @@ class EventTable:
         n_pulses_B: NDArray[np.int64] | None = None,
         others: Mapping[str, NDArray[Any]] | None = None,
     ) -> EventTable:
-        """Make a table of directions.
+        """Return a table of directions.
 
         Args:
-            name: What found them.
-            event_id: (B,) int64.
-            direction_B3: (B, 3) unit vectors to the origin; NaN where there is none.
-            kappa_B: (B,) concentration; NaN where it is not known.
-            status_B: (B,) `ok`, or why there is no direction.
-            radii: (B,) rad by name (`radius_50`): contours that the table itself gives.
-            n_pulses_B: (B,) pulses of the events.
-            others: (B,) by name: columns of other tasks. `direction_is_valid` says of
-                which events with the status `ok` the direction alone is missing.
+            name: Name of the reconstruction.
+            event_id: Event numbers, (B,) int64.
+            direction_B3: Unit vectors to the origin, (B, 3); NaN if there is none.
+            kappa_B: Concentrations, (B,); NaN if unknown.
+            status_B: Statuses, (B,): `ok`, or the reason why there is no direction.
+            radii: Contour radii by name (`radius_50`), (B,) rad each.
+            n_pulses_B: Numbers of pulses, (B,).
+            others: Columns of other tasks by name, (B,) each. `direction_is_valid` is
+                False for events with status `ok` that lack only the direction.
 
         Raises:
-            ValueError: Lengths differ, an event stands twice, or directions are not
+            ValueError: Lengths differ, an event occurs twice, or directions are not
                 (B, 3) unit vectors.
         """
         shape = (len(event_id), 3)
         if direction_B3.shape != shape:
             raise ValueError(
-                f"table {name!r}: direction_B3 must be {shape}, got "
+                f"table {name!r}: direction_B3 must have shape {shape}, found "
                 f"{direction_B3.shape}"
             )
         azimuth_B, zenith_B = np.full((2, len(event_id)), np.nan)
         good_B = np.isfinite(direction_B3).all(axis=1) & direction_B3.any(axis=1)
-        if status_B.shape == good_B.shape:  # another is refused by the constructor
+        if status_B.shape == good_B.shape:  # the constructor refuses other shapes
             good_B &= status_B == OK
         if good_B.any():
             zenith, azimuth = unit_vector_to_angles(direction_B3[good_B])
@@ -184,22 +186,23 @@ class EventTable:
     def from_vectors(
         cls, name: str, event_id: Any, prediction: Any, kappa: Any = None
     ) -> EventTable:
-        """Make a table of what a model predicted: kappa times direction, or GraphNeT's.
+        """Return a table of a model's predicted vectors.
 
         Args:
-            name: What found them.
-            event_id: (B,) whole numbers.
-            prediction: (B, 3) vectors, or (B, 4) with the concentration last, as
-                GraphNeT's direction tasks give them.
-            kappa: (B,) concentrations; default the fourth column, else the length.
+            name: Name of the reconstruction.
+            event_id: Event numbers, (B,) integers.
+            prediction: Vectors kappa times direction, (B, 3), or (B, 4) with kappa
+                last, as GraphNeT's direction tasks predict them.
+            kappa: Concentrations, (B,); default: the fourth column, or else the length
+                of the vectors.
 
         Raises:
-            ValueError: Another shape.
+            ValueError: `prediction` has another shape.
         """
         vectors = np.asarray(prediction, dtype=np.float64)
         if vectors.ndim != 2 or vectors.shape[1] not in (3, 4):
             raise ValueError(
-                f"predictions must be (B, 3) or (B, 4), got {vectors.shape}"
+                f"prediction must have shape (B, 3) or (B, 4), found {vectors.shape}"
             )
         norm_B = np.linalg.norm(vectors[:, :3], axis=1)
         if kappa is None:
@@ -222,31 +225,31 @@ class EventTable:
 
     @property
     def is_ok(self) -> NDArray[np.bool_]:
-        """(B,) which events have an answer, and a direction where the table has any."""
+        """True for events with a result, and a direction if the table has any, (B,)."""
         ok: NDArray[np.bool_] = self.status_B == OK
         valid = self.columns.get(f"direction{VALID}")
         return ok if valid is None else ok & valid.astype(bool)
 
     @property
     def direction_B3(self) -> NDArray[np.float64]:
-        """(B, 3) unit vectors to the origin; NaN where there is none."""
+        """Unit vectors to the origin, (B, 3); NaN if there is none."""
         if not self.has_direction:
             return np.full((len(self), 3), np.nan)
         return np.stack([self.columns[name] for name in COLUMNS], axis=1)
 
     @property
     def kappa_B(self) -> NDArray[np.float64]:
-        """(B,) concentrations; NaN where they are not known."""
+        """Concentrations, (B,); NaN if unknown."""
         return self.columns.get(KAPPA, np.full(len(self), np.nan))
 
     @property
     def radii(self) -> dict[str, NDArray[np.float64]]:
-        """(B,) radii of the table's own contours, rad, by column."""
+        """Radii of the table's own contours by column, (B,) rad each."""
         return {n: v for n, v in self.columns.items() if radius_level(n) is not None}
 
     @property
     def levels(self) -> dict[float, NDArray[np.float64]]:
-        """Radii of the table's own contours, (B,) rad, by the share that they hold."""
+        """Radii of the table's own contours by level, (B,) rad each."""
         found = {radius_level(name): radius_B for name, radius_B in self.radii.items()}
         return {level: found[level] for level in sorted(filter(None, found))}
 
@@ -260,14 +263,14 @@ class EventTable:
         ]
 
     def task_columns(self, task: str) -> dict[str, NDArray[Any]]:
-        """Return the columns of a task that the table has, (B,) by name."""
+        """Return the columns of a task in the table by name, (B,) each."""
         names = [column.name for column in build_task(task).columns]
         if task == "direction":
             names += [name for name in self.radii if name not in names]
         return {name: self.columns[name] for name in names if name in self.columns}
 
     def has_answer(self, task: str) -> NDArray[np.bool_]:
-        """Return which events have an answer of a task, (B,)."""
+        """Return which events have a result of a task, (B,)."""
         good_B: NDArray[np.bool_] = self.status_B == OK
         for values in self.task_columns(task).values():
             if values.dtype.kind == "f":
@@ -284,7 +287,7 @@ class EventTable:
         }
 
     def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> EventTable:
-        """Return it with some columns replaced or added."""
+        """Return the table with some columns replaced or added."""
         return replace(self, columns={**self.columns, **columns})
 
     def of_events(self, event_id: NDArray[np.int64]) -> EventTable:
@@ -303,11 +306,11 @@ class EventTable:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the table as parquet, CSV or SQLite, as the name ends.
+        """Write the table as parquet, CSV or SQLite, chosen by the ending of the name.
 
         Raises:
             ImportError: pyarrow or sqlite-utils is not installed.
-            ValueError: Another ending, or a file is there that holds no results.
+            ValueError: The ending is unknown, or a file that holds no results exists.
         """
         kind = format_of(path, None)
         check_replaceable(path, kind)
@@ -323,12 +326,12 @@ class EventTable:
         """Read a table of results from parquet, CSV or SQLite.
 
         Args:
-            path: The file.
-            name: What the table is called; default the file's name.
+            path: File of the table.
+            name: Name of the table; default: the file's name.
             angles: Meaning of the directions, `origin` or `flight`, see `from_columns`.
 
         Raises:
-            OSError: There is no such file.
+            OSError: The file does not exist.
             ValueError: A column is missing.
             ImportError: pyarrow is not installed.
         """
@@ -339,22 +342,24 @@ class EventTable:
     def from_columns(
         cls, columns: Mapping[str, Any], name: str, angles: str = "origin"
     ) -> EventTable:
-        """Make a table of columns: our results', or a GraphNeT model's predictions.
+        """Return a table of columns: our results or a GraphNeT model's predictions.
 
-        In a table without a status and with names such as GraphNeT's (`..._pred`) only
-        those are answers: beside them stands the truth.
+        If a table has no status and has names such as GraphNeT's (`..._pred`), only
+        these columns are results; the other ones are taken for truth.
 
         Args:
-            columns: (B,) arrays by name, or a DataFrame: event_id or event_no; the
-                columns of tasks; directions as direction_x, _y, _z (or dir_x_pred,
-                ...), or azimuth and zenith (rad); where there are any n_pulses, status.
-            name: What the table is called.
-            angles: `origin`: directions point to where the neutrino came from;
-                `flight`: to where it flies, and are turned round.
+            columns: Arrays by name, (B,) each, or a DataFrame: event_id or event_no,
+                the columns of tasks, directions as direction_x, direction_y,
+                direction_z (or dir_x_pred, ...) or as azimuth and zenith (rad), and
+                optionally n_pulses and status.
+            name: Name of the table.
+            angles: Meaning of the directions. `origin`: they point to where the
+                neutrino came from; `flight`: they point along its flight and are
+                reversed.
 
         Raises:
-            ValueError: A column is missing, or no task's; says which there are. An
-                angle is in degrees.
+            ValueError: A column is missing, no task has a column, or an angle is in
+                degrees.
         """
         return cls._from_columns(columns, name, angles, f"table {name!r}")
 
@@ -362,19 +367,19 @@ class EventTable:
     def _from_columns(
         cls, columns: Mapping[str, Any], name: str, angles: str, what: str
     ) -> EventTable:
-        """Make a table of columns, which messages call `what`."""
+        """Return a table of columns, called `what` in messages."""
         found = {str(key): np.asarray(columns[key]) for key in columns}
         event_id = event_ids(found, what)
         if STATUS not in found and any(map(is_marked, found)):
-            for angle in ANGLES:  # the truth's
+            for angle in ANGLES:  # these belong to the truth
                 found.pop(angle, None)
         direction_B3 = _directions(found, angles, event_id, what)
         answers = _answers(found, what)
         if direction_B3 is None and not answers:
             names = " or ".join(map(", ".join, (*DIRECTION_NAMES, *ANGLE_NAMES[:2])))
             raise ValueError(
-                f"{what} has no directions, {names}, and no other task's column; it "
-                f"has {', '.join(map(str, columns))}"
+                f"{what}: expected directions ({names}) or the columns of another "
+                f"task, found {', '.join(map(str, columns))}"
             )
         finite_B = np.ones(len(event_id), bool)
         if direction_B3 is not None:
@@ -410,7 +415,7 @@ def _directions(
     event_id: NDArray[np.int64],
     what: str,
 ) -> NDArray[np.float64] | None:
-    """Return directions to the origin, (B, 3), or None where there are none."""
+    """Return directions to the origin, (B, 3), or None if there are none."""
     found: NDArray[np.float64] | None = None
     pair = _names_there(columns, ANGLE_NAMES)
     for angle in pair or ():
@@ -424,7 +429,7 @@ def _directions(
         azimuth, zenith = (real_numbers(columns[c], f"{what}: {c}") for c in pair)
         found = origin_direction(zenith, azimuth, angles).numpy()
     else:
-        to_origin(torch.empty(0, 3), angles)  # a wrong word is an error all the same
+        to_origin(torch.empty(0, 3), angles)  # refuses a wrong value
     return found
 
 
@@ -435,7 +440,7 @@ def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArra
         for theirs, ours in PREDICTION_NAMES.items()
         if theirs in columns
     }
-    # Our results have a status, and may have predictions of GraphNeT's own tasks.
+    # Our results have a status and may also have predictions of GraphNeT's tasks.
     if STATUS not in columns and any(map(is_marked, columns)):
         return answers
     others = [build_task(name) for name in list_tasks() if name != "direction"]
@@ -462,10 +467,10 @@ def _statuses(
     given_B = columns[STATUS].astype(str)
     if (empty_B := given_B == "").any():
         raise ValueError(
-            f"{what}, row {int(empty_B.argmax())}: the status is empty; was the file "
-            "cut off?"
+            f"{what}, row {int(empty_B.argmax())}: the status must not be empty. Check "
+            "whether the file is complete"
         )
-    # A reason that is given stays; `ok` without a direction is not, unless the table
+    # A given reason stays. `ok` without a direction becomes a reason, unless the table
     # says that only the direction failed.
     valid = columns.get(f"direction{VALID}")
     keep_B = finite_B if valid is None else finite_B | ~_is_true(valid)
@@ -475,7 +480,7 @@ def _statuses(
 def _kappas(
     columns: Mapping[str, NDArray[Any]], status_B: NDArray[np.str_], what: str
 ) -> NDArray[np.float64]:
-    """Return the concentrations, (B,); NaN where they are not known."""
+    """Return the concentrations, (B,); NaN if unknown."""
     kappa = next((columns[n] for n in KAPPA_NAMES if n in columns), None)
     if kappa is None:
         return np.full(len(status_B), np.nan)

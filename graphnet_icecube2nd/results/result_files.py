@@ -1,8 +1,8 @@
-"""Tables with a row an event, of results and of truth: their files, rows and numbers.
+"""Files with one row per event: results and truth.
 
-Results go in batches into parquet, CSV, SQLite or a submission; a file takes its name
-once it is whole. A SQLite file that has tables already, as a GraphNeT database, keeps
-them: ours is added in one transaction.
+Results are written in batches as parquet, CSV, SQLite or a submission. A file gets its
+name only when it is complete. A SQLite file that has other tables, such as a GraphNeT
+database, keeps them; our table is added in one transaction.
 
 Shape letters: B events.
 """
@@ -29,24 +29,24 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.sqlite import opened, quoted
 from graphnet_icecube2nd.tasks.catalogue import are_results
 
-OK = "ok"  # the status of events with an answer
+OK = "ok"  # status of events with a result
 Columns = dict[str, NDArray[Any]]  # (B,) each
 SUBMISSION = "submission"
 FORMATS = ("parquet", "csv", "sqlite", SUBMISSION)
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".db": "sqlite", ".sqlite": "sqlite"}
-TABLE = "directions"  # of a SQLite file
+TABLE = "directions"  # table in a SQLite file
 METADATA_TABLE = "directions_metadata"
-KINDS = {"i": int, "u": int, "b": int, "f": float}  # of columns; others are texts
+KINDS = {"i": int, "u": int, "b": int, "f": float}  # types of columns; others are texts
 METADATA_KEY = "graphnet_icecube2nd"
-EVENT_NO = "event_no"  # what GraphNeT's databases call the event_id
+EVENT_NO = "event_no"  # name of event_id in GraphNeT's databases
 EVENT_NAMES = ("event_id", EVENT_NO)
-# The competition demands a direction of every event: this one where there is none.
+# A submission needs a direction for every event; failed events get this one.
 NO_DIRECTION = {"azimuth": 0.0, "zenith": math.pi / 2}
 SUBMISSION_COLUMNS = ["event_id", *NO_DIRECTION]
 
 
 def format_of(path: str | os.PathLike[str], format: str | None) -> str:
-    """Return the format that is asked for, or that a file's ending says."""
+    """Return the given format, or else the one of the file's ending."""
     if format is not None:
         check_one_of("format", format, FORMATS)
         return format
@@ -55,20 +55,21 @@ def format_of(path: str | os.PathLike[str], format: str | None) -> str:
         return SUBMISSION
     if suffix not in SUFFIXES:
         raise ValueError(
-            f"{path}: results end in {', '.join(SUFFIXES)}, or name a format "
-            f"({', '.join(FORMATS)}); got {suffix or 'no ending'!r}"
+            f"{path}: the name of a results file must end in {', '.join(SUFFIXES)}, "
+            f"found {suffix or 'no ending'!r}. Choose another name or give a format "
+            f"(`format`, --format: {', '.join(FORMATS)})"
         )
     return SUFFIXES[suffix]
 
 
 def check_replaceable(path: str | os.PathLike[str], format: str) -> None:
-    """Raise ValueError where a file is there that holds no results.
+    """Raise ValueError if the file exists and holds no results.
 
-    So whoever mistakes a name loses no data: an input is no table of results.
+    This protects input files from being overwritten after a mistake in a name.
     """
     path = Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; results go into a file")
+        raise ValueError(f"{path} must be a file, found a folder: choose another name")
     if not path.exists():
         return
     if format == "sqlite":
@@ -81,13 +82,13 @@ def check_replaceable(path: str | os.PathLike[str], format: str) -> None:
     if {"event_id", "status"} <= set(columns) or columns == SUBMISSION_COLUMNS:
         return
     raise ValueError(
-        f"{path} is there and holds no results ({', '.join(columns) or 'unknown'}): it "
-        "stays as it is. Choose another name, or remove it"
+        f"{path} exists and holds no results ({', '.join(columns) or 'unknown'}), so "
+        "it is not overwritten: choose another name, or remove the file"
     )
 
 
 def _columns_of(path: Path) -> list[str]:
-    """Return the names of the columns of a parquet file, or of a CSV's first line."""
+    """Return the column names of a parquet file or a CSV."""
     import_pyarrow()
     import pyarrow.parquet
 
@@ -100,16 +101,16 @@ def _columns_of(path: Path) -> list[str]:
 
 
 def _names_of_tables(path: Path) -> set[str]:
-    """Return the tables of a file that is to be written; ValueError if it is none.
+    """Return the tables of a SQLite file to write to; ValueError if it is none.
 
-    It is opened for writing, so that what a killed writer has left is taken back.
+    Opening it for writing rolls back the changes of an interrupted writer.
     """
     query = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
     try:
         with closing(sqlite3.connect(path)) as connection:
             return {name for (name,) in connection.execute(query)}
     except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path} is there and is no SQLite file: {error}") from None
+        raise ValueError(f"{path} exists and is no SQLite file: {error}") from None
 
 
 def write_results(
@@ -118,17 +119,17 @@ def write_results(
     format: str,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write parts of a table one after the other, whole or not at all.
+    """Write the parts of a table one after the other.
 
-    A submission has event_id, azimuth and zenith alone. SQLite gets a table
-    `directions` with event_no in place of event_id, and an index of it, as GraphNeT's
-    tables have; other tables of the file stay. The metadata, plain values, are what the
-    file says of itself: in parquet under the key `graphnet_icecube2nd` of the schema,
-    in SQLite in the table `directions_metadata`; CSV has no room for them.
+    A failed call leaves no partial file. A submission has only event_id, azimuth and
+    zenith. SQLite gets a table `directions` with an indexed column event_no instead of
+    event_id, as GraphNeT's tables have; other tables of the file stay. Metadata are
+    plain values: parquet holds them under the key `graphnet_icecube2nd` of its schema,
+    SQLite in the table `directions_metadata`; CSV does not hold them.
 
     Raises:
         ImportError: pyarrow or sqlite-utils is not installed.
-        ValueError: The SQLite file is none.
+        ValueError: An existing file is no SQLite file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ def _write_sqlite(
     path: Path, parts: Iterable[Columns], metadata: Mapping[str, Any] | None
 ) -> None:
     sqlite_utils = import_extra("sqlite_utils", "SQLite files need", "data")
-    # Transactions are ours alone: all of it, or the file as it was.
+    # One explicit transaction: a failure leaves the file unchanged.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         database = sqlite_utils.Database(connection)
@@ -183,7 +184,7 @@ def _write_sqlite(
                 database[TABLE].create(kinds).create_index([EVENT_NO], unique=True)
             names = ", ".join(map(quoted, named))
             marks = ", ".join("?" for _ in named)
-            # SQLite knows no NaN: it takes them as NULL.
+            # SQLite stores NaN as NULL.
             rows = zip(*(column.tolist() for column in named.values()), strict=True)
             connection.executemany(
                 f"INSERT INTO {TABLE} ({names}) VALUES ({marks})", rows
@@ -198,7 +199,7 @@ def _write_sqlite(
 
 
 def _submission(part: Columns) -> Columns:
-    # An event with the status `ok` may have an energy and no direction.
+    # An event with status `ok` may have an energy but no direction.
     good_B = np.isfinite([part[name] for name in NO_DIRECTION]).all(axis=0)
     good_B &= part["status"] == OK
     return {
@@ -211,7 +212,7 @@ def _submission(part: Columns) -> Columns:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return what a parquet file that `write_results` wrote says of itself."""
+    """Return the metadata of a parquet file that `write_results` wrote."""
     import_pyarrow()
     import pyarrow.parquet
 
@@ -222,15 +223,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
 def read_columns(
     path: str | os.PathLike[str], table: str | None = None, format: str | None = None
 ) -> Columns:
-    """Return the columns of a file with one row an event; NaN for a missing number.
+    """Return the columns of a file with one row per event; missing numbers are NaN.
 
-    The format is by default that of the ending. Without a name the table of a SQLite
-    file is `directions`, else the only one of results, else the only one with an
-    event_id or event_no.
+    The ending gives the format, unless it is named. If no table of a SQLite file is
+    named, it is `directions`, or else the only table of results, or else the only table
+    with an event_id or event_no.
 
     Raises:
-        OSError: There is no such file.
-        ValueError: Another ending; no such file inside; no or several tables.
+        OSError: The file does not exist.
+        ValueError: The ending is unknown, the file cannot be read, or there is no such
+            table or more than one.
         ImportError: pyarrow is not installed.
     """
     path = Path(path)
@@ -239,7 +241,8 @@ def read_columns(
     kind = format or SUFFIXES.get(path.suffix.lower())
     if kind is None:
         raise ValueError(
-            f"{path}: tables end in {', '.join(SUFFIXES)}, got {path.suffix!r}"
+            f"{path}: the name of a table must end in {', '.join(SUFFIXES)}, found "
+            f"{path.suffix!r}"
         )
     if kind == "sqlite":
         return _read_sqlite(path, table)
@@ -255,7 +258,7 @@ def read_columns(
             found = pyarrow.parquet.read_table(path)
         return {name: _array(found[name].to_numpy()) for name in found.column_names}
     except (pa.ArrowException, KeyError, OSError, UnicodeError) as error:
-        raise ValueError(f"{path} cannot be read, is it damaged? {error}") from None
+        raise ValueError(f"{path} cannot be read; it may be damaged: {error}") from None
 
 
 def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
@@ -269,9 +272,9 @@ def sqlite_tables(path: str | os.PathLike[str]) -> dict[str, set[str]]:
 
 def _read_sqlite(path: Path, table: str | None) -> Columns:
     tables = sqlite_tables(path)
-    listed = ", ".join(tables) or "there is none"
+    listed = ", ".join(tables) or "no table"
     if table is not None and table not in tables:
-        raise ValueError(f"{path}: no such table: {table}; it has {listed}")
+        raise ValueError(f"{path}: expected the table {table}, found {listed}")
     if table is None and TABLE not in tables:
         per_event = [n for n, columns in tables.items() if columns & {*EVENT_NAMES}]
         results = [n for n in per_event if are_results(tables[n])] or per_event
@@ -289,7 +292,7 @@ def _read_sqlite(path: Path, table: str | None) -> Columns:
 
 
 def _array(values: NDArray[Any]) -> NDArray[Any]:
-    """Return texts as texts, and numbers with gaps as floats."""
+    """Return texts as texts, and numbers with missing values as floats."""
     if values.dtype != object:
         return values
     if all(isinstance(value, str) for value in values):
@@ -302,9 +305,9 @@ def _array(values: NDArray[Any]) -> NDArray[Any]:
 def rows_of(
     event_id: NDArray[np.int64], wanted: NDArray[np.int64], what: str
 ) -> NDArray[np.int64]:
-    """Return the rows (W,) at which wanted events stand among those of a table (B,).
+    """Return the rows, (W,), of wanted events among a table's events, (B,).
 
-    ValueError names an event that is not in the table, which messages call `what`.
+    ValueError names a missing event; messages call the table `what`.
     """
     order = np.argsort(event_id)
     place = np.searchsorted(event_id[order], wanted)
@@ -320,20 +323,20 @@ def rows_of(
 
 
 def event_ids(columns: Mapping[str, NDArray[Any]], what: str) -> NDArray[np.int64]:
-    """Return the event numbers (B,) of columns, which messages call `what`."""
+    """Return the event numbers, (B,), of a table that messages call `what`."""
     key = next((name for name in EVENT_NAMES if name in columns), None)
     if key is None:
         raise ValueError(
-            f"{what} has no column {' or '.join(EVENT_NAMES)}; it has "
+            f"{what}: expected a column {' or '.join(EVENT_NAMES)}, found "
             f"{', '.join(columns)}"
         )
     return whole_numbers(columns[key], f"{what}: event numbers")
 
 
 def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
-    """Return whole numbers, which messages call `what`, as int64; else ValueError.
+    """Return integers as int64; ValueError, which calls them `what`, if they are none.
 
-    Floats are refused where neighbouring numbers are one, which would mix up events.
+    Floats that are too large to tell neighbouring integers apart are refused.
     """
     array = np.asarray(values)
     if array.dtype.kind in "iu":
@@ -356,7 +359,7 @@ def whole_numbers(values: Any, what: str) -> NDArray[np.int64]:
 
 
 def real_numbers(values: NDArray[Any], what: str) -> NDArray[np.float64]:
-    """Return numbers, which messages call `what`, as float64; else ValueError."""
+    """Return numbers as float64; ValueError, which calls them `what`, if not."""
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError) as error:
@@ -364,6 +367,6 @@ def real_numbers(values: NDArray[Any], what: str) -> NDArray[np.float64]:
 
 
 def whole_counts(numbers: NDArray[Any], what: str) -> NDArray[np.int64] | None:
-    """Return numbers of pulses; None if one is missing, as in joined tables."""
+    """Return numbers of pulses; None if one is missing."""
     values = real_numbers(numbers, f"{what}: n_pulses")
     return values.astype(np.int64) if np.isfinite(values).all() else None

@@ -75,7 +75,7 @@ def test_the_competitions_files(
     [
         (["--model", "t_sim", "--out", "r.csv"], "t_sim is a model without weights"),
         (["--model", "nothing", "--out", "r.csv"], "no model 'nothing': no run, no"),
-        (["--model", "nothing", "--out", "r.txt"], "results end in"),
+        (["--model", "nothing", "--out", "r.txt"], "must end in"),
         (["--model", "t_sim", "--out", "r.csv", "--precision", "half"], "precision"),
         (["--out", "r.csv"], "give --model or --ensemble, one of them"),
         (["--model", "t_sim"], "--out must be given"),

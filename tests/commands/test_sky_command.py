@@ -123,7 +123,7 @@ def test_a_calibration(
         (("--true-angles", "1,2"), "--picture"),
         (("--picture", "a.png", "--true-angles", "1"), "must be AZIMUTH,ZENITH"),
         (("--picture", "a.png", "--true-angles", "10,190"), "zenith from 0 to 180 deg"),
-        (("--out", "map.dat"), "sky maps end in one of"),
+        (("--out", "map.dat"), "must end in .fits"),
         (("--picture", "a.doc"), "pictures end in one of"),
         (("--nside", 100), "nside must be a power of two"),
         (("--order", "up"), "order must be one of"),

@@ -233,7 +233,7 @@ def test_numbers_of_pulses_are_the_truths_or_the_first_tables_that_has_them() ->
     assert (EventTable.from_columns(columns, "again").n_pulses_B == 1000 + ids).all()
     columns["n_pulses"] = np.where(ids == 3, np.nan, 1000.0)
     assert EventTable.from_columns(columns, "again").n_pulses_B is None
-    with pytest.raises(ValueError, match="n_pulses_B must be"):
+    with pytest.raises(ValueError, match="n_pulses_B must have shape"):
         off_by(angle, n_pulses_B=np.arange(3))
 
 

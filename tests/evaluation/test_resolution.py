@@ -73,7 +73,7 @@ def test_tables_stand_side_by_side_in_any_order_of_events() -> None:
 
 def test_what_is_refused() -> None:
     table = tilted("one", [10.0] * NUM)
-    with pytest.raises(ValueError, match="two tables have one name: one, one"):
+    with pytest.raises(ValueError, match="different names, found one, one"):
         compare([table, table], TRUTH)
     nothing = EventTruth(
         event_id=np.empty(0, np.int64),

@@ -262,7 +262,7 @@ def test_what_is_refused(simulated: EventStore) -> None:
     model = Rule(up)
     with pytest.raises(ValueError, match="at least one event"):
         measure_robustness(model, simulated, [])
-    with pytest.raises(ValueError, match="different names.*baseline, as stored"):
+    with pytest.raises(ValueError, match=r"different names.*baseline, as stored"):
         measure_robustness(model, simulated, [0], perturbations=[BASE, BASE])
     other = Perturbation(group="other", strength="1")
     with pytest.raises(ValueError, match=r"the first perturbation.*found other"):

@@ -674,7 +674,7 @@ def test_options_are_checked_before_any_work(dataset: Counted, tmp_path: Path) -
         predict_directions(model, loader, angles="momentum")
     with pytest.raises(ValueError, match="calibrations by task, got str"):
         predict_directions(model, loader, calibration="own")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"results end in \.parquet"):
+    with pytest.raises(ValueError, match=r"must end in \.parquet"):
         predict_directions(model, loader, tmp_path / "r.txt")
     with pytest.raises(ValueError, match="format must be one of"):
         predict_directions(model, loader, tmp_path / "r.csv", format="json")

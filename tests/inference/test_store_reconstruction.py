@@ -318,7 +318,7 @@ def test_other_formats(model: Any, make_store: Any, tmp_path: Path) -> None:
     assert [found["azimuth"][n] for n in others] == [
         pytest.approx(expected["azimuth"][n]) for n in others
     ]
-    with pytest.raises(ValueError, match=r"results end in .*got '\.txt'"):
+    with pytest.raises(ValueError, match=r"must end in .*found '\.txt'"):
         reconstruct(store, model, tmp_path / "r.txt")
     with pytest.raises(ValueError, match="format must be one of"):
         reconstruct(store, model, tmp_path / "r.csv", format="excel")
@@ -387,7 +387,7 @@ def test_what_holds_no_results_is_not_replaced(
     (tmp_path / "empty.csv").touch()
     (batch,) = (tmp_path / "files").rglob("batch_1.parquet")
     for path, words in (
-        (tmp_path / "notes.csv", r"notes\.csv is there and holds no results \(a, b\)"),
+        (tmp_path / "notes.csv", r"notes\.csv exists and holds no results \(a, b\)"),
         (tmp_path / "notes.db", "is no SQLite file"),
         (tmp_path / "folder.csv", "is a folder"),
         (tmp_path / "empty.csv", "holds no results"),

@@ -111,10 +111,10 @@ def test_the_detectors_coordinates_are_no_celestial_frame(tmp_path: Path) -> Non
 
 def test_files_that_are_none_of_ours(tmp_path: Path) -> None:
     made = sky_map(DIRECTION, 50.0, nside=8)
-    with pytest.raises(ValueError, match=r"map.txt: sky maps end in one of \.fits"):
+    with pytest.raises(ValueError, match=r"map.txt.* must end in \.fits"):
         made.save(tmp_path / "map.txt")
     with pytest.raises(FileNotFoundError):
         SkyMap.load(tmp_path / "map.fits")
     Table({"a": [1.0]}).write(tmp_path / "other.fits")
-    with pytest.raises(ValueError, match=r"other\.fits is none of our sky maps"):
+    with pytest.raises(ValueError, match=r"other\.fits is no sky map"):
         SkyMap.load(tmp_path / "other.fits")

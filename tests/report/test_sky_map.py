@@ -121,7 +121,7 @@ def test_a_calibrated_map_has_calibrated_contours() -> None:
     odd = sky_map(DIRECTION, 200.0, calibration=bent, levels=(0.37,), nside=8)
     expected = float(bent.radius(np.array([200.0]), 0.37)[0])
     assert odd.contour(0.37).radius == pytest.approx(expected, rel=1e-12)
-    with pytest.raises(ValueError, match="a calibration or a law, not both"):
+    with pytest.raises(ValueError, match="a calibration or a law"):
         sky_map(DIRECTION, 1.0, calibration=LONG_TAILS, law=RadialLaw.of_kappa(1.0))
 
 
@@ -138,12 +138,12 @@ def test_equatorial_maps_lie_at_their_place() -> None:
 
 def test_what_is_refused() -> None:
     for values, words in (
-        ({"nside": 48}, "nside must be a power of two from 1 to 8192, got 48"),
+        ({"nside": 48}, "nside must be a power of two from 1 to 8192, found 48"),
         ({"nside": 16384}, "nside must be"),
         ({"order": "up"}, "order must be one of ring, nested; got 'up'"),
         ({"levels": ()}, "levels lie between 0 and 1"),
         ({"levels": (0.5, 50.0)}, "levels lie between 0 and 1"),
-        ({"levels": (0.5, 0.5)}, "a level stands there twice"),
+        ({"levels": (0.5, 0.5)}, "levels must be distinct"),
         ({"mjd": 5.0}, "mjd must lie in"),
         ({"kappa": -1.0}, "kappa must be finite"),
         ({"direction": [0.0, 0.0, 0.0]}, "direction must be a vector"),
@@ -152,7 +152,7 @@ def test_what_is_refused() -> None:
         given: dict[str, Any] = {"direction": DIRECTION, "kappa": 1.0} | values
         with pytest.raises(ValueError, match=words):
             sky_map(given.pop("direction"), given.pop("kappa"), **given)
-    with pytest.raises(ValueError, match="equatorial maps have an mjd"):
+    with pytest.raises(ValueError, match="for equatorial maps"):
         SkyMap(
             nside=1,
             coordinates="equatorial",

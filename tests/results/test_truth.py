@@ -98,7 +98,7 @@ def test_angles_of_what_has_no_direction() -> None:
 
 def test_what_lacks(tmp_path: Path) -> None:
     some = {k: v for k, v in COLUMNS.items() if k != "event_no"}
-    with pytest.raises(ValueError, match=r"t\.csv has no .*event_no"):
+    with pytest.raises(ValueError, match=r"t\.csv: expected .*event_no"):
         EventTruth.load(write(tmp_path / "t.csv", some))
     some = {k: v for k, v in COLUMNS.items() if k != "azimuth"}
     truth = EventTruth.load(write(tmp_path / "t.csv", some))
@@ -378,7 +378,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*t\.csv"):
         read_columns(tmp_path / "t.csv")
     (tmp_path / "t.txt").write_text("event_id\n1\n")
-    with pytest.raises(ValueError, match=r"tables end in .*got '\.txt'"):
+    with pytest.raises(ValueError, match=r"must end in .*found '\.txt'"):
         read_columns(tmp_path / "t.txt")
     assert read_columns(tmp_path / "t.txt", format="csv")["event_id"].tolist() == [1]
     for suffix in ("parquet", "db"):

@@ -126,7 +126,7 @@ def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | No
     along = 0.0 if is_vertex else float((centre - vertex) @ flight)
     vertex_time = _finite(view.truth.get("vertex_time"))
     if vertex_time is not None:
-        # If pulse times count from the first pulse, the store has the time of that pulse.
+        # If times count from the first pulse, the store has the time of that pulse.
         vertex_time -= float(view.truth.get(TIME_ORIGIN) or 0.0)
     return Arrow(
         name=TRUTH,

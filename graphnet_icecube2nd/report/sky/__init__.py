@@ -1,1 +1,1 @@
-"""Sky maps: HEALPix densities with their contours, files, pictures."""
+"""Sky maps: HEALPix densities with contours, their files and pictures."""

@@ -1,20 +1,20 @@
-"""SkyMap: where an event's neutrino may have come from, as density on the sphere.
+"""SkyMap: probability density of a neutrino's origin on the sphere.
 
-The sphere is cut into pixels of one area (HEALPix, Gorski et al., ApJ 622 (2005) 759),
-each with its mean probability per steradian. Shape letters: P pixels of the map, p some
-of them, B events.
+The sphere is divided into pixels of equal area (HEALPix, Gorski et al., ApJ 622 (2005)
+759). Each pixel has its mean probability per steradian. Shape letters: P pixels of the
+map, p some of them, B events.
 
-Files are FITS, as standard tools read them. The first extension is a HEALPix map of the
-whole sky: a column PROBDENSITY in 1/sr, and in the header PIXTYPE, ORDERING, NSIDE,
+Files are FITS files that standard tools read. The first extension is a HEALPix map of
+the whole sky: a column PROBDENSITY in 1/sr, and in the header PIXTYPE, ORDERING, NSIDE,
 FIRSTPIX, LASTPIX, INDXSCHM, OBJECT and COORDSYS, so `healpy.read_map(path)` and
 `astropy.table.Table.read(path, hdu=1)` read it. COORDSYS is C for equatorial maps
-(ICRS). Those in the detector's coordinates, where theta is zenith and phi azimuth, have
-DETECTOR: no celestial frame, and tools that want one refuse it.
+(ICRS). It is DETECTOR for maps in the detector's coordinates, where theta is zenith and
+phi is azimuth; tools that need a celestial frame refuse these.
 
 The header also has EVENTID, KAPPA, DATE-OBS and MJD-OBS (UTC), and for each contour
-LEVELn, RADIUSn (deg), AREAn (square degrees within the circle), PIXAREAn (of pixels).
-The second extension holds the numbers that a map is made of, to the last bit. Format:
-HEALPix's and the FITS standard's (Pence et al., A&A 524 (2010) A42).
+LEVELn, RADIUSn (deg), AREAn (area of the circle, square degrees) and PIXAREAn (area of
+the pixels). The second extension holds the exact values of the `SkyMap`. Format:
+HEALPix and the FITS standard (Pence et al., A&A 524 (2010) A42).
 """
 
 from __future__ import annotations
@@ -53,30 +53,30 @@ LOCAL, EQUATORIAL = COORDINATES = ("local", "equatorial")
 LEVELS = (0.5, 0.9)
 ORDERS = ("ring", "nested")
 DENSITY = "PROBDENSITY"
-NUMBERS = "NUMBERS"  # the second extension
+NUMBERS = "NUMBERS"  # name of the second extension
 FRAMES = {LOCAL: "DETECTOR", EQUATORIAL: "C"}
 ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz")
-# By default: pixels within the 50% contour, and the smallest and largest NSIDE.
+# Defaults: pixels within the 50% contour, smallest and largest NSIDE.
 FEWEST_PIXELS, SMALLEST, LARGEST = 100, 64, 1024
-# Pixels wider than this share of the distance from the direction, or of the radius of
-# the 50% contour, are the mean of smaller ones: where the density bends.
+# A pixel wider than this share of its distance from the direction, or of the radius of
+# the 50% contour, gets the mean density of smaller pixels.
 COARSE = 0.2
 FINEST = 2**26
-CHUNK = 2**20  # pixels worked on at once
-# Radii that a table gives: those of its kappa up to what digits of a CSV lose?
+CHUNK = 2**20  # pixels computed at once
+# Tolerance for radii that equal those of kappa, given the digits of a CSV.
 SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contour:
-    """A contour of a sky map: the circle, and the pixels that make the same region."""
+    """Contour of a sky map: a circle, and the pixels of the same region."""
 
-    level: float  # share of the probability within
-    radius: float  # rad, of the circle
-    area: float  # square degrees within the circle
-    num_pixels: int  # fewest pixels that hold the share
-    pixel_area: float  # square degrees, of those
-    density: float  # 1/sr, the least among them
+    level: float  # share of the probability inside
+    radius: float  # rad, radius of the circle
+    area: float  # square degrees, area of the circle
+    num_pixels: int  # smallest number of pixels that hold the share
+    pixel_area: float  # square degrees, area of these pixels
+    density: float  # 1/sr, smallest density of these pixels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,16 +84,16 @@ class SkyMap:
     """Probability density of an event's direction, pixel by pixel.
 
     Args:
-        nside: HEALPix's NSIDE, a power of two; there are 12 nside^2 pixels.
-        order: `ring` or `nested`.
-        coordinates: `local`: theta is zenith and phi azimuth in the detector;
-            `equatorial`: theta is 90 deg - declination, phi right ascension, ICRS.
-        density_P: (P,) 1/sr; times the area of a pixel they sum up to 1.
-        direction: (3,) the predicted direction, unit vector in these coordinates.
-        kappa: Concentration that came with it.
-        law: How the probability spreads around it.
-        levels: Contours that a file and a picture show.
-        event_id: None where there is none.
+        nside: NSIDE of HEALPix, a power of two; there are 12 nside^2 pixels.
+        order: Pixel order, `ring` or `nested`.
+        coordinates: `local`: theta is zenith and phi is azimuth in the detector;
+            `equatorial`: theta is 90 deg - declination, phi is right ascension, ICRS.
+        density_P: Densities, (P,), 1/sr; times the area of a pixel they sum to 1.
+        direction: Predicted direction, (3,), unit vector in these coordinates.
+        kappa: Concentration of the predicted direction.
+        law: Radial law of the probability around the direction.
+        levels: Contour levels of the file and the picture.
+        event_id: Number of the event; None if it has none.
         mjd: Time of the event, UTC, d; None for local coordinates.
 
     Raises:
@@ -116,13 +116,13 @@ class SkyMap:
         check_one_of("coordinates", self.coordinates, COORDINATES)
         if (self.mjd is None) == (self.coordinates == EQUATORIAL):
             raise ValueError(
-                "equatorial maps have an mjd and local ones none, got "
+                "mjd must be a time for equatorial maps and None for local ones, found "
                 f"{self.coordinates} and {self.mjd}"
             )
         num = 12 * self.nside**2
         if self.density_P.shape != (num,) or self.direction.shape != (3,):
             raise ValueError(
-                f"a map of NSIDE {self.nside} has {num} pixels and one direction, got "
+                f"a map of NSIDE {self.nside} has {num} pixels and a direction, found "
                 f"{self.density_P.shape} and {self.direction.shape}"
             )
         _checked_levels(self.levels)
@@ -133,7 +133,7 @@ class SkyMap:
         return 4 * np.pi / len(self.density_P)
 
     def contour(self, level: float) -> Contour:
-        """Return a contour; its radius is exact, its pixels are those of the map.
+        """Return a contour with its exact radius and the pixels of the map.
 
         Raises:
             ValueError: The level is not between 0 and 1.
@@ -141,7 +141,7 @@ class SkyMap:
         return self.contours([level])[0]
 
     def contours(self, levels: Sequence[float] | None = None) -> list[Contour]:
-        """Return contours of some levels, by default the map's own.
+        """Return contours of the given levels, or else of the map's own levels.
 
         Raises:
             ValueError: A level is not between 0 and 1.
@@ -166,7 +166,7 @@ class SkyMap:
         return found
 
     def density_at(self, direction: ArrayLike) -> Array:
-        """Return the density of the pixels in which directions lie, 1/sr, shape (...).
+        """Return the density of the pixels that contain directions, 1/sr, shape (...).
 
         Args:
             direction: Unit vectors in the map's coordinates, shape (..., 3).
@@ -178,7 +178,9 @@ class SkyMap:
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the map as FITS, whole or not at all; compressed if it ends in .gz.
+        """Write the map as FITS, compressed if the name ends in .gz.
+
+        A failed call leaves no partial file.
 
         Raises:
             ValueError: The name does not end in .fits or .fits.gz.
@@ -195,7 +197,7 @@ class SkyMap:
         fits.HDUList(units).writeto(content)
         written = content.getvalue()
         if path.suffix.lower() == ".gz":
-            # No date: the same map gives the same file.
+            # Without a date the same map gives the same file.
             written = gzip.compress(written, 6, mtime=0)
         path.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(path) as temporary:
@@ -203,11 +205,11 @@ class SkyMap:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SkyMap:
-        """Read what `save` wrote, to the last bit.
+        """Read a map that `save` wrote; all values are exact.
 
         Raises:
-            OSError: There is no such file, or it is no FITS file.
-            ValueError: It is none of our sky maps; says what is missing.
+            OSError: The file does not exist or is no FITS file.
+            ValueError: The file is no sky map of this package; names what is missing.
             ImportError: astropy is not installed.
         """
         with _import_maps("astropy.io.fits").open(path, memmap=False) as units:
@@ -233,7 +235,9 @@ class SkyMap:
                     mjd=float(row["MJD"]) if np.isfinite(row["MJD"]) else None,
                 )
             except (KeyError, IndexError, AttributeError) as error:
-                raise ValueError(f"{path} is none of our sky maps: {error}") from None
+                raise ValueError(
+                    f"{path} is no sky map of this package: {error}"
+                ) from None
         return cls(**values)
 
 
@@ -249,25 +253,24 @@ def sky_map(
     event_id: int | None = None,
     mjd: float | None = None,
 ) -> SkyMap:
-    """Make the sky map of a direction and its kappa.
+    """Return the sky map of a direction and its kappa.
 
-    The density is the von Mises-Fisher one, unless a calibration or a law says how the
-    probability spreads; then contours have the radii of those. Densities are divided by
-    their sum over the pixels, so that they integrate to 1.
+    The density is the von Mises-Fisher density, unless a calibration or a law gives
+    another radial law; the contours then have the radii of that law. Densities are
+    divided by their sum over the pixels, so that they integrate to 1.
 
     Args:
-        direction: (3,) vector back to where the neutrino came from, in the detector's
-            axes.
+        direction: Vector to the neutrino's origin, (3,), in the detector's axes.
         kappa: Concentration, not calibrated if a calibration is given.
-        nside: A power of two, 1 to 8192. By default at least 100 pixels lie within the
-            50% contour, and NSIDE is 64 to 1024; so it is fewer where that contour has
-            a radius of less than 0.3 deg.
-        order: `ring` or `nested`.
-        calibration: Makes contours hold what they say.
-        law: Radial law in place of a calibration.
-        levels: Contours, 0 to 1.
-        event_id: Number that the file and the picture show.
-        mjd: Time of the event, UTC, d: the map is in equatorial coordinates then.
+        nside: NSIDE, a power of two from 1 to 8192. By default it is 64 to 1024, so
+            that at least 100 pixels lie within the 50% contour; there are fewer if that
+            contour has a radius below 0.3 deg.
+        order: Pixel order, `ring` or `nested`.
+        calibration: Calibration of kappa and of the contours.
+        law: Radial law, given instead of a calibration.
+        levels: Contour levels, 0 to 1.
+        event_id: Number of the event in the file and the picture.
+        mjd: Time of the event, UTC, d; the map is then in equatorial coordinates.
 
     Raises:
         ValueError: A value is not allowed.
@@ -276,9 +279,9 @@ def sky_map(
     centre = np.asarray(direction, np.float64)
     length = float(np.linalg.norm(centre))
     if centre.shape != (3,) or not 0 < length < np.inf:
-        raise ValueError(f"direction must be a vector (3,), got {centre.tolist()}")
+        raise ValueError(f"direction must be a vector (3,), found {centre.tolist()}")
     if calibration is not None and law is not None:
-        raise ValueError("give a calibration or a law, not both")
+        raise ValueError("give either a calibration or a law, found both")
     chosen = _checked_levels(levels)
     centre = centre / length
     if mjd is not None:
@@ -311,15 +314,15 @@ def sky_map_of_event(
     calibration: KappaCalibration | None = None,
     **options: Any,
 ) -> SkyMap:
-    """Make the sky map of an event of a table; other options are those of `sky_map`.
+    """Return the sky map of an event of a table; other options are those of `sky_map`.
 
-    Where the table gives radii of contours, the map has those: results of a calibrated
-    reconstruction stay calibrated. Others follow the law through them; reconstruct with
-    those that are wanted (`contours`) to have them exact.
+    If the table has contour radii, the map uses them, so calibrated results stay
+    calibrated. Radii of other levels are interpolated; to have them exact, reconstruct
+    with these levels (`contours`).
 
     Raises:
-        ValueError: The table lacks the event, its direction or its kappa; or it is
-            calibrated already; or a value is not allowed.
+        ValueError: The table lacks the event, its direction or its kappa, a calibration
+            is given for a calibrated table, or a value is not allowed.
         ImportError: astropy-healpix is not installed.
     """
     row = table.of_events(np.array([event_id]))
@@ -335,14 +338,15 @@ def sky_map_of_event(
     law = _given_law(row, kappa)
     if calibration is not None and law is not None:
         raise ValueError(
-            f"{table.name} is calibrated already: its radii are not those of its kappa"
+            f"{table.name} is calibrated already (its radii are not those of its "
+            "kappa): leave the calibration out"
         )
     own: dict[str, Any] = {"calibration": calibration, "law": law}
     return sky_map(row.direction_B3[0], kappa, event_id=event_id, **own, **options)
 
 
 def _given_law(row: EventTable, kappa: float) -> RadialLaw | None:
-    """Return the law of a row's own radii; None if they are those of its kappa."""
+    """Return the law of a row's own radii; None if they agree with its kappa."""
     radii = {
         level: float(radius_B[0])
         for level, radius_B in row.levels.items()
@@ -358,27 +362,29 @@ def _given_law(row: EventTable, kappa: float) -> RadialLaw | None:
 
 
 def check_name(path: str | os.PathLike[str]) -> Path:
-    """Return a path; raise ValueError unless it ends as files of sky maps do."""
+    """Return a path; ValueError unless it ends in .fits or .fits.gz."""
     path = Path(path)
     if not path.name.lower().endswith(ENDINGS):
-        raise ValueError(f"{path}: sky maps end in one of {', '.join(ENDINGS)}")
+        raise ValueError(
+            f"{path}: the name of a sky map must end in {' or '.join(ENDINGS)}"
+        )
     return path
 
 
 def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Return levels; raise ValueError unless all lie between 0 and 1, none twice."""
+    """Return levels; ValueError unless all are between 0 and 1 and distinct."""
     chosen = tuple(float(level) for level in levels)
     if not chosen or not all(0 < level < 1 for level in chosen):
-        raise ValueError(f"levels lie between 0 and 1, got {chosen}")
+        raise ValueError(f"levels must be between 0 and 1, found {chosen}")
     if len(set(chosen)) < len(chosen):
-        raise ValueError(f"a level stands there twice: {chosen}")
+        raise ValueError(f"levels must be distinct, found {chosen}")
     return chosen
 
 
 def _check_grid(nside: int, order: str) -> None:
-    """Raise ValueError if there is no such grid of pixels."""
+    """Raise ValueError if NSIDE or the order is not allowed."""
     if not 1 <= nside <= 8192 or nside & (nside - 1):
-        raise ValueError(f"nside must be a power of two from 1 to 8192, got {nside}")
+        raise ValueError(f"nside must be a power of two from 1 to 8192, found {nside}")
     check_one_of("order", order, ORDERS)
 
 
@@ -390,7 +396,7 @@ def _import_maps(module: str) -> Any:
 def _default_nside(law: RadialLaw) -> int:
     """Return the NSIDE with which the 50% contour covers 100 pixels or more.
 
-    Powers of two from 64, which tools expect, to 1024, 12.6 million pixels.
+    NSIDE is at least 64, which tools expect, and at most 1024, 12.6 million pixels.
     """
     half = 2 * np.sin(law.radius(0.5) / 2) ** 2
     wanted = np.sqrt(FEWEST_PIXELS / (6 * half))
@@ -401,7 +407,7 @@ def _default_nside(law: RadialLaw) -> int:
 def _mean_densities(law: RadialLaw, centre: Array, nside: int, order: str) -> Array:
     """Return mean densities of all pixels around a direction (3,), (P,), 1/sr.
 
-    They are divided by their sum, so that they integrate to 1.
+    The densities integrate to 1.
     """
     density_P = np.empty(12 * nside**2)
     for start in range(0, len(density_P), CHUNK):
@@ -415,7 +421,7 @@ def _mean_densities(law: RadialLaw, centre: Array, nside: int, order: str) -> Ar
 def _densities_of(
     pixel_p: NDArray[np.int64], law: RadialLaw, centre: Array, nside: int, order: str
 ) -> Array:
-    """Return mean densities of some pixels, (p,), 1/sr; of large ones by quarters."""
+    """Return mean densities of pixels, (p,), 1/sr; large pixels are divided by four."""
     healpix = _import_maps("astropy_healpix")
     place_p3 = np.stack(healpix.healpix_to_xyz(pixel_p, nside, order=order), axis=-1)
     u_p = np.minimum(((place_p3 - centre) ** 2).sum(axis=1) / 2, 2.0)
@@ -435,7 +441,7 @@ def _densities_of(
 
 
 def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
-    """Return the header: keyword, value, comment."""
+    """Return the cards of the header: keyword, value, comment."""
     celestial = sky_map.coordinates == EQUATORIAL
     frame = "equatorial, ICRS" if celestial else "theta zenith, phi azimuth, IceCube"
     cards: list[tuple[str, Any, str]] = [
@@ -445,9 +451,9 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
         ("FIRSTPIX", 0, "first pixel"),
         ("LASTPIX", len(sky_map.density_P) - 1, "last pixel"),
         ("INDXSCHM", "IMPLICIT", "rows are pixels"),
-        ("OBJECT", "FULLSKY", "all of the sky"),
+        ("OBJECT", "FULLSKY", "whole sky"),
         ("COORDSYS", FRAMES[sky_map.coordinates], frame),
-        ("CREATOR", f"graphnet-icecube2nd {__version__}", "what made it"),
+        ("CREATOR", f"graphnet-icecube2nd {__version__}", "software"),
         ("KAPPA", sky_map.kappa, "concentration"),
     ]
     if sky_map.event_id is not None:
@@ -462,7 +468,7 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
             ("RA", phi, "[deg] right ascension of the direction"),
             ("DEC", 90 - theta, "[deg] declination of the direction"),
             ("DATE-OBS", mjd_to_time(sky_map.mjd), "UTC of the event"),
-            ("MJD-OBS", sky_map.mjd, "[d] the same"),
+            ("MJD-OBS", sky_map.mjd, "[d] UTC of the event"),
         ]
     else:
         cards += [
@@ -473,15 +479,15 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
         radius = float(np.degrees(contour.radius))
         cards += [
             (f"LEVEL{number}", contour.level, "share of the probability"),
-            (f"RADIUS{number}", radius, "[deg] of the contour"),
-            (f"AREA{number}", contour.area, "[deg2] within the circle"),
-            (f"PIXAREA{number}", contour.pixel_area, "[deg2] of the pixels"),
+            (f"RADIUS{number}", radius, "[deg] radius of the contour"),
+            (f"AREA{number}", contour.area, "[deg2] area of the circle"),
+            (f"PIXAREA{number}", contour.pixel_area, "[deg2] area of the pixels"),
         ]
     return cards
 
 
 def _numbers(fits: Any, sky_map: SkyMap) -> Any:
-    """Return the second extension: one row, every value in full."""
+    """Return the second extension: one row with all values, exact."""
     law = sky_map.law
     numbers: dict[str, Sequence[float]] = {
         "DIRECTION": sky_map.direction.tolist(),

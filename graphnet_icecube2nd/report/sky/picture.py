@@ -1,10 +1,10 @@
-"""A sky map as a picture: the neighbourhood of the direction, and the whole sky.
+"""Picture of a sky map: the neighbourhood of the direction, and the whole sky.
 
-The neighbourhood is seen along the predicted direction, distances and angles from it
-are true (zenithal equidistant projection), so contours are circles with their radius in
-degrees; the whole sky is drawn with areas true (Mollweide). Right ascension grows to
-the left, as astronomers draw it, azimuth to the right. Projections: Calabretta and
-Greisen, A&A 395 (2002) 1077. Shape legend: ``...`` any leading shape.
+The neighbourhood is centred on the predicted direction in the zenithal equidistant
+projection, which keeps distances and angles from the centre, so contours are circles
+with their radius in degrees. The whole sky is in the Mollweide projection, which keeps
+areas. Right ascension grows to the left, azimuth to the right. Projections: Calabretta
+and Greisen, A&A 395 (2002) 1077. Shape legend: ``...`` any leading shape.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from graphnet_icecube2nd.tasks.direction.equatorial import mjd_to_time, to_equat
 Array = NDArray[np.float64]
 
 WIDEST = 180.0  # deg
-FAR = 2.5  # truths farther off, in radii of the largest contour, are not shown
-COLOURS = "Blues"  # grey in print: none is white, much is dark
+FAR = 2.5  # largest distance of a shown truth, in radii of the largest contour
+COLOURS = "Blues"
 LINES = ("-", "--", ":", "-.")
 TRUTH = {"marker": "*", "mfc": "tab:orange", "mec": "black", "ls": "", "zorder": 5}
 FOUND = {"marker": "P", "mfc": "white", "mec": "black", "ls": "", "zorder": 4}
 GRID = {"color": "0.55", "lw": 0.6}
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 45)  # deg
-PICTURE = 500  # points on a side of the neighbourhood
+PICTURE = 500  # points along a side of the neighbourhood
 CIRCLE = np.linspace(0, 2 * np.pi, 361)
 FULL = np.linspace(-180, 180, 3601)
 
@@ -43,19 +43,19 @@ FULL = np.linspace(-180, 180, 3601)
 def draw_sky_map(sky_map: SkyMap, truth: ArrayLike | None = None) -> Any:
     """Draw a sky map with its contours.
 
-    Left, the neighbourhood: colour is density, circles are contours, a cross is the
-    predicted and a star the true direction; grey lines are coordinates. Right, the
-    whole sky.
+    The left panel shows the neighbourhood: the colour is the density, circles are
+    contours, the cross is the predicted direction, the star is the true direction, and
+    grey lines are coordinates. The right panel shows the whole sky.
 
     Args:
-        sky_map: The map.
-        truth: (3,) the true direction in the detector's axes, if it is known.
+        sky_map: Sky map.
+        truth: True direction, (3,), in the detector's axes, if known.
 
     Returns:
         A matplotlib figure; `plots.save_figure` writes it.
 
     Raises:
-        ValueError: The truth is no direction.
+        ValueError: The truth is no unit vector.
         ImportError: matplotlib or astropy-healpix is not installed.
     """
     figure = new_figure(13.0, 6.4)
@@ -88,7 +88,9 @@ def _truth(sky_map: SkyMap, truth: ArrayLike) -> Array:
     """Return the true direction, (3,), in the map's coordinates."""
     direction = np.asarray(truth, np.float64)
     if direction.shape != (3,) or not np.isfinite(direction).all():
-        raise ValueError(f"a true direction is (3,), got {direction.tolist()}")
+        raise ValueError(
+            f"truth must be a unit vector (3,), found {direction.tolist()}"
+        )
     if sky_map.mjd is None:
         return direction / float(np.linalg.norm(direction))
     ra, dec = to_equatorial(direction, sky_map.mjd)
@@ -108,24 +110,24 @@ def _title(frame: Frame) -> str:
 
 
 class Frame:
-    """How the sky around the map's direction is laid onto a panel."""
+    """Projection of the sky around the map's direction onto a panel."""
 
     def __init__(self, sky_map: SkyMap, reach: float) -> None:
         self.sky_map = sky_map
-        self.reach = reach  # from the middle to the edges, deg
+        self.reach = reach  # deg, from the centre to the edges
         self.centre = sky_map.direction  # (3,)
-        # Right ascension and 90 deg - declination of equatorial maps.
+        # Equatorial maps: right ascension and 90 deg - declination.
         self.zenith, self.azimuth = map(float, unit_vector_to_angles(self.centre))
         self.is_equatorial = sky_map.coordinates == EQUATORIAL
         up = -angles_to_unit_vector(self.zenith + np.pi / 2, self.azimuth).numpy()
         side = -1.0 if self.is_equatorial else 1.0
         sine, cosine = np.sin(self.azimuth), np.cos(self.azimuth)
         right = side * np.array([-sine, cosine, 0.0])
-        # In rows: to the panel's right, to its top (towards zenith 0, or north), ahead.
+        # Rows: the panel's right, its top (towards zenith 0 or north), and forward.
         self.axes_33: Array = np.stack([right, up, self.centre])
 
     def to_panel(self, direction: ArrayLike) -> tuple[Array, Array]:
-        """Return where unit vectors (..., 3) lie on the panel: right and up, deg."""
+        """Return panel positions of unit vectors (..., 3): right and up, deg."""
         vector = np.asarray(direction, np.float64) @ self.axes_33.T
         across, along, ahead = np.moveaxis(vector, -1, 0)
         sine = np.hypot(across, along)
@@ -133,7 +135,7 @@ class Frame:
         return across * factor, along * factor
 
     def to_sky(self, x: Array, y: Array) -> Array:
-        """Return unit vectors (..., 3) of places on the panel, deg; NaN beyond 180."""
+        """Return unit vectors (..., 3) of panel positions, deg; NaN beyond 180."""
         distance = np.radians(np.hypot(x, y))
         factor = np.radians(np.sinc(distance / np.pi))
         vector = np.stack([factor * x, factor * y, np.cos(distance)], axis=-1)
@@ -151,7 +153,7 @@ def sky_vector(longitude: ArrayLike, latitude: ArrayLike) -> Array:
 def _circles(
     contours: Sequence[Contour],
 ) -> Iterator[tuple[Contour, Array, Array, dict[str, Any]]]:
-    """Yield contours with their circle on the panel, deg, and the style of its line."""
+    """Yield contours with their circle on the panel, deg, and its line style."""
     for number, contour in enumerate(contours):
         radius = float(np.degrees(contour.radius))
         style = {"color": "black", "ls": LINES[number % len(LINES)]}
@@ -161,7 +163,7 @@ def _circles(
 def _draw_neighbourhood(
     axes: Any, frame: Frame, contours: Sequence[Contour], truth: Array | None
 ) -> Any:
-    """Draw the neighbourhood of the direction; return what a colour bar needs."""
+    """Draw the neighbourhood of the direction; return the mesh for a colour bar."""
     edge, sky_map = frame.reach, frame.sky_map
     middle = (np.arange(PICTURE) + 0.5) / PICTURE * 2 * edge - edge
     place = frame.to_sky(*np.meshgrid(middle, middle))
@@ -189,7 +191,7 @@ def _draw_neighbourhood(
     x_words, y_words = "right is towards larger azimuth", "up is towards zenith 0"
     if frame.is_equatorial:
         x_words, y_words = "right is west", "up is north"
-    at_pole = np.hypot(*frame.centre[:2]) < 1e-6  # where no side is north
+    at_pole = np.hypot(*frame.centre[:2]) < 1e-6  # no side of the panel is north there
     for axis, words in ((axes.xaxis, x_words), (axes.yaxis, y_words)):
         axis.set_label_text("offset [deg]" if at_pole else f"offset, {words} [deg]")
     return colours
@@ -198,7 +200,7 @@ def _draw_neighbourhood(
 def _draw_all_sky(
     axes: Any, frame: Frame, contours: Sequence[Contour], truth: Array | None
 ) -> None:
-    """Draw the whole sky, 180 deg of right ascension or azimuth in the middle."""
+    """Draw the whole sky, centred on 180 deg of right ascension or azimuth."""
     side, sky_map = -1.0 if frame.is_equatorial else 1.0, frame.sky_map
     x = np.linspace(-np.pi, np.pi, 721)
     y = np.linspace(-np.pi / 2, np.pi / 2, 361)
@@ -233,26 +235,26 @@ def _draw_all_sky(
 
 
 def area_in_words(area: float) -> str:
-    """Return an area [square degrees] in three digits: `2.86`, `2,370`."""
+    """Return an area [square degrees] as text with three digits: `2.86`, `2,370`."""
     return f"{float(f'{area:.3g}'):,.10g} deg²"
 
 
 def _draw_grid(axes: Any, frame: Frame) -> None:
-    """Draw lines of equal longitude and latitude, each named once."""
+    """Draw labelled lines of equal longitude and latitude."""
     edge, zenith = frame.reach, math.degrees(frame.zenith)
     azimuth = math.degrees(frame.azimuth)
     latitude, to_pole = 90 - zenith, min(zenith, 180 - zenith)
     step = next((s for s in STEPS if s * 4 >= edge), STEPS[-1])
     wide, along, around = float(STEPS[-1]), np.linspace(-90, 90, 3601), FULL
     if to_pole > 1.5 * edge:
-        # Longitudes are closer together far from the equator.
+        # Lines of longitude are closer together far from the equator.
         narrow = float(np.sin(np.radians(to_pole)))
         wide = float(next((s for s in STEPS if s >= step / narrow), STEPS[-1]))
         along = latitude + np.linspace(-1.5, 1.5, 601) * edge
         around = np.linspace(-1.0, 1.0, 601) * min(2.5 * edge / narrow, 180)
     for longitude in np.arange(0, 360, wide):
         vector = sky_vector(np.radians(longitude), np.radians(along))
-        # Names stand away from poles, where all lines meet.
+        # Labels stay away from the poles, where all lines meet.
         named = 90 - np.abs(along) > min(0.3 * edge, 30)
         _draw_line(axes, edge, frame.to_panel(vector), named, f"{longitude:g}°", 1)
     lowest = max(np.ceil((latitude - 1.5 * edge) / step) * step, -90 + step)
@@ -263,7 +265,7 @@ def _draw_grid(axes: Any, frame: Frame) -> None:
 
 
 def _height_in_words(height: float, is_equatorial: bool) -> str:
-    """Return a latitude [deg] as declination, or as zenith."""
+    """Return a latitude [deg] as text: a declination or a zenith."""
     value = round(height if is_equatorial else 90 - height, 6) + 0.0
     sign = "+" if is_equatorial and value > 0 else ""
     return f"{sign}{value:g}".replace("-", "−")  # noqa: RUF001
@@ -277,13 +279,13 @@ def _draw_line(
     name: str,
     axis: int,
 ) -> None:
-    """Draw a line within the edges, named at its lowest (axis 1) or leftmost end."""
+    """Draw a line within the edges, labelled at its lowest or leftmost end."""
     inside = (np.abs(line[0]) < edge) & (np.abs(line[1]) < edge)
     if not inside.any():
         return
     x, y = (np.where(inside, part, np.nan) for part in line)
     axes.plot(x, y, **GRID)
-    # Names are not cut by the edges, and those of latitudes leave the lowest row free.
+    # Labels stay inside the edges; labels of latitudes leave the lowest row free.
     floor = -0.94 if axis else -0.85
     free = named & (np.abs(line[0]) < 0.94 * edge)
     free &= (line[1] > floor * edge) & (line[1] < 0.94 * edge)

@@ -1,13 +1,14 @@
-"""Reconstruction of neutrino-telescope events: pulses go in, what it was comes out.
+"""Reconstruction of neutrino-telescope events from pulses, with calibrated widths.
 
-Direction, energy, track or cascade, each with a width that holds; with DeepIce, the 2nd
-place of "IceCube - Neutrinos in Deep Ice", and for GraphNeT. This core needs PyTorch,
-numpy and safetensors; `graphnet_icecube2nd.graphnet_adapter` hands it to GraphNeT.
+The package reconstructs direction, energy, and track or cascade. It contains DeepIce,
+the 2nd place of "IceCube - Neutrinos in Deep Ice", and works with GraphNeT. The core
+needs PyTorch, numpy and safetensors; `graphnet_icecube2nd.graphnet_adapter` connects it
+to GraphNeT.
 
-These are the names that most users need; each room has more (`.detector`, `.tasks`,
-`.models`, `.training`, `.inference`, `.results`, `.calibration`, `.evaluation`,
-`.report`, ...). Names are imported when they are first asked for, so that the command
-line answers before torch is there.
+Most users need the names below; each room has more (`.detector`, `.tasks`, `.models`,
+`.training`, `.inference`, `.results`, `.calibration`, `.evaluation`, `.report`, ...).
+A name is imported when it is first used, so that the command line answers before torch
+is loaded.
 """
 
 from typing import TYPE_CHECKING

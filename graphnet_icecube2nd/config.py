@@ -1,7 +1,7 @@
-"""Frozen dataclasses from plain values and back: what YAML and the command line give.
+"""Conversion between frozen dataclasses and plain values from YAML or the command line.
 
-An unknown name is an error with the nearest valid one, a value of a wrong type one that
-says where it stands. YAML 1.1 takes `2e-5` for a text; here it is a number.
+An unknown name is an error that gives the nearest valid name. A value of a wrong type
+is an error that gives its place. YAML 1.1 reads `2e-5` as a text; here it is a number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphnet_icecube2nd.lazy import import_extra
 
 Made = TypeVar("Made")
 YAML_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-FREE = ("model_kwargs", "tasks")  # mappings of which names may be new
+FREE = ("model_kwargs", "tasks")  # mappings that accept new names
 WORDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -31,10 +31,10 @@ WORDS: dict[Any, str] = {
 
 
 def from_plain(kind: type[Made], values: Mapping[str, Any], where: str = "") -> Made:
-    """Return a dataclass of its fields by name; what has a default may be left out.
+    """Return a dataclass from its fields by name; fields with a default are optional.
 
-    Raises ValueError for an unknown or missing name, or a value of another type; in its
-    message `where`, as `stages.0.`, stands before names.
+    Raises ValueError if a name is unknown or missing, or a value has another type.
+    `where`, such as `stages.0.`, stands before names in the message.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where.rstrip('.') or kind.__name__} must be a mapping of "
@@ -59,7 +59,7 @@ def from_plain(kind: type[Made], values: Mapping[str, Any], where: str = "") -> 
 
 
 def to_plain(value: Any) -> Any:
-    """Return what YAML and JSON can hold of a dataclass, all fields included."""
+    """Return all fields of a dataclass as values that YAML and JSON can hold."""
     if is_dataclass(value):
         return {name: to_plain(getattr(value, name)) for name in _init_fields(value)}
     if isinstance(value, Mapping):
@@ -70,10 +70,10 @@ def to_plain(value: Any) -> Any:
 
 
 def set_value(values: Any, path: str, value: Any) -> None:
-    """Put a value at a dotted path, as `stages.2.lr_max`, into plain values.
+    """Set the value at a dotted path, such as `stages.2.lr_max`, in plain values.
 
-    Only what is there can be set, else ValueError names the nearest; names within
-    `model_kwargs` and `tasks` may be new.
+    Only existing names can be set; otherwise ValueError gives the nearest one. New
+    names are allowed within `model_kwargs` and `tasks`.
     """
     *way, last = path.split(".")
     here, so_far, is_free = values, "", False
@@ -87,7 +87,7 @@ def set_value(values: Any, path: str, value: Any) -> None:
 
 
 def nearest(name: object, known: Iterable[object], before: str = "") -> str:
-    """Return `did you mean ...?`, or all there is where nothing is near."""
+    """Return `did you mean ...?`, or all known names if none is near."""
     names = [str(one) for one in known]
     near = get_close_matches(str(name), names, n=1)
     if near:
@@ -100,7 +100,7 @@ def _key(here: Any, step: str, so_far: str) -> Any:
         if step.isdecimal() and int(step) < len(here):
             return int(step)
         raise ValueError(
-            f"{so_far}{step}: {so_far.rstrip('.')} has {len(here)}, numbered from 0"
+            f"{so_far}{step}: {so_far.rstrip('.')} has {len(here)} entries, from 0"
         )
     if not isinstance(here, dict):
         raise ValueError(f"{so_far}{step}: {so_far.rstrip('.')} is {here!r}")
@@ -141,16 +141,16 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 
 def read_yaml(path: str | os.PathLike[str]) -> Any:
-    """Return the plain values of a YAML file; ValueError names a file that is none."""
+    """Return the plain values of a YAML file; ValueError if it is not valid YAML."""
     return load_yaml(Path(path).read_bytes(), os.fspath(path))
 
 
 def load_yaml(text: str | bytes, origin: str) -> Any:
-    """Return the plain values of a YAML text; ValueError names the origin of others."""
+    """Return the plain values of a YAML text; ValueError names the invalid origin."""
     yaml = _import_yaml()
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc, name-defined]
-        """Knows numbers without a point."""
+        """Reads numbers without a decimal point, such as `2e-5`."""
 
     Loader.add_implicit_resolver(
         "tag:yaml.org,2002:float", YAML_NUMBER, list("-+.0123456789")
@@ -159,7 +159,7 @@ def load_yaml(text: str | bytes, origin: str) -> Any:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
-        raise ValueError(f"{origin} is no YAML: {where}") from None
+        raise ValueError(f"{origin} is not valid YAML: {where}") from None
 
 
 def dump_yaml(values: Any) -> str:

@@ -1,6 +1,6 @@
 """Names, units and directions: the one place where physics conventions live.
 
-Shape legend: T pulses in the batch, B events; ``...`` any leading shape, also none.
+Shape legend: T pulses in the batch, B events; ``...`` any leading shape, or none.
 
 Frame: origin at the detector centre, right-handed, z up. A direction is the unit
 vector (sin zen cos az, sin zen sin az, cos zen), order x, y, z, and points back to
@@ -65,13 +65,13 @@ DETECTOR_CENTRE_DEPTH = 1948.07  # m, below the surface; z = this - depth
 
 
 def angles_to_unit_vector(zenith: TensorLike, azimuth: TensorLike) -> Tensor:
-    """Return the direction that belongs to zenith and azimuth.
+    """Return the direction given by zenith and azimuth.
 
     Python numbers and numpy float64 give float64; tensors keep their dtype and device.
 
     Args:
-        zenith: angle from +z, rad, shape (...).
-        azimuth: angle from +x towards +y, rad, shape (...); both broadcast.
+        zenith: Angle from +z, rad, shape (...).
+        azimuth: Angle from +x towards +y, rad, shape (...); both broadcast.
 
     Returns:
         Unit vectors, order x, y, z, shape (..., 3).
@@ -85,18 +85,18 @@ def angles_to_unit_vector(zenith: TensorLike, azimuth: TensorLike) -> Tensor:
 
 
 def unit_vector_to_angles(direction: TensorLike) -> tuple[Tensor, Tensor]:
-    """Return zenith and azimuth of a vector, whose length does not matter.
+    """Return zenith and azimuth of vectors of any length.
 
-    At the poles, where azimuth means nothing, it is 0. There is no gradient there.
+    At the poles, where azimuth is undefined, it is 0 and has no gradient.
 
     Args:
-        direction: finite, non-zero vectors, order x, y, z, shape (..., 3).
+        direction: Finite, non-zero vectors, order x, y, z, shape (..., 3).
 
     Returns:
         Zenith in 0..pi and azimuth in 0..2 pi (2 pi excluded), rad, shape (...) each.
 
     Raises:
-        ValueError: the last dimension is not 3, or a vector is zero or not finite.
+        ValueError: The last dimension is not 3, or a vector is zero or not finite.
     """
     direction = _to_vectors(direction, "direction")
     _check_has_direction(direction)
@@ -108,17 +108,17 @@ def unit_vector_to_angles(direction: TensorLike) -> tuple[Tensor, Tensor]:
 
 
 def reverse_angles(zenith: TensorLike, azimuth: TensorLike) -> tuple[Tensor, Tensor]:
-    """Turn the angles of an origin direction into those of the flight, or back.
+    """Convert angles of the origin direction to those of the flight, or back.
 
     Args:
-        zenith: angle from +z, rad, shape (...).
-        azimuth: angle from +x towards +y, rad, shape (...), any number of turns.
+        zenith: Angle from +z, rad, shape (...).
+        azimuth: Angle from +x towards +y, rad, shape (...), any number of turns.
 
     Returns:
-        Zenith pi - zen and azimuth az + pi brought to 0..2 pi (2 pi excluded), rad.
+        Zenith pi - zen and azimuth az + pi within 0..2 pi (2 pi excluded), rad.
     """
     zenith, azimuth = to_tensor(zenith), wrap_azimuth(to_tensor(azimuth))
-    # Half a turn down rather than half up and one down: fewer roundings.
+    # Subtracting half a turn, rather than adding it and wrapping, rounds less often.
     reversed_azimuth = torch.where(
         azimuth < math.pi, azimuth + math.pi, azimuth - math.pi
     )
@@ -126,37 +126,38 @@ def reverse_angles(zenith: TensorLike, azimuth: TensorLike) -> tuple[Tensor, Ten
 
 
 def opening_angle(a: TensorLike, b: TensorLike) -> Tensor:
-    """Return the angle between two vectors, whose lengths do not matter.
+    """Return the angle between two vectors of any length.
 
-    Accurate from 0 to pi, with a finite gradient everywhere (zero where the vectors are
-    parallel or opposite). A zero vector has no direction: its angle is pi/2, what a
-    random direction gives on average, and its gradient is zero. A vector counts as zero
-    below the smallest normal number of its dtype, else its gradient would overflow.
+    The result is accurate from 0 to pi, with a finite gradient everywhere (zero where
+    the vectors are parallel or opposite). A zero vector has no direction: its angle is
+    pi/2, the average over random directions, and its gradient is zero. A vector counts
+    as zero below the smallest normal number of its dtype, because its gradient would
+    overflow.
 
     Source: W. Kahan, "How futile are mindless assessments of roundoff in floating-point
-    computation?", chapter "Mangled angles", on why acos(a . b) loses half its digits;
-    ours is atan2(|a x b|, a . b).
+    computation?", chapter "Mangled angles", explains why acos(a . b) loses half its
+    digits; this function uses atan2(|a x b|, a . b).
 
     Args:
-        a: vectors, order x, y, z, shape (..., 3).
-        b: vectors, order x, y, z, shape (..., 3); leading shapes broadcast.
+        a: Vectors, order x, y, z, shape (..., 3).
+        b: Vectors, order x, y, z, shape (..., 3); leading shapes broadcast.
 
     Returns:
-        Opening angle, rad, shape (...), in the dtype of the inputs, float32 at least.
+        Opening angle, rad, shape (...), in the inputs' dtype, but at least float32.
 
     Raises:
-        ValueError: a last dimension is not 3.
+        ValueError: A last dimension is not 3.
     """
     a, b = _to_vectors(a, "a"), _to_vectors(b, "b")
     dtype = at_least_float32(a, b)
     (a, a_is_zero), (b, b_is_zero) = _to_unit_size(a), _to_unit_size(b)
-    # Not torch.linalg.cross: its fused multiply-add makes a x a a tiny nonzero vector,
-    # whose gradient has full length and points anywhere.
+    # torch.linalg.cross is not used: its fused multiply-add makes a x a a tiny nonzero
+    # vector, whose gradient has full length and a random direction.
     cross = a.roll(-1, -1) * b.roll(1, -1) - a.roll(1, -1) * b.roll(-1, -1)
     sine = torch.linalg.vector_norm(cross, dim=-1)
     cosine = (a * b).sum(dim=-1)
-    # atan2(1, 0) = pi/2 stands in for zero vectors before atan2, because the gradient
-    # of atan2(0, 0) is NaN and a later torch.where would let it through.
+    # atan2(1, 0) = pi/2 replaces zero vectors before atan2: the gradient of atan2(0, 0)
+    # is NaN and passes through a later torch.where.
     is_zero = a_is_zero | b_is_zero
     sine = torch.where(is_zero, 1.0, sine)
     cosine = torch.where(is_zero, 0.0, cosine)
@@ -164,7 +165,7 @@ def opening_angle(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def to_tensor(value: TensorLike) -> Tensor:
-    """Make a floating tensor (...) of a tensor, array, number or nested sequence.
+    """Convert a tensor, array, number or nested sequence to a floating tensor (...).
 
     A floating tensor or array keeps its dtype, an integer tensor gets torch's default
     dtype, everything else float64.
@@ -181,21 +182,21 @@ def to_tensor(value: TensorLike) -> Tensor:
 
 
 def precise_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype for sums that cancel: float64, but float32 on MPS, without it.
+    """Return the dtype for sums that cancel: float64, or float32 on MPS.
 
-    Autocast never touches float64, so code that computes in it needs no guard.
+    MPS has no float64. Autocast never changes float64, so such code needs no guard.
     """
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def at_least_float32(*tensors: Tensor) -> torch.dtype:
-    """Return the dtype that holds all tensors: float64 if one is, else float32."""
+    """Return the dtype that holds all tensors: float64 if one has it, else float32."""
     is_double = any(tensor.dtype == torch.float64 for tensor in tensors)
     return torch.float64 if is_double else torch.float32
 
 
 def _to_vectors(value: TensorLike, name: str) -> Tensor:
-    """Make a floating tensor of shape (..., 3), or say what shape came."""
+    """Return a floating tensor of shape (..., 3); ValueError names another shape."""
     vectors = to_tensor(value)
     if vectors.ndim == 0 or vectors.shape[-1] != 3:
         raise ValueError(f"{name} must have shape (..., 3); got {tuple(vectors.shape)}")
@@ -203,7 +204,7 @@ def _to_vectors(value: TensorLike, name: str) -> Tensor:
 
 
 def _check_has_direction(vectors: Tensor) -> None:
-    """Name the first row that is zero or not finite; shape (..., 3)."""
+    """Raise ValueError naming the first vector (..., 3) that is zero or not finite."""
     is_bad = ~torch.isfinite(vectors).all(dim=-1) | (vectors == 0).all(dim=-1)
     if not is_bad.any():
         return
@@ -215,14 +216,14 @@ def _check_has_direction(vectors: Tensor) -> None:
 
 
 def wrap_azimuth(azimuth: Tensor) -> Tensor:
-    """Bring azimuth to 0..2 pi, 2 pi excluded in the tensor's own dtype; rad."""
+    """Bring azimuth [rad] to 0..2 pi; 2 pi is excluded in the tensor's own dtype."""
     wrapped = torch.remainder(azimuth, 2 * math.pi)
-    # A tiny negative angle rounds up to one full turn: 0 is its nearest neighbour.
+    # A tiny negative angle rounds up to a full turn; 0 is its nearest neighbour.
     return torch.where(wrapped >= 2 * math.pi, 0.0, wrapped)
 
 
 def _to_unit_size(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Divide by the largest component, in precise_dtype, and tell which are zero.
+    """Divide by the largest component, in precise_dtype; return which are zero too.
 
     Products of the result neither overflow nor underflow. No gradient flows through the
     divisor: an angle does not depend on the length, so that gradient is zero anyway.

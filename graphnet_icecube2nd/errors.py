@@ -1,4 +1,4 @@
-"""Errors that tell callers more than their message, and what errors have in common."""
+"""Exceptions with more than a message, and helpers for error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-# What values of another type or size than expected can lead to.
+# Exceptions that values of an unexpected type or size can cause.
 ODD_VALUES = (
     *(ArithmeticError, AttributeError, IndexError, KeyError, TypeError),
     *(RuntimeError, UnicodeError, csv.Error),
@@ -18,10 +18,10 @@ class CheckpointError(ValueError):
 
 
 class PulseError(ValueError):
-    """A value of a pulse that cannot be true.
+    """A pulse has a value that is not possible.
 
     Args:
-        message: What was found, where, and what is allowed.
+        message: Value found, its place, and the allowed range.
         pulse: Index of the pulse among the T pulses of the batch.
     """
 
@@ -31,12 +31,12 @@ class PulseError(ValueError):
 
 
 class NonFiniteError(FloatingPointError):
-    """A loss, a gradient or a validation is not finite.
+    """A loss, a gradient or a validation value is not finite.
 
     Args:
-        message: What is not finite, and in which step.
-        event_id: Events at fault; for a gradient, to which single events cannot be
-            assigned, all events of the step on this rank.
+        message: Quantity that is not finite, and its step.
+        event_id: Events at fault. A gradient cannot be assigned to single events, so
+            it has all events of the step on this rank.
     """
 
     def __init__(self, message: str, event_id: list[int]) -> None:
@@ -45,17 +45,17 @@ class NonFiniteError(FloatingPointError):
 
 
 def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
-    """Raise ValueError for a value that is none of those that are allowed."""
+    """Raise ValueError if a value is not one of the allowed ones."""
     if value not in [*allowed]:  # a value may be a list
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 @contextmanager
 def naming(file: object, what: str = "") -> Iterator[None]:
-    """Let errors of what a file says name the file; they are ValueErrors then.
+    """Turn errors about the content of a file into ValueErrors that name the file.
 
-    To be used around what takes the values of a file apart, and nothing else. `what`
-    says what the file is if it cannot be read: `no calibration`.
+    Use it only around code that takes the values of a file apart. `what` begins the
+    message of a file that cannot be understood: `no calibration`.
     """
     start = f"{file} is {what}: " if what else f"{file}: "
     try:

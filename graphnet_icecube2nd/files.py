@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all, written by one process at a time; JSON.
+"""Files that are written completely or not at all, by one process at a time; JSON.
 
-A writer holds the lock `.NAME.lock` beside its output (`.NAME.work.lock` also while it
-works things out) and writes under a name that
-nobody can guess, `.NAME.(16 digits).tmp`. Both are gone when it ends; what a killed
-one leaves, the next writer of the same output removes.
+A writer holds the lock `.NAME.lock` beside its output (also `.NAME.work.lock` during
+long work) and writes to a temporary file with a random name, `.NAME.(16 digits).tmp`.
+Both are removed when it ends. If a writer is killed, the next writer of the same output
+removes its leftovers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ except ImportError:  # a system without such locks
 
 PathLike = str | os.PathLike[str]
 
-LOCK_FILE = ".lock"  # of a folder
+LOCK_FILE = ".lock"  # in a locked folder
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_SPACE = "no space left while writing"
 _DIGITS = 16
@@ -36,24 +36,25 @@ _DIGITS = 16
 
 @contextmanager
 def write_whole(path: PathLike, *, new: bool = False) -> Iterator[Path]:
-    """Yield an empty file to write to, which takes the path's name once it is on disk.
+    """Yield an empty file to write; it replaces the path once it is safely on disk.
 
-    After a kill, a loss of power or an error the former file is there. A second process
-    that writes the same file waits for the first. Where the path is a link, the file it
-    points to is replaced and the link stays.
+    After a kill, a power failure or an error the old file is unchanged. A second
+    process that writes the same file waits for the first. If the path is a link, the
+    file it points to is replaced and the link stays.
 
     Args:
-        path: The file.
-        new: Refuse a file that is there or that another process is writing.
+        path: Path of the file.
+        new: Whether a file that exists, or that another process is writing, is refused.
 
     Raises:
-        FileExistsError: The file is there, and must be new.
-        ValueError: The path is no file; another process writes the new file.
-        OSError: The disk is full, or SQLite cannot write; names the file.
+        FileExistsError: `new` is set and the file exists.
+        ValueError: The path is not a regular file, or another process is writing the
+            new file.
+        OSError: The disk is full, or SQLite cannot write; the message names the file.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        what = "a folder" if target.is_dir() else "no ordinary file"
+        what = "a folder" if target.is_dir() else "not a regular file"
         raise ValueError(f"{path} is {what}; choose another name for the file")
     with naming_full_disk(path), _locked_output(target, wait=not new):
         if new:
@@ -70,65 +71,65 @@ def write_whole(path: PathLike, *, new: bool = False) -> Iterator[Path]:
 
 
 def write_text(path: PathLike, text: str) -> None:
-    """Write a text whole or not at all, line ends as they are; make its folder."""
+    """Write a text file completely or not at all, with its line ends and folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with write_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def copy_whole(source: PathLike, path: PathLike) -> None:
-    """Copy a file's content, whole or not at all."""
+    """Copy the content of a file, completely or not at all."""
     with write_whole(path) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def write_json(path: PathLike, content: Any) -> None:
-    """Write plain values as a JSON file, whole or not at all; make its folder."""
+    """Write plain values as a JSON file, completely or not at all, with its folder."""
     write_text(path, _as_json(content))
 
 
 def read_json(path: PathLike) -> dict[str, Any]:
-    """Return the values by name that a JSON file holds; see `parse_json`."""
+    """Return the mapping in a JSON file; see `parse_json`."""
     return parse_json(Path(path).read_bytes(), os.fspath(path))
 
 
 def parse_json(text: str | bytes, path: PathLike, what: str = "it") -> dict[str, Any]:
-    """Return the values by name that a JSON text holds.
+    """Return the mapping in a JSON text.
 
     Args:
-        text: The text.
-        path: Its file, for the error.
-        what: What the text is in the file, for the error: `its metadata`.
+        text: JSON text.
+        path: File of the text, for the error message.
+        what: Name of the text within the file, for the error message: `its metadata`.
 
     Raises:
-        ValueError: It holds anything else.
+        ValueError: The text is not a JSON object.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {what} is no JSON: {error}") from None
+        raise ValueError(f"{path} is damaged: {what} is not JSON: {error}") from None
     if not isinstance(values, dict):
         kind = type(values).__name__
-        raise ValueError(f"{path} is damaged: {what} is no JSON object but a {kind}")
+        raise ValueError(f"{path} is damaged: {what} is not a JSON object but a {kind}")
     return values
 
 
 def holds_json(path: PathLike, content: Any) -> bool:
-    """Return whether a file is there and is what `write_json` makes of plain values."""
+    """Return whether a file exists and is what `write_json` writes for these values."""
     path = Path(path)
     return path.is_file() and path.read_bytes() == _as_json(content).encode()
 
 
 @contextmanager
 def write_whole_folder(path: PathLike) -> Iterator[Path]:
-    """Yield an empty folder to write into, which takes the path's name at the end.
+    """Yield an empty folder to write into; it is renamed to the path at the end.
 
-    On an error it is removed. The path must not be there, or be an empty folder.
+    After an error it is removed. The path must not exist, or must be an empty folder.
 
     Raises:
-        FileExistsError: The path is there.
-        ValueError: Another process is writing it.
-        OSError: The disk is full; names the folder.
+        FileExistsError: The path exists and is not an empty folder.
+        ValueError: Another process is writing the folder.
+        OSError: The disk is full; the message names the folder.
     """
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +145,7 @@ def write_whole_folder(path: PathLike) -> Iterator[Path]:
 
 
 def check_new(path: PathLike) -> Path:
-    """Return a path; FileExistsError if more than an empty folder is there."""
+    """Return the path; FileExistsError if it exists and is not an empty folder."""
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(
@@ -155,15 +156,17 @@ def check_new(path: PathLike) -> Path:
 
 @contextmanager
 def locked_folder(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process out of a folder, which is made; the lock dies with it.
+    """Create a folder and keep it locked against other processes.
 
-    Raises ValueError if the folder of `what` (`a store`) is a file, or another process
-    is at work in it.
+    Raises ValueError if the folder is a file or another process works in it. `what`
+    says in the message what the folder is: `a store`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
-        raise ValueError(f"{folder} is a file; {what} is a folder") from None
+        raise ValueError(
+            f"{folder} is a file, but {what} is a folder; choose another path"
+        ) from None
     with _locked(folder / LOCK_FILE, folder, wait=False):
         yield
 
@@ -184,13 +187,13 @@ def only_writer(path: PathLike) -> Iterator[None]:
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:
-    """Return what a folder holds beside `ours`, locks, and what a kill has left."""
+    """Return the names in a folder that are not `ours`, locks or leftovers."""
     names = (entry.name for entry in folder.iterdir() if entry.name not in ours)
     return sorted(name for name in names if not _is_left(name))
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers have left in a folder that nobody else writes to."""
+    """Remove leftovers of killed writers from a folder that nobody else writes to."""
     for entry in folder.iterdir():
         if _is_left(entry.name) and entry.name != LOCK_FILE:
             _remove(entry)
@@ -198,14 +201,14 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def naming_full_disk(path: PathLike) -> Iterator[None]:
-    """Turn what libraries raise at a full disk into an OSError that names the path."""
+    """Turn any library's error at a full disk into an OSError that names the path."""
     try:
         yield
     except Exception as error:
-        if NO_SPACE in str(error):  # of a file within this folder
+        if NO_SPACE in str(error):  # it names a file within this folder
             raise
         if (number := _full_disk(error)) is not None:
-            text = f"{NO_SPACE} {path}: make room and run the same again"
+            text = f"{NO_SPACE} {path}: free some space and run it again"
             raise OSError(number, text) from error
         if isinstance(error, sqlite3.OperationalError):
             raise OSError(errno.EIO, f"{path} cannot be written: {error}") from error
@@ -217,7 +220,7 @@ def _as_json(content: Any) -> str:
 
 
 def _full_disk(error: BaseException | None) -> int | None:
-    """Return the number of a full disk's error from which another one came."""
+    """Return the errno of a full disk if that caused this error, else None."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in FULL:
             return error.errno
@@ -247,7 +250,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _locked_output(target: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of an output; remove what a killed writer of it has left."""
+    """Hold the lock of an output; remove the leftovers of a killed writer."""
     lock = target.with_name(f".{target.name}.lock")
     with _locked(lock, target, wait=wait) as was_killed:
         if was_killed:
@@ -262,10 +265,10 @@ def _locked_output(target: Path, *, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def _locked(lock: Path, what: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold a lock file; yield whether a killed process has left it.
+    """Hold a lock file; yield whether a killed process left it behind.
 
-    The process's end releases the lock, however it comes. No link is followed, and
-    nothing is written, so that a file planted there comes to no harm.
+    The lock is released when the process ends for any reason. Links are not followed
+    and nothing is written, so a file that somebody put there is not harmed.
     """
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
@@ -278,12 +281,12 @@ def _locked(lock: Path, what: Path, *, wait: bool) -> Iterator[bool]:
             except FileNotFoundError:
                 is_ours = False
             if not is_ours:
-                continue  # its former owner has removed it meanwhile
+                continue  # its former owner has removed it in the meantime
             try:
                 yield is_held and was_there
             finally:
                 lock.unlink(missing_ok=True)
-                if is_held:  # also where a child process has the file still open
+                if is_held:  # even if a child process still has the file open
                     fcntl.flock(handle, fcntl.LOCK_UN)
             return
         finally:
@@ -291,13 +294,15 @@ def _locked(lock: Path, what: Path, *, wait: bool) -> Iterator[bool]:
 
 
 def _lock(handle: int, what: Path, wait: bool) -> bool:
-    """Lock an open file; False on a system or file system without such locks."""
+    """Lock an open file; return False if the file system has no such locks."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
-        raise ValueError(f"{what} is being written by another process") from None
+        raise ValueError(
+            f"{what} is being written by another process; wait until it has ended"
+        ) from None
     except OSError:
         return False
     return True

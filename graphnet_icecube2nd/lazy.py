@@ -1,7 +1,7 @@
-"""Imports when they are needed: public names of a room, optional libraries.
+"""Late imports of public names and of optional libraries.
 
-So that `icecube2nd --help` needs neither torch nor pyarrow, and a room's names can be
-had without knowing its modules.
+`icecube2nd --help` needs neither torch nor pyarrow, and users of a room need not know
+its modules.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-# What the package index calls a library, where that is not the name of the module.
+# Name of a library in the package index, where it differs from the module's name.
 _LIBRARIES = {"yaml": "PyYAML", "optuna": "Optuna"}
 
 
 def import_extra(module: str, what: str, extra: str) -> Any:
-    """Return a module of an optional library.
+    """Import a module of an optional library.
 
     Args:
-        module: Its name.
-        what: What needs it, for the error: `plots need`.
-        extra: The extra of this package that brings it.
+        module: Name of the module.
+        what: Subject and verb of the error message: `plots need`.
+        extra: Extra of this package that installs the library.
 
     Raises:
-        ImportError: The library is missing; says how to have it.
+        ImportError: The library is missing; the message says how to install it.
     """
     try:
         return import_module(module)
@@ -39,9 +39,9 @@ def import_extra(module: str, what: str, extra: str) -> Any:
 def lazy_names(
     package: str, modules: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package, by its `__name__`.
+    """Return `__getattr__`, `__dir__` and `__all__` of a package, given its `__name__`.
 
-    `modules` says in which module below it each public name lies.
+    `modules` gives the module, below the package, of each public name.
     """
 
     def get(name: str) -> Any:

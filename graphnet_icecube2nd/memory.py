@@ -1,7 +1,7 @@
-"""Memory of a process that runs for hours: how much it is, and what it can give back.
+"""Memory of a process that runs for hours: its size and its release.
 
-Batches differ in size, so the C library's heap ends up full of holes: what torch holds
-stays the same, but the process grows (measured: benchmarks/results/training_run.md).
+Batches differ in size, so the C library's heap fragments: torch holds the same amount,
+but the process grows (measured: benchmarks/results/training_run.md).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def memory_mb() -> float | None:
-    """Return what this process holds that is no file's, MB; None off Linux."""
+    """Return this process's memory without mapped files, MB; None outside Linux."""
     path = Path("/proc/self/status")
     if not path.exists():
         return None
@@ -22,7 +22,7 @@ def memory_mb() -> float | None:
 
 
 def give_back_memory() -> bool:
-    """Hand memory that the C library keeps back; False where it cannot (not glibc)."""
+    """Release memory that the C library keeps; return False if it is not glibc."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):

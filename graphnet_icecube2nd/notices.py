@@ -1,6 +1,6 @@
-"""Long work's progress and notices; notices go through `logging`.
+"""Progress and notices of long work, through `logging`.
 
-They are printed where nobody else takes them.
+Notices are printed unless the user's program has set up logging.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 PACKAGE = "graphnet_icecube2nd"
-Progress = Callable[[int, int], None]  # events and pulses since the last call
+Progress = Callable[[int, int], None]  # called with new events and pulses
 
 
 class _Printer(logging.Handler):
-    """Prints to what standard output is at that moment, as in a notebook's cell."""
+    """Prints to the current standard output, such as a notebook's cell."""
 
     always = False
 
     def emit(self, record: logging.LogRecord) -> None:
         if logging.getLogger().handlers and not self.always:
-            return  # a program that has set up logging since
+            return  # the user's program has set up logging since
         is_warning = record.levelno >= logging.WARNING
         stream = sys.stderr if is_warning else sys.stdout
         print(self.format(record), file=stream, flush=True)
@@ -31,7 +31,7 @@ def print_notices(always: bool = False) -> None:
     """Print the package's notices, unless the user's program has set up logging.
 
     Args:
-        always: Print them all the same, as commands do.
+        always: Whether to print even if logging is set up, as commands do.
     """
     logger = logging.getLogger(PACKAGE)
     for handler in logger.handlers:
@@ -48,7 +48,7 @@ def print_notices(always: bool = False) -> None:
 
 @contextmanager
 def only_from(name: str, least: int = logging.WARNING) -> Iterator[None]:
-    """Keep back what a logger has to say below a level, by default of warnings."""
+    """Suppress messages of a logger below a level, by default below warnings."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(least)

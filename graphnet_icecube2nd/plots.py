@@ -1,4 +1,4 @@
-"""What all pictures share: matplotlib on request, without a screen; how tables look."""
+"""Parts that all plots share: matplotlib on request, without a screen; table styles."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, NamedTuple
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
 
-# Told apart by the colour-blind as well (Okabe and Ito, 2008, jfly.uni-koeln.de/color),
-# and by line and marker where there is no colour.
+# Colours that colour-blind readers can tell apart (Okabe and Ito, 2008,
+# jfly.uni-koeln.de/color); lines and markers differ too, for print without colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 class Look(NamedTuple):
-    """How a table is drawn: matplotlib's colour, line style and marker."""
+    """Style of a table in plots: matplotlib's colour, line style and marker."""
 
     colour: str
     line: Any
@@ -25,19 +25,19 @@ class Look(NamedTuple):
 
     @classmethod
     def of(cls, number: int) -> Look:
-        """Return the look of the first, second, ... table."""
+        """Return the style of a table by its number, from 0."""
         number %= len(COLOURS)  # as many as lines and markers
         return cls(COLOURS[number], LINES[number], MARKERS[number])
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return a matplotlib figure of so many inches, which needs no screen."""
+    """Return a matplotlib figure of this size [inch]; it needs no screen."""
     figure = import_extra("matplotlib.figure", "plots need", "plots")
     return figure.Figure(figsize=(width, height), layout="constrained")
 
 
 def plain_log(axis: Any) -> None:
-    """Write the ticks of a logarithmic axis as plain numbers: 1, 2, 5, 10, ..."""
+    """Label a logarithmic axis with plain numbers: 1, 2, 5, 10, ..."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
@@ -46,7 +46,7 @@ def plain_log(axis: Any) -> None:
 
 
 def decades_only(axis: Any) -> None:
-    """Write a number at each decade of a logarithmic axis, and none in between."""
+    """Label a logarithmic axis at the decades only."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(10))
@@ -54,11 +54,11 @@ def decades_only(axis: Any) -> None:
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str], dpi: int = 150) -> None:
-    """Write a figure whole or not at all; the ending says the format.
+    """Write a figure completely or not at all; the ending of its name is the format.
 
     Raises:
-        ValueError: The ending is of no format that matplotlib writes.
-        OSError: It cannot be written.
+        ValueError: Matplotlib cannot write this format.
+        OSError: The file cannot be written.
     """
     path = Path(path)
     known = figure.canvas.get_supported_filetypes()

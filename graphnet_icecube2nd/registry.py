@@ -1,4 +1,4 @@
-"""Registry: detectors, tasks and models by public name, all in the same form.
+"""Registry: detectors, tasks and models by public name.
 
 Other packages add their own through the entry-point group
 `graphnet_icecube2nd.plugins`: each entry point names a module (or a function without
@@ -23,14 +23,14 @@ Entry = TypeVar("Entry", bound=Callable[..., Any])
 
 
 class Registry(Generic[Entry]):
-    """Builders of one kind (`model`, for messages) by name."""
+    """Builders of one kind (`model`), by name."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
     def add(self, name: str, entry: Entry) -> Entry:
-        """Register a builder under a name; ValueError if it is taken or not allowed."""
+        """Register a builder; ValueError if its name is taken or not allowed."""
         if not re.fullmatch(r"[\w-]+", name):
             raise ValueError(
                 f"the name of a {self.kind} consists of letters, digits, _ and -, "
@@ -45,7 +45,7 @@ class Registry(Generic[Entry]):
         return entry
 
     def get(self, name: str) -> Entry:
-        """Return the builder of a name; ValueError names the nearest if it has none."""
+        """Return the builder of a name; ValueError gives the nearest known names."""
         load_plugins()
         if name not in self._entries:
             near = get_close_matches(str(name), self._entries) or sorted(self._entries)
@@ -55,13 +55,13 @@ class Registry(Generic[Entry]):
         return self._entries[name]
 
     def names(self, pattern: str = "*") -> list[str]:
-        """Return the names that match, sorted; `*` and `?` as in a shell."""
+        """Return the names that match, sorted; `*` and `?` work as in a shell."""
         load_plugins()
         return sorted(name for name in self._entries if fnmatch(name, pattern))
 
 
 def load_plugins() -> None:
-    """Load what other installed packages register, once; warn where one fails."""
+    """Load the plugins of other installed packages, once; warn if one fails."""
     if PLUGINS in _loaded:
         return
     _loaded.add(PLUGINS)  # first, because a plugin may itself look up names

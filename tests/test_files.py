@@ -255,7 +255,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 def test_json_of_another_form(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.json is damaged: it is no JSON"):
+    with pytest.raises(ValueError, match=r"a\.json is damaged: .*JSON"):
         read_json(path)
     assert not holds_json(path, {})
 
@@ -270,5 +270,5 @@ def test_json_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [DEEP, "a: 2020-13-45", "a: [", "\0"])
 def test_yaml_of_another_form(text: str) -> None:
     pytest.importorskip("yaml")
-    with pytest.raises(ValueError, match=r"a\.yaml is no YAML"):
+    with pytest.raises(ValueError, match=r"a\.yaml .*YAML"):
         load_yaml(text, "a.yaml")

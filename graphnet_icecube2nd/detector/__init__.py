@@ -1,4 +1,4 @@
-"""Detectors: what a pulse means."""
+"""Detectors: the meaning of a pulse."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

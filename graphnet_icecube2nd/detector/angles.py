@@ -1,8 +1,8 @@
-"""Which way a file's angles point, asked of its pulses.
+"""Convention of a file's angles (origin or flight), inferred from its pulses.
 
-IceCube's zenith and azimuth say where a particle came from, some simulations' say
-where it goes, and files made from one another do not always say which. Light is found
-downstream of the vertex and later downstream than upstream; so pulses can tell.
+IceCube's zenith and azimuth say where a particle came from, those of some simulations
+where it goes, and files made from other files do not always say which. Light is found
+downstream of the vertex, and later downstream than upstream, so pulses can decide.
 Shape letters: T pulses, B events.
 """
 
@@ -21,11 +21,11 @@ UNDECIDED = "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class AngleEvidence:
-    """What the pulses of a file say about its angles."""
+    """Evidence of a file's pulses on the convention of its angles."""
 
     convention: str  # `origin`, `flight`, or `undecided` within three standard errors
-    # Mean cosine between the way the light spreads and the angles' direction; below 0
-    # for `origin`.
+    # Mean cosine between the direction in which the light spreads and that of the
+    # angles; below 0 for `origin`.
     mean_cosine: float
     standard_error: float  # of the mean
     num_events: int  # events with enough pulses
@@ -40,26 +40,26 @@ def infer_angle_convention(
     vertex_B3: Tensor | None = None,
     min_pulses: int = 3,
 ) -> AngleEvidence:
-    """Compare the way the light spreads with the direction the angles give.
+    """Compare the direction in which the light spreads with that of the angles.
 
-    With vertices, the light's way is from the vertex to the centre of the pulses; that
-    is the better test for events that start near the detector. Without, it is the
-    direction in which pulse times grow (the velocity of a line fit).
+    With vertices, light spreads from the vertex to the centre of the pulses; this is
+    the better test for events that start near the detector. Without vertices, it
+    spreads in the direction in which pulse times grow (the velocity of a line fit).
 
     Args:
-        position_T3: (T, 3) m.
-        time_T: (T,) ns.
-        offsets: (B + 1,) int64 borders of the events.
-        zenith_B: (B,) rad, as in the file.
-        azimuth_B: (B,) rad, as in the file.
-        vertex_B3: (B, 3) m, where the particle began to shine, if the file knows.
-        min_pulses: Events with fewer pulses do not count.
+        position_T3: DOM positions, (T, 3) m.
+        time_T: Pulse times, (T,) ns.
+        offsets: Borders of the events, (B + 1,) int64.
+        zenith_B: Zenith as in the file, (B,) rad.
+        azimuth_B: Azimuth as in the file, (B,) rad.
+        vertex_B3: Start of the light, (B, 3) m, if the file has it.
+        min_pulses: Minimum pulses of an event that counts.
 
     Returns:
-        The evidence; ask for more events if it is `undecided`.
+        The evidence; use more events if it is `undecided`.
 
     Raises:
-        ValueError: No event has enough pulses.
+        ValueError: Fewer than two events have enough pulses.
     """
     direction_B3 = angles_to_unit_vector(zenith_B.double(), azimuth_B.double())
     cosines = []
@@ -78,7 +78,7 @@ def infer_angle_convention(
     if len(cosines) < 2:
         raise ValueError(
             f"{len(cosines)} events of {len(borders) - 1} have {min_pulses} or more "
-            "pulses; at least 2 are needed"
+            "pulses; at least 2 are needed: use a file with more events"
         )
     cosine_B = torch.stack(cosines)
     mean = float(cosine_B.mean())

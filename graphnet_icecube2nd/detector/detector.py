@@ -1,4 +1,4 @@
-"""Detector: what a pulse means. Columns, geometry, medium, vectors, scales, site.
+"""Detector: the meaning of a pulse. Columns, geometry, medium, vectors, scales, site.
 
 A new detector is one short function:
 
@@ -12,8 +12,8 @@ A new detector is one short function:
             scales=Scales(position=100.0, time=6000.0),
         )
 
-Then `prepare(..., detector="ring")`, `simulate(..., detector="ring")` and
-`build_model(..., detector="ring")` know it, in a script as in a plugin.
+`prepare(..., detector="ring")`, `simulate(..., detector="ring")` and
+`build_model(..., detector="ring")` then accept it, in a script and in a plugin.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from graphnet_icecube2nd.registry import Registry
 MEDIA = ("ice", "water")
 ICECUBE = "icecube86"
 MEDIUM_OF = {"km3net": "water"}
-# What `to_dict` holds; pulses, geometry and optics stand elsewhere in a manifest.
+# Fields of `to_dict`; a manifest has pulses, geometry and optics elsewhere.
 _PLAIN = ("name", "medium", "vectors", "scales", "extra_waves", "site", "telescope")
 
 Table = DetectorGeometry | str | os.PathLike[str] | Mapping[str, Any]
@@ -51,21 +51,22 @@ DETECTORS: Registry[DetectorFunction] = Registry("detector")
 
 
 def register_detector(function: DetectorFunction) -> DetectorFunction:
-    """Register a function that returns a detector, under the function's name.
+    """Register a function that returns a detector under the function's name.
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is already registered.
     """
     return DETECTORS.add(function.__name__, function)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where a detector is on the Earth.
+    """Position of a detector on the Earth.
 
     Args:
-        latitude, longitude: deg, north and east positive.
-        height: m above sea level, of the detector's centre.
+        latitude: Geographic latitude, deg, north positive.
+        longitude: Geographic longitude, deg, east positive.
+        height: Height of the detector's centre above sea level, m.
     """
 
     latitude: float
@@ -75,28 +76,28 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detector:
-    """A detector, as models and files need it.
+    """A detector as models and files need it.
 
     Args:
         name: Public name.
-        pulses: The columns of its pulses and of the truth beside them.
+        pulses: Columns of its pulses and of their truth.
         geometry: Table of its optical modules: a `DetectorGeometry`, the path of a
-            file (see `DetectorGeometry.from_file`), columns by name, or None where it
-            is not known.
+            file (see `DetectorGeometry.from_file`), columns by name, or None if it is
+            not known.
         medium: `ice` or `water`.
-        optics: Scattering and absorption of the medium; None: IceCube's ice, or water
-            (see `IceModel.water`).
-        vectors: Triples of pulse columns that are vectors, such as PMT directions. They
-            turn with the event.
+        optics: Scattering and absorption of the medium; default: IceCube's ice, or
+            water (see `IceModel.water`).
+        vectors: Triples of pulse columns that are vectors, such as PMT directions.
+            They rotate with the event.
         scales: Units of the features.
         extra_waves: Factor on each extra column before its Fourier features (see
-            `DeepIce`); empty: that of positions.
-        site: Where it is; None where that is not known.
+            `DeepIce`); default: the factor of positions.
+        site: Position on the Earth, or None if it is not known.
         telescope: Name of the physical telescope. Detectors of one telescope, such as
             two file formats of IceCube-86, can share a model. Default: `name`.
 
     Raises:
-        ValueError: An unknown medium, or a vector of a column that the pulses lack.
+        ValueError: The medium is unknown, or a vector has a column that pulses lack.
     """
 
     name: str
@@ -126,28 +127,29 @@ class Detector:
             if len(vector) != 3 or not set(vector) <= set(extra):
                 yield (
                     "a vector is three extra columns of its pulses "
-                    f"({', '.join(extra) or 'it has none'}), got {', '.join(vector)}"
+                    f"({', '.join(extra) or 'it has none'}), found {', '.join(vector)}"
                 )
         if self.extra_waves and len(self.extra_waves) != len(extra):
             yield f"{len(extra)} extra columns, but {len(self.extra_waves)} extra_waves"
 
     @property
     def labels(self) -> LabelColumns:
-        """Columns of the truth that hold the direction, and their convention."""
+        """Truth columns of the direction, and their convention."""
         return self.pulses.labels
 
     @property
     def clock(self) -> str:
-        """`window`: IceCube's readout window; `first_pulse`: any running clock."""
+        """`window`: IceCube's readout window; `first_pulse`: any free-running clock."""
         return self.pulses.time_reference
 
     @cached_property
     def modules(self) -> DetectorGeometry | None:
-        """The geometry as a table of modules; None where it is not known.
+        """The geometry as a table of modules; None if it is not known.
 
         Raises:
-            OSError: Its file is not there.
-            ValueError: Its table is not understood; names file, line and column.
+            OSError: The file does not exist.
+            ValueError: The table is not understood; the message names file, line and
+                column.
         """
         if self.geometry is None or isinstance(self.geometry, DetectorGeometry):
             return self.geometry
@@ -157,7 +159,7 @@ class Detector:
 
     @cached_property
     def places(self) -> DetectorGeometry:
-        """The modules for looking up a pulse's place; IceCube-86 where not known."""
+        """Modules that give a pulse its position; IceCube-86 if they are not known."""
         return self.modules or DetectorGeometry.icecube86()
 
     @cached_property
@@ -168,7 +170,7 @@ class Detector:
         return IceModel.water() if self.medium == "water" else IceModel.icecube()
 
     def model_kwargs(self) -> dict[str, Any]:
-        """Return what a backbone must know of it, as constructor arguments."""
+        """Return constructor arguments of a backbone for this detector."""
         kwargs: dict[str, Any] = {}
         if self.pulses.extra:
             kwargs["extra_features"] = self.pulses.extra
@@ -181,10 +183,10 @@ class Detector:
     def with_tables(
         self, geometry: DetectorGeometry | None = None, optics: IceModel | None = None
     ) -> Detector:
-        """Return the detector with other modules or another medium; None: its own.
+        """Return the detector with another geometry or medium; None keeps its own.
 
-        With modules elsewhere it is another telescope. Its name has a checksum of the
-        places, since files of one name may hold different modules.
+        A geometry with other positions makes another telescope. Its name gets a
+        checksum of the positions, since files of one name may hold different modules.
         """
         telescope = self.telescope
         if geometry is not None and not self._has_places_of(geometry):
@@ -199,18 +201,18 @@ class Detector:
         )
 
     def _has_places_of(self, geometry: DetectorGeometry) -> bool:
-        """Return whether modules are this detector's, as far as its pulses ask."""
+        """Return whether modules are at the positions of this detector's modules."""
         if self.modules is None and self.telescope != ICECUBE:
-            return True  # they were not known
+            return True  # the detector's own were not known
         own = self.places
-        if self.pulses.sensor_id is None:  # pulses have places of their own
+        if self.pulses.sensor_id is None:  # pulses have positions of their own
             return bool((own.nearest_dom(geometry.position_S3) >= 0).all())
         return len(own) == len(geometry) and torch.allclose(
             own.position_S3, geometry.position_S3, rtol=0.0, atol=1.0
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values without pulses, geometry and optics, for manifests."""
+        """Return plain values for manifests, without pulses, geometry and optics."""
         return {name: to_plain(getattr(self, name)) for name in _PLAIN}
 
     @classmethod
@@ -221,7 +223,7 @@ class Detector:
         geometry: DetectorGeometry | None = None,
         optics: IceModel | None = None,
     ) -> Detector:
-        """Rebuild what `to_dict` gave, with pulses, geometry and optics.
+        """Rebuild the detector from `to_dict`, pulses, geometry and optics.
 
         Raises:
             ValueError: A value is missing or unknown.
@@ -236,10 +238,10 @@ class Detector:
         geometry: DetectorGeometry | None = None,
         optics: IceModel | None = None,
     ) -> Detector:
-        """Return the detector of which only the pulse map is known.
+        """Return the detector of a pulse map.
 
-        Named pulse maps are those of the registered detectors; any other is a detector
-        of its own name, in ice, with the scales of IceCube.
+        Named pulse maps belong to the registered detectors. Any other pulse map gives a
+        detector of its own name, in ice, with the scales of IceCube.
         """
         is_icecube = pulses.name in ("kaggle", "simulated", ICECUBE)
         vectors = [v for v in PMT_DIRECTIONS if set(v) <= set(pulses.extra)]

@@ -1,7 +1,7 @@
-"""DetectorGeometry: the table of a detector's DOMs; depth against z, the nearest DOM.
+"""DetectorGeometry: table of a detector's DOMs, depth and z, and the nearest DOM.
 
-Shape letters: S DOMs (sensors), T pulses; of the search H pulses in occupied cells, C
-occupied cells, E entries (a DOM in a cell it reaches into).
+Shape letters: S DOMs (sensors), T pulses; in the search H pulses in occupied cells, C
+occupied cells, E entries (pairs of a DOM and a cell within its reach).
 """
 
 from __future__ import annotations
@@ -27,47 +27,47 @@ from graphnet_icecube2nd.lazy import import_extra
 
 HIGH_QE_RULES = ("rde", "published")
 DOMS_PER_STRING = 60
-# What GraphNeT's and other tables call the columns.
+# Column names in GraphNeT's and other tables.
 OTHER_NAMES = {
     **{axis: (f"sensor_pos_{axis}", f"dom_{axis}", f"pos_{axis}") for axis in "xyz"},
     "string": ("sensor_string_id", "string_id"),
 }
-MISSING = ("", "None", "nan", "NaN")  # a value of rde
-PARQUET = b"PAR1"  # how a parquet file begins
+MISSING = ("", "None", "nan", "NaN")  # texts of an unknown rde
+PARQUET = b"PAR1"  # first bytes of a parquet file
 PROMETHEUS = "### Modules ###"  # the line before the modules of a .geo file
-PROMETHEUS_COLUMNS = ("x", "y", "z", "string", "number")  # number: on its string
+PROMETHEUS_COLUMNS = ("x", "y", "z", "string", "number")  # number: along its string
 Metres = TypeVar("Metres", float, Tensor)
 Kind = TypeVar("Kind")
 
 
 def depth_to_z(depth: Metres) -> Metres:
-    """Return the z [m], up from the detector centre, of a depth [m]."""
+    """Return z [m], upward from the detector centre, of a depth [m]."""
     return DETECTOR_CENTRE_DEPTH - depth
 
 
 def z_to_depth(z: Metres) -> Metres:
-    """Return the depth [m] below the surface of a z [m]."""
+    """Return the depth [m] below the surface of z [m]."""
     return DETECTOR_CENTRE_DEPTH - z
 
 
 class Shared:
-    """Base of tables that never change: one in a process, copied to others by value.
+    """Base of constant tables, which are shared in a process and copied to others.
 
-    Torch would move their tensors to shared memory, from under the arrays that view
-    them in this process.
+    Torch would move their tensors to shared memory and so invalidate the arrays that
+    view them in this process.
     """
 
     def __deepcopy__(self: Kind, memo: dict[int, object]) -> Kind:
-        """Return itself."""
+        """Return the table itself."""
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return tensors as arrays."""
+        """Return the state with tensors as arrays."""
         values = vars(self).items()
         return {n: v.numpy() if isinstance(v, Tensor) else v for n, v in values}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take what `__getstate__` gave."""
+        """Set the state from `__getstate__`."""
         for name, value in state.items():
             is_array = isinstance(value, np.ndarray)
             vars(self)[name] = torch.from_numpy(value) if is_array else value
@@ -79,12 +79,13 @@ class DetectorGeometry(Shared):
 
     Args:
         name: Name of the detector, for messages and reports.
-        position_S3: (S, 3) float64, x, y, z [m], origin at the detector centre, z up.
-        string_S: (S,) int64, the string a DOM hangs on; 1 to 86 in IceCube.
-        rde_S: (S,) float64, relative DOM efficiency: 1.0 standard, 1.35 high-QE.
+        position_S3: DOM positions x, y, z [m], (S, 3) float64, origin at the detector
+            centre, z up.
+        string_S: String of each DOM, (S,) int64; 1 to 86 in IceCube.
+        rde_S: Relative DOM efficiency, (S,) float64: 1.0 standard, 1.35 high-QE.
 
     Raises:
-        ValueError: No DOM, a wrong shape or type, or a value that is not finite.
+        ValueError: There is no DOM, or a shape, type or value is wrong.
     """
 
     name: str
@@ -118,8 +119,8 @@ class DetectorGeometry(Shared):
     def icecube86(cls) -> DetectorGeometry:
         """IceCube-86: 5160 DOMs, from the table in the package.
 
-        The table is read once and shared: do not write into its tensors. Its origin
-        and licence (GraphNeT, Apache-2.0) stand at the head of `data/icecube86.csv`.
+        The table is read once and shared: do not write into its tensors. The head of
+        `data/icecube86.csv` gives its origin and licence (GraphNeT, Apache-2.0).
         """
         resource = files("graphnet_icecube2nd.detector") / "data" / "icecube86.csv"
         return _from_table(TextTable.read(resource), "icecube86")
@@ -128,29 +129,28 @@ class DetectorGeometry(Shared):
     def from_file(cls, path: str | os.PathLike[str]) -> DetectorGeometry:
         """Read a DOM table, such as the competition's `sensor_geometry.csv`.
 
-        The file is CSV, parquet (GraphNeT's geometry tables) or Prometheus' `.geo`,
-        whatever it is called. Positions are taken as they are: their origin ought to be
-        the detector's centre.
+        The content decides whether the file is CSV, parquet (GraphNeT's geometry
+        tables) or Prometheus' `.geo`; its name does not matter. Positions are not
+        moved: their origin should be the detector's centre.
 
-        Columns `sensor_id`, `x`, `y`, `z` [m] and, where there is one, `string`, or as
-        GraphNeT calls them (`sensor_pos_x`, `dom_x`, `sensor_string_id`); rows in any
-        order, each sensor_id from 0 to S - 1 once. In place of `sensor_id` a table may
-        have `string` and `dom` (both from 1, 60 DOMs a string), as the package's own
-        table does. The modules of a `.geo` file are numbered by row. Lines that begin
-        with # and further columns are passed over.
+        The columns are `sensor_id`, `x`, `y`, `z` [m] and, optionally, `string`, or
+        GraphNeT's names (`sensor_pos_x`, `dom_x`, `sensor_string_id`). Rows may have
+        any order; each sensor_id from 0 to S - 1 is needed once. Columns `string` and
+        `dom` (both from 1, 60 DOMs per string) may replace `sensor_id`, as in the
+        package's own table. Modules of a `.geo` file are numbered by row. Lines that
+        begin with # and other columns are ignored.
 
-        A missing `string` is sensor_id // 60 + 1. A missing `rde`, or a missing value
-        of it, is, DOM by DOM, that of the IceCube-86 DOM within 1 m and 1.0 where there
-        is none: so the competition's table and an extension of IceCube get the
-        efficiencies they ought to have, and another detector gets 1.0. To decide it
-        yourself, add the column.
+        A missing `string` is sensor_id // 60 + 1. A missing `rde` column or value is
+        that of the IceCube-86 DOM within 1 m, or 1.0 if there is none. So the
+        competition's table and extensions of IceCube get the right efficiencies and
+        other detectors get 1.0. Add the column to set other values.
 
         Raises:
-            OSError: There is no such file.
-            ValueError: The file is none of these, a column is missing, a value is not
-                allowed, a sensor_id is missing or there twice; the message names file,
-                line and column.
-            ImportError: pyarrow is not installed, for parquet.
+            OSError: The file does not exist.
+            ValueError: The file has none of these formats, a column is missing, a value
+                is not allowed, or a sensor_id is missing or repeated; the message names
+                file, line and column.
+            ImportError: The file is parquet and pyarrow is not installed.
         """
         return _from_table(_read_table(Path(path)), Path(path).stem)
 
@@ -158,12 +158,12 @@ class DetectorGeometry(Shared):
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any], name: str) -> DetectorGeometry:
-        """Make a geometry of columns, or of a DataFrame, as `from_file` reads them.
+        """Make a geometry from columns or a DataFrame; see `from_file` for the columns.
 
         Without `sensor_id` (or `string` and `dom`) modules are numbered by row.
 
         Raises:
-            ValueError: As `from_file`; the message names row and column.
+            ValueError: As in `from_file`; the message names row and column.
         """
         texts = {str(key): tuple(map(str, columns[key])) for key in columns}
         if not {"sensor_id", "dom"} & texts.keys():
@@ -176,28 +176,28 @@ class DetectorGeometry(Shared):
     def from_package(cls, name: str) -> DetectorGeometry:
         """Return a geometry that comes with the package, such as `orca150`.
 
-        The tables are positions in the coordinates of their source, which stands at
-        their head (`data/geometry/NAME.csv.gz`). They are read once and shared.
+        The head of a table (`data/geometry/NAME.csv.gz`) gives its source; positions
+        are in the source's coordinates. Tables are read once and shared.
 
         Raises:
-            ValueError: There is none of that name.
+            ValueError: The package has no geometry of this name.
         """
         folder = files("graphnet_icecube2nd.detector") / "data" / "geometry"
         resource = folder / f"{name}.csv.gz"
         if not resource.is_file():
             known = sorted(entry.name.split(".")[0] for entry in folder.iterdir())
             raise ValueError(
-                f"no geometry {name!r} in the package; it has {', '.join(known)}"
+                f"no geometry {name!r} in the package; choose from {', '.join(known)}"
             )
         return _from_table(TextTable.read(resource), name)
 
     def moved(self, centre: Sequence[float]) -> DetectorGeometry:
-        """Return it in coordinates whose origin is at `centre`, x, y, z [m]."""
+        """Return the geometry in coordinates with their origin at `centre` [m]."""
         shift_3 = torch.tensor(centre, dtype=torch.float64)
         return replace(self, position_S3=self.position_S3 - shift_3)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write it so that `from_file` gives the same numbers."""
+        """Write the table so that `from_file` reads the same numbers."""
         lines = ["sensor_id,string,x,y,z,rde"]
         sensor_id_S = torch.arange(len(self))
         columns = (sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S)
@@ -212,14 +212,14 @@ class DetectorGeometry(Shared):
     def high_qe_flag(self, rule: str = "rde") -> Tensor:
         """Return 1 for DOMs of high quantum efficiency, else 0; (S,) float32.
 
-        `rde` goes by the table: rde above 1.1. `published` is what the competition
-        models were trained with, and means something for IceCube-86 only: DOMs 12 to
-        60 of strings 79 to 86, and the first DOM of the string after each of them,
-        because the code meant a slice end to be exclusive that is inclusive. Origin:
+        `rde` uses the table: rde above 1.1. `published` is the rule with which the
+        competition models were trained; it is meaningful for IceCube-86 only. It has
+        DOMs 12 to 60 of strings 79 to 86, and the first DOM of the string after each of
+        them, because the code took an inclusive slice end for an exclusive one. Origin:
         `prepare_sensors` in DrHB/icecube-2nd-place, src/dataset.py.
 
         Raises:
-            ValueError: Unknown rule.
+            ValueError: The rule is unknown.
         """
         if rule not in HIGH_QE_RULES:
             raise ValueError(
@@ -231,7 +231,7 @@ class DetectorGeometry(Shared):
         flag_S = torch.zeros(len(self), device=self.rde_S.device)
         for string_index in range(78, min(86, len(self) // DOMS_PER_STRING)):
             first = DOMS_PER_STRING * string_index
-            # One too many on purpose: the slip described above.
+            # One too many on purpose: the error described above.
             flag_S[first + 11 : first + DOMS_PER_STRING + 1] = 1.0
         return flag_S
 
@@ -239,7 +239,7 @@ class DetectorGeometry(Shared):
         """Return the positions (T, 3) float64 [m] of the DOMs with these ids (T,).
 
         Raises:
-            ValueError: Ids are not integers or not in 0 to S - 1.
+            ValueError: Ids are not integers, or not from 0 to S - 1.
         """
         if sensor_id_T.is_floating_point() or sensor_id_T.dtype == torch.bool:
             raise ValueError(f"sensor_id must be integers, got {sensor_id_T.dtype}")
@@ -256,17 +256,18 @@ class DetectorGeometry(Shared):
     def nearest_dom(self, position_T3: Tensor, tolerance: float = 1.0) -> Tensor:
         """Return sensor_id (T,) int64 of the DOM nearest to each position, -1 for none.
 
-        Space is cut into cells, so that a pulse is compared with the DOMs around it
-        only; a million pulses take a fraction of a second and their share of memory is
-        bounded. `nearest_dom_plain` gives the same the slow way.
+        Space is divided into cells, so that a pulse is compared with nearby DOMs only.
+        A million pulses take a fraction of a second; memory is bounded.
+        `nearest_dom_plain` is the simple, slow version.
 
         Args:
-            position_T3: (T, 3) x, y, z [m], any float type; NaN has no nearest DOM.
-            tolerance: Farthest distance [m] that counts. Of DOMs equally near the
-                lowest sensor_id is taken.
+            position_T3: Positions x, y, z [m], (T, 3), any float type; NaN has no
+                nearest DOM.
+            tolerance: Maximum distance [m]. Among DOMs at the same distance the lowest
+                sensor_id is returned.
 
         Raises:
-            ValueError: Wrong shape, or a tolerance that is not positive and finite.
+            ValueError: The shape is wrong, or the tolerance not positive and finite.
         """
         if position_T3.ndim != 2 or position_T3.shape[1] != 3:
             raise ValueError(
@@ -293,7 +294,7 @@ def _read_table(path: Path) -> TextTable:
     if PROMETHEUS not in lines:
         return TextTable.of_text(text, str(path))
     first = lines.index(PROMETHEUS)
-    # What is above the modules becomes empty lines and a header.
+    # The lines above the modules become empty lines and a header.
     lines[: first + 1] = [*[""] * first, " ".join(PROMETHEUS_COLUMNS)]
     table = TextTable.of_text("\n".join(lines), str(path))
     sensor_id = tuple(map(str, range(len(table.lines))))
@@ -301,14 +302,14 @@ def _read_table(path: Path) -> TextTable:
 
 
 def _read_parquet(path: Path) -> TextTable:
-    """Return the table of a parquet file; messages count its rows from 1."""
+    """Return the table of a parquet file; its rows count from 1."""
     pa = import_extra("pyarrow", "parquet files need", "data")
     import_extra("pyarrow.parquet", "parquet files need", "data")
     try:
         columns = pa.parquet.read_table(path).to_pydict()
     except (pa.ArrowException, KeyError, OSError, UnicodeError) as error:
         raise ValueError(
-            f"{path} cannot be read: it is damaged or no parquet file ({error})"
+            f"{path} cannot be read: it is damaged or not a parquet file ({error})"
         ) from None
     texts = {name: tuple(map(str, values)) for name, values in columns.items()}
     return _table_of_rows(texts, str(path))
@@ -321,7 +322,7 @@ def _table_of_rows(columns: dict[str, tuple[str, ...]], source: str) -> TextTabl
 
 
 def _from_table(table: TextTable, name: str) -> DetectorGeometry:
-    """Return the detector of a table, sorted by sensor_id; rules in `from_file`."""
+    """Return the geometry of a table, sorted by sensor_id; rules in `from_file`."""
     columns = dict(table.columns)
     for ours, others in OTHER_NAMES.items():
         theirs = next((n for n in others if n in columns), None)
@@ -352,7 +353,7 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
 
 
 def _sensor_id(table: TextTable) -> Tensor:
-    """Return sensor_id (S,) int64 of each row; each of 0 to S - 1 is there once."""
+    """Return sensor_id (S,) int64 of each row; 0 to S - 1 must occur once each."""
     if "sensor_id" not in table.columns and {"string", "dom"} <= set(table.columns):
         string_S = table.numbers(
             "string", "whole numbers from 1", lambda v: v >= 1 and v.is_integer()
@@ -372,8 +373,8 @@ def _sensor_id(table: TextTable) -> Tensor:
         if sensor_id in line_of:
             raise ValueError(
                 f"{table.source}, {table.line} {line}, column 'sensor_id': {sensor_id} "
-                f"is in {table.line} {line_of[sensor_id]} already; each sensor_id "
-                "stands once"
+                f"is also in {table.line} {line_of[sensor_id]}; each sensor_id must "
+                "occur once"
             )
         line_of[sensor_id] = line
     missing = sorted(set(range(len(line_of))) - set(line_of))
@@ -388,7 +389,7 @@ def _sensor_id(table: TextTable) -> Tensor:
 
 
 def _first_few(values: list[int]) -> str:
-    """Return the first five values, and how many there are if that is not all."""
+    """Return the first five values, and their number if there are more."""
     text = ", ".join(str(value) for value in values[:5])
     return text if len(values) <= 5 else f"{text}, ... ({len(values)} in all)"
 
@@ -409,16 +410,16 @@ def nearest_dom_plain(
 
 
 class CellGrid:
-    """Cubic cells; each occupied one knows every DOM whose tolerance ball meets it."""
+    """Cubic cells; an occupied cell lists the DOMs whose tolerance ball touches it."""
 
     def __init__(self, position_S3: Tensor, tolerance: float) -> None:
         self.position_S3, self.tolerance = position_S3, tolerance
-        # A little more than the tolerance, so that rounding loses no pulse on its edge.
+        # Slightly more than the tolerance, so that rounding loses no pulse at its edge.
         reach = 1.01 * tolerance
         self.origin_3 = position_S3.amin(0) - reach
         extent_3 = position_S3.amax(0) + reach - self.origin_3
-        # An edge of 3 reach, so a ball meets at most two cells along each axis; and
-        # at most 2^20 cells along each axis, so that cell numbers fit into 63 bits.
+        # With an edge of 3 reach a ball touches at most two cells along each axis. At
+        # most 2^20 cells along each axis keep cell numbers within 63 bits.
         self.edge = max(3 * reach, float(extent_3.max()) / 2**20)
         self.num_cells_3 = (extent_3 / self.edge).floor().long() + 1
         corner_83 = position_S3.new_tensor(list(product((-reach, reach), repeat=3)))
@@ -428,7 +429,7 @@ class CellGrid:
         sensor_id_S8 = torch.arange(len(position_S3)).to(key_S8)[:, None].expand(-1, 8)
         entry_E2 = torch.stack([key_S8, sensor_id_S8], -1).flatten(0, 1)
         entry_E2 = torch.unique(entry_E2, dim=0)
-        # Occupied cells, numbered through the grid, ascending.
+        # Numbers of the occupied cells, ascending.
         self.key_C, self.num_doms_C = entry_E2[:, 0].unique_consecutive(
             return_counts=True
         )
@@ -437,14 +438,14 @@ class CellGrid:
 
     def nearest(self, position_T3: Tensor) -> Tensor:
         """Return sensor_id (T,) of the nearest DOM, -1 for none."""
-        if int(self.num_doms_C.max()) > 64:  # cells this full save nothing
+        if int(self.num_doms_C.max()) > 64:  # cells this full save no time
             return nearest_dom_plain(self.position_S3, position_T3, self.tolerance)
         return torch.cat([self._search(t) for t in torch.split(position_T3, 2**17)])
 
     def _search(self, position_T3: Tensor) -> Tensor:
         cell_T3 = ((position_T3 - self.origin_3) / self.edge).floor()
         inside_T = ((cell_T3 >= 0) & (cell_T3 < self.num_cells_3)).all(1)
-        # NaN and infinity are not inside and become cell 0 before they become integers.
+        # NaN and infinity are outside; they become cell 0 before they become integers.
         key_T = self._cell_number(torch.where(inside_T[:, None], cell_T3, 0.0).long())
         slot_T = torch.searchsorted(self.key_C, key_T).clamp(max=len(self.key_C) - 1)
         index_H = (inside_T & (self.key_C[slot_T] == key_T)).nonzero().squeeze(1)
@@ -453,7 +454,7 @@ class CellGrid:
         best_H = position_H3.new_full((len(index_H),), math.inf)
         nearest_H = torch.full_like(index_H, -1)
         for k in range(int(self.num_doms_C.max())):
-            # Cells with fewer DOMs look at their last one again.
+            # Cells with fewer DOMs repeat their last one.
             sensor_id_H = self.sensor_id_E[first_H + (num_doms_H - 1).clamp(max=k)]
             gap_H3 = position_H3 - self.position_S3[sensor_id_H]
             distance_H = torch.linalg.vector_norm(gap_H3, dim=1)
@@ -465,6 +466,6 @@ class CellGrid:
         return nearest_T
 
     def _cell_number(self, cell: Tensor) -> Tensor:
-        """Return the number (...) of a cell (..., 3), counted through the grid."""
+        """Return the number (...) of a cell (..., 3) in the grid."""
         number = cell[..., 0] * self.num_cells_3[1] + cell[..., 1]
         return number * self.num_cells_3[2] + cell[..., 2]

@@ -1,6 +1,6 @@
 """The ice: scattering and absorption length against depth.
 
-Light goes far in clear ice and not far in dusty layers, so how a pulse is to be read
+Light travels far in clear ice and not far in dusty layers, so the meaning of a pulse
 depends on the depth of its DOM. Shape letters: N rows of the table, T pulses or DOMs.
 """
 
@@ -20,24 +20,24 @@ from graphnet_icecube2nd.detector.geometry import Shared, depth_to_z, z_to_depth
 from graphnet_icecube2nd.detector.text_table import TextTable
 
 ICE_PROFILES = ("correct", "mirrored")
-PUBLISHED_DATUM = 1950.0  # m, the depth that the published code takes for z = 0
+PUBLISHED_DATUM = 1950.0  # m, depth of z = 0 in the published code
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class IceModel(Shared):
-    """Optical properties of the ice in horizontal layers, linear between table rows.
+    """Optical properties of horizontal ice layers, linear between table rows.
 
-    Outside the table the value at its edge holds, and a UserWarning says so once per
-    IceModel. (The published code raises there.)
+    Outside the table the value at its edge is used, with one UserWarning per IceModel.
+    (The published code raises an error there.)
 
     Args:
-        depth_N: (N,) float64, m below the surface, increasing; two rows or more.
-        scattering_length_N: (N,) float64, m.
-        absorption_length_N: (N,) float64, m.
+        depth_N: Depth below the surface, (N,) float64, m, increasing; at least 2 rows.
+        scattering_length_N: Scattering length, (N,) float64, m.
+        absorption_length_N: Absorption length, (N,) float64, m.
 
     Raises:
-        ValueError: A wrong shape or type, a depth that does not increase, a length
-            that is not positive and finite.
+        ValueError: A shape or type is wrong, a depth does not increase, or a length is
+            not positive and finite.
     """
 
     depth_N: Tensor
@@ -54,7 +54,7 @@ class IceModel(Shared):
                     f"ice model: {column} must be {shape} torch.float64, "
                     f"got {tuple(value.shape)} {value.dtype}"
                 )
-            # Written so that NaN fails as well.
+            # This comparison is False for NaN too.
             good = value.diff() > 0 if column == "depth_N" else value > 0
             if not (good.all() and value.isfinite().all()):
                 wanted = "increasing" if column == "depth_N" else "above 0"
@@ -63,10 +63,10 @@ class IceModel(Shared):
     @classmethod
     @cache
     def icecube(cls) -> IceModel:
-        """The ice at IceCube, 110 rows from 1398.4 to 2488.4 m; in the package.
+        """The ice at IceCube, 110 rows from 1398.4 to 2488.4 m, from the package.
 
-        The table is read once and shared: do not write into its tensors. Its origin
-        and licence stand at the head of `data/ice.csv`.
+        The table is read once and shared: do not write into its tensors. The head of
+        `data/ice.csv` gives its origin and licence.
         """
         resource = files("graphnet_icecube2nd.detector") / "data" / "ice.csv"
         return _from_table(TextTable.read(resource))
@@ -74,7 +74,7 @@ class IceModel(Shared):
     @classmethod
     @cache
     def water(cls) -> IceModel:
-        """Clear sea water, the same at all depths: 60 m absorbing, 265 m scattering.
+        """Clear sea water at all depths: 60 m absorption, 265 m scattering length.
 
         Absorption and effective scattering length of blue light (473 nm) at the site of
         ANTARES: J. A. Aguilar et al., "Transmission of light in deep sea water at the
@@ -90,11 +90,11 @@ class IceModel(Shared):
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> IceModel:
-        """Read a table such as the `ice_transparency.txt` used in the competition.
+        """Read a table such as the competition's `ice_transparency.txt`.
 
-        Columns `depth`, `scattering_len`, `absorption_len` (or `scattering_length`,
-        `absorption_length`), all in m, between blanks, tabs or commas; rows by
-        increasing depth. Lines that begin with # and further columns are passed over.
+        The columns `depth`, `scattering_len`, `absorption_len` (or `scattering_length`,
+        `absorption_length`), all in m, are separated by blanks, tabs or commas. Depth
+        must increase. Lines that begin with # and other columns are ignored.
 
         Raises:
             ValueError: A column is missing or a value is not allowed; the message
@@ -111,22 +111,22 @@ class IceModel(Shared):
         return self._interpolate(self._length_N2, z_T, "correct")
 
     def scaled_at(self, z_T: Tensor, profile: str = "correct") -> Tensor:
-        """Return scattering and absorption (T, 2) float32 as the models read them.
+        """Return scattering and absorption (T, 2) float32 as models read them.
 
-        Robust-scaled: (value - median) / (75% quantile - 25% quantile) over the rows
-        of IceCube's table, as the published code does with scikit-learn's RobustScaler.
-        Another table is scaled with IceCube's quantiles too: a trained model has to see
-        that its ice is another.
+        Robust scaling: (value - median) / (75% quantile - 25% quantile) over the rows
+        of IceCube's table, as in the published code with scikit-learn's RobustScaler.
+        Other tables are scaled with IceCube's quantiles too, so that a trained model
+        sees that the ice differs.
 
         Args:
-            z_T: (T,) [m] upwards from the detector centre; NaN gives NaN.
-            profile: `correct` reads the table at depth 1948.07 m - z. `mirrored`
-                reads it at z + 1950 m, upside down, which is what the published models
-                were trained with. Origin: `ice_transparency` in DrHB/icecube-2nd-place,
+            z_T: Height [m] above the detector centre, (T,); NaN gives NaN.
+            profile: `correct` reads the table at depth 1948.07 m - z. `mirrored` reads
+                it at z + 1950 m, upside down, as in the training of the published
+                models. Origin: `ice_transparency` in DrHB/icecube-2nd-place,
                 src/dataset.py.
 
         Raises:
-            ValueError: Unknown profile.
+            ValueError: The profile is unknown.
         """
         median_2, spread_2 = _icecube_quantiles()
         scaled_N2 = (self._length_N2 - median_2) / spread_2
@@ -155,14 +155,14 @@ class IceModel(Shared):
     def _warn(self, z_T: Tensor, outside_T: Tensor, profile: str) -> None:
         object.__setattr__(self, "_has_warned", True)
         warnings.warn(
-            f"{self._uncovered(z_T, outside_T, profile)}. This is said once per "
-            "IceModel.",
+            f"{self._uncovered(z_T, outside_T, profile)}. This warning appears once "
+            "per IceModel.",
             UserWarning,
             stacklevel=4,
         )
 
     def uncovered(self, z_S: Tensor) -> str | None:
-        """Return what to say of DOMs (S,) [m] outside the table; None without any."""
+        """Return a message about DOMs at z (S,) [m] outside the table, or None."""
         z_S = z_S.to(self.depth_N)
         depth_S = z_to_depth(z_S)
         outside_S = (depth_S < self.depth_N[0]) | (depth_S > self.depth_N[-1])
@@ -177,13 +177,13 @@ class IceModel(Shared):
             f"the ice table, at z from {float(z_T[outside_T].min()):.2f} to "
             f"{float(z_T[outside_T].max()):.2f} m; the table covers z from "
             f"{float(edge_2.min()):.2f} to {float(edge_2.max()):.2f} m (profile "
-            f"{profile!r}) and its edge values are used there"
+            f"{profile!r}) and its edge values are used outside it"
         )
 
 
 @cache
 def _icecube_quantiles() -> tuple[Tensor, Tensor]:
-    """Return median (2,) and distance of the quartiles (2,) [m] of the two lengths."""
+    """Return median (2,) and quartile distance (2,) [m] of the two lengths."""
     quartile = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     low_2, median_2, high_2 = IceModel.icecube()._length_N2.quantile(quartile, dim=0)
     return median_2, high_2 - low_2
@@ -191,7 +191,7 @@ def _icecube_quantiles() -> tuple[Tensor, Tensor]:
 
 def _from_table(table: TextTable) -> IceModel:
     def lengths(name: str) -> Tensor:
-        # The competition's name, unless the table has ours.
+        # The competition's column name, unless the table has ours.
         column = f"{name}_length"
         column = column if column in table.columns else f"{name}_len"
         return table.numbers(column, "numbers above 0", lambda length: length > 0)
@@ -206,7 +206,7 @@ def _from_table(table: TextTable) -> IceModel:
             "the depth in the row before"
         )
     if len(depth_N) < 2:
-        raise ValueError(f"{table.source}: an ice table needs two rows or more")
+        raise ValueError(f"{table.source}: an ice table needs at least two rows")
     return IceModel(
         depth_N=depth_N,
         scattering_length_N=lengths("scattering"),

@@ -1,12 +1,13 @@
-"""The detectors that come with the package: short functions, and two tables.
+"""The detectors of the package: functions, and two tables.
 
 Five of them describe files (`kaggle`, `icecube86`, `upgrade`, `prometheus`, `km3net`);
-the others are detectors with their modules, medium, scales and site. Scales keep the
-ratio of position and time, so the interval's speed is 18 everywhere.
+the others have modules, medium, scales and site. All scales have the same ratio of
+position and time, so the interval's speed is 18 everywhere.
 
-Sources: positions as said at the head of each table (GraphNeT, Prometheus); sites from
-the experiments' papers: IceCube arXiv:1612.05093, KM3NeT arXiv:1601.07459, P-ONE
-arXiv:2005.09493, TRIDENT arXiv:2207.04519, Baikal-GVD arXiv:1808.10353.
+Sources: the head of each table gives those of the positions (GraphNeT, Prometheus).
+Sites are from the experiments' papers: IceCube arXiv:1612.05093, KM3NeT
+arXiv:1601.07459, P-ONE arXiv:2005.09493, TRIDENT arXiv:2207.04519, Baikal-GVD
+arXiv:1808.10353.
 """
 
 from __future__ import annotations
@@ -38,16 +39,16 @@ CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2660.0)
 SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)
 BAIKAL = Site(latitude=51.77, longitude=104.42, height=-800.0)
 
-SMALL = Scales(position=100.0, time=6.0e3)  # detectors of some 100 m
+SMALL = Scales(position=100.0, time=6.0e3)  # detectors of about 100 m
 USUAL = Scales()
-LARGE = Scales(position=2000.0, time=1.2e5)  # detectors of some kilometres
-# A PMT direction is -1 to 1: sixteen waves over that range tell PMTs apart.
+LARGE = Scales(position=2000.0, time=1.2e5)  # detectors of a few kilometres
+# A PMT direction lies in -1 to 1: sixteen waves over that range separate PMTs.
 DIRECTION_WAVES = (64.0, 64.0, 64.0)
 TOT_WAVES = 1024.0
 
-ICECUBE_Z = -DETECTOR_CENTRE_DEPTH  # m, where z counts from the surface of the ice
-# Detectors as simulated with Prometheus: the package's table of modules, the medium, z
-# of the centre in the table's coordinates [m], scales and site.
+ICECUBE_Z = -DETECTOR_CENTRE_DEPTH  # m, if z counts from the surface of the ice
+# Detectors as simulated with Prometheus: table of modules, medium, z of the centre in
+# the table's coordinates [m], scales and site.
 PROMETHEUS = {
     "gen2": ("gen2", "ice", ICECUBE_Z, LARGE, SOUTH_POLE),  # with IceCube-86
     "prometheus_icecube": ("prometheus_icecube", "ice", ICECUBE_Z, USUAL, SOUTH_POLE),
@@ -60,7 +61,7 @@ PROMETHEUS = {
     "trident": ("trident", "water", -3090.0, LARGE, SOUTH_CHINA_SEA),
     "pone": ("pone", "water", 0.0, USUAL, CASCADIA),  # three strings of P-ONE
 }
-# The same of NuBench's data sets, which do not say where on the Earth they are.
+# The same for NuBench's data sets, which give no site.
 NUBENCH = {
     "nubench_hexagon": ("prometheus_icecube", "water", -1972.0, USUAL),
     "nubench_hexagon_ice": ("prometheus_icecube", "ice", ICECUBE_Z, USUAL),  # Ice LE
@@ -73,19 +74,19 @@ NUBENCH = {
 
 
 def build_detector(name: str) -> Detector:
-    """Return a detector by name.
+    """Build a detector by name.
 
     Args:
-        name: One of `list_detectors()`.
+        name: Name from `list_detectors()`.
 
     Raises:
-        ValueError: No such detector; the message has the nearest names.
+        ValueError: The name is unknown; the message gives the nearest names.
     """
     return DETECTORS.get(name)()
 
 
 def list_detectors(pattern: str = "*") -> list[str]:
-    """Return the names of the detectors that match; `*` and `?` as in a shell."""
+    """Return the names of the matching detectors; `*` and `?` work as in a shell."""
     return DETECTORS.names(pattern)
 
 
@@ -94,9 +95,9 @@ def as_detector(
     geometry: DetectorGeometry | str | os.PathLike[str] | None = None,
     ice: IceModel | str | os.PathLike[str] | None = None,
 ) -> Detector:
-    """Return a detector given as such, as a pulse map, or by name; with other tables.
+    """Return a detector given as an object, a pulse map or a name, with other tables.
 
-    ValueError: no detector of that name, a file that is no such table.
+    Raises ValueError if the name is unknown or a file is not such a table.
     """
     if isinstance(geometry, str | os.PathLike):
         geometry = DetectorGeometry.from_file(geometry)
@@ -123,7 +124,7 @@ def icecube86() -> Detector:
 
 @register_detector
 def deepcore() -> Detector:
-    """The strings 79 to 86 of IceCube-86, more densely instrumented."""
+    """Strings 79 to 86 of IceCube-86, which are more densely instrumented."""
     every = DetectorGeometry.icecube86()
     here = every.string_S >= 79
     geometry = DetectorGeometry(
@@ -155,13 +156,13 @@ def upgrade() -> Detector:
 
 @register_detector
 def prometheus() -> Detector:
-    """Photons of Prometheus, of any detector whose modules are not known."""
+    """Prometheus photons of any detector whose modules are not known."""
     return Detector(name="prometheus", pulses=PulseMap.prometheus())
 
 
 @register_detector
 def km3net() -> Detector:
-    """Hits of KM3NeT, of ORCA or ARCA, as GraphNeT's converter and HDF5 files have."""
+    """KM3NeT hits of ORCA or ARCA, in the columns of GraphNeT and of HDF5 files."""
     return Detector(
         name="km3net",
         pulses=PulseMap.km3net(),
@@ -172,7 +173,7 @@ def km3net() -> Detector:
 
 @register_detector
 def orca115() -> Detector:
-    """KM3NeT/ORCA with 115 strings: hits with ToT and the direction of their PMT."""
+    """KM3NeT/ORCA with 115 strings; hits have ToT and the direction of their PMT."""
     return Detector(
         name="orca115",
         pulses=PulseMap.km3net(
@@ -224,7 +225,7 @@ def _register_simulated(
 
 
 for _name, _row in PROMETHEUS.items():
-    # IceCube's ice means something at its site.
+    # IceCube's ice is meaningful at its site only.
     _ice = "correct" if _row[-1] is SOUTH_POLE else NO_ICE
     _register_simulated(_name, PulseMap.prometheus(ice=_ice), *_row)
 for _name, _modules in NUBENCH.items():

@@ -1,9 +1,8 @@
-"""PulseMap: which column of a file means what, its unit and its scaling.
+"""PulseMap: the meaning, unit and scaling of a file's columns.
 
 A pulse map is a named set of pulses, such as `SplitInIcePulses`; every experiment and
-every file names its columns differently. This is the one place that knows. A new
-detector is a new `PulseMap`, made with keywords or by changing one of those below.
-Shape letters: T pulses.
+every file names its columns differently. A new detector is a new `PulseMap`, made with
+keywords or by changing one of those below. Shape letters: T pulses.
 """
 
 from __future__ import annotations
@@ -44,27 +43,28 @@ TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
 NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
-# Names that files give the direction in which a PMT looks.
+# Column names of the direction of a PMT.
 PMT_DIRECTIONS = (
     ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z"),
     ("dir_x", "dir_y", "dir_z"),
 )
-# KM3NeT's column of triggers that a hit took part in: any value but 0 is one.
+# KM3NeT's bit mask of the triggers of a hit: any value but 0 is a trigger.
 TRIGGER_MASK = "trig"
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelColumns:
-    """Which columns of a truth table hold the direction, and what its angles mean.
+    """Columns of a truth table that hold the direction, and their convention.
 
     Args:
-        azimuth, zenith: Column names; the values are in rad.
-        angles: `origin`: the angles say where the particle came from, as in IceCube;
-            `flight`: where it goes.
+        azimuth: Column of the azimuth, rad.
+        zenith: Column of the zenith, rad.
+        angles: Convention of the angles. `origin`: where the particle came from, as in
+            IceCube; `flight`: where it goes.
 
     Raises:
-        ValueError: An unknown convention.
+        ValueError: The convention is unknown.
     """
 
     azimuth: str = AZIMUTH
@@ -77,18 +77,18 @@ class LabelColumns:
 
 @dataclass(frozen=True, kw_only=True)
 class Scales:
-    """Units of the features: what positions, times and charges are divided by.
+    """Units of the features: divisors of positions, times and charges.
 
-    Defaults are those of the published models.
+    The defaults are those of the published models.
 
     Args:
-        position: m, one unit of the features x, y, z.
-        time: ns, one unit of the feature time.
-        time_offset: ns, where the feature time is 0 on the clock of a readout window.
+        position: Unit of the features x, y, z, in m.
+        time: Unit of the feature time, in ns.
+        time_offset: Time at which the feature time is 0 in a readout window, ns.
         charge_decades: Decades of charge in one unit of the feature charge.
 
     Raises:
-        ValueError: A scale that is not positive and finite.
+        ValueError: A scale is not positive and finite.
     """
 
     position: float = POSITION_SCALE
@@ -104,7 +104,7 @@ class Scales:
 
     @property
     def interval_speed(self) -> float:
-        """Speed of light, 0.3 m/ns as published, in units of the features."""
+        """Speed of light, 0.3 m/ns as in the published code, in units of features."""
         return 0.3 * self.time / self.position
 
 
@@ -113,38 +113,40 @@ DEFAULT_SCALES = Scales()
 
 @dataclass(frozen=True, kw_only=True)
 class PulseMap:
-    """What the columns of a pulse table mean.
+    """The meaning of the columns of a pulse table.
 
-    A column name of None says that the file has no such column. What is then fed to
-    the model: a missing charge counts as 1 p.e., a missing hlc and auxiliary as "not
-    auxiliary"; quantum efficiency comes from `rde`, else from the DOM named by
-    `sensor_id`, else from the DOM within 1 m, else it is 0.
+    None as a column name says that the file has no such column. A missing charge counts
+    as 1 p.e., a missing hlc and auxiliary as "not auxiliary". Quantum efficiency comes
+    from `rde`, else from the DOM of `sensor_id`, else from the DOM within 1 m, else it
+    is 0.
 
     Args:
-        name: What messages and files call it.
-        x: DOM position along x, m. Without x, y and z `sensor_id` gives the place.
-        y: DOM position along y, m.
-        z: DOM position along z, m.
-        time: Pulse time, ns.
-        charge: p.e., above 0.
-        auxiliary: True (1) where the pulse is not HLC.
-        hlc: The opposite flag, of files that have it instead; turned on reading.
-        rde: Relative DOM efficiency.
-        sensor_id: Row of the detector geometry.
-        extra: Further columns handed to the model under their own names.
-        extra_scale: What each of those is divided by.
-        origin: x, y, z of the detector centre in the file's coordinates, m; taken off.
-        time_reference: `window`: the clock of IceCube's readout window, where the
-            trigger is near 10,000 ns. `first_pulse`: only differences mean anything;
-            the event's first pulse becomes 0.
-        qe: `rde` flags DOMs of high efficiency; `published` has the slip of the
-            competition code, and needs IceCube-86's sensor_id or places.
-        ice: `correct`, `mirrored` (what the published weights were trained with), or
-            `none` where IceCube's ice means nothing: both features are 0.
-        labels: Columns of the truth that comes with such pulses.
+        name: Name in messages and files.
+        x: Column of the DOM position along x, m. Without x, y and z the position comes
+            from `sensor_id`.
+        y: Column of the DOM position along y, m.
+        z: Column of the DOM position along z, m.
+        time: Column of the pulse time, ns.
+        charge: Column of the charge, p.e., above 0.
+        auxiliary: Column of a flag that is True (1) if the pulse is not HLC.
+        hlc: Column of the opposite flag; it is inverted on reading.
+        rde: Column of the relative DOM efficiency.
+        sensor_id: Column of the row in the detector geometry.
+        extra: More columns that go to the model under their own names.
+        extra_scale: Divisor of each extra column.
+        origin: Detector centre x, y, z in the file's coordinates, m; it is subtracted.
+        time_reference: Clock of the pulse times. `window`: IceCube's readout window,
+            with the trigger near 10,000 ns. `first_pulse`: only differences matter; the
+            event's first pulse becomes 0.
+        qe: Rule for DOMs of high efficiency: `rde`, or `published` with the error of
+            the competition code, which needs IceCube-86's sensor_id or positions.
+        ice: Ice profile: `correct`, `mirrored` (as in the training of the published
+            weights), or `none` where IceCube's ice is not meaningful: both features
+            are 0.
+        labels: Columns of the truth of such pulses.
 
     Raises:
-        ValueError: An unknown choice, or neither place nor sensor_id.
+        ValueError: A choice is unknown, or there is neither position nor sensor_id.
     """
 
     name: str
@@ -166,7 +168,7 @@ class PulseMap:
     labels: LabelColumns = LabelColumns()
 
     def __post_init__(self) -> None:
-        # A YAML file brings lists.
+        # YAML files give lists.
         for name in ("extra", "extra_scale", "origin"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for problem in self._problems():
@@ -186,7 +188,7 @@ class PulseMap:
         if not self.time:
             yield "a time column is needed"
         if len(self.origin) != 3:
-            yield f"origin is x, y, z, got {self.origin}"
+            yield f"origin must be x, y, z, got {self.origin}"
         if self.sensor_id is None and None in (self.x, self.y, self.z):
             yield "columns x, y, z or a sensor_id are needed"
         if self.auxiliary is not None and self.hlc is not None:
@@ -205,31 +207,31 @@ class PulseMap:
     def kaggle(cls, **changes: Any) -> PulseMap:
         """The competition's batches: sensor_id, time, charge, auxiliary.
 
-        x, y, z are there once the geometry has been joined, as GraphNeT users do.
+        x, y, z exist once the geometry has been joined, as GraphNeT users do.
         """
         columns = {CHARGE: CHARGE, AUXILIARY: AUXILIARY, SENSOR_ID: SENSOR_ID}
         return cls(**{"name": "kaggle", **columns, **changes})
 
     @classmethod
     def icecube86(cls, **changes: Any) -> PulseMap:
-        """Names that GraphNeT's IceCube extractors write: dom_x, dom_time, hlc, ..."""
+        """Column names of GraphNeT's IceCube extractors: dom_x, dom_time, hlc, ..."""
         return cls(**{"name": "icecube86", **_ICECUBE_FRAMES, **changes})
 
     @classmethod
     def upgrade(cls, **changes: Any) -> PulseMap:
-        """IceCube-Upgrade: as icecube86, and the direction each PMT looks."""
+        """IceCube Upgrade: as icecube86, with the direction of each PMT."""
         extra = {"extra": PMT_DIRECTIONS[0], "extra_scale": (1.0, 1.0, 1.0)}
         return cls(**{"name": "upgrade", **_ICECUBE_FRAMES, **extra, **changes})
 
     @classmethod
     def prometheus(cls, **changes: Any) -> PulseMap:
-        """Prometheus photons: place and time, no charge, any detector and medium.
+        """Prometheus photons: position and time, no charge, any detector and medium.
 
-        Prometheus's own angles are those of flight, which its raw photon files bear
-        out. Files made of them may have turned them: in the example database that
-        comes with GraphNeT the pulses say `origin`. Check yours with
-        `detector.angles.infer_angle_convention`, best with vertices, and give
-        `angles=...`. Geometry tables of Prometheus lie a kilometre or more below their
+        Prometheus's own angles are those of the flight, as its raw photon files
+        confirm. Files made from them may have reversed angles: in GraphNeT's example
+        database the pulses say `origin`. Check yours with
+        `detector.angles.infer_angle_convention`, best with vertices, and set
+        `angles=...`. Prometheus's geometry tables lie a kilometre or more below their
         origin; `origin=(0, 0, -1948.07)` centres its IceCube.
         """
         columns = {
@@ -247,14 +249,14 @@ class PulseMap:
 
     @classmethod
     def km3net(cls, **changes: Any) -> PulseMap:
-        """KM3NeT hits, of ORCA or ARCA: place, time of a running clock, tot, trig.
+        """KM3NeT hits of ORCA or ARCA: position, time of a running clock, tot, trig.
 
-        The time over threshold (`tot`, ns, one byte) grows with the light but is no
-        charge: it is handed to the model under its own name. `trig`, a hit that took
-        part in the trigger, stands for hlc: it too picks, by coincidences, the pulses
-        that are likelier light than noise, which is what models and the selection of
-        pulses use the flag for. `hlc=None` does without. Places count from a point
-        that need not be the middle of the detector; `origin` says where that is.
+        The time over threshold (`tot`, ns, one byte) grows with the light but is not a
+        charge: the model gets it under its own name. `trig`, a hit that took part in
+        the trigger, replaces hlc: it also marks, by coincidences, pulses that are
+        likelier light than noise, and models and pulse selection use the flag for this.
+        `hlc=None` leaves it out. Positions need not count from the middle of the
+        detector; `origin` gives its centre.
         """
         columns = {
             "time": "t",
@@ -273,7 +275,7 @@ class PulseMap:
         """Return one of the pulse maps above.
 
         Raises:
-            ValueError: No such name.
+            ValueError: The name is unknown.
         """
         if name not in NAMED_PULSE_MAPS:
             raise ValueError(
@@ -283,10 +285,10 @@ class PulseMap:
         return made
 
     def with_columns(self, columns: Mapping[str, str | None]) -> PulseMap:
-        """Return it with other columns for some quantities; None does without one.
+        """Return the map with other columns for some quantities; None removes one.
 
         Raises:
-            ValueError: An unknown quantity, or one that is needed.
+            ValueError: A quantity is unknown, or needed.
         """
         known = (*_QUANTITIES, AZIMUTH, ZENITH)
         for quantity, column in columns.items():
@@ -296,50 +298,50 @@ class PulseMap:
         return replace(self, **columns)  # type: ignore[arg-type]
 
     def as_published(self) -> PulseMap:
-        """Return it with the competition code's slips, for its weights."""
+        """Return the map with the errors of the competition code, for its weights."""
         return replace(self, qe="published", ice="mirrored")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The names of the feature matrix's columns."""
+        """Column names of the feature matrix."""
         return FEATURE_NAMES + self.extra
 
     def columns(self) -> dict[str, str]:
-        """Return what each file column is: {file column: quantity}."""
+        """Return the quantity of each file column: {file column: quantity}."""
         named = {getattr(self, quantity): quantity for quantity in _QUANTITIES}
         named.pop(None, None)
         return {**named, **{column: column for column in self.extra}}
 
     def column(self, quantity: str) -> str:
-        """Return the file's name of a quantity that this pulse map has."""
+        """Return the file column of a quantity that this pulse map has."""
         name = quantity if quantity in self.extra else getattr(self, quantity)
         return str(name)
 
     def missing(self, given: Collection[str]) -> list[str]:
-        """Return the quantities that are named here, not given, and not replaceable.
+        """Return the quantities that this map names but that are missing.
 
-        Places and sensor_id stand in for each other, and either for rde.
+        Position and sensor_id replace each other, and either replaces rde.
         """
         named = list(self.columns().values())
         optional = {RDE}
         if {X, Y, Z} <= set(given):
             optional |= {SENSOR_ID}
         elif SENSOR_ID in named:
-            optional |= {X, Y, Z}  # either will do; one name is enough to ask for
+            optional |= {X, Y, Z}  # the message asks for one of the two only
         return [q for q in named if q not in given and q not in optional]
 
     def scale(
         self, quantity: str, value_T: Tensor, scales: Scales = DEFAULT_SCALES
     ) -> Tensor:
-        """Scale one column as the models read it.
+        """Scale one column as models read it.
 
         Args:
-            quantity: One of the values of `columns()`.
-            value_T: (T,) in the file's unit; times of one event or already relative.
+            quantity: Quantity of the column, a value of `columns()`.
+            value_T: Values (T,) in the file's unit; times of one event, or relative.
             scales: Units of the features.
 
         Returns:
-            (T,) scaled. `hlc` comes back as auxiliary, `rde` as the high-QE flag.
+            (T,) scaled values. `hlc` becomes auxiliary, `rde` the high-QE flag.
         """
         if quantity == TIME and self.time_reference == "first_pulse":
             first = value_T.min() if value_T.numel() else 0.0
@@ -352,7 +354,7 @@ class PulseMap:
         if quantity == HLC:
             if self.hlc == TRIGGER_MASK:
                 value_T = (value_T != 0).to(value_T.dtype)
-            return 1.0 - value_T  # a value that is no flag stays none, to be noticed
+            return 1.0 - value_T  # an invalid flag stays invalid and is reported later
         if quantity == RDE:
             return (value_T > 1.1).to(value_T.dtype)
         return value_T
@@ -360,12 +362,12 @@ class PulseMap:
     def unscale(
         self, quantity: str, value_T: Tensor, scales: Scales = DEFAULT_SCALES
     ) -> Tensor:
-        """Return physical values of a feature, the inverse of `scale`.
+        """Return physical values of a feature; the inverse of `scale`.
 
         Args:
-            quantity: A feature made of the column of its name: `x`, `y`, `z`, `time`,
+            quantity: Feature made from the column of its name: `x`, `y`, `z`, `time`,
                 `charge`, or one of `extra`.
-            value_T: (T,) scaled.
+            value_T: Scaled values (T,).
             scales: Units of the features.
 
         Returns:
@@ -381,9 +383,9 @@ class PulseMap:
     def zero_and_unit(
         self, quantity: str, scales: Scales = DEFAULT_SCALES
     ) -> tuple[float, float] | None:
-        """Return what `scale` takes off a column and divides it by.
+        """Return the offset and the divisor that `scale` applies to a column.
 
-        None: it does something else.
+        None means that it does something else.
         """
         if quantity in (X, Y, Z):
             return self.origin[(X, Y, Z).index(quantity)], scales.position
@@ -394,7 +396,7 @@ class PulseMap:
         return None
 
     def how_without(self, quantity: str) -> str:
-        """Return, for messages, how to write this pulse map without a quantity."""
+        """Return, for messages, this pulse map's code without a quantity."""
         if self.name in NAMED_PULSE_MAPS:
             return f"PulseMap.{self.name}({quantity}=None)"
         return f"PulseMap(..., {quantity}=None)"
@@ -407,10 +409,10 @@ class PulseMap:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PulseMap:
-        """Rebuild what `to_dict` gave.
+        """Rebuild a pulse map from `to_dict`.
 
         Raises:
-            ValueError: No mapping, an unknown name, or a value of another type.
+            ValueError: This is not a mapping, or a name or a type is wrong.
         """
         if isinstance(values, Mapping):
             labels = {name: values[name] for name in _LABELS if name in values}
@@ -423,7 +425,7 @@ _LABELS = tuple(field.name for field in fields(LabelColumns))
 
 
 def _with_label_names(init: Callable[..., None]) -> Callable[..., None]:
-    """Let a pulse map be made with azimuth, zenith and angles, its fields in 0.1.0."""
+    """Let PulseMap accept azimuth, zenith and angles, its fields in 0.1.0."""
 
     @wraps(init)
     def make(self: PulseMap, **values: Any) -> None:

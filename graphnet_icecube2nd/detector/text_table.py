@@ -1,4 +1,4 @@
-"""Small tables as text, read so that errors name file, line and column."""
+"""Small text tables; errors name file, line and column."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from importlib.abc import Traversable
 
 
-GZIP = b"\x1f\x8b"  # how a compressed file begins, whatever it is called
+GZIP = b"\x1f\x8b"  # first bytes of a compressed file
 
 
 def text_of(file: Path | Traversable, expected: str = "a table as text") -> str:
     """Return the text of a file, which may be compressed.
 
-    ValueError if it is none; says what was `expected`.
+    Raises ValueError if it is not text; `expected` completes the message.
     """
     content = file.read_bytes()
     try:
@@ -31,29 +31,29 @@ def text_of(file: Path | Traversable, expected: str = "a table as text") -> str:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error):
-        raise ValueError(f"{file} is no table of text; expected {expected}") from None
+        raise ValueError(f"{file} is not a text table; expected {expected}") from None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextTable:
-    """Columns of a file; errors name the place."""
+    """Columns of a file; errors name the place of a value."""
 
     source: str  # the file, for messages
     lines: tuple[int, ...]  # line number of each row, counted from 1
     columns: dict[str, tuple[str, ...]]  # fields as text, by the name in the header
-    line: str = "line"  # what messages call a line
+    line: str = "line"  # word for a line in messages
 
     @classmethod
     def read(cls, file: Path | Traversable) -> TextTable:
-        """Read a file in columns: between commas if the header has one, else blanks.
+        """Read a table separated by commas, or by blanks if the header has no comma.
 
-        Empty lines and lines that begin with # are passed over.
+        Empty lines and lines that begin with # are ignored.
         """
         return cls.of_text(text_of(file), str(file))
 
     @classmethod
     def of_text(cls, text: str, source: str) -> TextTable:
-        """Return the columns of a file's text, see `read`."""
+        """Return the columns of a text; see `read`."""
         numbered = [
             (number, line)
             for number, line in enumerate(text.splitlines(), start=1)
@@ -67,7 +67,7 @@ class TextTable:
             for _, line in numbered
         ]
         if len(set(header)) < len(header):
-            raise ValueError(f"{source}, line {numbered[0][0]}: a column stands twice")
+            raise ValueError(f"{source}, line {numbered[0][0]}: a column occurs twice")
         lines = tuple(number for number, _ in numbered[1:])
         for line, row in zip(lines, rows, strict=True):
             if len(row) != len(header):
@@ -84,11 +84,11 @@ class TextTable:
         allowed: str = "finite numbers",
         rule: Callable[[float], bool] = math.isfinite,
     ) -> Tensor:
-        """Return a column as (N,) float64; `rule` says if a value is allowed."""
+        """Return a column as (N,) float64; `rule` says whether a value is allowed."""
         if column not in self.columns:
             raise ValueError(
                 f"{self.source}: no column {column!r}; "
-                f"columns there: {', '.join(self.columns)}"
+                f"columns in the file: {', '.join(self.columns)}"
             )
         values = []
         for line, text in zip(self.lines, self.columns[column], strict=True):

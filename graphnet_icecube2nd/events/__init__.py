@@ -1,4 +1,4 @@
-"""Events: pulses in physical units, their selection and features, batches."""
+"""Events: pulses in physical units, their selection, features and batches."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

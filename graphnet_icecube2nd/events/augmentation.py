@@ -1,18 +1,18 @@
 """Augmentations: changes to events, for training and for checks of a model.
 
-Those for training leave an event likely. What an event becomes depends on (seed, epoch,
-event_id) and its own pulses alone, so neither batches nor workers change it. The checks
-(`TimeShift`, `FirstPulseAt`, `ChargeFactor`, `Mirror`, `SwitchOff`) ask what a model
-leans on. Each acts on all events of a batch at once, on columns in physical units,
-before features are made of them. It raises ValueError for an argument out of its range
-when it is made, and for a column that it needs and events lack when it is used.
+Training augmentations keep events realistic. The result depends only on (seed, epoch,
+event_id) and on the event's own pulses, so batches and workers do not change it. The
+checks (`TimeShift`, `FirstPulseAt`, `ChargeFactor`, `Mirror`, `SwitchOff`) show which
+inputs a model depends on. An augmentation acts on all events of a batch at once, on
+columns in physical units, before features are made. Its constructor raises ValueError
+for an argument out of range; a call raises ValueError if a column is missing.
 
-The order is: selection, then augmentations, then features. A store reads only the
-pulses that selection keeps, so augmentations see no others. `AddNoise` may then lift an
-event over `max_pulses`; who needs that bound cuts such an event again, with the same
-selection. Pulses come out in the order of time where times have changed. Where only
-time differences count (`time_reference="first_pulse"`), the reader puts the
-first pulse at hand back to where it was before the augmentations.
+The order is: selection, augmentations, features. A store reads only pulses that the
+selection keeps, so augmentations see no others. `AddNoise` may then lift an event above
+`max_pulses`; to keep that limit, apply the same selection again. Pulses are sorted by
+time again if times have changed. If only time differences matter
+(`time_reference="first_pulse"`), the reader moves the first pulse back to its time
+before the augmentations.
 
 Shape letters: T pulses, B events, N noise pulses, S DOMs.
 """
@@ -66,32 +66,32 @@ from graphnet_icecube2nd.events.random_numbers import (
 )
 
 DIRECTION = "direction"
-LOST = "lost"  # (B,) bool among the truth: nothing is left of the event
+LOST = "lost"  # (B,) bool in the truth: no pulse of the event is left
 AXES = (X, Y, Z)
-_UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that tell one from another
+_UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that identify one
 _NOISE_CHARGE_SIGMA = 0.3  # p.e.
 _DISCRIMINATOR = 0.25  # p.e.
 
 
 class Augmentation(Protocol):
-    """Something that changes events; your own may be any callable of this form."""
+    """Any callable of this form that changes events."""
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the changed events; those given are left as they are.
+        """Return the changed events; the given events are not changed.
 
         Args:
-            events: The events.
-            key: What random numbers are drawn from.
-            detector: Whose events they are, in its coordinates.
+            events: Events to change.
+            key: Key of the random numbers.
+            detector: Detector of the events, in its coordinates.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeJitter:
-    """Move every pulse in time on its own, by a normal number.
+    """Shift each pulse in time by a normally distributed number.
 
     Args:
-        sigma: ns.
+        sigma: Standard deviation of the shift, ns.
     """
 
     kind: ClassVar[str] = "time_jitter"
@@ -101,7 +101,7 @@ class TimeJitter:
         _check_number(self, "sigma")
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events with pulses moved, in the order of time."""
+        """Return the events with shifted pulses, sorted by time."""
         offsets, key_B = events.offsets.numpy(), key.of_events(events.event_id.numpy())
         shift_T = self.sigma * normal(pulse_keys(key_B, offsets))
         moved = _shifted(events, self.kind, shift_T)
@@ -114,10 +114,10 @@ class TimeJitter:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeOffset:
-    """Move every event in time as a whole, by a normal number.
+    """Shift each event in time by a normally distributed number.
 
     Args:
-        sigma: ns.
+        sigma: Standard deviation of the shift, ns.
     """
 
     kind: ClassVar[str] = "time_offset"
@@ -127,19 +127,19 @@ class TimeOffset:
         _check_number(self, "sigma")
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events, each moved."""
+        """Return the shifted events."""
         shift_B = self.sigma * normal(key.of_events(events.event_id.numpy()))
         return _shifted(events, self.kind, per_pulse(events, shift_B))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChargeScale:
-    """Multiply charges by log-normal factors of median 1.
+    """Multiply charges by log-normal factors with median 1.
 
     Args:
-        sigma: Width of the natural logarithm of the factor that an event's pulses
+        sigma: Width of the natural logarithm of the factor that all pulses of an event
             share; 0.1 is about 10%.
-        pulse_sigma: The same for a further factor of each pulse; default none.
+        pulse_sigma: Width of a further factor for each pulse; default: none.
     """
 
     kind: ClassVar[str] = "charge_scale"
@@ -151,7 +151,7 @@ class ChargeScale:
         _check_number(self, "pulse_sigma")
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events with charges scaled."""
+        """Return the events with scaled charges."""
         need_column(events, self.kind, CHARGE)
         key_B = key.of_events(events.event_id.numpy())
         log_T = per_pulse(events, self.sigma * normal(combine(key_B, 0)))
@@ -165,7 +165,7 @@ class ChargeScale:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drop:
-    """Takes all pulses of some DOMs or strings away."""
+    """Removes all pulses of some DOMs or strings."""
 
     kind: ClassVar[str]
     unit: ClassVar[str]
@@ -180,26 +180,27 @@ class _Drop:
 
 
 class DropDoms(_Drop):
-    """Take all pulses of some DOMs away, other DOMs in every event.
+    """Remove all pulses of some DOMs, with other DOMs in every event.
 
-    A DOM is known by its `sensor_id`, else by its x, y, z. An event of which nothing
-    would be left stays as it was. `n_pulses` goes down with the pulses.
+    A DOM is identified by its `sensor_id`, else by its x, y, z. An event that would
+    lose all pulses is not changed. `n_pulses` decreases with the pulses.
 
     Args:
-        probability: Chance of each DOM, 0 to 1, 1 excluded.
+        probability: Probability to remove a DOM, 0 to 1, 1 excluded.
     """
 
     kind, unit = "drop_doms", "dom"
 
 
 class DropStrings(_Drop):
-    """Take all pulses of some strings away, other strings in every event.
+    """Remove all pulses of some strings, with other strings in every event.
 
-    A string is the geometry's, by `sensor_id`; else the DOMs of one x, y. An event of
-    which nothing would be left stays as it was. `n_pulses` goes down with the pulses.
+    `sensor_id` gives the string of the geometry; without it a string is the DOMs with
+    the same x, y. An event that would lose all pulses is not changed. `n_pulses`
+    decreases with the pulses.
 
     Args:
-        probability: Chance of each string, 0 to 1, 1 excluded.
+        probability: Probability to remove a string, 0 to 1, 1 excluded.
     """
 
     kind, unit = "drop_strings", "string"
@@ -209,25 +210,26 @@ class DropStrings(_Drop):
 class AddNoise:
     """Add pulses of uncorrelated noise.
 
-    Their number is Poisson, with the rates of all DOMs times the time from the event's
-    first pulse to its last; an event that selection has cut gets the share of it that
-    selection would have kept. Times are uniform in that range. A DOM's rate goes with
-    its relative efficiency. Noise is auxiliary. `n_pulses` goes up with the pulses, and
-    the event may get longer than `max_pulses`.
+    Their number is Poisson distributed. Its mean is the sum of all DOMs' rates times
+    the time from the event's first pulse to its last; an event that the selection has
+    cut gets the share that the selection would have kept. Times are uniform in that
+    range. The rate of a DOM is proportional to its relative efficiency. Noise pulses
+    are auxiliary. `n_pulses` increases with the pulses, and the event may get longer
+    than `max_pulses`.
 
-    Simplified: in IceCube more than half of the noise comes in bursts of one DOM, and
-    its spectrum of charges has an exponential part besides the normal one. Here charges
-    are normal, 1 +- 0.3 p.e., and those below the discriminator's 0.25 are put there.
+    The model is simplified. In IceCube more than half of the noise comes in bursts of
+    one DOM, and its charge spectrum has an exponential part besides the normal one.
+    Here charges are normal, 1 +- 0.3 p.e., with a minimum of 0.25, the discriminator.
 
     Args:
-        rate_per_dom: Hz, of a DOM of relative efficiency 1. The default is the average
-            hit rate in the ice: 560 Hz, and 780 Hz for high-efficiency DOMs, of which
-            230 to 250 Hz are uncorrelated (M. G. Aartsen et al., "The IceCube Neutrino
-            Observatory: Instrumentation and Online Systems", JINST 12 P03012 (2017),
-            arXiv:1612.05093, section "Dark Noise"). It is what a simulation without
-            noise lacks; events that have theirs, as IceCube's and the competition's
-            do, want a small part of it.
-        margin: ns that the range is longer at either end; default none.
+        rate_per_dom: Rate [Hz] of a DOM with relative efficiency 1. The default is the
+            average hit rate in the ice: 560 Hz, and 780 Hz for high-efficiency DOMs, of
+            which 230 to 250 Hz are uncorrelated (M. G. Aartsen et al., "The IceCube
+            Neutrino Observatory: Instrumentation and Online Systems", JINST 12 P03012
+            (2017), arXiv:1612.05093, section "Dark Noise"). It suits a simulation
+            without noise. Events with noise of their own, as IceCube's and the
+            competition's, need a small part of it.
+        margin: Extension of the time range at either end, ns; default: none.
     """
 
     kind: ClassVar[str] = "add_noise"
@@ -239,7 +241,7 @@ class AddNoise:
         _check_number(self, "margin")
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events with noise, in the order of time."""
+        """Return the events with noise, sorted by time."""
         need_column(events, self.kind, TIME)
         offsets, key_B = events.offsets.numpy(), key.of_events(events.event_id.numpy())
         time_T = events.columns[TIME].double().numpy()
@@ -270,29 +272,30 @@ class AddNoise:
         }
         if unknown := sorted(set(events.columns) - set(noise)):
             raise ValueError(
-                f"{self.kind} has no values for column {', '.join(unknown)}; it has "
-                f"them for {', '.join(noise)}"
+                f"{self.kind} has no values for column {', '.join(unknown)}, only for "
+                f"{', '.join(noise)}: leave the augmentation or the column out"
             )
         return add_pulses(events, noise, num_B)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotateAboutZ:
-    """Turn every event about the z axis, its pulses and its true direction alike.
+    """Rotate every event about the z axis, its pulses and its true direction alike.
 
-    IceCube is not symmetric: a turned event lies between the strings, and the model
-    learns on DOMs that are not there. Small angles do less harm; the full turn makes
-    use of the symmetry of physics (but for the tilt and anisotropy of the ice) at the
-    price of that of the detector.
+    IceCube is not symmetric: a rotated event lies between the strings, and the model
+    learns from DOMs that do not exist. Small angles do less harm. The full rotation
+    uses the symmetry of physics (except tilt and anisotropy of the ice) but breaks
+    that of the detector.
 
-    It acts on x, y, z, which are looked up first where there is only a `sensor_id`, and
-    so is the efficiency of DOMs where no column gives it: a turned place is no DOM's
-    any more. The detector's `vectors`, such as PMT directions, turn with the event.
+    The rotation acts on x, y, z. If there is only a `sensor_id`, positions are looked
+    up first, and so are efficiencies that no column gives, because no DOM is at a
+    rotated position. The detector's `vectors`, such as PMT directions, rotate too.
 
     Args:
-        max_angle: rad; angles are uniform between plus and minus this. Default: pi.
-        azimuths: Columns of the truth that are azimuths; those there are turn, and so
-            does `direction`. Other truth stays: a vertex would be wrong.
+        max_angle: Maximum angle, rad; angles are uniform between plus and minus this.
+            Default: pi.
+        azimuths: Truth columns that are azimuths; they rotate, and so does `direction`.
+            Other truth does not change, so a vertex would be wrong.
     """
 
     kind: ClassVar[str] = "rotate_about_z"
@@ -304,11 +307,11 @@ class RotateAboutZ:
 
     def __post_init__(self) -> None:
         _check_number(self, "max_angle", up_to=math.pi)
-        # A YAML file brings a list.
+        # YAML files give lists.
         object.__setattr__(self, "azimuths", tuple(self.azimuths))
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events, each turned."""
+        """Return the rotated events."""
         number_B = uniform(key.of_events(events.event_id.numpy()))
         angle_B = self.max_angle * (2 * number_B - 1)
         angle_T = per_pulse(events, angle_B)
@@ -323,16 +326,16 @@ class RotateAboutZ:
             truth[DIRECTION] = torch.stack(turned, -1)
         for name in set(self.azimuths) & truth.keys():
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
-            truth[name] = wrap_azimuth(azimuth_B)  # NaN, no label, stays
+            truth[name] = wrap_azimuth(azimuth_B)  # NaN (no label) stays NaN
         return replace(events, columns=columns, truth=truth)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TimeShift:
-    """Move all events in time by one and the same amount; a check.
+    """Shift all events in time by the same amount; a check.
 
     Args:
-        shift: ns, of either sign.
+        shift: Shift in time, ns, of either sign.
     """
 
     kind: ClassVar[str] = "time_shift"
@@ -342,21 +345,21 @@ class TimeShift:
         _check_number(self, "shift", least=None)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events, later by `shift`."""
+        """Return the shifted events."""
         return _shifted(events, self.kind, self.shift)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstPulseAt:
-    """Move every event so that its first pulse at hand comes at one time; a check.
+    """Shift every event so that its first pulse is at a given time; a check.
 
-    Takes away what the place of an event in its readout window tells: a window that
-    opens a fixed time before the interaction gives the time of the interaction away.
+    This removes the information in the event's position within its readout window: a
+    window that opens a fixed time before the interaction reveals the interaction time.
 
     Args:
-        time: ns, where the first pulse comes to be.
-        hlc: Take the first HLC pulse, which is seldom noise; of an event without any
-            the first of all.
+        time: New time of the first pulse, ns.
+        hlc: Whether the first HLC pulse is used, which is rarely noise. An event
+            without HLC pulses uses its first pulse.
     """
 
     kind: ClassVar[str] = "first_pulse_at"
@@ -367,17 +370,17 @@ class FirstPulseAt:
         _check_number(self, "time", least=None)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events, each moved."""
+        """Return the shifted events."""
         shift_B = self.time - first_times(events, hlc=self.hlc)
         return _shifted(events, self.kind, per_pulse(events, shift_B))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChargeFactor:
-    """Multiply all charges by one factor; a check.
+    """Multiply all charges by the same factor; a check.
 
     Args:
-        factor: Above 0.
+        factor: Factor on the charges, above 0.
     """
 
     kind: ClassVar[str] = "charge_factor"
@@ -387,7 +390,7 @@ class ChargeFactor:
         _check_number(self, "factor", least=None, above=0.0)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events with charges scaled."""
+        """Return the events with scaled charges."""
         need_column(events, self.kind, CHARGE)
         charge_T = floating(events.columns[CHARGE])
         return with_columns(events, {CHARGE: charge_T * self.factor})
@@ -397,13 +400,13 @@ class ChargeFactor:
 class Mirror:
     """Mirror every event in the plane at 0 across one axis; a check.
 
-    Pulses move, the detector's `vectors` (where PMTs look) with them, and `direction`
-    among the truth; other truth stays. Ice and efficiency are those of the new place,
-    or of the DOM where there is a `sensor_id`: an event mirrored in z has its light
-    from ice that is not there.
+    Pulses, the detector's `vectors` (directions of PMTs) and the true `direction` are
+    mirrored; other truth does not change. Ice and efficiency are those of the new
+    position, or of the DOM if there is a `sensor_id`: an event mirrored in z then has
+    light from ice that is not there.
 
     Args:
-        axis: `x`, `y` or `z`.
+        axis: Axis across which to mirror: `x`, `y` or `z`.
     """
 
     kind: ClassVar[str] = "mirror"
@@ -414,13 +417,13 @@ class Mirror:
 
     @property
     def signs(self) -> tuple[float, float, float]:
-        """What a vector's components are multiplied by."""
+        """Factors on the components of a vector."""
         x, y, z = (-1.0 if axis == self.axis else 1.0 for axis in AXES)
         return x, y, z
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the mirrored events."""
-        # A turn by nothing looks the places up where there is only a sensor_id.
+        # A rotation by 0 looks up positions if there is only a sensor_id.
         placed = RotateAboutZ(max_angle=0.0)(events, key, detector)
         columns = {
             name: -floating(placed.columns[name])
@@ -435,14 +438,14 @@ class Mirror:
 
 @dataclass(frozen=True, kw_only=True)
 class SwitchOff:
-    """Take all pulses of some DOMs or strings away, others in every event; a check.
+    """Remove all pulses of some DOMs or strings, others in every event; a check.
 
-    As `DropDoms` and `DropStrings`, but an event of which nothing is left is marked:
-    `lost` among the truth. It keeps its pulses, for a batch needs one at least.
+    It works as `DropDoms` and `DropStrings`, but an event that would lose all pulses is
+    marked as `lost` in the truth. It keeps its pulses, because a batch needs them.
 
     Args:
-        unit: `dom` or `string`.
-        share: Chance of each to be off, 0 to 1, 1 excluded.
+        unit: Unit to switch off: `dom` or `string`.
+        share: Probability to switch one off, 0 to 1, 1 excluded.
     """
 
     kind: ClassVar[str] = "switch_off"
@@ -454,7 +457,7 @@ class SwitchOff:
         _check_number(self, "share", below=1.0)
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
-        """Return the events with fewer pulses, and `lost` (B,) among their truth."""
+        """Return the events with fewer pulses, and `lost` (B,) in their truth."""
         key_T = _unit_keys(events, self.kind, self.unit, key, detector, to_mm=True)
         keep_T = uniform(key_T) >= self.share
         start_B = events.offsets.numpy()[:-1]
@@ -465,7 +468,7 @@ class SwitchOff:
         return replace(kept, truth={**kept.truth, LOST: lost_B})
 
 
-# Those for training, which recipes can name.
+# Training augmentations, which recipes can name.
 _KINDS: dict[str, Any] = {
     augmentation.kind: augmentation
     for augmentation in (
@@ -483,10 +486,10 @@ def apply_augmentations(
     epoch: int = 0,
     detector: Detector,
 ) -> Events:
-    """Return the events after all augmentations, one after the other.
+    """Apply augmentations in order and return the events.
 
-    An augmentation draws its numbers by its place in the list, so that one may stand
-    there twice. A new epoch changes the same event in another way.
+    The random numbers depend on an augmentation's position in the list, so one may
+    occur twice. A new epoch changes the same event differently.
     """
     check_order(augmentations)
     for place, augmentation in enumerate(augmentations):
@@ -496,41 +499,42 @@ def apply_augmentations(
 
 
 def check_order(augmentations: Sequence[Augmentation]) -> None:
-    """Raise ValueError if noise comes after a turn, at DOMs that have not turned."""
+    """Raise ValueError if noise is added, at unrotated DOMs, after a rotation."""
     turned = False
     for augmentation in augmentations:
         if turned and isinstance(augmentation, AddNoise):
             raise ValueError(
-                f"{AddNoise.kind} must come before {RotateAboutZ.kind}: its pulses are "
-                "at DOMs that have not been turned"
+                f"{AddNoise.kind} must come before {RotateAboutZ.kind}, because its "
+                "pulses are at DOMs that have not been rotated: change the order"
             )
         turned |= isinstance(augmentation, RotateAboutZ)
 
 
 def augmentation_to_dict(augmentation: Augmentation) -> dict[str, Any]:
-    """Return plain values that YAML and JSON can hold: `kind` and its arguments."""
+    """Return `kind` and arguments as plain values for YAML and JSON."""
     for kind, known in _KINDS.items():
         if isinstance(augmentation, known):
             return {"kind": kind, **to_plain(augmentation)}
     raise ValueError(
-        f"only {', '.join(_KINDS)} can be written down, not "
+        f"only {', '.join(_KINDS)} can be stored as plain values, not "
         f"{type(augmentation).__name__}"
     )
 
 
 def augmentation_from_dict(values: Mapping[str, Any]) -> Augmentation:
-    """Rebuild what `augmentation_to_dict` gave; what has a default may be left out."""
+    """Rebuild an augmentation from `augmentation_to_dict`; defaults may be left out."""
     arguments = dict(values)
     kind = arguments.pop("kind", None)
     if kind not in _KINDS:
         raise ValueError(
-            f"no augmentation {kind!r}; kind is one of {', '.join(_KINDS)}"
+            f"no augmentation {kind!r}; kind must be one of {', '.join(_KINDS)}"
         )
     known = fields(_KINDS[kind])
     names = [field.name for field in known]
     if unknown := sorted(set(arguments) - set(names)):
         raise ValueError(
-            f"{kind} has no {', '.join(map(str, unknown))}; it has {', '.join(names)}"
+            f"{kind} has no argument {', '.join(map(str, unknown))}; known are "
+            f"{', '.join(names)}"
         )
     needed = [field.name for field in known if field.default is MISSING]
     if missing := [name for name in needed if name not in arguments]:
@@ -540,7 +544,7 @@ def augmentation_from_dict(values: Mapping[str, Any]) -> Augmentation:
 
 
 def first_times(events: Events, *, hlc: bool = False) -> NDArray[np.float64]:
-    """Return when each event's first pulse came, ns, (B,); its first HLC, if any."""
+    """Return the time [ns] of each event's first (HLC) pulse, (B,)."""
     kind = FirstPulseAt.kind
     need_column(events, kind, TIME)
     start_B = events.offsets.numpy()[:-1]
@@ -566,7 +570,7 @@ def _check_number(
     up_to: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Raise ValueError if an argument is no finite number within its bounds."""
+    """Raise ValueError if an argument is not a finite number within its limits."""
     value = getattr(augmentation, name)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     bounds = [
@@ -589,7 +593,7 @@ def _check_number(
 
 
 def _shifted(events: Events, kind: str, shift: ArrayLike) -> Events:
-    """Return the events with times later by shift, ns, () or (T,)."""
+    """Return the events with times increased by `shift` [ns], () or (T,)."""
     need_column(events, kind, TIME)
     time_T = floating(events.columns[TIME])
     moved_T = time_T + torch.from_numpy(np.asarray(shift)).to(time_T.dtype)
@@ -605,9 +609,9 @@ def _unit_keys(
     *,
     to_mm: bool = False,
 ) -> NDArray[np.uint64]:
-    """Return keys (T,), equal for pulses of one event and one DOM or string.
+    """Return keys (T,) that are equal for pulses of one event and one DOM or string.
 
-    Without `sensor_id`, places tell them apart: bit by bit, or to the millimetre.
+    Without `sensor_id` the position identifies them, exactly or to the millimetre.
     """
     key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
     if SENSOR_ID in events.columns:
@@ -627,7 +631,7 @@ def _unit_keys(
 
 
 def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Tensor]:
-    """Return the columns, x, y, z and an efficiency among them."""
+    """Return the columns with x, y, z and an efficiency."""
     columns, geometry = dict(events.columns), detector.places
     if not set(AXES) <= columns.keys():
         need_column(events, kind, SENSOR_ID, instead_of="x, y, z")
@@ -642,7 +646,7 @@ def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Ten
 
 
 def _turn(x: Tensor, y: Tensor, angle: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Turn vectors from x towards y; all (T,), or (B,) for events."""
+    """Rotate vectors from x towards y; all (T,), or (B,) for events."""
     x, y = floating(x), floating(y)
     cosine, sine = torch.from_numpy(np.cos(angle)), torch.from_numpy(np.sin(angle))
     return (x * cosine - y * sine).to(x.dtype), (x * sine + y * cosine).to(y.dtype)

@@ -1,6 +1,6 @@
-"""PackedBatch: the one thing models eat.
+"""PackedBatch: the input of all models.
 
-The pulses of all events of a batch lie one after the other; nothing is padded.
+The pulses of all events of a batch are stored one after the other, without padding.
 Shape letters: T pulses in the batch, B events, F features.
 """
 
@@ -23,19 +23,19 @@ class PackedBatch:
     """A batch of events as one table of pulses and the borders between events.
 
     Args:
-        features: (T, F) float32, the scaled features of all pulses.
-        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
-            `offsets[i + 1] - 1`; every event has at least one.
-        n_pulses: (B,) int64, the event's pulses *before* selection; the length
-            feature of the models is its log10.
-        names: F column names of `features`.
-        event_id: (B,) int64, the key that joins events to truth.
-        truth: (B, ...) tensors by name, e.g. `direction` (B, 3).
+        features: Scaled features of all pulses, (T, F) float32.
+        offsets: Borders of the events, (B + 1,) int64. Event `i` has pulses
+            `offsets[i]` to `offsets[i + 1] - 1`; every event has at least one.
+        n_pulses: Pulses of each event *before* selection, (B,) int64; models use their
+            log10 as the length feature.
+        names: Column names of `features`, F of them.
+        event_id: Key that joins events to truth, (B,) int64.
+        truth: Truth tensors (B, ...) by name, e.g. `direction` (B, 3).
 
     Raises:
-        ValueError: A shape, type or value is wrong; the message names the event
-            and the column. Values are looked at on the CPU only, so that a batch
-            on a GPU costs no synchronisation.
+        ValueError: A shape, type or value is wrong; the message names the event and the
+            column. Values are checked on the CPU only, so that a batch on a GPU needs
+            no synchronisation.
     """
 
     features: Tensor
@@ -63,14 +63,14 @@ class PackedBatch:
         """Pack a list of events, each (pulses of the event, F).
 
         Args:
-            events: One feature matrix per event.
-            n_pulses: (B,) pulses before selection; default: what is given.
-            names: F column names.
-            event_id: (B,) int64.
-            truth: (B, ...) tensors by name.
+            events: Feature matrix of each event.
+            n_pulses: Pulses before selection, (B,); default: the given pulses.
+            names: Column names of the features, F of them.
+            event_id: Key of each event, (B,) int64.
+            truth: Truth tensors (B, ...) by name.
 
         Raises:
-            ValueError: No event, or as `PackedBatch`.
+            ValueError: There is no event, or a value is wrong as for `PackedBatch`.
         """
         if not events:
             raise ValueError("a batch needs at least one event")
@@ -97,9 +97,9 @@ class PackedBatch:
         event_id: Tensor | None = None,
         truth: Mapping[str, Tensor] | None = None,
     ) -> PackedBatch:
-        """Make a batch of values that were checked before, as a store's were.
+        """Make a batch from values that were checked before, such as a store's.
 
-        Looking at every value again costs more than reading it from a store.
+        Checking every value again costs more than reading it from a store.
         """
         made = object.__new__(cls)
         values = (features, offsets, n_pulses, names, event_id, truth)
@@ -108,13 +108,13 @@ class PackedBatch:
         return made
 
     def split(self, sizes: Sequence[int]) -> list[PackedBatch]:
-        """Cut the batch into batches of so many events; their tensors are views.
+        """Split the batch into smaller batches; their tensors are views.
 
         Args:
-            sizes: Events of each batch; they add up to the events of this one.
+            sizes: Number of events of each new batch; the sum is that of this batch.
 
         Raises:
-            ValueError: They do not.
+            ValueError: A size is below 1 or the sum is wrong.
         """
         if sum(sizes) != len(self) or min(sizes, default=0) < 1:
             raise ValueError(
@@ -148,7 +148,7 @@ class PackedBatch:
 
     @property
     def lengths(self) -> Tensor:
-        """(B,) int64, the pulses of each event that are in this batch."""
+        """Pulses of each event in this batch, (B,) int64."""
         return self.offsets.diff()
 
     def column(self, name: str) -> Tensor:
@@ -156,7 +156,7 @@ class PackedBatch:
         return self.features[:, self._index(name)]
 
     def columns(self, names: Sequence[str]) -> Tensor:
-        """Return several features in the order asked for, (T, len(names))."""
+        """Return several features in the given order, (T, len(names))."""
         return self.features[:, [self._index(name) for name in names]]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> PackedBatch:
@@ -164,11 +164,11 @@ class PackedBatch:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> PackedBatch:
-        """Return the batch in page-locked memory, for copies that overlap work."""
+        """Return the batch in page-locked memory, for copies that overlap with work."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
-        # `copy` goes past __init__: what was checked once need not be again.
+        # `copy` bypasses __init__: values that were checked need no second check.
         moved = copy(self)
         for name in ("features", "offsets", "n_pulses", "event_id"):
             tensor = getattr(self, name)
@@ -184,14 +184,14 @@ class PackedBatch:
             return self.names.index(name)
         except ValueError:
             raise ValueError(
-                f"no feature {name!r} in this batch; it has {', '.join(self.names)}"
+                f"no feature {name!r} in this batch; known are {', '.join(self.names)}"
             ) from None
 
 
 def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
-    """Raise ValueError if these are no borders (B + 1,) from 0 to the number of pulses.
+    """Raise ValueError unless these are borders (B + 1,) from 0 to the pulses' number.
 
-    Empty events pass. Without a number of pulses the end is open.
+    Empty events are allowed. Without a number of pulses the last border is not checked.
     """
     _check_offsets_shape(offsets)
     first, last = int(offsets[0]), int(offsets[-1])
@@ -204,7 +204,7 @@ def check_offsets(offsets: Tensor, num_pulses: int | None = None) -> None:
     if int(lengths.min()) < 0:
         raise ValueError(
             f"offsets must not decrease; event {int(lengths.argmin())} would end "
-            "before it"
+            "before it begins"
         )
 
 
@@ -220,24 +220,24 @@ def _check_offsets_shape(offsets: Tensor) -> None:
 
 @dataclass(frozen=True)
 class EventNames:
-    """What messages call the events of a batch, and which event a pulse is in."""
+    """Names of events in messages, and the event of each pulse."""
 
     offsets: Tensor  # (B + 1,) int64 borders of the events
-    event_id: Sequence[Any] | Tensor | None = None  # B; default: place in the batch
+    event_id: Sequence[Any] | Tensor | None = None  # B; default: index in the batch
 
     def name(self, index: int) -> str:
-        """Return what to call an event."""
+        """Return the name of an event in messages."""
         if self.event_id is None:
             return f"event {index} of the batch"
         name = self.event_id[index]
         return f"event {name.item() if isinstance(name, Tensor) else name}"
 
     def index_of(self, pulse: int) -> int:
-        """Return the event that a pulse of the batch belongs to."""
+        """Return the index of the event of a pulse."""
         return int(torch.searchsorted(self.offsets, pulse, right=True)) - 1
 
     def check_not_empty(self) -> None:
-        """Raise ValueError naming the first event without pulses, if there is one."""
+        """Raise ValueError naming the first event without pulses."""
         lengths = self.offsets.diff()
         if int(lengths.min()) < 1:
             raise ValueError(f"{self.name(int(lengths.argmin()))} has no pulses")
@@ -249,7 +249,7 @@ def _check_shapes(batch: PackedBatch) -> None:
         if not isinstance(value, Tensor):
             raise ValueError(f"{name} must be a tensor, got {type(value).__name__}")
     if len(set(batch.names)) < len(batch.names):
-        raise ValueError(f"a name stands twice in {', '.join(batch.names)}")
+        raise ValueError(f"a name occurs twice in {', '.join(batch.names)}")
     if features.ndim != 2 or not features.is_floating_point():
         raise ValueError(
             "features must be a floating point table (pulses, features), got "

@@ -1,7 +1,7 @@
 """Events: pulses of many events in physical units, before they become features.
 
-What augmentations take and give. Shape letters: T pulses in the batch, B events, N new
-pulses.
+Augmentations take and return them. Shape letters: T pulses in the batch, B events, N
+new pulses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from graphnet_icecube2nd.conventions import (
     Z,
 )
 
-# What tells pulses of one time apart, the last first.
+# Columns that order pulses of the same time; the first counts least.
 TIE_BREAKERS = (AUXILIARY, HLC, CHARGE, Z, Y, X, SENSOR_ID)
 
 Number = TypeVar("Number", bound=np.generic)
@@ -34,19 +34,19 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Events:
-    """The pulses of a batch of events as columns, and what is known of the events.
+    """The pulses of a batch of events as columns, with event numbers and truth.
 
-    Nothing is checked: a reader makes it of values that were.
+    Nothing is checked: readers build it from values that were checked.
 
     Args:
-        columns: (T,) tensors by quantity, named as in `conventions` (x, y, z, time,
-            charge, auxiliary, hlc, rde, sensor_id) or an extra column's own name, in
-            physical units; not the column names of a file.
-        offsets: (B + 1,) int64, event `i` owns pulses `offsets[i]` to
-            `offsets[i + 1] - 1`; every event has at least one.
-        n_pulses: (B,) int64, the event's pulses before selection.
-        event_id: (B,) int64, what tells events apart.
-        truth: (B, ...) tensors by name, e.g. `direction` (B, 3).
+        columns: Tensors (T,) in physical units by quantity, named as in `conventions`
+            (x, y, z, time, charge, auxiliary, hlc, rde, sensor_id) or with an extra
+            column's own name; not with the column names of a file.
+        offsets: Borders of the events, (B + 1,) int64. Event `i` has pulses
+            `offsets[i]` to `offsets[i + 1] - 1`; every event has at least one.
+        n_pulses: Pulses of each event before selection, (B,) int64.
+        event_id: Number of each event, (B,) int64.
+        truth: Truth tensors (B, ...) by name, e.g. `direction` (B, 3).
     """
 
     columns: Mapping[str, Tensor]
@@ -59,8 +59,8 @@ class Events:
 def keep_pulses(events: Events, keep_T: NDArray[np.bool_]) -> Events:
     """Return the events without some of their pulses.
 
-    An event of which nothing would be left stays as it was. `n_pulses` goes down by as
-    many as the event loses.
+    An event that would lose all pulses is not changed. `n_pulses` decreases by the
+    number of removed pulses.
     """
     offsets = events.offsets.numpy()
     kept_B = _count(keep_T, offsets)
@@ -76,10 +76,11 @@ def keep_pulses(events: Events, keep_T: NDArray[np.bool_]) -> Events:
 def add_pulses(
     events: Events, columns: Mapping[str, NDArray[Any]], num_new_B: NDArray[np.int64]
 ) -> Events:
-    """Return the events with more pulses, each event's in order of time.
+    """Return the events with more pulses, sorted by time within each event.
 
-    `columns` are (N,) for all columns there are, those of the first event first; they
-    take the types of those. `n_pulses` goes up by as many as the event gains.
+    `columns` must have all columns of the events, (N,) each, the first event first;
+    they are converted to the types of those. `n_pulses` increases by the number of new
+    pulses.
     """
     if not num_new_B.any():
         return events
@@ -100,12 +101,12 @@ def add_pulses(
 def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
     """Return the order (T,) that sorts pulses by event and then by time.
 
-    Pulses of one event and one time stay in the order they have.
+    Pulses of one event with the same time keep their order.
     """
     time, when_T = time_T.numpy(), time_T.double().numpy()
     span = float(np.ptp(when_T)) + 1.0
-    # One number a pulse, which is nearly in order already: sixty times as fast as two
-    # keys. Where float64 is too coarse for it, two keys.
+    # One nearly sorted number per pulse sorts sixty times as fast as two keys. Two keys
+    # are used if float64 is too coarse for it.
     order = np.argsort(when_T - when_T.min() + span * event_T, kind="stable")
     sorted_time, sorted_event = time[order], event_T[order]
     later = sorted_event[1:] > sorted_event[:-1]
@@ -118,11 +119,11 @@ def time_order(time_T: Tensor, event_T: NDArray[np.int64]) -> Tensor:
 def event_order(
     columns: Mapping[str, NDArray[Any]], event_T: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the order that sorts pulses by event, time, and then by what they are.
+    """Return the order that sorts pulses by event, time, and then by their content.
 
-    Pulses of one event and one time are put in the order of DOM or place, charge and
-    flag, so that it does not matter in which order a file has them. `columns` are (T,)
-    by quantity, `time` and DOM or place among them.
+    Pulses of one event with the same time are ordered by DOM or position, charge and
+    flag, so that their order in a file does not matter. `columns` are (T,) by quantity,
+    with `time` and DOM or position.
     """
     order_T = time_order(torch.as_tensor(columns[TIME]), event_T).numpy()
     time_T, event_T = columns[TIME][order_T], event_T[order_T]
@@ -139,14 +140,15 @@ def event_order(
 def tie_moves(
     columns: Mapping[str, NDArray[Any]], same_T: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return which rows change to settle ties, (M,), and whose values they take, (M,).
+    """Return the rows to change, (M,), and the rows they take values from, (M,).
 
-    `columns` are (T,) in the order of event and time; `same_T`, (T - 1,), says that a
-    pulse has event and time of the one after it.
+    These moves order pulses of the same time. `columns` are (T,) in the order of event
+    and time; `same_T`, (T - 1,), is True if a pulse has the event and the time of the
+    next one.
     """
     if not same_T.any():
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    # The first counts most.
+    # The first key counts most.
     keys = [columns[name] for name in reversed(TIE_BREAKERS) if name in columns]
     wrong_T = same_T & (keys[0][1:] < keys[0][:-1])
     equal = np.flatnonzero(same_T & (keys[0][1:] == keys[0][:-1]))
@@ -154,7 +156,7 @@ def tie_moves(
         before, after = key[equal], key[equal + 1]
         wrong_T[equal] = after < before
         equal = equal[after == before]
-    # Runs of one time in which a pulse stands wrong.
+    # Runs of equal times with a pulse out of order.
     padded_T = np.concatenate([[False], same_T, [False]])
     border = np.flatnonzero(padded_T[1:] != padded_T[:-1])
     first, last = border[::2], border[1::2]
@@ -168,14 +170,14 @@ def tie_moves(
 def _sorted_runs(
     rows: NDArray[np.int64], run: NDArray[np.int64], keys: Sequence[NDArray[Any]]
 ) -> NDArray[np.int64]:
-    """Return the rows (M,), sorted by run and then by the keys, the first first."""
+    """Return the rows (M,), sorted by run and then by the keys, the first key first."""
     key = keys[0][rows]
     if not len(rows) or key.dtype.kind not in "iu":
         order = np.lexsort((*(key[rows] for key in reversed(keys)), run))
         sorted_rows: NDArray[np.int64] = rows[order]
         return sorted_rows
-    # One integer a row, nearly in order already, as in `time_order`; where integers
-    # are equal, the other keys.
+    # One nearly sorted integer per row, as in `time_order`; the other keys decide
+    # between equal integers.
     low = int(key.min())
     code = run * (int(key.max()) - low + 1) + (key.astype(np.int64) - low)
     order = np.argsort(code, kind="stable")
@@ -197,43 +199,43 @@ def first_times(time_T: Tensor, offsets: Tensor) -> Tensor:
 def since_first_pulse(time_T: Tensor, offsets: Tensor) -> Tensor:
     """Return the times since the first pulse of each event, (T,).
 
-    Give float64 or integers: KM3NeT's clock reaches 1e8 ns, where float32 counts in
-    steps of 8 ns.
+    Use float64 or integers: KM3NeT's clock reaches 1e8 ns, where float32 has steps of
+    8 ns.
     """
     return time_T - first_times(time_T, offsets).repeat_interleave(offsets.diff())
 
 
 def auxiliary_of(columns: Mapping[str, Tensor]) -> Tensor | None:
-    """Return the auxiliary flag (T,) of columns by quantity; None without a flag."""
+    """Return the auxiliary flag (T,) from columns by quantity; None without a flag."""
     if AUXILIARY in columns:
         return columns[AUXILIARY]
     return 1 - columns[HLC] if HLC in columns else None
 
 
 def per_pulse(events: Events, value_B: NDArray[Number]) -> NDArray[Number]:
-    """Return the value (T,) of each pulse's event, of values (B,)."""
+    """Return the value of each pulse's event, (T,), from values (B,)."""
     return np.repeat(value_B, np.diff(events.offsets.numpy()))
 
 
 def with_columns(events: Events, columns: Mapping[str, Tensor]) -> Events:
-    """Return the events with some columns, (T,) each, in place of theirs."""
+    """Return the events with some columns, (T,) each, replaced."""
     return replace(events, columns={**events.columns, **columns})
 
 
 def need_column(
     events: Events, kind: str, column: str, instead_of: str | None = None
 ) -> None:
-    """Raise ValueError if a column is missing that an augmentation needs."""
+    """Raise ValueError if the events lack a column that an augmentation needs."""
     if column not in events.columns:
         instead = "" if instead_of is None else f" (or {instead_of})"
         raise ValueError(
-            f"{kind} needs column {column}{instead}; there is "
+            f"{kind} needs column {column}{instead}; the events have "
             f"{', '.join(events.columns)}"
         )
 
 
 def floating(value: Tensor) -> Tensor:
-    """Return a float tensor as it is, any other as float64."""
+    """Return a float tensor unchanged, any other as float64."""
     return value if value.is_floating_point() else value.double()
 
 

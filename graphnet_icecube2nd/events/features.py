@@ -1,10 +1,9 @@
-"""Pulses and geometry into the feature matrix: of a file's columns, or of a store's.
+"""Feature matrix from pulses and geometry, for columns of a file or of a store.
 
-Raw columns are checked first, so that a wrong value is named by column, event and
-allowed range before anything is computed from it. A store's pulses were checked when it
-was written: `FeatureBuilder` makes the same numbers of them faster, for what a feature
-owes to the DOM alone is looked up in a table made once. Shape letters: T pulses, B
-events, S DOMs, F features.
+The columns of a file are checked first, so that an error names column, event and
+allowed range. A store's pulses were checked when it was written: `FeatureBuilder` makes
+the same features faster, because it looks up those that depend on the DOM alone in a
+precomputed table. Shape letters: T pulses, B events, S DOMs, F features.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 from graphnet_icecube2nd.events.events import since_first_pulse
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
-LARGEST = 1e38  # of any value; float32 reaches 3.4e38
+LARGEST = 1e38  # largest value allowed; float32 reaches 3.4e38
 SMALLEST_CHARGE = float(np.finfo(np.float32).smallest_subnormal)  # p.e.
-QE_TOLERANCE = 1.0  # m, how far from a DOM a pulse may sit to have its efficiency
+QE_TOLERANCE = 1.0  # m, maximum distance from a pulse to the DOM of its efficiency
 
 
 def pulse_features(
@@ -57,19 +56,19 @@ def pulse_features(
     """Build the feature matrix of a batch of events from the columns of a file.
 
     Args:
-        columns: (T,) arrays or tensors by column name; more than needed is fine.
-        offsets: (B + 1,) int64 borders of the events.
-        pulse_map: What the columns mean: a pulse map, or a detector.
-        geometry: DOMs, beside a pulse map; default IceCube-86.
-        ice: Ice, beside a pulse map; default IceCube's.
-        event_id: B numbers or strings, to name events in messages.
+        columns: Arrays or tensors (T,) by column name; other columns are ignored.
+        offsets: Borders of the events, (B + 1,) int64.
+        pulse_map: Meaning of the columns, as a pulse map or a detector.
+        geometry: DOMs, if `pulse_map` is a pulse map; default: IceCube-86.
+        ice: Ice, if `pulse_map` is a pulse map; default: IceCube's.
+        event_id: Names of the B events in messages, numbers or strings.
 
     Returns:
-        (T, F) float32, columns as `pulse_map.feature_names`.
+        (T, F) float32, columns as in `pulse_map.feature_names`.
 
     Raises:
-        ValueError: A missing column, a wrong type, a value out of range, an event
-            without pulses; the message names column, event and what is allowed.
+        ValueError: A column is missing or of a wrong type, a value is out of range, or
+            an event has no pulses; the message names column, event and allowed range.
     """
     if isinstance(pulse_map, PulseMap):
         detector = Detector.of_pulses(pulse_map, geometry, ice)
@@ -96,20 +95,20 @@ def check_pulses(
     geometry: DetectorGeometry | None = None,
     event_id: Sequence[Any] | Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """Take the columns a pulse map names and see that their values can be true.
+    """Return the columns of a pulse map after checking that their values are possible.
 
     Args:
-        columns: (T,) arrays or tensors by column name.
-        offsets: (B + 1,) int64 borders of the events.
-        pulse_map: What the columns mean.
-        geometry: The DOMs that a sensor_id may name; default IceCube-86.
-        event_id: B numbers or strings, to name events in messages.
+        columns: Arrays or tensors (T,) by column name.
+        offsets: Borders of the events, (B + 1,) int64.
+        pulse_map: Meaning of the columns.
+        geometry: DOMs that a sensor_id may name; default: IceCube-86.
+        event_id: Names of the B events in messages, numbers or strings.
 
     Returns:
         (T,) float64 tensors by quantity.
 
     Raises:
-        ValueError: As `pulse_features`.
+        ValueError: A value is wrong as for `pulse_features`.
     """
     check_offsets(offsets)
     events = EventNames(offsets, event_id)
@@ -136,9 +135,9 @@ def pulse_faults(
     *,
     geometry: DetectorGeometry | None = None,
 ) -> tuple[dict[str, Tensor], NDArray[np.str_]]:
-    """Return what `check_pulses` gives, and what is wrong with each pulse, (T,).
+    """Return the columns, as `check_pulses`, and the fault of each pulse, (T,).
 
-    That is "bad charge", ...; "" if nothing is.
+    A fault is a text such as "bad charge", or "" if there is none.
     """
     raw = read_quantities(columns, num_pulses, pulse_map, geometry)
     fault_T = np.full(num_pulses, "", object)
@@ -150,7 +149,7 @@ def pulse_faults(
 def event_faults(
     fault_T: NDArray[np.str_], length_B: NDArray[np.int64]
 ) -> NDArray[np.str_]:
-    """Return the fault of each event's first faulty pulse, (B,); "" if it has none."""
+    """Return the fault of each event's first faulty pulse, (B,); "" if none."""
     event_T = np.repeat(np.arange(len(length_B)), length_B)
     bad_N = np.flatnonzero(fault_T != "")
     event_M, first_M = np.unique(event_T[bad_N], return_index=True)
@@ -167,29 +166,29 @@ def read_quantities(
 ) -> dict[str, Tensor]:
     """Return the columns that a pulse map names, (T,) float64 by quantity.
 
-    An rde that is not above 0, such as the filler -1 or NaN, is not known; that of the
-    DOM takes its place, and 1 where there is no DOM. The arguments are those of
+    An rde that is not above 0, such as the filler -1 or NaN, is unknown; it is replaced
+    by that of the DOM, or by 1 if there is no DOM. The arguments are those of
     `pulse_faults`.
     """
     raw: dict[str, Tensor] = {}
     for column, quantity in pulse_map.columns().items():
         if column in columns:
-            # Only differences count then, and integers are taken off before float64,
-            # which counts seconds since 1970 in steps of 256 ns.
+            # Only differences matter here. Integers are subtracted before they become
+            # float64, which has steps of 256 ns for ns since 1970.
             relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
             raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
             if quantity == HLC and column == TRIGGER_MASK:
                 mask_T = raw[quantity]
                 raw[quantity] = mask_T.ne(0).double().where(mask_T.isfinite(), mask_T)
     if missing := pulse_map.missing(raw):
-        # To do without a column that the pulse map names is a decision, and is written
-        # into the pulse map as None.
+        # A user must decide to leave out a column of the pulse map, and set it to None
+        # there.
         wanted = [
             pulse_map.column(q) + " (or x, y, z)" * (q == SENSOR_ID) for q in missing
         ]
         raise ValueError(
-            f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; there is "
-            f"{', '.join(map(str, columns))}. For files without it: "
+            f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; found "
+            f"{', '.join(map(str, columns))}. For files without it use "
             f"{pulse_map.how_without(missing[0])}"
         )
     if RDE in raw and not (known_T := raw[RDE] > 0).all():
@@ -209,18 +208,18 @@ def read_quantities(
 def _checks(
     raw: Mapping[str, Tensor], pulse_map: PulseMap, geometry: DetectorGeometry | None
 ) -> Iterator[tuple[str, NDArray[np.bool_], str]]:
-    """Yield quantity, which values can be true, (T,), and what they must be."""
+    """Yield quantity, possible values (T,) bool, and the rule for them."""
     geometry = geometry or DetectorGeometry.icecube86()
     for quantity, tensor in raw.items():
         value = tensor.numpy()  # numpy compares several times as fast
-        # Features are made of what float32 holds, and of differences of such values.
+        # float32 must hold the values and their differences.
         yield quantity, np.abs(value) <= LARGEST, f"must be finite, within {LARGEST:g}"
         if quantity == CHARGE:
             yield quantity, value >= SMALLEST_CHARGE, "must be above 0 p.e."
         if quantity == TIME and pulse_map.time_reference == "window":
             allowed = (
                 f"must be a time in the readout window, within {WINDOW_LIMIT:g} ns; "
-                "for a running clock, say time_reference='first_pulse' in the pulse map"
+                "for a running clock set time_reference='first_pulse' in the pulse map"
             )
             yield quantity, np.abs(value) <= WINDOW_LIMIT, allowed
         if quantity in (AUXILIARY, HLC):
@@ -232,9 +231,9 @@ def _checks(
 
 
 def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tensor:
-    """Join columns that `PulseMap.scale` gave into features (T, F) float32.
+    """Join columns from `PulseMap.scale` into features (T, F) float32.
 
-    Derives what a file does not have; the detector says what a missing column becomes.
+    Columns that a file does not have are derived from the detector.
     """
     pulse_map, geometry = detector.pulses, detector.places
     scale = detector.scales.position
@@ -244,7 +243,7 @@ def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tenso
         made.update(zip((X, Y, Z), (position_T3 / scale).unbind(1), strict=True))
     zero_T = torch.zeros_like(made[TIME])
     if HLC in made:
-        made[AUXILIARY] = made[HLC]  # `PulseMap.scale` has turned it
+        made[AUXILIARY] = made[HLC]  # `PulseMap.scale` has inverted it
     made.setdefault(AUXILIARY, zero_T)
     made.setdefault(CHARGE, zero_T)  # log10 of 1 p.e.
     if RDE in made and pulse_map.qe == "rde":
@@ -267,10 +266,10 @@ def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tenso
 
 
 class FeatureBuilder:
-    """Builds feature matrices of pulses whose values are known to be good.
+    """Builds feature matrices of pulses that were checked before.
 
     Args:
-        detector: What the quantities mean and how they are scaled.
+        detector: Detector with the meaning and the scaling of the quantities.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -278,24 +277,24 @@ class FeatureBuilder:
         dom_S = torch.arange(len(detector.places))
         zero_S = torch.zeros(len(dom_S), dtype=torch.float64)
         of_doms = dict.fromkeys((TIME, *detector.pulses.extra), zero_S)
-        # What a feature matrix holds of each DOM, (S, F) float32, 0 elsewhere.
+        # Features that depend on the DOM, (S, F) float32, 0 elsewhere.
         self._table_SF = assemble_features({SENSOR_ID: dom_S, **of_doms}, detector)
 
     def __call__(self, columns: Mapping[str, Tensor]) -> Tensor:
         """Return the feature matrix (T, F) float32.
 
         Args:
-            columns: (T,) tensors by quantity, physical units; times relative to the
-                event's first pulse where the pulse map says so.
+            columns: Tensors (T,) by quantity in physical units; times are relative to
+                the event's first pulse if the pulse map says so.
         """
         pulse_map = self.detector.pulses
         scaled = {name: self._scale(name, value) for name, value in columns.items()}
         if X in columns:
             return assemble_features(scaled, self.detector)
-        # A row of the table is a DOM's features; those of the pulse are filled in.
+        # A row of the table has a DOM's features; those of the pulse are filled in.
         dom_T = scaled.pop(SENSOR_ID).to(torch.int32)
         features_TF = torch.nn.functional.embedding(dom_T, self._table_SF)
-        feature_of = {HLC: AUXILIARY, RDE: QE}  # `PulseMap.scale` has turned HLC
+        feature_of = {HLC: AUXILIARY, RDE: QE}  # `PulseMap.scale` has inverted HLC
         for quantity, value_T in scaled.items():
             if quantity != RDE or pulse_map.qe == "rde":
                 name = feature_of.get(quantity, quantity)

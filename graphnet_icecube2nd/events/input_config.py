@@ -1,7 +1,7 @@
-"""InputConfig: how the events were read that a model was trained on.
+"""InputConfig: the preparation of the events on which a model was trained.
 
-It lies in the metadata of every saved model, so that reconstruction asks the file and
-nobody else.
+The metadata of every saved model contains it, so that reconstruction needs only the
+file.
 """
 
 from __future__ import annotations
@@ -24,23 +24,25 @@ from graphnet_icecube2nd.events.selection import check_selection
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """What a model was trained on.
+    """Preparation of the events on which a model was trained.
 
     Args:
         detector: Name of the detector.
-        telescope: The physical telescope behind it, see `Detector`.
-        clock: `window`: IceCube's readout window; `first_pulse`: times since the
-            event's first pulse.
+        telescope: Name of the physical telescope; see `Detector`.
+        clock: Clock of the times. `window`: IceCube's readout window; `first_pulse`:
+            times since the event's first pulse.
         scales: Units of the features.
-        features: Columns of the batches, in their order.
-        max_pulses: Longer events were cut to this many pulses.
-        selection: Which pulses were kept then: `uniform`, `hlc_first`, `first`.
-        published_features: Efficiency and ice had the slips of the competition's code.
-        ranges: Smallest and largest value of quantities that 99.8% of the training
-            events have: `x`, `y`, `z` [m], `time` [ns], `charge` [p.e.], `n_pulses`.
+        features: Columns of the batches, in order.
+        max_pulses: Maximum pulses per event; longer events were cut.
+        selection: Rule for the pulses kept of longer events: `uniform`, `hlc_first` or
+            `first`.
+        published_features: Whether efficiency and ice had the errors of the
+            competition's code.
+        ranges: Smallest and largest value of quantities for 99.8% of the training
+            events: `x`, `y`, `z` [m], `time` [ns], `charge` [p.e.], `n_pulses`.
 
     Raises:
-        ValueError: A value that is not allowed; the message begins with its name.
+        ValueError: A value is not allowed; the message begins with its name.
     """
 
     detector: str = ICECUBE
@@ -65,7 +67,7 @@ class InputConfig:
 
     @classmethod
     def of(cls, detector: Detector, **changes: Any) -> InputConfig:
-        """Return the configuration of events of a detector."""
+        """Return the configuration for events of a detector."""
         return cls(
             **{
                 "detector": detector.name,
@@ -78,15 +80,15 @@ class InputConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON and YAML can hold."""
+        """Return plain values for JSON and YAML."""
         plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> InputConfig:
-        """Rebuild what `to_dict` gave.
+        """Rebuild a configuration from `to_dict`.
 
         Raises:
-            ValueError: An unknown name or a value that is not allowed.
+            ValueError: A name is unknown or a value is not allowed.
         """
         return from_plain(cls, values)

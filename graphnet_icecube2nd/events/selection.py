@@ -1,11 +1,11 @@
-"""Which pulses of a long event are kept.
+"""Selection of the pulses that are kept of a long event.
 
-A model's cost grows with the square of an event's length, and one event in a
-thousand has over 19,000 pulses; so a long event is cut to `max_pulses`, always in
-the order it came. What is kept follows from an event's length (and its flags, for
-`hlc_first`), at a cost that does not grow with it: no pulse need be read that is not
-kept. Shape letters: T pulses, B events, K kept pulses, E long events, L pulses kept
-of each, N drawn at random, H HLC pulses of the long events.
+A model's cost grows with the square of an event's length, and one event in a thousand
+has over 19,000 pulses. So a long event is cut to `max_pulses`, without changing the
+order of its pulses. The selection depends on the event's length (and flags, for
+`hlc_first`); its cost does not grow with the length, and pulses that are not kept need
+not be read. Shape letters: T pulses, B events, K kept pulses, E long events, L pulses
+kept of each, N drawn at random, H HLC pulses of the long events.
 """
 
 from __future__ import annotations
@@ -41,30 +41,30 @@ def select_pulses(
 ) -> tuple[Tensor, Tensor]:
     """Choose at most `max_pulses` pulses of every event of a batch.
 
-    `uniform` keeps a random subset, which is what the published code does: it means
-    to take HLC pulses first but indexes a permutation by position. `hlc_first` does
-    what it meant: all HLC pulses (auxiliary false) before any other, at random among
-    equals. `first` keeps the first ones.
+    `uniform` keeps a random subset, as the published code does (it intends to take HLC
+    pulses first but indexes a permutation by position). `hlc_first` does what it
+    intends: all HLC pulses (auxiliary false) before any other, at random among equals.
+    `first` keeps the first pulses.
 
-    The choice is a function of (seed, epoch, event) alone: neither the batch an
-    event sits in nor the number of workers changes it.
+    The choice depends only on (seed, epoch, event), not on the batch or the number of
+    workers.
 
     Args:
-        offsets: (B + 1,) int64 borders of the events.
-        max_pulses: Longest event allowed, at least 1.
-        selection: One of `SELECTIONS`.
-        auxiliary: (T,) true where the pulse is not HLC; `hlc_first` needs it.
-        event_id: (B,) int64, what tells events apart; default: position in batch.
-        seed: Seed of the choice; None draws one from torch's global generator.
-        epoch: A new epoch shows other pulses of the same event.
+        offsets: Borders of the events, (B + 1,) int64.
+        max_pulses: Maximum pulses per event, at least 1.
+        selection: Rule of the selection, one of `SELECTIONS`.
+        auxiliary: True if the pulse is not HLC, (T,); `hlc_first` needs it.
+        event_id: Number of each event, (B,) int64; default: position in the batch.
+        seed: Random seed of the selection; default: from torch's global generator.
+        epoch: Epoch of the selection; each epoch keeps other pulses of an event.
 
     Returns:
         Indices of the kept pulses (K,) int64, ascending, and their offsets
         (B + 1,) int64.
 
     Raises:
-        ValueError: Unknown selection, `max_pulses` below 1, no auxiliary for
-            `hlc_first`.
+        ValueError: The selection is unknown, `max_pulses` is below 1, or auxiliary is
+            missing for `hlc_first`.
     """
     border = offsets.numpy()
     read_auxiliary = None
@@ -107,15 +107,18 @@ def select_positions(
     seed: int | None = None,
     epoch: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose the pulses of long events, as `select_pulses`, without having any at hand.
+    """Choose the pulses of long events, as `select_pulses`, without reading pulses.
 
-    Returns the indices of the events of more than `max_pulses` L pulses in the batch,
-    (E,), and of the pulses that each of them keeps, (E, L), ascending. `hlc_first`
-    calls `read_auxiliary`, which gives an event's flags (length,), once for each.
+    Returns the indices of the events with more than `max_pulses` L pulses, (E,), and of
+    the pulses kept in each, (E, L), ascending. `hlc_first` calls `read_auxiliary` once
+    for each of these events; it must return the event's flags (length,).
     """
     check_selection(selection, max_pulses)
     if selection == "hlc_first" and read_auxiliary is None:
-        raise ValueError("selection 'hlc_first' needs the auxiliary column")
+        raise ValueError(
+            "selection 'hlc_first' needs the auxiliary column: give it, or choose "
+            "another selection"
+        )
     long_E = np.flatnonzero(length_B > max_pulses)
     shape = (len(long_E), max_pulses)
     if not len(long_E):
@@ -147,7 +150,7 @@ def select_positions(
 
 
 def check_selection(selection: str, max_pulses: int) -> None:
-    """Raise ValueError for an unknown selection, or no whole number from 1."""
+    """Raise ValueError if selection is unknown or max_pulses not an integer >= 1."""
     if selection not in SELECTIONS:
         raise ValueError(
             f"unknown selection {selection!r}; choose from {', '.join(SELECTIONS)}"
@@ -164,17 +167,17 @@ def _hlc_first(
     max_pulses: int,
     key_E: NDArray[np.uint64],
 ) -> NDArray[np.int64]:
-    """Return the positions kept, (E, L), unsorted; `hlc` are E arrays of positions."""
+    """Return the kept positions, (E, L), unsorted; `hlc` are E arrays of positions."""
     hlc_H, num_hlc_E = np.concatenate(hlc), np.array([len(part) for part in hlc])
     start_E = np.cumsum(num_hlc_E) - num_hlc_E
     enough_E = num_hlc_E >= max_pulses
-    # Drawn are HLC pulses where there are enough of them, else others beside them all.
+    # HLC pulses are drawn if there are enough; else all are kept and others are drawn.
     size_E = np.where(enough_E, num_hlc_E, length_E - num_hlc_E)
     count_E = np.where(enough_E, max_pulses, max_pulses - num_hlc_E)
     rank_N = draw_without_replacement(size_E, count_E, key_E)
     event_N = np.repeat(np.arange(len(hlc)), count_E)
-    # The r-th of the others stands behind as many HLC pulses as have r or fewer others
-    # before them. One search for all events: each has a range of numbers of its own.
+    # The r-th other pulse follows all HLC pulses that have at most r others before
+    # them. One search serves all events, as each has its own range of numbers.
     event_H = np.repeat(np.arange(len(hlc)), num_hlc_E)
     others_before_H = hlc_H - (np.arange(len(hlc_H)) - start_E[event_H])
     span = int(length_E.max()) + 1

@@ -1,4 +1,4 @@
-"""Classic fits: line fit, photon likelihood, its maximum, the limit it sets."""
+"""Classic fits: line fit, photon likelihood, its maximum, limit of the resolution."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

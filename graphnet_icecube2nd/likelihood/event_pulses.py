@@ -1,4 +1,4 @@
-"""Pulses of stored events, as the classic reconstructions read them.
+"""Pulses of stored events, for the classic reconstructions.
 
 Shape letters: T pulses, B events.
 """
@@ -19,16 +19,16 @@ from graphnet_icecube2nd.store.event_store import EventStore
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventPulses:
-    """The pulses of events in physical units.
+    """Pulses of events in physical units.
 
     Args:
-        position_T3: (T, 3) m.
-        time_T: (T,) ns.
-        charge_T: (T,) p.e.; 1 where the store has none.
-        hlc_T: (T,) bool; True where the store has no flag.
-        dom_T: (T,) row of the geometry; -1 where it is not known.
-        offsets: (B + 1,) int64.
-        event_id: (B,) int64.
+        position_T3: DOM positions, (T, 3) m.
+        time_T: Pulse times, (T,) ns.
+        charge_T: Charges, (T,) p.e.; 1 if the store has none.
+        hlc_T: HLC flags, (T,) bool; True if the store has none.
+        dom_T: Rows in the geometry, (T,); -1 if unknown.
+        offsets: Borders of the events, (B + 1,) int64.
+        event_id: Number of each event, (B,) int64.
     """
 
     position_T3: Array
@@ -41,10 +41,10 @@ class EventPulses:
 
     @classmethod
     def read(cls, store: EventStore, events: NDArray[np.int64]) -> EventPulses:
-        """Read events of a store, by their numbers (B,).
+        """Read events of a store by their indices (B,).
 
         Raises:
-            ValueError: A number that no event has, or an event without pulses.
+            ValueError: An event does not exist or has no pulses.
         """
         raw = EventReader(store, max_pulses=None, truth=()).raw(events)
         columns = {name: value.numpy() for name, value in raw.columns.items()}
@@ -70,17 +70,18 @@ class EventPulses:
         )
 
     def keep(self, keep_T: NDArray[np.bool_]) -> EventPulses:
-        """Return the events with some of their pulses; an event may be left without."""
+        """Return the events with some of their pulses; an event may lose all."""
         before = np.append(0, np.cumsum(keep_T))
         columns = ("position_T3", "time_T", "charge_T", "hlc_T", "dom_T")
         kept: dict[str, Any] = {name: getattr(self, name)[keep_T] for name in columns}
         return replace(self, **kept, offsets=before[self.offsets])
 
     def first_of_doms(self, *, total_charge: bool = False) -> EventPulses:
-        """Return the events with the first pulse of each place only.
+        """Return the events with only the first pulse at each position.
 
         Args:
-            total_charge: Give it the charge of all pulses of its event and place.
+            total_charge: Whether it gets the charge of all pulses of its event and
+                position.
         """
         event_T = np.repeat(np.arange(len(self.event_id)), np.diff(self.offsets))
         _, place_T = np.unique(self.position_T3, axis=0, return_inverse=True)

@@ -1,10 +1,10 @@
-"""The limit: how well the directions of simulated events can be known at all.
+"""The limit of the resolution for directions of simulated events.
 
-The maximum of the simulation's own likelihood, told the topology, for all events of a
-store. No fit of the same data can know them better on average where there is much
-light. On dim events the maximum is not the best answer: the mean over everything that
-might have been has the smaller opening angle on average, so a network can beat this
-limit there. Shape letters: B events.
+It is the maximum of the simulation's own likelihood, with known topology, for all
+events of a store. For events with much light no fit of the same data is better on
+average. For dim events the maximum is not the best answer: the mean over all
+possibilities has a smaller opening angle on average, so a network can be better than
+this limit. Shape letters: B events.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ EFFORTS: dict[str, dict[str, int]] = {
     "full": {},
     "quick": {"directions": 48, "searched": 10, "refined": 1, "shaken": 0},
 }
-# Of brighter events every fit costs much and is easy: fewer are made.
+# Fits of events brighter than this are slow and easy, so fewer are made.
 BRIGHT_PULSES = 500
 _FEWER = {"directions": 48, "searched": 6, "refined": 1, "shaken": 0}
-_GAIN = 0.5  # of log L, that counts as another maximum
+_GAIN = 0.5  # difference of log L that counts as another maximum
 _NO_MAXIMUM = Maximum(
     seed=Seed.of(np.full(3, np.nan), np.nan, np.full(3, np.nan)),
     log_likelihood=np.nan,
@@ -65,9 +65,9 @@ class LimitReport:
     """Result of `limit_events`."""
 
     table: EventTable  # directions of the events
-    log_likelihood_B: Array  # (B,) at the maximum; NaN where there is none
-    # (B,) whether only the search that began at the truth found it; all False where
-    # none was made.
+    log_likelihood_B: Array  # (B,) at the maximum; NaN if there is none
+    # (B,) whether only the search from the truth found the maximum; all False without
+    # such a search.
     from_truth_B: NDArray[np.bool_]
 
 
@@ -80,25 +80,27 @@ def limit_events(
     workers: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> LimitReport:
-    """Find the largest likelihood of simulated events.
+    """Find the maximum likelihood of simulated events.
 
     Args:
-        store: A store that `simulate` made.
-        events: Their numbers in the store; None for all.
-        from_truth: Search from the truth as well, so that the global maximum is not
-            missed: right for a limit, not for a reconstruction. False searches blindly.
-        effort: `full`, or `quick`: a third of the time, and more maxima missed by the
-            blind search.
-        workers: Processes; None for one a core. In a script of your own, call this
-            under `if __name__ == "__main__":`.
-        on_progress: Called with the number of events since the last call.
+        store: Store made by `simulate`.
+        events: Indices of the events in the store; default: all.
+        from_truth: Whether the search also starts at the truth, so that it does not
+            miss the global maximum. This is right for a limit, not for a
+            reconstruction.
+        effort: Effort of the search: `full`, or `quick`, which takes a third of the
+            time and misses more maxima without `from_truth`.
+        workers: Number of processes; default: one per core. A script must call this
+            function under `if __name__ == "__main__":`.
+        on_progress: Function called with the number of events since the last call.
 
     Returns:
-        Directions to the origin; kappa is that of the curvature at the maximum, which
-        knows nothing of other maxima: too large for tracks.
+        Directions to the origin. Their kappa comes from the curvature at the maximum
+        and does not include other maxima, so it is too large for tracks.
 
     Raises:
-        ValueError: The store was not simulated by this release; unknown effort.
+        ValueError: The store was not simulated by this release, or the effort is
+            unknown.
         ImportError: scipy is not installed.
     """
     if effort not in EFFORTS:
@@ -111,7 +113,7 @@ def limit_events(
     with ExitStack() as stack:
         each: Any = map
         if workers > 1:
-            spawn = get_context("spawn")  # each process keeps to one core
+            spawn = get_context("spawn")  # each process uses one core
             pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
             each = stack.enter_context(pool).map
         for row in each(limit, numbers.tolist()):
@@ -134,7 +136,7 @@ def limit_events(
 
 
 def configuration_of(store: EventStore) -> SimulationConfig:
-    """Return what a store of this release was simulated with, or raise ValueError."""
+    """Return the configuration of a store simulated by this release, or ValueError."""
     for note in store.manifest.notes:
         if store.manifest.kind == "simulation" and note.startswith("simulated with"):
             if f"version {VERSION}:" not in note:
@@ -144,13 +146,13 @@ def configuration_of(store: EventStore) -> SimulationConfig:
                 )
             return SimulationConfig.from_dict(json.loads(note[note.index("{") :]))
     raise ValueError(
-        f"{store.path} was not simulated (it is from {store.manifest.kind}): the "
-        "likelihood of its events is not known"
+        f"{store.path} was not simulated (it is from {store.manifest.kind}), so the "
+        "likelihood of its events is not known; use a store made by simulate"
     )
 
 
 def truth_seed(truth: dict[str, Any]) -> Seed:
-    """Return the particles of a simulated event's truth, as far as it tells."""
+    """Return the particles of a simulated event, as far as its truth gives them."""
     flight = -angles_to_unit_vector(truth["zenith"], truth["azimuth"]).numpy()
     vertex = np.array([truth[f"position_{axis}"] for axis in "xyz"])
     time, topology = float(truth["vertex_time"]), truth["topology"]

@@ -1,8 +1,8 @@
-"""The improved line fit: the field's classic first guess of a track's direction.
+"""The improved line fit: the usual first guess of a track's direction.
 
-A point that flies through the pulses: late pulses are taken out, distances count as
-Huber's. Source: M. G. Aartsen et al. (IceCube), Nucl. Instrum. Meth. A 736 (2014) 143
-(arXiv:1308.5501). Shape letters: T pulses, B events.
+The model is a point that moves through the pulses. Late pulses are removed, and
+distances have Huber's weights. Source: M. G. Aartsen et al. (IceCube), Nucl. Instrum.
+Meth. A 736 (2014) 143 (arXiv:1308.5501). Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 
-LATE_DISTANCE = 156.0  # m: pulses this close to an earlier one ...
-LATE_TIME = 778.0  # ns: ... and so much later are scattered light
-HUBER_DISTANCE = 153.0  # m, from which on distances count linearly
+LATE_DISTANCE = 156.0  # m: a pulse this close to an earlier one ...
+LATE_TIME = 778.0  # ns: ... and later by more than this is scattered light
+HUBER_DISTANCE = 153.0  # m, above which distances count linearly
 _TURNS = 50
-_TILE = 2048  # pulses of an event compared with each other at once
+_TILE = 2048  # pulses of an event that are compared at once
 _EVENTS_AT_ONCE = 2048
 
 
@@ -33,15 +33,16 @@ def line_fit_events(
 ) -> EventTable:
     """Fit a line to events of a store.
 
-    The first pulse of each DOM, of HLC pulses; of all where fewer than three are HLC.
+    It uses the first pulse of each DOM, from HLC pulses, or from all if fewer than
+    three are HLC.
 
     Args:
-        store: The store.
-        events: Their numbers in the store; None for all.
+        store: Store with the events.
+        events: Indices of the events in the store; default: all.
 
     Returns:
-        Directions to the origin. Status `no pulses`, or `no fit` where all pulses are
-        of one place or time; kappa is NaN: the fit does not know its error.
+        Directions to the origin. The status is `no pulses`, or `no fit` if all pulses
+        have one position or time. kappa is NaN, because the fit gives no error.
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     length_B = store.whole_event_column(N_PULSES)[numbers]
@@ -65,7 +66,7 @@ def line_fit_events(
 
 
 def for_line_fit(pulses: EventPulses) -> EventPulses:
-    """Return the pulses that a line fit looks at."""
+    """Return the pulses that a line fit uses."""
     num_events = len(pulses.event_id)
     event_T = np.repeat(np.arange(num_events), np.diff(pulses.offsets))
     enough_B = np.bincount(event_T[pulses.hlc_T], minlength=num_events) >= 3
@@ -75,10 +76,10 @@ def for_line_fit(pulses: EventPulses) -> EventPulses:
 def line_fit(
     position_T3: Array, time_T: Array, offsets: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Fit a point that moves to each event's pulses [m, ns].
+    """Fit a point with constant velocity to each event's pulses [m, ns].
 
-    Returns flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns; NaN where
-    the pulses are of fewer than two places or times.
+    Returns flight directions, (B, 3) unit vectors, and speeds, (B,) m/ns. They are NaN
+    if the pulses have fewer than two positions or times.
     """
     keep_T = _not_late(position_T3, time_T, offsets)
     event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[keep_T]
@@ -116,7 +117,7 @@ def _sums(event_T: NDArray[np.int64], weight_T: Array, a_T3: Array, num: int) ->
 def _not_late(
     position_T3: Array, time_T: Array, offsets: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return the pulses without an earlier one close by, (T,)."""
+    """Return which pulses have no earlier one nearby, (T,)."""
     keep_T = np.ones(len(time_T), bool)
     for first, stop in pairwise(offsets.tolist()):
         place, when = position_T3[first:stop], time_T[first:stop]

@@ -1,9 +1,9 @@
-"""The maximum of an event's likelihood, and how sharp it is.
+"""The maximum of an event's likelihood, and its curvature.
 
-Directions from all over the sphere are tried, the best are refined, and the best of
-those is the answer; its curvature gives the error. Searches go side by side, with one
-call of the likelihood for all: the quasi-Newton method of Broyden, Fletcher, Goldfarb
-and Shanno, with three step lengths tried at once. Shape letters: K searches or
+Directions over the whole sphere are tried and the best are refined. The best of these
+is the answer; its curvature gives the error. Searches run side by side, with one call
+of the likelihood for all. They use the quasi-Newton method of Broyden, Fletcher,
+Goldfarb and Shanno and try three step lengths at once. Shape letters: K searches or
 hypotheses, N numbers of one, M points of one search, T pulses.
 """
 
@@ -29,12 +29,12 @@ from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
 from graphnet_icecube2nd.simulation.pandel import import_scipy
 from graphnet_icecube2nd.simulation.rows import Array
 
-DIRECTIONS = 96  # tried all over the sphere
-SEARCHED = 32  # of the seeds are followed with the coarse likelihood,
-REFINED = 4  # of those with the full one
-SHAKEN, SHAKEN_SEEDS = 1, 12  # then so often so many from around the best
+DIRECTIONS = 96  # tried over the whole sphere
+SEARCHED = 32  # seeds refined with the coarse likelihood,
+REFINED = 4  # and of these with the full one
+SHAKEN, SHAKEN_SEEDS = 1, 12  # rounds, and seeds per round around the best
 BLURRED_JITTER = 7.0  # ns
-BRIGHTEST, VERTICES = 10, 2  # DOMs near which a cascade may be; points that are kept
+BRIGHTEST, VERTICES = 10, 2  # DOMs tried as cascade positions; points that are kept
 
 _DIFFERENCE = 1e-3  # of a scaled number, for slopes
 _LENGTHS = np.array([1.0, 0.3, 0.05])  # of a step
@@ -44,20 +44,20 @@ _SMALLEST_GAIN = 1e-3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Maximum:
-    """Where the likelihood of an event is largest."""
+    """The maximum of the likelihood of an event."""
 
-    seed: Seed  # the particles there
+    seed: Seed  # the particles at the maximum
     log_likelihood: float
-    # (2, 2) of the direction in the plane across it, rad2, all other numbers left
-    # free. What is flat counts as a hundred steps wide.
+    # (2, 2) of the direction in the plane perpendicular to it, rad2, with all other
+    # numbers free. A flat number counts as a hundred steps wide.
     covariance_22: Array
-    # The concentration that belongs to it: 2 / trace. NaN where the likelihood is not
-    # finite all around.
+    # The corresponding concentration: 2 / trace. NaN if the likelihood is not finite
+    # in the neighbourhood.
     kappa: float
 
     @property
     def direction(self) -> Array:
-        """(3,) unit vector to the origin."""
+        """Unit vector to the origin, (3,)."""
         return -self.seed.direction[0]
 
 
@@ -65,15 +65,15 @@ def find_maximum(
     likelihood: EventLikelihood,
     topology: str,
     *,
-    directions: int = DIRECTIONS,  # 0 leaves it at the further seeds
+    directions: int = DIRECTIONS,  # 0: only the further seeds
     searched: int = SEARCHED,
     refined: int = REFINED,
     shaken: int = SHAKEN,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
-    """Find the largest likelihood of an event, taken to be of a topology."""
-    # Where a pulse comes a little too early, the likelihood falls as from a cliff:
-    # first among gentle slopes.
+    """Find the maximum likelihood of an event with a given topology."""
+    # A pulse that is slightly too early makes the likelihood fall steeply, so the first
+    # search uses a smoother likelihood.
     blurred = likelihood.blurred(BLURRED_JITTER)
     seeds = [*further_seeds]
     if directions:
@@ -86,7 +86,7 @@ def find_maximum(
     value_K, there = climb_together(likelihood, topology, near, steps=20)
     best = there.take([value_K.argmax()])
     for turn in range(shaken):
-        # At random around the best: metres to tens of them, degrees, decades.
+        # Random seeds around the best: metres to tens of metres, degrees, decades.
         spread_K1 = np.geomspace(1.0, 6.0, SHAKEN_SEEDS)[:, None]
         size = (SHAKEN_SEEDS, len(number_names(topology)))
         drawn_KN = spread_K1 * np.random.default_rng(turn).standard_normal(size)
@@ -110,9 +110,9 @@ def find_maximum(
 def climb_together(
     likelihood: EventLikelihood, topology: str, seeds: Seed, steps: int
 ) -> tuple[Array, Seed]:
-    """Follow each of K seeds uphill, for so many steps at most.
+    """Maximise from each of K seeds, with a maximum number of steps.
 
-    Returns the likelihoods that were reached, (K,), and where.
+    Returns the likelihoods reached, (K,), and the seeds there.
     """
     num = len(number_names(topology))
     scale_KN, best_K = _scale(likelihood, topology, seeds)
@@ -169,9 +169,9 @@ def _values(
 def _scale(
     likelihood: EventLikelihood, topology: str, seeds: Seed
 ) -> tuple[Array, Array]:
-    """Return how far to go in each number to change log L by about a half, (K, N).
+    """Return the step of each number that changes log L by about one half, (K, N).
 
-    Also log L of the seeds, (K,).
+    The second value is log L of the seeds, (K,).
     """
     num = len(number_names(topology))
     step = 0.2 * np.eye(num)
@@ -184,7 +184,7 @@ def _scale(
 
 
 def _updated(inverse_KNN: Array, went_KN: Array, bend_KN: Array) -> Array:
-    """Return the inverse curvatures after a step, where it bent the right way."""
+    """Return the inverse curvatures, updated after steps with positive curvature."""
     product_K = np.sum(went_KN * bend_KN, axis=1)
     good_K = product_K > 1e-9
     rho_K = np.where(good_K, 1.0 / np.where(good_K, product_K, 1.0), 0.0)[:, None, None]
@@ -196,7 +196,7 @@ def _updated(inverse_KNN: Array, went_KN: Array, bend_KN: Array) -> Array:
 
 
 def sphere(num: int) -> Array:
-    """Return unit vectors all over the sphere, evenly: a Fibonacci spiral, (num, 3)."""
+    """Return evenly distributed unit vectors, a Fibonacci spiral, (num, 3)."""
     turn = np.pi * (3.0 - np.sqrt(5.0)) * np.arange(num)
     z = 1.0 - (2.0 * np.arange(num) + 1.0) / num
     across = np.sqrt(1.0 - z**2)
@@ -204,7 +204,7 @@ def sphere(num: int) -> Array:
 
 
 def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> Seed:
-    """Return a seed for each direction, those of large likelihood first."""
+    """Return a seed for each direction, in order of falling likelihood."""
     pulses = for_line_fit(coarse.pulses)
     flight, _ = line_fit(pulses.position_T3, pulses.time_T, pulses.offsets)
     tried = sphere(directions)
@@ -231,11 +231,11 @@ def _best(
 def _track_seeds(
     topology: str, direction: Array, pulses: EventPulses, centre: Array
 ) -> Seed:
-    """Return tracks of a direction: of several energies, beginning here or there."""
+    """Return tracks of a direction with several energies and starting points."""
     step = pulses.position_T3 - centre
     along = step @ direction
     across = np.linalg.norm(step - along[:, None] * direction, axis=1)
-    # The Cherenkov cone's time, of the earliest sixth of the pulses.
+    # The time of the Cherenkov cone, from the earliest sixth of the pulses.
     lag = (along + across * np.sqrt(PHASE_INDEX**2 - 1)) / SPEED_OF_LIGHT
     time = float(np.quantile(pulses.time_T - lag, 1 / 6))
     first = float(-along.min())
@@ -301,14 +301,14 @@ def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
             max_nfev=60,
         )
         found.append((done.x[:3], float(done.x[3])))
-    # A little beside each bright DOM: at its very place, light is too bright.
+    # Slightly beside each bright DOM; light exactly at a DOM is too bright.
     return found + [(place + np.array([8.0, 8.0, 0.0]), time) for place, time in beside]
 
 
 def _polish(
     likelihood: EventLikelihood, topology: str, seed: Seed
 ) -> tuple[float, Seed]:
-    """Follow the slope to the very top; begin anew there, until nothing is gained."""
+    """Maximise to convergence; restart there until nothing is gained."""
     optimize = import_scipy("optimize")
     value = -np.inf
     num = len(number_names(topology))
@@ -339,10 +339,10 @@ def _polish(
 
 
 def _covariance(likelihood: EventLikelihood, topology: str, seed: Seed) -> Array:
-    """Return the covariance (2, 2) of the direction, of the curvature at the seed."""
+    """Return the covariance (2, 2) of the direction from the curvature at the seed."""
     names = np.array(number_names(topology))
     num = len(names)
-    # As far as log L changes by about a half: nearer by, single pulses make ripples.
+    # At steps that change log L by about one half; at smaller ones pulses make ripples.
     scale_N = _scale(likelihood, topology, seed)[0][0]
     eye = np.eye(num)
     pairs = [(i, j) for i in range(num) for j in range(i, num)]
@@ -356,7 +356,7 @@ def _covariance(likelihood: EventLikelihood, topology: str, seed: Seed) -> Array
     curve /= np.outer(scale_N, scale_N)
     if not np.isfinite(curve).all():
         return np.full((2, 2), np.nan)
-    # What the data say nothing of must not make the rest worthless.
+    # Numbers that the data do not constrain must not spoil the others.
     strength, axes = np.linalg.eigh(curve)
     strength = np.maximum(strength, 1e-4)
     covariance = axes / strength @ axes.T

@@ -1,22 +1,21 @@
-"""The likelihood of a simulated event: the simulation's own, as data are read.
+"""The likelihood of a simulated event: the simulation's own, in the form of the data.
 
 Photoelectrons of a DOM are a Poisson process of the rate r(t) = light(t) + noise. A
-pulse is the first of n in an interval, at t, and n - 1 more before the interval ends,
-of which R = integral of r(t) are expected; how many they were only its charge q says.
-So
+pulse is the first of n photoelectrons in an interval, at t. The others come before the
+interval ends, with an expected number R = integral of r(t). Only the charge q has
+information on n. So
 
     log L = sum over pulses of log(r(t) sum over n of R**(n - 1) / (n - 1)! P(q | n))
             - sum over DOMs of light,
 
-which holds both the arrival times and the DOMs that saw nothing.
+which includes both the arrival times and the DOMs without light.
 
-What an event may have been, a hypothesis, is a vector of numbers near 0, of unit size
-where a fit should look: steps from a seed in place, time and direction, and logarithms
-of energies.
+A hypothesis on the event is a vector of numbers near 0, of about unit size at the scale
+of a fit: steps from a seed in position, time and direction, and logarithms of energies.
 
 Shape letters: K hypotheses, N numbers of one, S DOMs near light, G groups of the other
-DOMs, T pulses, M those of them that may be several photoelectrons, X times that are
-asked for, C numbers of them.
+DOMs, T pulses, M those of them that may be several photoelectrons, X requested times, C
+numbers of photoelectrons.
 """
 
 from __future__ import annotations
@@ -43,26 +42,26 @@ from graphnet_icecube2nd.simulation.pandel import import_scipy, log_density
 from graphnet_icecube2nd.simulation.particles import across
 from graphnet_icecube2nd.simulation.rows import Array, Rows
 
-NEAR, FAR = 100.0, 400.0  # m; more changes the light by half a percent
+NEAR, FAR = 100.0, 400.0  # m; larger values change the light by half a percent
 LEAST_NOISE = 1.0  # Hz
 COARSE_FAR = 200.0  # m
-SURELY_ONE = 1.25  # p.e., up to which a pulse is taken for one photoelectron
+SURELY_ONE = 1.25  # p.e., up to which a pulse counts as one photoelectron
 COARSE_PULSES = 3  # of each DOM
 COARSE_JITTER = 15.0  # ns
 _AT_ONCE = 2**15  # hypotheses x pulses, or x DOMs
 
-# How far one unit of a number goes.
+# Size of one unit of a number.
 STEP_PLACE = 5.0  # m
 STEP_TIME = 10.0  # ns
 STEP_DIRECTION = 0.05  # rad
 STEP_ENERGY = 0.1  # decades
 STEP_LENGTH = 5.0  # m
 
-BEFORE = 1500.0  # m, how far from its place a track may begin
-_ENERGIES = (0.0, 8.0)  # decades of GeV that a fit may use
+BEFORE = 1500.0  # m, maximum distance from the start of a track to its place
+_ENERGIES = (0.0, 8.0)  # decades of GeV in a fit
 
-# The numbers of each topology. `across` is a place in the plane across the flight,
-# where a muon has its energy; it begins `back` before.
+# The numbers of each topology. `across` is a place in the plane perpendicular to the
+# flight, where a muon has its energy; its track starts `back` before.
 _TRACK = ("across", "time", "direction", "muon", "back", "cascade")
 NUMBERS = {
     "through_going_track": _TRACK,
@@ -76,21 +75,21 @@ _SIZES = {"across": 2, "place": 3, "direction": 2}
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seed(Rows):
-    """Where K fits begin."""
+    """Starting points of K fits."""
 
     place: Array  # (K, 3) a point of the track, or the vertex, m
-    time: Array  # (K,) when the particle is there, ns
+    time: Array  # (K,) time of the particle at the place, ns
     direction: Array  # (K, 3) flight, unit vector
     muon: Array  # (K,) energy of a muon at the place, GeV
-    back: Array  # (K,) m from where the track begins to the place
+    back: Array  # (K,) m from the start of the track to the place
     cascade: Array  # (K,) energy of the cascade, GeV
     second: Array  # (K,) energy of the second cascade, GeV
     flown: Array  # (K,) m between the cascades
-    muons: Array  # (K,) their number
+    muons: Array  # (K,) number of muons
 
     @classmethod
     def of(cls, place: Array, time: float, direction: Array, **sizes: float) -> Seed:
-        """Return one seed (K = 1), with something for the sizes that are not given."""
+        """Return one seed (K = 1), with defaults for the sizes that are not given."""
         usual = {"muon": 1e3, "back": BEFORE, "cascade": 1e3, "second": 1e3}
         every = {**usual, "flown": 10.0, "muons": 1.0, "time": time, **sizes}
         return cls(
@@ -101,14 +100,14 @@ class Seed(Rows):
 
 
 def number_names(topology: str) -> list[str]:
-    """Return the name of each of the N numbers of a topology."""
+    """Return the names of the N numbers of a topology."""
     return [name for name in NUMBERS[topology] for _ in range(_SIZES.get(name, 1))]
 
 
 def around(topology: str, seed: Seed, numbers_KN: Array) -> Seed:
-    """Return the K seeds that vectors of numbers around a seed, or K seeds, stand for.
+    """Return the K seeds of vectors of numbers around one seed or K seeds.
 
-    Where all numbers are 0 it is the seed itself.
+    If all numbers are 0, it is the given seed.
     """
     names = np.array(number_names(topology))
     columns = {name: numbers_KN[:, names == name] for name in NUMBERS[topology]}
@@ -181,7 +180,7 @@ def arrivals(
 
 
 class EventLikelihood:
-    """The likelihood of one event, with detector and noise as it was simulated."""
+    """The likelihood of one event, with the detector and noise of its simulation."""
 
     def __init__(
         self,
@@ -189,8 +188,8 @@ class EventLikelihood:
         detector: SimulatedDetector,
         config: SimulationConfig,
         *,
-        near: float = NEAR,  # m around HLC pulses, where DOMs are asked one by one
-        far: float = FAR,  # m, beyond which DOMs without pulses are not asked
+        near: float = NEAR,  # m around HLC pulses, where DOMs are computed one by one
+        far: float = FAR,  # m, beyond which DOMs without pulses are left out
     ) -> None:
         if len(pulses.event_id) != 1:
             raise ValueError(f"one event is needed, got {len(pulses.event_id)}")
@@ -209,7 +208,7 @@ class EventLikelihood:
         doms = groups.dom_GK[is_near_G].ravel()
         self.dom_S = np.unique(np.concatenate([doms, pulses.dom_T]))
         is_far_G = ~is_near_G & (away_G < far)
-        # A DOM with pulses is asked by itself, and not with its group once more.
+        # A DOM with pulses is computed alone, and not again with its group.
         lonely = ~np.isin(groups.dom_GK[is_far_G], self.dom_S)
         lonely &= np.arange(groups.dom_GK.shape[1]) < groups.size_G[is_far_G, None]
         rde_GK = np.where(lonely, detector.rde_S[groups.dom_GK[is_far_G]], 0.0)
@@ -231,10 +230,10 @@ class EventLikelihood:
         self._more_MC, self._chance_MC = _numbers(charge_M, config.charge_spread)
 
     def coarse(self) -> EventLikelihood:
-        """Return a likelihood that costs a fraction and is good enough to search with.
+        """Return a much faster likelihood, good enough for a search.
 
-        First HLC pulses of each DOM, DOMs without pulses in groups and near by only,
-        times blurred.
+        It uses the first HLC pulses of each DOM, groups of nearby DOMs without pulses,
+        and blurred times.
         """
         pulses = self.pulses
         keep_T = pulses.hlc_T if pulses.hlc_T.any() else np.ones_like(pulses.hlc_T)
@@ -253,18 +252,18 @@ class EventLikelihood:
         )
 
     def blurred(self, jitter: float) -> EventLikelihood:
-        """Return it with another time jitter, ns: larger, its cliffs become slopes."""
+        """Return it with another time jitter [ns]; a larger one makes it smoother."""
         other = copy(self)
         other.config = replace(self.config, time_jitter=jitter)
         return other
 
     def of_seeds(self, topology: str, seeds: Seed) -> Array:
-        """Return log L of seeds, (K,), as `of`."""
+        """Return log L of seeds, (K,), see `of`."""
         numbers_KN = np.zeros((len(seeds), len(number_names(topology))))
         return self.of(topology, seeds, numbers_KN)
 
     def of(self, topology: str, seed: Seed, numbers_KN: Array) -> Array:
-        """Return log L (K,) of numbers around one seed for all, or K seeds.
+        """Return log L (K,) of numbers around one common seed, or K seeds.
 
         Terms that are the same for all hypotheses are left out.
         """
@@ -300,7 +299,7 @@ class EventLikelihood:
         row_X, jitter = self._row_X, self.config.time_jitter
         delay_KX = self._time_X - arrival.time[:, row_X]
         rate_KX = np.broadcast_to(arrival.rate, arrival.time.shape)[:, row_X]
-        # Far outside there is only noise; there the formula need not be asked.
+        # Far outside there is only noise, and the formula is not needed.
         asked = (delay_KX > -12 * jitter) & (delay_KX < 8000.0)
         density_KX = np.zeros(delay_KX.shape)
         shape_KX = arrival.shape[:, row_X]
@@ -313,21 +312,21 @@ class EventLikelihood:
 def _rest_of_interval(
     time_T: Array, row_T: NDArray[np.int64], merge_time: float
 ) -> Array:
-    """Return how long after each pulse its interval ends, (T,) ns.
+    """Return the time from each pulse to the end of its interval, (T,) ns.
 
-    Intervals are counted from the first pulse of the DOM.
+    Intervals count from the first pulse of the DOM.
     """
     begin_S = np.full(int(row_T.max(initial=0)) + 1, np.inf)
     np.minimum.at(begin_S, row_T, time_T)
-    # A hundredth of a nanosecond, as times are in single precision.
+    # A hundredth of a nanosecond, because times have single precision.
     interval = np.floor((time_T - begin_S[row_T] + 0.01) / merge_time)
     return begin_S[row_T] + (interval + 1.0) * merge_time - time_T
 
 
 def _numbers(charge_M: Array, spread: float) -> tuple[Array, Array]:
-    """Return how many photoelectrons after the first a charge may mean, (M, C).
+    """Return possible numbers of photoelectrons after the first, by charge, (M, C).
 
-    Also the logarithms (M, C) of P(charge | number) / number!.
+    The second value is the logarithm (M, C) of P(charge | number) / number!.
     """
     near = np.maximum(np.rint(charge_M), 1.0)[:, None]
     number_MC = np.maximum(near + np.arange(-2.0, 3.0), 1.0)

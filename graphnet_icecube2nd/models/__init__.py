@@ -1,4 +1,4 @@
-"""Backbones, models of them, and weights."""
+"""Backbones, models with tasks, and weights."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -2,9 +2,9 @@
 
 Reference: the 2nd place of "IceCube - Neutrinos in Deep Ice"
 (github.com/DrHB/icecube-2nd-place, `DeepIceModel`; EPJC 84, 646, 2024). Pulses are
-embedded; a few blocks relate them, the first of them weighted by the space-time
-interval of every pair; then a class token joins each event and a deep encoder lets it
-collect what it needs; one linear layer makes it kappa * direction.
+embedded. A few blocks relate them; the first of these use the space-time interval of
+every pair. Then a class token joins each event and a deep encoder collects the event in
+it. One linear layer turns it into kappa * direction.
 
 Shape letters: T pulses in the batch, B events, D width.
 """
@@ -32,25 +32,25 @@ from graphnet_icecube2nd.tasks.task import Task
 
 @dataclass(frozen=True, kw_only=True)
 class DeepIceConfig:
-    """What `DeepIce` is built from; names are the published MODEL_KWARGS.
+    """Sizes of `DeepIce`; the names are those of the published MODEL_KWARGS.
 
     Args:
-        dim: D, width of the latent vectors.
+        dim: Width D of the latent vectors.
         dim_base: Channels of one sinusoid of the embedding.
-        depth: Blocks of the encoder, which the class token goes through.
-        head_size: Width of an attention head; divides `dim`.
-        depth_rel: Blocks before the class token joins.
-        n_rel: How many of those, from the first, see the space-time interval: 1 in the
-            published V22, 4 in V23.
-        use_checkpoint: Compute the encoder's blocks again in the backward pass
-            instead of remembering them: less memory, a third more time.
-        extra_features: Further columns of the batch to embed.
-        extra_waves: Factor on each of them before its Fourier features; empty: that of
-            positions, 4096.
+        depth: Number of encoder blocks, which include the class token.
+        head_size: Width of an attention head; must divide `dim`.
+        depth_rel: Number of blocks before the class token joins.
+        n_rel: Number of these blocks, from the first, that use the space-time interval:
+            1 in the published V22, 4 in V23.
+        use_checkpoint: Whether the backward pass computes the encoder's blocks again
+            instead of storing them: less memory, a third more time.
+        extra_features: Additional columns of the batch to embed.
+        extra_waves: Factor on each extra feature before its Fourier features; default:
+            that of positions, 4096.
         interval_speed: Speed of light in units of the features (`Scales`).
 
     Raises:
-        ValueError: A size does not fit; the message names it and what would.
+        ValueError: A size is not allowed; the message gives its name and what is.
     """
 
     dim: int = 384
@@ -67,7 +67,7 @@ class DeepIceConfig:
     def __post_init__(self) -> None:
         if isinstance(self.extra_features, str):
             raise ValueError(
-                f"extra_features is a list of names, got {self.extra_features!r}"
+                f"extra_features must be a list of names, got {self.extra_features!r}"
             )
         object.__setattr__(self, "extra_features", tuple(self.extra_features))
         object.__setattr__(self, "extra_waves", tuple(self.extra_waves))
@@ -83,7 +83,7 @@ class DeepIceConfig:
         names = (*FEATURE_NAMES, *self.extra_features)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
-                f"extra_features has {', '.join(twice)}, which is read already"
+                f"extra_features has {', '.join(twice)}, which is a feature already"
             )
         for name in ("dim", "dim_base", "depth", "head_size", "depth_rel", "n_rel"):
             if not isinstance(getattr(self, name), int):
@@ -111,21 +111,21 @@ class DeepIceConfig:
 
 
 class DeepIce(Model):
-    """DeepIce, its last layer included: a `Model` whose task is the direction.
+    """DeepIce with its last layer: a `Model` whose task is the direction.
 
-    `without_head` makes a backbone of it.
+    `without_head` turns it into a backbone.
 
     Args:
         **sizes: Fields of `DeepIceConfig`.
 
     Raises:
-        ValueError: A size does not fit; the message names it and what would.
+        ValueError: A size is not allowed; the message gives its name and what is.
     """
 
     model_name = "deepice"
     config_class: type[DeepIceConfig] = DeepIceConfig
     takes_cache = True
-    is_hybrid = False  # a graph network gives half of the latent vectors
+    is_hybrid = False  # True if a graph network gives half of the latent vectors
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class DeepIce(Model):
             extra_waves=config.extra_waves,
         )
         self.interval = SpaceTimeInterval(config.head_size, config.interval_speed)
-        # Frozen where no block asks for it, or distributed training would wait for it.
+        # Frozen if no block uses it; otherwise distributed training would wait for it.
         self.interval.requires_grad_(config.n_rel > 0)
         self.local = nn.ModuleList(
             Block(dim, RelativeAttention(dim, num_heads), layer_scale=False)
@@ -152,7 +152,7 @@ class DeepIce(Model):
             for _ in range(config.depth)
         )
         self.head: nn.Module = nn.Linear(dim, 3)
-        # A plain dict: the task has no weights of its own here, `head` is its layer.
+        # A plain dict: the task's layer is `head`, so the task has no weights here.
         self._tasks: dict[str, Task] = {Direction.name: Direction()}
         start_as_published(self)
         nn.init.trunc_normal_(self.class_token, std=0.02)
@@ -163,14 +163,14 @@ class DeepIce(Model):
         The direction, in the order x, y, z, points to where the neutrino came from.
 
         Args:
-            batch: The events.
-            shared: What other models have made of this very batch
+            batch: Batch of events.
+            shared: Cache of values that other models computed from the same batch
                 (`models.together.predict_together`).
         """
         latent_BD = self.embed_events(batch, shared)
         if not self._tasks:  # a backbone
             return latent_BD
-        # A direction rounded to bfloat16 is off by a third of a degree.
+        # Rounding to bfloat16 would change a direction by a third of a degree.
         with torch.autocast(latent_BD.device.type, enabled=False):
             weight = next(self.head.parameters(), latent_BD)
             prediction_B3: Tensor = self.head(latent_BD.to(weight.dtype))
@@ -178,20 +178,20 @@ class DeepIce(Model):
 
     @property
     def task_map(self) -> Mapping[str, Task]:
-        """The task: direction; none of a backbone."""
+        """The direction task; empty for a backbone."""
         return self._tasks
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The features that it reads, in their order."""
+        """Features that the model reads, in order."""
         return (*FEATURE_NAMES, *self.config.extra_features)
 
     def set_task(self, task: Task) -> None:
-        """Train and judge it as another direction task does, with another loss say."""
+        """Replace the task by another direction task, for example with another loss."""
         self._tasks = {Direction.name: task}
 
     def without_head(self) -> DeepIce:
-        """Take the last layer off: `forward` gives latent vectors, (B, D), then."""
+        """Remove the last layer; `forward` then returns latent vectors, (B, D)."""
         self.head, self._tasks = nn.Identity(), {}
         return self
 
@@ -215,20 +215,20 @@ class DeepIce(Model):
         self, batch: PackedBatch, shared: BatchCache | None = None
     ) -> tuple[Tensor, Packing]:
         packing = Packing(batch.offsets, len(batch.features), shared)
-        # Autocast or not, the sum of all branches is of the weights' type.
+        # The sum of all branches has the type of the weights, also under autocast.
         latent_TD = self.embed_pulses(batch, packing)
         latent_TD = latent_TD.to(self.class_token.dtype)
         return self.relate_pulses(latent_TD, batch, packing), packing
 
     def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
-        """Return each pulse's latent vector before it has met any other, (T, D)."""
+        """Return each pulse's latent vector before pulses are related, (T, D)."""
         embedded: Tensor = self.embedding(batch, packing)
         return embedded
 
     def relate_pulses(
         self, latent_TD: Tensor, batch: PackedBatch, packing: Packing
     ) -> Tensor:
-        """Let pulses meet; the first `n_rel` blocks see the interval, (T, D)."""
+        """Relate pulses; the first `n_rel` blocks use the interval, (T, D)."""
         places_T4, kept_P = self.interval.places(batch), None
         num_uses = self.config.n_rel * (1 if packing.shared is None else 2)
         kept = num_uses > 1 and not torch.is_grad_enabled()
@@ -245,12 +245,12 @@ class DeepIce(Model):
         return latent_TD
 
     def encode(self, latent_TD: Tensor, packing: Packing) -> Tensor:
-        """Let a class token collect each event, (B, D)."""
+        """Collect each event in its class token, (B, D)."""
         latent_TD = packing.prepend(self.class_token[0], latent_TD)
         packing = packing.with_class_token()
         for block in self.encoder[:-1]:
             latent_TD = self._run(block, latent_TD, packing)
-        # What a head reads, the class tokens, is all that the last block computes.
+        # The last block computes class tokens only; the head reads nothing else.
         return self._run(self.encoder[-1], latent_TD, packing, first_only=True)
 
     def _run(self, block: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
@@ -261,20 +261,20 @@ class DeepIce(Model):
         return result
 
     def kwargs(self) -> dict[str, Any]:
-        """Return the arguments that build this model anew; usual ones left out."""
+        """Return the arguments that build this model; default values are left out."""
         arguments = asdict(self.config)
         for name, usual in (("extra_waves", ()), ("interval_speed", INTERVAL_SPEED)):
             if arguments[name] == usual:
-                del arguments[name]  # as files of 0.1.0 have them
+                del arguments[name]  # as in files of 0.1.0
         return arguments
 
     def describe(self) -> dict[str, Any]:
-        """Return name and arguments; its task is the direction."""
+        """Return name and arguments; the task is always the direction."""
         return {"model": self.model_name, "kwargs": self.kwargs(), "tasks": None}
 
 
 def start_as_published(module: nn.Module) -> None:
-    """Draw the linear layers of a module from the published distributions."""
+    """Initialise the linear layers of a module from the published distributions."""
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=0.02)
@@ -282,6 +282,6 @@ def start_as_published(module: nn.Module) -> None:
                 nn.init.zeros_(part.bias)
     for part in module.modules():
         if isinstance(part, SelfAttention):
-            # nn.MultiheadAttention, used by the published encoder, keeps this one
-            # weight out of the reach of the loop above.
+            # The loop above does not reach this weight of nn.MultiheadAttention, which
+            # the published encoder uses.
             nn.init.xavier_uniform_(part.qkv.weight)

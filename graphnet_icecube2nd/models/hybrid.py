@@ -2,9 +2,9 @@
 
 Reference: the 2nd-place code (github.com/DrHB/icecube-2nd-place,
 `EncoderWithDirectionReconstructionV22` and `...V23`; EPJC 84, 646, 2024). Half of each
-pulse's latent vector comes from the embedding, with learned amplitudes, half from
-dynamic edge convolutions on the raw features, the only place where quantum efficiency
-and ice properties are read. Shape letters: T pulses in the batch, D width, F features.
+pulse's latent vector comes from the embedding, with learned amplitudes. The other half
+comes from dynamic edge convolutions on the raw features; only they read quantum
+efficiency and ice. Shape letters: T pulses in the batch, D width, F features.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ NODE_FEATURES = (X, Y, Z, TIME, AUXILIARY, QE, CHARGE, SCATTERING, ABSORPTION)
 
 @dataclass(frozen=True, kw_only=True)
 class DeepIceGNNConfig(DeepIceConfig):
-    """What `DeepIceGNN` is built from.
+    """Sizes of `DeepIceGNN`.
 
     Args:
-        knn_features: The first graph joins neighbours in x, y, z (3, published V22) or
-            x, y, z, time (4, V23).
+        knn_features: Number of features that define neighbours in the first graph: 3
+            (x, y, z; published V22) or 4 (x, y, z, time; V23).
     """
 
     depth: int = 8
@@ -60,14 +60,14 @@ class DeepIceGNNConfig(DeepIceConfig):
 
 
 class DeepIceGNN(DeepIce):
-    """DeepIce whose embedding is joined by a dynamic edge network.
+    """DeepIce with a dynamic edge network beside its embedding.
 
     Args:
-        **sizes: Fields of `DeepIceGNNConfig`, those of `DeepIceConfig` among them.
-            Both halves read `extra_features`.
+        **sizes: Fields of `DeepIceGNNConfig`, including those of `DeepIceConfig`. Both
+            halves read `extra_features`.
 
     Raises:
-        ValueError: A size does not fit; the message names it and what would.
+        ValueError: A size is not allowed; the message gives its name and what is.
     """
 
     model_name = "deepice_gnn"
@@ -86,7 +86,7 @@ class DeepIceGNN(DeepIce):
         start_as_published(self.graph)
 
     def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
-        """Return each pulse's latent vector, embedding and graph halves, (T, D)."""
+        """Return each pulse's latent vector, the embedding and graph halves, (T, D)."""
         embedded_TD = self.embedding(batch, packing)
         nodes_TF = batch.columns(self.node_features)
         graph_TD = self.graph(nodes_TF, batch.n_pulses, packing)

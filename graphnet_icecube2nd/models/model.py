@@ -1,8 +1,8 @@
-"""Model: a backbone, its tasks, and how its events are read.
+"""Model: a backbone, its tasks, and the preparation of its events.
 
-`Model` is what training, reconstruction and files work with. `DeepIce` is one, with
-direction as its only task and its published names of weights; any other backbone, and
-any other set of tasks, is a `TaskModel`.
+Training, reconstruction and files work with `Model`. `DeepIce` is one, with direction
+as its only task and the published names of its weights. Any other backbone or set of
+tasks is a `TaskModel`.
 
 Shape letters: B events, K outputs of a task, D width of the latent vectors, T pulses.
 """
@@ -22,15 +22,15 @@ from graphnet_icecube2nd.tasks.task import Task
 
 FIXED, LEARNED = "fixed", "learned"
 WEIGHTINGS = (FIXED, LEARNED)
-LARGEST_LOG_VARIANCE = 2.0  # of a learned weight, or a negative loss would run away
+LARGEST_LOG_VARIANCE = 2.0  # of a learned weight; limits the effect of negative losses
 
 
 class Model(nn.Module):
-    """What turns a `PackedBatch` into the answers of one or several tasks.
+    """Base of models, which turn a `PackedBatch` into the answers of their tasks.
 
     Attributes:
         model_name: Registered name of the backbone.
-        input_config: How the events were read that it was trained on; None: not known.
+        input_config: Preparation of the events it was trained on, or None if unknown.
     """
 
     model_name: str
@@ -72,7 +72,7 @@ class Model(nn.Module):
         truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the loss of each task, (); arguments as `loss`."""
+        """Return the loss of each task, (); arguments as for `loss`."""
         return {
             name: mean_loss(task, outputs[name], truth, weight_B)
             for name, task in self.task_map.items()
@@ -88,15 +88,15 @@ class Model(nn.Module):
 
         Args:
             outputs: Outputs by task (see `outputs`), or the tensor of a single task.
-            truth: Labels by name, (B, ...), NaN where an event has none; such an event
-                counts for the other tasks.
-            weight_B: (B,) weights of the events; None: all alike.
+            truth: Labels (B, ...) by name; NaN means that an event has no label. Such
+                an event counts for the other tasks.
+            weight_B: Weights of the events, (B,); default: equal weights.
         """
         losses = self.losses(self._by_task(outputs), truth, weight_B)
         return self.weighted(losses, self.num_labels(truth))
 
     def num_labels(self, truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return how many events have a label of each task, ()."""
+        """Return the number of events with a label of each task, ()."""
         return {
             name: is_labelled(task.target(truth)).sum()
             for name, task in self.task_map.items()
@@ -111,8 +111,8 @@ class Model(nn.Module):
 
         Args:
             losses: Losses by task, see `losses`.
-            num_labels: Events with a label, (), by task; a learned weight of a task
-                without any is not trained. None: all tasks have some.
+            num_labels: Number of events with a label, (), by task. The learned weight
+                of a task without labels is not trained. Default: all tasks have some.
         """
         weights = self.task_weights
         if list(weights.values()) == [1.0]:
@@ -121,33 +121,35 @@ class Model(nn.Module):
         return torch.stack([weights[n] * loss for n, loss in losses.items()]).sum()
 
     def labels(self) -> tuple[str, ...]:
-        """Return the labels that the tasks need of a batch's truth."""
+        """Return the labels that the tasks need from a batch's truth."""
         names = [name for task in self.task_map.values() for name in task.truth]
         return tuple(dict.fromkeys(names))
 
     def describe(self) -> dict[str, Any]:
-        """Return plain values from which `models.registry` makes it anew."""
+        """Return plain values from which `models.registry` rebuilds the model."""
         raise NotImplementedError
 
     def kwargs(self) -> dict[str, Any]:
-        """Return what, beside the weights, its answers depend on; plain values."""
+        """Return plain values, besides the weights, on which the answers depend."""
         return self.describe()
 
 
 class TaskModel(Model):
-    """A backbone with tasks; its outputs are those of each task by name.
+    """A backbone with tasks; it returns the outputs of each task by name.
 
     Args:
-        backbone: Gives latent vectors (B, D) of a `PackedBatch`; has `dim`.
-        tasks: Tasks by name; their last layers are made here.
-        weights: Weights of the tasks' losses; default 1 each.
-        weighting: `fixed`, or `learned`: each loss is also weighted with a learned
-            variance (A. Kendall, Y. Gal, R. Cipolla, arXiv:1705.07115).
+        backbone: Module with `dim` that returns latent vectors (B, D) of a
+            `PackedBatch`.
+        tasks: Tasks by name; the model makes their last layers.
+        weights: Weights of the tasks' losses; default: 1 each.
+        weighting: Weighting of the losses: `fixed`, or `learned`, which also weights
+            each loss with a learned variance (A. Kendall, Y. Gal, R. Cipolla,
+            arXiv:1705.07115).
         model_name: Registered name of the backbone.
-        model_kwargs: Arguments the backbone was built with.
+        model_kwargs: Arguments with which the backbone was built.
 
     Raises:
-        ValueError: An unknown weighting, or a backbone without `dim`.
+        ValueError: The weighting is unknown, or the backbone has no `dim`.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class TaskModel(Model):
         dim = getattr(backbone, "dim", None)
         if not isinstance(dim, int):
             raise ValueError(
-                f"a backbone has `dim`, the width of its latent vectors; "
+                f"a backbone must have `dim`, the width of its latent vectors; "
                 f"{type(backbone).__name__} has {dim!r}"
             )
         if weighting not in WEIGHTINGS:
@@ -190,9 +192,9 @@ class TaskModel(Model):
         """Return the raw outputs of each task, (B, K) by name.
 
         Args:
-            batch: The events.
-            shared: What other models have made of this very batch; used by backbones
-                with `takes_cache`.
+            batch: Batch of events.
+            shared: Cache of values that other models computed from the same batch, for
+                backbones with `takes_cache`.
         """
         takes_cache = getattr(self.backbone, "takes_cache", False)
         cache = (shared,) if takes_cache else ()
@@ -206,7 +208,7 @@ class TaskModel(Model):
 
     @property
     def task_weights(self) -> Mapping[str, float]:
-        """Weight of each task's loss, without learned ones."""
+        """Weight of each task's loss, without learned weights."""
         return self._weights
 
     def weighted(
@@ -222,22 +224,22 @@ class TaskModel(Model):
         for name, loss in losses.items():
             log_variance: Tensor = self.log_variance[name]
             if self.training:
-                # In place: a clamped copy would have no gradient that leads back.
+                # In place, because a clamped copy would have no gradient.
                 log_variance.data.clamp_(*bounds)
             else:
                 log_variance = log_variance.clamp(*bounds)
             part = torch.exp(-log_variance) * loss
-            # The loss of a task without labels is 0, which says nothing of its
-            # variance; times 0, as DDP needs a gradient of every parameter.
+            # The loss of a task without labels is 0 and has no information on its
+            # variance. It is multiplied by 0, because DDP needs every gradient.
             has_labels = 1.0 if num_labels is None else num_labels[name] > 0
             parts.append(self._weights[name] * (part + has_labels * log_variance))
         return torch.stack(parts).sum()
 
     def pulse_latents(self, batch: PackedBatch) -> Tensor:
-        """Return a latent vector of each pulse, (T, D), of backbones that have them.
+        """Return a latent vector of each pulse, (T, D), if the backbone has them.
 
         Raises:
-            NotImplementedError: The backbone has none.
+            NotImplementedError: The backbone has no latent vectors of pulses.
         """
         give = getattr(self.backbone, "pulse_latents", None)
         if give is None:
@@ -249,7 +251,7 @@ class TaskModel(Model):
         return latent_TD
 
     def describe(self) -> dict[str, Any]:
-        """Return name and arguments of the backbone, and the tasks with theirs."""
+        """Return name and arguments of the backbone and of the tasks."""
         arguments: Callable[[], dict[str, Any]] | None
         arguments = getattr(self.backbone, "kwargs", None)
         return {
@@ -269,9 +271,9 @@ def mean_loss(
     truth: Mapping[str, Tensor],
     weight_B: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of a task, (), the mean over the events that have a label.
+    """Return the loss of a task, (), the mean over the events with a label.
 
-    `output` is (B, K), `truth` holds labels (B, ...) by name, NaN where there is none.
+    `output` is (B, K); `truth` has labels (B, ...) by name, NaN if there is none.
     """
     target = task.target(truth)
     labelled_B = is_labelled(target)
@@ -279,11 +281,11 @@ def mean_loss(
         output, target = output[labelled_B], target[labelled_B]
         weight_B = None if weight_B is None else weight_B[labelled_B]
     if not len(target):
-        return output.sum()  # of no event: 0, with its gradient
+        return output.sum()  # 0 of no event, with its gradient
     loss_B = task.loss(output, target)
     return (loss_B if weight_B is None else loss_B * weight_B).mean()
 
 
 def is_labelled(target: Tensor) -> Tensor:
-    """Return which events have a label, (B,) bool: those without NaN."""
+    """Return which events have a label (no NaN), (B,) bool."""
     return target.isfinite().reshape(len(target), -1).all(dim=1)

@@ -1,13 +1,12 @@
-"""`build_model`: models by name with their weights, from the package or from files.
+"""`build_model`: models by name, with weights from the package or from files.
 
     build_model("t_d32")                                   (B, 3), kappa * direction
     build_model("t_d32", tasks=["direction", "energy"])    {"direction": (B, 3), ...}
     build_model("t_sim", weights="simulated")              weights of the package
     build_model("b_d32", weights="checkpoint.pth")         weights of any origin
 
-The name of weights in the package is the model's and a tag that says data and recipe:
-`t_sim.simulated`. Beside each file lies its card: what it was trained on, for how long,
-how good it is.
+Weights of the package are named after the model and a tag for data and recipe:
+`t_sim.simulated`. A card beside each file describes its training and its performance.
 """
 
 from __future__ import annotations
@@ -42,25 +41,25 @@ def build_model(
     """Build a model by name.
 
     Args:
-        name: One of `list_models()`.
-        weights: None: random. `simulated`: of the package, `NAME.simulated`. Else a
-            file of any origin: of `save_model`, a run's folder, a checkpoint of
-            Lightning, of the competition or of GraphNeT. No code of it is run.
-        tasks: Names of tasks, or their options by name, among them `weight`; None: the
-            direction alone, as published: `forward` gives (B, 3). With tasks it gives a
-            dict, (B, K) by task.
-        detector: Whose events it is to read, a name or a `Detector`; default: those
-            with the columns and scales of IceCube-86. Weights that know their own
-            detector keep it.
-        weighting: Of the tasks' losses: `fixed`, or `learned` (Kendall).
-        **overrides: Constructor arguments that replace the named model's.
+        name: Name from `list_models()`.
+        weights: Weights of the model. Default: random; `simulated`: those of the
+            package, `NAME.simulated`; otherwise a file from `save_model`, a run's
+            folder, or a checkpoint of Lightning, of the competition or of GraphNeT. No
+            code from the file is run.
+        tasks: Names of tasks, or their options by name, including `weight`. The result
+            of `forward` is then a dict, (B, K) by task. Default: only the direction,
+            as published, with `forward` returning (B, 3).
+        detector: Detector of the events to read, a name or a `Detector`; default:
+            columns and scales of IceCube-86. Weights that know their detector keep it.
+        weighting: Weighting of the tasks' losses: `fixed`, or `learned` (Kendall).
+        **overrides: Constructor arguments that replace those of the named model.
 
     Raises:
-        ValueError: No such model, task, detector or weights of the package; the message
-            has the nearest names.
-        TypeError: No such constructor argument.
+        ValueError: A model, task, detector or weights of the package are unknown; the
+            message gives the nearest names.
+        TypeError: A constructor argument is unknown.
         CheckpointError: The weights do not fit the model.
-        OSError: There is no such file.
+        OSError: The file does not exist.
     """
     model = new_model(
         name, tasks=tasks, detector=detector, weighting=weighting, **overrides
@@ -73,8 +72,8 @@ def build_model(
         path = FOLDER / f"{packaged}.safetensors"
     elif not path.exists() and not path.suffix:
         raise ValueError(
-            f"no weights {str(weights)!r} of {name}: no such file, and the package has "
-            f"{', '.join(list_pretrained())}"
+            f"no weights {str(weights)!r} for {name}: there is no such file, and the "
+            f"package has {', '.join(list_pretrained())}"
         )
     load_weights(model, path)
     return model.eval()
@@ -86,17 +85,17 @@ def list_pretrained() -> list[str]:
 
 
 def load_pretrained(name: str) -> Model:
-    """Return a trained model that comes with the package, in evaluation mode.
+    """Return a trained model of the package in evaluation mode.
 
     Args:
-        name: One of `list_pretrained()`, as `t_sim.simulated`.
+        name: Name from `list_pretrained()`, such as `t_sim.simulated`.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: The package has no weights of this name.
     """
     if name not in list_pretrained():
         raise ValueError(
-            f"no weights named {name!r} in the package; there are "
+            f"no weights named {name!r} in the package; choose from "
             f"{', '.join(list_pretrained())}"
         )
     return load_model(FOLDER / f"{name}.safetensors").to(torch.float32)
@@ -105,10 +104,11 @@ def load_pretrained(name: str) -> Model:
 def find_model(
     name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
 ) -> Model:
-    """Return a trained model by whatever names it, in evaluation mode.
+    """Return a trained model in evaluation mode.
 
-    `name` is that of weights of the package (`t_sim.simulated`), a run's folder, a file
-    of `save_model`, or with `weights`, a file of any origin, that of a model (`b_d32`).
+    `name` is that of weights of the package (`t_sim.simulated`), a run's folder, or a
+    file from `save_model`. With `weights`, a file of any origin, it is a model's
+    (`b_d32`).
     """
     path = Path(name)
     if weights is not None:
@@ -119,18 +119,19 @@ def find_model(
         return load_model(path / RUN_MODEL)
     if path.is_dir():
         raise ValueError(
-            f"{path} holds no {RUN_MODEL}: it is no run, or one that has not finished"
+            f"{path} holds no {RUN_MODEL}: it is not a run, or its training has not "
+            "finished"
         )
     if path.is_file():
-        # Weights are float32 in use, whatever they are stored as, as those of the
-        # package: a copy of its file must give the same answers.
+        # Weights are used in float32 whatever type they are stored in. So a copy of the
+        # package's file gives the same answers.
         return load_model(path).to(torch.float32)
     if str(name) in list_models():
         raise ValueError(
-            f"{name} is a model without weights: give weights (--weights), or take one "
-            f"of {', '.join(list_pretrained())}"
+            f"{name} is a model without weights: give a file of weights (--weights, "
+            f"weights=...), or choose from {', '.join(list_pretrained())}"
         )
     raise ValueError(
-        f"no model {str(name)!r}: no run, no file, and not among the weights of the "
+        f"no model {str(name)!r}: it is neither a run, a file nor weights of the "
         f"package ({', '.join(list_pretrained())})"
     )

@@ -1,8 +1,8 @@
-"""Backbones and models by name, with random weights; the competition's are registered.
+"""Backbones and models by name, with random weights, including the competition's.
 
-Sizes are those of the published `predict.py`, which the checkpoints fit; `s_d32` is
-what the published README trains as "B model 32", and the write-up's S.
-`pretrained.build_model` is the public function; it knows weights besides.
+Sizes are those of the published `predict.py`, which fit the checkpoints; the published
+README trains `s_d32` as "B model 32", and the write-up calls it S.
+`pretrained.build_model` is the public function, which also loads weights.
 """
 
 from __future__ import annotations
@@ -27,44 +27,45 @@ from graphnet_icecube2nd.tasks.direction.direction import Direction
 ModelBuilder = Callable[..., nn.Module]
 MODELS: Registry[ModelBuilder] = Registry("model")
 Tasks = Sequence[str] | Mapping[str, Mapping[str, Any]]
-# What files of 0.1.0 name, by class.
+# Classes named in files of 0.1.0.
 CLASSES = {"DeepIce": "deepice", "DeepIceGNN": "deepice_gnn"}
 LARGE = {"dim": 768, "dim_base": 192, "depth": 12}
 SMALL = {"dim": 384, "dim_base": 128}
 
 
 def register_model(builder: ModelBuilder) -> ModelBuilder:
-    """Register a function that builds a backbone, under the function's name.
+    """Register a function that builds a backbone under the function's name.
 
     Args:
-        builder: Takes constructor arguments as keywords, which override its own.
-            Returns a module with `dim`, whose `forward` makes latent vectors
-            (B, dim) of a `PackedBatch`; and perhaps `pulse_latents(batch)`, (T, dim).
+        builder: Function that accepts constructor arguments as keywords, which override
+            its own. It returns a module with `dim`, whose `forward` returns latent
+            vectors (B, dim) of a `PackedBatch`, and which may have
+            `pulse_latents(batch)`, (T, dim).
 
     Raises:
-        ValueError: The name is taken.
+        ValueError: The name is already registered.
     """
     return MODELS.add(builder.__name__, builder)
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of the known models that match, `*` and `?` as in a shell."""
+    """Return the names of the matching models; `*` and `?` work as in a shell."""
     return MODELS.names(pattern)
 
 
 def build_backbone(
     name: str, detector: Detector | None = None, **overrides: Any
 ) -> nn.Module:
-    """Return a backbone by name: latent vectors (B, dim) of a `PackedBatch`.
+    """Build a backbone by name; it returns latent vectors (B, dim) of a `PackedBatch`.
 
     Args:
-        name: One of `list_models()`.
-        detector: Whose events it is to read: its extra columns and scales.
-        **overrides: Constructor arguments that replace the named model's.
+        name: Name from `list_models()`.
+        detector: Detector of the events to read: its extra columns and scales.
+        **overrides: Constructor arguments that replace those of the named model.
 
     Raises:
-        ValueError: No such model; the message has the nearest names.
-        TypeError: No such constructor argument.
+        ValueError: The name is unknown; the message gives the nearest names.
+        TypeError: A constructor argument is unknown.
     """
     built = _build(name, detector, overrides)
     return built.without_head() if isinstance(built, DeepIce) else built
@@ -79,10 +80,10 @@ def new_model(
     published: bool = False,
     **overrides: Any,
 ) -> Model:
-    """Return a model by name, with random weights; arguments as `build_model`.
+    """Return a model by name, with random weights; arguments as for `build_model`.
 
     With `published`, a model that was published with a last layer for the direction
-    keeps it, as it does without `tasks`, and the task is the direction of `tasks`.
+    keeps it, as without `tasks`; its task is the direction of `tasks`.
     """
     if isinstance(detector, str):
         detector = build_detector(detector)
@@ -110,9 +111,9 @@ def new_model(
 
 
 def model_of(described: Mapping[str, Any]) -> Model:
-    """Return the model that `Model.describe` describes, with random weights.
+    """Rebuild a model, with random weights, from the values of `Model.describe`.
 
-    A name that is not registered or an unknown argument is a ValueError.
+    Raises ValueError for a name that is not registered or an unknown argument.
     """
     try:
         return new_model(
@@ -122,7 +123,7 @@ def model_of(described: Mapping[str, Any]) -> Model:
             **described["kwargs"],
         )
     except (KeyError, TypeError) as error:
-        raise ValueError(f"no description of a model: {error}") from None
+        raise ValueError(f"this does not describe a model: {error}") from None
 
 
 def _build(
@@ -144,13 +145,13 @@ def _build(
 
 @register_model
 def deepice(**overrides: Any) -> DeepIce:
-    """DeepIce of any size; the usual ones are those of its class."""
+    """DeepIce of any size; default sizes are those of its class."""
     return DeepIce(**overrides)
 
 
 @register_model
 def deepice_gnn(**overrides: Any) -> DeepIceGNN:
-    """DeepIceGNN of any size; the usual ones are those of its class."""
+    """DeepIceGNN of any size; default sizes are those of its class."""
     return DeepIceGNN(**overrides)
 
 
@@ -168,7 +169,7 @@ def b_d64(**overrides: Any) -> DeepIce:
 
 @register_model
 def b_d32_4rel(**overrides: Any) -> DeepIce:
-    """Large, the interval in all four first blocks (checkpoint VFTV3_4RELFT_7)."""
+    """Large, with the interval in all four first blocks (checkpoint VFTV3_4RELFT_7)."""
     return DeepIce(**{**LARGE, "head_size": 32, "n_rel": 4, **overrides})
 
 
@@ -194,13 +195,13 @@ def s_d32(**overrides: Any) -> DeepIce:
 
 @register_model
 def t_d32(**overrides: Any) -> DeepIce:
-    """Tiny, our own: trains on one machine."""
+    """Tiny, not published: can be trained on one machine."""
     sizes = {"dim": 192, "dim_base": 96, "depth": 12, "head_size": 32}
     return DeepIce(**{**sizes, **overrides})
 
 
 @register_model
 def t_sim(**overrides: Any) -> DeepIce:
-    """Smaller still, our own: trains on simulated events in hours on two cores."""
+    """Smaller than `t_d32`: trains on simulated events in hours on two cores."""
     sizes = {"dim": 128, "dim_base": 32, "depth": 4, "head_size": 32, "depth_rel": 2}
     return DeepIce(**{**sizes, **overrides})

@@ -1,4 +1,4 @@
-"""Several models on one batch: an ensemble, without doing work twice.
+"""Several models on one batch: an ensemble that computes nothing twice.
 
 Shape letters: M members, B events, K outputs of a task.
 """
@@ -28,10 +28,10 @@ from graphnet_icecube2nd.tasks.task import Task
 def outputs_together(
     models: Sequence[Model], batch: PackedBatch
 ) -> list[dict[str, Tensor]]:
-    """Return the outputs (B, K) of several models by task, as each gives them alone.
+    """Return the outputs (B, K) of several models by task, as each returns them alone.
 
-    What does not depend on weights is made once (`BatchCache`). The models must be in
-    evaluation mode, on the device of the batch.
+    Values that do not depend on weights are computed once (`BatchCache`). The models
+    must be in evaluation mode and on the device of the batch.
     """
     if not models:
         raise ValueError("outputs_together needs at least one model")
@@ -40,19 +40,19 @@ def outputs_together(
 
 
 class EnsembleModel(Model):
-    """Members as one model; each task combines their outputs.
+    """An ensemble as one model; each task combines the members' outputs.
 
-    Tasks that only some members have are not answered, and a warning names them.
+    Tasks that only some members have are left out, and a warning names them.
 
     Args:
-        models: The members; tasks that all of them have are answered.
-        weights: One for each; default all alike.
-        method: How directions are combined, see `combination.combine`.
-        names: What messages call the members; default `member 0`, ...
+        models: Members of the ensemble.
+        weights: Weight of each member; default: equal weights.
+        method: Method to combine directions, see `combination.combine`.
+        names: Names of the members in messages; default: `member 0`, ...
 
     Raises:
-        ValueError: No member, weights that do not fit, members without a common task,
-            of different telescopes or clocks, or with different options of a task.
+        ValueError: There is no member, weights do not fit, members have no common task,
+            or they differ in telescope, clock or the options of a task.
     """
 
     model_name = "ensemble"
@@ -101,7 +101,7 @@ class EnsembleModel(Model):
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def describe(self) -> dict[str, Any]:
-        """Return what, beside the weights, its answers depend on."""
+        """Return values, besides the weights, on which the answers depend."""
         return {
             "members": [[type(m).__name__, m.kwargs()] for m in self.models],
             "shares": list(self.shares),
@@ -110,7 +110,7 @@ class EnsembleModel(Model):
 
 
 def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig | None:
-    """Return what all members were trained on: the first's, with the common ranges."""
+    """Return the first member's InputConfig with the ranges common to all members."""
     known = {
         name: model.input_config
         for name, model in zip(names, models, strict=True)
@@ -136,7 +136,7 @@ def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig 
 
 
 def _common_tasks(models: Sequence[Model], names: Sequence[str]) -> dict[str, Task]:
-    """Return the tasks that all members have; warn of those that only some have."""
+    """Return the tasks of all members; warn about tasks that only some have."""
     first, *others = models
     tasks = {
         name: task
@@ -157,7 +157,7 @@ def _common_tasks(models: Sequence[Model], names: Sequence[str]) -> dict[str, Ta
             stacklevel=3,
         )
     for task in tasks:
-        if task == Direction.name:  # its outputs mean the same with all options
+        if task == Direction.name:  # options do not change the meaning of its outputs
             continue
         ours = _options(first.task_map[task])
         for name, model in zip(names[1:], others, strict=True):
@@ -172,12 +172,12 @@ def _common_tasks(models: Sequence[Model], names: Sequence[str]) -> dict[str, Ta
 
 
 def _options(task: Task) -> str:
-    """Return the options of a task as text, those of the defaults included."""
+    """Return the options of a task, including defaults, as text."""
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(type(task)).parameters.items()
         if parameter.default is not parameter.empty
     }
     options = {**defaults, **task.describe()}
-    # As JSON, in which a tuple and the list that a file makes of it are alike.
+    # As JSON, where a tuple equals the list that a file makes of it.
     return json.dumps(options, sort_keys=True, default=repr)

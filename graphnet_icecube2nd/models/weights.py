@@ -1,15 +1,15 @@
-"""Weights in files: models of this package, and weights of whatever origin into them.
+"""Weights in files: models of this package, and weights of any origin.
 
-Nothing here executes code from a file: what torch wrote is read with
-`weights_only=True`, safetensors holds tensors and text only.
+Nothing here executes code from a file: torch files are read with `weights_only=True`,
+and safetensors files have only tensors and text.
 
-`save_model` and `load_model` are for models of this package. `load_weights` takes any
-file and tells them apart by the names in them: our own files and checkpoints of a run,
+`save_model` and `load_model` are for models of this package. `load_weights` accepts any
+file and distinguishes them by the names in them: files and checkpoints of this package,
 those of the competition, and state dicts of GraphNeT models with one of our backbones.
 
-Published checkpoints are plain state dicts of the classes in
+Published checkpoints are state dicts of the classes in
 github.com/DrHB/icecube-2nd-place. They were trained on directions in the order y, x, z;
-the last layer is turned to x, y, z on the way in.
+loading reorders the last layer to x, y, z.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from graphnet_icecube2nd.models.model import Model, TaskModel
 from graphnet_icecube2nd.models.registry import CLASSES, MODELS, model_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
-FORMAT = 2  # of the metadata; 0.1.0 wrote none
+FORMAT = 2  # version of the metadata; 0.1.0 wrote none
 METADATA_KEY = "graphnet_icecube2nd"
-RUN_MODEL = "model.safetensors"  # of a run's folder
-# What stands before our names in other files: of DataParallel, our Lightning module,
-# the average of the weights in a run's checkpoint, GraphNeT's `StandardModel`.
+RUN_MODEL = "model.safetensors"  # in a run's folder
+# Prefixes of our names in other files: DataParallel, our Lightning module, the averaged
+# weights in a run's checkpoint, GraphNeT's `StandardModel`.
 PARALLEL, MODULE, AVERAGE = "module.", "model.", "average.model."
 GRAPHNET = "backbone.model."
-BACKBONE = "backbone."  # of a `TaskModel`
-LAST = ("head.", "tasks.")  # last layers, of a DeepIce and of a `TaskModel`
-# The last layer of DeepIce, by its name where the direction is one of several tasks.
+BACKBONE = "backbone."  # in a `TaskModel`
+LAST = ("head.", "tasks.")  # last layers of a DeepIce and of a `TaskModel`
+# Name of DeepIce's last layer if the direction is one of several tasks.
 HEAD = {f"head.{part}": f"tasks.direction.head.{part}" for part in ("weight", "bias")}
 
-# Ours -> published, as patterns that are replaced one after the other.
+# Ours -> published, as patterns that are replaced in order.
 PUBLISHED_NAMES = (
     (r"^class_token", "cls_token.weight"),
     (r"^head\.", "proj_out."),
@@ -80,7 +80,7 @@ PUBLISHED_NAMES = (
     (r"^graph\.combine\.", "local_root._post_processing."),
     (r"^graph\.readout\.", "local_root._readout."),
 )
-# What keys and shapes do not show of the published checkpoints, by file name.
+# Properties of published checkpoints that keys and shapes do not show, by file name.
 PUBLISHED_SWITCHES = {
     "baselineV3_BE_globalrel_d32_0_6ema": {"n_rel": 1},
     "baselineV3_BE_globalrel_d64_0_3emaFT_2": {"n_rel": 1},
@@ -93,26 +93,26 @@ PUBLISHED_SWITCHES = {
 def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model to one safetensors file: names, arguments, tasks, input, weights.
 
-    The file appears whole or not at all.
+    The file is written completely or not at all.
 
     Args:
-        model: The model.
-        path: Where to; the suffix `.safetensors` is usual.
+        model: Model with its last layers.
+        path: Path of the file, usually ending in `.safetensors`.
 
     Raises:
-        ValueError: A model that `load_model` could not build: without a task, or of a
-            backbone that is not registered.
+        ValueError: `load_model` could not build the model, because it has no task or
+            its backbone is not registered.
     """
     if not isinstance(model, Model) or not model.task_map:
         raise ValueError(
-            "save_model writes models with their last layers, as build_model gives "
+            "save_model writes models with their last layers, as build_model returns "
             f"them; got {type(model).__name__}"
             + (" without a task" if isinstance(model, Model) else "")
         )
     if model.model_name not in MODELS.names():
         raise ValueError(
-            f"the backbone {model.model_name!r} is not registered (register_model), "
-            "so nobody could load the file"
+            f"the backbone {model.model_name!r} is not registered, so the file could "
+            "not be loaded: register it with register_model"
         )
     described = {"format": FORMAT, **model.describe()}
     with torch.device("meta"):
@@ -131,31 +131,35 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     metadata = {METADATA_KEY: json.dumps(described)}
     with write_whole(path) as partial:
-        usual = partial.stat().st_mode  # safetensors allows its owner only
+        usual = partial.stat().st_mode  # safetensors gives access to the owner only
         save_file(tensors, partial, metadata=metadata)
         partial.chmod(usual)
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
-    """Read what `save_model` wrote, in this release or an earlier one.
+    """Read a file from `save_model`, of this release or an earlier one.
 
     Args:
-        path: The file.
+        path: Path of the file.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: Not such a file, or of a model or task that is not registered.
-        CheckpointError: Its weights do not fit its arguments.
+        ValueError: The file is not from `save_model`, or its model or a task is not
+            registered.
+        CheckpointError: The weights do not fit the arguments.
     """
     state = _read_safetensors(Path(path))
     described = read_description(path)
     if described is None:
-        raise ValueError(f"{path} has weights but no model: not from save_model")
+        raise ValueError(
+            f"{path} has weights but no model, so it is not from save_model: use "
+            "load_weights, which fills a given model"
+        )
     with naming(path):
         _check_sizes(described["kwargs"], sum(v.numel() for v in state.values()))
-        with torch.device("meta"):  # sizes that do not fit cost no memory
+        with torch.device("meta"):  # wrong sizes then cost no memory
             check_fit(dict(model_of(described).state_dict()), state)
         model = model_of(described)
         model.input_config = _input_in(described)
@@ -166,23 +170,23 @@ def load_model(path: str | os.PathLike[str]) -> Model:
 
 
 def _check_sizes(kwargs: Mapping[str, Any], num_weights: int) -> None:
-    """Raise ValueError for an argument above the number of all weights."""
+    """Raise ValueError if an argument is above the number of all weights."""
     for name, value in kwargs.items():
         if isinstance(value, int) and value > num_weights:
             raise ValueError(f"{name} is {value:g}, with {num_weights} weights in all")
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return what a safetensors file says of its model; None: nothing."""
+    """Return the description of the model in a safetensors file, None without one."""
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file: {error}") from error
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
     if text is None:
         return None
     described = parse_json(text, path, "its metadata")
-    if "class" in described:  # of 0.1.0
+    if "class" in described:  # written by 0.1.0
         named = described["class"]
         if not isinstance(named, str) or named not in CLASSES:
             raise ValueError(
@@ -196,14 +200,14 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any] | None:
             described.get(name), kind
         ):
             raise ValueError(
-                f"{path} is damaged: its metadata describe no model: {name} is "
+                f"{path} is damaged: its metadata do not describe a model: {name} is "
                 f"{described.get(name)!r}"
             )
     return described
 
 
 def input_of(path: str | os.PathLike[str]) -> InputConfig | None:
-    """Return how the events of a file of weights were read; None: it does not say."""
+    """Return the InputConfig in a file of weights, None without one."""
     is_ours = Path(path).suffix == ".safetensors"
     return _input_in(read_description(path)) if is_ours else None
 
@@ -214,9 +218,9 @@ def _input_in(described: Mapping[str, Any] | None) -> InputConfig | None:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Return a checksum of a model's weights, and of its arguments if it has `kwargs`.
+    """Return a checksum of a model's weights, and of its `kwargs` if it has any.
 
-    It is the same whatever file the weights came from.
+    It does not depend on the file of the weights.
     """
     digest = hashlib.sha256()
     arguments = getattr(model, "kwargs", None)
@@ -224,25 +228,25 @@ def weights_digest(model: nn.Module) -> str:
         digest.update(json.dumps(arguments(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
-        flat = tensor.detach().cpu().reshape(-1)  # single numbers too
+        flat = tensor.detach().cpu().reshape(-1)  # scalars too
         digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What became of a file's weights."""
+    """Result of loading a file's weights."""
 
     origin: str  # the file
     kind: str  # `own`, `competition` or `graphnet`
-    loaded: tuple[str, ...]  # names of the model that were filled
-    missing: tuple[str, ...] = ()  # names of the model that keep their random weights
-    unused: tuple[str, ...] = ()  # names of the file that the model does not have
+    loaded: tuple[str, ...]  # names in the model that were filled
+    missing: tuple[str, ...] = ()  # names in the model that keep their random weights
+    unused: tuple[str, ...] = ()  # names in the file that the model does not have
     misshapen: tuple[str, ...] = ()  # names in both, of different shapes; not loaded
 
     @property
     def text(self) -> str:
-        """What was and was not loaded, in words; every name that was not."""
+        """Summary in words, with every name that was not loaded."""
         lines = [f"{len(self.loaded)} weights loaded from {self.origin} ({self.kind})"]
         for what in ("missing", "misshapen", "unused"):
             names = getattr(self, what)
@@ -254,22 +258,23 @@ class LoadReport:
 def load_weights(
     model: nn.Module, source: str | os.PathLike[str], *, partial: bool = False
 ) -> LoadReport:
-    """Fill a model with weights of a file.
+    """Fill a model with weights from a file.
 
     Args:
-        model: The model, filled in place.
-        source: A safetensors file, a run's folder, a checkpoint of Lightning or torch;
-            no code of it is run.
-        partial: Take what fits by name and shape, and report the rest.
+        model: Model to fill in place.
+        source: File or folder of weights: a safetensors file, a run's folder, a
+            checkpoint of Lightning or torch; no code from it is run.
+        partial: Whether weights that fit by name and shape are loaded, and the others
+            reported.
 
     Returns:
-        What was and was not loaded.
+        A report of the weights that were and were not loaded.
 
     Raises:
-        CheckpointError: Something does not fit and `partial` is not asked, or nothing
-            fits at all; the model is then left as it was.
+        CheckpointError: Something does not fit and `partial` is not set, or nothing
+            fits; the model is then unchanged.
         ValueError: The file cannot be read as weights alone.
-        OSError: There is no such file.
+        OSError: The file does not exist.
     """
     path = Path(source)
     if path.is_dir():  # a run
@@ -283,7 +288,7 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
     kind, state = _in_our_names(model, read_state(path))
     targets = dict(model.state_dict(keep_vars=True))
     if kind == "graphnet" and not any(name.startswith(LAST) for name in targets):
-        # A backbone alone has no use for the last layers of a whole model.
+        # A backbone alone does not need the last layers of a whole model.
         state = {n: v for n, v in state.items() if not n.startswith(LAST)}
     if not partial:
         check_fit(targets, state)
@@ -312,9 +317,9 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
 def _in_our_names(
     model: nn.Module, state: Mapping[str, Tensor]
 ) -> tuple[str, dict[str, Tensor]]:
-    """Return where a state dict comes from, and it by the names of the model."""
+    """Return the origin of a state dict, and its weights by the model's names."""
     kind = "own"
-    if any(name.startswith(AVERAGE) for name in state):  # rather than the raw weights
+    if any(name.startswith(AVERAGE) for name in state):  # preferred to raw weights
         state = _below(state, AVERAGE)
     if any(name.startswith(GRAPHNET) for name in state):
         kind, state = "graphnet", _from_graphnet(state)
@@ -334,7 +339,7 @@ def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _from_graphnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights of a `StandardModel` by the names of a `TaskModel`.
 
-    Tasks of GraphNeT keep their last layer as `_affine`, a `TaskHead` keeps `tasks`.
+    GraphNeT's tasks name their last layer `_affine`; a `TaskHead` has `tasks`.
     """
     ours = {f"{BACKBONE}{n}": v for n, v in _below(state, GRAPHNET).items()}
     for name, value in state.items():
@@ -350,19 +355,19 @@ def _from_graphnet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _from_competition(
     model: nn.Module, state: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return published weights by the names of DeepIce, its last layer turned."""
+    """Return published weights by DeepIce's names, with the last layer reordered."""
     names = (n.removeprefix(BACKBONE) for n in model.state_dict())
     ours = {published_name(name): name for name in (*names, *HEAD)}
     return {ours.get(n, n): _in_order_xyz(n, value) for n, value in state.items()}
 
 
 def _in_order_xyz(published: str, value: Tensor) -> Tensor:
-    """Return a published weight; of the last layer with its rows y, x, z turned."""
+    """Return a published weight; rows of the last layer change from y, x, z order."""
     return value[[1, 0, 2]] if published.startswith("proj_out.") else value
 
 
 def _in_form_of(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of DeepIce as those of a backbone with tasks, or back."""
+    """Return weights of DeepIce as those of a backbone with tasks, or the reverse."""
     has_tasks = any(name.startswith(BACKBONE) for name in state)
     wants_tasks = isinstance(model, TaskModel)
     if wants_tasks and not has_tasks:
@@ -376,24 +381,25 @@ def _in_form_of(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tens
 def load_competition_weights(model: nn.Module, source: Source) -> nn.Module:
     """Fill a model with a checkpoint of the published code.
 
-    Strict both ways: a key that is missing, too many or of another shape is an error,
-    and then the model is left as it was. Files under their published names also tell
-    which blocks see the interval and what the graph is built on, which no key shows.
-    A hybrid in a GraphNeT model whose pulse map is not `as_published()` gets a warning:
-    its weights learned on the published efficiency and ice features.
+    Every key must fit: a missing or surplus key or a wrong shape is an error, and the
+    model is then unchanged. Published file names also tell which blocks use the
+    interval and how the graph is built, which no key shows. A hybrid in a GraphNeT
+    model whose pulse map is not `as_published()` causes a warning, because its weights
+    were trained with the published efficiency and ice features.
 
     Args:
-        model: `DeepIce`, `DeepIceGNN`, or a module that holds exactly one of them
-            without its last layer and that layer elsewhere, as GraphNeT's
-            `StandardModel` with our backbone does (its task's `_affine`).
-        source: A `.pth` or `.safetensors` file, or a state dict.
+        model: Model to fill: `DeepIce`, `DeepIceGNN`, or a module that contains exactly
+            one of them without its last layer, and that layer elsewhere, such as the
+            `_affine` of the task in GraphNeT's `StandardModel`.
+        source: Checkpoint, as a `.pth` or `.safetensors` file or a state dict.
 
     Returns:
         The model, filled in place.
 
     Raises:
-        CheckpointError: Keys or shapes do not fit, naming each.
-        ValueError: The file is no such checkpoint, or `model` holds no model of ours.
+        CheckpointError: Keys or shapes do not fit; the message names each.
+        ValueError: The file is not such a checkpoint, or `model` contains none of our
+            models.
     """
     state = read_state(source)
     core = _find_deepice(model)
@@ -414,7 +420,7 @@ def load_competition_weights(model: nn.Module, source: Source) -> nn.Module:
 
 
 def published_name(name: str) -> str:
-    """Return what the published code calls a parameter of ours."""
+    """Return the name in the published code of one of our parameters."""
     for pattern, published in PUBLISHED_NAMES:
         name = re.sub(pattern, published, name)
     return name
@@ -433,7 +439,7 @@ def _find_deepice(model: nn.Module) -> DeepIce:
 
 
 def _outer_head(model: nn.Module, dim: int) -> nn.Linear:
-    # GraphNeT's learned tasks call their last layer `_affine`.
+    # GraphNeT's learned tasks name their last layer `_affine`.
     heads = [
         module
         for name, module in model.named_modules()
@@ -443,7 +449,7 @@ def _outer_head(model: nn.Module, dim: int) -> nn.Linear:
     ]
     if len(heads) != 1:
         raise ValueError(
-            f"competition weights end in a layer from {dim} to 3; "
+            f"competition weights need one task with a layer from {dim} to 3; "
             f"{type(model).__name__} has {len(heads)} tasks with such a layer"
         )
     return heads[0]
@@ -465,8 +471,8 @@ def _warn_of_features(model: nn.Module) -> None:
         if isinstance(pulse_map, PulseMap) and pulse_map != pulse_map.as_published():
             warnings.warn(
                 f"pulse map {pulse_map.name!r} has qe={pulse_map.qe!r}, "
-                f"ice={pulse_map.ice!r}; competition weights learned with "
-                "qe='published', ice='mirrored'",
+                f"ice={pulse_map.ice!r}; competition weights were trained with "
+                "qe='published', ice='mirrored': use PulseMap.as_published()",
                 UserWarning,
                 stacklevel=3,
             )
@@ -492,12 +498,14 @@ def check_fit(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Non
         )
     nonfinite = [name for name in targets if not bool(state[name].isfinite().all())]
     if nonfinite:
-        raise CheckpointError(f"weights that are not finite: {', '.join(nonfinite)}")
+        raise CheckpointError(
+            f"the checkpoint has weights that are not finite: {', '.join(nonfinite)}"
+        )
 
 
 def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     if state and all(name.startswith("module.") for name in state):
-        return " Each begins with 'module.': saved from DataParallel; take it off."
+        return " All begin with 'module.', as DataParallel saves them; remove it."
     if "class_token" in state and "class_token" not in targets:
         return " These are weights of this package: use load_model or load_state_dict."
     if "cls_token.weight" in state and "cls_token.weight" not in targets:
@@ -506,12 +514,12 @@ def _hint(targets: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
 
 
 def read_state(source: Source) -> dict[str, Tensor]:
-    """Read a state dict from a file without running code from it, or check one."""
+    """Read a state dict from a file without running its code, or check a given one."""
     if isinstance(source, Mapping):
         state, origin = dict(source), "the state dict"
     else:
         state, origin = _read_file(Path(source)), str(source)
-    if isinstance(state.get("state_dict"), Mapping):  # as trainers like to save
+    if isinstance(state.get("state_dict"), Mapping):  # as trainers often save
         state = dict(state["state_dict"])
     for name, value in state.items():
         if not isinstance(value, Tensor):
@@ -532,8 +540,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise ValueError(
             f"{path} cannot be read as weights alone ({type(error).__name__}): it is "
-            "no file of torch's, perhaps a failed download, or it holds more than "
-            "tensors, and code from a file is never run"
+            "not a torch file (perhaps a failed download), or it contains more than "
+            "tensors. Code from a file is never run"
         ) from error
     if not isinstance(state, Mapping):
         raise ValueError(f"{path} holds a {type(state).__name__}, not a state dict")
@@ -545,6 +553,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return dict(load_file(path))
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is no safetensors file ({error}); for a published checkpoint use "
-            "load_competition_weights"
+            f"{path} is not a safetensors file ({error}); for a published checkpoint "
+            "use load_competition_weights"
         ) from error

@@ -1,1 +1,1 @@
-"""Building blocks of the models, all working on packed events."""
+"""Building blocks of the models; all work on packed events."""

@@ -1,13 +1,13 @@
-"""Transformer blocks: branches (attention, MLP), each added to what goes through.
+"""Transformer blocks: residual branches of attention and of an MLP.
 
-`SelfAttention` is the encoder's, `RelativeAttention` that of the blocks before it,
-which can weigh pairs by their space-time interval. How tokens attend to each other
-within events stands in event_attention.py and interval_attention.py.
+`SelfAttention` is used in the encoder, `RelativeAttention` in the blocks before it; it
+can weight pairs by their space-time interval. event_attention.py and
+interval_attention.py compute the attention within events.
 
-References: BEiT v2 (arXiv:2208.06366), as the 2nd-place code uses it
-(github.com/DrHB/icecube-2nd-place, src/models.py): norm first, GELU, and in the encoder
-a learned scale of every branch. Shape letters: T tokens, B events, D width, N heads,
-H head width.
+References: BEiT v2 (arXiv:2208.06366), as used in the 2nd-place code
+(github.com/DrHB/icecube-2nd-place, src/models.py): norm first, GELU, and a learned
+scale of every branch of the encoder. Shape letters: T tokens, B events, D width, N
+heads, H head width.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from graphnet_icecube2nd.nn.packing import Packing
 
 
 class Branch(nn.Module):
-    """A map of tokens that ends in a linear layer.
+    """A map of tokens that ends with a linear layer.
 
-    `Residual` asks for the two one by one, so that it can add in the same pass.
+    `Residual` calls the two parts separately, so that it can add in the same pass.
     """
 
-    LAST = "output"  # name of the layer it ends in
+    LAST = "output"  # name of the last layer
 
     @property
     def last(self) -> nn.Linear:
-        """The layer it ends in."""
+        """The last layer."""
         layer: nn.Linear = getattr(self, self.LAST)
         return layer
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
-        """Return what the last layer acts on, (T, E)."""
+        """Return the input of the last layer, (T, E)."""
         raise NotImplementedError
 
     def first_before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
-        """Return the same of the first token of every event only, (B, E)."""
+        """Return the same for the first token of every event only, (B, E)."""
         raise NotImplementedError
 
     def forward(self, latent_TD: Tensor, *args: Any) -> Tensor:
@@ -53,7 +53,7 @@ class Branch(nn.Module):
 
 
 class Mlp(Branch):
-    """Two linear layers with GELU between them, 4 times as wide there."""
+    """Two linear layers with GELU between them; the hidden layer is 4 times as wide."""
 
     LAST = "contract"
 
@@ -63,7 +63,7 @@ class Mlp(Branch):
         self.contract = nn.Linear(4 * dim, dim)
 
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
-        """Return what the last layer acts on, (T, 4 D)."""
+        """Return the input of the last layer, (T, 4 D)."""
         return linear_gelu(latent_TD, self.expand)
 
 
@@ -103,7 +103,7 @@ class SelfAttention(Branch):
 
 
 class RelativeAttention(Branch):
-    """Attention that can weigh pairs by their space-time interval."""
+    """Attention that can weight pairs by their space-time interval."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class RelativeAttention(Branch):
     def before_last(self, latent_TD: Tensor, *args: Any) -> Tensor:
         """Attend within each event, (T, D).
 
-        `args` are the packing, and an `IntervalTerm` where the interval matters.
+        `args` are the packing and, if the interval is used, an `IntervalTerm`.
         """
         packing, term = args if len(args) == 2 else (*args, None)
         weight = torch.cat((self.query.weight, self.key.weight, self.value.weight))
@@ -131,7 +131,7 @@ class RelativeAttention(Branch):
 class Residual(nn.Module):
     """x + scale * fn(norm(x)): every residual branch of the models.
 
-    With `layer_scale` the scale is a learned vector that starts at 1.
+    With `layer_scale` the scale is a learned vector, which starts at 1.
     """
 
     def __init__(self, dim: int, fn: Branch, *, layer_scale: bool) -> None:
@@ -143,7 +143,7 @@ class Residual(nn.Module):
     def forward(
         self, latent_TD: Tensor, *args: Any, first: Tensor | None = None
     ) -> Tensor:
-        """Add the branch, (T, D); with `first`, the first tokens' rows, only theirs."""
+        """Add the branch, (T, D), or, with `first`, the first tokens' rows only."""
         normed_TD = self.norm(latent_TD)
         if first is None:
             inner_TD = self.fn.before_last(normed_TD, *args)
@@ -168,9 +168,9 @@ class Block(nn.Module):
         *args: Any,
         first_only: bool = False,
     ) -> Tensor:
-        """Map tokens to tokens, (T, D); `first_only`: the first of each event, (B, D).
+        """Map tokens to tokens, (T, D), or to each event's first, (B, D).
 
-        `args` are for the attention.
+        `first_only` selects the second form; `args` are passed to the attention.
         """
         first = packing.offsets[:-1] if first_only else None
         latent_TD = self.attention(latent_TD, packing, *args, first=first)

@@ -1,14 +1,14 @@
 """Nearest neighbours in packed events, and the dynamic edge convolution on them.
 
 References: EdgeConv (arXiv:1801.07829), GraphNeT's DynEdge (arXiv:2209.03042), and the
-branch the 2nd-place code built of it (`DynEdgeFEXTRACTRO` in src/models.py). Every
-pulse has the same number of neighbours at most, so edges are a table (T, K) and a sum
+branch of the 2nd-place code that uses it (`DynEdgeFEXTRACTRO` in src/models.py). Every
+pulse has at most the same number of neighbours, so edges are a table (T, K) and a sum
 over edges is a sum over a dimension.
 
-Neighbours are found exactly and without torch-cluster: on a CPU in one event after the
-other, in as few calls as can be; on other devices in events side by side, in tiles of
-rows. Shape letters: T pulses, B events, L longest event (or pulses of one), l rows of a
-tile, K neighbours, F features, D width.
+Neighbours are found exactly and without torch-cluster: on a CPU event by event in few
+calls, on other devices for all events side by side, in tiles of rows. Shape letters: T
+pulses, B events, L longest event (or pulses of one), l rows of a tile, K neighbours, F
+features, D width.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from torch.nn import functional as F
 from graphnet_icecube2nd.nn.packing import Packing, event_slices, operation
 
 TILE_NUMBERS = 2**23  # pair distances of one tile, 64 MB as 8-byte keys
-INFINITE_KEY = 0x7F800000 << 32  # the bits of an infinite float32
+INFINITE_KEY = 0x7F800000 << 32  # bits of an infinite float32
 
 
 class Neighbours(NamedTuple):
     """The edges of a batch, from neighbour to centre."""
 
-    index_TK: Tensor  # for each pulse the rows of its neighbours in the packed batch
-    valid_TK: Tensor  # False where an event has fewer than K other pulses
+    index_TK: Tensor  # rows of each pulse's neighbours in the packed batch
+    valid_TK: Tensor  # False if the event has fewer than K other pulses
 
 
 @torch.no_grad()
 def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbours:
-    """Find the `num` nearest other pulses of the same event, exactly, nearest first.
+    """Find the `num` nearest other pulses of the same event, nearest first.
 
-    Distances are sums of squared differences, so coinciding points are at exactly
-    zero; of equally distant pulses the earlier wins, whatever batch the event is in.
+    Distances are sums of squared differences, so that of coinciding pulses is exactly
+    zero. Among equal distances the earlier pulse is first, in any batch.
     """
     if points_TF.dtype in (torch.float16, torch.bfloat16):
         points_TF = points_TF.float()
@@ -49,7 +49,7 @@ def nearest_neighbours(points_TF: Tensor, packing: Packing, num: int) -> Neighbo
 def find_neighbours(
     points_TF: Tensor, offsets: Tensor, num: int
 ) -> tuple[Tensor, Tensor]:
-    """Return both tables of `Neighbours`: for `torch.compile` one operation."""
+    """Return both tables of `Neighbours`, as one operation for `torch.compile`."""
     if points_TF.device.type == "cpu":
         edges = _by_event(points_TF, offsets, num)
     else:
@@ -58,7 +58,7 @@ def find_neighbours(
     return edges.index_TK, edges.valid_TK
 
 
-# Not len(), which would fix the number of pulses.
+# len() would fix the number of pulses.
 find_neighbours.register_fake(
     lambda points_TF, offsets, num: (
         offsets.new_empty((points_TF.shape[0], num)),
@@ -70,7 +70,7 @@ find_neighbours.register_fake(
 def padded_nearest_neighbours(
     points_TF: Tensor, packing: Packing, num: int
 ) -> Neighbours:
-    """The same as `nearest_neighbours`, with events side by side."""
+    """Do the same as `nearest_neighbours`, with events side by side."""
     found = min(num, packing.longest)
     within_TK = packing.unpad(_nearest(packing.pad(points_TF), packing.valid_BL, found))
     within_TK = F.pad(within_TK, (0, num - found), value=packing.longest)
@@ -91,7 +91,7 @@ def _by_event(points_TF: Tensor, offsets: Tensor, num: int) -> Neighbours:
             index_TK[event, found:] = event.start
             valid_TK[event, found:] = False
         if found and length**2 <= TILE_NUMBERS and points_TF.dtype == torch.float32:
-            # One table, and the keys name the pulse: as few calls as can be.
+            # One table whose keys contain the pulse needs fewer calls.
             points_FL = points_FT[:, event]
             step_FLL = points_FL[:, :, None] - points_FL[:, None]
             distance_LL = step_FLL.square_().sum(0).fill_diagonal_(torch.inf)
@@ -106,7 +106,7 @@ def _by_event(points_TF: Tensor, offsets: Tensor, num: int) -> Neighbours:
 
 
 def _nearest(points_BLF: Tensor, valid_BL: Tensor | None, num: int) -> Tensor:
-    """Return the places (B, L, K) of the nearest others, beyond L where none is."""
+    """Return positions (B, L, K) of the nearest others, at least L if there is none."""
     num_events, longest, _ = points_BLF.shape
     position_L = torch.arange(longest, device=points_BLF.device)
     points_FBL = points_BLF.movedim(-1, 0)
@@ -126,15 +126,15 @@ def _nearest(points_BLF: Tensor, valid_BL: Tensor | None, num: int) -> Tensor:
 
 
 def _smallest(distance_BlL: Tensor, position_L: Tensor, num: int) -> Tensor:
-    """Return the places (B, l, K) of the smallest; ties go to the earlier.
+    """Return positions (B, l, K) of the smallest distances, equal ones in order.
 
-    Infinite distances, which stand for no pulse, get a place beyond every event.
+    Infinite distances mean no pulse; they get a position beyond every event.
     """
     if distance_BlL.dtype == torch.float64:
         distance, place = distance_BlL.sort(dim=-1, stable=True)
         return place[..., :num].where(distance[..., :num].isfinite(), len(position_L))
-    # topk is faster but does not say who wins a tie. The bits of a non-negative
-    # float32 order like the number; with the position below them no two keys are equal.
+    # topk is faster, but the order of equal values is undefined. The bits of a
+    # non-negative float32 sort like the number; the position below makes keys unique.
     key_BlL = distance_BlL.view(torch.int32).long() << 32 | position_L
     key_BlK = key_BlL.topk(num, dim=-1, largest=False).values
     infinite = key_BlK >= INFINITE_KEY
@@ -149,15 +149,15 @@ class EdgeConv(nn.Module):
         self.mlp = _normed_mlp(2 * dim_in, dim_hidden, dim_out)
 
     def forward(self, nodes_TF: Tensor, edges: Neighbours) -> Tensor:
-        """Map (T, F) to (T, dim_out); a pulse without neighbours gets zero."""
+        """Map (T, F) to (T, dim_out); a pulse without neighbours gives zero."""
         first, *others = self.mlp
-        # A centre + B (neighbour - centre) is linear: once a pulse, not once an edge.
+        # A centre + B (neighbour - centre) is linear: B acts on pulses, not on edges.
         assert isinstance(first, nn.Linear)
         of_centre, of_step = first.weight.chunk(2, dim=1)
         centre_TD = F.linear(nodes_TF, of_centre - of_step, first.bias)
         other_TD = F.linear(nodes_TF, of_step)
-        # As an embedding, whose gradient adds up in a fixed order; that of indexing
-        # does not with several threads, and a run could not be repeated to the bit.
+        # An embedding's gradient is summed in a fixed order. That of indexing is not
+        # with several threads, and a run could not be repeated bit by bit.
         message = centre_TD[:, None] + F.embedding(edges.index_TK, other_TD)
         for layer in others:
             message = layer(message)
@@ -169,11 +169,11 @@ class EdgeConv(nn.Module):
 class DynamicEdgeBranch(nn.Module):
     """A latent vector per pulse from four dynamic edge convolutions.
 
-    Every node first learns its event's mean features, homophily (the share of edges
-    that join equal x, y, z, time) and log10 of its pulses before selection. After a
-    convolution the graph is built anew on the first three latent features. What all
-    stages found is joined and sent through an MLP. The first graph is built on the
-    first `knn_features` of a node: 3 are x, y, z (published V22), 4 with time (V23).
+    First each node gets its event's mean features, homophily (the share of edges that
+    join equal x, y, z, time) and log10 of its pulses before selection. After each
+    convolution the graph is built again from the first three latent features. An MLP
+    joins the results of all stages. The first graph uses the first `knn_features` of a
+    node: 3 are x, y, z (published V22), 4 include time (V23).
     """
 
     NUM_NEIGHBOURS = 8
@@ -192,14 +192,14 @@ class DynamicEdgeBranch(nn.Module):
         self.convolutions = nn.ModuleList(convolutions)
         dim_all = dim_nodes + sum(dim_out for _, dim_out in self.CONVOLUTIONS)
         self.combine = _normed_mlp(dim_all, self.DIM_JOINED, dim)
-        # The published checkpoints carry a read-out that their forward never calls.
-        # It is kept, frozen, so that weights go in and out without loss.
+        # The published checkpoints have a read-out that their forward never calls. It
+        # is kept, frozen, so that weights are loaded and saved without loss.
         self.readout = nn.Sequential(
             nn.Linear(dim, self.DIM_READOUT), nn.LayerNorm(self.DIM_READOUT)
         ).requires_grad_(False)
 
     def forward(self, nodes_TF: Tensor, n_pulses_B: Tensor, packing: Packing) -> Tensor:
-        """Map scaled features (T, F), x, y, z, time first, to (T, dim).
+        """Map scaled features (T, F), with x, y, z, time first, to (T, dim).
 
         `n_pulses_B` are the pulses before selection.
         """
@@ -238,12 +238,12 @@ def event_means(values_TF: Tensor, packing: Packing) -> Tensor:
 def homophily(values_TF: Tensor, edges: Neighbours, packing: Packing) -> Tensor:
     """Return the share of an event's edges that join equal values, (B, F).
 
-    Zero for an event without edges, as torch_geometric has it.
+    It is zero for an event without edges, as in torch_geometric.
     """
     equal_TKF = values_TF[edges.index_TK] == values_TF[:, None]
     equal_TF = (equal_TKF & edges.valid_TK[..., None]).sum(1).to(values_TF.dtype)
     num_T1 = edges.valid_TK.sum(1, keepdim=True).to(values_TF.dtype)
-    # Both means are per pulse, so their ratio is per edge.
+    # Both means are over pulses, so their ratio is a share of edges.
     num_B1 = event_means(num_T1, packing)
     return event_means(equal_TF, packing) / num_B1.where(num_B1 > 0, 1.0)
 

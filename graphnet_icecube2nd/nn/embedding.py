@@ -4,9 +4,9 @@ References: the 2nd-place code (github.com/DrHB/icecube-2nd-place, src/models.py
 its description in EPJC 84, 646 (2024). Shape letters: T pulses in the batch, B events,
 L longest event, D width, C channels of a sinusoid.
 
-Sinusoids have arguments of several thousand radians and the interval is a small
-difference of large squares, so both are computed in float32 at least, whatever
-autocast or the weights say.
+The arguments of sinusoids reach several thousand radians, and the interval is a small
+difference of large squares. So both are computed at least in float32, even under
+autocast or with other weights.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.nn.packing import Packing
 
-# What a feature is multiplied with before its sinusoid: the finest wave then has a
-# length of 2 pi / 4096 * 500 m = 0.77 m, or 46 ns.
+# Factor on a feature before its sinusoid: the shortest wave has a length of
+# 2 pi / 4096 * 500 m = 0.77 m, or 46 ns.
 POSITION_WAVES = 4096.0
 TIME_WAVES = 4096.0
 CHARGE_WAVES = 1024.0
 INTERVAL_WAVES = 1024.0
-INTERVAL_LIMIT = 4.0  # scaled units: 2 km; pairs further apart look alike
+INTERVAL_LIMIT = 4.0  # scaled units: 2 km; larger intervals are all alike
 
 
 def sinusoids(value: Tensor, channels: int, longest_wave: float = 1e4) -> Tensor:
-    """Expand (...,) into sines, then cosines, of geometrically spaced frequencies.
+    """Expand (...,) to sines, then cosines, of geometrically spaced frequencies.
 
     The result (..., C) is float64 for float64, else float32. The lowest and the highest
     frequency differ by a factor of about `longest_wave`.
@@ -54,13 +54,13 @@ def sinusoids(value: Tensor, channels: int, longest_wave: float = 1e4) -> Tensor
 def wave_frequencies(
     num: int, device: torch.device, longest_wave: float = 1e4
 ) -> Tensor:
-    """Return the frequencies of `sinusoids`, 1 and falling, (num,) float32."""
+    """Return the frequencies of `sinusoids`, falling from 1, (num,) float32."""
     step = math.log(longest_wave) / num
     return torch.exp(torch.arange(num, device=device) * -step)
 
 
 class FourierFeatures(nn.Module):
-    """Sinusoids of one quantity; `scaled`, in the hybrids: with a learned amplitude.
+    """Sinusoids of one quantity, with a learned amplitude if `scaled` (hybrids).
 
     The amplitude starts at 1 / sqrt(channels).
     """
@@ -73,26 +73,26 @@ class FourierFeatures(nn.Module):
     def forward(
         self, value: Tensor, packing: Packing | None = None, what: Hashable = None
     ) -> Tensor:
-        """Map (...,) to (..., channels); `what` names the quantity, made once."""
+        """Map (...,) to (..., channels); `what` names the quantity in the cache."""
         key = ("sinusoids", what, self.channels)
         make = partial(sinusoids, value, self.channels)
         waves = make() if packing is None else packing.once(key, make)
         return waves if self.scale is None else waves * self.scale
 
     def extra_repr(self) -> str:
-        """Show the length of the expansion."""
+        """Return the length of the expansion as text."""
         return f"channels={self.channels}, scaled={self.scale is not None}"
 
 
 class PulseEmbedding(nn.Module):
-    """Turn the features of a pulse into its latent vector.
+    """Turns the features of a pulse into its latent vector.
 
-    Position, charge and time as sinusoids, the auxiliary flag as one of two learned
-    vectors, and log10 of the event's pulses before selection, joined and sent through
-    a two-layer network. `scaled` gives each quantity its own learned amplitude, as
-    the hybrids have it. Each of `extra_features`, further columns of the batch (PMT
-    direction, time over threshold, ...), has a sinusoid of its own, before which it is
-    multiplied with its `extra_waves`, or as positions are.
+    A two-layer network joins the sinusoids of position, charge and time, one of two
+    learned vectors for the auxiliary flag, and log10 of the event's pulses before
+    selection. `scaled` gives each quantity a learned amplitude, as in the hybrids. Each
+    of `extra_features`, additional columns of the batch (PMT direction, time over
+    threshold, ...), has its own sinusoid; it is first multiplied by its `extra_waves`,
+    or by the factor of positions.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class PulseEmbedding(nn.Module):
 
     def forward(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Embed all pulses of a batch, (T, D)."""
-        # The length feature counts the pulses before selection, as published;
-        # GraphNeT's embedding counts those that are left.
+        # The length feature counts pulses before selection, as in the published code;
+        # GraphNeT's embedding counts those after it.
         length_T = batch.n_pulses.float().log10().index_select(0, packing.event_T)
         parts = [
             self.position(
@@ -152,10 +152,10 @@ class PulseEmbedding(nn.Module):
 class SpaceTimeInterval(nn.Module):
     """The relativistic interval between two pulses, as a term of the attention.
 
-    ds2 = dx2 - (c dt)2 tells whether light can have gone from one pulse to the other.
-    Its signed root goes through sinusoids and one linear map; the result R_ij, shared
-    by all heads and blocks, is added to keys and values (interval_attention.py).
-    `speed` is that of light in units of the features, 18 with the published scales.
+    ds2 = dx2 - (c dt)2 tells whether light can travel from one pulse to the other. Its
+    signed root passes through sinusoids and one linear map. The result R_ij, shared by
+    all heads and blocks, is added to keys and values (interval_attention.py). `speed`
+    is the speed of light in units of the features, 18 with the published scales.
     """
 
     def __init__(self, head_size: int, speed: float = INTERVAL_SPEED) -> None:
@@ -165,7 +165,7 @@ class SpaceTimeInterval(nn.Module):
         self.project = nn.Linear(head_size, head_size)
 
     def places(self, batch: PackedBatch) -> Tensor:
-        """Return place and time of all pulses, (T, 4), times for a speed of 18."""
+        """Return position and time of all pulses, (T, 4), scaled to a speed of 18."""
         place = batch.columns((X, Y, Z, TIME))
         place = place if place.dtype == torch.float64 else place.float()
         if self.speed != INTERVAL_SPEED:
@@ -176,7 +176,7 @@ class SpaceTimeInterval(nn.Module):
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         """Return R_ij (B, l, L, C) of all pairs of (B, l, 4) and (B, L, 4) `places`.
 
-        This is the plain form, for comparison.
+        This is the simple version, for comparison.
         """
         root_BlL = signed_root(query, key)
         waves_BlLC = sinusoids(INTERVAL_WAVES * root_BlL, self.channels)
@@ -188,14 +188,14 @@ def signed_root(query: Tensor, key: Tensor) -> Tensor:
     """Return sign(ds2) sqrt(|ds2|) of all pairs, (..., l, L), within `INTERVAL_LIMIT`.
 
     `query` (..., l, 4) and `key` (..., L, 4) are scaled x, y, z, time. The root is
-    positive for space-like pairs. By differences: |a|^2 + |b|^2 - 2 a.b would lose the
-    small intervals, which matter most.
+    positive for space-like pairs. It uses differences, because |a|^2 + |b|^2 - 2 a.b
+    loses small intervals, which matter most.
     """
     x, y, z, time = (
         query[..., :, None, column] - key[..., None, :, column] for column in range(4)
     )
     ds2 = x.square() + y.square() + z.square() - (time * INTERVAL_SPEED).square()
-    # The floor keeps the root's slope finite where two pulses coincide.
+    # The lower limit keeps the root's slope finite for coinciding pulses.
     root = ds2.sign() * ds2.abs().clamp_min(1e-30).sqrt()
     return root.clip(-INTERVAL_LIMIT, INTERVAL_LIMIT)
 
@@ -206,9 +206,8 @@ def interval_waves(
 ) -> Tensor:
     """Return the sinusoids of the interval of all pairs, (..., l, C, L).
 
-    The numbers of `sinusoids` of `signed_root`, written once and in place into the
-    one-dimensional `scratch`, the channels before the keys: for the fast path, without
-    gradient.
+    They are `sinusoids` of `signed_root`, with channels before keys, written in place
+    into the one-dimensional `scratch`. This is the fast path, without gradient.
     """
     delta_4lL = query.movedim(-1, 0)[..., None] - key.movedim(-1, 0)[..., None, :]
     delta_4lL[3].mul_(INTERVAL_SPEED)

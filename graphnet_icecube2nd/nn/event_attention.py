@@ -1,20 +1,21 @@
 """Attention of all tokens of an event, on packed batches.
 
-On a CPU each event is attended to by itself, straight from the packed table into the
-packed result: nothing is padded, masked or copied. Short events are three batched
-products in float32, whatever the inputs' type, which is as fast as half precision at
-these sizes and keeps the scores exact; long ones go to PyTorch's tiled kernel, which
-keeps no (L, L) table. On a GPU one variable-length kernel takes half precision, and
-float32 is padded. `padded_attention` is the plain twin of all of them.
+On a CPU each event is computed alone, directly from the packed table into the packed
+result, without padding, masks or copies. Short events are three batched products in
+float32 for any input type; this is as fast as half precision at these sizes and keeps
+the scores exact. Long events use PyTorch's tiled kernel, which stores no (L, L) table.
+On a GPU one variable-length kernel handles half precision, and float32 is padded.
+`padded_attention` is the simple version of all of them.
 
-In the last block nothing reads the tokens but the class token, and one query per event
-and head needs no keys: its score with a token x is (W_k^T q) . x, and what it collects
-is W_v sum_j a_j x_j. So keys and values are never made, and the last block costs a few
+In the last block only the class token is used, and one query per event and head needs
+no keys: its score with a token x is (W_k^T q) . x, and the attended value is
+W_v sum_j a_j x_j. So keys and values are not computed, and the last block costs a few
 hundredths of any other. (The key's bias adds the same to all scores of a query, which
-the softmax does not see.) `collect` does this, and `padded_collect` is its plain twin.
+does not change the softmax.) `collect` does this; `padded_collect` is its simple
+version.
 
-The operations are registered with PyTorch, so `torch.compile` takes each as one node
-whatever the lengths are.
+The operations are registered with PyTorch, so `torch.compile` treats each as one node
+for all lengths.
 
 Shape letters: T tokens, B events, L tokens of an event, N heads, H head width, D width.
 """
@@ -37,7 +38,7 @@ from graphnet_icecube2nd.nn.packing import (
     wide,
 )
 
-# Above this length the tiled kernel wins, and a table of scores would begin to matter.
+# Above this length the tiled kernel is faster, and a table of scores would be large.
 LONGEST_SHORT = 256
 
 flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -62,7 +63,7 @@ def attend(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
 
 
 def padded_attention(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
-    """The same as `attend`, with events side by side and padding masked away."""
+    """Do the same as `attend`, with events side by side and masked padding."""
     q, k, v = packing.pad(qkv_T3NH).permute(2, 0, 3, 1, 4)
     mask = packing.valid_BL[:, None, None, :]
     attended_BNLH = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
@@ -71,7 +72,7 @@ def padded_attention(qkv_T3NH: Tensor, packing: Packing) -> Tensor:
 
 @cache
 def variable_length_kernel() -> Callable[..., Any] | None:
-    """Return PyTorch's attention over packed sequences, where it has one (2.10)."""
+    """Return PyTorch's attention over packed sequences, if it has one (from 2.10)."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -82,9 +83,9 @@ def variable_length_kernel() -> Callable[..., Any] | None:
 
 @operation
 def attend_by_event(qkv_T3NH: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what every token attends to, (T, N, H), and what backward needs.
+    """Return the attention of every token, (T, N, H), and a value for backward.
 
-    The second is log(sum(exp(scores))), (T, N), set for long events only.
+    That value is log(sum(exp(scores))), (T, N), set for long events only.
     """
     attended_TNH, logsum_TN = _empty_results(qkv_T3NH, offsets)
     scale = qkv_T3NH.shape[-1] ** -0.5
@@ -116,7 +117,7 @@ def attend_by_event_backward(
     logsum_TN: Tensor,
     offsets: Tensor,
 ) -> Tensor:
-    """Return the gradient of queries, keys and values, (T, 3, N, H)."""
+    """Return the gradient with respect to queries, keys and values, (T, 3, N, H)."""
     scale = qkv_T3NH.shape[-1] ** -0.5
     result_T3NH = empty_packed(qkv_T3NH)
     for event in event_slices(offsets):
@@ -173,7 +174,7 @@ def collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Tensor:
 
 
 def padded_collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Tensor:
-    """The same as `collect`, with events side by side and padding masked away."""
+    """Do the same as `collect`, with events side by side and masked padding."""
     latent_BLD = packing.pad(latent_TD)
     score_BNL = query_BND @ latent_BLD.mT
     score_BNL = score_BNL.masked_fill(~packing.valid_BL[:, None], -torch.inf)
@@ -183,7 +184,7 @@ def padded_collect(query_BND: Tensor, latent_TD: Tensor, packing: Packing) -> Te
 
 @operation
 def collect_by_event(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> Tensor:
-    """Return what each event's queries collect, (B, N, D)."""
+    """Return the averages of `collect`, (B, N, D), event by event."""
     collected_BND = empty_packed(query_BND)
     for number, event in enumerate(event_slices(offsets)):
         latent_LD = latent_TD[event]
@@ -196,7 +197,7 @@ def collect_by_event(query_BND: Tensor, latent_TD: Tensor, offsets: Tensor) -> T
 def collect_by_event_backward(
     gradient_BND: Tensor, query_BND: Tensor, latent_TD: Tensor, offsets: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of queries, (B, N, D), and tokens, (T, D)."""
+    """Return the gradients with respect to queries, (B, N, D), and tokens, (T, D)."""
     of_query_BND = empty_packed(query_BND)
     of_latent_TD = empty_packed(latent_TD)
     for number, event in enumerate(event_slices(offsets)):

@@ -1,23 +1,23 @@
 """Attention with the interval term, on packed batches, exact and in bounded memory.
 
 With e_ij the C sinusoids of the space-time interval of pulses i and j, and R_ij =
-W e_ij + b (embedding.py), the published attention reads
+W e_ij + b (embedding.py), the published attention is
 
     score_ij = (q_i / sqrt(H)) . (k_j + R_ij),   out_i = sum_j a_ij (v_j + R_ij).
 
-Here W acts on what it meets instead of on every pair: q_i . W e_ij = (W^T q_i) . e_ij,
-and sum_j a_ij W e_ij = W m_i with m_i = sum_j a_ij e_ij; b does not depend on j, so the
-softmax does not see it. So W meets whole batches, before and after the walk over pairs.
-e_ij is a function of one number per pair: it is made for a tile of query rows, used,
-and dropped; the backward pass, written out below, makes it again. Nothing of the
-size of the pairs is kept, unless `IntervalTerm.kept_P` says so. On a CPU a tile is an
-event or rows of one, and nothing is padded; on a GPU it is the same rows of all events.
+Here W is applied outside the sum over pairs: q_i . W e_ij = (W^T q_i) . e_ij, and
+sum_j a_ij W e_ij = W m_i with m_i = sum_j a_ij e_ij; b does not depend on j, so it does
+not change the softmax. So W acts on whole batches, before and after the loop over
+pairs. e_ij is a function of one number per pair: it is computed for a tile of query
+rows, used, and dropped; the explicit backward pass below computes it again. No tensor
+of the size of the pairs is stored, except `IntervalTerm.kept_P`. On a CPU a tile is an
+event or some of its rows, without padding; on a GPU it is the same rows of all events.
 
-`plain_interval_attention` is the formula as it stands, the twin of all this.
+`plain_interval_attention` applies the formula directly; it is the simple version.
 
 Shape letters: T tokens, B events, L tokens of an event, l rows of a tile, N heads,
 H head width, C channels of the interval, P all sinusoids of all pairs. On a GPU a
-leading (B,) is there, with L the longest event.
+leading (B,) is added, with L the longest event.
 """
 
 from __future__ import annotations
@@ -38,29 +38,29 @@ from graphnet_icecube2nd.nn.packing import (
     wide,
 )
 
-# Numbers of one tile of sinusoids, 16 MB in float32.
+# Numbers in one tile of sinusoids, 16 MB in float32.
 TILE_NUMBERS = 2**22
-# Numbers that may be kept for several blocks or models, 128 MB in float32.
+# Most numbers stored for several blocks or models, 128 MB in float32.
 KEPT_NUMBERS = 2**25
 
 
 class IntervalTerm(NamedTuple):
-    """What attention needs to know of the interval: the map and who is where."""
+    """The interval's map, and the positions and times of the pulses."""
 
     interval: SpaceTimeInterval  # the module with the map W, b
     places_T4: Tensor  # scaled x, y, z, time of all pulses
-    kept_P: Tensor | None = None  # `all_waves`, where they are used more than once
+    kept_P: Tensor | None = None  # `all_waves`, if they are used more than once
 
 
 def attend_with_interval(
     qkv_T3NH: Tensor, term: IntervalTerm, packing: Packing
 ) -> Tensor:
-    """Let every pulse attend to its event, weighing pairs by interval, (T, N, H).
+    """Let every pulse attend to its event, with the interval's weights, (T, N, H).
 
     Queries, keys and values are not yet divided by sqrt(H).
     """
     if term.places_T4.requires_grad:
-        # Rare, as in a study of what a prediction depends on.
+        # Rare, for example in a study of the inputs of a prediction.
         return plain_interval_attention(qkv_T3NH, term, packing)
     weight_HC, bias_H = term.interval.project.weight, term.interval.project.bias
     attended: Tensor = attend_by_tile(
@@ -72,7 +72,7 @@ def attend_with_interval(
 def plain_interval_attention(
     qkv_T3NH: Tensor, term: IntervalTerm, packing: Packing
 ) -> Tensor:
-    """The same as `attend_with_interval`, as the formula has it, R_ij kept in full."""
+    """Do the same as `attend_with_interval` by the formula, storing all R_ij."""
     q, k, v = packing.pad(qkv_T3NH).permute(2, 0, 3, 1, 4)
     places_BL4 = packing.pad(term.places_T4)
     relative_BLLC = term.interval(places_BL4, places_BL4)
@@ -86,7 +86,7 @@ def plain_interval_attention(
 
 @torch.no_grad()
 def all_waves(places_T4: Tensor, packing: Packing, channels: int) -> Tensor | None:
-    """Return the sinusoids of all pairs, (P,), or None where they are too many."""
+    """Return the sinusoids of all pairs, (P,), or None if they are too many."""
     layout = Layout.of(places_T4, packing.offsets)
     places = layout.lay(places_T4)
     parts_4 = [places[part] for part in layout.parts]
@@ -108,7 +108,7 @@ def attend_by_tile(
     offsets: Tensor,
     kept_P: Tensor | None,
 ) -> Tensor:
-    """Return what every pulse attends to, (T, N, H)."""
+    """Return the attention of every pulse, (T, N, H)."""
     kind = _kind(qkv_T3NH)
     layout = Layout.of(qkv_T3NH, offsets)
     qkv = layout.lay(qkv_T3NH)
@@ -136,7 +136,7 @@ def attend_by_tile_backward(
     offsets: Tensor,
     kept_P: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the gradients of queries, keys and values, (T, 3, N, H), and of W."""
+    """Return gradients for queries, keys and values, (T, 3, N, H), and for W."""
     kind = _kind(qkv_T3NH)
     layout = Layout.of(qkv_T3NH, offsets)
     qkv, gradient = layout.lay(qkv_T3NH), layout.lay(gradient_TNH).to(kind)
@@ -208,12 +208,12 @@ attend_by_tile.register_autograd(_gradient, setup_context=_remember)
 class Table(NamedTuple):
     """Pulses that attend to each other: an event, or padded events side by side."""
 
-    q_NLH: Tensor  # divided by sqrt(H), as all of the kind sums are made in
+    q_NLH: Tensor  # divided by sqrt(H), in the type of the sums
     k_NLH: Tensor
     v_NLH: Tensor
     places_L4: Tensor
     absent_L: Tensor | None  # True for padding
-    waves_P: Tensor  # all sinusoids, or room for one tile, written over another
+    waves_P: Tensor  # all sinusoids, or memory that tiles overwrite one by one
     are_kept: bool
     channels: int
 
@@ -246,26 +246,26 @@ class Table(NamedTuple):
 
 
 def rows_of_tile(places_L4: Tensor, channels: int) -> int:
-    """Return how many rows of a table have sinusoids that fill a tile, L at most."""
+    """Return the number of rows whose sinusoids fill a tile, at most L."""
     num = TILE_NUMBERS // (places_L4[..., 0].numel() * channels)
     return min(max(1, num), places_L4.shape[-2])
 
 
 def num_waves(places_L4: Tensor, channels: int, num_rows: int | None = None) -> int:
-    """Return how many numbers the sinusoids of rows of a table are; None: of all."""
+    """Return the number of sinusoids of some rows of a table; None: of all rows."""
     num_rows = places_L4.shape[-2] if num_rows is None else num_rows
     return num_rows * places_L4[..., 0].numel() * channels
 
 
 class Layout(NamedTuple):
-    """How a packed batch is gone through: by event, or padded and in one go."""
+    """Arrangement of a packed batch: event by event, or padded."""
 
     parts: list[slice]
     packing: Packing | None
 
     @classmethod
     def of(cls, packed: Tensor, offsets: Tensor) -> Layout:
-        """Return the layout that suits the device."""
+        """Return the arrangement that suits the device."""
         if packed.device.type == "cpu":
             return cls(event_slices(offsets), None)
         return cls([slice(None)], Packing(offsets, len(packed)))
@@ -275,13 +275,13 @@ class Layout(NamedTuple):
         return packed if self.packing is None else self.packing.pad(packed)
 
     def pack(self, laid: Tensor) -> Tensor:
-        """Return what was laid as (T, ...)."""
+        """Return an arranged tensor as (T, ...)."""
         return laid if self.packing is None else self.packing.unpad(laid)
 
     def walk(
         self, qkv: Tensor, places_T4: Tensor, channels: int, kept_P: Tensor | None
     ) -> Iterator[tuple[slice, Table]]:
-        """Yield each part of what was laid, and its table."""
+        """Yield each part of the arranged tensors, and its table."""
         kind, places = _kind(qkv), self.lay(places_T4)
         parts_4 = [places[part] for part in self.parts]
         are_kept = kept_P is not None
@@ -299,5 +299,5 @@ class Layout(NamedTuple):
 
 
 def _kind(qkv: Tensor) -> torch.dtype:
-    """On a CPU float32 throughout, as the short events of event_attention.py."""
+    """Return the type of sums: on a CPU float32, as in event_attention.py."""
     return wide(qkv) if qkv.device.type == "cpu" else qkv.dtype

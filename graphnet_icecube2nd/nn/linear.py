@@ -1,13 +1,13 @@
-"""A linear layer together with what follows it.
+"""A linear layer together with the operation that follows it.
 
-A transformer block ends both branches in `x + scale * linear(y)` and begins its MLP
-with `gelu(linear(x))`. Where gradients are wanted these are a few plain operations, the
-scale being folded into the weight, which is smaller than what it would else multiply.
-Where none are, on a CPU, PyTorch's oneDNN kernels add, or bend, each result while it is
-still in the cache (what it saves: benchmarks/results/models_log.md). With
-`torch.compile` the plain form is what gets compiled.
+A transformer block ends both branches with `x + scale * linear(y)` and begins its MLP
+with `gelu(linear(x))`. With gradients these are a few simple operations, and the scale
+is multiplied into the weight, which is smaller than the result. Without gradients, on a
+CPU, PyTorch's oneDNN kernels add to, or activate, each result while it is still in the
+cache (for the gain see benchmarks/results/models_log.md). `torch.compile` compiles the
+simple form.
 
-Sums of branches are kept in float32 at least: autocast rounds branches, never the sum.
+Sums of branches are at least float32: autocast rounds branches, never the sum.
 
 Shape letters: T tokens, D and E widths.
 """
@@ -37,7 +37,7 @@ def linear_gelu(values_TD: Tensor, layer: nn.Linear) -> Tensor:
 def linear_add(
     values_TD: Tensor, layer: nn.Linear, scale_E: Tensor | None, sum_TE: Tensor
 ) -> Tensor:
-    """Return sum + scale * layer(values), (T, E), of the type of the sum."""
+    """Return sum + scale * layer(values), (T, E), in the type of the sum."""
     weight_ED: Tensor = layer.weight
     bias_E: Tensor = layer.bias
     if scale_E is not None:
@@ -52,7 +52,7 @@ def linear_add(
 
 
 def _fused_type(values: Tensor) -> torch.dtype | None:
-    """Return in which type the fused kernels can take this; None: they cannot."""
+    """Return the type in which the fused kernels can compute this, or None."""
     if (
         torch.is_grad_enabled()
         or values.device.type != "cpu"
@@ -71,7 +71,7 @@ def _fused_type(values: Tensor) -> torch.dtype | None:
 
 @cache
 def _fused_works(dtype: torch.dtype) -> bool:
-    """Try the kernels once: they are inner ones of PyTorch and may be missing."""
+    """Try the kernels once: they are internal to PyTorch and may be missing."""
     try:
         with torch.no_grad():
             value = torch.ones(2, 2, dtype=dtype)

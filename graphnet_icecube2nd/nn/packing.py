@@ -1,8 +1,8 @@
-"""Packing: from pulses one after the other to a padded table, and back.
+"""Packing: between consecutive pulses and a padded table.
 
 Layers that treat each pulse alone work on packed tensors (T, ...); attention and
-nearest neighbours need events side by side. Shape letters: T tokens (pulses, and
-class tokens where there are some), B events, L longest event.
+nearest neighbours need events side by side. Shape letters: T tokens (pulses and, if
+present, class tokens), B events, L longest event.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-# What several models make of one batch, by keys that say what a value is.
+# Values that several models compute from one batch, by key.
 BatchCache = dict[Hashable, Any]
 Made = TypeVar("Made")
 
 
 def event_slices(offsets: Tensor) -> list[slice]:
-    """Return which rows of a packed table each event has; offsets on the CPU."""
+    """Return the rows of each event in a packed table; offsets are on the CPU."""
     return [slice(*borders) for borders in pairwise(offsets.tolist())]
 
 
 def wide(tensor: Tensor) -> torch.dtype:
-    """Return the type that sums over a tensor are made in, float32 at least."""
+    """Return the type for sums over a tensor, at least float32."""
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
 def empty_packed(like: Tensor) -> Tensor:
-    """Return an empty tensor of the same shape and type, its rows one after another."""
+    """Return an empty, contiguous tensor of the same shape and type."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def operation(function: Callable[..., Any]) -> Any:
-    """Register a function with PyTorch: `torch.compile` takes it as one node.
+    """Register a function with PyTorch, so that `torch.compile` makes it one node.
 
-    It chooses its types itself, whatever autocast says.
+    The function chooses its types itself, also under autocast.
     """
 
     @wraps(function)
@@ -52,15 +52,15 @@ def operation(function: Callable[..., Any]) -> Any:
 
 
 class Packing:
-    """Where every token of a packed batch sits in the padded table.
+    """Positions of the tokens of a packed batch in the padded table.
 
     `offsets` are the (B + 1,) borders of the events, int64; no event is empty. Give
-    `num_tokens` if it is known, as reading it off the borders means waiting for a GPU.
-    Padding is computed when it is first asked for: on a CPU the models pad nothing.
+    `num_tokens` if it is known, because reading it from the borders waits for a GPU.
+    Padding is computed when it is first needed: on a CPU the models pad nothing.
 
-    Members of an ensemble differ in weights, but the sinusoids of the pulses' features
-    and of the intervals between them, and the first graph of the hybrids, depend on the
-    batch alone: models whose packings have one cache `shared` make them once.
+    The sinusoids of features and intervals, and the first graph of the hybrids, depend
+    on the batch but not on the weights. Members of an ensemble compute them once if
+    their packings have one `shared` cache.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Packing:
         )
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """Return the value of a key, made now if it is new or nothing is shared."""
+        """Return the value of a key; make it if it is new or nothing is shared."""
         if self.shared is None:
             return make()
         if key not in self.shared:
@@ -89,12 +89,12 @@ class Packing:
         return made
 
     def index_events(self) -> Tensor:
-        """Return 0 to B - 1."""
+        """Return the indices 0 to B - 1."""
         return torch.arange(len(self.offsets) - 1, device=self.offsets.device)
 
     @cached_property
     def longest(self) -> int:
-        """L; on a GPU the one number that the host has to wait for."""
+        """Length L of the longest event; on a GPU the host waits for this number."""
         return int(self.lengths_B.max())
 
     @cached_property
@@ -110,23 +110,23 @@ class Packing:
         return position_T + first_B.index_select(0, self.event_T)
 
     def pad(self, packed: Tensor) -> Tensor:
-        """Spread (T, ...) to (B, L, ...), zero where there is no token."""
+        """Copy (T, ...) to (B, L, ...), with zeros where there is no token."""
         rows = len(self.lengths_B) * self.longest
         padded = packed.new_zeros((rows, *packed.shape[1:]))
         padded = padded.index_copy(0, self._slot_T, packed)
         return padded.view(-1, self.longest, *packed.shape[1:])
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """Gather the real tokens of (B, L, ...) to (T, ...)."""
+        """Copy the real tokens of (B, L, ...) to (T, ...)."""
         return padded.flatten(0, 1).index_select(0, self._slot_T)
 
     def with_class_token(self) -> Packing:
-        """Return the packing of events with one more token in front of each."""
+        """Return the packing of events with one more token at the front of each."""
         extra = torch.arange(len(self.offsets), device=self.offsets.device)
         return Packing(self.offsets + extra, self.num_tokens + len(self.offsets) - 1)
 
     def prepend(self, token_D: Tensor, latent_TD: Tensor) -> Tensor:
-        """Put a token in front of every event, (T + B, D), as `with_class_token`."""
+        """Put a token in front of every event, (T + B, D); see `with_class_token`."""
         num_events = len(self.lengths_B)
         slots = torch.arange(len(latent_TD), device=latent_TD.device)
         grown = token_D.to(latent_TD.dtype).repeat(len(latent_TD) + num_events, 1)

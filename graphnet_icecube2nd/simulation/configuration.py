@@ -9,8 +9,8 @@ from typing import Any
 
 from graphnet_icecube2nd.config import from_plain
 
-# In the order of their codes. A neutrino's muon that comes from outside, or starts
-# inside with a shower; a shower; a tau neutrino's two; muons of an air shower.
+# In the order of their codes: a muon from outside; a muon that starts inside with a
+# shower; a shower; the two showers of a tau neutrino; muons of an air shower.
 TOPOLOGIES = (
     "through_going_track",
     "starting_track",
@@ -18,7 +18,7 @@ TOPOLOGIES = (
     "double_cascade",
     "muon_bundle",
 )
-BLOCK_EVENTS = 256  # events drawn from one stream of random numbers
+BLOCK_EVENTS = 256  # events from one stream of random numbers
 
 
 _FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.36, 0.01, 0.11), strict=True))
@@ -26,26 +26,26 @@ _FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.36, 0.01, 0.11), strict=True))
 
 @dataclass(frozen=True, kw_only=True)
 class SimulationConfig:
-    """Events that `simulate` makes.
+    """Physics of the events that `simulate` makes.
 
-    The defaults give the pulses per event of the competition's data: quartiles, 95%
-    within 15%, 99% within a factor of 1.5.
+    The defaults give the pulses per event of the competition's data: quartiles and
+    95% quantile agree within 15%, the 99% quantile within a factor of 1.5.
 
     Args:
         fractions: Share of each topology among the events, 0 or above; they are
-            brought to a sum of 1. Those left out do not occur.
+            normalised to a sum of 1. Missing topologies do not occur.
         energy_range: Lowest and highest neutrino energy, GeV.
-        spectral_index: Energies follow E to the minus this, within the range.
-        double_cascade_range: The same for the tau neutrinos of double cascades, which
-            `energy_range` does not hold for: at less energy the two cascades cannot be
-            told apart.
-        noise_rate: Uncorrelated noise of a DOM of rde 1, Hz.
-        time_jitter: Standard deviation of a pulse's time, ns.
+        spectral_index: Index g of the spectrum E^-g within the energy range.
+        double_cascade_range: Lowest and highest energy of the tau neutrinos of double
+            cascades, GeV, instead of `energy_range`. At lower energies the two cascades
+            cannot be distinguished.
+        noise_rate: Uncorrelated noise rate of a DOM with rde 1, Hz.
+        time_jitter: Standard deviation of the time of a pulse, ns.
         charge_spread: Standard deviation of the charge of one photoelectron, p.e.
-        merge_time: Photoelectrons of one DOM in one such interval make one pulse, ns.
+        merge_time: Interval in which photoelectrons of a DOM merge into one pulse, ns.
 
     Raises:
-        ValueError: A value out of its range; it says which and what is allowed.
+        ValueError: A value is out of range; the message gives its name and the range.
     """
 
     fractions: Mapping[str, float] = field(default_factory=_FRACTIONS.copy)
@@ -67,7 +67,7 @@ class SimulationConfig:
         shares = [float(self.fractions.get(name, 0.0)) for name in TOPOLOGIES]
         if not (all(0 <= share < math.inf for share in shares) and sum(shares) > 0):
             raise ValueError(
-                f"fractions must be 0 or above, one of them above 0; got "
+                f"fractions must be 0 or above, at least one above 0; got "
                 f"{dict(self.fractions)}"
             )
         total = sum(shares)
@@ -89,20 +89,20 @@ class SimulationConfig:
             ("merge_time", 1.0, 1000.0),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:  # so that NaN fails as well
+            if not low <= value <= high:  # this form rejects NaN too
                 raise ValueError(
                     f"{name} must be from {low:g} to {high:g}; got {value}"
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SimulationConfig:
-        """Rebuild what `to_dict` gave.
+        """Rebuild a configuration from `to_dict`.
 
         Raises:
-            ValueError: A key that is none of a simulation's, or a value out of range.
+            ValueError: A name is unknown or a value is out of range.
         """
         return from_plain(cls, values)

@@ -1,4 +1,4 @@
-"""The detector as the simulation needs it: DOMs, their neighbours, noise, the medium.
+"""The detector in the simulation: DOMs, their neighbours, noise, the medium.
 
 Shape letters: S DOMs, G groups of neighbouring DOMs, K DOMs of a group.
 """
@@ -16,7 +16,7 @@ from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation.light import Medium
 from graphnet_icecube2nd.simulation.rows import Array, Index
 
-NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string that make a coincidence
+NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string for coincidences
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
@@ -24,24 +24,24 @@ GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DomGroups:
-    """DOMs that hang one above the other, looked at together first."""
+    """Groups of DOMs on one string, which are checked for light before single DOMs."""
 
     dom_GK: Index  # the last group of a string repeats its last DOM
-    size_G: Index  # number of DOMs without those repeated
+    size_G: Index  # number of DOMs, without repeated ones
     centre_G3: Array  # m
-    radius_G: Array  # how far its DOMs are from the centre, m
-    reach_G: Array  # how slowly light that ends at a DOM can fade with distance, m
-    # A DOM may be brighter than the centre by so many e-folds, as it is nearer; and by
-    # so many for each metre to the source, as its ice is clearer, 1/m.
+    radius_G: Array  # largest distance of a DOM from the centre, m
+    reach_G: Array  # longest fading length of light that arrives at a DOM, m
+    # Maximum brightness of a DOM relative to the centre, in e-folds: because it is
+    # nearer; and, for each metre to the source, because its ice is clearer, 1/m.
     fading_G: Array
     clearing_G: Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """The cylinder around the DOMs, in which there is something to be seen."""
+    """The cylinder around the DOMs, in which light can be seen."""
 
-    x: float  # m, where its axis is
+    x: float  # m, position of its axis
     y: float
     radius: float  # m
     bottom: float  # z, m
@@ -49,7 +49,7 @@ class Volume:
 
     @classmethod
     def around(cls, position_S3: Array) -> Volume:
-        """Return the cylinder around DOMs."""
+        """Return the smallest cylinder around DOMs."""
         x, y = (0.5 * (a.max() + a.min()) for a in position_S3[:, :2].T)
         radius = np.hypot(position_S3[:, 0] - x, position_S3[:, 1] - y).max()
         z = position_S3[:, 2]
@@ -58,12 +58,12 @@ class Volume:
 
     @property
     def centre(self) -> Array:
-        """(3,) m."""
+        """Centre of the cylinder, (3,) m."""
         return np.array([self.x, self.y, 0.5 * (self.bottom + self.top)])
 
     @property
     def reach(self) -> float:
-        """Radius of the sphere around it, m."""
+        """Radius of the sphere around the cylinder, m."""
         return float(np.hypot(self.radius, 0.5 * (self.top - self.bottom)))
 
 
@@ -72,8 +72,8 @@ class SimulatedDetector:
     """A detector geometry in ice or water.
 
     Args:
-        geometry: The DOMs.
-        ice: The medium around them; water is a model of constant lengths.
+        geometry: Geometry with the DOMs.
+        ice: Medium around the DOMs; water is a model of constant lengths.
     """
 
     geometry: DetectorGeometry
@@ -90,17 +90,17 @@ class SimulatedDetector:
 
     @cached_property
     def position_S3(self) -> Array:
-        """(S, 3) m."""
+        """DOM positions, (S, 3) m."""
         return self.geometry.position_S3.numpy()
 
     @cached_property
     def rde_S(self) -> Array:
-        """(S,) relative DOM efficiency."""
+        """Relative DOM efficiencies, (S,)."""
         return self.geometry.rde_S.numpy()
 
     @cached_property
     def medium(self) -> Medium:
-        """The ice, to be asked for paths through it."""
+        """The medium, with light paths through it."""
         return Medium(self.ice)
 
     @cached_property
@@ -110,7 +110,7 @@ class SimulatedDetector:
 
     @cached_property
     def groups(self) -> DomGroups:
-        """All DOMs, in groups."""
+        """All DOMs in groups."""
         rows: list[list[int]] = []
         for doms in self._strings.values():
             row: list[int] = []
@@ -131,7 +131,7 @@ class SimulatedDetector:
         away_GK = np.linalg.norm(position_GK3 - centre_G3[:, None], axis=-1)
         radius_G = away_GK.max(axis=1)
         z_GK = position_GK3[..., 2]
-        rise = np.arange(-500.0, 501.0, 10.0)  # m, from where light may come
+        rise = np.arange(-500.0, 501.0, 10.0)  # m, possible heights of the source
         far = self.medium.between(z_GK[..., None] + rise, z_GK[..., None])
         local_GK = self.medium.between(z_GK, z_GK).propagation
         return DomGroups(
@@ -146,7 +146,7 @@ class SimulatedDetector:
 
     @cached_property
     def neighbour_SN(self) -> Index:
-        """(S, 4) the DOMs two and one below and above on the string; -1 where none."""
+        """Next two DOMs below and above on the string, (S, 4); -1 if there is none."""
         neighbour_SN = np.full((len(self), len(NEIGHBOUR_STEPS)), -1)
         for doms in self._strings.values():
             padded = np.pad(doms, 2, constant_values=-1)
@@ -156,10 +156,10 @@ class SimulatedDetector:
 
     @cached_property
     def is_deepcore_S(self) -> NDArray[np.bool_]:
-        """(S,) whether a DOM takes part in the trigger of three.
+        """Whether a DOM is part of the trigger of three, (S,).
 
-        IceCube-86: the lower 50 DOMs of each string of DeepCore, without its cap above
-        the dust.
+        In IceCube-86 these are the lower 50 DOMs of each DeepCore string, without its
+        cap above the dust.
         """
         is_deepcore_S = np.zeros(len(self), bool)
         if self.geometry.name == "icecube86":
@@ -169,7 +169,7 @@ class SimulatedDetector:
 
     @cached_property
     def _strings(self) -> dict[int, Index]:
-        """The DOMs of each string, from its lowest up."""
+        """DOMs of each string, in ascending order."""
         string_S = self.geometry.string_S.numpy()
         order = np.lexsort((self.position_S3[:, 2], string_S))
         return {int(n): order[string_S[order] == n] for n in np.unique(string_S)}

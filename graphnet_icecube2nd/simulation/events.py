@@ -1,8 +1,8 @@
-"""Simulated events: particles, their light, noise, pulses and trigger, block by block.
+"""Simulated events: particles, their light, noise, pulses and trigger, in blocks.
 
-A block of 256 events is drawn from random numbers of its own, so events are the same
-however many are asked for and whichever process makes them. Shape letters: B events,
-E photoelectrons, T pulses, S DOMs.
+A block of 256 events has its own random numbers, so events do not depend on the number
+of events or on the process that makes them. Shape letters: B events, E photoelectrons,
+T pulses, S DOMs.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 from graphnet_icecube2nd.store.readers.source import EventChunk
 
 COINCIDENCE_WINDOW = 1000.0  # ns, of the local-coincidence rule
-TRIGGER_TIME = TIME_OFFSET  # ns, where the trigger is on the clock of an event
-READOUT_BEFORE = 4000.0  # ns, kept before the trigger begins
-READOUT_AFTER = 6000.0  # ns, kept after it ends
-CHARGE_STEP = 0.025  # p.e., in which charges are known
-_CLOCK = 2.0**24  # ns, more than any event lasts: keeps DOMs apart in one sort key
-FEWEST_DOMS = 3  # with light; events with fewer are no events of the particle's
-# About how many of the drawn events trigger, by topology: how many to draw at once.
+TRIGGER_TIME = TIME_OFFSET  # ns, time of the trigger on the clock of an event
+READOUT_BEFORE = 4000.0  # ns, readout before the trigger begins
+READOUT_AFTER = 6000.0  # ns, readout after the trigger ends
+CHARGE_STEP = 0.025  # p.e., resolution of charges
+_CLOCK = 2.0**24  # ns, longer than any event: separates DOMs in one sort key
+FEWEST_DOMS = 3  # minimum DOMs with light; fewer do not make an event
+# Approximate share of events that trigger, by topology; sets how many are drawn.
 _ACCEPTANCE = np.array([0.19, 0.53, 0.31, 0.95, 0.51])
 _LARGEST_DRAW = 512
 _MOST_DRAWS = 2000
@@ -54,14 +54,14 @@ _MOST_DRAWS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """So many DOMs in coincidence within a time."""
+    """A number of DOMs in coincidence within a time window."""
 
-    doms: int  # DOMs with HLC pulses, each counted at its first
+    doms: int  # DOMs with HLC pulses; each counts at its first
     window: float  # ns
     deepcore: bool  # whether only DeepCore's DOMs count
 
 
-# IceCube's, arXiv:1612.05093, the second without the strings around DeepCore.
+# Triggers of IceCube, arXiv:1612.05093; the second without strings around DeepCore.
 TRIGGERS = (
     Trigger(doms=8, window=5000.0, deepcore=False),
     Trigger(doms=3, window=2500.0, deepcore=True),
@@ -76,20 +76,20 @@ class Pulses(Rows):
     dom_T: Index
     time_T: Array  # ns
     charge_T: Array  # p.e.
-    hlc_T: NDArray[np.bool_]  # a neighbour within two DOMs saw something within 1 us
+    hlc_T: NDArray[np.bool_]  # a neighbour within two DOMs has a pulse within 1 us
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SimulatedEvents(EventChunk):
-    """Events as a store reads them, and their particles.
+    """Events in the form that a store reads, with their particles.
 
-    Columns are sensor_id, time [ns], charge [p.e.] and auxiliary, by event and time;
-    event_id counts the events of the simulation. The truth is azimuth and zenith [rad]
-    of the origin, energy [GeV], position_x, _y, _z of the vertex [m], vertex_time [ns],
-    topology, inelasticity, visible_energy [GeV], light [p.e.].
+    Columns are sensor_id, time [ns], charge [p.e.] and auxiliary, sorted by event and
+    time; event_id counts the events of the simulation. The truth is azimuth and zenith
+    [rad] of the origin, energy [GeV], position_x, _y, _z of the vertex [m], vertex_time
+    [ns], topology, inelasticity, visible_energy [GeV], light [p.e.].
     """
 
-    particles: Particles  # what made the light, on the clock of the pulses
+    particles: Particles  # sources of the light, on the clock of the pulses
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -103,12 +103,12 @@ def simulate_block(
     block: int,
     num_events: int = BLOCK_EVENTS,
 ) -> SimulatedEvents:
-    """Simulate the first `num_events` of the events 256 * block and on."""
+    """Simulate the first `num_events` events of a block, from number 256 * block."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(block,)))
     shares = [config.fractions.get(name, 0.0) for name in TOPOLOGIES]
     topology_B = rng.choice(len(TOPOLOGIES), size=BLOCK_EVENTS, p=shares)
     draws = _triggered(topology_B, config, detector, rng)
-    # Events into their places, and their pulses into the order of time.
+    # Sort events by their index in the block, and pulses by time.
     place_B = np.concatenate([draw.place_B for draw in draws])
     by_place = np.argsort(place_B)[:num_events]
     particles = Particles.join([draw.particles for draw in draws]).take(by_place)
@@ -134,12 +134,12 @@ def simulate_block(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Draw:
-    """Drawn events that triggered and found a place in the block."""
+    """Drawn events that triggered and have an index in the block."""
 
     particles: Particles
     light_B: Array
     place_B: Index
-    pulses: Pulses  # their event is the place in the block
+    pulses: Pulses  # with the index in the block as their event
 
 
 def _triggered(
@@ -148,7 +148,7 @@ def _triggered(
     detector: SimulatedDetector,
     rng: np.random.Generator,
 ) -> list[_Draw]:
-    """Draw until every place of the block has its event."""
+    """Draw until every index of the block has its event."""
     coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
     if coincident < TRIGGERS[0].doms:
         raise ValueError(
@@ -158,7 +158,7 @@ def _triggered(
     # Bright events need much memory while they are drawn.
     brightness = max(config.energy_range[1] / 1e6, 1.0)
     most = max(8, int(_LARGEST_DRAW / brightness**0.75))
-    open_B = topology_B.copy()  # what each place waits for; -1 where it is taken
+    open_B = topology_B.copy()  # topology still needed at each index; -1 if none
     draws: list[_Draw] = []
     for _ in range(_MOST_DRAWS):
         wanted = np.bincount(open_B[open_B >= 0], minlength=len(TOPOLOGIES))
@@ -172,9 +172,9 @@ def _triggered(
             draws.append(draw)
     missing = [TOPOLOGIES[topology] for topology in np.unique(open_B[open_B >= 0])]
     raise ValueError(
-        f"after {_MOST_DRAWS} draws still no trigger of {', '.join(missing)}: this "
+        f"no event with {', '.join(missing)} triggered after {_MOST_DRAWS} draws: this "
         f"detector ({detector.geometry.name!r}, {len(detector)} DOMs) hardly sees such "
-        "events at these energies"
+        "events at these energies; choose higher energies or other fractions"
     )
 
 
@@ -185,7 +185,7 @@ def _draw(
     detector: SimulatedDetector,
     rng: np.random.Generator,
 ) -> _Draw:
-    """Draw events and keep those that trigger, with the pulses of their readout."""
+    """Draw events; return those that trigger, with the pulses of their readout."""
     particles = draw_particles(topology, config, detector.volume, rng)
     num_events = len(particles)
     light = Light.join(lights(particles, detector))
@@ -227,7 +227,7 @@ def _draw(
 
 
 def _places(topology: Index, open_B: Index) -> Index:
-    """Return the open place that each triggered event takes; -1 for those too many."""
+    """Return the index that each triggered event gets; -1 for surplus events."""
     place = np.full(len(topology), -1)
     for number in range(len(TOPOLOGIES)):
         free = np.flatnonzero(open_B == number)
@@ -239,8 +239,8 @@ def _places(topology: Index, open_B: Index) -> Index:
 def _truth(particles: Particles, light_B: Array) -> dict[str, NDArray[Any]]:
     zenith, azimuth = unit_vector_to_angles(-particles.direction_B3)
     names = np.array(TOPOLOGIES)
-    # What shines as much, as an electromagnetic cascade: a muon is not counted, as
-    # most of its light is outside; `light` has it.
+    # Energy of an electromagnetic cascade with the same light. A muon is not counted,
+    # because most of its light is outside; `light` includes it.
     visible = particles.cascade_energy_BC.sum(axis=1)
     x, y, z = particles.vertex_B3.T
     return {
@@ -267,9 +267,9 @@ def draw_noise(
 ) -> Photoelectrons:
     """Draw uncorrelated noise around the light of each event.
 
-    Uniform in time from READOUT_BEFORE and the longest trigger before the first to
-    READOUT_AFTER after the last photoelectron, so that it fills any readout; a DOM's
-    rate goes with its rde. Events without light get none.
+    It is uniform in time from READOUT_BEFORE plus the longest trigger before the first
+    photoelectron to READOUT_AFTER after the last, so that it fills any readout. A DOM's
+    rate is proportional to its rde. Events without light get none.
     """
     first_B, last_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     np.minimum.at(first_B, photoelectrons.event_E, photoelectrons.time_E)
@@ -297,11 +297,11 @@ def make_pulses(
     charge_spread: float,  # p.e., of the charge of one photoelectron
     rng: np.random.Generator,
 ) -> Pulses:
-    """Merge photoelectrons into pulses, give them charges, find coincidences.
+    """Merge photoelectrons into pulses, set their charges, find coincidences.
 
-    Counted from the first photoelectron of a DOM, those in one interval of
-    `merge_time` make one pulse, at the time of its first. Its charge is normal around
-    their number; steps of 0.025 p.e., one at least.
+    Intervals of `merge_time` count from the first photoelectron of a DOM. The
+    photoelectrons in one interval make one pulse at the time of the first. Its charge
+    is normally distributed around their number, in steps of 0.025 p.e., at least one.
     """
     num_doms = len(detector)
     channel_E = photoelectrons.event_E * num_doms + photoelectrons.dom_E
@@ -335,11 +335,11 @@ def make_pulses(
 def find_coincidences(
     channel_T: Index, time_T: Array, detector: SimulatedDetector
 ) -> NDArray[np.bool_]:
-    """Return which pulses have a neighbour: the local-coincidence rule.
+    """Return which pulses have a neighbour, by the local-coincidence rule.
 
-    A pulse on one of the two DOMs below or above on the same string, within 1000 ns.
-    Channels are event * number of DOMs + DOM; pulses are in the order of channel and
-    time.
+    A neighbour is a pulse on one of the next two DOMs below or above on the same
+    string, within 1000 ns. Channels are event * number of DOMs + DOM; pulses are sorted
+    by channel and time.
     """
     num_doms = len(detector)
     start = float(time_T.min(initial=0.0))
@@ -360,9 +360,10 @@ def find_coincidences(
 def find_triggers(
     pulses: Pulses, num_events: int, detector: SimulatedDetector
 ) -> tuple[Array, Array]:
-    """Return when the trigger of each event begins and ends, (B,) ns; NaN if none does.
+    """Return when each event's trigger begins and ends, (B,) ns; NaN without trigger.
 
-    From the first DOM of the first fulfilled condition to the last of the last.
+    It begins at the first DOM of the first fulfilled condition and ends at the last DOM
+    of the last one.
     """
     begin_B, end_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     hlc = pulses.take(pulses.hlc_T)

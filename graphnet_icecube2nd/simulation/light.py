@@ -1,9 +1,9 @@
-"""How much light particles make, and how much of it comes to a DOM, and when.
+"""Amount of light that particles make, and its arrival at DOMs.
 
-Both the simulation and the likelihood ask here, so the likelihood is that of the
-simulation. What is simplified: a muon loses its energy evenly, a cascade is a point,
-all light has 400 nm and the speed and Cherenkov angle of ice, also in water; the medium
-is in horizontal layers. Shape letters: `...` any shapes that broadcast, such as
+Simulation and likelihood both use this module, so the likelihood is that of the
+simulation. Simplifications: a muon loses its energy evenly, a cascade is a point, all
+light has 400 nm and the speed and Cherenkov angle of ice, also in water, and the medium
+has horizontal layers. Shape letters: `...` any shapes that broadcast, such as
 hypotheses x DOMs; a last axis of 3 is x, y, z; N rows of the table of the medium.
 
 Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch,
@@ -27,7 +27,7 @@ from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation.rows import Array, Rows
 
 PHASE_INDEX = 1.3195  # of ice at 400 nm: the Cherenkov angle; Price and Woschnagg 2001
-GROUP_INDEX = 1.35634  # of ice at 400 nm: how fast light goes; the same source
+GROUP_INDEX = 1.35634  # of ice at 400 nm: the speed of light; the same source
 SPEED_IN_ICE = SPEED_OF_LIGHT / GROUP_INDEX  # m/ns
 CHERENKOV_COSINE = 1.0 / PHASE_INDEX
 CHERENKOV_SINE = (1.0 - CHERENKOV_COSINE**2) ** 0.5
@@ -42,20 +42,20 @@ LIGHT_PER_METRE = PHOTONS_PER_METRE * EFFECTIVE_AREA  # p.e. m of a bare muon
 
 MUON_LOSS = 0.2375  # GeV/m, a of dE/dx = a + b E: 0.259 GeV/mwe at 0.917 g/cm3
 MUON_RADIATIVE_LOSS = 3.33e-4  # 1/m, b: 0.363e-3 /mwe
-CASCADE_LENGTH = 5.21  # m/GeV: bare-muon metres that shine as bright as 1 GeV of shower
+CASCADE_LENGTH = 5.21  # m/GeV: length of a bare muon with the light of 1 GeV of shower
 
 TRACK_DELAY = (557.0, 33.3)  # tau [ns] and lambda [m] of Pandel's function, AMANDA
-CASCADE_DELAY = (450.0, 47.0)  # the same of light from a point, AMANDA
-# Those lengths hold for AMANDA's ice on average; elsewhere they go with the scattering
+CASCADE_DELAY = (450.0, 47.0)  # the same for light from a point, AMANDA
+# Those lengths are averages in AMANDA's ice; elsewhere they scale with the scattering
 # length. This is its mean (of coefficients) from 1500 to 2000 m in IceCube's table, m.
 AMANDA_SCATTERING = 23.5
 SIDE_SENSITIVITY = 0.75  # a DOM looks down: 1 + 0.75 cos(angle) for direct light
-SHORTEST_DISTANCE = 1.0  # m, below which nothing changes any more
+SHORTEST_DISTANCE = 1.0  # m; light at smaller distances is that at this one
 
-# The angles at which a cascade shines: exp(-B |cos - cos_Cherenkov|**A), the cusp
-# blunted by a spread of 0.05, as scattering and the length of a shower would.
+# Angular distribution of a cascade's light: exp(-B |cos - cos_Cherenkov|**A). Its cusp
+# is smoothed by 0.05, as by scattering and the length of a shower.
 _CASCADE_A, _CASCADE_B, _CASCADE_SPREAD = 0.39, 2.61, 0.05
-_STEP = 2.0  # m, of the table of integrals; the ice's own rows are 10 m apart
+_STEP = 2.0  # m, step of the table of integrals; the ice's own rows are 10 m apart
 
 
 def _profile(cosine: Array) -> Array:
@@ -71,24 +71,24 @@ _PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LightPath:
-    """What the medium between source and DOM does to light."""
+    """Effect of the medium between source and DOM on light."""
 
     scattering: Array  # (...) mean effective scattering length, m
     absorption: Array  # (...) mean absorption length, m
 
     @property
     def propagation(self) -> Array:
-        """(...) how fast diffuse light fades, m: sqrt(absorption * scattering / 3)."""
+        """Fading length of diffuse light, sqrt(absorption * scattering / 3), m."""
         return np.sqrt(self.absorption * self.scattering / 3.0)
 
 
 class Medium:
-    """An ice model to be asked for the ice between two depths.
+    """An ice model with averages between two depths.
 
-    The lengths of `IceModel` are those at 400 nm of arXiv:1301.5361, scattering the
-    effective one; they stand for the whole of the light. Coefficients (one over length)
-    are averaged along the straight line, which in horizontal layers is their mean over
-    the depths in between.
+    The lengths of `IceModel` are those at 400 nm of arXiv:1301.5361, with the effective
+    scattering length; they are used for all light. Coefficients (inverse lengths) are
+    averaged along the straight line, which in horizontal layers is their mean over the
+    depths in between.
     """
 
     def __init__(self, ice: IceModel) -> None:
@@ -98,7 +98,7 @@ class Medium:
         coefficient_N2 = 1.0 / ice.lengths_at(torch.from_numpy(z_N)).numpy()
         self._bottom, self._step = bottom, (top - bottom) / (num - 1)
         self._last = num - 2
-        # The integral of each coefficient from the bottom of the table to its rows.
+        # Integral of each coefficient from the bottom of the table to its rows.
         middle_N2 = 0.5 * (coefficient_N2[1:] + coefficient_N2[:-1]) * self._step
         integral_N2 = np.vstack([np.zeros((1, 2)), np.cumsum(middle_N2, axis=0)])
         slope_N2 = np.diff(integral_N2, axis=0)
@@ -111,8 +111,8 @@ class Medium:
         }
 
     def between(self, source_z: Array, dom_z: Array) -> LightPath:
-        """Return the ice between two heights (...) [m], which may be the same."""
-        # Never nearer than a step: at one depth, the ice around that depth.
+        """Return the medium between two heights (...) [m], which may be equal."""
+        # Heights differ by at least a step, so equal ones give the local medium.
         middle, half = 0.5 * (source_z + dom_z), 0.5 * np.abs(dom_z - source_z)
         half = np.maximum(half, _STEP)
         low, high = self._place(middle - half), self._place(middle + half)
@@ -123,7 +123,7 @@ class Medium:
         return LightPath(scattering=scattering, absorption=absorption)
 
     def _place(self, z: Array) -> tuple[NDArray[np.int32], Array]:
-        """Return the row of the table below each z, and how many rows z is above it."""
+        """Return the row of the table below each z, and the distance to it in rows."""
         steps = (z - self._bottom) * (1.0 / self._step)
         row = np.minimum(np.maximum(steps.astype(np.int32), 0), self._last)
         return row, steps - row.astype(steps.dtype)
@@ -141,17 +141,17 @@ class Medium:
 class Arrival(Rows):
     """Light of one source at DOMs; delays follow Pandel's gamma distribution."""
 
-    mean: Array  # (...) photoelectrons expected of a DOM of rde 1
-    time: Array  # (...) when light that is not scattered comes, ns
-    shape: Array  # (...) xi of the delays after `time`: scatterings, as it were
+    mean: Array  # (...) expected photoelectrons of a DOM with rde 1
+    time: Array  # (...) arrival time of unscattered light, ns
+    shape: Array  # (...) xi of the delays after `time`, related to scatterings
     rate: Array  # (...) rho of the delays, 1/ns
 
 
 def muon_light(energy: Array) -> Array:
-    """Return how bright a muon is, in bare muons: (...) for energies (...) in GeV.
+    """Return the light of a muon in units of a bare muon, (...), at energies in GeV.
 
-    Itself and what it kicks out below 500 MeV (1.188 + 0.0206 ln E), and the showers of
-    its radiative losses, spread evenly.
+    It includes secondaries below 500 MeV (1.188 + 0.0206 ln E) and the showers of its
+    radiative losses, spread evenly.
     """
     energy = np.maximum(energy, 0.5)
     radiative = CASCADE_LENGTH * MUON_RADIATIVE_LOSS * energy
@@ -159,15 +159,15 @@ def muon_light(energy: Array) -> Array:
 
 
 def muon_range(energy: Array) -> Array:
-    """Return how far muons of energy (...) [GeV] go, m."""
+    """Return the range of muons of energy (...) [GeV], m."""
     ratio = MUON_RADIATIVE_LOSS * energy / MUON_LOSS
     return np.log1p(ratio) / MUON_RADIATIVE_LOSS
 
 
 def muon_energy_after(energy: Array, length: Array) -> Array:
-    """Return the energy [GeV] left of `energy` after `length` [m]; 0 where it stopped.
+    """Return the energy [GeV] after a length [m]; 0 if the muon has stopped.
 
-    dE/dx = a + b E, on average and in the same steps for all.
+    dE/dx = a + b E, the average, without fluctuations.
     """
     critical = MUON_LOSS / MUON_RADIATIVE_LOSS
     left = (energy + critical) * np.exp(-MUON_RADIATIVE_LOSS * length) - critical
@@ -175,7 +175,7 @@ def muon_energy_after(energy: Array, length: Array) -> Array:
 
 
 def shower_light(energy: Array) -> Array:
-    """Return the electromagnetic energy [GeV] that shines like a hadronic shower.
+    """Return the electromagnetic energy [GeV] with the light of a hadronic shower.
 
     1 - (E / 0.399)**-0.130 (1 - 0.467), the parameters of arXiv:1210.5140.
     """
@@ -186,8 +186,8 @@ def shower_light(energy: Array) -> Array:
 def point_light(distance: Array, path: LightPath) -> Array:
     """Return the fluence of a point of light, per photon, 1/m2.
 
-    1 / (4 pi d2) near by; far away what diffusion gives: 3 / (4 pi scattering d), as
-    exp(-d / propagation); joined by a hyperbolic tangent.
+    It is 1 / (4 pi d2) nearby and the diffusion limit far away, 3 / (4 pi scattering d)
+    times exp(-d / propagation); a hyperbolic tangent joins the two.
     """
     length = _diffusion(path)
     faded = np.exp(-distance / path.propagation)
@@ -197,9 +197,9 @@ def point_light(distance: Array, path: LightPath) -> Array:
 def line_light(distance: Array, path: LightPath) -> Array:
     """Return the fluence beside a long track, per photon per metre of it, 1/m.
 
-    1 / (2 pi sin(Cherenkov) d) near by; far away the diffuse light of all its points
-    (a modified Bessel function, for d above `propagation`); joined by a hyperbolic
-    tangent.
+    It is 1 / (2 pi sin(Cherenkov) d) nearby and the diffuse light of all points of the
+    track far away (a modified Bessel function, for d above `propagation`); a hyperbolic
+    tangent joins the two.
     """
     length = _diffusion(path)
     root = length / CHERENKOV_SINE * np.sqrt(2 / (np.pi * path.propagation))
@@ -214,19 +214,19 @@ def line_light(distance: Array, path: LightPath) -> Array:
 
 def track_arrival(
     *,
-    start: Array,  # (..., 3) where the track begins, m
-    direction: Array,  # (..., 3) where it flies, unit vector
-    time: Array,  # (...) when it begins, ns
+    start: Array,  # (..., 3) start of the track, m
+    direction: Array,  # (..., 3) flight direction, unit vector
+    time: Array,  # (...) time at the start, ns
     length: Array,  # (...) m, 0 or above
-    energy: Array,  # (...) energy of each muon at the beginning, GeV
-    muons: Array,  # (...) how many fly together; a bundle has more than one
+    energy: Array,  # (...) energy of each muon at the start, GeV
+    muons: Array,  # (...) number of parallel muons; a bundle has more than one
     dom: Array,  # (..., 3) m
     medium: Medium,
 ) -> Arrival:
     """Return the light of muon tracks.
 
-    Unscattered light leaves at the Cherenkov angle, or from the end of the track that
-    is nearest to where it would have had to leave.
+    Unscattered light is emitted at the Cherenkov angle; if that point is not on the
+    track, it is emitted at the nearer end.
     """
     step = dom - start
     along = _dot(step, direction)
@@ -237,16 +237,16 @@ def track_arrival(
     distance = np.maximum(distance, SHORTEST_DISTANCE)
     rise = step[..., 2] - emission * direction[..., 2]  # from the point of emission
     path = medium.between(dom[..., 2] - rise, dom[..., 2])
-    beside = distance * CHERENKOV_SINE  # `across`, where light leaves from within
+    beside = distance * CHERENKOV_SINE  # `across`, if the point is on the track
     direct = np.exp(-beside / path.scattering)
-    # Diffuse light comes from where the track is nearest, whatever the angle.
+    # Diffuse light comes from the nearest point of the track, at any angle.
     past = along - np.minimum(np.maximum(along, 0.0), length)
     nearest = np.maximum(np.sqrt(across**2 + past**2), SHORTEST_DISTANCE)
     nearest = direct * beside + (1.0 - direct) * nearest
-    # The less direct the light, the closer to the DOM it leaves, and from more places.
+    # More diffuse light is emitted closer to the DOM, and from a longer part.
     centre = along - direct * across / CHERENKOV_TANGENT
     width = 5.0 + 0.5 * (1.0 - direct) * nearest
-    # Blurred ends, between which there is as much light as without.
+    # Smooth ends; the total light between them does not change.
     within = _logistic(centre / width) + _logistic((length - centre) / width) - 1.0
     within = np.maximum(within, 0.0)
     bright = muons * muon_light(muon_energy_after(energy, emission))
@@ -265,9 +265,9 @@ def track_arrival(
 def cascade_arrival(
     *,
     position: Array,  # (..., 3) m
-    direction: Array,  # (..., 3) where the cascade flies, unit vector
+    direction: Array,  # (..., 3) flight direction of the cascade, unit vector
     time: Array,  # (...) ns
-    energy: Array,  # (...) electromagnetic energy that shines alike, GeV
+    energy: Array,  # (...) electromagnetic energy with the same light, GeV
     dom: Array,  # (..., 3) m
     medium: Medium,
 ) -> Arrival:
@@ -277,7 +277,7 @@ def cascade_arrival(
     path = medium.between(position[..., 2], dom[..., 2])
     direct = np.exp(-distance / path.scattering)
     forward = _dot(step, direction) / distance
-    # Diffuse light comes as if from a point that lies forward by a scattering length.
+    # Diffuse light seems to come from a point one scattering length ahead.
     dipole = _PROFILE_FORWARD * path.scattering * (1 / path.propagation + 1 / distance)
     diffuse = 1.0 + np.minimum(dipole, 0.9) * forward
     side = direct * _profile(forward) / _PROFILE_MEAN + (1.0 - direct) * diffuse
@@ -315,7 +315,7 @@ def _arrival(
 
 
 def _diffusion(path: LightPath) -> Array:
-    """Return where light from a point becomes diffuse, m."""
+    """Return the distance from which light of a point is diffuse, m."""
     return path.scattering / 3.0 * np.exp(path.scattering / path.absorption)
 
 
@@ -327,7 +327,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _norm_of_cross(a: Array, b: Array) -> Array:
-    # Unlike the root of |a|2 - (a . b)2, precise also where a is nearly along b.
+    # More precise than the root of |a|2 - (a . b)2 if a is nearly along b.
     x = a[..., 1] * b[..., 2] - a[..., 2] * b[..., 1]
     y = a[..., 2] * b[..., 0] - a[..., 0] * b[..., 2]
     z = a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]

@@ -1,6 +1,6 @@
 """Arrival times: Pandel's gamma distribution, smeared by the photomultiplier.
 
-A delay t after the unscattered light has the density
+The density of a delay t after the unscattered light is
 rate**shape t**(shape - 1) exp(-rate t) / Gamma(shape): D. Pandel, diploma thesis
 (Humboldt University Berlin, 1996); AMANDA, Nucl. Instrum. Meth. A 524 (2004) 169. With
 a Gaussian time jitter it becomes a parabolic cylinder function: N. van Eijndhoven, O.
@@ -22,10 +22,10 @@ from graphnet_icecube2nd.simulation.rows import Array
 if TYPE_CHECKING:
     from scipy.interpolate import RectBivariateSpline
 
-# The table of `_correction`: shape from 0.02 to 80, time in jitters from -1000 to 1000.
+# Range of the `_correction` table: shape 0.02 to 80, time -1000 to 1000 jitters.
 _LOG_SHAPES = np.linspace(np.log(0.02), np.log(80.0), 60)
 _TIMES = np.sinh(np.linspace(-np.arcsinh(1e3), np.arcsinh(1e3), 301))
-_STEPS = 400  # of the integrals behind the table
+_STEPS = 400  # of the integrals for the table
 
 
 def draw_delays(
@@ -38,14 +38,14 @@ def draw_delays(
 
 
 def log_density(time: Array, shape: Array, rate: Array, jitter: float) -> Array:
-    """Return the logarithm of the density of delays, jitter included, 1/ns.
+    """Return the logarithm of the density of delays, including jitter, 1/ns.
 
-    Completing the square leaves a function of two numbers,
+    After completing the square, a function of two numbers remains:
     H(shape, x) = integral of s**(shape - 1) normal(x - s) ds over s above 0, with
     x = time / jitter - rate * jitter. It is computed as Laplace's approximation, which
-    is exact for x far from 0, times a smooth table of what is missing; together within
-    1e-5 of the integral. Times [ns] may be negative; shape and rate [1/ns] are arrays
-    that broadcast with them.
+    is exact for x far from 0, times a smooth tabulated correction; the result agrees
+    with the integral within 1e-5. Times [ns] may be negative; shape and rate [1/ns] are
+    arrays that broadcast with them.
     """
     special = import_scipy("special")
     x = time / jitter - rate * jitter
@@ -62,20 +62,20 @@ def log_density(time: Array, shape: Array, rate: Array, jitter: float) -> Array:
 
 
 def import_scipy(module: str) -> Any:
-    """Return a module of scipy, which the core does not need."""
+    """Import a module of scipy, which the core does not need."""
     what = "the likelihood of simulated events needs"
     return import_extra(f"scipy.{module}", what, "simulation")
 
 
 def _laplace(shape: Array, x: Array) -> Array:
-    """Return the logarithm of H around its integrand's maximum, in log s."""
+    """Return the logarithm of H, expanded around its integrand's maximum in log s."""
     peak = _peak(shape, x)
     return shape * np.log(peak) - 0.5 * (x - peak) ** 2 - 0.5 * np.log(peak**2 + shape)
 
 
 def _peak(shape: Array, x: Array) -> Array:
     root = np.sqrt(x**2 + 4.0 * shape)
-    # The second form does not cancel where x is far below 0.
+    # The second form has no cancellation if x is far below 0.
     below = 2.0 * shape / (root - np.minimum(x, 0.0))
     return np.where(x < 0, below, 0.5 * (x + root))
 
@@ -84,13 +84,13 @@ def _peak(shape: Array, x: Array) -> Array:
 def _correction() -> RectBivariateSpline:
     """Return the spline over (log shape, arcsinh x) of log H minus Laplace's.
 
-    Beyond the table its edge holds: what is missing fades as 1 / x**2.
+    Outside the table its edge is used, because the correction falls as 1 / x**2.
     """
     shape_I1, x_1J = np.exp(_LOG_SHAPES)[:, None], _TIMES[None]
     peak_IJ = _peak(shape_I1, x_1J)
     width_IJ = 1.0 / np.sqrt(peak_IJ**2 + shape_I1)
-    # H exp(-exponent at the peak), integrated over log s: up to where the Gaussian
-    # ends; down to where the Gaussian is flat and the rest of s**shape is known.
+    # H exp(-exponent at the peak), integrated over log s: from where the Gaussian is
+    # flat, so that the rest of s**shape is known, to where the Gaussian ends.
     middle_IJ = np.log(peak_IJ)
     near_IJ = 12.0 * width_IJ
     bottom_IJ = np.minimum(-near_IJ, -np.log(1e4 * (1 + np.abs(x_1J))) - middle_IJ)

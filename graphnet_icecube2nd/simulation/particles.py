@@ -1,6 +1,6 @@
-"""Particles that make light: tracks and cascades, drawn with their truth.
+"""Particles that make light (tracks and cascades), drawn with their truth.
 
-Shape letters: B events, C cascades of an event (2; of energy 0 where there is none).
+Shape letters: B events, C cascades of an event (2; with energy 0 if there is none).
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from graphnet_icecube2nd.simulation.rows import Array, Rows
 Columns = dict[str, Array]
 
 TAU_DECAY_LENGTH = 4.9e-5  # m/GeV: c tau / mass
-TAU_VISIBLE = 0.65  # of its energy, what its decay shows on average
-NEUTRAL_CURRENT = 0.25  # of the cascades: only the hadrons shine
+TAU_VISIBLE = 0.65  # average visible share of the energy in a decay
+NEUTRAL_CURRENT = 0.25  # share of the cascades in which only the hadrons make light
 MARGIN = 60.0  # m around the DOMs, in which interactions are drawn
 MARGIN_PER_DECADE = 25.0  # m more for cascades, per decade of energy above 100 GeV
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Particles(Rows):
-    """What makes light in B events, and where it comes from."""
+    """Sources of light in B events, and their origin."""
 
-    topology_B: NDArray[np.int64]  # places in TOPOLOGIES
-    direction_B3: Array  # where all of it flies, unit vectors
+    topology_B: NDArray[np.int64]  # indices in TOPOLOGIES
+    direction_B3: Array  # common flight direction, unit vectors
     # GeV: of the neutrino, or of all muons of a bundle where they enter the
     # neighbourhood of the detector.
     energy_B: Array
     inelasticity_B: Array  # share of the energy that goes to hadrons; NaN for bundles
-    vertex_B3: Array  # m, where the neutrino interacts; where a bundle enters
-    time_B: Array  # ns, when it does
-    track_length_B: Array  # m, of the muons; 0 without any
+    vertex_B3: Array  # m, interaction point of the neutrino, or entry of a bundle
+    time_B: Array  # ns, time at the vertex
+    track_length_B: Array  # m, of the muons; 0 without muons
     track_energy_B: Array  # GeV, of each muon at the vertex
-    muons_B: Array  # their number
-    cascade_distance_BC: Array  # m, how far along the flight a cascade lies
-    cascade_energy_BC: Array  # GeV, electromagnetic energy that shines alike
+    muons_B: Array  # number of muons
+    cascade_distance_BC: Array  # m, distance of a cascade from the vertex
+    cascade_energy_BC: Array  # GeV, electromagnetic energy with the same light
 
 
 def draw_particles(
@@ -51,7 +51,7 @@ def draw_particles(
     volume: Volume,
     rng: np.random.Generator,
 ) -> Particles:
-    """Draw events of given topologies, whether or not they will trigger."""
+    """Draw events of given topologies, before any trigger."""
     pieces, places = [], []
     # In the order of TOPOLOGIES.
     draws = (_through_going, _starting, _cascade, _double_cascade, _bundle)
@@ -66,7 +66,7 @@ def draw_particles(
 
 
 def _particles(topology_B: NDArray[np.int64], drawn: Columns) -> Particles:
-    """Return particles of what was drawn; what a topology does not have is 0."""
+    """Return particles from drawn columns; what a topology does not have is 0."""
     zero_B = np.zeros(len(topology_B))
     has_track = "track_energy_B" in drawn
     columns: dict[str, Any] = {
@@ -84,14 +84,14 @@ def _particles(topology_B: NDArray[np.int64], drawn: Columns) -> Particles:
 def _through_going(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
 ) -> Columns:
-    """A muon from outside; where it began is uniform along what it can go."""
+    """Draw muons from outside; their start is uniform along their possible range."""
     direction = _isotropic(num, rng)
     neutrino = _neutrino(num, config.energy_range, config, rng)
     enters = _entry(direction, volume, rng)
-    # Not from above the surface of the ice.
+    # Muons do not start above the surface of the ice.
     climb = np.maximum(-direction[:, 2], 1e-9)
     ice_above = np.maximum(DETECTOR_CENTRE_DEPTH - enters[:, 2], 0.0) / climb
-    # Those that end within the margin are not seen.
+    # Muons that end before the margin are not seen.
     muon = _lepton(neutrino)
     farthest = np.maximum(muon_range(muon) - 0.7 * MARGIN, 0.0)
     before = rng.random(num) * np.minimum(farthest, ice_above)
@@ -99,7 +99,7 @@ def _through_going(
         **neutrino,
         "direction_B3": direction,
         "vertex_B3": enters - before[:, None] * direction,
-        # The clock is 0 where the muon comes into the neighbourhood of the DOMs.
+        # The clock is 0 where the muon reaches the neighbourhood of the DOMs.
         "time_B": -before / SPEED_OF_LIGHT,
         "track_energy_B": muon,
         "cascade_energy_BC": _cascades(_hadrons(neutrino)),
@@ -109,7 +109,7 @@ def _through_going(
 def _starting(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
 ) -> Columns:
-    """A muon neutrino's charged current inside: a hadronic shower and a muon."""
+    """Draw muon neutrinos, charged current inside: a hadronic shower and a muon."""
     neutrino = _neutrino(num, config.energy_range, config, rng)
     return {
         **neutrino,
@@ -122,7 +122,7 @@ def _starting(
 def _cascade(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
 ) -> Columns:
-    """An electron neutrino's charged current, or any neutral current."""
+    """Draw electron neutrinos with a charged current, or any neutral current."""
     neutrino = _neutrino(num, config.energy_range, config, rng)
     is_neutral = rng.random(num) < NEUTRAL_CURRENT
     electron = np.where(is_neutral, 0.0, _lepton(neutrino))
@@ -137,7 +137,7 @@ def _cascade(
 def _double_cascade(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
 ) -> Columns:
-    """A tau neutrino's charged current: hadrons, and the decay of the tau."""
+    """Draw tau neutrinos with a charged current: hadrons, and the decay of the tau."""
     neutrino = _neutrino(num, config.double_cascade_range, config, rng)
     tau = _lepton(neutrino)
     flown = rng.exponential(TAU_DECAY_LENGTH * tau)
@@ -152,8 +152,8 @@ def _double_cascade(
 def _bundle(
     num: int, config: SimulationConfig, volume: Volume, rng: np.random.Generator
 ) -> Columns:
-    """Parallel muons of an air shower, as one bright track from above."""
-    # cos(zenith)**3.5, which is roughly what is left of them at IceCube's depth.
+    """Draw parallel muons of an air shower, as one bright track from above."""
+    # cos(zenith)**3.5 is roughly their distribution at IceCube's depth.
     cosine = np.maximum(rng.random(num) ** (1 / 4.5), 0.05)
     direction = -_unit_vectors(cosine, 2 * np.pi * rng.random(num))
     muons = np.minimum(np.floor(rng.random(num) ** (-1 / 1.8)), 300.0)
@@ -186,12 +186,12 @@ def _neutrino(
 
 
 def _lepton(neutrino: Columns) -> Array:
-    """Return the energy of what a charged current makes of the neutrino, (B,) GeV."""
+    """Return the energy of the lepton in a charged current, (B,) GeV."""
     return (1.0 - neutrino["inelasticity_B"]) * neutrino["energy_B"]
 
 
 def _hadrons(neutrino: Columns) -> Array:
-    """Return how bright the hadrons are, (B,) GeV of an electromagnetic cascade."""
+    """Return the light of the hadrons as electromagnetic energy, (B,) GeV."""
     return shower_light(neutrino["inelasticity_B"] * neutrino["energy_B"])
 
 
@@ -214,7 +214,7 @@ def _isotropic(num: int, rng: np.random.Generator) -> Array:
 def _power_law(
     num: int, borders: tuple[float, float], index: float, rng: np.random.Generator
 ) -> Array:
-    """Draw energies of a density E**-index."""
+    """Draw energies with a density E**-index."""
     low, high = borders
     power = 1.0 - index
     drawn = rng.random(num)
@@ -228,7 +228,7 @@ def _power_law(
 def _inside(
     num: int, volume: Volume, margin_B: Array | float, rng: np.random.Generator
 ) -> Columns:
-    """Draw isotropic directions, and points in the cylinder and a margin around it."""
+    """Draw isotropic directions, and points in the cylinder with a margin around it."""
     direction = _isotropic(num, rng)
     grown = MARGIN + margin_B
     radius = (volume.radius + grown) * np.sqrt(rng.random(num))
@@ -240,9 +240,9 @@ def _inside(
 
 
 def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
-    """Draw where lines enter the cylinder around the DOMs and a margin, (B, 3) m.
+    """Draw entry points of lines into the cylinder around DOMs and margin, (B, 3) m.
 
-    Lines of each direction are uniform across it, as a flux has them.
+    Lines of each direction are uniform across it, as in a flux.
     """
     entry = np.empty((len(direction_B3), 3))
     missing = np.arange(len(direction_B3))
@@ -257,7 +257,7 @@ def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arr
 
 
 def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
-    """Draw points far before the detector, uniform on a disk across the flight."""
+    """Draw points far ahead of the detector, uniform on a disk across the flight."""
     num, reach = len(direction_B3), volume.reach + 2 * MARGIN
     radius, angle = reach * np.sqrt(rng.random(num)), 2 * np.pi * rng.random(num)
     first, second = across(direction_B3)
@@ -266,8 +266,8 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
 
 
 def across(direction: Array) -> tuple[Array, Array]:
-    """Return two unit vectors across each direction (..., 3)."""
-    # From the coordinate axis that is farthest from it.
+    """Return two unit vectors perpendicular to each direction (..., 3)."""
+    # The first uses the coordinate axis that is farthest from the direction.
     helper = np.zeros_like(direction)
     smallest = np.abs(direction).argmin(axis=-1)
     np.put_along_axis(helper, smallest[..., None], 1.0, axis=-1)
@@ -279,7 +279,7 @@ def across(direction: Array) -> tuple[Array, Array]:
 def _distance_to_cylinder(
     point_B3: Array, direction_B3: Array, volume: Volume
 ) -> Array:
-    """Return how far lines fly until they enter, (B,) m; infinite if they miss."""
+    """Return the distance to the entry of lines, (B,) m; infinite if they miss."""
     radius = volume.radius + MARGIN
     x, y = point_B3[:, 0] - volume.x, point_B3[:, 1] - volume.y
     u, v, w = direction_B3.T

@@ -1,4 +1,4 @@
-"""Light of particles at the DOMs, as photoelectrons with their times.
+"""Light of particles at the DOMs, as photoelectrons with times.
 
 Shape letters: B events, S DOMs, C cascades of an event, G groups of DOMs, P pairs of
 event and DOM or group, E photoelectrons.
@@ -28,22 +28,22 @@ from graphnet_icecube2nd.simulation.pandel import draw_delays
 from graphnet_icecube2nd.simulation.particles import Particles
 from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 
-LEAST_LIGHT = 5e-3  # p.e.: DOMs that could see less are not asked; 0.4% of all light
-FAINTEST = 4.0  # p.e. in the whole detector, about; less never triggers
-FARTHEST = 600.0  # m beyond the detector, where a cascade is not seen any more
-NEAREST = np.float32(20.0)  # m, up to which every DOM is asked
-LARGEST_SAMPLE = 1000  # photoelectrons drawn of one source in one DOM; more share them
-TILE_EVENTS = 48  # events looked at together, so that intermediates stay in the cache
+LEAST_LIGHT = 5e-3  # p.e.: DOMs with less are left out; 0.4% of all light
+FAINTEST = 4.0  # p.e. in the whole detector, roughly; less never triggers
+FARTHEST = 600.0  # m outside the detector, beyond which a cascade is not seen
+NEAREST = np.float32(20.0)  # m, within which every DOM is included
+LARGEST_SAMPLE = 1000  # photoelectrons per source and DOM; more share this sample
+TILE_EVENTS = 48  # events computed together, so that intermediates fit into the cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Photoelectrons(Rows):
-    """Photoelectrons of many events, in no order."""
+    """Photoelectrons of many events, unsorted."""
 
     event_E: Index
     dom_E: Index
     time_E: Array  # ns, on the clock of the particles
-    weight_E: Array  # how many each stands for; 1 but in very bright DOMs
+    weight_E: Array  # number that each represents; 1 except in very bright DOMs
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +57,7 @@ class Light(Arrival):
 def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
     """Return the light of the tracks, and of the first and second cascades.
 
-    That of events with next to no light, which never trigger, is left out.
+    Events with almost no light, which never trigger, are left out.
     """
     found = []
     for first in range(0, len(particles), TILE_EVENTS):
@@ -74,7 +74,7 @@ def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
 def draw_photoelectrons(
     light: Light, jitter: float, rng: np.random.Generator
 ) -> Photoelectrons:
-    """Draw what DOMs see of a light: Poisson numbers, Pandel's delays, jitter [ns]."""
+    """Draw photoelectrons of a light: Poisson numbers, Pandel's delays, jitter [ns]."""
     number_P = rng.poisson(light.mean)
     pair = np.flatnonzero(number_P)
     drawn_P = np.minimum(number_P[pair], LARGEST_SAMPLE)
@@ -94,11 +94,11 @@ class _Source:
     """One source of light of some events, at the groups of DOMs that may see it."""
 
     arrive: Callable[[Index, Array], Arrival]  # light of events (P,) at places (P, 3)
-    index_B: Index  # which events of the tile these are
-    begins_B: Array  # ns; times of `arrive` count from there
+    index_B: Index  # the events' indices in the tile
+    begins_B: Array  # ns; times of `arrive` count from here
     event_P: Index  # pairs of event and group
     group_P: Index
-    light_P: Array  # photoelectrons that a group sees, about
+    light_P: Array  # approximate photoelectrons of a group
 
 
 def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]:
@@ -109,7 +109,7 @@ def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]
     away_B = np.linalg.norm(particles.vertex_B3 - detector.volume.centre, axis=1)
     for column in range(particles.cascade_energy_BC.shape[1]):
         shines_B = particles.cascade_energy_BC[:, column] > 0
-        if column == 0:  # at the vertex; of a track from outside that may be far off
+        if column == 0:  # at the vertex, which may be far away for outside tracks
             shines_B &= away_B < detector.volume.reach + FARTHEST
         shines = np.flatnonzero(shines_B)
         if len(shines):
@@ -118,7 +118,7 @@ def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]
 
 
 def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _Source:
-    # Begin near the detector, where single precision will do.
+    # Start near the detector, where single precision is sufficient.
     direction = tracks.direction_B3
     closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
     skipped = np.clip(closest - detector.volume.reach - 500.0, 0, tracks.track_length_B)
@@ -178,10 +178,10 @@ def _source(
     index_B: Index,
     begins_B: Array,
     square_BG: Array,  # squared distances of the groups' centres, m2
-    limit_BG: Array,  # how near a group must be, in its `reach`
+    limit_BG: Array,  # largest distance of a group with light, in its `reach`
     detector: SimulatedDetector,
 ) -> _Source:
-    """Find the groups of DOMs that see something."""
+    """Find the groups of DOMs that see light."""
 
     def arrive(event_P: Index, place_P3: Array) -> Arrival:
         return function(
@@ -220,7 +220,7 @@ def _at_doms(
     first: int,
     detector: SimulatedDetector,
 ) -> Light:
-    """Return the light at the single DOMs, of bright events."""
+    """Return the light at single DOMs, for bright events."""
     bright = is_bright_B[source.index_B[source.event_P]]
     event, group = source.event_P[bright], source.group_P[bright]
     size = detector.groups.size_G[group]
@@ -239,10 +239,11 @@ def _at_doms(
 
 
 def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
-    """Return u, or a little more, where light has come down to LEAST_LIGHT; (B, G).
+    """Return u, or slightly more, where light has fallen to LEAST_LIGHT; (B, G).
 
-    It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT): logarithms of the
-    light and of what it is divided by, and the power of u with which light spreads.
+    It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT). `bright` and
+    `fading` are logarithms of the light and of its divisor; light spreads with u to
+    the power `power`.
     """
     bright_B = bright_B - np.log(LEAST_LIGHT)
     wanted = np.subtract.outer(_single(bright_B), _single(fading_G))

@@ -1,6 +1,6 @@
-"""Events with known truth: `simulate` makes stores and files, a stream batches.
+"""Events with known truth: `simulate` writes stores and files, a stream gives batches.
 
-A simplified simulation, for development, tests and comparisons, not for physics
+The simulation is simplified, for development, tests and comparisons, not for physics
 results. Shape letters: B events, T pulses.
 """
 
@@ -51,11 +51,11 @@ from graphnet_icecube2nd.store.writers import FORMATS, check_output, export, for
 
 STORE, GRAPHNET = "store", "graphnet"
 OUTPUTS = (STORE, GRAPHNET, *FORMATS)
-# Blocks of a part, and so of a shard, at most. They are fewer where few events shall
-# keep all cores busy; never by the number of cores, or stores would differ.
+# Maximum blocks of a part, and so of a shard. Fewer are used if there are few events,
+# to keep all cores busy. The number of cores has no effect, or stores would differ.
 MOST_BLOCKS, PARTS = 64, 16
 NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # truth of a stream
-VERSION = 1  # goes up when the same seed gives other events
+VERSION = 1  # increases if the same seed gives other events
 
 
 def simulate(
@@ -73,38 +73,39 @@ def simulate(
 ) -> Path:
     """Simulate events and write them.
 
-    Events follow from (seed, configuration, tables) alone: more of them, or more
-    processes, change none. An interrupted call goes on when it is made again.
+    Events depend only on (seed, configuration, tables): the number of events or
+    processes changes none. An interrupted call resumes when it is made again.
 
     Water has the scattering and absorption of ANTARES' site (`IceModel.water`) at every
     site, unless the detector has `optics` or `ice` is given; its Cherenkov angle and
-    speed of light are those of ice. A note of the store says which medium it was.
+    speed of light are those of ice. A note in the store names the medium.
 
     Args:
-        out: Folder of the store, new or empty; or, with another format, the file or
-            folder that `export` makes.
+        out: Folder of the store, new or empty; for another format, the file or folder
+            that `export` makes.
         num_events: Number of events, 1 or more.
-        seed: Random seed, 0 or above; another one gives other events.
-        config: Topologies, energies and noise; default: as the competition's data look.
-        detector: Name of the detector (see `list_detectors`), or a `Detector`; default
+        seed: Random seed, 0 or above; each seed gives other events.
+        config: Topologies, energies and noise; default: like the competition's data.
+        detector: Name of the detector (see `list_detectors`), or a `Detector`; default:
             IceCube-86.
-        format: `store`, or as `export`: `kaggle`, `graphnet-sqlite`,
-            `graphnet-parquet`, or `graphnet`: SQLite if `out` ends in .db, else
-            parquet.
-        geometry: Table of DOMs in place of IceCube-86's: CSV, parquet (GraphNeT's), or
-            Prometheus' .geo. A warning says if the ice table does not cover them.
-        ice: Ice table in place of IceCube's.
-        workers: Processes; None for one a core.
-        on_progress: Called now and then with the events and pulses since the last call.
+        format: Format of the output: `store`, or a format of `export`: `kaggle`,
+            `graphnet-sqlite`, `graphnet-parquet`, or `graphnet`, which is SQLite if
+            `out` ends in .db and parquet otherwise.
+        geometry: Table of DOMs that replaces IceCube-86's: CSV, parquet (GraphNeT's),
+            or Prometheus' .geo. A warning says if the ice table does not cover them.
+        ice: Ice table that replaces IceCube's.
+        workers: Number of processes; default: one per core.
+        on_progress: Function called regularly with the events and pulses since the last
+            call.
 
     Returns:
         `out`.
 
     Raises:
-        FileExistsError, ValueError: The output is there already, or an argument is out
-            of range.
+        FileExistsError: The output exists.
+        ValueError: An argument is out of range.
         OSError: The disk is full.
-        ImportError: A format's library is missing.
+        ImportError: The library of a format is missing.
     """
     out = Path(out)
     if format not in OUTPUTS:
@@ -122,7 +123,7 @@ def simulate(
         ice=ice,
         detector=None if detector is None else as_detector(detector),
     )
-    # Another format goes by way of a store, which goes on where it was interrupted.
+    # Another format is made from a store, which resumes after an interruption.
     store = out if format == STORE else out.with_name(f".{out.name}.store")
     with only_writer(out):
         if not (store / MANIFEST).exists():
@@ -142,18 +143,18 @@ class SimulatedPart(Part):
     config: SimulationConfig
     seed: int
     first_block: int
-    num_events: int  # from the first of that block on
+    num_events: int  # from the first event of that block
     detector: SimulatedDetector
     tables: tuple[str | None, ...]  # digests of the user's modules and ice
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
+        """Name in messages."""
         first = self.first_block * BLOCK_EVENTS
         return f"simulated events {first} to {first + self.num_events - 1}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what the events follow from."""
+        """Return all values on which the events depend."""
         return {
             "version": VERSION,
             "config": self.config.to_dict(),
@@ -163,7 +164,7 @@ class SimulatedPart(Part):
         }
 
     def chunks(self, max_pulses: int) -> Iterator[SimulatedEvents]:
-        """Simulate, a block a chunk, however many pulses it has."""
+        """Simulate one block per chunk, with any number of pulses."""
         for first in range(0, self.num_events, BLOCK_EVENTS):
             yield simulate_block(
                 self.config,
@@ -183,7 +184,7 @@ def simulated_source(
     ice: str | os.PathLike[str] | None = None,
     detector: Detector | None = None,
 ) -> Source:
-    """Return simulated events as what a store is made of; arguments as `simulate`."""
+    """Return simulated events as the source of a store; arguments as in `simulate`."""
     if num_events < 1:
         raise ValueError(f"events must be 1 or more, got {num_events}")
     if seed < 0:
@@ -194,7 +195,7 @@ def simulated_source(
     if detector is not None:
         if detector.modules is None and geometry is None:
             raise ValueError(
-                f"the modules of detector {detector.name!r} are not known; name a "
+                f"the modules of detector {detector.name!r} are not known; give a "
                 "table of them (geometry, --geometry)"
             )
         if detector.telescope != ICECUBE or detector.name == "deepcore":
@@ -249,7 +250,7 @@ def simulated_source(
 
 
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
-    """Say whether a store holds the events of a source."""
+    """Return whether a store contains the events of a source."""
     tables = {entry["sha256"] for entry in store.manifest.tables.values()}
     paths = [t for t in (source.geometry, source.ice) if isinstance(t, Path)]
     given = {sha256_of(path) for path in paths}
@@ -263,35 +264,36 @@ def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
 
 
 class SimulatedStream(IterableDataset[PackedBatch]):
-    """Batches of simulated events, the same for the same seed; without end by default.
+    """Batches of simulated events, reproducible by seed, endless by default.
 
-    Within one iteration no event comes twice. Every iteration begins at `first_block`:
-    for an epoch of other events give another seed or a later first block.
+    No event occurs twice within one iteration. Every iteration begins at `first_block`:
+    set another seed or a later first block for an epoch with other events.
 
-    For `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)`: each
-    worker makes blocks of its own, so the events are those of one process and no event
-    comes twice; batches of several workers take turns. Blocks of 256 events are cut
-    into batches, so the last batch of a block may be smaller.
+    Use it with `torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2)`.
+    Each worker makes its own blocks, so the events are those of one process and none
+    occurs twice; the workers' batches alternate. Blocks of 256 events are divided into
+    batches, so the last batch of a block may be smaller.
 
-    A simplified simulation, for development, tests and comparisons.
+    The simulation is simplified, for development, tests and comparisons.
 
     Args:
-        batch_size: Events of a batch, 1 to 256.
-        seed: Random seed, 0 or above; another one gives other events.
-        config: Topologies, energies and noise; default: as the competition's data look.
-        detector: The detector; default IceCube-86.
-        max_pulses: Longer events are cut to so many pulses.
-        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
-        first_block: First block of 256 events; a resumed training goes on behind what
-            it has seen.
-        num_blocks: Number of blocks, of all ranks together and the same for each;
-            None: no end.
-        rank: Number of this process among `world_size`, which share the blocks.
+        batch_size: Events per batch, 1 to 256.
+        seed: Random seed, 0 or above; each seed gives other events.
+        config: Topologies, energies and noise; default: like the competition's data.
+        detector: Detector of the events; default: IceCube-86.
+        max_pulses: Maximum pulses per event; longer events are cut.
+        selection: Rule for the pulses kept of longer events: `uniform`, `hlc_first` or
+            `first`.
+        first_block: First block of 256 events; a resumed training continues after the
+            blocks that it has used.
+        num_blocks: Number of blocks of all ranks together, the same for each; default:
+            no end.
+        rank: Index of this process among `world_size`, which share the blocks.
         world_size: Number of processes that train together.
-        truth: Numbers of the truth beside `direction`.
+        truth: Names of the truth besides `direction`.
 
     Raises:
-        ValueError: An argument out of its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -323,7 +325,7 @@ class SimulatedStream(IterableDataset[PackedBatch]):
                 raise ValueError(f"{name} must be {limit}; got {value}")
         if num_blocks is not None and num_blocks % world_size:
             raise ValueError(
-                f"num_blocks must be a multiple of world_size, or ranks get different "
+                f"num_blocks must be a multiple of world_size, so that ranks get equal "
                 f"numbers of batches; got {num_blocks} and {world_size}"
             )
         if unknown := sorted(set(truth) - set(NUMBERS)):
@@ -345,7 +347,7 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         )
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Yield this process's and worker's batches."""
+        """Yield the batches of this process and worker."""
         worker = get_worker_info()
         turn = 0 if worker is None else worker.id
         step = 1 if worker is None else worker.num_workers

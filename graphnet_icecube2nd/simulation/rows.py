@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]  # float32 or float64; results are alike
+Array = NDArray[np.floating[Any]]  # float32 or float64; results have the same type
 Index = NDArray[np.int64]
 AnyRows = TypeVar("AnyRows", bound="Rows")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Rows:
-    """Arrays with one first axis; a subclass has a field for each."""
+    """Arrays with a common first axis; a subclass has a field for each."""
 
     def __len__(self) -> int:
         """Return the length of the first axis."""
@@ -30,7 +30,7 @@ class Rows:
 
     @classmethod
     def join(cls: type[AnyRows], pieces: Sequence[AnyRows]) -> AnyRows:
-        """Return the rows of several, one after the other."""
+        """Return the rows of several objects, one after the other."""
         names = [entry.name for entry in fields(cls)]
         return cls(
             **{n: np.concatenate([getattr(p, n) for p in pieces]) for n in names}

@@ -1,4 +1,4 @@
-"""Tasks: what is reconstructed of an event, one file each."""
+"""Tasks: the quantities reconstructed from an event, one file each."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

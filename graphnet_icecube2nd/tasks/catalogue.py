@@ -1,4 +1,4 @@
-"""Tasks by name; those of the package are registered when this is imported."""
+"""Tasks by name; importing this module registers those of the package."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from graphnet_icecube2nd.tasks.task import TASKS, Task
 from graphnet_icecube2nd.tasks.track import Track
 
 OWN = (Direction, Energy, Track)
-# Columns that results have whatever the tasks; event_no is event_id in SQLite.
+# Columns of all results, for any task; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")
-# How names say that a quantity was reconstructed: GraphNeT's way, and others.
+# Affixes of names of reconstructed quantities, in GraphNeT and other packages.
 PREDICTION = "_pred"
 MARKS_AFTER, MARKS_BEFORE = (PREDICTION, "_reco"), ("pred_", "reco_")
 
 
 def build_task(name: str, **kwargs: Any) -> Task:
-    """Return a task by name.
+    """Build a task by name.
 
     Args:
-        name: One of `list_tasks()`.
+        name: Name from `list_tasks()`.
         **kwargs: Constructor arguments of the task.
 
     Raises:
-        ValueError: No such task, with the nearest names; or no such argument.
+        ValueError: The name is unknown (the message gives the nearest names), or a
+            constructor argument is.
     """
     task_class = TASKS.get(name)
     try:
@@ -40,32 +41,32 @@ def build_task(name: str, **kwargs: Any) -> Task:
 
 
 def list_tasks(pattern: str = "*") -> list[str]:
-    """Return the names of the tasks that match; `*` and `?` as in a shell."""
+    """Return the names of the matching tasks; `*` and `?` work as in a shell."""
     return TASKS.names(pattern)
 
 
 def are_results(columns: Collection[str]) -> bool:
-    """Return whether a table with these columns holds results, and no truth alone.
+    """Return whether a table with these columns contains results, not only truth.
 
-    Results of this package have a status, or widths, beside the columns of a task.
-    Other packages mark theirs by a name, `zenith_pred`, `zenith_reco` or `reco_zenith`;
-    beside those there may be the truth.
+    Results of this package have a status, or widths, and the columns of a task. Other
+    packages mark theirs with a name, `zenith_pred`, `zenith_reco` or `reco_zenith`;
+    the table may also contain truth.
     """
     return any(map(is_marked, columns)) or are_our_results(columns)
 
 
 def are_our_results(columns: Collection[str]) -> bool:
-    """Return whether columns are results in this package's names: none is truth."""
+    """Return whether columns are results with this package's names, without truth."""
     tasks = [build_task(name) for name in list_tasks()]
     answers = {column.name for task in tasks for column in task.columns}
     truth = {*("azimuth", "zenith"), *ENERGY_COLUMNS, TOPOLOGY}
     answers -= truth.union(*(task.truth for task in tasks))
-    answers.add("calibrated")  # also beside a task that is not registered here
+    answers.add("calibrated")  # also with a task that is not registered here
     return bool({STATUS, "kappa"} & set(columns) and answers & set(columns))
 
 
 def is_marked(column: str) -> bool:
-    """Return whether a column's name says that it is reconstructed."""
+    """Return whether a column's name marks a reconstructed quantity."""
     name = column.lower()
     return name.endswith(MARKS_AFTER) or name.startswith(MARKS_BEFORE)
 
@@ -75,9 +76,9 @@ def build_tasks(
 ) -> tuple[dict[str, Task], dict[str, float]]:
     """Return tasks by name, and the weights of their losses.
 
-    Takes names; or options by name: `weight` (default: `Task.default_weight`; 1 for a
-    task on its own) and constructor arguments. ValueError for no task, one twice, an
-    unknown name or argument, a weight below 0, two tasks with the same column.
+    Accepts names, or options by name: `weight` (default: `Task.default_weight`; 1 for a
+    single task) and constructor arguments. Raises ValueError for no task, a repeated
+    one, an unknown name or argument, a weight below 0, or two tasks with one column.
     """
     names = distinct_tasks(tasks)
     if not names:
@@ -95,7 +96,7 @@ def build_tasks(
 
 
 def distinct_tasks(names: Iterable[str]) -> list[str]:
-    """Return names of tasks as a list; ValueError where one is repeated."""
+    """Return names of tasks as a list; ValueError if one is repeated."""
     names = list(names)
     if repeated := [name for name in names if names.count(name) > 1]:
         raise ValueError(
@@ -106,7 +107,7 @@ def distinct_tasks(names: Iterable[str]) -> list[str]:
 
 
 def task_weight(value: Any, where: str) -> float:
-    """Return the weight of a task's loss, called `where` in messages."""
+    """Return the weight of a task's loss; messages call it `where`."""
     try:
         weight = float(value)
     except (TypeError, ValueError):
@@ -117,14 +118,14 @@ def task_weight(value: Any, where: str) -> float:
 
 
 def _check_columns(tasks: Mapping[str, Task]) -> None:
-    """Raise ValueError where tasks would overwrite columns of results."""
+    """Raise ValueError if tasks would overwrite columns of results."""
     owner: dict[str, str] = {}
     for name, task in tasks.items():
         for column in (column.name for column in task.columns):
             if column in RESERVED:
                 raise ValueError(
-                    f"task {name!r} has a column {column!r}, which results have "
-                    "themselves: rename the column"
+                    f"task {name!r} has a column {column!r}, which all results have: "
+                    "rename the column"
                 )
             if column in owner:
                 raise ValueError(

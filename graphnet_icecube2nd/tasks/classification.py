@@ -1,4 +1,4 @@
-"""Tasks that answer yes or no with a probability, and calibrations of probabilities.
+"""Tasks that answer a yes-no question with a probability, and their calibration.
 
 Shape letters: B events.
 """
@@ -37,11 +37,11 @@ SCORE_EDGES = np.linspace(0, 1, 41)
 class ScoreCalibration(Calibration):
     """Scales and shifts the logarithm of the odds.
 
-    Source: J. Platt, "Probabilistic outputs for support vector machines" (1999); with
-    shift 0 the temperature scaling of C. Guo et al., arXiv:1706.04599.
+    Source: J. Platt, "Probabilistic outputs for support vector machines" (1999). With
+    shift 0 it is the temperature scaling of C. Guo et al., arXiv:1706.04599.
 
     Raises:
-        ValueError: A value is no finite number, the scale is not above 0.
+        ValueError: A value is not a finite number, or the scale is not above 0.
     """
 
     what: ClassVar[str] = "calibration of a score"
@@ -62,7 +62,7 @@ class ScoreCalibration(Calibration):
 class BinaryTask(Task):
     """Base of tasks whose output is the logarithm of the odds of the first class.
 
-    A subclass gives `target` (1: first class, 0: second), one column (the probability
+    A subclass defines `target` (1: first class, 0: second), one column (the probability
     of the first class), the names of the classes, and the title of its section.
     """
 
@@ -92,7 +92,7 @@ class BinaryTask(Task):
         return {self.columns[0].name: logit_B.sigmoid()}
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return whether the likelier class is the true one."""
+        """Return whether the more likely class is the true one."""
         return {"accuracy": ((output[:, 0] > 0) == (target > 0.5)).float()}
 
     def collect(self) -> dict[str, Any]:
@@ -114,9 +114,14 @@ class BinaryTask(Task):
         logit = torch.from_numpy(output[good_B, 0]).double()
         true = torch.from_numpy(target[good_B]).double()
         if len(logit) < FEWEST:
-            raise ValueError(f"a calibration needs {FEWEST} events, got {len(logit)}")
+            raise ValueError(
+                f"a calibration needs at least {FEWEST} events, got {len(logit)}"
+            )
         if float(true.min()) == float(true.max()):
-            raise ValueError(f"a calibration of {self.name} needs {yes}s and {no}s")
+            raise ValueError(
+                f"a calibration of {self.name} needs events of both classes, {yes}s "
+                f"and {no}s"
+            )
         parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
         optimiser = torch.optim.LBFGS(
             [parameters], max_iter=100, line_search_fn="strong_wolfe"
@@ -135,13 +140,13 @@ class BinaryTask(Task):
         if scale <= 0:
             raise ValueError(
                 f"a calibration of {self.name} needs scores that are higher for {yes}s;"
-                f" here the scores fall where the truth rises (scale {scale:.3g}). "
-                "Check that labels and scores mean the same class"
+                f" here they are lower (scale {scale:.3g}). Check that labels and "
+                "scores refer to the same class"
             )
         return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
 
     def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
-        """Return the cross-entropy, nat, and the mean of probability less truth."""
+        """Return the cross-entropy, nat, and the mean of probability minus truth."""
         good_B = self.has_probability(columns)
         if not good_B.any():
             return {"cross_entropy": float("nan"), "bias": float("nan")}
@@ -156,7 +161,7 @@ class BinaryTask(Task):
     def has_probability(self, columns: Columns) -> NDArray[np.bool_]:
         """Return which events have an answer, (B,): a probability from 0 to 1."""
         p = columns[self.columns[0].name]
-        return (p >= 0) & (p <= 1)  # NaN is neither
+        return (p >= 0) & (p <= 1)  # False for NaN
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return ROC, scores, reliability and confusion."""
@@ -254,13 +259,13 @@ class BinaryTask(Task):
             },
             captions={
                 f"{self.name}_roc": f"Left: share of {yes}s and of {no}s whose "
-                f"{column} is above a threshold, for all thresholds; grey is guessing. "
-                f"Right: distribution of {column} of {yes}s (full) and of {no}s "
-                "(dashed).",
+                f"{column} is above a threshold, for all thresholds; the grey line is "
+                f"guessing. Right: distribution of {column} for {yes}s (full) and for "
+                f"{no}s (dashed).",
                 f"{self.name}_reliability": f"Left: share of true {yes}s in bins of "
-                f"{column}, with one standard error; on the grey line if {column} is "
-                f"right. Right: decisions at {column} 0.5, as shares of each true "
-                "class.",
+                f"{column}, with one standard error; the points follow the grey line "
+                f"if {column} is calibrated. Right: decisions at {column} 0.5, as "
+                "shares of each true class.",
             },
             rows=rows,
         )

@@ -1,4 +1,4 @@
-"""Energy: the neutrino's, as the median and the width of log10(E / GeV).
+"""Energy of the neutrino, as the median and the width of log10(E / GeV).
 
 Shape letters: B events.
 """
@@ -37,7 +37,7 @@ from graphnet_icecube2nd.tasks.width import (
 )
 
 Array = NDArray[np.float64]
-# Figures of a table that need predicted widths.
+# Metrics of a table that need predicted widths.
 WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
 
 
@@ -45,21 +45,22 @@ WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
 class Energy(WidthTask):
     """Energy of the neutrino.
 
-    Outputs are the median of log10(E / GeV), less 3, and the logarithm of the scale of
-    its distribution.
+    The outputs are the median of log10(E / GeV) minus 3, and the logarithm of the scale
+    of its distribution.
 
     Args:
-        likelihood: `student` (4 degrees of freedom: heavy tails) or `gaussian`.
+        likelihood: Distribution of the energy: `student` (4 degrees of freedom, with
+            heavy tails) or `gaussian`.
 
     Raises:
-        ValueError: Another likelihood.
+        ValueError: The likelihood is unknown.
     """
 
     name: ClassVar[str] = "energy"
     truth: ClassVar[tuple[str, ...]] = (ENERGY,)
     centre: ClassVar[float] = 3.0
     error_name: ClassVar[str] = "log10_error"
-    # With 1 its early gradients are clipped for all, and directions wait for it.
+    # A weight of 1 would clip early gradients of all tasks and delay directions.
     default_weight: ClassVar[float] = 0.1
     columns: ClassVar[tuple[Column, ...]] = (
         Column("energy", "GeV", "median of the neutrino's energy"),
@@ -69,7 +70,7 @@ class Energy(WidthTask):
     )
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
-        """Return log10(E / GeV), (B,); NaN where there is no energy above 0."""
+        """Return log10(E / GeV), (B,); NaN if there is no energy above 0."""
         energy_B = truth[ENERGY]
         return torch.where(energy_B > 0, energy_B, torch.nan).log10()
 
@@ -83,7 +84,7 @@ class Energy(WidthTask):
         }
 
     def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
-        """Return bias in log10 and the share of the truth in the 68% interval."""
+        """Return bias in log10 and the share of true values in the 68% interval."""
         good_B = has_energy(columns)
         if not good_B.any():
             return {"bias_log10": float("nan"), "inside_68": float("nan")}
@@ -118,7 +119,7 @@ class Energy(WidthTask):
             curve = quantile_curve(target, residual, name, number)
             bias.append(replace(curve, x=10.0**curve.x))
             width = table.get("energy_log10_sigma")
-            if width is None:  # energies of other software may have no widths
+            if width is None:  # energies from other software may have no widths
                 continue
             pull = residual / width
             inside = np.abs(residual) <= width
@@ -143,20 +144,20 @@ class Energy(WidthTask):
         return Section(
             task=self.name,
             title="Energy",
-            text="The bias is the median of log10(predicted / true energy), the "
-            "resolution half the width of its central 68%. The pull is that logarithm "
-            "divided by the predicted width (half of the predicted central 68%): if "
-            "the predicted widths are right, 68% of the pulls lie between -1 and 1, "
-            "and 68% of the true energies in the predicted intervals. In the table, "
-            "'inside 68%' is the second share, and 'pull 68%' the size of pull that "
-            "68% of the events stay below: 1 if the widths are right, more if they are "
-            "too small." + LEFT_OUT * any(missing.values()),
+            text="The bias is the median of log10(predicted / true energy); the "
+            "resolution is half the width of its central 68%. The pull is that "
+            "logarithm divided by the predicted width (half of the predicted central "
+            "68%). If the predicted widths are right, 68% of the pulls lie between -1 "
+            "and 1, and 68% of the true energies lie in the predicted intervals. In "
+            "the table, 'inside 68%' is the second share. 'pull 68%' is the absolute "
+            "pull that 68% of the events do not exceed: 1 if the widths are right, "
+            "more if they are too small." + LEFT_OUT * any(missing.values()),
             figures=panels,
             captions={
                 "energy_bias": "Median and central 68% of log10(predicted / true "
                 "energy), in bins of equal numbers of events. Against the true energy "
-                "the bias falls from positive to negative even where predictions are "
-                "right: this is regression to the mean, because events that look alike "
+                "the bias falls from positive to negative even for correct "
+                "predictions. This is regression to the mean: events that look alike "
                 "have many energies of a steep spectrum, and the prediction is their "
                 "median.",
                 "energy_widths": "Left: distribution of the pulls; grey is a normal "
@@ -169,7 +170,7 @@ class Energy(WidthTask):
 
 
 def has_energy(columns: Columns) -> NDArray[np.bool_]:
-    """Return which events have an answer, (B,): energy and width above 0 and finite."""
+    """Return which events have energy and width above 0 and finite, (B,)."""
     values = [columns[n] for n in ("energy", "energy_log10_sigma") if n in columns]
     good_B: NDArray[np.bool_] = np.all(
         [np.isfinite(value_B) & (value_B > 0) for value_B in values], axis=0

@@ -1,11 +1,11 @@
-"""Labels: what the truth columns of a file say, as targets that tasks are trained on.
+"""Labels: truth columns of a file as training targets of tasks.
 
-The one place where origin and flight are told apart, where truth columns of other
-packages are known by name, and where truth that cannot be true (fillers, NaN, values
-out of range) becomes NaN: an event without that label.
+Only this module distinguishes origin from flight, knows the names of truth columns in
+other packages, and turns impossible truth (fillers, NaN, values out of range) into NaN,
+which means that an event has no such label.
 
-A label is a quantity by name: `direction`, `energy`, `track`. Any other name means the
-column of that name, as it is. Shape letter: B events.
+A label is a quantity by name: `direction`, `energy`, `track`. Any other name is the
+name of a column, used unchanged. Shape letter: B events.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColum
 Array = NDArray[np.float64]
 
 DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
-ANGLE_PRECISION = 1e-3  # rad, by which rounding may leave the range
-# Columns by the names that files give them; the first that is there counts.
+ANGLE_PRECISION = 1e-3  # rad, tolerance for rounding at the ends of the range
+# Columns by their names in files; the first that exists is used.
 ENERGY_COLUMNS = (
     *("energy", "injection_energy", "initial_state_energy"),
     *("true_energy", "true_E", "energy_true"),
@@ -35,7 +35,7 @@ ENERGY_COLUMNS = (
 TOPOLOGY = "topology"
 TRACK_TOPOLOGIES = ("through_going_track", "starting_track", "muon_bundle")
 CASCADE_TOPOLOGIES = ("cascade", "double_cascade")
-# PDG code of the primary and the interaction, 1 charged and 2 neutral current.
+# PDG code of the primary; interaction: 1 charged current, 2 neutral current.
 INTERACTION_COLUMNS = (
     ("pid", "interaction_type"),
     ("initial_state_type", "interaction"),
@@ -47,21 +47,21 @@ MUON, MUON_NEUTRINO = 13, 14
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """How one label is made."""
+    """Definition of one label."""
 
-    # Columns that it can be made of, the best first.
+    # Possible sets of columns, the best first.
     columns: Callable[[LabelColumns], Sequence[tuple[str, ...]]]
-    # Makes it of those columns' values, each (B,).
+    # Computes the label from the values of those columns, (B,) each.
     make: Callable[[Sequence[NDArray[Any]], LabelColumns], Array]
-    description: str  # what it is, for messages
+    description: str  # required columns, for messages
 
 
 def to_origin(direction: Tensor, angles: str) -> Tensor:
     """Return directions, (..., 3), that point to where the neutrino came from.
 
-    `angles` is the convention of their file: `origin` or `flight`; ValueError for
-    another. It is its own inverse, so it also turns origin directions into those of a
-    file.
+    `angles` is the convention of their file, `origin` or `flight`; ValueError
+    otherwise. The function is its own inverse: it also turns origin directions into
+    those of a file.
     """
     if angles not in ANGLE_CONVENTIONS:
         raise ValueError(
@@ -71,11 +71,11 @@ def to_origin(direction: Tensor, angles: str) -> Tensor:
 
 
 def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Tensor:
-    """Return unit vectors to the origin, (..., 3) float64; NaN of impossible angles.
+    """Return unit vectors to the origin, (..., 3) float64; NaN for impossible angles.
 
-    `angles` says what they mean: `origin` or `flight`.
+    `angles` is their convention: `origin` or `flight`.
     """
-    # Copies: columns of files are read-only.
+    # A copy, because columns of files are read-only.
     zenith, azimuth = np.array(zenith, np.float64), np.array(azimuth, np.float64)
     good = torch.from_numpy(np.asarray(possible_angles(zenith, azimuth)))
     direction = to_origin(angles_to_unit_vector(zenith, azimuth), angles)
@@ -83,9 +83,9 @@ def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Te
 
 
 def possible_angles(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return where angles are those of a direction, (...).
+    """Return whether angles are those of a direction, (...).
 
-    Zeniths are within 0 to pi, azimuths within 2 pi of 0, in rad, but for rounding.
+    Zenith must be within 0 to pi and azimuth within 2 pi of 0, in rad, up to rounding.
     """
     possible: NDArray[np.bool_] = (
         (zenith >= -ANGLE_PRECISION)
@@ -98,10 +98,10 @@ def possible_angles(zenith: NDArray[Any], azimuth: NDArray[Any]) -> NDArray[np.b
 def check_radians(
     angle_B: NDArray[Any], column: str, event_id: NDArray[Any], where: str
 ) -> None:
-    """Raise ValueError where an angle is above 2 pi (degrees), or no number.
+    """Raise ValueError if an angle is above 2 pi (degrees), or not a number.
 
-    Other impossible angles are no label, and no error. `where` says whose angles they
-    are.
+    Other impossible angles give no label and no error. `where` names the source of the
+    angles.
     """
     try:
         value_B = np.asarray(angle_B, np.float64)
@@ -167,7 +167,7 @@ LABELS: dict[str, Label] = {
 def label_columns(
     name: str, available: Collection[str], labels: LabelColumns
 ) -> tuple[str, ...] | None:
-    """Return the available columns that a label (or column) is made of, or None."""
+    """Return the available columns from which a label is made, or None."""
     if name not in LABELS:
         return (name,) if name in available else None
     choices = LABELS[name].columns(labels)
@@ -177,16 +177,16 @@ def label_columns(
 def make_label(
     name: str, columns: Mapping[str, NDArray[Any]], labels: LabelColumns
 ) -> Array:
-    """Return a label of events, (B,) or (B, 3) float64; NaN where there is none.
+    """Return a label of events, (B,) or (B, 3) float64; NaN if there is none.
 
     Args:
-        name: A label, or the name of a column.
-        columns: (B,) values by column; more than are needed is fine.
-        labels: Says what the angles are called, and mean.
+        name: Name of a label or of a column.
+        columns: Values (B,) by column; other columns are ignored.
+        labels: Names and convention of the angles.
 
     Raises:
-        ValueError: It cannot be made of these columns, or a column is text where a
-            number is needed; the message says what is needed and what is there.
+        ValueError: The columns do not give the label, or a column is text instead of
+            numbers; the message gives the columns needed and available.
     """
     chosen = label_columns(name, columns.keys(), labels)
     if chosen is None:
@@ -205,19 +205,19 @@ def make_label(
 def missing_label(
     name: str, available: Collection[str], labels: LabelColumns, where: str
 ) -> ValueError:
-    """Return the error that says why a label cannot be made of the truth of `where`."""
+    """Return the error for a label that the truth of `where` does not give."""
     wanted = f"column {name}"
     if name in LABELS:
         choices = LABELS[name].columns(labels)
         wanted = " or ".join(" and ".join(names) for names in choices)
     return ValueError(
-        f"{where} has no label {name!r}: it needs {wanted}; there is "
-        f"{', '.join(sorted(available)) or 'no column'}"
+        f"{where} has no label {name!r}: it needs {wanted}; the columns are "
+        f"{', '.join(sorted(available)) or 'none'}"
     )
 
 
 def has_label(label: Array | Tensor) -> NDArray[np.bool_]:
-    """Return which events have a label, (B,): those without NaN."""
+    """Return which events have a label (no NaN), (B,)."""
     finite = np.isfinite(np.asarray(label))
     result: NDArray[np.bool_] = finite.all(axis=tuple(range(1, finite.ndim)))
     return result

@@ -1,6 +1,6 @@
-"""A section of the report as plain data: tasks say what is in it, the report draws it.
+"""A section of the report as plain data: tasks define its content, the report draws it.
 
-So a task needs no plotting library, and every panel looks alike.
+So a task needs no plotting library, and all plots look alike.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]  # (B,) each, by name
-Tables = Mapping[str, Columns]  # a task's columns in tables of results, by table
-# Ends the text of a section whose rows have `without_answer`.
+Tables = Mapping[str, Columns]  # columns of a task by results table
+# End of the text of a section whose rows have `without_answer`.
 LEFT_OUT = (
-    " Events without an answer in one of the tables are judged in none of them; "
+    " Events without an answer in one of the tables are left out of all tables; "
     "'without answer' is their number in each table."
 )
 
@@ -27,15 +27,17 @@ class Curve:
     """A line or points of a panel.
 
     Args:
-        x, y: (N,) values.
-        label: Name in the legend; empty: none.
-        low, high: (N,) ends of an interval around y; None: none. Points have bars,
+        x: Positions along x, (N,).
+        y: Values, (N,).
+        label: Name in the legend; default: no entry.
+        low: Lower ends of intervals around y, (N,); default: none. Points show bars,
             lines a band.
-        style: `line`, `points`, `joined` (points with lines between them), `steps` (y
+        high: Upper ends of the intervals, (N,).
+        style: Style: `line`, `points`, `joined` (points joined by lines), `steps` (y
             has N - 1 values, x the bin edges) or `reference` (thin and grey).
-        table: Number of the table of results that it is of: chooses the colour.
-        dashed: A second curve of the same table: dashed steps, a dotted line, open
-            points.
+        table: Index of the results table, which selects the colour.
+        dashed: Whether this is the second curve of a table, drawn with dashed steps, a
+            dotted line or open points.
     """
 
     x: Array
@@ -53,16 +55,17 @@ class Panel:
     """One plot.
 
     Args:
-        x_label, y_label: Labels of the axes, with units.
-        curves: What is drawn.
-        title: Heading of the plot.
-        x_log, y_log: Logarithmic axes.
-        x_range, y_range: Limits of the axes, each of which may be None; None: as the
-            curves need.
-        cells: (R, C) numbers to show as a coloured table instead of curves, with
-            `rows` and `columns` as names.
-        rows, columns: Names of the rows and columns of cells; for curves, `columns`
-            are names for x = 0, 1, 2, ...
+        x_label: Label of the x axis, with unit.
+        y_label: Label of the y axis, with unit.
+        curves: Curves to draw.
+        title: Title of the plot.
+        x_log: Whether the x axis is logarithmic.
+        y_log: Whether the y axis is logarithmic.
+        x_range: Limits of the x axis, each of which may be None; default: automatic.
+        y_range: Limits of the y axis, each of which may be None; default: automatic.
+        cells: Numbers (R, C) of a coloured table, drawn instead of curves.
+        rows: Names of the rows of `cells`.
+        columns: Names of the columns of `cells`; for curves, names of x = 0, 1, 2, ...
     """
 
     x_label: str
@@ -80,18 +83,18 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
-    """A task's part of the report.
+    """The section of a task in the report.
 
     Args:
         task: Name of the task.
         title: Heading.
-        text: What a reader must know to read it, a few sentences.
-        figures: Panels by the name of their figure, drawn side by side.
+        text: Explanation for the reader, a few sentences.
+        figures: Panels by figure name, drawn side by side.
         captions: Caption of each figure.
-        rows: The table: plain values by column; units stand in the names. The columns
-            `mean_low_rad` and `mean_high_rad` are the interval of `mean_rad`.
-        table: Name of the table; empty: the task's.
-        shown: Columns of the table that the page shows; empty: all.
+        rows: Rows of the table: plain values by column, with units in the names. The
+            columns `mean_low_rad` and `mean_high_rad` are the interval of `mean_rad`.
+        table: Name of the table; default: that of the task.
+        shown: Columns of the table that the page shows; default: all.
     """
 
     task: str
@@ -107,7 +110,7 @@ class Section:
 def quantile_bins(
     values: Array, most: int = 12, fewest: int = 20
 ) -> list[NDArray[np.int64]]:
-    """Return rows of finite values in rising bins of equal numbers of events."""
+    """Return rows of finite values in ascending bins of equal numbers of events."""
     order = np.argsort(values, kind="stable")
     num_bins = max(1, min(most, len(values) // fewest))
     return [part for part in np.array_split(order, num_bins) if len(part)]
@@ -136,7 +139,7 @@ def share_curve(
     label: str,
     table: int,
 ) -> Curve:
-    """Return shares of the events of N bins with one standard error, as points."""
+    """Return the share of events in N bins with one standard error, as points."""
     share_N = np.array([is_in_B[rows].mean() for rows in bins])
     error_N = np.sqrt(share_N * (1 - share_N) / [len(rows) for rows in bins])
     return Curve(
@@ -151,7 +154,7 @@ def share_curve(
 
 
 def density(value_B: Array, edges: Array) -> Array:
-    """Return the density in bins; values outside of them count in the total."""
+    """Return the density in bins; the total includes values outside the bins."""
     counts, _ = np.histogram(value_B, edges)
     per_unit: Array = counts / max(1, len(value_B)) / np.diff(edges)
     return per_unit
@@ -160,7 +163,7 @@ def density(value_B: Array, edges: Array) -> Array:
 def residual_section(
     task: str, column: str, unit: str, values: Columns, target: Array
 ) -> Section:
-    """Return a section of bias and resolution: values, (B,) by table, and labels."""
+    """Return a section on bias and resolution of values, (B,) by table, and labels."""
     unit_text = f" [{unit}]" if unit else ""
     suffix = f"_{unit}" if unit else ""
     rows, curves = [], []
@@ -185,8 +188,8 @@ def residual_section(
     return Section(
         task=task,
         title=task.replace("_", " ").capitalize(),
-        text="The bias is the median of predicted minus true, the resolution half the "
-        "width of the central 68%, and rms the root mean square.",
+        text="The bias is the median of predicted minus true, the resolution is half "
+        "the width of the central 68%, and rms is the root mean square.",
         figures={f"{task}_residual": (panel,)},
         captions={
             f"{task}_residual": "Median and central 68% of predicted minus true, in "
@@ -201,8 +204,8 @@ def judged_events(
 ) -> tuple[dict[str, dict[str, Array]], Array, dict[str, dict[str, int]]]:
     """Leave out events without an answer in one of the tables.
 
-    Returns the tables and the target of the other events, and by table what its row of
-    the section has besides: `without_answer`, or nothing where all events are judged.
+    Returns tables and target of the other events. The third value has additional
+    entries of each table's row: `without_answer`, or nothing if no event is left out.
     """
     answered = {name: has_answer(table) for name, table in tables.items()}
     good_B = np.all(list(answered.values()), axis=0)
@@ -220,7 +223,7 @@ def judged_events(
 def empty_section(
     task: str, title: str, counts: Mapping[str, Mapping[str, int]]
 ) -> Section:
-    """Return a section that says that no event has an answer in all of the tables."""
+    """Return a section for the case that no event has an answer in all tables."""
     return Section(
         task=task,
         title=title,

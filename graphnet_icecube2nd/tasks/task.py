@@ -1,6 +1,6 @@
 """Task: from the latent vector of an event to one answer.
 
-A task owns all that belongs to its answer: the label, the last layer, the loss,
+A task contains everything about its answer: the label, the last layer, the loss,
 metrics, columns of the results, calibration, combination of several models, and its
 section of the report. A new task is one class:
 
@@ -45,9 +45,9 @@ from graphnet_icecube2nd.tasks.section import Columns, Section, Tables, residual
 Array = NDArray[np.float64]
 Kind = TypeVar("Kind", bound="Calibration")
 TASKS: Registry[Callable[..., Any]] = Registry("task")
-COVERAGE = "inside_"  # begins the names of metrics that are best at a value between
-FEWEST = 100  # events that a calibration needs
-# A model keeps tasks and their weights in these, by name.
+COVERAGE = "inside_"  # prefix of metrics of coverage, best at a value in between
+FEWEST = 100  # events that a calibration needs at least
+# Attributes of a model for tasks and their weights, by name.
 MODULE_NAMES = frozenset([*dir(nn.ModuleDict()), *dir(nn.ParameterDict())])
 
 
@@ -56,10 +56,10 @@ class Column:
     """A column of the results.
 
     Args:
-        name: The task's name, or a name that begins with it where several tasks could
-            have such a column.
-        unit: `rad`, `m`, `ns`, `GeV`, or empty.
-        description: What it is, in a few words.
+        name: Name of the column: the task's name, or one that begins with it if
+            several tasks could have such a column.
+        unit: Unit: `rad`, `m`, `ns`, `GeV`, or empty.
+        description: Description in a few words.
     """
 
     name: str
@@ -68,34 +68,34 @@ class Column:
 
 
 class Calibration:
-    """Base of what `Task.calibrate` fits: frozen dataclasses that make widths hold.
+    """Base of the results of `Task.calibrate`: frozen dataclasses that correct widths.
 
     Fields are numbers, texts and tuples of them.
 
     Attributes:
-        what: What messages call it.
-        num_events: Number of events that it was fitted on.
+        what: Name in messages.
+        num_events: Number of events of the fit.
     """
 
     what: ClassVar[str] = "calibration"
     num_events: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return plain values for JSON."""
         plain: dict[str, Any] = to_plain(self)
         return plain
 
     @classmethod
     def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
-        """Rebuild what `to_dict` gave; ValueError if it is of no such calibration."""
+        """Rebuild a calibration from `to_dict`; ValueError if the values do not fit."""
         try:
             return cls(**{name: _tuples(value) for name, value in values.items()})
         except TypeError as error:
-            raise ValueError(f"no {cls.what}: {error}") from None
+            raise ValueError(f"this is not a {cls.what}: {error}") from None
 
 
 def finite_number(value: Any, name: str) -> float:
-    """Return a number that a file gave; ValueError, with its name, if it is none."""
+    """Return a number from a file; ValueError, with its name, if it is not finite."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} must be a number, found {value!r}")
     if not math.isfinite(value):
@@ -104,27 +104,27 @@ def finite_number(value: Any, name: str) -> float:
 
 
 def _tuples(value: Any) -> Any:
-    """Return a value with tuples for lists, nested ones too."""
+    """Return a value with tuples instead of lists, also nested ones."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 class Task(nn.Module):
-    """Base of all tasks. A subclass gives the four class variables and three methods.
+    """Base of all tasks. A subclass defines four class variables and three methods.
 
     The last layer is `head`, `Linear(dim, num_outputs)` in float32, made by `attach`.
-    Constructor arguments must be plain values and have defaults: they are saved with a
-    model, and build the task anew.
+    Constructor arguments must be plain values with defaults: they are saved with a
+    model, and the task is rebuilt from them.
 
     Attributes:
         name: Public name; prefix of metrics and columns.
-        truth: Labels that the target is made of: names of `tasks.label`, or columns of
-            the truth table.
-        num_outputs: K.
+        truth: Labels from which the target is made: names in `tasks.label`, or columns
+            of the truth table.
+        num_outputs: Number K of outputs.
         columns: Columns of the results.
-        higher_is_better: Names of the metrics of which larger values are better.
-        default_weight: Weight of the loss beside other tasks; a task on its own has 1.
-        calibration_class: What `calibrate` gives; files are read with it.
-        options: Constructor arguments that the task was made with.
+        higher_is_better: Names of metrics whose larger values are better.
+        default_weight: Weight of the loss among other tasks; a single task has 1.
+        calibration_class: Class that `calibrate` returns and files are read with.
+        options: Constructor arguments of this task.
     """
 
     name: ClassVar[str]
@@ -154,7 +154,7 @@ class Task(nn.Module):
         def record(self: Task, *args: Any, **kwargs: Any) -> None:
             make(self, *args, **kwargs)
             if type(self).__init__ is not record:
-                return  # called by a subclass, whose own arguments count
+                return  # called by a subclass, whose own arguments are recorded
             _, *given = known.bind(self, *args, **kwargs).arguments.items()
             for name, value in given:
                 kind = known.parameters[name].kind
@@ -179,15 +179,15 @@ class Task(nn.Module):
         return output_BK
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
-        """Return the target, (B, ...), of labels by name; NaN where there is none."""
+        """Return the target, (B, ...), from labels by name; NaN if there is none."""
         raise NotImplementedError
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the loss of each event, (B,); called with labelled events only.
+        """Return the loss of each event, (B,), for events with a label only.
 
         Args:
-            output: (B, K) raw outputs.
-            target: (B, ...), finite.
+            output: Raw outputs, (B, K).
+            target: Finite targets, (B, ...).
         """
         raise NotImplementedError
 
@@ -195,7 +195,7 @@ class Task(nn.Module):
         """Return the columns, (B,) each, in physical units.
 
         Args:
-            output: (B, K) raw outputs.
+            output: Raw outputs, (B, K).
         """
         raise NotImplementedError
 
@@ -204,61 +204,61 @@ class Task(nn.Module):
         return output.isfinite().all(dim=1)
 
     def failure(self, output: Tensor) -> str:
-        """Return why an event without an answer has none, of its outputs (K,)."""
+        """Return the reason why an event has no answer, from its outputs (K,)."""
         return "not finite"
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return figures of each event, (B,), whose means the validation reports.
+        """Return metrics of each event, (B,); the validation reports their means.
 
-        Smaller values are better, unless `higher_is_better` has the name. A name that
-        begins with `inside_` is of a coverage, of which neither are.
+        Smaller values are better, unless `higher_is_better` has the name. Names that
+        begin with `inside_` are coverages, for which neither holds.
 
         Args:
-            output: (B, K) raw outputs.
-            target: (B, ...), finite.
+            output: Raw outputs, (B, K).
+            target: Finite targets, (B, ...).
         """
         return {}
 
     def collect(self) -> dict[str, Any]:
-        """Return torchmetrics metrics of whole validations, by name.
+        """Return torchmetrics metrics of whole validation sets, by name.
 
         Each is updated with `(scores(output), target)`.
         """
         return {}
 
     def scores(self, output: Tensor) -> Tensor:
-        """Return what the metrics of `collect` judge; default: the first output."""
+        """Return the input of the metrics of `collect`; default: the first output."""
         return output[:, 0]
 
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> Calibration | None:
-        """Fit what makes the task's widths hold on events that were not trained on.
+        """Fit a calibration of the task's widths on events that were not trained on.
 
         Args:
-            output: (B, K) raw outputs.
-            target: (B, ...), finite.
-            method: One of the task's own methods.
+            output: Raw outputs, (B, K).
+            target: Finite targets, (B, ...).
+            method: Name of one of the task's methods.
 
         Returns:
-            The calibration; None: the task has none.
+            The calibration, or None if the task has none.
         """
         return None
 
     def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
-        """Return figures that tell whether the widths hold, by name.
+        """Return metrics of the widths' calibration, by name.
 
         Args:
-            columns: The task's columns, (B,) each, of events with an answer.
-            target: (B, ...), finite.
+            columns: Columns of the task, (B,) each, for events with an answer.
+            target: Finite targets, (B, ...).
         """
         return {}
 
     def read_calibration(self, values: Mapping[str, Any]) -> Calibration:
-        """Rebuild a calibration from what its `to_dict` gave.
+        """Rebuild a calibration from its `to_dict`.
 
         Raises:
-            ValueError: The task has none, or the values are of none.
+            ValueError: The task has no calibration, or the values do not fit.
         """
         if self.calibration_class is None:
             raise ValueError(f"task {self.name!r} has no calibration")
@@ -267,17 +267,17 @@ class Task(nn.Module):
     def predict_calibrated(
         self, output: Tensor, calibration: Calibration | None
     ) -> dict[str, Tensor]:
-        """Return the columns with a calibration applied; None: as `predict`."""
+        """Return the columns with a calibration applied; None: as in `predict`."""
         return self.predict(output)
 
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
-        """Return one output of several models', (B, K): the weighted mean.
+        """Return the weighted mean of several models' outputs, (B, K).
 
-        A model whose output is not finite for an event is left out there.
+        A model whose output is not finite for an event is left out for that event.
 
         Args:
-            outputs_MBK: (M, B, K).
-            weights: M weights, 0 or more.
+            outputs_MBK: Outputs of the models, (M, B, K).
+            weights: Weights of the M models, 0 or more.
         """
         return weighted_mean(outputs_MBK, weights)
 
@@ -285,23 +285,23 @@ class Task(nn.Module):
         """Return the task's section of the report.
 
         Args:
-            tables: The task's columns, (B,) each, of one or several tables of results
-                by name, of events that have an answer and a label.
-            target: Their targets, (B, ...).
-            known: Further truth of the events, (B,) each, where there is some: `energy`
-                (GeV), `n_pulses`.
+            tables: Columns of the task, (B,) each, by results table, for events with
+                an answer and a label.
+            target: Targets of the events, (B, ...).
+            known: Other truth of the events, (B,) each, if available: `energy` (GeV),
+                `n_pulses`.
         """
         column = self.columns[0]
         values = {name: table[column.name] for name, table in tables.items()}
         return residual_section(self.name, column.name, column.unit, values, target)
 
     def describe(self) -> dict[str, Any]:
-        """Return the arguments that build this task anew."""
+        """Return the arguments that rebuild this task."""
         return dict(self.options)
 
 
 def weighted_mean(outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
-    """Return the mean of models' outputs, (B, K), without those that are not finite."""
+    """Return the mean of the models' finite outputs, (B, K)."""
     good_MB1 = outputs_MBK.isfinite().all(dim=2, keepdim=True)
     share_MB1 = outputs_MBK.new_tensor(weights)[:, None, None] * good_MB1
     total = (share_MB1 * outputs_MBK.where(good_MB1, 0.0)).sum(dim=0)
@@ -312,14 +312,14 @@ def register_task(task: type[Task]) -> type[Task]:
     """Register a task class under its `name`.
 
     Raises:
-        ValueError: The name is taken or cannot be one, the class lacks what a task must
-            have, or it cannot be built without arguments.
+        ValueError: The name is taken or not allowed, the class lacks a required
+            attribute, or it cannot be built without arguments.
     """
     needed = ("name", "truth", "num_outputs", "columns")
     if missing := [n for n in needed if not hasattr(task, n)]:
         raise ValueError(f"task {task.__name__} lacks {', '.join(missing)}")
     if isinstance(task.truth, str):
-        raise ValueError(f"task {task.name!r}: truth is a tuple of names")
+        raise ValueError(f"task {task.name!r}: truth must be a tuple of names")
     if not task.num_outputs >= 1:
         raise ValueError(f"task {task.name!r}: num_outputs must be 1 or more")
     if task.name in MODULE_NAMES:
@@ -327,7 +327,7 @@ def register_task(task: type[Task]) -> type[Task]:
             f"task {task.name!r}: torch's modules have an attribute of that name: "
             "choose another name"
         )
-    # Tables and truth build every registered task, files build it by named arguments.
+    # Tables and truth build every registered task; files use named arguments.
     for argument in signature(task).parameters.values():
         if argument.kind is Parameter.VAR_KEYWORD:
             continue

@@ -1,4 +1,4 @@
-"""Track: is the event a track, as a probability."""
+"""Track: the probability that an event is a track."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graphnet_icecube2nd.tasks.task import Column, register_task
 
 @register_task
 class Track(BinaryTask):
-    """Whether the event is a track (a muon's trail) rather than a cascade.
+    """Track (the trail of a muon) or cascade.
 
     The output is the logarithm of the odds.
     """
@@ -29,5 +29,5 @@ class Track(BinaryTask):
     )
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
-        """Return 1 for tracks, 0 for others, (B,); NaN where it is not known."""
+        """Return 1 for tracks, 0 for others, (B,); NaN if it is not known."""
         return truth[TRACK]

@@ -1,4 +1,4 @@
-"""Tasks that answer with a number and its width, and calibrations of widths.
+"""Tasks that answer with a number and its width, and their calibration.
 
 A width is half of the central 68%. Shape letters: B events, M models, N knots.
 """
@@ -19,10 +19,10 @@ from graphnet_icecube2nd.tasks.section import Curve, Panel, density, quantile_bi
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
-SHARE = 0.68  # share of the events within one width of the median
-BIN = 200  # fewest events of a bin
+SHARE = 0.68  # share of events within one width of the median
+BIN = 200  # minimum events of a bin
 MOST_BINS = 20
-# Sigmas of a normal distribution, and scales of the Student t, within which 68% lie.
+# Half-widths of the central 68%: of a normal distribution and of the Student t.
 NORMAL_WIDTH, STUDENT_WIDTH = 0.994457883, 1.1343966379740467
 STUDENT_DOF = 4.0
 LIKELIHOODS = ("student", "gaussian")
@@ -31,9 +31,9 @@ PULL_EDGES = np.linspace(-5, 5, 51)
 
 
 def student_nll(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the negative log-likelihood of a Student t of 4 degrees of freedom, (B,).
+    """Return the negative log-likelihood of a Student t, 4 degrees of freedom, (B,).
 
-    Its tails are heavy, so that a few lost events do not set the widths of all.
+    Its tails are heavy, so that a few badly reconstructed events do not set all widths.
 
     Source: K. L. Lange, R. J. A. Little, J. M. G. Taylor, "Robust statistical modeling
     using the t distribution", J. Am. Stat. Assoc. 84 (1989) 881.
@@ -55,13 +55,13 @@ def gaussian_nll(residual: Tensor, scale: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class WidthCalibration(Calibration):
-    """Moves medians and scales widths, by the predicted value."""
+    """Shifts medians and scales widths, as functions of the predicted value."""
 
     what: ClassVar[str] = "calibration of a width"
 
-    values: tuple[float, ...]  # (N,) predicted, rising; beyond them the last one holds
+    values: tuple[float, ...]  # (N,) predicted, ascending; edge values hold outside
     shifts: tuple[float, ...]  # (N,) added to the predicted value
-    factors: tuple[float, ...]  # (N,) by which widths are multiplied
+    factors: tuple[float, ...]  # (N,) factors on the widths
     num_events: int = 0
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class WidthCalibration(Calibration):
                 )
         finite_number(self.num_events, "num_events of a width calibration")
         if (np.diff(self.values) <= 0).any():
-            raise ValueError("values of a width calibration must rise")
+            raise ValueError("values of a width calibration must increase")
         if min(self.factors) <= 0:
             raise ValueError(f"factors must be above 0, got {min(self.factors)}")
 
@@ -95,13 +95,13 @@ class WidthCalibration(Calibration):
 class WidthTask(Task):
     """Base of tasks whose outputs are median and ln(scale) of a number's likelihood.
 
-    A subclass gives `target` (the number) and `answer` (the columns of a median and a
-    width); arguments as `Energy`.
+    A subclass defines `target` (the number) and `answer` (the columns from a median and
+    a width); the arguments are those of `Energy`.
     """
 
     num_outputs: ClassVar[int] = 2
     calibration_class: ClassVar[type[Calibration]] = WidthCalibration
-    centre: ClassVar[float] = 0.0  # the number that an output of 0 means
+    centre: ClassVar[float] = 0.0  # the number for an output of 0
     error_name: ClassVar[str] = "error"  # name of the metric of predicted - true
 
     def __init__(self, likelihood: str = "student") -> None:
@@ -123,7 +123,7 @@ class WidthTask(Task):
         return nll(value_B - target, scale_B)
 
     def predict(self, output: Tensor) -> dict[str, Tensor]:
-        """Return the columns as the network has them."""
+        """Return the columns without calibration."""
         return self.predict_calibrated(output, None)
 
     def predict_calibrated(
@@ -137,7 +137,7 @@ class WidthTask(Task):
         return self.answer(value_B, width_B)
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the size of the error, and whether the truth is in the interval."""
+        """Return the absolute error, and whether the truth is in the interval."""
         value_B, width_B = self._value_and_width(output)
         error_B = (value_B - target).abs()
         return {self.error_name: error_B, "inside_68": (error_B <= width_B).float()}
@@ -147,14 +147,16 @@ class WidthTask(Task):
     ) -> WidthCalibration:
         """Fit shifts and factors in bins of equal numbers of events.
 
-        In each bin the median of the residuals becomes 0, and 68% of them lie within
-        the width. ValueError for fewer than 100 events with an answer and a label.
+        Then the median of the residuals in each bin is 0, and 68% of them lie within
+        the width. ValueError if fewer than 100 events have an answer and a label.
         """
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
         values_3B = np.stack([value_B.numpy(), width_B.numpy(), target])
         value, width, target = values_3B[:, np.isfinite(values_3B).all(axis=0)]
         if len(value) < FEWEST:
-            raise ValueError(f"a calibration needs {FEWEST} events, got {len(value)}")
+            raise ValueError(
+                f"a calibration needs at least {FEWEST} events, got {len(value)}"
+            )
         knots: list[tuple[float, float, float]] = []
         for rows in quantile_bins(value, MOST_BINS, BIN):
             residual = target[rows] - value[rows]
@@ -170,11 +172,11 @@ class WidthTask(Task):
         )
 
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
-        """Return mean and scale of the members' mixture, (B, 2).
+        """Return mean and scale of the mixture of the members, (B, 2).
 
-        The mixture's variance is the mean of the members' variances and the variance of
-        their medians: members that disagree make it wide. A member whose output is not
-        finite for an event is left out there.
+        The variance of the mixture is the mean of the members' variances plus the
+        variance of their medians: members that disagree make it wide. A member whose
+        output is not finite for an event is left out for that event.
         """
         mean_BK = super().combine(outputs_MBK, weights)
         good_MB = outputs_MBK.isfinite().all(dim=2)
@@ -182,8 +184,8 @@ class WidthTask(Task):
         share_MB = share_MB / share_MB.sum(dim=0)
         value_MB, scale_MB = self._value_and_scale(outputs_MBK)
         spread_MB = (value_MB - self.centre - mean_BK[:, 0]).square()
-        # A Student t with n degrees of freedom has a variance of n / (n - 2) scale^2,
-        # here 2 scale^2, a normal distribution of scale^2.
+        # The variance of a Student t with n degrees of freedom is n / (n - 2) scale^2,
+        # here 2 scale^2; that of a normal distribution is scale^2.
         if self.likelihood == "student":
             spread_MB = spread_MB * (STUDENT_DOF - 2) / STUDENT_DOF
         square_MB = (scale_MB.square() + spread_MB).where(good_MB, 0.0)
@@ -217,7 +219,7 @@ def pull_curve(pull_B: Array, name: str, table: int) -> Curve:
 def width_panels(
     pulls: Sequence[Curve], coverage: Sequence[Curve]
 ) -> tuple[Panel, Panel]:
-    """Return pulls beside a normal distribution, and coverage beside 68%."""
+    """Return panels of pulls and of coverage, each with its expectation."""
     grid = np.linspace(-5, 5, 201)
     normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
     normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
@@ -242,7 +244,7 @@ def width_panels(
 
 
 def horizontal_line(curves: Sequence[Curve], y: float, label: str = "") -> Curve:
-    """Return a reference line that is as wide as curves."""
+    """Return a horizontal reference line over the x range of curves."""
     x = np.concatenate([curve.x for curve in curves])
     ends = np.array([x.min(), x.max()])
     return Curve(x=ends, y=np.full(2, y), label=label, style="reference")

@@ -74,7 +74,7 @@ def test_the_competitions_files(
     ("words", "message"),
     [
         (["--model", "t_sim", "--out", "r.csv"], "t_sim is a model without weights"),
-        (["--model", "nothing", "--out", "r.csv"], "no model 'nothing': no run, no"),
+        (["--model", "nothing", "--out", "r.csv"], "no model 'nothing'"),
         (["--model", "nothing", "--out", "r.txt"], "must end in"),
         (["--model", "t_sim", "--out", "r.csv", "--precision", "half"], "precision"),
         (["--out", "r.csv"], "give --model or --ensemble, one of them"),

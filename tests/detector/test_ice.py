@@ -215,7 +215,7 @@ class TestFromFile:
         ("rows", "message"),
         [
             ([], "a header and at least one row"),
-            (["1 2 3"], "two rows or more"),
+            (["1 2 3"], "two rows"),
             (["1 2 3", "2 3"], "line 3: 2 fields, but the header has 3"),
             (["1 2 3", "2 x 3"], "line 3, column 'scattering_len': got 'x'"),
             (["1 2 3", "2 2 nan"], "line 3, column 'absorption_len': got 'nan'"),

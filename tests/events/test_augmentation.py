@@ -266,7 +266,7 @@ class TestChargeScale:
     def test_no_charge(self) -> None:
         events = make_events([4])
         events = replace(events, columns={"time": events.columns["time"]})
-        with pytest.raises(ValueError, match="charge_scale needs column charge; there"):
+        with pytest.raises(ValueError, match="charge_scale needs column charge;"):
             apply(events, ChargeScale(sigma=0.1))
 
 
@@ -399,7 +399,7 @@ class TestAddNoise:
     def test_column_of_its_own(self) -> None:
         events = make_events([30])
         columns = {**events.columns, "pmt_dir_x": torch.ones(30)}
-        with pytest.raises(ValueError, match="no values for column pmt_dir_x; it has"):
+        with pytest.raises(ValueError, match="no values for column pmt_dir_x"):
             apply(replace(events, columns=columns), AddNoise())
 
     def test_comes_before_turning(self) -> None:
@@ -528,9 +528,9 @@ class TestPlainValues:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"kind": "blur"}, "no augmentation 'blur'; kind is one of time_jitter, "),
+            ({"kind": "blur"}, "no augmentation 'blur'; .* time_jitter, "),
             ({"sigma": 1.0}, "no augmentation None"),
-            ({"kind": "time_jitter", "width": 1}, "time_jitter has no width; it has"),
+            ({"kind": "time_jitter", "width": 1}, "time_jitter .* width; .* sigma"),
             ({"kind": "time_jitter"}, "time_jitter needs sigma"),
             ({"kind": "drop_doms", "probability": 1.0}, "from 0, below 1; got 1.0"),
         ],
@@ -540,7 +540,7 @@ class TestPlainValues:
             augmentation_from_dict(values)
 
     def test_your_own_has_none(self) -> None:
-        with pytest.raises(ValueError, match="can be written down, not function"):
+        with pytest.raises(ValueError, match=r"time_jitter.* not function"):
             augmentation_to_dict(lambda events, key, geometry: events)
 
 

@@ -126,7 +126,7 @@ class TestRefusals:
             ({"offsets": torch.tensor([0, 2, 2, 6])}, "event 1 of the batch has no"),
             ({"offsets": torch.tensor([0, 4, 3, 6])}, "must not decrease; event 1"),
             ({"offsets": [0, 2, 3, 6]}, "offsets must be a tensor, got list"),
-            ({"names": ["x"] * 9}, "a name stands twice"),
+            ({"names": ["x"] * 9}, "name .* twice"),
             (
                 {"features": with_value(4, "auxiliary", 0.5)},
                 "'auxiliary' is 0.5; .* 0 or 1",

@@ -531,7 +531,7 @@ class TestRefusals:
     def test_missing_column(self, name: str) -> None:
         columns = make_pulses(6)
         del columns[name]
-        message = f"'kaggle' needs column {name}; there is "
+        message = f"'kaggle' needs column {name}; "
         with pytest.raises(ValueError, match=message) as caught:
             pulse_features(columns, make_offsets([6]), PulseMap.kaggle())
         assert "sensor_id" in str(caught.value)

@@ -221,8 +221,8 @@ def test_starts_as_the_published_code() -> None:
         ({"dim": "192"}, "dim must be a whole number, got '192'"),
         ({"depth": 2.0}, r"depth must be a whole number, got 2\.0"),
         ({"extra_features": "pmt"}, "list of names, got 'pmt'"),
-        ({"extra_features": ["x"]}, "has x, which is read already"),
-        ({"extra_features": ["a", "a"]}, "has a, which is read already"),
+        ({"extra_features": ["x"]}, "has x, .* already"),
+        ({"extra_features": ["a", "a"]}, "has a, .* already"),
     ],
 )
 def test_arguments_of_a_wrong_kind(changes: dict[str, object], message: str) -> None:

@@ -163,7 +163,7 @@ def test_bad_values_say_what(
     with pytest.raises(ValueError, match="EPOCH is unknown; did you mean EPOCHS"):
         read(tmp_path, EPOCH=3)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="JSON"):
         read_published_config(tmp_path / "config.json")
 
 

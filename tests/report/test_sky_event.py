@@ -74,7 +74,7 @@ def test_radii_of_a_table_are_kept() -> None:
     with pytest.raises(ValueError, match="found is calibrated already"):
         sky_map_of_event(calibrated, 7, calibration=LONG_TAILS)
     wrong = table(radii={"radius_50": np.full(3, 0.4), "radius_90": np.full(3, 0.1)})
-    with pytest.raises(ValueError, match="event 7 of found: radii must rise"):
+    with pytest.raises(ValueError, match="event 7 of found: radii must"):
         sky_map_of_event(wrong, 7)
 
 

@@ -177,7 +177,7 @@ def test_a_detector_that_sees_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -
         rde_S=torch.full((10,), 1e-6, dtype=torch.float64),
     )
     blind = SimulatedDetector(sparse, IceModel.icecube())
-    with pytest.raises(ValueError, match=r"no trigger of .*cascade.*'sparse', 10 DOMs"):
+    with pytest.raises(ValueError, match=r"cascade.*'sparse', 10 DOMs"):
         simulate_block(CONFIG, blind, 0, 0, 5)
     geometry = DetectorGeometry(
         name="lonely",

@@ -214,7 +214,7 @@ class TestFormats:
         path.write_text(json.dumps(PulseMap.kaggle(ice="mirrored").to_dict()))
         prepare(tmp_path / "in", tmp_path / "s", pulse_map=str(path), workers=1)
         assert EventStore(tmp_path / "s").pulse_map.ice == "mirrored"
-        for text, message in (("{", "no JSON"), ("[1]", "no JSON object")):
+        for text, message in (("{", "map.json .*JSON"), ("[1]", "map.json .*list")):
             path.write_text(text)
             with pytest.raises(ValueError, match=message):
                 prepare(tmp_path / "in", tmp_path / "t", pulse_map=str(path))

@@ -151,7 +151,7 @@ def test_overrides_reach_every_depth() -> None:
             r"stages\.0\.lrmax is unknown; did you mean stages\.0\.lr",
         ),
         ("seeds=1", "seeds is unknown; did you mean seed"),
-        ("stages.7.ema=true", "stages has 4, numbered from 0"),
+        ("stages.7.ema=true", "stages has 4 "),
         ("stages.0.ema=1", r"stages\.0\.ema must be true or false, got 1"),
         ("stages.0.batch_size=1.5", "must be a whole number, got 1.5"),
         ("stages.0.lr_max=fast", "must be a number, got 'fast'"),
@@ -202,10 +202,10 @@ def test_a_file_may_leave_out_what_has_a_default(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.yaml: stages\.0\.lr_max must be giv"):
         read_recipe(path)
     path.write_text("name: [")
-    with pytest.raises(ValueError, match=r"mine\.yaml is no YAML"):
+    with pytest.raises(ValueError, match=r"mine\.yaml .*YAML"):
         read_recipe(path)
     path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="YAML"):
         read_recipe(path)
 
 

@@ -1,4 +1,4 @@
-"""Directions: losses to train with, metrics to judge by."""
+"""Directions: losses for training, metrics, calibration, combination, sky positions."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

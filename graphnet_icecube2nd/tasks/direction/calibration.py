@@ -1,22 +1,22 @@
-"""Kappa: the contours that it promises, and calibrations that make contours hold.
+"""Calibration of kappa and of the contours that it predicts.
 
-A kappa is calibrated if contours that are said to hold a share of the probability hold
-that share of the true directions. Three views: pulls (opening angle in units of the
-radius that kappa promises), coverage of contours, and the level at which each true
-direction lies, which is uniform if kappa is calibrated.
+A kappa is calibrated if a contour for a share of the probability contains that share of
+the true directions. Three quantities show this: pulls (opening angle in units of the
+radius predicted by kappa), coverage of contours, and the level of the contour through
+each true direction, which is uniform if kappa is calibrated.
 
-`KappaCalibration` gives a better kappa for each kappa, and the contour to ask for so
-that it holds what it is asked to hold: real errors have longer tails than a von
-Mises-Fisher distribution, so no single kappa makes both the 50% and the 90% contour
-right. `fit_calibration` finds one, on events that were not trained on: kappa is fitted
-to the core, the median of opening angles, which a few lost events do not move; the
-tails set the depths of contours, for small and large kappas apart.
+`KappaCalibration` has a corrected kappa for each kappa, and the contour to use for a
+given share. Real errors have longer tails than a von Mises-Fisher distribution, so no
+single kappa makes both the 50% and the 90% contour right. `fit_calibration` fits it on
+events that were not trained on. Kappa is fitted to the core, the median opening angle,
+which a few badly reconstructed events do not change; the tails set the depths of
+contours, separately for small and large kappas.
 
-A contour's depth is -ln of the share outside: 0 at the predicted direction,
-kappa * (1 - cos(angle)) near it. Where a level is 1 to the last digit, far in the tail,
-depth still tells one angle from another.
+The depth of a contour is -ln of the share outside: 0 at the predicted direction, about
+kappa * (1 - cos(angle)) near it. In the far tail, where levels round to 1, depth still
+distinguishes angles.
 
-Shape letters: B events, K knots, G groups of like kappa, L levels. Source: the von
+Shape letters: B events, K knots, G groups of similar kappa, L levels. Source: the von
 Mises-Fisher distribution, Mardia and Jupp, Directional Statistics (2000), chapter 9;
 calibration of levels after Kuleshov, Fenner and Ermon, arXiv:1807.00263.
 """
@@ -42,17 +42,17 @@ from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration
 
 METHODS = ("none", "temperature", "isotonic")
-# Radius in units of sigma = 1 / sqrt(kappa) that holds half of the events, for large
-# kappa: the angle is Rayleigh distributed, median sqrt(2 ln 2).
+# Radius that contains half of the events, in units of sigma = 1 / sqrt(kappa), for
+# large kappa: the angle is Rayleigh distributed with median sqrt(2 ln 2).
 CALIBRATED_MEDIAN_PULL = float(np.sqrt(2 * np.log(2)))
 AT_ONCE = 8192  # events
-SMALLEST = 1e-12  # kappa below which a sky is uniform to the last digit
-UNIFORM_BELOW = 1e-20  # the same, for `kappa_to_radius`
-NUM_BINS, BIN = 100, 200  # most bins in the order of kappa, fewest events of a bin
+SMALLEST = 1e-12  # kappa below which the sky is numerically uniform
+UNIFORM_BELOW = 1e-20  # the same for `kappa_to_radius`
+NUM_BINS, BIN = 100, 200  # maximum bins in kappa, minimum events per bin
 NUM_GROUPS, GROUP = 10, 1000  # the same for the tails
-LARGEST_DEPTH = 1e12  # opposite the direction it is infinite, which no file holds
+LARGEST_DEPTH = 1e12  # replaces the infinity opposite the direction, for files
 SMALLEST_KAPPA = 1e-6
-FEWEST_BEYOND = 3  # events that lie beyond the highest level that is fitted
+FEWEST_BEYOND = 3  # events beyond the highest fitted level
 LEVELS = np.append(np.linspace(0.0, 0.99, 199), [0.995, 0.998, 0.999, 0.9995, 0.9999])
 
 Array = NDArray[np.float64]
@@ -61,20 +61,20 @@ Array = NDArray[np.float64]
 def kappa_to_radius(kappa: TensorLike, containment: TensorLike) -> Tensor:
     """Return the opening angle that contains a fraction of a vMF distribution.
 
-    Exact for every kappa: the fraction inside theta is
+    It is exact for every kappa: the fraction inside theta is
     (1 - exp(-kappa u)) / (1 - exp(-2 kappa)) with u = 1 - cos(theta), solved for theta.
     Kappa 0 is a uniform sky, where half the sphere lies within pi/2; for large kappa
     and containment 0.39 the radius is the per-axis sigma 1 / sqrt(kappa).
 
     Args:
-        kappa: concentration, not negative, shape (...).
-        containment: fraction 0..1, shape (...); both broadcast.
+        kappa: Concentration, not negative, shape (...).
+        containment: Fraction 0..1, shape (...); both broadcast.
 
     Returns:
-        Radius, rad, 0..pi, shape (...), in the dtype of kappa, float32 at least.
+        Radius, rad, 0..pi, shape (...), in the dtype of kappa, but at least float32.
 
     Raises:
-        ValueError: a kappa is negative or a containment outside 0..1.
+        ValueError: A kappa is negative or a containment outside 0..1.
     """
     kappa = to_tensor(kappa)
     dtype = at_least_float32(kappa)
@@ -82,12 +82,12 @@ def kappa_to_radius(kappa: TensorLike, containment: TensorLike) -> Tensor:
     containment = to_tensor(containment).to(kappa)
     _check_range("kappa", kappa, 0, math.inf)
     _check_range("containment", containment, 0, 1)
-    # Towards kappa 0 the two forms below become 0 / 0; their limit is 2 * containment.
+    # At kappa 0 the two forms below become 0 / 0; their limit is 2 * containment.
     is_uniform = kappa < UNIFORM_BELOW
     positive = torch.where(is_uniform, 1.0, kappa)
     # -kappa u = ln(1 - shrink) = ln((1 - containment) + containment * exp(-2 kappa)):
-    # the first form keeps its digits at small kappa, the second where 1 - shrink is
-    # small, and neither overflows.
+    # the first form is accurate at small kappa, the second for small 1 - shrink;
+    # neither overflows.
     shrink = -containment * torch.expm1(-2 * positive)
     minus_kappa_u = torch.where(
         shrink < 0.5,
@@ -102,13 +102,13 @@ def kappa_to_radius(kappa: TensorLike, containment: TensorLike) -> Tensor:
 
 
 def depth(kappa_B: Array, angle_B: Array) -> Array:
-    """Return the depth of the contour on which each true direction lies, (B,).
+    """Return the depth of the contour through each true direction, (B,).
 
-    It is -ln of the share of the probability farther off: 0 at the predicted direction,
-    infinite opposite it. Angles between prediction and truth are in rad.
+    Depth is -ln of the share of the probability outside the contour: 0 at the predicted
+    direction, infinite opposite it. Angles between prediction and truth are in rad.
     """
     kappa = np.maximum(np.asarray(kappa_B, np.float64), SMALLEST)
-    # 1 - cos, without losing small angles.
+    # 1 - cos, accurate for small angles.
     u = 2 * np.sin(np.asarray(angle_B, np.float64) / 2) ** 2
     with np.errstate(divide="ignore"):
         # The share outside is (exp(-kappa u) - exp(-2 kappa)) / (1 - exp(-2 kappa)).
@@ -118,10 +118,10 @@ def depth(kappa_B: Array, angle_B: Array) -> Array:
 
 
 def radius_of_depth(kappa_B: Array, depth_B: Array | float) -> Array:
-    """Return the radius of a contour by its depth, rad, (B,); undoes `depth`."""
+    """Return the radius [rad] of a contour of given depth, (B,); inverse of `depth`."""
     kappa = np.maximum(np.asarray(kappa_B, np.float64), SMALLEST)
     outside = -np.asarray(depth_B, np.float64) + np.log(-np.expm1(-2 * kappa))
-    # Where nearly all is inside kappa u is large, and small where nearly nothing is.
+    # kappa u is large if nearly everything is inside, and small if nearly nothing is.
     inside = -np.expm1(-2 * kappa) * -np.expm1(-np.asarray(depth_B, np.float64))
     near = -np.log1p(-np.minimum(inside, 0.5))
     product = np.where(inside < 0.5, near, -np.logaddexp(outside, -2 * kappa))
@@ -130,7 +130,7 @@ def radius_of_depth(kappa_B: Array, depth_B: Array | float) -> Array:
 
 
 def containment(kappa_B: Array, angle_B: Array) -> Array:
-    """Return the contours' levels at the truths, (B,): even if kappa is calibrated."""
+    """Return the levels of the contours through the truths, (B,); uniform if right."""
     level: Array = -np.expm1(-depth(kappa_B, angle_B))
     return level
 
@@ -143,20 +143,20 @@ def pulls(kappa_B: Array, angle_B: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class KappaCalibration(Calibration):
-    """A better kappa for each kappa, and the contour to ask for.
+    """A corrected kappa for each kappa, and the contour to use for a given share.
 
-    Between knots calibrated kappas lie on straight lines of their logarithms, beyond
-    them the last factor holds. Depths are interpolated by -ln(1 - level), beyond the
-    last level the last difference holds. Groups of kappas have depths of their own,
-    because lost events are not equally many at all kappas.
+    Between knots the logarithm of calibrated kappa is linear; outside them the factor
+    at the edge holds. Depths are interpolated in -ln(1 - level); beyond the last level
+    the last difference holds. Groups of kappas have their own depths, because the share
+    of badly reconstructed events depends on kappa.
     """
 
-    method: str  # none, temperature (one factor) or isotonic (a rising map)
-    log_kappa: tuple[float, ...]  # (K,) log10 of predicted kappas, rising
+    method: str  # none, temperature (one factor) or isotonic (an increasing map)
+    log_kappa: tuple[float, ...]  # (K,) log10 of predicted kappas, ascending
     log_calibrated: tuple[float, ...]  # (K,) log10 of calibrated kappas
-    levels: tuple[float, ...] = (0.0,)  # (L,) nominal shares, rising, 0 to below 1
-    log_group: tuple[float, ...] = (0.0,)  # (G,) log10 of predicted kappas, rising
-    # (G, L) of the contours that, with the calibrated kappa, hold the shares `levels`
+    levels: tuple[float, ...] = (0.0,)  # (L,) nominal shares, ascending, 0 to below 1
+    log_group: tuple[float, ...] = (0.0,)  # (G,) log10 of predicted kappas, ascending
+    # (G, L) of the contours that, with calibrated kappa, contain the shares `levels`
     depths: tuple[tuple[float, ...], ...] = ((0.0,),)
     num_events: int = 0
 
@@ -178,11 +178,11 @@ class KappaCalibration(Calibration):
                 raise ValueError(f"{name} must be finite")
         for name in ("log_kappa", "log_group", "levels"):
             if (np.diff(getattr(self, name)) <= 0).any():
-                raise ValueError(f"{name} must rise")
+                raise ValueError(f"{name} must increase")
         if not 0 <= min(self.levels) <= max(self.levels) < 1:
             raise ValueError("levels must lie from 0 to below 1")
         if (np.diff(self.depths, axis=1) < 0).any():
-            raise ValueError("depths must not fall")
+            raise ValueError("depths must not decrease")
 
     def kappa(self, kappa_B: Array) -> Array:
         """Return calibrated concentrations, (B,); NaN stays NaN."""
@@ -194,9 +194,9 @@ class KappaCalibration(Calibration):
         return calibrated
 
     def radius(self, kappa_B: Array, level: float) -> Array:
-        """Return radii that hold a share (0 to 1), rad, (B,); kappa is as predicted."""
+        """Return radii [rad] for a share (0 to 1), (B,), from predicted kappa."""
         if not 0 < level < 1:
-            raise ValueError(f"a level lies between 0 and 1, got {level}")
+            raise ValueError(f"a level must be between 0 and 1, got {level}")
         nominal = -np.log1p(-np.array(self.levels))
         wanted = -float(np.log1p(-level))
         beyond = max(wanted - float(nominal[-1]), 0.0)
@@ -223,7 +223,7 @@ class KappaCalibration(Calibration):
 
 
 def _read_backwards(depth_B: Array, knots_BL: Array, nominal_L: Array) -> Array:
-    """Return the nominal depth of each depth, (B,), by each event's own knots."""
+    """Return the nominal depth for each depth, (B,), from each event's own knots."""
     row = np.arange(len(depth_B))
     below_B = np.maximum((knots_BL <= depth_B[:, None]).sum(axis=1) - 1, 0)
     above_B = np.minimum(below_B + 1, len(nominal_L) - 1)
@@ -248,11 +248,11 @@ def _log10(kappa_B: Array) -> Array:
 def fit_calibration(
     kappa_B: Array, angle_B: Array, method: str = "isotonic", *, levels: bool = True
 ) -> KappaCalibration:
-    """Fit a calibration to events that were not trained on; events need a kappa.
+    """Fit a calibration on events that were not trained on; all must have a kappa.
 
-    Methods: `none`: kappa stays; `temperature`: one factor for all; `isotonic`: a map
-    that rises. With the last two, half of the truths lie within 50%. `levels`: correct
-    the levels of contours as well, with `isotonic` for small and large kappas apart.
+    Methods: `none` keeps kappa; `temperature` fits one factor; `isotonic` fits an
+    increasing map. With the last two, half of the truths lie within the 50% contour.
+    `levels` also corrects the levels of contours, for `isotonic` in groups of kappa.
     """
     kappa, angle = np.asarray(kappa_B, np.float64), np.asarray(angle_B, np.float64)
     if kappa.shape != angle.shape or kappa.ndim != 1:
@@ -263,7 +263,8 @@ def fit_calibration(
     kappa, angle = kappa[good], angle[good]
     if len(kappa) < FEWEST:
         raise ValueError(
-            f"a calibration needs {FEWEST} events with a kappa, got {len(kappa)}"
+            f"a calibration needs at least {FEWEST} events with a kappa, got "
+            f"{len(kappa)}"
         )
     order = np.argsort(kappa, kind="stable")
     if method == "isotonic":
@@ -286,7 +287,7 @@ def fit_calibration(
     centre_G = np.array([np.log10(np.median(kappa[group])) for group in groups])
     apart = np.append(True, np.diff(centre_G) > 0)
     groups = [group for group, keep in zip(groups, apart, strict=True) if keep]
-    # A level that only the farthest few reach is left to the last difference.
+    # Levels that very few events exceed are left to the last difference.
     highest = 1 - FEWEST_BEYOND / min(len(group) for group in groups)
     known = LEVELS[highest >= LEVELS]
     depths = np.array([np.quantile(depth_B[group], known) for group in groups])
@@ -300,13 +301,13 @@ def fit_calibration(
 
 
 def halves(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which events are in either half, (B,) each: the even and the odd ones."""
+    """Return the masks of the two halves, (B,) each: even and odd events."""
     even_B = np.arange(num_events) % 2 == 0
     return even_B, ~even_B
 
 
 def kappa_of_median(angle: Array | float) -> Array:
-    """Return the kappa whose 50% contour has this radius, rad; 0 from pi / 2 on."""
+    """Return the kappa whose 50% contour has this radius [rad]; 0 from pi / 2."""
     median = np.asarray(angle, np.float64)
     low, high = np.full(median.shape, -8.0), np.full(median.shape, 12.0)
     for _ in range(60):
@@ -318,7 +319,7 @@ def kappa_of_median(angle: Array | float) -> Array:
 
 
 def _factor(kappa: Array, angle: Array) -> float:
-    """Return the factor on all kappas with which half of the truths lie within 50%."""
+    """Return the factor on kappas for which half of the truths lie within 50%."""
 
     def is_too_large(log_factor: float) -> bool:
         depth_B = depth(kappa * 10**log_factor, angle)
@@ -331,7 +332,7 @@ def _factor(kappa: Array, angle: Array) -> float:
 def bisect(
     is_above: Callable[[float], bool], low: float, high: float, steps: int
 ) -> tuple[float, float]:
-    """Return an interval, halved so often, around the first number that is above."""
+    """Return the interval of the first number that is above, after halving steps."""
     for _ in range(steps):
         middle = (low + high) / 2
         if is_above(middle):
@@ -344,7 +345,7 @@ def bisect(
 def _isotonic(
     kappa: Array, angle: Array, order: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Return knots and values, log10, of a rising map."""
+    """Return knots and values, log10, of an increasing map."""
     bins = np.array_split(order, min(NUM_BINS, max(1, len(kappa) // BIN)))
     centre = np.array([np.log10(kappa[b]).mean() for b in bins])
     worth = kappa_of_median(np.array([np.median(angle[b]) for b in bins]))
@@ -355,7 +356,7 @@ def _isotonic(
 
 
 def _pool(values: Sequence[float], weights: Sequence[int]) -> Array:
-    """Return the closest falling sequence: neighbours that rise are pooled."""
+    """Return the closest non-increasing sequence, by pooling neighbours that rise."""
     pools: list[list[float]] = []  # mean, weight, members
     for value, weight in zip(values, weights, strict=True):
         pools.append([value, float(weight), 1.0])
@@ -369,7 +370,7 @@ def _pool(values: Sequence[float], weights: Sequence[int]) -> Array:
 
 
 def _check_range(name: str, values: Tensor, lowest: float, highest: float) -> None:
-    """Name the first value outside lowest..highest; NaN passes and stays NaN."""
+    """Raise ValueError for the first value outside lowest..highest; NaN passes."""
     is_bad = (values < lowest) | (values > highest)
     if is_bad.any():
         raise ValueError(

@@ -1,12 +1,12 @@
-"""Several networks' answers made one.
+"""Combination of several networks' directions.
 
 The published ensemble adds the raw vectors (kappa times direction) with fitted weights,
-components clipped. With equal weights of 1 that is the product of the von Mises-Fisher
-densities: exponents add up. A plain mean of unit vectors is the third way; it forgets
-who was sure.
+after clipping components. With equal weights of 1 this is the product of the von
+Mises-Fisher densities, whose exponents add. The third method is a plain mean of unit
+vectors, which ignores kappa.
 
-Source of weights, clipping and what becomes of numbers that are none: the published
-predict.py (github.com/DrHB/icecube-2nd-place).
+Source of weights, clipping and the treatment of NaN: the published predict.py
+(github.com/DrHB/icecube-2nd-place).
 
 Shape letters: M members, B events.
 """
@@ -26,7 +26,7 @@ from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.tasks.task import weighted_mean
 
-# From the published predict.py, by our names; they are normalised there as here.
+# From the published predict.py, by our names; normalised there and here.
 PUBLISHED_WEIGHTS: Mapping[str, float] = {
     "b_d32": 0.08254897,
     "b_d64": 0.15350807,
@@ -34,7 +34,7 @@ PUBLISHED_WEIGHTS: Mapping[str, float] = {
     "s_gnn": 0.23597202,
     "b_gnn": 0.3342965,
 }
-LARGEST = 1000.0  # published: components are clipped to this
+LARGEST = 1000.0  # limit of components in the published code
 WEIGHTED, DIRECTIONS, DENSITIES = "weighted", "directions", "densities"
 PUBLISHED = "published"
 METHODS = (WEIGHTED, DIRECTIONS, DENSITIES, PUBLISHED)
@@ -45,21 +45,21 @@ Array = NDArray[np.float64]
 def combine(
     vectors_MB3: Tensor, weights: Sequence[float] | None = None, method: str = WEIGHTED
 ) -> Tensor:
-    """Return one vector an event, kappa times direction, (B, 3).
+    """Return one vector per event, kappa times direction, (B, 3).
 
-    `weighted`: the weighted mean of vectors; without weights all count alike.
-    `published`: the same after each component is clipped to 1000 either way, which
-    turns vectors of larger kappa (published models have none), and what is no number is
-    0. `densities`: the product of the members' densities, the plain sum without
-    weights. `directions`: the weighted mean of unit vectors, with the weighted mean of
-    kappas as length.
+    `weighted`: the weighted mean of vectors; without weights, the plain mean.
+    `published`: the same after clipping each component to +-1000 and replacing NaN by
+    0. Clipping rotates vectors of larger kappa, which published models do not have.
+    `densities`: the product of the members' densities; without weights, the plain sum.
+    `directions`: the weighted mean of unit vectors, with the weighted mean of kappas as
+    length.
 
-    A member that has no number for an event is left out there, and the weights of the
-    others add up to 1. An event is NaN where no member has an answer, but 0 with
+    A member without a finite answer for an event is left out for it, and the weights of
+    the others are normalised. An event without any answer is NaN, or 0 with
     `published`.
 
     Raises:
-        ValueError: Shapes or weights that do not fit, an unknown method.
+        ValueError: Shapes or weights do not fit, or the method is unknown.
     """
     shape = tuple(vectors_MB3.shape)
     if len(shape) != 3 or shape[2] != 3 or not shape[0]:
@@ -87,24 +87,26 @@ def combine(
 
 
 def normalised(weights: Sequence[float] | None, num_members: int) -> Array:
-    """Return weights of sum 1, (M,); all are alike where none are given."""
+    """Return weights with sum 1, (M,); equal weights if none are given."""
     if weights is None:
         return np.full(num_members, 1 / num_members)
     given = np.asarray(weights, np.float64)
     if given.shape != (num_members,):
         raise ValueError(f"{num_members} members need as many weights, got {weights}")
     if not np.isfinite(given).all() or (given < 0).any() or given.sum() <= 0:
-        raise ValueError(f"weights must be 0 or more, and one above 0; got {weights}")
+        raise ValueError(
+            f"weights must be 0 or more, with at least one above 0; got {weights}"
+        )
     share: Array = given / given.sum()
     return share
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedEnsemble:
-    """Weights, and how the ways of combining compare on the events of the fit."""
+    """Fitted weights, and a comparison of the methods on the events of the fit."""
 
-    weights: tuple[float, ...]  # fitted, of sum 1
-    # Mean opening angle, rad, by way: `weighted` with the fitted weights, `equal`
+    weights: tuple[float, ...]  # fitted, with sum 1
+    # Mean opening angle [rad] by method: `weighted` with the fitted weights, `equal`
     # weights, `directions`, `densities`, and each member as `member 0`.
     angles: Mapping[str, float]
 
@@ -112,10 +114,10 @@ class FittedEnsemble:
 def fit_weights(
     vectors_MB3: Array, direction_B3: Array, *, num_steps: int = 400
 ) -> FittedEnsemble:
-    """Find the weights of smallest mean opening angle, by vectors and true directions.
+    """Fit the weights with the smallest mean opening angle to true directions.
 
-    It goes from equal weights down the gradient, so it ends in the same place each
-    time. No member may have been trained on the events.
+    Gradient descent starts from equal weights, so the result is reproducible. No member
+    may have been trained on the events.
     """
     true = torch.from_numpy(np.asarray(direction_B3, np.float64))
     if true.shape != vectors_MB3.shape[1:]:
@@ -126,13 +128,13 @@ def fit_weights(
     if not finite_B.all():
         first = int(finite_B.int().argmin())
         raise ValueError(
-            f"direction {first} must be finite, found {true[first].numpy()}. Leave "
-            "events without a true direction out"
+            f"direction {first} must be finite, found {true[first].numpy()}. Leave out "
+            "events without a true direction"
         )
-    # An event without an answer counts as a guess, for all ways alike.
+    # An event without an answer counts as a guess, for all methods alike.
     members = torch.from_numpy(np.asarray(vectors_MB3, np.float64))
     members = members.where(members.isfinite().all(dim=2, keepdim=True), 0.0)
-    # Softmax of these: weights stay above 0 and add up to 1.
+    # The softmax of these gives weights above 0 with sum 1.
     logit_M = torch.zeros(len(members), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([logit_M], lr=0.05)
     best, best_share = float("inf"), logit_M.detach().softmax(0)

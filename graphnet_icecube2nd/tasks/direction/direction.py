@@ -1,4 +1,4 @@
-"""Direction: where the neutrino came from, with kappa and the radii of its contours.
+"""Direction: origin of the neutrino, with kappa and the radii of its contours.
 
 The output of an event is one vector, kappa * direction. Shape letters: B events,
 M models.
@@ -36,17 +36,17 @@ from graphnet_icecube2nd.tasks.task import Calibration, Column, Task, register_t
 Array = NDArray[np.float64]
 LOSSES = ("vmf", "combined", "angle")
 COLUMNS = ("direction_x", "direction_y", "direction_z")
-CONTOURS = (0.5, 0.9)  # shares, of the radii of results
-RADIUS = "radius_"  # and the percentage that the contour holds
+CONTOURS = (0.5, 0.9)  # default shares of contours in results
+RADIUS = "radius_"  # followed by the percentage in the contour
 
 
 def radius_name(level: float) -> str:
-    """Return the column of the radius of a contour that holds a share, 0 to 1."""
+    """Return the column of the radius of a contour with a share, 0 to 1."""
     return f"{RADIUS}{100 * level:g}"
 
 
 def radius_level(column: str) -> float | None:
-    """Return the share that a column's contour holds; None of other columns."""
+    """Return the share in a column's contour, or None for other columns."""
     if not column.startswith(RADIUS):
         return None
     try:
@@ -57,10 +57,10 @@ def radius_level(column: str) -> float | None:
 
 
 def checked_contours(contours: Sequence[float]) -> tuple[float, ...]:
-    """Return shares of contours, 0 to 1, rising, each once; ValueError for others."""
+    """Return shares of contours, 0 to 1, sorted and unique; ValueError for others."""
     rising = tuple(sorted({round(float(level), 6) for level in contours}))
     if not rising or not 0 < rising[0] <= rising[-1] < 1:
-        raise ValueError(f"contours hold shares between 0 and 1, got {contours}")
+        raise ValueError(f"contours must be shares between 0 and 1, got {contours}")
     return rising
 
 
@@ -69,16 +69,17 @@ class Direction(Task):
     """Direction of the neutrino, pointing to where it came from.
 
     Args:
-        loss: `vmf` (negative log-likelihood of a von Mises-Fisher distribution),
-            `combined` (opening angle + 0.05 vmf) or `angle` (opening angle).
-        normalisation: Normalisation of the vmf: `exact`, or `published`, off above
-            kappa 100.
-        contours: Shares, 0 to 1, of the contours whose radii `predict` gives; results
-            have those that the reconstruction is asked for.
-        method: How an ensemble combines several models, see `combination.combine`.
+        loss: Name of the loss: `vmf` (negative log-likelihood of a von Mises-Fisher
+            distribution), `combined` (opening angle + 0.05 vmf) or `angle` (opening
+            angle).
+        normalisation: Normalisation of the vmf: `exact`, or `published`, which is
+            wrong above kappa 100.
+        contours: Shares, 0 to 1, of the contours whose radii `predict` returns; results
+            have those requested from the reconstruction.
+        method: Method to combine the models of an ensemble; see `combination.combine`.
 
     Raises:
-        ValueError: An unknown loss, normalisation or method, a share that is none.
+        ValueError: A loss, normalisation or method is unknown, or a share not allowed.
     """
 
     name: ClassVar[str] = "direction"
@@ -114,14 +115,14 @@ class Direction(Task):
         self.direction_loss = make_loss(loss, normalisation)
 
     def with_contours(self, contours: Sequence[float]) -> Direction:
-        """Return a task like this one with the radii of other contours."""
+        """Return a task like this one with radii of other contours."""
         other = copy.copy(self)
         other.contours = checked_contours(contours)
         other.options = {**self.options, "contours": other.contours}
         return other
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
-        """Return unit vectors to the origin, (B, 3); NaN where there is none."""
+        """Return unit vectors to the origin, (B, 3); NaN if there is none."""
         return truth[DIRECTION]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -159,7 +160,7 @@ class Direction(Task):
         }
 
     def is_valid(self, output: Tensor) -> Tensor:
-        """Return which events have a direction, (B,): finite, of a length above 0."""
+        """Return which events have a direction, (B,): a finite vector, not zero."""
         length_B: Tensor = output.double().norm(dim=1)
         return length_B.isfinite() & (length_B > 0)
 
@@ -174,18 +175,18 @@ class Direction(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> KappaCalibration:
-        """Fit a `KappaCalibration`; methods as `fit_calibration`, default isotonic."""
+        """Fit a `KappaCalibration` by `fit_calibration`; default method: isotonic."""
         method = "isotonic" if method == "default" else method
         angle_B = opening_angle(output, target).numpy()
         return fit_calibration(np.linalg.norm(output, axis=1), angle_B, method)
 
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
-        """Return one vector an event, (B, 3), by the task's method."""
+        """Return one vector per event, (B, 3), by the task's method."""
         return combine(outputs_MBK, weights, self.method)
 
 
 def make_loss(loss: str, normalisation: str) -> DirectionLoss:
-    """Return a loss of directions by name."""
+    """Return a loss for directions by name."""
     if loss == "angle":
         return AngularDistanceLoss()
     is_combined = loss == "combined"
@@ -198,9 +199,9 @@ def radii_of(
     calibration: Calibration | None,
     contours: Sequence[float] = CONTOURS,
 ) -> dict[str, Array]:
-    """Return the radii of contours, rad, (B,) by column; NaN where kappa is.
+    """Return radii of contours, rad, (B,) by column; NaN where kappa is NaN.
 
-    They are those of the kappas as the network has them, unless a calibration is given.
+    Without a calibration they are those of the network's kappa.
     """
     known_B = np.isfinite(kappa_B)
     radii = {}

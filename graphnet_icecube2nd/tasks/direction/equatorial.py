@@ -1,15 +1,15 @@
-"""Directions in the detector as right ascension and declination, and back.
+"""Conversion between detector directions and right ascension and declination.
 
-IceCube's x points to grid east and y to grid north, which is along the meridian of
-Greenwich; z is up. Seen from above the South Pole, longitudes grow clockwise and
-azimuth anticlockwise: a horizontal direction of azimuth a runs along the longitude
-90 deg - a, and its astronomical azimuth, from local north eastwards, is 90 deg - a -
-longitude of the detector. astropy does the rest, without refraction. Source of place
-and grid: IceCube's coordinate documentation; tests compare with published numbers.
+IceCube's x points to grid east and y to grid north, along the Greenwich meridian; z is
+up. Seen from above the South Pole, longitudes grow clockwise and azimuth anticlockwise:
+a horizontal direction of azimuth a runs along the longitude 90 deg - a, and its
+astronomical azimuth, from local north eastwards, is 90 deg - a - longitude of the
+detector. astropy does the rest, without refraction. Source of position and grid:
+IceCube's coordinate documentation; tests compare with published numbers.
 
-Nothing is downloaded. Dates that astropy's own Earth-rotation tables do not cover (from
-about a year after its release on, and before 1973) are computed with UT1 = UTC, which
-is at most 0.9 s, so 14 arcsec, off as long as leap seconds keep it there.
+Nothing is downloaded. Dates outside astropy's own Earth-rotation tables (before 1973,
+and from about a year after its release) are computed with UT1 = UTC. The error is at
+most 0.9 s, or 14 arcsec, while leap seconds are in use.
 
 Shape legend: ``...`` any leading shape.
 """
@@ -30,14 +30,14 @@ from graphnet_icecube2nd.lazy import import_extra
 
 Array = NDArray[np.float64]
 
-LATITUDE, LONGITUDE = -89.9944, -62.6081  # deg, of the detector's centre; east counts
-HEIGHT = 883.9  # m, of the detector's centre above the ellipsoid
-# From 1960, when UTC begins, to 2100: beyond it is most likely no MJD.
+LATITUDE, LONGITUDE = -89.9944, -62.6081  # deg, detector centre; east positive
+HEIGHT = 883.9  # m, detector centre above the ellipsoid
+# From 1960, when UTC begins, to 2100; a number outside is most likely not an MJD.
 FIRST_MJD, LAST_MJD = 36934.0, 88069.0
 
 
 def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
-    """Return where on the sky directions of the detector point.
+    """Return the sky positions of detector directions.
 
     Vectors, (..., 3), point back to where neutrinos came from; times are modified
     Julian dates, UTC, d; leading shapes broadcast. Returns right ascension, 0..2 pi,
@@ -62,9 +62,9 @@ def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
 
 
 def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
-    """Return in which direction of the detector places on the sky lie; see above.
+    """Return the detector directions of sky positions; inverse of `to_equatorial`.
 
-    Takes right ascension, declination, rad, and dates; gives unit vectors, (..., 3).
+    Converts right ascension, declination, rad, and dates to unit vectors, (..., 3).
 
     Raises:
         ValueError: A time is not between 1960 and 2100.
@@ -83,12 +83,12 @@ def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
 
 
 def time_to_mjd(text: str) -> float:
-    """Return the modified Julian date, UTC, of a time as `2021-06-30T00:09:28.846`.
+    """Return the modified Julian date, UTC, of a time like `2021-06-30T00:09:28.846`.
 
-    ISO 8601 in UTC, unless it ends in an offset as +02:00; ValueError for other text.
+    The time is ISO 8601 in UTC, or with an offset such as +02:00; ValueError otherwise.
     """
     try:
-        # Python 3.10 knows neither the Z nor fractions of other lengths than 3 and 6.
+        # Python 3.10 accepts neither Z nor fractions with other than 3 or 6 digits.
         head, point, rest = text.strip().replace("Z", "+00:00").partition(".")
         digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
         when = datetime.fromisoformat(head + rest[len(digits) :])
@@ -97,7 +97,7 @@ def time_to_mjd(text: str) -> float:
             raise ValueError
     except ValueError:
         raise ValueError(
-            f"a time looks as 2021-06-30T00:09:28.846, got {text!r}"
+            f"a time must look like 2021-06-30T00:09:28.846, got {text!r}"
         ) from None
     if when.tzinfo is None:
         when = when.replace(tzinfo=timezone.utc)
@@ -106,7 +106,7 @@ def time_to_mjd(text: str) -> float:
 
 
 def mjd_to_time(mjd: float) -> str:
-    """Return a modified Julian date, UTC, in words: `2021-06-30T00:09:28.846`."""
+    """Return a modified Julian date, UTC, as text: `2021-06-30T00:09:28.846`."""
     when = datetime(1858, 11, 17) + timedelta(milliseconds=round(mjd * 86_400_000))
     return when.isoformat(timespec="milliseconds")
 
@@ -124,7 +124,7 @@ def checked_mjd(mjd: ArrayLike) -> Array:
 
 
 def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
-    """Return where and when, as astropy's frames take it."""
+    """Return location and time for astropy's frames."""
     from astropy import units
     from astropy.coordinates import EarthLocation
     from astropy.time import Time
@@ -139,7 +139,7 @@ def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
 
 @contextmanager
 def _offline() -> Iterator[None]:
-    """Keep astropy from the internet, and from warning of dates beyond its tables."""
+    """Keep astropy offline and silent about dates outside its tables."""
     iers = import_extra("astropy.utils.iers", "equatorial coordinates need", "maps")
     with (
         iers.conf.set_temp("auto_download", False),

@@ -3,7 +3,7 @@
 A prediction is one vector per event, kappa * direction: its norm is the concentration
 kappa of a von Mises-Fisher (vMF) distribution on the sphere, whose density is
 kappa / (4 pi sinh kappa) * exp(prediction . direction). All losses are per event, in
-plain torch without a detour over the CPU, and can be compiled.
+plain torch without transfers to the CPU, and can be compiled.
 
 Shape legend: B events, 3 = x, y, z; ``...`` any leading shape.
 
@@ -40,14 +40,14 @@ SERIES_COEFFICIENTS = (
     -691 / 3831077250,
     2 / 127702575,
 )
-# kappa^2 below which the series is used: what it leaves out is smaller than 1e-13.
+# kappa^2 below which the series is used: it is accurate to 1e-13.
 SERIES_LIMIT = 0.25
-# kappa from which the published code uses its approximation.
+# kappa above which the published code uses its approximation.
 PUBLISHED_SWITCH = 100.0
 
 
 class DirectionLoss(nn.Module):
-    """Base of the losses: checks shapes, weights and reduces `loss_per_event`."""
+    """Base of the losses: checks shapes, and weights and reduces `loss_per_event`."""
 
     def forward(
         self,
@@ -58,21 +58,21 @@ class DirectionLoss(nn.Module):
     ) -> Tensor:
         """Return the loss of a batch.
 
-        Weights multiply the losses of the events, and "mean" divides by the number of
-        events, not by the sum of the weights, as GraphNeT does. Weights whose mean is
-        not 1 therefore rescale the loss.
+        Weights multiply the losses of the events. As in GraphNeT, "mean" divides by the
+        number of events, not by the sum of the weights, so weights whose mean is not 1
+        rescale the loss.
 
         Args:
-            prediction_B3: kappa * direction, order x, y, z, any length, shape (B, 3).
-            direction_B3: true unit vectors, shape (B, 3); not normalised again.
-            reduction: "mean", "none" or "sum" over the events.
-            weights_B: one factor per event, shape (B,); None counts all equally.
+            prediction_B3: Vectors kappa * direction, order x, y, z, shape (B, 3).
+            direction_B3: True unit vectors, shape (B, 3); they are not normalised.
+            reduction: Reduction over the events: "mean", "none" or "sum".
+            weights_B: Weight of each event, shape (B,); default: equal weights.
 
         Returns:
             Loss of shape () or, for "none", (B,); float64 if an input is, else float32.
 
         Raises:
-            ValueError: a shape does not fit, or the reduction is unknown.
+            ValueError: A shape does not fit, or the reduction is unknown.
         """
         check_one_of("reduction", reduction, REDUCTIONS)
         _check_shapes(prediction_B3, direction_B3, weights_B)
@@ -93,12 +93,12 @@ class DirectionLoss(nn.Module):
 class VonMisesFisherLoss(DirectionLoss):
     """Negative log-likelihood of the true direction under the predicted vMF, in nat.
 
-    Minimised by predictions whose kappa is right as well as their direction; see
+    Its minimum requires the right kappa as well as the right direction; see
     `von_mises_fisher_nll` for the two normalisations.
     """
 
     def __init__(self, normalisation: str = "exact") -> None:
-        """Choose the normalisation, "exact" or "published"; ValueError for others."""
+        """Set the normalisation, "exact" or "published"; ValueError for others."""
         super().__init__()
         check_one_of("normalisation", normalisation, NORMALISATIONS)
         self.normalisation = normalisation
@@ -108,15 +108,15 @@ class VonMisesFisherLoss(DirectionLoss):
         return von_mises_fisher_nll(prediction_B3, direction_B3, self.normalisation)
 
     def extra_repr(self) -> str:
-        """Show the normalisation in the printed module."""
+        """Return the normalisation for the printed module."""
         return f"normalisation={self.normalisation!r}"
 
 
 class AngularDistanceLoss(DirectionLoss):
     """Opening angle in rad; its mean is the competition score.
 
-    Blind to kappa. Its gradient is 1 / kappa long, except where the vectors are
-    parallel, opposite or zero: there it is zero, see `opening_angle`.
+    It does not depend on kappa. Its gradient has length 1 / kappa, except where the
+    vectors are parallel, opposite or zero: there it is zero, see `opening_angle`.
     """
 
     def loss_per_event(self, prediction_B3: Tensor, direction_B3: Tensor) -> Tensor:
@@ -127,19 +127,20 @@ class AngularDistanceLoss(DirectionLoss):
 class CombinedDirectionLoss(VonMisesFisherLoss):
     """Opening angle plus vmf_weight times the vMF negative log-likelihood.
 
-    The angle is what the competition scores; the small likelihood term keeps kappa
-    meaningful and gradients alive where the angle has none. Weight 0.05 is published.
+    The competition scores the angle. The small likelihood term keeps kappa meaningful
+    and gives gradients where the angle has none. The published weight is 0.05.
     """
 
     def __init__(self, vmf_weight: float = 0.05, normalisation: str = "exact") -> None:
-        """Choose the weight and the normalisation of the likelihood.
+        """Set the weight and the normalisation of the likelihood.
 
         Args:
-            vmf_weight: rad per nat, finite and not negative.
-            normalisation: "exact" or "published", see `von_mises_fisher_nll`.
+            vmf_weight: Weight of the likelihood, rad per nat, finite and not negative.
+            normalisation: Normalisation, "exact" or "published"; see
+                `von_mises_fisher_nll`.
 
         Raises:
-            ValueError: the weight is negative or not finite, or the name unknown.
+            ValueError: The weight is negative or not finite, or the name is unknown.
         """
         super().__init__(normalisation)
         if not (math.isfinite(vmf_weight) and vmf_weight >= 0):
@@ -155,7 +156,7 @@ class CombinedDirectionLoss(VonMisesFisherLoss):
         return angle_B + self.vmf_weight * nll_B
 
     def extra_repr(self) -> str:
-        """Show weight and normalisation in the printed module."""
+        """Return weight and normalisation for the printed module."""
         return f"vmf_weight={self.vmf_weight}, {super().extra_repr()}"
 
 
@@ -164,29 +165,29 @@ def von_mises_fisher_nll(
 ) -> Tensor:
     """Return ln(4 pi) + ln(sinh kappa / kappa) - prediction . direction.
 
-    Computed in float64 whatever the inputs are, since at large kappa two numbers of
-    size kappa cancel; MPS has no float64, and the error there is about 1e-7 * kappa.
-    Value and gradient hold at kappa 0, where every direction is equally likely.
+    It is computed in float64 for all inputs, because two numbers of size kappa cancel
+    at large kappa; MPS has no float64, and the error there is about 1e-7 * kappa. Value
+    and gradient are defined at kappa 0, where every direction is equally likely.
 
-    "exact" is right for every kappa. "published" is exact below kappa 100 and beyond
-    it the approximation of the competition code, which lacks a term ln(kappa): for a
-    prediction 0.5 degrees off, the best kappa is 229 instead of 26,263. For comparison
-    only. At kappa 0 ours is finite in both, the published code gives NaN.
+    "exact" is right for every kappa. "published" is exact below kappa 100 and above it
+    the approximation of the competition code, which lacks a term ln(kappa): for a
+    prediction 0.5 degrees off, the best kappa is 229 instead of 26,263. Use it for
+    comparison only. At kappa 0 both are finite here; the published code gives NaN.
 
     Source of the approximation: Kumar and Tsvetkov, arXiv:1812.04616, section 8.2, for
     three dimensions -sqrt(4 + kappa^2), shifted to be continuous at kappa 100.
 
     Args:
-        prediction: kappa * direction, order x, y, z, shape (..., 3).
-        direction: unit vectors, shape (..., 3), taken as they are; leading shapes
+        prediction: Vectors kappa * direction, order x, y, z, shape (..., 3).
+        direction: Unit vectors, shape (..., 3), not normalised here; leading shapes
             broadcast.
-        normalisation: "exact" or "published".
+        normalisation: Normalisation, "exact" or "published".
 
     Returns:
         Negative log-likelihood, nat, shape (...); float64 if an input is, else float32.
 
     Raises:
-        ValueError: a last dimension is not 3, or the normalisation is unknown.
+        ValueError: A last dimension is not 3, or the normalisation is unknown.
     """
     check_one_of("normalisation", normalisation, NORMALISATIONS)
     for name, vectors in (("prediction", prediction), ("direction", direction)):
@@ -198,7 +199,7 @@ def von_mises_fisher_nll(
     prediction = prediction.to(precise_dtype(prediction.device))
     direction = direction.to(prediction.dtype)
     kappa_squared = (prediction * prediction).sum(dim=-1)
-    # The square, because unlike kappa it has a gradient at 0.
+    # The square has a gradient at 0, unlike kappa.
     if normalisation == "exact":
         normaliser = log_sinh_ratio(kappa_squared)
     else:
@@ -210,11 +211,11 @@ def von_mises_fisher_nll(
 def log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
     """Return ln(sinh kappa / kappa), the vMF normalisation relative to a uniform sky.
 
-    A series in kappa^2 near 0, a form without overflow elsewhere. Each branch sees a
-    harmless number where the other one counts, so that gradients stay finite.
+    It uses a series in kappa^2 near 0 and a form without overflow elsewhere. The branch
+    that is not used gets a harmless number, so that gradients stay finite.
 
     Args:
-        kappa_squared: not negative, shape (...), floating.
+        kappa_squared: Square of kappa, not negative, shape (...), floating.
 
     Returns:
         Values >= 0, nat, shape (...), in the dtype of the input.
@@ -230,9 +231,9 @@ def log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
 
 
 def _published_log_sinh_ratio(kappa_squared: Tensor) -> Tensor:
-    """Return ln(sinh kappa / kappa) as the competition code has it; shapes as above."""
+    """Return ln(sinh kappa / kappa) as in the competition code; shapes as above."""
     is_small = kappa_squared < PUBLISHED_SWITCH**2
-    # exp(-200) is far below float64, so sinh is exp / 2 at the switch.
+    # exp(-200) is far below float64 precision, so sinh is exp / 2 at the switch.
     at_switch = PUBLISHED_SWITCH - math.log(2 * PUBLISHED_SWITCH)
     offset = at_switch - math.sqrt(4 + PUBLISHED_SWITCH**2)
     approximation = torch.sqrt(4 + kappa_squared) + offset
@@ -258,14 +259,14 @@ def mean_opening_angle(prediction: TensorLike, direction: TensorLike) -> Tensor:
     Source: Kaggle, "IceCube - Neutrinos in Deep Ice", mean angular error.
 
     Args:
-        prediction: vectors of any length, order x, y, z, shape (B, 3).
-        direction: true directions, shape (B, 3).
+        prediction: Vectors of any length, order x, y, z, shape (B, 3).
+        direction: True directions, shape (B, 3).
 
     Returns:
         Mean opening angle, rad, shape ().
 
     Raises:
-        ValueError: the shapes are not (B, 3) with B > 0.
+        ValueError: The shapes are not (B, 3) with B > 0.
     """
     return _event_angles(prediction, direction).mean()
 
@@ -275,21 +276,21 @@ def summarise_opening_angles(
 ) -> OpeningAngleSummary:
     """Return mean, median and quantiles of the opening angle.
 
-    Quantiles are interpolated linearly. A prediction that is not finite makes all
-    of them NaN.
+    Quantiles are interpolated linearly. A prediction that is not finite makes all of
+    them NaN.
 
     Args:
-        prediction: vectors of any length, order x, y, z, shape (B, 3).
-        direction: true directions, shape (B, 3).
+        prediction: Vectors of any length, order x, y, z, shape (B, 3).
+        direction: True directions, shape (B, 3).
 
     Returns:
         The summary, angles in rad.
 
     Raises:
-        ValueError: the shapes are not (B, 3) with B > 0.
+        ValueError: The shapes are not (B, 3) with B > 0.
     """
     angle_B = _event_angles(prediction, direction).detach().cpu().double().numpy()
-    # numpy, because torch.quantile refuses more than 2^24 events.
+    # numpy is used because torch.quantile refuses more than 2^24 events.
     median, q68, q90 = np.quantile(angle_B, [0.5, 0.68, 0.9]).tolist()
     return OpeningAngleSummary(
         num_events=angle_B.size,
@@ -312,7 +313,7 @@ def _event_angles(prediction: TensorLike, direction: TensorLike) -> Tensor:
 def _check_shapes(
     prediction_B3: Tensor, direction_B3: Tensor, weights_B: Tensor | None = None
 ) -> None:
-    """Name shapes that are not (B, 3), (B, 3) and (B,); broadcasting hides errors."""
+    """Raise ValueError unless shapes are (B, 3), (B, 3) and (B,), without broadcast."""
     shapes = tuple(prediction_B3.shape), tuple(direction_B3.shape)
     if len(shapes[0]) != 2 or shapes[0][1] != 3 or shapes[0] != shapes[1]:
         raise ValueError(

@@ -1,11 +1,11 @@
-"""How much of the probability lies within which angle of a predicted direction.
+"""Share of the probability within an angle of a predicted direction.
 
 A von Mises-Fisher distribution is one exponential in u = 1 - cos(angle); calibrated
-contours have other radii than its own. `RadialLaw` is exponential piece by piece, each
-holding the share that it is said to hold, so that contours are exactly those asked for.
-Its density falls all the way from the direction to its opposite, so that the smallest
-region that holds a share is the cap within the contour; but where radii say that far
-away is likelier than near, as with a direction found the wrong way round, it rises.
+contours have other radii. `RadialLaw` is a piecewise exponential; each piece contains a
+given share, so that the given contours are exact. Its density normally falls from the
+direction to its opposite, so that the smallest region with a given share is the cap
+within the contour. It rises only if the radii make far directions more likely than near
+ones, for example if directions were found the wrong way round.
 
 Shape letters: K knots. Source of the distribution: Mardia and Jupp, Directional
 Statistics (2000), chapter 9.
@@ -23,50 +23,53 @@ from graphnet_icecube2nd.tasks.direction.calibration import KappaCalibration, bi
 
 Array = NDArray[np.float64]
 
-# Contours that a calibrated law keeps beside those asked for. More would follow the
-# noise of the events that it was fitted on.
+# Levels of a calibrated law besides the requested ones. More would follow the noise of
+# the events of the fit.
 USUAL_LEVELS = (0.5, 0.9, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.95, 0.99)
-FLAT = 1e-12  # a piece that falls by less is flat to the last digit
+FLAT = 1e-12  # relative fall below which a piece is numerically flat
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class RadialLaw:
-    """Shares of the probability against u = 1 - cos(angle from the direction)."""
+    """Share of the probability against u = 1 - cos(angle from the direction)."""
 
-    u: tuple[float, ...]  # (K,) borders of the pieces, rising, 0 to 2
-    share: tuple[float, ...]  # (K,) probability within each border, rising, 0 to 1
-    rate: tuple[float, ...]  # (K - 1,) a piece's density falls as exp(-rate * u)
+    u: tuple[float, ...]  # (K,) borders of the pieces, ascending, 0 to 2
+    share: tuple[float, ...]  # (K,) probability within each border, ascending, 0 to 1
+    rate: tuple[float, ...]  # (K - 1,) the density of a piece falls as exp(-rate * u)
 
     def __post_init__(self) -> None:
         if not len(self.u) == len(self.share) == len(self.rate) + 1 >= 2:
             raise ValueError(
-                "a law has as many shares as borders and one rate less, got "
+                "a law needs as many shares as borders and one rate fewer, got "
                 f"{len(self.share)}, {len(self.u)} and {len(self.rate)}"
             )
         for name, values, last in (("u", self.u, 2.0), ("share", self.share, 1.0)):
             rises = bool((np.diff(values) > 0).all())
             if not rises or values[0] != 0 or values[-1] != last:
-                raise ValueError(f"{name} must rise from 0 to {last:g}, got {values}")
+                raise ValueError(
+                    f"{name} must increase from 0 to {last:g}, got {values}"
+                )
         if not all(0 <= rate < np.inf for rate in self.rate):
             raise ValueError(f"rate must be 0 or more, got {self.rate}")
 
     @classmethod
     def of_kappa(cls, kappa: float) -> RadialLaw:
-        """Return the von Mises-Fisher law; kappa 0 is the whole sky."""
+        """Return the von Mises-Fisher law; kappa 0 is a uniform sky."""
         return cls(u=(0.0, 2.0), share=(0.0, 1.0), rate=(_checked(kappa),))
 
     @classmethod
     def through(cls, kappa: float, radii: Mapping[float, float]) -> RadialLaw:
-        """Return a law with contours of some radii, rad, by level (0 to 1).
+        """Return a law with contours of given radii [rad] by level (0 to 1).
 
-        It is von Mises-Fisher as far as they let it: radii of that distribution give it
-        back. ValueError for levels not between 0 and 1, radii that do not rise.
+        The law is as close to von Mises-Fisher as they allow: radii of that
+        distribution give that distribution. ValueError if a level is not between 0 and
+        1, or radii do not increase.
         """
         kappa = _checked(kappa)
         levels = sorted(radii)
         if not all(0 < level < 1 for level in levels):
-            raise ValueError(f"levels lie between 0 and 1, got {levels}")
+            raise ValueError(f"levels must be between 0 and 1, got {levels}")
         u = [2 * float(np.sin(radii[level] / 2)) ** 2 for level in levels]
         borders, shares = np.array([0.0, *u, 2.0]), np.array([0.0, *levels, 1.0])
         if not _rises(radii) or not (np.diff(borders) > 0).all():
@@ -74,7 +77,9 @@ class RadialLaw:
                 f"{level:.0%} within {np.degrees(radii[level]):.4g} deg"
                 for level in levels
             )
-            raise ValueError(f"radii must rise from 0 to pi with levels, got {words}")
+            raise ValueError(
+                f"radii must increase with the level, from 0 to pi, got {words}"
+            )
         return cls(
             u=tuple(borders.tolist()),
             share=tuple(shares.tolist()),
@@ -88,10 +93,10 @@ class RadialLaw:
         calibration: KappaCalibration,
         levels: Sequence[float] = (0.5, 0.9),
     ) -> RadialLaw:
-        """Return a law with the contours of a calibration, for a kappa as predicted.
+        """Return a law with the contours of a calibration, for a predicted kappa.
 
-        The contours of `levels` are exactly the calibration's. The usual ones (10% to
-        90%, 95%, 99%) are kept, too, where they let the density fall.
+        The contours of `levels` are exactly those of the calibration. The usual
+        contours (10% to 90%, 95%, 99%) are kept too if the density still falls.
         """
         kappa_B = np.array([_checked(kappa)])
         worth = float(calibration.kappa(kappa_B)[0])
@@ -99,19 +104,19 @@ class RadialLaw:
         law = cls.through(worth, radii)
         for level in USUAL_LEVELS:
             more = {level: float(calibration.radius(kappa_B, level)[0]), **radii}
-            # Else there is noise of the events that it was fitted on.
+            # Otherwise they follow the noise of the events of the fit.
             if _rises(more) and (finer := cls.through(worth, more)).falls:
                 law, radii = finer, more
         return law
 
     @property
     def falls(self) -> bool:
-        """Whether the density falls all the way, so that contours are the smallest."""
+        """Whether the density falls everywhere, so that contours are the smallest."""
         mean = np.diff(self.share) / np.diff(self.u)
         return bool((mean[1:] <= mean[:-1] * (1 + ROUNDING)).all())
 
     def density(self, u: ArrayLike) -> Array:
-        """Return the probability per steradian, 1/sr, at u = 1 - cos(angle)."""
+        """Return the probability density, 1/sr, at u = 1 - cos(angle)."""
         given = np.asarray(u, np.float64)
         piece = self._piece(given)
         borders, rates = np.array(self.u), np.array(self.rate)
@@ -121,7 +126,7 @@ class RadialLaw:
         return per_sr
 
     def contained(self, u: ArrayLike) -> Array:
-        """Return the share of the probability within u, 0 to 1; shape of u."""
+        """Return the share of the probability within u, 0 to 1; shape as u."""
         given = np.asarray(u, np.float64)
         piece = self._piece(given)
         borders, shares = np.array(self.u), np.array(self.share)
@@ -136,9 +141,9 @@ class RadialLaw:
         return inside
 
     def radius(self, level: float) -> float:
-        """Return the radius of the contour that holds a share, 0 to 1, rad."""
+        """Return the radius [rad] of the contour with a share, 0 to 1."""
         if not 0 < level < 1:
-            raise ValueError(f"a level lies between 0 and 1, got {level}")
+            raise ValueError(f"a level must be between 0 and 1, got {level}")
         piece = int(np.searchsorted(self.share, level, side="left")) - 1
         first, last = self.u[piece : piece + 2]
         low, high = self.share[piece : piece + 2]
@@ -167,19 +172,19 @@ def _checked(kappa: float) -> float:
 
 
 def _rises(radii: Mapping[float, float]) -> bool:
-    """Whether radii rise with their levels, from above 0 to below pi."""
+    """Return whether radii increase with their levels, from above 0 to below pi."""
     inner = [radii[level] for level in sorted(radii)]
     return bool((np.diff([0.0, *inner, np.pi]) > 0).all())
 
 
 def _rates(kappa: float, borders: Array, shares: Array) -> list[float]:
-    """Return rates with which the density falls, within pieces and across borders.
+    """Return rates for which the density falls, within pieces and across borders.
 
-    A piece begins with the rate that joins its borders, as if they were contours of one
-    exponential: kappa, if they are those of a von Mises-Fisher distribution. Beyond the
-    last contour the rate goes on. Where the density would then rise across a border,
-    both sides are made flatter, which no other border minds; and flat, if that is not
-    enough.
+    The first choice for a piece is the rate of one exponential through its borders. It
+    is kappa if they are those of a von Mises-Fisher distribution. Beyond the last
+    contour the rate continues. If the density then rises across a border, both sides
+    are made flatter, which does not affect other borders; if this is not enough, they
+    are made flat.
     """
     exponent = -np.log1p(shares[:-1] * np.expm1(-2 * kappa))
     width, share = np.diff(borders), np.diff(shares)
@@ -209,7 +214,7 @@ def _rates(kappa: float, borders: Array, shares: Array) -> list[float]:
 
 
 def _height(rate: ArrayLike, width: ArrayLike, share: ArrayLike) -> Array:
-    """Return the density in u where a piece begins."""
+    """Return the density in u at the beginning of a piece."""
     fall = np.asarray(rate) * np.asarray(width)
     safe = np.where(fall > FLAT, fall, 1.0)
     steepness = np.where(fall > FLAT, -safe / np.expm1(-safe), 1.0)
@@ -218,5 +223,5 @@ def _height(rate: ArrayLike, width: ArrayLike, share: ArrayLike) -> Array:
 
 
 def _end(rate: float, width: float, share: float) -> float:
-    """Return the density in u where a piece ends."""
+    """Return the density in u at the end of a piece."""
     return float(_height(rate, width, share) * np.exp(-rate * width))

@@ -177,7 +177,7 @@ def test_it_can_be_written_down() -> None:
     calibration = fit_calibration(true, drawn(true, 4))
     text = json.dumps(calibration.to_dict())
     assert KappaCalibration.from_dict(json.loads(text)) == calibration
-    with pytest.raises(ValueError, match="no calibration"):
+    with pytest.raises(ValueError, match="calibration"):
         KappaCalibration.from_dict({"method": "none"})
     with pytest.raises(ValueError, match="method must be one of"):
         KappaCalibration.from_dict({**calibration.to_dict(), "method": "magic"})
@@ -191,7 +191,7 @@ def test_it_can_be_written_down() -> None:
         KappaCalibration.from_dict(
             {**calibration.to_dict(), "levels": [0.0, 1.0], **two}
         )
-    with pytest.raises(ValueError, match="depths must not fall"):
+    with pytest.raises(ValueError, match="depths must not"):
         KappaCalibration.from_dict(
             {**calibration.to_dict(), "levels": [0.0, 0.5], **falling}
         )
@@ -203,11 +203,11 @@ def test_nan_stays_and_bad_input_says_so() -> None:
     found = calibration.kappa(np.array([np.nan, 0.0, 5.0]))
     assert np.isnan(found[0])
     assert found[1] == 0
-    with pytest.raises(ValueError, match="needs 100 events with a kappa, got 3"):
+    with pytest.raises(ValueError, match="100 events with a kappa, got 3"):
         fit_calibration(np.ones(3), np.ones(3))
     with pytest.raises(ValueError, match="must be"):
         fit_calibration(np.ones(300), np.ones(200))
-    with pytest.raises(ValueError, match=r"a level lies between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"level .* 0 and 1, got 1\.5"):
         calibration.radius(true, 1.5)
     with pytest.raises(ValueError, match="method must be one of"):
         fit_calibration(true, true, "magic")

@@ -154,5 +154,5 @@ def test_times_in_words(text: str, mjd: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "59395.0", "2021-06-30.5", "30.6.2021", "now"])
 def test_words_that_are_no_time(text: str) -> None:
-    with pytest.raises(ValueError, match=r"a time looks as .*, got"):
+    with pytest.raises(ValueError, match=r"2021-06-30T.*, got"):
         time_to_mjd(text)

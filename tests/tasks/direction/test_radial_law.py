@@ -121,7 +121,7 @@ def test_far_away_may_be_likelier_than_near() -> None:
 
 def test_radii_that_do_not_rise() -> None:
     for radii in ({0.5: 0.2, 0.9: 0.1}, {0.5: 0.2, 0.9: 0.2}, {0.9: np.pi}, {0.1: 0.0}):
-        with pytest.raises(ValueError, match=r"radii must rise .* got .*% within"):
+        with pytest.raises(ValueError, match=r"radii must .* got .*% within"):
             RadialLaw.through(100.0, radii)
 
 
@@ -183,7 +183,7 @@ def test_bad_kappas(kappa: float) -> None:
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 50.0])
 def test_bad_levels(level: float) -> None:
-    with pytest.raises(ValueError, match="a level lies between 0 and 1"):
+    with pytest.raises(ValueError, match=r"level .* 0 and 1"):
         RadialLaw.of_kappa(1.0).radius(level)
     with pytest.raises(ValueError, match="levels lie between 0 and 1"):
         RadialLaw.through(1.0, {level: 1.0})
@@ -193,8 +193,8 @@ def test_bad_levels(level: float) -> None:
     ("values", "words"),
     [
         ({"u": (0.0, 1.0, 2.0)}, "as many shares as borders"),
-        ({"u": (0.0, 1.9)}, "u must rise from 0 to 2"),
-        ({"share": (0.1, 1.0)}, "share must rise from 0 to 1"),
+        ({"u": (0.0, 1.9)}, "u must .* from 0 to 2"),
+        ({"share": (0.1, 1.0)}, "share must .* from 0 to 1"),
         ({"rate": (-1.0,)}, "rate must be 0 or more"),
     ],
 )

@@ -341,7 +341,7 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"not empty \(thesis.tex\)"):
             convert(make_source(make_part([2])), tmp_path, workers=1)
         (tmp_path / "file").touch()
-        with pytest.raises(ValueError, match="is a file; a store is a folder"):
+        with pytest.raises(ValueError, match="file is a file"):
             convert(make_source(make_part([2])), tmp_path / "file", workers=1)
 
     def test_finished_store(self, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ class TestInterrupted:
         with monkeypatch.context() as patch:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.fail_at(patch, 4, full)
-            with pytest.raises(OSError, match=r"no space left .*00001-0000: make"):
+            with pytest.raises(OSError, match=r"no space left .*00001-0000"):
                 convert(source, tmp_path / "s", workers=1)
         left = sorted(p.name for p in (tmp_path / "s" / "shards").iterdir())
         assert left == ["00000-0000"], "nothing half-written, what was done is kept"

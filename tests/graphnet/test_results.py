@@ -744,5 +744,5 @@ class TestStore:
             truth.angles(found) <= found.of_events(truth.event_id).radii["radius_50"]
         )
         assert inside.mean() == pytest.approx(0.5, abs=0.05)
-        with pytest.raises(ValueError, match="needs 100 events with a kappa, got"):
+        with pytest.raises(ValueError, match="100 events with a kappa, got"):
             calibrate_table(table.of_events(truth.event_id[:9]), truth)

@@ -74,10 +74,7 @@ NO_BEGINNING = (
     *("For", "From"),
 )
 # Rooms in which some still do; take a room out once it is clean.
-NOT_YET_PLAIN = (
-    *("store", "inference", ADAPTER, "loading", "training", "calibration"),
-    *("ensemble", "evaluation", "results", "report"),
-)
+NOT_YET_PLAIN = ("store", "inference", ADAPTER, "loading", "training", "results")
 
 BLOCK = """
 import sys

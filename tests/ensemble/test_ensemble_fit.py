@@ -149,7 +149,7 @@ def test_what_is_refused(
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").write_text("")
-    with pytest.raises(ValueError, match="e is not empty"):
+    with pytest.raises(ValueError, match="e must be new or empty"):
         fit_ensemble(members, simulated, out)
 
 

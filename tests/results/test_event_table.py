@@ -82,7 +82,7 @@ def test_rows_of_events() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="event 10 twice"):
         EventTable.from_vectors("x", [10, 10], VECTORS[:2])
-    with pytest.raises(ValueError, match=r"kappa must be \(2,\)"):
+    with pytest.raises(ValueError, match=r"kappa must have shape \(2,\)"):
         EventTable.from_vectors("x", [1, 2], VECTORS[:2], kappa=[1.0])
     with pytest.raises(ValueError, match="direction of event 2 has length 5, not 1"):
         EventTable.of_directions(

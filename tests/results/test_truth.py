@@ -394,5 +394,5 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_columns(path)
     assert EventTruth.load(path).event_id.tolist() == [4, 2, 9]  # it has azimuth
     assert read_columns(path, "truth")["event_no"].tolist() == [4, 2, 9]
-    with pytest.raises(ValueError, match="no such table"):
+    with pytest.raises(ValueError, match="expected the table nothing"):
         read_columns(path, "nothing")

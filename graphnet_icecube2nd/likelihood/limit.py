@@ -9,7 +9,6 @@ this limit. Shape letters: B events.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
+from graphnet_icecube2nd.files import parse_json
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
 from graphnet_icecube2nd.likelihood.photon_likelihood import (
@@ -144,7 +144,9 @@ def configuration_of(store: EventStore) -> SimulationConfig:
                     f"{store.path} was simulated by another release ({note[:60]}...); "
                     f"this one has version {VERSION} of the light"
                 )
-            return SimulationConfig.from_dict(json.loads(note[note.index("{") :]))
+            return SimulationConfig.from_dict(
+                parse_json(note[note.index("{") :], store.path, "its configuration")
+            )
     raise ValueError(
         f"{store.path} was not simulated (it is from {store.manifest.kind}), so the "
         "likelihood of its events is not known; use a store made by simulate"

@@ -192,13 +192,12 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
 
 
 def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
-    """Copy the user's tables of DOMs and ice once they were read; return the DOMs."""
+    """Write the user's tables of DOMs and ice once they were read; return the DOMs."""
     geometry = source.geometry
-    if isinstance(geometry, DetectorGeometry):
-        geometry.to_csv(folder / GEOMETRY_FILE)
-    elif geometry is not None:
-        path, geometry = geometry, DetectorGeometry.from_file(geometry)
-        copy_whole(path, folder / GEOMETRY_FILE)
+    if isinstance(geometry, Path):
+        geometry = DetectorGeometry.from_file(geometry)
+    if geometry is not None:
+        geometry.to_csv(folder / GEOMETRY_FILE)  # whatever the user's table is
     if source.ice is not None:
         IceModel.from_file(source.ice)
         copy_whole(source.ice, folder / ICE_FILE)

@@ -65,12 +65,12 @@ def test_the_whole_way(here: Path, simulated: EventStore) -> None:
         *("--data", store, "--events", "n_pulses >= 8", "--most", 150),
         *("--max-pulses", 24),
     )
-    assert "weights from 150 events: 150 of all events with n_pulses" in fitted
+    assert "weights on 150 events: 150 of all events with n_pulses" in fitted
     described = EnsembleFile.load(here / "both")
     assert described.options.max_pulses == 24
     assert described.fitted_on["events"] == 150
     shown = said("ensemble", "show", "both")
-    for words in ("m0", "m1", "sees uniform 24 pulses", "weights from 150 events"):
+    for words in ("m0", "m1", "at most 24 pulses", "fitted on 150 events"):
         assert words in shown
     assert "calibrated" not in shown
 
@@ -151,7 +151,7 @@ def test_a_table_whose_model_is_not_ours(here: Path, simulated: EventStore) -> N
     assert "fitted on a table of results, not on these weights" in str(done.exception)
     again = ("calibrate", "--results", "h.csv", "--truth", simulated.path)
     done = call(*again, "--out", "d.json")
-    assert "is calibrated already" in str(done.exception)
+    assert "must not be calibrated" in str(done.exception)
 
 
 def test_a_store_left_by_another_input_is_not_taken(
@@ -250,17 +250,17 @@ def test_runs_say_what_they_were_validated_on(
     assert f"on {len(numbers)} events: validation events of" in done
     assert load_bundle("run1").calibration is not None
     fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
-    assert f"weights from {len(numbers)} events: validation events of" in fitted
+    assert f"weights on {len(numbers)} events: validation events of" in fitted
     assert EnsembleFile.load("two").fitted_on["events"] == len(numbers)
     train("t_sim", simulated, "run3",
           overrides=overrides | {"data.split_seed": 9})  # fmt: skip
     done = call("ensemble", "fit", "e", "run1", "run3")
-    assert "validated on different events" in str(done.exception)
+    assert "the same validation events" in str(done.exception)
     # What was trained on is never taken, however the model is named.
     simulate("more", num_events=512, seed=21, workers=1)  # and 256 besides
     more = said("calibrate", "run1", "--method", "none", "--data", "more")
     wanted = 256 + len(numbers)
-    assert f"on {wanted} events: events that were not trained on of" in more
+    assert f"on {wanted} events: events that no run was trained on of" in more
     simulate("other", num_events=300, seed=5, workers=1)  # other events, same numbers
     other = said("calibrate", "run1", "--method", "none", "--data", "other")
     assert "on 300 events: all events of" in other

@@ -55,7 +55,7 @@ def test_prepare_and_inspect(
         "int16",
         "kaggle",
         "azimuth",
-        "event 1003",
+        "event_id 1003",
     ):
         assert words in done.stdout
     assert "and 246 more pulses" in done.stdout

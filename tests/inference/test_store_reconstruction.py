@@ -389,7 +389,7 @@ def test_what_holds_no_results_is_not_replaced(
     for path, words in (
         (tmp_path / "notes.csv", r"notes\.csv exists and holds no results \(a, b\)"),
         (tmp_path / "notes.db", "is no SQLite file"),
-        (tmp_path / "folder.csv", "is a folder"),
+        (tmp_path / "folder.csv", "must be a file"),
         (tmp_path / "empty.csv", "holds no results"),
         (batch, r"holds no results \(.*sensor_id"),
     ):

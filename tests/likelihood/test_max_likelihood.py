@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import track_arrival
+from graphnet_icecube2nd.simulation.production import VERSION
 
 MakeEvent = Callable[..., EventPulses]
 FLIGHT = np.array([0.36, 0.48, 0.8])
@@ -143,5 +146,10 @@ def test_only_simulated_stores_have_a_limit(
     prepare(folder / "files", folder / "store", workers=1)
     with pytest.raises(ValueError, match=r"was not simulated \(it is from kaggle\)"):
         limit_events(EventStore(folder / "store"))
+    note = f"simulated with version {VERSION}: {{" + "[" * 100_000
+    manifest = replace(simulated.manifest, notes=(note,))
+    damaged = SimpleNamespace(path=simulated.path, manifest=manifest)
+    with pytest.raises(ValueError, match=rf"{simulated.path}.*JSON"):
+        configuration_of(damaged)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no effort 'much'; choose from full, quick"):
         limit_events(simulated, effort="much")

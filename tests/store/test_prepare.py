@@ -214,9 +214,17 @@ class TestFormats:
         path.write_text(json.dumps(PulseMap.kaggle(ice="mirrored").to_dict()))
         prepare(tmp_path / "in", tmp_path / "s", pulse_map=str(path), workers=1)
         assert EventStore(tmp_path / "s").pulse_map.ice == "mirrored"
-        for text, message in (("{", "map.json .*JSON"), ("[1]", "map.json .*list")):
+        deep = "[" * 100_000 + "]" * 100_000
+        less = json.dumps({**PulseMap.kaggle().to_dict(), "x": 0})
+        less = less.replace('"x": 0', f'"x": {deep[99_100:100_900]}')
+        for text, message in (
+            ("{", "JSON"),
+            ("[1]", "list"),
+            (f'{{"x": {deep}}}', "JSON"),
+            (less, ""),
+        ):
             path.write_text(text)
-            with pytest.raises(ValueError, match=message):
+            with pytest.raises(ValueError, match=rf"map\.json.*{message}"):
                 prepare(tmp_path / "in", tmp_path / "t", pulse_map=str(path))
 
 

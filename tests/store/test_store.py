@@ -75,6 +75,26 @@ def test_worker_processes_get_the_path_only(make_store: MakeStore) -> None:
     assert len(pickle.loads(pickled)) == 2
 
 
+@pytest.mark.parametrize("form", ["parquet", "geo"])
+def test_a_geometry_of_another_form_is_kept_as_csv(
+    make_store: MakeStore, tmp_path: Path, form: str
+) -> None:
+    table, rows = tmp_path / f"doms.{form}", range(5160)
+    if form == "geo":
+        lines = "".join(f"{n}\t{n}\t0.1\t{n // 60}\t{n % 60}\n" for n in rows)
+        table.write_text("### Modules ###\n" + lines)
+    else:
+        places = {"x": np.array(rows, float), "y": np.array(rows, float)}
+        places |= {"sensor_id": np.array(rows), "z": np.full(5160, 0.1)}
+        pq = pytest.importorskip("pyarrow.parquet")
+        pq.write_table(pytest.importorskip("pyarrow").table(places), table)
+    store = make_store({1: [3]}, geometry=table)
+    store.verify()
+    assert store.geometry.position_S3[5159].tolist() == [5159, 5159, 0.1]
+    text = (store.path / "geometry.csv").read_text()
+    assert text.startswith("sensor_id,string,x,y,z,rde\n")
+
+
 def test_users_geometry_and_ice_go_along(make_store: MakeStore, tmp_path: Path) -> None:
     geometry, ice = tmp_path / "doms.csv", tmp_path / "ice.txt"
     rows = "".join(f"{n},{n},0,{n / 9}\n" for n in range(5160))
@@ -87,7 +107,7 @@ def test_users_geometry_and_ice_go_along(make_store: MakeStore, tmp_path: Path) 
     assert store.ice.absorption_length_N.tolist() == [90, 110]
     store.verify()
     path = store.path / "geometry.csv"
-    path.write_text("sensor_id,x,y,z\n" + rows.replace("7,7", "7,8", 1))
+    path.write_text(path.read_text().replace(",7.0,", ",8.0,", 1))
     with pytest.raises(ValueError, match=r"geometry.csv is damaged: its SHA-256"):
         EventStore(store.path).verify()
     path.unlink()  # IceCube-86 in its place would be another detector

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS
-from graphnet_icecube2nd.store.readers.tables import Runs, Table
+from graphnet_icecube2nd.store.readers.tables import LONG_TEXT, Runs, Table
 
 # Names of the B + 1 borders of events, or of first rows and numbers of pulses.
 KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
@@ -49,10 +49,14 @@ def opened(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except (KeyError, OSError, RuntimeError) as error:  # h5py has no errors of its own
-        raise ValueError(
-            f"{path} cannot be read as HDF5: {error}. It may be of another format, or "
-            "not a whole copy"
-        ) from None
+        advice = "It may be of another format, or not a whole copy"
+        if "filter" in str(error) or "plugin" in str(error):
+            advice = (
+                "It is compressed in a way that h5py does not know: set "
+                "HDF5_PLUGIN_PATH to the plugins of hdf5plugin, or copy it with "
+                "PyTables: ptrepack --complib zlib IN OUT"
+            )
+        raise ValueError(f"{path} cannot be read as HDF5: {error}. {advice}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,7 +224,8 @@ def _type(dtype: Any) -> Any:
     """Return the Arrow type of what `_plain` makes of a column; None if it cannot."""
     pa = import_pyarrow()
     if import_h5py().check_string_dtype(dtype) is not None:
-        return pa.string()
+        size = dtype.itemsize  # of a type that is left out, and named, where it is long
+        return pa.string() if size <= LONG_TEXT else pa.binary(size)
     if dtype.kind not in "biuf" or dtype.shape:
         return None
     return pa.from_numpy_dtype(_plain(np.empty(0, dtype)).dtype)

@@ -43,10 +43,12 @@ from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
+    LONG_TEXT,
     JoinedTable,
     Runs,
     Table,
     is_number,
+    is_string,
 )
 
 DUPLICATES = ("error", "renumber")
@@ -231,7 +233,13 @@ class SqliteTable(Table):
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield record batches of these columns, each with the row it begins at."""
         row = 0
-        for batch in self._stream(columns, self._select(map(self._sql, columns))):
+        asked = [
+            f"substr({quoted(c)}, 1, {LONG_TEXT + 1})"  # more is an error
+            if is_string(self.types[c])
+            else self._sql(c)
+            for c in columns
+        ]
+        for batch in self._stream(columns, self._select(asked)):
             yield row, batch
             row += len(batch)
 

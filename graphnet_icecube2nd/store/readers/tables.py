@@ -26,6 +26,8 @@ from graphnet_icecube2nd.store.readers.source import fingerprint_of_fields
 BATCH_ROWS = 2**18
 # A file with more values than these, and than so many a byte, was made to fill memory.
 SMALL_VALUES, MOST_VALUES = 2**24, 256
+# The same of texts: bytes of one; of all in a column, and of one on average then.
+LONG_TEXT, SMALL_TEXTS, MEAN_TEXT = 2**16, 2**28, 256
 # Runs of rows with one event_id: event_id, first row and number of rows, (R,) each.
 Runs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
@@ -52,11 +54,16 @@ class Table(ABC):
         equal to them; any other null is a ValueError that names file and row.
         """
         pa = import_pyarrow()
-        floating = pa.types.is_floating
+        floating, text_bytes = pa.types.is_floating, dict.fromkeys(columns, 0)
         for first, batch in self.batches(columns):
             arrays = {}
             for column in columns:
-                array = plain(batch.column(column))
+                array = batch.column(column)
+                if is_string(array.type):
+                    text_bytes[column] += self._check_texts(array, column, first)
+                    rows = first + len(batch)
+                    check_total(text_bytes[column], rows, f"{self.name}: {column!r}")
+                array = plain(array)
                 may_be_nan = column in nan and is_number(array.type)
                 if array.null_count and may_be_nan and not floating(array.type):
                     with suppress(pa.ArrowInvalid):  # an integer that no float equals
@@ -69,6 +76,25 @@ class Table(ABC):
                     )
                 arrays[column] = array.to_numpy(zero_copy_only=False)
             yield first, arrays
+
+    def _check_texts(self, array: Any, column: str, row: int) -> int:
+        """See that texts that begin at a row are no longer than texts are; add up."""
+        pa = import_pyarrow()
+        import pyarrow.compute as pc
+
+        while isinstance(array.type, pa.BaseExtensionType):
+            array = array.storage
+        texts = array.dictionary if pa.types.is_dictionary(array.type) else array
+        length = pc.binary_length(texts.cast(pa.large_string()))
+        if texts is not array:
+            length = length.take(array.indices)
+        if (longest := pc.max(length).as_py() or 0) > LONG_TEXT:
+            raise ValueError(
+                f"{self.at(row + pc.index(length, longest).as_py())}: column "
+                f"{column!r} is a text of more than {LONG_TEXT} bytes. Shorten it, or "
+                "take the column out of the file"
+            )
+        return pc.sum(pc.cast(length, pa.int64())).as_py() or 0
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if the rows differ."""
@@ -245,7 +271,7 @@ class ParquetTable(Table):
 
         They have about so many values a column, which are more than rows in lists.
         """
-        with opened_parquet(self.path, self.name) as file:
+        with opened_parquet(self.path, self.name, columns) as file:
             for row, group in self.row_groups():
                 stop = row + group.num_rows
                 most = max(_num_values(file.metadata.row_group(group.id)), default=1)
@@ -311,18 +337,19 @@ class ParquetTable(Table):
 
 
 @contextmanager
-def opened_parquet(path: Path, name: str) -> Iterator[Any]:
-    """Open a parquet file for reading piece by piece."""
+def opened_parquet(
+    path: Path, name: str, columns: Collection[str] = ()
+) -> Iterator[Any]:
+    """Open a parquet file for reading columns piece by piece.
+
+    Texts come as dictionaries: one that stands often takes its memory once.
+    """
     import_pyarrow()
     import pyarrow.parquet
 
     # The buffer keeps pyarrow from loading a column of a row group whole.
-    with (
-        naming_damage(name),
-        pyarrow.parquet.ParquetFile(
-            path, buffer_size=2**20, page_checksum_verification=True
-        ) as file,
-    ):
+    how: dict[str, Any] = {"buffer_size": 2**20, "page_checksum_verification": True}
+    with naming_damage(name), pyarrow.parquet.ParquetFile(path, **how) as file:
         paths = [file.schema.column(i).path for i in range(len(file.schema))]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"{name}: column {', '.join(twice)} stands more than once")
@@ -333,7 +360,27 @@ def opened_parquet(path: Path, name: str) -> Iterator[Any]:
                 f"{name} cannot be read: its {path.stat().st_size} bytes claim to hold "
                 f"{num_values} values, more than any table of measurements could"
             )
-        yield file
+        texts = []
+        for index, leaf in enumerate(paths):
+            is_text = file.schema.column(index).physical_type == "BYTE_ARRAY"
+            if is_text and leaf.partition(".")[0] in columns:
+                texts.append(leaf)
+                for group in map(file.metadata.row_group, range(file.num_row_groups)):
+                    chunk = group.column(index)
+                    size = chunk.total_uncompressed_size
+                    check_total(size, chunk.num_values, f"{name}: {leaf!r}")
+        how |= {"metadata": file.metadata, "read_dictionary": texts}
+        with pyarrow.parquet.ParquetFile(path, **how) as file:
+            yield file
+
+
+def check_total(num_bytes: int, num_texts: int, name: str) -> None:
+    """See that texts take no more bytes than texts do."""
+    if num_bytes > max(SMALL_TEXTS, MEAN_TEXT * num_texts):
+        raise ValueError(
+            f"{name} holds texts of {num_bytes} bytes, more than {MEAN_TEXT} on "
+            "average. Take the column out of the file"
+        )
 
 
 def _num_values(group: Any) -> list[int]:

@@ -451,6 +451,29 @@ class TestHostileFiles:
         with pytest.raises(ValueError, match=r"bomb.parquet.*bytes claim to hold"):
             prepare(path, tmp_path / "store", workers=1, with_truth=False)
 
+    @pytest.mark.parametrize("form", [flat, structs, database, lmdb_json])
+    def test_texts_that_are_too_long(self, form: Write, tmp_path: Path) -> None:
+        """The second text stands in few bytes, for all events."""
+        pulses, truth = make_events()
+        truth.loc[3, "kind"] = "long " * 20_000
+        with pytest.raises(ValueError, match=r"in.*'kind' is a text of more than"):
+            made(form, tmp_path / "a", pulses, truth)
+        truth["kind"] = "b" * 65_000
+        made(form, tmp_path / "b", pulses, truth)
+
+    @pytest.mark.parametrize("dictionary", [True, False])
+    def test_many_texts_of_few_bytes(self, tmp_path: Path, dictionary: bool) -> None:
+        num = 6_000
+        path, column = tmp_path / "truth.parquet", ["b" * 60_000] * num
+        known = {"event_no": range(num), "azimuth": np.ones(num), "kind": column}
+        table = pa.table(known | {"zenith": np.ones(num)})
+        pq.write_table(table, path, compression="zstd", use_dictionary=dictionary)
+        assert path.stat().st_size < 200_000
+        pulses, _ = make_events()
+        pulses.to_parquet(tmp_path / "pulses.parquet")
+        with pytest.raises(ValueError, match=r"truth.parquet: 'kind' holds texts of"):
+            prepare(tmp_path / "pulses.parquet", tmp_path / "s", truth=path, workers=1)
+
     def test_an_event_of_too_many_pulses(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -381,6 +381,36 @@ def test_parts_pickle(tmp_path: Path) -> None:
     assert pickle.loads(pickle.dumps(part)).fingerprint() == part.fingerprint()
 
 
+def test_texts_of_many_bytes_are_left_out(tmp_path: Path) -> None:
+    path = flat(tmp_path / "events.h5")
+    with h5py.File(path, "a") as file:
+        texts = np.zeros(len(LENGTHS), "S100000")
+        file.create_dataset("truth/long", data=texts, compression="gzip")
+        file["truth/endless"] = ["x" * 70_000] * len(LENGTHS)
+    with pytest.raises(ValueError, match=r"row 0: column 'endless' is a text of more"):
+        joined(hdf5_source(path))
+    with h5py.File(path, "a") as file:
+        del file["truth/endless"]
+    source = hdf5_source(path)
+    assert "long" in " ".join([*source.notes, *source.left_out])
+    assert "truth long" not in joined(source)
+
+
+def test_a_compression_that_is_not_there(tmp_path: Path) -> None:
+    """As of KM3NeT's files, which PyTables compresses with blosc."""
+    path = flat(tmp_path / "events.h5")
+    with h5py.File(path, "a") as file:
+        del file["pulses/time"]
+        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        layout.set_chunk((9,))
+        layout.set_filter(32099, h5py.h5z.FLAG_OPTIONAL)  # nobody's number
+        space, kind = h5py.h5s.create_simple((9,)), h5py.h5t.NATIVE_DOUBLE
+        made = h5py.h5d.create(file["pulses"].id, b"time", kind, space, layout)
+        made.write_direct_chunk((0,), bytes(72), filter_mask=0)
+    with pytest.raises(ValueError, match=r"events\.h5.*hdf5plugin"):
+        joined(hdf5_source(path))
+
+
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.h5"):
         hdf5_source(tmp_path / "nothing.h5")

@@ -107,11 +107,9 @@ def hdf5_source(
             rows = range(num_events)[low : low + events_per_part]
             pulses = file.pulses.between(rows.start, rows.stop)
             events = file.events and file.events.between(rows.start, rows.stop)
-            part = TablePart(**selection.part(pulses, events))
-            part.name = str(file.path)
-            if len(rows) < num_events:
-                part.name += f" (events {low} to {rows[-1]})"
-            parts.append(part)
+            which = f" (events {low} to {rows[-1]})" if len(rows) < num_events else ""
+            name = f"{file.path}{which}"
+            parts.append(TablePart(**selection.part(pulses, events, name=name)))
             num_claimed += int(file.ranges.read(rows)[1].sum())
         notes += file.notes(num_claimed)
     left_out = (*selection.left_out, *first.pulses.others)

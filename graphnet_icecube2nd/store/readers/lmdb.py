@@ -41,12 +41,11 @@ from graphnet_icecube2nd.store.readers.source import (
 from graphnet_icecube2nd.store.readers.table_part import (
     NO_DIRECTIONS,
     TablePart,
-    Truth,
+    event_ranges,
     select,
 )
 from graphnet_icecube2nd.store.readers.tables import GREATEST, LEAST, Table
 
-EVENTS = 4_096, 100_000  # of a part, at least and at most; eight parts in between
 VALUES_AT_ONCE = 2**16  # of a column
 # GraphNeT's: what says how values are made, how further ones begin, what is no table.
 SERIALIZATION, FURTHER, NO_TABLE = (
@@ -101,19 +100,15 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         if truth and len(lost):
             notes.append(f"{file}: {describe_ids(lost)} without pulses and truth")
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
-    selection = select(pulses, labels if truth else [], wanted)
-    if selection.truth is None:  # the files still say which events there are
-        rows_only = Truth(tables=tuple(labels), event_column=key, columns=())
-        selection = replace(selection, truth=rows_only)
+    # Where no truth is read, the files still say which events there are.
+    selection = select(pulses, labels if truth else [], wanted, events=labels)
+    if not truth:
         notes.append(NO_DIRECTIONS)
     if NO_TABLE in seen:
         notes.append(f"{NO_TABLE!r} of the events are left out")
     parts = []
     for table, of, (events, _) in zip(pulses, labels, contents, strict=True):
-        step = int(np.clip(len(events.event_B) // 8 + 1, *EVENTS))
-        lows = [LEAST, *events.event_B[step::step].tolist()]
-        highs = [*(low - 1 for low in lows[1:]), GREATEST]
-        for low, high in zip(lows, highs, strict=True):
+        for low, high in event_ranges(events.event_B):
             rows = [t.within(key, low, high) for t in (table, of)]
             parts.append(TablePart(**selection.part(*rows, by_number=True)))
     return selection.source("graphnet-lmdb", parts, notes=(*selection.notes, *notes))

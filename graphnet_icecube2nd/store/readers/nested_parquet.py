@@ -86,7 +86,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     if lists[name].counts_rows:
         notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
     parts = [
-        TablePart(**{**selection.part(table, of, by_truth=True), "name": file.name})
+        TablePart(**selection.part(table, of, by_truth=True, name=file.name))
         for file, table, of in zip(files, pulses, labels, strict=True)
     ]
     return selection.source("nested-parquet", parts, notes=notes)

@@ -39,7 +39,11 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
     file_fingerprint,
 )
-from graphnet_icecube2nd.store.readers.table_part import TablePart, select
+from graphnet_icecube2nd.store.readers.table_part import (
+    TablePart,
+    event_ranges,
+    select,
+)
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
@@ -53,7 +57,6 @@ from graphnet_icecube2nd.store.readers.tables import (
 
 DUPLICATES = ("error", "renumber")
 SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
-EVENTS = 4_096, 100_000  # of a part, at least and at most; eight parts in between
 _OPTIONS = {"adbc.sqlite.query.batch_rows": str(2**16)}
 # Which types of SQLite a column of a type may hold, and a value of that type.
 _HOLDS = {"int64": ("'integer'", "0"), "string": ("'text'", "''")}
@@ -125,25 +128,23 @@ def sqlite_source(
     for number, group in enumerate(grouped):
         counted = [labels[number]] if labels else group
         event_id = np.unique(np.concatenate([t.runs(event)[0] for t in counted]))
-        step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *EVENTS))
-        lows = [LEAST, *event_id[step::step].tolist()]
-        highs = [*(low - 1 for low in lows[1:]), GREATEST]
-        for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
+        ranges = event_ranges(event_id, events_per_part)
+        for index, (low, high) in enumerate(ranges):
             rows = [replace(table, low=low, high=high) for table in group]
+            which = f" (part {index + 1} of {len(ranges)})" if len(ranges) > 1 else ""
+            of_tables = selection.part(
+                join_tables(rows, pulse_map),
+                replace(counted[0], low=low, high=high),
+                name=f"{group[0].path}{which}",
+            )
             part = SqlitePart(
-                **selection.part(
-                    join_tables(rows, pulse_map),
-                    replace(counted[0], low=low, high=high),
-                ),
+                **of_tables,
                 path=group[0].path,
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
-                first_number=first_number + index * step,
+                first_number=first_number + int(np.searchsorted(event_id, low)),
             )
-            part.name = str(part.path)
-            if len(lows) > 1:
-                part.name += f" (part {index + 1} of {len(lows)})"
             parts.append(part)
         first_number += len(event_id)
     return selection.source("graphnet-sqlite", parts, notes=tuple(notes))

@@ -47,6 +47,7 @@ from graphnet_icecube2nd.store.readers.tables import (
 )
 
 NO_DIRECTIONS = "no truth is read: the events have no directions"
+PART_EVENTS = 4_096, 100_000  # of a part, at least and at most; eight parts in between
 GATHERED_PULSES = 2**23  # of scattered events that are gathered at once
 EVENT_PULSES = 2**25  # of one event at most
 
@@ -207,10 +208,6 @@ class TablePart(Part):
     # Whether events come in the order of the truth, which is that of their rows.
     by_truth: bool = False
 
-    def layout(self) -> Layout:
-        """Return where the rows of each event lie."""
-        return Layout.of_runs(self.pulses.runs(self.event_column), self.id_range)
-
     def read_truth(
         self, event_id: NDArray[np.int64]
     ) -> tuple[TruthRows, NDArray[np.int64]] | None:
@@ -236,7 +233,8 @@ class TablePart(Part):
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Read the part, in chunks of at most `max_pulses` pulses or one event."""
-        layout, notes = self.layout(), list[str]()
+        runs, notes = self.pulses.runs(self.event_column), list[str]()
+        layout = Layout.of_runs(runs, self.id_range)
         event_id, first, count = layout.event_id, layout.first, layout.num_pulses
         if (large := np.flatnonzero(count > EVENT_PULSES)).size:
             raise ValueError(
@@ -462,6 +460,24 @@ def open_truth(
         tables=tuple(tables), event_column=event_column, columns=taken, angles=angles
     )
     return truth, left_out, notes
+
+
+def event_ranges(
+    event_id: NDArray[np.int64], events_per_part: int | None = None
+) -> list[tuple[int, int]]:
+    """Cut rising event_ids, (B,), into ranges of parts; all numbers lie in one.
+
+    Args:
+        event_id: (B,) event_ids of a file, rising.
+        events_per_part: Events of a part; default: an eighth of them, within bounds.
+
+    Returns:
+        Least and greatest event_id of each part.
+    """
+    step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *PART_EVENTS))
+    lows = [LEAST, *event_id[step::step].tolist()]
+    highs = [*(low - 1 for low in lows[1:]), GREATEST]
+    return list(zip(lows, highs, strict=True))
 
 
 def name_of(tables: Sequence[Table]) -> str:

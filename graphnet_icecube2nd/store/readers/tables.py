@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, pairwise
@@ -82,8 +82,7 @@ class Table(ABC):
         pa = import_pyarrow()
         import pyarrow.compute as pc
 
-        while isinstance(array.type, pa.BaseExtensionType):
-            array = array.storage
+        array = _storage(array)
         texts = array.dictionary if pa.types.is_dictionary(array.type) else array
         length = pc.binary_length(texts.cast(pa.large_string()))
         if texts is not array:
@@ -349,7 +348,9 @@ def opened_parquet(
 
     # The buffer keeps pyarrow from loading a column of a row group whole.
     how: dict[str, Any] = {"buffer_size": 2**20, "page_checksum_verification": True}
-    with naming_damage(name), pyarrow.parquet.ParquetFile(path, **how) as file:
+    with ExitStack() as stack:
+        stack.enter_context(naming_damage(name))
+        file = stack.enter_context(pyarrow.parquet.ParquetFile(path, **how))
         paths = [file.schema.column(i).path for i in range(len(file.schema))]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
             raise ValueError(f"{name}: column {', '.join(twice)} stands more than once")
@@ -369,9 +370,10 @@ def opened_parquet(
                     chunk = group.column(index)
                     size = chunk.total_uncompressed_size
                     check_total(size, chunk.num_values, f"{name}: {leaf!r}")
-        how |= {"metadata": file.metadata, "read_dictionary": texts}
-        with pyarrow.parquet.ParquetFile(path, **how) as file:
-            yield file
+        if texts:  # which columns these are is known only now
+            how |= {"metadata": file.metadata, "read_dictionary": texts}
+            file = stack.enter_context(pyarrow.parquet.ParquetFile(path, **how))
+        yield file
 
 
 def check_total(num_bytes: int, num_texts: int, name: str) -> None:
@@ -419,11 +421,17 @@ def plain_type(arrow_type: Any) -> Any:
 
 def plain(array: Any) -> Any:
     """Return an Arrow array without extension type and dictionary."""
+    array = _storage(array)
+    if import_pyarrow().types.is_dictionary(array.type):
+        return plain(array.dictionary_decode())
+    return array
+
+
+def _storage(array: Any) -> Any:
+    """Return an Arrow array without extension type."""
     pa = import_pyarrow()
     while isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
-    if pa.types.is_dictionary(array.type):
-        return plain(array.dictionary_decode())
     return array
 
 

@@ -54,8 +54,9 @@ class TestValues:
     ) -> None:
         """Keys are texts, the tree has branches, values pages of their own."""
         from graphnet_icecube2nd.store.readers import lmdb as reader
+        from graphnet_icecube2nd.store.readers import table_part
 
-        monkeypatch.setattr(reader, "EVENTS", (100, 100))
+        monkeypatch.setattr(table_part, "PART_EVENTS", (100, 100))
         monkeypatch.setattr(reader, "VALUES_AT_ONCE", 50)
         numbers = [*range(1000), 10**18, -5]
         values = {n: event(n, abs(n) % 7 + 90 * (n % 10 == 0)) for n in numbers}

@@ -81,9 +81,9 @@ def recipe_stage(
         recipe: A recipe, the name of one, or a YAML file.
         store: A store with the labels of the recipe's tasks.
         stage: Number of the stage, from 0.
-        overrides: As `stages.0.lr_max=2e-5`.
-        weights: What the stage begins with, where the recipe names none: of the stage
-            before, in any form that `load_weights` reads. Default: random ones.
+        overrides: Values to replace, such as `stages.0.lr_max=2e-5`.
+        weights: Weights to start from if the recipe names none, such as those of the
+            stage before, in any form that `load_weights` reads. Default: random.
         num_workers: Processes that read events.
 
     Raises:

@@ -81,7 +81,7 @@ class PackedPulses(DataRepresentation):
             flags and ids.
         geometry: csv file of DOMs in place of the detector's; see `DetectorGeometry`.
         ice_table: Text file of ice properties in place of the detector's.
-        dtype: Of the features.
+        dtype: Type of the features.
 
     Columns may come in any order, with more than are needed, and without rde.
 
@@ -170,12 +170,12 @@ class PackedPulses(DataRepresentation):
             values_TC: (T, C) raw values, one event after the other.
             offsets: (B + 1,) int64 borders of the events.
             names: The C columns.
-            truth_dicts: Those of each event.
-            custom_label_functions: As in `forward`.
-            loss_weight_column: As in `forward`.
-            loss_weights: That of each event.
-            loss_weight_default_value: As in `forward`.
-            data_path: As in `forward`.
+            truth_dicts: Dictionaries of the truth, for each event.
+            custom_label_functions: Functions of labels by name, see `forward`.
+            loss_weight_column: Name of the loss weight, see `forward`.
+            loss_weights: Loss weight of each event.
+            loss_weight_default_value: Loss weight of events without one, see `forward`.
+            data_path: Path of the data set, see `forward`.
 
         Raises:
             ValueError: As `forward`.
@@ -545,7 +545,7 @@ class PulseColumns:
 
     Args:
         names: The columns.
-        detector: What they mean.
+        detector: Detector that gives their meaning.
     """
 
     def __init__(self, names: Sequence[str], detector: Detector) -> None:

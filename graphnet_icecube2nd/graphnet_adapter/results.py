@@ -102,11 +102,12 @@ def predict_events(
         calibration: Makes widths hold: a `KappaCalibration` of the direction, or
             calibrations by task; see `calibrate_table`.
         contours: Shares of the contours whose radii are columns.
-        event_column: What batches call the event number: the dataset's `index_column`.
-        angles: What the model was trained to predict. `origin`, as with our
-            `direction_label()`: to where the neutrino came from; `flight`: to where it
+        event_column: Name of the event number in the batches, the dataset's
+            `index_column`.
+        angles: Directions that the model was trained to predict. `origin`: to where the
+            neutrino came from, as with our `direction_label()`; `flight`: to where it
             flies, then directions are turned round.
-        name: What the table is called; default the backbone's class.
+        name: Name of the table; default the backbone's class.
         unknown_detector: Use the model on a detector or a clock that it was not trained
             on; widths are then not calibrated.
         on_progress: Called with new events and pulses.

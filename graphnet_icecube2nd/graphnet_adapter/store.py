@@ -43,7 +43,7 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
 
     Args:
         batch: The batch.
-        index_column: What the event key is called there.
+        index_column: Name of the event key in the PyG batch.
 
     Returns:
         `x` (T, F), `batch` (T,), `ptr` (B + 1,), `n_pulses` (B,), the event key (B,),
@@ -136,11 +136,11 @@ class StoreDataModule(EventDataModule):
     that `StandardModel` asks for is not used on them.
 
     Args:
-        *arguments: As `EventDataModule`.
-        index_column: What the event key is called in the batches.
-        **options: As `EventDataModule`; labels (`direction`, `energy`, `track`) and
-            columns named in `truth` come under their own names, NaN where an event has
-            no such label.
+        *arguments: Arguments of `EventDataModule`.
+        index_column: Name of the event key in the batches.
+        **options: Options of `EventDataModule`. Labels (`direction`, `energy`,
+            `track`) and columns named in `truth` come under their own names, NaN where
+            an event has no such label.
     """
 
     def __init__(

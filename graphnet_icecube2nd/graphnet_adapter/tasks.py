@@ -66,8 +66,8 @@ class TaskLabel(Label):
     Args:
         label: Name of the label (`direction`, `energy`, `track`, ...), or a column of
             the truth.
-        key: Where the label goes, `data[key]`; default the label's name, which is where
-            `TaskHead` looks for it.
+        key: Name of the label in the event, `data[key]`; default the label's name,
+            under which `TaskHead` looks for it.
         azimuth_key: Truth column of the azimuth, rad.
         zenith_key: Truth column of the zenith, rad.
         angles: `origin` if the angles say where the particle came from, `flight` if
@@ -248,8 +248,8 @@ class TaskHead(StandardLearnedTask):
         hidden_size: D, `nb_outputs` of the backbone.
         options: Constructor arguments of the task.
         weight: Factor of the task's loss; GraphNeT adds up the losses of its tasks.
-        target_labels: Where the batch has the task's labels, one for each of
-            `Task.truth`; default: under their own names, as `TaskLabel` and
+        target_labels: Names of the task's labels in the batch, one for each of
+            `Task.truth`; default: their own names, as `TaskLabel` and
             `StoreDataModule` write them.
         prediction_labels: Names of the predictions; default: GraphNeT's where it has
             one (`energy_pred`, `dir_x_pred`, `target_pred`), else the task's with

@@ -17,7 +17,7 @@ class InferenceConfig:
 
     Args:
         max_pulses: Longer events are cut to this many pulses.
-        selection: Which pulses are kept then: `uniform`, `hlc_first`, `first`.
+        selection: Pulses that are kept then: `uniform`, `hlc_first`, `first`.
         seed: Random seed of that selection.
         batch_size: Events of a batch.
         precision: `float32`, or `bfloat16` (autocast).

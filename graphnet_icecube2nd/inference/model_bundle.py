@@ -118,11 +118,11 @@ class ModelBundle:
     """A model, or an ensemble, ready to reconstruct.
 
     Args:
-        name: What it is called.
+        name: Name of the model.
         model: The model.
         options: How it reads events: as it was trained, or as its calibration was
             fitted.
-        calibrations: By task; empty where none was stored with it.
+        calibrations: Calibrations by task; empty if none was stored with it.
         source: The calibrations' file; None: they were given, or there are none.
         place: File or folder of the weights; None: a model in memory.
     """

@@ -91,9 +91,9 @@ class Reconstruction:
         num_events: Rows: every event of the input.
         statuses: How many events by status.
         num_resumed: Rows that an earlier call had already found.
-        seconds: It took.
+        seconds: Time that it took.
         num_calibrated: Rows whose widths are calibrated.
-        notices: What is worth knowing of model and data, in words.
+        notices: Remarks on model and data, in words.
         in_memory: The rows, where there is no file.
     """
 

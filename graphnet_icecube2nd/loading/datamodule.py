@@ -48,7 +48,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             `pulse_budget`.
         pulse_budget: Pulses of a batch on one rank.
         max_pulses: Longer events are cut to this many pulses.
-        selection: Which pulses are kept: `uniform`, `hlc_first`, `first`.
+        selection: Pulses that are kept: `uniform`, `hlc_first`, `first`.
         length_class: `total`, `short` (below 64 pulses), `medium` (64 to 191) or
             `long` (192 or more): which events are trained and validated on.
         events: A condition on truth columns and n_pulses, such as `energy > 100`, for
@@ -60,7 +60,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         validation_max_pulses: Pulses that the validation cuts to; default: as training.
         num_sub_epochs: Parts of an epoch of the data.
         sub_epochs: `partition`, or `published`: independent random eighths.
-        truth: What the batches' truth holds: labels such as `direction`, `energy`,
+        truth: Columns of the batches' truth: labels such as `direction`, `energy`,
             `track`, and any columns of the store's events, such as weights; default
             the direction.
         labels: Groups of labels, those that one task needs: events that have no group

@@ -52,9 +52,9 @@ class EventReader:
     Args:
         store: The store.
         max_pulses: Longer events are cut to this many pulses; None keeps all.
-        selection: Which are kept: `uniform`, `hlc_first` or `first`.
+        selection: Pulses that are kept: `uniform`, `hlc_first` or `first`.
         seed: Seed of selection and augmentations.
-        truth: What `PackedBatch.truth` holds: labels (`direction` (B, 3), which points
+        truth: Columns of `PackedBatch.truth`: labels (`direction` (B, 3), which points
             to the origin, `energy` [GeV], `track`; see `tasks.label`), float32 and NaN
             where an event has none; and columns of the store, as they are. Default:
             `direction` where the store has angles.

@@ -54,11 +54,11 @@ class EventSampler:
 
     Args:
         index: The store.
-        subset: Which of its events; default: all that have pulses.
+        subset: Events of the store to take; default: all that have pulses.
         batch_size: Events of a batch on one rank. Either this or `pulse_budget`.
         pulse_budget: Pulses of a batch on one rank, after long events are cut; short
             events then come in larger batches.
-        max_pulses: What long events are cut to.
+        max_pulses: Longer events are cut to this many pulses.
         length_buckets: Batches of events of nearly equal length; otherwise all lengths
             are mixed.
         bucket_width: Lengths that share a bucket.
@@ -71,7 +71,7 @@ class EventSampler:
             competition's code did; with eight, an epoch shows 66% of the events.
         chunk_size: Events of a chunk at most; neighbours in the store.
         window: Chunks that are shuffled together.
-        rank: Which rank of a distributed run this is, from 0.
+        rank: Number of this rank in a distributed run, from 0.
         world_size: Ranks of that run.
 
     Raises:

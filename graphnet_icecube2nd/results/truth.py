@@ -76,7 +76,7 @@ class EventTruth:
         topology_B: (B,) names; `all` where there are none.
         n_pulses_B: (B,) pulses; empty where they are not known.
         columns: (B,) by name, as the file has them: labels are made of these.
-        labels: What the angles of the columns are called, and mean.
+        labels: Names and meaning of the angles among the columns.
     """
 
     event_id: NDArray[np.int64]
@@ -174,7 +174,7 @@ class EventTruth:
 
         Args:
             columns: (B,) arrays by name, as `load` reads them.
-            name: What messages call it.
+            name: Name of the columns in messages.
             angles: `origin`, or `flight`: then directions are turned round. Default
                 `origin`; required for Prometheus's and NuBench's columns.
             labels: Names and meaning of azimuth and zenith; default: names that are

@@ -35,7 +35,7 @@ class MappedTable:
 
     Args:
         path: The file.
-        types: What the columns must be, numpy's names or `string`; None: anything.
+        types: Types that the columns must have, numpy's names or `string`; None: any.
 
     Raises:
         OSError: The file cannot be read.

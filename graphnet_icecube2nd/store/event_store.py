@@ -124,7 +124,7 @@ class EventStore:
         path: Folder of the store.
 
     Attributes:
-        manifest: What is in the store, of which version.
+        manifest: Content and version of the store.
         shards: The S shards, their tables mapped when they are first looked at.
         shard_offsets: (S + 1,) number of each shard's first event.
         shard_batches: S numbers of the competition's batches, None for other data.

@@ -33,7 +33,7 @@ def verify(path: Path, sha256: str, store: Path, *, again: bool = False) -> None
 
     Args:
         path: The file.
-        sha256: What its checksum must be.
+        sha256: Checksum that it must have.
         store: Folder of the store, where it is remembered.
         again: Read the file all the same.
 

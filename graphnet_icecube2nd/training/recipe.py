@@ -207,7 +207,7 @@ class Recipe:
         model_kwargs: Constructor arguments that replace the named model's.
         stages: The stages, one after the other.
         seed: Seed of first weights, order of events, and selection of pulses.
-        data: Which events, and how they are read.
+        data: Choice of the events, and how they are read.
         tasks: Options by name of the task, or names: constructor arguments of the task
             and `weight`, the factor of its loss (default: `Task.default_weight`).
             Empty: the direction alone, with the model as published.

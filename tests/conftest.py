@@ -48,6 +48,16 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture
+def with_graphnet() -> None:
+    """Skips a test where GraphNeT is missing."""
+    pytest.importorskip(
+        "graphnet.models",
+        reason="GraphNeT is not installed; README.md says how to have it",
+        exc_type=ImportError,
+    )
+
+
+@pytest.fixture
 def notices(logging_of_the_package: None) -> list[str]:
     """What the package logs of its progress during a test."""
     texts: list[str] = []

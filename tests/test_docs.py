@@ -86,13 +86,8 @@ def test_scripts_run(
 @pytest.mark.filterwarnings("ignore:.*no `val_dataloader`")
 @pytest.mark.parametrize("page", pages(with_graphnet=True))
 def test_scripts_with_graphnet_run(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_graphnet: None
 ) -> None:
-    pytest.importorskip(
-        "graphnet.models",
-        reason="GraphNeT is not installed; README.md says how to have it",
-        exc_type=ImportError,
-    )
     from graphnet.constants import EXAMPLE_DATA_DIR
 
     if not Path(EXAMPLE_DATA_DIR, "sqlite").is_dir():

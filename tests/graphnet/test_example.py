@@ -41,13 +41,8 @@ def test_without_graphnet_it_says_how_to_get_it(tmp_path: Path) -> None:
 @pytest.mark.graphnet
 @pytest.mark.parametrize("fixture", ["database", "parquet_folder"])
 def test_it_trains_and_reports_on_a_database(
-    fixture: str, tmp_path: Path, request: pytest.FixtureRequest
+    with_graphnet: None, fixture: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    pytest.importorskip(
-        "graphnet.models",
-        reason="GraphNeT is not installed; README.md says how to have it",
-        exc_type=ImportError,
-    )
     data = request.getfixturevalue(fixture)
     options = {
         "--data": data,
@@ -114,13 +109,12 @@ def check_that_a_colleague_can_use_it(folder: Path) -> None:
     ],
 )
 def test_wrong_options_end_in_one_line(
-    options: list[str], message: str, database: str, tmp_path: Path
+    with_graphnet: None,
+    options: list[str],
+    message: str,
+    database: str,
+    tmp_path: Path,
 ) -> None:
-    pytest.importorskip(
-        "graphnet.models",
-        reason="GraphNeT is not installed; README.md says how to have it",
-        exc_type=ImportError,
-    )
     words = [database if word == "DB" else word for word in options]
     code, output = run_example(tmp_path, *words)
     assert code != 0

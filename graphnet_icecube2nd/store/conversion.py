@@ -13,8 +13,15 @@ import shutil
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from concurrent.futures.process import BrokenProcessPool
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from multiprocessing import get_context, parent_process
@@ -67,7 +74,7 @@ VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PartTask:
-    """What a process needs to know to convert a part."""
+    """What a worker needs to know to convert a part."""
 
     number: int
     part: Part
@@ -221,16 +228,21 @@ def convert_parts(
         for task in open_tasks:
             convert_part(task, on_progress)
     else:
-        _convert_in_processes(open_tasks, workers, on_progress)
+        _convert_at_once(open_tasks, workers, on_progress)
     return [read_json(task.note_file) for task in tasks]
 
 
-def _convert_in_processes(
+def _convert_at_once(
     tasks: list[PartTask], workers: int, on_progress: Progress | None
 ) -> None:
+    """Convert parts in threads if their reading lets threads run, else in processes.
+
+    Processes need seconds to start: each imports PyTorch.
+    """
     # Spawned: pyarrow's threads do not survive a fork.
     context = get_context("spawn")
-    events, pulses = context.Value("q", 0), context.Value("q", 0)
+    counters = context.Value("q", 0), context.Value("q", 0), context.Value("b", 0)
+    events, pulses, stopped = counters
     before = 0, 0
 
     def report() -> None:
@@ -240,10 +252,15 @@ def _convert_in_processes(
             on_progress(now[0] - before[0], now[1] - before[1])
         before = now
 
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_share, initargs=(events, pulses)
-    ) as pool:
-        running = {pool.submit(_convert_shared, task) for task in tasks}
+    pool: Executor
+    if all(task.part.for_threads for task in tasks):
+        pool = ThreadPoolExecutor(
+            workers, initializer=_counters.set, initargs=(counters,)
+        )
+    else:
+        pool = ProcessPoolExecutor(workers, context, _begin_process, (counters,))
+    with pool:
+        running = {pool.submit(_convert_counted, task) for task in tasks}
         try:
             while running:
                 done, running = wait(running, 0.2, return_when=FIRST_COMPLETED)
@@ -259,20 +276,22 @@ def _convert_in_processes(
                 "workers=1"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stopped.value = 1
+            pool.shutdown(cancel_futures=True)
             raise
     report()
 
 
-_shared: list[Any] = []  # counters of a worker process: events, pulses
+# Counters that the workers of one conversion share: events, pulses, whether to stop.
+_counters: ContextVar[tuple[Any, ...]] = ContextVar("counters")
 
 
-def _share(events: Any, pulses: Any) -> None:
+def _begin_process(counters: tuple[Any, ...]) -> None:
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _shared[:] = [events, pulses]
+    _counters.set(counters)
 
 
 def _end_with_parent() -> None:
@@ -286,9 +305,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _convert_shared(task: PartTask) -> None:
-    def count(num_events: int, num_pulses: int) -> None:
-        for counter, number in zip(_shared, (num_events, num_pulses), strict=True):
+def _convert_counted(task: PartTask) -> None:
+    *totals, stopped = _counters.get()
+
+    def count(*numbers: int) -> None:
+        if stopped.value:
+            raise InterruptedError(
+                f"{task.part.name}: another part cannot be converted"
+            )
+        for counter, number in zip(totals, numbers, strict=True):
             with counter.get_lock():
                 counter.value += number
 

@@ -158,7 +158,8 @@ def prepare(
         geometry: DOMs, or a table of them, in place of IceCube-86's or of what lies
             with the input.
         ice: Ice table in place of IceCube's or of what lies with the input.
-        workers: Processes; None for one a core.
+        workers: Number of parts that are converted at once; None for one per core.
+            HDF5 and LMDB take a process for each, other files a thread.
         shard_pulses: Pulses of a shard at most.
         sort_pulses: Put the pulses of an event into the order of time.
         drop_bad_pulses: Leave pulses out whose values cannot be true (a charge of 0, a

@@ -31,6 +31,7 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
     chunk_borders,
 )
+from graphnet_icecube2nd.store.readers.tables import ParquetTable
 
 
 @dataclass
@@ -406,6 +407,21 @@ class TestInterrupted:
             convert(source, tmp_path / "s", workers=1, sort_pulses=False)
         convert(source, tmp_path / "s", workers=1)
 
+    @pytest.mark.parametrize("in_threads", [True, False])
+    def test_other_parts_stop_where_one_fails(
+        self, tmp_path: Path, in_threads: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When the error is there, nothing goes on writing."""
+        monkeypatch.setattr(ArrayPart, "for_threads", in_threads)
+        bad, good = make_part([2], "bad", 9), make_part([50] * 2000, "good", 100)
+        bad.columns["charge"] = np.full(2, np.inf)
+        with pytest.raises(ValueError, match="bad, row 0"):
+            convert(make_source(good, bad), tmp_path / "s", workers=2)
+        before = sorted(tmp_path.rglob("*"))
+        assert not list((tmp_path / "s").glob("part-00000*"))
+        time.sleep(0.2)
+        assert sorted(tmp_path.rglob("*")) == before
+
     def test_second_process_is_kept_out(self, tmp_path: Path) -> None:
         fcntl = pytest.importorskip("fcntl")
         (tmp_path / "s").mkdir()
@@ -467,20 +483,19 @@ class TestInterrupted:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
 def test_workers_end_with_their_parent(
-    tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+    tmp_path: Path,
 ) -> None:
     """Killed alone, it leaves no process that writes where the next one will."""
-    files = make_kaggle_folder(tmp_path / "in", {n: [40] * 4000 for n in range(1, 40)})
     code = (
         "import sys\n"
-        "from graphnet_icecube2nd import prepare\n"
+        "from graphnet_icecube2nd import simulate\n"
         "if __name__ == '__main__':\n"
-        "    prepare(sys.argv[1], sys.argv[2], workers=2,\n"
+        "    simulate(sys.argv[1], num_events=9999, seed=1, workers=2,\n"
         "            on_progress=lambda *_: print('going', flush=True))\n"
     )
     (tmp_path / "run.py").write_text(code)
     process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "run.py"), str(files), str(tmp_path / "out")],
+        [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "out")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -505,9 +520,14 @@ def is_running(pid: str) -> bool:
     return state != "Z"
 
 
-def test_processes_write_the_same_store(
-    tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+@pytest.mark.parametrize("in_threads", [True, False])
+def test_workers_write_the_same_store(
+    tmp_path: Path,
+    make_kaggle_folder: Callable[..., Path],
+    in_threads: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(ParquetTable, "for_threads", in_threads)
     files = make_kaggle_folder(
         tmp_path / "in", {1: [3, 70, 5], 2: [9, 200], 3: [4, 4, 4]}
     )

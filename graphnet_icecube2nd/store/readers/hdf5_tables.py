@@ -63,6 +63,7 @@ def opened(path: Path) -> Iterator[Any]:
 class H5Table(Table):
     """A table of a file, or a range of its rows."""
 
+    for_threads = False  # HDF5 has one lock
     path: Path
     node: str  # its path in the file, without the first slash; `/` for the root
     # Arrow type of the columns of numbers or text, one value a row.

@@ -119,6 +119,7 @@ class LmdbTable(Table):
     """A table of a file, in the order of the events; or the events, a row each."""
 
     has_rows = False
+    for_threads = False  # Python decodes each value
     path: Path
     table: str
     types: dict[str, Any]  # Arrow type of each column, and of the key

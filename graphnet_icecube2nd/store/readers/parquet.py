@@ -133,6 +133,7 @@ class EmptyEventsPart(Part):
     columns: tuple[str, ...]  # the pulse columns of the other parts
     truth: Truth
     num_pulses: int | None = 0
+    for_threads = True
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Yield them, if there are any, as events with 0 pulses."""

@@ -1,6 +1,6 @@
 """What a reader offers: a source of events in parts, each read in chunks.
 
-A part is what one process converts at a time: a file, or a range of events of a large
+A part is what one worker converts at a time: a file, or a range of events of a large
 one. Parts can be pickled, know what tells whether their file has changed, and yield
 whole events in chunks of bounded size. Shape letters: T pulses, B events.
 """
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,15 @@ class EventChunk:
 
 
 class Part(ABC):
-    """A file, or a range of events of one, that one process converts."""
+    """A file, or a range of events of one, that one worker converts."""
 
     name: str  # what messages call it, e.g. `train/batch_1.parquet`
     batch: int | None = None  # number of the competition's batch
     # Pulses in it, for progress; None if not known beforehand. Parts of one file may be
     # off, their sum may not: it is checked.
     num_pulses: int | None = None
+    # Whether reading leaves the interpreter to other threads most of the time.
+    for_threads: ClassVar[bool] = False
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that differ if what is read differs."""

@@ -1,6 +1,6 @@
 """GraphNeT's SQLite files: a table of pulses and a table of truth, joined by event_no.
 
-Parts are ranges of event_no, so several processes share one file and a conversion that
+Parts are ranges of event_no, so several workers share one file and a conversion that
 was stopped goes on at the next range; an index on the event column is all that is
 needed to read a range of a file of any size. SQLite keeps a type with every value and
 asks little of a column; Arrow, whose driver reads, wants one type a column. Nothing is

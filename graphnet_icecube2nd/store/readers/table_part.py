@@ -208,6 +208,11 @@ class TablePart(Part):
     # Whether events come in the order of the truth, which is that of their rows.
     by_truth: bool = False
 
+    @property
+    def for_threads(self) -> bool:  # type: ignore[override]
+        """Whether reading leaves the interpreter to other threads most of the time."""
+        return self.pulses.for_threads
+
     def read_truth(
         self, event_id: NDArray[np.int64]
     ) -> tuple[TruthRows, NDArray[np.int64]] | None:

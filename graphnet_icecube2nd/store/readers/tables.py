@@ -40,6 +40,8 @@ class Table(ABC):
     types: Mapping[str, Any]  # Arrow type of each column
     num_rows: int | None  # None if that is not known beforehand
     has_rows = True  # whether rows mean something to the user
+    # Whether reading leaves the interpreter to other threads most of the time.
+    for_threads = True
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
@@ -215,6 +217,11 @@ class JoinedTable(Table):
         return {c: k for c, k in first.items() if all(c in types for types in others)}
 
     @property
+    def for_threads(self) -> bool:  # type: ignore[override]
+        """Whether that is so of all."""
+        return all(table.for_threads for table in self.tables)
+
+    @property
     def num_rows(self) -> int | None:  # type: ignore[override]
         """How many rows all have."""
         numbers = [table.num_rows for table in self.tables]
@@ -278,7 +285,7 @@ class ParquetTable(Table):
                     max(1, values * group.num_rows // max(1, most)),
                     row_groups=[group.id],
                     columns=list(columns),
-                    use_threads=False,  # the processes share the cores
+                    use_threads=False,  # parts are read side by side
                 ):
                     yield row, batch
                     row += len(batch)

@@ -182,6 +182,7 @@ def robustness(
         num_passes,
     )
     from graphnet_icecube2nd.evaluation.robustness import measure_robustness as measure
+    from graphnet_icecube2nd.files import only_writer
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.plots import new_figure
     from graphnet_icecube2nd.report.robustness import context_of, save_robustness
@@ -189,25 +190,26 @@ def robustness(
 
     name = options.model_name(model, ensemble)
     new_figure(1, 1)  # a missing matplotlib is an error before any work
-    # The table shows the network's own kappa.
-    bundle = load_bundle(name, calibration="none")
-    reading = options.changed(bundle.options, max_pulses=max_pulses, seed=seed)
-    opened = EventStore(store)
-    numbers = choose_events(opened, events, reading.seed)
-    asked = default_perturbations(opened, numbers, reading)
-    total = num_passes(asked, reading) * len(numbers)
-    with counting(total, "perturbing") as on_progress:
-        rows = measure(
-            bundle.model.to(options.chosen_device(device)),
-            opened,
-            numbers,
-            perturbations=asked,
-            options=reading,
-            on_progress=on_progress,
-        )
-    context = context_of(name, opened, rows, reading)
-    for path in save_robustness(out, rows, context):
-        print(path)
+    with only_writer(out):  # a second one is refused before its work
+        # The table shows the network's own kappa.
+        bundle = load_bundle(name, calibration="none")
+        reading = options.changed(bundle.options, max_pulses=max_pulses, seed=seed)
+        opened = EventStore(store)
+        numbers = choose_events(opened, events, reading.seed)
+        asked = default_perturbations(opened, numbers, reading)
+        total = num_passes(asked, reading) * len(numbers)
+        with counting(total, "perturbing") as on_progress:
+            rows = measure(
+                bundle.model.to(options.chosen_device(device)),
+                opened,
+                numbers,
+                perturbations=asked,
+                options=reading,
+                on_progress=on_progress,
+            )
+        context = context_of(name, opened, rows, reading)
+        for path in save_robustness(out, rows, context):
+            print(path)
     worst = max(rows, key=lambda row: row.difference)
     print(
         f"baseline {rows[0].mean:.4f} rad; worst: {worst.group}, {worst.strength}: "

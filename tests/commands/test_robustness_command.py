@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from graphnet_icecube2nd import EventStore, build_model, load_model, save_model
 from graphnet_icecube2nd.commands.evaluation import robustness
 from graphnet_icecube2nd.evaluation import robustness as room
+from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.report.robustness import STEM
@@ -114,6 +115,14 @@ def test_wrong_words_say_what(
     assert isinstance(done.exception, ValueError)
     assert message in str(done.exception)
     assert not (tmp_path / "report").exists()
+
+
+def test_a_second_one_is_refused_before_its_work(
+    call: Call, simulated: EventStore, tmp_path: Path
+) -> None:
+    with only_writer(tmp_path / "report"):
+        done = call(simulated.path, "--model", "nothing", "--out", tmp_path / "report")
+    assert "report is being written by another process" in str(done.exception)
 
 
 def test_the_command_is_named_for_its_files() -> None:

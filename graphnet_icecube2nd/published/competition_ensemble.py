@@ -12,6 +12,7 @@ import os
 import warnings
 from pathlib import Path
 
+from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_member
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.models.model import Model
@@ -46,7 +47,7 @@ def import_weights(
     Raises:
         FileNotFoundError: Files are missing; names each.
         CheckpointError: One does not fit its model; nothing is written then.
-        ValueError: A file that holds more than weights.
+        ValueError: A file holds more than weights, or another process writes `out`.
     """
     folder, out = Path(folder), Path(out)
     found = {name: sorted(folder.rglob(file)) for name, file in CHECKPOINTS.items()}
@@ -56,22 +57,23 @@ def import_weights(
     for name, path in sources.items():  # all of them, before one is written
         _filled(name, path)
         LOGGER.info(f"{path.name}: fits {name} in every key")
-    out.mkdir(parents=True, exist_ok=True)
-    members = []
-    for name, path in sources.items():
-        origin = {
-            "file": path.name,
-            "sha256": sha256_of(path),
-            "from": DATASET,
-            "imported_by": f"graphnet_icecube2nd {__version__}",
-        }
-        weight, model = PUBLISHED_WEIGHTS[name], _filled(name, path)
-        members.append(save_member(out, name, model, weight, origin))
-        LOGGER.info(f"written: {out / members[-1].file}")
-    ensemble = EnsembleFile(
-        name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
-    )
-    ensemble.save(out)
+    with only_writer(out):
+        out.mkdir(parents=True, exist_ok=True)
+        members = []
+        for name, path in sources.items():
+            origin = {
+                "file": path.name,
+                "sha256": sha256_of(path),
+                "from": DATASET,
+                "imported_by": f"graphnet_icecube2nd {__version__}",
+            }
+            weight, model = PUBLISHED_WEIGHTS[name], _filled(name, path)
+            members.append(save_member(out, name, model, weight, origin))
+            LOGGER.info(f"written: {out / members[-1].file}")
+        ensemble = EnsembleFile(
+            name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
+        )
+        ensemble.save(out)
     return ensemble
 
 

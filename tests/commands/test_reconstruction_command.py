@@ -21,6 +21,7 @@ import torch
 
 from graphnet_icecube2nd import EventStore, build_model, list_models, save_model
 from graphnet_icecube2nd.commands import ensemble, reconstruction, store
+from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.input_store import READING
 from graphnet_icecube2nd.store import preparation
@@ -258,6 +259,11 @@ def test_provenance_of_imported_weights(published: Path, tmp_path: Path) -> None
 def test_import_names_what_is_missing_and_writes_nothing(
     published: Path, tmp_path: Path
 ) -> None:
+    with (
+        only_writer(tmp_path / "out"),
+        pytest.raises(ValueError, match="out is being written by another process"),
+    ):
+        ensemble.import_weights(published, tmp_path / "out")
     (published / "V22FT6_1.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"lacks V22FT6_1\.pth; see https"):
         ensemble.import_weights(published, tmp_path / "out")

@@ -8,11 +8,14 @@ from typing import Any
 
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.energy import Energy
+from graphnet_icecube2nd.tasks.inelasticity import Inelasticity
 from graphnet_icecube2nd.tasks.label import ENERGY_COLUMNS, TOPOLOGY
+from graphnet_icecube2nd.tasks.neutrino import Neutrino
 from graphnet_icecube2nd.tasks.task import TASKS, Task
 from graphnet_icecube2nd.tasks.track import Track
+from graphnet_icecube2nd.tasks.visible_energy import VisibleEnergy
 
-OWN = (Direction, Energy, Track)
+OWN = (Direction, Energy, VisibleEnergy, Inelasticity, Track, Neutrino)
 # Columns of all results, for any task; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")

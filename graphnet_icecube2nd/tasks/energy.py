@@ -1,4 +1,4 @@
-"""Energy of the neutrino, as the median and the width of log10(E / GeV).
+"""Energies, as the median and the width of log10(E / GeV).
 
 Shape letters: B events.
 """
@@ -41,12 +41,22 @@ Array = NDArray[np.float64]
 WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
 
 
-@register_task
-class Energy(WidthTask):
-    """Energy of the neutrino.
+def energy_columns(name: str, what: str) -> tuple[Column, ...]:
+    """Return the columns of an energy task; `what` describes the energy."""
+    return (
+        Column(name, "GeV", f"median of the {what}"),
+        Column(f"{name}_log10_sigma", "", "half of the central 68% of log10(E / GeV)"),
+        Column(f"{name}_low_68", "GeV", "lower end of the central 68% interval"),
+        Column(f"{name}_high_68", "GeV", "upper end of the central 68% interval"),
+    )
 
-    The outputs are the median of log10(E / GeV) minus 3, and the logarithm of the scale
-    of its distribution.
+
+class EnergyTask(WidthTask):
+    """Base of tasks that answer with an energy.
+
+    The outputs are the median of log10(E / GeV) minus `centre`, and the logarithm of
+    the scale of its distribution. A subclass defines `name`, `truth` (one label) and
+    `columns` (see `energy_columns`).
 
     Args:
         likelihood: Distribution of the energy: `student` (4 degrees of freedom, with
@@ -56,40 +66,42 @@ class Energy(WidthTask):
         ValueError: The likelihood is unknown.
     """
 
-    name: ClassVar[str] = "energy"
-    truth: ClassVar[tuple[str, ...]] = (ENERGY,)
     centre: ClassVar[float] = 3.0
     error_name: ClassVar[str] = "log10_error"
     # A weight of 1 would clip early gradients of all tasks and delay directions.
     default_weight: ClassVar[float] = 0.1
-    columns: ClassVar[tuple[Column, ...]] = (
-        Column("energy", "GeV", "median of the neutrino's energy"),
-        Column("energy_log10_sigma", "", "half of the central 68% of log10(E / GeV)"),
-        Column("energy_low_68", "GeV", "lower end of the central 68% interval"),
-        Column("energy_high_68", "GeV", "upper end of the central 68% interval"),
-    )
 
     def target(self, truth: Mapping[str, Tensor]) -> Tensor:
         """Return log10(E / GeV), (B,); NaN if there is no energy above 0."""
-        energy_B = truth[ENERGY]
+        energy_B = truth[self.truth[0]]
         return torch.where(energy_B > 0, energy_B, torch.nan).log10()
 
     def answer(self, value_B: Tensor, width_B: Tensor) -> dict[str, Tensor]:
         """Return energy [GeV], its width in log10 and the central 68% interval."""
+        median, width, low, high = (column.name for column in self.columns)
         return {
-            "energy": 10**value_B,
-            "energy_log10_sigma": width_B,
-            "energy_low_68": 10 ** (value_B - width_B),
-            "energy_high_68": 10 ** (value_B + width_B),
+            median: 10**value_B,
+            width: width_B,
+            low: 10 ** (value_B - width_B),
+            high: 10 ** (value_B + width_B),
         }
+
+    def has_energy(self, columns: Columns) -> NDArray[np.bool_]:
+        """Return which events have energy and width above 0 and finite, (B,)."""
+        values = [columns[c.name] for c in self.columns[:2] if c.name in columns]
+        good_B: NDArray[np.bool_] = np.all(
+            [np.isfinite(value_B) & (value_B > 0) for value_B in values], axis=0
+        )
+        return good_B
 
     def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
         """Return bias in log10 and the share of true values in the 68% interval."""
-        good_B = has_energy(columns)
+        good_B = self.has_energy(columns)
         if not good_B.any():
             return {"bias_log10": float("nan"), "inside_68": float("nan")}
-        residual = np.log10(columns["energy"][good_B]) - target[good_B]
-        inside = np.abs(residual) <= columns["energy_log10_sigma"][good_B]
+        median, width = (columns[column.name][good_B] for column in self.columns[:2])
+        residual = np.log10(median) - target[good_B]
+        inside = np.abs(residual) <= width
         return {
             "bias_log10": float(np.median(residual)),
             "inside_68": float(inside.mean()),
@@ -97,13 +109,15 @@ class Energy(WidthTask):
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return bias, resolution, pulls and coverage against energy."""
-        tables, target, missing = judged_events(tables, target, has_energy)
+        words = self.name.replace("_", " ")
+        title = words.capitalize()
+        tables, target, missing = judged_events(tables, target, self.has_energy)
         if not len(target):
-            return empty_section(self.name, "Energy", missing)
+            return empty_section(self.name, title, missing)
         rows: list[dict[str, Any]] = []
         bias, pulls, coverage = [], [], []
         for number, (name, table) in enumerate(tables.items()):
-            value = np.log10(table["energy"])
+            value = np.log10(table[self.columns[0].name])
             residual = value - target
             low, median, high = np.quantile(residual, [0.16, 0.5, 0.84])
             row = {
@@ -118,7 +132,7 @@ class Energy(WidthTask):
             rows.append(row)
             curve = quantile_curve(target, residual, name, number)
             bias.append(replace(curve, x=10.0**curve.x))
-            width = table.get("energy_log10_sigma")
+            width = table.get(self.columns[1].name)
             if width is None:  # energies from other software may have no widths
                 continue
             pull = residual / width
@@ -130,21 +144,23 @@ class Energy(WidthTask):
             centre = 10.0 ** np.array([np.median(value[b]) for b in bins])
             coverage.append(share_curve(centre, inside, bins, name, number))
         panels: dict[str, tuple[Panel, ...]] = {
-            "energy_bias": (
+            f"{self.name}_bias": (
                 Panel(
-                    x_label="true energy [GeV]",
-                    y_label="log10(predicted / true energy)",
+                    x_label=f"true {words} [GeV]",
+                    y_label=f"log10(predicted / true {words})",
                     curves=(*bias, horizontal_line(bias, 0.0)),
                     x_log=True,
                 ),
             )
         }
         if pulls:
-            panels["energy_widths"] = width_panels(pulls, coverage)
+            panels[f"{self.name}_widths"] = width_panels(
+                pulls, coverage, f"predicted {words} [GeV]", x_log=True
+            )
         return Section(
             task=self.name,
-            title="Energy",
-            text="The bias is the median of log10(predicted / true energy); the "
+            title=title,
+            text=f"The bias is the median of log10(predicted / true {words}); the "
             "resolution is half the width of its central 68%. The pull is that "
             "logarithm divided by the predicted width (half of the predicted central "
             "68%). If the predicted widths are right, 68% of the pulls lie between -1 "
@@ -154,25 +170,27 @@ class Energy(WidthTask):
             "more if they are too small." + LEFT_OUT * any(missing.values()),
             figures=panels,
             captions={
-                "energy_bias": "Median and central 68% of log10(predicted / true "
-                "energy), in bins of equal numbers of events. Against the true energy "
+                f"{self.name}_bias": "Median and central 68% of log10(predicted / true "
+                f"{words}), in bins of equal numbers of events. Against the true value "
                 "the bias falls from positive to negative even for correct "
                 "predictions. This is regression to the mean: events that look alike "
                 "have many energies of a steep spectrum, and the prediction is their "
                 "median.",
-                "energy_widths": "Left: distribution of the pulls; grey is a normal "
-                "distribution whose central 68% lies between -1 and 1. Right: share of "
-                "the events whose true energy lies in the predicted 68% interval, with "
-                "one standard error.",
+                f"{self.name}_widths": "Left: distribution of the pulls; grey is a "
+                "normal distribution whose central 68% lies between -1 and 1. Right: "
+                "share of the events whose true energy lies in the predicted 68% "
+                "interval, with one standard error.",
             },
             rows=rows,
         )
 
 
-def has_energy(columns: Columns) -> NDArray[np.bool_]:
-    """Return which events have energy and width above 0 and finite, (B,)."""
-    values = [columns[n] for n in ("energy", "energy_log10_sigma") if n in columns]
-    good_B: NDArray[np.bool_] = np.all(
-        [np.isfinite(value_B) & (value_B > 0) for value_B in values], axis=0
+@register_task
+class Energy(EnergyTask):
+    """Energy of the neutrino; see `EnergyTask`."""
+
+    name: ClassVar[str] = "energy"
+    truth: ClassVar[tuple[str, ...]] = (ENERGY,)
+    columns: ClassVar[tuple[Column, ...]] = energy_columns(
+        "energy", "neutrino's energy"
     )
-    return good_B

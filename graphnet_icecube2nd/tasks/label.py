@@ -26,12 +26,18 @@ from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColum
 Array = NDArray[np.float64]
 
 DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
+VISIBLE_ENERGY, INELASTICITY = "visible_energy", "inelasticity"
+NEUTRINO = "neutrino"
 ANGLE_PRECISION = 1e-3  # rad, tolerance for rounding at the ends of the range
 # Columns by their names in files; the first that exists is used.
 ENERGY_COLUMNS = (
     *("energy", "injection_energy", "initial_state_energy"),
     *("true_energy", "true_E", "energy_true"),
 )
+VISIBLE_ENERGY_COLUMNS = (
+    *("visible_energy", "deposited_energy", "GNLabelEnergyDepositedTotal"),
+)
+INELASTICITY_COLUMNS = ("inelasticity", "bjorken_y", "visible_inelasticity")
 TOPOLOGY = "topology"
 TRACK_TOPOLOGIES = ("through_going_track", "starting_track", "muon_bundle")
 CASCADE_TOPOLOGIES = ("cascade", "double_cascade")
@@ -42,7 +48,10 @@ INTERACTION_COLUMNS = (
     ("injection_type", "injection_interaction_type"),
     ("pdgid", "is_cc_flag"),
 )
+PRIMARY_COLUMNS = ("pid", "initial_state_type", "injection_type", "pdgid")
 MUON, MUON_NEUTRINO = 13, 14
+NEUTRINOS = (12, MUON_NEUTRINO, 16)
+MUON_TOPOLOGIES = ("muon_bundle",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,11 +147,30 @@ def _track(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
         return np.where(known_B, is_track_B.astype(np.float64), np.nan)
     pdg_B, interaction_B = (np.asarray(v, np.float64) for v in values)
     pdg_B = np.abs(pdg_B)
-    neutrino_B = np.isin(pdg_B, (12, MUON_NEUTRINO, 16))
+    neutrino_B = np.isin(pdg_B, NEUTRINOS)
     charged_B = interaction_B == 1
     is_track_B = ((pdg_B == MUON_NEUTRINO) & charged_B) | (pdg_B == MUON)
     known_B = (neutrino_B & np.isin(interaction_B, (0, 1, 2))) | (pdg_B == MUON)
     return np.where(known_B, is_track_B.astype(np.float64), np.nan)
+
+
+def _neutrino(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
+    (value_B,) = values
+    if value_B.dtype.kind in "OSUT":  # a topology
+        topology_B = np.asarray(value_B).astype(np.str_)
+        is_muon_B = np.isin(topology_B, MUON_TOPOLOGIES)
+        is_neutrino_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, *CASCADE_TOPOLOGIES))
+        is_neutrino_B &= ~is_muon_B
+    else:
+        pdg_B = np.abs(np.asarray(value_B, np.float64))
+        is_neutrino_B, is_muon_B = np.isin(pdg_B, NEUTRINOS), pdg_B == MUON
+    known_B = is_neutrino_B | is_muon_B
+    return np.where(known_B, is_neutrino_B.astype(np.float64), np.nan)
+
+
+def _inelasticity(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
+    y_B = np.asarray(values[0], np.float64)
+    return np.where((y_B >= 0) & (y_B <= 1), y_B, np.nan)
 
 
 LABELS: dict[str, Label] = {
@@ -160,6 +188,21 @@ LABELS: dict[str, Label] = {
         columns=lambda labels: [(TOPOLOGY,), *INTERACTION_COLUMNS],
         make=_track,
         description="topology, or PDG code and interaction (1 CC, 2 NC)",
+    ),
+    NEUTRINO: Label(
+        columns=lambda labels: [(TOPOLOGY,), *((name,) for name in PRIMARY_COLUMNS)],
+        make=_neutrino,
+        description="topology, or PDG code of the primary",
+    ),
+    VISIBLE_ENERGY: Label(
+        columns=lambda labels: [(name,) for name in VISIBLE_ENERGY_COLUMNS],
+        make=_energy,
+        description="visible or deposited energy above 0, GeV",
+    ),
+    INELASTICITY: Label(
+        columns=lambda labels: [(name,) for name in INELASTICITY_COLUMNS],
+        make=_inelasticity,
+        description="inelasticity, 0 to 1",
     ),
 }
 

@@ -96,7 +96,7 @@ class WidthTask(Task):
     """Base of tasks whose outputs are median and ln(scale) of a number's likelihood.
 
     A subclass defines `target` (the number) and `answer` (the columns from a median and
-    a width); the arguments are those of `Energy`.
+    a width); the arguments are those of `EnergyTask`.
     """
 
     num_outputs: ClassVar[int] = 2
@@ -217,9 +217,12 @@ def pull_curve(pull_B: Array, name: str, table: int) -> Curve:
 
 
 def width_panels(
-    pulls: Sequence[Curve], coverage: Sequence[Curve]
+    pulls: Sequence[Curve], coverage: Sequence[Curve], x_label: str, x_log: bool = False
 ) -> tuple[Panel, Panel]:
-    """Return panels of pulls and of coverage, each with its expectation."""
+    """Return panels of pulls and of coverage, each with its expectation.
+
+    `x_label` and `x_log` are those of the coverage.
+    """
     grid = np.linspace(-5, 5, 201)
     normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
     normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
@@ -233,10 +236,10 @@ def width_panels(
             title="Pulls",
         ),
         Panel(
-            x_label="predicted energy [GeV]",
+            x_label=x_label,
             y_label="share in the 68% interval",
             curves=(*coverage, nominal),
-            x_log=True,
+            x_log=x_log,
             y_range=(0.0, 1.0),
             title="Coverage",
         ),

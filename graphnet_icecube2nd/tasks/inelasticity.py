@@ -1,0 +1,161 @@
+"""Inelasticity y: the share of the neutrino's energy that goes to hadrons.
+
+Shape letters: B events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from graphnet_icecube2nd.tasks.label import INELASTICITY
+from graphnet_icecube2nd.tasks.section import (
+    LEFT_OUT,
+    Columns,
+    Section,
+    Tables,
+    empty_section,
+    judged_events,
+    quantile_bins,
+    residual_section,
+    share_curve,
+)
+from graphnet_icecube2nd.tasks.task import Column, register_task
+from graphnet_icecube2nd.tasks.width import WidthTask, pull_curve, width_panels
+
+Array = NDArray[np.float64]
+EDGE = 1e-3  # values nearer to 0 or 1 count as this far from them
+
+
+@register_task
+class Inelasticity(WidthTask):
+    """Inelasticity of a neutrino's interaction, Bjorken y.
+
+    The outputs are the median of ln(y / (1 - y)) and the logarithm of the scale of its
+    distribution, so that values and intervals lie within 0 and 1.
+
+    Args:
+        likelihood: Distribution of ln(y / (1 - y)): `student` (4 degrees of freedom,
+            with heavy tails) or `gaussian`.
+
+    Raises:
+        ValueError: The likelihood is unknown.
+    """
+
+    name: ClassVar[str] = "inelasticity"
+    truth: ClassVar[tuple[str, ...]] = (INELASTICITY,)
+    error_name: ClassVar[str] = "logit_error"
+    default_weight: ClassVar[float] = 0.1
+    columns: ClassVar[tuple[Column, ...]] = (
+        Column("inelasticity", "", "median of the inelasticity, 0 to 1"),
+        Column("inelasticity_sigma", "", "half of the central 68% of the inelasticity"),
+        Column("inelasticity_low_68", "", "lower end of the central 68% interval"),
+        Column("inelasticity_high_68", "", "upper end of the central 68% interval"),
+    )
+
+    def target(self, truth: Mapping[str, Tensor]) -> Tensor:
+        """Return ln(y / (1 - y)), (B,); NaN if y is not within 0 and 1."""
+        return truth[INELASTICITY].logit(EDGE)
+
+    def answer(self, value_B: Tensor, width_B: Tensor) -> dict[str, Tensor]:
+        """Return y, its width and the central 68% interval."""
+        low_B, high_B = (value_B - width_B).sigmoid(), (value_B + width_B).sigmoid()
+        return {
+            "inelasticity": value_B.sigmoid(),
+            "inelasticity_sigma": (high_B - low_B) / 2,
+            "inelasticity_low_68": low_B,
+            "inelasticity_high_68": high_B,
+        }
+
+    def calibration_figures(self, columns: Columns, target: Array) -> dict[str, float]:
+        """Return the bias and the share of true values in the 68% interval."""
+        good_B = has_inelasticity(columns)
+        if not good_B.any():
+            return {"bias": float("nan"), "inside_68": float("nan")}
+        columns = {name: values[good_B] for name, values in columns.items()}
+        true = _expit(target[good_B])
+        return {
+            "bias": float(np.median(columns["inelasticity"] - true)),
+            "inside_68": float(_is_inside(columns, true).mean()),
+        }
+
+    def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
+        """Return bias and resolution against y, pulls and coverage."""
+        tables, target, missing = judged_events(tables, target, has_inelasticity)
+        if not len(target):
+            return empty_section(self.name, "Inelasticity", missing)
+        true = _expit(target)
+        values = {name: table["inelasticity"] for name, table in tables.items()}
+        section = residual_section(self.name, "inelasticity", "", values, true)
+        rows: list[dict[str, Any]] = []
+        pulls, coverage = [], []
+        for number, (row, (name, table)) in enumerate(
+            zip(section.rows, tables.items(), strict=True)
+        ):
+            rows.append({**row, **missing[name], "inside_68": float("nan")})
+            if "inelasticity_low_68" not in table:  # other software may give no widths
+                continue
+            inside = _is_inside(table, true)
+            rows[-1]["inside_68"] = float(inside.mean())
+            low, high = table["inelasticity_low_68"], table["inelasticity_high_68"]
+            width = (_logit(high) - _logit(low)) / 2
+            pull = (_logit(table["inelasticity"]) - target) / width
+            pulls.append(pull_curve(pull, name, number))
+            bins = quantile_bins(table["inelasticity"])
+            centre = np.array([np.median(table["inelasticity"][b]) for b in bins])
+            coverage.append(share_curve(centre, inside, bins, name, number))
+        figures, captions = dict(section.figures), dict(section.captions)
+        if pulls:
+            figures["inelasticity_widths"] = width_panels(
+                pulls, coverage, "predicted inelasticity"
+            )
+            captions["inelasticity_widths"] = (
+                "Left: distribution of the pulls, which are errors of ln(y / (1 - y)) "
+                "divided by the predicted width; grey is a normal distribution whose "
+                "central 68% lies between -1 and 1. Right: share of the events whose "
+                "true inelasticity lies in the predicted 68% interval, with one "
+                "standard error."
+            )
+        return Section(
+            task=self.name,
+            title=section.title,
+            text=section.text + " 'inside 68%' is the share of true values in the "
+            "predicted 68% intervals." + LEFT_OUT * any(missing.values()),
+            figures=figures,
+            captions=captions,
+            rows=rows,
+        )
+
+
+def has_inelasticity(columns: Columns) -> NDArray[np.bool_]:
+    """Return which events have an inelasticity within 0 and 1, (B,)."""
+    good_B: NDArray[np.bool_] = np.all(
+        [
+            (columns[name] >= 0) & (columns[name] <= 1)  # False for NaN
+            for name in ("inelasticity", "inelasticity_low_68", "inelasticity_high_68")
+            if name in columns
+        ],
+        axis=0,
+    )
+    return good_B
+
+
+def _is_inside(columns: Columns, true_B: Array) -> NDArray[np.bool_]:
+    low_B, high_B = columns["inelasticity_low_68"], columns["inelasticity_high_68"]
+    inside_B: NDArray[np.bool_] = (true_B >= low_B) & (true_B <= high_B)
+    return inside_B
+
+
+def _expit(value: Array) -> Array:
+    result: Array = 1 / (1 + np.exp(-value))
+    return result
+
+
+def _logit(share: Array) -> Array:
+    share = np.clip(share, 1e-12, 1 - 1e-12)
+    result: Array = np.log(share / (1 - share))
+    return result

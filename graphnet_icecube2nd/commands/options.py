@@ -1,4 +1,4 @@
-"""Options that several commands have, declared once, and what their words mean."""
+"""Shared options of commands, and the parsing of their values."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class StrictCommand(typer.core.TyperCommand):
-    """A command whose options are given once, but for those that may be repeated."""
+    """Command that refuses repeated options, except for those with several values."""
 
     def make_parser(self, ctx: Any) -> Any:
-        """Return a parser that refuses an option given twice: one would be lost."""
+        """Return a parser that refuses an option that is given twice."""
         parser = super().make_parser(ctx)
         parse: Any = parser.parse_args
 
         def parse_once(args: list[str]) -> Any:
             found = parse(args)
             for given in found[-1]:
-                several = getattr(given, "multiple", True)  # an argument
+                several = getattr(given, "multiple", True)  # False for options only
                 if not several and found[-1].count(given) > 1:
                     raise typer.BadParameter(
                         "is given more than once", ctx=ctx, param=given
@@ -44,12 +44,12 @@ class StrictCommand(typer.core.TyperCommand):
 
 
 class Commands(typer.Typer):
-    """A group of commands, all of which are strict."""
+    """Group of `StrictCommand`s."""
 
     def command(
         self, name: str | None = None, **options: Any
     ) -> Callable[[Function], Function]:
-        """Return what makes a command of a function."""
+        """Return a decorator that registers a function as a command."""
         return super().command(name, **{"cls": StrictCommand, **options})
 
 
@@ -59,7 +59,7 @@ def option(
     panel: str | None = None,
     complete: Callable[[str], list[str]] | None = None,
 ) -> Any:
-    """Return an option of a command, with a heading and a shell completion if given."""
+    """Return an option of a command, with an optional panel and shell completion."""
     return typer.Option(
         *names, help=help, rich_help_panel=panel, autocompletion=complete
     )
@@ -67,28 +67,28 @@ def option(
 
 reading_option = partial(
     option,
-    panel="How the model reads events (default: as it was trained or calibrated)",
+    panel="Reading of the events (default: as in training or calibration)",
 )
 machine_option = partial(option, panel="Machine")
-file_option = partial(option, panel="Files that are read")
+file_option = partial(option, panel="Input files")
 
 Model = Annotated[
     str | None,
     option(
-        "Model: weights of the package (t_sim.simulated), a run's folder, a "
-        ".safetensors file, or with --weights a model's name.",
+        "Model: weights of the package (t_sim.simulated), the folder of a run, a "
+        ".safetensors file, or a model's name with --weights.",
         complete=completion.model,
     ),
 ]
 Ensemble = Annotated[
-    Path | None, option("Ensemble in place of --model: its folder or YAML.")
+    Path | None, option("Ensemble instead of --model: its folder or YAML file.")
 ]
-Device = Annotated[str, option("Device: cpu, cuda, mps; auto chooses.")]
+Device = Annotated[str, option("Device: cpu, cuda, mps, or auto.")]
 UnknownDetector = Annotated[
     bool,
     option(
-        "Accept a detector or a clock that the model was not trained on. Only a "
-        "calibration that was fitted on such data is applied then.",
+        "Accept a detector or a clock that the model was not trained on. A "
+        "calibration is then applied only if it was fitted on such data.",
         "--unknown-detector",
     ),
 ]
@@ -100,13 +100,13 @@ MaxPulses = Annotated[
 ]
 Data = Annotated[
     Path | None,
-    option("Event store. Default: the one that the model was trained on."),
+    option("Event store. Default: the store on which the model was trained."),
 ]
 Events = Annotated[
     str | None,
     option(
-        "Condition on the events, such as 'n_pulses >= 8'. Events that the model was "
-        "trained on are never taken."
+        "Condition on the events, such as 'n_pulses >= 8'. Training events of the "
+        "model are always excluded."
     ),
 ]
 Most = Annotated[int, typer.Option(help="Maximum number of events.", min=1)]
@@ -121,7 +121,7 @@ TruthAngles = Annotated[
     str | None,
     option(
         "Meaning of the angles in a table of truth: origin or flight. Default: origin; "
-        "a store knows its own."
+        "a store has its own."
     ),
 ]
 ResultAngles = Annotated[
@@ -132,7 +132,7 @@ Replacements = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="Replace a value of the recipe: stages.2.lr_max=2e-5 (stages count from "
-        "0), tasks.energy.weight=0.1. More than once for several.",
+        "0), tasks.energy.weight=0.1. Repeat the option for several.",
     ),
 ]
 Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, mps.")]
@@ -152,7 +152,7 @@ def _file_options(
     detector: Annotated[
         str | None,
         file_option(
-            "Detector (see `icecube2nd detectors`): what the columns mean, its "
+            "Detector (see `icecube2nd detectors`), with the meaning of columns, its "
             "modules, medium and scales.",
             complete=completion.detector,
         ),
@@ -167,27 +167,27 @@ def _file_options(
     column: Annotated[
         list[str] | None,
         file_option(
-            "A column that differs from the pulse map's: x=pos_x; hlc=none does "
-            "without. Also y, z, time, charge, auxiliary, rde, sensor_id, azimuth, "
-            "zenith. More than once for several."
+            "Column that differs from the pulse map's, such as x=pos_x, or hlc=none "
+            "for no column. Also y, z, time, charge, auxiliary, rde, sensor_id, "
+            "azimuth, zenith. Repeat the option for several."
         ),
     ] = None,
     pulses_table: Annotated[
         list[str] | None,
         file_option(
-            "Table (or struct) of pulses. More than once: the pulses of an event in "
-            "all of them are joined."
+            "Table (or struct) of pulses. Repeat the option to join an event's pulses "
+            "of several tables."
         ),
     ] = None,
     truth_table: Annotated[
         str | None,
         file_option(
-            "Table (or struct) of truth, one row an event. `reconstruct` reads it "
-            "only for the events that have no pulses."
+            "Table (or struct) of truth, one row per event. `reconstruct` reads it "
+            "only for events without pulses."
         ),
     ] = None,
     offsets_table: Annotated[
-        str | None, file_option("Dataset of the events' borders in HDF5.")
+        str | None, file_option("HDF5 dataset of the events' offsets.")
     ] = None,
     event_column: Annotated[
         str | None,
@@ -195,53 +195,52 @@ def _file_options(
     ] = None,
     keep: Annotated[
         list[str] | None,
-        file_option("Further pulse column to keep; `all` keeps all."),
+        file_option("Additional pulse column to keep, or `all`."),
     ] = None,
     batches: Annotated[
         str | None,
-        file_option("Kaggle batches, as 1,2,5-9, or `present`: those there."),
+        file_option("Kaggle batches, such as 1,2,5-9, or `present` for existing ones."),
     ] = None,
     which: Annotated[
         str | None,
         file_option(
-            "Part of the competition's folder: train or test. Default: what is "
-            "there, train first; `reconstruct` takes test first for a submission "
-            "and with --config."
+            "Part of the competition's folder: train or test. Default: train if it "
+            "exists; `reconstruct` prefers test for a submission and with --config."
         ),
     ] = None,
     duplicates: Annotated[
         str | None,
         file_option(
-            "Event numbers that stand in several SQLite files: `error` (the "
-            "default), or `renumber` counts all events anew and keeps the old "
-            "number and the file."
+            "Treatment of event numbers that are in several SQLite files: `error` (the "
+            "default), or `renumber`, which gives new numbers to all events and keeps "
+            "the old number and the file."
         ),
     ] = None,
     drop_bad_pulses: Annotated[
         bool,
         file_option(
-            "Leave out pulses whose values cannot be true, such as a charge of 0, "
-            "and count them. Default: an error in `prepare`; in `reconstruct` "
-            "their event gets a status in place of an answer.",
+            "Leave out pulses with impossible values, such as a charge of 0, and count "
+            "them. Default: an error in `prepare`; in `reconstruct` their event has a "
+            "status instead of a result.",
             "--drop-bad-pulses",
         ),
     ] = False,
     geometry: Annotated[
-        Path | None, file_option("Table of DOMs in place of IceCube-86's.")
+        Path | None, file_option("Table of DOMs instead of IceCube-86's.")
     ] = None,
-    ice: Annotated[Path | None, file_option("Ice table in place of IceCube's.")] = None,
+    ice: Annotated[Path | None, file_option("Ice table instead of IceCube's.")] = None,
     workers: Annotated[
-        int | None, file_option("Processes that read. Default: one a core.")
+        int | None, file_option("Reading processes. Default: one per core.")
     ] = None,
 ) -> None:
-    """Options of reading files; see `reads_files`."""
+    """Declare the options of reading files; see `reads_files`."""
 
 
 def reads_files(command: Callable[..., None]) -> Any:
-    """Give a command the options of reading files, which it gets as `reading`.
+    """Add the options of reading files to a command, which gets them as `reading`.
 
-    That is a dictionary of those that were given, by the names of
-    `inference.input_store.READING`, but for options that the command has itself.
+    `reading` is a dictionary of the given options, with the names of
+    `inference.input_store.READING`, except for options that the command declares.
     """
     own = inspect.signature(command, eval_str=True)
     parameters = [p for p in own.parameters.values() if p.name != "reading"]
@@ -264,7 +263,7 @@ def reads_files(command: Callable[..., None]) -> Any:
 
 
 def _reading(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `prepare` that options of reading files mean."""
+    """Return the arguments of `prepare` for options of reading files."""
     given = {name: value for name, value in values.items() if value}
     if "column" in given:
         given["columns"] = parse_columns(given.pop("column"))
@@ -276,10 +275,10 @@ def _reading(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_batches(text: str) -> list[int] | str:
-    """Return the batches that `1,2,5-9` names, or `present` as it is.
+    """Return the batches of a text such as `1,2,5-9`, or `present` unchanged.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The text has another form.
     """
     if text == "present":
         return text
@@ -287,65 +286,69 @@ def parse_batches(text: str) -> list[int] | str:
     for piece in text.split(","):
         ends = piece.strip().split("-")
         if len(ends) > 2 or not all(end.isdigit() for end in ends):
-            raise ValueError(f"batches must be like 1,2,5-9 or `present`, got {text!r}")
+            raise ValueError(
+                f"--batches must be like 1,2,5-9 or `present`, found {text!r}"
+            )
         numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
     return numbers
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str | None]:
-    """Return columns by quantity of texts such as `x=pos_x` or `hlc=none`.
+    """Return columns by quantity from texts such as `x=pos_x` or `hlc=none`.
 
     Raises:
-        ValueError: Another form, or a quantity twice.
+        ValueError: A text has another form, or a quantity occurs twice.
     """
     columns: dict[str, str | None] = {}
     for text in texts:
         quantity, separator, column = text.partition("=")
         if not (quantity and separator and column) or quantity in columns:
             raise ValueError(
-                f"--column must be QUANTITY=COLUMN, each quantity once, got {text!r}"
+                f"--column must be QUANTITY=COLUMN, each quantity once, found {text!r}"
             )
         columns[quantity] = None if column == "none" else column
     return columns
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """Return numbers with commas between; else ValueError, which names the option."""
+    """Return comma-separated numbers; ValueError with the option for other texts."""
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:
         raise ValueError(
-            f"{option} must be numbers with commas between, got {text!r}"
+            f"{option} must be comma-separated numbers, found {text!r}"
         ) from None
 
 
 def shares(text: str, option: str) -> list[float]:
-    """Return percentages with commas between as shares, 0 to 1; else ValueError."""
+    """Return comma-separated percentages as shares, 0 to 1; else ValueError."""
     found = numbers(text, option)
     if not all(0 < percent < 100 for percent in found):
-        raise ValueError(f"{option} lie between 0 and 100 percent, got {text!r}")
+        raise ValueError(f"{option} must be between 0 and 100 percent, found {text!r}")
     return [percent / 100 for percent in found]
 
 
 def model_name(model: str | None, ensemble: Path | None) -> str:
-    """Return what --model or --ensemble names, one of which must be given."""
+    """Return the name from --model or --ensemble; ValueError unless one is given."""
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble
 
     if ensemble is not None and not is_ensemble(ensemble):
-        raise ValueError(f"{ensemble} is no ensemble: it holds no ensemble.yaml")
+        raise ValueError(
+            f"--ensemble {ensemble} must hold an ensemble.yaml, found none"
+        )
     name = model if ensemble is None else str(ensemble)
     if name is None or (model is not None and ensemble is not None):
-        raise ValueError("give --model or --ensemble, one of them")
+        raise ValueError("give either --model or --ensemble")
     return name
 
 
 def changed(config: InferenceConfig, **values: Any) -> InferenceConfig:
-    """Return how a model reads events with the values that are not None."""
+    """Return a configuration with the values that are not None."""
     return replace(config, **{n: v for n, v in values.items() if v is not None})
 
 
 def chosen_device(device: str) -> str:
-    """Return the device that `auto` means, or the one that is named, if it is here."""
+    """Return an available device by name or for `auto`; else ValueError."""
     import torch
 
     if device == "auto":
@@ -354,5 +357,5 @@ def chosen_device(device: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"device {device!r} cannot be used here: {reason}") from None
+        raise ValueError(f"device {device!r} is not available: {reason}") from None
     return device

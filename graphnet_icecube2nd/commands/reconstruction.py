@@ -1,4 +1,4 @@
-"""The command that reconstructs events."""
+"""Command `reconstruct`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def reconstruct(
         list[str] | None,
         typer.Argument(
             metavar="[INPUT] | [KEY VALUE]...",
-            help="INPUT: a store, or what `icecube2nd prepare` reads: the "
+            help="INPUT: a store, or files that `icecube2nd prepare` reads: the "
             "competition's folder, GraphNeT's files, parquet, HDF5. With --config: "
-            "L 512 BS 32",
+            "keys and values, such as L 512 BS 32.",
             show_default=False,
         ),
     ] = None,
@@ -36,42 +36,40 @@ def reconstruct(
     config: Annotated[
         Path | None,
         option(
-            "The published config.json, as `predict.py config.json L 512 BS 32` has "
-            "it; OUT is submission.csv then."
+            "The published config.json, as in `predict.py config.json L 512 BS 32`. "
+            "The default of --out is then submission.csv."
         ),
     ] = None,
     weights: Annotated[
-        Path | None, option("Weights of any origin for --model, as V22FT6_1.pth.")
+        Path | None, option("File of weights for --model, such as V22FT6_1.pth.")
     ] = None,
     format: Annotated[
         str | None,
         option(
-            "Format of OUT: parquet, csv, sqlite, submission. Default: by its ending."
+            "Format of --out: parquet, csv, sqlite, submission. Default: by its ending."
         ),
     ] = None,
     contours: Annotated[
-        str, option("Contours, percent, whose radii are columns, as radius_50.")
+        str, option("Contours in percent; their radii are columns, such as radius_50.")
     ] = "50,90",
     calibration: Annotated[
         str,
         option(
-            "Calibration of the widths. stored: the one beside the weights, if it is "
-            "there; none: no calibration (needed where --max-pulses or --selection "
-            "differ from the calibration's); or the path of a calibration.json."
+            "Calibration of the widths: the path of a calibration.json; stored: the "
+            "one beside the weights, if there is one; none: no calibration (necessary "
+            "if --max-pulses or --selection differ from the calibration's)."
         ),
     ] = "stored",
     device: options.Device = "auto",
     max_pulses: options.MaxPulses = None,
     selection: Annotated[
         str | None,
-        reading_option(
-            "Pulses that are kept of longer events: uniform, hlc_first, first."
-        ),
+        reading_option("Selection of the kept pulses: uniform, hlc_first or first."),
     ] = None,
     seed: Annotated[
         int | None, reading_option("Random seed of the pulse selection.")
     ] = None,
-    batch_size: Annotated[int | None, reading_option("Events at once.")] = None,
+    batch_size: Annotated[int | None, reading_option("Events per batch.")] = None,
     precision: Annotated[
         str | None, reading_option("Precision: float32 or bfloat16.")
     ] = None,
@@ -79,16 +77,16 @@ def reconstruct(
     published_features: Annotated[
         bool | None,
         reading_option(
-            "Efficiency and ice as the competition's code had them, for its weights.",
+            "Efficiency and ice features of the competition's code, for its weights.",
             "--published-features/--own-features",
         ),
     ] = None,
 ) -> None:
-    """Write a table of results: every event once, in the order of the store.
+    """Reconstruct events: write one row of results per event, in the store's order.
 
-    An interrupted reconstruction resumes when the command is run again, and ends with
-    the same file. A .db that is there gets a table `directions` and keeps its other
-    tables; any other file that holds no results stays as it is.
+    An interrupted reconstruction resumes when the command is run again, and writes the
+    same file. In an existing .db only the table `directions` is written. Another
+    existing file is replaced only if it holds results.
     """
     from graphnet_icecube2nd.inference.inference_config import InferenceConfig
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
@@ -99,7 +97,7 @@ def reconstruct(
     if config is not None:
         out = out or Path("submission.csv")
         if "which" not in reading and (data / "test").is_dir():
-            reading["which"] = "test"  # predict.py reads this
+            reading["which"] = "test"  # as predict.py
     if out is None:
         raise ValueError("--out must be given (see --help)")
     name = options.model_name(model, ensemble)
@@ -112,7 +110,7 @@ def reconstruct(
         "precision": precision,
         "published_features": published_features,
     }
-    # What is wrong in itself is an error before weights are read.
+    # Wrong options are errors before weights are read.
     options.changed(InferenceConfig(), **given)
     levels = options.shares(contours, "--contours")
     device = options.chosen_device(device)
@@ -149,22 +147,22 @@ def reconstruct(
     else:
         print("  widths are not calibrated (icecube2nd calibrate)")
     if report.num_resumed:
-        print(f"  {report.num_resumed:,} of them from an earlier call")
+        print(f"  {report.num_resumed:,} events are from an earlier call")
     if format == SUBMISSION and (lost := report.num_events - num_ok):
-        print(f"  {lost:,} have no direction: a submission wants one, the horizon's")
+        print(f"  {lost:,} events have no direction; the submission has the horizon's")
 
 
 def _input(words: list[str], config: Path | None) -> tuple[Path, dict[str, Any]]:
-    """Return the input, and options that a published configuration asks for."""
+    """Return the input, and the options of a published configuration."""
     if config is None:
         if len(words) != 1:
-            raise ValueError(f"give one INPUT, got {' '.join(words) or 'none'}")
+            raise ValueError(f"give one INPUT, found {' '.join(words) or 'none'}")
         return Path(words[0]), {}
     from graphnet_icecube2nd.files import read_json
     from graphnet_icecube2nd.published.published_config import read_values
 
     values = read_values(config, words)
-    # What the file or the command line names; the rest is the ensemble's own.
+    # Only given keys; the other options are the ensemble's.
     named = {*read_json(config), *words[::2]}
     keys = {"L": "max_pulses", "BS": "batch_size", "SEED": "seed"}
     asked = {name: values[key] for key, name in keys.items() if key in named}

@@ -1,4 +1,4 @@
-"""Commands of event stores: prepare, inspect, export."""
+"""Commands `prepare`, `inspect` and `export` of event stores."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ from graphnet_icecube2nd.commands.show import (
 def prepare(
     paths: Annotated[
         list[Path],
-        typer.Argument(metavar="IN... OUT", help="Files or a folder, then the store."),
+        typer.Argument(
+            metavar="IN... OUT",
+            help="Files or a folder to read, then the folder of the store.",
+        ),
     ],
     reading: dict[str, Any],
     input_format: Annotated[str | None, file_option(FORMAT_HELP, "--format")] = None,
     truth: Annotated[
         list[Path] | None,
-        option("Parquet file of truth; more than once for several."),
+        option("Parquet file of truth. Repeat the option for several files."),
     ] = None,
     with_truth: Annotated[
         bool,
-        option("Take the truth, where there is some.", "--with-truth/--without-truth"),
+        option("Read the truth, if there is one.", "--with-truth/--without-truth"),
     ] = True,
     angles: Annotated[
         str | None,
         option(
-            "Meaning of the truth's angles: `origin` or `flight`. Default: as the "
-            "pulse map says."
+            "Meaning of the truth's angles: `origin` or `flight`. Default: the pulse "
+            "map's."
         ),
     ] = None,
-    sort_pulses: Annotated[
-        bool, option("Put the pulses of an event into the order of time.")
-    ] = True,
-    shard_pulses: Annotated[int, option("Maximum number of pulses of a shard.")] = 2
-    ** 23,
+    sort_pulses: Annotated[bool, option("Sort the pulses of an event by time.")] = True,
+    shard_pulses: Annotated[int, option("Maximum pulses per shard.")] = 2**23,
 ) -> None:
     """Convert files of events into an event store.
 
-    Reads the competition's data, GraphNeT's SQLite, parquet and LMDB, parquet files,
-    HDF5. An interrupted conversion resumes when the command is run again.
+    It reads the competition's data, GraphNeT's SQLite, parquet and LMDB, other parquet
+    files and HDF5. An interrupted conversion resumes when the command is run again.
     """
     if len(paths) < 2:
-        raise typer.BadParameter("give what to read, then the folder of the store")
+        raise typer.BadParameter("give files or a folder, then the folder of the store")
     from graphnet_icecube2nd.store import preparation as preparing
 
     with progress() as (on_source, on_progress):
@@ -78,19 +78,19 @@ def prepare(
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(help="The store.")],
+    store: Annotated[Path, typer.Argument(help="Event store.")],
     event: Annotated[
-        int | None, typer.Option(help="Show the event with this event_id.")
+        int | None, typer.Option(help="event_id of the event to show.")
     ] = None,
     number: Annotated[
-        int | None, typer.Option(help="Show the event with this place in the store.")
+        int | None, typer.Option(help="Row of the event to show.")
     ] = None,
-    pulses: Annotated[int, typer.Option(help="Pulses of it to show.")] = 10,
+    pulses: Annotated[int, typer.Option(help="Number of its pulses to show.")] = 10,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare all checksums.")
+        bool, typer.Option("--verify", help="Check all checksums.")
     ] = False,
 ) -> None:
-    """Show what is in a store: columns, counts, lengths, and one event."""
+    """Show the content of a store: columns, counts, lengths, and one event."""
     from rich.console import Console
 
     from graphnet_icecube2nd.store.event_store import EventStore
@@ -106,23 +106,27 @@ def inspect(
         show_event(console, opened, number, pulses)
     if verify:
         opened.verify()
-        console.print("every file is as it was written (SHA-256)")
+        console.print("every file is unchanged (SHA-256)")
 
 
 def export(
-    store: Annotated[Path, typer.Argument(help="The store.")],
-    out: Annotated[Path, typer.Argument(help="A .db file, or a folder.")],
+    store: Annotated[Path, typer.Argument(help="Event store.")],
+    out: Annotated[Path, typer.Argument(help="File with the ending .db, or folder.")],
     format: Annotated[
         str | None,
         typer.Option(
-            help="graphnet-sqlite, graphnet-parquet or kaggle. Default: SQLite if OUT "
-            "ends in .db, else GraphNeT's parquet."
+            help="Format: graphnet-sqlite, graphnet-parquet or kaggle. Default: SQLite "
+            "if OUT ends in .db, otherwise GraphNeT's parquet."
         ),
     ] = None,
-    pulses_table: Annotated[str, typer.Option(help="Table of pulses.")] = "pulses",
-    truth_table: Annotated[str, typer.Option(help="Table of truth.")] = "truth",
+    pulses_table: Annotated[
+        str, typer.Option(help="Name of the table of pulses.")
+    ] = "pulses",
+    truth_table: Annotated[
+        str, typer.Option(help="Name of the table of truth.")
+    ] = "truth",
 ) -> None:
-    """Write a store as GraphNeT's own datasets, or the competition's code, read it."""
+    """Export a store to files for GraphNeT's datasets or the competition's code."""
     from graphnet_icecube2nd.store import writers
 
     format = writers.format_of(out, format)
@@ -135,6 +139,6 @@ def export(
     print(f"{out}: {report.events:,} events, {report.pulses:,} pulses")
     if report.left_out:
         print(
-            f"  {report.left_out:,} events have no pulses and were not written: "
-            "such a file cannot hold them"
+            f"  {report.left_out:,} events without pulses were not written: this "
+            "format cannot hold them"
         )

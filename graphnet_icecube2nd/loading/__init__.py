@@ -1,4 +1,4 @@
-"""Batches of a store."""
+"""Batches of a store's events."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,12 +1,13 @@
-"""How events are cut into batches of nearly equal length.
+"""Division of events into batches of nearly equal length.
 
-Events go into buckets by their length, and full batches are cut from one bucket; what
-is left at the end is cut together, longest first. How many batches that gives follows
-from the number of events in every bucket, so it is known before the first batch.
+Events are sorted into buckets by their length, and full batches are taken from one
+bucket. The remaining events are divided at the end, longest first. The number of
+batches follows from the number of events in every bucket, so it is known before the
+first batch.
 
-A cut is a *super-batch*: the events that all ranks of a distributed run work on in one
-step. Rank r takes every `world_size`-th event from the r-th on. So several ranks see
-together what one rank with larger batches sees, and all have equally many batches.
+A *super-batch* holds the events of all ranks of a distributed run in one step. Rank r
+takes every `world_size`-th event from the r-th on. So several ranks together see the
+same events as one rank with larger batches, and all have the same number of batches.
 
 Shape letters: B events, K buckets.
 """
@@ -24,11 +25,11 @@ Events = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRule:
-    """How large a batch is, and what may stand in it; options as of `EventSampler`.
+    """Size and content of a batch; the options are those of `EventSampler`.
 
-    A batch exceeds the pulse budget only if it is a single event, or if a rest of fewer
-    events than ranks can go nowhere else (events longer than half the budget). Without
-    length buckets the budget counts every event as `max_pulses`.
+    A batch exceeds the pulse budget only if it is a single event, or if it takes
+    remaining events that are fewer than the ranks and longer than half the budget.
+    Without length buckets the budget counts every event as `max_pulses`.
     """
 
     batch_size: int | None = None
@@ -41,7 +42,7 @@ class BatchRule:
     def __post_init__(self) -> None:
         if (self.batch_size is None) == (self.pulse_budget is None):
             raise ValueError(
-                "give either batch_size, in events, or pulse_budget, in pulses; got "
+                "give either batch_size, in events, or pulse_budget, in pulses, found "
                 f"{self.batch_size!r} and {self.pulse_budget!r}"
             )
         size = "pulse_budget" if self.batch_size is None else "batch_size"
@@ -57,7 +58,7 @@ class BatchRule:
 
     @cached_property
     def longest_K(self) -> NDArray[np.int64]:
-        """(K,) pulses of the longest event that a bucket may hold, at least 1."""
+        """Pulses of the longest event that each bucket may hold, (K,), at least 1."""
         if not self.length_buckets:
             return np.array([self.max_pulses])
         ends_K = np.arange(self.max_pulses // self.bucket_width + 1) + 1
@@ -65,31 +66,31 @@ class BatchRule:
 
     @property
     def num_buckets(self) -> int:
-        """K."""
+        """Number of buckets, K."""
         return len(self.longest_K)
 
     @cached_property
     def full_size_K(self) -> NDArray[np.int64]:
-        """(K,) events of a super-batch cut from one bucket."""
+        """Events of a super-batch from each bucket, (K,)."""
         if self.pulse_budget is None:
             assert self.batch_size is not None
             return np.full(self.num_buckets, self.world_size * self.batch_size)
         return self.world_size * np.maximum(self.pulse_budget // self.longest_K, 1)
 
     def full_batches(self, events_K: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many super-batches are cut from each bucket alone, (K,).
+        """Return the number of super-batches from each bucket alone, (K,).
 
-        Raises ValueError where there are fewer events than ranks.
+        Raises ValueError if there are fewer events than ranks.
         """
         if int(events_K.sum()) < self.world_size:
             raise ValueError(
-                f"{int(events_K.sum())} events are too few for {self.world_size} "
-                "ranks: each needs one at least"
+                f"{self.world_size} ranks need at least one event each, found "
+                f"{int(events_K.sum())} events"
             )
         full_K = events_K // self.full_size_K
         num_rest = int((events_K - full_K * self.full_size_K).sum())
-        # A rest too small for all ranks, or for half a batch, whose few events would
-        # weigh as much in training as a full batch, is filled up with one.
+        # If the remaining events are too few for all ranks or for half a batch, a full
+        # batch joins them; otherwise few events would weigh as much as a full batch.
         fewest = self.world_size
         if self.batch_size is not None:
             fewest = max(fewest, (self.world_size * self.batch_size + 1) // 2)
@@ -98,27 +99,27 @@ class BatchRule:
         return full_K
 
     def rest_sizes(self, rest_K: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the size of each super-batch of what is left, last bucket first."""
+        """Return the sizes of the remaining super-batches, last bucket first."""
         num_rest = int(rest_K.sum())
         if num_rest == 0:
             return np.zeros(0, dtype=np.int64)
         if self.batch_size is not None:
-            # As equal as can be. This depends on world_size * batch_size alone, but
-            # for batches of one event.
+            # The sizes are as equal as possible. They depend only on
+            # world_size * batch_size, except for batches of one event.
             full_size = self.world_size * self.batch_size
             count = max(min(-(-num_rest // full_size), num_rest // self.world_size), 1)
             return np.diff(np.arange(count + 1) * num_rest // count)
         return self._rest_sizes_by_pulses(rest_K)
 
     def num_batches(self, events_K: NDArray[np.int64]) -> int:
-        """Return how many batches each rank gets from (K,) events in each bucket."""
+        """Return the number of batches of each rank, given (K,) events per bucket."""
         full_K = self.full_batches(events_K)
         rest_K = events_K - full_K * self.full_size_K
         return int(full_K.sum()) + len(self.rest_sizes(rest_K))
 
     def _rest_sizes_by_pulses(self, rest_K: NDArray[np.int64]) -> NDArray[np.int64]:
-        # A row is one event for each rank, as long as its first. As many rows go into
-        # a batch as the budget holds.
+        # A row is one event for each rank and has the length of its first event. A
+        # batch takes as many rows as the budget allows.
         assert self.pulse_budget is not None
         num_rest = int(rest_K.sum())
         cost = np.repeat(self.longest_K[::-1], rest_K[::-1])[:: self.world_size]
@@ -130,8 +131,8 @@ class BatchRule:
             borders.append(max(border, borders[-1] + 1))
         partial = num_rest % self.world_size and borders[-2] == len(cost) - 1
         if partial and len(borders) > 2:
-            # The last batch is one row that does not reach all ranks. A row of the
-            # batch before is longer, so with one of its rows the budget still holds.
+            # The last batch is one row with too few events for all ranks. It gets a
+            # row of the batch before; both stay within the budget.
             if borders[-2] - borders[-3] > 1:
                 borders[-2] -= 1
             else:
@@ -142,9 +143,9 @@ class BatchRule:
 
 
 class BatchCutter:
-    """Cuts super-batches from events as they come, and keeps what is left.
+    """Takes super-batches from arriving events, and keeps the remaining events.
 
-    It is told beforehand how many events of each bucket will come, (K,).
+    `events_K` is the number of events of each bucket that will arrive, (K,).
     """
 
     def __init__(self, rule: BatchRule, events_K: NDArray[np.int64]) -> None:
@@ -153,7 +154,7 @@ class BatchCutter:
         self.kept: dict[int, Events] = {}
 
     def cut(self, events: Events, bucket: NDArray[np.int32]) -> list[Events]:
-        """Take (B,) events and their buckets; return the batches that are full."""
+        """Add (B,) events with their buckets, and return the full batches."""
         # Few buckets fit into 16 bits, and those are sorted in linear time.
         small = bucket.astype(np.uint16) if len(self.to_come_K) < 2**16 else bucket
         order = np.argsort(small, kind="stable")
@@ -174,8 +175,8 @@ class BatchCutter:
         return batches
 
     def rest(self) -> list[Events]:
-        """Return the batches cut from what is left, after the last events came."""
-        assert not self.to_come_K.any(), "fewer events came than were announced"
+        """Return the batches of the remaining events, after the last events arrived."""
+        assert not self.to_come_K.any(), "fewer events arrived than announced"
         left_K = np.zeros(len(self.to_come_K), dtype=np.int64)
         for key, events in self.kept.items():
             left_K[key] = len(events)
@@ -187,6 +188,6 @@ class BatchCutter:
 
 
 def check_whole(name: str, value: object, least: int) -> None:
-    """Raise ValueError where an option is no whole number, or below the least."""
+    """Raise ValueError unless an option is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number from {least}, found {value!r}")

@@ -1,4 +1,4 @@
-"""EventDataModule: a store as the data that Lightning trains and validates on."""
+"""EventDataModule: Lightning's data module for a store."""
 
 from __future__ import annotations
 
@@ -27,63 +27,63 @@ from graphnet_icecube2nd.tasks.label import LABELS
 
 try:
     from pytorch_lightning import LightningDataModule
-except ImportError:  # without Lightning its loaders can be had all the same
+except ImportError:  # the loaders work without Lightning
     LightningDataModule = object
 
 
 class EventDataModule(LightningDataModule):  # type: ignore[misc]
     """Batches of a store for `pytorch_lightning.Trainer`, as `PackedBatch`.
 
-    A Lightning epoch is one sub-epoch: with the default of 8, an eighth of the data,
-    so that validation and checkpoints come eight times an epoch of the data, as in the
-    published recipe. Trainers ask only once how many batches that is, so every epoch of
-    theirs has the mean number: where a sub-epoch has more or fewer, the next one
-    begins in the following epoch or in the same, and no event is left out. Training
-    resumes in the middle of a sub-epoch and between two: the loader's state is in
-    Lightning's checkpoints. Every rank of a distributed run gets its share.
+    A Lightning epoch is one sub-epoch: with the default of 8, an eighth of the data.
+    So validation and checkpoints come eight times per epoch of the data, as in the
+    published recipe. Trainers ask for the number of batches only once, so every
+    Lightning epoch has the mean number. If a sub-epoch has more or fewer batches, the
+    next one begins in the following Lightning epoch or in the same one; no event is
+    left out. Training resumes at any batch, because Lightning's checkpoints hold the
+    loader's state. Every rank of a distributed run gets its share.
 
     Args:
-        store: The store, or its path.
-        batch_size: Events of a batch on one rank; default 32. Either this or
+        store: Event store, or its path.
+        batch_size: Events per batch on one rank; default 32. Give either this or
             `pulse_budget`.
-        pulse_budget: Pulses of a batch on one rank.
-        max_pulses: Longer events are cut to this many pulses.
-        selection: Pulses that are kept: `uniform`, `hlc_first`, `first`.
-        length_class: `total`, `short` (below 64 pulses), `medium` (64 to 191) or
-            `long` (192 or more): which events are trained and validated on.
-        events: A condition on truth columns and n_pulses, such as `energy > 100`, for
-            training and validation.
-        train: Training events; default: all but those that validate.
+        pulse_budget: Pulses per batch on one rank.
+        max_pulses: Maximum pulses per event; longer events are cut.
+        selection: Selection of the kept pulses: `uniform`, `hlc_first` or `first`.
+        length_class: Length class of training and validation events: `total`, `short`
+            (below 64 pulses), `medium` (64 to 191) or `long` (192 or more).
+        events: Condition on truth columns and n_pulses for training and validation
+            events, such as `energy > 100`.
+        train: Training events; default: all except validation events.
         validation: Validation events; default: the competition's batches 655 to 659
-            where they are there with others, else a tenth by hash.
-        validation_batch_size: Events of a validation batch; default: as training.
-        validation_max_pulses: Pulses that the validation cuts to; default: as training.
-        num_sub_epochs: Parts of an epoch of the data.
-        sub_epochs: `partition`, or `published`: independent random eighths.
-        truth: Columns of the batches' truth: labels such as `direction`, `energy`,
-            `track`, and any columns of the store's events, such as weights; default
-            the direction.
-        labels: Groups of labels, those that one task needs: events that have no group
-            complete are neither trained nor validated on (`train_labels` and
-            `validation_labels` count them). Default: the labels among `truth`, each a
-            group; empty: all events are used.
+            if the store has them and others, or else a tenth by hash.
+        validation_batch_size: Events per validation batch; default: `batch_size`.
+        validation_max_pulses: Maximum pulses per validation event; default:
+            `max_pulses`.
+        num_sub_epochs: Number of parts of an epoch of the data.
+        sub_epochs: `partition`, or `published` for independent random eighths.
+        truth: Labels of the batches, such as `direction`, `energy`, `track`, and event
+            columns of the store, such as weights; default: `direction`.
+        labels: Groups of labels; a group holds the labels that one task needs. Events
+            without a complete group are left out of training and validation
+            (`train_labels` and `validation_labels` count them). Default: each label in
+            `truth` is a group; empty: all events are used.
         augmentations: Augmentations of training events.
-        published_features: Efficiency and ice with the slips of the competition's code
-            (`PulseMap.as_published`), for its weights.
-        step_batches: Batches of an optimiser step: an iteration over the training has a
-            whole number of steps, so that no step at its end sees fewer events.
-        seed: Seed of all that is random but the split.
-        validation_fraction: Share of the validation in a split by hash, 0 to 1.
-        split_seed: Seed of the split by hash; the same for every `seed`, so that runs
-            of an ensemble, or one that goes on from another, validate on events that
-            none of them was trained on.
-        num_workers: Processes that read, for each loader; 0: this one does, in a
-            thread where there is a GPU to wait for.
-        pin_memory: Hand out page-locked batches; default: where there is a GPU.
+        published_features: Efficiency and ice features with the errors of the
+            competition's code (`PulseMap.as_published`), for its weights.
+        step_batches: Batches per optimiser step. An iteration over the training events
+            has a whole number of steps, so that its last step is complete.
+        seed: Random seed of everything except the split.
+        validation_fraction: Share of validation events in a split by hash, 0 to 1.
+        split_seed: Seed of the split by hash. It does not depend on `seed`, so members
+            of an ensemble, and runs that start from another run's weights, have
+            validation events that none of them was trained on.
+        num_workers: Reading processes of each loader; 0: the main process reads, in a
+            thread if there is a GPU.
+        pin_memory: Return batches in page-locked memory; default: if there is a GPU.
 
     Raises:
-        ValueError: As `EventStore`, `EventReader`, `EventSampler`; or training and
-            validation share events.
+        ValueError: `EventStore`, `EventReader` or `EventSampler` refuses a value, or
+            training and validation share events.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         if batch_size is None and pulse_budget is None:
             batch_size = 32
         if (train is None) != (validation is None):
-            raise ValueError("give both train and validation, or neither")
+            raise ValueError("give both train and validation or neither, found one")
         if train is None or validation is None:
             train, validation = default_split(
                 self.store, split_seed, validation_fraction
@@ -169,7 +169,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         )
 
     def train_dataloader(self) -> EventLoader:
-        """Return shuffled batches, of a sub-epoch's mean number an iteration."""
+        """Return the loader of shuffled training batches."""
         sampler = self._sampler(self.train_events, **self._training)
         loader = self._loader(
             self._train_reader,
@@ -185,20 +185,20 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     def transfer_batch_to_device(
         self, batch: Any, device: Any, dataloader_idx: int
     ) -> Any:
-        """Move a batch, beside the computation where it is page-locked."""
+        """Move a batch to a device, asynchronously if it is page-locked."""
         return batch.to(device, non_blocking=device.type == "cuda")
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the training stands; Lightning puts it into checkpoints."""
+        """Return the position of the training loader, for checkpoints."""
         loader = self._train_loader
         return {} if loader is None else {"train": loader.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Let the next training loader go on where a checkpoint was written."""
+        """Let the next training loader continue at the position of a checkpoint."""
         self._resumed = state_dict.get("train")
 
     def sub_epoch_batches(self, world_size: int = 1) -> int:
-        """Return the mean number of batches of a sub-epoch on each of some ranks."""
+        """Return the mean number of batches of a sub-epoch on each rank."""
         return _mean_batches(
             EventSampler(
                 self.store,
@@ -210,28 +210,29 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         )
 
     def fitting_step(self, wanted: int, world_size: int = 1) -> int:
-        """Return about how many batches a step should have to fill a sub-epoch.
+        """Return the number of batches of a step that fills a sub-epoch best.
 
-        Whole steps of the wanted size may make a sub-epoch a quarter longer or shorter
-        where it has few of them. So their number is rounded, and their size follows.
+        If a sub-epoch has few steps, whole steps of the wanted size would make it up to
+        a quarter longer or shorter. So the number of steps is rounded, and the size of
+        a step follows.
         """
         batches = self.sub_epoch_batches(world_size)
         steps = max(1, round(batches / wanted))
         return max(1, round(batches / steps))
 
     def iteration_batches(self, world_size: int = 1) -> int:
-        """Return the batches of an iteration over the training: whole steps."""
+        """Return the number of batches of a training iteration, in whole steps."""
         return self._whole_steps(self.sub_epoch_batches(world_size))
 
     def val_dataloader(self) -> EventLoader:
-        """Return the validation events, in a fixed order, the same pulses each time."""
+        """Return the loader of validation events, with fixed order and pulses."""
         sampler = self._sampler(
             self.validation_events, **self._validating, shuffle=False
         )
         return self._loader(self._validation_reader, sampler, always_first_epoch=True)
 
     def predict_dataloader(self) -> EventLoader:
-        """Return every event that has pulses, in the store's order."""
+        """Return the loader of all events with pulses, in the store's order."""
         options = {**self._validating, "length_buckets": False, "shuffle": False}
         sampler = self._sampler(EventSubset(), **options)
         return self._loader(self._validation_reader, sampler, always_first_epoch=True)
@@ -240,7 +241,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         return max(1, round(batches / self.step_batches)) * self.step_batches
 
     def _sampler(self, subset: EventSubset, **options: Any) -> EventSampler:
-        """Return a sampler for this rank, which the trainer knows, or else torch."""
+        """Return a sampler for this rank, taken from the trainer or else from torch."""
         rank, world_size = 0, 1
         trainer = getattr(self, "trainer", None)
         if trainer is not None:
@@ -275,9 +276,10 @@ def _mean_batches(sampler: EventSampler) -> int:
 def _with_labels(
     store: EventStore, subset: EventSubset, groups: tuple[tuple[str, ...], ...]
 ) -> tuple[EventSubset, LabelCounts]:
-    """Return a subset without the events that have no label, and how many those are.
+    """Return a subset without unlabelled events, and their numbers.
 
-    A subset of labelled events stays as it is, so that samplers know it again.
+    A subset without unlabelled events is returned unchanged, so that samplers recognise
+    it.
     """
     if not groups:
         return subset, LabelCounts()
@@ -293,23 +295,23 @@ def _check_apart(
         if both_B.any():
             event = store.event_column(EVENT_ID, shard)[both_B.argmax()]
             raise ValueError(
-                f"event {event} is in training ({train}) and in validation "
-                f"({validation})"
+                f"event {event} must not be in both training ({train}) and "
+                f"validation ({validation})"
             )
 
 
 def narrowed(
     subset: EventSubset, length_class: str, expression: str | None
 ) -> EventSubset:
-    """Return a subset with a length class and a condition of the user's added.
+    """Return a subset that also has the user's length class and condition.
 
-    Raises ValueError where the subset has another length class already.
+    Raises ValueError if the subset has another length class.
     """
     if length_class != "total":
         if subset.length_class not in ("total", length_class):
             raise ValueError(
-                f"length_class is {length_class!r}, but the subset's is "
-                f"{subset.length_class!r}"
+                f"length_class must be the subset's, {subset.length_class!r}, or "
+                f"'total', found {length_class!r}"
             )
         subset = replace(subset, length_class=length_class)
     if expression is not None:

@@ -1,11 +1,11 @@
 """Cuts on events written as text: `energy > 100 and interaction_type in (1, 2)`.
 
-The text is read as Python's grammar, but nothing of Python is run: `_check` names all
-that is known, and anything else is an error that names the piece.
+The text is parsed with Python's grammar, but no Python code is run: `_check` allows
+only known operations, and anything else is an error that names the piece.
 
-Whole numbers are int64 and other numbers float64, whatever a column is stored as, so
-that neither its type nor numpy's version changes a cut. Shape letter: B events; a
-piece without a column is of shape () and the same for all.
+Integers are int64 and other numbers are float64, whatever the stored type of a column,
+so that neither this type nor numpy's version changes a cut. Shape letter: B events; a
+piece without a column has shape ().
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-MAX_CHARACTERS = 2000  # of an expression
-MAX_DEPTH = 60  # levels of an expression, far below Python's limit of recursion
+MAX_CHARACTERS = 2000  # maximum length of an expression
+MAX_DEPTH = 60  # maximum levels of an expression, far below Python's recursion limit
 COMPARISONS: dict[type[ast.cmpop], Callable[[Array, Array], Array]] = {
     ast.Lt: np.less,
     ast.LtE: np.less_equal,
@@ -52,24 +52,24 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 class Expression:
     """A condition on the columns of events.
 
-    Known are names of columns, numbers, strings, True and False; + - * / // % and **
-    (always in float64); < <= > >= == != also chained; `in` and `not in` with a tuple
-    or list of values; and, or, not; and the functions abs, log10, sqrt, cos, sin.
-    What has no value in mathematics is nan or infinite, and compares like it.
+    An expression may use names of columns, numbers, strings, True and False; + - * / //
+    % and ** (always in float64); < <= > >= == != also chained; `in` and `not in` with a
+    tuple or list of values; and, or, not; and the functions abs, log10, sqrt, cos, sin.
+    Undefined values such as sqrt(-1) or 1 / 0 are nan or infinite.
 
-    Raises ValueError where the text is no expression of this kind, with the piece and
-    the character where it starts, counted from 1.
+    Raises ValueError if the text is no such expression; the message has the piece and
+    its first character, counted from 1.
     """
 
     def __init__(self, text: str) -> None:
         if not isinstance(text, str):
-            raise ValueError(f"an expression is a text, got {text!r}")
+            raise ValueError(f"an expression must be a text, found {text!r}")
         if len(text) > MAX_CHARACTERS:
             raise ValueError(
-                f"an expression has at most {MAX_CHARACTERS} characters, "
-                f"this one has {len(text)}"
+                f"an expression must have at most {MAX_CHARACTERS} characters, found "
+                f"{len(text)}"
             )
-        # On one line, so that a character's number says where it is.
+        # One line, so that the number of a character is its position.
         self.text = text = text.replace("\n", " ").strip()
         try:
             self._tree = ast.parse(text, mode="eval").body
@@ -84,7 +84,7 @@ class Expression:
         self.names = tuple(names)  # of columns, in order of appearance
 
     def check_names(self, available: Iterable[str]) -> None:
-        """Raise ValueError where a column is missing; it has the nearest name."""
+        """Raise ValueError if a column is missing; the message has the nearest name."""
         known = tuple(dict.fromkeys(available))
         missing = set(self.names).difference(known)
         for node in ast.walk(self._tree):
@@ -99,25 +99,26 @@ class Expression:
     def evaluate(
         self, column: Callable[[str], Array], num_events: int
     ) -> NDArray[np.bool_]:
-        """Return which events fulfil the condition, (B,), by (B,) columns.
+        """Return which events fulfil the condition, (B,).
 
-        Raises ValueError where a piece is of the wrong kind (a text where a number is
-        needed, a number where a condition is), the whole is no condition or the same
-        for all events, or a column is not (B,) numbers, flags or texts.
+        Raises ValueError if a piece has the wrong kind (a text instead of a number, a
+        number instead of a condition), the expression is no condition or names no
+        column, or a column is not (B,) numbers, flags or texts.
         """
         columns = {name: _plain(name, column(name), num_events) for name in self.names}
         with np.errstate(all="ignore"):
             keep_B = _Evaluation(self.text, columns).value(self._tree)
         if keep_B.dtype != np.bool_:
             raise ValueError(
-                f"{self.text!r} gives values, not a condition; compare it with one"
+                f"{self.text!r} must be a condition, found numbers or texts: compare "
+                "them with a value"
             )
         if keep_B.shape != (num_events,):
-            raise ValueError(f"{self.text!r} names no column, so it selects nothing")
+            raise ValueError(f"{self.text!r} must name a column, found none")
         return keep_B
 
     def _check(self, node: ast.expr, names: dict[str, None], depth: int) -> None:
-        """Refuse what is not known, and note the columns."""
+        """Refuse unknown pieces, and collect the columns."""
         if depth > MAX_DEPTH:
             _refuse(self.text, node, f"nests deeper than {MAX_DEPTH} levels")
         inner: list[ast.expr] = []
@@ -140,7 +141,7 @@ class Expression:
                 inner = [argument]
             case ast.Call():
                 known = ", ".join(FUNCTIONS)
-                why = f"is not allowed; functions, of one value, are {known}"
+                why = f"is not allowed; functions of one argument are {known}"
                 _refuse(self.text, node, why)
             case _:
                 _refuse(self.text, node, f"is not allowed ({type(node).__name__})")
@@ -148,12 +149,12 @@ class Expression:
             self._check(child, names, depth + 1)
 
     def _check_comparison(self, node: ast.Compare) -> list[ast.expr]:
-        """Return the pieces that are compared and still to be checked."""
+        """Return the compared pieces that still have to be checked."""
         inner = [node.left]
         for op, other in zip(node.ops, node.comparators, strict=True):
             if isinstance(op, ast.In | ast.NotIn):
                 if len(node.ops) > 1:
-                    _refuse(self.text, node, "chains `in`; join with `and` instead")
+                    _refuse(self.text, node, "chains `in`; combine with `and` instead")
                 self._check_values(other)
             elif type(op) in COMPARISONS:
                 inner.append(other)
@@ -164,19 +165,21 @@ class Expression:
     def _check_values(self, node: ast.expr) -> None:
         """Check that a tuple or list of values stands right of `in`."""
         if not isinstance(node, ast.Tuple | ast.List):
-            why = "is no tuple or list of values like (1, 2), as `in` needs"
+            why = "must be a tuple or list of values like (1, 2) after `in`"
             _refuse(self.text, node, why)
         for entry in node.elts:
             constant = entry
             if isinstance(entry, ast.UnaryOp) and isinstance(entry.op, ast.USub):
                 constant = entry.operand
             if not isinstance(constant, ast.Constant):
-                _refuse(self.text, entry, "is no number or text, as `in` needs")
+                _refuse(
+                    self.text, entry, "must be a number or text, as a value after `in`"
+                )
             self._check_constant(constant, constant.value)
 
     def _check_constant(self, node: ast.expr, value: object) -> None:
         if not isinstance(value, bool | int | float | str):
-            _refuse(self.text, node, "is no number, text, True or False")
+            _refuse(self.text, node, "must be a number, text, True or False")
         if isinstance(value, int) and not value < 2**63:
             _refuse(self.text, node, "does not fit into 64 bits")
 
@@ -185,8 +188,8 @@ class Expression:
 class _Evaluation:
     """The values of a checked expression: (B,) or () of bool, int64, float64 or text.
 
-    It raises ValueError where a piece is of the wrong kind, or whole numbers are
-    divided by zero or leave 64 bits; the message names the piece.
+    Raises ValueError if a piece has the wrong kind, or if integers are divided by zero
+    or exceed 64 bits; the message names the piece.
     """
 
     text: str
@@ -217,7 +220,7 @@ class _Evaluation:
                 return np.asarray(FUNCTIONS[name](self._number(argument)))
             case ast.Compare():
                 return self._comparison(node)
-        raise AssertionError(f"{type(node).__name__} went past the check")
+        raise AssertionError(f"_check must refuse {type(node).__name__}")
 
     def _comparison(self, node: ast.Compare) -> Array:
         left = self.value(node.left)
@@ -251,13 +254,13 @@ class _Evaluation:
         as_float = np.asarray(
             operation(left.astype(np.float64), right.astype(np.float64))
         )
-        # A tower of powers ends at infinity and costs nothing.
+        # In float64 a tower of powers is infinite and cheap.
         if isinstance(node.op, ast.Pow | ast.Div):
             return as_float
         if left.dtype == right.dtype == np.int64:
-            # Where float64 divides by zero or overflows it shows; int64 is silent.
+            # float64 shows a division by zero or an overflow; int64 does not.
             if isinstance(node.op, ast.FloorDiv | ast.Mod) and bool((right == 0).any()):
-                _refuse(self.text, node, "divides a whole number by zero")
+                _refuse(self.text, node, "divides an integer by zero")
             if bool((np.abs(as_float) >= 2.0**63).any()):
                 _refuse(self.text, node, "does not fit into 64 bits")
             return np.asarray(operation(left, right))
@@ -266,13 +269,13 @@ class _Evaluation:
     def _condition(self, node: ast.expr) -> Array:
         value = self.value(node)
         if value.dtype != np.bool_:
-            _refuse(self.text, node, "is no condition, as and, or, not need")
+            _refuse(self.text, node, "must be a condition, as operand of and, or, not")
         return value
 
     def _number(self, node: ast.expr) -> Array:
         value = self.value(node)
         if value.dtype.kind == "U":
-            _refuse(self.text, node, "is a text, where a number is needed")
+            _refuse(self.text, node, "is a text, but must be a number")
         return value.astype(np.int64) if value.dtype == np.bool_ else value
 
 
@@ -280,18 +283,22 @@ def _plain(name: str, values: Array, num_events: int) -> Array:
     """Return a column as bool, int64, float64 or text."""
     values = np.asarray(values)
     if values.shape != (num_events,):
-        raise ValueError(f"column {name!r} is {values.shape}, not ({num_events},)")
+        raise ValueError(
+            f"column {name!r} must have shape ({num_events},), found {values.shape}"
+        )
     kind = values.dtype.kind
     if kind in "bU":
         return values
     if kind == "S" or (kind == "O" and all(isinstance(v, str) for v in values)):
-        return values.astype(np.str_)  # stores give texts as objects
+        return values.astype(np.str_)  # stores return texts as objects
     if kind == "f":
         return values.astype(np.float64, copy=False)
     if kind not in "iu":
-        raise ValueError(f"column {name!r} is {values.dtype}, no number, flag or text")
+        raise ValueError(
+            f"column {name!r} must be numbers, flags or texts, found {values.dtype}"
+        )
     if values.dtype == np.uint64 and bool((values > np.uint64(2**63 - 1)).any()):
-        raise ValueError(f"column {name!r} has numbers that do not fit into int64")
+        raise ValueError(f"column {name!r} has integers that do not fit into int64")
     return values.astype(np.int64, copy=False)
 
 

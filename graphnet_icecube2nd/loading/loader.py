@@ -1,8 +1,8 @@
-"""EventLoader: batches of a store, one block read ahead, resumable at any batch.
+"""EventLoader: batches of a store, read one block ahead, resumable at any batch.
 
-The sampler says which events make a batch; the reader reads a block of batches at
-once, in a background thread or in worker processes; the loader hands them out one by
-one and knows how many were handed out, which is what a checkpoint has to hold.
+The sampler chooses the events of a batch. The reader reads a block of batches at once,
+in a background thread or in worker processes. The loader yields the batches one by one
+and counts them; a checkpoint holds this count.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
 
-Block = tuple[int, list[NDArray[np.int64]]]  # epoch, and the events of each batch
+Block = tuple[int, list[NDArray[np.int64]]]  # epoch, events of each batch
 
 
 class EventLoader:
-    """Iterates over the batches of a sub-epoch; the next iteration is the next one.
+    """Iterates over the batches of a sub-epoch; the next iteration takes the next one.
 
     Args:
-        reader: Reads events.
-        sampler: Says which, and in which batches; the loader begins at its place and
-            counts for itself.
-        num_workers: Processes that read; 0 reads in this one, which for a warm store
-            is faster than any model trains.
-        prefetch: Read the next block in a thread meanwhile, if there are no workers.
-            Default: where there is a GPU to wait for. Beside a model on the CPU the
-            thread costs much more than reading does: OpenMP lets its own threads sleep
-            as soon as there are more than cores (benchmarks/results/models_log.md).
+        reader: Reader of the events.
+        sampler: Sampler of the batches; the loader starts at the sampler's position and
+            then keeps its own.
+        num_workers: Reading processes; 0 reads in the main process, which is faster
+            than any model trains if the store is in the page cache.
+        prefetch: Read the next block in a thread, if there are no workers. Default: if
+            there is a GPU. Beside a model on the CPU the thread costs much more than
+            reading: OpenMP puts its threads to sleep when there are more threads than
+            cores (benchmarks/results/models_log.md).
         block_batches: Batches read at once.
-        pin_memory: Hand out batches in page-locked memory, for GPUs.
-        always_first_epoch: Every iteration is that of the first epoch, with the same
-            pulses of long events: for validation and prediction.
-        iteration_batches: Batches of every iteration, which then goes on where the
-            last one stopped, across the borders of sub-epochs; for trainers, which
-            ask once how many there are. Default: those of the sub-epoch.
+        pin_memory: Return batches in page-locked memory, for GPUs.
+        always_first_epoch: Repeat the first epoch in every iteration, with the same
+            pulses of long events; for validation and prediction.
+        iteration_batches: Batches per iteration. Each iteration continues where the
+            last one stopped, across sub-epochs; for trainers, which ask for the number
+            only once. Default: the number of the sub-epoch.
     """
 
     def __init__(
@@ -62,36 +62,36 @@ class EventLoader:
     ) -> None:
         if num_workers < 0 or block_batches < 1:
             raise ValueError(
-                "num_workers must be 0 or more and block_batches 1 or more, got "
+                "num_workers must be 0 or more and block_batches 1 or more, found "
                 f"{num_workers} and {block_batches}"
             )
         if iteration_batches is not None and iteration_batches < 1:
             raise ValueError(
-                f"iteration_batches must be 1 or more, got {iteration_batches}"
+                f"iteration_batches must be 1 or more, found {iteration_batches}"
             )
         self.reader = reader
-        # Not called `sampler`: Lightning looks for one and sets its epoch. A copy, so
-        # that no other loader of the sampler moves its place.
+        # The name is not `sampler`, whose epoch Lightning would set. A copy, so that
+        # another loader of the same sampler does not move its position.
         self.plan = copy(sampler)
         self.num_workers, self.prefetch = num_workers, prefetch
         self.block_batches, self.pin_memory = block_batches, pin_memory
         self.always_first_epoch = always_first_epoch
         self.iteration_batches = iteration_batches
-        self._num_handed = 0  # batches of the iteration, 0 after its last
-        self._is_resumed = True  # the next iteration begins where this stands
+        self._num_handed = 0  # batches yielded in this iteration, 0 after the last
+        self._is_resumed = True  # the next iteration starts at this position
 
     def __len__(self) -> int:
-        """Return the number of batches of an iteration, from its start."""
+        """Return the number of batches of a full iteration."""
         if self.iteration_batches is not None:
             return self.iteration_batches
         return len(self.plan)
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Hand out the batches of an iteration.
+        """Yield the batches of an iteration.
 
-        An iteration that was left in the middle is over: the next one begins the next
-        sub-epoch, or with `iteration_batches` the next batch. After `load_state_dict`
-        it goes on where the state was taken.
+        After an iteration that stopped early, the next one takes the next sub-epoch, or
+        with `iteration_batches` the next batch. After `load_state_dict` it continues at
+        the position of the state.
         """
         if self._num_handed and not self._is_resumed:
             self._num_handed = 0
@@ -101,21 +101,21 @@ class EventLoader:
         num_batches = len(self)
         with closing(self._endless()) as batches:
             for batch in islice(batches, num_batches - self._num_handed):
-                # Counted before it is handed out, as in `_endless`.
+                # Counted before it is yielded, as in `_endless`.
                 self._num_handed = (self._num_handed + 1) % num_batches
                 yield batch.pin_memory() if self.pin_memory else batch
 
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
-        """Go to the start of a sub-epoch; ValueError where there is none."""
+        """Go to the start of a sub-epoch; ValueError if it does not exist."""
         self.plan.set_epoch(epoch, sub_epoch)
         self._num_handed = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where it is: the batches handed out, not those read ahead."""
+        """Return the position after the yielded batches, without batches read ahead."""
         return {**self.plan.state_dict(), "handed": self._num_handed}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was taken; see `EventSampler.load_state_dict`."""
+        """Go to the position of a state; see `EventSampler.load_state_dict`."""
         self.plan.load_state_dict(state)
         self._num_handed = self.plan.num_done
         if self.iteration_batches is not None:
@@ -128,12 +128,12 @@ class EventLoader:
         return self.plan.following(self.plan.epoch, self.plan.sub_epoch)
 
     def _endless(self) -> Generator[PackedBatch, None, None]:
-        """Yield the batches of this sub-epoch, of the next, and so on."""
+        """Yield the batches of this sub-epoch, the next one, and so on."""
         while True:
             num_batches = len(self.plan)
             for batch in self._batches(self._blocks()):
-                # Counted before it is handed out: who saves a state while using a
-                # batch has had that batch. After the last nobody may ask for another.
+                # Counted before it is yielded: a state that is saved while a batch is
+                # used includes this batch. No further batch may be asked for.
                 self.plan.num_done += 1
                 if self.plan.num_done == num_batches:
                     self.plan.set_epoch(*self._following())
@@ -142,7 +142,7 @@ class EventLoader:
     def _blocks(self) -> Iterator[Block]:
         epoch, sub_epoch = self.plan.epoch, self.plan.sub_epoch
         batches = self.plan.plan(epoch, sub_epoch, self.plan.num_done)
-        # Independent sub-epochs may show an event twice an epoch: with other pulses.
+        # Independent sub-epochs may repeat an event in an epoch, with other pulses.
         shown = epoch
         if self.plan.sub_epochs == "published":
             shown = epoch * self.plan.num_sub_epochs + sub_epoch
@@ -175,16 +175,16 @@ class EventLoader:
             sampler=blocks,  # an iterable is enough
             batch_size=None,
             num_workers=self.num_workers,
-            # Its own, so that drawing a seed for workers leaves torch's where it is.
+            # Own generator: the workers' seed does not change torch's random state.
             generator=torch.Generator(),
         )
-        # Workers hand back whole blocks, in order: a few tensors for many batches.
+        # Workers return full blocks in order: few tensors for many batches.
         for batches, sizes in loader:
             yield from batches.split(sizes)
 
 
 class _Blocks(Dataset[tuple[PackedBatch, list[int]]]):
-    """Blocks of batches, as torch's loader asks for them, and sizes of the batches."""
+    """Blocks of batches for torch's loader, with the sizes of the batches."""
 
     def __init__(self, reader: EventReader) -> None:
         self.reader = reader

@@ -1,8 +1,8 @@
-"""Events of a store into batches: many at a time, only the pulses that are kept.
+"""EventReader: reads the kept pulses of a store's events into batches.
 
-One call reads a block of events: which pulses of long events are kept is known from
-their lengths, so the others are never touched. Shape letters: B events, T kept pulses,
-E long events, L pulses kept of each, C events of one shard.
+One call reads a block of events. The kept pulses of long events follow from their
+lengths, so other pulses are never read. Shape letters: B events, T kept pulses, E long
+events, L pulses kept of each, C events of one shard.
 """
 
 from __future__ import annotations
@@ -44,27 +44,27 @@ from graphnet_icecube2nd.tasks.label import (
 
 
 class EventReader:
-    """Reads events of a store as the models eat them.
+    """Reads events of a store as input of the models.
 
-    What an event gives depends on (seed, epoch, event_id) alone: not on the batch it
-    sits in, nor on which process reads it.
+    The result for an event depends only on (seed, epoch, event_id), not on its batch or
+    on the process that reads it.
 
     Args:
-        store: The store.
-        max_pulses: Longer events are cut to this many pulses; None keeps all.
-        selection: Pulses that are kept: `uniform`, `hlc_first` or `first`.
-        seed: Seed of selection and augmentations.
-        truth: Columns of `PackedBatch.truth`: labels (`direction` (B, 3), which points
-            to the origin, `energy` [GeV], `track`; see `tasks.label`), float32 and NaN
-            where an event has none; and columns of the store, as they are. Default:
-            `direction` where the store has angles.
-        augmentations: Applied in this order to the kept pulses.
-        published_features: Compute efficiency and ice with the slips of the
+        store: Event store.
+        max_pulses: Maximum pulses per event; longer events are cut. None keeps all.
+        selection: Selection of the kept pulses: `uniform`, `hlc_first` or `first`.
+        seed: Random seed of selection and augmentations.
+        truth: Content of `PackedBatch.truth`: labels (`direction` (B, 3), which points
+            to the origin, `energy` [GeV], `track`; see `tasks.label`) in float32, NaN
+            for events without the label; and unchanged columns of the store. Default:
+            `direction` if the store has angles.
+        augmentations: Augmentations of the kept pulses, in this order.
+        published_features: Compute efficiency and ice features with the errors of the
             competition's code.
 
     Raises:
-        ValueError: An unknown selection, a label that the store's columns do not give,
-            an unknown column, or one that is text.
+        ValueError: The selection is unknown, a label cannot be made of the store's
+            columns, or a column is unknown or text.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class EventReader:
         self._check_noise()
         if self.augmentations and any(store.pulse_map.origin):
             raise ValueError(
-                f"augmentations take the detector's centre to be at 0, but the pulse "
-                f"map of {store.path} has origin {store.pulse_map.origin}; take it off "
-                "the positions before the store is made"
+                f"augmentations need the detector's centre at 0, but the pulse map of "
+                f"{store.path} has origin {store.pulse_map.origin}: subtract it from "
+                "the positions before you make the store"
             )
         if truth is None:
             truth = (DIRECTION,) if store.has_directions else ()
@@ -103,8 +103,8 @@ class EventReader:
         )
         if selection == "hlc_first" and self._flag is None:
             raise ValueError(
-                f"selection 'hlc_first' needs a column auxiliary or hlc; {store.path} "
-                f"has {', '.join(store.pulse_columns)}"
+                f"{store.path}: selection 'hlc_first' needs a column auxiliary or hlc, "
+                f"found {', '.join(store.pulse_columns)}"
             )
         detector = store.detector
         if published_features:
@@ -112,14 +112,14 @@ class EventReader:
         self._features = FeatureBuilder(detector)
 
     def batch(self, events: NDArray[np.int64], epoch: int = 0) -> PackedBatch:
-        """Return the events with these numbers as one batch, in this order.
+        """Return events as one batch, in this order.
 
         Args:
-            events: (B,) int64 numbers of events in the store.
-            epoch: A new epoch shows other pulses of long events.
+            events: Rows of the events in the store, (B,) int64.
+            epoch: Number of the epoch; other epochs keep other pulses of long events.
 
         Raises:
-            ValueError: A number that no event has, an event without pulses.
+            ValueError: The store has no such row, or an event has no pulses.
         """
         return self.packed(self.raw(events, epoch))
 
@@ -137,7 +137,7 @@ class EventReader:
     def batches(
         self, groups: Sequence[NDArray[np.int64]], epoch: int = 0
     ) -> Iterator[PackedBatch]:
-        """Return one batch for each group of event numbers, read all at once."""
+        """Return one batch for each group of events, all read at once."""
         together = self.batch(np.concatenate(groups), epoch)
         return iter(together.split([len(group) for group in groups]))
 
@@ -145,13 +145,13 @@ class EventReader:
         """Return the kept pulses of `batch` in physical units, augmented."""
         events = np.asarray(events, dtype=np.int64)
         if not len(events):
-            raise ValueError("a batch needs at least one event")
+            raise ValueError("a batch needs at least one event, found none")
         block = EventBlock(self.store, events)
         if int(block.length_B.min()) < 1:
             event = int(block.length_B.argmin())
             raise ValueError(
-                f"event {block.id_B[event]} (number {events[event]} in the store) has "
-                "no pulses; it cannot be part of a batch"
+                f"event {block.id_B[event]} (row {events[event]} of the store) must "
+                "have pulses to be in a batch, found none"
             )
         position_T, offsets = self._positions(block, epoch)
         columns = {
@@ -177,12 +177,12 @@ class EventReader:
         )
         columns, offsets = dict(events.columns), events.offsets
         if self.store.pulse_map.time_reference == "first_pulse":
-            # Kept pulses count from the event's first, which may not be among them.
+            # Times count from the event's first pulse, which may not be kept.
             moved_B = first_times(columns[TIME], offsets) - first_times(
                 read.columns[TIME], read.offsets
             )
             columns[TIME] = columns[TIME] - moved_B.repeat_interleave(offsets.diff())
-        if self.max_pulses is not None:  # added noise may have made events too long
+        if self.max_pulses is not None:  # added noise can make events too long
             kept, offsets = select_pulses(
                 offsets,
                 self.max_pulses,
@@ -199,7 +199,7 @@ class EventReader:
     def _positions(
         self, block: EventBlock, epoch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return which of its event's pulses each kept pulse is, (T,), and offsets."""
+        """Return the index of each kept pulse in its event, (T,), and the offsets."""
         longest = int(block.length_B.max())
         limit = longest if self.max_pulses is None else self.max_pulses
         kept_B = np.minimum(block.length_B, limit)
@@ -233,7 +233,7 @@ class EventReader:
         return value.float() if value.is_floating_point() else value
 
     def _check_noise(self) -> None:
-        """Check that noise would come from the DOMs of this detector."""
+        """Check that the store has the DOMs of its detector, for noise."""
         store, pulse_map = self.store, self.store.pulse_map
         places_known = (
             store.has_own_geometry
@@ -243,8 +243,8 @@ class EventReader:
         has_noise = any(isinstance(a, AddNoise) for a in self.augmentations)
         if has_noise and not places_known:
             raise ValueError(
-                f"add_noise needs the DOMs of the detector, which {store.path} does "
-                "not hold; prepare it with geometry=... (--geometry)"
+                f"{store.path}: add_noise needs the DOMs of the detector, found none: "
+                "prepare the store with geometry=... (--geometry)"
             )
 
     def _find_labels(self) -> dict[str, tuple[str, ...]]:
@@ -264,19 +264,19 @@ class EventReader:
                 )
             elif store.manifest.event_columns[name] == "string":
                 advice = "".join(
-                    f"; use the label {label!r}, which is made of it"
+                    f"; use the label {label!r}, which is made from it"
                     for label in LABELS
                     if name in (label_columns(label, available, names) or ())
                 )
                 raise ValueError(
-                    f"event column {name!r} of {store.path} is text, but a batch holds "
-                    f"numbers{advice}"
+                    f"{store.path}: event column {name!r} must be numbers, found "
+                    f"text{advice}"
                 )
         return found
 
 
 class EventBlock:
-    """(B,) events of a store, in any order, gathered from the shards they lie in."""
+    """(B,) events of a store, in any order, gathered from their shards."""
 
     def __init__(self, store: EventStore, events: NDArray[np.int64]) -> None:
         self.store = store
@@ -314,7 +314,7 @@ class EventBlock:
                 for shard, chosen in self._groups
             ]
         shards = self.store.shards
-        # `clip` spares a look at every index; they come from the store itself
+        # `clip` skips the check of every index; the indices are valid
         parts = (
             (place, shards[shard].pulses.column(column).take(row, mode="clip"))
             for shard, place, row in self._rows
@@ -322,14 +322,14 @@ class EventBlock:
         return _joined(parts, len(position_T))
 
     def pulses_of(self, event: int, column: str) -> NDArray[Any]:
-        """Return a column of all pulses of one event, on the memory map."""
+        """Return a column of all pulses of one event, as a view of the memory map."""
         values = self.store.shards[int(self.shard_B[event])].pulses.column(column)
         first = int(self.first_B[event])
         return values[first : first + int(self.length_B[event])]
 
 
 def _joined(parts: Iterable[tuple[Any, NDArray[Any]]], length: int) -> NDArray[Any]:
-    """Return the values of all shards, each at its place; one shard's as they are."""
+    """Return the values of all shards in the order of the block."""
     out: NDArray[Any] | None = None
     for place, values in parts:
         if isinstance(place, slice):
@@ -344,7 +344,7 @@ def _joined(parts: Iterable[tuple[Any, NDArray[Any]]], length: int) -> NDArray[A
 def _rows_of(
     chosen: Any, offsets: NDArray[np.int64], row_T: NDArray[np.int64]
 ) -> tuple[Any, NDArray[np.int64]]:
-    """Return where the pulses of a shard's chosen events go, and their rows there."""
+    """Return positions in the block and rows in the shard of the chosen pulses."""
     if isinstance(chosen, slice):
         return chosen, row_T
     length_C = offsets[chosen + 1] - offsets[chosen]

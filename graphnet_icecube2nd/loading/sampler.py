@@ -1,14 +1,14 @@
-"""EventSampler: which events make up the batches, and where in them a run stands.
+"""EventSampler: chooses the events of the batches, and keeps the position of a run.
 
-The events of a store are shuffled in chunks: runs of neighbouring events, which lie
-near each other on disk, so reading them is cheap. An epoch takes the chunks in random
-order; sub-epochs are runs of that order. Then several chunks, a window, are shuffled
-together and cut into batches of nearly equal length (`batch_plan.py`). All follows from
-(options, seed, epoch, sub-epoch): a run resumes at any batch, and only a window is in
-memory, for any number of events.
+The events of a store are shuffled in chunks of neighbouring events, which are close on
+disk, so reading them is cheap. An epoch takes the chunks in random order; a sub-epoch
+is a contiguous part of that order. Then several chunks, a window, are shuffled together
+and divided into batches of nearly equal length (`batch_plan.py`). The result depends
+only on (options, seed, epoch, sub-epoch), so a run resumes at any batch. Only one
+window is in memory, for any number of events.
 
-Random orders sort the raw numbers of a bit generator, which numpy keeps the same on
-every platform and in every version; its shuffles may change.
+A random order sorts raw numbers of a bit generator, which numpy guarantees to be the
+same on every platform and in every version; numpy's shuffles may change.
 
 Shape letters: B events, C chunks, K buckets.
 """
@@ -31,13 +31,13 @@ from graphnet_icecube2nd.store.event_store import EventStore
 STATE_VERSION = 1
 SUB_EPOCHS = ("partition", "published")
 
-# What a random order is for: first number of its key, so that no two are the same.
+# Purpose of a random order: first number of its key, so that orders differ.
 _CHUNKS, _EVENTS, _WINDOW, _BATCHES = range(4)
 
 
 @dataclass(frozen=True)
 class SubEpoch:
-    """A part of an epoch: its chunks, and of each the events from start to stop."""
+    """Part of an epoch: its chunks, and the range of events of each chunk."""
 
     epoch: int
     number: int
@@ -47,36 +47,36 @@ class SubEpoch:
 
 
 class EventSampler:
-    """Batches of event numbers for one rank, a sub-epoch at a time.
+    """Iterates over batches of event rows for one rank, a sub-epoch at a time.
 
-    Iterating gives the batches of one sub-epoch and moves on to the next. `plan` does
-    the same without a state, for loaders that draw ahead of what is consumed.
+    Iterating yields the batches of one sub-epoch and moves on to the next one. `plan`
+    does the same without a state, for loaders that read ahead.
 
     Args:
-        index: The store.
-        subset: Events of the store to take; default: all that have pulses.
-        batch_size: Events of a batch on one rank. Either this or `pulse_budget`.
-        pulse_budget: Pulses of a batch on one rank, after long events are cut; short
-            events then come in larger batches.
-        max_pulses: Longer events are cut to this many pulses.
-        length_buckets: Batches of events of nearly equal length; otherwise all lengths
-            are mixed.
-        bucket_width: Lengths that share a bucket.
-        shuffle: Random order; otherwise events come in the order of the store, and
-            exactly in it where `length_buckets` is off.
-        seed: Seed of all that is random.
-        num_sub_epochs: Parts of an epoch.
+        index: Event store.
+        subset: Subset of its events; default: all events with pulses.
+        batch_size: Events per batch on one rank. Give either this or `pulse_budget`.
+        pulse_budget: Pulses per batch on one rank, after long events are cut; batches
+            of short events then have more events.
+        max_pulses: Maximum pulses per event; longer events are cut.
+        length_buckets: Put events of nearly equal length into a batch; otherwise all
+            lengths are mixed.
+        bucket_width: Number of lengths that share a bucket.
+        shuffle: Use a random order. Otherwise events come in the order of the store,
+            exactly so if `length_buckets` is off.
+        seed: Random seed.
+        num_sub_epochs: Number of parts of an epoch.
         sub_epochs: `partition`: every event is in exactly one sub-epoch of an epoch.
-            `published`: each sub-epoch is drawn anew from all events, as the
-            competition's code did; with eight, an epoch shows 66% of the events.
-        chunk_size: Events of a chunk at most; neighbours in the store.
-        window: Chunks that are shuffled together.
-        rank: Number of this rank in a distributed run, from 0.
-        world_size: Ranks of that run.
+            `published`: each sub-epoch is drawn independently from all events, as in
+            the competition's code; with eight, an epoch shows 66% of the events.
+        chunk_size: Maximum events per chunk; they are neighbours in the store.
+        window: Number of chunks that are shuffled together.
+        rank: Rank of this process in a distributed run, from 0.
+        world_size: Number of ranks of the distributed run.
 
     Raises:
-        ValueError: A value is not allowed, or a sub-epoch has fewer events than there
-            are ranks; for the subset see `EventSubset.mask`.
+        ValueError: A value is not allowed, or a sub-epoch has fewer events than ranks;
+            for the subset see `EventSubset.mask`.
     """
 
     def __init__(
@@ -108,7 +108,9 @@ class EventSampler:
         )
         check_whole("rank", rank, 0)
         if rank >= world_size:
-            raise ValueError(f"rank must be below world_size {world_size}, got {rank}")
+            raise ValueError(
+                f"rank must be below world_size {world_size}, found {rank}"
+            )
         check_whole("chunk_size", chunk_size, 1)
         check_whole("seed", seed, 0)
         check_whole("num_sub_epochs", num_sub_epochs, 1)
@@ -117,7 +119,7 @@ class EventSampler:
             known = ", ".join(SUB_EPOCHS)
             raise ValueError(f"unknown sub_epochs {sub_epochs!r}; choose from {known}")
         if sub_epochs == "published" and not shuffle:
-            raise ValueError("sub_epochs='published' draws at random: shuffle is off")
+            raise ValueError("sub_epochs='published' needs shuffle=True, found False")
         self.rank, self.shuffle, self.seed = rank, shuffle, seed
         self.subset = EventSubset() if subset is None else subset
         self.chunk_size, self.window = chunk_size, window
@@ -125,22 +127,22 @@ class EventSampler:
         self._chunks = ChunkTable(index, self.subset, self.rule, chunk_size)
         if self.num_events // num_sub_epochs < world_size:
             raise ValueError(
-                f"{self.num_events} events ({self.subset}) in {num_sub_epochs} sub-"
-                f"epochs are too few for {world_size} ranks: each needs one at least. "
-                "Ask for more events, or for num_sub_epochs=1"
+                f"{num_sub_epochs} sub-epochs need at least one event for each of "
+                f"{world_size} ranks, found {self.num_events} events ({self.subset}). "
+                "Use more events, or num_sub_epochs=1"
             )
         self._num_batches: dict[tuple[int, int], int] = {}
-        self._first = 0  # batch at which the next iterator begins
-        # Where it stands; loaders, which draw ahead, count what they have handed out.
+        self._first = 0  # first batch of the next iterator
+        # Position of the iteration; loaders read ahead and keep their own.
         self.epoch = self.sub_epoch = self.num_done = 0
 
     @property
     def num_events(self) -> int:
-        """Events of the subset, over all ranks and sub-epochs."""
+        """Number of events of the subset, over all ranks and sub-epochs."""
         return int(self._chunks.counts_C.sum())
 
     def __len__(self) -> int:
-        """Return the batches of the current sub-epoch, counted from its start."""
+        """Return the number of batches of the current sub-epoch."""
         return self.num_batches(self.epoch, self.sub_epoch)
 
     def num_batches(self, epoch: int, sub_epoch: int = 0) -> int:
@@ -154,16 +156,16 @@ class EventSampler:
     def plan(
         self, epoch: int, sub_epoch: int = 0, first_batch: int = 0
     ) -> Iterator[NDArray[np.int64]]:
-        """Return the batches of a sub-epoch, whatever the state of this object.
+        """Return the batches of a sub-epoch, independent of this object's position.
 
         Args:
             epoch: Number of the epoch, from 0.
             sub_epoch: Number of the sub-epoch, from 0.
-            first_batch: First batch to give. Those before it are planned and dropped;
-                only lengths, and what the subset asks for, are read from the store.
+            first_batch: First batch to yield. Earlier batches are planned and dropped;
+                only lengths and the subset's columns are read from the store.
 
         Returns:
-            One (events,) array for each batch: event numbers, as the store counts.
+            Arrays of event rows in the store, one for each batch.
 
         Raises:
             ValueError: There is no such sub-epoch or batch.
@@ -172,11 +174,11 @@ class EventSampler:
         check_whole("first_batch", first_batch, 0)
         if first_batch > num_batches:
             raise ValueError(
-                f"first_batch is {first_batch}, but sub-epoch {sub_epoch} of epoch "
-                f"{epoch} has {num_batches} batches"
+                f"first_batch must be at most {num_batches}, the batches of sub-epoch "
+                f"{sub_epoch} of epoch {epoch}, found {first_batch}"
             )
         super_batches = self._super_batches(epoch, sub_epoch)
-        # Each rank plans for all and takes its part; copied, as a view keeps it all.
+        # Each rank plans for all ranks and copies its part; a view would keep all.
         return (
             events[self.rank :: self.rule.world_size].copy()
             for events in islice(super_batches, first_batch, None)
@@ -185,8 +187,8 @@ class EventSampler:
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         """Yield the batches of the current sub-epoch, then move on to the next.
 
-        After `load_state_dict` the first iterator begins where the state was taken;
-        any other at the start of the sub-epoch, also if one was left half-way.
+        After `load_state_dict` the first iterator starts at the position of the state.
+        Any other starts at the start of the sub-epoch.
         """
         epoch, sub_epoch = self.epoch, self.sub_epoch
         first, self._first = self._first, 0
@@ -202,13 +204,13 @@ class EventSampler:
         return (epoch + 1, 0) if last else (epoch, sub_epoch + 1)
 
     def set_epoch(self, epoch: int, sub_epoch: int = 0) -> None:
-        """Go to the start of a sub-epoch; ValueError where there is none."""
-        self._part(epoch, sub_epoch)  # raises where there is none
+        """Go to the start of a sub-epoch; ValueError if it does not exist."""
+        self._part(epoch, sub_epoch)  # raises if it does not exist
         self.epoch, self.sub_epoch = epoch, sub_epoch
         self._first = self.num_done = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where the iteration stands, after the batches it has yielded."""
+        """Return the position after the yielded batches."""
         return {
             "version": STATE_VERSION,
             "epoch": self.epoch,
@@ -218,16 +220,16 @@ class EventSampler:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where a state was taken; the batches that follow are the same.
+        """Go to the position of a state; the following batches are the same.
 
         Raises:
-            ValueError: The state is of another version, or of other options or events,
-                in which case the message says what differs.
+            ValueError: The state has another version, or other options or events; the
+                message names the differences.
         """
         if state.get("version") != STATE_VERSION:
             raise ValueError(
-                f"the sampler's state is of version {state.get('version')!r}; this "
-                f"reads version {STATE_VERSION}"
+                f"the sampler's state must have version {STATE_VERSION}, found "
+                f"{state.get('version')!r}"
             )
         theirs, ours = dict(state["options"]), self.options()
         changes = [
@@ -237,20 +239,20 @@ class EventSampler:
         ]
         if changes:
             raise ValueError(
-                f"the sampler's state belongs to other batches: {'; '.join(changes)}; "
-                "set_epoch begins a sub-epoch anew"
+                f"the sampler's state belongs to other batches: {'; '.join(changes)}. "
+                "Use the same options and events, or start a sub-epoch with set_epoch"
             )
         epoch, sub_epoch = state["epoch"], state["sub_epoch"]
         batches = state["batches"]
-        if batches == self.num_batches(epoch, sub_epoch):  # the next one's start
+        if batches == self.num_batches(epoch, sub_epoch):  # start of the next one
             epoch, sub_epoch = self.following(epoch, sub_epoch)
             batches = 0
-        self.plan(epoch, sub_epoch, batches)  # raises where there is no such batch
+        self.plan(epoch, sub_epoch, batches)  # raises if there is no such batch
         self.set_epoch(epoch, sub_epoch)
         self._first = self.num_done = batches
 
     def options(self) -> dict[str, Any]:
-        """Return all that the batches of all ranks together depend on."""
+        """Return everything that the batches of all ranks depend on."""
         return {
             **asdict(self.rule),
             "shuffle": self.shuffle,
@@ -279,12 +281,12 @@ class EventSampler:
                 yield batches[place]
 
     def _part(self, epoch: int, number: int) -> SubEpoch:
-        """Return a sub-epoch; raise ValueError where there is none of that number."""
+        """Return a sub-epoch; ValueError if it does not exist."""
         check_whole("epoch", epoch, 0)
         check_whole("sub_epoch", number, 0)
         if number >= self.num_sub_epochs:
             raise ValueError(
-                f"sub_epoch must be below {self.num_sub_epochs}, got {number}"
+                f"sub_epoch must be below {self.num_sub_epochs}, found {number}"
             )
         count, parts = self.num_events, self.num_sub_epochs
         first, last = count * number // parts, count * (number + 1) // parts
@@ -307,7 +309,7 @@ class EventSampler:
         )
 
     def _histogram(self, part: SubEpoch) -> NDArray[np.int64]:
-        """Return how many events of each bucket a sub-epoch has, (K,)."""
+        """Return the number of events of each bucket in a sub-epoch, (K,)."""
         whole_C = part.stop_C - part.start_C == self._chunks.counts_C[part.chunks_C]
         events_K = self._chunks.histogram(part.chunks_C[whole_C])
         for place in np.flatnonzero(~whole_C):
@@ -333,23 +335,23 @@ class EventSampler:
     def _events(
         self, part: SubEpoch, place: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return the events, and their buckets, of one of a sub-epoch's chunks."""
+        """Return the events of one chunk of a sub-epoch, and their buckets."""
         chunk = int(part.chunks_C[place])
         start, stop = int(part.start_C[place]), int(part.stop_C[place])
         events_B, bucket_B = self._chunks.events(chunk)
         if stop - start == len(events_B):
-            return events_B, bucket_B  # the window is shuffled anyhow
-        # The same for the two sub-epochs that a border within the chunk parts.
+            return events_B, bucket_B  # the window is shuffled later
+        # Both sub-epochs that share this chunk use the same order.
         key = (_EVENTS, part.epoch, self._draw(part.number), chunk)
         kept_B = self._order(len(events_B), *key)[start:stop]
         return events_B[kept_B], bucket_B[kept_B]
 
     def _draw(self, number: int) -> int:
-        """Return which of an epoch's random orders a sub-epoch is a part of."""
+        """Return the number of the random order that a sub-epoch is part of."""
         return number if self.sub_epochs == "published" else 0
 
     def _order(self, length: int, *key: int) -> NDArray[np.int64]:
-        """Return an order that depends on the seed and the key; else the store's."""
+        """Return a random order for the key, or the store's order without shuffle."""
         if not self.shuffle:
             return np.arange(length)
         seed = np.random.SeedSequence(self.seed, spawn_key=key)
@@ -358,10 +360,10 @@ class EventSampler:
 
 
 class ChunkTable:
-    """The chunks of a subset, and how many events of each bucket they have.
+    """The chunks of a subset, with the number of events of each bucket.
 
-    Making it reads the lengths of all events once; nothing of it is as long as the
-    store. The events of a shard are divided into chunks of nearly equal size.
+    The constructor reads the lengths of all events once, but keeps no array of this
+    length. The events of a shard are divided into chunks of nearly equal size.
     """
 
     def __init__(
@@ -369,7 +371,7 @@ class ChunkTable:
     ) -> None:
         self._index, self._subset, self._rule = index, subset, rule
         chunks: list[tuple[int, int, int, int]] = []  # shard, first, end, events
-        # Of a chunk's many buckets few have events: only those are kept.
+        # Most buckets of a chunk are empty; only the others are kept.
         filled = [np.zeros(0, dtype=np.int32)]
         filled_counts = [np.zeros(0, dtype=np.int32)]
         for shard in range(len(index.shard_offsets) - 1):
@@ -395,7 +397,7 @@ class ChunkTable:
         self._filled_counts = np.concatenate(filled_counts)
 
     def events(self, chunk: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Return numbers and buckets of a chunk's events, (B,) as in the store."""
+        """Return the store's rows of a chunk's events, and their buckets, (B,) each."""
         shard, (start, stop) = int(self._shards[chunk]), self._pieces[chunk].tolist()
         mask = self._subset.mask(self._index, shard, start, stop)
         local_B = np.flatnonzero(mask).astype(np.int64, copy=False)
@@ -404,7 +406,7 @@ class ChunkTable:
         return local_B + first, self._rule.bucket(lengths_B)
 
     def histogram(self, chunks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how many events of each bucket some chunks have together, (K,)."""
+        """Return the number of events of each bucket in all given chunks, (K,)."""
         total_K = np.zeros(self._rule.num_buckets, dtype=np.int64)
         for chunk in chunks:
             here = slice(self._borders[chunk], self._borders[chunk + 1])
@@ -412,7 +414,7 @@ class ChunkTable:
         return total_K
 
     def fingerprint(self) -> int:
-        """Return a number that changes with the events, or with their lengths."""
+        """Return a checksum of the events and their lengths."""
         value = 0
         for array in (
             *(self._index.shard_offsets, self._shards, self._pieces),

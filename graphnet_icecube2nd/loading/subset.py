@@ -1,8 +1,8 @@
-"""Which events of a store are used, and how training and validation are told apart.
+"""Subsets of a store's events, and the split into training and validation.
 
-Everything is a question to one event: how many pulses it has, what its truth columns
-say, which batch it came from, what its number hashes to. So a subset is worked out a
-piece of a shard at a time and never held for all events. Shape letter: B events.
+Each condition concerns one event: its number of pulses, its truth columns, its batch or
+the hash of its number. So a subset is computed for a part of a shard at a time and
+never held for all events. Shape letter: B events.
 """
 
 from __future__ import annotations
@@ -31,23 +31,24 @@ PUBLISHED_VALIDATION_BATCHES = frozenset(range(655, 660))
 
 @dataclass(frozen=True)
 class EventSubset:
-    """Some of the events of a store; events without pulses are never among them.
+    """Subset of a store's events; it never contains events without pulses.
 
-    An event must pass all that is given.
+    An event must pass all conditions.
 
     Args:
-        length_class: One of `LENGTH_CLASSES`, by pulses as stored.
-        expression: A condition on truth columns, `n_pulses` and `event_id`, see
+        length_class: One of `LENGTH_CLASSES`, for the stored number of pulses.
+        expression: Condition on truth columns, `n_pulses` and `event_id`, see
             `Expression`.
-        batches: Only events of these Kaggle batches; None: of all, also of none.
-        without_batches: No events of these Kaggle batches.
-        hash_range: Only events whose `event_id` hashes into first <= hash < last,
-            within 0 to 1. Ranges that do not overlap share no event, and an event
-            stays where it is when others are added.
-        hash_seed: Another seed, another hash.
-        labelled: Groups of labels (see `tasks.label`), those that one task needs: only
-            events that have all labels of one group, or of several; empty: also events
-            without labels. A name alone is a group of one.
+        batches: Kaggle batches of the events; None: events of all batches and events
+            without a batch.
+        without_batches: Kaggle batches whose events are excluded.
+        hash_range: Range of the hash of `event_id`, first <= hash < last, within 0 to
+            1. Ranges that do not overlap share no event, and new events do not change
+            the hash of others.
+        hash_seed: Seed of the hash.
+        labelled: Groups of labels (see `tasks.label`); a group holds the labels that
+            one task needs. An event needs all labels of at least one group; empty: no
+            labels are needed. A name alone is a group of one.
 
     Raises:
         ValueError: A value is not allowed; for the expression see `Expression`.
@@ -77,30 +78,30 @@ class EventSubset:
             first, last = self.hash_range
             if not 0 <= first < last <= 1:
                 raise ValueError(
-                    f"hash_range must rise within 0 to 1, got {self.hash_range}"
+                    f"hash_range must rise within 0 to 1, found {self.hash_range}"
                 )
             object.__setattr__(self, "hash_range", (float(first), float(last)))
         object.__setattr__(self, "labelled", label_groups(self.labelled))
         if not isinstance(self.hash_seed, int) or not 0 <= self.hash_seed < 2**64:
             raise ValueError(
-                f"hash_seed must be a whole number from 0 below 2**64, got "
+                f"hash_seed must be a whole number from 0 below 2**64, found "
                 f"{self.hash_seed!r}"
             )
 
     def mask(
         self, index: EventStore, shard: int, start: int = 0, stop: int | None = None
     ) -> NDArray[np.bool_]:
-        """Return which events of a shard, or of a piece of it, are in the subset.
+        """Return which events of a shard, or of a part of it, are in the subset.
 
         Args:
-            index: The store.
+            index: Event store.
             shard: Number of the shard.
-            start: First event of the piece, counted within the shard.
-            stop: Event after the last one; None: to the end.
+            start: First event of the part, counted within the shard.
+            stop: End of the part, excluded; None: end of the shard.
 
         Raises:
             ValueError: The expression does not fit the columns, see `Expression`;
-                `event_id` is no whole number; a label cannot be made of the columns.
+                `event_id` is not an integer; a label cannot be made from the columns.
         """
         lengths_B = np.asarray(index.lengths(shard)[start:stop])
         batch = index.shard_batches[shard]
@@ -129,13 +130,13 @@ class EventSubset:
         return np.flatnonzero(self.mask(index, shard)).astype(np.int64, copy=False)
 
     def counts(self, index: EventStore) -> NDArray[np.int64]:
-        """Return how many events of each shard are in the subset, (S,)."""
+        """Return the number of the subset's events in each shard, (S,)."""
         shards = range(len(index.shard_offsets) - 1)
         counts = [np.count_nonzero(self.mask(index, shard)) for shard in shards]
         return np.array(counts, dtype=np.int64)
 
     def __str__(self) -> str:
-        """Return the subset in words; subsets that differ read differently."""
+        """Return a description that is unique to the subset."""
         shortest, longest = LENGTH_CLASSES[self.length_class]
         text = f"{self.length_class} events"
         if longest is not None:
@@ -161,7 +162,7 @@ class EventSubset:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelCounts:
-    """How many events of a subset have labels."""
+    """Numbers of events of a subset with and without labels."""
 
     num_events: int = 0
     unlabelled: tuple[int, ...] = ()  # events without a label, by group of labels
@@ -198,7 +199,7 @@ def count_labels(
 def _columns(
     index: EventStore, shard: int, start: int = 0, stop: int | None = None
 ) -> Callable[[str], NDArray[Any]]:
-    """Return a function that gives the (B,) values of a shard's columns by name."""
+    """Return a function that returns a shard's column by name, (B,)."""
     return lambda name: np.asarray(index.event_column(name, shard)[start:stop])
 
 
@@ -221,15 +222,15 @@ def _has_labels(
 def default_split(
     index: EventStore, seed: int = 0, fraction: float = 0.1
 ) -> tuple[EventSubset, EventSubset]:
-    """Return events for training and for validation where the user chose none.
+    """Return the default training and validation events.
 
-    Where batches that the published models were validated on are present together
-    with other data, these batches are the validation and the rest is for training.
-    Elsewhere validation is a share (`fraction`) of the events by the hash of their
-    `event_id` with a seed. No event is in both.
+    If the store has validation batches of the published models and other data, these
+    batches are the validation events and the rest are the training events. Otherwise
+    the validation events are a share (`fraction`) chosen by the hash of `event_id` with
+    a seed. No event is in both.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"fraction must be between 0 and 1, got {fraction!r}")
+        raise ValueError(f"fraction must be between 0 and 1, found {fraction!r}")
     batches = set(index.shard_batches)
     validation = PUBLISHED_VALIDATION_BATCHES
     if batches & validation and batches - validation:
@@ -242,8 +243,8 @@ def default_split(
 
 
 def hash_share(event_id_B: NDArray[Any], seed: int) -> NDArray[np.float64]:
-    """Return a number from 0 up to 1 for every event, of `event_id` and seed alone."""
+    """Return the hash of `event_id` and seed for every event, from 0 up to 1."""
     if event_id_B.dtype.kind not in "iu":
-        raise ValueError(f"event_id must be whole numbers, got {event_id_B.dtype}")
+        raise ValueError(f"event_id must be whole numbers, found {event_id_B.dtype}")
     key = mix(np.array([seed], dtype=np.uint64))
     return uniform(combine(key, event_id_B))

@@ -1,4 +1,4 @@
-"""What the competition's code published: configurations, checkpoints."""
+"""Configurations and checkpoints that the competition's code published."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,8 +1,8 @@
-"""The competition's five checkpoints as an ensemble of ours.
+"""The competition's five checkpoints as an ensemble of this package.
 
-Each is proven to fit strictly, key by key, before anything is written; what the
-published predict.py does (weights, clipping, features, events cut to 512) is what the
-ensemble's YAML says.
+All checkpoints are checked, key by key, before anything is written. The ensemble's YAML
+has the settings of the published predict.py: weights, clipping, features, and events
+cut to 512 pulses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from graphnet_icecube2nd.tasks.direction.combination import PUBLISHED, PUBLISHED
 from graphnet_icecube2nd.version import __version__
 
 LOGGER = logging.getLogger(__name__)
-# Their file names, by our models.
+# Their file names by our model names.
 CHECKPOINTS = {
     "b_d32": "baselineV3_BE_globalrel_d32_0_6ema.pth",
     "b_d64": "baselineV3_BE_globalrel_d64_0_3emaFT_2.pth",
@@ -38,15 +38,15 @@ OPTIONS = InferenceConfig(max_pulses=512, batch_size=32, published_features=True
 def import_weights(
     folder: str | os.PathLike[str], out: str | os.PathLike[str]
 ) -> EnsembleFile:
-    """Turn the five published checkpoints into safetensors and an ensemble.
+    """Convert the five published checkpoints to safetensors and an ensemble.
 
     Args:
-        folder: Folder that holds the `.pth` files, at any depth.
-        out: Folder of the ensemble; made where it is not there.
+        folder: Folder with the `.pth` files, at any depth.
+        out: Folder of the ensemble; it is created if necessary.
 
     Raises:
-        FileNotFoundError: Files are missing; names each.
-        CheckpointError: One does not fit its model; nothing is written then.
+        FileNotFoundError: Files are missing; the message names each.
+        CheckpointError: A checkpoint does not fit its model; nothing is written then.
         ValueError: A file holds more than weights, or another process writes `out`.
     """
     folder, out = Path(folder), Path(out)
@@ -54,9 +54,9 @@ def import_weights(
     if missing := [CHECKPOINTS[name] for name, paths in found.items() if not paths]:
         raise FileNotFoundError(f"{folder} lacks {', '.join(missing)}; see {DATASET}")
     sources = {name: paths[0] for name, paths in found.items()}
-    for name, path in sources.items():  # all of them, before one is written
+    for name, path in sources.items():  # all files before the first is written
         _filled(name, path)
-        LOGGER.info(f"{path.name}: fits {name} in every key")
+        LOGGER.info(f"{path.name}: every key fits {name}")
     with only_writer(out):
         out.mkdir(parents=True, exist_ok=True)
         members = []
@@ -69,7 +69,7 @@ def import_weights(
             }
             weight, model = PUBLISHED_WEIGHTS[name], _filled(name, path)
             members.append(save_member(out, name, model, weight, origin))
-            LOGGER.info(f"written: {out / members[-1].file}")
+            LOGGER.info(f"wrote {out / members[-1].file}")
         ensemble = EnsembleFile(
             name="kaggle2023", members=tuple(members), method=PUBLISHED, options=OPTIONS
         )
@@ -79,7 +79,7 @@ def import_weights(
 
 def _filled(name: str, path: Path) -> Model:
     model = build_model(name)
-    with warnings.catch_warnings():  # of features, which the options see to
+    with warnings.catch_warnings():  # about features, which the options set
         warnings.simplefilter("ignore", UserWarning)
         load_competition_weights(model, path)
     return model

@@ -1,7 +1,7 @@
-"""The published `config.json` with `KEY VALUE` overrides, as a recipe of one stage.
+"""Published `config.json` with `KEY VALUE` overrides, as a recipe of one stage.
 
-What the published code (github.com/DrHB/icecube-2nd-place, train.py) does otherwise
-than its own configuration says is in the notes, in words, so that nobody wonders.
+The notes explain where the published code (github.com/DrHB/icecube-2nd-place, train.py)
+differs from its own configuration.
 
     asked = read_published_config("config.json", ["LR_MAX", "5e-4"])
     store, machine = as_store(asked.data), TrainerConfig(num_workers=asked.num_workers)
@@ -40,8 +40,8 @@ from graphnet_icecube2nd.training.run import is_first_process
 from graphnet_icecube2nd.training.run_folder import RECIPE
 
 LOGGER = logging.getLogger(__name__)
-LR_MAX, SUB_EPOCHS = 1e-5, 8  # written into the published fit_one_cycle
-# Their model classes: ours that it is, and their defaults where those are others.
+LR_MAX, SUB_EPOCHS = 1e-5, 8  # constants of the published fit_one_cycle
+# Their model classes: our model, and their defaults that differ from ours.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeepIceModel": ("s_d32", {"dim": 384, "dim_base": 128, "depth": 12}),
     "EncoderWithDirectionReconstructionV22": ("s_gnn", {"depth": 8, "head_size": 64}),
@@ -51,7 +51,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 LOSSES = {"loss_vms": "vmf", "loss_comb": "combined", "loss": "angle"}
-DEFAULTS: dict[str, Any] = {  # of the published config.json
+DEFAULTS: dict[str, Any] = {  # values of the published config.json
     "SELECTION": "total",
     "OUT": "BASELINE",
     "PATH": "data/",
@@ -79,7 +79,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# What values must be, where a recipe would not check them, and whether they are.
+# Descriptions and checks of values that a recipe does not check.
 ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("LR_MAX", "DIV", "DIV_FINAL"), ("a number", _is_number)),
     "EMA": ("true or false", lambda v: isinstance(v, bool)),
@@ -96,13 +96,21 @@ ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedConfig:
-    """What a published configuration asks for."""
+    """Content of a published configuration.
 
-    recipe: Recipe  # of one stage
-    data: Path  # PATH
-    out: Path  # OUT
+    Attributes:
+        recipe: Recipe of one stage.
+        data: PATH, the store or the files of events.
+        out: OUT, the folder of the run.
+        num_workers: NUM_WORKERS, the number of reading processes.
+        notes: Differences to the published code, see `published_notes`.
+    """
+
+    recipe: Recipe
+    data: Path
+    out: Path
     num_workers: int
-    notes: tuple[str, ...]  # see `published_notes`
+    notes: tuple[str, ...]
 
 
 def read_published_config(
@@ -111,14 +119,14 @@ def read_published_config(
     """Read a `config.json` and apply `KEY VALUE KEY VALUE ...`.
 
     Args:
-        path: The file; keys that it lacks have the published values.
+        path: JSON file; missing keys have the published values.
         overrides: Keys and values as on the published command line:
             `MODEL_KWARGS.depth`, `12`.
 
     Raises:
-        ValueError: An unknown key, with the nearest one; a value that is not allowed;
-            a key without a value; no JSON.
-        OSError: There is no such file.
+        ValueError: A key is unknown (the message has the nearest one) or has no value,
+            a value is not allowed, or the file is not JSON.
+        OSError: The file does not exist.
     """
     config = read_values(path, overrides)
     with naming(" ".join([str(path), *overrides])):
@@ -126,13 +134,13 @@ def read_published_config(
 
 
 def _asked(config: Mapping[str, Any]) -> PublishedConfig:
-    """Return what values, by published key, ask for."""
+    """Return the recipe and paths of values by published key."""
     _check_values(config)
     model, defaults = MODELS[config["MODEL"]]
     loss, metric = LOSSES[config["LOSS_FUNC"]], LOSSES[config["METRIC"]]
     if metric not in ("angle", loss):
         raise ValueError(
-            f"METRIC must be loss (the opening angle) or as LOSS_FUNC, got "
+            f"METRIC must be loss (the opening angle) or as LOSS_FUNC, found "
             f"{config['METRIC']!r}"
         )
     first, middle, last = map(float, config["MOMS"] or (0.95, 0.85, 0.95))  # fastai's
@@ -176,7 +184,7 @@ def _asked(config: Mapping[str, Any]) -> PublishedConfig:
 def read_values(
     path: str | os.PathLike[str], overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return all values of a `config.json`, overrides applied, by published key."""
+    """Return all values of a `config.json` with overrides, by published key."""
     with naming(path):
         given = read_json(path)
         for key in given:
@@ -185,12 +193,14 @@ def read_values(
     if isinstance(config["MODEL_KWARGS"], dict):
         config["MODEL_KWARGS"] = dict(config["MODEL_KWARGS"])
     if len(overrides) % 2:
-        raise ValueError(f"overrides are KEY VALUE pairs; {overrides[-1]!r} has none")
+        raise ValueError(
+            f"overrides must be KEY VALUE pairs, found no value of {overrides[-1]!r}"
+        )
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         room, _, name = key.partition(".")
         _check_key(room)
         if name and room != "MODEL_KWARGS":
-            raise ValueError(f"{key}: {room} has no parts; only MODEL_KWARGS has")
+            raise ValueError(f"{key}: only MODEL_KWARGS has parts, found {room}")
         if name:
             config[room][name] = parse_value(value)
         else:
@@ -199,7 +209,7 @@ def read_values(
 
 
 def parse_value(text: str) -> Any:
-    """Return a value as JSON has it, else as a text, as the published code does."""
+    """Return a text parsed as JSON, or else unchanged, like the published code."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -207,16 +217,17 @@ def parse_value(text: str) -> Any:
 
 
 def published_weights(path: str) -> str:
-    """Return a path of weights; OUT/models/model_7.pth of ours is OUT's model.
+    """Return the path of weights, also for a published name in our runs.
 
-    The published code leaves weights of each of its eight sub-epochs there, and the
-    README's commands name the last. A run of this package keeps its last ones under
-    another name, and none of the sub-epochs before: those raise ValueError.
+    The published code writes the weights of each of its eight sub-epochs, and the
+    README's commands use the last, OUT/models/model_7.pth. A run of this package writes
+    its last weights under another name, which is returned, and not those of earlier
+    sub-epochs, which raise ValueError.
     """
     asked = Path(path)
     run = asked.parent.parent
     ours = run / RUN_MODEL
-    # `os.path` takes what can be no path, such as too long a name, for none.
+    # `os.path` returns False for impossible paths, such as too long names.
     is_there = os.path.exists(asked)
     if is_there or asked.parent.name != "models" or not os.path.isfile(ours):
         return path
@@ -224,12 +235,12 @@ def published_weights(path: str) -> str:
     if (run / RECIPE).is_file():
         recipe = read_recipe(run / RECIPE)
         last = recipe.num_sub_epochs(len(recipe.stages) - 1) - 1
-    # A shorter run has no eighth sub-epoch, so the README's name can mean one only.
+    # In a shorter run, the README's name of the eighth sub-epoch means the last.
     known = [f"model_{number}.pth" for number in sorted({last, max(last, of_eight)})]
     if asked.name not in known:
         raise ValueError(
-            f"WEIGHTS {path}: {run} is a run of this package, which keeps no "
-            f"{asked.name}; its last weights are {' or '.join(known)} here, or {ours}"
+            f"WEIGHTS {path}: {run} is a run of this package, which has only its last "
+            f"weights: use {' or '.join(known)}, or {ours}"
         )
     return str(ours)
 
@@ -240,7 +251,7 @@ def _check_key(key: str) -> None:
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
-    """Raise ValueError where a value is not of its key's type, or not allowed."""
+    """Raise ValueError if a value has another type than its key, or is not allowed."""
     if (name := config["MODEL"]) not in MODELS:
         raise ValueError(f"MODEL {name!r} is unknown; {nearest(name, MODELS)}")
     for key in ("LOSS_FUNC", "METRIC"):
@@ -251,19 +262,19 @@ def _check_values(config: Mapping[str, Any]) -> None:
         check_whole(key, config[key], 0)
     for key, (wanted, is_good) in ALLOWED.items():
         if not is_good(config[key]):
-            raise ValueError(f"{key} must be {wanted}, got {config[key]!r}")
+            raise ValueError(f"{key} must be {wanted}, found {config[key]!r}")
 
 
 def as_store(data: str | os.PathLike[str]) -> Path:
-    """Return a store; of files that are none, one that is made beside them once.
+    """Return a store; other files are converted to a store beside them, once.
 
     Args:
-        data: A store, or what `prepare` reads, as the competition's folder. The store
-            of `data` is then `data_store`.
+        data: Store, or files that `prepare` reads, such as the competition's folder.
+            The store of `data` is then `data_store`.
 
     Raises:
-        ValueError: There is no store, and this is not the first of several processes;
-            or `prepare` cannot read the files.
+        ValueError: There is no store and this process is not rank 0, or `prepare`
+            cannot read the files.
     """
     files = Path(data)
     if (files / MANIFEST).is_file():
@@ -272,24 +283,25 @@ def as_store(data: str | os.PathLike[str]) -> Path:
     store = files.with_name(f"{files.name}_store")
     if (store / MANIFEST).is_file():
         if is_first_process():
-            LOGGER.info(f"{files} is no store: its events are in {store}")
+            LOGGER.info(f"{files} is not a store: using its store {store}")
         return store
     if not is_first_process():
         raise ValueError(
-            f"{files} is no store; before several processes train, make one: "
+            f"several processes need a store, found none at {files}. Make it first: "
             f"icecube2nd prepare {files} {store}"
         )
-    LOGGER.info(f"{files} is no store: preparing one in {store}")
+    LOGGER.info(f"{files} is not a store: preparing {store}")
     prepare(files, store)
     return store
 
 
 def published_notes(recipe: Recipe) -> tuple[str, ...]:
-    """Return what the published code does otherwise than a recipe, a sentence each.
+    """Return the differences of the published code to a recipe, one sentence each.
 
-    Also told is what its own configuration does not say, and where it fails before it
-    trains. A recipe that was made `as_published` has fewer of these notes. Source:
-    github.com/DrHB/icecube-2nd-place (train.py, src/loss.py, README), fastai 2.7.10.
+    Notes also cover behaviour that the published configuration does not tell, and
+    failures of the code before training. A recipe from `as_published` has fewer notes.
+    Source: github.com/DrHB/icecube-2nd-place (train.py, src/loss.py, README), fastai
+    2.7.10.
     """
     stages, data = recipe.stages, recipe.data
     num_parts = [recipe.num_sub_epochs(number) for number in range(len(stages))]
@@ -297,51 +309,48 @@ def published_notes(recipe: Recipe) -> tuple[str, ...]:
     theirs = _each(stage.accumulate_events for stage in as_published(recipe).stages)
     eps = _each(f"{stage.eps:g}" for stage in stages)
     notes = {
-        "sets the largest learning rate to 1e-5 whatever LR_MAX says; here it is "
+        "sets the maximum learning rate to 1e-5 and ignores LR_MAX; here it is "
         f"{_each(f'{stage.lr_max:g}' for stage in stages)}": any(
             stage.lr_max != LR_MAX for stage in stages
         ),
-        f"trains {SUB_EPOCHS} sub-epochs whatever EPOCHS says; here it is "
+        f"trains {SUB_EPOCHS} sub-epochs and ignores EPOCHS; here it is "
         f"{_each(num_parts)} of 1/{data.num_sub_epochs} of the events each": (
             {*num_parts, data.num_sub_epochs} != {SUB_EPOCHS}
         ),
         f"steps every {theirs} events, as fastai counts samples; here every {ours} "
         f"(stages.0.accumulate_events={theirs})": ours != theirs,
-        "has an approximate vmf above kappa 100; here it is exact "
+        "approximates the vmf above kappa 100; here it is exact "
         "(stages.0.normalisation=published)": any(
             s.loss != "angle" and s.normalisation != "published" for s in stages
         ),
-        "validates the average of the weights and saves the raw ones; here the "
+        "validates the average of the weights but saves the raw weights; here the "
         "average is saved (stages.0.save_ema=false for theirs)": any(
             stage.ema and stage.save_ema for stage in stages
         ),
-        "keeps weights of every sub-epoch, and its commands go on from the last, "
-        "where its README says the best; here the best go on "
-        "(stages.0.next_from=last for theirs)": any(
+        "starts the next stage with the last weights, but its README says the best; "
+        "here it starts with the best (stages.0.next_from=last for theirs)": any(
             stage.next_from == "best" for stage in stages[:-1]
         ),
-        "asks for AdamW's eps of 1e-7 and gets 1e-8; "
+        "sets AdamW's eps to 1e-7 but uses 1e-8; "
         f"{'as here' if eps == '1e-08' else f'here it is {eps}'} (stages.0.eps)": True,
-        "splits a batch of BS events over all GPUs (DataParallel); here BS is that of "
-        "each device (stages.0.batch_size)": True,
+        "divides a batch of BS events among all GPUs (DataParallel); here each device "
+        "has BS events (stages.0.batch_size)": True,
         f"computes in float16 under autocast; here it is {recipe.precision} "
         "(precision=float16 for theirs)": recipe.precision != "float16",
-        "draws independent random eighths (66% of the events are seen in eight); here "
-        "sub-epochs part the events (data.sub_epochs=published for theirs)": (
+        "draws independent random eighths (eight have 66% of the events); here "
+        "sub-epochs share no event (data.sub_epochs=published for theirs)": (
             data.sub_epochs != "published"
         ),
-        "has slips in its efficiency and ice features, which only hybrids read; here "
-        "they are mended (data.features=published for theirs)": (
+        "has errors in its efficiency and ice features, which only hybrids read; here "
+        "they are correct (data.features=published for theirs)": (
             data.features != "published"
         ),
         "does not import loss_comb in its train.py, so its commands with LOSS_FUNC "
-        "loss_comb end in an AttributeError; here it is what its src/loss.py has": any(
+        "loss_comb end in an AttributeError; here it is as in its src/loss.py": any(
             stage.loss == "combined" for stage in stages
         ),
-        "stops where METRIC is not loss, as it saves weights by a metric of that name; "
-        "here the best weights are told by the loss of the validation": (
-            recipe.monitor != OPENING_ANGLE
-        ),
+        "stops if METRIC is not loss, as it saves weights by the metric loss; here the "
+        "validation loss chooses the best weights": (recipe.monitor != OPENING_ANGLE),
     }
     return tuple(f"the published code {note}" for note, holds in notes.items() if holds)
 

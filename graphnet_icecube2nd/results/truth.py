@@ -1,7 +1,7 @@
-"""EventTruth: what is known of events, as labels that answers of tasks are judged by.
+"""EventTruth: true labels of events, with which results of tasks are compared.
 
-Labels are made by `tasks.label`. Truth that cannot be a label (a filler such as -1,
-NaN, an impossible angle) is NaN here: an event without that label.
+`tasks.label` makes the labels. Values that cannot be a label (a filler such as -1, NaN,
+an impossible angle) are NaN here: the event has no such label.
 
 Shape letters: B events.
 """
@@ -54,10 +54,12 @@ from graphnet_icecube2nd.tasks.task import Task
 
 Array = NDArray[np.float64]
 ALL = "all"
-NO_DIRECTION = float(np.pi / 2)  # rad: what an event without one counts as, a guess's
-TURNED = 0.7  # share of directions more than 90 degrees off: opposite, no doubt
-# What truth tables call azimuth and zenith: the competition's and GraphNeT's name,
-# Prometheus', NuBench's. Which way the latter point differs from file to file.
+NO_DIRECTION = float(
+    np.pi / 2
+)  # rad: opening angle of an event without direction, as for a guess
+TURNED = 0.7  # share of opening angles above 90 degrees that means opposite signs
+# Names of azimuth and zenith in truth tables of the competition and GraphNeT, of
+# Prometheus and of NuBench. The direction of the last two differs from file to file.
 ANGLE_NAMES = (
     ("azimuth", "zenith"),
     ("injection_azimuth", "injection_zenith"),
@@ -67,15 +69,15 @@ ANGLE_NAMES = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventTruth:
-    """What is known of events.
+    """True labels of events.
 
     Args:
-        event_id: (B,) int64.
-        direction_B3: (B, 3) unit vectors to the origin; NaN where it is not known.
-        energy_B: (B,) GeV; NaN where it is not known.
-        topology_B: (B,) names; `all` where there are none.
-        n_pulses_B: (B,) pulses; empty where they are not known.
-        columns: (B,) by name, as the file has them: labels are made of these.
+        event_id: Event numbers, (B,) int64.
+        direction_B3: Unit vectors to the origin, (B, 3); NaN if unknown.
+        energy_B: Energies, (B,) GeV; NaN if unknown.
+        topology_B: Names of the topologies, (B,); `all` if unknown.
+        n_pulses_B: Numbers of pulses, (B,); empty if unknown.
+        columns: Columns of the file by name, (B,) each, from which labels are made.
         labels: Names and meaning of the angles among the columns.
     """
 
@@ -95,11 +97,11 @@ class EventTruth:
     def of(
         cls, store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
     ) -> EventTruth:
-        """Read the truth of events of a store: what the registered tasks' labels need.
+        """Read the truth of a store's events for the labels of registered tasks.
 
         Args:
-            store: The store.
-            events: Rows of the store; None for all.
+            store: Event store.
+            events: Rows of the store; None: all.
 
         Raises:
             ValueError: The store has no label of any task.
@@ -109,8 +111,8 @@ class EventTruth:
         needed = _needed_columns(store.event_columns, labels)
         if not needed:
             raise ValueError(
-                f"{store.path} has no truth to compare with: a label of a task "
-                f"({', '.join(_label_names())}) was expected, found the columns "
+                f"{store.path} must have a label of a task "
+                f"({', '.join(_label_names())}), found only the columns "
                 f"{', '.join(store.event_columns)}. Prepare the store with its truth"
             )
         names = {EVENT_ID, N_PULSES, *needed}
@@ -129,18 +131,18 @@ class EventTruth:
         """Read the truth of a store, or of a parquet, CSV or SQLite file.
 
         Args:
-            path: The store's folder, or a file with one row an event: event_id (or
-                event_no), and what there is of azimuth and zenith (rad), energy (GeV),
-                topology, n_pulses and other columns of which labels are made.
+            path: Folder of a store, or file with one row per event: event_id (or
+                event_no), and optional azimuth and zenith (rad), energy (GeV),
+                topology, n_pulses and other columns from which labels are made.
             table: Table of a SQLite file; default: the only one with an event number
-                and truth. Of other files the only table is called as the file, without
-                its ending. A table of results is taken only if it is named here.
-            angles: `origin` or `flight`: what a file's angles mean; default `origin`,
-                but required for Prometheus's and NuBench's. A store says it itself.
+                and truth. The table of another file has the file's name without its
+                ending. A table of results is read only if it is named here.
+            angles: Meaning of a file's angles, `origin` or `flight`; default: `origin`,
+                but required for those of Prometheus and NuBench. A store has its own.
 
         Raises:
-            OSError: There is no such file.
-            ValueError: A column is missing, an angle is in degrees.
+            OSError: The file does not exist.
+            ValueError: A column is missing, or an angle is in degrees.
         """
         if not Path(path).exists():
             raise FileNotFoundError(f"there is no {path}")
@@ -157,7 +159,7 @@ class EventTruth:
         if not named and are_our_results(columns):
             raise ValueError(
                 f"{path} must hold truth, found results ({', '.join(columns)}). Give "
-                "the events' truth; to take results for it, name their table: "
+                "the events' truth; to use results as truth, name their table: "
                 f"table={only!r} (--truth-table {only})"
             )
         return cls.from_columns(columns, os.fspath(path), angles)
@@ -170,26 +172,27 @@ class EventTruth:
         angles: str | None = None,
         labels: LabelColumns | None = None,
     ) -> EventTruth:
-        """Take the truth of columns, or of a DataFrame.
+        """Make the truth from columns or from a DataFrame.
 
         Args:
-            columns: (B,) arrays by name, as `load` reads them.
+            columns: Arrays by name, (B,) each, as in a file of `load`.
             name: Name of the columns in messages.
-            angles: `origin`, or `flight`: then directions are turned round. Default
-                `origin`; required for Prometheus's and NuBench's columns.
-            labels: Names and meaning of azimuth and zenith; default: names that are
-                known, and `angles`.
+            angles: Meaning of the angles, `origin` or `flight` (directions are then
+                reversed). Default: `origin`; required for columns of Prometheus and
+                NuBench.
+            labels: Names and meaning of azimuth and zenith; default: known names, and
+                `angles`.
 
         Raises:
-            ValueError: There is no event number, an event stands twice, an angle is in
-                degrees, `angles` is another word or is required.
+            ValueError: There is no event number, an event occurs twice, an angle is in
+                degrees, or `angles` is unknown or missing.
         """
         if angles not in (None, "origin", "flight"):
-            raise ValueError(f"angles must be origin or flight, got {angles!r}")
+            raise ValueError(f"angles must be origin or flight, found {angles!r}")
         found = {str(key): np.asarray(columns[key]) for key in columns}
         event_id = event_ids(found, name)
         if len(np.unique(event_id)) < len(event_id):
-            raise ValueError(f"{name} has an event twice")
+            raise ValueError(f"{name} must have each event once, found one twice")
         labels = labels or _found_labels(found, name, angles)
         for column in (labels.azimuth, labels.zenith):
             if column in found:
@@ -214,17 +217,17 @@ class EventTruth:
 
     @property
     def knows_pulses(self) -> bool:
-        """Whether the numbers of pulses are known."""
+        """True if the numbers of pulses are known."""
         return len(self.n_pulses_B) > 0
 
     def label(self, name: str) -> Array:
-        """Return a label, (B,) or (B, 3) float64; NaN where an event has none.
+        """Return a label, (B,) or (B, 3) float64; NaN for events without it.
 
         Args:
-            name: One of `tasks.label`, or the name of a column.
+            name: Name of a label in `tasks.label`, or of a column.
 
         Raises:
-            ValueError: The columns that it is made of are not there.
+            ValueError: The columns of the label are missing.
         """
         known = {DIRECTION: self.direction_B3, ENERGY: self.energy_B}.get(name)
         if known is not None and has_label(known).any():
@@ -232,13 +235,13 @@ class EventTruth:
         return make_label(name, self.columns, self.labels)
 
     def target(self, task: str | Task) -> Array:
-        """Return the target of a task, (B, ...) float64; NaN where there is none.
+        """Return the target of a task, (B, ...) float64; NaN for events without it.
 
         Args:
-            task: A registered task's name, or a task.
+            task: Task, or name of a registered task.
 
         Raises:
-            ValueError: A label that it needs cannot be made.
+            ValueError: A label of the task cannot be made.
         """
         built = build_task(task) if isinstance(task, str) else task
         labels = {n: torch.from_numpy(self.label(n).copy()) for n in built.truth}
@@ -246,14 +249,14 @@ class EventTruth:
         return target
 
     def has(self, task: str | Task) -> bool:
-        """Return whether a task has a target of one event at least."""
+        """Return whether at least one event has the target of a task."""
         return self.lacking(task) is None
 
     def lacking(self, task: str | Task) -> str | None:
-        """Return why a task has no target of any event; None where it has one.
+        """Return why no event has the target of a task; None if an event has it.
 
         Args:
-            task: A registered task's name, or a task.
+            task: Task, or name of a registered task.
         """
         built = build_task(task) if isinstance(task, str) else task
         try:
@@ -265,7 +268,7 @@ class EventTruth:
         return f"none of {len(self):,} events has {self.description(built)}"
 
     def description(self, task: Task) -> str:
-        """Return what a task's label is made of here, and what values are allowed."""
+        """Return the columns of a task's labels and their allowed values, as a text."""
         words = []
         for name in task.truth:
             columns = label_columns(name, self.columns.keys(), self.labels) or (name,)
@@ -279,7 +282,7 @@ class EventTruth:
         """Return the truth of some events, in their order.
 
         Raises:
-            ValueError: An event is not known.
+            ValueError: An event is unknown.
         """
         row = rows_of(self.event_id, event_id, "the truth")
         return replace(
@@ -296,7 +299,7 @@ class EventTruth:
         """Return the truth of the events that have a true direction.
 
         Raises:
-            ValueError: There is none; says why.
+            ValueError: There is none; the message gives the reason.
         """
         good_B = has_label(self.direction_B3)
         if len(good_B) and not good_B.any():
@@ -304,7 +307,7 @@ class EventTruth:
         return self if good_B.all() else self.of_events(self.event_id[good_B])
 
     def check_finite(self) -> None:
-        """Raise ValueError naming the first event without a true direction."""
+        """Raise ValueError if an event has no true direction; the message names it."""
         known_B = has_label(self.direction_B3)
         if not known_B.all():
             raise ValueError(
@@ -313,10 +316,10 @@ class EventTruth:
             )
 
     def angles(self, table: EventTable) -> Array:
-        """Return how far a table's directions are off, rad, (B,), in this order.
+        """Return the opening angles to a table's directions, (B,) rad, in this order.
 
-        An event without a direction in the table counts as pi / 2; one without a true
-        direction is NaN.
+        An event without a direction in the table has pi / 2, and one without a true
+        direction has NaN.
 
         Raises:
             ValueError: The table lacks an event.
@@ -332,10 +335,10 @@ class EventTruth:
 
 
 def turned_directions(angle_B: Array, name: str) -> str | None:
-    """Return a sentence where a table's directions are worse than guesses, else None.
+    """Return a warning if a table's directions are worse than guesses, or else None.
 
     Args:
-        angle_B: (B,) opening angles, rad.
+        angle_B: Opening angles, (B,) rad.
         name: Name of the table or the model.
     """
     share = float((angle_B > NO_DIRECTION).mean()) if len(angle_B) else 0.0
@@ -349,7 +352,7 @@ def turned_directions(angle_B: Array, name: str) -> str | None:
 
 
 def missing_direction(truth: EventTruth) -> ValueError:
-    """Return the error that says why a truth has no directions."""
+    """Return an error with the reason why a truth has no directions."""
     columns = truth.columns.keys()
     if label_columns(DIRECTION, columns, truth.labels) is None:
         return missing_label(DIRECTION, columns, truth.labels, "the truth")
@@ -363,13 +366,13 @@ def _label_names() -> list[str]:
 
 
 def _needed_columns(available: Sequence[str], labels: LabelColumns) -> set[str]:
-    """Return the columns of which the labels of the registered tasks are made."""
+    """Return the columns from which the labels of the registered tasks are made."""
     choices = [label_columns(n, available, labels) for n in (*_label_names(), ENERGY)]
     return {column for chosen in choices if chosen for column in chosen}
 
 
 def _truth_table(path: str | os.PathLike[str]) -> str:
-    """Return the one table of a SQLite file that holds truth, and no results."""
+    """Return the only table of a SQLite file that has truth, and no results."""
     tables = sqlite_tables(path)
     results = [name for name, columns in tables.items() if are_results(columns)]
     candidates = {
@@ -387,8 +390,8 @@ def _truth_table(path: str | os.PathLike[str]) -> str:
         skipped = f" (tables of results: {', '.join(results)})" if results else ""
         raise ValueError(
             f"{path}: expected one table with an event number and truth, found "
-            f"{len(chosen)} among {', '.join(tables) or 'no table'}{skipped}; say "
-            "which it is (table, --truth-table)"
+            f"{len(chosen)} among {', '.join(tables) or 'no table'}{skipped}: name it "
+            "(table, --truth-table)"
         )
     return chosen[0]
 
@@ -396,12 +399,12 @@ def _truth_table(path: str | os.PathLike[str]) -> str:
 def _found_labels(
     columns: Mapping[str, Any], name: str, angles: str | None
 ) -> LabelColumns:
-    """Return what the angles of a file are called, and mean."""
+    """Return the names and the meaning of a file's angles."""
     pair = next((p for p in ANGLE_NAMES if set(p) <= set(columns)), ANGLE_NAMES[0])
     if angles is None and pair != ANGLE_NAMES[0]:
         raise ValueError(
-            f"{name} has {' and '.join(pair)}, which point to the origin in some "
-            "files and along the flight in others: say which (angles, --truth-angles)"
+            f"{name} has {' and '.join(pair)}, which point to the origin in some files "
+            "and along the flight in others: set angles (--truth-angles)"
         )
     azimuth, zenith = pair
     return LabelColumns(azimuth=azimuth, zenith=zenith, angles=angles or "origin")

@@ -1,4 +1,4 @@
-"""Training: recipes of stages, resumable runs."""
+"""Recipes of stages, and resumable training runs."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

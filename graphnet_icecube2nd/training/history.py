@@ -1,7 +1,7 @@
-"""What a run measured: a row for each sub-epoch, a shorter one for each checkpoint.
+"""Measurements of a run: a row per sub-epoch, and a shorter one per checkpoint.
 
-Rows are kept in checkpoints. The files are written whole from them each time, so a run
-that was killed and went on has each row once. The curves are drawn of the same rows.
+Checkpoints hold all rows, and the files are rewritten from them each time. So a run
+that was killed and resumed has each row once. The curves show the same rows.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from graphnet_icecube2nd.tasks.task import TASKS
 from graphnet_icecube2nd.training.recipe import LOSS, OPENING_ANGLE
 
 Row = dict[str, Any]
-# Columns of metrics.csv. Between these two groups stand the values of the validation
-# that belong to a task, as TASK/loss and TASK/METRIC: `direction/opening_angle` is a
-# mean in rad. Where an average of the weights is kept they are the average's, and
-# `raw_...` those of the raw weights. `train_loss` is the mean of all steps since the
-# row before; `train_loss` and `validation_loss` are weighted sums over the tasks.
+# Columns of metrics.csv. Between these two groups are the validation values of each
+# task, TASK/loss and TASK/METRIC: `direction/opening_angle` is a mean in rad. With an
+# average of the weights they belong to the average, and `raw_...` to the raw weights.
+# `train_loss` is the mean of all steps since the previous row; `train_loss` and
+# `validation_loss` are weighted sums over the tasks.
 FIRST_COLUMNS = (
     *("stage", "sub_epoch", "step", "events", "pulses", "seconds", "learning_rate"),
     *("train_loss", "gradient_norm", "validation_loss"),
@@ -33,12 +33,12 @@ FIRST_COLUMNS = (
 LAST_COLUMNS = ("best", "memory_mb")
 RAW = "raw_"
 WIDTH, HEIGHT, HEIGHT_OF_A_TASK = 7.5, 4.4, 2.6  # of the curves, inches
-# Columns of training.csv, whose rows come with checkpoints; meant as above.
+# Columns of training.csv, one row per checkpoint, with the same meaning.
 POINT_COLUMNS = (
     *("stage", "step", "events", "seconds", "learning_rate"),
     *("train_loss", "gradient_norm"),
 )
-# Columns of release 0.1.0 by their present names; it knew the task direction only.
+# Present names of the columns of release 0.1.0, which had only the task direction.
 FORMER = {
     "validation_angle": OPENING_ANGLE,
     "raw_validation_angle": RAW + OPENING_ANGLE,
@@ -50,15 +50,15 @@ FORMER_LOSSES = {
 
 
 def column_of(name: str) -> str:
-    """Return the column of a value of the validation: `loss`, or `TASK/METRIC`."""
+    """Return the column of a validation value: `loss` or `TASK/METRIC`."""
     known = {LOSS: "validation_loss", f"{RAW}loss": f"{RAW}validation_loss"}
     return known.get(name, name)
 
 
 def first_metrics(row: Mapping[str, Any]) -> list[str]:
-    """Return the column of each task's first metric, or of its loss where it has none.
+    """Return the column of each task's first metric, or else of its loss.
 
-    These are drawn and told of a run.
+    The curves and the printed summary show these columns.
     """
     first: dict[str, str] = {}
     for name in row:
@@ -69,10 +69,10 @@ def first_metrics(row: Mapping[str, Any]) -> list[str]:
 
 
 def metrics_columns(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of metrics.csv: those of all rows, in a fixed order."""
+    """Return the columns of all rows for metrics.csv, in a fixed order."""
     names = dict.fromkeys(name for row in rows for name in row)
     further = [n for n in names if n not in (*FIRST_COLUMNS, *LAST_COLUMNS)]
-    further.sort(key=lambda name: name.startswith(RAW))  # those of raw weights last
+    further.sort(key=lambda name: name.startswith(RAW))  # raw weights last
     return [*FIRST_COLUMNS, *further, *LAST_COLUMNS]
 
 
@@ -81,7 +81,7 @@ def write_history(
     rows: Sequence[Row],
     columns: Sequence[str] | None = None,
 ) -> None:
-    """Write rows as CSV, whole or not at all; default: columns of metrics.csv."""
+    """Write rows as CSV atomically; default: columns of metrics.csv."""
     with (
         write_whole(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
@@ -92,7 +92,7 @@ def write_history(
 
 
 def read_history(path: str | os.PathLike[str]) -> list[Row]:
-    """Read rows that this release or an earlier one wrote; gaps are None."""
+    """Read rows of this or an earlier release; missing values are None."""
     with naming(path), open(path, newline="", encoding="utf-8") as file:
         names, *rows = csv.reader(file, strict=True)
         return [
@@ -101,7 +101,7 @@ def read_history(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def renamed(row: Row) -> Row:
-    """Return a row with its columns by their present names."""
+    """Return a row with the present names of its columns."""
     if "validation_angle" not in row:
         return row
     made = {FORMER.get(name, name): value for name, value in row.items()}
@@ -110,7 +110,7 @@ def renamed(row: Row) -> Row:
 
 
 def validation_text(row: Row) -> str:
-    """Return the first metric of each task in a row, in words."""
+    """Return a text with the first metric of each task in a row."""
     texts = []
     for column in first_metrics(row):
         task, _, metric = column.partition("/")
@@ -133,11 +133,11 @@ def _number(text: str) -> int | float | None:
 def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
     """Return a figure of a run: a metric of each task, loss and learning rate.
 
-    Rows of metrics.csv are drawn, and points of training.csv: the loss of the training
-    between two rows. Raises ImportError where matplotlib is not installed.
+    `rows` are those of metrics.csv. `points` are those of training.csv and show the
+    training loss between two rows. Raises ImportError if matplotlib is not installed.
     """
     if not rows and not points:
-        raise ValueError("a run without a finished sub-epoch has no curves")
+        raise ValueError("curves need a run with a finished sub-epoch, found none")
     metrics = first_metrics(rows[-1]) if rows else [OPENING_ANGLE]
     figure = new_figure(WIDTH, HEIGHT + HEIGHT_OF_A_TASK * len(metrics))
     *panels, loss, rate = figure.subplots(
@@ -160,7 +160,13 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
         # Runs of earlier releases have no points.
         trained = [row for row in points if row["stage"] == stage] or validated
         for here, name, text, style, colour in (
-            (trained, "train_loss", "training, mean since the last", ".-", "#999999"),
+            (
+                trained,
+                "train_loss",
+                "training, mean since the last point",
+                ".-",
+                "#999999",
+            ),
             (validated, "validation_loss", "validation", "o-", "#1b6ca8"),
         ):
             loss.plot(
@@ -180,7 +186,7 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
     loss.set_ylabel("loss of the stage")
     loss.legend(frameon=False)
     rate.set_ylabel("learning rate")
-    rate.set_xlabel("events seen, in thousands (dotted: a new stage)")
+    rate.set_xlabel("training events, in thousands (dotted: start of a stage)")
     for axes in (*panels, loss, rate):
         axes.grid(alpha=0.25)
         for place in list(starts.values())[1:]:
@@ -192,7 +198,7 @@ def _draw_metric(
     axes: Any, rows: Sequence[Row], metric: str, seen: Sequence[float]
 ) -> None:
     unit = math.degrees(1) if metric == OPENING_ANGLE else 1.0
-    # None, where a row has no value, becomes NaN.
+    # A missing value, None, becomes NaN.
     values, raw = (
         unit * np.array([row.get(name) for row in rows], np.float64)
         for name in (metric, RAW + metric)
@@ -200,7 +206,7 @@ def _draw_metric(
     has_average = not np.isnan(raw).all()
     if has_average:
         axes.plot(seen, raw, "s--", ms=3, color="#d95f02", label="raw weights")
-    label = "average of the weights, where kept" if has_average else "weights"
+    label = "average of the weights, if kept" if has_average else "weights"
     axes.plot(seen, values, "o-", ms=3, color="#1b6ca8", label=label)
     task, _, name = metric.partition("/")
     is_known = task in TASKS.names()
@@ -214,7 +220,7 @@ def _draw_metric(
 
 
 def _stage_starts(rows: Sequence[Row]) -> dict[int, float]:
-    """Return thousands of events seen before each stage, by its number."""
+    """Return the thousands of training events before each stage, by its number."""
     starts: dict[int, float] = {}
     seen = 0.0
     for stage in sorted({row["stage"] for row in rows}):
@@ -224,5 +230,5 @@ def _stage_starts(rows: Sequence[Row]) -> dict[int, float]:
 
 
 def _events_seen(rows: Sequence[Row], starts: dict[int, float]) -> list[float]:
-    """Return thousands of events seen by each row, over all stages."""
+    """Return the thousands of training events at each row, over all stages."""
     return [starts[row["stage"]] + row["events"] / 1000 for row in rows]

@@ -1,4 +1,4 @@
-"""What a stage does with a batch: losses, optimiser step, average, validation.
+"""TrainingModule: losses, optimiser steps, average and validation of a stage.
 
 Shape letters: B events, K outputs of a task.
 """
@@ -24,20 +24,25 @@ from graphnet_icecube2nd.training.recipe import LOSS, Stage, event_metric_names
 try:
     from pytorch_lightning import LightningModule
     from torchmetrics import MeanMetric
-except ImportError:  # the recipe and its parts can be had without Lightning
+except ImportError:  # the recipe and its parts work without Lightning
     LightningModule = object
 
-RANDOM_STATE = "random_state"  # under which a checkpoint keeps it
+RANDOM_STATE = "random_state"  # key in checkpoints
 
 
 class TrainingModule(LightningModule):  # type: ignore[misc]
     """Trains a model for one stage.
 
-    Logs `train_loss`, `learning_rate`, `gradient_norm`, and of the validation
+    Logs `train_loss`, `learning_rate` and `gradient_norm`, and after each validation
     `validation_loss` (the weighted sum of the tasks' losses) and `TASK/METRIC` of each
-    task; with an average of the weights these are the average's, and `raw_...` those of
-    the raw weights. `event_weight` is a column of the batches' truth that weights the
-    events' losses.
+    task. With an average of the weights these belong to the average, and `raw_...` to
+    the raw weights.
+
+    Args:
+        model: Model to train.
+        stage: Options of the stage.
+        event_weight: Column of the batches' truth with the weight of each event's loss.
+        compile: Compile the model with `torch.compile`.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         compile: bool = False,
     ) -> None:
         super().__init__()
-        # Before DDP looks for what wants a gradient.
+        # DDP collects the parameters that need a gradient after this.
         freeze(model, stage.freeze)
         self.model, self.stage, self.event_weight = model, stage, event_weight
         self.average = WeightAverage(model, stage.ema_decay) if stage.ema else None
@@ -60,28 +65,28 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         self._random_state: dict[str, Any] | None = None
         self.step: dict[str, float] = {}  # values of the last optimiser step
         self.validation: dict[str, float] = {}  # values of the last validation
-        # Which of the events of a validation are not finite, batch by batch.
+        # Events with non-finite validation values, and all events, for each batch.
         self._nonfinite: list[tuple[Tensor, Tensor | None]] = []
 
     @property
     def result(self) -> Model:
-        """The model that is saved and goes on."""
+        """Model that is saved and passed to the next stage."""
         if self.average is not None and self.stage.save_ema:
             averaged: Model = self.average.model
             return averaged
         return self.model
 
     def forward(self, batch: PackedBatch) -> dict[str, Tensor]:
-        """Return the raw outputs of each task, (B, K), of the raw weights."""
+        """Return the raw outputs of each task for the raw weights, (B, K)."""
         if self._run is None:
             return self.model.outputs(batch)
         outputs: Tensor | dict[str, Tensor] = self._run(batch)
         if isinstance(outputs, Tensor):
-            return dict.fromkeys(self.model.task_map, outputs)  # of one task
+            return dict.fromkeys(self.model.task_map, outputs)  # one task
         return outputs
 
     def training_step(self, batch: PackedBatch, index: int) -> Tensor:
-        """Return the loss of a micro-batch, the mean over the events of all ranks."""
+        """Return the loss of a micro-batch, a mean over the events of all ranks."""
         truth, weight_B = self._truth(batch)
         losses = self.model.losses(self(batch), truth, weight_B)
         num_labels = self.model.num_labels(truth)
@@ -94,15 +99,15 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def _shared(
         self, losses: dict[str, Tensor], num_labels: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return losses whose mean over ranks is that over the ranks' events.
+        """Return losses whose mean over ranks is the mean over all ranks' events.
 
-        The second value is the mean of the ranks' numbers of labels, by task, so that
-        ranks agree on which tasks have any. Gradients are averaged over ranks, whose
-        numbers of labels may differ.
+        DDP averages gradients over ranks, but ranks may differ in their numbers of
+        labels. The second value is the mean number of labels of each task over the
+        ranks, so that ranks agree on which tasks have any.
         """
         mine = torch.stack([num_labels[name] for name in losses]).float()
         mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
-        factors = (mine / mean).nan_to_num()  # 0 / 0 where no rank has a label
+        factors = (mine / mean).nan_to_num()  # 0 / 0 if no rank has a label
         shared = {
             name: loss * factor
             for (name, loss), factor in zip(losses.items(), factors, strict=True)
@@ -117,7 +122,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         return batch.truth, batch.truth[self.event_weight].float()
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the gradient, and check that all is finite before weights change."""
+        """Clip the gradient, and check that loss and gradient are finite."""
         norm = nn.utils.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]],
             self.stage.gradient_clip,
@@ -127,7 +132,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         loss = self.trainer.strategy.reduce(losses.mean(), reduce_op="mean")
         self.step = {
             "learning_rate": optimizer.param_groups[0]["lr"],
-            "train_loss": float(loss),  # the device was waited for just now
+            "train_loss": float(loss),  # the device has just been synchronised
             "gradient_norm": float(norm),
         }
         for name, value in self.step.items():
@@ -135,14 +140,14 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         self._pending.clear()
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Set learning rate and momentum of this step."""
+        """Set the learning rate and momentum of this step."""
         share = self.trainer.global_step / self.trainer.estimated_stepping_batches
         for group in optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate_at(share)
             group["betas"] = (self.schedule.momentum_at(share), group["betas"][1])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, and update the average of the weights."""
+        """Take an optimiser step, and update the average of the weights."""
         super().optimizer_step(*args, **kwargs)
         if self.average is not None:
             trainer = self.trainer
@@ -150,7 +155,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
             self.average.update(self.model, num_batches)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW for what is not frozen."""
+        """Return AdamW for the parameters that are not frozen."""
         return make_adamw(
             self.model.parameters(),
             learning_rate=self.schedule.learning_rate_at(0),
@@ -160,7 +165,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         )
 
     def on_validation_epoch_start(self) -> None:
-        """Make the metrics of the raw weights, and of their average."""
+        """Create the metrics of the raw weights and of their average."""
         models = [self.model]
         if self.average is not None:
             models.insert(0, self.average.model)
@@ -180,7 +185,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         self._nonfinite.append((torch.stack(nonfinite).any(dim=0), batch.event_id))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the values over all ranks; stop all of them where one is not finite."""
+        """Log the values over all ranks; NonFiniteError if a mean is not finite."""
         self.validation = {}
         means = []
         for prefix, metrics in zip(("", RAW), self._metrics, strict=False):
@@ -203,27 +208,26 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
             self.log(column_of(name), value, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the random states."""
+        """Add the random states to a checkpoint."""
         checkpoint[RANDOM_STATE] = random_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the random states, for when training begins."""
+        """Read the random states; `on_train_start` restores them."""
         self._random_state = checkpoint.get(RANDOM_STATE)
 
     def on_train_start(self) -> None:
-        """Put the random states back."""
+        """Restore the random states."""
         if self._random_state is not None:
             set_random_state(self._random_state)
 
     @property
     def _scaler(self) -> Any:
-        """The scaler of float16's gradients, or None."""
+        """Gradient scaler of float16, or None."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     @property
     def sums_device(self) -> torch.device:
-        """Where sums in float64 can be made."""
-        # MPS has no float64; sums on the CPU cost a wait there, and nowhere else.
+        """Device for sums in float64: the CPU for MPS, which has no float64."""
         device: torch.device = self.device
         return torch.device("cpu") if device.type == "mps" else device
 
@@ -235,8 +239,8 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         some = bool(on_any_rank)
         if not some and bool(norm.isfinite()):
             return
-        # float16 overflows now and then: its scaler then leaves the step out and halves
-        # the scale. Where that does not help, it is no overflow.
+        # float16 overflows now and then: its scaler then skips the step and halves the
+        # scale. A scale below 1 means that this does not help.
         if not some and self._scaler is not None and self._scaler.get_scale() >= 1:
             return
         event_id = [
@@ -251,17 +255,17 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         if some:
             raise NonFiniteError(f"the loss {what}", event_id)
         raise NonFiniteError(
-            f"the gradient {what}; which of the step's {len(event_id)} events it comes "
-            "from is not known, so all are named",
+            f"the gradient {what}; any of the step's {len(event_id)} events may be the "
+            "cause, so all are listed",
             event_id,
         )
 
 
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
-    """Let parameters whose name begins with a prefix want no gradient.
+    """Freeze parameters whose names begin with a prefix, and return their names.
 
-    Prefixes are whole between dots, as `embedding` or `local.0`; one that no parameter
-    has is a ValueError. Returns the names of the frozen parameters.
+    A prefix ends at a dot of the name, such as `embedding` or `local.0`. Raises
+    ValueError if no parameter has a prefix.
     """
     frozen = []
     for prefix in prefixes:
@@ -271,8 +275,8 @@ def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
         if not names:
             rooms = dict.fromkeys(name.split(".")[0] for name in known)
             raise ValueError(
-                f"freeze: no parameter begins with {prefix!r}; the model has "
-                f"{', '.join(rooms)}"
+                f"freeze must name parameters of the model ({', '.join(rooms)}), found "
+                f"{prefix!r}"
             )
         for name in names:
             model.get_parameter(name).requires_grad_(False)
@@ -286,10 +290,10 @@ class ValidationMetrics:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model, self.device = model, device
         self.metrics: dict[str, Any] = {}
-        self.means: list[str] = []  # those of each event
+        self.means: list[str] = []  # means over events
         for name, task in model.task_map.items():
             for metric in (LOSS, *event_metric_names(task)):
-                # `disable`: looking for NaN would wait for the device at each batch.
+                # `disable`: a check for NaN would synchronise the device at each batch.
                 mean = MeanMetric(nan_strategy="disable").to(device)
                 self.metrics[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
                 self.means.append(f"{name}/{metric}")
@@ -302,10 +306,14 @@ class ValidationMetrics:
         truth: Mapping[str, Tensor],
         weight_B: Tensor | None = None,
     ) -> Tensor:
-        """Add a batch of raw outputs, (B, K) by task; metrics are not weighted.
+        """Add a batch of raw outputs, and return which events are not finite, (B,).
 
-        Only events with a label count. Returns which events have values that are not
-        finite, (B,).
+        Only events with a label count. Weights apply to losses, not to metrics.
+
+        Args:
+            outputs: Raw outputs of each task, (B, K).
+            truth: Labels by name.
+            weight_B: Weights of the events, (B,).
         """
         first_BK = next(iter(outputs.values()))
         nonfinite_B = torch.zeros(
@@ -344,9 +352,9 @@ class ValidationMetrics:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the random states of Python, numpy and torch as plain values and tensors.
+    """Return the random states of Python, numpy and torch for a checkpoint.
 
-    So a checkpoint holds them without pickling any object.
+    They are plain values and tensors, so that a checkpoint has no pickled objects.
     """
     version, numbers, gauss = random.getstate()
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
@@ -359,7 +367,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Put states back; those of CUDA where as many devices are there."""
+    """Restore random states; those of CUDA if the number of devices is the same."""
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
     name, keys, *rest = state["numpy"]

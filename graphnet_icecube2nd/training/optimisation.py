@@ -1,10 +1,10 @@
-"""How weights move: the one-cycle schedule, AdamW, the average of the weights.
+"""One-cycle schedule, AdamW, and the average of the weights.
 
-Source of the schedule: L. Smith, arXiv:1803.09820; cosines and end points are those of
+Source of the schedule: L. Smith, arXiv:1803.09820. Cosines and end points are those of
 fastai's `fit_one_cycle`, which the published training calls
-(github.com/DrHB/icecube-2nd-place, train.py). PyTorch's `OneCycleLR` ends elsewhere:
-its `final_div_factor` counts from the start of the cycle. Here learning rate and
-momentum depend on the step alone, so that a resumed run has no state to restore.
+(github.com/DrHB/icecube-2nd-place, train.py). PyTorch's `OneCycleLR` has another end
+point: its `final_div_factor` divides the initial learning rate. Here learning rate and
+momentum depend only on the step, so that a resumed run has no state to restore.
 """
 
 from __future__ import annotations
@@ -26,15 +26,22 @@ FUSED_DEVICES = ("cpu", "cuda")
 class OneCycle:
     """Learning rate and momentum at any point of a stage.
 
-    Momentum is AdamW's first beta: at the beginning, at the largest learning rate, and
-    at the end. A value out of its range is a ValueError.
+    Args:
+        learning_rate: Maximum learning rate.
+        div: Maximum divided by the initial learning rate.
+        div_final: Maximum divided by the final learning rate.
+        momenta: AdamW's first beta at the start, at the maximum and at the end.
+        pct_start: Share of the stage in which the learning rate rises, 0 to 1.
+
+    Raises:
+        ValueError: A value is out of its range.
     """
 
-    learning_rate: float  # the largest
-    div: float = 25.0  # the cycle begins at the largest divided by this,
-    div_final: float = 25.0  # and ends at the largest divided by this
+    learning_rate: float
+    div: float = 25.0
+    div_final: float = 25.0
     momenta: tuple[float, float, float] = (0.95, 0.85, 0.95)
-    pct_start: float = 0.01  # share of the stage in which the learning rate rises
+    pct_start: float = 0.01
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momenta", tuple(self.momenta))
@@ -42,12 +49,12 @@ class OneCycle:
             check_positive(name, getattr(self, name))
         if len(self.momenta) != 3 or not all(0 <= m < 1 for m in self.momenta):
             raise ValueError(
-                f"momenta must be three numbers from 0 to 1, 1 excluded; got "
+                f"momenta must be three numbers from 0 to 1, 1 excluded; found "
                 f"{self.momenta}"
             )
         if not 0 < self.pct_start < 1:
             raise ValueError(
-                f"pct_start must be between 0 and 1, both excluded; got "
+                f"pct_start must be between 0 and 1, both excluded; found "
                 f"{self.pct_start}"
             )
 
@@ -68,16 +75,21 @@ class OneCycle:
 
 
 def _cosine(share: float, begin: float, end: float) -> float:
-    """Go from one value to another along half a cosine."""
+    """Interpolate between two values along half a cosine."""
     share = min(max(share, 0.0), 1.0)
     return begin + (1 - math.cos(math.pi * share)) / 2 * (end - begin)
 
 
 class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
-    """`OneCycle` as a PyTorch scheduler, to be stepped after each optimiser step.
+    """PyTorch scheduler of `OneCycle`; call `step` after each optimiser step.
 
-    Trainers that take a scheduler's class and arguments, as GraphNeT's does, use it
-    with AdamW or another optimiser with `betas`; `schedule` is what `OneCycle` takes.
+    It suits trainers that take a scheduler's class and arguments, such as GraphNeT's.
+
+    Args:
+        optimizer: AdamW, or another optimiser with `betas`.
+        total_steps: Number of optimiser steps of the cycle.
+        last_epoch: Number of steps already taken; -1: none.
+        **schedule: Arguments of `OneCycle`.
     """
 
     def __init__(
@@ -89,7 +101,7 @@ class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
         **schedule: Any,
     ) -> None:
         if total_steps < 1:
-            raise ValueError(f"total_steps must be 1 or more, got {total_steps}")
+            raise ValueError(f"total_steps must be 1 or more, found {total_steps}")
         self.schedule, self.total_steps = OneCycle(**schedule), total_steps
         super().__init__(optimizer, last_epoch)
 
@@ -110,18 +122,18 @@ def make_adamw(
     eps: float = 1e-8,
     fused: bool = True,
 ) -> torch.optim.AdamW:
-    """Return AdamW for the parameters that want a gradient, with decay on each.
+    """Return AdamW for the parameters that need a gradient, all with weight decay.
 
-    The step is fused (one pass over parameter, gradient and both moments) where all
-    parameters are real numbers on a CPU or CUDA device; else PyTorch chooses. With a
-    gradient scaler it must not be fused: such a step takes the scale off by itself,
-    after gradients were clipped with it. The published training gets AdamW's own eps:
-    its wrapper drops the 1e-7 that is asked for
+    The step is fused (one pass over parameter, gradient and both moments) if all
+    parameters are floating-point numbers on a CPU or CUDA device; otherwise PyTorch
+    chooses. With a gradient scaler `fused` must be False, because a fused step removes
+    the scale only after gradients are clipped. The published training uses AdamW's
+    default eps, because its wrapper ignores the requested 1e-7
     (github.com/DrHB/icecube-2nd-place, src/utils.py).
     """
     trained = [p for p in parameters if p.requires_grad]
     if not trained:
-        raise ValueError("no parameter wants a gradient: nothing to train")
+        raise ValueError("AdamW needs a parameter with requires_grad, found none")
     fused = fused and all(
         p.device.type in FUSED_DEVICES and p.is_floating_point() for p in trained
     )
@@ -135,10 +147,10 @@ def make_adamw(
 
 
 class WeightAverage(nn.Module):
-    """A copy of a model that holds the exponential moving average of its weights.
+    """Copy of a model with the exponential moving average of its weights.
 
-    Source: fastxtend's `EMACallback`, which the published training calls with its
-    default decay of 0.9998 for each micro-batch, whether or not the optimiser stepped.
+    Source: fastxtend's `EMACallback`. The published training uses its default decay of
+    0.9998 for each micro-batch, with or without an optimiser step.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9998) -> None:
@@ -147,10 +159,10 @@ class WeightAverage(nn.Module):
         self.decay = decay
 
     def update(self, model: nn.Module, num_batches: int = 1) -> None:
-        """Move towards a model's weights after an optimiser step.
+        """Update the average after an optimiser step.
 
-        Weights stand still between two steps, so the micro-batches of one step come to
-        a single move with the decay to the power of their number.
+        Weights do not change between two steps, so the `num_batches` micro-batches of
+        a step give one update, with the decay to the power of their number.
         """
         share = 1 - self.decay**num_batches
         with torch.no_grad():
@@ -168,6 +180,6 @@ def _floating(model: nn.Module) -> list[Tensor]:
 
 
 def check_positive(name: str, value: float) -> None:
-    """Raise ValueError where an option is not above 0 and finite."""
+    """Raise ValueError unless an option is above 0 and finite."""
     if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, got {value}")
+        raise ValueError(f"{name} must be above 0 and finite, found {value}")

@@ -1,8 +1,8 @@
-"""A recipe: all that a training depends on but its data; a list of stages.
+"""Recipe: the stages of a training and all their options, without the data.
 
-Defaults are sensible; where the published code does otherwise, `as_published` turns
-the switch. Source of both: github.com/DrHB/icecube-2nd-place, train.py and README, and
-what fastai and fastxtend make of them.
+Defaults are our choice; `as_published` sets the options of the published code. Sources:
+github.com/DrHB/icecube-2nd-place, train.py and README, and the behaviour of fastai and
+fastxtend that they use.
 """
 
 from __future__ import annotations
@@ -42,50 +42,51 @@ from graphnet_icecube2nd.training.optimisation import OneCycle, check_positive
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")
-LOSS = "loss"  # of all tasks together, and of one
-OPENING_ANGLE = f"{Direction.name}/opening_angle"  # rad; shown in degrees, too
-FORMER_MONITORS = {"angle": OPENING_ANGLE}  # as release 0.1.0 called it
-TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, `weight` among them
+LOSS = "loss"  # sum over all tasks, or of one task
+OPENING_ANGLE = f"{Direction.name}/opening_angle"  # rad; also shown in degrees
+FORMER_MONITORS = {"angle": OPENING_ANGLE}  # names of release 0.1.0
+TaskOptions = Mapping[str, Mapping[str, Any]]  # options by task, including `weight`
 FEATURES = ("store", "published")
-PUBLISHED_EVENTS = 4096  # between two optimiser steps
+PUBLISHED_EVENTS = 4096  # events between two optimiser steps
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One call of the published `train.py`: a one-cycle from weights to weights.
+    """One stage of a training: a one-cycle, one call of the published `train.py`.
 
     Args:
-        lr_max: Largest learning rate.
-        epochs: Passes over the data; with 8 sub-epochs an eighth is the least.
-        div: The learning rate begins at `lr_max / div` ...
-        div_final: ... and ends at `lr_max / div_final`.
-        momenta: AdamW's first beta at the beginning, at `lr_max`, and at the end.
+        lr_max: Maximum learning rate.
+        epochs: Passes over the data; the minimum is one sub-epoch.
+        div: `lr_max` divided by the initial learning rate.
+        div_final: `lr_max` divided by the final learning rate.
+        momenta: AdamW's first beta at the start, at `lr_max`, and at the end.
         pct_start: Share of the stage in which the learning rate rises.
         loss: Loss of the task direction: `vmf`, `combined` (opening angle + 0.05 vmf)
             or `angle`.
-        normalisation: Normalisation of the vmf: `exact`, or `published`, which is off
-            for narrow distributions.
-        tasks: Options that tasks have in this stage in place of the recipe's, such as
+        normalisation: Normalisation of the vmf: `exact`, or `published`, which is
+            inexact for narrow distributions.
+        tasks: Options of tasks that replace the recipe's in this stage, such as
             `{energy: {weight: 0.2}}`.
         ema: Keep an exponential moving average of the weights.
-        ema_decay: Decay of the average with each micro-batch of any rank, as published.
-        save_ema: Save the average and go on with it; false, as published: it is
-            validated, and the raw weights go on.
-        batch_size: Events of a micro-batch on one rank.
-        max_pulses: L, what longer events are cut to.
+        ema_decay: Decay of the average for each micro-batch of any rank, as published.
+        save_ema: Save the average and start the next stage with it. If false, as
+            published, the average is only validated, and the raw weights are used.
+        batch_size: Events per micro-batch on one rank.
+        max_pulses: Maximum pulses per event; longer events are cut.
         accumulate_events: Events, over all ranks, between two optimiser steps.
-        gradient_clip: Largest norm of the gradient.
+        gradient_clip: Maximum norm of the gradient.
         weight_decay: AdamW's weight decay, on every parameter.
         eps: AdamW's eps.
-        freeze: Beginnings of the names of parameters that are not trained.
-        weights: File to start from; None: the stage before, or random weights.
-        partial: Take what fits of `weights` and list the rest; else all must fit.
-        next_from: The weights that the next stage begins with: `best` or `last`.
-        patience: Sub-epochs without a better validation that end the stage; None: all
-            sub-epochs are trained.
+        freeze: Prefixes of the names of parameters that are not trained.
+        weights: File of the initial weights; None: the previous stage's, or random.
+        partial: Load the matching part of `weights` and list the rest; otherwise all
+            must match.
+        next_from: Initial weights of the next stage: `best` or `last`.
+        patience: Sub-epochs without a better validation after which the stage ends;
+            None: all sub-epochs are trained.
 
     Raises:
-        ValueError: A value out of its range; the message begins with its name.
+        ValueError: A value is out of its range; the message begins with its name.
     """
 
     lr_max: float
@@ -119,20 +120,22 @@ class Stage:
             check_positive(name, getattr(self, name))
         for name in ("batch_size", "max_pulses", "accumulate_events"):
             check_whole(name, getattr(self, name), 1)
-        self.schedule()  # raises where div, div_final, momenta or pct_start are off
+        self.schedule()  # checks div, div_final, momenta and pct_start
         if self.patience is not None:
             check_whole("patience", self.patience, 1)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise ValueError(f"weight_decay must be 0 or more, got {self.weight_decay}")
+            raise ValueError(
+                f"weight_decay must be 0 or more, found {self.weight_decay}"
+            )
         if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be from 0 to 1, got {self.ema_decay}")
+            raise ValueError(f"ema_decay must be from 0 to 1, found {self.ema_decay}")
         check_one_of("loss", self.loss, LOSSES)
         check_one_of("normalisation", self.normalisation, NORMALISATIONS)
         check_one_of("next_from", self.next_from, HAND_OVER)
         object.__setattr__(self, "tasks", _task_options(self.tasks))
 
     def schedule(self) -> OneCycle:
-        """Return its learning rates and momenta."""
+        """Return the learning rates and momenta of the stage."""
         return OneCycle(
             learning_rate=self.lr_max,
             div=self.div,
@@ -144,27 +147,28 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which events a recipe trains and validates on, and how they are read.
+    """Choice and reading of a recipe's training and validation events.
 
     Args:
-        selection: Pulses of long events that are kept: `uniform`, `hlc_first`, `first`.
-        length_class: `total`, `short`, `medium` or `long` events.
-        events: A condition on truth columns and `n_pulses`, as `energy > 100`.
-        num_sub_epochs: Parts of an epoch; each ends with a validation.
-        sub_epochs: `partition`: every event once an epoch; `published`: independent
+        selection: Selection of the kept pulses: `uniform`, `hlc_first` or `first`.
+        length_class: Length class of the events: `total`, `short`, `medium` or `long`.
+        events: Condition on truth columns and `n_pulses`, such as `energy > 100`.
+        num_sub_epochs: Number of parts of an epoch; each ends with a validation.
+        sub_epochs: `partition`: every event once per epoch; `published`: independent
             random parts, of which eight show 66% of the events.
-        validation_batch_size: Events of a validation batch; default: as training.
-        validation_max_pulses: L of the validation; default: as training.
-        features: `store`: features of the store's pulse map; `published`: with the
-            slips of the competition's code in efficiency and ice.
-        augmentations: Augmentations of training events, each `kind` and its arguments,
-            as `{kind: time_jitter, sigma: 2.0}`.
-        validation_fraction: Share of the events that validate, where the competition's
-            validation batches are not there.
-        split_seed: Seed of that split.
+        validation_batch_size: Events per validation batch; default: the stage's.
+        validation_max_pulses: Maximum pulses per validation event; default: the
+            stage's.
+        features: `store`: features of the store's pulse map; `published`: efficiency
+            and ice features with the errors of the competition's code.
+        augmentations: Augmentations of training events, each a `kind` with its
+            arguments, such as `{kind: time_jitter, sigma: 2.0}`.
+        validation_fraction: Share of validation events, if the store does not have the
+            competition's validation batches.
+        split_seed: Random seed of that split.
 
     Raises:
-        ValueError: A value out of its range; the message begins with its name.
+        ValueError: A value is out of its range; the message begins with its name.
     """
 
     selection: str = "uniform"
@@ -190,37 +194,37 @@ class DataConfig:
                 check_whole(name, getattr(self, name), 1)
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
-                "validation_fraction must be between 0 and 1, both excluded; got "
+                "validation_fraction must be between 0 and 1, both excluded; found "
                 f"{self.validation_fraction}"
             )
         for values in self.augmentations:
-            augmentation_from_dict(values)  # raises where there is no such one
+            augmentation_from_dict(values)  # raises if it does not exist
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a training depends on but its data.
+    """Everything that a training depends on, except its data.
 
     Args:
         name: Name of the recipe.
-        model: One of `list_models()`.
-        model_kwargs: Constructor arguments that replace the named model's.
-        stages: The stages, one after the other.
-        seed: Seed of first weights, order of events, and selection of pulses.
-        data: Choice of the events, and how they are read.
-        tasks: Options by name of the task, or names: constructor arguments of the task
-            and `weight`, the factor of its loss (default: `Task.default_weight`).
-            Empty: the direction alone, with the model as published.
-        weighting: Weights of the losses: `fixed`, or `learned` (see `TaskModel`).
+        model: Name of a model, see `list_models()`.
+        model_kwargs: Constructor arguments that replace the model's.
+        stages: Stages in their order.
+        seed: Random seed of initial weights, order of events and selection of pulses.
+        data: Choice and reading of the events.
+        tasks: Options by name of the task: constructor arguments of the task, and
+            `weight`, the factor of its loss (default: `Task.default_weight`). Names
+            alone are allowed. Empty: only the direction, with the published model.
+        weighting: Weighting of the losses: `fixed`, or `learned` (see `TaskModel`).
         event_weight: Column of the truth with the weight of each event's losses.
-        monitor: Value of the validation by which the best weights are chosen and
-            `patience` counts: `TASK/METRIC`, `TASK/loss` or `loss`. Without a task
-            direction the default is `loss`.
+        monitor: Validation value that chooses the best weights and that `patience`
+            watches: `TASK/METRIC`, `TASK/loss` or `loss`. Without a task direction the
+            default is `loss`.
         precision: `float32`, `bfloat16` or `float16`.
         compile: Compile the model with `torch.compile`.
 
     Raises:
-        ValueError: A value out of its range; the message begins with its name.
+        ValueError: A value is out of its range; the message begins with its name.
     """
 
     name: str
@@ -238,7 +242,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not self.stages:
-            raise ValueError("stages must have one at least")
+            raise ValueError("stages must have at least one stage, found none")
         check_whole("seed", self.seed, 0)
         check_one_of("precision", self.precision, PRECISIONS)
         for number, stage in enumerate(self.stages):
@@ -246,14 +250,14 @@ class Recipe:
             if parts < 0.999 or abs(parts - round(parts)) > 1e-3:
                 raise ValueError(
                     f"stages.{number}.epochs must be a whole number of sub-epochs of "
-                    f"1/{self.data.num_sub_epochs}, got {stage.epochs}"
+                    f"1/{self.data.num_sub_epochs}, found {stage.epochs}"
                 )
         object.__setattr__(self, "tasks", _task_options(self.tasks))
         check_one_of("weighting", self.weighting, WEIGHTINGS)
         if self.weighting == LEARNED and not self.tasks:
             raise ValueError(
                 "weighting 'learned' needs tasks, such as tasks={'direction': {}, "
-                "'energy': {}}; without tasks the direction is trained alone"
+                "'energy': {}}; without tasks only the direction is trained"
             )
         self._check_tasks()
         object.__setattr__(self, "monitor", self._checked_monitor())
@@ -272,7 +276,7 @@ class Recipe:
 
     @property
     def higher_is_better(self) -> bool:
-        """Whether larger values of the monitor are better."""
+        """True if larger values of the monitor are better."""
         name, _, metric = self.monitor.partition("/")
         if not metric:
             return False
@@ -280,7 +284,7 @@ class Recipe:
         return bool(_larger_is_better(tasks[name], metric))
 
     def _check_tasks(self) -> None:
-        """Raise ValueError of tasks and options that do not exist."""
+        """Raise ValueError if a task or an option does not exist."""
         for name, given in self.tasks.items():
             _check_task(f"tasks.{name}", name, given)
         names = tuple(self.tasks) or (Direction.name,)
@@ -295,7 +299,7 @@ class Recipe:
                 if ours is not None and theirs not in (getattr(Stage, option), ours):
                     raise ValueError(
                         f"tasks.direction.{option} is {ours!r}, but stages.{number}."
-                        f"{option} is {theirs!r}; give stages.{number}.{option} alone"
+                        f"{option} is {theirs!r}; set only stages.{number}.{option}"
                     )
             try:
                 _, weights = build_tasks(self.task_options(number))
@@ -303,12 +307,12 @@ class Recipe:
                 raise ValueError(f"stages.{number}: {error}") from None
             if not any(weights.values()):
                 raise ValueError(
-                    f"stages.{number}: the weight of every task is 0, so that nothing "
-                    f"would be trained; give tasks.{names[0]}.weight above 0"
+                    f"stages.{number}: the weight of a task must be above 0, found 0 "
+                    f"for every task; set tasks.{names[0]}.weight"
                 )
 
     def _checked_monitor(self) -> str:
-        """Return the monitor by its present name; raise ValueError where it is none."""
+        """Return the present name of the monitor; ValueError if it does not exist."""
         monitor = FORMER_MONITORS.get(self.monitor, self.monitor)
         options = self.task_options(0)
         if monitor == OPENING_ANGLE and Direction.name not in options:
@@ -325,34 +329,35 @@ class Recipe:
         name, _, metric = monitor.partition("/")
         if metric and _larger_is_better(tasks[name], metric) is None:
             raise ValueError(
-                f"monitor must be a loss, an error or a score, found {monitor!r}: it "
-                "is not known whether smaller or larger values of it are better. Use "
-                f"{name}/{LOSS}, or give the task's `higher_is_better`"
+                f"monitor must be a loss, an error or a score, found {monitor!r}, of "
+                "which neither small nor large values are known to be better. Use "
+                f"{name}/{LOSS}, or set the task's `higher_is_better`"
             )
         return monitor
 
     def num_sub_epochs(self, stage: int) -> int:
-        """Return after how many sub-epochs a stage ends."""
+        """Return the number of sub-epochs of a stage."""
         return round(self.stages[stage].epochs * self.data.num_sub_epochs)
 
 
 def published_step_events(batch_size: int) -> int:
-    """Return the events between two optimiser steps of the published code.
+    """Return the number of events between two optimiser steps of the published code.
 
-    It asks for 4096 // BS batches, but fastai counts samples, and steps with the batch
-    that reaches that number.
+    It asks for 4096 // BS batches, but fastai counts this number in samples and steps
+    after the batch that reaches it.
     """
     counted = PUBLISHED_EVENTS // batch_size
     return batch_size * max(1, -(-counted // batch_size))
 
 
 def as_published(recipe: Recipe) -> Recipe:
-    """Return a recipe with what the published code does otherwise.
+    """Return a recipe with the options of the published code.
 
-    Optimiser steps every 128 events with batches of 32 (`published_step_events`); eight
-    independent random eighths an epoch; the average validated but not saved; the last
-    weights, not the best, go on; the approximate vmf of narrow distributions; features
-    with the published slips. Its autocast to float16 needs a GPU: `precision=float16`.
+    Optimiser steps come every 128 events with batches of 32 (`published_step_events`).
+    An epoch is eight independent random eighths. The average is validated but not
+    saved. The next stage starts with the last weights, not the best ones. The vmf of
+    narrow distributions is approximate, and features have the published errors. The
+    published autocast to float16 needs a GPU: `precision=float16`.
     """
     stages = tuple(
         replace(
@@ -369,17 +374,17 @@ def as_published(recipe: Recipe) -> Recipe:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return a recipe as YAML, all values included."""
+    """Return a recipe as YAML with all values."""
     return dump_yaml(to_plain(recipe))
 
 
 def write_recipe(recipe: Recipe, path: str | os.PathLike[str]) -> None:
-    """Write a recipe as YAML, whole or not at all."""
+    """Write a recipe as YAML, atomically."""
     write_text(path, recipe_text(recipe))
 
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
-    """Read a recipe from YAML; what has a default may be left out."""
+    """Read a recipe from YAML; values with a default may be left out."""
     with naming(path):
         return from_plain(Recipe, read_yaml(path))
 
@@ -387,7 +392,8 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
 def overridden(recipe: Recipe, overrides: Sequence[str] | Mapping[str, Any]) -> Recipe:
     """Return a recipe with some values replaced.
 
-    Overrides are texts as `stages.1.lr_max=2e-5`, or values by such names.
+    Overrides are texts such as `stages.1.lr_max=2e-5`, or a mapping of such names to
+    values.
     """
     if not isinstance(overrides, Mapping):
         overrides = dict(parse_override(text) for text in overrides)
@@ -403,21 +409,21 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Return name and value of `name=value`; the value is YAML."""
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise ValueError(f"overrides are of the form NAME=VALUE, got {text!r}")
+        raise ValueError(f"an override must be NAME=VALUE, found {text!r}")
     try:
         return name.strip(), load_yaml(value, name)
-    except ValueError:  # a condition of the user's may be no YAML
+    except ValueError:  # a condition need not be valid YAML
         return name.strip(), value.strip()
 
 
 def _task_options(given: Any) -> dict[str, dict[str, Any]]:
-    """Return options by task as dicts; names alone, or None, have no options."""
+    """Return options by task as dicts; task names or None have no options."""
     if not isinstance(given, Mapping):
         given = {task: {} for task in distinct_tasks(given or ())}
     for task, options in given.items():
         if not isinstance(options, Mapping):
             raise ValueError(
-                f"tasks.{task} must be a mapping of options to values, got {options!r}"
+                f"tasks.{task} must be a mapping of options, found {options!r}"
             )
     return {task: dict(options) for task, options in given.items()}
 
@@ -432,20 +438,20 @@ def event_metric_names(task: Task) -> list[str]:
 
 
 def _larger_is_better(task: Task, metric: str) -> bool | None:
-    """Return whether larger values of a metric are better; None: it is not known."""
+    """Return whether larger values of a metric are better; None: unknown."""
     if metric in task.higher_is_better:
         return True
     if metric.startswith(COVERAGE):
         return None
     collected = task.collect()
-    if metric in collected:  # torchmetrics has None where it does not know
+    if metric in collected:  # None in torchmetrics means unknown
         known: bool | None = getattr(collected[metric], "higher_is_better", None)
         return known
     return False
 
 
 def _check_task(where: str, name: str, given: Mapping[str, Any]) -> None:
-    """Raise ValueError where a task, or one of its options, does not exist."""
+    """Raise ValueError if a task or one of its options does not exist."""
     try:
         arguments = inspect.signature(TASKS.get(name)).parameters
     except ValueError as error:

@@ -1,10 +1,11 @@
-"""The recipes by name, each a short function.
+"""Registered recipes, each a short function.
 
 Learning rates and stages are those of the published README
-(github.com/DrHB/icecube-2nd-place); what it leaves open is the default of `Stage`. Its
-texts differ on momenta: its table and first commands say MOMS false, which is fastai's
-0.95, 0.85, 0.95 and is taken here; the later commands leave MOMS to config.json, which
-says 0.95 throughout (`--set stages.1.momenta=[0.95,0.95,0.95]`).
+(github.com/DrHB/icecube-2nd-place); options that it does not give are the defaults of
+`Stage`. The README is not consistent on momenta. Its table and first commands say MOMS
+false, which is fastai's 0.95, 0.85, 0.95 and is used here. The later commands leave
+MOMS to config.json, which says 0.95 throughout
+(`--set stages.1.momenta=[0.95,0.95,0.95]`).
 """
 
 from __future__ import annotations
@@ -29,28 +30,33 @@ RECIPES: Registry[RecipeFunction] = Registry("recipe")
 
 
 def register_recipe(function: RecipeFunction) -> RecipeFunction:
-    """Make a recipe known under its function's name; ValueError where it is taken."""
+    """Register a recipe under its function's name; ValueError if the name exists."""
     return RECIPES.add(function.__name__, function)
 
 
 def list_recipes(pattern: str = "*") -> list[str]:
-    """Return the names of the known recipes that match, `*` and `?` as in a shell."""
+    """Return the names of registered recipes that match a shell pattern (`*`, `?`)."""
     return RECIPES.names(pattern)
 
 
 def describe_recipe(name: str) -> str:
-    """Return what a recipe is, in a line."""
+    """Return a description of a recipe in one line."""
     return (RECIPES.get(name).__doc__ or "").strip().splitlines()[0]
 
 
 def find_recipe(
     recipe: Recipe | str, overrides: Sequence[str] | Mapping[str, Any] = ()
 ) -> Recipe:
-    """Return a recipe by name, from a YAML file, or as it is; with overrides.
+    """Return a recipe with overrides.
+
+    Args:
+        recipe: Recipe, name of a registered recipe, or path of a YAML file.
+        overrides: Texts such as `stages.1.lr_max=2e-5`, or a mapping of such names to
+            values.
 
     Raises:
-        ValueError: No such recipe, or no such value of it, with the nearest name; a
-            value is not allowed.
+        ValueError: The recipe or an overridden value does not exist (the message has
+            the nearest name), or a value is not allowed.
     """
     if isinstance(recipe, Recipe):
         found = recipe
@@ -67,7 +73,7 @@ def find_recipe(
 
 @register_recipe
 def s_d32() -> Recipe:
-    """S of the write-up, the published README's "B model 32": four stages."""
+    """S of the write-up, "B model 32" of the published README; four stages."""
     return Recipe(
         name="s_d32",
         model="s_d32",
@@ -82,7 +88,7 @@ def s_d32() -> Recipe:
 
 @register_recipe
 def s_d32_early_ema() -> Recipe:
-    """The same with the average from the second stage on, as the write-up has it."""
+    """s_d32 with the average from the second stage on, as in the write-up."""
     recipe = s_d32()
     first, second, *rest = recipe.stages
     stages = (first, replace(second, ema=True), *rest)
@@ -91,7 +97,7 @@ def s_d32_early_ema() -> Recipe:
 
 @register_recipe
 def b_d64() -> Recipe:
-    """B with heads of 64: five stages."""
+    """B with heads of 64; five stages."""
     return Recipe(
         name="b_d64",
         model="b_d64",
@@ -107,31 +113,31 @@ def b_d64() -> Recipe:
 
 @register_recipe
 def b_d32() -> Recipe:
-    """B with heads of 32, trained as b_d64."""
+    """B with heads of 32, trained like b_d64."""
     return replace(b_d64(), name="b_d32", model="b_d32")
 
 
 @register_recipe
 def b_d32_4rel() -> Recipe:
-    """B with the interval in four blocks, trained as b_d64."""
+    """B with the interval in four blocks, trained like b_d64."""
     return replace(b_d64(), name="b_d32_4rel", model="b_d32_4rel")
 
 
 @register_recipe
 def s_gnn() -> Recipe:
-    """The small hybrid, published as V22, trained as b_d64."""
+    """Small hybrid, published as V22, trained like b_d64."""
     return replace(b_d64(), name="s_gnn", model="s_gnn")
 
 
 @register_recipe
 def b_gnn() -> Recipe:
-    """The large hybrid, published as V23, trained as b_d64."""
+    """Large hybrid, published as V23, trained like b_d64."""
     return replace(b_d64(), name="b_gnn", model="b_gnn")
 
 
 @register_recipe
 def t_sim() -> Recipe:
-    """Our own: a small model on simulated events, in minutes to hours on two cores."""
+    """Small model for simulated events; trains in minutes to hours on two cores."""
     first = Stage(
         lr_max=1e-3,
         div_final=20.0,
@@ -144,7 +150,7 @@ def t_sim() -> Recipe:
         ema=True,
     )
     long = replace(first, lr_max=3e-4, pct_start=0.02, epochs=2 / 16, max_pulses=192)
-    # Ends at a learning rate at which the average of the weights is worth something.
+    # The final learning rate is large enough for the average of the weights to help.
     last = replace(long, epochs=4 / 16, loss="combined", div_final=6.0)
     return Recipe(
         name="t_sim",

@@ -1,4 +1,4 @@
-"""A run: all stages of a recipe on a store, into a folder, resumable at any moment."""
+"""Training run: all stages of a recipe on a store, resumable at any time."""
 
 from __future__ import annotations
 
@@ -69,20 +69,26 @@ from graphnet_icecube2nd.training.trainer import (
 
 LOGGER = logging.getLogger(__name__)
 DataModule = TypeVar("DataModule", bound=EventDataModule)
-NOTICEABLE = 0.02  # share by which an epoch may differ from the events in silence
+NOTICEABLE = 0.02  # relative change of an epoch's number of events that is logged
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A run that came to its end."""
+    """Finished training run.
 
-    path: Path  # its folder
-    recipe: Recipe  # as it was trained
-    rows: list[Row]  # measurements of each sub-epoch, by names as in `metrics.csv`
+    Attributes:
+        path: Folder of the run.
+        recipe: Recipe with its overrides.
+        rows: Measurements of each sub-epoch, by column of `metrics.csv`.
+    """
+
+    path: Path
+    recipe: Recipe
+    rows: list[Row]
 
     @property
     def handed_over(self) -> Row:
-        """The measurements of the weights that the run ended with."""
+        """Measurements of the final weights."""
         stage = len(self.recipe.stages) - 1
         rows = [row for row in self.rows if row["stage"] == stage]
         if self.recipe.stages[stage].next_from == "last":
@@ -91,7 +97,7 @@ class TrainedRun:
 
     @property
     def model(self) -> Model:
-        """The trained model, in evaluation mode."""
+        """Trained model, in evaluation mode."""
         return load_model(self.path / RUN_MODEL)
 
 
@@ -105,32 +111,31 @@ def train(
     machine: TrainerConfig | None = None,
     on_row: Callable[[list[Row]], None] | None = None,
 ) -> TrainedRun:
-    """Train a model by a recipe, stage by stage.
+    """Train a model with a recipe, stage by stage.
 
-    An interrupted run resumes with `resume=True`. On a CPU, with the same version of
-    torch and as many threads, it ends with exactly the weights of a run that was left
-    alone; elsewhere (GPUs add up in an order of their own) it resumes too, and says so.
-    Notices go to the logger `graphnet_icecube2nd`, and are printed where no handler of
-    `logging` is set up.
+    An interrupted run resumes with `resume=True`. On CPU, with the same version of
+    torch and the same number of threads, a resumed run is bitwise identical to an
+    uninterrupted one. On other machines it also resumes, and a notice tells the
+    difference (GPUs do not add in a fixed order). Notices go to the logger
+    `graphnet_icecube2nd`, and are printed if `logging` has no handler.
 
     Args:
-        recipe: A recipe, or the name of one.
-        data: A store with the labels of the recipe's tasks, or its path.
+        recipe: Recipe, or its name.
+        data: Store with the labels of the recipe's tasks, or its path.
         out: Folder of the run.
-        overrides: Texts as `stages.1.lr_max=2e-5`, or such names and values as a
-            mapping.
-        resume: Go on with the run in `out`; where there is none, begin.
-        machine: Devices, loggers, checkpoints.
-        on_row: Called with all measurements after each sub-epoch; what it raises ends
-            the run.
+        overrides: Texts such as `stages.1.lr_max=2e-5`, or a mapping of such names to
+            values.
+        resume: Resume the run in `out`; start a run if there is none.
+        machine: Devices, loggers and checkpoints.
+        on_row: Function that is called with all measurements after each sub-epoch; an
+            exception that it raises ends the run.
 
     Raises:
-        ValueError: An override or a value of the recipe is not allowed; the store has
-            no label of a task; `out` holds another run, or one and `resume` is not
-            asked.
-        NonFiniteError: A loss, a gradient or a validation is not finite; events are in
-            the stage's `not_finite_0.csv` (a file for each rank), for a gradient all
-            events of the step.
+        ValueError: An override or a value of the recipe is not allowed, the store has
+            no label of a task, or `out` holds another run, or a run without `resume`.
+        NonFiniteError: A loss, a gradient or a validation value is not finite. The
+            stage's `not_finite_0.csv` (a file for each rank) lists the events; for a
+            gradient these are all events of the step.
         ImportError: Lightning is not installed.
     """
     print_notices()
@@ -150,16 +155,16 @@ def train(
         if is_first:
             copy_whole(weights, run / RUN_MODEL)
         if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()  # or another rank might read too early
+            distributed.barrier()  # other ranks must not read earlier
     return TrainedRun(path=run, recipe=recipe, rows=rows)
 
 
 def check_model(recipe: Recipe, begun: int = 0) -> None:
-    """Check that the recipe's model can be built, without building it.
+    """Check that the recipe's model can be built, without its memory.
 
-    Raises ValueError where there is no such model or argument (with the nearest name),
-    a value is not allowed, or nothing is to be frozen; FileNotFoundError where a stage
-    that has not begun lacks the weights to begin with.
+    Raises ValueError if a model or argument does not exist (with the nearest name), a
+    value is not allowed, or a prefix of `freeze` matches no parameter;
+    FileNotFoundError if a stage that has not begun lacks its initial weights.
     """
     with torch.device("meta"):
         try:
@@ -179,21 +184,21 @@ def check_model(recipe: Recipe, begun: int = 0) -> None:
             continue
         if not Path(stage.weights).exists():
             raise FileNotFoundError(
-                f"stages.{number}.weights: there are no weights {stage.weights}"
+                f"stages.{number}.weights: found no weights at {stage.weights}"
             )
 
 
 def _model_arguments(name: str) -> list[str]:
-    """Return the names of the arguments of a model, as far as it tells them."""
+    """Return the known names of the arguments of a model."""
     parameters = inspect.signature(MODELS.get(name)).parameters.values()
     own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     return [*own, *new_model(name).describe()["kwargs"]]
 
 
 def is_first_process() -> bool:
-    """Return whether this process is the one of all ranks that writes.
+    """Return whether this process is rank 0, which writes the files.
 
-    Before the ranks have met, launchers tell it by the environment.
+    Before the ranks are connected, environment variables of launchers tell the rank.
     """
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank() == 0
@@ -204,10 +209,10 @@ def is_first_process() -> bool:
 def first_model(
     recipe: Recipe, number: int = 0, detector: Detector | None = None
 ) -> Model:
-    """Return the recipe's model with its first, random weights.
+    """Return the recipe's model with its initial random weights.
 
-    The weights are the same for all stages; the tasks have the options of the stage of
-    that number. The model reads events of the detector; None: those of IceCube-86.
+    The weights are the same for all stages. The tasks have the options of stage
+    `number`. The model reads events of `detector`; None: IceCube-86.
     """
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -228,7 +233,7 @@ def make_data(
     num_workers: int = 0,
     kind: Callable[..., DataModule] = EventDataModule,
 ) -> DataModule:
-    """Return the data of a stage, by its number, as a data module of some kind."""
+    """Return the data module of stage `number`, an object of class `kind`."""
     stage, options = recipe.stages[number], to_plain(recipe.data)
     augmentations = [augmentation_from_dict(v) for v in options.pop("augmentations")]
     tasks, _ = build_tasks(recipe.task_options(number))
@@ -251,19 +256,18 @@ def make_data(
 
 
 def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
-    """Return, in words, how many events have no label of a task.
+    """Return notices about events without labels and about few validation events.
 
-    Raises ValueError where there is no event to validate on, or where no event to train
-    on, or none to validate on, has one.
+    Raises ValueError if there is no validation event, or if no training event or no
+    validation event has a label of a task.
     """
     counts = {"training": data.train_labels, "validation": data.validation_labels}
     if not counts["validation"].num_events:
         raise ValueError(
-            f"{data.store.path}: none of its {len(data.store):,} events is for the "
-            "validation, which has a share of "
-            f"{recipe.data.validation_fraction:g}. Give it a larger one, "
-            "data.validation_fraction (--set data.validation_fraction=0.2), or train "
-            "on more events"
+            f"{data.store.path}: the validation needs at least one event, found none "
+            f"in a share of {recipe.data.validation_fraction:g} of "
+            f"{len(data.store):,} events. Use a larger data.validation_fraction (--set "
+            "data.validation_fraction=0.2), or a store with more events"
         )
     num_events = sum(count.num_events for count in counts.values())
     tasks, _ = build_tasks(recipe.task_options(0))
@@ -276,9 +280,9 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
         for what, count in counts.items():
             if count.num_events and count.unlabelled[place] == count.num_events:
                 raise ValueError(
-                    f"task {name!r}: none of the {count.num_events:,} {what} events of "
-                    f"{data.store.path} has a label ({wanted}); leave the task out "
-                    "(tasks), or choose other events (data.events)"
+                    f"task {name!r}: expected labels ({wanted}), found none in the "
+                    f"{count.num_events:,} {what} events of {data.store.path}. Remove "
+                    "the task (tasks), or choose other events (data.events)"
                 )
         if missing := sum(count.unlabelled[place] for count in counts.values()):
             then = "do not count for this task" if len(tasks) > 1 else "are left out"
@@ -290,20 +294,20 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
     if left_out and len(tasks) > 1:
         texts.append(
             f"  {left_out:,} of {num_events:,} events have no label of any task; they "
-            "are left out entirely"
+            "are left out"
         )
     if (few := counts["validation"].num_events) < FEWEST:
         texts.append(
-            f"  only {few} events to validate on: its figures say little, "
-            f"and a calibration needs {FEWEST} (data.validation_fraction)"
+            f"  only {few} validation events: their mean values are uncertain, and a "
+            f"calibration needs {FEWEST} (data.validation_fraction)"
         )
     return texts
 
 
 def check_event_weight(name: str, data: EventDataModule) -> None:
-    """Check that the events of a run have weights of 0 or more.
+    """Check that all events of a run have weights of 0 or more.
 
-    The ValueError of one that has not names the column, the event and its value.
+    The message of its ValueError has the column, the event and its value.
     """
     store = data.store
     for subset in (data.train_events, data.validation_events):
@@ -315,14 +319,14 @@ def check_event_weight(name: str, data: EventDataModule) -> None:
                 place = int(wrong_B.argmax())
                 event_id = store.event_column(EVENT_ID, shard)[place]
                 raise ValueError(
-                    f"event_weight: {name} must be 0 or more, but of event {event_id} "
-                    f"in {store.path} it is {weight_B[place]}; choose other events "
+                    f"event_weight: {name} must be 0 or more, found {weight_B[place]} "
+                    f"for event {event_id} of {store.path}. Choose other events "
                     "(data.events) or another column"
                 )
 
 
 class StageRun:
-    """One stage of a run: from its start, or from its last checkpoint, to its end."""
+    """One stage of a run, from its start or last checkpoint to its end."""
 
     def __init__(
         self, recipe: Recipe, number: int, run: Path, machine: TrainerConfig
@@ -352,13 +356,13 @@ class StageRun:
             compile=recipe.compile,
         )
         trainer, recorder = make_trainer(recipe, number, self.run, self.machine, on_row)
-        # World size is known only now: how many batches make a step, and a sub-epoch.
+        # The batches of a step depend on the world size, which is known only now.
         texts = [*([] if number else texts), *self._make_steps(trainer, data)]
         device = trainer.strategy.root_device
         if recipe.precision == "bfloat16" and emulates_bfloat16(device):
             texts.append(
-                "  this processor has no instructions for bfloat16, so it is slower "
-                "than float32: --set precision=float32"
+                "  this processor has no instructions for bfloat16, so float32 is "
+                "faster: --set precision=float32"
             )
         if trainer.is_global_zero:
             LOGGER.info(self._description())
@@ -375,13 +379,13 @@ class StageRun:
         trainer.strategy.barrier()
 
     def _start(self, store: EventStore) -> tuple[Model, LoadReport | None]:
-        """Return the model with the weights that the stage begins with.
+        """Return the model with the initial weights of the stage.
 
-        Where the stage has a checkpoint they come with that, and the file that it began
-        with may be gone.
+        If the stage has a checkpoint, Lightning loads its weights later, and the file
+        of the initial weights need not exist any more.
         """
         described = run_description(self.run)
-        # Models of runs that release 0.1.0 began follow the recipe alone.
+        # Models of runs of release 0.1.0 depend only on the recipe.
         detector = store.detector if INPUT in described else None
         model = first_model(self.recipe, self.number, detector)
         stage, report = self.stage, None
@@ -392,7 +396,7 @@ class StageRun:
         elif self.number:
             weights, _ = finished_stage(self.run, self.number - 1)
             report = load_weights(model, weights)
-        # After the weights, which tell how they were trained before.
+        # After the weights, whose file has an older input configuration.
         if given := described.get(INPUT):
             model.input_config = InputConfig.from_dict(given)
         else:
@@ -400,11 +404,11 @@ class StageRun:
         return model, report
 
     def _make_steps(self, trainer: Any, data: EventDataModule) -> list[str]:
-        """Set how many batches make a step; return what is not as it was asked for."""
+        """Set the number of batches per step; return notices about differences."""
         stage, ranks = self.stage, trainer.world_size
         batches, events = data.sub_epoch_batches(ranks), stage.batch_size * ranks
         wanted = max(1, stage.accumulate_events // events)
-        # Runs of earlier releases go on with steps of the size that was asked for.
+        # Runs of earlier releases keep the requested size of steps.
         data.step_batches = (
             data.fitting_step(wanted, ranks)
             if EVEN_STEPS in run_description(self.run)
@@ -420,9 +424,9 @@ class StageRun:
         share = data.iteration_batches(ranks) / batches
         if abs(share - 1) > NOTICEABLE:
             texts.append(
-                f"  whole steps make {data.iteration_batches(ranks)} batches of those "
-                f"{batches}: {stage.epochs:g} epochs show {share * stage.epochs:.3g} "
-                "times the events"
+                f"  whole steps need {data.iteration_batches(ranks)} batches per "
+                f"sub-epoch, not {batches}: {stage.epochs:g} epochs show "
+                f"{share * stage.epochs:.3g} times the events"
             )
         return texts
 
@@ -440,9 +444,9 @@ class StageRun:
             lines = ["event_id", *map(str, error.event_id)]
             write_text(path, "\n".join(lines) + "\n")
             raise NonFiniteError(
-                f"{error}; the events are in {path}. A new run can leave them out "
-                "(data.events), or go on from the last weights in "
-                f"{self.folder} with a smaller lr_max",
+                f"{error}; {path} lists the events. Start a new run without them "
+                f"(data.events), or from the last weights in {self.folder} with a "
+                "smaller lr_max",
                 error.event_id,
             ) from None
         if trainer.interrupted:

@@ -1,14 +1,14 @@
-"""The folder of a run: what it holds, and whether it is the one that goes on.
+"""Folder of a run: its files, and the check that a resumed run is the same one.
 
-RUN/recipe.yaml          the recipe with its overrides, as it was trained
-RUN/run.json             data, versions, how the events are read, and on what machines
+RUN/recipe.yaml          recipe with its overrides
+RUN/run.json             data, versions, reading of the events, machines
 RUN/metrics.csv          a row for each sub-epoch
 RUN/training.csv         a row for each checkpoint
-RUN/curves.png           the same as a picture, where matplotlib is installed
-RUN/stage_0/resume.ckpt  the last checkpoint, while the stage trains
-RUN/stage_0/last.safetensors, best.safetensors    after each sub-epoch
-RUN/stage_0/finished.json    its rows, and the weights that go on, once it is over
-RUN/model.safetensors    the model, once the last stage is over
+RUN/curves.png           plot of both tables, if matplotlib is installed
+RUN/stage_0/resume.ckpt  last checkpoint, while the stage is trained
+RUN/stage_0/last.safetensors, best.safetensors    weights, after each sub-epoch
+RUN/stage_0/finished.json    all rows, and the file of the final weights, at the end
+RUN/model.safetensors    trained model, after the last stage
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from graphnet_icecube2nd.version import __version__
 
 LOGGER = logging.getLogger(__name__)
 RECIPE, RUN = "recipe.yaml", "run.json"
-RESUME, FINISHED = "resume.ckpt", "finished.json"  # of a stage
+RESUME, FINISHED = "resume.ckpt", "finished.json"  # files of a stage
 LAST, BEST = "last.safetensors", "best.safetensors"
-# In run.json. Runs that earlier releases began lack some of these.
-EVEN_STEPS = "even_steps"  # steps are sized so that they fill a sub-epoch
-INPUT = "input"  # how events are read; the model has its detector's columns and scales
+# Keys of run.json. Runs of earlier releases lack some of them.
+EVEN_STEPS = "even_steps"  # the size of a step is adapted to the sub-epoch
+INPUT = "input"  # `InputConfig`; the model has its detector's columns and scales
 TRAINED_WITH = "trained_with"  # see `note_machine`
 KNOWN = {"data": str, "num_events": int, "num_pulses": int, TRAINED_WITH: list}
-# The ranges of what a model saw: from about so many events, of so many shards at most.
+# Input ranges: number of events (about), maximum number of shards, quantiles.
 NUM_EVENTS, NUM_SHARDS, QUANTILES = 2000, 50, (0.001, 0.999)
 
 
 def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None:
-    """Check that the folder is new, or holds this very run; describe the run in it."""
+    """Check that the folder is new or holds this run, and describe the run in it."""
     described = {
         "data": str(store.path.resolve()),
         "num_events": len(store),
@@ -64,12 +64,12 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
     if (run / RECIPE).is_file():
         if not resume:
             raise ValueError(
-                f"{run} holds a run already: resume it (--resume), or choose another "
-                "folder"
+                f"{run} already holds a run: resume it (resume=True, --resume), or "
+                "choose another folder"
             )
         _check_same_run(run, recipe, described)
         return
-    if strangers(run, RUN):  # a kill before the recipe was written may leave that
+    if strangers(run, RUN):  # a killed run may have written only run.json
         raise ValueError(f"{run} is not empty and holds no run; choose another folder")
     described[INPUT] = model_input(recipe, store).to_dict()
     write_json(run / RUN, described)
@@ -77,7 +77,7 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
 
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
-    """Return a recipe whose `weights` do not depend on the folder one stands in."""
+    """Return a recipe with absolute paths of `weights`."""
     stages = (
         stage
         if stage.weights is None
@@ -88,7 +88,7 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
 
 
 def begun_stages(run: Path) -> int:
-    """Return how many stages have a checkpoint, or are finished."""
+    """Return the number of stages that have a checkpoint or are finished."""
     number, names = 0, (FINISHED, RESUME)
     while any((run / f"stage_{number}" / name).is_file() for name in names):
         number += 1
@@ -96,19 +96,19 @@ def begun_stages(run: Path) -> int:
 
 
 def finished_stage(run: Path, number: int) -> tuple[Path, list[Row]]:
-    """Return the weights with which a stage ended, and all rows up to there."""
+    """Return the final weights of a stage, and all rows up to its end."""
     folder = run / f"stage_{number}"
     with naming(folder / FINISHED):
         finished = read_json(folder / FINISHED)
         if (weights := finished["weights"]) not in (LAST, BEST):
-            raise ValueError(f"weights must be {LAST} or {BEST}, got {weights!r}")
+            raise ValueError(f"weights must be {LAST} or {BEST}, found {weights!r}")
         return folder / weights, [renamed(row) for row in finished["rows"]]
 
 
 def run_description(run: Path) -> dict[str, Any]:
-    """Return what `run.json` holds.
+    """Return the content of `run.json`; that of a new run if the file does not exist.
 
-    A rank may ask before the first one has made the file: then the run is new.
+    A rank may call this before rank 0 has written the file.
     """
     if (run / RUN).is_file():
         return _described(run)
@@ -116,9 +116,9 @@ def run_description(run: Path) -> dict[str, Any]:
 
 
 def note_machine(run: Path, trainer: Any) -> None:
-    """Add to `run.json` on what machine a run goes on, and tell what has changed.
+    """Add the machine of a run to `run.json`, and log differences to the last one.
 
-    Sums in floating point depend on the version of torch, threads, processes, device.
+    Floating-point sums depend on torch's version, threads, processes and device.
     """
     device = trainer.strategy.root_device.type
     machine: dict[str, Any] = {
@@ -126,11 +126,11 @@ def note_machine(run: Path, trainer: Any) -> None:
         "device": device,
         "processes": trainer.world_size,
     }
-    if device == "cpu":  # known only now: Lightning shares cores among processes
+    if device == "cpu":  # Lightning has divided cores among processes
         machine["threads"] = torch.get_num_threads()
     described = _described(run)
     before: list[dict[str, Any]] = described.get(TRAINED_WITH, [])
-    # An earlier release kept torch's version only.
+    # An earlier release wrote only torch's version.
     last = before[-1] if before else {"torch": described.get("torch")}
     changed = [
         f"{name} {last[name]} before and {value} now"
@@ -141,19 +141,19 @@ def note_machine(run: Path, trainer: Any) -> None:
         write_json(run / RUN, {**described, TRAINED_WITH: [*before, machine]})
     if changed:
         LOGGER.info(
-            f"  {', '.join(changed)}: the run goes on, but its weights will not be to "
-            "the bit those of a run that was left alone"
+            f"  {', '.join(changed)}: the run resumes, but its weights will not be "
+            "bitwise identical to those of an uninterrupted run"
         )
 
 
 def _described(run: Path) -> dict[str, Any]:
-    """Return what `run.json` holds; ValueError where a value has another type."""
+    """Return the content of `run.json`; ValueError if a value has another type."""
     described = read_json(run / RUN)
     for name, kind in KNOWN.items():
         found = described.get(name, [] if kind is list else None)
         if type(found) is not kind:
             raise ValueError(
-                f"{run / RUN}: {name} must be {WORDS[kind]}, got {found!r}"
+                f"{run / RUN}: {name} must be {WORDS[kind]}, found {found!r}"
             )
     return described
 
@@ -162,20 +162,20 @@ def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> Non
     trained = with_whole_paths(read_recipe(run / RECIPE))
     if to_plain(trained) != to_plain(recipe):
         raise ValueError(
-            f"{run} holds a run of another recipe: resume it with the options it was "
-            f"begun with (they are in {run / RECIPE}), or choose another folder"
+            f"{run} holds a run of another recipe: resume it with its own options "
+            f"(see {run / RECIPE}), or choose another folder"
         )
     before = _described(run)
     for name in ("num_events", "num_pulses"):
         if before[name] != described[name]:
             raise ValueError(
-                f"{run} was trained on a store with {name} {before[name]:,}; "
-                f"{described['data']} has {described[name]:,}"
+                f"{run} needs a store with {name} {before[name]:,}, found "
+                f"{described[name]:,} in {described['data']}"
             )
 
 
 def model_input(recipe: Recipe, store: EventStore) -> InputConfig:
-    """Return how a recipe reads the events of a store, with the ranges it trains on."""
+    """Return a recipe's input configuration for a store, with its input ranges."""
     options = recipe.data
     config = InputConfig.of(
         store.detector,
@@ -195,9 +195,9 @@ def model_input(recipe: Recipe, store: EventStore) -> InputConfig:
 
 
 def input_ranges(events: Events, store: EventStore) -> dict[str, tuple[float, float]]:
-    """Return the values between which 99.8% of the pulses, or events, lie.
+    """Return the ranges that contain 99.8% of the pulses or events.
 
-    These are low and high of `x`, `y`, `z` [m], `time` [ns, of the reader's clock],
+    They are low and high of `x`, `y`, `z` [m], `time` [ns, in the reader's clock],
     `charge` [p.e.] and `n_pulses`, as far as the store has them.
     """
     columns = dict(events.columns)
@@ -215,7 +215,7 @@ def input_ranges(events: Events, store: EventStore) -> dict[str, tuple[float, fl
 
 
 def _spread_events(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
-    """Return the numbers of some of a subset's events, spread over the store."""
+    """Return rows of some events of a subset, spread over the store."""
     shards = _spread(np.arange(len(store.shards)), NUM_SHARDS)
     numbers = [np.empty(0, np.int64)]
     for shard in shards.tolist():
@@ -227,6 +227,6 @@ def _spread_events(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
 
 
 def _spread(values: NDArray[np.int64], number: int) -> NDArray[np.int64]:
-    """Return a number of values, evenly spaced; all where there are no more."""
+    """Return `number` values, evenly spaced, or all if there are fewer."""
     chosen = np.linspace(0, len(values) - 1, min(number, len(values)))
     return values[chosen.round().astype(np.int64)]

@@ -1,4 +1,4 @@
-"""Lightning's trainer for one stage: its machine, its checkpoints, its bar."""
+"""Lightning's trainer of a stage, its checkpoints and its progress bar."""
 
 from __future__ import annotations
 
@@ -59,43 +59,43 @@ STRATEGIES = (
     *("auto", "ddp"),
     *("ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true"),
 )
-MEANT_SO = (
+EXPECTED_WARNINGS = (
     r".*does not have many workers",
     r".*number of training batches",
     r".*isinstance\(treespec, LeafSpec\)",
     r".*GPU available but not used",
     r".*tensorboardX. has been removed",
     r".*module\(s\) in eval mode",  # the average of the weights
-    r".*AMP with fp16 is not supported on CPU",  # said below, as an error
-    r".*No (positive|negative) samples in targets",  # of a small validation
-    r".*``compute`` method of metric .* was called before the ``update``",  # of a rank
+    r".*AMP with fp16 is not supported on CPU",  # raised below, as an error
+    r".*No (positive|negative) samples in targets",  # in a small validation
+    r".*``compute`` method of metric .* was called before the ``update``",  # on a rank
 )
 PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainerConfig:
-    """Where and how a run is computed.
+    """Devices, loggers and checkpoints of a run.
 
-    Nothing here changes a recipe; but a stage's `batch_size` is that of one device, so
-    more devices make larger steps where they are more than `accumulate_events` allows.
+    These options do not change a recipe. But a stage's `batch_size` is that of one
+    device, so very many devices make steps larger than `accumulate_events`.
 
     Args:
-        accelerator: `auto`, `cpu`, `gpu` (`cuda`, `mps`).
-        devices: `auto`, a number, or a list of devices as `0,2`.
-        strategy: `auto`, `ddp`, or `ddp_find_unused_parameters_true` (`_false`). Other
-            strategies of Lightning part the weights between processes, or their results
-            do not come back, so a run's files and clipping would be wrong.
-        num_nodes: Machines that train together.
-        num_workers: Processes that read events; 0: this one.
-        loggers: Loggers beside `metrics.csv`: `tensorboard`, `wandb`.
+        accelerator: Kind of device: `auto`, `cpu` or `gpu` (`cuda`, `mps`).
+        devices: Number of devices, a list of them such as `0,2`, or `auto`.
+        strategy: Strategy of Lightning: `auto`, `ddp` or
+            `ddp_find_unused_parameters_true` (`_false`). Others shard the weights, or
+            their processes return no results, so files and clipping would be wrong.
+        num_nodes: Number of machines that train together.
+        num_workers: Reading processes; 0: the main process reads.
+        loggers: Loggers besides `metrics.csv`: `tensorboard`, `wandb`.
         checkpoint_minutes: Minutes between checkpoints within a sub-epoch.
-        checkpoint_steps: Optimiser steps between checkpoints, besides.
+        checkpoint_steps: Optimiser steps between additional checkpoints.
         progress: Show a progress bar.
-        plot: Draw `curves.png` with each checkpoint, where matplotlib is installed.
+        plot: Draw `curves.png` with each checkpoint, if matplotlib is installed.
 
     Raises:
-        ValueError: No such logger or strategy, or a number below 0.
+        ValueError: A logger or strategy does not exist, or a number is too small.
     """
 
     accelerator: str = "auto"
@@ -113,18 +113,18 @@ class TrainerConfig:
         for name in self.loggers:
             if name not in LOGGERS:
                 raise ValueError(
-                    f"loggers: csv is always written; besides there are "
-                    f"{', '.join(LOGGERS)}; got {name!r}"
+                    f"loggers must be among {', '.join(LOGGERS)} (csv files are always "
+                    f"written), found {name!r}"
                 )
         check_one_of("strategy", self.strategy, STRATEGIES)
         if not self.checkpoint_minutes > 0:
             raise ValueError(
-                f"checkpoint_minutes must be above 0, got {self.checkpoint_minutes}"
+                f"checkpoint_minutes must be above 0, found {self.checkpoint_minutes}"
             )
         for name in ("num_nodes", "checkpoint_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
+                raise ValueError(f"{name} must be 1 or more, found {value}")
 
 
 def make_trainer(
@@ -136,8 +136,8 @@ def make_trainer(
 ) -> tuple[Any, StageRecorder]:
     """Return Lightning's trainer of a stage and its recorder.
 
-    Raises ValueError where the device does not have the recipe's precision, or where
-    Lightning would start processes that leave nothing behind, as in a notebook.
+    Raises ValueError if the device does not support the recipe's precision, or if
+    Lightning would start processes that return no results, as in a notebook.
     """
     lightning = import_extra("pytorch_lightning", "training needs", "train")
     recorder = StageRecorder(recipe, number, run, machine, on_row)
@@ -162,25 +162,25 @@ def make_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=1,
             use_distributed_sampler=False,
-            # The stage's: what Lightning writes on a signal is for this stage only.
+            # Lightning writes files on a signal, which belong to this stage only.
             default_root_dir=run / f"stage_{number}",
         )
-    if trainer.precision != PRECISION[recipe.precision]:  # Lightning takes another
+    if trainer.precision != PRECISION[recipe.precision]:  # Lightning chose another
         raise ValueError(
-            f"precision {recipe.precision} needs a GPU; on this device there are "
-            "float32 and bfloat16"
+            f"precision {recipe.precision} needs a GPU; use float32 or bfloat16 on "
+            "this device"
         )
     launcher = getattr(trainer.strategy, "launcher", None)
     if "multiprocessing" in type(launcher).__module__:
         raise ValueError(
-            f"strategy {machine.strategy!r} trains here, in a notebook, in processes "
-            "whose results do not come back; take devices=1, or ddp in a script"
+            f"strategy {machine.strategy!r} uses processes that return no results in a "
+            "notebook: use devices=1, or ddp in a script"
         )
     return trainer, recorder
 
 
 def emulates_bfloat16(device: torch.device) -> bool:
-    """Tell whether a processor computes bfloat16 in software, as far as torch knows."""
+    """Return whether the processor emulates bfloat16, as far as torch knows."""
     is_x86 = platform.machine().lower() in ("x86_64", "amd64")
     if device.type != "cpu" or not is_x86:
         return False
@@ -193,15 +193,15 @@ def emulates_bfloat16(device: torch.device) -> bool:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Keep back what Lightning says about things that are meant so."""
+    """Suppress messages of Lightning about intended behaviour."""
     with only_from("pytorch_lightning"), warnings.catch_warnings():
-        for text in MEANT_SO:
+        for text in EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message=text)
         yield
 
 
 def close_loggers(trainer: Any) -> None:
-    """End what the next stage must begin anew: W&B has one run a process."""
+    """Finish the run of W&B, which allows one run at a time in a process."""
     for logger in trainer.loggers:
         if type(logger).__name__ == "WandbLogger" and trainer.is_global_zero:
             logger.experiment.finish()
@@ -210,7 +210,7 @@ def close_loggers(trainer: Any) -> None:
 def _logger(name: str, recipe: Recipe, number: int, run: Path) -> Any:
     from pytorch_lightning import loggers
 
-    # The same after a kill, so that its curves go on.
+    # A resumed run has the same identity, so that its curves continue.
     identity = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:12]
     try:
         if name == "tensorboard":
@@ -230,7 +230,7 @@ def _logger(name: str, recipe: Recipe, number: int, run: Path) -> Any:
 
 
 class StageRecorder(Callback):  # type: ignore[misc]
-    """Writes what a stage leaves behind, and what it needs to go on after a kill.
+    """Writes the files of a stage, and the checkpoints from which it resumes.
 
     `on_row` is called with the rows of all stages after each sub-epoch.
     """
@@ -250,19 +250,19 @@ class StageRecorder(Callback):  # type: ignore[misc]
         self.every_seconds = 60 * machine.checkpoint_minutes
         self.every_steps, self.plot = machine.checkpoint_steps, machine.plot
         self.on_row = on_row
-        self.points: list[Row] = []  # of this stage, in training.csv
-        self._points_before: list[Row] = []  # of the stages before
-        # Sum and number of the steps' losses since the last row, and the last point.
+        self.points: list[Row] = []  # rows of this stage in training.csv
+        self._points_before: list[Row] = []  # rows of earlier stages
+        # Sum and number of the steps' losses since the last row and the last point.
         self._losses = {"row": [0.0, 0], "point": [0.0, 0]}
-        self.best = float("inf")  # of the monitor, negative where higher is better
-        self._seen = [0, 0]  # events and pulses of this rank since they were added up
-        self._total = [0, 0]  # of all ranks in the stage before that
-        self._seconds = 0.0  # of training in former processes
+        self.best = float("inf")  # best monitor, negated if higher is better
+        self._seen = [0, 0]  # events and pulses of this rank since the last sum
+        self._total = [0, 0]  # sum over all ranks in the stage until then
+        self._seconds = 0.0  # training time in earlier processes
         self._saved_at = self._begun = time.monotonic()
         self._saved_step = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {
             "rows": self.rows,
             "best": self.best,
@@ -273,7 +273,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what a checkpoint kept."""
+        """Restore the state of a checkpoint."""
         self.rows, self.best = [renamed(r) for r in state["rows"]], state["best"]
         self._total, self._seconds = list(state["total"]), state["seconds"]
         self.points = list(state.get("points", []))  # earlier releases had none
@@ -281,7 +281,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
             self._losses[name] = list(sums)
 
     def on_train_start(self, trainer: Any, module: Any) -> None:
-        """Start the clock; a stage that was out of patience still is."""
+        """Start the clock, and stop a resumed stage that was out of patience."""
         self._saved_at = self._begun = time.monotonic()
         self._saved_step = trainer.global_step
         trainer.should_stop = self._is_out_of_patience()
@@ -295,15 +295,15 @@ class StageRecorder(Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int
     ) -> None:
-        """Save, right after an optimiser step and never at the end of a sub-epoch."""
+        """Save a checkpoint if due, after an optimiser step within a sub-epoch."""
         self._seen[0] += len(batch)
         self._seen[1] += len(batch.features)
         if (index + 1) % trainer.accumulate_grad_batches:
-            return  # in between gradients are half made
+            return  # gradients are still being accumulated
         for sums in self._losses.values():
             sums[0] += module.step["train_loss"]
             sums[1] += 1
-        # At the end the validation is to come.
+        # The validation follows the last batch.
         is_last = index + 1 >= trainer.num_training_batches
         if not is_last and self._is_due(trainer):
             self._add_point(trainer, module)
@@ -321,7 +321,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if is_best:
             self.best = value
         row = {
-            **dict.fromkeys(FIRST_COLUMNS),  # in their order
+            **dict.fromkeys(FIRST_COLUMNS),  # for their order
             "sub_epoch": trainer.current_epoch,
             "pulses": self._total[1],
             **self._measured(trainer, module, since="row"),
@@ -351,9 +351,9 @@ class StageRecorder(Callback):  # type: ignore[misc]
         return len(last) == self.patience and not any(row["best"] for row in last)
 
     def _add_point(self, trainer: Any, module: TrainingModule) -> None:
-        """Add a row of training.csv, over what all ranks have seen.
+        """Add a row of training.csv, with the events and pulses of all ranks.
 
-        A checkpoint holds one rank's state only, so their numbers are added up here.
+        A checkpoint holds the state of one rank, so the ranks' numbers are summed here.
         """
         seen = torch.tensor(self._seen, dtype=torch.float64, device=module.sums_device)
         new = trainer.strategy.reduce(seen, reduce_op="sum").tolist()
@@ -362,7 +362,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         self.points.append(self._measured(trainer, module, since="point"))
 
     def _measured(self, trainer: Any, module: TrainingModule, since: str) -> Row:
-        """Return what rows and points have in common, the loss since the last one."""
+        """Return the common columns of rows and points."""
         in_all, steps = self._losses[since]
         self._losses[since] = [0.0, 0]
         return {
@@ -383,7 +383,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         points = [*self._points_before, *self.points]
         write_history(self.run / POINTS, points, POINT_COLUMNS)
         if self.plot:
-            with suppress(ImportError):  # a training goes on without matplotlib
+            with suppress(ImportError):  # matplotlib is optional
                 save_figure(draw_curves(self.rows, points), self.run / CURVES)
 
     def _is_due(self, trainer: Any) -> bool:
@@ -391,7 +391,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
         if self.every_steps is not None and steps >= self.every_steps:
             return True
         is_due = time.monotonic() - self._saved_at >= self.every_seconds
-        # All ranks save together, by the clock of the first.
+        # All ranks save together, by the clock of rank 0.
         return bool(trainer.strategy.broadcast(is_due))
 
     def _elapsed(self) -> float:
@@ -399,7 +399,7 @@ class StageRecorder(Callback):  # type: ignore[misc]
 
 
 class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
-    """Checkpoints that are whole or not there, and run no code when they are read."""
+    """Writes checkpoints atomically, and reads them without running their code."""
 
     def save_checkpoint(
         self,
@@ -407,9 +407,9 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
         path: str | os.PathLike[str],
         storage_options: Any = None,
     ) -> None:
-        """Write a checkpoint; a process killed meanwhile finds the former one."""
+        """Write a checkpoint; a process that is killed here leaves the previous one."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        # To an open file: errors of a path are torch's own and do not say "no space".
+        # An open file, because torch's own error for a path does not say "no space".
         with write_whole(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
 
@@ -419,11 +419,11 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
         map_location: Any = "cpu",
         weights_only: bool | None = True,
     ) -> dict[str, Any]:
-        """Read tensors and plain values; anything else is a ValueError."""
+        """Read tensors and plain values; ValueError for anything else."""
         try:
             with zipfile.ZipFile(path) as file:
                 if damaged := file.testzip():
-                    raise ValueError(f"the checksum of {damaged} is another")
+                    raise ValueError(f"the checksum of {damaged} does not match")
             loaded: dict[str, Any] = torch.load(
                 path, map_location=map_location, weights_only=True
             )
@@ -431,9 +431,9 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
             raise
         except Exception as error:
             raise ValueError(
-                f"{path} is damaged, or no checkpoint of a run: it cannot be read as "
-                f"tensors and plain values ({type(error).__name__}: {error}); code "
-                "from a file is never run. Remove it and resume: the stage begins anew"
+                f"{path} must be an undamaged checkpoint of tensors and plain values, "
+                f"found {type(error).__name__}: {error}. Code from a file is never "
+                "run. Remove the file and resume: the stage starts again"
             ) from error
         return loaded
 
@@ -443,7 +443,7 @@ class WholeCheckpointIO(CheckpointIO):  # type: ignore[misc]
 
 
 class RateBar(TQDMProgressBar):  # type: ignore[misc]
-    """Lightning's bar, with rates over the last ten seconds or so."""
+    """Lightning's progress bar with rates over about the last ten seconds."""
 
     def __init__(self, stage: int, num_stages: int) -> None:
         super().__init__(refresh_rate=10)
@@ -455,7 +455,7 @@ class RateBar(TQDMProgressBar):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: Any, module: Any, outputs: Any, batch: PackedBatch, index: int
     ) -> None:
-        """Count; all ranks do the like, so the first one's rate times their number."""
+        """Update the rates: those of rank 0 times the number of ranks."""
         self._events += len(batch) * trainer.world_size
         self._pulses += len(batch.features) * trainer.world_size
         seconds = time.monotonic() - self._since
@@ -468,14 +468,14 @@ class RateBar(TQDMProgressBar):  # type: ignore[misc]
         super().on_train_batch_end(trainer, module, outputs, batch, index)
 
     def on_train_epoch_start(self, trainer: Any, *further: Any) -> None:
-        """Show which stage and sub-epoch it is."""
+        """Show the numbers of stage and sub-epoch."""
         super().on_train_epoch_start(trainer, *further)
         self.train_progress_bar.set_description(
             f"{self._title}, sub-epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         )
 
     def get_metrics(self, trainer: Any, module: Any) -> dict[str, str]:
-        """Return what stands behind the bar."""
+        """Return the values beside the bar."""
         shown = dict(self.rates)
         for name, (label, form) in SHOWN.items():
             if name in trainer.callback_metrics:

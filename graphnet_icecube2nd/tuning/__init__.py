@@ -1,4 +1,4 @@
-"""The search for a better recipe."""
+"""Search for the best values of a recipe."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,13 +1,13 @@
-"""The search for a recipe's best values, with Optuna.
+"""Search for the best values of a recipe, with Optuna.
 
-The study is an SQLite file. A trial whose process died resumes where it stood. What is
-searched are names and ranges, as YAML or a mapping:
+The study is an SQLite file. A trial whose process died resumes at its last checkpoint.
+A search space has names and ranges, as YAML or a mapping:
 
     stages.0.lr_max: {low: 1e-5, high: 1e-3, log: true}
     stages.0.loss: {choices: [vmf, combined]}
     model_kwargs.depth: {low: 4, high: 12, step: 2}
 
-Names are those of overrides. Bounds that are whole numbers give whole numbers.
+Names are those of overrides. A range between whole numbers has only whole numbers.
 """
 
 from __future__ import annotations
@@ -45,22 +45,29 @@ except ImportError:
     optuna = None
 
 LOGGER = logging.getLogger(__name__)
-TRAINING = "graphnet_icecube2nd.training"  # logger
+TRAINING = "graphnet_icecube2nd.training"  # name of the logger
 STUDY, BEST, BASE = "icecube2nd", "best.yaml", "recipe.yaml"
 SPACE = "space.yaml"
-# User attributes of trials: the folder of another that is taken up, and who tried.
+# User attributes of trials: folder of the trial that is resumed, and process id.
 GOES_ON, PROCESS = "folder", "process"
-KEYS = ("low", "high", "log", "step", "choices")  # of a range
+KEYS = ("low", "high", "log", "step", "choices")  # keys of a range
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningResult:
-    """The best trial of a search."""
+    """Best trial of a search.
 
-    value: float  # of the recipe's monitor
-    values: dict[str, Any]  # by name
-    recipe_path: Path  # YAML
-    num_trials: int  # of the study that came to an end, pruned ones included
+    Attributes:
+        value: Value of the recipe's monitor.
+        values: Values of the search space, by name.
+        recipe_path: YAML file of the recipe with these values.
+        num_trials: Number of finished trials of the study, including pruned ones.
+    """
+
+    value: float
+    values: dict[str, Any]
+    recipe_path: Path
+    num_trials: int
 
 
 def tune(
@@ -76,30 +83,31 @@ def tune(
     pruning: bool = True,
     machine: TrainerConfig | None = None,
 ) -> TuningResult:
-    """Search a recipe's values for the best validation.
+    """Search for the values of a recipe with the best validation.
 
-    A trial is judged by the best value of the recipe's `monitor` in the last stage: the
-    smallest, or the largest of metrics such as an accuracy.
+    The result of a trial is the best value of the recipe's `monitor` in the last stage:
+    the smallest, or the largest for metrics such as an accuracy.
 
     Args:
-        recipe: A recipe, or the name of one.
-        data: A store.
-        space: Names and ranges, or a YAML file of them: `{"stages.0.lr_max": {"low":
-            1e-5, "high": 1e-3, "log": True}}`; `choices` in place of low and high.
-        out: Folder of the study; a study that is there goes on.
-        num_trials: Trials in all, former calls included.
-        workers: Processes that try at the same time, and share the cores; each has a
-            GPU of its own where there are enough.
-        seed: Seed of the sampler; several workers make its order their own.
-        overrides: Values of the recipe that are replaced first.
-        pruning: Stop trials that fall behind the median of the others.
-        machine: Devices of each trial, which takes one: `devices` is 1 (as `auto` is
-            here), or a list as `0,2`, of which each worker takes one.
+        recipe: Recipe, or its name.
+        data: Event store, or its path.
+        space: Names and ranges, or their YAML file: `{"stages.0.lr_max": {"low": 1e-5,
+            "high": 1e-3, "log": True}}`; `choices` instead of low and high.
+        out: Folder of the study; an existing study is continued.
+        num_trials: Number of trials of the study, including earlier calls.
+        workers: Number of parallel processes, which share the cores; each has its own
+            GPU if there are enough.
+        seed: Random seed of the sampler; with several workers trials differ from call
+            to call.
+        overrides: Overrides of the recipe before the search.
+        pruning: Stop trials that are worse than the median of the others.
+        machine: Device of each trial. `devices` is 1 (here also `auto`), or a list such
+            as `0,2`, of which each worker takes one.
 
     Raises:
-        ValueError: The space is not understood, names what the recipe does not have,
-            or the study in `out` is of another recipe or space; a trial would take
-            several devices; no trial came to an end.
+        ValueError: The space is malformed or has names that the recipe does not have,
+            the study in `out` has another recipe or space, a trial would take several
+            devices, or no trial finished.
         ImportError: Optuna is not installed.
     """
     if optuna is None:
@@ -107,14 +115,14 @@ def tune(
     print_notices()
     if num_trials < 1 or workers < 1:
         raise ValueError(
-            f"trials and workers must be 1 or more, got {num_trials} and {workers}"
+            f"trials and workers must be 1 or more, found {num_trials} and {workers}"
         )
     machines = machines_of_workers(
         machine or TrainerConfig(progress=False, plot=False), workers
     )
     made = find_recipe(recipe, overrides)
     ranges = read_space(space)
-    # A value of each range shows whether the recipe takes it.
+    # One value of each range shows whether the recipe accepts it.
     some = {
         n: r["choices"][0] if "choices" in r else r["low"] for n, r in ranges.items()
     }
@@ -133,7 +141,7 @@ def tune(
         ended = _ended(study)
         if not any(t.state == optuna.trial.TrialState.COMPLETE for t in ended):
             raise ValueError(
-                f"none of {len(ended)} trials came to an end; see {folder}"
+                f"none of {len(ended)} trials finished without pruning; see {folder}"
             )
         best = study.best_trial
         write_recipe(overridden(made, best.params), folder / BEST)
@@ -154,7 +162,7 @@ def _work(
     seed: int,
     threads: int | None,
 ) -> None:
-    """Try until the study has so many trials."""
+    """Run trials until the study has `num_trials`."""
     print_notices()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -181,7 +189,7 @@ def _work(
                     machine=machine,
                     on_row=on_row,
                 )
-        except NonFiniteError as error:  # the search goes on
+        except NonFiniteError as error:  # the search continues
             raise optuna.TrialPruned(str(error)) from None
         last = [row for row in run.rows if row["stage"] == len(recipe.stages) - 1]
         best = max if recipe.higher_is_better else min
@@ -211,8 +219,8 @@ def _work_together(
     codes = [process.exitcode for process in processes]
     if any(codes):
         raise ValueError(
-            f"a worker failed (exit codes {', '.join(map(str, codes))}); the same call "
-            "goes on"
+            f"a worker failed (exit codes {', '.join(map(str, codes))}); repeat the "
+            "call to continue the study"
         )
 
 
@@ -239,14 +247,14 @@ def _study(folder: Path, seed: int, pruning: bool, maximize: bool) -> Any:
         pruner=pruner if pruning else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    # A study that goes on must not draw anew what it has drawn.
+    # A continued study must not draw the same values again.
     drawn = len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=seed + 1009 * drawn)
     return study
 
 
 def _take_up(study: Any) -> None:
-    """Queue anew what died in the middle: the folder is ours, nobody is at work."""
+    """Queue interrupted trials again; the folder is locked, so no trial is running."""
     states = optuna.trial.TrialState
     for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):
         study.tell(trial.number, state=states.FAIL)
@@ -269,7 +277,7 @@ def _value(rows: Sequence[Row], recipe: Recipe) -> float:
 
 
 def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a search space; ValueError tells which range is of another form."""
+    """Return a checked search space; ValueError names a malformed range."""
     if isinstance(space, str | os.PathLike):
         with naming(space):
             return _checked_space(read_yaml(space))
@@ -278,36 +286,36 @@ def read_space(space: Mapping[str, Any] | str | os.PathLike[str]) -> dict[str, A
 
 def _checked_space(space: Any) -> dict[str, Any]:
     if not isinstance(space, Mapping) or not space:
-        raise ValueError(f"a space is names and ranges, got {space!r}")
+        raise ValueError(f"a search space must be names and ranges, found {space!r}")
     for name, range_ in space.items():
         if not isinstance(range_, Mapping):
             raise ValueError(
-                f"{name}: a range is low and high, or choices; got {range_!r}"
+                f"{name}: a range must be low and high, or choices; found {range_!r}"
             )
         for key in range_:
             if key not in KEYS:
                 raise ValueError(f"{name}.{key} is unknown; {nearest(key, KEYS)}")
         if "choices" in range_:
             if len(range_) > 1 or not isinstance(range_["choices"], list):
-                raise ValueError(f"{name}: choices are a list, and stand alone")
+                raise ValueError(f"{name}: choices must be a list, without other keys")
             if not range_["choices"]:
-                raise ValueError(f"{name}: choices are empty")
+                raise ValueError(f"{name}: choices must not be empty")
             continue
         low, high = range_.get("low", "nothing"), range_.get("high", "nothing")
         if not (_is_number(low) and _is_number(high) and low < high):
             raise ValueError(
-                f"{name}: low must be below high, got {low!r} and {high!r}"
+                f"{name}: low must be below high, found {low!r} and {high!r}"
             )
         step = range_.get("step", 1)
         if not (_is_number(step) and step > 0):
-            raise ValueError(f"{name}: step must be a number above 0, got {step!r}")
+            raise ValueError(f"{name}: step must be a number above 0, found {step!r}")
         if range_.get("log") and (low <= 0 or "step" in range_):
             raise ValueError(f"{name}: log needs low above 0, and no step")
     return {str(name): dict(range_) for name, range_ in space.items()}
 
 
 def _suggest(trial: Any, name: str, range_: Mapping[str, Any]) -> Any:
-    """Let a trial choose a value."""
+    """Return the value that a trial chooses."""
     if "choices" in range_:
         return trial.suggest_categorical(name, range_["choices"])
     low, high, log = range_["low"], range_["high"], bool(range_.get("log"))
@@ -323,14 +331,13 @@ def _is_number(value: Any) -> bool:
 
 
 def machines_of_workers(machine: TrainerConfig, workers: int) -> list[TrainerConfig]:
-    """Return the machine of each worker: one device, if possible another for each.
+    """Return the machine of each worker, with one device, different ones if possible.
 
-    Devices are a list as `0,2`, or 1 or `auto`, by which several workers share the CUDA
-    devices. They go to workers, not to ranks: every rank of a trial would have to ask
-    the study for the same values, and to hear of a pruned trial.
+    Devices are a list such as `0,2`; with 1 or `auto` workers share all CUDA devices. A
+    trial has one rank, because several ranks would have to agree on values and pruning.
     """
     if machine.num_nodes > 1:
-        raise ValueError(f"a trial takes one node, got num_nodes {machine.num_nodes}")
+        raise ValueError(f"a trial needs num_nodes=1, found {machine.num_nodes}")
     text = str(machine.devices)
     devices: list[str | int] = [1]
     if "," in text:
@@ -338,13 +345,13 @@ def machines_of_workers(machine: TrainerConfig, workers: int) -> list[TrainerCon
         devices = [f"{name.strip()}," for name in text.split(",") if name.strip()]
         if len(devices) > workers:
             raise ValueError(
-                f"a trial takes one device: devices {text} are {len(devices)}, workers "
-                f"are {workers}"
+                f"a trial needs one device, found {len(devices)} devices ({text}) for "
+                f"{workers} workers"
             )
     elif text not in ("1", "auto"):
         raise ValueError(
-            "a trial takes one device: devices must be 1, or a list as 0,2 for as many "
-            f"workers; got {text}"
+            "a trial needs one device: devices must be 1, or a list such as 0,2 for "
+            f"the same number of workers, found {text}"
         )
     elif workers > 1 and machine.accelerator in ("auto", "gpu", "cuda"):
         devices = [f"{number}," for number in range(torch.cuda.device_count())] or [1]

@@ -118,7 +118,7 @@ def test_a_calibration(
     [
         (("--mjd", 57000, "--time", "2014-12-09"), "--mjd or --time"),
         (("--time", "yesterday"), "yesterday"),
-        (("--levels", "50;90"), "--levels must be numbers with commas between"),
+        (("--levels", "50;90"), "--levels must be comma-separated"),
         (("--levels", "0.5,150"), "levels .* 0 and 1"),
         (("--true-angles", "1,2"), "--picture"),
         (("--picture", "a.png", "--true-angles", "1"), "must be AZIMUTH,ZENITH"),

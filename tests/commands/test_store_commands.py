@@ -59,7 +59,7 @@ def test_prepare_and_inspect(
     ):
         assert words in done.stdout
     assert "and 246 more pulses" in done.stdout
-    assert "every file is as it was written" in done.stdout
+    assert "every file is unchanged" in done.stdout
 
 
 def test_names_with_brackets(run: Run, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_export(
     [
         (("prepare", "nothing", "out"), "there is no nothing"),
         (("prepare", "run.py", "out"), "run.py is of no known format"),
-        (("prepare", "run.py"), "give what to read, then the folder"),
+        (("prepare", "run.py"), "then the folder"),
         (("inspect", "nothing"), "there is no nothing"),
         (("inspect", "."), "no event store"),
         (("export", ".", "out.db"), "no event store"),

@@ -81,7 +81,7 @@ def test_train_and_resume(run: Run, simulated: EventStore, tmp_path: Path) -> No
     assert len(read_history(tmp_path / "run" / "metrics.csv")) == 3
     again = run(*words)
     assert again.returncode == 1
-    assert "holds a run already: resume it (--resume)" in again.stderr
+    assert "already holds a run" in again.stderr
     resumed = run(*words, "--resume", "--no-progress")
     assert resumed.returncode == 0, resumed.stderr
     assert "stage" not in resumed.stdout
@@ -122,8 +122,8 @@ def test_the_published_command_line(
         "LR_MAX", "5e-4", "MOMS", "false",
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
-    assert "sets the largest learning rate to 1e-5 whatever LR_MAX" in first.stdout
-    assert "preparing one in data_store" in first.stdout
+    assert "learning rate to 1e-5 and ignores LR_MAX" in first.stdout
+    assert "preparing data_store" in first.stdout
     made = read_recipe(tmp_path / "B_MODEL_32" / "recipe.yaml")
     assert made.model_kwargs["depth"] == 2
     assert made.stages[0].momenta == (0.95, 0.85, 0.95)
@@ -134,7 +134,7 @@ def test_the_published_command_line(
         "LOSS_FUNC", "loss_comb", "MODEL_KWARGS.dim_base", "8",
     )  # fmt: skip
     assert second.returncode == 0, second.stderr
-    assert "its events are in data_store" in second.stdout
+    assert "using its store data_store" in second.stdout
     assert "B_MODEL_32/model.safetensors (own)" in second.stdout
     rows = read_history(tmp_path / "B_MODEL_32FT" / "metrics.csv")
     assert len(rows) == 2
@@ -320,11 +320,11 @@ def test_what_still_differs_is_printed(
 ) -> None:
     called(config)
     plain = capsys.readouterr().out
-    assert "sets the largest learning rate to 1e-5 whatever LR_MAX" in plain
+    assert "learning rate to 1e-5 and ignores LR_MAX" in plain
     assert "independent random eighths" in plain
     called(config, published=True, set=["stages.0.lr_max=3e-5"])
     left = capsys.readouterr().out
-    assert "whatever LR_MAX says; here it is 3e-05" in left
+    assert "ignores LR_MAX; here it is 3e-05" in left
     assert "here it is float32" in left
     assert "independent random eighths" not in left
     of_a_recipe = {"recipe": "s_d32", "data": Path("store"), "out": Path("run")}
@@ -343,7 +343,7 @@ def test_only_the_first_process_speaks(
     print_notices(always=True)  # as the program does
     called(config)
     shown = capsys.readouterr().out
-    for text in ("note: ", "its events are in", "mean opening angle"):
+    for text in ("note: ", "using its store", "mean opening angle"):
         assert text in shown
     monkeypatch.setenv("LOCAL_RANK", "1")
     given.clear()
@@ -369,8 +369,8 @@ class TestAsStore:
         for _ in range(2):
             assert as_store(data) == tmp_path / "data_store"
         assert len(EventStore(tmp_path / "data_store")) == 3
-        assert "preparing one in" in notices[0]
-        assert "its events are in" in notices[1]
+        assert "preparing " in notices[0]
+        assert "using its store" in notices[1]
         assert len(notices) == 2
 
     def test_one_of_several_processes_makes_it(

@@ -85,11 +85,11 @@ def test_users_split(make_store: MakeStore) -> None:
     one, two = EventSubset(batches={1}), EventSubset(batches={2})
     data = EventDataModule(store, train=two, validation=one, num_sub_epochs=1)
     assert min(ids(data.train_dataloader())) >= 2000
-    with pytest.raises(ValueError, match="event 2000 is in training"):
+    with pytest.raises(ValueError, match="event 2000 "):
         EventDataModule(store, train=two, validation=EventSubset())
-    with pytest.raises(ValueError, match="both train and validation, or neither"):
+    with pytest.raises(ValueError, match="both train and validation"):
         EventDataModule(store, train=two)
-    with pytest.raises(ValueError, match="'short', but the subset's is 'long'"):
+    with pytest.raises(ValueError, match=r"'long'.*'short'"):
         EventDataModule(
             store,
             train=EventSubset(length_class="long", batches={1}),

@@ -233,7 +233,7 @@ class TestTruth:
         assert truth["energy_loss"].tolist() == [1.0, -1.0, -1.0, -1.0]
 
     def test_text_is_no_truth_but_its_label_is(self, simulated: EventStore) -> None:
-        with pytest.raises(ValueError, match=r"'topology' of .* is text.*'track'"):
+        with pytest.raises(ValueError, match=r"'topology' .* text.*'track'"):
             EventReader(simulated, truth=("topology",))
         events = np.arange(40)[::-1].copy()
         truth = EventReader(simulated, truth=("track",)).batch(events).truth

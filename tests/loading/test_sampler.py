@@ -164,7 +164,7 @@ class TestRule:
         )
         count_K = np.array(events_K)
         if count_K.sum() < world_size:
-            with pytest.raises(ValueError, match=f"too few for {world_size} ranks"):
+            with pytest.raises(ValueError, match=f"^{world_size} ranks"):
                 rule.full_batches(count_K)
             return
         cutter = BatchCutter(rule, count_K)
@@ -341,7 +341,7 @@ class TestSubEpochs:
             assert listed(sampler) == plan
             assert length == len(plan)
         next(iter(sampler))
-        assert listed(sampler) == listed(sampler.plan(2, 1)), "begins anew"
+        assert listed(sampler) == listed(sampler.plan(2, 1)), "set_epoch"
         sampler.set_epoch(7)
         assert listed(sampler) == listed(sampler.plan(7, 0))
 
@@ -405,11 +405,11 @@ class TestState:
 
     def test_no_such_place(self) -> None:
         sampler = EventSampler(kaggle_like(100), batch_size=8, num_sub_epochs=2)
-        with pytest.raises(ValueError, match="version 0"):
+        with pytest.raises(ValueError, match=r"version.* 0"):
             sampler.load_state_dict({"version": 0})
-        with pytest.raises(ValueError, match=r"first_batch is 99, .* 7 batches"):
+        with pytest.raises(ValueError, match=r"first_batch .* 7.* 99"):
             sampler.load_state_dict(state_at(sampler, 0, 99))
-        with pytest.raises(ValueError, match="sub_epoch must be below 2, got 2"):
+        with pytest.raises(ValueError, match="sub_epoch must be below 2"):
             sampler.set_epoch(0, 2)
         with pytest.raises(ValueError, match="epoch must be a whole number from 0"):
             sampler.plan(-1)
@@ -425,20 +425,20 @@ class TestRefusals:
         ("change", "message"),
         [
             ({"batch_size": None}, "either batch_size.* or pulse_budget"),
-            ({"pulse_budget": 100}, "either batch_size.*got 8 and 100"),
-            ({"batch_size": 0}, "batch_size must be a whole number from 1, got 0"),
-            ({"batch_size": True}, "batch_size .* got True"),
+            ({"pulse_budget": 100}, "either batch_size.* 8 and 100"),
+            ({"batch_size": 0}, "batch_size .* from 1, .* 0$"),
+            ({"batch_size": True}, "batch_size .* True"),
             ({"max_pulses": 1.5}, "max_pulses"),
             ({"bucket_width": 0}, "bucket_width"),
             ({"chunk_size": 0}, "chunk_size"),
             ({"window": 0}, "window"),
             ({"num_sub_epochs": 0}, "num_sub_epochs"),
             ({"seed": -1}, "seed must be a whole number from 0"),
-            ({"rank": 2, "world_size": 2}, "rank must be below world_size 2, got 2"),
+            ({"rank": 2, "world_size": 2}, "rank .* world_size 2"),
             ({"sub_epochs": "all"}, "unknown sub_epochs 'all'.*partition, published"),
-            ({"sub_epochs": "published", "shuffle": False}, "shuffle is off"),
-            ({"world_size": 101}, "100 events.* too few for 101 ranks"),
-            ({"world_size": 26, "num_sub_epochs": 4}, "in 4 sub-epochs are too few"),
+            ({"sub_epochs": "published", "shuffle": False}, "shuffle"),
+            ({"world_size": 101}, "101 ranks.* 100 events"),
+            ({"world_size": 26, "num_sub_epochs": 4}, "4 sub-epochs.* 26 ranks"),
             ({"subset": EventSubset(batches=[3])}, "0 events .*of batches 3"),
             ({"index": FakeIndex([])}, "0 events"),
         ],

@@ -209,7 +209,7 @@ class TestSplit:
         assert above[5]
 
     def test_fraction(self) -> None:
-        with pytest.raises(ValueError, match=r"fraction .* got 1\.5"):
+        with pytest.raises(ValueError, match=r"fraction .* 1\.5"):
             default_split(FakeIndex(), fraction=1.5)
 
 
@@ -278,16 +278,16 @@ class TestExpression:
             ("energy > 1 if is_track else is_track", "IfExp"),
             ("energy & 1 == 1", "BinOp"),
             ("~is_track", "UnaryOp"),
-            ("abs(energy, 1) > 1", "functions, of one value"),
-            ("abs(x=energy) > 1", "functions, of one value"),
+            ("abs(energy, 1) > 1", "functions .*abs, log10"),
+            ("abs(x=energy) > 1", "functions .*abs, log10"),
             ("abs(*energy) > 1", "Starred"),
             ("energy is 1", "compare with =="),
             ("energy in zenith", "'zenith' at character 11 .*tuple or list"),
-            ("energy in (1, zenith)", "'zenith' at character 15 .*no number"),
+            ("energy in (1, zenith)", "'zenith' at character 15 .*a number or text"),
             ("energy in (1, 2) in (3, 4)", "chains `in`"),
-            ("energy > None", "'None' .*no number, text"),
-            ("energy > 1j", "'1j' .*no number, text"),
-            ("energy > b'1'", "no number, text"),
+            ("energy > None", "'None' .*a number, text"),
+            ("energy > 1j", "'1j' .*a number, text"),
+            ("energy > b'1'", "a number, text"),
             ("n_pulses < 9223372036854775808", "does not fit into 64 bits"),
             ("energy > (1, 2)", "Tuple"),
             ("energy >", "cannot be read at character"),
@@ -298,7 +298,7 @@ class TestExpression:
             ("-" * 70 + "energy > 1", "nests deeper than 60"),
             ("(" * 900 + "energy" + ")" * 900 + " > 1", "cannot be read"),
             ("energy > 1 " * 200, "at most 2000 characters"),
-            (7, "is a text, got 7"),
+            (7, "a text, .* 7"),
         ],
     )
     def test_what_is_not_known(self, text: Any, message: str) -> None:
@@ -308,18 +308,18 @@ class TestExpression:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("energy", "gives values, not a condition"),
-            ("9**9**9", "gives values, not a condition"),
-            ("1 < 2", "names no column"),
-            ("True", "names no column"),
-            ("energy and is_track", "'energy' at character 1 .* is no condition"),
-            ("not energy", "'energy' at character 5 .* is no condition"),
+            ("energy", "condition, .* numbers"),
+            ("9**9**9", "condition, .* numbers"),
+            ("1 < 2", "name a column"),
+            ("True", "name a column"),
+            ("energy and is_track", "'energy' at character 1 .* condition"),
+            ("not energy", "'energy' at character 5 .* condition"),
             ("flavour > 1", "'flavour > 1' .*compares a text with a number"),
             ("energy in (1, 'a')", "compares a text with a number"),
-            ("flavour + 1 == 2", "'flavour' .* is a text, where a number"),
-            ("abs(flavour) == 2", "'flavour' .* is a text, where a number"),
-            ("100 // n_pulses == 1", "divides a whole number by zero"),
-            ("100 % 0 == energy", "divides a whole number by zero"),
+            ("flavour + 1 == 2", "'flavour' .* a text.* a number"),
+            ("abs(flavour) == 2", "'flavour' .* a text.* a number"),
+            ("100 // n_pulses == 1", "by zero"),
+            ("100 % 0 == energy", "by zero"),
             ("event_id * 10000000000000000000000 > 1", "does not fit"),
             ("event_id * 1000000000 * 1000000000 > 1", "does not fit into 64 bits"),
         ],
@@ -331,10 +331,10 @@ class TestExpression:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            (np.zeros((8, 2)), r"column 'a' is \(8, 2\), not \(8,\)"),
-            (np.zeros(8, dtype=complex), "column 'a' is complex128"),
+            (np.zeros((8, 2)), r"column 'a' .*\(8,\), .*\(8, 2\)"),
+            (np.zeros(8, dtype=complex), "column 'a' .* complex128"),
             (np.full(8, 2**63, dtype=np.uint64), "do not fit into int64"),
-            (np.array([None] * 8), "column 'a' is object"),
+            (np.array([None] * 8), "column 'a' .* object"),
         ],
     )
     def test_columns_of_another_kind(self, values: Any, message: str) -> None:

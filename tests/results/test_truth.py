@@ -108,15 +108,15 @@ def test_what_lacks(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs azimuth and zenith"):
         truth.with_directions()
     twice = {**COLUMNS, "event_no": np.array([4, 2, 4])}
-    with pytest.raises(ValueError, match="has an event twice"):
+    with pytest.raises(ValueError, match="each event once"):
         EventTruth.from_columns(twice, "t")
-    with pytest.raises(ValueError, match="angles must be origin or flight, got 'Fli"):
+    with pytest.raises(ValueError, match=r"angles must be origin or flight, .*'Fli"):
         EventTruth.from_columns(COLUMNS, "t", "Flight")
     with pytest.raises(FileNotFoundError, match=r"there is no .*nothing"):
         EventTruth.load(tmp_path / "nothing")
     mine = {f"injection_{k}": COLUMNS[k] for k in ("azimuth", "zenith")}
     prometheus = {"event_no": COLUMNS["event_no"], **mine}
-    with pytest.raises(ValueError, match="along the flight in others: say which"):
+    with pytest.raises(ValueError, match=r"along the flight in others.*--truth-angles"):
         EventTruth.from_columns(prometheus, "t")
     turned = EventTruth.from_columns(prometheus, "t", "flight")
     np.testing.assert_allclose(-turned.direction_B3, DIRECTIONS, atol=1e-12)

@@ -63,14 +63,14 @@ def test_curves_show_all_stages() -> None:
     figure = draw_curves(ROWS)
     angle, loss, rate = figure.axes
     assert "deg" in angle.get_ylabel()
-    assert rate.get_xlabel().startswith("events seen, in thousands")
+    assert rate.get_xlabel().startswith("training events")
     lines = {line.get_label(): line for line in angle.get_lines()}
-    averaged = lines["average of the weights, where kept"]
+    averaged = lines["average of the weights, if kept"]
     assert list(averaged.get_xdata()) == [1.0, 2.0, 3.0, 4.0]  # over both stages
     assert averaged.get_ydata()[-1] == pytest.approx(57.2958, rel=1e-4)
     assert "raw weights" in lines
     assert len(loss.get_lines()) >= 4  # a stage's loss is not joined to the next one's
-    with pytest.raises(ValueError, match="no curves"):
+    with pytest.raises(ValueError, match="curves"):
         draw_curves([])
 
 
@@ -97,7 +97,7 @@ def test_a_stage_without_points_is_drawn_from_its_rows() -> None:
     from graphnet_icecube2nd.training.history import draw_curves
 
     figure = draw_curves(ROWS, points=POINTS[4:])
-    label = "training, mean since the last"
+    label = "training, mean since the last point"
     (first,) = [n for n in figure.axes[1].get_lines() if n.get_label() == label]
     assert list(first.get_xdata()) == [1.0, 2.0]
 

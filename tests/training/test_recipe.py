@@ -165,7 +165,7 @@ def test_overrides_reach_every_depth() -> None:
         ("data.validation_fraction=1.0", "validation_fraction must be between"),
         ("data=3", "data must be a mapping"),
         ("precision=half", "precision must be one of float32, bfloat16, float16"),
-        ("lr_max", "overrides are of the form NAME=VALUE"),
+        ("lr_max", "NAME=VALUE"),
         ("model.depth=3", "model is 's_d32'"),
     ],
 )
@@ -181,9 +181,9 @@ def test_bad_models_and_names_say_the_nearest() -> None:
         check_model(find_recipe("s_d32", ["model_kwargs.depht=3"]))
     with pytest.raises(ValueError, match="did you mean"):
         check_model(find_recipe("s_d32", ["model=s_d33"]))
-    with pytest.raises(ValueError, match="no parameter begins with 'embed'"):
+    with pytest.raises(ValueError, match=r"freeze .*'embed'"):
         check_model(find_recipe("s_d32", ["stages.0.freeze=[embed]"]))
-    with pytest.raises(FileNotFoundError, match=r"no weights nowhere\.pth"):
+    with pytest.raises(FileNotFoundError, match=r"weights.* nowhere\.pth"):
         check_model(find_recipe("s_d32", ["stages.0.weights=nowhere.pth"]))
     with pytest.raises(ValueError, match="already registered"):
         register_recipe(s_d32)
@@ -295,7 +295,7 @@ class TestTasks:
                 r"^stages\.1\.tasks\.direction\.weight must .*'abc'",
             ),
             (["tasks.direction.weight=0"], r"stages\.0: .*tasks\.direction\.weight"),
-            (["stages.1.tasks.direction.weight=0"], r"stages\.1: .* every task is 0"),
+            (["stages.1.tasks.direction.weight=0"], r"stages\.1: .* every task"),
             (
                 ["tasks.energy.weight=1", "monitor=energy/inside_68"],
                 "'energy/inside_68'.*energy/loss",

@@ -66,7 +66,7 @@ def test_another_machine_is_said(
         trained_with = [{**now, name: before}, now]
     notices.clear()
     train(tiny, simulated, run, machine=quiet, resume=True)
-    words = [text for text in notices if "to the bit" in text]
+    words = [text for text in notices if "bitwise" in text]
     expected = [] if name is None else [f"  {name} {before} before and {now[name]} now"]
     assert [text.partition(":")[0] for text in words] == expected, "once, in words"
     described = json.loads((run / "run.json").read_text())
@@ -157,9 +157,7 @@ class TestWeightsToStartFrom:
         with pytest.raises(Cut):
             train(recipe, simulated, run, machine=quiet, on_row=stop)
         source.unlink()
-        with pytest.raises(
-            FileNotFoundError, match=r"stages\.1\.weights: there are no"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"stages\.1\.weights: "):
             train(recipe, simulated, run, machine=quiet, resume=True)
 
     def begun_beside_its_weights(

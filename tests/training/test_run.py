@@ -367,7 +367,7 @@ class TestMachine:
     def test_float16_is_for_gpus(self, tiny: Recipe, tmp_path: Path) -> None:
         assert trainer_room.PRECISION["float16"] == "16-mixed"
         recipe = replace(tiny, precision="float16")
-        with pytest.raises(ValueError, match="float16 needs a GPU; on this device"):
+        with pytest.raises(ValueError, match="float16 needs a GPU"):
             self.made(recipe, tmp_path)
 
     def test_bar(self, tiny: Recipe, tmp_path: Path) -> None:
@@ -385,7 +385,7 @@ class TestMachine:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"loggers": ("csvs",)}, "tensorboard, wandb; got 'csvs'"),
+            ({"loggers": ("csvs",)}, "tensorboard, wandb.* 'csvs'"),
             ({"checkpoint_minutes": 0.0}, "checkpoint_minutes must be above 0"),
             ({"checkpoint_steps": 0}, "checkpoint_steps must be 1 or more"),
             ({"num_nodes": 0}, "num_nodes must be 1 or more"),
@@ -607,7 +607,7 @@ def test_processes_whose_results_do_not_come_back_are_refused(
 
     monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
     machine = TrainerConfig(accelerator="cpu", devices=2)
-    with pytest.raises(ValueError, match=r"in a notebook, .* results do not come back"):
+    with pytest.raises(ValueError, match=r"in a notebook.* devices=1"):
         trainer_room.make_trainer(tiny, 0, tmp_path, machine)
 
 
@@ -633,7 +633,7 @@ def test_a_folder_holds_one_run(
     run = tmp_path / "run"
     short = one_stage(tiny)
     train(short, simulated, run, machine=quiet)
-    with pytest.raises(ValueError, match="holds a run already: resume it"):
+    with pytest.raises(ValueError, match="already holds a run"):
         train(short, simulated, run, machine=quiet)
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         train(

@@ -1,10 +1,10 @@
-"""What contours hold on events that neither training nor calibration has seen.
+"""Coverage of contours on events independent of training and calibration.
 
     python benchmarks/bench_calibration.py --out benchmarks/results
 
-A model's kappa is calibrated on one set of simulated events and looked at on another of
+A model's kappa is calibrated on one set of simulated events and tested on another of
 20,000. The calibration is that of `icecube2nd calibrate`; contours are the radii that
-`reconstruct` writes. Beside it the one that comes with the model, where one does.
+`reconstruct` writes. The model's own calibration, if it has one, is tested as well.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from graphnet_icecube2nd.results import (
 from graphnet_icecube2nd.tasks.direction.calibration import METHODS, fit_calibration
 
 LEVELS = (0.1, 0.3, 0.5, 0.68, 0.9, 0.95, 0.99)
-SEEDS = (20261201, 20261202)  # of the fit, of the test
+SEEDS = (20261201, 20261202)  # seeds of the fit and the test
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Fit on one set, look at the other."""
+    """Fit on one set, and test on the other."""
     trained = load_bundle(arguments.model, calibration="none")
     seen = []
     for seed in SEEDS:
@@ -89,7 +89,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def _thirds(kappa: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-    """Return which events are in each third of kappa, by its borders."""
+    """Return masks of the events in each third of kappa, by its borders."""
     low, high = np.quantile(kappa, [1 / 3, 2 / 3]).tolist()
     return {
         f"below {low:.3g}": kappa < low,
@@ -121,7 +121,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="t_sim.simulated")
     parser.add_argument("--events", type=int, default=20_000, help="of each set")

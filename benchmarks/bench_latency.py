@@ -1,10 +1,10 @@
-"""How long a single event takes, from its pulses in memory to a direction.
+"""Latency of a single event, from its pulses in memory to a direction.
 
     python benchmarks/bench_latency.py --out benchmarks/results
 
-As an alert has it: one event after the other, no batches, pulses as numpy arrays in, a
-row of results out, checks of the pulses and features included, and of t_sim.simulated
-its calibration. Events are simulated ones, so as long as the competition's. Models take
+As for alerts, events come one after the other, without batches: numpy arrays of pulses
+in, a row of results out, with checks of the pulses, features, and the calibration of
+t_sim.simulated. Simulated events have the lengths of the competition's. Models take
 turns within each round.
 """
 
@@ -51,11 +51,11 @@ def events_of(store: EventStore, num_events: int) -> list[dict[str, Any]]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Reconstruct each event alone with each model."""
+    """Reconstruct single events with each model."""
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "s", num_events=512, seed=SEED, workers=1)
         events = events_of(EventStore(Path(folder) / "s"), arguments.events)
-    # That of t_sim.simulated holds for 192 pulses.
+    # The calibration of t_sim.simulated is valid for 192 pulses.
     calibration = "stored" if arguments.max_pulses == 192 else "none"
     ready = {}
     for name in arguments.model or MODELS:
@@ -64,12 +64,12 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 max_pulses=arguments.max_pulses, precision=precision
             )
             model = load_bundle(name) if "." in name else build_model(name).eval()
-            with warnings.catch_warnings():  # of a calibration in another precision
+            with warnings.catch_warnings():  # about a calibration in another precision
                 warnings.simplefilter("ignore")
                 ready[name, precision] = PulseReconstructor(
                     model, options=options, calibration=calibration
                 )
-    for reconstructor in ready.values():  # once before it counts
+    for reconstructor in ready.values():  # warm-up
         reconstructor(events[0])
     milliseconds: dict[tuple[str, str], list[float]] = {key: [] for key in ready}
     for event in events:
@@ -125,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=200)
     parser.add_argument("--max-pulses", type=int, default=192)

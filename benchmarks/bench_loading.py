@@ -1,14 +1,14 @@
-"""How fast events come to a model: GraphNeT's path beside ours, on the same events.
+"""Speed of loading: GraphNeT's path and ours, on the same events.
 
-    python benchmarks/bench_loading.py                 the figures of README
-    python benchmarks/bench_loading.py --toy           seconds, to see that it runs
-    python benchmarks/bench_loading.py --gigabytes 10  memory at a large store, instead
+    python benchmarks/bench_loading.py                 values of README
+    python benchmarks/bench_loading.py --toy           short test, seconds
+    python benchmarks/bench_loading.py --gigabytes 10  memory with a large store
 
 Events have the lengths of the competition's first batch (its published quantiles).
-They are written as Kaggle parquet, prepared into a store, and exported to the SQLite
-and the parquet that GraphNeT reads; the SQLite is prepared into a store as well. Each
-case runs in a process of its own, cases take turns, and each is repeated; a process
-first loads once for nothing. `one core` pins the process to one.
+They are written as Kaggle parquet, prepared into a store, and exported to GraphNeT's
+SQLite and parquet; the SQLite is also prepared into a store. Each case runs in its own
+process, cases take turns, and each is repeated after a warm-up. `one core` pins the
+process to one core.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LENGTHS = [15, 30, 36, 40, 63, 89, 144, 219, 1130, 19553, 110517]
 BATCH_SIZE, MAX_PULSES = 32, 192
 COLUMNS = ("x", "y", "z", "time", "charge", "auxiliary")
 
-# name -> (what it is, does it run on one core)
+# name -> (description, True if on one core)
 CASES = {
     "ours, packed": ("EventDataModule, PackedBatch", True),
     "ours, PyG": ("StoreDataModule, PyG batch", True),
@@ -146,7 +146,7 @@ def representation_of(case: str) -> Any:
     import graphnet_icecube2nd.graphnet_adapter as adapter
 
     class NoNodes(NodeDefinition):
-        """Does nothing: what GraphNeT's part alone takes."""
+        """Empty representation, to measure GraphNeT's part alone."""
 
         def _define_output_feature_names(self, names: list[str]) -> list[str]:
             return [*names, "scattering", "absorption"]
@@ -175,7 +175,7 @@ def representation_of(case: str) -> Any:
 
 
 def run_case(case: str, folder: Path, seconds: float) -> dict[str, float]:
-    """Load for some seconds, after a warm-up, and say how much came."""
+    """Load for some seconds after a warm-up, and return the amount."""
     real = padded = 0
 
     import torch  # noqa: F401
@@ -211,7 +211,7 @@ def run_case(case: str, folder: Path, seconds: float) -> dict[str, float]:
 
 
 def in_process(arguments: list[str], one_core: bool) -> dict[str, float]:
-    """Run this script for one case; return what it prints."""
+    """Run this script for one case, and return its printed result."""
     command = [sys.executable, __file__, *arguments]
     if one_core and hasattr(os, "sched_setaffinity"):
         core = min(context.cores())
@@ -229,7 +229,7 @@ def in_process(arguments: list[str], one_core: bool) -> dict[str, float]:
 
 
 def has_graphnet() -> bool:
-    """Tell whether GraphNeT is installed; its namesake does not count."""
+    """Return whether GraphNeT is installed, not the other project of its name."""
     try:
         from graphnet.models import StandardModel  # noqa: F401
     except ImportError:
@@ -238,11 +238,11 @@ def has_graphnet() -> bool:
 
 
 def time_prepare(source: Path, store: Path, repeats: int) -> dict[str, Any]:
-    """Prepare some files anew some times, on all cores, pages warm."""
+    """Prepare files several times, on all cores, from the page cache."""
     from graphnet_icecube2nd import prepare
 
     rates = []
-    for _ in range(repeats + 1):  # the first is for nothing
+    for _ in range(repeats + 1):  # the first is a warm-up
         shutil.rmtree(store, ignore_errors=True)
         report = prepare(source, store)
         rates.append(report.num_pulses / report.seconds)
@@ -259,7 +259,7 @@ def time_prepare(source: Path, store: Path, repeats: int) -> dict[str, Any]:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write the data and run every case, taking turns."""
+    """Write the data, and run all cases in turns."""
     folder = Path(tempfile.mkdtemp(dir=arguments.scratch))
     try:
         write_kaggle(folder / "kaggle", arguments.batches, arguments.events)
@@ -285,7 +285,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def export_some(folder: Path, num_events: int) -> None:
-    """Give GraphNeT the first events as SQLite and as parquet."""
+    """Write the first events as SQLite and parquet for GraphNeT."""
     from graphnet_icecube2nd.store import writers
 
     events, store = np.arange(num_events), folder / "store"
@@ -301,7 +301,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Convert and load a large store in this process; watch what it holds."""
+    """Convert and load a large store in this process, and record its memory."""
     import torch
 
     from graphnet_icecube2nd import EventDataModule, PulseMap
@@ -327,7 +327,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
     class Generated(Part):
-        """The same pulses again and again, as new events."""
+        """The same pulses repeated as new events."""
 
         name = "generated"
 
@@ -409,7 +409,7 @@ def memory_markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
 
 
 def as_markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
-    """Return the table that is stored."""
+    """Return the stored table."""
     lines = ["# Loading events", "", context.table(about), ""]
     lines += [
         "| into a store, all cores | events | million pulses/s (spread) "
@@ -446,7 +446,7 @@ def as_markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure, print, store."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batches", type=int, default=4, help="Kaggle files")
     parser.add_argument("--events", type=int, default=50_000, help="events of a file")

@@ -1,12 +1,12 @@
-"""What a training's or a reconstruction's process holds, and what of it is in use.
+"""Memory of the process of a training or a reconstruction, and its used part.
 
     python benchmarks/bench_memory.py --minutes 60 --out benchmarks/results
     python benchmarks/bench_memory.py --reconstruct --events 100000
 
-Trains `t_sim` at L = 192 as its recipe's second stage does, or reconstructs a store
-with `t_sim.simulated`, and asks the C library every few seconds (glibc's `mallinfo2`):
-what is in use, which would grow if something leaked; what it keeps for later; and the
-process's anonymous memory, all of it.
+It trains `t_sim` at L = 192 like its recipe's second stage, or reconstructs a store
+with `t_sim.simulated`. Every few seconds it asks glibc (`mallinfo2`) for the used
+memory, which would grow with a leak, and for the memory kept for later, and it reads
+all anonymous memory of the process.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from graphnet_icecube2nd.training import (
 from graphnet_icecube2nd.training.recipes import find_recipe
 
 COLUMNS = ("seconds", "process_mb", "in_use_mb", "kept_mb")
-NUM_ROWS = 12  # of the result; each is of equally long
+NUM_ROWS = 12  # rows of the result, of equal duration
 
 
 class MallInfo(ctypes.Structure):
-    """What glibc's `mallinfo2` returns."""
+    """Result of glibc's `mallinfo2`."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -53,7 +53,7 @@ class MallInfo(ctypes.Structure):
 
 
 def watch(path: Path, every: float) -> None:
-    """Write a row every so many seconds, until the process ends."""
+    """Write a row at fixed intervals until the process ends."""
     ask = ctypes.CDLL("libc.so.6").mallinfo2
     ask.restype = MallInfo
     begun = time.monotonic()
@@ -70,7 +70,7 @@ def watch(path: Path, every: float) -> None:
 
 
 def train_for(minutes: float, folder: Path, num_events: int) -> None:
-    """Train until the time is up."""
+    """Train until the time limit."""
     simulate(folder / "store", num_events=num_events, seed=20261206)
     recipe = find_recipe("t_sim")
     stage = replace(recipe.stages[1], epochs=1000.0)
@@ -103,7 +103,7 @@ def reconstruct_all(folder: Path, given: Path | None, num_events: int) -> int:
 
 
 def summary(path: Path) -> list[dict[str, float]]:
-    """Return `NUM_ROWS` rows, each of equally many seconds."""
+    """Return `NUM_ROWS` rows of equal duration."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
     found = []
@@ -150,7 +150,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=200_000)

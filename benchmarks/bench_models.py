@@ -1,17 +1,17 @@
-"""Speed and memory of the models, ours beside GraphNeT's DeepIce and a bare product.
+"""Speed and memory of our models, GraphNeT's DeepIce and bare matrix products.
 
     python benchmarks/bench_models.py --out benchmarks/results      # half an hour
     python benchmarks/bench_models.py --toy                         # seconds
 
-All ways of a case go through the same batches in turns, in one process, so a drift of
-the machine's speed hits all of them; a ratio is taken round by round, and its median,
-smallest and largest are told. `product` multiplies matrices of as many operations as
-our model's linear layers and attention have: what the machine's linear algebra alone
-would allow. Memory is measured in a process of its own for each way: the peak above
-what was held before the first batch (imports, parameters) and, in training, without
-gradients and the optimiser's state, which both sides need.
+All variants of a case process the same batches in turns, in one process, so that a
+drift of the machine's speed affects all of them. Ratios are taken in each round; their
+median, minimum and maximum are given. `product` multiplies matrices with the number of
+operations of our model's linear layers and attention, as the upper limit of the
+machine's linear algebra. Memory is measured in a separate process for each variant: the
+peak above the memory before the first batch (imports, parameters) and, in training,
+above gradients and the optimiser's state, which both sides need.
 
-It runs on a GPU unchanged (--device cuda).
+It also runs on a GPU (--device cuda).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TOY = {"dim": 64, "dim_base": 16, "depth": 2, "head_size": 32}
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One line of the table."""
+    """Line of the table."""
 
     model: str
     task: str  # inference or training
@@ -68,12 +68,12 @@ def event_lengths(case: Case, seed: int) -> list[int]:
         return [case.longest] * case.num_events
     share = np.random.default_rng(seed).random(case.num_events)
     lengths = np.exp(np.interp(share, QUANTILES, np.log(PULSES))).astype(int)
-    lengths[0] = case.longest  # so that the batch reaches it
+    lengths[0] = case.longest  # at least one event has this length
     return np.minimum(lengths, case.longest).tolist()
 
 
 def make_batch(case: Case, seed: int, device: str) -> PackedBatch:
-    """Return features of the real ones' size, random."""
+    """Return random features of the real size."""
     lengths = event_lengths(case, seed)
     generator = torch.Generator().manual_seed(seed)
     features = 0.3 * torch.randn(sum(lengths), 9, generator=generator)
@@ -99,11 +99,11 @@ NAMES = ("t_d32", "b_d32", "s_gnn")
 
 
 def make_graphnet(case: Case, toy: bool) -> tuple[nn.Module, Callable[..., Any]] | None:
-    """Return GraphNeT's DeepIce of the same size and its batches, where it is there."""
+    """Return GraphNeT's DeepIce of the same size and its batches, if installed."""
     if case.model == "s_gnn":
-        return None  # it has the hybrid of the competition in another form
+        return None  # its hybrid differs from the competition's
     if case.task == "training" and case.longest > 768:
-        return None  # its tables of pairs do not fit into this machine's memory
+        return None  # its tables of pairs exceed this machine's memory
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -160,7 +160,7 @@ def graph_weights(graph: nn.Module) -> int:
 
 
 class Way:
-    """One way to do a case's task: called with the number of a batch."""
+    """Variant of a case; it is called with the number of a batch."""
 
     def __init__(
         self, case: Case, model: nn.Module, batches: list[Any], device: str
@@ -173,7 +173,7 @@ class Way:
             self.optimiser = torch.optim.AdamW(model.parameters(), lr=1e-6, **fused)
 
     def __call__(self, number: int) -> None:
-        """Infer, or train on, one batch."""
+        """Infer or train on one batch."""
         batch = self.batches[number % len(self.batches)]
         half = torch.autocast(
             self.device, torch.bfloat16, enabled=self.case.dtype == "bfloat16"
@@ -192,7 +192,7 @@ class Way:
 
 
 class Product:
-    """Matrix products of as many operations as a case has."""
+    """Matrix products with the number of operations of a case."""
 
     def __init__(
         self, case: Case, model: DeepIce, batches: list[PackedBatch], device: str
@@ -209,7 +209,7 @@ class Product:
         self.device = device
 
     def __call__(self, number: int) -> None:
-        """Multiply as often as one batch asks for."""
+        """Multiply as often as for one batch."""
         for _ in range(self.times[number % len(self.times)]):
             nn.functional.linear(self.left, self.right)
         if self.device != "cpu":
@@ -217,14 +217,14 @@ class Product:
 
 
 def measure(case: Case, toy: bool, device: str, rounds: int) -> dict[str, Any]:
-    """Return the rates of a case's ways and their ratios, round by round."""
+    """Return the rates of a case's variants and their ratios in each round."""
     batches = [make_batch(case, seed, device) for seed in range(2)]
     ours = make_ours(case, toy)
     ways: dict[str, Callable[[int], None]] = {"ours": Way(case, ours, batches, device)}
     ways["product"] = Product(case, ours, batches, device)
     if (theirs := make_graphnet(case, toy)) is not None and not case.use_checkpoint:
         model, convert = theirs
-        # Its best known form here is float32, which is what ratios are taken to.
+        # Ratios refer to float32, its fastest known form here.
         plain = Case(**{**asdict(case), "dtype": "float32"})
         ways["graphnet_float32"] = Way(
             plain, model, [convert(b) for b in batches], device
@@ -252,7 +252,7 @@ def measure(case: Case, toy: bool, device: str, rounds: int) -> dict[str, Any]:
 
 
 def peak_memory(case: Case, which: str, toy: bool, device: str) -> float:
-    """Return the peak of one step above what was there before it, in MB."""
+    """Return the peak memory of one step above the memory before it, in MB."""
     batch = make_batch(case, 0, device)
     if which == "ours":
         way = Way(case, make_ours(case, toy), [batch], device)
@@ -265,7 +265,7 @@ def peak_memory(case: Case, which: str, toy: bool, device: str) -> float:
     if which != "ours":
         warm = theirs[1](warm)
     way.batches = [warm, way.batches[0]]
-    way(0)  # gradients and the optimiser's state are there from here on
+    way(0)  # gradients and the optimiser's state exist from here on
     if device != "cpu":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
@@ -278,12 +278,12 @@ def peak_memory(case: Case, which: str, toy: bool, device: str) -> float:
 
 
 def reset_peak() -> None:
-    """Let the system forget the largest memory that this process has held."""
+    """Reset the system's record of this process's peak memory."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def resident_peak() -> int:
-    """Return the largest memory since, without what files share, in bytes."""
+    """Return the peak memory since the reset, without shared files, in bytes."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     held = {line.split(":")[0]: line.split()[1] for line in lines if "kB" in line}
     files = int(held["RssFile"]) + int(held["RssShmem"])
@@ -291,7 +291,7 @@ def resident_peak() -> int:
 
 
 def memory_in_own_process(case: Case, which: str, toy: bool, device: str) -> float:
-    """Return `peak_memory`, measured in a process that does nothing else."""
+    """Return `peak_memory`, measured in a separate process."""
     request = json.dumps({"case": asdict(case), "which": which})
     command = [sys.executable, __file__, "--memory-of", request, "--device", device]
     done = subprocess.run(
@@ -333,10 +333,10 @@ def cases(toy: bool) -> list[Case]:
 
 
 def memory_cases(toy: bool) -> list[tuple[Case, str]]:
-    """Return what to measure the memory of."""
+    """Return the cases of the memory measurement."""
     pairs = []
     for longest in (24,) if toy else (192, 768):
-        number = 3 if toy else {192: 32, 768: 8}[longest]  # as GraphNeT fits in
+        number = 3 if toy else {192: 32, 768: 8}[longest]  # GraphNeT fits into memory
         size = {"model": "dim384_depth8", "longest": longest, "num_events": number}
         training = {**size, "task": "training"}
         pairs.append((Case(**training, dtype="float32"), "graphnet"))
@@ -348,7 +348,7 @@ def memory_cases(toy: bool) -> list[tuple[Case, str]]:
 
 
 def label(case: Case) -> str:
-    """Return a case in words."""
+    """Return a description of a case."""
     length = (
         f"{case.num_events} x {case.longest}"
         if case.exactly
@@ -431,7 +431,7 @@ def store(
     results: list[dict[str, Any]],
     memory: list[dict[str, Any]],
 ) -> None:
-    """Write what is there so far, as table and as numbers."""
+    """Write the results so far, as a table and as numbers."""
     if arguments.out is None:
         return
     folder, name = arguments.out, arguments.name

@@ -1,12 +1,11 @@
-"""From a warm store to a trained batch, and to a table of directions.
+"""Speed from a warm store to a trained batch, and to a table of directions.
 
     python benchmarks/bench_pipeline.py --out benchmarks/results
 
-How much of a model's own rate is left when its batches come from a store: batches are
-gone through twice in turns, once as they lie in memory and once read, selected and
-scaled anew by `EventDataModule`. Rates are of pulses: epochs differ in their events.
-`directions` also turns predictions into angles and kappa and writes them with their
-event ids as parquet.
+It compares a model's rate with batches in memory and with batches that
+`EventDataModule` reads, selects and scales from a store, in turns. Rates count pulses,
+because epochs differ in their events. `directions` also converts predictions to angles
+and kappa, and writes them with their event ids as parquet.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from graphnet_icecube2nd.training.optimisation import make_adamw
 
 
 def train(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:
-    """Train on every batch; return how many pulses there were."""
+    """Train on every batch; return the number of pulses."""
     optimiser = make_adamw(model.parameters(), learning_rate=1e-6)
     loss, num_pulses = CombinedDirectionLoss(), 0
     for batch in batches:
@@ -50,7 +49,7 @@ def train(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:
 
 @torch.no_grad()
 def reconstruct(model: DeepIce, batches: Iterable[PackedBatch], folder: Path) -> int:
-    """Write a table of directions; return how many pulses there were."""
+    """Write a table of directions; return the number of pulses."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -5,13 +5,13 @@
     python benchmarks/bench_resolution.py --store runs/test_set --table mine.parquet
     python benchmarks/bench_resolution.py --no-limit --events 20000 --train-minutes 10
 
-The test set is 2000 events of seed 20230420, a seed that nothing trains on. The line
-fit and the limit are of these events; `--model` adds networks: weights that come with
-the package, a run's folder, or a file. `--table` adds tables of directions (parquet or
-CSV with event_id and direction_x, _y, _z or azimuth and zenith, and kappa) of whatever
-else reconstructed them; `--store` keeps the test set for that. `--train-minutes` trains
-`t_sim` and, where GraphNeT is installed, its DynEdge from scratch, each for so long,
-with the same events, batches, loss, optimiser and schedule (`equal_time.py`).
+The test set is 2000 events of seed 20230420, which no training uses. The line fit and
+the limit are computed for these events. `--model` adds networks: weights of the
+package, a run's folder, or a file. `--table` adds tables of directions of other
+reconstructions (parquet or CSV with event_id and direction_x, _y, _z or azimuth and
+zenith, and kappa); `--store` keeps the test set for them. `--train-minutes` trains
+`t_sim` and, if installed, GraphNeT's DynEdge from scratch, each for this time, with the
+same events, batches, loss, optimiser and schedule (`equal_time.py`).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ pi / 2. The simulation is a simplified one: nothing here is a statement on IceCu
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Simulate, reconstruct, compare."""
+    """Simulate, reconstruct and compare."""
     if not (folder / "manifest.json").exists():
         simulate(folder, num_events=arguments.events, seed=SEED)
     store = EventStore(folder)
@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=2000)
     parser.add_argument("--effort", choices=list(EFFORTS), default="full")

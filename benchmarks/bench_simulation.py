@@ -1,10 +1,10 @@
-"""How fast events are simulated, and how they compare with the competition's lengths.
+"""Speed of the simulation, and lengths of its events and the competition's.
 
     python benchmarks/bench_simulation.py --out benchmarks/results
 
-One process, one core: blocks of events from `simulate_block`, as stores and streams are
-made of them; the median and range over rounds. The quantiles of pulses per event stand
-beside the published ones of the competition's data.
+One process on one core simulates blocks of events with `simulate_block`, as for stores
+and streams. The result is the median and range over rounds. Quantiles of pulses per
+event are compared with published ones of the competition's data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-os.environ["OMP_NUM_THREADS"] = "1"  # one core; before numpy is there
+os.environ["OMP_NUM_THREADS"] = "1"  # one core; set before numpy is imported
 
 import context
 import numpy as np
@@ -35,9 +35,9 @@ PUBLISHED = {0.25: 48, 0.5: 63, 0.75: 89, 0.9: 144, 0.95: 219, 0.99: 1130}
 
 
 def measure(blocks: int, rounds: int) -> dict[str, Any]:
-    """Simulate and count."""
+    """Measure the simulation."""
     config, detector = SimulationConfig(), SimulatedDetector.icecube86()
-    simulate_block(config, detector, 0, 0)  # makes the tables of the detector
+    simulate_block(config, detector, 0, 0)  # creates the tables of the detector
     rates, lengths, topologies = [], [], []
     for turn in range(rounds):
         begun = time.perf_counter()
@@ -90,7 +90,7 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--blocks", type=int, default=40, help="of 256 events, a round")
     parser.add_argument("--rounds", type=int, default=5)

@@ -1,12 +1,12 @@
-"""What further tasks cost: direction alone beside direction, energy and track.
+"""Cost of more tasks: direction alone, and direction, energy and track.
 
     python benchmarks/bench_tasks.py --out benchmarks/results      # some minutes
     python benchmarks/bench_tasks.py --toy                         # seconds
 
 Both models have the same backbone and take turns on the same batches, whose lengths
-follow the competition's. A training step is forward pass, losses of all tasks,
-backward pass, AdamW; inference ends with the columns of the results. Ratios are taken
-round by round. The weights are random: they cost the same.
+follow the competition's. A training step has the forward pass, the losses of all tasks,
+the backward pass and AdamW; inference ends with the columns of the results. Ratios are
+taken in each round. The weights are random, which does not change the cost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def with_truth(batch: PackedBatch, seed: int) -> PackedBatch:
 
 
 class Step:
-    """A training step or an inference of one model; called with a batch."""
+    """Training step or inference of one model; it is called with a batch."""
 
     def __init__(self, case: Case, tasks: list[str], toy: bool) -> None:
         sizes = {"dim": 64, "dim_base": 32, "depth": 2} if toy else {}
@@ -57,7 +57,7 @@ class Step:
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
 
     def __call__(self, batch: PackedBatch) -> None:
-        """Train on a batch, or predict it."""
+        """Train on or predict a batch."""
         half = torch.autocast(
             "cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16
         )
@@ -80,13 +80,13 @@ def measure(case: Case, rounds: int, toy: bool) -> dict[str, Any]:
     steps = {name: Step(case, tasks, toy) for name, tasks in TASKS.items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for number in range(rounds + 1):
-        # Whoever comes second finds the caches warm: turns change.
+        # The second model has warm caches, so the order alternates.
         order = list(steps) if number % 2 else list(steps)[::-1]
         for name in order:
             begun = time.perf_counter()
             for batch in batches:
                 steps[name](batch)
-            if number:  # the first round warms up
+            if number:  # the first round is a warm-up
                 seconds[name].append(time.perf_counter() - begun)
     ratios = sorted(
         three / one
@@ -125,7 +125,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="small and quick")
     parser.add_argument("--out", type=Path, help="folder for the result")

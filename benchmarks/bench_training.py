@@ -1,14 +1,13 @@
-"""What the switches of a training cost and save, side by side; and memory over time.
+"""Cost of the options of a training, and its memory over time.
 
     python benchmarks/bench_training.py --out benchmarks/results
     python benchmarks/bench_training.py --run runs/t_sim --out benchmarks/results
 
-The first trains the same recipe on the same simulated events with one switch turned at
-a time, each in a process of its own, in turns, and reports events/s of whole sub-epochs
-after the first (which compiles and warms up), how long that first one took, and the
-peak of the process's anonymous memory. The second reads what a run has measured of
-itself: events/s and memory of each sub-epoch, for the question whether memory stays
-flat.
+The first command trains the same recipe on the same simulated events with one option
+changed at a time, each in its own process, in turns. It reports events/s of whole
+sub-epochs after the first (which compiles and warms up), the duration of the first one,
+and the peak of the process's anonymous memory. The second command reads events/s and
+memory of each sub-epoch of a run, to show whether memory is constant.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ SWITCHES: dict[str, list[str]] = {
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """Train with one switch; print what it took as JSON."""
+    """Train with one option, and print the measurements as JSON."""
     import torch
 
     torch.set_num_threads(len(context.cores()))
@@ -101,7 +100,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Return rate and memory of each switch, over rounds in turns."""
+    """Return rate and memory of each option, over rounds in turns."""
     store = folder / "store"
     simulate(store, num_events=arguments.events, seed=7)
     names = [name for name in SWITCHES if name not in arguments.leave_out]
@@ -171,7 +170,7 @@ def run_table(run: Path) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--toy", action="store_true", help="small and quick")
     parser.add_argument("--out", type=Path, help="folder for the result")

@@ -1,11 +1,11 @@
-"""The exact von Mises-Fisher loss against the published one, on simulated tracks.
+"""Exact and published von Mises-Fisher loss on simulated tracks.
 
     python benchmarks/bench_vmf_loss.py --out benchmarks/results
 
-The published loss leaves out ln(kappa) above kappa 100. What that does: the kappa that
-each loss likes best for a given error, and two models that go on from the same weights
-with the same bright tracks in the same order, one with either loss. Writes vmf_loss.md,
-.json and .png.
+The published loss omits ln(kappa) above kappa 100. To show the effect, it finds the
+kappa that minimises each loss for a given error, and trains two models from the same
+weights with the same bright tracks in the same order, one with each loss. It writes
+vmf_loss.md, .json and .png.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ TRACKS = SimulationConfig(
     fractions={"through_going_track": 1.0}, energy_range=(3e3, 1e6), spectral_index=1.5
 )
 WAYS = ("exact", "published")
-SEEDS = (20261203, 20261204)  # of the training, of the test
+SEEDS = (20261203, 20261204)  # seeds of training and test
 ANGLES_DEG = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
 def best_kappa(angle: float, normalisation: str) -> float:
-    """Return the kappa of smallest loss for an error of so many rad."""
+    """Return the kappa of minimum loss for an error in rad."""
     kappa = torch.logspace(-2, 7, 180_001, dtype=torch.float64)
     truth = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64).expand(len(kappa), 3)
     unit = torch.tensor([np.sin(angle), 0.0, np.cos(angle)], dtype=torch.float64)
@@ -63,7 +63,7 @@ def best_kappa(angle: float, normalisation: str) -> float:
 
 
 def train_with(normalisation: str, store: EventStore, out: Path, epochs: int) -> Path:
-    """Go on from the shipped weights with either loss; return the run."""
+    """Train from the weights of the package with a loss, and return the run."""
     stage = Stage(
         lr_max=3e-4,
         pct_start=0.05,
@@ -87,7 +87,7 @@ def train_with(normalisation: str, store: EventStore, out: Path, epochs: int) ->
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> tuple[Evaluation, Any]:
-    """Simulate, train both ways, reconstruct what neither has seen."""
+    """Simulate, train with both losses, and reconstruct test events."""
     stores = []
     for seed, number in zip(SEEDS, (arguments.events, arguments.held_out), strict=True):
         if not (folder / str(seed) / "manifest.json").exists():
@@ -135,7 +135,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> tuple[Evaluation, An
 
 
 def draw(result: dict[str, Any]) -> Any:
-    """Draw the best kappa of either loss, and what two models made of it."""
+    """Draw the best kappa of each loss, and the results of the two models."""
     figure = new_figure(10.0, 4.4)
     left, right = figure.subplots(1, 2)
     for number, way in enumerate(WAYS):
@@ -202,7 +202,7 @@ def as_text(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--held-out", type=int, default=5000)

@@ -1,4 +1,4 @@
-"""What a result has to say about where it was measured."""
+"""Context of a benchmark: hardware, versions, commit and settings."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def describe(**configuration: Any) -> dict[str, Any]:
 
 
 def cores() -> set[int]:
-    """Return the cores this process may use."""
+    """Return the number of cores that this process may use."""
     import os
 
     if hasattr(os, "sched_getaffinity"):
@@ -46,7 +46,7 @@ def cores() -> set[int]:
 
 
 def commit() -> str:
-    """Return the commit, with a + where files differ from it."""
+    """Return the commit, with a + if files differ from it."""
     try:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--abbrev=10"],
@@ -71,7 +71,7 @@ def cpu_name() -> str:
 
 
 def memory() -> int:
-    """Return the machine's memory in bytes, 0 where it is not told."""
+    """Return the machine's memory in bytes, 0 if unknown."""
     path = Path("/proc/meminfo")
     if not path.exists():
         return 0
@@ -80,7 +80,7 @@ def memory() -> int:
 
 
 def anonymous_memory() -> int:
-    """Return what this process holds that is no file's, in bytes (RssAnon)."""
+    """Return the anonymous memory of this process in bytes (RssAnon)."""
     for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) * 1024
@@ -107,7 +107,7 @@ def table(context: dict[str, Any]) -> str:
 
 
 def write(out: Path | None, name: str, text: str, result: dict[str, Any]) -> None:
-    """Print a result, and store it as NAME.md and NAME.json where a folder is given."""
+    """Print a result, and write it as NAME.md and NAME.json into a given folder."""
     print(text)
     if out is None:
         return

@@ -1,9 +1,9 @@
-"""t_sim and GraphNeT's DynEdge, trained from scratch for equally long.
+"""t_sim and GraphNeT's DynEdge, trained from scratch for the same time.
 
-Same events, batches, features, loss, optimiser and one-cycle (over the time), on the
-same machine, one after the other. DynEdge is GraphNeT's with its defaults and the four
-poolings of its examples, on the graph of 8 nearest pulses in x, y, z, its last layer
-from GraphNeT's direction task. What is compared is models at equal time, not recipes.
+Both use the same events, batches, features, loss, optimiser and one-cycle (over the
+time), on the same machine, one after the other. DynEdge has GraphNeT's defaults, the
+four poolings of its examples, the graph of 8 nearest pulses in x, y, z, and the last
+layer of GraphNeT's direction task. This compares models at equal time, not recipes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from graphnet_icecube2nd.inference.predictor import (
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.training.optimisation import OneCycle, make_adamw
 
-SEED = 20231101  # of the training events
+SEED = 20231101  # seed of the training events
 BATCH_SIZE, MAX_PULSES, LEARNING_RATE = 64, 192, 1e-3
 
 
@@ -42,7 +42,7 @@ def train_both(
     minutes: float,
     num_train: int,
 ) -> tuple[list[EventTable], str]:
-    """Train both; return their directions of the test events, and what was done."""
+    """Train both; return their directions of the test events, and a summary."""
     with tempfile.TemporaryDirectory() as folder:
         simulate(Path(folder) / "train", num_events=num_train, seed=SEED)
         train = EventStore(Path(folder) / "train")
@@ -66,7 +66,7 @@ def train_both(
 
 
 def train_for(model: nn.Module, store: EventStore, seconds: float) -> int:
-    """Train for so long; return how many events were seen."""
+    """Train for a given time; return the number of events."""
     data = EventDataModule(
         store,
         batch_size=BATCH_SIZE,

@@ -1,17 +1,17 @@
 """Train a small DeepIceGNN on a GraphNeT database, with GraphNeT's own classes.
 
-By default on events that it simulates first, with all columns a model reads:
+By default it simulates events first, with all columns that a model reads:
 
     python examples/01_train_deepice_graphnet.py --out runs/example
 
-A database of your own, with the columns of IceCube-86 frames:
+It also takes your own database with the columns of IceCube-86 frames:
 
     python examples/01_train_deepice_graphnet.py --data my.db --columns icecube86
         --pulsemap SplitInIcePulses --truth-table truth --out runs/mine
 
-Writes into --out: simulated_*.db (without --data), model.yml and dataset.yml (GraphNeT
-configurations), weights.pth, predictions.csv (held-out events), and prints the opening
-angle on those.
+It writes into --out: simulated_*.db (without --data), model.yml and dataset.yml
+(GraphNeT configurations), weights.pth and predictions.csv (test events). It prints the
+opening angle on the test events.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 HOW_TO_GET_GRAPHNET = """\
-This example drives GraphNeT, which is not installed (or not importable: {reason}).
+This example needs GraphNeT, which is not installed (or not importable: {reason}).
 Get its source from github.com/graphnet-team/graphnet and install it, for instance with
 
     make demo-graphnet GRAPHNET=<its folder, or anything pip can install>
 
-The package index's project named "graphnet" is another library. README.md says more.
+The project "graphnet" on the package index is another library; see README.md.
 """
 
 
@@ -51,8 +51,8 @@ def parse_arguments() -> argparse.Namespace:
         "--columns",
         default="kaggle",
         choices=["prometheus", "icecube86", "upgrade", "kaggle"],
-        help="what the pulse columns are called and mean; kaggle: a GraphNeT database "
-        "with x, y, z, time, charge, auxiliary, not the competition's own files",
+        help="names and meaning of the pulse columns; kaggle: a GraphNeT database with "
+        "x, y, z, time, charge, auxiliary, not the competition's own files",
     )
     parser.add_argument("--pulsemap", default="pulses", help="table of pulses")
     parser.add_argument("--truth-table", default="truth")
@@ -60,15 +60,15 @@ def parse_arguments() -> argparse.Namespace:
         "--angles",
         choices=["origin", "flight"],
         default="origin",
-        help="whether the truth says where the particle came from or where it goes; "
-        "in GraphNeT's Prometheus example the hits say origin",
+        help="direction of the true angles: back to the origin, or along the flight; "
+        "GraphNeT's Prometheus example has origin",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/example"))
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument(
-        "--workers", type=int, default=0, help="processes that read, for SQLite"
+        "--workers", type=int, default=0, help="reading processes, for SQLite"
     )
     parser.add_argument("--max-pulses", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
@@ -81,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def simulated_database(out: Path, events: int, seed: int) -> str:
-    """Return a GraphNeT database of simulated events, made where it is not there."""
+    """Return a GraphNeT database of simulated events; create it if necessary."""
     from graphnet_icecube2nd import simulate
 
     path = out / f"simulated_{events}_{seed}.db"
@@ -91,9 +91,9 @@ def simulated_database(out: Path, events: int, seed: int) -> str:
 
 
 def check_data(arguments: argparse.Namespace, path: str, columns: list[str]) -> None:
-    """Stop with one line where the data cannot be what the options say."""
+    """Exit with one line if the data do not match the options."""
     if not os.path.exists(path):
-        sys.exit(f"there is no {path}")
+        sys.exit(f"--data {path} does not exist")
     tables = (arguments.pulsemap, arguments.truth_table)
     if os.path.isdir(path):
         if missing := [t for t in tables if not os.path.isdir(os.path.join(path, t))]:
@@ -119,7 +119,7 @@ def check_data(arguments: argparse.Namespace, path: str, columns: list[str]) -> 
 
 
 def main() -> None:
-    """Train, predict, report."""
+    """Train, predict and report."""
     arguments = parse_arguments()
     try:
         import graphnet.models as _  # noqa: F401
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def train_and_predict(arguments: argparse.Namespace) -> str:
-    """Do the work; return what to print at the end."""
+    """Train and predict; return the final report."""
     import pandas as pd
     import pytorch_lightning as pl
     import torch
@@ -149,7 +149,7 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     )
     is_sqlite = path.endswith(".db")
 
-    # 1. What a pulse is: columns, scaling, which pulses of a long event are kept.
+    # 1. Pulses: columns, scaling, selection of the pulses of long events.
     detectors: dict[str, Any] = {
         "prometheus": adapter.PrometheusPulseMapDetector,
         "icecube86": adapter.IceCube86PulseMapDetector,
@@ -166,7 +166,7 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         detector.pulse_map.labels.zenith,
     )
 
-    # 2. Data, through GraphNeT's data module; a fifth is held out.
+    # 2. Data, with GraphNeT's data module; a fifth are test events.
     dataset_args = {
         "path": path,
         "pulsemaps": [arguments.pulsemap],
@@ -237,8 +237,8 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         logger=pl.loggers.CSVLogger(str(arguments.out), name="log"),
     )
 
-    # 4. Held-out events: predictions, and how far off they are.
-    # A loader of torch's own: for predicting, Lightning makes a loader anew and forgets
+    # 4. Test events: predictions and opening angles.
+    # A loader of torch: for predictions Lightning recreates a loader and forgets
     # num_workers=0; GraphNeT's then forks a worker, in which parquet reading hangs.
     test_loader = torch.utils.data.DataLoader(
         data.test_dataloader.dataset,
@@ -255,17 +255,17 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
     predicted = torch.tensor(predictions[columns].to_numpy())
     true = torch.cat([batch["direction"] for batch in test_loader])
     summary = summarise_opening_angles(predicted, true)
-    # What always answering the mean direction of the training events would reach.
+    # Comparison: the mean direction of the training events as constant prediction.
     seen = data.train_dataloader.dataset
     some = range(0, len(seen), 1 + len(seen) // 10_000)
     known = torch.cat([seen[index]["direction"] for index in some])
     constant = summarise_opening_angles(known.mean(0).expand(len(true), 3), true)
 
-    # 5. What a colleague needs to use it again.
+    # 5. Files with which a colleague can use the model.
     predictions.to_csv(arguments.out / "predictions.csv", index=False)
     model.save_config(str(arguments.out / "model.yml"))
     model.save_state_dict(str(arguments.out / "weights.pth"))
-    if is_sqlite:  # for parquet GraphNeT's configurations know no selections
+    if is_sqlite:  # GraphNeT's parquet configurations have no selections
         chosen = {
             "train": train,
             "test": test,
@@ -276,14 +276,14 @@ def train_and_predict(arguments: argparse.Namespace) -> str:
         }
     whole.config.dump(str(arguments.out / "dataset.yml"))
     degrees = 180 / torch.pi
-    few = "too few to compare: the figures below are chance\n"
+    few = "too few events: the values below are not significant\n"
     return (
-        f"\n{'-' * 72}\n{len(predictions)} held-out events of {path}"
+        f"\n{'-' * 72}\n{len(predictions)} test events of {path}"
         f"\n{few if len(predictions) < 100 else ''}"
         f"mean opening angle {summary.mean:.3f} rad "
         f"({summary.mean * degrees:.1f} deg), "
         f"median {summary.median:.3f} rad ({summary.median * degrees:.1f} deg)\n"
-        "always answering the training events' mean direction: "
+        "mean direction of the training events as constant prediction: "
         f"{constant.mean:.3f} rad ({constant.mean * degrees:.1f} deg)\n"
         f"written to {arguments.out}: model.yml, dataset.yml, weights.pth, "
         "predictions.csv"

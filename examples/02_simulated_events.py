@@ -1,11 +1,11 @@
-"""The whole road without GraphNeT and without data: simulate, look, reconstruct.
+"""Simulate, inspect and reconstruct events, without GraphNeT and without data.
 
     python examples/02_simulated_events.py --out runs/demo
 
-Simulates events with known truth, stores and inspects them, fits lines, finds the limit
-(the maximum of the simulation's own likelihood) for some of them, draws two events, and
-compares. Writes into --out: store/, line_fit.parquet, limit.parquet, two pictures and
-resolution.md. With the defaults under two minutes on two cores.
+It simulates events with known truth, writes and inspects a store, fits lines, finds the
+limit (the maximum of the simulation's own likelihood) of some events, draws two events,
+and compares. It writes into --out: store/, line_fit.parquet, limit.parquet, two
+pictures and resolution.md. The defaults take under two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Of which an event is drawn: a topology, and pulses at least.
+# Drawn events: topology and minimum number of pulses.
 PICTURES = (("through_going_track", 150), ("cascade", 150))
 
 
@@ -28,10 +28,12 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--events", type=int, default=2000, help="to simulate")
-    parser.add_argument("--limit-events", type=int, default=200, help="to fit")
+    parser.add_argument("--events", type=int, default=2000, help="events to simulate")
+    parser.add_argument(
+        "--limit-events", type=int, default=200, help="events whose limit is found"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes; default: one a core")
+    parser.add_argument("--workers", type=int, help="processes; default: one per core")
     arguments = parser.parse_args()
     if not 1 <= arguments.limit_events <= arguments.events:
         parser.error("--limit-events must be from 1 to --events")
@@ -39,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Simulate, look, reconstruct, compare."""
+    """Simulate, inspect, reconstruct and compare."""
     arguments = parse_arguments()
     try:
         import matplotlib as _
@@ -84,7 +86,7 @@ def main() -> None:
     limit.table.save(out / "limit.parquet")
     seconds = time.monotonic() - begun
     print(
-        f"  {seconds:.0f} s; by the search from the truth alone: "
+        f"  {seconds:.0f} s; found only by the search from the truth: "
         f"{limit.from_truth_B.sum()} of {len(some)}"
     )
 
@@ -96,7 +98,7 @@ def main() -> None:
         figure = draw_event(store, int(number), [line, limit.table])
         picture = out / f"event_{truth['event_id']}_{truth['topology']}.png"
         save_figure(figure, picture)
-        print(f"drawn: {picture}")
+        print(f"wrote {picture}")
 
     table = as_markdown(compare([line, limit.table], EventTruth.of(store, some)))
     text = f"# Opening angles of {len(some)} simulated events\n\n{table}\n"
@@ -111,7 +113,7 @@ def main() -> None:
     )
     print(
         f"\nwritten to {out}: store, line_fit.parquet, limit.parquet, pictures, "
-        "resolution.md (by energy as well)"
+        "resolution.md (also by energy)"
     )
 
 

@@ -2,12 +2,12 @@
 
     python examples/03_train_and_reconstruct.py --out runs/demo
 
-Simulates events to train on, trains a small model by a recipe of one stage while the
-validation angle falls, and compares on events that nothing was trained on: the line
-fit, the model of these three minutes, and `t_sim.simulated`, which comes with the
-package. Writes into --out: training/ (the run: recipe, metrics, curves, weights),
-held_out/ (the events, if `02_simulated_events.py` left none), directions, and report/
-with the evaluation: open report/report.html.
+It simulates training events and trains a small model with a recipe of one stage. Then
+it compares three reconstructions of independent test events: the line fit, the model of
+these three minutes, and `t_sim.simulated`, which comes with the package. It writes into
+--out: training/ (the run: recipe, metrics, curves, weights), held_out/ (test events, if
+there are none of `02_simulated_events.py`), directions, and report/: open
+report/report.html.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--events", type=int, default=24_000, help="to train on")
-    parser.add_argument("--held-out", type=int, default=2000, help="to compare on")
+    parser.add_argument("--events", type=int, default=24_000, help="training events")
+    parser.add_argument("--held-out", type=int, default=2000, help="test events")
     parser.add_argument("--sub-epochs", type=int, default=6)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="go on with a run")
+    parser.add_argument("--resume", action="store_true", help="resume a run")
     arguments = parser.parse_args()
     if arguments.events < 100 or arguments.held_out < 1 or arguments.sub_epochs < 1:
         parser.error(
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Simulate, train, reconstruct, compare."""
+    """Simulate, train, reconstruct and compare."""
     arguments = parse_arguments()
     try:
         import matplotlib as _
@@ -78,7 +78,7 @@ def main() -> None:
     if not (store / "manifest.json").exists():
         simulate(store, num_events=arguments.events, seed=arguments.seed)
 
-    # 1. A recipe is a value: the first stage of `t_sim`, for fewer events.
+    # 1. Recipe: the first stage of `t_sim`, for fewer events.
     known = find_recipe("t_sim")
     stage = replace(known.stages[0], epochs=1.0, ema_decay=0.99, pct_start=0.1)
     data = replace(
@@ -110,7 +110,7 @@ def main() -> None:
     )
     print(f"trained in {time.monotonic() - begun:.0f} s; curves: {run.path}/curves.png")
 
-    # 2. Events that nothing was trained on, reconstructed three times.
+    # 2. Independent test events, reconstructed three times.
     held_out = out / "store"
     if not held_out.exists():
         held_out = out / "held_out"
@@ -129,22 +129,22 @@ def main() -> None:
         tables.append(replace(found.table(), name=name))
     tables[0].save(out / "line_fit.parquet")
 
-    # 3. Who is how far off, and whose kappa holds.
+    # 3. Opening angles and the coverage of kappa.
     truth = EventTruth.of(events)
     page = write_evaluation(
         evaluate(tables[::-1], truth),
         out / "report",
-        title=f"{len(events):,} simulated events that nothing was trained on",
+        title=f"{len(events):,} simulated test events",
         context={
-            "tables": "t_sim: comes with the package, its kappa calibrated; three "
-            "minutes: trained just now; line fit: a straight line through first pulses",
+            "tables": "t_sim: model of the package, with calibrated kappa; three "
+            "minutes: model of this run; line fit: straight line through first pulses",
         },
     )
     text = as_markdown(compare(tables, truth))
     print()
     print("\n".join(text.splitlines()[:2]))
     print("\n".join(line for line in text.splitlines() if "| all |" in line))
-    print(f"\nthe report: {page}")
+    print(f"\nreport: {page}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python examples/04_recipe_in_graphnet.py --recipe t_sim --out runs/recipe_graphnet
 
-By default on events that it simulates first; --data takes any store. The same first
-weights, batches, loss, AdamW, one-cycle and average of the weights as `icecube2nd
-train`. Writes into --out: recipe.yaml, model.yml (GraphNeT's configuration),
-weights.pth (GraphNeT's state dict), predictions.csv. The next stage, here or there,
-begins with `weights=weights.pth`.
+By default it simulates events first; --data takes any store. Initial weights, batches,
+loss, AdamW, one-cycle and average of the weights are those of `icecube2nd train`. It
+writes into --out: recipe.yaml, model.yml (GraphNeT's configuration), weights.pth
+(GraphNeT's state dict), predictions.csv. The next stage, in GraphNeT or in `icecube2nd
+train`, starts with `weights=weights.pth`.
 """
 
 from __future__ import annotations
@@ -21,29 +21,33 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0], allow_abbrev=False
     )
-    parser.add_argument("--recipe", default="t_sim", help="a name or a .yaml file")
-    parser.add_argument("--data", type=Path, help="a store")
-    parser.add_argument("--simulate", type=int, default=8000, help="without --data")
+    parser.add_argument(
+        "--recipe", default="t_sim", help="name or .yaml file of the recipe"
+    )
+    parser.add_argument("--data", type=Path, help="event store")
+    parser.add_argument(
+        "--simulate", type=int, default=8000, help="events to simulate without --data"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/recipe_graphnet"))
     parser.add_argument("--stage", type=int, default=0)
-    parser.add_argument("--weights", type=Path, help="what the stage begins with")
+    parser.add_argument("--weights", type=Path, help="initial weights of the stage")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="replace a value of the recipe, as stages.0.lr_max=1e-4",
+        help="replace a value of the recipe, such as stages.0.lr_max=1e-4",
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train, predict, report."""
+    """Train, predict and report."""
     arguments = parse_arguments()
     try:
         from graphnet_icecube2nd.graphnet_adapter.recipe import recipe_stage
     except ImportError as error:
-        sys.exit(f"this example drives GraphNeT: {error}")
+        sys.exit(f"this example needs GraphNeT: {error}")
     import torch
 
     from graphnet_icecube2nd import simulate
@@ -75,7 +79,7 @@ def main() -> None:
         **stage.fit_options,
     )
 
-    # The events that validated, as a frame; `predict_dataloader()` gives all.
+    # Predictions of the validation events; `predict_dataloader()` has all events.
     model.inference()
     model.eval()
     with torch.no_grad():

@@ -1,14 +1,14 @@
-"""The whole way: simulate, train three models, make them one, calibrate, evaluate.
+"""Full analysis: simulate, train three models, fit an ensemble, calibrate, evaluate.
 
     python examples/05_whole_way.py --out runs/whole_way
 
-What a physicist does with data of their own, on simulated events and with small models,
-so that it takes a quarter of an hour on two cores. Each step is a command as well
-(`icecube2nd simulate, train, ensemble fit, reconstruct, calibrate, evaluate`).
+It shows the analysis of your own data with simulated events and small models, in a
+quarter of an hour on two cores. Each step is also a command (`icecube2nd simulate,
+train, ensemble fit, reconstruct, calibrate, evaluate`).
 
-Writes into --out: training_store/, held_out/ (events), member_0/ to member_2/ (runs),
-ensemble/ (the three as one, with the calibration of its kappa), tables of directions,
-and report/report.html. Stopped in the middle, the same command goes on.
+It writes into --out: training_store/, held_out/ (test events), member_0/ to member_2/
+(runs), ensemble/ (with the calibration of its kappa), tables of directions, and
+report/report.html. An interrupted run resumes when the command is run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-# Whose radii the table gives, for the report to look at.
+# Contours whose radii the table has, for the report.
 CONTOURS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -28,8 +28,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__.splitlines()[0], allow_abbrev=False
     )
     parser.add_argument("--out", type=Path, default=Path("runs/whole_way"))
-    parser.add_argument("--events", type=int, default=40_000, help="to train on")
-    parser.add_argument("--held-out", type=int, default=20_000, help="to evaluate on")
+    parser.add_argument("--events", type=int, default=40_000, help="training events")
+    parser.add_argument("--held-out", type=int, default=20_000, help="test events")
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
@@ -41,7 +41,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Go the whole way."""
+    """Run all steps."""
     arguments = parse_arguments()
     try:
         import matplotlib as _
@@ -83,7 +83,7 @@ def main() -> None:
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
 
-    # 1. Events to train on, and events that nothing sees before the evaluation.
+    # 1. Training events, and test events that are used only in the evaluation.
     stores = {}
     for number, (name, num_events) in enumerate(
         (("training_store", arguments.events), ("held_out", arguments.held_out))
@@ -94,7 +94,7 @@ def main() -> None:
         stores[name] = EventStore(out / name)
     events, held_out = stores["training_store"], stores["held_out"]
 
-    # 2. Models that differ in their first weights and in the order of events alone.
+    # 2. Models that differ only in their initial weights and in the order of events.
     known = find_recipe("t_sim")
     stage = replace(known.stages[0], epochs=1.0, ema_decay=0.99, pct_start=0.1)
     data = replace(known.data, num_sub_epochs=4, validation_fraction=0.1)
@@ -115,14 +115,14 @@ def main() -> None:
         print(f"\n  {angle:.3f} rad on validation events", flush=True)
         members.append(run.path)
 
-    # 3. The members as one, weights from events that none was trained on.
+    # 3. Ensemble, with weights from events on which no member was trained.
     validation = validation_events(members[0], events)
     if not (out / "ensemble" / "ensemble.yaml").exists():
         fitted = fit_ensemble(members, events, out / "ensemble", events=validation)
         for name, angle in fitted.angles.items():
             print(f"  {name}: {angle:.4f} rad")
 
-    # 4. Directions, with kappa as the members have it ...
+    # 4. Directions with the uncalibrated kappa ...
     ensemble = load_bundle(out / "ensemble", calibration="none")
     raw = reconstruct(held_out, ensemble, out / "ensemble.parquet")
     # ... and with calibrated radii, from the same validation events.
@@ -158,7 +158,7 @@ def main() -> None:
                 f"{row.inside_90:.1%}"
             )
         print(text)
-    print(f"the report: {page}")
+    print(f"report: {page}")
 
 
 if __name__ == "__main__":

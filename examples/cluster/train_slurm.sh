@@ -1,8 +1,8 @@
 #!/bin/bash
 # Train a recipe on two nodes with four GPUs each:   sbatch train_slurm.sh STORE RUN
 #
-# Killed at its time limit, the job queues itself anew and goes on to the bit: --resume
-# begins a run where there is none and continues one that is there.
+# At its time limit the job queues itself again and resumes at its last checkpoint:
+# --resume starts a run, or resumes an existing one.
 #SBATCH --job-name=icecube2nd
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4        # one process for each GPU

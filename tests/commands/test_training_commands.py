@@ -424,8 +424,8 @@ def test_the_example(tmp_path: Path) -> None:
         "line fit", "three minutes", "t_sim",
     ]  # fmt: skip
     page = tmp_path / "demo" / "report" / "report.html"
-    assert f"the report: {page}" in done.stdout
-    assert "60 simulated events that nothing was trained on" in page.read_text()
+    assert f"report: {page}" in done.stdout
+    assert "60 simulated test events" in page.read_text()
 
 
 @pytest.mark.slow

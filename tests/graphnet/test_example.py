@@ -56,14 +56,14 @@ def test_it_trains_and_reports_on_a_database(
         tmp_path, *[word for option in options.items() for word in option]
     )
     assert code == 0, output
-    assert "2 held-out events" in output
+    assert "2 test events" in output
     assert "mean opening angle" in output
     written = {path.name for path in (tmp_path / "result").iterdir()}
     assert {"model.yml", "dataset.yml", "weights.pth", "predictions.csv"} <= written
     table = (tmp_path / "result" / "predictions.csv").read_text().splitlines()
     assert len(table) == 3
     assert table[0].startswith("dir_x_pred,dir_y_pred,dir_z_pred,direction_kappa")
-    assert "too few to compare" in output
+    assert "too few events" in output
     if fixture == "database":
         check_that_a_colleague_can_use_it(tmp_path / "result")
 

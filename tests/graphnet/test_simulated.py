@@ -70,6 +70,6 @@ def test_the_example_trains_on_simulated_events(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 held-out events" in done.stdout
+    assert "8 test events" in done.stdout
     written = {path.name for path in (tmp_path / "result").iterdir()}
     assert {"simulated_40_0.db", "weights.pth", "predictions.csv"} <= written

@@ -52,24 +52,12 @@ def main() -> None:
         sys.exit(
             f"{error}: pip install graphnet-icecube2nd[data,train,simulation,plots]"
         )
-    from graphnet_icecube2nd import (
-        EventStore,
-        evaluate,
-        reconstruct,
-        simulate,
-        train,
-    )
+    from graphnet_icecube2nd import EventStore, evaluate, reconstruct, simulate, train
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
-    from graphnet_icecube2nd.report import (
-        write_evaluation,
-    )
-    from graphnet_icecube2nd.results import (
-        EventTruth,
-    )
-    from graphnet_icecube2nd.training import (
-        TrainerConfig,
-    )
+    from graphnet_icecube2nd.report import write_evaluation
+    from graphnet_icecube2nd.results import EventTruth
+    from graphnet_icecube2nd.training import TrainerConfig
     from graphnet_icecube2nd.training.recipes import find_recipe
 
     out: Path = arguments.out

@@ -61,23 +61,13 @@ def main() -> None:
         train,
     )
     from graphnet_icecube2nd.calibration.validation_split import validation_events
-    from graphnet_icecube2nd.ensemble import (
-        fit_ensemble,
-    )
-    from graphnet_icecube2nd.inference import (
-        load_bundle,
-    )
+    from graphnet_icecube2nd.ensemble import fit_ensemble
+    from graphnet_icecube2nd.inference import load_bundle
     from graphnet_icecube2nd.inference.model_bundle import place_beside
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
-    from graphnet_icecube2nd.report import (
-        write_evaluation,
-    )
-    from graphnet_icecube2nd.results import (
-        EventTruth,
-    )
-    from graphnet_icecube2nd.training import (
-        TrainerConfig,
-    )
+    from graphnet_icecube2nd.report import write_evaluation
+    from graphnet_icecube2nd.results import EventTruth
+    from graphnet_icecube2nd.training import TrainerConfig
     from graphnet_icecube2nd.training.recipes import find_recipe
 
     out: Path = arguments.out

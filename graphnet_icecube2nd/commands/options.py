@@ -145,10 +145,7 @@ FORMAT_HELP = (
 
 
 def _file_options(
-    input_format: Annotated[
-        str | None,
-        file_option(FORMAT_HELP),
-    ] = None,
+    input_format: Annotated[str | None, file_option(FORMAT_HELP)] = None,
     detector: Annotated[
         str | None,
         file_option(
@@ -190,16 +187,13 @@ def _file_options(
         str | None, file_option("HDF5 dataset of the events' offsets.")
     ] = None,
     event_column: Annotated[
-        str | None,
-        file_option("Column of the event numbers, such as event_no."),
+        str | None, file_option("Column of the event numbers, such as event_no.")
     ] = None,
     keep: Annotated[
-        list[str] | None,
-        file_option("Additional pulse column to keep, or `all`."),
+        list[str] | None, file_option("Additional pulse column to keep, or `all`.")
     ] = None,
     batches: Annotated[
-        str | None,
-        file_option("Kaggle batches, such as 1,2,5-9, or `present` for existing ones."),
+        str | None, file_option("Kaggle batches, such as 1,2,5-9; `present`: existing.")
     ] = None,
     which: Annotated[
         str | None,
@@ -287,7 +281,7 @@ def parse_batches(text: str) -> list[int] | str:
         ends = piece.strip().split("-")
         if len(ends) > 2 or not all(end.isdigit() for end in ends):
             raise ValueError(
-                f"--batches must be like 1,2,5-9 or `present`, found {text!r}"
+                f"--batches must be like 1,2,5-9 or present, found {text!r}"
             )
         numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
     return numbers
@@ -333,9 +327,7 @@ def model_name(model: str | None, ensemble: Path | None) -> str:
     from graphnet_icecube2nd.inference.model_bundle import is_ensemble
 
     if ensemble is not None and not is_ensemble(ensemble):
-        raise ValueError(
-            f"--ensemble {ensemble} must hold an ensemble.yaml, found none"
-        )
+        raise ValueError(f"--ensemble {ensemble} must hold an ensemble.yaml")
     name = model if ensemble is None else str(ensemble)
     if name is None or (model is not None and ensemble is not None):
         raise ValueError("give either --model or --ensemble")

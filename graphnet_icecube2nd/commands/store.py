@@ -26,10 +26,7 @@ from graphnet_icecube2nd.commands.show import (
 def prepare(
     paths: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="IN... OUT",
-            help="Files or a folder to read, then the folder of the store.",
-        ),
+        typer.Argument(metavar="IN... OUT", help="Files or a folder, then the store."),
     ],
     reading: dict[str, Any],
     input_format: Annotated[str | None, file_option(FORMAT_HELP, "--format")] = None,
@@ -119,12 +116,8 @@ def export(
             "if OUT ends in .db, otherwise GraphNeT's parquet."
         ),
     ] = None,
-    pulses_table: Annotated[
-        str, typer.Option(help="Name of the table of pulses.")
-    ] = "pulses",
-    truth_table: Annotated[
-        str, typer.Option(help="Name of the table of truth.")
-    ] = "truth",
+    pulses_table: Annotated[str, typer.Option(help="Table of pulses.")] = "pulses",
+    truth_table: Annotated[str, typer.Option(help="Table of truth.")] = "truth",
 ) -> None:
     """Export a store to files for GraphNeT's datasets or the competition's code."""
     from graphnet_icecube2nd.store import writers

@@ -212,9 +212,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
     def fitting_step(self, wanted: int, world_size: int = 1) -> int:
         """Return the number of batches of a step that fills a sub-epoch best.
 
-        If a sub-epoch has few steps, whole steps of the wanted size would make it up to
-        a quarter longer or shorter. So the number of steps is rounded, and the size of
-        a step follows.
+        Whole steps of the wanted size could make a sub-epoch of few steps a quarter
+        longer or shorter. So the number of steps is rounded, and their size follows.
         """
         batches = self.sub_epoch_batches(world_size)
         steps = max(1, round(batches / wanted))
@@ -278,8 +277,7 @@ def _with_labels(
 ) -> tuple[EventSubset, LabelCounts]:
     """Return a subset without unlabelled events, and their numbers.
 
-    A subset without unlabelled events is returned unchanged, so that samplers recognise
-    it.
+    A fully labelled subset is returned unchanged, so that samplers recognise it.
     """
     if not groups:
         return subset, LabelCounts()

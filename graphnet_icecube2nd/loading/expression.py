@@ -283,9 +283,7 @@ def _plain(name: str, values: Array, num_events: int) -> Array:
     """Return a column as bool, int64, float64 or text."""
     values = np.asarray(values)
     if values.shape != (num_events,):
-        raise ValueError(
-            f"column {name!r} must have shape ({num_events},), found {values.shape}"
-        )
+        raise ValueError(f"column {name!r} must be ({num_events},), not {values.shape}")
     kind = values.dtype.kind
     if kind in "bU":
         return values
@@ -294,9 +292,7 @@ def _plain(name: str, values: Array, num_events: int) -> Array:
     if kind == "f":
         return values.astype(np.float64, copy=False)
     if kind not in "iu":
-        raise ValueError(
-            f"column {name!r} must be numbers, flags or texts, found {values.dtype}"
-        )
+        raise ValueError(f"column {name!r} must be number or text, not {values.dtype}")
     if values.dtype == np.uint64 and bool((values > np.uint64(2**63 - 1)).any()):
         raise ValueError(f"column {name!r} has integers that do not fit into int64")
     return values.astype(np.int64, copy=False)

@@ -108,9 +108,7 @@ class EventSampler:
         )
         check_whole("rank", rank, 0)
         if rank >= world_size:
-            raise ValueError(
-                f"rank must be below world_size {world_size}, found {rank}"
-            )
+            raise ValueError(f"rank must be < world_size {world_size}, found {rank}")
         check_whole("chunk_size", chunk_size, 1)
         check_whole("seed", seed, 0)
         check_whole("num_sub_epochs", num_sub_epochs, 1)

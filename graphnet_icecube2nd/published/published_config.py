@@ -96,21 +96,13 @@ ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedConfig:
-    """Content of a published configuration.
+    """Content of a published configuration."""
 
-    Attributes:
-        recipe: Recipe of one stage.
-        data: PATH, the store or the files of events.
-        out: OUT, the folder of the run.
-        num_workers: NUM_WORKERS, the number of reading processes.
-        notes: Differences to the published code, see `published_notes`.
-    """
-
-    recipe: Recipe
-    data: Path
-    out: Path
-    num_workers: int
-    notes: tuple[str, ...]
+    recipe: Recipe  # recipe of one stage
+    data: Path  # PATH, the store or files of events
+    out: Path  # OUT, the folder of the run
+    num_workers: int  # reading processes
+    notes: tuple[str, ...]  # differences to the published code
 
 
 def read_published_config(
@@ -193,9 +185,7 @@ def read_values(
     if isinstance(config["MODEL_KWARGS"], dict):
         config["MODEL_KWARGS"] = dict(config["MODEL_KWARGS"])
     if len(overrides) % 2:
-        raise ValueError(
-            f"overrides must be KEY VALUE pairs, found no value of {overrides[-1]!r}"
-        )
+        raise ValueError(f"overrides must be KEY VALUE, found only {overrides[-1]!r}")
     for key, value in zip(overrides[::2], overrides[1::2], strict=True):
         room, _, name = key.partition(".")
         _check_key(room)
@@ -300,8 +290,7 @@ def published_notes(recipe: Recipe) -> tuple[str, ...]:
 
     Notes also cover behaviour that the published configuration does not tell, and
     failures of the code before training. A recipe from `as_published` has fewer notes.
-    Source: github.com/DrHB/icecube-2nd-place (train.py, src/loss.py, README), fastai
-    2.7.10.
+    Source: github.com/DrHB/icecube-2nd-place (train.py, src/loss.py), fastai 2.7.10.
     """
     stages, data = recipe.stages, recipe.data
     num_parts = [recipe.num_sub_epochs(number) for number in range(len(stages))]

@@ -160,13 +160,7 @@ def draw_curves(rows: Sequence[Row], points: Sequence[Row] = ()) -> Any:
         # Runs of earlier releases have no points.
         trained = [row for row in points if row["stage"] == stage] or validated
         for here, name, text, style, colour in (
-            (
-                trained,
-                "train_loss",
-                "training, mean since the last point",
-                ".-",
-                "#999999",
-            ),
+            (trained, "train_loss", "training, mean of steps", ".-", "#999999"),
             (validated, "validation_loss", "validation", "o-", "#1b6ca8"),
         ):
             loss.plot(

@@ -38,11 +38,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     task. With an average of the weights these belong to the average, and `raw_...` to
     the raw weights.
 
-    Args:
-        model: Model to train.
-        stage: Options of the stage.
-        event_weight: Column of the batches' truth with the weight of each event's loss.
-        compile: Compile the model with `torch.compile`.
+    `event_weight` is the column of the batches' truth with the weights of the losses.
     """
 
     def __init__(
@@ -309,11 +305,6 @@ class ValidationMetrics:
         """Add a batch of raw outputs, and return which events are not finite, (B,).
 
         Only events with a label count. Weights apply to losses, not to metrics.
-
-        Args:
-            outputs: Raw outputs of each task, (B, K).
-            truth: Labels by name.
-            weight_B: Weights of the events, (B,).
         """
         first_BK = next(iter(outputs.values()))
         nonfinite_B = torch.zeros(

@@ -26,22 +26,15 @@ FUSED_DEVICES = ("cpu", "cuda")
 class OneCycle:
     """Learning rate and momentum at any point of a stage.
 
-    Args:
-        learning_rate: Maximum learning rate.
-        div: Maximum divided by the initial learning rate.
-        div_final: Maximum divided by the final learning rate.
-        momenta: AdamW's first beta at the start, at the maximum and at the end.
-        pct_start: Share of the stage in which the learning rate rises, 0 to 1.
-
-    Raises:
-        ValueError: A value is out of its range.
+    A value that is out of its range raises ValueError.
     """
 
-    learning_rate: float
-    div: float = 25.0
-    div_final: float = 25.0
+    learning_rate: float  # maximum learning rate
+    div: float = 25.0  # maximum divided by the initial learning rate
+    div_final: float = 25.0  # maximum divided by the final learning rate
+    # AdamW's first beta at the start, at the maximum and at the end.
     momenta: tuple[float, float, float] = (0.95, 0.85, 0.95)
-    pct_start: float = 0.01
+    pct_start: float = 0.01  # share of the stage in which the learning rate rises
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "momenta", tuple(self.momenta))
@@ -83,13 +76,8 @@ def _cosine(share: float, begin: float, end: float) -> float:
 class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
     """PyTorch scheduler of `OneCycle`; call `step` after each optimiser step.
 
-    It suits trainers that take a scheduler's class and arguments, such as GraphNeT's.
-
-    Args:
-        optimizer: AdamW, or another optimiser with `betas`.
-        total_steps: Number of optimiser steps of the cycle.
-        last_epoch: Number of steps already taken; -1: none.
-        **schedule: Arguments of `OneCycle`.
+    It suits trainers that take a scheduler's class and arguments, such as GraphNeT's,
+    with AdamW or another optimiser with `betas`; `schedule` has `OneCycle`'s arguments.
     """
 
     def __init__(

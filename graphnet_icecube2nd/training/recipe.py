@@ -124,9 +124,7 @@ class Stage:
         if self.patience is not None:
             check_whole("patience", self.patience, 1)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise ValueError(
-                f"weight_decay must be 0 or more, found {self.weight_decay}"
-            )
+            raise ValueError(f"weight_decay must be >= 0, found {self.weight_decay}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be from 0 to 1, found {self.ema_decay}")
         check_one_of("loss", self.loss, LOSSES)

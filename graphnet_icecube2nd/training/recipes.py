@@ -4,8 +4,7 @@ Learning rates and stages are those of the published README
 (github.com/DrHB/icecube-2nd-place); options that it does not give are the defaults of
 `Stage`. The README is not consistent on momenta. Its table and first commands say MOMS
 false, which is fastai's 0.95, 0.85, 0.95 and is used here. The later commands leave
-MOMS to config.json, which says 0.95 throughout
-(`--set stages.1.momenta=[0.95,0.95,0.95]`).
+MOMS to config.json, which has 0.95, 0.95, 0.95 (`--set stages.1.momenta=...`).
 """
 
 from __future__ import annotations
@@ -55,8 +54,8 @@ def find_recipe(
             values.
 
     Raises:
-        ValueError: The recipe or an overridden value does not exist (the message has
-            the nearest name), or a value is not allowed.
+        ValueError: A name does not exist (the message has the nearest), or a value is
+            not allowed.
     """
     if isinstance(recipe, Recipe):
         found = recipe

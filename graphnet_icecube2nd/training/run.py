@@ -74,17 +74,11 @@ NOTICEABLE = 0.02  # relative change of an epoch's number of events that is logg
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """Finished training run.
+    """Finished training run."""
 
-    Attributes:
-        path: Folder of the run.
-        recipe: Recipe with its overrides.
-        rows: Measurements of each sub-epoch, by column of `metrics.csv`.
-    """
-
-    path: Path
-    recipe: Recipe
-    rows: list[Row]
+    path: Path  # folder of the run
+    recipe: Recipe  # with its overrides
+    rows: list[Row]  # measurements of each sub-epoch, by column of `metrics.csv`
 
     @property
     def handed_over(self) -> Row:

@@ -55,19 +55,12 @@ KEYS = ("low", "high", "log", "step", "choices")  # keys of a range
 
 @dataclass(frozen=True, kw_only=True)
 class TuningResult:
-    """Best trial of a search.
+    """Best trial of a search."""
 
-    Attributes:
-        value: Value of the recipe's monitor.
-        values: Values of the search space, by name.
-        recipe_path: YAML file of the recipe with these values.
-        num_trials: Number of finished trials of the study, including pruned ones.
-    """
-
-    value: float
-    values: dict[str, Any]
-    recipe_path: Path
-    num_trials: int
+    value: float  # value of the recipe's monitor
+    values: dict[str, Any]  # values of the search space, by name
+    recipe_path: Path  # YAML file of the recipe with these values
+    num_trials: int  # finished trials of the study, including pruned ones
 
 
 def tune(

@@ -143,7 +143,7 @@ def test_published_hybrids(
     ("overrides", "message"),
     [
         (["LRMAX", "1"], "LRMAX is unknown; did you mean LR_MAX"),
-        (["LR_MAX"], "no value of 'LR_MAX'"),
+        (["LR_MAX"], "found only 'LR_MAX'"),
         (["LR_MAX", "fast"], "LR_MAX must be a number, .*'fast'"),
         (["BS", "1.5"], "BS must be a whole number from 1"),
         (["EMA", "1"], "EMA must be true or false"),

@@ -97,7 +97,7 @@ def test_a_stage_without_points_is_drawn_from_its_rows() -> None:
     from graphnet_icecube2nd.training.history import draw_curves
 
     figure = draw_curves(ROWS, points=POINTS[4:])
-    label = "training, mean since the last point"
+    label = "training, mean of steps"
     (first,) = [n for n in figure.axes[1].get_lines() if n.get_label() == label]
     assert list(first.get_xdata()) == [1.0, 2.0]
 

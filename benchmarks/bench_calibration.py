@@ -105,10 +105,10 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         context.table(result["context"]),
         "",
-        "Share of true directions inside contours of the test set. `none` leaves kappa "
-        "and corrects the levels of contours, `temperature` also puts one factor on "
-        "kappa, `isotonic` a rising map and looks at small and large kappas apart. A "
-        "calibration knows nothing of topologies: a single one need not come out.",
+        "Share of true directions inside contours of the test set. `none` corrects "
+        "only the levels of contours, `temperature` also multiplies kappa by a factor, "
+        "`isotonic` uses a rising map for small and large kappas separately. No "
+        "calibration depends on the topology, so single topologies may deviate.",
         "",
         f"| kappa | events of | events | {' | '.join(f'{v:.0%}' for v in LEVELS)} |",
         f"|---|---|---|{'---|' * len(LEVELS)}",
@@ -124,9 +124,11 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="t_sim.simulated")
-    parser.add_argument("--events", type=int, default=20_000, help="of each set")
-    parser.add_argument("--folder", type=Path, help="of the events, kept")
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--events", type=int, default=20_000, help="events per set")
+    parser.add_argument(
+        "--folder", type=Path, help="folder of the events, which is kept"
+    )
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:

@@ -110,8 +110,8 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         context.table(result["context"]),
         "",
-        "From pulses in memory to a row of results, one event after the other, ms. "
-        "Weights but those of t_sim.simulated are random: they cost the same.",
+        "Time from pulses in memory to a row of results, for single events, ms. "
+        "Weights are random except for t_sim.simulated; this does not change the time.",
         "",
         "| model | precision | median | 90% | 99% |",
         "|---|---|---|---|---|",
@@ -129,8 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=200)
     parser.add_argument("--max-pulses", type=int, default=192)
-    parser.add_argument("--model", action="append", help="default: five of them")
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--model", action="append", help="models; default: five")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:

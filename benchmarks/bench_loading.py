@@ -389,7 +389,7 @@ def memory_markdown(found: dict[str, Any], about: dict[str, Any]) -> str:
     """Return the table of a large store."""
     return "\n".join(
         [
-            "# Memory at a large store",
+            "# Memory with a large store",
             "",
             context.table(about),
             "",
@@ -448,13 +448,15 @@ def as_markdown(results: dict[str, Any], about: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, default=4, help="Kaggle files")
-    parser.add_argument("--events", type=int, default=50_000, help="events of a file")
+    parser.add_argument("--batches", type=int, default=4, help="number of Kaggle files")
+    parser.add_argument("--events", type=int, default=50_000, help="events per file")
     parser.add_argument("--graphnet-events", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a run of a case")
-    parser.add_argument("--gigabytes", type=float, help="of a large store")
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument(
+        "--seconds", type=float, default=6.0, help="duration of a run of a case"
+    )
+    parser.add_argument("--gigabytes", type=float, help="size of a large store")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--scratch", type=Path, help="folder for the data")
     parser.add_argument("--out", type=Path, help="folder for the result")
     parser.add_argument("--case", help=argparse.SUPPRESS)

@@ -132,11 +132,11 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         context.table(result["context"]),
         "",
-        "Mean (and most) of the process's anonymous memory, mean (and least) of what "
-        "is in use, mean of what the C library keeps for later, from the minute on to "
-        "the next row's. A leak would show in what is in use. The rest are holes that "
-        "batches of different sizes leave; a training gives them back at each "
-        "checkpoint, and they come again.",
+        "Mean (and maximum) of the process's anonymous memory, mean (and minimum) of "
+        "the used memory, and mean of the memory that the C library keeps, from each "
+        "minute to the next row's. A leak would increase the used memory. The rest is "
+        "fragmentation by batches of different sizes; a training releases it at each "
+        "checkpoint.",
         "",
         "| from minute | process, MB | in use, MB | kept, MB |",
         "|---|---|---|---|",
@@ -154,11 +154,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--reconstruct", action="store_true", help="no training")
-    parser.add_argument("--store", type=Path, help="to reconstruct; else simulated")
-    parser.add_argument("--samples", type=Path, help="of an earlier call, not anew")
-    parser.add_argument("--note", default="", help="what the context is to say besides")
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument(
+        "--reconstruct", action="store_true", help="measure a reconstruction"
+    )
+    parser.add_argument(
+        "--store", type=Path, help="store to reconstruct; default: simulated"
+    )
+    parser.add_argument("--samples", type=Path, help="samples of an earlier call")
+    parser.add_argument("--note", default="", help="text for the context")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     every = 10.0

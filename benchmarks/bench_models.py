@@ -386,13 +386,15 @@ def table(results: list[dict[str, Any]], memory: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, in seconds")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for NAME.md and NAME.json")
-    parser.add_argument("--name", default="models", help="NAME")
+    parser.add_argument("--name", default="models", help="NAME of the result")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(context.cores()))
-    parser.add_argument("--only", default="", help="cases whose label holds this")
+    parser.add_argument(
+        "--only", default="", help="text in the labels of the cases to run"
+    )
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.manual_seed(0)

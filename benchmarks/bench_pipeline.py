@@ -125,10 +125,12 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--toy", action="store_true", help="tiny sizes, in seconds")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for pipeline.md and .json")
     parser.add_argument("--model", default="t_d32")
-    parser.add_argument("--events", type=int, default=20_000, help="of one file of two")
+    parser.add_argument(
+        "--events", type=int, default=20_000, help="events of each of two files"
+    )
     parser.add_argument("--batches", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

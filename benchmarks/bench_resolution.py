@@ -45,15 +45,15 @@ from graphnet_icecube2nd.results.truth import EventTruth
 
 SEED = 20230420
 NOTES = """\
-The line fit is told nothing, the limit the topology of each event. It is the maximum
-of the simulation's own likelihood, searched blindly and from the truth; the share of
-events whose maximum only the search from the truth found is {missed:.0%}. No fit does
-better where there is much light. On dim events the maximum of a likelihood is not the
-answer of smallest mean opening angle: the mean over all that might have been is, and a
-network that learned it can come below the limit there. Pull is the median of opening
-angle times the root of kappa, 1.18 if kappa is right; the limit's is the curvature at
-the maximum, which knows nothing of other maxima. Events without a direction count as
-pi / 2. The simulation is a simplified one: nothing here is a statement on IceCube.
+The limit knows the topology of each event, the line fit does not. The limit is the
+maximum of the simulation's own likelihood, searched blindly and from the truth; in
+{missed:.0%} of the events only the search from the truth found it. For bright events no
+fit is better. For dim events the maximum of the likelihood does not minimise the mean
+opening angle, but the posterior mean does, so a network can be better than the limit.
+Pull is the median of opening angle times the root of kappa, 1.18 for a correct kappa.
+The kappa of the limit is the curvature at the maximum and ignores other maxima. Events
+without a direction count as pi / 2. The simulation is simplified: these values are no
+statement on IceCube.
 """
 
 
@@ -108,16 +108,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--events", type=int, default=2000)
     parser.add_argument("--effort", choices=list(EFFORTS), default="full")
-    parser.add_argument("--store", type=Path, help="folder of the test set, kept")
     parser.add_argument(
-        "--table", type=Path, action="append", default=[], help="of directions"
+        "--store", type=Path, help="folder of the test set, which is kept"
+    )
+    parser.add_argument(
+        "--table", type=Path, action="append", default=[], help="table of directions"
     )
     parser.add_argument("--limit", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--model", action="append", default=[], help="a network")
-    parser.add_argument("--train-minutes", type=float, help="t_sim and DynEdge, each")
+    parser.add_argument(
+        "--model", action="append", default=[], help="network to compare"
+    )
+    parser.add_argument(
+        "--train-minutes", type=float, help="training time of t_sim and DynEdge"
+    )
     parser.add_argument("--train-events", type=int, default=300_000)
-    parser.add_argument("--name", default="resolution", help="of the result")
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--name", default="resolution", help="name of the result")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:

@@ -92,9 +92,11 @@ def markdown(result: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--blocks", type=int, default=40, help="of 256 events, a round")
+    parser.add_argument(
+        "--blocks", type=int, default=40, help="blocks of 256 events per round"
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:

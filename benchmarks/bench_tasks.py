@@ -104,7 +104,7 @@ def measure(case: Case, rounds: int, toy: bool) -> dict[str, Any]:
 def as_text(result: dict[str, Any]) -> str:
     """Return the result as Markdown."""
     lines = [
-        "# What further tasks cost",
+        "# Cost of more tasks",
         "",
         context.table(result["context"]),
         "",
@@ -127,7 +127,7 @@ def as_text(result: dict[str, Any]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()

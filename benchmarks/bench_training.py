@@ -139,9 +139,9 @@ def switch_table(results: dict[str, Any]) -> str:
 
 
 SWITCHES_NOTE = """\
-One step of the optimiser every 32 events (recipes: 4096); a rate is of whole sub-epochs
-of a fourth of the events, their validation and checkpoint included. In the first one a
-compiled model is compiled: with torch's cache of an earlier call in less time.
+The optimiser steps every 32 events (recipes: 4096). Rates are those of whole sub-epochs
+of a fourth of the events, including validation and checkpoint. The first sub-epoch
+includes the compilation, which takes less time with torch's cache of an earlier call.
 """
 
 
@@ -172,9 +172,9 @@ def run_table(run: Path) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
-    parser.add_argument("--run", type=Path, help="report a run instead")
+    parser.add_argument("--run", type=Path, help="run to report instead")
     parser.add_argument("--model", default="s_d32")
     parser.add_argument("--events", type=int, default=768)
     parser.add_argument("--sub-epochs", type=int, default=3)

@@ -153,7 +153,7 @@ def draw(result: dict[str, Any]) -> Any:
     left.axhline(100, color="0.6", lw=0.8)
     left.set(xscale="log", yscale="log")
     left.set_xlabel("opening angle [deg]")
-    left.set_ylabel("kappa of smallest loss")
+    left.set_ylabel("kappa of minimum loss")
     ends = [r[k] for r in result["expected"] for k in ("expected_deg", "observed_deg")]
     low, high = 0.8 * min(ends), 1.25 * max(ends)
     right.plot([low, high], [low, high], color="black", lw=0.8, label="calibrated")
@@ -161,7 +161,7 @@ def draw(result: dict[str, Any]) -> Any:
     plain_log(left.xaxis)
     plain_log(right.xaxis)
     plain_log(right.yaxis)
-    right.set_xlabel("median opening angle that kappa promises [deg]")
+    right.set_xlabel("median opening angle expected from kappa [deg]")
     right.set_ylabel("median opening angle [deg]")
     for axes in (left, right):
         axes.grid(color="0.9", lw=0.6)
@@ -177,17 +177,16 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         context.table(result["context"]),
         "",
-        "The kappa of smallest loss for an error of so many degrees (both are alike up "
-        "to kappa 100):",
+        "Kappa of minimum loss for each error (both losses are alike up to kappa 100):",
         "",
         f"| angle, deg | {' | '.join(f'{a:g}' for a in best['angle_deg'])} |",
         f"|---|{'---|' * len(best['angle_deg'])}",
         *(f"| {w} | {' | '.join(f'{k:,.3g}' for k in best[w])} |" for w in WAYS),
         "",
-        "Two models that go on from t_sim.simulated with the same tracks, on tracks "
-        "that neither has seen, kappa as it is:",
+        "Two models, trained from t_sim.simulated with the same tracks, on independent "
+        "tracks with uncalibrated kappa:",
         "",
-        "| | mean, rad | median, deg | median pull (right: 1.18) | 50% contours hold "
+        "| | mean, rad | median, deg | median pull (correct: 1.18) | 50% contours hold "
         "| 90% hold | largest kappa |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -207,7 +206,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=20_000)
     parser.add_argument("--held-out", type=int, default=5000)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--toy", action="store_true", help="small and quick")
+    parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
     arguments = parser.parse_args()
     if arguments.toy:

@@ -51,7 +51,7 @@ def train_both(
         try:
             models["GraphNeT DynEdge"] = dynedge()
         except ImportError as error:
-            print(f"GraphNeT's DynEdge is left out: {error}")
+            print(f"GraphNeT's DynEdge is not trained: {error}")
         tables, done = [], []
         for name, model in models.items():
             seen = train_for(model, train, 60 * minutes)

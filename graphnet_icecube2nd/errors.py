@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,18 @@ def check_one_of(name: str, value: object, allowed: Collection[str]) -> None:
     """Raise ValueError if a value is not one of the allowed ones."""
     if value not in [*allowed]:  # a value may be a list
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless an option is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number from {least}, found {value!r}")
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless an option is above 0 and finite."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be above 0 and finite, found {value}")
 
 
 @contextmanager

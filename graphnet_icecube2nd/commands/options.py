@@ -193,7 +193,7 @@ def _file_options(
         list[str] | None, file_option("Additional pulse column to keep, or `all`.")
     ] = None,
     batches: Annotated[
-        str | None, file_option("Kaggle batches, such as 1,2,5-9; `present`: existing.")
+        str | None, file_option("Kaggle batches: 1,2,5-9, or `present` for existing.")
     ] = None,
     which: Annotated[
         str | None,
@@ -224,7 +224,7 @@ def _file_options(
     ] = None,
     ice: Annotated[Path | None, file_option("Ice table instead of IceCube's.")] = None,
     workers: Annotated[
-        int | None, file_option("Reading processes. Default: one per core.")
+        int | None, file_option("Parallel readers. Default: one per core.")
     ] = None,
 ) -> None:
     """Declare the options of reading files; see `reads_files`."""

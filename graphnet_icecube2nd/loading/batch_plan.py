@@ -20,6 +20,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.errors import check_whole
+
 Events = NDArray[np.int64]
 
 
@@ -185,9 +187,3 @@ class BatchCutter:
             return []
         pile = np.concatenate([self.kept[key] for key in sorted(self.kept)[::-1]])
         return np.split(pile, np.cumsum(sizes)[:-1])
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise ValueError unless an option is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number from {least}, found {value!r}")

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from graphnet_icecube2nd.errors import check_whole
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
@@ -60,15 +61,10 @@ class EventLoader:
         always_first_epoch: bool = False,
         iteration_batches: int | None = None,
     ) -> None:
-        if num_workers < 0 or block_batches < 1:
-            raise ValueError(
-                "num_workers must be 0 or more and block_batches 1 or more, found "
-                f"{num_workers} and {block_batches}"
-            )
-        if iteration_batches is not None and iteration_batches < 1:
-            raise ValueError(
-                f"iteration_batches must be 1 or more, found {iteration_batches}"
-            )
+        check_whole("num_workers", num_workers, 0)
+        check_whole("block_batches", block_batches, 1)
+        if iteration_batches is not None:
+            check_whole("iteration_batches", iteration_batches, 1)
         self.reader = reader
         # The name is not `sampler`, whose epoch Lightning would set. A copy, so that
         # another loader of the same sampler does not move its position.

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.loading.batch_plan import BatchCutter, BatchRule, check_whole
+from graphnet_icecube2nd.errors import check_whole
+from graphnet_icecube2nd.loading.batch_plan import BatchCutter, BatchRule
 from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.store.event_store import EventStore
 

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import nearest
-from graphnet_icecube2nd.errors import check_one_of, naming
+from graphnet_icecube2nd.errors import check_one_of, check_whole, naming
 from graphnet_icecube2nd.files import read_json
-from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.models.weights import RUN_MODEL
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.manifest import MANIFEST

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graphnet_icecube2nd.errors import check_positive
+
 # Devices whose fused AdamW all supported versions of PyTorch have.
 FUSED_DEVICES = ("cpu", "cuda")
 
@@ -165,9 +167,3 @@ class WeightAverage(nn.Module):
 def _floating(model: nn.Module) -> list[Tensor]:
     tensors = [*model.parameters(), *model.buffers()]
     return [t.detach() for t in tensors if t.is_floating_point()]
-
-
-def check_positive(name: str, value: float) -> None:
-    """Raise ValueError unless an option is above 0 and finite."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be above 0 and finite, found {value}")

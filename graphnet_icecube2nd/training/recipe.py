@@ -26,11 +26,10 @@ from graphnet_icecube2nd.config import (
     to_plain,
 )
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
-from graphnet_icecube2nd.errors import check_one_of, naming
+from graphnet_icecube2nd.errors import check_one_of, check_positive, check_whole, naming
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.files import write_text
-from graphnet_icecube2nd.loading.batch_plan import check_whole
 from graphnet_icecube2nd.loading.sampler import SUB_EPOCHS
 from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
 from graphnet_icecube2nd.tasks.catalogue import build_tasks, distinct_tasks, task_weight
@@ -38,7 +37,7 @@ from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
 from graphnet_icecube2nd.tasks.label import DIRECTION
 from graphnet_icecube2nd.tasks.task import COVERAGE, TASKS, Task
-from graphnet_icecube2nd.training.optimisation import OneCycle, check_positive
+from graphnet_icecube2nd.training.optimisation import OneCycle
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 HAND_OVER = ("best", "last")

@@ -93,7 +93,7 @@ def simulated_database(out: Path, events: int, seed: int) -> str:
 def check_data(arguments: argparse.Namespace, path: str, columns: list[str]) -> None:
     """Exit with one line if the data do not match the options."""
     if not os.path.exists(path):
-        sys.exit(f"--data {path} does not exist")
+        sys.exit(f"there is no {path}")
     tables = (arguments.pulsemap, arguments.truth_table)
     if os.path.isdir(path):
         if missing := [t for t in tables if not os.path.isdir(os.path.join(path, t))]:

@@ -54,9 +54,7 @@ from graphnet_icecube2nd.tasks.task import Task
 
 Array = NDArray[np.float64]
 ALL = "all"
-NO_DIRECTION = float(
-    np.pi / 2
-)  # rad: opening angle of an event without direction, as for a guess
+NO_DIRECTION = float(np.pi / 2)  # rad: opening angle of an event without direction
 TURNED = 0.7  # share of opening angles above 90 degrees that means opposite signs
 # Names of azimuth and zenith in truth tables of the competition and GraphNeT, of
 # Prometheus and of NuBench. The direction of the last two differs from file to file.
@@ -177,9 +175,8 @@ class EventTruth:
         Args:
             columns: Arrays by name, (B,) each, as in a file of `load`.
             name: Name of the columns in messages.
-            angles: Meaning of the angles, `origin` or `flight` (directions are then
-                reversed). Default: `origin`; required for columns of Prometheus and
-                NuBench.
+            angles: Meaning of the angles, `origin` or `flight`; default: `origin`, but
+                required for columns of Prometheus and NuBench.
             labels: Names and meaning of azimuth and zenith; default: known names, and
                 `angles`.
 

@@ -123,7 +123,7 @@ def test_export(
         (("inspect", "."), "no event store"),
         (("export", ".", "out.db"), "no event store"),
         (("prepare", ".", "out", "--format", "root"), "unknown format 'root'"),
-        (("prepare", ".", "out", "--batches", "x"), "like 1,2,5-9 or `present`"),
+        (("prepare", ".", "out", "--batches", "x"), "like 1,2,5-9 or present"),
         (("prepare", ".", "out", "--pulse-map", "icecub"), "no pulse map 'icecub'"),
         (("export", ".", "out.sqlite"), "GraphNeT's SQLite files end in .db"),
         (("sing",), "No such command 'sing'"),

@@ -1,16 +1,16 @@
-"""GraphNeT components: detectors, backbones and tasks of the core for its pipelines.
+"""GraphNeT components: detectors, backbones, tasks and data of this package.
 
-The only folder that imports graphnet or torch_geometric. Importing it registers the
-classes below, so that GraphNeT's configuration files can name them.
+No other folder imports graphnet or torch_geometric. The import of this package
+registers its classes, so that GraphNeT's configuration files can name them.
 """
 
 try:
     import graphnet.models as _  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "graphnet_icecube2nd.graphnet_adapter needs GraphNeT, which is installed from "
-        "its source (the package index's `graphnet` is another library), and "
-        f"graphnet-icecube2nd[graphnet]; the import failed with: {error}"
+        f"graphnet_icecube2nd.graphnet_adapter needs GraphNeT, found: {error}. Install "
+        "GraphNeT from its source (`graphnet` of the package index is another "
+        "library), and graphnet-icecube2nd[graphnet]"
     ) from error
 
 from graphnet_icecube2nd.graphnet_adapter.registration import register

@@ -1,4 +1,4 @@
-"""Models of this package as GraphNeT backbones: events in, latent vectors out."""
+"""Models of this package as GraphNeT backbones: events -> latent vectors."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from graphnet_icecube2nd.models.registry import build_backbone
 
 
 class ModelBackbone(GNN):
-    """Any registered model as a GraphNeT backbone, also one of a plugin.
+    """GraphNeT backbone made of any registered model, plugins included.
 
     Args:
         name: Name of the model, one of `list_models()`.
-        detector: Name of the detector whose pulses it reads, one of
-            `list_detectors()`: sets the extra columns and scales of models that know
-            them. Default: those of IceCube-86.
-        model_kwargs: Constructor arguments that replace the named model's.
+        detector: Name of the detector whose pulses the model reads, one of
+            `list_detectors()`. It sets the model's extra columns and scales.
+            Default: those of IceCube-86.
+        model_kwargs: Constructor arguments that replace those of the named model.
 
     Raises:
-        ValueError: An unknown model or detector; the message has the nearest names.
-        TypeError: An unknown constructor argument.
+        ValueError: The model or detector is unknown; the message has similar names.
+        TypeError: A constructor argument is unknown.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class ModelBackbone(GNN):
     ) -> None:
         known = None if detector is None else build_detector(detector)
         model = build_backbone(name, known, **(model_kwargs or {}))
-        # Where a backbone does not say what it reads, the batch names its features.
+        # If the backbone does not name its features, the batch does.
         names = getattr(model, "feature_names", None)
         super().__init__(nb_inputs=len(names or FEATURE_NAMES), nb_outputs=model.dim)
         self.model, self._names = model, names
@@ -46,11 +46,16 @@ class ModelBackbone(GNN):
     def forward(self, data: Data) -> Tensor:
         """Return the latent vector of every event, (B, nb_outputs).
 
-        Data are `x` (T, F) from `PackedPulses` or `DeepIcePulses` and `n_pulses`, the
-        pulses of each event before selection; edges are ignored.
+        Args:
+            data: Batch with `x` (T, F) from `PackedPulses` or `DeepIcePulses`, and
+                `n_pulses` (B,), the number of pulses before selection. Edges are
+                ignored.
+
+        Raises:
+            ValueError: The features of the batch are not those of the model.
         """
         if self.training and torch.is_grad_enabled():
-            # What loaded weights were trained on, they no longer are.
+            # The configuration described the loaded weights; training changes them.
             self.model.input_config = None  # type: ignore[assignment]
         latent_BD: Tensor = self.model(self._packed(data))
         return latent_BD
@@ -58,13 +63,13 @@ class ModelBackbone(GNN):
     def _packed(self, data: Data) -> PackedBatch:
         given = data.get("features")
         if given and not isinstance(given[0], str):
-            given = given[0]  # a batch has one list an event
+            given = given[0]  # a batch has one list for each event
         names = self._names or tuple(given or FEATURE_NAMES)
         if data.x.shape[1] != len(names) or (given and tuple(given) != names):
             raise ValueError(
                 f"{type(self).__name__} reads {len(names)} features "
                 f"({', '.join(names)}), data.x has {data.x.shape[1]}"
-                f"{' (' + ', '.join(given) + ')' if given else ''}; make it with "
+                f"{' (' + ', '.join(given) + ')' if given else ''}. Make the data with "
                 "PackedPulses or DeepIcePulses, and name the pulse map's extra columns "
                 "in extra_features"
             )
@@ -82,8 +87,8 @@ class ModelBackbone(GNN):
 class DeepIceBackbone(ModelBackbone):
     """DeepIce as a GraphNeT backbone; `nb_outputs` is `dim`.
 
-    The arguments are the fields of `models.deepice.DeepIceConfig`. `extra_features` are
-    further columns that the pulse map hands on.
+    The arguments are the fields of `models.deepice.DeepIceConfig`. `extra_features`
+    names extra columns of the pulse map.
     """
 
     def __init__(
@@ -105,8 +110,8 @@ class DeepIceBackbone(ModelBackbone):
 class DeepIceGNNBackbone(ModelBackbone):
     """DeepIceGNN as a GraphNeT backbone.
 
-    The first graph is built on x, y, z (`knn_features=3`) or with time (4). The other
-    arguments are those of `DeepIceBackbone`.
+    The first graph is built on x, y, z (`knn_features=3`) or on x, y, z, time (4). The
+    other arguments are those of `DeepIceBackbone`.
     """
 
     def __init__(
@@ -127,6 +132,6 @@ class DeepIceGNNBackbone(ModelBackbone):
 
 
 def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments in the `locals()` of a constructor; None is the default."""
+    """Return the arguments in the `locals()` of a constructor that are not None."""
     others = ("self", "__class__")
     return {n: v for n, v in arguments.items() if n not in others and v is not None}

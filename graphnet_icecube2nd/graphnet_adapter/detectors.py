@@ -1,7 +1,7 @@
-"""Detectors of this package as GraphNeT's: what the columns of a pulse table mean.
+"""Detectors of this package as GraphNeT detectors: the columns of a pulse table.
 
-GraphNeT's own detectors scale charge and efficiency in other ways than the models here
-were trained with; these scale as `PulseMap.scale` does.
+They scale columns as `PulseMap.scale` does, which the models of this package need.
+GraphNeT's own detectors scale charge and efficiency differently.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabe
 
 
 def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
-    """Return the detector named, or the one of which only a pulse map is known.
+    """Return the detector of a name, of a `PulseMap` or of what its `to_dict` gives.
 
-    ValueError: `value` is no name, `PulseMap` or what its `to_dict` gives.
+    Raises:
+        ValueError: `value` is none of these.
     """
     if isinstance(value, str):
         return build_detector(value)
@@ -35,8 +36,8 @@ def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
         value = PulseMap.from_dict(value)
     if not isinstance(value, PulseMap):
         raise ValueError(
-            "pulse_map must be the name of a detector, a PulseMap, or what its "
-            f"to_dict() gives; got {type(value).__name__}"
+            "pulse_map must be the name of a detector, a PulseMap, or the result of "
+            f"its to_dict(); got {type(value).__name__}"
         )
     return Detector.of_pulses(value)
 
@@ -45,14 +46,15 @@ class PulseMapDetector(GraphnetDetector):
     """A GraphNeT detector made from any detector or pulse map of this package.
 
     Args:
-        pulse_map: Name of a registered detector (see `list_detectors`), whose scales,
-            geometry and medium count too; or a `PulseMap`, or what its `to_dict`
-            gives, as configuration files hold it.
-        replace_with_identity: Extra columns to leave unscaled. Only those: from the
-            others further features are made.
+        pulse_map: Name of a registered detector (see `list_detectors`), with its
+            scales, geometry and medium; or a `PulseMap`, or the result of its
+            `to_dict`, as in configuration files.
+        replace_with_identity: Extra columns to leave unscaled. The other columns must
+            be scaled, because features are made from them.
 
     Raises:
-        ValueError: As `PulseMap`, or a column that has to be scaled.
+        ValueError: The pulse map is not valid (see `PulseMap`), or a column of
+            `replace_with_identity` must be scaled.
     """
 
     string_id_column = "string"
@@ -64,32 +66,29 @@ class PulseMapDetector(GraphnetDetector):
         replace_with_identity: list[str] | None = None,
     ) -> None:
         super().__init__(replace_with_identity=replace_with_identity)
-        self.detector = as_detector(pulse_map)  # as the core knows it
-        self.pulse_map = pulses = self.detector.pulses  # what the columns mean
+        self.detector = as_detector(pulse_map)
+        self.pulse_map = pulses = self.detector.pulses
         unscaled = replace_with_identity or []
         self._scaling = {
             column: partial(pulses.scale, quantity, scales=self.detector.scales)
             for column, quantity in pulses.columns().items()
             if column not in unscaled
         }
-        self._plans: dict[Any, Any] = {}  # of `scaled`
+        self._plans: dict[Any, Any] = {}  # see `scaled`
         self.xyz = [pulses.x, pulses.y, pulses.z]
         if needed := [column for column in unscaled if column not in pulses.extra]:
             raise ValueError(
-                f"replace_with_identity: {', '.join(needed)} must be scaled, for "
-                "further features are made of it; only extra columns need not "
+                f"replace_with_identity: {', '.join(needed)} must be scaled, because "
+                "features are made from it. Name only extra columns "
                 f"({', '.join(pulses.extra) or 'there are none'})"
             )
 
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Return the scaling of each column, by its name in the file.
-
-        A column that no feature needs is left as it is.
-        """
+        """Return the scaling of each column by its name; unused columns keep values."""
         return defaultdict(lambda: self._identity, self._scaling)
 
     def scaled(self, value_TC: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
-        """Return what calling the detector returns, (T, C), in a third of the time."""
+        """Return the scaled columns, (T, C), as a call of the detector, but faster."""
         key = (tuple(names), value_TC.dtype)
         if key not in self._plans:
             self._plans[key] = self._plan(names, value_TC.dtype)
@@ -103,7 +102,7 @@ class PulseMapDetector(GraphnetDetector):
     def _plan(
         self, names: Sequence[str], dtype: Any
     ) -> tuple[NDArray[Any], NDArray[Any], list[tuple[int, Any]]]:
-        """Return zeros and units of columns (C,), and the columns without."""
+        """Return zeros and units of columns (C,), and the scalings of the others."""
         zero_and_unit, others = [(0.0, 1.0)] * len(names), []
         known, feature_map = self.pulse_map.columns(), self.feature_map()
         for index, name in enumerate(names):
@@ -111,7 +110,7 @@ class PulseMapDetector(GraphnetDetector):
             if name in known and feature_map[name] is self._scaling.get(name):
                 linear = self.pulse_map.zero_and_unit(known[name], self.detector.scales)
             if known.get(name) in (AUXILIARY, SENSOR_ID):
-                linear = (0.0, 1.0)  # they stay as they are
+                linear = (0.0, 1.0)
             if linear is None:
                 others.append((index, feature_map[name]))
             else:
@@ -120,15 +119,15 @@ class PulseMapDetector(GraphnetDetector):
         return zero_C, unit_C, others
 
     def direction_label(self, key: str = "direction") -> OriginDirection:
-        """Return the label that reads this pulse map's angles as they are meant."""
+        """Return the direction label with this pulse map's columns and convention."""
         return OriginDirection(key=key, **self._angle_columns())
 
     def task_labels(self, *labels: str) -> dict[str, TaskLabel]:
-        """Return labels by name, as the argument `labels` of GraphNeT's datasets.
+        """Return labels by name, for the argument `labels` of GraphNeT's datasets.
 
         Args:
             *labels: Labels of `tasks.label` (`direction`, `energy`, `track`), or
-                columns of the truth. The dataset must read what they are made of.
+                columns of the truth. The dataset must read the columns that they need.
         """
         return {name: TaskLabel(name, **self._angle_columns()) for name in labels}
 
@@ -142,31 +141,31 @@ class PulseMapDetector(GraphnetDetector):
 
     @property
     def geometry_table(self) -> Any:
-        """Nothing: GraphNeT's inactive sensors and masks are not supported.
+        """GraphNeT's table of sensors, which these detectors do not have.
 
         Raises:
-            ValueError: Always.
+            ValueError: Always: inactive sensors and masks are not supported.
         """
         raise ValueError(
-            f"{type(self).__name__} has no geometry table of GraphNeT's form, which "
-            "add_inactive_sensors, sensor_mask and string_mask need"
+            f"{type(self).__name__} has no geometry table in GraphNeT's format, so "
+            "add_inactive_sensors, sensor_mask and string_mask cannot be used"
         )
 
 
 class _NamedPulseMapDetector(PulseMapDetector):
-    """A pulse map known by name, with its switches as arguments.
+    """A named pulse map, with its switches as arguments.
 
     Args:
-        qe: `rde` or `published`: which DOMs count as of high quantum efficiency.
-        ice: `correct`, `mirrored` (for published weights) or `none`.
-        angles: `origin` or `flight`: what the angles of the truth mean.
+        qe: Rule for DOMs of high quantum efficiency: `rde` or `published`.
+        ice: Ice properties: `correct`, `mirrored` (for published weights) or `none`.
+        angles: Convention of the truth's angles: `origin` or `flight`.
         changes: Other fields of the `PulseMap`, e.g. `{"hlc": None}` for a file
             without that column.
         replace_with_identity: Extra columns to leave unscaled.
     """
 
     _name: str
-    _absent: tuple[str, ...] = ()  # columns that GraphNeT's files do not have
+    _absent: tuple[str, ...] = ()  # columns that GraphNeT's files lack
 
     def __init__(
         self,
@@ -184,7 +183,7 @@ class _NamedPulseMapDetector(PulseMapDetector):
 
 
 class KagglePulseMapDetector(_NamedPulseMapDetector):
-    """The competition's pulses: x, y, z, time, charge, auxiliary."""
+    """Pulses of the competition: x, y, z, time, charge, auxiliary."""
 
     _name = "kaggle"
     _absent = ("sensor_id",)
@@ -197,23 +196,23 @@ class IceCube86PulseMapDetector(_NamedPulseMapDetector):
 
 
 class UpgradePulseMapDetector(_NamedPulseMapDetector):
-    """IceCube-Upgrade: as IceCube-86, and pmt_dir_x, pmt_dir_y, pmt_dir_z.
+    """Pulses of IceCube-Upgrade: columns of IceCube-86 and pmt_dir_x, _y, _z.
 
-    The models need `extra_features=("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")`.
+    Models need `extra_features=("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")`.
     """
 
     _name = "upgrade"
 
 
 class PrometheusPulseMapDetector(PulseMapDetector):
-    """Prometheus photons: sensor_pos_x, sensor_pos_y, sensor_pos_z, t; no charge.
+    """Photons of Prometheus: sensor_pos_x, sensor_pos_y, sensor_pos_z, t; no charge.
 
     Args:
-        angles: `flight` or `origin`: what the file's injection angles mean. Files
-            differ; `detector.angles.infer_angle_convention` tells.
-        ice: `none`, unless the detector hangs in IceCube's ice.
-        origin: The detector's centre in the file's coordinates, m. Prometheus tables
-            lie deep below their origin: for its IceCube (0, 0, -1948.07).
+        angles: Convention of the injection angles: `flight` or `origin`. Files differ;
+            `detector.angles.infer_angle_convention` finds it from the hits.
+        ice: Ice properties: `none`, except for detectors in IceCube's ice.
+        origin: Centre of the detector in the file's coordinates, m, such as
+            (0, 0, -1948.07) for Prometheus's IceCube.
         replace_with_identity: Extra columns to leave unscaled.
     """
 

@@ -1,8 +1,8 @@
-"""What the tasks of a GraphNeT model predict for each batch of a loader.
+"""Predictions of a GraphNeT model for each batch of a loader.
 
-One pass: numbers and pulses of the events come from the batch that is predicted, so
-neither the order of the loader nor events that it drops can shift them. Shape letters:
-B events, P columns of a prediction, K outputs of a task of the core.
+Event numbers and numbers of pulses are read from the batch that is predicted, so the
+order of the loader, and events that it drops, cannot shift them. Shape letters: B
+events, P columns of a prediction, K outputs of a task of this package.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
 
-SMALLEST_KAPPA = 1e-150  # the length of a vector still tells its direction
+SMALLEST_KAPPA = 1e-150  # a vector of this length still has its direction
 
 
 class GraphnetColumns(Task):
-    """A task of GraphNeT whose predictions are columns of results as they are."""
+    """A GraphNeT task whose predictions become columns of results unchanged."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
@@ -58,12 +58,19 @@ class GraphnetColumns(Task):
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """How the prediction of a task of a `StandardModel` becomes columns of results."""
+    """Conversion of the prediction of a `StandardModel`'s task to columns of results.
 
-    name: str  # prefix of `_is_valid`
-    task: Task  # makes columns of outputs (B, K)
-    num_columns: int  # P, columns of the prediction
-    # Where x, y, z and kappa of a direction are in it; None: it is the outputs.
+    Args:
+        name: Prefix of `_is_valid`.
+        task: Task that makes columns from outputs (B, K).
+        num_columns: P, columns of the prediction.
+        direction_columns: Columns of x, y, z and kappa in the prediction; None if the
+            prediction is the outputs.
+    """
+
+    name: str
+    task: Task
+    num_columns: int
     direction_columns: tuple[int, ...] | None = None
 
     def outputs(
@@ -81,7 +88,7 @@ class Answer:
             raise ValueError(
                 f"the prediction of {self.name!r} must be {expected}, one row for each "
                 "event and one column for each of the task's prediction_labels; found "
-                f"{prediction.shape} (a task of pulses gives more rows)"
+                f"{prediction.shape}. Tasks that predict pulses are not supported"
             )
         if self.direction_columns is not None:
             value_B4 = prediction[:, self.direction_columns]
@@ -92,25 +99,28 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventPredictions:
-    """What a model predicts for some events."""
+    """Predictions of a model for B events."""
 
     event_id: NDArray[np.int64]  # (B,)
     n_pulses: NDArray[np.int64]  # (B,), before any selection of pulses
     outputs: dict[str, NDArray[np.float64]]  # (B, K) by answer; NaN without pulses
     inside: NDArray[np.bool_]  # (B,), within the ranges of the training
-    fault: NDArray[np.str_]  # (B,), what is wrong with the pulses, `bad charge`; ``
+    fault: NDArray[np.str_]  # (B,), fault of the pulses such as `bad charge`, or ``
 
 
 def domain_of(
     model: StandardModel, dataloader: Any, unknown_detector: bool
 ) -> Domain | None:
-    """Return the domain guard of model and data; None where one of both is not known.
+    """Return the domain guard of model and data; None if one of them is not known.
 
-    Weights that `load_weights` gave to `model.backbone.model` tell what a model was
-    trained on, else its own data representation does. The representation of the
-    loader's datasets, or the store of a `StoreDataModule`, tells what the data are;
-    DomainError where they are of another detector or clock. Beside a `StoreDataModule`
-    the model's representation may be of any kind, so there it is only a warning.
+    The model's training is known from weights that `load_weights` put into
+    `model.backbone.model`, or else from the model's data representation. The data are
+    known from the representation of the loader's datasets, or from the store of a
+    `StoreDataModule`. With a `StoreDataModule` the model's representation is not used,
+    so a difference from it gives only a warning.
+
+    Raises:
+        DomainError: The data have another detector or clock than the training.
     """
     core = getattr(model.backbone, "model", None)
     config: InputConfig | None = getattr(core, "input_config", None)
@@ -129,17 +139,17 @@ def domain_of(
         )
         for detector, options in _readings_of_data(dataloader)
     ]
-    # One of a detector that the model does not know stands for all.
+    # The datasets may differ; the one furthest from the training decides.
     return max(domains, key=lambda domain: len(domain.differences), default=None)
 
 
 def _inside(
     domain: Domain, batches: Sequence[Data], n_pulses_B: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return which events of some batches are in the trained ranges, (B,)."""
+    """Return True for events within the trained ranges, (B,)."""
     detector = domain.detector
     names = detector.pulses.feature_names
-    # Of other columns the model says in words that it does not read them.
+    # With other columns the model itself raises an error.
     is_read = all(batch.x.shape[1] == len(names) for batch in batches)
     if domain.config is None or not domain.config.ranges or not is_read or not batches:
         return np.ones(len(n_pulses_B), bool)
@@ -155,7 +165,7 @@ def _inside(
 
 
 def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
-    """Return detector and options of a data representation; None: not one of ours."""
+    """Return detector and options of a data representation, or None if not known."""
     for part in (representation, getattr(representation, "_node_definition", None)):
         reader = getattr(part, "_reader", None)
         if isinstance(reader, PulseReader):
@@ -165,7 +175,7 @@ def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
 
 
 def _readings_of_data(data: Any) -> list[tuple[Detector, dict[str, Any]]]:
-    """Return detector and options of all that a loader reads, as far as known."""
+    """Return detector and options of the datasets of a loader, where known."""
     if isinstance(data, PygLoader):
         reader = data.loader.reader
         options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
@@ -173,17 +183,21 @@ def _readings_of_data(data: Any) -> list[tuple[Detector, dict[str, Any]]]:
     if hasattr(data, "_data_representation"):
         reading = _reading_of(data._data_representation)
         return [] if reading is None else [reading]
-    # Subsets and ensembles of datasets hold others.
+    # Subsets and ensembles contain other datasets.
     inner = getattr(data, "datasets", None) or [getattr(data, "dataset", None)]
     return [r for one in inner if one is not None for r in _readings_of_data(one)]
 
 
 def answers_of(model: StandardModel) -> list[Answer]:
-    """Return the answers of a model, one for each of its tasks, in their order.
+    """Return one answer for each task of a model, in the order of the tasks.
 
-    Tasks of the core give their own columns. A task of GraphNeT that gives x, y, z and
-    kappa is a direction, whatever names its user gave them; other predictions get our
-    name where there is one (`energy_pred` is `energy`), and keep theirs else.
+    Tasks of this package give their own columns. A GraphNeT task that predicts x, y, z
+    and kappa is a direction, also if the user renamed them. Other predictions get the
+    name of this package if there is one (`energy_pred` is `energy`), or keep theirs.
+
+    Raises:
+        TypeError: The model is not a `StandardModel`.
+        ValueError: Two tasks give the same column.
     """
     if not isinstance(model, StandardModel):
         raise TypeError(
@@ -198,8 +212,8 @@ def answers_of(model: StandardModel) -> list[Answer]:
             if column in givers:
                 raise ValueError(
                     f"two tasks of the model give {column!r}: {givers[column]} and "
-                    f"{giver}; give one of them other prediction_labels, or predict "
-                    "with a model for each"
+                    f"{giver}. Give one of them other prediction_labels, or use one "
+                    "model for each"
                 )
             givers[column] = giver
     return answers
@@ -228,7 +242,7 @@ def _answer(task: Any) -> Answer:
 
 
 def _direction_columns(labels: list[str]) -> tuple[int, ...] | None:
-    """Return where x, y, z and kappa are among predictions; None: not all are."""
+    """Return the columns of x, y, z and kappa, or None if one is missing."""
     for names in DIRECTION_NAMES:
         for kappa in KAPPA_NAMES:
             if {*names, kappa} <= set(labels):
@@ -251,17 +265,16 @@ def _vectors(
     scale_B = np.maximum(kappa_B, SMALLEST_KAPPA) / np.where(length_B > 0, length_B, 1)
     with np.errstate(invalid="ignore"):
         vector_B3: NDArray[np.float64] = direction_B3 * scale_B[:, None]
-    # An infinite kappa leaves a direction of zeros, a NaN one whatever it likes.
     vector_B3[~np.isfinite(value_B4).all(axis=1)] = np.nan
     return vector_B3
 
 
 @contextmanager
 def evaluating(model: StandardModel) -> Iterator[None]:
-    """Put a model and its tasks into evaluation; afterwards each part is as it was."""
+    """Put a model and its tasks into evaluation mode, and restore all modes after."""
     modes = [(module, module.training) for module in model.modules()]
     inferring = [(task, task._inference) for task in model._tasks]
-    model.inference()  # tasks undo the transformations that they were trained with
+    model.inference()  # tasks undo the transformations of their labels
     model.train(False)
     for task in model._tasks:
         if isinstance(task, TaskHead):  # calibrations need its raw outputs
@@ -269,7 +282,7 @@ def evaluating(model: StandardModel) -> Iterator[None]:
     try:
         yield
     finally:
-        # One by one: a frozen backbone stays in evaluation within a model in training.
+        # One by one: a frozen backbone may be in evaluation mode in a training model.
         for module, mode in modes:
             module.training = mode
         for task, flag in inferring:
@@ -284,27 +297,38 @@ def event_predictions(
 ) -> Iterator[EventPredictions]:
     """Yield the predictions of each batch, in the loader's order.
 
-    The model must be in evaluation (see `evaluating`), on the device it is to run on.
-    Events without pulses are not shown to it.
+    The model must be in evaluation mode (see `evaluating`). It runs on its device, and
+    gets no events without pulses.
+
+    Args:
+        model: A `StandardModel`.
+        dataloader: A loader of PyG batches with `n_pulses` and the event number.
+        event_column: Name of the event number in the batches.
+        domain: Domain guard, see `domain_of`.
+
+    Raises:
+        TypeError: The loader does not give PyG batches.
+        ValueError: A batch lacks event number or `n_pulses`, or a prediction does not
+            have one row for each event.
     """
     answers = answers_of(model)
     if isinstance(dataloader, Dataset):
         raise TypeError(
-            f"the data must come in batches: put the {type(dataloader).__name__} into "
-            "a DataLoader, with collate_fn=collate_events"
+            f"expected batches, got a {type(dataloader).__name__}. Put it into a "
+            "DataLoader with collate_fn=collate_events"
         )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for item in dataloader:
         batches = _batches(item)
         if not batches:  # a collate function that drops events may leave none
             continue
-        # Before the model sees the batch: some change it.
+        # Read before the model runs, because some models change the batch.
         event_id = whole_numbers(_per_event(batches, event_column), event_column)
         n_pulses = whole_numbers(_per_event(batches, N_PULSES), N_PULSES)
         if len(event_id) != len(n_pulses):
             raise ValueError(
-                f"a batch has {len(event_id)} {event_column} and {len(n_pulses)} "
-                f"{N_PULSES}; there must be one of each for an event"
+                f"a batch must have one {event_column} and one {N_PULSES} for each "
+                f"event, found {len(event_id)} and {len(n_pulses)}"
             )
         full_B = n_pulses > 0
         shown = batches if full_B.all() else _with_pulses(batches, full_B)
@@ -330,9 +354,9 @@ def event_predictions(
 
 
 def without_pulses(data: Any, answers: Sequence[Answer]) -> EventPredictions | None:
-    """Return the events that a loader of a whole store passes over; None of others.
+    """Return the events that a loader of a whole store skips; None for other loaders.
 
-    They have no pulses, or `prepare` has left theirs out as one of them is bad.
+    They have no pulses, or `prepare` dropped all their pulses because one was bad.
     """
     dataset = getattr(data, "dataset", None)
     if isinstance(data, PygLoader):
@@ -362,7 +386,7 @@ def without_pulses(data: Any, answers: Sequence[Answer]) -> EventPredictions | N
 
 
 def _with_pulses(batches: Sequence[Data], full_B: NDArray[np.bool_]) -> list[Data]:
-    """Return batches without their events that have no pulses; none that are empty."""
+    """Return batches without their empty events, and without empty batches."""
     kept, first = [], 0
     for batch in batches:
         num_events = len(batch[N_PULSES].reshape(-1))
@@ -380,20 +404,20 @@ def _batches(item: Any) -> list[Data]:
     for batch in batches:
         if not isinstance(batch, Data):
             raise TypeError(
-                "the loader must give batches of PyG, as GraphNeT's loaders and "
-                f"StoreDataModule's do; got {type(batch).__name__}"
+                "the loader must give PyG batches, as the loaders of GraphNeT and of "
+                f"StoreDataModule do; got {type(batch).__name__}"
             )
     return batches
 
 
 def _per_event(batches: Sequence[Data], name: str) -> NDArray[Any]:
-    """Return an attribute of the events of some batches, (B,)."""
+    """Return an attribute of all events of batches, (B,)."""
     values = []
     for batch in batches:
         if name not in batch:
             raise ValueError(
                 f"the batch has no {name!r}; it has {', '.join(sorted(batch.keys()))}"
-                + ("" if name == N_PULSES else " (event_column names another)")
+                + ("" if name == N_PULSES else ". Set event_column to the event number")
             )
         value = batch[name]
         value = value.cpu().numpy() if isinstance(value, torch.Tensor) else value

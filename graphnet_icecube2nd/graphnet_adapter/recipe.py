@@ -6,10 +6,10 @@
     )
 
 First weights, batches, losses, AdamW, one-cycle and average of the weights are those of
-`graphnet_icecube2nd.training`. Only that resumes to the bit; begins a stage with the
-best weights of the one before (`next_from`), where a model here ends with its last;
-follows `patience`, `monitor`, `compile` and a learned `weighting`, of which
-`recipe_stage` warns; and trains on several devices, which the loaders here refuse.
+`graphnet_icecube2nd.training`. With GraphNeT's trainer, training does not resume
+bitwise, ends with the last weights instead of the best (`next_from`), runs on one
+device, and ignores `patience`, `monitor`, `compile` and a learned `weighting`, with a
+warning of `recipe_stage`.
 """
 
 from __future__ import annotations
@@ -56,11 +56,18 @@ from graphnet_icecube2nd.training.trainer import PRECISION
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeStage:
-    """What GraphNeT needs to train a stage."""
+    """A stage of a recipe, ready for GraphNeT's trainer.
 
-    model: StandardModel  # with the stage's first weights
+    Args:
+        model: The model with the first weights of the stage.
+        data: The data of the stage.
+        fit_options: Keyword arguments of `model.fit`.
+        recipe: The whole recipe.
+    """
+
+    model: StandardModel
     data: StoreDataModule
-    fit_options: dict[str, Any]  # keyword arguments of `model.fit`
+    fit_options: dict[str, Any]
     recipe: Recipe
 
 
@@ -73,27 +80,30 @@ def recipe_stage(
     weights: str | Path | None = None,
     num_workers: int = 0,
 ) -> RecipeStage:
-    """Return a stage of a recipe for GraphNeT, to be trained on one device.
-
-    Warns of options of the recipe that GraphNeT's trainer does not follow.
+    """Return a stage of a recipe, to be trained with GraphNeT on one device.
 
     Args:
         recipe: A recipe, the name of one, or a YAML file.
         store: A store with the labels of the recipe's tasks.
         stage: Number of the stage, from 0.
         overrides: Values to replace, such as `stages.0.lr_max=2e-5`.
-        weights: Weights to start from if the recipe names none, such as those of the
-            stage before, in any form that `load_weights` reads. Default: random.
-        num_workers: Processes that read events.
+        weights: Initial weights if the recipe names none, such as those of the
+            previous stage, in any form that `load_weights` reads. Default: random.
+        num_workers: Number of processes that read events.
+
+    Warns:
+        UserWarning: GraphNeT's trainer ignores an option of the recipe.
 
     Raises:
-        ValueError: No such stage; and as `find_recipe`.
+        ValueError: The recipe does not have the stage or is not valid (see
+            `find_recipe`).
     """
     made = find_recipe(recipe, overrides)
     check_model(made)
     if not 0 <= stage < len(made.stages):
         raise ValueError(
-            f"{made.name} has stages 0 to {len(made.stages) - 1}, got {stage}"
+            f"stage must be 0 to {len(made.stages) - 1} for recipe {made.name}, "
+            f"got {stage}"
         )
     chosen = made.stages[stage]
     _warn_of_what_is_not_kept(made, stage)
@@ -137,18 +147,22 @@ def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
     }
     if names := [name for name, is_set in not_kept.items() if is_set]:
         warnings.warn(
-            f"GraphNeT's trainer does not follow {', '.join(names)} of {recipe.name}: "
-            "the stage is trained to its end, not compiled, and leaves its last "
-            "weights; give `fit` callbacks of your own, or use icecube2nd train",
+            f"GraphNeT's trainer ignores {', '.join(names)} of {recipe.name}: it "
+            "trains the stage to its end, does not compile, and keeps the last "
+            "weights. Give `fit` your own callbacks, or use icecube2nd train",
             stacklevel=3,
         )
 
 
 class AverageOfWeights(Callback):
-    """Keeps the exponential moving average of a GraphNeT model's weights.
+    """Exponential moving average of the weights of a GraphNeT model.
 
-    It validates with the average, and leaves it in the model at the end if `keep`. The
-    decay is that of a micro-batch.
+    Validation uses the average.
+
+    Args:
+        model: The model that is trained.
+        decay: Decay of the average for each micro-batch.
+        keep: Whether the model has the averaged weights after training.
     """
 
     def __init__(self, model: StandardModel, decay: float, keep: bool = True) -> None:
@@ -157,24 +171,24 @@ class AverageOfWeights(Callback):
         self.keep = keep
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Follow the model to its device."""
+        """Move the average to the model's device."""
         self.average.to(pl_module.device)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *further: Any) -> None:
-        """Follow, after an optimiser step."""
+        """Update the average after an optimiser step."""
         num_batches = trainer.accumulate_grad_batches
         num_done = further[-1] + 1
         if num_done >= trainer.num_training_batches or num_done % num_batches == 0:
             self.average.update(self._trained, num_batches * trainer.world_size)
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
-        """Validate the average, and go on with the raw weights at the end."""
+        """Swap the average and the raw weights, before and after validation."""
         self._swap()
 
     on_validation_end = on_validation_start
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Leave the average in the model."""
+        """Put the average into the model."""
         if self.keep:
             self._swap()
 
@@ -183,7 +197,7 @@ class AverageOfWeights(Callback):
         return dict(self.average.state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the average of a checkpoint."""
+        """Restore the average from a checkpoint."""
         self.average.load_state_dict(state_dict)
 
     def _swap(self) -> None:
@@ -201,7 +215,7 @@ def _standard_model(
     stage = recipe.stages[number]
     options = recipe.task_options(number)
     backbone: Any
-    if not isinstance(core, TaskModel):  # the direction alone, as published
+    if not isinstance(core, TaskModel):  # a published model, with direction only
         published: Any = core
         kind = DeepIceGNNBackbone if published.is_hybrid else DeepIceBackbone
         backbone = kind(**_plain(core.kwargs()))
@@ -228,7 +242,7 @@ def _standard_model(
             tasks.append(head)
     schedule = stage.schedule()
     return StandardModel(
-        # Not asked while a store's own batches are trained on; it says what they are.
+        # Not used with a store's batches; it records how they are made.
         data_representation=PackedPulses(
             PulseMapDetector(_detector_of(store, recipe)),
             max_pulses=stage.max_pulses,
@@ -274,7 +288,7 @@ def _direction_task(
 
 
 def _copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Copy the weights that both have, and whether they are trained."""
+    """Copy the weights that both have, and their `requires_grad`."""
     own = target.state_dict(keep_vars=True)
     with torch.no_grad():
         for name, value in source.state_dict(keep_vars=True).items():
@@ -284,12 +298,12 @@ def _copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as GraphNeT's configuration files can hold them."""
+    """Return arguments in types that GraphNeT's configuration files accept."""
     return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
 
 def _detector_of(store: EventStore, recipe: Recipe) -> Any:
-    """Return a store's detector as `PulseMapDetector` takes it."""
+    """Return a store's detector in a form that `PulseMapDetector` accepts."""
     if recipe.data.features == "published":
         return store.pulse_map.as_published()
     name = store.detector.name

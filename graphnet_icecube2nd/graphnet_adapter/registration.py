@@ -1,14 +1,12 @@
-"""Make our components known to GraphNeT's configuration files.
+"""Registration of this package's classes in GraphNeT's configuration files.
 
 `Model.from_config`, `ModelConfig` and `DatasetConfig` find a class with
-`graphnet.utilities.config.parsing.get_graphnet_classes`, which knows the classes of
-modules below `graphnet`; a class of another package is a KeyError. `register` extends
-that one function by our classes. GraphNeT reads labels of a dataset's configuration
-from YAML but cannot write them; ours can be written.
+`graphnet.utilities.config.parsing.get_graphnet_classes`, which knows only modules of
+`graphnet` and raises KeyError for others. `register` adds our classes to that function.
+It also makes our labels writable to YAML, which GraphNeT's labels are not, and lets
+`GraphNeTDataModule`, which accepts four classes of datasets, accept `StoreDataset`.
 
-The documentation of `GraphNeTDataModule` allows any dataset, but it accepts four
-classes; `register` lets it accept `StoreDataset` too. GraphNeT's files stay untouched,
-and `trust` is needed only where GraphNeT's own classes need it.
+GraphNeT's files are not changed, and only GraphNeT's own classes need `trust`.
 """
 
 from __future__ import annotations
@@ -40,7 +38,7 @@ from graphnet_icecube2nd.graphnet_adapter.store import StoreDataset
 from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabel
 
 MODULES = (backbones, detectors, representations, store, tasks)
-# By name every public class of ours that is a model, label or dataset of GraphNeT's.
+# Public classes of this package that are GraphNeT models, labels or datasets, by name.
 COMPONENTS: dict[str, type] = {
     name: component
     for name, component in sorted(ChainMap(*map(vars, MODULES)).items())
@@ -53,13 +51,12 @@ _MARK = "_knows_graphnet_icecube2nd"
 
 
 def register() -> None:
-    """Let GraphNeT's configurations find our classes by name.
+    """Let GraphNeT's configuration files find our classes by name.
 
     A second call does nothing.
 
     Raises:
-        RuntimeError: GraphNeT finds classes in another way than expected; the message
-            says what was expected where.
+        RuntimeError: This version of GraphNeT finds classes in an unexpected way.
     """
     _wrap(parsing, "get_graphnet_classes", _with_components)
     _wrap(GraphNeTDataModule, "_validate_dataset_class", _passing_stores)
@@ -74,7 +71,7 @@ def register() -> None:
 
 
 def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
-    """Call `wrapper(function, ...)` in place of a function of GraphNeT, from now on."""
+    """Replace a function of GraphNeT by `wrapper(function, ...)`."""
     function = getattr(owner, name, None)
     if function is None:
         raise _changed(f"{owner.__name__} has {name}")
@@ -87,7 +84,7 @@ def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
 
 
 def _with_components(lookup: Any, module: ModuleType) -> dict[str, type]:
-    # A test sees to it that GraphNeT has no class of the same name.
+    # A test checks that GraphNeT has no class of the same name.
     return {**COMPONENTS, **lookup(module)}
 
 
@@ -116,6 +113,6 @@ def _check_that_it_works() -> None:
 
 def _changed(expected: str) -> RuntimeError:
     return RuntimeError(
-        "GraphNeT has changed, so its configuration files or its data module would not "
-        f"take graphnet_icecube2nd's components. Expected: {expected}."
+        "this version of GraphNeT cannot use the components of graphnet_icecube2nd in "
+        f"configuration files or in its data module. Expected: {expected}."
     )

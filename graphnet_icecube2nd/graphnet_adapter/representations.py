@@ -1,11 +1,11 @@
-"""From a table of pulses to what the backbones read, in GraphNeT's terms.
+"""GraphNeT data representations: a table of pulses -> features for the backbones.
 
-`PackedPulses` is a data representation of its own, without edges; `DeepIcePulses` is
-the same step as a node definition, for graphs of GraphNeT's making. Both check, select
-and assemble the pulses of an event with a `PulseReader`.
+`PackedPulses` is a data representation without edges; `DeepIcePulses` is the same step
+as a node definition, for GraphNeT's graphs. Both check, select and assemble the pulses
+of an event with a `PulseReader`.
 
 Shape letters: T pulses of the event, C columns of the file, F features, K kept pulses,
-M positions of modules met so far.
+M positions of modules in the cache.
 """
 
 from __future__ import annotations
@@ -54,40 +54,42 @@ from graphnet_icecube2nd.graphnet_adapter.detectors import (
 )
 
 PLACE = (X, Y, Z, SENSOR_ID)
-ORDERED_BY = (TIME, *PLACE, CHARGE, AUXILIARY, HLC)  # what `event_order` looks at
-# Types of arrays that torch takes as they are.
+ORDERED_BY = (TIME, *PLACE, CHARGE, AUXILIARY, HLC)  # columns that `event_order` uses
 TORCH_DTYPES = {np.dtype(t) for t in ("f8", "f4", "i8", "i4", "?")}
-MOST_PLACES = 2**17  # smeared positions would otherwise fill the memory
+MOST_PLACES = 2**17  # limits the memory when positions are smeared
 
 
 class PackedPulses(DataRepresentation):
-    """An event as its selected pulses and their features; no edges.
+    """Selected pulses of an event and their features, without edges.
 
-    The raw values are checked before anything is made of them. `Data.n_pulses` is the
-    number of pulses before selection, which the length feature needs. Use
-    `collate_events` in data loaders: GraphNeT's own collate function drops events of
-    one pulse without a message. Which pulses of a long event are kept does not depend
-    on the order of rows. An event without pulses becomes an empty one, of which
-    `predict_events` makes a row; models cannot be trained on it.
+    Raw values are checked first. Columns may have any order; unused columns are
+    allowed, and rde may be missing. `Data.n_pulses` is the number of pulses before
+    selection, which the length feature needs. The selection from a long event does not
+    depend on the order of rows. `predict_events` gives a row for an event without
+    pulses, but models cannot be trained on it.
+
+    Use `collate_events` in data loaders: GraphNeT's collate function drops events of
+    one pulse without a message.
 
     Args:
         detector: A pulse-map detector of this package.
-        max_pulses: Longer events are cut to this many pulses.
-        selection: `uniform`, `hlc_first` or `first`; see `select_pulses`.
-        seed: Seed of the selection: with a seed an event always keeps the same pulses,
-            whichever worker reads it; without, every reading keeps others.
-        input_feature_names: Columns in the order they come; default the detector's.
+        max_pulses: Maximum pulses per event.
+        selection: Rule of the selection: `uniform`, `hlc_first` or `first`; see
+            `select_pulses`.
+        seed: Random seed of the selection. With a seed an event always keeps the same
+            pulses; without, every reading selects new ones.
+        input_feature_names: Columns in their order; default: those of the detector.
         perturbation_dict: Standard deviations by column, as in GraphNeT; not for
             flags and ids.
-        geometry: csv file of DOMs in place of the detector's; see `DetectorGeometry`.
-        ice_table: Text file of ice properties in place of the detector's.
+        geometry: csv file of DOMs that replaces the detector's; see
+            `DetectorGeometry`.
+        ice_table: Text file of ice properties that replaces the detector's.
         dtype: Type of the features.
 
-    Columns may come in any order, with more than are needed, and without rde.
-
     Raises:
-        ValueError: Unknown selection, or columns that do not make up the features.
-        TypeError: Not a pulse-map detector.
+        ValueError: The selection is unknown, a column that a feature needs is missing,
+            or a flag or id is to be smeared.
+        TypeError: The detector is not a pulse-map detector.
     """
 
     def __init__(
@@ -104,8 +106,8 @@ class PackedPulses(DataRepresentation):
     ) -> None:
         if not isinstance(detector, PulseMapDetector):
             raise TypeError(
-                "PackedPulses needs a pulse-map detector of graphnet_icecube2nd, got "
-                f"{type(detector).__name__}, which scales columns in its own way"
+                "detector must be a pulse-map detector of graphnet_icecube2nd, got "
+                f"{type(detector).__name__}, which scales columns differently"
             )
         super().__init__(
             detector=detector,
@@ -121,7 +123,10 @@ class PackedPulses(DataRepresentation):
         known = detector.pulse_map.columns()
         flags = (AUXILIARY, HLC, RDE, SENSOR_ID)
         if wrong := [c for c in perturbation_dict or {} if known.get(c) in flags]:
-            raise ValueError(f"perturbation_dict: {', '.join(wrong)} cannot be smeared")
+            raise ValueError(
+                f"perturbation_dict: {', '.join(wrong)} cannot be smeared, because "
+                "flags and ids are not continuous"
+            )
 
     def forward(
         self,
@@ -134,11 +139,13 @@ class PackedPulses(DataRepresentation):
         loss_weight_default_value: float | None = None,
         data_path: str | None = None,
     ) -> Data:
-        """Make the `Data` of one event from raw values (T, C), as GraphNeT does.
+        """Make the `Data` of one event from raw values (T, C).
+
+        The arguments are those of GraphNeT's `DataRepresentation.forward`.
 
         Raises:
-            ValueError: A value cannot be true; the message names column, allowed range,
-                and event, by the first entry of `truth_dicts`.
+            ValueError: A value is outside its allowed range; the message names column,
+                range and event (the first entry of `truth_dicts`).
         """
         return self.graphs(
             input_features,
@@ -164,26 +171,29 @@ class PackedPulses(DataRepresentation):
         loss_weight_default_value: float | None = None,
         data_path: str | None = None,
     ) -> list[Data]:
-        """Make the `Data` of B events together, each what `forward` makes of it.
+        """Make the `Data` of B events together; each equals that of `forward`.
 
         Args:
-            values_TC: (T, C) raw values, one event after the other.
-            offsets: (B + 1,) int64 borders of the events.
+            values_TC: Raw values of all events, one after the other, (T, C).
+            offsets: Borders of the events, (B + 1,) int64.
             names: The C columns.
-            truth_dicts: Dictionaries of the truth, for each event.
-            custom_label_functions: Functions of labels by name, see `forward`.
-            loss_weight_column: Name of the loss weight, see `forward`.
+            truth_dicts: Dictionaries of the truth for each event.
+            custom_label_functions: Functions of labels by name.
+            loss_weight_column: Name of the loss weight.
             loss_weights: Loss weight of each event.
-            loss_weight_default_value: Loss weight of events without one, see `forward`.
-            data_path: Path of the data set, see `forward`.
+            loss_weight_default_value: Loss weight of events without one.
+            data_path: Path of the data set.
 
         Raises:
-            ValueError: As `forward`.
+            ValueError: A value is outside its allowed range, see `forward`; or the
+                columns are not in the order of `input_feature_names` and there is a
+                `perturbation_dict`.
         """
         if self._perturbation_dict and list(names) != list(self._input_feature_names):
             raise ValueError(
-                "with a perturbation_dict the columns must come as they were named: "
-                f"{', '.join(self._input_feature_names)}; got {', '.join(names)}"
+                "with a perturbation_dict the columns must be in the order of "
+                f"input_feature_names: {', '.join(self._input_feature_names)}; "
+                f"got {', '.join(names)}"
             )
         raw_TC = self._reader.checked(values_TC, names, offsets, truth_dicts)
         raw_TC = torch.from_numpy(self._perturb_input(raw_TC)).to(self.dtype).numpy()
@@ -193,7 +203,7 @@ class PackedPulses(DataRepresentation):
         )
         num_pulses_B = torch.from_numpy((offsets[1:] - offsets[:-1]).astype(np.int32))
         shared: Any = {
-            "features": self.output_feature_names,  # as GraphNeT's graphs have it
+            "features": self.output_feature_names,
             "graph_definition": type(self).__name__,
             "data_representation": type(self).__name__,
         }
@@ -206,7 +216,7 @@ class PackedPulses(DataRepresentation):
             _truth_tensors(truth_dicts),
         )
         for b, (x, n_pulses, truth) in enumerate(zip(*of_events, strict=True)):
-            # A dict, for PyG takes 2 us to set an attribute of `Data`.
+            # A dict, because PyG takes 2 us to set an attribute of `Data`.
             values = {"x": x, "n_pulses": n_pulses, **shared}
             if loss_weights is not None:
                 self._add_loss_weights(
@@ -227,22 +237,30 @@ class PackedPulses(DataRepresentation):
 
 
 class DeepIcePulses(NodeDefinition):
-    """The same selection and features as a node definition.
+    """Selection and features of `PackedPulses` as a node definition.
 
-    For `GraphDefinition` and its heirs, whose detector must be a pulse-map detector of
-    this package or one that scales alike, as GraphNeT's `IceCubeKaggle` does; its
-    `IceCube86` does not. A node definition sees values only after they were scaled in
-    float32: so messages cannot name the event, and times of a clock that runs beyond
-    1e7 ns lose their nanoseconds, which `PackedPulses` keeps.
+    It is for `GraphDefinition` and its subclasses. Their detector must be a pulse-map
+    detector of this package or one with the same scales, such as GraphNeT's
+    `IceCubeKaggle` (but not its `IceCube86`). A node definition gets values after
+    scaling in float32, so errors cannot name the event, and times beyond 1e7 ns lose
+    their nanoseconds, which `PackedPulses` keeps.
 
-    The detector is `pulse_map`: the name of a registered one (`kaggle`, `icecube86`,
-    ...), a `PulseMap`, or what its `to_dict` gives. Its switches can be set: `qe` is
-    `rde` or `published`, `ice` is `correct`, `mirrored` or `none`; None leaves them as
-    they are. The graph definition sets `input_feature_names`; the other arguments are
-    those of `PackedPulses`.
+    Args:
+        input_feature_names: Columns; the graph definition sets them.
+        pulse_map: Name of a registered detector (`kaggle`, `icecube86`, ...), a
+            `PulseMap`, or the result of its `to_dict`.
+        max_pulses: Maximum pulses per event.
+        selection: Rule of the selection, see `PackedPulses`.
+        seed: Random seed of the selection, see `PackedPulses`.
+        qe: Rule for DOMs of high quantum efficiency: `rde` or `published`. Default:
+            that of the pulse map.
+        ice: Ice properties: `correct`, `mirrored` or `none`. Default: those of the
+            pulse map.
+        geometry: csv file of DOMs that replaces the detector's.
+        ice_table: Text file of ice properties that replaces the detector's.
 
     Raises:
-        ValueError: Unknown choice, or columns that do not make up the features.
+        ValueError: A choice is unknown, or a column that a feature needs is missing.
     """
 
     def __init__(
@@ -279,10 +297,13 @@ class DeepIcePulses(NodeDefinition):
 
 
 def collate_events(graphs: Sequence[Data]) -> Batch:
-    """Join events to a batch and keep every one, also those of a single pulse.
+    """Join all events to one batch, including those of a single pulse.
 
-    The batch is that of PyG's `Batch.from_data_list`, which looks at every value of
-    every event; here those that it would only string together are.
+    The batch equals that of PyG's `Batch.from_data_list`, but values that PyG only
+    concatenates are joined here at once, which is faster.
+
+    Raises:
+        ValueError: There is no event.
     """
     graphs = list(graphs)
     if not graphs:
@@ -293,7 +314,7 @@ def collate_events(graphs: Sequence[Data]) -> Batch:
         values_of = [graph._store._mapping for graph in graphs]
         one_each = torch.arange(len(graphs) + 1)
         for name, first in values_of[0].items():
-            # PyG adds up what is called index or batch, and infers nodes from x.
+            # PyG shifts values called index or batch, and counts the nodes of x.
             if name in ("x", "face", "ptr") or "index" in name or "batch" in name:
                 continue
             values = [of_graph[name] for of_graph in values_of]
@@ -315,7 +336,10 @@ def collate_events(graphs: Sequence[Data]) -> Batch:
 
 
 class PulseReader:
-    """What `PackedPulses` and `DeepIcePulses` have in common; arguments as theirs."""
+    """Check, selection and features of pulses for `PackedPulses` and `DeepIcePulses`.
+
+    The arguments are theirs.
+    """
 
     def __init__(
         self,
@@ -341,30 +365,35 @@ class PulseReader:
         self._place_MF = np.empty((0, len(self.pulse_map.feature_names)), np.float32)
 
     def check_columns(self, names: Sequence[str]) -> None:
-        """See that columns of these names make up the features; ValueError if not."""
+        """Check that these columns give all features.
+
+        Raises:
+            ValueError: A column is missing.
+        """
         given = {self._known[name] for name in names if name in self._known}
         missing = self.pulse_map.missing(given)
         if missing:
             wanted = ", ".join(self.pulse_map.column(q) for q in missing)
             raise ValueError(
-                f"pulse map {self.pulse_map.name!r} needs column {wanted}; "
-                f"given are {', '.join(names)}. {self._hint(names, missing[0])}"
+                f"pulse map {self.pulse_map.name!r} needs column {wanted}, found only "
+                f"{', '.join(names)}. {self._hint(names, missing[0])}"
             )
         if self.selection == "hlc_first" and not given & {AUXILIARY, HLC}:
-            raise ValueError("selection 'hlc_first' needs a column auxiliary or hlc")
+            raise ValueError(
+                "selection 'hlc_first' needs a column auxiliary or hlc, found "
+                f"{', '.join(names)}"
+            )
 
     def _hint(self, names: Sequence[str], quantity: str) -> str:
         for known in ("kaggle", "icecube86", "prometheus"):
             others = PulseMap.by_name(known)
             place_and_time = {others.x, others.y, others.z, others.time}
             if known != self.pulse_map.name and place_and_time <= set(names):
-                return (
-                    f"Are these the columns of {known!r}? Then say so as the pulse map"
-                )
+                return f"The columns look like those of pulse map {known!r}; use it"
         return f"For files without it: {self.pulse_map.how_without(quantity)}"
 
     def columns(self, names: Sequence[str]) -> PulseColumns:
-        """Return what columns of these names are; ValueError as `check_columns`."""
+        """Return the meaning of columns; ValueError if one is missing."""
         key = tuple(names)
         if key not in self._columns:
             self.check_columns(names)
@@ -378,9 +407,11 @@ class PulseReader:
         offsets: NDArray[np.int64],
         truth_dicts: Sequence[Sequence[dict[str, Any]]],
     ) -> NDArray[np.float64]:
-        """Return a copy (T, C) in float64, checked; long events in time order.
+        """Return a checked copy (T, C) in float64, with long events in time order.
 
-        ValueError names event, pulse and column of a value that no pulse can have.
+        Raises:
+            ValueError: A value is outside its allowed range; the message names event,
+                pulse and column.
         """
         raw_TC, columns = _as_numbers(values, names), self.columns(names)
         if not len(raw_TC):
@@ -391,7 +422,7 @@ class PulseReader:
                 if len(event_TC):
                     self._check_event(event_TC, names, truth)
         if self.pulse_map.time_reference == "first_pulse":
-            # Here and not in float32, where a clock of 1e8 ns ticks every 8 ns.
+            # In float64, because float32 has steps of 8 ns at 1e8 ns.
             time_T = raw_TC[:, columns.quantities.index(TIME)]
             full_B, length_B = offsets[:-1] < offsets[1:], np.diff(offsets)
             first_B = np.minimum.reduceat(time_T, offsets[:-1][full_B])
@@ -412,7 +443,7 @@ class PulseReader:
             geometry=self.detector.places,
             event_id=_event_name(truth_dicts),
         )
-        if RDE in raw:  # some may have been unknown
+        if RDE in raw:  # `check_pulses` has filled in unknown values
             raw_TC[:, self.columns(names).quantities.index(RDE)] = raw[RDE]
 
     def _put_in_order(
@@ -438,13 +469,16 @@ class PulseReader:
         """Select pulses of events and build their features.
 
         Args:
-            value_TC: (T, C) scaled values.
+            value_TC: Scaled values, (T, C).
             names: The C columns.
-            offsets: (B + 1,) borders of the events.
-            checked: The values went through `checked` before.
+            offsets: Borders of the events, (B + 1,).
+            checked: Whether the values come from the method `checked`.
 
         Returns:
-            The features (K, F), and how many pulses of each event are kept.
+            The features (K, F), and the number of kept pulses of each event.
+
+        Raises:
+            ValueError: A scaled value is not finite, or a flag is not 0 or 1.
         """
         columns = self.columns(names)
         good = np.isfinite(value_TC).all()
@@ -476,16 +510,18 @@ class PulseReader:
     def _contents(
         self, value_TC: NDArray[Any], offsets: NDArray[np.int64]
     ) -> Tensor | None:
-        """Return what tells events apart for the selection of a seed, (B,)."""
+        """Return numbers of the events for the seeded selection, (B,).
+
+        They are hashes of the pulses, because a node definition does not get event ids.
+        """
         if self.seed is None:
             return None
-        # Their content: a node definition knows nothing else of them.
         events = np.split(value_TC, offsets[1:-1])
         content = [zlib.crc32(event.tobytes()) for event in events]
         return torch.tensor(content)
 
     def _refuse_scaled(self, value_TC: NDArray[Any], columns: PulseColumns) -> None:
-        """Raise ValueError of scaled values that another detector or a smear made."""
+        """Raise ValueError for the first scaled value that is not allowed."""
         for index, quantity in enumerate(columns.quantities):
             value_T = value_TC[:, index]
             good_T, allowed = np.isfinite(value_T), "finite"
@@ -494,19 +530,17 @@ class PulseReader:
             if quantity and not good_T.all():
                 pulse = int(good_T.argmin())
                 raise ValueError(
-                    f"column {self.pulse_map.column(quantity)!r} is "
-                    f"{value_T[pulse]:g} after scaling, at pulse {pulse}; it must "
-                    f"be {allowed}. Is the value allowed, and the detector a pulse-map "
-                    "detector?"
+                    f"pulse {pulse}: column {self.pulse_map.column(quantity)!r} must "
+                    f"be {allowed} after scaling, found {value_T[pulse]:g}. Check the "
+                    "value in the data, and that the detector is a pulse-map detector"
                 )
 
     def _assembled(
         self, value_KC: NDArray[Any], columns: PulseColumns
     ) -> NDArray[np.float32]:
-        """Return what `assemble_features` does, (K, F), looking places up once.
+        """Return the features of `assemble_features`, (K, F), with a cache of modules.
 
-        What a pulse owes to its place (efficiency, ice, the place of a DOM number) is
-        kept by the place; the rest is the pulse's own.
+        Features of the module (efficiency, ice, position) are cached by its position.
         """
         place = np.ascontiguousarray(value_KC[:, columns.place])
         key_K = place.view(f"V{place.itemsize * place.shape[1]}").ravel().tolist()
@@ -527,7 +561,7 @@ class PulseReader:
     def _look_up(
         self, key_K: list[bytes], value_KC: NDArray[Any], columns: PulseColumns
     ) -> None:
-        """Add the features of places that were not met before."""
+        """Add the features of new positions to the cache."""
         if len(self._row_of_place) > MOST_PLACES:
             self._row_of_place.clear()
             self._place_MF = self._place_MF[:0]
@@ -541,7 +575,7 @@ class PulseReader:
 
 
 class PulseColumns:
-    """What the C columns of a table of pulses are, worked out once for many events.
+    """Meaning and allowed ranges of the C columns of a table of pulses.
 
     Args:
         names: The columns.
@@ -551,7 +585,7 @@ class PulseColumns:
     def __init__(self, names: Sequence[str], detector: Detector) -> None:
         pulse_map, largest = detector.pulses, float(np.finfo(np.float64).max)
         known = pulse_map.columns()
-        self.quantities = [known.get(name, "") for name in names]  # "": of no use
+        self.quantities = [known.get(name, "") for name in names]  # "" if not used
         ranges: dict[str, tuple[float, float]] = {
             "": (-np.inf, np.inf),
             CHARGE: (float(np.nextafter(0.0, 1.0)), largest),
@@ -582,8 +616,8 @@ class PulseColumns:
         return [i for i, q in enumerate(self.quantities) if q in quantities]
 
     def are_good(self, raw_TC: NDArray[np.float64]) -> bool:
-        """Return False where `check_pulses` might refuse a value; quick."""
-        # A NaN is its column's smallest value, and is not above any bound.
+        """Return False if `check_pulses` might refuse a value; a fast test."""
+        # If a column has a NaN, its minimum is NaN and not above the bound.
         return bool(
             (raw_TC.min(axis=0) >= self._low_C).all()
             and (raw_TC.max(axis=0) <= self._high_C).all()
@@ -591,9 +625,9 @@ class PulseColumns:
         )
 
     def order(self, value_TC: NDArray[Any]) -> NDArray[np.int64]:
-        """Return the order of pulses by time and then by what they are, (T,).
+        """Return the order of pulses by time and then by all other values, (T,).
 
-        Whatever order the rows have, the order of pulses that differ is one.
+        The sorted pulses do not depend on the order of rows.
         """
         columns = list(zip(self.quantities, value_TC.T, strict=True))
         one_event_T = np.zeros(len(value_TC), np.int64)
@@ -607,17 +641,14 @@ class PulseColumns:
 
 
 def _quick_index(columns: list[int]) -> Any:
-    """Return columns as a slice where they follow each other: four times as fast."""
+    """Return contiguous columns as a slice, which is four times as fast."""
     if columns and columns == list(range(columns[0], columns[-1] + 1)):
         return slice(columns[0], columns[-1] + 1)
     return columns
 
 
 def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return a copy (T, C) in float64; None, which is SQL's NULL, becomes NaN.
-
-    Columns lie together in memory: what is done with each of them is then quick.
-    """
+    """Return a copy (T, C) in float64, column-major; None (SQL NULL) becomes NaN."""
     try:
         return np.array(values, dtype=np.float64, order="F")
     except (TypeError, ValueError):
@@ -625,26 +656,28 @@ def _as_numbers(values: NDArray[Any], names: Sequence[str]) -> NDArray[np.float6
             try:
                 np.array(values[:, index], dtype=np.float64)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"column {name!r} must be numbers: {error}") from None
+                raise ValueError(
+                    f"column {name!r} must have only numbers: {error}"
+                ) from None
         raise
 
 
 def _event_name(truth_dicts: Sequence[dict[str, Any]] | None) -> list[Any] | None:
-    """Return the event's key, which GraphNeT's datasets put first, in a list."""
+    """Return a list with the event's number, the first value of its truth."""
     if not truth_dicts or not truth_dicts[0]:
         return None
     names = np.ravel(next(iter(truth_dicts[0].values())))[:1].tolist()
-    # SQL joins make floats of numbers.
+    # SQL joins turn integers into floats.
     return [int(n) if isinstance(n, float) and n.is_integer() else n for n in names]
 
 
 def _truth_tensors(
     truth_dicts: Sequence[Sequence[dict[str, Any]]],
 ) -> list[dict[str, Tensor]]:
-    """Return what GraphNeT makes of the truth of each event: `torch.tensor` of it.
+    """Return `torch.tensor` of all truth values of each event, as GraphNeT does.
 
-    Values of one kind become one tensor, of which each event has its part: a call of
-    `torch.tensor` takes 3 us. What is no number is left out, as in GraphNeT.
+    Values of one type become one tensor first, because each call takes 3 us. Values
+    that are not numbers are left out, as in GraphNeT.
     """
     tensors: list[dict[str, Any]] = []
     for dicts in truth_dicts:

@@ -1,7 +1,7 @@
 """Results of a GraphNeT pipeline: any model, any loader, all tasks, in one pass.
 
-What GraphNeT's `predict_as_dataframe` is for, which reads the data twice and needs them
-in a fixed order. Shape letters: B events.
+GraphNeT's `predict_as_dataframe` reads the data twice and needs a fixed order; these
+functions do not. Shape letters: B events.
 """
 
 from __future__ import annotations
@@ -75,58 +75,60 @@ def predict_events(
     unknown_detector: bool = False,
     on_progress: Progress | None = None,
 ) -> Reconstruction:
-    """Run a GraphNeT model once over a loader; a row of results for each event.
+    """Run a GraphNeT model once over a loader, with one row of results per event.
 
-    Columns as `reconstruct` has them: event_id; those of every task; calibrated:
-    whether the event's widths are; n_pulses, as the batch has it; status: `ok`, `no
-    pulses`, `not finite`, or `length 0` of a direction; and TASK_is_valid where one of
-    several tasks failed for some event. Whatever has no answer has NaN (in SQLite
-    NULL).
+    The columns are those of `reconstruct`: event_id; the columns of every task;
+    calibrated (whether the widths of the event are); n_pulses from the batch; status
+    (`ok`, `no pulses`, `not finite`, or `length 0` of a direction); and TASK_is_valid
+    if one of several tasks failed for some event. Missing answers are NaN (NULL in
+    SQLite).
 
-    A `TaskHead` gives the columns of its task. A task of GraphNeT that gives a
-    direction and kappa gives those of `direction`; its other tasks give their
-    prediction_labels, by our names where there is one (`energy_pred` is `energy`).
+    A `TaskHead` gives the columns of its task. A GraphNeT task that predicts direction
+    and kappa gives the columns of `direction`. Other GraphNeT tasks give their
+    prediction_labels, renamed if this package has the column (`energy_pred` becomes
+    `energy`).
 
-    Rows stand in the order of the loader, which may shuffle. Behind them stand the
-    events without pulses of a store that the loader reads whole, which it passes over;
-    those that `prepare` has marked have the status `bad charge` and the like. Rows go
-    into the file 8192 at a time; beside them memory holds 8 bytes an event.
+    Rows have the order of the loader, which may shuffle. If the loader reads a whole
+    store, the events without pulses follow, with the status that `prepare` noted (such
+    as `bad charge`). 8192 rows are written at a time; besides them, memory holds 8
+    bytes per event.
 
     Args:
-        model: A `StandardModel` of any backbone and tasks of events. It runs on the
-            device it is on, in evaluation mode, and is left as it was.
+        model: A `StandardModel` whose tasks predict events. It runs on its device in
+            evaluation mode, and is not changed.
         dataloader: A loader of GraphNeT or torch, or of `StoreDataModule`. Batches need
             `n_pulses` and the event number.
-        out: The file: .parquet, .csv, .db, or `submission.csv`; None: none.
-        format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
-        calibration: Makes widths hold: a `KappaCalibration` of the direction, or
-            calibrations by task; see `calibrate_table`.
-        contours: Shares of the contours whose radii are columns.
+        out: File to write: .parquet, .csv, .db, or `submission.csv`; None to keep the
+            results in memory.
+        format: `parquet`, `csv`, `sqlite` or `submission`; default: from the file name.
+        calibration: Calibration of the widths: a `KappaCalibration` of the direction,
+            or calibrations by task; see `calibrate_table`.
+        contours: Probabilities of the contours whose radii are columns.
         event_column: Name of the event number in the batches, the dataset's
             `index_column`.
-        angles: Directions that the model was trained to predict. `origin`: to where the
-            neutrino came from, as with our `direction_label()`; `flight`: to where it
-            flies, then directions are turned round.
-        name: Name of the table; default the backbone's class.
-        unknown_detector: Use the model on a detector or a clock that it was not trained
-            on; widths are then not calibrated.
-        on_progress: Called with new events and pulses.
+        angles: Convention of the directions that the model predicts: `origin` if they
+            point to the neutrino's origin, as with our `direction_label()`; `flight`
+            if they point along its flight, and are to be reversed.
+        name: Name of the table; default: the class of the backbone.
+        unknown_detector: Whether the model may run on a detector or a clock that it was
+            not trained on; widths are then not calibrated.
+        on_progress: Function called with the numbers of new events and pulses.
 
     Warns:
-        UserWarning: The loader gave fewer events than its dataset has; events are read
-            otherwise than in the training, or lie outside its ranges.
+        UserWarning: The loader gave fewer events than its dataset has; or events are
+            read differently than in the training, or are outside its ranges.
 
     Raises:
-        DomainError: The data are of another detector or clock than the model was
-            trained on, see `domain_of`.
+        DomainError: The data have another detector or clock than the training, see
+            `domain_of`.
         ValueError: An event comes twice, a batch lacks event number or pulses, two
-            tasks give the same column, an unknown format, a calibration of a task that
-            the model lacks.
-        TypeError: Not a `StandardModel`, or batches that are not PyG's.
-        ImportError: pyarrow or sqlite-utils is not installed, and a file is wanted.
+            tasks give the same column, the format is unknown, or the model lacks the
+            task of a calibration.
+        TypeError: The model is not a `StandardModel`, or the batches are not PyG's.
+        ImportError: A file is to be written without pyarrow or sqlite-utils.
     """
     begun = time.monotonic()
-    answers = answers_of(model)  # before any work, as the file's format
+    answers = answers_of(model)
     check_one_of("angles", angles, ANGLE_CONVENTIONS)
     calibrations = _by_task(calibration, answers)
     contours = checked_contours(contours)
@@ -135,7 +137,7 @@ def predict_events(
         check_replaceable(out, kind)
     if kind == SUBMISSION and Direction.name not in {a.name for a in answers}:
         raise ValueError(
-            "a submission needs a direction, but the model's tasks give "
+            "a submission needs a direction, but the model's tasks give only "
             f"{', '.join(answer.name for answer in answers)}"
         )
     domain = domain_of(model, dataloader, unknown_detector)
@@ -201,11 +203,17 @@ def predict_directions(
     out: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Reconstruction:
-    """Do what `predict_events` does, with a model that has a direction.
+    """Run `predict_events` with a model that predicts a direction.
+
+    Args:
+        model: A `StandardModel` with a task of the direction.
+        dataloader: A loader, see `predict_events`.
+        out: File to write, see `predict_events`.
+        **options: Options of `predict_events`.
 
     Raises:
-        ValueError: No task gives a direction; and as `predict_events`.
-        TypeError: As `predict_events`.
+        ValueError: No task predicts a direction, or see `predict_events`.
+        TypeError: See `predict_events`.
     """
     if Direction.name not in [answer.name for answer in answers_of(model)]:
         tasks = "; ".join(
@@ -214,8 +222,8 @@ def predict_directions(
         )
         raise ValueError(
             "a task must give dir_x_pred, dir_y_pred, dir_z_pred and direction_kappa, "
-            f"as DirectionReconstructionWithKappa does; none does ({tasks}). For "
-            "models without a direction use predict_events"
+            f"as DirectionReconstructionWithKappa does; found {tasks}. Use "
+            "predict_events for models without a direction"
         )
     return predict_events(model, dataloader, out, **options)
 
@@ -223,7 +231,7 @@ def predict_directions(
 def _by_task(
     calibration: KappaCalibration | Calibrations | None, answers: Sequence[Answer]
 ) -> Calibrations:
-    """Return calibrations by task, all of tasks that the model has."""
+    """Return calibrations by task; ValueError if the model lacks one of the tasks."""
     if calibration is None:
         return {}
     if isinstance(calibration, KappaCalibration):
@@ -236,8 +244,8 @@ def _by_task(
     known = [a.name for a in answers if not isinstance(a.task, GraphnetColumns)]
     if unknown := [task for task in calibration if task not in known]:
         raise ValueError(
-            f"calibration of {', '.join(unknown)}: the model has no such task of this "
-            f"package; it has {', '.join(known) or 'none'}"
+            f"calibration: the model has no task {', '.join(unknown)} that can be "
+            f"calibrated; it has {', '.join(known) or 'none'}"
         )
     return calibration
 
@@ -273,9 +281,9 @@ def _parts(
 
 
 def _without_full_columns(parts: Iterable[Columns]) -> Iterator[Columns]:
-    """Yield parts without `TASK_is_valid` of tasks that failed in none of them.
+    """Yield parts without the `TASK_is_valid` that are true in all of them.
 
-    Parts wait in files, because the last one may be the first with a failure.
+    Parts are kept in files, because the last one may be the first with a failure.
     """
     failed: set[str] = set()
     with tempfile.TemporaryDirectory(prefix="icecube2nd-") as folder:
@@ -290,7 +298,7 @@ def _without_full_columns(parts: Iterable[Columns]) -> Iterator[Columns]:
 
 
 def _left_out(dataloader: Any, num_events: int) -> tuple[str, ...]:
-    """Return what is worth a warning: events of the dataset that never came."""
+    """Return a warning if the loader left out events of its dataset."""
     try:
         expected = len(dataloader.dataset)
     except (AttributeError, TypeError):  # a list of batches, an iterable dataset
@@ -300,7 +308,8 @@ def _left_out(dataloader: Any, num_events: int) -> tuple[str, ...]:
     return (
         f"the loader gave {num_events} of the {expected} events of its dataset; the "
         "others have no row. GraphNeT's collate function leaves out events of fewer "
-        "than two pulses: use collate_fn=collate_events. A sampler may leave out more",
+        "than two pulses: use collate_fn=collate_events. A sampler may also leave "
+        "out events",
     )
 
 
@@ -309,7 +318,7 @@ def _windows(
     answers: Sequence[Answer],
     on_progress: Progress | None,
 ) -> Iterator[EventPredictions]:
-    """Join batches to some thousands of events, and at least one window of none."""
+    """Join batches to windows of thousands of events; at least one, maybe empty."""
     none = EventPredictions(
         event_id=np.empty(0, np.int64),
         n_pulses=np.empty(0, np.int64),
@@ -352,11 +361,11 @@ def _note_new(runs: list[NDArray[np.int64]], event_id: NDArray[np.int64]) -> Non
         again = np.append(again, new[run[row] == new])
     if len(again):
         raise ValueError(
-            f"event {again[0]} comes twice from the loader: are event numbers of "
-            "several files alike, or does a sampler draw events again?"
+            f"event {again[0]} comes twice from the loader. Check that no two files "
+            "share event numbers, and that the sampler draws each event once"
         )
     if len(new):
         runs.append(new)
-    # Few runs to look through, and each number is merged a few times only.
+    # Merging runs of similar size keeps them few, and merges each number rarely.
     while len(runs) > 1 and len(runs[-2]) <= len(runs[-1]):
         runs.append(np.sort(np.append(runs.pop(), runs.pop()), kind="stable"))

@@ -1,10 +1,9 @@
 """Event stores in GraphNeT: `StoreDataModule` and `StoreDataset`.
 
-`StoreDataModule` gives batches as `StandardModel.fit` takes them: they hold the tensors
-of `EventDataModule` and are built at once, not joined from one object for each event.
-`StoreDataset` is many times slower: it makes an object for each event, in any data
-representation, for people who keep GraphNeT's own data module and graphs. Shape
-letters: T pulses, B events, C columns.
+`StoreDataModule` gives whole batches for `StandardModel.fit`, with the tensors of
+`EventDataModule`. `StoreDataset` makes one object for each event, in any data
+representation, which is many times slower; it works with GraphNeT's own data module and
+graphs. Shape letters: T pulses, B events, C columns.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
         index_column: Name of the event key in the PyG batch.
 
     Returns:
-        `x` (T, F), `batch` (T,), `ptr` (B + 1,), `n_pulses` (B,), the event key (B,),
-        and the truth under its names, `direction` (B, 3) among it.
+        A batch with `x` (T, F), `batch` (T,), `ptr` (B + 1,), `n_pulses` (B,), the
+        event key (B,), and the truth by name, such as `direction` (B, 3).
     """
     num_events = len(batch)
     result = Batch(_base_cls=Data)
@@ -65,7 +64,7 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
     event_B = torch.arange(num_events)
     result.batch = event_B.repeat_interleave(batch.lengths)
     result.ptr = batch.offsets
-    # What PyG needs to take the batch apart again.
+    # PyG needs these to split the batch again.
     result._num_graphs = num_events
     result._slice_dict = slices
     result._inc_dict = {
@@ -76,10 +75,14 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
 
 
 class PygLoader:
-    """An `EventLoader` whose batches are PyG's; it resumes like one.
+    """An `EventLoader` with PyG batches; it can be resumed.
 
-    It serves the ranks that exist when it is made. `StandardModel.fit(gpus=[0, 1])`
-    starts its ranks later, so each would get the same batches: that is an error.
+    Its ranks are those that exist when it is made. `StandardModel.fit(gpus=[0, 1])`
+    starts ranks later, which would all get the same batches; that is an error.
+
+    Args:
+        loader: The loader of packed batches.
+        index_column: Name of the event key in the batches.
     """
 
     def __init__(self, loader: EventLoader, index_column: str = "event_no") -> None:
@@ -91,32 +94,32 @@ class PygLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Hand out the batches of the sub-epoch."""
+        """Yield the batches of the sub-epoch."""
         is_distributed = distributed.is_available() and distributed.is_initialized()
         now = distributed.get_world_size() if is_distributed else 1
         made_for = self.loader.plan.rule.world_size
         if now > made_for:
             raise ValueError(
                 f"the loader was made for {made_for} ranks, but training runs on "
-                f"{now}, which would all train on the same events: give `fit` one "
-                "device, or train on several with `icecube2nd train --devices`"
+                f"{now}, which would all train on the same events. Give `fit` one "
+                "device, or use `icecube2nd train --devices`"
             )
         for batch in self.loader:
             yield as_pyg_batch(batch, self.index_column)
 
     @property
     def dataset(self) -> range:
-        """The events by number; their count is what GraphNeT asks for."""
+        """Range of the events; GraphNeT asks for its length."""
         return range(self.loader.plan.num_events)
 
     @property
     def sampler(self) -> Any:
-        """The sampler by which GraphNeT knows that batches come in a fixed order."""
+        """Sequential sampler if the order is fixed, as GraphNeT checks, or None."""
         options = self.loader.plan.options()
         is_in_order = not options["shuffle"] and not options["length_buckets"]
         return SequentialSampler(self.dataset) if is_in_order else None
 
-    batch_sampler = None  # Lightning asks for it where there is a sampler
+    batch_sampler = None  # Lightning asks for it if there is a sampler
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position in the data, as `EventLoader` does."""
@@ -128,19 +131,20 @@ class PygLoader:
 
 
 class StoreDataModule(EventDataModule):
-    """A store as data for GraphNeT's models, a whole batch at once.
+    """An event store as data of GraphNeT's models, in whole batches.
 
-    `model.fit(data.train_dataloader(), data.val_dataloader(), ...)`, and
-    `model.predict_as_dataframe(data.predict_dataloader(), additional_attributes=
-    ["event_no"])`. Backbones of this package read its batches; the data representation
-    that `StandardModel` asks for is not used on them.
+        model.fit(data.train_dataloader(), data.val_dataloader(), ...)
+        predict_events(model, data.predict_dataloader())
+
+    Its batches are for the backbones of this package; they do not use the data
+    representation of the `StandardModel`.
 
     Args:
         *arguments: Arguments of `EventDataModule`.
         index_column: Name of the event key in the batches.
-        **options: Options of `EventDataModule`. Labels (`direction`, `energy`,
-            `track`) and columns named in `truth` come under their own names, NaN where
-            an event has no such label.
+        **options: Options of `EventDataModule`. Batches have the labels (`direction`,
+            `energy`, `track`) and columns of `truth` by name, NaN if an event has
+            none.
     """
 
     def __init__(
@@ -159,17 +163,17 @@ class StoreDataModule(EventDataModule):
 class StoreDataset(Dataset):
     """A GraphNeT `Dataset` that reads an event store.
 
-    A drop-in for `SQLiteDataset`, also as `GraphNeTDataModule(dataset_reference=...)`:
-    `path` is the store, `pulsemaps` and `truth_table` may be called anything, and
-    `index_column` gives the store's `event_id`. `truth` may name labels (`direction`,
-    `energy`, `track`) besides columns of the store; an event without a label has NaN
-    there. Events without pulses are left out.
-    Where the store knows DOMs by sensor_id alone, x, y, z can be asked for as well.
-    Times are those of the source, in float64. The arguments are GraphNeT's.
+    It replaces `SQLiteDataset`, also in `GraphNeTDataModule(dataset_reference=...)`,
+    and has its arguments. `path` is the store, `pulsemaps` and `truth_table` may have
+    any name, and `index_column` is read from the store's `event_id`. `truth` may name
+    labels (`direction`, `energy`, `track`) besides columns of the store; they are NaN
+    for an event without the label. Events without pulses are left out. x, y and z are
+    available also if the store has only sensor_id. Times are those of the source, in
+    float64.
 
     Raises:
-        ValueError: As `EventStore`; a selected event is not in the store, or the store
-            lacks the columns that a label is made of.
+        ValueError: The store cannot be read (see `EventStore`), lacks a selected event,
+            or lacks the columns of a label.
     """
 
     _truth: list[str]
@@ -178,7 +182,7 @@ class StoreDataset(Dataset):
         self._missing_variables: dict[str, list[str]] = {}
         self._store = EventStore(self._path)
         self._known = self._store.pulse_map.columns()
-        # The events with pulses: in order of the store, and in order of event_id.
+        # Events with pulses, in the order of the store and in the order of event_id.
         self._full = np.flatnonzero(self._store.whole_event_column(N_PULSES) > 0)
         ids = self._store.whole_event_column(EVENT_ID)[self._full]
         order = np.argsort(ids)
@@ -194,22 +198,25 @@ class StoreDataset(Dataset):
         found = self._sorted_ids[row] == np.asarray(ids)
         if not found.all():
             raise ValueError(
-                f"event {np.asarray(ids)[~found][0]} is not in {self._path}, or has no "
-                f"pulses ({int((~found).sum())} of {len(ids)} selected events)"
+                f"{self._path} lacks {int((~found).sum())} of the {len(ids)} selected "
+                "events, or they have no pulses; the first is event "
+                f"{np.asarray(ids)[~found][0]}"
             )
         self._number_B = self._numbers[row]
         self._labels = {name: self._make_label(name) for name in self._label_names}
         self._remove_missing_columns()
 
     def __getitem__(self, sequential_index: int) -> Data:
-        """Return an event as the data representation makes it, with its labels."""
+        """Return an event in the data representation, with its labels."""
         if not 0 <= sequential_index < len(self):
-            raise IndexError(f"there is no event {sequential_index} of {len(self)}")
+            raise IndexError(
+                f"index must be 0 to {len(self) - 1}, got {sequential_index}"
+            )
         return self.__getitems__([sequential_index])[0]
 
     def __getitems__(self, sequential_indices: Sequence[int]) -> list[Data]:
-        """Return events, read together; torch's `DataLoader` asks for a batch so."""
-        if self._node_truth or self._selection:  # GraphNeT's way, one by one
+        """Return events that are read together; torch's `DataLoader` calls this."""
+        if self._node_truth or self._selection:  # GraphNeT reads these one by one
             one_by_one = super().__getitem__
             return [one_by_one(index) for index in sequential_indices]
         chosen_B = np.asarray(sequential_indices)
@@ -248,7 +255,7 @@ class StoreDataset(Dataset):
         return graphs
 
     def _truth_dicts(self, truth_C: NDArray[Any]) -> list[dict[str, Any]]:
-        """Return what GraphNeT's `_create_graph` makes of the truth of one event."""
+        """Return the truth of one event as GraphNeT's `_create_graph` makes it."""
         columns = truth_C.reshape(-1, 1)
         truth = dict(zip(self._truth, columns, strict=True))
         return [self._get_labels(truth), truth]
@@ -277,11 +284,22 @@ class StoreDataset(Dataset):
         sequential_index: int | None = None,
         selection: str | None = None,
     ) -> NDArray[Any]:
-        """Return columns of one event, or of the truth of all."""
+        """Return columns of one event, or columns of the truth of all events.
+
+        Args:
+            table: A pulse map for columns of pulses; any other name for the truth.
+            columns: Names of the columns.
+            sequential_index: Index of the event; None for the truth of all events.
+            selection: Selection of pulses, which a store does not support.
+
+        Raises:
+            ValueError: There is a selection.
+            ColumnMissingException: The store lacks a column.
+        """
         if selection and selection != "1=1":
             raise ValueError(
-                f"an event store cannot select pulses by {selection!r}; "
-                "string_selection works with GraphNeT's SQLite files"
+                f"an event store cannot select pulses, got {selection!r}. Use "
+                "string_selection with GraphNeT's SQLite files"
             )
         names = [columns] if isinstance(columns, str) else list(columns)
         if sequential_index is None:
@@ -297,7 +315,7 @@ class StoreDataset(Dataset):
         return np.stack([block.events(self._truth_name(name)) for name in names], 1)
 
     def _pulses(self, block: EventBlock, names: Sequence[str]) -> NDArray[Any]:
-        """Return columns of all pulses of some events, (T, C), as the file had them."""
+        """Return columns of all pulses of events, (T, C), as in the source file."""
         offsets = np.append(0, np.cumsum(block.length_B))
         position_T = np.arange(offsets[-1]) - np.repeat(offsets[:-1], block.length_B)
         columns, store = [], self._store
@@ -312,7 +330,7 @@ class StoreDataset(Dataset):
                 axis = (X, Y, Z).index(quantity)
                 place_S = store.geometry.position_S3.numpy()[:, axis]
                 dom_T = block.pulses(dom_columns[0], position_T, offsets)
-                # in the coordinates of the file, as the pulse map reads them
+                # coordinates of the file, as the pulse map reads them
                 value_T = place_S[dom_T] + store.pulse_map.origin[axis]
             else:
                 raise ColumnMissingException(
@@ -323,7 +341,7 @@ class StoreDataset(Dataset):
         return np.stack(columns, axis=1)
 
     def _truth_name(self, name: str) -> str:
-        """Return what the store calls a column of the truth."""
+        """Return the store's name of a column of the truth."""
         name = EVENT_ID if name == self._index_column else name
         if name not in self._store.event_columns:
             raise ColumnMissingException(

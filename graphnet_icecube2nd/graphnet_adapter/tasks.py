@@ -1,8 +1,8 @@
-"""Tasks of the core in GraphNeT: their labels, losses and heads.
+"""Tasks of this package in GraphNeT: labels, losses and heads.
 
-GraphNeT's `Direction` turns angles into a vector and leaves their meaning to the
-reader; here the meaning is an argument. The losses act on GraphNeT's (B, 4) directions,
-unit vector x, y, z and kappa. `TaskHead` is any registered task in a `StandardModel`.
+GraphNeT's `Direction` turns angles into a vector without their convention; here the
+convention is an argument. The losses act on GraphNeT's (B, 4) directions: unit vector
+x, y, z and kappa. `TaskHead` is any registered task in a `StandardModel`.
 
 Shape letters: B events, D width of the latent vectors, K outputs, C columns.
 """
@@ -43,7 +43,7 @@ from graphnet_icecube2nd.tasks.label import (
 )
 from graphnet_icecube2nd.tasks.task import Task
 
-# What GraphNeT calls our columns; all others are ours with `_pred` appended.
+# GraphNeT's names of our columns; the others get `_pred` appended.
 GRAPHNET_NAMES = {
     **{ours: theirs for theirs, ours in PREDICTION_NAMES.items()},
     **dict(zip(*DIRECTION_NAMES[:2], strict=True)),
@@ -53,28 +53,28 @@ GRAPHNET_NAMES = {
 
 
 def graphnet_name(column: str) -> str:
-    """Return what a column of a task is called among GraphNeT's predictions."""
+    """Return GraphNeT's name of a task's column among its predictions."""
     return GRAPHNET_NAMES.get(column, f"{column}{PREDICTION}")
 
 
 class TaskLabel(Label):
-    """A label of the core as GraphNeT's datasets add one.
+    """A label of this package for GraphNeT's datasets.
 
     An event without the label (a missing value, a filler, an impossible angle) gets
-    NaN: `TaskHead` leaves such an event out, GraphNeT's own tasks do not.
+    NaN. `TaskHead` leaves such events out of the loss; GraphNeT's own tasks do not.
 
     Args:
         label: Name of the label (`direction`, `energy`, `track`, ...), or a column of
             the truth.
-        key: Name of the label in the event, `data[key]`; default the label's name,
-            under which `TaskHead` looks for it.
+        key: Name of the label in the event, `data[key]`; default: the label's name,
+            which `TaskHead` expects.
         azimuth_key: Truth column of the azimuth, rad.
         zenith_key: Truth column of the zenith, rad.
-        angles: `origin` if the angles say where the particle came from, `flight` if
-            they say where it goes.
+        angles: Convention of the angles: `origin` if they point to where the particle
+            came from, `flight` if they point to where it goes.
 
     Raises:
-        ValueError: `angles` is neither.
+        ValueError: `angles` is unknown.
     """
 
     def __init__(
@@ -103,11 +103,15 @@ class TaskLabel(Label):
         return dict(self._arguments)
 
     def to_config(self) -> dict[str, Any]:
-        """Return the label as GraphNeT's dataset configurations write one."""
+        """Return the label in the form of GraphNeT's dataset configurations."""
         return {"class_name": type(self).__name__, "arguments": self.arguments()}
 
     def __call__(self, graph: Data) -> Tensor:
-        """Return the label of one event, (1,) or (1, 3), made of its truth columns."""
+        """Return the label of one event, (1,) or (1, 3), from its truth columns.
+
+        Raises:
+            ValueError: The event lacks the truth columns.
+        """
         names = list(graph.keys())
         chosen = label_columns(self._label, names, self._columns)
         if chosen is None:
@@ -123,12 +127,16 @@ class TaskLabel(Label):
 
 
 class OriginDirection(TaskLabel):
-    """Unit vector (1, 3) to the origin, whatever the angles of the file mean.
+    """Unit vector (1, 3) to the neutrino's origin, for either convention of angles.
 
-    The arguments are those of `TaskLabel`.
+    Args:
+        key: Name of the label in the event.
+        azimuth_key: Truth column of the azimuth, rad.
+        zenith_key: Truth column of the zenith, rad.
+        angles: Convention of the angles, `origin` or `flight`.
 
     Raises:
-        ValueError: `angles` is neither `origin` nor `flight`.
+        ValueError: `angles` is unknown.
     """
 
     def __init__(
@@ -144,8 +152,9 @@ class OriginDirection(TaskLabel):
     def __call__(self, graph: Data) -> Tensor:
         """Return the label of one event, (1, 3).
 
-        A missing or impossible angle is a ValueError: GraphNeT's own tasks do not leave
-        out events without a label.
+        Raises:
+            ValueError: An angle is missing or impossible. GraphNeT's own tasks cannot
+                leave out events without a label.
         """
         direction_13 = super().__call__(graph)
         if not bool(direction_13.isfinite().all()):
@@ -159,7 +168,7 @@ class OriginDirection(TaskLabel):
 
 
 class _DirectionWithKappaLoss(LossFunction):
-    """Computes a loss of the core from unit vector and kappa."""
+    """A loss of this package, computed from unit vector and kappa."""
 
     def __init__(self, loss: DirectionLoss) -> None:
         super().__init__()
@@ -172,11 +181,19 @@ class _DirectionWithKappaLoss(LossFunction):
         weights: Tensor | None = None,
         return_elements: bool = False,
     ) -> Tensor:
-        """Return the mean loss, or one per event, of (B, 4) predictions.
+        """Return the mean loss, or the loss of each event.
 
-        Targets are (B, 3) or (B, 1, 3), weights (B,) or (B, 1). GraphNeT's datasets
-        give the latter, which GraphNeT's own losses broadcast to (B, B): the mean then
-        is the product of two means and the weights have no effect.
+        Weights of GraphNeT's datasets are (B, 1). GraphNeT's own losses broadcast them
+        to (B, B), so that they have no effect; here they have.
+
+        Args:
+            prediction: Unit vector and kappa, (B, 4).
+            target: Unit vectors, (B, 3) or (B, 1, 3).
+            weights: Weights of the events, (B,) or (B, 1).
+            return_elements: Whether to return the loss of each event, (B,).
+
+        Raises:
+            ValueError: Prediction or target has another shape.
         """
         if weights is not None:
             weights = weights.reshape(-1)
@@ -202,12 +219,12 @@ class _DirectionWithKappaLoss(LossFunction):
 class ExactVonMisesFisher3DLoss(_DirectionWithKappaLoss):
     """Negative log-likelihood of the 3D von Mises-Fisher distribution.
 
-    Exact at every kappa and without a round trip to the CPU. `VonMisesFisher3DLoss` of
-    GraphNeT is an approximation above kappa 100 before its pull request 915 (September
-    2026).
+    It is exact at every kappa and runs on the GPU. GraphNeT's `VonMisesFisher3DLoss` is
+    an approximation above kappa 100 before its pull request 915 (September 2026).
 
     Args:
-        normalisation: `exact`, or `published` for comparison.
+        normalisation: Normalisation of the loss: `exact`, or `published` for
+            comparison.
     """
 
     def __init__(self, normalisation: str = "exact") -> None:
@@ -215,7 +232,7 @@ class ExactVonMisesFisher3DLoss(_DirectionWithKappaLoss):
 
 
 class AngularDistance(_DirectionWithKappaLoss):
-    """Opening angle in rad: the competition's score. Kappa gets no gradient."""
+    """Opening angle, rad, the score of the competition. Kappa gets no gradient."""
 
     def __init__(self) -> None:
         super().__init__(AngularDistanceLoss())
@@ -225,8 +242,9 @@ class CombinedDirection(_DirectionWithKappaLoss):
     """Opening angle + `vmf_weight` times the von Mises-Fisher loss.
 
     Args:
-        vmf_weight: 0.05 as published.
-        normalisation: `exact`, or `published` for comparison.
+        vmf_weight: Weight of the von Mises-Fisher loss; published: 0.05.
+        normalisation: Normalisation of the loss: `exact`, or `published` for
+            comparison.
     """
 
     def __init__(self, vmf_weight: float = 0.05, normalisation: str = "exact") -> None:
@@ -236,29 +254,29 @@ class CombinedDirection(_DirectionWithKappaLoss):
 
 
 class TaskHead(StandardLearnedTask):
-    """A registered task of the core, with its last layer, loss and columns.
+    """A registered task of this package, with its last layer, loss and columns.
 
-    While a model trains and validates, its output is the task's raw output (B, K), and
-    the loss is the task's, of the events that have a label. While a model predicts
-    (`StandardModel.predict`), its output is the task's columns (B, C) in physical
-    units, float64.
+    In training and validation the output is the task's raw output (B, K), and the loss
+    is the task's mean loss of events that have a label. In prediction
+    (`StandardModel.predict`) the output is the task's columns (B, C) in physical units,
+    float64.
 
     Args:
         task: Name of the task, one of `list_tasks()`.
-        hidden_size: D, `nb_outputs` of the backbone.
+        hidden_size: Width D of the latent vectors, `nb_outputs` of the backbone.
         options: Constructor arguments of the task.
         weight: Factor of the task's loss; GraphNeT adds up the losses of its tasks.
         target_labels: Names of the task's labels in the batch, one for each of
-            `Task.truth`; default: their own names, as `TaskLabel` and
+            `Task.truth`; default: the same names, as `TaskLabel` and
             `StoreDataModule` write them.
-        prediction_labels: Names of the predictions; default: GraphNeT's where it has
-            one (`energy_pred`, `dir_x_pred`, `target_pred`), else the task's with
-            `_pred` appended.
+        prediction_labels: Names of the predictions, one for each column; default:
+            GraphNeT's names (`energy_pred`, `dir_x_pred`, `target_pred`), or those of
+            the task with `_pred` appended.
         loss_weight: Attribute of the batch with a weight for each event.
 
     Raises:
-        ValueError: An unknown task or argument, or another number of labels or names
-            than the task has.
+        ValueError: The task or an option is unknown, or the number of labels or names
+            differs from the task's.
     """
 
     def __init__(
@@ -281,24 +299,24 @@ class TaskHead(StandardLearnedTask):
         ):
             if given is not None and len(given) != len(own):
                 raise ValueError(
-                    f"task {task!r}: {what} must be {len(own)} names, for "
-                    f"{', '.join(own)}; got {', '.join(given)}"
+                    f"task {task!r}: {what} must have {len(own)} names, one for each "
+                    f"of {', '.join(own)}; got {', '.join(given)}"
                 )
         super().__init__(
             hidden_size=hidden_size,
-            loss_function=None,  # the task has its own
-            disable_affine=True,  # and its own last layer
+            loss_function=None,  # the task has its own loss and last layer
+            disable_affine=True,
             target_labels=target_labels,
             prediction_labels=prediction_labels,
             loss_weight=loss_weight,
         )
         self._weight = weight
-        # Named as in the core's `TaskModel`, so that weights are known by the task.
+        # The name of `TaskModel`, so that the keys of the weights are the same.
         self.tasks = nn.ModuleDict({task: made.attach(hidden_size)})
 
     @property
     def task(self) -> Task:
-        """The task of the core."""
+        """The task of this package."""
         (task,) = self.tasks.values()
         assert isinstance(task, Task)
         return task
@@ -315,7 +333,7 @@ class TaskHead(StandardLearnedTask):
 
     @property
     def default_prediction_labels(self) -> list[str]:
-        """The columns of the task by GraphNeT's names."""
+        """GraphNeT's names of the task's columns."""
         return [graphnet_name(column) for column in self._columns]
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -326,7 +344,7 @@ class TaskHead(StandardLearnedTask):
         return torch.stack([columns[name].double() for name in self._columns], dim=1)
 
     def compute_loss(self, pred: Tensor, data: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean loss of the events that have a label, (); NaN is none."""
+        """Return the mean loss of events with a label, (); NaN means no label."""
         names = zip(self._truth, self._target_labels, strict=True)
         truth = {name: _label(name, data[label]) for name, label in names}
         weight_B = None
@@ -336,7 +354,7 @@ class TaskHead(StandardLearnedTask):
 
 
 def _label(name: str, value: Tensor) -> Tensor:
-    """Return a label as the core has it: (B,) or (B, N), no float64."""
+    """Return a label as (B,) or (B, N), in float32 if it is floating-point."""
     value = value.reshape(len(value), -1)
     value = value[:, 0] if value.shape[1] == 1 else value
     value = value.float() if value.is_floating_point() or name == TRACK else value

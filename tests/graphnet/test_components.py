@@ -196,7 +196,7 @@ def test_node_definition_takes_any_pulse_map() -> None:
 
 
 def test_graphnets_own_detectors_are_refused() -> None:
-    with pytest.raises(TypeError, match="IceCube86, which scales columns in its own"):
+    with pytest.raises(TypeError, match="got IceCube86"):
         adapter.PackedPulses(IceCube86())
 
 
@@ -236,7 +236,7 @@ def test_wrong_values_are_named_with_their_event() -> None:
     with pytest.raises(ValueError, match="event 5, pulse 1"):
         representation(raw, ICECUBE86, [{"event_no": np.array([5])}])
     raw[1, 4] = "much"
-    with pytest.raises(ValueError, match="column 'charge' must be numbers"):
+    with pytest.raises(ValueError, match="column 'charge'"):
         representation(raw, ICECUBE86)
     good = representation(
         raw_event(3), ICECUBE86, [{"event_no": np.array(["run1_e5"])}]
@@ -252,11 +252,11 @@ def test_wrong_values_are_named_with_their_event() -> None:
 
 def test_columns_are_checked_when_the_representation_is_made() -> None:
     detector = adapter.IceCube86PulseMapDetector()
-    with pytest.raises(ValueError, match="needs column charge; given are dom_x"):
+    with pytest.raises(ValueError, match="needs column charge.* dom_x"):
         adapter.PackedPulses(
             detector, input_feature_names=[n for n in ICECUBE86 if n != "charge"]
         )
-    with pytest.raises(ValueError, match="needs column x, y, z; given are time"):
+    with pytest.raises(ValueError, match="needs column x, y, z.* time"):
         adapter.PackedPulses(
             adapter.KagglePulseMapDetector(), input_feature_names=KAGGLE[3:]
         )
@@ -321,7 +321,7 @@ def test_columns_in_any_order_with_more_and_without_rde() -> None:
     smeared = adapter.PackedPulses(
         adapter.IceCube86PulseMapDetector(), perturbation_dict={"dom_time": 1.0}
     )
-    with pytest.raises(ValueError, match="the columns must come as they were named"):
+    with pytest.raises(ValueError, match="perturbation_dict.*got "):
         smeared(shuffled, names)
 
 
@@ -336,7 +336,7 @@ def test_files_without_a_flag_are_a_matter_of_the_pulse_map() -> None:
 def test_smearing_that_leaves_the_allowed_range_is_noticed() -> None:
     detector = adapter.IceCube86PulseMapDetector()
     smeared = adapter.PackedPulses(detector, perturbation_dict={"charge": 5.0}, seed=0)
-    with pytest.raises(ValueError, match="column 'charge' is nan after scaling"):
+    with pytest.raises(ValueError, match="column 'charge'.*found nan"):
         smeared(raw_event(200), ICECUBE86)
 
 
@@ -374,7 +374,7 @@ def test_masks_and_inactive_sensors_say_that_they_are_not_supported() -> None:
         node_definition=adapter.DeepIcePulses(pulse_map="icecube86"),
         add_inactive_sensors=True,
     )
-    with pytest.raises(ValueError, match="has no geometry table of GraphNeT's form"):
+    with pytest.raises(ValueError, match="sensor_mask"):
         graph(raw_event(3), ICECUBE86)
 
 

@@ -150,7 +150,7 @@ def test_another_event_column() -> None:
     (part,) = event_predictions(make_model(), [batch], "key")
     assert part.event_id.tolist() == [3, 7]
     with pytest.raises(
-        ValueError, match=r"no 'event_no'; it has .*key, n_pulses.*\(event_column names"
+        ValueError, match=r"no 'event_no'; it has .*key, n_pulses.*event_column"
     ):
         predict(make_model(), [batch])
 
@@ -278,7 +278,7 @@ class TestWrongBatches:
     def test_a_task_of_pulses(self) -> None:
         model = make_model()
         model.backbone.forward = lambda data: data.x
-        with pytest.raises(ValueError, match=r"found \(4, 4\) \(a task of pulses"):
+        with pytest.raises(ValueError, match=r"found \(4, 4\)"):
             predict(model, [make_batch(7, 3)])
 
     @pytest.mark.parametrize("part", [slice(0, 3), 0])
@@ -308,7 +308,7 @@ class TestWrongBatches:
 
         with pytest.raises(TypeError, match="put the Events into a DataLoader"):
             predict(make_model(), Events())
-        with pytest.raises(TypeError, match=r"batches of PyG.* got dict"):
+        with pytest.raises(TypeError, match="got dict"):
             predict(make_model(), [{"x": 1}])
-        with pytest.raises(TypeError, match=r"batches of PyG.* got Tensor"):
+        with pytest.raises(TypeError, match="got Tensor"):
             predict(make_model(), [[make_batch(7), torch.zeros(3)]])

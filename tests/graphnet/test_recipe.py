@@ -139,7 +139,7 @@ def test_reads_yaml_and_begins_with_weights(
     assert len(frozen) == 7
     optimiser = stage.model.configure_optimizers()["optimizer"]
     assert optimiser.param_groups[0]["lr"] == pytest.approx(1e-4 / 25)
-    with pytest.raises(ValueError, match="has stages 0 to 0, got 1"):
+    with pytest.raises(ValueError, match="0 to 0.*got 1"):
         recipe_stage(made, simulated, stage=1)
 
 
@@ -286,7 +286,7 @@ def test_tasks_have_their_options_and_come_back(
     "override", ["stages.0.patience=3", "monitor=loss", "compile=true"]
 )
 def test_what_is_not_followed_is_said(simulated: EventStore, override: str) -> None:
-    with pytest.warns(UserWarning, match=f"does not follow {override} of tiny"):
+    with pytest.warns(UserWarning, match=f"{override} of tiny"):
         recipe_stage(recipe(), simulated, overrides=[override])
 
 

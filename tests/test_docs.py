@@ -67,7 +67,7 @@ def run(page: str) -> dict[str, object]:
     return names
 
 
-@pytest.mark.filterwarnings("ignore:.*(outside the range|not called calibrated)")
+@pytest.mark.filterwarnings("ignore:.*(outside the range|not marked)")
 @pytest.mark.parametrize("page", pages(with_graphnet=False))
 def test_scripts_run(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_registries: None

@@ -314,8 +314,8 @@ def event_predictions(
     answers = answers_of(model)
     if isinstance(dataloader, Dataset):
         raise TypeError(
-            f"expected batches, got a {type(dataloader).__name__}. Put it into a "
-            "DataLoader with collate_fn=collate_events"
+            f"expected a loader of batches, got {type(dataloader).__name__}. Use a "
+            "DataLoader of it with collate_fn=collate_events"
         )
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     for item in dataloader:

@@ -1,4 +1,4 @@
-"""The domain guard: is a model used on what it was trained on?
+"""The domain guard: it compares data with the training of a model.
 
 Shape letters: B events, T pulses.
 """
@@ -19,15 +19,15 @@ from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference.inference_config import READING, InferenceConfig
 from graphnet_icecube2nd.store.manifest import N_PULSES
 
-# Share of the events outside the trained range of a quantity that is worth a warning.
-# By construction 0.2% of the training events lie outside.
+# Fraction of events outside the trained range of a quantity that gives a warning. The
+# ranges leave out 0.2% of the training events.
 WORTH_A_WARNING = 0.02
 EVENTS = "events"
 UNITS = {X: " m", Y: " m", Z: " m", TIME: " ns", CHARGE: " p.e."}
 
 
 def identity(known: InputConfig | Detector) -> dict[str, Any]:
-    """Return what tells detectors apart, as plain values."""
+    """Return the properties by which detectors differ, as plain values."""
     return {
         "telescope": known.telescope,
         "clock": known.clock,
@@ -36,21 +36,30 @@ def identity(known: InputConfig | Detector) -> dict[str, Any]:
 
 
 class DomainError(ValueError):
-    """A model is used on what it does not know, or its calibration does not hold for.
+    """The data have another detector or clock than the training of the model.
 
-    That is another detector or clock than those of the training, or another
-    `max_pulses` or selection than those of the calibration that is stored with it.
+    Or `max_pulses` or selection differ from those of the stored calibration.
     """
 
 
 class Domain:
-    """What a model was trained on, beside what it is used on.
+    """Comparison of the training of a model with the data that it is used on.
 
-    Without a `config`, how the events of the training were read, nothing is compared.
-    `columns` are those of the pulses, some of which the model may not read.
+    Args:
+        config: Reading of the training events; None compares nothing.
+        detector: Detector of the data.
+        options: Reading of the data.
+        unknown_detector: Whether another detector or clock is allowed.
+        columns: Pulse columns of the data, some of which the model may not read.
+
+    Attributes:
+        counts: Number of compared events, and of those outside each range.
+        faults: Reasons why the data belong to another detector.
+        differences: The faults, and differences in reading from the training.
+        notices: Columns that the model does not read.
 
     Raises:
-        DomainError: Another detector or clock, other scales or features, and
+        DomainError: Detector, clock, scales or features differ, and
             `unknown_detector` is not set.
     """
 
@@ -64,10 +73,7 @@ class Domain:
         columns: Collection[str] = (),
     ) -> None:
         self.config, self.detector = config, detector
-        # Events that were compared, and those outside the ranges by quantity.
         self.counts: Counter[str] = Counter()
-        # Why the data are of another detector, in words; what else is read otherwise
-        # than in the training; and what else is worth knowing.
         self.faults: list[str] = []
         self.differences: list[str] = []
         self.notices: list[str] = []
@@ -76,16 +82,16 @@ class Domain:
         self.faults = _faults(config, detector)
         if self.faults and not unknown_detector:
             raise DomainError(
-                f"{'; '.join(self.faults)}. Its answers would mean little. To use it "
-                "all the same, without calibrated widths: --unknown-detector "
-                "(unknown_detector=True)"
+                f"{'; '.join(self.faults)}. Its answers would be unreliable. Use "
+                "--unknown-detector (unknown_detector=True) to get them anyway, "
+                "without calibrated widths"
             )
         self.differences += self.faults
         for name in READING:
             trained, asked = getattr(config, name), getattr(options, name)
             if trained != asked:
                 self.differences.append(
-                    f"the model was trained with {name} {trained}, and is used with "
+                    f"the model was trained with {name} {trained} but is used with "
                     f"{asked}"
                 )
         known = {*config.features, *detector.pulses.columns()}
@@ -93,7 +99,7 @@ class Domain:
         self.add_unread([*extra, *(name for name in columns if name not in known)])
 
     def add_unread(self, names: Iterable[str]) -> None:
-        """Note columns of the data that the model does not read."""
+        """Add a notice of columns that the model does not read."""
         if text := ", ".join(names):
             self.notices.append(f"columns that the model does not read: {text}")
 
@@ -103,11 +109,13 @@ class Domain:
         offsets: NDArray[np.int64],
         n_pulses_B: NDArray[np.integer[Any]],
     ) -> NDArray[np.bool_]:
-        """Count events outside the trained ranges; return which are inside, (B,).
+        """Count events outside the trained ranges; return True for those inside, (B,).
 
-        Columns are pulses (T,) by quantity, in physical units and by the detector's
-        clock; offsets (B + 1,) are borders of events, which may be empty; `n_pulses_B`
-        counts pulses before selection.
+        Args:
+            columns: Pulses (T,) by quantity, in physical units and the detector's
+                clock.
+            offsets: Borders of the events, (B + 1,); events may be empty.
+            n_pulses_B: Number of pulses before selection, (B,).
         """
         num_events = len(offsets) - 1
         self.counts[EVENTS] += num_events
@@ -127,7 +135,7 @@ class Domain:
                 out_B &= length_B > 0
             elif name in values and len(event_T):
                 out_T = (values[name] < low) | (values[name] > high)
-                # Most pulses, not a few of noise at the edge.
+                # More than half of the pulses, because noise reaches the edges.
                 num_out_B = np.bincount(event_T, out_T, num_events)
                 out_B = num_out_B / np.maximum(length_B, 1) > 0.5
             else:
@@ -137,7 +145,7 @@ class Domain:
         return inside_B
 
     def warnings(self) -> list[str]:
-        """Return what is worth a warning, in words."""
+        """Return the texts of all warnings."""
         texts = []
         ranges = {} if self.config is None else self.config.ranges
         for name, (low, high) in ranges.items():
@@ -147,25 +155,25 @@ class Domain:
             hint = ""
             if name == TIME and self.detector.clock == "window":
                 hint = (
-                    "; if the times do not count in IceCube's readout window, give a "
-                    "pulse map with time_reference='first_pulse'"
+                    ". If the times are not relative to IceCube's readout window, use "
+                    "a pulse map with time_reference='first_pulse'"
                 )
             texts.append(
-                f"{name}: {share:.1%} of the events lie outside the range that the "
-                f"model was trained on, {low:g} to {high:g}{UNITS.get(name, '')}{hint}"
+                f"{name}: {share:.1%} of the events are outside the range of the "
+                f"training, {low:g} to {high:g}{UNITS.get(name, '')}{hint}"
             )
         if texts:
-            texts.append("widths of such events are not called calibrated")
+            texts.append("events outside the ranges are not marked as calibrated")
         return [*self.differences, *texts]
 
 
 def _faults(config: InputConfig, detector: Detector) -> list[str]:
-    """Return why data are not of the detector of the training, in words."""
+    """Return the reasons why data do not belong to the detector of the training."""
     faults = []
     if detector.telescope != config.telescope:
         faults.append(
-            f"the model was trained on detector {config.telescope!r}, the data are of "
-            f"{detector.telescope!r}"
+            f"the model was trained on detector {config.telescope!r}, the data are "
+            f"from {detector.telescope!r}"
         )
     if detector.clock != config.clock:
         faults.append(

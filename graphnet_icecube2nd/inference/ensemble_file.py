@@ -1,9 +1,9 @@
-"""An ensemble as a folder: members' weights, and a YAML that says what they are.
+"""An ensemble as a folder: files of the members' weights, and a YAML describing them.
 
     OUT/ensemble.yaml          members, weights, method, options, checksums, origin
-    OUT/b_d32.safetensors ...  a member each
+    OUT/b_d32.safetensors ...  one file for each member
 
-Files are checked against their checksums before they are used; nothing runs code.
+Checksums of the files are checked before they are used; no file runs code.
 """
 
 from __future__ import annotations
@@ -33,54 +33,77 @@ FILE = "ensemble.yaml"
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A member of an ensemble."""
+    """A member of an ensemble.
+
+    Args:
+        name: Name of the member.
+        file: Name of its file of `save_model`, beside the YAML.
+        weight: Weight in the combination, 0 or more; weights are normalised.
+        sha256: Checksum of the file.
+        origin: Description of where the member comes from.
+    """
 
     name: str
-    file: str  # its weights, a file of `save_model` beside the YAML
-    weight: float  # 0 or more; weights are normalised
-    sha256: str  # of the file
-    origin: Mapping[str, Any] = field(default_factory=dict)  # where it comes from
+    file: str
+    weight: float
+    sha256: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleFile:
-    """What `ensemble.yaml` says; members, weights and method have to fit."""
+    """Content of `ensemble.yaml`.
+
+    Args:
+        name: Name of the ensemble.
+        members: The members.
+        method: Method of the combination, see `combine`.
+        options: Reading of events.
+        fitted_on: Events that the weights were fitted on; empty if they were given.
+
+    Raises:
+        ValueError: There is no member, two have one name, or the method or a weight is
+            not allowed.
+    """
 
     name: str
     members: tuple[Member, ...]
-    method: str = WEIGHTED  # see `combine`
+    method: str = WEIGHTED
     options: InferenceConfig = field(default_factory=InferenceConfig)
-    fitted_on: Mapping[str, Any] = field(default_factory=dict)  # empty: weights given
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [member.name for member in self.members]
         if not names or len(set(names)) < len(names):
             raise ValueError(
-                f"an ensemble has members, each of its own name; got {names}"
+                f"an ensemble needs members with different names, got {names}"
             )
         check_one_of("method", self.method, METHODS)
         normalised([member.weight for member in self.members], len(names))
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write it as YAML into a folder, whole or not at all."""
+        """Write it to a folder as YAML, completely or not at all; return the path."""
         path = Path(folder) / FILE
         write_text(path, dump_yaml(to_plain(self)))
         return path
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> EnsembleFile:
-        """Read it from a YAML file or its folder; ValueError if it is none."""
+        """Read it from a YAML file or its folder.
+
+        Raises:
+            ValueError: The file is not an ensemble's YAML.
+        """
         path = Path(path)
         path = path / FILE if path.is_dir() else path
-        with naming(path, "no ensemble"):
+        with naming(path, "not an ensemble"):
             return from_plain(cls, read_yaml(path))
 
     def model(self, folder: str | os.PathLike[str]) -> EnsembleModel:
-        """Return the members, files of the YAML's folder, as one model.
+        """Return the members, which are files of the YAML's folder, as one model.
 
         Raises:
-            ValueError: A file is not the one that the YAML means; members that do not
-                fit together.
+            ValueError: A file has another checksum, or the members do not fit together.
         """
         models = []
         for member in self.members:
@@ -88,8 +111,9 @@ class EnsembleFile:
             found = sha256_of(path)
             if found != member.sha256:
                 raise ValueError(
-                    f"{path} is not the file of {member.name}: its SHA-256 is "
-                    f"{found[:12]}..., not {member.sha256[:12]}..."
+                    f"{path}: the SHA-256 of member {member.name} must be "
+                    f"{member.sha256[:12]}..., found {found[:12]}.... Restore the "
+                    "file, or make the ensemble again"
                 )
             models.append(load_model(path))
         weights = [member.weight for member in self.members]
@@ -100,7 +124,7 @@ class EnsembleFile:
 def save_member(
     folder: Path, name: str, model: Model, weight: float, origin: Mapping[str, Any]
 ) -> Member:
-    """Write a model into an ensemble's folder, and describe it."""
+    """Write a model to an ensemble's folder, and return its description."""
     path = folder / f"{name}.safetensors"
     save_model(model, path)
     return Member(

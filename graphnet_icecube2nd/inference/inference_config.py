@@ -1,4 +1,4 @@
-"""InferenceConfig: how a model reads events when it reconstructs, and how fast."""
+"""InferenceConfig: reading of events, batch size and precision of a reconstruction."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import Any
 from graphnet_icecube2nd.events.input_config import InputConfig
 
 PRECISIONS = ("float32", "bfloat16")
-READING = ("max_pulses", "selection", "published_features")  # as in `InputConfig`
+READING = ("max_pulses", "selection", "published_features")  # names of `InputConfig`
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How a model reads events, and how fast.
+    """Reading of events, batch size and precision of a reconstruction.
 
     Args:
-        max_pulses: Longer events are cut to this many pulses.
-        selection: Pulses that are kept then: `uniform`, `hlc_first`, `first`.
-        seed: Random seed of that selection.
-        batch_size: Events of a batch.
-        precision: `float32`, or `bfloat16` (autocast).
-        published_features: Efficiency and ice with the slips of the competition's code,
-            for its weights.
+        max_pulses: Maximum pulses per event.
+        selection: Rule of the selection: `uniform`, `hlc_first` or `first`.
+        seed: Random seed of the selection.
+        batch_size: Number of events per batch.
+        precision: Precision of the model: `float32`, or `bfloat16` (autocast).
+        published_features: Whether efficiency and ice have the errors of the
+            competition's code, which its weights need.
 
     Raises:
-        ValueError: A value that is not allowed.
+        ValueError: A value is not allowed.
     """
 
     max_pulses: int = 192
@@ -46,6 +46,6 @@ class InferenceConfig:
 
     @classmethod
     def of(cls, config: InputConfig | None, **changes: Any) -> InferenceConfig:
-        """Return how a model was trained to read events; the defaults of None."""
+        """Return the reading of a model's training, or the defaults, with changes."""
         known = {} if config is None else {n: getattr(config, n) for n in READING}
         return cls(**{**known, **changes})

@@ -1,4 +1,4 @@
-"""The store behind an input: itself, or one made of files for the time being."""
+"""The event store of an input: the input itself, or a temporary conversion of files."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from graphnet_icecube2nd.store.preparation import prepare
 
 LOGGER = logging.getLogger(__name__)
 
-# How files are read: what `prepare` calls its arguments, but for `format`, which is
-# that of the results where events are reconstructed.
+# Options of reading files: arguments of `prepare`; its `format` is `input_format` here,
+# because the `format` of a reconstruction is that of the results.
 READING = (
     "input_format",
     "detector",
@@ -47,37 +47,36 @@ def input_store(
     out: str | os.PathLike[str] | None,
     reading: Mapping[str, Any],
 ) -> Iterator[EventStore]:
-    """Give the store of events to reconstruct, made of files where they are none.
+    """Yield the store of the events to reconstruct; files are converted to one.
 
-    Files are converted once, beside the results `out`, which the caller holds
-    (`only_writer`). At the end the conversion is removed. After an error it stays: the
-    next call takes it for the very same files and options. Truth is not read, but for
-    the events of a `truth_table` that is named. An event with a bad pulse has no pulses
-    there, and the reason in its `pulse_fault`.
+    The conversion is beside the results `out`, for which the caller has the lock
+    (`only_writer`), and is removed at the end. After an error it stays, and the next
+    call with the same files and options uses it. Truth is not read, except for the
+    events of a named `truth_table`. An event with a bad pulse gets no pulses, and the
+    reason in its `pulse_fault`.
 
     Args:
-        events: A store or its path, or the path of what `prepare` reads.
-        out: The file of results; None converts into a temporary folder.
-        reading: Values by `READING`; what is None or False is not given.
+        events: A store or its path, or the path of files that `prepare` reads.
+        out: The file of results; None converts to a temporary folder.
+        reading: Options of reading files by name, see `READING` and `given_options`.
 
     Raises:
-        FileNotFoundError: There is no such input.
-        ValueError: Options with a store, which has its own; and as `prepare`.
+        FileNotFoundError: The input does not exist.
+        ValueError: Options are given with a store, or `prepare` refuses the files.
     """
-    given = {n: v for n, v in reading.items() if v is not None and v is not False}
+    given = given_options(reading)
     is_store = isinstance(events, EventStore) or (Path(events) / MANIFEST).is_file()
     if is_store and given:
         raise ValueError(
-            f"{events.path if isinstance(events, EventStore) else events} is a store, "
-            f"which was read already: {', '.join(given)} can be chosen only for files "
-            "that are read"
+            f"{events.path if isinstance(events, EventStore) else events} is a store: "
+            f"{', '.join(given)} can be given only with files. Leave out these options"
         )
     if isinstance(events, EventStore):
         yield events
     elif is_store:
         yield EventStore(events)
     elif not Path(events).exists():
-        raise FileNotFoundError(f"there is no {events}")
+        raise FileNotFoundError(f"{events} does not exist")
     elif out is None:
         with TemporaryDirectory() as folder:
             yield _converted(Path(events), Path(folder) / "store", given, None)
@@ -93,10 +92,15 @@ def input_store(
         note.unlink(missing_ok=True)
 
 
+def given_options(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of reading that are given: neither None nor False."""
+    return {n: v for n, v in reading.items() if v is not None and v is not False}
+
+
 def _plan(events: Path, given: Mapping[str, Any]) -> list[Any]:
-    """Return all that a conversion depends on, as JSON has it."""
+    """Return everything that a conversion depends on, as JSON values."""
     files = [events]
-    if events.is_dir():  # without what this call keeps there, if `out` lies within
+    if events.is_dir():  # without hidden files of this call, if `out` is in the folder
         files = [
             f
             for f in sorted(events.rglob("*"))
@@ -112,7 +116,7 @@ def _converted(
     given: Mapping[str, Any],
     on_source: Callable[[Any], None] | None,
 ) -> EventStore:
-    """Return the store of files, which an earlier call may have made."""
+    """Return the store of files, which may exist from an earlier call."""
     if not (store / MANIFEST).is_file():
         print_notices()
         LOGGER.info(f"reading {events} ...")

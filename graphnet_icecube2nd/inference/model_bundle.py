@@ -1,9 +1,9 @@
-"""A trained model with what belongs to it: how it reads events, its calibrations.
+"""ModelBundle: a trained model with its reading of events and its calibrations.
 
-    RUN/calibration.json                      of a run, or of an ensemble's folder
-    weights.calibration.json                  of a single file weights.safetensors
+    RUN/calibration.json           calibration of a run, or of an ensemble's folder
+    weights.calibration.json       calibration of a single file weights.safetensors
 
-A calibration file holds a checksum of the weights that it belongs to.
+A calibration file has the checksum of its weights.
 """
 
 from __future__ import annotations
@@ -32,35 +32,41 @@ from graphnet_icecube2nd.tasks.task import Calibration, Task
 GivenCalibration = KappaCalibration | Mapping[str, Calibration] | str | None
 STORED, NONE = "stored", "none"
 FILE, SUFFIX = "calibration.json", ".calibration.json"
-RECIPE = "recipe.yaml"  # of a run of release 0.1.0: how its model read events
-# Options of the inference that change what a width is worth; where one of the first two
-# differs from the calibration's, the user has to say `calibration="none"`.
+RECIPE = "recipe.yaml"  # describes the reading of events in runs of release 0.1.0
+# Options that change the widths. A difference in one of the first two from those of the
+# calibration is an error, unless the user gives `calibration="none"`.
 SEEN = ("max_pulses", "selection", "precision", "published_features")
 CHOSEN = SEEN[:2]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationFile:
-    """What a calibration file says."""
+    """Content of a calibration file.
 
-    calibrations: Mapping[str, Calibration]  # by task
-    weights: str = ""  # checksum of the weights; empty for a table of another's model
-    fitted_on: Mapping[str, Any] = field(default_factory=dict)  # events, how read
+    Args:
+        calibrations: Calibrations by task.
+        weights: Checksum of the weights; empty if it was fitted on a table of results.
+        fitted_on: Description of the events of the fit and their reading.
+    """
+
+    calibrations: Mapping[str, Calibration]
+    weights: str = ""
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def calibration(self) -> KappaCalibration | None:
-        """The direction's calibration; None: there is none."""
+        """Calibration of the direction, or None."""
         return _of_direction(self.calibrations)
 
     @property
     def what(self) -> str:
-        """What it was fitted on, in words."""
+        """Short text on the events of the fit."""
         store = self.fitted_on.get("store", "a table")
         events = max((c.num_events for c in self.calibrations.values()), default=0)
         return f"{events:,} events of {store}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
+        """Write it as JSON, completely or not at all."""
         values = {
             "calibrations": {n: c.to_dict() for n, c in self.calibrations.items()},
             "weights": self.weights,
@@ -70,11 +76,15 @@ class CalibrationFile:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> CalibrationFile:
-        """Read what `save` wrote in this or an earlier release, else ValueError."""
+        """Read a file of `save`, also of an earlier release.
+
+        Raises:
+            ValueError: The file is not a calibration.
+        """
         values = read_json(path)
-        with naming(path, "no calibration"):
+        with naming(path, "not a calibration"):
             given = values.get("calibrations")
-            if given is None:  # release 0.1.0 knew the direction only
+            if given is None:  # release 0.1.0 had only the direction
                 given = {Direction.name: values["calibration"]}
             made = cls(
                 calibrations={
@@ -91,22 +101,22 @@ class CalibrationFile:
         """Raise ValueError if it was not fitted on these weights."""
         if not self.weights:
             raise ValueError(
-                f"{path} was fitted on a table of results, not on these weights: apply "
-                "it to tables of that kind (icecube2nd calibrate --apply)"
+                f"{path} was fitted on a table of results, so it does not belong to "
+                "these weights. Apply it to tables (icecube2nd calibrate --apply)"
             )
         if self.weights != weights_digest(model):
             raise ValueError(
-                f"{path} was fitted on other weights: calibrate again "
-                "(icecube2nd calibrate), or do without (--calibration none)"
+                f"{path} was fitted on other weights. Calibrate again (icecube2nd "
+                "calibrate), or leave it out (--calibration none, calibration='none')"
             )
 
     def seen(self) -> dict[str, Any]:
-        """Return how events were read, as options of the inference."""
+        """Return the reading of the events of the fit, by option of the inference."""
         return {k: v for k, v in self.fitted_on.items() if k in SEEN}
 
 
 def place_beside(weights: str | os.PathLike[str]) -> Path:
-    """Return where the calibration of weights lies: a folder's, or a file's."""
+    """Return the path of the calibration file of a run, an ensemble or a file."""
     path = Path(weights)
     if path.is_dir():
         return path / FILE
@@ -115,16 +125,15 @@ def place_beside(weights: str | os.PathLike[str]) -> Path:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelBundle:
-    """A model, or an ensemble, ready to reconstruct.
+    """A model or an ensemble, with its reading of events and its calibrations.
 
     Args:
         name: Name of the model.
         model: The model.
-        options: How it reads events: as it was trained, or as its calibration was
-            fitted.
-        calibrations: Calibrations by task; empty if none was stored with it.
-        source: The calibrations' file; None: they were given, or there are none.
-        place: File or folder of the weights; None: a model in memory.
+        options: Reading of events: that of the training, or that of the calibration.
+        calibrations: Calibrations by task; empty if there are none.
+        source: File of the calibrations; None if they were given or there are none.
+        place: File or folder of the weights; None for a model in memory.
     """
 
     name: str
@@ -136,19 +145,19 @@ class ModelBundle:
 
     @property
     def calibration(self) -> KappaCalibration | None:
-        """The direction's calibration; None: there is none."""
+        """Calibration of the direction, or None."""
         return _of_direction(self.calibrations)
 
     def calibrated(self, calibration: GivenCalibration = STORED) -> ModelBundle:
-        """Return it with other calibrations.
+        """Return the bundle with other calibrations.
 
         Args:
-            calibration: `stored`: its own; `none` or None: none; or others, by task,
-                or a `KappaCalibration` of the direction.
+            calibration: `stored` for its own, `none` or None for none, calibrations by
+                task, or a `KappaCalibration` of the direction.
 
         Raises:
-            ValueError: Another word, of a task that the model does not have, or of
-                another kind than the task's.
+            ValueError: The text is unknown, the model lacks the task, or the task has
+                another type of calibration.
         """
         if calibration is None or calibration == NONE:
             return replace(self, calibrations={}, source=None)
@@ -158,12 +167,12 @@ class ModelBundle:
             calibration = {Direction.name: calibration}
         if not isinstance(calibration, Mapping):
             raise ValueError(
-                f"calibration must be {STORED}, {NONE}, a KappaCalibration or "
+                f"calibration must be {STORED!r}, {NONE!r}, a KappaCalibration or "
                 f"calibrations by task, got {calibration!r}"
             )
         if unknown := [t for t in calibration if t not in self.model.task_map]:
             raise ValueError(
-                f"calibration of task {unknown[0]!r}: the model has "
+                f"calibration: the model has no task {unknown[0]!r}; it has "
                 f"{', '.join(self.model.task_map)}"
             )
         for name, given in calibration.items():
@@ -171,31 +180,31 @@ class ModelBundle:
         return replace(self, calibrations=dict(calibration), source=None)
 
     def read_otherwise(self, options: InferenceConfig) -> list[str]:
-        """Return what differs from how events were read for the calibration.
+        """Return the differences in reading from the events of the calibration.
 
         Raises:
             DomainError: The stored calibration was fitted with another `max_pulses` or
-                selection; names both, and the ways out.
+                selection.
         """
         if self.source is None:
             return []
         differences = {
-            name: f"the calibration was fitted with {name} {fitted}, and is used with "
+            name: f"the calibration was fitted with {name} {fitted} but is used with "
             f"{getattr(options, name)}"
             for name, fitted in self.source.seen().items()
             if getattr(options, name) != fitted
         }
         if refused := [text for name, text in differences.items() if name in CHOSEN]:
             fit = (
-                f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}; for "
-                "weights of the package with --data and --out, then --calibration"
+                f"icecube2nd calibrate MODEL --max-pulses {options.max_pulses}; add "
+                "--data and --out for weights of the package, then use --calibration"
             )
             if "selection" in differences:
                 fit = "`calibrate(model, options=InferenceConfig(...))` in Python"
             raise DomainError(
-                f"{'; '.join(refused)}. Its widths would not hold. Read events as the "
-                "calibration needs it, reconstruct without it (calibration='none', "
-                f"--calibration none), or fit one for this ({fit})"
+                f"{'; '.join(refused)}, so its widths would be wrong. Use the value of "
+                "the calibration, reconstruct without calibration (--calibration none, "
+                f"calibration='none'), or calibrate again ({fit})"
             )
         return list(differences.values())
 
@@ -206,19 +215,20 @@ def load_bundle(
     *,
     calibration: str | os.PathLike[str] = STORED,
 ) -> ModelBundle:
-    """Return a trained model, or an ensemble, by whatever names it.
+    """Return a trained model or an ensemble by name.
 
     Args:
-        name: Weights of the package (`t_sim.simulated`), a run's folder, an ensemble's
-            folder or YAML, a file of `save_model`, or with `weights` a model's name.
-        weights: A file of weights of any origin.
-        calibration: `stored`: what lies beside the weights, if anything does; `none`;
-            or a file of `icecube2nd calibrate`, of these very weights.
+        name: Name of weights of the package (`t_sim.simulated`), folder of a run,
+            folder or YAML of an ensemble, file of `save_model`, or, with `weights`,
+            name of a model.
+        weights: File of weights of any origin.
+        calibration: `stored` for the calibration beside the weights, if there is one;
+            `none`; or a file of `icecube2nd calibrate` for these weights.
 
     Raises:
-        ValueError: There is nothing of that name; a calibration of other weights.
+        ValueError: The name is unknown, or the calibration belongs to other weights.
         CheckpointError: The weights do not fit the model.
-        OSError: A file is not there.
+        OSError: A file is missing.
     """
     place = weights_place(name, weights)
     model: Model
@@ -247,7 +257,7 @@ def load_bundle(
 
 
 def as_bundle(model: ModelBundle | Model | str | os.PathLike[str]) -> ModelBundle:
-    """Return a model by name, see `load_bundle`, or as it is, as a bundle."""
+    """Return a bundle of a model, of a name (see `load_bundle`) or of a bundle."""
     if isinstance(model, ModelBundle):
         return model
     if isinstance(model, str | os.PathLike):
@@ -260,7 +270,7 @@ def as_bundle(model: ModelBundle | Model | str | os.PathLike[str]) -> ModelBundl
 def weights_place(
     name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Return the file or folder where a trained model's weights lie."""
+    """Return the file or folder of a trained model's weights."""
     if weights is not None:
         return Path(weights)
     if str(name) in list_pretrained():
@@ -270,7 +280,7 @@ def weights_place(
 
 
 def is_ensemble(name: str | os.PathLike[str]) -> bool:
-    """Return whether a name is an ensemble's folder or its YAML."""
+    """Return whether a name is the folder or the YAML of an ensemble."""
     path = Path(name)
     return path.name == ENSEMBLE or (path / ENSEMBLE).is_file()
 
@@ -283,27 +293,27 @@ def _of_direction(
 
 
 def _check_kind(task: Task, calibration: Calibration) -> None:
-    """Raise ValueError if a calibration is not of the kind that the task fits."""
+    """Raise ValueError if a calibration has not the type that the task fits."""
     if type(task).predict_calibrated is Task.predict_calibrated:
         raise ValueError(
-            f"task {task.name!r} has no calibration, found a "
-            f"{type(calibration).__name__}: leave it out"
+            f"task {task.name!r} cannot be calibrated, got a "
+            f"{type(calibration).__name__}. Leave it out"
         )
     try:
         kind = get_type_hints(type(task).calibrate).get("return", Calibration)
         is_right = isinstance(calibration, kind)
-    except (NameError, TypeError):  # the annotation of a plugin may say nothing
+    except (NameError, TypeError):  # a plugin may lack the annotation
         return
     if not is_right:
         raise ValueError(
             f"calibration of task {task.name!r} must be a "
-            f"{getattr(kind, '__name__', kind)}, found a {type(calibration).__name__}: "
-            f"give what `calibrate` fitted for {task.name!r}"
+            f"{getattr(kind, '__name__', kind)}, got a {type(calibration).__name__}. "
+            f"Use the result of `calibrate` for {task.name!r}"
         )
 
 
 def _options_of_run(place: Path) -> InferenceConfig:
-    """Return how a run of 0.1.0 read events, whose model does not say it itself."""
+    """Return the reading of events of a run of release 0.1.0, from its recipe."""
     recipe = (place if place.is_dir() else place.parent) / RECIPE
     if not recipe.is_file() or (place.is_file() and place.name != RUN_MODEL):
         return InferenceConfig()

@@ -1,10 +1,9 @@
-"""A model's answers to events: outputs, and rows of results made of them.
+"""Predictions of a model for events: outputs, and rows of results.
 
-Events are sorted by length within a window, so that batches hold events of like
-lengths, and put back into their order: every event has exactly one row, whatever the
-batches. Calibrations are applied where they hold.
+Within a window, events are sorted by length for the batches, and the outputs are put
+back into the original order. Calibrations are applied if they are valid for the data.
 
-Shape letters: B events, K outputs of a task.
+Shape letters: B events, b events of a batch, K outputs of a task.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def event_reader(
     options: InferenceConfig,
     augmentations: Sequence[Augmentation] = (),
 ) -> EventReader:
-    """Return a reader of a store's events, without truth, as the options say."""
+    """Return a reader of a store's events, without truth."""
     return EventReader(
         store,
         max_pulses=options.max_pulses,
@@ -72,10 +71,17 @@ def store_outputs(
     domain: Domain | None = None,
     file_length_B: NDArray[np.integer[Any]] | None = None,
 ) -> tuple[list[Outputs], NDArray[np.bool_]]:
-    """Return the outputs of each model, and which events lie in the trained ranges.
+    """Return the outputs of each model, and True for events within the trained ranges.
 
-    Events are named by their numbers in the store, (B,), with their lengths there, and
-    read once for all models. A domain, where given, looks at their values.
+    Args:
+        models: The models; events are read once for all of them.
+        reader: Reader of the store.
+        numbers: Numbers of the events in the store, (B,).
+        length_B: Numbers of pulses in the store, (B,).
+        options: Reading of events.
+        on_progress: Function called with the numbers of new events and pulses.
+        domain: Domain guard that checks the values; None checks nothing.
+        file_length_B: Numbers of pulses in the file, see `outputs_in_batches`.
     """
     inside_B = np.ones(len(numbers), bool)
 
@@ -104,11 +110,21 @@ def outputs_in_batches(
     on_progress: Progress | None = None,
     file_length_B: NDArray[np.integer[Any]] | None = None,
 ) -> list[Outputs]:
-    """Return the outputs of models for events, (B, K) by task, for each model.
+    """Return the outputs of each model for all events, (B, K) by task.
 
-    Models lie on one device and are in evaluation mode meanwhile. Events without pulses
-    get NaN; `make_batch` gives the others at some places, (b,). Lengths with the pulses
-    that are bad, where given, keep all others' answers the same to the bit.
+    Models are on one device; they are in evaluation mode during the call. Events
+    without pulses get NaN.
+
+    Args:
+        models: The models.
+        length_B: Numbers of pulses, (B,).
+        make_batch: Function that returns the batch of some events, given their indices
+            (b,).
+        options: Batch size and precision.
+        on_progress: Function called with the numbers of new events and pulses.
+        file_length_B: Numbers of pulses including events that were dropped because of a
+            bad pulse, (B,). With it, outputs of the other events are bitwise the same
+            as without bad pulses. Default: `length_B`.
     """
     file_length_B = length_B if file_length_B is None else file_length_B
     device = next(models[0].parameters()).device
@@ -146,11 +162,11 @@ def _batches(
     length_B: NDArray[np.integer[Any]],
     batch_size: int,
 ) -> Iterator[NDArray[np.int64]]:
-    """Yield places of events with pulses, (b,), those of like lengths together."""
+    """Yield indices of events with pulses, (b,), with similar lengths in a batch."""
     for window in range(0, len(length_B), WINDOW):
         full = window + np.flatnonzero(length_B[window : window + WINDOW] > 0)
-        # The longest first: what they leave in memory is large enough for all others.
-        # From the shortest on, the process takes nearly three times as much.
+        # The longest first, so that their memory is used again for all others. The
+        # other order needs nearly three times the memory.
         full = full[np.argsort(-length_B[full], kind="stable")]
         for start in range(0, len(full), batch_size):
             yield full[start : start + batch_size]
@@ -162,10 +178,10 @@ def _with_stand_ins(
     length_b: NDArray[np.integer[Any]],
     max_pulses: int,
 ) -> PackedBatch:
-    """Return a batch with the first event's pulses in place of events that it lacks.
+    """Return a batch in which missing events have pulses of the first event.
 
-    What a model says of an event depends on the shapes of its batch in the last digit,
-    so an event that cannot be read leaves its length behind, (b,) before the cut.
+    The last digit of an output depends on the shapes of the batch, so a missing event
+    keeps its length, (b,) before the selection.
     """
     events = iter(torch.split(batch.features, batch.lengths.tolist()))
     first = batch.features[: int(batch.lengths[0])]
@@ -182,7 +198,7 @@ def _with_stand_ins(
 
 
 def empty_outputs(model: Model, num_events: int) -> Outputs:
-    """Return what a model says of events without pulses, (B, K) of NaN by task."""
+    """Return the outputs for events without pulses, (B, K) of NaN by task."""
     return {
         name: np.full((num_events, task.num_outputs), np.nan)
         for name, task in model.task_map.items()
@@ -204,21 +220,20 @@ def predict_events(
     """Reconstruct events of a store with a model, in memory.
 
     Args:
-        model: The model, on the device where it runs.
+        model: The model, on its device.
         store: The store.
         events: Numbers of the events in the store; None for all.
-        name: The table's name.
-        options: How events are read; default: as the model was trained.
-        augmentations: Changes to the kept pulses, in this order; they have the seed of
-            the selection.
-        calibrations: Calibrations by task; None: widths are the model's own.
-        contours: Shares of the contours whose radii are columns.
-        on_progress: Called with new events and pulses.
+        name: Name of the table.
+        options: Reading of events; default: that of the training.
+        augmentations: Changes to the kept pulses, in this order, with the seed of the
+            selection.
+        calibrations: Calibrations by task; None keeps the widths of the model.
+        contours: Probabilities of the contours whose radii are columns.
+        on_progress: Function called with the numbers of new events and pulses.
 
     Returns:
-        A row for each event, in the order asked for; status `no pulses` for events
-        without any, `bad charge` and the like for those that `prepare` has marked, `not
-        finite` where the model gave no number.
+        One row per event, in the order of `events`. The status is `ok`, `no pulses`,
+        the fault that `prepare` noted (such as `bad charge`), or `not finite`.
     """
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     options = options or InferenceConfig.of(model.input_config)
@@ -241,11 +256,11 @@ def predict_events(
 def lengths_and_faults(
     store: EventStore, column: Callable[[str], NDArray[Any]]
 ) -> tuple[NDArray[np.int64], NDArray[np.str_] | None]:
-    """Return how many pulses the file has of events, (B,), and what is wrong with them.
+    """Return the numbers of pulses in the file, (B,), and the faults of the events.
 
-    Of an event with a bad pulse the store may hold no pulses, but the reason (`prepare`
-    with `mark_bad_events`). None: there are none of those. `column` gives a column of
-    the events, (B,).
+    A store of `prepare(mark_bad_events=True)` has no pulses of an event with a bad
+    pulse, but its fault. The faults are None for other stores. `column` returns a
+    column of the events, (B,).
     """
     length_B = np.asarray(column(N_PULSES), np.int64)
     if PULSE_FAULT not in store.event_columns:
@@ -261,7 +276,7 @@ def event_outputs(
     augmentations: Sequence[Augmentation] = (),
     on_progress: Progress | None = None,
 ) -> Outputs:
-    """Return a model's outputs for events of a store, named by their numbers, (B,)."""
+    """Return a model's outputs for events of a store, given their numbers (B,)."""
     length_B = store.whole_event_column(N_PULSES)[numbers]
     reader = event_reader(store, options, augmentations)
     (outputs,), _ = store_outputs(
@@ -282,9 +297,18 @@ def table_of_outputs(
 ) -> EventTable:
     """Return the outputs of tasks as a table of their columns.
 
-    An event's status is `ok` if one of its tasks has an answer; of several tasks the
-    column `TASK_is_valid` says which have. A task without a calibration keeps its own
-    widths. An event with a fault, (B,), of its pulses has that for its status.
+    The status of an event is `ok` if one of its tasks has an answer. With several
+    tasks, the columns `TASK_is_valid` tell which have one.
+
+    Args:
+        name: Name of the table.
+        tasks: Tasks by name.
+        outputs: Outputs (B, K) by task.
+        event_id: Event numbers, (B,).
+        length_B: Numbers of pulses, (B,).
+        calibrations: Calibrations by task; other tasks keep the widths of the model.
+        contours: Probabilities of the contours whose radii are columns.
+        fault_B: Faults of the pulses, (B,), which become the status; `` for none.
     """
     columns: dict[str, NDArray[Any]] = {}
     valid: dict[str, NDArray[np.bool_]] = {}
@@ -321,15 +345,23 @@ def table_of_outputs(
 
 
 class ResultMaker:
-    """Makes rows of results of a model on data of one detector.
+    """Maker of the rows of results of a model on data of one detector.
 
-    It compares model and data, and chooses the calibrations that hold. A calibration
-    holds for the detector and the reading that it was fitted on; one without a file
-    holds for the detector of the training.
+    It compares model and data, and applies the calibrations that are valid. A
+    calibration is valid for the detector and the reading of its fit; one without a file
+    is valid for the detector of the training.
+
+    Args:
+        bundle: The model with its calibrations.
+        detector: Detector of the data.
+        options: Reading of the data.
+        contours: Probabilities of the contours whose radii are columns.
+        unknown_detector: Whether another detector or clock is allowed.
+        columns: Pulse columns of the data, some of which the model may not read.
 
     Raises:
-        DomainError: Another detector or clock, and `unknown_detector` is not set;
-            another `max_pulses` or selection than the stored calibration's.
+        DomainError: Detector or clock differ and `unknown_detector` is not set, or
+            `max_pulses` or selection differ from those of the stored calibration.
     """
 
     def __init__(
@@ -351,13 +383,13 @@ class ResultMaker:
             unknown_detector=unknown_detector,
             columns=columns,
         )
-        # Why stored calibrations are not applied; empty: they are.
+        # Reasons why the calibrations are not applied; empty if they are.
         self.reasons = bundle.read_otherwise(options)
         if bundle.source is not None:
             trained = {} if config is None else identity(config)
             fitted = {**trained, **bundle.source.fitted_on}
             self.reasons += [
-                f"the calibration was fitted on data of {name} {fitted[name]!r}, the "
+                f"the calibration was fitted on data with {name} {fitted[name]!r}, the "
                 f"data have {value!r}"
                 for name, value in identity(detector).items()
                 if name in fitted and fitted[name] != value
@@ -374,7 +406,15 @@ class ResultMaker:
         inside_B: NDArray[np.bool_],
         fault_B: NDArray[np.str_] | None = None,
     ) -> Columns:
-        """Return the columns of results, (B,) by name; see `table_of_outputs`."""
+        """Return the columns of results, (B,) by name.
+
+        Args:
+            outputs: Outputs (B, K) by task.
+            event_id: Event numbers, (B,).
+            length_B: Numbers of pulses, (B,).
+            inside_B: True for events within the trained ranges, (B,).
+            fault_B: Faults of the pulses, (B,), see `table_of_outputs`.
+        """
         table = table_of_outputs(
             "",
             self.bundle.model.task_map,
@@ -391,7 +431,7 @@ class ResultMaker:
 
     @property
     def _not_calibrated(self) -> list[str]:
-        """Tasks that could be calibrated and are not."""
+        """Tasks that can be calibrated but have no calibration."""
         return [
             name
             for name, task in self.bundle.model.task_map.items()
@@ -401,22 +441,22 @@ class ResultMaker:
 
     @property
     def notices(self) -> list[str]:
-        """What is worth a warning, in words."""
+        """Texts of all notices and warnings."""
         texts = [*self.domain.notices, *self.domain.warnings()]
         if self.calibrations and self._not_calibrated:
             texts.append(
-                f"the calibration says nothing of {', '.join(self._not_calibrated)}, "
-                "so no row is called calibrated"
+                f"there is no calibration of {', '.join(self._not_calibrated)}, so no "
+                "row is marked as calibrated"
             )
         if self.reasons:
             texts.append(
-                f"{'; '.join(self.reasons)}: the calibration is not applied. Calibrate "
+                f"{'; '.join(self.reasons)}. The calibration is not applied. Calibrate "
                 "for these data (icecube2nd calibrate)"
             )
         return texts
 
     def metadata(self) -> dict[str, Any]:
-        """Return what a file of results should say of itself, plain values."""
+        """Return the metadata of a file of results, as plain values."""
         config = self.bundle.model.input_config
         return {
             "model": self.bundle.name,
@@ -432,9 +472,9 @@ class ResultMaker:
 def without_full_columns(
     columns: Columns, failed: Collection[str] | None = None
 ) -> Columns:
-    """Return columns without `TASK_is_valid` of tasks other than the failed.
+    """Return columns without the `TASK_is_valid` of tasks that did not fail.
 
-    Default: those that failed for some event, as the columns say.
+    By default the failed tasks are those of `failed_tasks(columns)`.
     """
     failed = failed_tasks(columns) if failed is None else failed
     return {
@@ -445,7 +485,7 @@ def without_full_columns(
 
 
 def failed_tasks(columns: Columns) -> set[str]:
-    """Return the tasks without an answer for some event that has others."""
+    """Return the tasks that lack an answer for some event with other answers."""
     ok_B = columns["status"] == OK
     return {
         name.removesuffix(VALID)

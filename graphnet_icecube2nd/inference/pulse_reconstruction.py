@@ -1,7 +1,7 @@
-"""Pulses in memory to results: no store, no file, torch and numpy alone.
+"""Reconstruction of pulses in memory, without files, with only torch and numpy.
 
-What an alert needs, or a module of a reconstruction chain. An event's answers are the
-same as from a store: pulses in order of time, the same pulses kept of long events.
+It is for alerts and for modules of a reconstruction chain. The results are the same as
+from a store: pulses are in order of time, and the same pulses of long events are kept.
 
 Shape letters: T pulses, B events.
 """
@@ -61,33 +61,35 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, checked_contours
 
-NAME = "the pulses"  # what messages call those of a table
+NAME = "the pulses"  # name of a table of pulses in messages
 
 
 class PulseReconstructor:
-    """Reconstructs events whose pulses are at hand, one or many at a time.
+    """Reconstruction of events whose pulses are in memory, one or many at a time.
 
-    Make it once and call it for each event: tables of DOMs are made on construction.
+    Make it once and call it for each event: the construction makes tables of DOMs.
 
     Args:
-        model: A `ModelBundle`, what `load_bundle` takes, or a model as it is.
-        detector: Whose pulses they are, and what the columns mean: a `Detector`, a
-            `PulseMap`, or the name of one of either.
-        pulse_map: Meaning of the columns, in place of `detector`.
-        geometry: DOMs, or a table of them, in place of the detector's; a pulse map has
-            IceCube-86's.
-        ice: Ice, or its table, in place of the detector's; a pulse map has IceCube's.
-        options: How the model reads events; default: as it was trained.
-        calibration: Calibrations of the widths: `stored`, `none`, or others, see
-            `reconstruct`.
-        contours: Shares, 0 to 1, of the contours whose radii are wanted.
-        unknown_detector: Use the model on a detector or a clock that it was not trained
-            on; its answers are then not calibrated.
+        model: A `ModelBundle`, a model, or a name for `load_bundle`.
+        detector: Detector of the pulses, which gives the meaning of the columns: a
+            `Detector`, a `PulseMap`, or the name of one.
+        pulse_map: Meaning of the columns, replaces `detector`.
+        geometry: DOMs, or a table of them, that replace those of the detector. The
+            default of a pulse map is IceCube-86.
+        ice: Ice, or a table of it, that replaces that of the detector. The default of
+            a pulse map is IceCube's.
+        options: Reading of events; default: that of the training.
+        calibration: Calibrations of the widths: `stored`, `none`, or calibrations by
+            task, see `reconstruct`.
+        contours: Probabilities, 0 to 1, of the contours whose radii are columns.
+        unknown_detector: Whether the model may run on a detector or a clock that it was
+            not trained on; its answers are then not calibrated.
 
     Raises:
         DomainError: The model was trained on another detector or clock, or its stored
             calibration was fitted with another `max_pulses` or selection.
-        ValueError: No detector, pulse map or model of that name, a share that is none.
+        ValueError: The detector, pulse map or model is unknown, or a probability is not
+            between 0 and 1.
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class PulseReconstructor:
         if self.options.published_features:
             features = replace(features, pulses=features.pulses.as_published())
         self._features = FeatureBuilder(features)
-        self.first_fault: str | None = None  # of the bad pulses so far, in words
+        self.first_fault: str | None = None  # text of the first bad pulse so far
 
     def __call__(
         self,
@@ -135,24 +137,24 @@ class PulseReconstructor:
         event_id: Any = None,
         on_progress: Progress | None = None,
     ) -> dict[str, Any]:
-        """Return a row of results for each event, see `reconstruct`.
+        """Return one row of results per event, see `reconstruct`.
 
         Args:
-            columns: (T,) arrays or tensors by column name, as the detector has them.
-            offsets: (B + 1,) borders of the events, which may be empty; default: all
-                pulses are of one event.
-            event_id: (B,) whole numbers; default 0, 1, ... They choose which pulses of
-                long events are kept, so give those that a store would have.
-            on_progress: Called with new events and pulses.
+            columns: Arrays or tensors (T,) by column name of the detector.
+            offsets: Borders of the events, (B + 1,); events may be empty. Default: all
+                pulses belong to one event.
+            event_id: Event numbers, (B,) integers; default: 0, 1, ... The selection of
+                pulses from long events depends on them, so use those of the store.
+            on_progress: Function called with the numbers of new events and pulses.
 
         Returns:
-            (B,) arrays by column; plain numbers and texts where no offsets are given.
-            An event with a pulse whose values cannot be true has no numbers, and the
-            column at fault in its status: `bad charge`, `bad time`, ...
+            Arrays (B,) by column, or plain numbers and texts if there are no offsets.
+            An event with an impossible value has no answers, and its status names the
+            column: `bad charge`, `bad time`, ...
 
         Raises:
-            ValueError: A missing column, or one that is no numbers. Offsets or numbers
-                of events that are none.
+            ValueError: A column is missing or has values that are not numbers, or
+                offsets or event numbers are not valid.
         """
         border = self._borders(columns, offsets)
         length_B = np.diff(border)
@@ -161,7 +163,8 @@ class PulseReconstructor:
             id_B = whole_numbers(np.atleast_1d(np.asarray(event_id)), "event_id")
         if id_B.shape != length_B.shape:
             raise ValueError(
-                f"event_id must have {len(length_B)} entries, got {id_B.shape}"
+                f"event_id must have {len(length_B)} entries, one for each event, got "
+                f"{id_B.shape}"
             )
         outputs = empty_outputs(self.model, len(length_B))
         inside_B = np.ones(len(length_B), bool)
@@ -182,13 +185,13 @@ class PulseReconstructor:
         if self.pulse_map.time not in columns:
             raise ValueError(
                 f"pulse map {self.pulse_map.name!r} needs column "
-                f"{self.pulse_map.time}; there is {', '.join(columns)}"
+                f"{self.pulse_map.time}, found only {', '.join(columns)}"
             )
         num_pulses = len(columns[self.pulse_map.time])
         if offsets is None:
             return np.array([0, num_pulses], np.int64)
         border = whole_numbers(offsets, "offsets")
-        if num_pulses or border.tolist() != [0]:  # there may be no event at all
+        if num_pulses or border.tolist() != [0]:  # no event is allowed
             check_offsets(torch.from_numpy(border), num_pulses)
         return border
 
@@ -198,9 +201,9 @@ class PulseReconstructor:
         length_B: NDArray[np.int64],
         id_B: NDArray[np.int64],
     ) -> tuple[dict[str, torch.Tensor], NDArray[np.int64], NDArray[np.str_]]:
-        """Return the good events' pulses by quantity, (T,) float64, and their lengths.
+        """Return pulses of good events by quantity, (T,) float64, lengths and faults.
 
-        An event with a bad pulse has length 0, and what is wrong in the faults, (B,).
+        An event with a bad pulse has length 0, and its fault.
         """
         fault_B = np.full(len(length_B), "")
         full_B = length_B > 0
@@ -233,16 +236,17 @@ class PulseReconstructor:
         length_B: NDArray[np.int64],
         id_B: NDArray[np.int64],
     ) -> tuple[Callable[[NDArray[np.int64]], PackedBatch], NDArray[np.bool_]]:
-        """Choose which pulses are kept, make their features.
+        """Select pulses and make their features.
 
-        Returns what makes a batch of some events, and which lie in the trained ranges.
+        Return a function that makes a batch of some events, and True for events within
+        the trained ranges, (B,).
         """
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
         event_id = torch.from_numpy(id_B[full_B])
         if self.pulse_map.time_reference == "first_pulse":
             raw[TIME] = since_first_pulse(raw[TIME], offsets)
-        # As a store has them: in order of time, float32.
+        # As in a store: in order of time, float32.
         event_T = np.repeat(np.arange(len(event_id)), length_B[full_B])
         plain = {name: value.numpy() for name, value in raw.items()}
         order_T = torch.from_numpy(event_order(plain, event_T))
@@ -259,7 +263,7 @@ class PulseReconstructor:
             seed=self.options.seed,
         )
         kept = {name: value[kept_K] for name, value in raw.items()}
-        # Empty events own no pulses; batches never ask for them.
+        # Empty events have no pulses; batches do not contain them.
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
         borders = np.append(0, np.cumsum(kept_B))
@@ -283,13 +287,21 @@ class PulseReconstructor:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroupedPulses:
-    """Pulses of events, one event after the other."""
+    """Pulses of events, one event after the other.
 
-    columns: Mapping[str, NDArray[Any]]  # (T,) by column name
-    offsets: NDArray[np.int64]  # (B + 1,) borders of the events
-    event_id: NDArray[np.int64]  # (B,)
-    pulse_map: PulseMap  # what the columns mean
-    unread: tuple[str, ...]  # names of the other columns of the table
+    Args:
+        columns: Pulses (T,) by column name.
+        offsets: Borders of the events, (B + 1,).
+        event_id: Event numbers, (B,).
+        pulse_map: Meaning of the columns.
+        unread: Names of the other columns of the table.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    offsets: NDArray[np.int64]
+    event_id: NDArray[np.int64]
+    pulse_map: PulseMap
+    unread: tuple[str, ...]
 
 
 def group_pulses(
@@ -301,10 +313,16 @@ def group_pulses(
 ) -> GroupedPulses:
     """Group the rows of a table of pulses by event; see `reconstruct`.
 
+    Args:
+        pulses: Table with one row per pulse.
+        events: Numbers of all events, (B,); default: those of the table.
+        pulse_map: Meaning of the columns; default: recognised by their names.
+        event_column: Column of the event numbers; default: `event_id` or `event_no`.
+
     Raises:
-        TypeError: No table.
-        ValueError: No or several pulse maps fit, a missing column, event numbers that
-            are no whole numbers, pulses of an event that is not among `events`.
+        TypeError: `pulses` is not a table.
+        ValueError: Not exactly one pulse map fits, a column is missing, event numbers
+            are not integers, or an event with pulses is not among `events`.
     """
     columns = _columns(pulses)
     key = find_event_column(columns, event_column, NAME)
@@ -314,16 +332,18 @@ def group_pulses(
     settled = settle_pulse_map(columns, pulse_map, NAME)
     known, first_B, known_T = np.unique(id_T, return_index=True, return_inverse=True)
     if events is None:
-        event_id = known[np.argsort(first_B)]  # as they first come
+        event_id = known[np.argsort(first_B)]  # in order of their first pulse
     else:
         event_id = whole_numbers(events, "events")
         ids, counts = np.unique(event_id, return_counts=True)
         if (counts > 1).any():
-            raise ValueError(f"events has {ids[counts > 1][0]} twice")
+            raise ValueError(
+                f"events must have each number once, found {ids[counts > 1][0]} twice"
+            )
         if len(others := np.setdiff1d(known, event_id)):
             raise ValueError(
-                f"{NAME} have event {others[0]}, which is not among events "
-                f"({len(others)} are not)"
+                f"events must have all event numbers of {NAME}, but {len(others)} are "
+                f"missing; the first is {others[0]}"
             )
     event_T = rows_of(event_id, known, "events")[known_T.ravel()]
     row_T = np.argsort(event_T, kind="stable")
@@ -355,5 +375,7 @@ def _columns(pulses: Any) -> dict[str, NDArray[Any]]:
         )
     lengths = {name: value.shape for name, value in columns.items()}
     if len({*lengths.values()}) > 1 or any(len(s) != 1 for s in lengths.values()):
-        raise ValueError(f"columns of {NAME} must be (T,) of one length, got {lengths}")
+        raise ValueError(
+            f"columns of {NAME} must be (T,) with the same length, got {lengths}"
+        )
     return columns

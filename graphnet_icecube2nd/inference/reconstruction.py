@@ -1,8 +1,8 @@
-"""A trained model's answers for whatever holds events: a store, a frame, arrays.
+"""Reconstruction of the events of a store, of files, of a data frame or of arrays.
 
-Events of a store go through the model a window at a time and once; on the way into a
-file each window's rows are a file of their own until all are there. A run that was
-killed goes on behind the last whole window, and ends with the same file.
+Events of a store are predicted window by window. The rows of each window are a
+temporary file until all windows are done, so an interrupted reconstruction resumes
+after the last complete window, and gives the same file.
 
 Shape letters: B events.
 """
@@ -30,7 +30,11 @@ from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.files import holds_json, only_writer, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
-from graphnet_icecube2nd.inference.input_store import READING, input_store
+from graphnet_icecube2nd.inference.input_store import (
+    READING,
+    given_options,
+    input_store,
+)
 from graphnet_icecube2nd.inference.model_bundle import (
     STORED,
     GivenCalibration,
@@ -77,24 +81,24 @@ from graphnet_icecube2nd.tasks.direction.direction import (
 from graphnet_icecube2nd.version import __version__
 
 PLAN = "plan.json"
-Window = tuple[int, int, int]  # shard, its first event, the one after its last
+Window = tuple[int, int, int]  # shard, first event in it, last event + 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Reconstruction:
-    """What a reconstruction came to.
+    """Summary and rows of a reconstruction.
 
     Args:
-        name: The model's name.
-        path: The file of results; None where none was asked for.
-        format: The file's format; None where there is none.
-        num_events: Rows: every event of the input.
-        statuses: How many events by status.
-        num_resumed: Rows that an earlier call had already found.
-        seconds: Time that it took.
-        num_calibrated: Rows whose widths are calibrated.
-        notices: Remarks on model and data, in words.
-        in_memory: The rows, where there is no file.
+        name: Name of the model.
+        path: File of results; None if the rows are in memory.
+        format: Format of the file; None if the rows are in memory.
+        num_events: Number of rows, one for each event of the input.
+        statuses: Number of events by status.
+        num_resumed: Number of rows from an earlier, interrupted call.
+        seconds: Duration, s.
+        num_calibrated: Number of rows with calibrated widths.
+        notices: Texts on model and data.
+        in_memory: The rows, if there is no file.
     """
 
     name: str
@@ -109,7 +113,7 @@ class Reconstruction:
     in_memory: Columns | None = None
 
     def columns(self) -> Columns:
-        """Return the rows as (B,) arrays by column, of the file where there is one."""
+        """Return the rows as arrays (B,) by column, from memory or from the file."""
         if self.in_memory is not None:
             return self.in_memory
         assert self.path is not None
@@ -121,10 +125,13 @@ class Reconstruction:
         """Return the rows as an `EventTable`.
 
         Raises:
-            ValueError: They went into a submission, which has neither kappa nor status.
+            ValueError: The file is a submission, which has neither kappa nor status.
         """
         if self.format == SUBMISSION:
-            raise ValueError(f"{self.path} is a submission: it has no kappa, no status")
+            raise ValueError(
+                f"{self.path} is a submission, which has neither kappa nor status. "
+                "Reconstruct to another format"
+            )
         return EventTable.from_columns(self.columns(), self.name)
 
     def to_pandas(self) -> Any:
@@ -161,65 +168,71 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstruct every event once, in the order of the input.
 
-    Columns: event_id; those of each task of the model (`Task.columns`), of the
-    direction direction_x, _y, _z to where the neutrino came from, azimuth, zenith
-    (rad), kappa, radius_50 and radius_90 of the contours that hold half and nine
-    tenths (rad); calibrated: whether the event's widths are; n_pulses; status: `ok`,
-    `no pulses`, `not finite`, `length 0`; and TASK_is_valid where one of several tasks
-    failed for some event. Whatever has no answer has NaN (in SQLite NULL). In SQLite
-    they are the table `directions` with event_no in place of event_id, as GraphNeT has
-    it: a database that is there keeps its other tables. A submission needs a direction
-    of every event, so one without gets the horizon, azimuth 0 and zenith pi / 2.
+    The columns are:
 
-    A store is read in windows, in bounded memory; an interrupted call resumes when it
-    is made again, and ends with the same file. Of files a store is made for the time
-    being; their truth is not needed. Pulses in memory need neither store nor pyarrow.
+    - event_id;
+    - the columns of each task (`Task.columns`), for the direction: direction_x, _y, _z
+      to the neutrino's origin, azimuth, zenith (rad), kappa, and radius_50 and
+      radius_90 of the 50% and 90% contours (rad);
+    - calibrated: whether the widths of the event are calibrated;
+    - n_pulses;
+    - status: `ok`, `no pulses`, `not finite`, `length 0`, or a fault as `bad charge`;
+    - TASK_is_valid, if one of several tasks failed for some event.
+
+    Missing answers are NaN (NULL in SQLite). In SQLite the table is `directions`, with
+    event_no instead of event_id as in GraphNeT, and other tables of the file are kept.
+    In a submission, events without a direction get azimuth 0 and zenith pi / 2.
+
+    A store is read in windows, with bounded memory. An interrupted call resumes when it
+    is made again, and gives the same file. Files are converted to a temporary store;
+    their truth is not needed. Pulses in memory need neither a store nor pyarrow.
 
     Args:
-        data: A store or its path; what `prepare` reads; or one row a pulse, in any
-            order: a DataFrame of pandas or polars, a table of pyarrow, a mapping of
-            arrays. The index of a DataFrame of pandas may be the event number.
-        model: A `ModelBundle`, a model as it is, or what `load_bundle` takes:
-            `t_sim.simulated`, a run's or an ensemble's folder.
-        out: The file: .parquet, .csv, .db, or `submission.csv`; None: none. A file
-            that is there and holds no results is not replaced.
-        format: `parquet`, `csv`, `sqlite`, `submission`; default by the ending.
-        options: How the model reads events; default: as it was trained.
-        calibration: Calibrations that make widths hold: `stored`: what is stored with
-            the model, if anything is; `none` or None: none; or others, by task.
-        device: `cpu`, `cuda`, `mps`, ...; the model is moved there.
-        contours: Shares, 0 to 1, of the contours whose radii are columns: `radius_68`
-            for 0.68.
-        events: (B,) numbers of all events, also those without pulses, in the order of
-            the results; for pulses in memory. Default: as they first come.
-        detector: Detector of files or of pulses in memory, or its name: what the
-            columns mean.
+        data: A store or its path; files that `prepare` reads; or a table with one row
+            per pulse, in any order: a DataFrame of pandas or polars, a table of pyarrow
+            or a mapping of arrays. The index of a pandas DataFrame may be the event
+            number.
+        model: A `ModelBundle`, a model, or a name for `load_bundle`, such as
+            `t_sim.simulated` or the folder of a run or an ensemble.
+        out: File to write: .parquet, .csv, .db, or `submission.csv`; None to keep the
+            results in memory. Only files of results are replaced.
+        format: `parquet`, `csv`, `sqlite` or `submission`; default: from the file name.
+        options: Reading of events; default: that of the training.
+        calibration: Calibrations of the widths: `stored` for those stored with the
+            model, `none` or None for none, or calibrations by task.
+        device: Device to which the model is moved: `cpu`, `cuda`, `mps`, ...
+        contours: Probabilities, 0 to 1, of the contours whose radii are columns:
+            `radius_68` for 0.68.
+        events: Numbers of all events, also of those without pulses, in the order of the
+            results, (B,); only for pulses in memory. Default: in order of their first
+            pulse.
+        detector: Detector, or its name, which gives the meaning of the columns of files
+            or of pulses in memory.
         pulse_map: Meaning of the columns; default: recognised by their names.
-        event_column: Column of the event numbers; default `event_id` or `event_no`.
-        geometry: DOMs, or a table of them, for a pulse map; default IceCube-86.
-        ice: Ice, or its table, for a pulse map; default IceCube's. Files need a table.
-        unknown_detector: Use the model on a detector or a clock that it was not trained
-            on; its answers are then not calibrated.
-        on_start: Called once with the number of events.
-        on_progress: Called with new events and pulses.
-        reading: How files are read otherwise, see `prepare`: `input_format` (its
-            `format`), `pulses_table`, `truth_table` (its events without pulses have a
-            row, too), `offsets_table`, `keep`, `batches`, `which`, `duplicates`,
-            `workers`; and `drop_bad_pulses=True`, which leaves bad pulses out and
-            answers their events.
+        event_column: Column of the event numbers; default: `event_id` or `event_no`.
+        geometry: DOMs, or a table of them, for a pulse map; default: IceCube-86.
+        ice: Ice, or a table of it, for a pulse map; default: IceCube's. Files need a
+            table.
+        unknown_detector: Whether the model may run on a detector or a clock that it was
+            not trained on; its answers are then not calibrated.
+        on_start: Function called once with the number of events.
+        on_progress: Function called with the numbers of new events and pulses.
+        reading: Further options of reading files, see `prepare`: `input_format` (its
+            `format`), `pulses_table`, `truth_table` (its events without pulses get
+            rows), `offsets_table`, `keep`, `batches`, `which`, `duplicates`, `workers`,
+            and `drop_bad_pulses=True`, which drops bad pulses instead of their events.
 
     Warns:
-        UserWarning: The model is used otherwise than it was trained, many events lie
-            outside the ranges of its training, or events have bad pulses.
+        UserWarning: The model is used differently than in its training, many events are
+            outside the ranges of the training, or events have bad pulses.
 
     Raises:
         DomainError: The model was trained on another detector or clock, or its stored
             calibration was fitted with another `max_pulses` or selection.
-        ValueError: Unknown format or model; a submission of a model without directions;
-            an argument for files or pulses in memory with a store; files that `prepare`
-            refuses; another process is at work on this file; a file of that name that
-            holds no results.
-        TypeError: Data that are neither a path nor a table; an unknown argument.
+        ValueError: Format or model is unknown; a submission needs a model with
+            directions; an argument does not fit the type of data; `prepare` refuses the
+            files; another process writes `out`; or `out` exists and has no results.
+        TypeError: `data` is neither a path nor a table, or an argument is unknown.
     """
     begun = time.monotonic()
     bundle = as_bundle(model).calibrated(calibration)
@@ -231,21 +244,20 @@ def reconstruct(
         check_replaceable(out, format)
         if format == SUBMISSION and Direction.name not in bundle.model.task_map:
             raise ValueError(
-                f"a submission needs the task 'direction'; model {bundle.name!r} has "
-                f"{', '.join(bundle.model.task_map)}. Use a model with directions, or "
-                "write another format: .parquet, .csv or .db"
+                f"a submission needs the task 'direction', but model {bundle.name!r} "
+                f"has {', '.join(bundle.model.task_map)}. Use a model with directions, "
+                "or another format: .parquet, .csv or .db"
             )
     bundle.read_otherwise(options)  # an error comes before files are read
     if unknown := sorted(set(reading) - set(READING)):
         raise TypeError(
-            f"reconstruct has no argument {unknown[0]!r}; for files there are "
+            f"reconstruct has no argument {unknown[0]!r}; those for files are "
             f"{', '.join(READING)}"
         )
     if format == SUBMISSION and isinstance(data, str | os.PathLike):
         # The competition asks for directions of its test data.
         is_there = (Path(data) / "test").is_dir()
         reading.setdefault("which", "test" if is_there else None)
-    of_files = {n: v for n, v in reading.items() if v is not None and v is not False}
     meaning = {
         "detector": detector,
         "pulse_map": pulse_map,
@@ -258,10 +270,12 @@ def reconstruct(
     num_resumed = num_calibrated = 0
     if isinstance(data, str | os.PathLike | EventStore):
         if events is not None:
-            raise ValueError("events can be given only for pulses in memory")
+            raise ValueError(
+                "events can be given only for pulses in memory; leave it out"
+            )
         with (
             nullcontext() if out is None else only_writer(out),
-            input_store(data, out, {**meaning, **of_files}) as store,
+            input_store(data, out, {**meaning, **reading}) as store,
         ):
             if on_start is not None:
                 on_start(len(store))
@@ -288,12 +302,14 @@ def reconstruct(
                     {n: np.concatenate([w[n] for w in windows]) for n in windows[0]}
                 )
     else:
-        if of_files:
-            raise ValueError(f"{', '.join(of_files)} can be chosen only for files")
+        if of_files := given_options(reading):
+            raise ValueError(
+                f"{', '.join(of_files)} can be given only for files; leave it out"
+            )
         if detector is not None and pulse_map is not None:
             raise ValueError(
-                "detector and pulse_map are both given; a detector has its pulse map: "
-                "give one of them"
+                "detector and pulse_map are both given, but a detector has a pulse "
+                "map. Give one of them"
             )
         named = None if detector is None else as_detector(detector)
         pulses = group_pulses(
@@ -302,7 +318,7 @@ def reconstruct(
             pulse_map=pulse_map if named is None else named.pulses,
             event_column=event_column,
         )
-        with warnings.catch_warnings():  # given below, with what the values say
+        with warnings.catch_warnings():  # given below, with those of the values
             warnings.simplefilter("ignore", UserWarning)
             reconstructor = PulseReconstructor(
                 bundle,
@@ -346,14 +362,14 @@ def reconstruct(
 
 
 def _fault_notices(statuses: Mapping[str, int], first: str | None) -> list[str]:
-    """Return how many events have bad pulses, and why, in words."""
+    """Return a text on the number and the faults of events with bad pulses."""
     faults = {name: n for name, n in statuses.items() if name.startswith("bad ")}
     if not faults:
         return []
     reasons = ", ".join(f"{name} {n:,}" for name, n in faults.items())
     number = sum(faults.values())
-    text = f"events with bad pulses, which get no answer: {number:,} ({reasons})"
-    return [text if first is None else f"{text}, the first: {first}"]
+    text = f"{number:,} events have bad pulses and no answer ({reasons})"
+    return [text if first is None else f"{text}; the first: {first}"]
 
 
 def _into_file(
@@ -363,13 +379,12 @@ def _into_file(
     format: str,
     on_progress: Progress | None,
 ) -> tuple[Counter[str], int, int]:
-    """Reconstruct every event of a store into a file.
+    """Reconstruct every event of a store to a file.
 
-    Returns how many events have which status, have calibrated widths, and were found by
-    an earlier call.
+    Return the numbers of events by status, of calibrated and of resumed events.
     """
     reader = event_reader(store, maker.options)
-    parts = out.with_name(f".{out.name}.parts")
+    parts, plan = out.with_name(f".{out.name}.parts"), _plan(store, maker)
     statuses: Counter[str] = Counter()
     failed: set[str] = set()
     num_pulses = num_calibrated = 0
@@ -381,27 +396,27 @@ def _into_file(
         failed.update(failed_tasks(columns))
         statuses.update(columns["status"].tolist())
 
-    parts.mkdir(exist_ok=True)
-    _open_parts(parts, _plan(store, maker))
     windows = {
         parts / f"{number:06d}.parquet": window
         for number, window in enumerate(_windows(store))
     }
-    is_there = {path: path.exists() for path in windows}
+    is_resumed = holds_json(parts / PLAN, plan)
+    is_there = {path: is_resumed and path.exists() for path in windows}
     for path in windows:
         if is_there[path]:
             count(read_columns(path))
             maker.domain.counts.update(read_metadata(path))
     num_resumed = statuses.total()
     if num_resumed and on_progress is not None:
-        on_progress(num_resumed, num_pulses)  # at once: no part of any rate
+        on_progress(num_resumed, num_pulses)  # first, so that no rate includes them
     for path, window in windows.items():
         if is_there[path]:
             continue
         before = Counter(maker.domain.counts)
         columns = _rows_of_window(reader, maker, window, on_progress)
-        # So that a resumed call knows of all events which are outside the ranges.
+        # Stored, so that a resumed call knows all events outside the ranges.
         counts = maker.domain.counts - before
+        _open_parts(parts, plan)  # only now: a refused store leaves nothing behind
         write_results(path, [columns], "parquet", counts)
         give_back_memory()
         count(columns)
@@ -411,12 +426,12 @@ def _into_file(
         format,
         maker.metadata(),
     )
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)
     return statuses, num_calibrated, num_resumed
 
 
 def _windows(store: EventStore) -> Iterator[Window]:
-    """Yield pieces of the shards."""
+    """Yield windows of the shards."""
     for shard in range(len(store.shards)):
         num_events = len(store.lengths(shard))
         for first in range(0, num_events, WINDOW):
@@ -452,11 +467,11 @@ def _rows_of_window(
 
 
 def _old_numbers(store: EventStore, shard: int, events: slice) -> Columns:
-    """Return number and file, (B,), of events that were counted anew; else nothing."""
+    """Return number and file in the source, (B,), of renumbered events, or nothing."""
     names = list(store.event_columns)
     if SOURCE_FILE not in names:
         return {}
-    old = names[names.index(SOURCE_FILE) - 1]  # which the reader has put before it
+    old = names[names.index(SOURCE_FILE) - 1]  # the reader has put it there
     number_B = np.asarray(store.event_column(old, shard)[events])
     # A shard is of one file, or of one part of it.
     file = re.sub(r" \(part \d+ of \d+\)$", "", store.manifest.shards[shard].source)
@@ -464,7 +479,7 @@ def _old_numbers(store: EventStore, shard: int, events: slice) -> Columns:
 
 
 def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
-    """Return all that the rows depend on."""
+    """Return everything that the rows depend on."""
     model = maker.bundle.model
     return {
         "weights": weights_digest(model),
@@ -479,7 +494,7 @@ def _plan(store: EventStore, maker: ResultMaker) -> dict[str, Any]:
 
 
 def _open_parts(parts: Path, plan: dict[str, Any]) -> None:
-    """Keep what an earlier call of the same has left; else begin anew."""
+    """Keep the windows of an earlier call with the same plan, or remove them."""
     path = parts / PLAN
     if holds_json(path, plan):
         return

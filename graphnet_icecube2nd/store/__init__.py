@@ -1,4 +1,4 @@
-"""The event store, and what reads files into it."""
+"""The event store, and the conversion of files to it."""
 
 from graphnet_icecube2nd.lazy import lazy_names
 

@@ -1,7 +1,7 @@
-"""What the angles of a source mean, settled before it is converted.
+"""Check of the angle convention of a source, before it is converted.
 
-A pulse map says whether angles name the origin or the flight. Files made of one
-another do not always keep it, so the pulses of the first events are asked as well.
+A pulse map says whether angles point to the origin or along the flight. Not all files
+keep to this, so the convention is also inferred from the pulses of the first events.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from graphnet_icecube2nd.store.readers.source import EventChunk, Source
 
 MAX_EVENTS = 1000
 MAX_PULSES = 2**17
-# Pulse maps whose files are known to differ in what their angles mean.
+# Pulse maps whose files differ in their angle convention.
 UNSETTLED = ("prometheus",)
-# Where a truth table may tell the place at which a particle began to shine, m.
+# Truth columns of the point where the light begins, m.
 VERTICES = (
     ("injection_position_x", "injection_position_y", "injection_position_z"),
     ("position_x", "position_y", "position_z"),
@@ -40,10 +40,15 @@ VERTICES = (
 
 
 def settle_angles(source: Source, angles: str | None) -> Source:
-    """Return a source whose pulse map says rightly what its angles mean.
+    """Return the source with the angle convention settled in its pulse map.
 
-    `angles` is `origin` or `flight`, what the user says, or None. Where files of this
-    kind differ, the user says nothing and the pulses do not tell, it is a ValueError.
+    Args:
+        source: The source.
+        angles: Convention given by the user, `origin` or `flight`, or None.
+
+    Raises:
+        ValueError: Files of this format differ, and neither the user nor the pulses
+            decide.
     """
     if angles is not None:
         check_one_of("angles", angles, ANGLE_CONVENTIONS)
@@ -60,18 +65,19 @@ def settle_angles(source: Source, angles: str | None) -> Source:
         if evidence.convention == UNDECIDED:
             labels = source.pulse_map.labels
             raise ValueError(
-                f"{source.parts[0].name}: do {labels.zenith} and {labels.azimuth} say "
-                "where a particle came from (origin) or where it goes (flight)? Files "
-                f"of this kind differ, and the pulses do not tell ({found}). Say "
-                "angles='origin' or angles='flight' (--angles)"
+                f"{source.parts[0].name}: it is not known whether {labels.zenith} and "
+                f"{labels.azimuth} point to where a particle came from (origin) or to "
+                "where it goes (flight). Files of this format differ, and the pulses "
+                f"do not decide ({found}). Give --angles origin or --angles flight "
+                "(angles='origin' or angles='flight')"
             )
-        note = f"angles taken as those of {evidence.convention}: the pulses say so"
+        note = f"angles point to the {evidence.convention}, inferred from the pulses"
         return _noted(_with_angles(source, evidence.convention), f"{note} ({found})")
     if evidence.convention not in (UNDECIDED, said):
         return _noted(
             settled,
-            f"angles are taken as those of {said}, but the pulses speak for "
-            f"{evidence.convention} ({found}): please check",
+            f"angles are read with the convention {said}, but the pulses indicate "
+            f"{evidence.convention} ({found}); check the option angles",
         )
     return settled
 
@@ -86,7 +92,7 @@ def _noted(source: Source, note: str) -> Source:
 
 
 def _ask_pulses(source: Source) -> AngleEvidence | None:
-    """Return what the first events say; None where they cannot be asked."""
+    """Return the evidence of the first events, or None if they have none."""
     geometry = source.modules()
     pieces: list[tuple[Tensor, ...]] = []
     num_events = 0
@@ -115,14 +121,14 @@ def _ask_pulses(source: Source) -> AngleEvidence | None:
             azimuth[:MAX_EVENTS],
             vertex[:MAX_EVENTS] if has_vertex else None,
         )
-    except ValueError:  # too few pulses to ask
+    except ValueError:  # too few pulses
         return None
 
 
 def _arrays(
     chunk: EventChunk, pulse_map: PulseMap, geometry: DetectorGeometry
 ) -> tuple[Tensor, ...] | None:
-    """Return position, time, length, zenith, azimuth and vertex (NaN: unknown)."""
+    """Return position, time, length, zenith, azimuth and vertex (NaN if unknown)."""
     if not {pulse_map.labels.zenith, pulse_map.labels.azimuth} <= chunk.truth.keys():
         return None
     known = {quantity: name for name, quantity in pulse_map.columns().items()}
@@ -137,7 +143,7 @@ def _arrays(
             chunk.truth, [pulse_map.labels.zenith, pulse_map.labels.azimuth]
         )
     except (KeyError, ValueError, TypeError):
-        return None  # the conversion says what is wrong, and where
+        return None  # the conversion raises the error, with its position
     names = next((v for v in VERTICES if set(v) <= chunk.truth.keys()), None)
     if names is None:
         vertex = torch.full((len(angles), 3), torch.nan, dtype=torch.float64)
@@ -145,7 +151,7 @@ def _arrays(
         vertex = _numbers(chunk.truth, names)
     length = torch.from_numpy(np.diff(chunk.offsets).astype(np.int64))
     zenith, azimuth = angles.T
-    # Without NaN and fillers, which are no directions.
+    # NaN and fillers are left out.
     known_B = (zenith >= 0) & (zenith <= torch.pi) & azimuth.isfinite()
     known_T = known_B.repeat_interleave(length)
     return (

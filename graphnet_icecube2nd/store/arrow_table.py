@@ -1,8 +1,9 @@
-"""One Arrow file as columns on a memory map, and its writing.
+"""Arrow files: their columns on a memory map, and their writing.
 
-Arrow's IPC file format, one record batch, nothing compressed: each column is one piece
-of the file, so numpy and torch read it where it lies and a table of any size costs no
-memory. pyarrow writes the files and reads their structure. Shape letters: R rows.
+A file is in Arrow's IPC format, with one uncompressed record batch. Each column is one
+contiguous piece of the file, so numpy and torch use it directly, and a table of any
+size needs no memory. pyarrow writes the files and reads their structure. Shape letters:
+R rows.
 """
 
 from __future__ import annotations
@@ -22,24 +23,29 @@ from graphnet_icecube2nd.lazy import import_extra
 
 
 def import_pyarrow() -> Any:
-    """Return pyarrow, with `pyarrow.ipc`; ImportError names the extra."""
+    """Return pyarrow, with `pyarrow.ipc`.
+
+    Raises:
+        ImportError: pyarrow is not installed; the message names the extra.
+    """
     import_extra("pyarrow.ipc", "event stores need", "data")
     return sys.modules["pyarrow"]
 
 
 class MappedTable:
-    """The columns of an Arrow file, read where they lie.
+    """The columns of an Arrow file on a memory map.
 
-    Numbers come as arrays on a private mapping of the file: torch takes them without
-    a copy, and what is written into one (nothing should be) never reaches the file.
+    Numbers are arrays on a private map of the file: torch uses them without a copy, and
+    changes of an array never reach the file.
 
     Args:
         path: The file.
-        types: Types that the columns must have, numpy's names or `string`; None: any.
+        types: Types that the columns must have, numpy's names or `string`; None for
+            any.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no such table, or one whose parts contradict each other.
+        ValueError: The file is not such a table, or contradicts itself.
     """
 
     def __init__(
@@ -65,8 +71,8 @@ class MappedTable:
         except (pa.ArrowException, OSError, ValueError, TypeError) as error:
             text = " ".join(str(error).split())
             raise ValueError(
-                f"{self.path} is damaged: it is no table of an event store, or not a "
-                f"whole one: {text}"
+                f"{self.path} is damaged: it is not a complete table of an event "
+                f"store: {text}"
             ) from None
         self.num_rows: int = batch.num_rows
         self._batch = batch
@@ -77,7 +83,11 @@ class MappedTable:
         return tuple(self._batch.schema.names)
 
     def column(self, name: str) -> NDArray[Any]:
-        """Return one column, (R,): numbers on the map, anything else as objects."""
+        """Return one column, (R,): numbers on the map, other values as objects.
+
+        Raises:
+            ValueError: The table lacks the column.
+        """
         if name in self._arrays:
             return self._arrays[name]
         if name not in self.names:
@@ -88,7 +98,7 @@ class MappedTable:
         return column
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return some rows of a column; of texts, only these are made into objects."""
+        """Return some rows of a column; only these texts become objects."""
         if name in self._arrays or name not in self.names:
             return self.column(name)[rows]
         taken: NDArray[Any] = (
@@ -98,16 +108,20 @@ class MappedTable:
 
 
 def write_table(path: Path, columns: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Write columns of one length as an Arrow file and see it safely on the disk.
+    """Write columns of one length as an Arrow file, and wait until it is on disk.
+
+    Args:
+        path: The file.
+        columns: The columns, (R,) by name.
 
     Returns:
-        `bytes` and `sha256` of the file.
+        Size and checksum of the file, as `bytes` and `sha256`.
     """
     pa = import_pyarrow()
     arrays = [pa.array(column) for column in columns.values()]
     batch = pa.record_batch(arrays, names=list(columns))
     with _HashingFile(path) as file:
-        sink = pa.PythonFile(file, "w")  # closes the file when it is let go
+        sink = pa.PythonFile(file, "w")  # closes the file when it is deleted
         with pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
         file.flush()
@@ -125,7 +139,7 @@ def sha256_of(path: Path) -> str:
 
 
 class _HashingFile(io.BufferedWriter):
-    """A new file that keeps the checksum of what is written into it."""
+    """A new file with the checksum of the written data."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path, "w"))
@@ -137,7 +151,7 @@ class _HashingFile(io.BufferedWriter):
 
 
 def _on_map(raw: NDArray[np.uint8], column: Any) -> NDArray[Any]:
-    """Return an Arrow column of numbers as an array on the very mapping it lies on."""
+    """Return an Arrow column of numbers as an array on the map of the file."""
     dtype = np.dtype(column.type.to_pandas_dtype())
     data = column.buffers()[1]
     if column.null_count:
@@ -147,10 +161,10 @@ def _on_map(raw: NDArray[np.uint8], column: Any) -> NDArray[Any]:
     first = data.address - raw.ctypes.data + column.offset * dtype.itemsize
     stop = first + len(column) * dtype.itemsize
     if not 0 <= first <= stop <= len(raw):
-        raise ValueError("a column is compressed")  # and lies elsewhere
+        raise ValueError("a column is compressed")  # because it is not on the map
     return raw[first:stop].view(dtype).view(np.ndarray)
 
 
 def _type_name(kind: Any) -> str:
-    """Return numpy's name of an Arrow type, `string` of texts."""
+    """Return numpy's name of an Arrow type, or `string`."""
     return "string" if str(kind) == "string" else str(np.dtype(kind.to_pandas_dtype()))

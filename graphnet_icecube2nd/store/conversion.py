@@ -1,8 +1,8 @@
-"""A source into a store: part by part, in parallel, to be killed and continued.
+"""Conversion of a source to a store: part by part, in parallel, resumable.
 
-A part's shards are renamed into place when they are whole, and a note of the part is
-written when all its shards are there. The manifest comes last; a folder without one is
-no store yet, and converting again takes up where it ended. Shape letters: B events.
+Shards get their names when they are complete, and a note is written when all shards of
+a part exist. The manifest is written last. A folder without a manifest is not a store
+yet; the next conversion continues it. Shape letters: B events.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class PartTask:
 
     @property
     def note_file(self) -> Path:
-        """What is written when the part is done."""
+        """File that is written when the part is done."""
         return self.folder / f"part-{self.label}.json"
 
 
@@ -105,11 +105,20 @@ def convert(
     bad_pulses: str = ERROR,
     on_progress: Progress | None = None,
 ) -> Manifest:
-    """Convert a source of events into an event store; see `prepare` for the arguments.
+    """Convert a source of events to an event store, or continue a conversion.
 
-    An earlier conversion of the same source that did not finish is continued. A shard
-    has `shard_pulses` at most, unless one event has more; what a process holds in
-    memory grows with it (about 25 bytes a pulse).
+    Args:
+        source: The source.
+        out: Folder of the store, new or empty.
+        workers: Number of parts that are converted at once, see `prepare`.
+        shard_pulses: Maximum pulses per shard, unless one event has more. A process
+            needs about 25 bytes of memory per pulse of a shard.
+        sort_pulses: Whether the pulses of an event are sorted by time.
+        bad_pulses: Rule for bad pulses, one of `BAD_PULSES`.
+        on_progress: Function called with the numbers of new events and pulses.
+
+    Raises:
+        ValueError: An argument or a value of a file is not allowed; see `prepare`.
     """
     for name, value in (("workers", workers), ("shard_pulses", shard_pulses)):
         if value is not None and value < 1:
@@ -118,13 +127,13 @@ def convert(
     plan = _plan(source, shard_pulses, sort_pulses, bad_pulses)
     with locked_folder(folder, "a store"):
         _begin(folder, plan)
-        # The table of DOMs is read once, not for each part.
+        # The table of DOMs is read only once.
         modules = _copy_tables(source, folder)
         tasks = [
             PartTask(
                 number=number,
                 part=part,
-                # Without the other parts, which would be sent with each.
+                # Without the parts, which would be sent with each task.
                 source=replace(source, geometry=modules, parts=()),
                 folder=folder,
                 shard_pulses=shard_pulses,
@@ -138,7 +147,7 @@ def convert(
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use, which a batch system may limit."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -147,7 +156,7 @@ def available_cores() -> int:
 def _plan(
     source: Source, shard_pulses: int, sort_pulses: bool, bad_pulses: str
 ) -> dict[str, Any]:
-    """Return what must be the same for a conversion to be continued."""
+    """Return everything that must be the same to continue a conversion."""
     return {
         "version": VERSION,
         "kind": source.kind,
@@ -163,7 +172,7 @@ def _plan(
 
 
 def table_digest(table: Path | DetectorGeometry | None) -> str | None:
-    """Return a checksum of a user's table; None of none."""
+    """Return a checksum of a user's table, or None if there is none."""
     if isinstance(table, DetectorGeometry):
         parts = (table.position_S3, table.string_S, table.rde_S)
         content = b"".join(part.numpy().tobytes() for part in parts)
@@ -172,22 +181,22 @@ def table_digest(table: Path | DetectorGeometry | None) -> str | None:
 
 
 def _begin(folder: Path, plan: dict[str, Any]) -> None:
-    """See that a folder may be written to, and note what is being converted."""
+    """Check that the folder can be used, and write the plan of the conversion."""
     path = folder / PLAN_FILE
     if (folder / MANIFEST).exists():
-        raise ValueError(f"{folder} is an event store already; choose another folder")
+        raise ValueError(f"{folder} is already an event store; choose another folder")
     if path.exists():
         without = {name: value for name, value in plan.items() if name != "bad_pulses"}
         if len(without) < len(plan) and holds_json(path, without):
-            # A bad pulse stopped the former conversion, which advised this option.
+            # A bad pulse stopped the conversion, and its error advised this option.
             shutil.rmtree(folder / SHARDS, ignore_errors=True)
             for note in folder.glob("part-*.json"):
                 note.unlink()
             write_json(path, plan)
         elif not holds_json(path, plan):
             raise ValueError(
-                f"{folder} holds an unfinished conversion of other files, or of files "
-                "that changed, or with other options. Remove it, or choose another "
+                f"{folder} has an unfinished conversion of other files, of files that "
+                "have changed, or with other options. Remove it, or choose another "
                 "folder"
             )
         return
@@ -199,12 +208,12 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
 
 
 def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
-    """Write the user's tables of DOMs and ice once they were read; return the DOMs."""
+    """Check and write the user's tables of DOMs and ice; return the DOMs."""
     geometry = source.geometry
     if isinstance(geometry, Path):
         geometry = DetectorGeometry.from_file(geometry)
     if geometry is not None:
-        geometry.to_csv(folder / GEOMETRY_FILE)  # whatever the user's table is
+        geometry.to_csv(folder / GEOMETRY_FILE)  # csv for any format of the user's file
     if source.ice is not None:
         IceModel.from_file(source.ice)
         copy_whole(source.ice, folder / ICE_FILE)
@@ -214,7 +223,7 @@ def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:
 def convert_parts(
     tasks: list[PartTask], workers: int, on_progress: Progress | None
 ) -> list[dict[str, Any]]:
-    """Convert what is not done yet; return the notes of all parts, in order."""
+    """Convert the parts that are not done; return the notes of all parts, in order."""
     open_tasks = []
     for task in tasks:
         if task.note_file.exists():
@@ -321,7 +330,7 @@ def _convert_counted(task: PartTask) -> None:
 
 
 def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
-    """Convert one part and note that it is done."""
+    """Convert one part, and write its note."""
     source, part = task.source, task.part
     geometry = source.modules()
     cleaner = ChunkCleaner(
@@ -366,35 +375,35 @@ def _finish(
 ) -> Manifest:
     shards = [ShardRecord(**shard) for note in notes for shard in note["shards"]]
     if not shards:
-        raise ValueError("there is no event in the input")
+        raise ValueError("the input must have at least one event, found none")
     announced = [part.num_pulses for part in source.parts]
     num_left_out = sum(note["num_left_out"] for note in notes)
     num_read = sum(shard.num_pulses for shard in shards) + num_left_out
     if None not in announced and sum(filter(None, announced)) != num_read:
         raise ValueError(
-            f"the files announced {sum(filter(None, announced))} pulses, but "
-            f"{num_read} were read; did a file change meanwhile?"
+            f"the files must have {sum(filter(None, announced))} pulses, found "
+            f"{num_read}. Prepare again if a file has changed during the conversion"
         )
     pulse_types, event_types = _same_types(tasks, notes)
     check_unique_events(folder / SHARDS, shards)
     texts = [*source.notes, *(text for note in notes for text in note["notes"])]
     if num_sorted := sum(note["num_sorted"] for note in notes):
         texts.append(
-            f"the pulses of {num_sorted} events were not in the order of time; they "
-            "were put in order"
+            f"the pulses of {num_sorted} events were not in order of time; they were "
+            "sorted"
         )
     if num_left_out:
         texts.append(_faults_note(tasks[0].bad_pulses == MARK, num_left_out, notes))
     if num_unknown := sum(note["num_unknown_rde"] for note in notes):
         texts.append(
-            f"{source.pulse_map.rde} of {num_unknown} pulses is not above 0, so it is "
-            "not known; that of the DOM is used"
+            f"{source.pulse_map.rde} of {num_unknown} pulses is not above 0; that of "
+            "the DOM is used"
         )
     if num_odd := sum(note["num_odd_angles"] for note in notes):
         labels = source.pulse_map.labels
         texts.append(
-            f"{labels.zenith} or {labels.azimuth} of {num_odd} events is no angle of a "
-            "direction (zeniths are 0 to pi); kept as it is. Train without: "
+            f"{labels.zenith} or {labels.azimuth} of {num_odd} events is impossible "
+            "(zeniths are 0 to pi); it is kept. Select events for training with "
             f"{labels.zenith} >= 0"
         )
     manifest = Manifest(
@@ -425,22 +434,22 @@ def _finish(
 def _faults_note(
     is_marked: bool, num_left_out: int, notes: Sequence[dict[str, Any]]
 ) -> str:
-    """Return how many pulses were left out, why, and the first bad one, in words."""
+    """Return a text on the bad pulses: their number, the faults, and the first one."""
     faults: Counter[str] = Counter()
     for note in notes:
         faults.update(note["faults"])
     reasons = ", ".join(f"{reason} {number:,}" for reason, number in faults.items())
-    what = f"bad pulses that were left out: {num_left_out:,}"
+    what = f"{num_left_out:,} bad pulses were left out"
     if is_marked:
-        what = f"events with bad pulses, which get no answer: {faults.total():,}"
+        what = f"{faults.total():,} events have bad pulses and no answer"
     (first, *_) = filter(None, (note["first_fault"] for note in notes))
-    return f"{what} ({reasons}), the first: {first}"
+    return f"{what} ({reasons}); the first: {first}"
 
 
 def _same_types(
     tasks: list[PartTask], notes: list[dict[str, Any]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the types of the columns, which all parts must agree on."""
+    """Return the types of the columns; ValueError if two parts differ."""
     pairs = zip(tasks, notes, strict=True)
     # An empty part has no types.
     typed = [(task.part.name, n["types"]) for task, n in pairs if n["types"]]
@@ -450,7 +459,8 @@ def _same_types(
             if ours != theirs:
                 differing = sorted(set(ours.items()) ^ set(theirs.items()))
                 raise ValueError(
-                    f"{first_name} and {name} have different {kind} columns: "
+                    f"{kind} columns must be the same in all files, but differ between "
+                    f"{first_name} and {name}: "
                     f"{', '.join(f'{column} ({type_})' for column, type_ in differing)}"
                 )
     pulse_types, event_types = first
@@ -460,11 +470,13 @@ def _same_types(
 def check_unique_events(
     folder: Path, shards: Sequence[ShardRecord], ids_at_once: int = IDS_AT_ONCE
 ) -> None:
-    """See that every event_id stands once in the shards of a folder.
+    """Check that every event_id is only once in the shards of a folder.
 
-    Shards whose ranges of ids do not overlap, as the competition's do not, cost one
-    look each. Others are compared by remainder, one class of ids after the other, so
-    that no more than `ids_at_once` are in memory.
+    Only shards whose ranges of ids overlap are compared. This is done by the remainder
+    of the ids, so that not more than `ids_at_once` are in memory.
+
+    Raises:
+        ValueError: An event_id is there twice.
     """
 
     def ids_of(shard: ShardRecord) -> NDArray[np.int64]:
@@ -489,9 +501,10 @@ def check_unique_events(
                 for row in np.flatnonzero(ids_of(shard) == twice[0])
             ]
             raise ValueError(
-                f"event {twice[0]} stands more than once, in {' and in '.join(places)} "
-                "(from 0); an event_id names one event. To count the events of several "
-                "SQLite files anew: --duplicates renumber (duplicates='renumber')"
+                f"each event_id must be there once, but event {twice[0]} is in "
+                f"{' and in '.join(places)} (counted from 0). To number the events of "
+                "several SQLite files again, use --duplicates renumber "
+                "(duplicates='renumber')"
             )
 
 

@@ -1,9 +1,9 @@
-"""EventStore: events of any number, memory-mapped, read by their number.
+"""EventStore: a folder of memory-mapped events.
 
-The store is a folder: a manifest, shards of pulses and events as Arrow files, and the
-user's own DOM and ice tables if there were any. Opening one reads the manifest; every
-column stays on its memory map, so a process holds no more than it looks at. Shape
-letters: S shards, B events, T pulses.
+The folder has a manifest, shards of pulses and events as Arrow files, and the user's
+DOM and ice tables, if any. Opening a store reads the manifest only; columns stay on
+their memory maps, so a process loads only the pages that it reads. Shape letters: S
+shards, B events, T pulses.
 """
 
 from __future__ import annotations
@@ -43,29 +43,34 @@ from graphnet_icecube2nd.store.manifest import (
 from graphnet_icecube2nd.store.verification import verify
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
-# Borders of the histogram: the competition's length classes end at 64 and 192.
+# Borders of the histogram, among them those of the competition's length classes.
 LENGTH_BORDERS = (0, 1, 8, 16, 32, 64, 96, 128, 192, 384, 768, 3072, 12288)
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One shard, its tables checked and mapped when they are first looked at.
+    """A shard of a store; its tables are checked and mapped at their first use.
 
-    A file that is not the one that was written is a ValueError that names it.
+    A damaged table raises ValueError.
+
+    Args:
+        store: Folder of the store.
+        record: Entry of the manifest.
+        manifest: The manifest.
     """
 
     store: Path
-    record: ShardRecord  # what the manifest says of it
+    record: ShardRecord
     manifest: Manifest
 
     @property
     def folder(self) -> Path:
-        """Where its tables lie."""
+        """Folder of the tables."""
         return self.store / SHARDS / self.record.name
 
     @cached_property
     def pulses(self) -> MappedTable:
-        """The pulses, event after event."""
+        """The pulses, one event after the other."""
         table = self._table(PULSES_FILE, self.manifest.pulse_columns)
         if table.num_rows != self.record.num_pulses:
             raise self._damaged(PULSES_FILE, f"it has {table.num_rows} rows")
@@ -73,7 +78,7 @@ class Shard:
 
     @cached_property
     def events(self) -> MappedTable:
-        """The events: event_id, first_pulse, n_pulses, and the truth."""
+        """The events: event_id, first_pulse, n_pulses and truth."""
         table = self._table(EVENTS_FILE, self.manifest.event_columns)
         first_B, count_B = table.column(FIRST_PULSE), table.column(N_PULSES)
         stop_B = np.cumsum(count_B, dtype=np.int64)
@@ -83,71 +88,73 @@ class Shard:
         if found != (record.num_events, record.num_pulses, record.num_empty):
             raise self._damaged(
                 EVENTS_FILE,
-                f"it has {found[0]} events, {found[2]} of them empty, of {found[1]} "
+                f"it has {found[0]} events, {found[2]} of them empty, with {found[1]} "
                 "pulses",
             )
         if (count_B < 0).any() or not np.array_equal(first_B, stop_B - count_B):
-            raise self._damaged(EVENTS_FILE, "its events are not one after the other")
+            raise self._damaged(EVENTS_FILE, "its events are not contiguous")
         if len(ids) and (ids.min(), ids.max()) != (record.first_id, record.last_id):
-            raise self._damaged(EVENTS_FILE, f"its ids reach to {ids.max()}")
+            raise self._damaged(EVENTS_FILE, f"its ids are {ids.min()} to {ids.max()}")
         return table
 
     def pulse_rows(
         self, events: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return how many pulses events (B,) of the shard have, and which rows (T,)."""
+        """Return numbers of pulses (B,) and rows of pulses (T,) of some events (B,)."""
         count_B = self.events.column(N_PULSES)[events].astype(np.int64)
         first_B = self.events.column(FIRST_PULSE)[events]
         shift_B = first_B - (np.cumsum(count_B) - count_B)
         return count_B, np.arange(count_B.sum()) + np.repeat(shift_B, count_B)
 
     def _table(self, name: str, types: Mapping[str, str]) -> MappedTable:
-        """Open a table; its checksum first, for damage may crash what reads it."""
+        """Open a table after its checksum, because damage may crash the reader."""
         path = self.folder / name
         verify(path, self.record.files[name]["sha256"], self.store)
         return MappedTable(path, types)
 
     def _damaged(self, name: str, what: str) -> ValueError:
         return ValueError(
-            f"{self.folder / name} is damaged: {what}, which is not what the manifest "
-            f"says ({MEND})"
+            f"{self.folder / name} is damaged: {what}, which differs from the manifest "
+            f"({MEND})"
         )
 
 
 class EventStore:
-    """A store of events, to be read.
+    """A store of events, opened for reading.
 
-    An event's number is its place in the store, from 0; `event_id` is what its file
-    called it. Pickling hands over the path only, so worker processes open their own.
+    The number of an event is its position in the store, from 0; its `event_id` is the
+    number in its file. A pickled store is only its path, so worker processes open it
+    themselves.
 
     Args:
         path: Folder of the store.
 
     Attributes:
         manifest: Content and version of the store.
-        shards: The S shards, their tables mapped when they are first looked at.
-        shard_offsets: (S + 1,) number of each shard's first event.
-        shard_batches: S numbers of the competition's batches, None for other data.
-        pulse_columns: Columns of the pulses, as the source named them.
+        shards: The S shards; their tables are mapped at their first use.
+        shard_offsets: Number of the first event of each shard, (S + 1,).
+        shard_batches: Number of the competition's batch of each shard, None for other
+            data.
+        pulse_columns: Columns of the pulses, with their names in the source.
         event_columns: Columns of the events: event_id, n_pulses, truth.
-        truth_columns: Columns that came from the source's truth.
-        has_directions: The truth holds the pulse map's azimuth and zenith.
-        has_own_geometry: The store holds a DOM table of the user's.
+        truth_columns: Columns from the source's truth.
+        has_directions: Whether the truth has the pulse map's azimuth and zenith.
+        has_own_geometry: Whether the store has a DOM table of the user.
 
     Raises:
-        FileNotFoundError: No such folder.
-        ValueError: No store, an unfinished one, one of another version, or a file that
-            is missing or has not the size the manifest gives.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder is not a store, or is incomplete, or has another version;
+            or a file is missing or has another size than in the manifest.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            raise FileNotFoundError(f"there is no {self.path}")
+            raise FileNotFoundError(f"{self.path} does not exist")
         if not (self.path / MANIFEST).is_file():
             raise ValueError(
-                f"{self.path} is no event store, or one whose preparation did not "
-                f"finish: it has no {MANIFEST}. Run `icecube2nd prepare` (again)"
+                f"{self.path} is not a complete event store: it has no {MANIFEST}. Run "
+                "`icecube2nd prepare` (again)"
             )
         self.manifest = Manifest.load(self.path)
         records, columns = self.manifest.shards, self.manifest.event_columns
@@ -166,7 +173,7 @@ class EventStore:
         self.has_directions = {labels.azimuth, labels.zenith} <= set(self.truth_columns)
 
     def __len__(self) -> int:
-        """Return the number of events, those without pulses included."""
+        """Return the number of events, including those without pulses."""
         return int(self.shard_offsets[-1])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -174,7 +181,7 @@ class EventStore:
         return (EventStore, (self.path,))
 
     def __repr__(self) -> str:
-        """Say how much is in it."""
+        """Describe the content."""
         return (
             f"EventStore({str(self.path)!r}: {len(self)} events, "
             f"{self.manifest.num_pulses} pulses, pulse map {self.pulse_map.name!r})"
@@ -182,12 +189,12 @@ class EventStore:
 
     @property
     def pulse_map(self) -> PulseMap:
-        """What the pulse columns mean, the angle convention included."""
+        """Meaning of the pulse columns, including the angle convention."""
         return self.manifest.pulse_map
 
     @cached_property
     def detector(self) -> Detector:
-        """The detector: the one that was named, or that of the pulse map."""
+        """The detector that was named in the preparation, or that of the pulse map."""
         tables = self.manifest.tables
         for name, expected in tables.items():
             verify(self.path / name, expected["sha256"], self.path)
@@ -207,23 +214,23 @@ class EventStore:
 
     @property
     def geometry(self) -> DetectorGeometry:
-        """The DOMs: those of the store, or IceCube-86."""
+        """The DOMs of the store, or those of IceCube-86."""
         return self.detector.places
 
     @property
     def ice(self) -> IceModel:
-        """The medium: the user's table, or that of the detector."""
+        """Ice properties of the user's table, or those of the detector."""
         return self.detector.medium_optics
 
     def lengths(self, shard: int) -> NDArray[np.int32]:
-        """Return the pulses of each event of a shard, (B,), on the memory map."""
+        """Return the numbers of pulses of a shard's events, (B,), on the memory map."""
         return self.shards[shard].events.column(N_PULSES)
 
     def event_column(self, name: str, shard: int) -> NDArray[Any]:
         """Return a column of the events of a shard, (B,).
 
         Raises:
-            ValueError: There is none of that name.
+            ValueError: The store lacks the column.
         """
         if name not in self.event_columns:
             raise ValueError(
@@ -236,7 +243,7 @@ class EventStore:
         """Return a column of all events, (B,), in memory.
 
         Raises:
-            ValueError: There is none of that name.
+            ValueError: The store lacks the column.
         """
         shards = range(len(self.shards))
         return np.concatenate([self.event_column(name, shard) for shard in shards])
@@ -245,13 +252,12 @@ class EventStore:
         """Return the shard of each event number, (B,).
 
         Raises:
-            ValueError: A number that no event has.
+            ValueError: A number is not that of an event.
         """
         bad = events[(events < 0) | (events >= len(self))]
         if len(bad):
             raise ValueError(
-                f"there is no event number {bad[0]}; {self.path} has 0 to "
-                f"{len(self) - 1}"
+                f"{self.path}: event numbers must be 0 to {len(self) - 1}, got {bad[0]}"
             )
         return np.searchsorted(self.shard_offsets, events, side="right") - 1
 
@@ -259,7 +265,7 @@ class EventStore:
         """Return the number of the event with an event_id.
 
         Raises:
-            ValueError: There is none.
+            ValueError: The store lacks the event.
         """
         for first, shard in zip(self.shard_offsets, self.shards, strict=False):
             if shard.record.first_id <= event_id <= shard.record.last_id:
@@ -269,10 +275,10 @@ class EventStore:
         raise ValueError(f"{self.path} has no event with event_id {event_id}")
 
     def verify(self) -> None:
-        """Read every file, whether or not that was done before; see that all is well.
+        """Check all files against their checksums, also those checked before.
 
         Raises:
-            ValueError: A file is not as it was written; names it.
+            ValueError: A file is damaged.
         """
         for path, expected in self._files():
             verify(path, expected["sha256"], self.path, again=True)
@@ -282,15 +288,15 @@ class EventStore:
     def _check_sizes(self) -> None:
         for path, expected in self._files():
             if not path.is_file():
-                raise ValueError(f"{path} is missing; the manifest names it ({MEND})")
+                raise ValueError(f"{path} is missing ({MEND})")
             if (found := path.stat().st_size) != expected["bytes"]:
                 raise ValueError(
-                    f"{path} is damaged: it has {found} bytes; the manifest says "
-                    f"{expected['bytes']} ({MEND})"
+                    f"{path} is damaged: it must have {expected['bytes']} bytes, found "
+                    f"{found} ({MEND})"
                 )
 
     def _files(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """Yield each file with what the manifest says of it."""
+        """Yield each file with its size and checksum."""
         for name, expected in self.manifest.tables.items():
             yield self.path / name, expected
         for shard in self.shards:
@@ -299,7 +305,7 @@ class EventStore:
 
 
 def length_counts(store: EventStore) -> NDArray[np.int64]:
-    """Return how many events have 0, 1, 2, ... pulses, shard by shard."""
+    """Return the numbers of events with 0, 1, 2, ... pulses."""
     counts = np.zeros(1, np.int64)
     for shard in range(len(store.shards)):
         found = np.bincount(store.lengths(shard), minlength=len(counts))
@@ -309,7 +315,7 @@ def length_counts(store: EventStore) -> NDArray[np.int64]:
 
 
 def length_quantiles(store: EventStore) -> dict[str, int]:
-    """Return pulses per event at some quantiles, of the events that have pulses."""
+    """Return quantiles of the number of pulses, for events with pulses."""
     counts = length_counts(store)
     counts[0] = 0
     total = np.cumsum(counts)
@@ -322,9 +328,9 @@ def length_quantiles(store: EventStore) -> dict[str, int]:
 
 
 def length_classes(store: EventStore) -> dict[str, int]:
-    """Return the number of events of each of the competition's length classes.
+    """Return the number of events in each length class of the competition.
 
-    What the published `prepare_data.py` counts, here for the whole store.
+    These are the counts of the published `prepare_data.py`, for the whole store.
     """
     counts = length_counts(store)
     return {
@@ -334,7 +340,7 @@ def length_classes(store: EventStore) -> dict[str, int]:
 
 
 def length_histogram(store: EventStore) -> list[tuple[str, int]]:
-    """Return the number of events by range of pulses, empty ranges at the end cut."""
+    """Return the number of events by range of pulses, without empty last ranges."""
     counts = length_counts(store)
     lengths, borders = np.arange(len(counts)), [*LENGTH_BORDERS, np.inf]
     numbers, _ = np.histogram(lengths, borders, weights=counts)
@@ -346,16 +352,31 @@ def length_histogram(store: EventStore) -> list[tuple[str, int]]:
 
 @dataclass(frozen=True, kw_only=True)
 class EventView:
-    """One event of a store as its file had it."""
+    """One event of a store.
 
-    number: int  # its place in the store
-    event_id: int  # what its file calls it
-    truth: dict[str, Any]  # event columns by name
-    pulses: dict[str, NDArray[Any]]  # (T,) by column
+    Args:
+        number: Position in the store.
+        event_id: Number in its file.
+        truth: Event columns by name.
+        pulses: Pulses (T,) by column.
+    """
+
+    number: int
+    event_id: int
+    truth: dict[str, Any]
+    pulses: dict[str, NDArray[Any]]
 
 
 def view_event(store: EventStore, number: int) -> EventView:
-    """Return one event in full; ValueError if no event has this number."""
+    """Return all columns of one event.
+
+    Args:
+        store: The store.
+        number: Number of the event.
+
+    Raises:
+        ValueError: The store lacks the event.
+    """
     shard_index = int(store.shard_of(np.array([number]))[0])
     local = number - int(store.shard_offsets[shard_index])
     shard = store.shards[shard_index]

@@ -1,8 +1,7 @@
-"""A store's events as the tables that GraphNeT reads: pulses and truth by event_no.
+"""Events of a store as the tables that GraphNeT reads: pulses and truth by event_no.
 
-What the store changed is changed back: times are those of the source again, and where
-pulses have only a sensor_id they get the place of its DOM. Shape letters: T pulses,
-B events.
+Times are those of the source, and pulses with only a sensor_id get the position of
+their DOM. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -25,10 +24,17 @@ PULSES_AT_ONCE = 2**18
 
 
 class GraphNetTables:
-    """Some events of a store, or all, shard by shard.
+    """Some or all events of a store, shard by shard.
 
-    The event_id is called `index_column`; a column of the store that has this name is
-    called `source_<name>`. Events without pulses are among them `with_empty`.
+    Args:
+        store: The store.
+        index_column: Name of the event_id in the tables; a column of the store with
+            this name becomes `source_<name>`.
+        events: Numbers of the events; None for all.
+        with_empty: Whether events without pulses are included.
+
+    Raises:
+        ValueError: Two columns would have one name, or `events` are not valid.
     """
 
     def __init__(
@@ -53,19 +59,19 @@ class GraphNetTables:
         self.pulse_columns = self._names(store.pulse_columns, self._places)
 
     def _names(self, columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
-        """Return what columns of the store are called, by their names there."""
+        """Return the names of columns in the tables, by their names in the store."""
         index = self.index_column
         names = {c: f"source_{index}" if c == index else c for c in columns}
         all_names = [index, *names.values(), *added]
         if twice := sorted({name for name in all_names if all_names.count(name) > 1}):
             raise ValueError(
-                f"{self.store.path}: two columns would be called {', '.join(twice)}; "
-                "give another index_column"
+                f"{self.store.path}: two columns would have the name "
+                f"{', '.join(twice)}. Give another index_column"
             )
         return names
 
     def shards(self) -> Iterator[tuple[Shard, NDArray[np.int64], int]]:
-        """Yield each shard with the rows of its events, and how many are left out."""
+        """Yield each shard, the rows of its events, and the number left out."""
         offsets = self.store.shard_offsets
         for index, shard in enumerate(self.store.shards):
             rows = np.arange(shard.record.num_events)
@@ -94,7 +100,7 @@ class GraphNetTables:
     ) -> Iterator[dict[str, NDArray[Any]]]:
         """Yield the pulses of some events of a shard in tables, (T,) by column."""
         counts = shard.events.column(N_PULSES)[rows].astype(np.int64)
-        # Tables of whole events, of so many pulses or of one event.
+        # Tables have whole events: about `PULSES_AT_ONCE` pulses, or one event.
         group_B = (np.cumsum(counts) - 1).clip(0) // PULSES_AT_ONCE
         borders = np.flatnonzero(np.diff(group_B)) + 1
         for some in np.split(rows, borders):
@@ -116,7 +122,7 @@ class GraphNetTables:
             sensor_id_T = shard.pulses.column(pulse_map.sensor_id)[row_T]
             position_S3 = self.store.geometry.position_S3.numpy()
             for axis, name in enumerate(self._places):
-                # in the coordinates of the file, as the pulse map reads them
+                # coordinates of the file, as the pulse map reads them
                 place_S = position_S3[:, axis] + pulse_map.origin[axis]
                 columns[name] = place_S[sensor_id_T]
         return columns
@@ -128,19 +134,21 @@ def _numbers(
     """Return event numbers in the order of the store."""
     given = np.asarray(events)
     if given.size and given.dtype.kind not in "iu":
-        raise ValueError(f"events are numbers of events, got {given.dtype}")
+        raise ValueError(f"events must be integers, got {given.dtype}")
     numbers = np.sort(given.astype(np.int64).ravel())
-    store.shard_of(numbers)  # refuses those that are not there
+    store.shard_of(numbers)  # ValueError for unknown numbers
     twice = np.flatnonzero(np.diff(numbers) == 0)
     if len(twice):
-        raise ValueError(f"event number {numbers[twice[0]]} is given twice")
+        raise ValueError(
+            f"events must have each number once, found {numbers[twice[0]]} twice"
+        )
     return numbers
 
 
 def _absolute(time_T: NDArray[Any], origin_T: NDArray[Any]) -> NDArray[Any]:
-    """Give times back what the store took off, in the type it was taken off in.
+    """Add the time origin of the events, in its own type.
 
-    A clock of integers counts nanoseconds since 1970 maybe, which float64 cannot.
+    An integer clock may count nanoseconds since 1970, which float64 cannot represent.
     """
     if origin_T.dtype.kind == "i":
         time_T = np.rint(time_T).astype(np.int64)

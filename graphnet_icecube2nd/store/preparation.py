@@ -1,8 +1,8 @@
-"""prepare: the user's files, whatever their format, into an event store.
+"""prepare: conversion of the user's files to an event store.
 
-Recognises the format, settles what the columns and angles mean, converts, and says
-what it did. The command `icecube2nd prepare` calls it and adds nothing of its own.
-Readers are imported when they are needed: each brings a library of its own.
+It recognises the format, settles the meaning of columns and angles, converts, and
+returns a report. The command `icecube2nd prepare` calls it. Readers are imported when
+they are needed, because each needs its own library.
 """
 
 from __future__ import annotations
@@ -42,13 +42,19 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is opened."""
+    """Reader of a format.
 
-    module: str  # the reader's module
-    function: str  # what opens files in it
-    # What the format can be told: `prepare`'s name of it by the reader's.
+    Args:
+        module: Module of the reader.
+        function: Function of the module that opens files.
+        arguments: Names of the arguments in `prepare`, by their names in the reader.
+        folder: Whether the input is one folder.
+    """
+
+    module: str
+    function: str
     arguments: Mapping[str, str]
-    folder: bool = False  # whether the format is one folder
+    folder: bool = False
 
 
 _TABLES = {
@@ -77,19 +83,33 @@ FORMATS = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreparationReport:
-    """What `prepare` did."""
+    """Report of `prepare`.
+
+    Args:
+        store: Folder of the store.
+        kind: Format of the files.
+        num_events: Number of events, including those without pulses.
+        num_empty: Number of events without pulses.
+        num_pulses: Number of pulses.
+        num_bytes: Size of the shards, bytes.
+        seconds: Duration, s.
+        quantiles: Pulses per event by quantile, for events with pulses.
+        tables: Texts on the tables of pulses and truth that were read.
+        left_out: Columns of the files that are not in the store.
+        notes: Texts on repairs and omissions.
+    """
 
     store: Path
-    kind: str  # the format that was read
-    num_events: int  # those without pulses included
-    num_empty: int  # events without pulses
+    kind: str
+    num_events: int
+    num_empty: int
     num_pulses: int
-    num_bytes: int  # size of the shards
-    seconds: float  # how long it took
-    quantiles: dict[str, int]  # pulses per event by quantile, of events with pulses
-    tables: tuple[str, ...]  # the tables of pulses and truth that were read, in words
-    left_out: tuple[str, ...]  # columns of the files that the store does not hold
-    notes: tuple[str, ...]  # what was repaired or is worth knowing, in words
+    num_bytes: int
+    seconds: float
+    quantiles: dict[str, int]
+    tables: tuple[str, ...]
+    left_out: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def prepare(
@@ -121,70 +141,69 @@ def prepare(
     on_progress: Progress | None = None,
     on_source: Callable[[Source], None] | None = None,
 ) -> PreparationReport:
-    """Convert files of events into an event store.
+    """Convert files of events to an event store.
 
-    An interrupted call leaves no store, but what is needed to go on: call it again with
-    the same arguments.
+    An interrupted conversion resumes when it is called again with the same arguments.
 
     Args:
         inputs: A file or folder, or several files of one format.
         out: Folder of the store, new or empty.
-        format: One of `FORMATS`; default: recognised.
-        detector: The detector: its name (see `list_detectors`), or a `Detector`. It
-            says what the columns mean, and brings geometry, medium and scales.
-        pulse_map: Meaning of the columns, if not the detector's: a `PulseMap`, the name
-            of one, or the path of a JSON file with what `PulseMap.to_dict` gives.
-            Default: known by the columns.
-        columns: Columns that differ from the pulse map's, by quantity: `x`, `y`, `z`,
-            `time`, `charge`, `auxiliary`, `hlc`, `rde`, `sensor_id`, `azimuth`,
-            `zenith`. None does without: `{"hlc": None}`.
-        angles: `origin` or `flight`: what the truth's angles mean, if not what the
-            pulse map says. Prometheus files differ; where they are read and this is not
-            given, the pulses decide.
+        format: Format of the files, one of `FORMATS`; default: recognised.
+        detector: A `Detector`, or its name (see `list_detectors`). It gives the meaning
+            of the columns, geometry, medium and scales.
+        pulse_map: Meaning of the columns, if not that of the detector: a `PulseMap`, a
+            name, or the path of a JSON file with the result of `PulseMap.to_dict`.
+            Default: recognised by the columns.
+        columns: Columns that differ from those of the pulse map, by quantity: `x`, `y`,
+            `z`, `time`, `charge`, `auxiliary`, `hlc`, `rde`, `sensor_id`, `azimuth`,
+            `zenith`. None means no column: `{"hlc": None}`.
+        angles: Convention of the truth's angles, `origin` or `flight`; default: that of
+            the pulse map. Prometheus files differ; their default is inferred from the
+            pulses.
         truth: Files of truth that belong to parquet files of pulses.
-        with_truth: False leaves the truth out, also where there is some.
+        with_truth: Whether truth is read.
         pulses_table: Table of pulses in SQLite, LMDB, HDF5 and GraphNeT parquet files,
-            or struct in a nested one; default: recognised. Several, where an event has
-            pulses in several: they are joined and put into the order of time.
+            or struct in a nested one; default: recognised. The pulses of several
+            tables are joined event by event, in order of time.
         truth_table: Table or struct of the truth; default: recognised. A table of
-            results is taken for the truth only if it is named here.
+            results is read as truth only if it is named here.
         offsets_table: Dataset of the events' borders in HDF5 files.
-        event_column: The event key; default `event_id` or `event_no`.
-        keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
-        batches: Kaggle batches to take; `present`: those that are there.
-        which: `train` or `test` of Kaggle data; default: what is there, train first.
-        duplicates: `error`, or `renumber`: event numbers that stand in several SQLite
-            files are counted anew, the old one kept.
-        geometry: DOMs, or a table of them, in place of IceCube-86's or of what lies
-            with the input.
-        ice: Ice table in place of IceCube's or of what lies with the input.
-        workers: Number of parts that are converted at once; None for one per core.
-            HDF5 and LMDB take a process for each, other files a thread.
-        shard_pulses: Pulses of a shard at most.
-        sort_pulses: Put the pulses of an event into the order of time.
-        drop_bad_pulses: Leave pulses out whose values cannot be true (a charge of 0, a
-            time of NaN, an unknown sensor_id, ...) and count them in the store's notes;
-            default: the first is an error.
-        mark_bad_events: Leave out all pulses of an event that has such a pulse; its
-            column `pulse_fault` says why, so that `reconstruct` can.
-        on_progress: Called now and then with the events and pulses since the last call.
-        on_source: Called once with what is going to be converted.
+        event_column: Column of the event numbers; default: `event_id` or `event_no`.
+        keep: Pulse columns to keep besides those of the pulse map; `all` keeps all.
+        batches: Numbers of Kaggle batches; `present` for all that exist.
+        which: Kaggle data, `train` or `test`; default: `train` if it exists.
+        duplicates: Rule for event numbers that are in several SQLite files: `error`, or
+            `renumber`, which numbers all events again and keeps the old numbers.
+        geometry: DOMs, or a table of them, that replace those of IceCube-86 or of the
+            input.
+        ice: Table of ice properties that replaces that of IceCube or of the input.
+        workers: Number of parts that are converted at once; default: one per core. HDF5
+            and LMDB need one process each, other files one thread.
+        shard_pulses: Maximum pulses per shard.
+        sort_pulses: Whether the pulses of an event are sorted by time.
+        drop_bad_pulses: Whether pulses with impossible values (a charge of 0, a time of
+            NaN, an unknown sensor_id, ...) are dropped and counted in the notes; by
+            default the first one is an error.
+        mark_bad_events: Whether all pulses of an event with such a pulse are dropped;
+            the column `pulse_fault` has the reason, which `reconstruct` uses as status.
+        on_progress: Function called with the numbers of new events and pulses.
+        on_source: Function called once with the source, before the conversion.
 
     Returns:
-        What was done.
+        A report of the conversion.
 
     Raises:
-        FileNotFoundError: An input is not there.
-        ValueError: A file is damaged, contradicts itself or another, or is not
-            understood; the message names file and row.
-        OSError: The disk is full. Make room and call again.
-        ImportError: A format's library is missing.
+        FileNotFoundError: An input does not exist.
+        ValueError: A file is damaged, contradicts itself or another file, or has an
+            unknown format; the message names file and row.
+        OSError: The disk is full. Free some space and call again.
+        ImportError: The library of a format is missing.
     """
     begun = time.monotonic()
     named = None if detector is None else as_detector(detector)
     paths = _paths(inputs)
     if (Path(out) / MANIFEST).exists():
-        raise ValueError(f"{out} is an event store already; choose another folder")
+        raise ValueError(f"{out} is already an event store; choose another folder")
     source = open_source(
         paths,
         format=format,
@@ -232,28 +251,32 @@ def prepare_frames(
     sort_pulses: bool = True,
     drop_bad_pulses: bool = False,
 ) -> PreparationReport:
-    """Convert a pair of data frames into an event store.
+    """Convert data frames of pulses and truth to an event store.
 
-    The other arguments and the errors are those of `prepare`.
+    Arguments and errors are explained in `prepare`.
 
     Args:
-        pulses: One row a pulse: a DataFrame of pandas or polars, a table of pyarrow.
-            The event key may be the index.
-        truth: The same with one row an event, or None.
+        pulses: Table with one row per pulse: a DataFrame of pandas or polars, or a
+            table of pyarrow. The event number may be the index.
+        truth: Table with one row per event, or None.
         out: Folder of the store, new or empty.
-        detector: The detector, by name or as such.
-        pulse_map: Meaning of the columns, if not the detector's.
-        columns: Columns that differ from the pulse map's, by quantity.
-        angles: `origin` or `flight`, if not what the pulse map says.
-        event_column: The event key; default `event_id` or `event_no`.
-        keep: Pulse columns to keep beside those of the pulse map; `all` keeps all.
-        geometry: Table of DOMs in place of IceCube-86's.
-        ice: Ice table in place of IceCube's.
-        sort_pulses: Put the pulses of an event into the order of time.
-        drop_bad_pulses: Leave pulses out whose values cannot be true.
+        detector: A `Detector`, or its name.
+        pulse_map: Meaning of the columns, if not that of the detector.
+        columns: Columns that differ from those of the pulse map, by quantity.
+        angles: Convention of the truth's angles; default: that of the pulse map.
+        event_column: Column of the event numbers; default: `event_id` or `event_no`.
+        keep: Pulse columns to keep besides those of the pulse map; `all` keeps all.
+        geometry: DOMs, or a table of them, that replace those of IceCube-86.
+        ice: Table of ice properties that replaces that of IceCube.
+        sort_pulses: Whether the pulses of an event are sorted by time.
+        drop_bad_pulses: Whether pulses with impossible values are dropped.
+
+    Returns:
+        A report of the conversion.
 
     Raises:
-        TypeError: No data frame.
+        ValueError: See `prepare`.
+        TypeError: `pulses` or `truth` is not a data frame.
     """
     from graphnet_icecube2nd.store.readers.frames import frames_source
 
@@ -280,15 +303,15 @@ def prepare_frames(
 
 def _bad_pulses(drop: bool, mark: bool = False) -> str:
     if drop and mark:
-        raise ValueError("give drop_bad_pulses or mark_bad_events, not both")
+        raise ValueError("give only one of drop_bad_pulses and mark_bad_events")
     return DROP if drop else MARK if mark else ERROR
 
 
 def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> Source:
-    """Return the source of events that files are, by arguments of `prepare`."""
+    """Return the source of events in files, with arguments of `prepare`."""
     format = format or recognise(paths)
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     known = FORMATS[format]
     always = {"pulse_map", "columns", "keep", "with_truth"}
     for name, value in given.items():
@@ -296,11 +319,13 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
         if name not in {*known.arguments.values(), *always} and value != default:
             others = [f for f in FORMATS if name in FORMATS[f].arguments.values()]
             raise ValueError(
-                f"{name}={value!r} means nothing for the format {format!r}; it is for "
-                f"{', '.join(others)}"
+                f"{name}={value!r} cannot be used with format {format!r}, only with "
+                f"{', '.join(others)}. Leave it out"
             )
     if known.folder and len(paths) > 1:
-        raise ValueError(f"the format {format!r} is one folder, got {len(paths)} paths")
+        raise ValueError(
+            f"the input of format {format!r} must be one folder, got {len(paths)} paths"
+        )
     arguments = {name: given[ours] for name, ours in known.arguments.items()}
     arguments = {name: value for name, value in arguments.items() if value is not None}
     names = arguments.get("pulses")
@@ -320,7 +345,7 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
 
 
 def recognise(paths: Sequence[Path]) -> str:
-    """Return the format of files or of a folder."""
+    """Return the format of files or of a folder; ValueError if it is unknown."""
     path = paths[0]
     suffix = path.suffix.lower()
     if path.is_file():
@@ -335,7 +360,7 @@ def recognise(paths: Sequence[Path]) -> str:
     else:
         if (path / MANIFEST).exists():
             raise ValueError(
-                f"{path} is an event store already; `icecube2nd inspect` shows it"
+                f"{path} is already an event store; `icecube2nd inspect` shows it"
             )
         lmdb = (LMDB_FILE, f"*/{LMDB_FILE}", *(f"*{end}" for end in LMDB_SUFFIXES))
         if any(next(path.glob(pattern), None) for pattern in lmdb):
@@ -354,10 +379,10 @@ def recognise(paths: Sequence[Path]) -> str:
         if any(next(path.glob(f"*{suffix}"), None) for suffix in HDF5_SUFFIXES):
             return "hdf5"
     raise ValueError(
-        f"{path} is of no known format. Known are: a folder of the competition's data "
-        "(train/ or test/, and the meta file); GraphNeT's SQLite files (.db), "
-        "parquet folders and LMDB (.lmdb); parquet files, or a folder of them, with "
-        "`truth` (--truth) for the file of truth; HDF5 files (.h5, .hdf5)"
+        f"{path} has an unknown format. Known formats are: a folder of the "
+        "competition's data (train/ or test/, and the meta file); GraphNeT's SQLite "
+        "files (.db), parquet folders and LMDB (.lmdb); parquet files, or a folder of "
+        "them, with --truth (truth) for the file of truth; HDF5 files (.h5, .hdf5)"
     )
 
 
@@ -376,7 +401,7 @@ def _settled(
     ice: PathLike | None,
     named: Detector | None,
 ) -> Source:
-    """Return a source with the user's tables, and angles that mean what they say."""
+    """Return a source with the user's tables and a settled angle convention."""
     if isinstance(geometry, str | os.PathLike):
         geometry = Path(geometry)
     modules = geometry or source.geometry
@@ -396,10 +421,10 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
     several = [given] if isinstance(given, str | os.PathLike) else list(given)
     paths = [Path(path) for path in several]
     if not paths:
-        raise ValueError("no input is given")
+        raise ValueError("give at least one input file or folder")
     for path in paths:
         if not path.exists():
-            raise FileNotFoundError(f"there is no {path}")
+            raise FileNotFoundError(f"{path} does not exist")
     return paths
 
 

@@ -1,7 +1,7 @@
-"""Chunks of a file into the shards of a store: checked, put in order, written.
+"""Check, order and writing of chunks of a file as shards of a store.
 
-A shard is a folder of two tables, pulses and events; it is written under a temporary
-name and renamed when it is whole. Shape letters: T pulses, B events.
+A shard is a folder of two tables, pulses and events. It has a temporary name until it
+is complete. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -54,31 +54,50 @@ from graphnet_icecube2nd.store.manifest import (
 from graphnet_icecube2nd.store.readers.source import EventChunk
 from graphnet_icecube2nd.tasks.label import check_radians, possible_angles
 
-POSITION_PRECISION = 1e-3  # m; DOMs are known to centimetres
-# What becomes of pulses whose values cannot be true: an error; or they are left out; or
-# all pulses of their event are, and the event says why (`PULSE_FAULT`).
+POSITION_PRECISION = 1e-3  # m; positions of DOMs are known to centimetres
+# Rule for pulses with impossible values: error; drop the pulse; or drop all pulses of
+# the event and note the fault in its `PULSE_FAULT`.
 BAD_PULSES = ERROR, DROP, MARK = ("error", "drop", "mark")
 
 
 @dataclass
 class ChunkCleaner:
-    """Checks a chunk, puts it in order and into the store's types."""
+    """Check of chunks, order of their pulses, and conversion to the store's types.
+
+    Args:
+        pulse_map: Meaning of the columns.
+        geometry: DOMs that a sensor_id may name.
+        pulse_columns: Pulse columns to keep; those not in the pulse map keep values.
+        sort_pulses: Whether the pulses of an event are sorted by time.
+        bad_pulses: Rule for bad pulses, one of `BAD_PULSES`.
+
+    The other fields are counts: events whose pulses were sorted, events with impossible
+    angles (such as a filler of -1), pulses that got the rde of their DOM, faults of bad
+    pulses (with `MARK`, of their events), pulses left out, and the first fault.
+    """
 
     pulse_map: PulseMap
-    geometry: DetectorGeometry  # the DOMs that a sensor_id may name
-    pulse_columns: tuple[str, ...]  # those that the pulse map lacks stay as they are
-    sort_pulses: bool  # into the order of time, event by event
-    bad_pulses: str = ERROR  # one of `BAD_PULSES`
-    num_sorted: int = 0  # events whose pulses were out of order
-    num_odd_angles: int = 0  # events whose angles are none, such as a filler of -1
-    num_unknown_rde: int = 0  # pulses whose rde is that of their DOM
-    # Bad pulses, or with MARK the events that have any, by what is wrong.
+    geometry: DetectorGeometry
+    pulse_columns: tuple[str, ...]
+    sort_pulses: bool
+    bad_pulses: str = ERROR
+    num_sorted: int = 0
+    num_odd_angles: int = 0
+    num_unknown_rde: int = 0
     faults: Counter[str] = field(default_factory=Counter)
-    num_left_out: int = 0  # pulses
-    first_fault: str | None = None  # in words, with its place
+    num_left_out: int = 0
+    first_fault: str | None = None
 
     def clean(self, chunk: EventChunk, name: str) -> tuple[dict[str, Any], ...]:
-        """Return the columns of pulses and of events of a chunk of a file."""
+        """Return the columns of pulses and of events of a chunk.
+
+        Args:
+            chunk: Chunk of a file.
+            name: Name of the file for messages.
+
+        Raises:
+            ValueError: A value is impossible, or a column has a reserved name.
+        """
         num_B = np.diff(chunk.offsets)
         chunk, fault_B = self._checked(self._with_rde(chunk), name)
         lengths = np.diff(chunk.offsets)
@@ -107,15 +126,15 @@ class ChunkCleaner:
         for column, values in chunk.truth.items():
             if column in RESERVED:
                 raise ValueError(
-                    f"{name}: a column of truth is called {column!r}, which the store "
-                    "uses itself; rename it"
+                    f"{name}: the truth has a column {column!r}, which is a reserved "
+                    "name of the store; rename it"
                 )
             events[column] = values.astype(np.uint8) if values.dtype == bool else values
         self._check_angles(chunk, name)
         return pulses, events
 
     def _with_rde(self, chunk: EventChunk) -> EventChunk:
-        """Return a chunk with the DOM's efficiency where a pulse's is not known."""
+        """Return a chunk in which unknown efficiencies are those of the DOM."""
         columns, column = chunk.columns, self.pulse_map.rde
         if column is None or column not in columns:
             return chunk
@@ -127,7 +146,7 @@ class ChunkCleaner:
         return replace(chunk, columns={**columns, column: np.asarray(raw[RDE])})
 
     def _check_angles(self, chunk: EventChunk, name: str) -> None:
-        """See that angles are in rad; count those that no direction has."""
+        """Check that angles are in rad; count events with impossible angles."""
         columns = (self.pulse_map.labels.zenith, self.pulse_map.labels.azimuth)
         if not set(columns) <= chunk.truth.keys():
             return
@@ -170,8 +189,8 @@ class ChunkCleaner:
                 place = f"{name}, row {chunk.first_row + error.pulse}"
             if self.bad_pulses == ERROR:
                 raise ValueError(
-                    f"{place}: {error}. To leave such pulses out: --drop-bad-pulses "
-                    "(drop_bad_pulses=True)"
+                    f"{place}: {error}. Use --drop-bad-pulses (drop_bad_pulses=True) "
+                    "to leave such pulses out"
                 ) from None
             self.first_fault = self.first_fault or f"{place}: {error}"
         except ValueError as error:
@@ -198,13 +217,13 @@ class ChunkCleaner:
     def _moves(
         self, chunk: EventChunk, offsets: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the rows that change for the order, and whose values they take."""
+        """Return the rows that change in sorting, and the rows of their new values."""
         time_T = np.asarray(chunk.columns[self.pulse_map.time])
         if not self.sort_pulses or len(time_T) < 2:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         back_T, same_T = time_T[1:] < time_T[:-1], time_T[1:] == time_T[:-1]
         for step_T in (back_T, same_T):
-            step_T[offsets[1:-1] - 1] = False  # from one event to the next
+            step_T[offsets[1:-1] - 1] = False  # at borders of events
         known = self.pulse_map.columns()
         columns = {
             known[column]: np.asarray(values)
@@ -215,7 +234,7 @@ class ChunkCleaner:
             return tie_moves(columns, same_T)
         event_T = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         self.num_sorted += len(np.unique(event_T[1:][back_T]))
-        # A file's times may not be written to, which a tensor of them would allow.
+        # A copy, because torch warns about read-only arrays.
         order_T = event_order({**columns, TIME: np.array(time_T)}, event_T)
         rows = np.flatnonzero(order_T != np.arange(len(order_T)))
         return rows, order_T[rows]
@@ -223,7 +242,7 @@ class ChunkCleaner:
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str
     ) -> NDArray[Any]:
-        if quantity is None:  # kept as it is
+        if quantity is None:  # not in the pulse map
             return np.array(values, np.uint8 if values.dtype == bool else None)
         if quantity == SENSOR_ID:
             return values.astype(np.int16 if len(self.geometry) < 2**15 else np.int32)
@@ -236,9 +255,9 @@ class ChunkCleaner:
             if off > POSITION_PRECISION:
                 far = float(np.abs(values).max())
                 raise ValueError(
-                    f"{name}: column {column!r} reaches {far:g} m, where the store's "
-                    f"float32 is off by {off:.2g} m. Take the detector's centre off "
-                    "the positions first"
+                    f"{name}: column {column!r} has values up to {far:g} m, which "
+                    f"float32 of the store changes by {off:.2g} m. Subtract the "
+                    "detector's centre from the positions first"
                 )
         return stored
 
@@ -246,10 +265,10 @@ class ChunkCleaner:
 def _relative(
     time_T: NDArray[Any], offsets: NDArray[np.int64], full: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Take the first time of each event off, in the file's own type.
+    """Subtract the first time of each event, in float64 or as integers.
 
-    In float64 or as integers: KM3NeT's clock reaches 1e8 ns, where float32 counts in
-    steps of 8 ns; and nanoseconds since 1970 fit into integers only.
+    KM3NeT's clock reaches 1e8 ns, where float32 has steps of 8 ns; nanoseconds since
+    1970 need integers.
     """
     kind = np.int64 if time_T.dtype.kind in "iu" else np.float64
     time_T = time_T.astype(kind)
@@ -263,27 +282,44 @@ def _relative(
 
 @dataclass
 class ShardWriter:
-    """Collects cleaned chunks and writes a shard when there is enough."""
+    """Collection of cleaned chunks, which are written as shards.
 
-    folder: Path  # `shards` of the store
-    part_name: str  # prefix of the shards' names
-    source: str  # the file, as the manifest shall name it
-    batch: int | None  # number of the competition's batch
-    shard_pulses: int  # pulses of a shard at most, if one chunk has no more
+    Args:
+        folder: Folder `shards` of the store.
+        part_name: Prefix of the shards' names.
+        source: File, or part of a file, for the manifest and messages.
+        batch: Number of the competition's batch.
+        shard_pulses: Maximum pulses per shard, if no chunk has more.
+        records: Entries of the written shards for the manifest.
+        types: Types of the columns of pulses and of events, None before the first
+            chunk.
+    """
+
+    folder: Path
+    part_name: str
+    source: str
+    batch: int | None
+    shard_pulses: int
     records: list[ShardRecord] = field(default_factory=list)
-    types: tuple[dict[str, str], dict[str, str]] | None = None  # of pulses, of events
+    types: tuple[dict[str, str], dict[str, str]] | None = None
     _chunks: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     _num_pulses: int = 0
 
     def add(self, pulses: dict[str, Any], events: dict[str, Any]) -> None:
-        """Take a chunk; before, write a shard if it would become too large."""
+        """Add a chunk; write a shard first if it would become too large.
+
+        Raises:
+            ValueError: A column has another type than in the chunks before.
+        """
         types = (_types(pulses), _types(events))
         if self.types is None:
             self.types = types
         elif types != self.types:
             old, new = (set({**a, **b}.items()) for a, b in (self.types, types))
             names = ", ".join(f"{name} ({kind})" for name, kind in sorted(old ^ new))
-            raise ValueError(f"{self.source}: columns change their type: {names}")
+            raise ValueError(
+                f"{self.source}: columns must have one type, found several: {names}"
+            )
         num_pulses = int(events[N_PULSES].sum())
         if self._num_pulses + num_pulses > self.shard_pulses:
             self.close_shard()
@@ -291,7 +327,7 @@ class ShardWriter:
         self._num_pulses += num_pulses
 
     def close_shard(self) -> None:
-        """Write what was collected."""
+        """Write the collected chunks as a shard."""
         if not self._chunks:
             return
         events = _joined([chunk[1] for chunk in self._chunks])
@@ -301,7 +337,7 @@ class ShardWriter:
         self._chunks, self._num_pulses = [], 0
         name = f"{self.part_name}-{len(self.records):04d}"
         final = self.folder / name
-        shutil.rmtree(final, ignore_errors=True)  # of a kill
+        shutil.rmtree(final, ignore_errors=True)  # left by a killed conversion
         with write_whole_folder(final) as folder:
             files = {
                 PULSES_FILE: write_table(folder / PULSES_FILE, pulses),
@@ -324,7 +360,7 @@ class ShardWriter:
 
 
 def _joined(chunks: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join columns chunk by chunk, giving each piece back as soon as it is joined."""
+    """Join chunks column by column, and free each piece at once."""
     if len(chunks) == 1:
         return dict(chunks[0])
     names = list(chunks[0])

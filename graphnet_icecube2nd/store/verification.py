@@ -1,9 +1,9 @@
-"""Files compared with their SHA-256, once per machine.
+"""Check of files against their SHA-256, once per machine.
 
-What was found right is a line in `.verified` beside the store, or in the user's cache
-where the store cannot be written to: checksum, size, time of the last change, inode. A
-line is appended at once, so any number of processes write there together. A file that
-has changed since has other numbers, and is read again.
+A correct file gets a line in `.verified` of the store (or in the user's cache if the
+store is read-only): checksum, size, times of the last change, inode. If a file changes,
+its line differs and it is checked again. Each line is appended in one write, so several
+processes can write at the same time.
 """
 
 from __future__ import annotations
@@ -22,20 +22,19 @@ except ImportError:  # a system without such locks
     fcntl = None  # type: ignore[assignment]
 
 MEMORY = ".verified"
-# A file may change without another time within one tick of its file system's clock.
-TICK = 2.0  # s
+TICK = 2.0  # s; within it, a file may change and keep its time of change
 
 
 def verify(path: Path, sha256: str, store: Path, *, again: bool = False) -> None:
-    """Compare a file of a store with its checksum, unless that was done before.
+    """Check a file of a store against its checksum, unless this was done before.
 
-    Several processes that come at once wait for the first one.
+    Several processes wait for the first of them.
 
     Args:
         path: The file.
-        sha256: Checksum that it must have.
-        store: Folder of the store, where it is remembered.
-        again: Read the file all the same.
+        sha256: Expected checksum.
+        store: Folder of the store, where the result is stored.
+        again: Whether a file that was checked before is checked again.
 
     Raises:
         OSError: The file cannot be read.
@@ -54,8 +53,8 @@ def verify(path: Path, sha256: str, store: Path, *, again: bool = False) -> None
         found = sha256_of(path)
         if found != sha256:
             raise ValueError(
-                f"{path} is damaged: its SHA-256 is {found}, the manifest says "
-                f"{sha256} ({MEND})"
+                f"{path} is damaged: its SHA-256 must be {sha256}, found {found} "
+                f"({MEND})"
             )
         changed = max(status.st_mtime, status.st_ctime)
         if begun > changed + TICK and line == _line(os.stat(path), sha256):
@@ -82,7 +81,7 @@ def _remember(line: str, store: Path) -> None:
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(os.open(place, flags, 0o666), "wb", buffering=0) as file:
-                # A line of its own, whatever a full disk has left of the one before.
+                # The first line end closes a line that a full disk cut off.
                 if file.write(f"\n{line}\n".encode()) > len(line):
                     return
 

@@ -1,7 +1,7 @@
-"""An event store into files that others read: GraphNeT's, the competition's.
+"""Export of an event store to files of GraphNeT and of the competition.
 
-Each format is written by one function, which `export` finds by the format's name.
-A file or folder takes its name when it is whole. Shape letters: B events, T pulses.
+Each format has one function, which `export` finds by name. A file or folder gets its
+name when it is complete. Shape letters: B events, T pulses.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from graphnet_icecube2nd.store.readers.sqlite import quoted
 
 Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 
-BATCH_EVENTS = 200_000  # of a file, as in the competition
+BATCH_EVENTS = 200_000  # events per file, as in the competition
 SQLITE_NEEDS = "writing SQLite files needs"
-_ROWS = 2**20  # pulses of the competition's form written at once
-# The columns of the competition's pulses, and what pandas has to know to read event_id
-# as the index, as in the competition's files.
+_ROWS = 2**20  # pulses of the competition's format written at once
+# Columns of the competition's pulses, and metadata with which pandas reads event_id as
+# the index.
 _TYPES = {
     "sensor_id": "int16",
     "time": "int64",
@@ -65,14 +65,14 @@ _PANDAS = {
 
 @dataclass(kw_only=True)
 class WriteReport:
-    """How many events and pulses were written."""
+    """Numbers of written events and pulses, and of events left out without pulses."""
 
     events: int = 0
     pulses: int = 0
-    left_out: int = 0  # events that have no pulses and were not written
+    left_out: int = 0
 
     def add(self, events: int, pulses: int, on_progress: Progress | None) -> None:
-        """Count what was written, and tell the caller."""
+        """Add written events and pulses, and report them to `on_progress`."""
         self.events += events
         self.pulses += pulses
         if on_progress is not None:
@@ -92,16 +92,31 @@ def write_graphnet_sqlite(
 ) -> WriteReport:
     """Write a store as a SQLite file (.db) for GraphNeT's SQLiteDataset.
 
-    The event_id becomes `index_column`, primary key of the truth and index of the
-    pulses; see `GraphNetTables` for the columns. `events` are written in the order of
-    the store. `with_empty` writes the truth of events without pulses, which GraphNeT
-    fails on when it comes to them.
+    Args:
+        store_path: Folder of the store.
+        out_db: File to write.
+        pulses_table: Name of the table of pulses.
+        truth_table: Name of the table of truth.
+        index_column: Column of the event_id, primary key of the truth and index of the
+            pulses; see `GraphNetTables`.
+        events: Numbers of the events, written in the order of the store; None for all.
+        with_empty: Whether the truth of events without pulses is written. GraphNeT
+            fails when it reads such events.
+        on_progress: Function called with the numbers of new events and pulses.
+
+    Raises:
+        ValueError: The file name, a table or a column is not allowed, or there is no
+            event.
+        FileExistsError: The file exists.
+        ImportError: sqlite-utils is not installed.
     """
     sqlite_utils = import_extra("sqlite_utils", SQLITE_NEEDS, "data")
     if Path(out_db).suffix != ".db":
-        raise ValueError(f"{out_db}: GraphNeT reads files that end in .db")
+        raise ValueError(f"out must end in .db, which GraphNeT needs; got {out_db}")
     if pulses_table.lower() == truth_table.lower():
-        raise ValueError(f"pulses and truth cannot both be table {truth_table!r}")
+        raise ValueError(
+            f"pulses_table and truth_table must be different, got twice {truth_table!r}"
+        )
     tables = GraphNetTables(
         EventStore(store_path),
         index_column=index_column,
@@ -114,8 +129,8 @@ def write_graphnet_sqlite(
         database = sqlite_utils.Database(path)
         connection: sqlite3.Connection = database.conn
         try:
-            # A file that is not whole is thrown away, so nothing has to be undone, and
-            # `write_whole` waits for the disk.
+            # An incomplete file is removed, so no journal is needed; `write_whole`
+            # waits for the disk.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
             for shard, rows in _shards(tables, report):
@@ -125,7 +140,7 @@ def write_graphnet_sqlite(
                 _insert(connection, truth_table, truth)
                 for columns in tables.pulses(shard, rows):
                     if pulses_table not in database.table_names():
-                        # sqlite-utils before 4 ends the transaction when it makes one.
+                        # sqlite-utils before 4 commits when it makes a table.
                         connection.commit()
                         _create(database, pulses_table, columns, index_column)
                     _insert(connection, pulses_table, columns)
@@ -152,16 +167,30 @@ def write_graphnet_parquet(
 ) -> WriteReport:
     """Write a store as a folder of parquet files for GraphNeT's ParquetDataset.
 
-    `<table>/<table>_<chunk>.parquet`, a chunk a shard, in the order of the event_id:
-    ParquetDataset sorts both tables by it and takes row for row what belongs together.
-    For that reason events without pulses, which the table of pulses does not know, are
-    left out. Columns are as `write_graphnet_sqlite` has them.
+    The files are `<table>/<table>_<chunk>.parquet`, one chunk per shard, in the order
+    of the event_id. ParquetDataset joins the sorted tables row by row, so events
+    without pulses are left out.
+
+    Args:
+        store_path: Folder of the store.
+        out_folder: Folder to write, new or empty.
+        pulses_table: Name of the table of pulses.
+        truth_table: Name of the table of truth.
+        index_column: Column of the event_id, see `GraphNetTables`.
+        events: Numbers of the events; None for all.
+        on_progress: Function called with the numbers of new events and pulses.
+
+    Raises:
+        ValueError: A table or a column is not allowed, or there is no event.
+        FileExistsError: The folder exists and is not empty.
     """
     pa = import_pyarrow()
     from pyarrow.parquet import ParquetWriter, write_table
 
     if pulses_table == truth_table:
-        raise ValueError(f"pulses and truth cannot both be table {truth_table!r}")
+        raise ValueError(
+            f"pulses_table and truth_table must be different, got twice {truth_table!r}"
+        )
     tables = GraphNetTables(
         EventStore(store_path),
         index_column=index_column,
@@ -172,7 +201,7 @@ def write_graphnet_parquet(
     with write_whole_folder(out_folder) as folder:
         for name in (pulses_table, truth_table):
             (folder / name).mkdir()
-        # Chunks are counted without gaps: ParquetDataset counts the files.
+        # Chunks are numbered without gaps, because ParquetDataset counts the files.
         for chunk, (shard, rows) in enumerate(_shards(tables, report)):
             rows = rows[np.argsort(tables.ids(shard, rows))]
             truth = folder / truth_table / f"{truth_table}_{chunk}.parquet"
@@ -195,13 +224,22 @@ def write_kaggle(
     batch_events: int = BATCH_EVENTS,
     on_progress: Progress | None = None,
 ) -> WriteReport:
-    """Write a store with a sensor_id as a folder of the competition's form.
+    """Write a store with a sensor_id as a folder in the competition's format.
 
-    train/batch_N.parquet of `batch_events` each, train_meta.parquet and
-    sensor_geometry.csv, which our reader of the competition's files takes, and so does
-    code written for the competition. Times are rounded to whole nanoseconds, as there.
-    Truth beside azimuth and zenith does not exist in that form and is left out; events
-    without pulses too.
+    The files are train/batch_N.parquet, train_meta.parquet and sensor_geometry.csv.
+    Times are rounded to nanoseconds. The format has no truth besides azimuth and
+    zenith, and no events without pulses; these are left out.
+
+    Args:
+        store_path: Folder of the store.
+        out_folder: Folder to write, new or empty.
+        batch_events: Number of events per batch.
+        on_progress: Function called with the numbers of new events and pulses.
+
+    Raises:
+        ValueError: The store lacks a column that the format needs, has too many DOMs,
+            or has no event.
+        FileExistsError: The folder exists and is not empty.
     """
     pa = import_pyarrow()
     from pyarrow.parquet import ParquetWriter, write_table
@@ -238,7 +276,7 @@ def write_kaggle(
     return report
 
 
-# How a format is written, and the arguments it takes beside store and output.
+# Function of each format, and its arguments besides store and output.
 FORMATS: dict[str, tuple[Callable[..., WriteReport], tuple[str, ...]]] = {
     "graphnet-sqlite": (write_graphnet_sqlite, ("pulses_table", "truth_table")),
     "graphnet-parquet": (write_graphnet_parquet, ("pulses_table", "truth_table")),
@@ -249,56 +287,67 @@ FORMATS: dict[str, tuple[Callable[..., WriteReport], tuple[str, ...]]] = {
 def export(
     store: PathLike, out: PathLike, *, format: str | None = None, **options: Any
 ) -> WriteReport:
-    """Write a store as files that others read.
+    """Write a store as files of GraphNeT or of the competition.
 
     Args:
         store: Folder of the store.
-        out: The file or folder, which must not be there, or be an empty folder.
-        format: `graphnet-sqlite`, `graphnet-parquet` or `kaggle`; default: SQLite if
-            `out` ends in .db, else GraphNeT's parquet.
-        **options: `on_progress`, called now and then with the events and pulses since
-            the last call; for GraphNeT's formats `pulses_table` and `truth_table`, the
-            names of the tables.
+        out: File or folder to write; it must not exist, or be an empty folder.
+        format: Format, `graphnet-sqlite`, `graphnet-parquet` or `kaggle`; default:
+            SQLite if `out` ends in .db, else GraphNeT's parquet.
+        **options: `on_progress`, a function called with the numbers of new events and
+            pulses; for GraphNeT's formats also `pulses_table` and `truth_table`, names
+            of the tables.
 
     Raises:
-        FileExistsError: The output is there.
-        ValueError: Unknown format, or what the writer finds wrong.
+        FileExistsError: The output exists.
+        ValueError: The format is unknown, or the store does not fit it.
         OSError: The disk is full.
-        ImportError: The format's library is missing.
+        ImportError: The library of the format is missing.
     """
     format = format_of(out, format)
     write, known = FORMATS[format]
     unknown = set(options) - {*known, "on_progress"}
     if unknown:
-        raise ValueError(f"{', '.join(sorted(unknown))} means nothing for {format}")
+        raise ValueError(
+            f"format {format!r} has no option {', '.join(sorted(unknown))}; it has "
+            f"{', '.join([*known, 'on_progress'])}"
+        )
     return write(store, out, **options)
 
 
 def format_of(out: PathLike, format: str | None = None) -> str:
-    """Return the format of an output, by its name where none is given.
+    """Return the format of an output, by default from its name.
+
+    Args:
+        out: File or folder to write.
+        format: Format, or None.
 
     Raises:
-        ValueError: Unknown format, or a name that says none.
+        ValueError: The format is unknown, or does not follow from the name.
     """
     suffix = Path(out).suffix
     if format is None:
         if suffix not in (".db", ""):
             raise ValueError(
-                f"{out} ends in {suffix!r}: GraphNeT's SQLite files end in .db, and "
-                "its parquet is a folder; or say the format (--format)"
+                "out must end in .db for GraphNeT's SQLite, or be a folder for its "
+                f"parquet, got {out}. Or give the format (--format)"
             )
         return "graphnet-sqlite" if suffix == ".db" else "graphnet-parquet"
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     return format
 
 
 def check_output(out: PathLike, format: str) -> None:
-    """Check that an output can be written, before there is anything to be written.
+    """Check that an output can be written, before the work begins.
+
+    Args:
+        out: File or folder to write.
+        format: Format of the output.
 
     Raises:
-        FileExistsError: It is there.
-        ImportError: The format's library is missing.
+        FileExistsError: The output exists.
+        ImportError: The library of the format is missing.
     """
     check_new(out)
     if format == "graphnet-sqlite":
@@ -310,7 +359,7 @@ def check_output(out: PathLike, format: str) -> None:
 def _shards(
     tables: GraphNetTables, report: WriteReport
 ) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
-    """Yield the shards that have events to be written, with their rows."""
+    """Yield the shards with events to write, and the rows of these."""
     for shard, rows, empty in tables.shards():
         report.left_out += empty
         if len(rows):
@@ -320,7 +369,7 @@ def _shards(
 
 
 def _no_event(store: EventStore) -> ValueError:
-    return ValueError(f"{store.path}: there is no event to be written")
+    return ValueError(f"{store.path}: there is no event with pulses to write")
 
 
 def _create(
@@ -334,7 +383,8 @@ def _create(
     lowered = [column.lower() for column in columns]
     if twice := [c for c in columns if lowered.count(c.lower()) > 1]:
         raise ValueError(
-            f"table {name!r}: SQLite takes {', '.join(twice)} for one column"
+            f"table {name!r}: {', '.join(twice)} are one column in SQLite, which "
+            "ignores case; rename all but one"
         )
     types = {"i": int, "u": int, "f": float}
     database[name].create(
@@ -360,8 +410,8 @@ def _insert(
 def _check_kaggle(store: EventStore) -> None:
     if len(store.geometry) > 2**15:
         raise ValueError(
-            f"{store.path} has {len(store.geometry)} DOMs; the competition's form has "
-            f"room for {2**15}"
+            f"{store.path} must have at most {2**15} DOMs for the competition's "
+            f"format, found {len(store.geometry)}"
         )
     pulse_map = store.pulse_map
     flag = pulse_map.auxiliary or pulse_map.hlc
@@ -369,8 +419,8 @@ def _check_kaggle(store: EventStore) -> None:
     for what, column in named.items():
         if column is None or column not in store.pulse_columns:
             raise ValueError(
-                f"{store.path} has no {what}, which the competition's form needs; it "
-                f"has {', '.join(store.pulse_columns)}"
+                f"{store.path} has no {what}, which the competition's format needs; "
+                f"it has {', '.join(store.pulse_columns)}"
             )
     if store.manifest.num_empty == len(store):
         raise _no_event(store)
@@ -379,7 +429,7 @@ def _check_kaggle(store: EventStore) -> None:
 def _kaggle_pieces(
     store: EventStore, batch_events: int
 ) -> Iterator[tuple[int, Shard, NDArray[np.int64]]]:
-    """Yield events with pulses, of one batch and of about _ROWS pulses at a time."""
+    """Yield batch, shard and events with pulses, with about `_ROWS` pulses each."""
     batch, room = 1, batch_events
     for shard in store.shards:
         count_B = shard.events.column(N_PULSES).astype(np.int64)
@@ -420,7 +470,7 @@ def _kaggle_pulses(
 def _kaggle_meta(
     store: EventStore, shard: Shard, events: NDArray[np.int64], batch: int, row: int
 ) -> dict[str, NDArray[Any]]:
-    """Return rows of the meta data; `row` is where the pulses begin in their file."""
+    """Return rows of the meta data; `row` is the first pulse in the file."""
     count_B = shard.events.column(N_PULSES)[events].astype(np.int64)
     last_B = row + np.cumsum(count_B) - 1
     columns: dict[str, NDArray[Any]] = {

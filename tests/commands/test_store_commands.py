@@ -116,16 +116,16 @@ def test_export(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("prepare", "nothing", "out"), "there is no nothing"),
-        (("prepare", "run.py", "out"), "run.py is of no known format"),
+        (("prepare", "nothing", "out"), "nothing does not exist"),
+        (("prepare", "run.py", "out"), "run.py has an unknown format"),
         (("prepare", "run.py"), "then the folder"),
-        (("inspect", "nothing"), "there is no nothing"),
-        (("inspect", "."), "no event store"),
-        (("export", ".", "out.db"), "no event store"),
-        (("prepare", ".", "out", "--format", "root"), "unknown format 'root'"),
+        (("inspect", "nothing"), "nothing does not exist"),
+        (("inspect", "."), "manifest.json"),
+        (("export", ".", "out.db"), "manifest.json"),
+        (("prepare", ".", "out", "--format", "root"), "got 'root'"),
         (("prepare", ".", "out", "--batches", "x"), "like 1,2,5-9 or present"),
         (("prepare", ".", "out", "--pulse-map", "icecub"), "no pulse map 'icecub'"),
-        (("export", ".", "out.sqlite"), "GraphNeT's SQLite files end in .db"),
+        (("export", ".", "out.sqlite"), "got out.sqlite"),
         (("sing",), "No such command 'sing'"),
     ],
 )

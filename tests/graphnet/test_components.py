@@ -252,11 +252,11 @@ def test_wrong_values_are_named_with_their_event() -> None:
 
 def test_columns_are_checked_when_the_representation_is_made() -> None:
     detector = adapter.IceCube86PulseMapDetector()
-    with pytest.raises(ValueError, match="needs column charge.* dom_x"):
+    with pytest.raises(ValueError, match=r"needs column charge.* dom_x"):
         adapter.PackedPulses(
             detector, input_feature_names=[n for n in ICECUBE86 if n != "charge"]
         )
-    with pytest.raises(ValueError, match="needs column x, y, z.* time"):
+    with pytest.raises(ValueError, match=r"needs column x, y, z.* time"):
         adapter.PackedPulses(
             adapter.KagglePulseMapDetector(), input_feature_names=KAGGLE[3:]
         )
@@ -321,7 +321,7 @@ def test_columns_in_any_order_with_more_and_without_rde() -> None:
     smeared = adapter.PackedPulses(
         adapter.IceCube86PulseMapDetector(), perturbation_dict={"dom_time": 1.0}
     )
-    with pytest.raises(ValueError, match="perturbation_dict.*got "):
+    with pytest.raises(ValueError, match=r"perturbation_dict.*got "):
         smeared(shuffled, names)
 
 
@@ -336,7 +336,7 @@ def test_files_without_a_flag_are_a_matter_of_the_pulse_map() -> None:
 def test_smearing_that_leaves_the_allowed_range_is_noticed() -> None:
     detector = adapter.IceCube86PulseMapDetector()
     smeared = adapter.PackedPulses(detector, perturbation_dict={"charge": 5.0}, seed=0)
-    with pytest.raises(ValueError, match="column 'charge'.*found nan"):
+    with pytest.raises(ValueError, match=r"column 'charge'.*found nan"):
         smeared(raw_event(200), ICECUBE86)
 
 
@@ -347,7 +347,7 @@ def test_a_node_definition_notices_values_that_cannot_be() -> None:
     for column, value in (("charge", -1.0), ("hlc", 3.0), ("dom_x", np.inf)):
         raw = raw_event(9)
         raw[4, ICECUBE86.index(column)] = value
-        with pytest.raises(ValueError, match=f"column '{column}' is .* at pulse 4"):
+        with pytest.raises(ValueError, match=f"pulse 4.*'{column}'"):
             graph(raw, ICECUBE86)
     theirs = KNNGraph(
         detector=IceCube86(), node_definition=nodes, input_feature_names=ICECUBE86
@@ -582,7 +582,7 @@ def test_extra_features_go_from_file_to_backbone() -> None:
 
 
 def test_columns_of_another_pulse_map_are_recognised() -> None:
-    with pytest.raises(ValueError, match="Are these the columns of 'icecube86'"):
+    with pytest.raises(ValueError, match="pulse map 'icecube86'"):
         adapter.DeepIcePulses(ICECUBE86)
     with pytest.raises(ValueError, match=r"PulseMap\.kaggle\(charge=None\)"):
         adapter.DeepIcePulses([name for name in KAGGLE if name != "charge"])

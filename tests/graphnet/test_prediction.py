@@ -254,8 +254,8 @@ class TestWrongBatches:
         ("changes", "message"),
         [
             ({"n_pulses": None}, r"no 'n_pulses'; it has batch, event_no, ptr, x$"),
-            ({"event_no": torch.tensor([7])}, r"has 1 event_no and 2 n_pulses"),
-            ({"n_pulses": torch.ones(4)}, r"has 2 event_no and 4 n_pulses"),
+            ({"event_no": torch.tensor([7])}, r"event_no.* 1 and 2"),
+            ({"n_pulses": torch.ones(4)}, r"event_no.* 2 and 4"),
             ({"event_no": ["a", "b"]}, "event_no must be whole numbers, got <U1"),
             ({"event_no": torch.tensor([1.0, 2.5])}, r"whole numbers, got 2\.5"),
             ({"event_no": torch.tensor([1.0, float("nan")])}, "whole numbers, got nan"),
@@ -306,7 +306,7 @@ class TestWrongBatches:
         class Events(Dataset[Any]):
             pass
 
-        with pytest.raises(TypeError, match="put the Events into a DataLoader"):
+        with pytest.raises(TypeError, match="got Events"):
             predict(make_model(), Events())
         with pytest.raises(TypeError, match="got dict"):
             predict(make_model(), [{"x": 1}])

@@ -139,7 +139,7 @@ def test_reads_yaml_and_begins_with_weights(
     assert len(frozen) == 7
     optimiser = stage.model.configure_optimizers()["optimizer"]
     assert optimiser.param_groups[0]["lr"] == pytest.approx(1e-4 / 25)
-    with pytest.raises(ValueError, match="0 to 0.*got 1"):
+    with pytest.raises(ValueError, match=r"0 to 0.*got 1"):
         recipe_stage(made, simulated, stage=1)
 
 

@@ -603,7 +603,7 @@ class TestDomain:
         )
         with (
             pytest.warns(UserWarning, match="n_pulses: "),
-            pytest.warns(UserWarning, match="not called calibrated"),
+            pytest.warns(UserWarning, match="not marked as calibrated"),
         ):
             found = predict_directions(model, loader, calibration=calibration)
         columns = found.columns()
@@ -722,7 +722,7 @@ class TestStore:
         assert (
             found["event_id"].tolist() == store.whole_event_column("event_id").tolist()
         )
-        with pytest.raises(ValueError, match=r"no 'event_no'; it has .*event, .*names"):
+        with pytest.raises(ValueError, match=r"no 'event_no'; it has .*event, "):
             predict_directions(model, loader())
 
     def test_calibrated_on_some_events_and_used_on_all(

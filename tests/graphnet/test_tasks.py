@@ -298,7 +298,7 @@ class TestSeveralTasks:
             icecube2nd.TaskHead("energie", 8)
         with pytest.raises(ValueError, match="student or gaussian"):
             icecube2nd.TaskHead("energy", 8, options={"likelihood": "normal"})
-        with pytest.raises(ValueError, match="must be 4 names"):
+        with pytest.raises(ValueError, match="prediction_labels must have 4"):
             icecube2nd.TaskHead("energy", 8, prediction_labels=["e"])
 
 
@@ -397,7 +397,7 @@ class TestMixed:
         )
         np.testing.assert_array_equal(rows["p_track"], plain["p_track"])
         mixed = make_model("track", energy_of_graphnet)
-        with pytest.raises(ValueError, match="of energy: the model has no such task"):
+        with pytest.raises(ValueError, match=r"task energy.*; it has track"):
             icecube2nd.predict_events(
                 mixed, loader(), calibration={"energy": calibration}
             )
@@ -406,9 +406,9 @@ class TestMixed:
         model = make_model("energy", "track")
         loader = make_data(simulated).predict_dataloader
         assert icecube2nd.predict_events(model, loader()).statuses == {"ok": 256}
-        with pytest.raises(ValueError, match=r"none does \(TaskHead: energy_pred"):
+        with pytest.raises(ValueError, match="TaskHead: energy_pred"):
             icecube2nd.predict_directions(model, loader())
-        with pytest.raises(ValueError, match="give energy, track"):
+        with pytest.raises(ValueError, match="energy, track"):
             icecube2nd.predict_events(model, loader(), "submission.csv")
 
     def test_flight(self, simulated: EventStore) -> None:

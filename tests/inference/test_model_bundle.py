@@ -78,7 +78,7 @@ def test_a_calibration_is_of_events_seen_in_a_way(
     assert trained.options == options
     reconstruct(simulated, trained)  # no warning
     other = InferenceConfig(max_pulses=48, selection="first")
-    words = "with max_pulses 24, and is used with 48"
+    words = "max_pulses 24 .*48"
     with pytest.raises(DomainError, match=words):
         reconstruct(simulated, trained, options=other)
     with pytest.raises(DomainError, match=words):
@@ -96,14 +96,14 @@ def test_a_calibration_is_of_events_seen_in_a_way(
     ).maker.calibrations
     # The precision changes widths less: they are not called calibrated.
     rough = replace(options, precision="bfloat16")
-    with pytest.warns(UserWarning, match="with precision float32, and is used with"):
+    with pytest.warns(UserWarning, match="precision float32"):
         found = reconstruct(simulated, trained, options=rough)
     assert found.num_calibrated == 0
     ours = PulseReconstructor(trained)
     assert ours.maker.calibrations == trained.calibrations
     for none in ("none", None):
         assert not PulseReconstructor(trained, calibration=none).maker.calibrations
-    with pytest.raises(ValueError, match=r"stored, none, .*, got .mine"):
+    with pytest.raises(ValueError, match=r"got .mine"):
         reconstruct(simulated, trained, calibration="mine")
 
 

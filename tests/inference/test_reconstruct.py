@@ -203,7 +203,7 @@ def test_one_event_at_a_time(model: Any, pulses: dict[str, Any]) -> None:
         ([0, 1.5, 3], None, r"offsets must be whole numbers, got 1\.5"),
         ([0, 2, 1, 3], None, "event 1 would end before it"),
         ([0, 3], [1.7], r"event_id must be whole numbers, got 1\.7"),
-        ([0, 3], [1, 2], r"event_id must have 1 entries, got \(2,\)"),
+        ([0, 3], [1, 2], r"event_id must have 1 entries.* got \(2,\)"),
     ],
 )
 def test_borders_and_numbers_of_events_are_checked(
@@ -420,15 +420,15 @@ def test_what_is_no_table(
 ) -> None:
     with pytest.raises(TypeError, match="a mapping of arrays, got list"):
         reconstruct([1, 2], model)
-    with pytest.raises(ValueError, match=r"is a store.*pulse_map can be chosen"):
+    with pytest.raises(ValueError, match=r"is a store.*pulse_map"):
         reconstruct(simulated, model, pulse_map="kaggle")
     with pytest.raises(ValueError, match=r"no column 'event_id' or 'event_no'"):
         group_pulses({"time": np.zeros(2)})
-    with pytest.raises(ValueError, match=r"must be \(T,\) of one length"):
+    with pytest.raises(ValueError, match=r"must be \(T,\) "):
         group_pulses({"event_id": np.zeros(2, int), "time": np.zeros(3)})
-    with pytest.raises(ValueError, match="not among events"):
+    with pytest.raises(ValueError, match="events must have all"):
         group_pulses(pulses, events=[1])
-    with pytest.raises(ValueError, match="events has 7 twice"):
+    with pytest.raises(ValueError, match="7 twice"):
         group_pulses(pulses, events=[7, 7])
     with pytest.raises(ValueError, match="no model 'nothing'"):
         reconstruct(pulses, "nothing")

@@ -214,7 +214,7 @@ def test_contours_that_are_asked_for(
             reconstruct(simulated, model, out, contours=bad)
 
 
-@pytest.mark.filterwarnings("ignore:.*(range|not called calibrated)")
+@pytest.mark.filterwarnings("ignore:.*(range|not marked)")
 @pytest.mark.parametrize("cut", [0, 1, 3, 6, 7])
 def test_a_cut_goes_on_and_gives_the_identical_file(
     model: Any,

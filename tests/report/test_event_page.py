@@ -110,7 +110,7 @@ def test_it_is_written_whole(simulated: EventStore, tmp_path: Path) -> None:
     path = tmp_path / "made" / "event.html"
     write_event_page(path, simulated, 0)
     assert path.read_text("utf-8") == event_page(simulated, 0)
-    with pytest.raises(ValueError, match="there is no event number 999"):
+    with pytest.raises(ValueError, match="got 999"):
         write_event_page(path, simulated, 999)
     assert [p.name for p in path.parent.iterdir()] == ["event.html"]
 

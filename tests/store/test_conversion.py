@@ -183,9 +183,7 @@ class TestTimes:
         found = read_all(EventStore(tmp_path / "s"))
         assert found["time"].tolist() == [1, 2, 3, 8, 9, 4, 5]
         assert found["charge"].tolist() == [2, 3, 1, 4, 5, 7, 6]
-        assert any(
-            "2 events were not in the order of time" in n for n in manifest.notes
-        )
+        assert any("2 events were not in order" in n for n in manifest.notes)
 
     def test_or_left_as_they_are(self, tmp_path: Path) -> None:
         part = make_part([3])
@@ -219,7 +217,7 @@ class TestRefused:
         part.columns[column][61] = value
         with pytest.raises(ValueError, match=message):
             convert(make_source(part), tmp_path / "s", workers=1)
-        with pytest.raises(ValueError, match="no event store, or one whose"):
+        with pytest.raises(ValueError, match="not a complete event store"):
             EventStore(tmp_path / "s")
 
     @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf, 1e300, 1e-60])
@@ -299,7 +297,7 @@ class TestRefused:
             convert(make_source(first, second), tmp_path / "s", workers=1)
 
     def test_nothing(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="no event in the input"):
+        with pytest.raises(ValueError, match="at least one event"):
             convert(make_source(make_part([])), tmp_path / "s", workers=1)
 
     def test_angles_in_degrees(self, tmp_path: Path) -> None:
@@ -313,7 +311,7 @@ class TestRefused:
         part = make_part([2, 3])
         part.truth = {"zenith": np.array([3.1, -1.0]), "azimuth": np.array([6.2, -1.0])}
         manifest = convert(make_source(part), tmp_path / "s", workers=1)
-        assert "zenith or azimuth of 1 events is no angle" in manifest.notes[-1]
+        assert "zenith or azimuth of 1 events" in manifest.notes[-1]
 
     def test_options(self, tmp_path: Path) -> None:
         for name in ("workers", "shard_pulses"):

@@ -132,7 +132,7 @@ class TestAngles:
         pulses, truth = angle_files(tmp_path, turn, "prometheus")
         report = prepare(pulses, tmp_path / "s", truth=truth, workers=1)
         assert EventStore(tmp_path / "s").pulse_map.labels.angles == angles
-        assert f"angles taken as those of {angles}" in report.notes[0]
+        assert f"angles point to the {angles}" in report.notes[0]
 
     def test_the_user_knows_better(self, tmp_path: Path) -> None:
         pulses, truth = angle_files(tmp_path, 1, "prometheus")
@@ -151,14 +151,14 @@ class TestAngles:
         )
         table["injection_zenith"] = table["injection_zenith"].to_numpy()[::-1]
         table.to_parquet(truth)
-        with pytest.raises(ValueError, match=r"the pulses do not tell.*--angles"):
+        with pytest.raises(ValueError, match="--angles"):
             prepare(pulses, tmp_path / "s", truth=truth, workers=1)
 
     def test_icecube_files_that_contradict_are_noted(self, tmp_path: Path) -> None:
         pulses, truth = angle_files(tmp_path, 1, "icecube86")
         report = prepare(pulses, tmp_path / "s", truth=truth, workers=1)
         assert EventStore(tmp_path / "s").pulse_map.labels.angles == "origin"
-        assert any("please check" in note for note in report.notes)
+        assert any("indicate flight" in note for note in report.notes)
 
     def test_no_such_convention(self, tmp_path: Path) -> None:
         pulses, truth = angle_files(tmp_path, 1, "icecube86")
@@ -175,22 +175,22 @@ class TestFormats:
             ({"truth_table": "x"}, "graphnet-sqlite, graphnet-lmdb, graphnet-parquet"),
             ({"duplicates": "renumber"}, "graphnet-sqlite"),
         ):
-            with pytest.raises(ValueError, match=f"means nothing .*for {formats}"):
+            with pytest.raises(ValueError, match=f"only with {formats}"):
                 prepare(folder, tmp_path / "s", workers=1, **option)
-        with pytest.raises(ValueError, match="unknown format 'root'"):
+        with pytest.raises(ValueError, match="got 'root'"):
             prepare(folder, tmp_path / "s", format="root")
 
     def test_what_is_not_there_or_not_known(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no"):
             prepare(tmp_path / "nothing", tmp_path / "s")
-        with pytest.raises(ValueError, match="no input is given"):
+        with pytest.raises(ValueError, match="at least one input"):
             prepare([], tmp_path / "s")
         (tmp_path / "x.lmdb").mkdir()
         (tmp_path / "x.lmdb/data.mdb").touch()
         with pytest.raises(ValueError, match=r"x\.lmdb.data\.mdb is damaged"):
             prepare(tmp_path / "x.lmdb", tmp_path / "s")
         (tmp_path / "x.root").touch()
-        with pytest.raises(ValueError, match="of no known format"):
+        with pytest.raises(ValueError, match="unknown format"):
             prepare(tmp_path / "x.root", tmp_path / "s")
         (tmp_path / "x.parquet").touch()
         with pytest.raises(ValueError, match=r"x\.parquet cannot be read"):
@@ -201,9 +201,9 @@ class TestFormats:
     ) -> None:
         make_kaggle_folder(tmp_path / "in", {1: [3]})
         prepare(tmp_path / "in", tmp_path / "s", workers=1)
-        with pytest.raises(ValueError, match="an event store already; `icecube2nd i"):
+        with pytest.raises(ValueError, match="already an event store; `icecube2nd i"):
             recognise([tmp_path / "s"])
-        with pytest.raises(ValueError, match="event store already; choose another"):
+        with pytest.raises(ValueError, match="already an event store; choose another"):
             prepare(tmp_path / "in", tmp_path / "s", workers=1)
 
     def test_pulse_map_as_a_file(

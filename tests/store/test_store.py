@@ -265,21 +265,21 @@ class TestRefused:
     def test_no_store(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="there is no"):
             EventStore(tmp_path / "nothing")
-        with pytest.raises(ValueError, match=r"no event store.*`icecube2nd prepare"):
+        with pytest.raises(ValueError, match="`icecube2nd prepare"):
             EventStore(tmp_path)
 
     def test_other_version(self, make_store: MakeStore) -> None:
         store = make_store({1: [3]})
         path = store.path / "manifest.json"
         path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
-        with pytest.raises(ValueError, match=r"version 9 of the store; .*version 1"):
+        with pytest.raises(ValueError, match="must be 1, found 9"):
             EventStore(store.path)
 
     @pytest.mark.parametrize("text", ["{", "[]", '{"format": "else"}', "\xff\xfe"])
     def test_damaged_manifest(self, make_store: MakeStore, text: str) -> None:
         path = make_store({1: [3]}).path
         (path / "manifest.json").write_text(text, encoding="latin-1")
-        with pytest.raises(ValueError, match=r"manifest.json is (damaged|no manifest)"):
+        with pytest.raises(ValueError, match=r"manifest.json is (damaged|not )"):
             EventStore(path)
 
     @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ class TestRefused:
         path = tmp_path / "pulses.arrow"
         for content in (b"", b"ARROW1", b"something else entirely"):
             path.write_bytes(content)
-            with pytest.raises(ValueError, match="is damaged: it is no table"):
+            with pytest.raises(ValueError, match=r"pulses.arrow is damaged"):
                 MappedTable(path)
 
 

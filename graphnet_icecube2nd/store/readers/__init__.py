@@ -1,1 +1,1 @@
-"""Files of the field as sources of events for a store."""
+"""Readers: files of the field as sources of events."""

@@ -1,7 +1,6 @@
-"""Which files, tables and columns are read, by what they hold and the user wants.
+"""Selection of the files, tables and columns to read, with rules for all formats.
 
-Whatever the format, a table has a name and columns with types; these are the rules
-that all formats share.
+In every format a table has a name and columns with types.
 """
 
 from __future__ import annotations
@@ -31,17 +30,18 @@ from graphnet_icecube2nd.store.readers.tables import (
 )
 from graphnet_icecube2nd.tasks.catalogue import are_results
 
-EVENT_COLUMNS = ("event_id", "event_no")  # Kaggle's and GraphNeT's name of the key
+EVENT_COLUMNS = ("event_id", "event_no")  # names of Kaggle and of GraphNeT
 
-KEEP_ALL = "all"  # in place of the names of columns to keep
+KEEP_ALL = "all"  # replaces the names of columns to keep
 
-# What to write, for messages: what `prepare` calls the readers' arguments.
-_PULSES = "pulses_table=... (--pulses-table)"
-_TRUTH = "truth_table=... (--truth-table)"
-NO_TRUTH = "with_truth=False (--without-truth)"
+# Options of `prepare`, for messages.
+_PULSES = "--pulses-table (pulses_table=...)"
+_TRUTH = "--truth-table (truth_table=...)"
+_EVENT = "--event-column (event_column=...)"
+NO_TRUTH = "--without-truth (with_truth=False)"
 
-# What a file must have to be taken for one of these, and how its columns differ; the
-# more particular come first.
+# Pulse maps with the columns by which they are recognised, and changes of the pulse
+# map; special ones come first.
 _SIGNS: tuple[tuple[str, set[str], dict[str, Any]], ...] = (
     ("kaggle", {"sensor_id", "time", "charge", "auxiliary"}, {}),
     ("upgrade", {"dom_x", "dom_y", "dom_z", "dom_time", "pmt_dir_x"}, {}),
@@ -49,7 +49,7 @@ _SIGNS: tuple[tuple[str, set[str], dict[str, Any]], ...] = (
     ("prometheus", {"sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"}, {}),
     ("km3net", {"x", "y", "z", "t", "tot"}, {}),
     (
-        "km3net",  # of GraphNeT's converter
+        "km3net",  # files of GraphNeT's converter
         {"pos_x", "pos_y", "pos_z", "t", "tot", *PMT_DIRECTIONS[1]},
         {
             "x": "pos_x",
@@ -60,8 +60,8 @@ _SIGNS: tuple[tuple[str, set[str], dict[str, Any]], ...] = (
         },
     ),
 )
-# Other names of the truth's azimuth and zenith in files of a kind.
-KM3NET_ANGLES = ("true_azimuth", "true_zenith")  # of GraphNeT's converter
+# Other names of the truth's azimuth and zenith, by pulse map.
+KM3NET_ANGLES = ("true_azimuth", "true_zenith")  # files of GraphNeT's converter
 _OTHER_ANGLES = {
     "prometheus": ("initial_state_azimuth", "initial_state_zenith"),
     "km3net": KM3NET_ANGLES,
@@ -72,20 +72,28 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What the user says of tables and columns; what is None is found out."""
+    """Options of the user on tables and columns; None means recognised.
 
-    # Table of pulses, or several whose pulses are those of one event.
+    Args:
+        pulses: Table of pulses, or several tables to join event by event.
+        truth: Table or files of truth; False reads no truth.
+        pulse_map: Meaning of the columns.
+        columns: Columns that differ from those of the pulse map, by quantity; None for
+            no column.
+        event_column: Column of the event numbers, which joins pulses and truth.
+        keep: Further pulse columns to keep.
+    """
+
     pulses: str | Sequence[str] | None = None
-    truth: Any = None  # table or files of truth; False does without
-    pulse_map: PulseMap | None = None  # what the columns mean
-    # Columns of some quantities that differ from the pulse map's; None does without.
+    truth: Any = None
+    pulse_map: PulseMap | None = None
     columns: Mapping[str, str | None] = field(default_factory=dict)
-    event_column: str | None = None  # joins pulses to truth
-    keep: Sequence[str] = ()  # further columns of the pulses
+    event_column: str | None = None
+    keep: Sequence[str] = ()
 
     @property
     def pulse_tables(self) -> tuple[str, ...]:
-        """The tables of pulses that the user names."""
+        """Tables of pulses that the user names."""
         given = self.pulses
         return (given,) if isinstance(given, str) else tuple(given or ())
 
@@ -94,10 +102,10 @@ class Wanted:
         columns: Collection[str],
         recognise: Callable[[Collection[str]], PulseMap | None] | None = None,
     ) -> PulseMap | None:
-        """Return what columns mean, as the user says or recognised; None of neither."""
+        """Return the pulse map of the user, or the recognised one, or None."""
         found, given = (recognise or recognise_pulse_map)(columns), self.pulse_map
         if given is not None:
-            # The user may name the kind of files that have columns of two names.
+            # Files of a named pulse map may have columns of another variant of it.
             if found is not None and found.name == given.name in NAMED_PULSE_MAPS:
                 usual = replace(PulseMap.by_name(given.name), labels=given.labels)
                 if given == usual and _missing(given, columns):
@@ -114,14 +122,19 @@ class Wanted:
 def list_files(
     paths: PathLike | Sequence[PathLike], endings: Sequence[str]
 ) -> list[Path]:
-    """Return the files that a user names: one or several, or those in folders."""
+    """Return the files that the user gives, and those in given folders.
+
+    Raises:
+        ValueError: There is no file, or one is given twice.
+        FileNotFoundError: A path does not exist.
+    """
     several = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
     if not several:
-        raise ValueError("no file is given")
+        raise ValueError("give at least one file")
     files: list[Path] = []
     for path in map(Path, several):
         if not path.exists():
-            raise FileNotFoundError(f"there is no file {path}")
+            raise FileNotFoundError(f"{path} does not exist")
         inside = [path]
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in endings)
@@ -132,12 +145,12 @@ def list_files(
     counts = Counter(places)
     for path, place in zip(files, places, strict=True):
         if counts[place] > 1:
-            raise ValueError(f"{path} is given twice")
+            raise ValueError(f"{path} is given twice; give it once")
     return files
 
 
 def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
-    """Return the files `STEM_N.parquet` of a folder, if there is one, by N."""
+    """Return the files `STEM_N.parquet` of a folder by N; the folder may be missing."""
     pattern = re.compile(rf"{re.escape(stem)}_(\d+)\.parquet")
     files: dict[int, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -145,15 +158,15 @@ def numbered_files(folder: Path, stem: str) -> dict[int, Path]:
             number = int(match[1])
             if number in files:
                 raise ValueError(
-                    f"{files[number]} and {path.name} have the same number {number}; "
-                    "remove or rename one of them"
+                    f"{files[number]} and {path.name} have the same number {number}. "
+                    "Remove or rename one of them"
                 )
             files[number] = path
     return dict(sorted(files.items()))
 
 
 def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
-    """Return the named pulse map whose columns these are, or None."""
+    """Return the named pulse map that fits the columns, or None."""
     for name, signs, changes in _SIGNS:
         if signs <= set(columns):
             return PulseMap.by_name(name, **changes)
@@ -163,34 +176,43 @@ def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
 def settle_pulse_map(
     columns: Collection[str], pulse_map: PulseMap | None, name: str
 ) -> PulseMap:
-    """Return the pulse map to read a file with: the user's, or the one recognised."""
+    """Return the pulse map for a file: the user's, or the recognised one.
+
+    Args:
+        columns: Columns of the file.
+        pulse_map: Pulse map of the user, or None.
+        name: Name of the file for messages.
+
+    Raises:
+        ValueError: No pulse map fits, or a column that it needs is missing.
+    """
     there = ", ".join(map(str, columns))
     settled = pulse_map or recognise_pulse_map(columns)
     if settled is None:
         nearest, signs, _ = min(_SIGNS, key=lambda sign: len(sign[1] - set(columns)))
         near, lost = "", sorted(signs - set(columns))
         if len(lost) <= 2:
-            near = f"; for {nearest!r}, {', '.join(lost)} is missing"
+            near = f"; {nearest!r} also needs {', '.join(lost)}"
         raise ValueError(
-            f"{name}: no named pulse map fits its columns ({there}){near}. Say what "
-            "they mean: --column x=... --column y=... --column z=... --column "
-            "time=..., or PulseMap(name=..., x=..., y=..., z=..., time=..., ...)"
+            f"{name}: no named pulse map fits its columns ({there}){near}. Give their "
+            "meaning: --column x=... --column y=... --column z=... --column time=..., "
+            "or PulseMap(name=..., x=..., y=..., z=..., time=..., ...)"
         )
     if missing := _missing(settled, columns):
         wanted, first = [settled.column(q) for q in missing], missing[0]
-        hint = f". Name it: --column {first}=..., or {first}=... of the pulse map"
+        hint = f". Give its name: --column {first}=..., or {first}=... of the pulse map"
         if first not in (X, Y, Z, TIME) and first not in settled.extra:
             without = settled.how_without(first)
             hint = f". For files without it: {without}, or --column {first}=none"
         raise ValueError(
-            f"{name}: pulse map {settled.name!r} needs column {', '.join(wanted)}; "
-            f"there is {there}{hint}"
+            f"{name}: pulse map {settled.name!r} needs column {', '.join(wanted)}, "
+            f"found only {there}{hint}"
         )
     return settled
 
 
 def _missing(pulse_map: PulseMap, columns: Collection[str]) -> list[str]:
-    """Return the quantities that the pulse map needs and the columns do not give."""
+    """Return the quantities that the pulse map needs but the columns lack."""
     given = [q for column, q in pulse_map.columns().items() if column in columns]
     return list(pulse_map.missing(given))
 
@@ -198,18 +220,24 @@ def _missing(pulse_map: PulseMap, columns: Collection[str]) -> list[str]:
 def find_event_column(
     columns: Collection[str], wanted: str | None, name: str, like: str | None = None
 ) -> str:
-    """Return the column that says which event a row is of.
+    """Return the column of the event numbers.
 
-    It is the one the user wants, or `like` (that of the pulses, say) if it is there,
-    or one of the known names.
+    Args:
+        columns: Columns of the table.
+        wanted: Column named by the user, or None.
+        name: Name of the table for messages.
+        like: Preferred name, such as that of the pulses' table; the known names follow.
+
+    Raises:
+        ValueError: The table lacks the column.
     """
     candidates = [wanted] if wanted else [*([like] if like else []), *EVENT_COLUMNS]
     for column in candidates:
         if column in columns:
             return column
     raise ValueError(
-        f"{name}: no column {' or '.join(map(repr, dict.fromkeys(candidates)))} that "
-        f"says which event a row is of; there is {', '.join(map(str, columns))}"
+        f"{name} has no column {' or '.join(map(repr, dict.fromkeys(candidates)))} of "
+        f"event numbers; it has {', '.join(map(str, columns))}. Name it: {_EVENT}"
     )
 
 
@@ -220,8 +248,17 @@ def choose_columns(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Choose pulse columns: those of the pulse map, then those to be kept.
 
-    `available` may give the Arrow types; then `all` keeps only what is a number.
-    Returns the columns to take and those left out.
+    Args:
+        available: Columns of the table, with Arrow types if known; then `all` keeps
+            only numbers.
+        pulse_map: Meaning of the columns.
+        keep: Columns to keep, or `all`.
+
+    Returns:
+        The chosen columns, and those left out.
+
+    Raises:
+        ValueError: A column to keep is missing.
     """
     known = [column for column in pulse_map.columns() if column in available]
     others = [column for column in available if column not in known]
@@ -233,10 +270,10 @@ def choose_columns(
         for name in names:
             if name not in available:
                 near = get_close_matches(name, available, n=1, cutoff=0.5)
-                hint = f"did you mean {near[0]!r}? " if near else ""
+                hint = f", such as {near[0]!r}" if near else ""
                 raise ValueError(
-                    f"there is no column {name!r} to keep; {hint}there is "
-                    f"{', '.join(available)}"
+                    f"there is no column {name!r} to keep. Choose from "
+                    f"{', '.join(available)}{hint}"
                 )
         kept = [column for column in others if column in names]
     left_out = tuple(column for column in others if column not in kept)
@@ -249,9 +286,19 @@ def choose_pulses(
     wanted: Wanted,
     recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map,
 ) -> tuple[tuple[str, ...], PulseMap]:
-    """Find the tables of pulses of a file, by name, and what their columns mean.
+    """Find the tables of pulses of a file, and the meaning of their columns.
 
-    There are several where the user names several; `join_tables` makes one of them.
+    Args:
+        tables: Tables of the file by name.
+        place: Name of the file for messages.
+        wanted: Options of the user.
+        recognise: Function that recognises a pulse map by columns.
+
+    Returns:
+        Names of the tables (several only if the user names them), and the pulse map.
+
+    Raises:
+        ValueError: Not exactly one table fits, or a named one is missing.
     """
     maps = {name: wanted.read_as(t.types, recognise) for name, t in tables.items()}
     known = wanted.pulse_map is not None
@@ -259,7 +306,9 @@ def choose_pulses(
         names = wanted.pulse_tables
         fitting = [_named(tables, name, place, "pulses") for name in names]
         if not fitting or len({*fitting}) < len(fitting):
-            raise ValueError(f"{place}: name each table of pulses once: {names}")
+            raise ValueError(
+                f"{place}: each table of pulses must be named once, got {names}"
+            )
     else:
         fitting = [
             name
@@ -269,7 +318,7 @@ def choose_pulses(
         if len(fitting) > 1:
             raise ValueError(
                 f"{place} has {len(fitting)} tables of pulses: {', '.join(fitting)}. "
-                f"Name one, or several whose pulses are joined: {_PULSES}"
+                f"Name one, or several to join: {_PULSES}"
             )
     if fitting:
         joined = join_tables([tables[name] for name in fitting])
@@ -280,14 +329,14 @@ def choose_pulses(
     if wanted.pulse_map is not None:
         what = f"pulse map {wanted.pulse_map.name!r} fits none of its tables"
     raise ValueError(
-        f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name it "
-        f"and say what its columns mean: {_PULSES}, --column x=... and so on, or "
-        "pulse_map=PulseMap(...)"
+        f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name the "
+        f"table and the meaning of its columns: {_PULSES}, --column x=... and so on "
+        "(pulse_map=PulseMap(...))"
     )
 
 
 def join_tables(tables: Sequence[Table], pulse_map: PulseMap | None = None) -> Table:
-    """Return tables of pulses of the same events as one."""
+    """Return tables of pulses of the same events as one table."""
     if len(tables) == 1:
         return tables[0]
     return JoinedTable(tables=tuple(tables), time=pulse_map.time if pulse_map else "")
@@ -296,9 +345,21 @@ def join_tables(tables: Sequence[Table], pulse_map: PulseMap | None = None) -> T
 def choose_truth(
     tables: Mapping[str, Table], place: str, wanted: Wanted, pulse_map: PulseMap
 ) -> str | None:
-    """Find the table of truth of a file, by name; None does without.
+    """Find the table of truth of a file.
 
-    A table of results is taken only if the user names it.
+    A table of results is chosen only if the user names it.
+
+    Args:
+        tables: Tables of the file by name.
+        place: Name of the file for messages.
+        wanted: Options of the user.
+        pulse_map: Meaning of the columns.
+
+    Returns:
+        Name of the table, or None if no truth is read.
+
+    Raises:
+        ValueError: Not exactly one table fits, or the named one is missing.
     """
     if wanted.truth is False:
         return None
@@ -306,7 +367,7 @@ def choose_truth(
         return _named(tables, wanted.truth, place, "truth")
     if wanted.truth is not None:
         raise ValueError(
-            f"truth is the name of a table, False or None, got {wanted.truth!r}"
+            f"truth must be the name of a table, False or None, got {wanted.truth!r}"
         )
     results = [name for name, table in tables.items() if are_results(table.types)]
     others = {name: t for name, t in tables.items() if name not in results}
@@ -322,10 +383,10 @@ def choose_truth(
         )
     there = _with_columns(others) or "no other table"
     if results:
-        there += f"; results are no truth: {', '.join(results)}"
+        there += f"; results are not used as truth: {', '.join(results)}"
     raise ValueError(
-        f"{place} has no table of truth, with one row an event and columns {words}; "
-        f"there is {there}. Name it: {_TRUTH}, or do without: {NO_TRUTH}"
+        f"{place} has no table of truth, with one row per event and columns {words}; "
+        f"it has {there}. Name it: {_TRUTH}, or leave truth out: {NO_TRUTH}"
     )
 
 
@@ -335,24 +396,32 @@ def choose_tables(
     wanted: Wanted,
     keyed: Collection[str] = (),
 ) -> tuple[tuple[str, ...], str | None, PulseMap]:
-    """Find the tables of pulses and truth of a file that an event column joins.
+    """Find the tables of pulses and truth that an event column joins.
 
-    `keyed` tables are known to have one row an event.
+    Args:
+        tables: Tables of the file by name.
+        place: Name of the file for messages.
+        wanted: Options of the user.
+        keyed: Tables with one row per event, as far as known.
+
+    Returns:
+        Names of the tables of pulses, name of the truth or None, and the pulse map.
+
+    Raises:
+        ValueError: The tables are missing or ambiguous.
     """
     event = wanted.event_column
     with_event = {name: t for name, t in tables.items() if event in t.types}
     if not with_event:
         raise ValueError(
             f"{place} has no table with event column {event!r}; it has "
-            f"{_with_columns(tables) or 'no table at all'}. Name the column: "
-            "event_column=... (--event-column)"
+            f"{_with_columns(tables) or 'no table at all'}. Name the column: {_EVENT}"
         )
     for name, table in tables.items():
         if name not in with_event and name in (*wanted.pulse_tables, wanted.truth):
             raise ValueError(
-                f"{place}, table {name!r}: there is no event column {event!r}; "
-                f"there is {', '.join(table.types)}. Name the column: "
-                "event_column=... (--event-column)"
+                f"{place}, table {name!r} has no event column {event!r}; it has "
+                f"{', '.join(table.types)}. Name the column: {_EVENT}"
             )
     many = {name: t for name, t in with_event.items() if name not in keyed}
     pulses, found = choose_pulses(tables if wanted.pulses else many, place, wanted)
@@ -369,7 +438,7 @@ def choose_tables(
 
 
 def settle_labels(pulse_map: PulseMap, tables: Sequence[Collection[str]]) -> PulseMap:
-    """Return a pulse map with the names that the angles have in some tables."""
+    """Return a pulse map with the names of the angles in these tables."""
     other, labels = _OTHER_ANGLES.get(pulse_map.name), pulse_map.labels
     usual = pulse_map.name in NAMED_PULSE_MAPS
     if other is None or not usual or labels.azimuth in {c for t in tables for c in t}:
@@ -383,46 +452,57 @@ def settle_labels(pulse_map: PulseMap, tables: Sequence[Collection[str]]) -> Pul
 
 
 def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
-    """Return what the columns of the truth's angles are called."""
+    """Return the columns of the truth's azimuth and zenith."""
     return pulse_map.labels.azimuth, pulse_map.labels.zenith
 
 
 def has_angles(table: Table, pulse_map: PulseMap) -> bool:
-    """Tell whether a table has both angles."""
+    """Return whether a table has both angles."""
     return set(angle_columns(pulse_map)) <= set(table.types)
 
 
 def choose_truth_columns(
     table: Table, pulse_map: PulseMap, without: Collection[str | None] = ()
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Choose the columns of truth to take: numbers, booleans and strings.
+    """Choose the columns of truth: numbers, booleans and strings.
 
-    The store has columns of its own in the table of events; a column of the truth
-    that has the name of one would take its place. `without` are columns that are no
-    truth, such as that of the event_id. Returns the columns to take, those left out,
-    and what there is to say.
+    Columns with a reserved name of the store are left out.
+
+    Args:
+        table: Table of truth.
+        pulse_map: Meaning of the columns.
+        without: Columns that are not truth, such as that of the event_id.
+
+    Returns:
+        The chosen columns, those left out, and notes for the user.
+
+    Raises:
+        ValueError: An angle is missing or is not a number.
     """
     name, types = table.name, table.types
     rest = {column: kind for column, kind in types.items() if column not in without}
     notes = [
-        f"{name}: column {column!r} of the truth is left out, the store has one of "
-        "its own under that name"
+        f"{name}: column {column!r} is left out, because this name is reserved for the "
+        "store"
         for column in rest
         if column in RESERVED
     ]
     nested = [c for c, kind in rest.items() if not (is_number(kind) or is_string(kind))]
     if nested:
-        notes.append(f"{name}: no numbers or strings, left out: {', '.join(nested)}")
+        notes.append(
+            f"{name}: columns without numbers or strings are left out: "
+            f"{', '.join(nested)}"
+        )
     taken = tuple(c for c in rest if c not in nested and c not in RESERVED)
     angles = angle_columns(pulse_map)
     wrong = [c for c in angles if c in types and not is_number(types[c])]
     if len(set(angles) & set(taken)) == 1 or wrong:
         lost = wrong[0] if wrong else next(c for c in angles if c not in taken)
-        what = f"is {types[lost]}, not a number" if wrong else "is not there"
+        what = f"is {types[lost]}, not a number" if wrong else "is missing"
         raise ValueError(
             f"{name}: column {lost!r}, an angle of pulse map {pulse_map.name!r}, "
-            f"{what}; there is {', '.join(types)}. Name the columns of the angles: "
-            "azimuth=..., zenith=... of the pulse map"
+            f"{what}; it has {', '.join(types)}. Name the columns: --column "
+            "azimuth=... --column zenith=... (azimuth=..., zenith=... of the pulse map)"
         )
     return taken, tuple(c for c in rest if c not in taken), tuple(notes)
 
@@ -433,10 +513,17 @@ def check_tables(
     pulse_map: PulseMap | None = None,
     key: str | None = None,
 ) -> None:
-    """See that tables can be read as one, before hours go into it.
+    """Check that tables can be read as one, before the conversion begins.
 
-    All columns of tables of pulses, which have a pulse map, must be numbers. Tables
-    with a `key`, the event column, must have rows.
+    Args:
+        tables: The tables.
+        columns: Columns to read.
+        pulse_map: Meaning of the columns, for tables of pulses; their columns must be
+            numbers.
+        key: Event column; tables with one must have rows.
+
+    Raises:
+        ValueError: A column is missing or has another type, or a table is empty.
     """
     first = tables[0]
     known = pulse_map.columns() if pulse_map else {}
@@ -445,37 +532,37 @@ def check_tables(
             if column not in table.types:
                 raise ValueError(
                     f"{table.name} has no column {column!r}, which {first.name} has; "
-                    f"there is {', '.join(table.types)}"
+                    f"it has {', '.join(table.types)}"
                 )
             if pulse_map and not is_number(table.types[column]):
                 raise ValueError(
-                    f"{table.name}: column {column!r} is {table.types[column]}; it "
-                    "must hold numbers or booleans"
+                    f"{table.name}: column {column!r} must have numbers or booleans, "
+                    f"found {table.types[column]}"
                 )
         for column in columns:
             ours, theirs = (no_values(t.types[column]).dtype for t in (first, table))
-            # The store has types of its own for what the pulse map knows. It counts
-            # an origin of times in integers or in floats, though.
+            # The store has its own types for columns of the pulse map, but the time
+            # origin is integer or float as in the file.
             same = ours == theirs or column in known
             if known.get(column) == TIME:
                 same = (ours.kind == "f") == (theirs.kind == "f")
             if not same:
                 raise ValueError(
-                    f"column {column!r} is {ours} in {first.name}, but {theirs} in "
-                    f"{table.name}"
+                    f"column {column!r} must have one type, found {ours} in "
+                    f"{first.name} and {theirs} in {table.name}"
                 )
         if key and getattr(table, "num_rows", None) == 0:
-            raise ValueError(f"{table.name} is empty: it has no rows")
+            raise ValueError(f"{table.name} must have rows, found none")
 
 
 def check_same_pulse_map(pulse_maps: Mapping[Path, PulseMap]) -> PulseMap:
-    """Return the pulse map that fits all of several files."""
+    """Return the pulse map of all files; ValueError if two differ."""
     (first, pulse_map), *others = pulse_maps.items()
     for path, other in others:
         if other != pulse_map:
             raise ValueError(
-                f"{first} fits pulse map {pulse_map.name!r}, {path} {other.name!r}; "
-                "read them one by one"
+                f"{first} fits pulse map {pulse_map.name!r}, but {path} fits "
+                f"{other.name!r}. Prepare them separately"
             )
     return pulse_map
 
@@ -483,7 +570,7 @@ def check_same_pulse_map(pulse_maps: Mapping[Path, PulseMap]) -> PulseMap:
 def _named(tables: Mapping[str, Table], name: str, place: str, argument: str) -> str:
     if name not in tables:
         raise ValueError(
-            f"{place} has no table {name!r} for {argument}; there is "
+            f"{place} has no table {name!r} for {argument}; it has "
             f"{', '.join(tables) or 'none'}"
         )
     return name

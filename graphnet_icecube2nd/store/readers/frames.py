@@ -28,7 +28,18 @@ from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, plain
 def frames_source(
     pulses: Any, truth: Any = None, *, name: str = "frames", **options: Any
 ) -> Source:
-    """Open data frames, which messages call `name`; `Wanted` says the options."""
+    """Open data frames as a source.
+
+    Args:
+        pulses: Table with one row per pulse.
+        truth: Table with one row per event, or None.
+        name: Name of the frames for messages.
+        **options: Options of `Wanted`.
+
+    Raises:
+        TypeError: A table is not a data frame.
+        ValueError: A column is missing or not valid.
+    """
     wanted = Wanted(**options)
     key = wanted.event_column
     tables = [FrameTable(name=f"{name}, pulses", table=_table(pulses, key, name))]
@@ -56,11 +67,11 @@ class FrameTable(Table):
 
     @property
     def num_rows(self) -> int:  # type: ignore[override]
-        """How many rows there are."""
+        """Number of rows."""
         return int(self.table.num_rows)
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
         row = 0
         for batch in self.table.select(list(columns)).to_batches(BATCH_ROWS):
             yield row, batch
@@ -84,7 +95,7 @@ class FrameTable(Table):
 
 
 def _hash(piece: Any, digest: Any) -> None:
-    """Add the values of an Arrow array to a checksum, whatever it is a slice of."""
+    """Add the values of an Arrow array, which may be a slice, to a checksum."""
     array = plain(piece)
     digest.update(np.asarray(array.is_null()).tobytes())
     values = array.to_numpy(zero_copy_only=False)
@@ -96,7 +107,7 @@ def _hash(piece: Any, digest: Any) -> None:
 
 
 def _table(frame: Any, event_column: str | None, name: str) -> Any:
-    """Return a data frame as an Arrow table, its index a column if it is the key."""
+    """Return a data frame as an Arrow table; an index of event numbers is a column."""
     pa = import_pyarrow()
     if isinstance(frame, pa.Table):
         table = frame
@@ -108,11 +119,13 @@ def _table(frame: Any, event_column: str | None, name: str) -> Any:
         table = pa.table(frame)
     else:
         raise TypeError(
-            f"{name}: a DataFrame of pandas or polars or a pyarrow.Table is needed, "
-            f"got {type(frame).__name__}"
+            f"{name}: expected a DataFrame of pandas or polars or a pyarrow.Table, got "
+            f"{type(frame).__name__}"
         )
     if twice := [c for c in table.column_names if table.column_names.count(c) > 1]:
-        raise ValueError(f"{name}: column {twice[0]!r} is there twice")
+        raise ValueError(
+            f"{name}: names of columns must be different, found {twice[0]!r} twice"
+        )
     return table
 
 
@@ -120,7 +133,7 @@ def _of_pandas(frame: Any, event_column: str | None, name: str) -> Any:
     pa = import_pyarrow()
     columns = {str(column): frame.iloc[:, i] for i, column in enumerate(frame.columns)}
     if len(columns) != frame.shape[1]:
-        raise ValueError(f"{name}: a column is there twice")
+        raise ValueError(f"{name}: names of columns must be different")
     keys = {*([event_column] if event_column else []), *EVENT_COLUMNS} - set(columns)
     for level, column in enumerate(frame.index.names):
         if column in keys:
@@ -128,7 +141,7 @@ def _of_pandas(frame: Any, event_column: str | None, name: str) -> Any:
     arrays = []
     for column, values in columns.items():
         try:
-            # NaN stays NaN: a null would be an error
+            # NaN must not become null, which would be an error.
             arrays.append(pa.array(values, from_pandas=False))
         except (pa.ArrowException, OverflowError) as error:
             raise ValueError(f"{name}: column {column!r}: {error}") from None

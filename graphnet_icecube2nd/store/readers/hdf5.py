@@ -1,9 +1,9 @@
-"""HDF5: a flat table of pulses and where each event lies in it.
+"""HDF5 files: a flat table of pulses, and the rows of each event in it.
 
-Three layouts are known. One has a table of pulses, a dataset of offsets (or columns of
-first rows and numbers of pulses) and a table with one row an event. In another, pulses
-and truth have a column of the event's number. The third is that of icetray's hdfwriter.
-Shape letters: T pulses, B events.
+There are three layouts. The first has a table of pulses, a dataset of offsets (or
+columns of first rows and numbers of pulses) and a table with one row per event. In the
+second, pulses and truth have a column of the event number. The third is that of
+icetray's hdfwriter. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from graphnet_icecube2nd.store.readers.hdf5_tables import (
 from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 
-# What says which event a pulse is of, where no column of the pulses does.
+# How the events of pulses are known if pulses have no event column.
 WITH_ID, COUNTED = "rows of each event", "rows of each event without event_id"
 
 
@@ -51,15 +51,23 @@ def hdf5_source(
     events_per_part: int = 100_000,
     **options: Any,
 ) -> Source:
-    """Read HDF5 files; `Wanted` says the further options.
+    """Open HDF5 files as a source.
 
-    Events and pulses come in the order of the file. Tables are named by their path,
-    such as `pulses` or `events/truth`; a table is a compound dataset, or a group of
-    columns. `offsets` is the path of the B + 1 borders of events in the table of
-    pulses, or paths of first rows and numbers of pulses; it is not for hdfwriter's
-    files, whose truth is by default the table called as the primary is (`MCPrimary`).
-    `event_column` is a column of the truth, or a path; events are counted where there
-    is none. Without offsets it joins pulses and truth that both have it.
+    Events and pulses have the order of the file. A table is a compound dataset, or a
+    group of columns; its name is its path, such as `pulses` or `events/truth`. The
+    event column is a column of the truth, or a path; events without one are numbered.
+    Without offsets it joins pulses and truth. The default truth of hdfwriter's files is
+    the table of the primary (`MCPrimary`).
+
+    Args:
+        paths: Files or folders.
+        offsets: Path of the B + 1 borders of events in the table of pulses, or paths of
+            first rows and of numbers of pulses; not for hdfwriter's files.
+        events_per_part: Number of events per part.
+        **options: Options of `Wanted`.
+
+    Raises:
+        ValueError: A file is damaged or ambiguous, or lacks a table or column.
     """
     if events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
@@ -75,15 +83,16 @@ def hdf5_source(
     for file in files:
         if file.told_by != first.told_by:
             raise ValueError(
-                f"{first.path} and {file.path} say otherwise which event a pulse is "
-                f"of, by {first.told_by} and by {file.told_by}; read them one by one"
+                f"{first.path} and {file.path} have different layouts: pulses are "
+                f"assigned to events by {first.told_by} and by {file.told_by}. Prepare "
+                "them separately"
             )
     pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
     wanted = replace(wanted, pulse_map=pulse_map, event_column=first.key)
     tables = [file.pulses for file in files]
     labels = [file.events for file in files if file.events]
     if first.ranges:
-        labels = [events for events in labels if events.rows]  # a file may have none
+        labels = [events for events in labels if events.rows]  # not of empty files
         for table in tables:
             columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
             check_tables([table, *tables], columns, pulse_map)
@@ -118,20 +127,20 @@ def hdf5_source(
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """What is read of a file."""
+    """Tables of a file to read."""
 
     path: Path
     pulse_map: PulseMap
     pulses: H5Table  # with the event column
-    events: H5Table | None  # one row an event, with the event column
+    events: H5Table | None  # one row per event, with the event column
     key: str  # the event column
-    told_by: str  # what says which event a pulse is of
+    told_by: str  # how pulses are assigned to events, for messages
     has_truth: bool  # whether the events have columns of truth
-    without: tuple[str, ...] = ()  # columns of theirs that are none
+    without: tuple[str, ...] = ()  # columns of the events that are not truth
 
     @property
     def ranges(self) -> Ranges | None:
-        """Where the pulses of events lie; None where a column tells."""
+        """Rows of the pulses of each event; None if pulses have an event column."""
         return self.pulses.ranges
 
     @property
@@ -140,32 +149,32 @@ class _File:
         return len(self.events.rows) if self.events else 0
 
     def notes(self, num_claimed: int) -> Iterator[str]:
-        """Yield what there is to say if so many pulses belong to events."""
+        """Yield notes, given the number of pulses that belong to events."""
         are_frames = self.ranges and icetray.EXISTS in self.ranges.columns
         if self.told_by == COUNTED:
             what = "frames" if are_frames else "events"
-            yield f"{self.path}: no event_id; the {what} are counted from 0"
-        # Frames without pulses are padded with rows of no event.
+            yield f"{self.path} has no event_id; the {what} are numbered from 0"
+        # Frames without pulses have padding rows, which belong to no event.
         if not are_frames and num_claimed < (num_rows := len(self.pulses.rows)):
             yield (
                 f"{self.path}: {num_rows - num_claimed} of {num_rows} pulses belong to "
-                "no event; left out"
+                "no event and are left out"
             )
 
 
 def _look_at(
     path: Path, wanted: Wanted, offsets: str | Sequence[str] | None, num_before: int
 ) -> _File:
-    """Find what is to be read of a file; so many events are in those before."""
+    """Find the tables of a file; `num_before` events are in the files before."""
     place = str(path)
     found = find_tables(path)
     index = icetray.index_tables(found)
     if index and offsets is not None:
         raise ValueError(
-            f"{place} is of icetray's hdfwriter, which says itself where events "
-            "lie; give no offsets"
+            f"{place} is a file of icetray's hdfwriter, which has an index of the "
+            "events. Leave --offsets-table (offsets_table) out"
         )
-    # Of several tables of one name, that of the pulses is the longest.
+    # If several tables have one name, the longest is that of the pulses.
     found.sort(key=lambda table: len(table.rows))
     tables = {t.node: t for t in found if not t.node.startswith(icetray.INDEX)}
     candidates, recognise = tables, recognise_pulse_map
@@ -179,7 +188,8 @@ def _look_at(
         raise ValueError(f"{error}{hint_at_pandas(path)}") from None
     if more:
         raise ValueError(
-            f"{place}: of HDF5 one table of pulses is read, not {more} too"
+            f"{place}: HDF5 files need one table of pulses, got also "
+            f"{', '.join(more)}. Name one"
         )
     pulses = candidates[name]
     key, ranges = "", None
@@ -227,7 +237,7 @@ def _look_at(
 
 
 def _find_key(tables: Sequence[H5Table], pulses: H5Table, wanted: Wanted) -> str:
-    """Return the pulses' event column where no table says where events lie; or ""."""
+    """Return the pulses' event column if there are no offsets, or ""."""
     names = [wanted.event_column] if wanted.event_column else EVENT_COLUMNS
     there = [column for column in names if column in pulses.types]
     return there[0] if there and not known_offsets(tables) else ""
@@ -236,12 +246,12 @@ def _find_key(tables: Sequence[H5Table], pulses: H5Table, wanted: Wanted) -> str
 def _one_an_event(
     tables: Sequence[H5Table], num_events: int, truth: str | bool | None, place: str
 ) -> dict[str, H5Table]:
-    """Return the tables with one row an event, the wanted one among them."""
+    """Return the tables with one row per event; ValueError if the named one has not."""
     of_name = [len(table.rows) for table in tables if table.node == truth]
     if of_name and num_events not in of_name:
         raise ValueError(
-            f"{place}, table {truth!r}: {of_name[0]} rows for {num_events} events; "
-            "truth has one row an event"
+            f"{place}, table {truth!r}: the truth must have {num_events} rows, one for "
+            f"each event, found {of_name[0]}"
         )
     return {table.node: table for table in tables if len(table.rows) == num_events}
 
@@ -249,7 +259,7 @@ def _one_an_event(
 def _find_event_id(
     tables: Sequence[H5Table], truth: H5Table | None, wanted: str | None, place: str
 ) -> H5Table | None:
-    """Return the table of the event_id, with no other column; None if there is none."""
+    """Return a table with the event_id only, or None if there is none."""
     first = [truth] if truth else []
     if wanted is None:
         there = [*first, *tables]

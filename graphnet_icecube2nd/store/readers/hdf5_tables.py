@@ -1,8 +1,8 @@
-"""The tables of an HDF5 file, and where events lie in them.
+"""The tables of an HDF5 file, and the rows of events in them.
 
 A table is a compound dataset, or the one-dimensional datasets of one length in a
-group. Events are told by offsets of B + 1 borders, first row and number, or first row
-and the row after the last. Shape letters: R rows, B events.
+group. The rows of events are known from B + 1 borders, from first row and number, or
+from first row and last row + 1. Shape letters: R rows, B events.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS
 from graphnet_icecube2nd.store.readers.tables import LONG_TEXT, Runs, Table
 
-# Names of the B + 1 borders of events, or of first rows and numbers of pulses.
+# Names of columns of the B + 1 borders, or of first rows and numbers of pulses.
 KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
     ("offsets",),
     ("event_offsets",),
@@ -35,26 +35,26 @@ ROWS_AT_ONCE = 2**20
 
 
 def import_h5py() -> Any:
-    """Return h5py, or say what needs it."""
+    """Return h5py; ImportError names the extra."""
     return import_extra("h5py", "HDF5 files need", "data")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open a file for reading."""
+    """Open a file for reading; ValueError if it cannot be read."""
     h5py = import_h5py()
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (KeyError, OSError, RuntimeError) as error:  # h5py has no errors of its own
-        advice = "It may be of another format, or not a whole copy"
+    except (KeyError, OSError, RuntimeError) as error:  # h5py has no own errors
+        advice = "It may have another format, or be an incomplete copy"
         if "filter" in str(error) or "plugin" in str(error):
             advice = (
-                "It is compressed in a way that h5py does not know: set "
-                "HDF5_PLUGIN_PATH to the plugins of hdf5plugin, or copy it with "
-                "PyTables: ptrepack --complib zlib IN OUT"
+                "Its compression is unknown to h5py: set HDF5_PLUGIN_PATH to the "
+                "plugins of hdf5plugin, or copy it with PyTables: ptrepack --complib "
+                "zlib IN OUT"
             )
         raise ValueError(f"{path} cannot be read as HDF5: {error}. {advice}") from None
 
@@ -66,41 +66,41 @@ class H5Table(Table):
     for_threads = False  # HDF5 has one lock
     path: Path
     node: str  # its path in the file, without the first slash; `/` for the root
-    # Arrow type of the columns of numbers or text, one value a row.
+    # Arrow type of the columns of numbers or text, with one value per row.
     types: Mapping[str, Any]
     rows: range
     compound: bool  # whether it is one compound dataset
-    others: tuple[str, ...] = ()  # columns that hold something else
-    # Columns that are read of other tables of as many rows.
+    others: tuple[str, ...] = ()  # columns of other types
+    # Columns that are read from other tables with the same number of rows.
     beside: Mapping[str, H5Table] = field(default_factory=dict)
-    # Of pulses that lie event by event: where, and the events by their event column.
+    # For pulses without an event column: rows of each event, and the event column.
     ranges: Ranges | None = None
     events: H5Table | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
+        """Name of the table for messages."""
         return f"{self.path}, table {self.node!r}"
 
     @property
     def num_rows(self) -> int | None:  # type: ignore[override]
-        """How many rows there are; of some events, only their ranges tell."""
+        """Number of rows; None if only the ranges know it."""
         return None if self.ranges else len(self.rows)
 
     def between(self, low: int, high: int) -> H5Table:
-        """Return the rows low to high - 1 of the file, or pulses of these events."""
+        """Return rows low to high - 1, or the pulses of these events."""
         if self.events is not None:
             return replace(self, events=self.events.between(low, high))
         return replace(self, rows=range(low, high))
 
     def with_columns(self, columns: Sequence[str], table: H5Table) -> H5Table:
-        """Return a table that has columns of another, before or in place of its own."""
+        """Return the table with columns of another, first or instead of its own."""
         types = {column: table.types[column] for column in columns}
         beside = {**self.beside, **dict.fromkeys(columns, table)}
         return replace(self, types={**types, **self.types, **types}, beside=beside)
 
     def of_events(self, ranges: Ranges, events: H5Table) -> H5Table:
-        """Return pulses that know by ranges of rows which event they are of."""
+        """Return the pulses with an event column that follows from ranges of rows."""
         types = {**self.types, **events.types}
         return replace(self, types=types, ranges=ranges, events=events)
 
@@ -112,12 +112,12 @@ class H5Table(Table):
         return np.concatenate(ids), *self.ranges.read(self.events.rows)
 
     def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Return columns at once, (R,) each."""
+        """Return whole columns, (R,) each."""
         ((_, arrays),) = self.read_rows(columns, np.array([0, len(self.rows)]))
         return arrays
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
         with opened(self.path) as file:
             for low in self.rows[::ROWS_AT_ONCE]:
                 rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
@@ -127,7 +127,7 @@ class H5Table(Table):
     def read_rows(
         self, columns: Sequence[str], borders: NDArray[np.int64]
     ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Read the rows from border to border, straight from where they are."""
+        """Yield first row and columns of the rows from border to border."""
         with opened(self.path) as file:
             for low, high in pairwise((borders + self.rows.start).tolist()):
                 yield low, self.read(file, columns, slice(low, high))
@@ -135,7 +135,7 @@ class H5Table(Table):
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
     ) -> dict[str, NDArray[Any]]:
-        """Return rows of some columns, (R,) in the machine's byte order."""
+        """Return rows of columns, (R,) each, in the machine's byte order."""
         own = [column for column in columns if column not in self.beside]
         node = file[self.node]
         table = node.fields(own)[rows] if self.compound and own else None
@@ -153,13 +153,13 @@ class H5Table(Table):
 
 @dataclass(frozen=True, kw_only=True)
 class EventNumbers(H5Table):
-    """A column of event_ids that no file has: events are counted."""
+    """A column of event_ids that is not in the file: events are numbered."""
 
     first: int  # the event_id of row 0
 
     @classmethod
     def of(cls, table: H5Table, num_events: int, first: int) -> EventNumbers:
-        """Return the numbers of the events that a table has."""
+        """Return the numbers of the events of a table, from `first`."""
         return cls(
             path=table.path,
             node=table.node,
@@ -180,9 +180,9 @@ class EventNumbers(H5Table):
 def find_tables(path: Path) -> list[H5Table]:
     """Return the tables of a file.
 
-    A group whose datasets have several lengths is as many tables of one name.
+    A group with datasets of several lengths gives several tables of one name.
     """
-    # By node, length, and whether they are compound.
+    # By node, length, and whether it is compound.
     dtypes: dict[tuple[str, int, bool], dict[str, Any]] = {}
     with opened(path) as file:
         for node, dataset in _datasets(file, ""):
@@ -209,23 +209,23 @@ def find_tables(path: Path) -> list[H5Table]:
 
 
 def _datasets(group: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Yield path and dataset of all that have one dimension."""
+    """Yield path and dataset of all datasets with one dimension."""
     h5py = import_h5py()
     for key in group:
-        child = group.get(key)  # None where a link leads nowhere
+        child = group.get(key)  # None if a link has no target
         if isinstance(child, h5py.Dataset) and child.ndim == 1:
             yield name + key, child
-        # A soft link may lead back to where it is.
+        # A soft link may lead back to its own group.
         is_below = isinstance(group.get(key, getlink=True), h5py.HardLink)
         if isinstance(child, h5py.Group) and is_below:
             yield from _datasets(child, f"{name}{key}/")
 
 
 def _type(dtype: Any) -> Any:
-    """Return the Arrow type of what `_plain` makes of a column; None if it cannot."""
+    """Return the Arrow type of a column after `_plain`, or None if it has none."""
     pa = import_pyarrow()
     if import_h5py().check_string_dtype(dtype) is not None:
-        size = dtype.itemsize  # of a type that is left out, and named, where it is long
+        size = dtype.itemsize  # long texts get a type that is left out with a note
         return pa.string() if size <= LONG_TEXT else pa.binary(size)
     if dtype.kind not in "biuf" or dtype.shape:
         return None
@@ -240,12 +240,12 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
             for v in values
         ]
         return np.array(texts, dtype=object)
-    if values.dtype.itemsize > 8:  # long double, which Arrow does not know
+    if values.dtype.itemsize > 8:  # Arrow has no long double
         return values.astype(np.float64)
     if values.dtype.kind == "u" and values.dtype.itemsize > 1:
-        # torch does little with unsigned integers
+        # torch has few functions for unsigned integers
         if len(values) and int(values.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"{values.max()} is more than int64 can hold")
+            raise ValueError(f"values must fit into int64, found {values.max()}")
         return values.astype(np.int64)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
@@ -253,28 +253,33 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
 def find_column(
     tables: Sequence[H5Table], reference: str, place: str
 ) -> tuple[H5Table, str]:
-    """Return the table and column that a path such as `events/first_pulse` names."""
+    """Return table and column of a path such as `events/first_pulse`."""
     parts = reference.strip("/").split("/")
     node, column = "/".join(parts[:-1]) or "/", parts[-1]
     for table in tables:
         if table.node == node and column in table.types:
             return table, column
     raise ValueError(
-        f"{place} has no dataset or column {reference!r}; there is "
-        f"{', '.join(sorted({table.node for table in tables})) or 'nothing'}"
+        f"{place} has no dataset or column {reference!r}; it has tables "
+        f"{', '.join(sorted({table.node for table in tables})) or '(none)'}"
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranges:
-    """Where events lie in a table of pulses."""
+    """Rows of the events in a table of pulses.
 
-    table: H5Table  # the table that says so
-    # Its columns by what they are: `first` rows, and the `count` of pulses or the rows
-    # after the last, `stop`; without both, `first` are B + 1 borders. Where `exists`
-    # is 0, the event has no pulses whatever the others say.
+    Args:
+        table: Table with the rows of the events.
+        columns: Its columns by role: `first` rows, and numbers of pulses (`count`) or
+            last rows + 1 (`stop`); without both, `first` are B + 1 borders. An event
+            with `exists` 0 has no pulses.
+        num_pulses: Number of rows of the table of pulses.
+    """
+
+    table: H5Table
     columns: dict[str, str]
-    num_pulses: int  # rows of the table of pulses
+    num_pulses: int
 
     @property
     def num_events(self) -> int:
@@ -283,9 +288,13 @@ class Ranges:
         return len(self.table.rows) - are_borders
 
     def read(self, events: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first row and number of pulses of events, (B,) each."""
+        """Return first row and number of pulses of events, (B,) each.
+
+        Raises:
+            ValueError: Rows of events overlap or are outside the table.
+        """
         low = events.start
-        before = max(low - 1, 0)  # its end, which the first may not lie before
+        before = max(low - 1, 0)  # the event before, for the check of overlaps
         past_last = events.stop + len(self.table.rows) - self.num_events
         arrays = self.table.between(before, past_last).whole([*self.columns.values()])
         values = {
@@ -299,7 +308,7 @@ class Ranges:
             count = values["stop"] - first
         else:
             first, count = first[:-1], np.diff(first)
-        if "exists" in values:  # rows of frames without the pulses are padding
+        if "exists" in values:  # frames without pulses have padding rows
             first, count = (
                 np.where(values["exists"] != 0, v, 0) for v in (first, count)
             )
@@ -315,20 +324,21 @@ class Ranges:
         back = np.zeros(len(first), bool)
         back[rows[1:]] = first[rows[1:]] < (first + count)[rows[:-1]]
         for bad, why in (
-            (count < 0, "offsets may not go back"),
-            (outside, f"the table of pulses has {self.num_pulses}"),
-            (back, "they begin before those of the event before end"),
+            (count < 0, "offsets must not decrease"),
+            (outside, f"the table of pulses has {self.num_pulses} rows"),
+            (back, "they overlap with those of the event before"),
         ):
             if bad.any():
                 row = int(bad.argmax())
                 raise ValueError(
                     f"{self.table.name}: the pulses of event {before + row} (counted "
-                    f"from 0) are rows {first[row]} to {first[row] + count[row]}; {why}"
+                    f"from 0) are rows {first[row]} to {first[row] + count[row]}, but "
+                    f"{why}"
                 )
 
 
 def known_offsets(tables: Sequence[H5Table]) -> list[tuple[H5Table, tuple[str, ...]]]:
-    """Return tables with columns whose names say where events lie, with these."""
+    """Return tables with columns of known names for the rows of events, and these."""
     return [
         (table, names)
         for table in tables
@@ -338,14 +348,14 @@ def known_offsets(tables: Sequence[H5Table]) -> list[tuple[H5Table, tuple[str, .
 
 
 def hint_at_pandas(path: Path) -> str:
-    """Return what to do if a file is of pandas, whose columns lie in blocks; or ""."""
+    """Return advice if a file was written by pandas with columns in blocks, or ""."""
     with opened(path) as file:
-        nodes = filter(None, map(file.get, file))  # None where a link leads nowhere
+        nodes = filter(None, map(file.get, file))  # None if a link has no target
         if not any("pandas_type" in node.attrs for node in nodes):
             return ""
     return (
-        ". pandas wrote it, and keeps columns together in blocks: write it with "
-        "to_hdf(..., format='table', data_columns=True), or with to_parquet"
+        ". It was written by pandas with columns in blocks, which cannot be read. "
+        "Write it with to_hdf(..., format='table', data_columns=True) or to_parquet"
     )
 
 
@@ -355,23 +365,33 @@ def find_ranges(
     offsets: str | Sequence[str] | None,
     place: str,
 ) -> Ranges:
-    """Find what says where events lie, by `offsets` of the user or by known names."""
+    """Find the rows of the events, by `offsets` of the user or by known names.
+
+    Args:
+        tables: Tables of the file.
+        num_pulses: Number of rows of the table of pulses.
+        offsets: Path of the borders, paths of first rows and numbers, or None.
+        place: Name of the file for messages.
+
+    Raises:
+        ValueError: Not exactly one table has the rows, or a path is not valid.
+    """
     if offsets is None:
         found = known_offsets(tables)
         if len(found) != 1:
             several = [f"{table.node}: {names[0]}" for table, names in found]
             raise ValueError(
-                f"{place} has {', '.join(several) or 'nothing'} to say where the "
-                "pulses of an event lie. Name one: offsets='PATH' of the borders, or "
-                "offsets=('PATH of first rows', 'PATH of numbers of pulses') "
-                "(--offsets-table); or the column of the pulses that says which event "
-                "they are of: event_column=... (--event-column)"
+                f"{place} must have one dataset with the rows of each event, found "
+                f"{', '.join(several) or 'none'}. Name it: --offsets-table PATH "
+                "(offsets_table='PATH' of the borders, or ('PATH of first rows', 'PATH "
+                "of numbers of pulses')), or name the event column of the pulses: "
+                "--event-column (event_column=...)"
             )
         ((table, columns),) = found
     else:
         paths = [offsets] if isinstance(offsets, str) else list(offsets)
         if len(paths) > 2 or (not isinstance(offsets, str) and len(paths) < 2):
-            raise ValueError(f"offsets are one path or two, got {paths}")
+            raise ValueError(f"offsets must be one path or two, got {paths}")
         named = [find_column(tables, path, place) for path in paths]
         table, columns = named[0][0], tuple(column for _, column in named)
         if any(other is not table for other, _ in named):

@@ -1,11 +1,11 @@
-"""HDF5 files of icetray's hdfwriter: an index of rows frame by frame.
+"""HDF5 files of icetray's hdfwriter, with an index of rows for each frame.
 
-Each object of a frame is a compound table in the root that begins with Run, Event,
-SubEvent, SubEventStream, exists. Pulses take as many rows as an event has; which rows
-says the table of the same name in `__I3Index__`, one row a frame with start and stop,
-padded with rows that do not exist. An object with one row a frame is padded itself, so
-that row i is frame i. So it stands in icetray's tableio, `I3Table.cxx` and
-`I3TableService.cxx`. Shape letters: T pulses.
+Each object of a frame is a compound table in the root that begins with the columns Run,
+Event, SubEvent, SubEventStream, exists. Pulses have one row each; the table of the same
+name in `__I3Index__` has one row per frame with start and stop, and padding rows for
+frames without the object. An object with one row per frame has padding itself, so row i
+is frame i. The source is icetray's tableio, `I3Table.cxx` and `I3TableService.cxx`.
+Shape letters: T pulses.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ EXISTS = "exists"
 PRIMARIES = ("MCPrimary", "I3MCPrimary", "MCPrimary1", "MCInIcePrimary")
 STRINGS = 86
 # Bit 0 of a pulse's flags: `LC = (1 << 0)` of PulseFlags in icetray's I3RecoPulse.h,
-# which GraphNeT's feature extractor calls hlc too.
+# which is hlc also in GraphNeT's feature extractor.
 LC_FLAG = 1
 _MADE_OF = {SENSOR_ID: ("string", "om"), HLC: ("flags",)}
 
 
 def index_tables(tables: Sequence[H5Table]) -> dict[str, H5Table]:
-    """Return the tables of the index by the name of what they index; maybe none."""
+    """Return the tables of the index by the name of their object; may be empty."""
     return {
         table.node.removeprefix(INDEX): table
         for table in tables
@@ -47,11 +47,11 @@ def index_tables(tables: Sequence[H5Table]) -> dict[str, H5Table]:
 
 @dataclass(frozen=True, kw_only=True)
 class IcetrayPulses(H5Table):
-    """A table of pulses, with sensor_id (of string and om) and hlc (of the flags)."""
+    """A table of pulses with sensor_id (from string and om) and hlc (from flags)."""
 
     @classmethod
     def of(cls, table: H5Table) -> IcetrayPulses:
-        """Return a table with the further columns, without the frame's."""
+        """Return a table with the computed columns, without those of the frame."""
         pa = import_pyarrow()
         types = _without_header(table.types)
         computed = {SENSOR_ID: pa.int64(), HLC: pa.uint8()}
@@ -66,7 +66,7 @@ class IcetrayPulses(H5Table):
     def read(
         self, file: Any, columns: Sequence[str], rows: slice
     ) -> dict[str, NDArray[Any]]:
-        """Return rows of some columns, (T,)."""
+        """Return rows of columns, (T,) each."""
         stored = file[self.node].dtype.names
         computed = [column for column in columns if column not in stored]
         needed = [column for column in columns if column in stored]
@@ -88,28 +88,28 @@ class IcetrayPulses(H5Table):
         if not known_T.all():
             pulse = int(known_T.argmin())
             raise ValueError(
-                f"{self.name}: a pulse in string {string_T[pulse]}, om {om_T[pulse]}; "
-                f"IceCube-86 has strings 1 to {STRINGS} with oms 1 to "
-                f"{DOMS_PER_STRING} in the ice. Take IceTop out; of another detector, "
-                "have hdfwriter write x, y, z of the modules too"
+                f"{self.name}: string must be 1 to {STRINGS} and om 1 to "
+                f"{DOMS_PER_STRING} for IceCube-86, found string {string_T[pulse]}, om "
+                f"{om_T[pulse]}. Remove IceTop; for another detector, let hdfwriter "
+                "also write x, y, z of the modules"
             )
         sensor_id_T: NDArray[np.int64] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
         return sensor_id_T
 
 
 def check_detector(tables: Sequence[H5Table], pulses: H5Table, place: str) -> None:
-    """See that string and om are IceCube's where they are all that places a pulse."""
+    """Check that pulses without positions are those of IceCube, not of ANTARES."""
     of_antares = [table.node for table in tables if table.node.startswith("Ant")]
     if of_antares and not {X, Y, Z} <= set(pulses.types):
         raise ValueError(
-            f"{place} has {of_antares[0]}, which is of ANTARES: string and om of its "
-            "pulses are not those of IceCube-86. Have hdfwriter write x, y, z of the "
-            "modules too, and name the detector or give a geometry"
+            f"{place} has {of_antares[0]}, a table of ANTARES, but its pulses have "
+            "only string and om, which are read as those of IceCube-86. Let hdfwriter "
+            "also write x, y, z of the modules, and give --detector or --geometry"
         )
 
 
 def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
-    """Return what columns mean, computed ones too; None if they are no pulses."""
+    """Return the pulse map of columns, computed ones included, or None."""
     placed = {X, Y, Z} <= set(columns)
     if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
         return None
@@ -125,7 +125,7 @@ def recognise_pulses(columns: Collection[str]) -> PulseMap | None:
 
 
 def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
-    """Return where the events lie, by the index."""
+    """Return the rows of the events from the index."""
     columns = {"first": "start", "stop": "stop", "exists": EXISTS}
     return Ranges(table=index, columns=columns, num_pulses=num_pulses)
 
@@ -133,24 +133,24 @@ def frame_ranges(index: H5Table, num_pulses: int) -> Ranges:
 def possible_truth(
     tables: Mapping[str, H5Table], wanted: str | bool | None, place: str
 ) -> dict[str, H5Table]:
-    """Return the tables that may be the truth, if the user names none: primaries.
+    """Return the tables that may be the truth: by default those of primaries.
 
-    Reconstructions have angles too; only the primary's are truth.
+    Reconstructions have angles too, but are not truth.
     """
     if wanted is not None:
         return dict(tables)
     primaries = {name: table for name, table in tables.items() if name in PRIMARIES}
     if not primaries:
         raise ValueError(
-            f"{place} has no table {' or '.join(PRIMARIES)}; there is "
-            f"{', '.join(tables) or 'no other'}. Name the table of truth: truth=..., "
-            f"or do without: {NO_TRUTH}"
+            f"{place} has no table {' or '.join(PRIMARIES)}; it has "
+            f"{', '.join(tables) or 'no other'}. Name the table of truth: "
+            f"--truth-table (truth_table=...), or leave truth out: {NO_TRUTH}"
         )
     return primaries
 
 
 def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
-    """Return a table of truth with the frame's columns, which may be all it has."""
+    """Return a table of truth with the columns of the frame, or only these."""
     columns = [column for column in EVENT if column in index.types]
     if truth is None:
         return replace(index, types={column: index.types[column] for column in columns})
@@ -163,16 +163,17 @@ def frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
             same &= all(np.array_equal(ours[c], theirs[c]) for c in shared)
     if not same:
         raise ValueError(
-            f"{truth.name} ({len(truth.rows)} rows) has not one row for each of the "
-            f"{len(index.rows)} frames of {index.node!r}, in the same order. Name a "
-            f"table that has: truth=..., or do without: {NO_TRUTH}"
+            f"{truth.name} must have one row for each of the {len(index.rows)} frames "
+            f"of {index.node!r}, in the same order; it has {len(truth.rows)} rows. "
+            "Name another table: --truth-table (truth_table=...), or leave truth out: "
+            f"{NO_TRUTH}"
         )
     if EXISTS in truth.types:
         exists = truth.whole([EXISTS])[EXISTS] != 0
         if not exists.all():
             raise ValueError(
                 f"{truth.name}: event {int(exists.argmin())} (counted from 0) has no "
-                f"truth. Take such out, or do without truth: {NO_TRUTH}"
+                f"truth. Remove such events, or leave truth out: {NO_TRUTH}"
             )
     truth = replace(truth, types=_without_header(truth.types))
     return truth.with_columns(columns, index)

@@ -1,9 +1,9 @@
-"""The competition's files: batches of pulses, and a table of meta data.
+"""Files of the competition: batches of pulses, and a table of meta data.
 
-FOLDER/train/batch_N.parquet or FOLDER/test/batch_N.parquet; train_meta.parquet whole,
-or split into train_meta/train_meta_N.parquet; sensor_geometry.csv, and the
-ice_transparency.txt that the competition code used. Shape letters: B events, N rows
-of meta data.
+The files are FOLDER/train/batch_N.parquet or FOLDER/test/batch_N.parquet;
+train_meta.parquet, or train_meta/train_meta_N.parquet; sensor_geometry.csv, and the
+ice_transparency.txt of the competition code. Shape letters: B events, N rows of meta
+data.
 """
 
 from __future__ import annotations
@@ -51,9 +51,19 @@ def kaggle_source(
     truth: bool = True,
     **options: Any,
 ) -> Source:
-    """Open a folder of the competition's data; `Wanted` says the options.
+    """Open a folder of the competition's data as a source.
 
-    Without `batches`, all that the meta data name have to be there.
+    Args:
+        folder: The folder.
+        which: Data to read, `train` or `test`; default: `train` if it exists.
+        batches: Numbers of the batches, or `present` for all that exist. Default: all
+            batches of the meta data, which must exist.
+        truth: Whether the meta data are read.
+        **options: Options of `Wanted`.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: A file is missing or damaged, or an option is not valid.
     """
     folder = Path(folder)
     wanted = Wanted(**options)
@@ -62,10 +72,12 @@ def kaggle_source(
     files = numbered_files(folder / which, "batch")
     meta = _find_meta(folder, which, pulse_map) if truth else None
     if meta is None and truth:
-        notes.append(f"no {which}_meta.parquet; numbers of pulses are not checked")
+        notes.append(
+            f"there is no {which}_meta.parquet, so numbers of pulses are not checked"
+        )
     chosen = _choose(which, files, meta, batches)
     if meta is not None and (others := meta.batches - set(chosen)):
-        notes.append(f"of {meta.name}, batches {compact(others)} are not taken")
+        notes.append(f"batches {compact(others)} of {meta.name} are left out")
     tables = [
         ParquetTable(path=files[number], name=f"{which}/{files[number].name}")
         for number in chosen
@@ -83,7 +95,9 @@ def kaggle_source(
         parts.append(part)
     geometry, ice = folder / GEOMETRY, folder / ICE
     if not geometry.exists():
-        notes.append(f"no {GEOMETRY}; the package's table of IceCube-86 is used")
+        notes.append(
+            f"there is no {GEOMETRY}, so the package's table of IceCube-86 is used"
+        )
     return selection.source(
         "kaggle",
         parts,
@@ -96,12 +110,16 @@ def kaggle_source(
 
 @dataclass(kw_only=True, eq=False)
 class KagglePart(TablePart):
-    """A batch; the meta data say how many pulses each of its events has."""
+    """A batch; the meta data have the number of pulses of each event."""
 
     truth_columns: tuple[str, ...] = ()
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
-        """Compare the numbers of pulses; return the columns that are truth."""
+        """Check the numbers of pulses; return the columns of truth.
+
+        Raises:
+            ValueError: A number of pulses or a batch differs from the meta data.
+        """
         columns = truth.columns
 
         def row_of(index: int) -> str:
@@ -113,8 +131,8 @@ class KagglePart(TablePart):
             wrong = np.flatnonzero(columns[BATCH] != self.batch)
             if len(wrong):
                 raise ValueError(
-                    f"{row_of(wrong[0])}: batch_id is {columns[BATCH][wrong[0]]} in "
-                    f"the file of batch {self.batch}"
+                    f"{row_of(wrong[0])}: batch_id must be {self.batch} in this file, "
+                    f"found {columns[BATCH][wrong[0]]}"
                 )
         if set(PULSE_INDICES) <= set(columns):
             assert self.truth is not None
@@ -124,11 +142,11 @@ class KagglePart(TablePart):
             if len(wrong):
                 row = wrong[0]
                 raise ValueError(
-                    f"{self.name}: event {truth.event_id[row]} has {pulses_N[row]} "
-                    f"pulses, but {row_of(row)}, says {last_N[row] - first_N[row] + 1} "
+                    f"{self.name}: event {truth.event_id[row]} must have "
+                    f"{last_N[row] - first_N[row] + 1} pulses, found {pulses_N[row]} "
                     f"(first_pulse_index {first_N[row]}, last_pulse_index "
-                    f"{last_N[row]}). Is the file truncated? ({len(wrong)} of "
-                    f"{len(pulses_N)} events differ)"
+                    f"{last_N[row]} in {row_of(row)}). {len(wrong)} of "
+                    f"{len(pulses_N)} events differ; check that the file is complete"
                 )
         kept = {column: columns[column] for column in self.truth_columns}
         return replace(truth, columns=kept)
@@ -136,18 +154,18 @@ class KagglePart(TablePart):
 
 @dataclass(frozen=True, kw_only=True)
 class _Meta:
-    """The meta data: whole in one file, or split by batch."""
+    """The meta data, in one file or in one file per batch."""
 
     name: str
-    truth: Truth  # its columns and those below, if they are there
+    truth: Truth  # columns of truth, and those that check the batches
     truth_columns: tuple[str, ...]
-    files: dict[int, ParquetTable]  # by number of the batch; empty: one for all
-    batches: set[int]  # that they have rows of
+    files: dict[int, ParquetTable]  # by number of the batch; empty for one file
+    batches: set[int]  # batches with rows
     notes: tuple[str, ...]
 
 
 def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
-    """Look for the meta data of `train` or `test`; those of test may be missing."""
+    """Find the meta data of `train` or `test`; those of test may be missing."""
     stem = f"{which}_meta"
     whole = ParquetTable(path=folder / f"{stem}.parquet", name=f"{stem}.parquet")
     is_whole = whole.path.exists()
@@ -161,7 +179,7 @@ def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
             return None
         raise ValueError(
             f"{folder} has neither train_meta.parquet nor "
-            f"train_meta/train_meta_N.parquet. {NO_TRUTH} does without"
+            f"train_meta/train_meta_N.parquet. Add it, or leave truth out: {NO_TRUTH}"
         )
     tables = [whole] if is_whole else [*files.values()]
     types, own = tables[0].types, (BATCH, *PULSE_INDICES)
@@ -170,10 +188,10 @@ def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
     if not truth.angles:
         no_directions, notes = notes[-1], notes[:-1]
         if which == "train":
-            raise ValueError(f"{no_directions}. {NO_TRUTH} does without")
+            raise ValueError(f"{no_directions}. Leave truth out: {NO_TRUTH}")
     if is_whole and BATCH not in types:
         raise ValueError(
-            f"{whole.name} has no column {BATCH!r}; there is {', '.join(types)}"
+            f"{whole.name} has no column {BATCH!r}; it has {', '.join(types)}"
         )
     helpers = [column for column in own if column in types]
     return _Meta(
@@ -187,7 +205,7 @@ def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
 
 
 def compact(numbers: Collection[int]) -> str:
-    """Return numbers in few words: `1, 5-9`."""
+    """Return numbers as a short text: `1, 5-9`."""
     ranges: list[list[int]] = []
     for number in sorted(numbers):
         if ranges and number == ranges[-1][1] + 1:
@@ -200,28 +218,28 @@ def compact(numbers: Collection[int]) -> str:
 
 
 def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
-    """Return which of train and test to read, and what there is to say of it."""
+    """Return `train` or `test`, whichever is read, and notes."""
     if not folder.exists():
-        raise FileNotFoundError(f"there is no {folder}")
+        raise FileNotFoundError(f"{folder} does not exist")
     if which not in (None, *WHICH):
         raise ValueError(f"which must be train or test, got {which!r}")
     there = [name for name in WHICH if numbered_files(folder / name, "batch")]
     if which in there:
         return which, []
     if which is None and there:
-        other = f"{folder} has test data too; which='test' takes them"
+        other = f"{folder} also has test data; use which='test' to read them"
         return there[0], [other] if len(there) > 1 else []
     hint = ""
     if folder.is_dir() and numbered_files(folder, "batch"):
-        hint = f". Give the folder above, {folder.resolve().parent}"
+        hint = f". Give the parent folder, {folder.resolve().parent}"
     elif there:
-        hint = f"; there is {there[0]}"
+        hint = f"; it has {there[0]}"
     wanted = f"{which}/" if which else "train/ or test/"
     raise ValueError(f"{folder} has no {wanted}batch_N.parquet{hint}")
 
 
 def _batches_of(meta: ParquetTable) -> set[int]:
-    """Return the batches that a file of 132 million rows names."""
+    """Return the batches of a file, which may have 132 million rows."""
     found: set[int] = set()
     unknown = []
     for group, ends in meta.bounds(BATCH).items():
@@ -230,7 +248,7 @@ def _batches_of(meta: ParquetTable) -> set[int]:
         else:
             unknown.append(group)
     for _, batch_ids in replace(meta, groups=tuple(unknown)).ids(BATCH):
-        begins = np.append(True, batch_ids[1:] != batch_ids[:-1])  # of runs: few
+        begins = np.append(True, batch_ids[1:] != batch_ids[:-1])  # few runs
         found.update(batch_ids[begins].tolist())
     return found
 
@@ -241,19 +259,19 @@ def _choose(
     meta: _Meta | None,
     batches: Sequence[int] | str | None,
 ) -> list[int]:
-    """Return the numbers of the batches to read."""
-    hint = "Take fewer: batches=[...] or 'present' (--batches 1,2,5-9, or present)"
+    """Return the numbers of the batches to read; ValueError if one is missing."""
+    hint = "Select batches: --batches 1,2,5-9 or present (batches=[...] or 'present')"
     if batches is None:
         chosen = set(files) | (meta.batches if meta else set())
     elif isinstance(batches, str):
         if batches != PRESENT:
-            raise ValueError(f"batches are numbers or {PRESENT!r}, got {batches!r}")
+            raise ValueError(f"batches must be numbers or {PRESENT!r}, got {batches!r}")
         chosen = set(files)
     else:
         chosen = set(batches)
         hint = f"There are batches {compact(files)}"
         if not chosen:
-            raise ValueError(f"batches is empty. {hint}")
+            raise ValueError(f"batches must have at least one number. {hint}")
     for lost, what in (
         (chosen - set(files), f"no file {which}/batch_N.parquet"),
         (chosen - meta.batches if meta else set(), f"no rows in {meta and meta.name}"),

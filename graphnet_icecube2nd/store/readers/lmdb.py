@@ -1,8 +1,8 @@
-"""GraphNeT's LMDB files: one value an event, its tables in JSON or msgpack.
+"""GraphNeT's LMDB files: one value per event, with its tables in JSON or msgpack.
 
-LMDB's own library maps a file and trusts the numbers in it, so that a damaged file ends
-the process. Here pages are read and checked one by one; nothing is locked or written.
-Shape letters: B events.
+LMDB's library maps a file and does not check it, so a damaged file can end the process.
+Here pages are read and checked one by one, without locking or writing. Shape letters:
+B events.
 """
 
 from __future__ import annotations
@@ -47,35 +47,43 @@ from graphnet_icecube2nd.store.readers.table_part import (
 from graphnet_icecube2nd.store.readers.tables import GREATEST, LEAST, Table
 
 VALUES_AT_ONCE = 2**16  # of a column
-# GraphNeT's: what says how values are made, how further ones begin, what is no table.
+# GraphNeT's keys: the serialization, the prefix of others, and a value without a table.
 SERIALIZATION, FURTHER, NO_TABLE = (
     b"__meta_serialization__",
     b"__meta_",
     "data_representations",
 )
 NUMBER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
-# Arrow's names of what JSON and msgpack hold.
+# Arrow's names of the types in JSON and msgpack.
 TYPES: dict[Any, str] = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
-# Column by column of each table: the types of its values, and an event that has them.
+# For each table and column: the types of its values, each with an event that has it.
 Types = dict[str, dict[str, dict[Any, int]]]
 
-# The first two pages: magic number and version; size of a page; of the tree of values:
-# flags, depth, how many, root; number of the last change. The newer of both counts.
+# The first two pages: magic number and version; size of a page; flags, depth, number of
+# keys and root of the tree; number of the last change. The newer page is valid.
 _META = struct.Struct("<16x 2I 16x I 48x 2H 24x 2Q 8x Q")
 _MAGIC, _VERSION, _NO_ROOT, _DEEPEST = 0xBEEFC0DE, 1, 2**64 - 1, 32
-# Other pages: number; kind; ends of the free space, or how many pages the value fills.
+# Other pages: number; type; ends of the free space, or number of pages of the value.
 _PAGE, _BRANCH, _LEAF, _VALUE = struct.Struct("<Q2x3H"), 1, 2, 4
 # An entry: halves of the value's size, flags, size of the key.
 _ENTRY, _LONG = struct.Struct("<4H"), 1
 
 
 def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
-    """Read LMDB files of GraphNeT's LMDBWriter; `Wanted` says the options.
+    """Open LMDB files of GraphNeT's LMDBWriter as a source.
 
-    A path is a file, the folder `X.lmdb` of one, or a folder of these. Events come file
-    by file in the order of their numbers, those without pulses too. JSON and msgpack
-    tell types with each value, so all is read once before it is converted.
+    Events have the order of their numbers, file by file, and include those without
+    pulses. JSON and msgpack have a type for each value, so all files are read once
+    before the conversion.
+
+    Args:
+        paths: Files, folders `X.lmdb` of a file, or folders of these.
+        **options: Options of `Wanted`.
+
+    Raises:
+        ValueError: A file is damaged, has another serialization, or lacks a table or
+            column.
     """
     wanted = Wanted(**{"event_column": "event_no", **options})
     key, notes, seen = str(wanted.event_column), list[str](), Types()
@@ -98,9 +106,9 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         known = [tables[n].event_B for n in (*names, *([truth] if truth else []))]
         lost = np.setdiff1d(events.event_B, np.concatenate(known))
         if truth and len(lost):
-            notes.append(f"{file}: {describe_ids(lost)} without pulses and truth")
+            notes.append(f"{file}: {describe_ids(lost)} have no pulses and no truth")
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
-    # Where no truth is read, the files still say which events there are.
+    # Without truth, the events are known from the files.
     selection = select(pulses, labels if truth else [], wanted, events=labels)
     if not truth:
         notes.append(NO_DIRECTIONS)
@@ -116,7 +124,7 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LmdbTable(Table):
-    """A table of a file, in the order of the events; or the events, a row each."""
+    """A table of a file in the order of the events, or the events with one row each."""
 
     has_rows = False
     for_threads = False  # Python decodes each value
@@ -124,8 +132,8 @@ class LmdbTable(Table):
     table: str
     types: dict[str, Any]  # Arrow type of each column, and of the key
     key: str  # the column of event_ids, which are the keys of the file
-    method: str  # how values are made
-    # (B,) event_id, place and size of the value [bytes], rows; of events with rows.
+    method: str  # serialization of the values
+    # (B,) event_id, place and size of the value [bytes], and rows, for events with rows
     event_B: NDArray[np.int64]
     place_B: NDArray[np.int64]
     size_B: NDArray[np.int64]
@@ -133,16 +141,16 @@ class LmdbTable(Table):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
+        """Name of the table for messages."""
         return f"{self.path}, table {self.table!r}" if self.table else str(self.path)
 
     @property
     def num_rows(self) -> int:  # type: ignore[override]
-        """How many rows it has."""
+        """Number of rows."""
         return int(self.count_B.sum())
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
         pa = import_pyarrow()
         borders = np.append(0, np.cumsum(self.count_B))
         with open(self.path, "rb") as file:
@@ -179,17 +187,21 @@ class LmdbTable(Table):
         return self.some(slice(first, stop))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return JSON values that differ if the rows differ."""
+        """Return JSON values that change if the rows change."""
         ends = [*self.event_B[:1].tolist(), *self.event_B[-1:].tolist()]
         return {**file_fingerprint(self.path), "table": self.table, "events": ends}
 
     def at(self, row: int) -> str:
-        """Return what messages call a row: its event."""
+        """Return the text for the event of a row, for messages."""
         b = np.searchsorted(np.cumsum(self.count_B), row, "right")
         return f"{self.name}, event {self.event_B[b]}"
 
     def read(self, file: Any, b: int) -> dict[str, dict[str, list[Any]]]:
-        """Return the tables of an event by name, and their columns."""
+        """Return the tables of event `b` by name, each as columns by name.
+
+        Raises:
+            ValueError: The value is damaged, or has another form.
+        """
         place, size = int(self.place_B[b]), int(self.size_B[b])
         name = f"event {self.event_B[b]}"
         data = _read(self.path, file, place, size)
@@ -200,7 +212,7 @@ class LmdbTable(Table):
             try:
                 value = msgpack.unpackb(data)
             except (ValueError, TypeError, msgpack.UnpackException) as error:
-                raise _damaged(self.path, f"{name} is no msgpack: {error}") from None
+                raise _damaged(self.path, f"{name} is not msgpack: {error}") from None
         tables = {}
         for table, columns in value.items() if isinstance(value, dict) else [("", 0)]:
             if table == NO_TABLE:
@@ -210,15 +222,15 @@ class LmdbTable(Table):
                 for column, values in columns.items()
             ):
                 raise ValueError(
-                    f"{self.path}, {name}: it must be tables of columns by name, as "
-                    f"LMDBWriter writes, {{table: {{column: [values]}}}}, found "
+                    f"{self.path}, {name} must be tables of columns by name, as of "
+                    f"LMDBWriter, {{table: {{column: [values]}}}}, found "
                     f"{repr(value)[:60]}"
                 )
             lengths = {column: len(values) for column, values in columns.items()}
             if len({*lengths.values()}) > 1:
                 raise ValueError(
-                    f"{self.path}, {name}: the columns of table {table!r} have "
-                    f"different lengths: {lengths}"
+                    f"{self.path}, {name}: columns of table {table!r} must have the "
+                    f"same length, found {lengths}"
                 )
             tables[table] = columns
         return tables
@@ -227,9 +239,15 @@ class LmdbTable(Table):
 def read_tables(
     path: Path, key: str, seen: Types
 ) -> tuple[LmdbTable, dict[str, LmdbTable]]:
-    """Return the events of a file, and its tables by name, as yet without types.
+    """Return the events of a file, and its tables by name, without types.
 
-    What values the columns have goes to `seen`.
+    Args:
+        path: The file.
+        key: Column of the event numbers.
+        seen: Types of the values, which are added here.
+
+    Raises:
+        ValueError: The file is damaged, or has another serialization.
     """
     found, method = list[tuple[int, int, int]](), None
     with open(path, "rb") as file:
@@ -241,14 +259,14 @@ def read_tables(
                 found.append((int(entry), place, size))
             elif not entry.startswith(FURTHER):
                 raise ValueError(
-                    f"{path}: key {entry!r} is no event number, which LMDBWriter writes"
+                    f"{path}: keys must be event numbers, as of LMDBWriter, found "
+                    f"{entry!r}"
                 )
         if method not in ("json", "msgpack"):
             raise ValueError(
-                f"{path}: events are written with serialization={method!r}, which is "
-                "not read: JSON and msgpack are, others could run code of the file. "
-                "Have GraphNeT write it with LMDBWriter(serialization='msgpack'), or "
-                "as SQLite or parquet"
+                f"{path}: serialization must be json or msgpack, found {method!r}. "
+                "Others could run code of the file. Write it again with "
+                "LMDBWriter(serialization='msgpack'), or as SQLite or parquet"
             )
         event_B, place_B, size_B = np.array(sorted(found), np.int64).reshape(-1, 3).T
         events = LmdbTable(
@@ -268,7 +286,8 @@ def read_tables(
                 count = len(next(iter(columns.values()), ()))
                 if columns.get(key, [event] * count) != [event] * count:
                     raise ValueError(
-                        f"{path}, event {event}: table {name!r} has another {key!r}"
+                        f"{path}, event {event}: column {key!r} of table {name!r} must "
+                        f"be {event}, found another number"
                     )
                 if count:
                     _note_types(seen.setdefault(name, {}), columns, event)
@@ -285,7 +304,7 @@ def read_tables(
 def _note_types(
     known: dict[str, dict[Any, int]], columns: dict[str, list[Any]], event: int
 ) -> None:
-    """Note the types of the columns of a table in an event, and which are not there."""
+    """Add the types of the columns of a table in an event; also missing columns."""
     before = next(iter(next(iter(known.values()), {}).values()), None)
     for column in {**known, **columns}:
         found = known.setdefault(column, {} if before is None else {"nothing": before})
@@ -295,10 +314,10 @@ def _note_types(
 
 
 def _arrow_types(known: dict[str, dict[Any, int]]) -> dict[str, Any]:
-    """Return the Arrow type of each column; what has none is a union that tells why."""
+    """Return the Arrow type of each column; mixed types give a union naming them."""
     pa, types = import_pyarrow(), {}
     for column, found in known.items():
-        kinds = {*found} or {float}  # of a column of null alone
+        kinds = {*found} or {float}  # if all values are null
         if kinds == {int, float}:
             kinds = {float}
         if len(kinds) == 1 and kinds <= TYPES.keys():
@@ -313,16 +332,14 @@ def _arrow_types(known: dict[str, dict[Any, int]]) -> dict[str, Any]:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """Return the files that a path names."""
+    """Return the files of a path; ValueError if there are none."""
     if not path.is_dir():
         return [path]
     inside = [path, *sorted(path.iterdir())]
     files = [folder / LMDB_FILE for folder in inside if (folder / LMDB_FILE).exists()]
     files = files or [f for f in inside if f.suffix in LMDB_SUFFIXES and f.is_file()]
     if not files:
-        raise ValueError(
-            f"{path} holds no LMDB file, {LMDB_FILE} or X.lmdb/{LMDB_FILE}"
-        )
+        raise ValueError(f"{path} has no LMDB file {LMDB_FILE} or X.lmdb/{LMDB_FILE}")
     return files
 
 
@@ -334,35 +351,38 @@ def _entries(path: Path, file: Any) -> Iterator[tuple[bytes, int, int]]:
         pages = (_read(path, file, at, _META.size) for at in (0, page_size))
         metas = [_META.unpack(page) for page in pages]
         if any(meta[:2] != (_MAGIC, _VERSION) for meta in metas):
-            raise _damaged(path, f"it is no LMDB of version {_VERSION}")
+            raise _damaged(path, f"it is not LMDB of version {_VERSION}")
         *_, flags, depth, count, root, _ = max(metas, key=lambda meta: meta[-1])
         if flags:
-            raise _damaged(path, f"LMDBWriter writes trees of kind 0, not {flags}")
+            raise _damaged(path, f"the flags of its tree must be 0, found {flags}")
         none = root == _NO_ROOT
         for key, place, size in (
             () if none else _walk(path, file, page_size, root, depth)
         ):
             num, num_bytes = num + 1, num_bytes + size
             if key <= last or num_bytes > os.fstat(file.fileno()).st_size:
-                raise _damaged(path, f"key {key!r} after {last!r} is none of its tree")
+                raise _damaged(path, f"key {key!r} must not follow {last!r}")
             last = key
             yield key, place, size
     except struct.error as error:
         raise _damaged(path, str(error)) from None
     if num != count:
-        raise _damaged(path, f"it has {num} keys, not {count}")
+        raise _damaged(path, f"it must have {count} keys, found {num}")
 
 
 def _walk(
     path: Path, file: Any, page_size: int, number: int, depth: int
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Yield the same of a page and those below; each has a key, so that it ends."""
+    """Yield the entries of a page and of those below it.
+
+    Each page has a key, so the walk ends also in a damaged file.
+    """
     first, kind = number * page_size, _LEAF if depth == 1 else _BRANCH
     page = _read(path, file, first, page_size)
     found, flags, lower, _ = _PAGE.unpack_from(page)
     places = page[_PAGE.size : lower]
     if (found, flags) != (number, kind) or not places or depth > _DEEPEST:
-        raise _damaged(path, f"page {number} is none of its tree")
+        raise _damaged(path, f"page {number} does not belong to its tree")
     for (at,) in struct.iter_unpack("<H", places):
         low, high, flags, key_size = _ENTRY.unpack_from(page, at)
         size, start = low | high << 16, at + _ENTRY.size + key_size
@@ -371,24 +391,24 @@ def _walk(
             yield from _walk(path, file, page_size, size | flags << 32, depth - 1)
         elif not flags and len(key) == key_size and start + size <= page_size:
             yield key, first + start, size
-        elif flags == _LONG:  # a value that fills pages of its own
+        elif flags == _LONG:  # the value has its own pages
             (number,) = struct.unpack_from("<Q", page, start)
             head = _read(path, file, number * page_size, _PAGE.size)
             if _PAGE.unpack(head)[:2] != (number, _VALUE):
-                raise _damaged(path, f"page {number} is none of a value")
+                raise _damaged(path, f"page {number} is not one of a value")
             yield key, number * page_size + _PAGE.size, size
         else:
-            raise _damaged(path, f"entry {at} of page {number}")
+            raise _damaged(path, f"entry {at} of page {number} is not valid")
 
 
 def _read(path: Path, file: Any, place: int, size: int) -> bytes:
-    """Return bytes of a file."""
+    """Return bytes of a file; ValueError if it is too short."""
     if place + size > (there := os.fstat(file.fileno()).st_size):
-        raise _damaged(path, f"it has {there} bytes and needs {place + size}")
+        raise _damaged(path, f"it must have {place + size} bytes, found {there}")
     file.seek(place)
     data: bytes = file.read(size)
     return data
 
 
 def _damaged(path: Path, why: str) -> ValueError:
-    return ValueError(f"{path} is damaged or not a whole copy: {why}")
+    return ValueError(f"{path} is damaged or incomplete: {why}. Copy it again")

@@ -1,9 +1,8 @@
-"""Parquet files of one row an event, its pulses in lists.
+"""Parquet files with one row per event and its pulses in lists.
 
-The lists are columns of their own, as `groupby().agg(list)` writes them, or of a
-struct, as GraphNeT's older extractions and Prometheus write them, or there is a list of
-structs. The lists become a table of pulses, the values beside them one of truth. Shape
-letters: T pulses, B events.
+There is one list per column, as from `groupby().agg(list)`; or a struct of lists, as
+from GraphNeT's older extractions and Prometheus; or a list of structs. The lists become
+a table of pulses, the other values a table of truth. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -42,15 +41,22 @@ from graphnet_icecube2nd.store.readers.tables import (
     plain_type,
 )
 
-LISTS, BESIDE = "pulses", "truth"  # names of the tables of what is in no struct
-VALUES_AT_ONCE = 2**18  # of a list column, about
+LISTS, BESIDE = "pulses", "truth"  # names of the tables of columns without a struct
+VALUES_AT_ONCE = 2**18  # about this many of a list column
 
 
 def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source:
-    """Open parquet files with one row an event; `Wanted` says the options.
+    """Open parquet files with one row per event as a source.
 
-    Tables are structs, and what is beside them. The event key is beside the structs or
-    in one of them; where there is none, events are numbered by their row.
+    Each struct is a table, and so are the columns without a struct. The event column is
+    in any of them; without one, events are numbered by their row.
+
+    Args:
+        path: Files or folders.
+        **options: Options of `Wanted`.
+
+    Raises:
+        ValueError: A file is damaged, or lacks a table or column.
     """
     wanted = Wanted(**options)
     paths = list_files(path, PARQUET_SUFFIXES)
@@ -59,12 +65,15 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     lists, others = nested_tables(first, wanted.event_column)
     if not lists:
         raise ValueError(
-            f"{place} has no lists of pulses, one row an event; there is "
+            f"{place} must have lists of pulses, with one row per event; it has "
             f"{', '.join(first.types)}"
         )
     (name, *more), pulse_map = choose_pulses(lists, place, wanted)
     if more:
-        raise ValueError(f"{place}: name one table of pulses, got {wanted.pulses}")
+        raise ValueError(
+            f"{place}: files of this format need one table of pulses, got "
+            f"{wanted.pulses}. Name one"
+        )
     truth = choose_truth(
         {n: table for n, table in others.items() if n != name or n == BESIDE},
         *(place, wanted, pulse_map),
@@ -73,9 +82,12 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     for file in files:
         found, beside = nested_tables(file, wanted.event_column, num_before)
         if name not in found or (truth and truth not in beside):
-            raise ValueError(f"{file.name} has no {name!r} or {truth!r} as {place} has")
+            raise ValueError(
+                f"{file.name} must have {name!r}{f' and {truth!r}' if truth else ''}, "
+                f"as {place} has; it has {', '.join({**found, **beside})}"
+            )
         pulses.append(found[name])
-        # Where no truth is read, the file still says which events there are.
+        # Without truth, the events are known from the pulses.
         labels.append(beside[truth] if truth else found[name].events())
         num_before += file.num_rows
     wanted = replace(wanted, pulse_map=pulse_map, event_column=lists[name].key)
@@ -84,7 +96,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     )
     notes = selection.notes if truth else (NO_DIRECTIONS,)
     if lists[name].counts_rows:
-        notes += (f"{place} has no event_id: events are numbered by their row, from 0",)
+        notes += (f"{place} has no event_id; events are numbered by their row, from 0",)
     parts = [
         TablePart(**selection.part(table, of, by_truth=True, name=file.name))
         for file, table, of in zip(files, pulses, labels, strict=True)
@@ -93,7 +105,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
 
 
 def is_nested(types: Mapping[str, Any]) -> bool:
-    """Tell whether columns are those of a file with one row an event."""
+    """Return whether columns are those of a file with one row per event."""
     kinds = [plain_type(kind) for kind in types.values()]
     values = [kind.value_type for kind in kinds if is_list(kind)]
     flat = [column for column, kind in types.items() if not is_list(kind)]
@@ -103,37 +115,37 @@ def is_nested(types: Mapping[str, Any]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class NestedTable(Table):
-    """Lists of a file with one row an event as pulses, or its values as truth."""
+    """Table of pulses from the lists of a file, or table of truth from its values."""
 
     has_rows = False
     name: str  # for messages
     file: ParquetTable
     types: dict[str, Any]  # Arrow type of each value, and of the key
-    # The column of each in the file, with the field of its struct if it has one.
+    # Column of each value in the file, and field of its struct if it has one.
     places: dict[str, tuple[str, ...]]
-    key: str  # the event key, which is there also where the file has none
-    first_id: int  # number of the first row then
-    num_rows: int | None  # None of pulses
+    key: str  # the event column, which the file may lack
+    first_id: int  # number of the first event if it does
+    num_rows: int | None  # None for pulses
 
     def events(self) -> NestedTable:
-        """Return the table of the key alone, one row an event."""
+        """Return the table of the event column only, with one row per event."""
         types = {self.key: self.types[self.key]}
         return replace(self, types=types, num_rows=self.file.num_rows)
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the file has no event key."""
+        """Whether the file has no event column."""
         return self.key not in self.places
 
     def at(self, row: int) -> str:
-        """Return what messages call a row: of the file, or a pulse."""
+        """Return the text for a row or a pulse, for messages."""
         return f"{self.name}, {'pulse' if self.num_rows is None else 'row'} {row}"
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
         pa, first = import_pyarrow(), 0
         of_pulses, needed = self.num_rows is None, dict.fromkeys(columns)
-        if needed.keys() <= {self.key}:  # something must tell lengths, or rows
+        if needed.keys() <= {self.key}:  # another column, for lengths or rows
             needed |= dict.fromkeys([*self.places][:1])
         paths = {self.places[column][0] for column in needed if column in self.places}
         for row, batch in self.file.batches([*paths], VALUES_AT_ONCE):
@@ -162,7 +174,11 @@ class NestedTable(Table):
     def _values(
         self, lists: dict[str, Any], row: int
     ) -> tuple[dict[str, Any], NDArray[np.int64]]:
-        """Return the values of lists one after the other, (T,), and lengths, (B,)."""
+        """Return the values of lists, (T,), and lengths, (B,).
+
+        Raises:
+            ValueError: A list is null, or two lists of a row have different lengths.
+        """
         lengths, arrays = np.empty(0, np.int64), dict[str, Any]()
         for column, array in lists.items():
             array = plain(array)
@@ -172,9 +188,9 @@ class NestedTable(Table):
             if arrays and not np.array_equal(own, lengths):
                 event = int((own != lengths).argmax())
                 raise ValueError(
-                    f"{self.file.at(row + event)}: the list {column!r} has "
-                    f"{own[event]} values, but {next(iter(arrays))!r} has "
-                    f"{lengths[event]}"
+                    f"{self.file.at(row + event)}: lists must have the same length, "
+                    f"but {column!r} has {own[event]} values and "
+                    f"{next(iter(arrays))!r} has {lengths[event]}"
                 )
             flat, lengths = array.values.slice(borders[0], own.sum()), own
             if is_struct(flat.type):
@@ -187,13 +203,24 @@ class NestedTable(Table):
     def _check_there(self, array: Any, column: str, row: int) -> None:
         if array.null_count:
             null = row + int(np.asarray(array.is_null()).argmax())
-            raise ValueError(f"{self.file.at(null)}: column {column!r} is null")
+            raise ValueError(
+                f"{self.file.at(null)}: column {column!r} must not be null"
+            )
 
 
 def nested_tables(
     file: ParquetTable, event_column: str | None, first_id: int = 0
 ) -> tuple[dict[str, NestedTable], dict[str, NestedTable]]:
-    """Return the tables of pulses and those of one row an event of a file, by name."""
+    """Return the tables of pulses, and those with one row per event, by name.
+
+    Args:
+        file: The file.
+        event_column: Column of the event numbers; None for the known names.
+        first_id: Number of the first event, if the file has no event column.
+
+    Raises:
+        ValueError: The file lacks the event column.
+    """
     lists: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, Any]] = {}
     for name, kind in file.types.items():
@@ -220,7 +247,10 @@ def nested_tables(
     }
     key = next(iter(keys), (EVENT_COLUMNS[0], ""))[0]
     if event_column and not keys:
-        raise ValueError(f"{file.name} has no column {event_column!r} of the event")
+        raise ValueError(
+            f"{file.name} has no column {event_column!r} of event numbers; it has "
+            f"{', '.join(file.types)}"
+        )
 
     def table(name: str, of: dict[str, Any], num_rows: int | None) -> NestedTable:
         columns = {column: found for column, found in of.items() if column != key}

@@ -1,7 +1,7 @@
-"""Parquet files of one row a pulse: flat files, folders of them, and GraphNeT's.
+"""Parquet files with one row per pulse: flat files, and folders of GraphNeT.
 
-GraphNeT's ParquetWriter makes a folder a table: `TABLE/FILE_TABLE.parquet` of each
-file that it read; merged, `merged/TABLE/TABLE_CHUNK.parquet`, a file a chunk of
+GraphNeT's ParquetWriter makes one folder per table, `TABLE/FILE_TABLE.parquet` for each
+file that it reads, or merged, `merged/TABLE/TABLE_CHUNK.parquet` for each chunk of
 events.
 """
 
@@ -47,7 +47,7 @@ from graphnet_icecube2nd.store.readers.tables import (
 from graphnet_icecube2nd.tasks.catalogue import are_results
 
 PART_ROWS = 2**24
-MERGED = "merged"  # where ParquetWriter puts what it merged
+MERGED = "merged"  # folder of ParquetWriter's merged files
 
 
 def parquet_source(
@@ -57,13 +57,21 @@ def parquet_source(
     part_rows: int = PART_ROWS,
     **options: Any,
 ) -> Source:
-    """Open flat parquet files with files of truth; `Wanted` says the options.
+    """Open flat parquet files of pulses and of truth as a source.
 
-    Where no truth is named, the files among `pulses` that have the angles of the truth
-    and no pulses are it; others that have no pulses are left out. Each file is a part.
-    One longer than `part_rows` is cut into several by ranges of event_ids, where its
-    row groups are in the order of the ids and their statistics say so; an event is in
-    one part, also if its rows are in two row groups.
+    A file longer than `part_rows` is split into parts by ranges of event_ids, if its
+    row groups are in the order of the ids and have statistics; other files are one part
+    each. All pulses of an event are in one part.
+
+    Args:
+        pulses: Files or folders of pulses.
+        truth: Files of truth; False reads no truth. Default: those of `pulses` that
+            have angles but no pulses; other files without pulses are left out.
+        part_rows: Number of rows per part.
+        **options: Options of `Wanted`.
+
+    Raises:
+        ValueError: A file is damaged or lacks a column.
     """
     wanted, notes = Wanted(**options), list[str]()
     tables = _tables(pulses)
@@ -74,7 +82,10 @@ def parquet_source(
         others = [*rest, *(found if truth is False else ())]
         if others:
             names = ", ".join(table.path.name for table in others)
-            notes.append(f"no pulses and no truth that is read, left out: {names}")
+            notes.append(
+                f"files without pulses, and truth that is not read, are left out: "
+                f"{names}"
+            )
     selection = select(tables, labels, wanted)
     key = selection.event_column
     ranges = [(table, *cut) for table in tables for cut in _cut(table, key, part_rows)]
@@ -83,7 +94,7 @@ def parquet_source(
         part = TablePart(**selection.part(table, num_pulses=num_rows))
         if num_rows < table.num_rows:
             part.pulses, part.id_range = table.within(key, low, high), (low, high)
-        # Which events have no pulses is known to no single part of several.
+        # A part of several does not know which events have no pulses.
         part.with_empty = len(ranges) == 1
         parts.append(part)
     if selection.truth is None:
@@ -103,13 +114,13 @@ def parquet_source(
 def _sorted(
     tables: Sequence[ParquetTable], wanted: Wanted
 ) -> tuple[list[ParquetTable], list[ParquetTable], list[ParquetTable]]:
-    """Return the files of pulses, those of truth, and the rest, by their columns."""
+    """Return the files of pulses, of truth, and the others, by their columns."""
     pulses = [table for table in tables if wanted.read_as(table.types)]
     if wanted.pulse_map is not None:
         time = wanted.pulse_map.time
         pulses = [table for table in tables if time in table.types]
     if not pulses:
-        return [*tables], [], []  # the message is that of the first
+        return [*tables], [], []  # the error is that of the first file
     others = [table for table in tables if table not in pulses]
     pulse_map = wanted.read_as(pulses[0].types)
     assert pulse_map is not None
@@ -125,7 +136,7 @@ def _sorted(
 
 @dataclass(kw_only=True, eq=False)
 class EmptyEventsPart(Part):
-    """The events of the truth that have pulses in none of several parts."""
+    """Events of the truth that have no pulses in any part."""
 
     name: str  # for messages
     tables: tuple[Table, ...]  # all tables of pulses
@@ -136,7 +147,7 @@ class EmptyEventsPart(Part):
     for_threads = True
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Yield them, if there are any, as events with 0 pulses."""
+        """Yield these events, if there are any, with 0 pulses."""
         ids = [np.unique(i) for t in self.tables for _, i in t.ids(self.event_column)]
         known = self.truth.read(columns=())
         lost = np.setdiff1d(known.event_id, np.concatenate(ids))
@@ -161,15 +172,15 @@ def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetTable]:
 
 
 def _cut(table: ParquetTable, key: str, part_rows: int) -> list[tuple[int, int, int]]:
-    """Cut a file into ranges of event_ids of `part_rows` rows or more.
+    """Cut a file into ranges of event_ids with `part_rows` rows or more.
 
-    A cut is after an id that none before a row group is greater than, and none from
-    there on is less: rows of that very id may follow, and are read with those before.
-    Returns least and greatest event_id of each range, and its rows, about.
+    A cut between two row groups is allowed at an id if no id before is greater and no
+    id after is less; further rows of this id are read with those before the cut. Return
+    least and greatest event_id of each range, and its approximate number of rows.
     """
     bounds = [*table.bounds(key).values()]
     ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
-    if len(ends) < len(bounds):  # of some groups, the file says nothing
+    if len(ends) < len(bounds):  # some groups have no statistics
         return [(LEAST, GREATEST, table.num_rows)]
     highest = np.maximum.accumulate(ends[:, 1])
     lowest = np.append(np.minimum.accumulate(ends[::-1, 0])[::-1][1:], GREATEST)
@@ -186,7 +197,7 @@ def _cut(table: ParquetTable, key: str, part_rows: int) -> list[tuple[int, int, 
 
 
 def graphnet_tables(folder: Path) -> dict[str, dict[Any, Path]]:
-    """Return the files of a folder of GraphNeT's by table, and by chunk or file."""
+    """Return the files of GraphNeT's folder by table, and by chunk or file."""
     if (folder / MERGED).is_dir():
         folder = folder / MERGED
     tables: dict[str, dict[Any, Path]] = {}
@@ -202,16 +213,22 @@ def graphnet_tables(folder: Path) -> dict[str, dict[Any, Path]]:
 
 
 def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
-    """Read a folder of GraphNeT's parquet files; `Wanted` says the options.
+    """Open a folder of GraphNeT's parquet files as a source.
 
-    The folder holds a folder for each table, or `merged/` that does. Events come chunk
-    by chunk in the order of the files, pulses of an event in the order they were
-    written. A row of truth without pulses is an event of no pulses, and comes after
-    the others of its chunk.
+    Events and pulses have the order of the files, chunk by chunk; events without pulses
+    are the last of their chunk.
+
+    Args:
+        folder: Folder with one folder per table, or with `merged/`.
+        **options: Options of `Wanted`.
+
+    Raises:
+        FileNotFoundError: The folder does not exist.
+        ValueError: A file is damaged or missing, or lacks a column.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise FileNotFoundError(f"there is no folder {root}")
+        raise FileNotFoundError(f"{root} is not a folder")
     tables = {
         name: {key: ParquetTable(path=path, name=str(path)) for key, path in of.items()}
         for name, of in graphnet_tables(root).items()
@@ -219,9 +236,9 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
     firsts = {name: next(iter(files.values())) for name, files in tables.items()}
     if not firsts:
         raise ValueError(
-            f"{root} holds no GraphNeT parquet, which would be "
-            "<table>/<file>_<table>.parquet, or <table>/<table>_<chunk>.parquet, as "
-            "ParquetWriter makes it"
+            f"{root} must have files of GraphNeT's ParquetWriter, "
+            "<table>/<file>_<table>.parquet or <table>/<table>_<chunk>.parquet, found "
+            "none"
         )
     wanted = Wanted(**{"event_column": "event_no", **options})
     pulses, truth, pulse_map = choose_tables(firsts, str(root), wanted)
@@ -231,9 +248,9 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
             alone = [key for key in tables[name] if key not in tables[partner]]
             if alone:
                 raise ValueError(
-                    f"{tables[name][alone[0]].name} has no partner in {partner}/ (nor "
-                    f"have {len(alone) - 1} more). Complete the copy, or do without "
-                    f"truth: {NO_TRUTH}"
+                    f"{tables[name][alone[0]].name} and {len(alone) - 1} other files "
+                    f"have no partner in {partner}/. Complete the copy, or leave truth "
+                    f"out: {NO_TRUTH}"
                 )
     rows = {
         key: join_tables([tables[name][key] for name in pulses], pulse_map)

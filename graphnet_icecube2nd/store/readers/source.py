@@ -21,32 +21,39 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 
-# How files of a format end, by which they are recognised and found in folders.
+# File name suffixes by which formats are recognised, and files are found in folders.
 PARQUET_SUFFIXES = (".parquet",)
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 LMDB_SUFFIXES = (".lmdb", ".mdb")
-LMDB_FILE = "data.mdb"  # in the folder that LMDB makes of a name
+LMDB_FILE = "data.mdb"  # file in a folder of LMDB
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EventChunk:
-    """Some whole events, with the columns and values of their file."""
+    """Some whole events, with the columns and values of their file.
 
-    columns: Mapping[str, NDArray[Any]]  # (T,) pulses by file column
-    # The types of columns of integers and booleans that are floats here, since some
-    # pulse has a null, which is NaN.
+    Args:
+        columns: Pulses (T,) by column of the file.
+        with_nulls: Original types of columns of integers or booleans that are floats
+            here, because a null became NaN.
+        offsets: Borders of the events, (B + 1,); an event may have no pulses.
+        event_id: Event numbers, (B,).
+        truth: Numbers, booleans or strings (B,) by column.
+        truth_name: Name of the file of truth for messages; default: that of the part.
+        first_row: Row of the first pulse in the file, for messages; None if rows have
+            no meaning or were sorted.
+        notes: Texts on repairs in this chunk.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
     with_nulls: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
-    # (B + 1,) borders of the events; an event may have no pulses.
     offsets: NDArray[np.int64]
-    event_id: NDArray[np.int64]  # (B,)
-    # (B,) by column: numbers, booleans or strings.
+    event_id: NDArray[np.int64]
     truth: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    truth_name: str = ""  # what messages call the file of the truth; the part's
-    # Row of the file that pulse 0 stands in, for messages; None where rows mean
-    # nothing or were sorted.
+    truth_name: str = ""
     first_row: int | None = None
-    notes: tuple[str, ...] = ()  # what was repaired in this chunk, in words
+    notes: tuple[str, ...] = ()
 
 
 class Part(ABC):
@@ -61,36 +68,49 @@ class Part(ABC):
     for_threads: ClassVar[bool] = False
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return JSON values that differ if what is read differs."""
+        """Return JSON values that change if the read data change."""
         return fingerprint_of_fields(self)
 
     @abstractmethod
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read whole events in chunks of at most `max_pulses` pulses or one event.
+        """Yield whole events in chunks of at most `max_pulses` pulses or one event.
 
-        A file that is damaged or contradicts itself is a ValueError that names the row.
+        Raises:
+            ValueError: The file is damaged or contradicts itself; the message names the
+                row.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What `prepare` reads."""
+    """Input of `prepare`.
 
-    kind: str  # the format, a key of `FORMATS`, or `frames`
-    pulse_map: PulseMap  # what the columns mean
-    parts: Sequence[Part]  # in the order of the events
-    pulse_columns: tuple[str, ...]  # pulse columns that are taken
-    left_out: tuple[str, ...] = ()  # columns of the files that are not taken
-    tables: tuple[str, ...] = ()  # the tables that are read, in words
-    # The user's DOM table, a file or as such; None for IceCube-86.
+    Args:
+        kind: Format, a key of `FORMATS`, or `frames`.
+        pulse_map: Meaning of the columns.
+        parts: Parts in the order of the events.
+        pulse_columns: Pulse columns to read.
+        left_out: Columns of the files that are not read.
+        tables: Texts on the tables that are read.
+        geometry: DOMs of the user, or a file of them; None for IceCube-86.
+        ice: Ice table of the user; None for IceCube's.
+        notes: Texts on repairs and omissions.
+        detector: Detector that the user named, or None.
+    """
+
+    kind: str
+    pulse_map: PulseMap
+    parts: Sequence[Part]
+    pulse_columns: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     geometry: Path | DetectorGeometry | None = None
-    ice: Path | None = None  # the user's ice table, or None for IceCube's
-    notes: tuple[str, ...] = ()  # what there is to say beforehand
-    # The detector that the user named; None where only the pulse map is known.
+    ice: Path | None = None
+    notes: tuple[str, ...] = ()
     detector: Detector | None = None
 
     def modules(self) -> DetectorGeometry:
-        """Return the DOMs: the user's table, or IceCube-86."""
+        """Return the DOMs of the user's table, or those of IceCube-86."""
         if self.geometry is None:
             return DetectorGeometry.icecube86()
         if isinstance(self.geometry, DetectorGeometry):
@@ -99,7 +119,7 @@ class Source:
 
 
 def fingerprint_of_fields(instance: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as JSON values, of paths what the file is."""
+    """Return the fields of a dataclass as JSON values, with fingerprints of files."""
 
     def plain(value: Any) -> Any:
         if hasattr(value, "fingerprint"):
@@ -128,7 +148,7 @@ def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice]:
-    """Cut events, (B + 1,) borders, into chunks of `max_pulses` or of one event."""
+    """Yield chunks of events with at most `max_pulses` pulses, or of one event."""
     event, num_events = 0, len(offsets) - 1
     while event < num_events:
         limit = offsets[event] + max_pulses
@@ -139,7 +159,7 @@ def chunk_borders(offsets: NDArray[np.int64], max_pulses: int) -> Iterator[slice
 
 
 def describe_ids(event_id: NDArray[np.int64]) -> str:
-    """Return, for messages, a few of many event_ids and how many there are."""
+    """Return a text with the number of event_ids and the first few, for messages."""
     few = ", ".join(str(number) for number in event_id[:5])
     if len(event_id) == 1:
         return f"event {few}"

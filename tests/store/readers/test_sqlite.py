@@ -624,7 +624,7 @@ def test_a_file_with_a_write_ahead_log(make_file: Callable[..., Path]) -> None:
 def test_a_file_without_events(make_file: Callable[..., Path], tmp_path: Path) -> None:
     source = sqlite_source(make_file({}))
     assert chunks_of(source) == []
-    with pytest.raises(ValueError, match="no event in the input"):
+    with pytest.raises(ValueError, match="at least one event"):
         convert(source, tmp_path / "store", workers=1)
 
 

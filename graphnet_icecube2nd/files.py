@@ -17,7 +17,7 @@ import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,16 +158,16 @@ def check_new(path: PathLike) -> Path:
 def locked_folder(folder: Path, what: str) -> Iterator[None]:
     """Create a folder and keep it locked against other processes.
 
+    A new folder that is empty at the end is removed.
+
     Raises ValueError if the folder is a file or another process works in it. `what`
     says in the message what the folder is: `a store`.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
+    if os.path.lexists(folder) and not folder.is_dir():
         raise ValueError(
             f"{folder} is a file, but {what} is a folder; choose another path"
-        ) from None
-    with _locked(folder / LOCK_FILE, folder, wait=False):
+        )
+    with _new_folder(folder), _locked(folder / LOCK_FILE, folder, wait=False):
         yield
 
 
@@ -181,9 +181,22 @@ def only_writer(path: PathLike) -> Iterator[None]:
         ValueError: Another process is at work on the output.
     """
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(f".{target.name}.work.lock"), target, wait=False):
+    lock = target.with_name(f".{target.name}.work.lock")
+    with _new_folder(target.parent), _locked(lock, target, wait=False):
         yield
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder; at the end remove it and its new parents if they are empty."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for path in missing:
+            with suppress(OSError):  # not empty
+                path.rmdir()
 
 
 def strangers(folder: Path, *ours: str) -> list[str]:

@@ -74,7 +74,7 @@ VERSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PartTask:
-    """What a worker needs to know to convert a part."""
+    """Everything that a worker needs to convert a part."""
 
     number: int
     part: Part
@@ -244,11 +244,11 @@ def convert_parts(
 def _convert_at_once(
     tasks: list[PartTask], workers: int, on_progress: Progress | None
 ) -> None:
-    """Convert parts in threads if their reading lets threads run, else in processes.
+    """Convert parts in threads if all readers allow it, otherwise in processes.
 
-    Processes need seconds to start: each imports PyTorch.
+    Processes need seconds to start, because each imports PyTorch.
     """
-    # Spawned: pyarrow's threads do not survive a fork.
+    # Spawned, because pyarrow's threads do not survive a fork.
     context = get_context("spawn")
     counters = context.Value("q", 0), context.Value("q", 0), context.Value("b", 0)
     events, pulses, stopped = counters
@@ -278,11 +278,10 @@ def _convert_at_once(
                     future.result()
         except BrokenProcessPool:
             raise OSError(
-                "a process of the conversion ended, perhaps killed for want of memory: "
-                "what was finished stays, so run the same again with fewer workers. Or "
-                "a script calls for it at its top level, which every process runs "
-                "again: put the call under `if __name__ == '__main__':`, or say "
-                "workers=1"
+                "a process of the conversion ended early. If memory was short, run it "
+                "again with fewer workers; finished parts are kept. If a script calls "
+                "it at its top level, which each process runs again, put the call "
+                "under `if __name__ == '__main__':` or use workers=1"
             ) from None
         except BaseException:
             stopped.value = 1
@@ -304,10 +303,7 @@ def _begin_process(counters: tuple[Any, ...]) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when the one that began it is gone, killed perhaps.
-
-    It would go on writing where the next conversion writes already.
-    """
+    """End this process when its parent ends, so that it does not disturb the next."""
     parent = parent_process()
     if parent is not None:
         wait_for([parent.sentinel])

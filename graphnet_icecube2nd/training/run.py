@@ -51,8 +51,10 @@ from graphnet_icecube2nd.training.run_folder import (
     FINISHED,
     INPUT,
     LAST,
+    RECIPE,
     RESUME,
     begun_stages,
+    discard_unbegun,
     finished_stage,
     model_input,
     open_run,
@@ -139,12 +141,18 @@ def train(
     store = data if isinstance(data, EventStore) else EventStore(data)
     is_first = is_first_process()
     with locked_folder(run, "a run") if is_first else nullcontext():
+        is_new = is_first and not (run / RECIPE).is_file()
         if is_first:
             open_run(run, recipe, store, resume)
-        for number in range(len(recipe.stages)):
-            if not (run / f"stage_{number}" / FINISHED).is_file():
-                stage = StageRun(recipe, number, run, machine or TrainerConfig())
-                stage.train(store, on_row)
+        try:
+            for number in range(len(recipe.stages)):
+                if not (run / f"stage_{number}" / FINISHED).is_file():
+                    stage = StageRun(recipe, number, run, machine or TrainerConfig())
+                    stage.train(store, on_row)
+        except Exception:
+            if is_new:
+                discard_unbegun(run)
+            raise
         weights, rows = finished_stage(run, len(recipe.stages) - 1)
         if is_first:
             copy_whole(weights, run / RUN_MODEL)

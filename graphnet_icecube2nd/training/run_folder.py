@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,18 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
     described[INPUT] = model_input(recipe, store).to_dict()
     write_json(run / RUN, described)
     write_recipe(recipe, run / RECIPE)
+
+
+def discard_unbegun(run: Path) -> None:
+    """Remove the files of a new run if no stage has written anything."""
+    stage = run / "stage_0"
+    if strangers(run, RUN, RECIPE, stage.name) or begun_stages(run):
+        return
+    with suppress(OSError):
+        stage.rmdir()
+    if not stage.exists():
+        (run / RUN).unlink(missing_ok=True)
+        (run / RECIPE).unlink(missing_ok=True)
 
 
 def with_whole_paths(recipe: Recipe) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -400,6 +401,20 @@ def test_what_holds_no_results_is_not_replaced(
     for name in ("r.parquet", "r.csv", "submission.csv"):  # results may be replaced
         for _ in range(2):
             reconstruct(store, model, tmp_path / name)
+
+
+@pytest.mark.parametrize("file", ["events.arrow", "pulses.arrow"])
+def test_a_damaged_store_leaves_nothing_behind(
+    model: Any, simulated: EventStore, tmp_path: Path, file: str
+) -> None:
+    shutil.copytree(simulated.path, tmp_path / "store")
+    path = next((tmp_path / "store").rglob(file))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file} is damaged"):
+        reconstruct(tmp_path / "store", model, tmp_path / "new" / "r.parquet")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store"]
 
 
 KILLED = """

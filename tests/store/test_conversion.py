@@ -240,7 +240,7 @@ class TestRefused:
         for name in ("sensor_id", "time", "charge", "auxiliary"):
             assert found[name].tolist() == good[name][kept].tolist()
         (note,) = manifest.notes
-        assert "left out: 3" in note
+        assert "3 bad pulses" in note
         assert "bad time 2" in note
         assert "bad charge 1" in note
         assert "file x, row 5: event 0, pulse 5: column 'time' is nan" in note
@@ -279,21 +279,21 @@ class TestRefused:
         part = make_part([2])
         part.columns |= {"x": [4_000_000.1] * 2, "y": [0.0] * 2, "z": [0.0] * 2}
         source = make_source(part, pulse_columns=(*part.columns,))
-        with pytest.raises(ValueError, match=r"'x' reaches 4e\+06 m.*float32"):
+        with pytest.raises(ValueError, match=r"'x' .*4e\+06 m.*float32"):
             convert(source, tmp_path / "s", workers=1)
 
     def test_event_that_stands_twice(self, tmp_path: Path) -> None:
         first, second = make_part([2, 3], "one"), make_part([1, 4, 2], "two", 7)
         with pytest.raises(
             ValueError,
-            match="event 7 stands more than once, in one, event 1 and in two, event 0",
+            match="event 7 is in one, event 1 and in two, event 0",
         ):
             convert(make_source(first, second), tmp_path / "s", workers=1)
 
     def test_parts_of_different_columns(self, tmp_path: Path) -> None:
         first, second = make_part([2], "one"), make_part([1], "two", 7)
         second.truth = {"energy": np.ones(1)}
-        with pytest.raises(ValueError, match="one and two have different truth col"):
+        with pytest.raises(ValueError, match=r"truth columns .* one and two"):
             convert(make_source(first, second), tmp_path / "s", workers=1)
 
     def test_nothing(self, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ class TestRefused:
 
     def test_finished_store(self, tmp_path: Path) -> None:
         convert(make_source(make_part([2])), tmp_path / "s", workers=1)
-        with pytest.raises(ValueError, match="an event store already"):
+        with pytest.raises(ValueError, match="already an event store"):
             convert(make_source(make_part([2])), tmp_path / "s", workers=1)
 
 

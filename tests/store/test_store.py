@@ -60,7 +60,7 @@ def test_shards_and_numbers(make_store: MakeStore) -> None:
     assert store.has_directions
     assert store.truth_columns == ("azimuth", "zenith")
     assert "6 events, 21 pulses" in repr(store)
-    with pytest.raises(ValueError, match="no event number 6"):
+    with pytest.raises(ValueError, match="got 6"):
         store.shard_of(np.array([6]))
     with pytest.raises(ValueError, match="no event with event_id 7001"):
         store.find(7001)
@@ -111,7 +111,7 @@ def test_users_geometry_and_ice_go_along(make_store: MakeStore, tmp_path: Path) 
     with pytest.raises(ValueError, match=r"geometry.csv is damaged: its SHA-256"):
         EventStore(store.path).verify()
     path.unlink()  # IceCube-86 in its place would be another detector
-    with pytest.raises(ValueError, match=r"geometry.csv is missing; the manifest"):
+    with pytest.raises(ValueError, match=r"geometry.csv is missing"):
         EventStore(store.path)
 
 
@@ -263,7 +263,7 @@ class TestVerifiedOnce:
 
 class TestRefused:
     def test_no_store(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="there is no"):
+        with pytest.raises(FileNotFoundError, match=r"no(thing|where) does not exist"):
             EventStore(tmp_path / "nothing")
         with pytest.raises(ValueError, match="`icecube2nd prepare"):
             EventStore(tmp_path)
@@ -346,7 +346,7 @@ class TestRefused:
         path = store.shards[0].folder / "pulses.arrow"
         content = path.read_bytes()
         path.write_bytes(content[:-9])
-        with pytest.raises(ValueError, match=r"pulses.arrow is damaged: it has"):
+        with pytest.raises(ValueError, match=r"pulses.arrow is damaged"):
             EventStore(store.path)
         path.unlink()
         with pytest.raises(ValueError, match=r"pulses.arrow is missing"):

@@ -209,6 +209,7 @@ def test_a_weight_that_is_no_number_is_named(
     recipe = replace(three, event_weight="inelasticity")
     with pytest.raises(ValueError, match=r"event_weight: inelasticity .* nan"):
         train(recipe, simulated, tmp_path / "run", machine=quiet)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="no event column 'inelastic'"):
         train(
             replace(recipe, event_weight="inelastic"), simulated, tmp_path / "other",
@@ -369,7 +370,8 @@ def test_no_event_to_validate_on(
 ) -> None:
     few = replace(three, data=replace(three.data, validation_fraction=1e-9))
     with pytest.raises(ValueError, match=r"validation.*--set data\.validation_frac"):
-        train(few, simulated, tmp_path / "run", machine=quiet)
+        train(few, simulated, tmp_path / "new" / "run", machine=quiet)
+    assert not (tmp_path / "new").exists()  # a refused run leaves nothing behind
 
 
 def test_the_model_remembers_its_input(

@@ -270,10 +270,10 @@ def choose_columns(
         for name in names:
             if name not in available:
                 near = get_close_matches(name, available, n=1, cutoff=0.5)
-                hint = f", such as {near[0]!r}" if near else ""
+                hint = f" (similar: {near[0]!r})" if near else ""
                 raise ValueError(
-                    f"there is no column {name!r} to keep. Choose from "
-                    f"{', '.join(available)}{hint}"
+                    f"there is no column {name!r} to keep{hint}. Choose from "
+                    f"{', '.join(available)}"
                 )
         kept = [column for column in others if column in names]
     left_out = tuple(column for column in others if column not in kept)

@@ -106,7 +106,7 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         known = [tables[n].event_B for n in (*names, *([truth] if truth else []))]
         lost = np.setdiff1d(events.event_B, np.concatenate(known))
         if truth and len(lost):
-            notes.append(f"{file}: {describe_ids(lost)} have no pulses and no truth")
+            notes.append(f"{file} has no pulses and truth of {describe_ids(lost)}")
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
     # Without truth, the events are known from the files.
     selection = select(pulses, labels if truth else [], wanted, events=labels)

@@ -248,9 +248,9 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
             alone = [key for key in tables[name] if key not in tables[partner]]
             if alone:
                 raise ValueError(
-                    f"{tables[name][alone[0]].name} and {len(alone) - 1} other files "
-                    f"have no partner in {partner}/. Complete the copy, or leave truth "
-                    f"out: {NO_TRUTH}"
+                    f"{tables[name][alone[0]].name} has no partner in {partner}/ "
+                    f"({len(alone)} of {len(tables[name])} files have none). Complete "
+                    f"the copy, or leave truth out: {NO_TRUTH}"
                 )
     rows = {
         key: join_tables([tables[name][key] for name in pulses], pulse_map)

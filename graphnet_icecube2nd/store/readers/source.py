@@ -1,8 +1,8 @@
-"""What a reader offers: a source of events in parts, each read in chunks.
+"""Source: the output of a reader, in parts that are read in chunks.
 
-A part is what one worker converts at a time: a file, or a range of events of a large
-one. Parts can be pickled, know what tells whether their file has changed, and yield
-whole events in chunks of bounded size. Shape letters: T pulses, B events.
+A part is a file, or a range of events of a large file, that one worker converts. It can
+be pickled, has a fingerprint of its file, and yields whole events in chunks of bounded
+size. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
@@ -57,14 +57,19 @@ class EventChunk:
 
 
 class Part(ABC):
-    """A file, or a range of events of one, that one worker converts."""
+    """A file, or a range of events of a file, that one worker converts.
 
-    name: str  # what messages call it, e.g. `train/batch_1.parquet`
-    batch: int | None = None  # number of the competition's batch
-    # Pulses in it, for progress; None if not known beforehand. Parts of one file may be
-    # off, their sum may not: it is checked.
+    Attributes:
+        name: Name for messages, such as `train/batch_1.parquet`.
+        batch: Number of the competition's batch.
+        num_pulses: Number of pulses, None if not known before. It may be wrong for
+            parts of one file, but their sum is checked.
+        for_threads: Whether reading releases the interpreter most of the time.
+    """
+
+    name: str
+    batch: int | None = None
     num_pulses: int | None = None
-    # Whether reading leaves the interpreter to other threads most of the time.
     for_threads: ClassVar[bool] = False
 
     def fingerprint(self) -> dict[str, Any]:

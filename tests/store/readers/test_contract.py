@@ -409,10 +409,10 @@ class TestResults:
         assert not EventStore(tmp_path / "store").has_directions
         assert "truth.parquet" in " ".join(report.notes)
         merged(tmp_path / "m", pulses, results)
-        with pytest.raises(ValueError, match="results are no truth: truth"):
+        with pytest.raises(ValueError, match="not used as truth: truth"):
             prepare(tmp_path / "m", tmp_path / "s", workers=1)
         database(tmp_path, pulses, results)
-        with pytest.raises(ValueError, match="results are no truth: truth"):
+        with pytest.raises(ValueError, match="not used as truth: truth"):
             prepare(tmp_path / "events.db", tmp_path / "s", workers=1)
         named = {"truth_table": "truth", "workers": 1}
         report = prepare(tmp_path / "m", tmp_path / "s", **named)

@@ -126,7 +126,7 @@ def test_keep(make_folder: Callable[..., Path], tmp_path: Path) -> None:
     source = graphnet_parquet_source(folder, keep="all")
     assert "width" not in source.pulse_columns
     assert source.left_out == ("width",)
-    with pytest.raises(ValueError, match="column 'width' is string; it must hold"):
+    with pytest.raises(ValueError, match=r"column 'width' .*string"):
         graphnet_parquet_source(folder, keep=("width",))
 
 
@@ -170,7 +170,7 @@ def test_which_table(make_folder: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match="2 tables of pulses: Cleaned, SplitInIceP"):
         graphnet_parquet_source(folder)
     assert len(graphnet_parquet_source(folder, pulses="Cleaned").parts) == 3
-    with pytest.raises(ValueError, match="no table 'Raw' for pulses; there is Clea"):
+    with pytest.raises(ValueError, match="no table 'Raw' for pulses; it has Clea"):
         graphnet_parquet_source(folder, pulses="Raw")
     with pytest.raises(ValueError, match="no table with event column 'event_id'"):
         graphnet_parquet_source(folder, event_column="event_id")
@@ -184,10 +184,10 @@ def test_which_table(make_folder: Callable[..., Path]) -> None:
 
 
 def test_what_is_none(make_folder: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="nothing is not a folder"):
         graphnet_parquet_source(tmp_path / "nothing")
     (tmp_path / "empty" / "truth").mkdir(parents=True)
-    with pytest.raises(ValueError, match="holds no GraphNeT parquet"):
+    with pytest.raises(ValueError, match="ParquetWriter"):
         graphnet_parquet_source(tmp_path / "empty")
     folder = make_folder(CHUNKS)
     path = folder / "SplitInIcePulses" / "SplitInIcePulses_2.parquet"

@@ -143,7 +143,7 @@ def test_keep(tmp_path: Path) -> None:
     assert source.pulse_columns[-1] == "width"
     assert source.left_out == ("label",)
     assert joined(source)["width"].tolist() == list(range(9))
-    with pytest.raises(ValueError, match="column 'label' is string; it must hold"):
+    with pytest.raises(ValueError, match=r"column 'label' .*string"):
         hdf5_source(path, keep=("label",))
 
 
@@ -165,13 +165,13 @@ def test_first_and_number(tmp_path: Path) -> None:
     assert joined(again)["lengths"].tolist() == [3, 0, 2]
     with pytest.raises(ValueError, match="must be columns of one table"):
         hdf5_source(path, offsets=("truth/first_pulse", "pulses/time"))
-    with pytest.raises(ValueError, match="offsets are one path or two"):
+    with pytest.raises(ValueError, match="one path or two"):
         hdf5_source(path, offsets=("truth/first_pulse",))
 
 
 def test_offsets_of_another_name(tmp_path: Path) -> None:
     path = flat(tmp_path / "events.h5", offsets=None, cuts={"at": borders(LENGTHS)})
-    with pytest.raises(ValueError, match="has nothing to say where the pulses"):
+    with pytest.raises(ValueError, match="--offsets-table"):
         hdf5_source(path)
     found = joined(hdf5_source(path, offsets="/cuts/at"))
     assert found["lengths"].tolist() == list(LENGTHS)
@@ -179,7 +179,7 @@ def test_offsets_of_another_name(tmp_path: Path) -> None:
         hdf5_source(path, offsets="cuts/of")
     with h5py.File(path, "a") as file:
         file["offsets"] = file["event_offsets"] = borders(LENGTHS)
-    with pytest.raises(ValueError, match="/: offsets, /: event_offsets to say where"):
+    with pytest.raises(ValueError, match="/: offsets, /: event_offsets"):
         hdf5_source(path)
 
 
@@ -209,9 +209,9 @@ def test_empty_files_and_empty_beginnings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ([0, 3, 2, 8, 9], "event 1 .* rows 3 to 2; offsets may not go back"),
-        ([0, 3, 3, 8, 11], "event 3 .* rows 8 to 11; the table of pulses has 9"),
-        ([-1, 3, 3, 8, 9], "event 0 .* rows -1 to 3; the table of pulses has 9"),
+        ([0, 3, 2, 8, 9], "event 1 .* rows 3 to 2, .*decrease"),
+        ([0, 3, 3, 8, 11], "event 3 .* rows 8 to 11, .* 9 rows"),
+        ([-1, 3, 3, 8, 9], "event 0 .* rows -1 to 3, .* 9 rows"),
     ],
 )
 def test_offsets_that_cannot_be(
@@ -227,7 +227,7 @@ def test_ranges_that_overlap(tmp_path: Path) -> None:
     truth = truth_columns(2)
     truth |= {"first_pulse": np.array([0, 2]), "n_pulses": np.array([3, 2])}
     path = flat(tmp_path / "events.h5", offsets=None, truth=truth)
-    with pytest.raises(ValueError, match="begin before those of the event before end"):
+    with pytest.raises(ValueError, match="overlap"):
         hdf5_source(path)
 
 
@@ -244,7 +244,7 @@ def test_events_are_counted_without_event_id(tmp_path: Path) -> None:
     path = flat(tmp_path / "a.h5", truth=truth)
     source = hdf5_source(path, events_per_part=3)
     assert joined(source)["event_id"].tolist() == [0, 1, 2, 3]
-    assert "counted from 0" in source.notes[0]
+    assert "numbered from 0" in source.notes[0]
     # through all files
     flat(tmp_path / "b.h5", truth=truth)
     assert joined(hdf5_source(tmp_path))["event_id"].tolist() == list(range(8))
@@ -257,7 +257,7 @@ def test_events_are_counted_without_event_id(tmp_path: Path) -> None:
         joined(hdf5_source(path, event_column="ids/real"))
     with pytest.raises(ValueError, match="no dataset or column 'number'"):
         hdf5_source(path, event_column="number")
-    with pytest.raises(ValueError, match=r"c.h5 and .*b.h5 .*one by one"):
+    with pytest.raises(ValueError, match=r"c.h5 and .*b.h5 .*separately"):
         hdf5_source([flat(tmp_path / "c.h5"), tmp_path / "b.h5"])
 
 
@@ -276,7 +276,7 @@ def test_which_table(tmp_path: Path) -> None:
     found = joined(hdf5_source(path, pulses="pulses", truth=False))
     assert not [name for name in found if name.startswith("truth")]
     assert found["event_id"].tolist() == [100, 102, 104, 106]
-    with pytest.raises(ValueError, match="'few': 3 rows for 4 events"):
+    with pytest.raises(ValueError, match=r"'few': .* 4 rows.* 3"):
         hdf5_source(path, pulses="pulses", truth="few")
     with pytest.raises(ValueError, match="no table 'none' for truth"):
         hdf5_source(path, pulses="pulses", truth="none")
@@ -297,14 +297,14 @@ def test_files_that_do_not_agree(tmp_path: Path) -> None:
     c = flat(tmp_path / "c.h5", truth=truth, pulses=pulses)
     assert len(hdf5_source([a, c]).parts) == 2
     with pytest.raises(
-        ValueError, match=r"'width' is int64 in .*a\.h5.* float64 in .*c\.h5"
+        ValueError, match=r"'width' .*int64 in .*a\.h5.* float64 in .*c\.h5"
     ):
         hdf5_source([a, c], keep="all")
     pulses["time"] = pulses["time"] * 0.5
     own = PulseMap.kaggle(time_reference="first_pulse")
     d = flat(tmp_path / "d.h5", truth=truth, pulses=pulses)
     with pytest.raises(
-        ValueError, match=r"'time' is (float64|int64) in .*, but (float64|int64) in"
+        ValueError, match=r"'time' .*(float64|int64) in .* and (float64|int64) in"
     ):
         hdf5_source([a, d], pulse_map=own)
 
@@ -472,10 +472,10 @@ def test_joined_by_an_event_column(tmp_path: Path, kind: str) -> None:
     found = joined(hdf5_source(path, truth=False))
     assert found["event_id"].tolist() == [8, 5, 2]
     assert pickle.loads(pickle.dumps(source.parts[0])).fingerprint()
-    with pytest.raises(ValueError, match=r"nothing to say where.*--event-column"):
+    with pytest.raises(ValueError, match=r"--event-column"):
         hdf5_source(path, event_column="number")
     b = flat(tmp_path / "b.h5", lengths=(2, 1))
-    with pytest.raises(ValueError, match=r"a\.h5 and .*b\.h5 .*one by one"):
+    with pytest.raises(ValueError, match=r"a\.h5 and .*b\.h5 .*separately"):
         hdf5_source([path, b])
     truth["event_no"][1] = 77
     lost = write(tmp_path / "lost.h5", {"hits": pulses, "truth": truth})
@@ -555,7 +555,7 @@ def test_icetray(tmp_path: Path) -> None:
     source = hdf5_source(path, events_per_part=3)
     assert source.pulse_map.name == "icetray"
     assert source.pulse_columns == ("time", "charge", "hlc", "sensor_id")
-    assert "the frames are counted" in source.notes[0]
+    assert "the frames are numbered" in source.notes[0]
     found = joined(source)
     assert found["event_id"].tolist() == [0, 1, 2, 3]
     assert found["lengths"].tolist() == list(LENGTHS)
@@ -634,10 +634,10 @@ def _no_primary(tables: dict[str, NDArray[Any]]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_icetop, r"a pulse in string \d+, om 62; IceCube-86 has strings 1 to 86"),
-        (_back, "event 2 .*begin before those of the event before end"),
-        (_beyond, "event 3 .*rows 8 to 90; the table of pulses has 9"),
-        (_short, r"'MCPrimary' \(3 rows\) has not one row for each of the 4 frames"),
+        (_icetop, r"string \d+, om 62"),
+        (_back, "event 2 .*overlap"),
+        (_beyond, "event 3 .*rows 8 to 90, .* 9 rows"),
+        (_short, r"'MCPrimary' .*the 4 frames.* 3 rows"),
         (_other, "'MCPrimary' .* in the same order"),
         (_missing, "event 2 .* has no truth.*truth=False"),
         (_no_primary, "has no table MCPrimary or .*LineFit.*truth=False"),
@@ -663,5 +663,5 @@ def test_icetray_which_table(tmp_path: Path) -> None:
         hdf5_source(path)
     source = hdf5_source(path, pulses="SRTInIcePulses", truth="LineFit")
     assert joined(source)["lengths"].tolist() == list(LENGTHS)
-    with pytest.raises(ValueError, match="give no offsets"):
+    with pytest.raises(ValueError, match="offsets_table"):
         hdf5_source(path, offsets="offsets")

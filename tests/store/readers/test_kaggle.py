@@ -129,7 +129,7 @@ class TestWhatIsRead:
         assert after.truth == before.truth
         wrong = folder / "train_meta" / "train_meta_2.parquet"
         pq.write_table(whole.slice(0, 2), wrong)
-        message = "train_meta_2.parquet, row 0: batch_id is 1 in the file of batch 2"
+        message = "train_meta_2.parquet, row 0: batch_id must be 2 .*found 1"
         rewrite(folder, "train_meta/train_meta_2.parquet", event_id=[60, 72])
         with pytest.raises(ValueError, match=message):
             read(kaggle_source(folder))
@@ -198,7 +198,7 @@ class TestTestData:
     def test_counts_are_checked(self, test_data: Path, read: Any) -> None:
         table = pq.read_table(test_data / "test" / "batch_2.parquet")
         pq.write_table(table.slice(0, 5), test_data / "test" / "batch_2.parquet")
-        message = "test/batch_2.parquet: event 72 has 3 pulses, but test_meta.parquet"
+        message = "test/batch_2.parquet: event 72 .*found 3 .*test_meta.parquet"
         with pytest.raises(ValueError, match=message):
             read(kaggle_source(test_data))
 
@@ -212,7 +212,7 @@ class TestTestData:
         write(folder / "test" / "batch_661.parquet", pulses([7], [3]))
         source = kaggle_source(folder)
         assert source.parts[0].name.startswith("train/")
-        assert "has test data too" in source.notes[0]
+        assert "test data" in source.notes[0]
         source = kaggle_source(folder, which="test")
         assert [part.batch for part in source.parts] == [661]
 
@@ -221,12 +221,12 @@ class TestBatches:
     def test_choice(self, folder: Path, read: Any) -> None:
         source = kaggle_source(folder, batches=[10, 1])
         assert read(source).event_id == [24, 41, 59, 99]
-        assert "batches 2 are not taken" in source.notes[0]
+        assert "batches 2 of" in source.notes[0]
 
     def test_missing(self, folder: Path) -> None:
         (folder / "train" / "batch_2.parquet").unlink()
         (folder / "train" / "batch_10.parquet").unlink()
-        message = "batches 2, 10 have no file train/batch_N.parquet. Take fewer: "
+        message = "batches 2, 10 have no file train/batch_N.parquet. "
         with pytest.raises(ValueError, match=re.escape(message)) as caught:
             kaggle_source(folder)
         assert "--batches 1,2,5-9" in str(caught.value)
@@ -246,7 +246,7 @@ class TestBatches:
     def test_no_sense(self, folder: Path) -> None:
         with pytest.raises(ValueError, match="numbers or 'present', got '1-2'"):
             kaggle_source(folder, batches="1-2")
-        with pytest.raises(ValueError, match=r"batches is empty. There are"):
+        with pytest.raises(ValueError, match=r"There are batches"):
             kaggle_source(folder, batches=[])
 
     def test_two_files_of_one_number(self, folder: Path) -> None:
@@ -338,15 +338,11 @@ class TestDamage:
     def test_missing_pulses(self, folder: Path, read: Any) -> None:
         table = pq.read_table(folder / "train" / "batch_1.parquet")
         pq.write_table(table.slice(0, 6), folder / "train" / "batch_1.parquet")
-        message = (
-            "train/batch_1.parquet: event 59 has 2 pulses, but train_meta.parquet, "
-            "row 2, says 5 (first_pulse_index 4, last_pulse_index 8). Is the file "
-            "truncated? (1 of 3 events differ)"
-        )
-        with pytest.raises(ValueError, match=re.escape(message)):
+        words = "batch_1.parquet: event 59 .* 5 pulses, found 2 .*train_meta.* row 2"
+        with pytest.raises(ValueError, match=words):
             read(kaggle_source(folder))
         pq.write_table(table.slice(0, 4), folder / "train" / "batch_1.parquet")
-        with pytest.raises(ValueError, match="event 59 has 0 pulses"):
+        with pytest.raises(ValueError, match=r"event 59 .*found 0"):
             read(kaggle_source(folder))
 
     def test_event_without_truth(self, folder: Path, read: Any) -> None:
@@ -369,7 +365,7 @@ class TestDamage:
     def test_missing_columns(self, folder: Path) -> None:
         rewrite(folder, "train/batch_1.parquet", charge=None)
         message = (
-            "train/batch_1.parquet: pulse map 'kaggle' needs column charge; there is "
+            "train/batch_1.parquet: pulse map 'kaggle' needs column charge, found only "
             "sensor_id, time, auxiliary. For files without it: "
             "PulseMap.kaggle(charge=None)"
         )
@@ -401,13 +397,18 @@ class TestDamage:
     def test_empty_batch(self, folder: Path) -> None:
         table = pq.read_table(folder / "train" / "batch_2.parquet")
         pq.write_table(table.slice(0, 0), folder / "train" / "batch_2.parquet")
-        with pytest.raises(ValueError, match=r"train/batch_2.parquet is empty"):
+        with pytest.raises(ValueError, match=r"train/batch_2.parquet must have rows"):
             kaggle_source(folder)
 
     @pytest.mark.parametrize(
         ("file", "column", "values", "message"),
         [
-            ("train/batch_2.parquet", "time", ["a"] * 6, "'time' is string; it must"),
+            (
+                "train/batch_2.parquet",
+                "time",
+                ["a"] * 6,
+                "'time' must have",
+            ),
             ("train/batch_2.parquet", "event_id", [60.0] * 6, "must hold integers"),
             (
                 "train/batch_2.parquet",
@@ -472,13 +473,11 @@ class TestDamage:
             convert(kaggle_source(folder), tmp_path / "store", workers=1)
 
     def test_folders(self, folder: Path, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="there is no"):
+        with pytest.raises(FileNotFoundError, match=r"no(thing|where) does not exist"):
             kaggle_source(tmp_path / "nowhere")
-        with pytest.raises(ValueError, match="Give the folder above"):
+        with pytest.raises(ValueError, match="Give the parent folder"):
             kaggle_source(folder / "train")
-        with pytest.raises(
-            ValueError, match=r"no test/batch_N.parquet; there is train"
-        ):
+        with pytest.raises(ValueError, match=r"no test/batch_N.parquet; it has train"):
             kaggle_source(folder, which="test")
         with pytest.raises(ValueError, match="which must be train or test, got 'val'"):
             kaggle_source(folder, which="val")

@@ -166,9 +166,9 @@ class TestDamage:
             (
                 1,
                 {"charge": [1.0]},
-                "row 1: the list .*charge' has 1 values, but",
+                "row 1: .*charge' has 1 values",
             ),
-            (2, {"charge": None}, "row 2: column .*charge' is null"),
+            (2, {"charge": None}, "row 2: column .*charge'"),
             (1, {"event_no": 8}, "nested.parquet: event 8 without a row"),
             (1, {"event_no": None}, "nested.parquet.*column .*event_no' is null"),
         ],
@@ -199,7 +199,7 @@ class TestDamage:
     def test_null_event(self, file: Any, read: Any) -> None:
         content: Any = rows([2, 2])
         content["SRTInIcePulses"][1] = None
-        with pytest.raises(ValueError, match="row 1: column 'SRTInIcePulses' is null"):
+        with pytest.raises(ValueError, match="row 1: column 'SRTInIcePulses'"):
             read(nested_source(file(content)))
 
     def test_files(self, file: Any) -> None:
@@ -208,10 +208,10 @@ class TestDamage:
         path.write_bytes(content[:-20])
         with pytest.raises(ValueError, match=r"nested.parquet cannot be read"):
             nested_source(path)
-        with pytest.raises(ValueError, match="has no lists of pulses"):
+        with pytest.raises(ValueError, match="lists of pulses"):
             nested_source(file({"event_id": [1], "t": [0.0]}))
         table = pa.table(rows([2, 2]))
-        with pytest.raises(ValueError, match=r"nested.parquet is empty"):
+        with pytest.raises(ValueError, match=r"nested.parquet must have rows"):
             nested_source(file(table.slice(0, 0)))
         content = rows([2])
         del content["SRTInIcePulses"][0]["hlc"]

@@ -80,7 +80,7 @@ class TestColumns:
             (),
         )
         assert choose_columns(available, kaggle, "width")[1] == ("fadc",)
-        message = "no column 'widht' to keep; did you mean 'width'?"
+        message = "no column 'widht' to keep (similar: 'width')"
         with pytest.raises(ValueError, match=re.escape(message)):
             choose_columns(available, kaggle, ["widht"])
 
@@ -92,7 +92,7 @@ class TestWhatIsRead:
         assert source.kind == "parquet"
         assert source.left_out == ("path", "n_pulses")
         assert "left out: path" in " ".join(source.notes)
-        assert "'n_pulses' of the truth is left out" in " ".join(source.notes)
+        assert "'n_pulses' is left out" in " ".join(source.notes)
         found = read(source, 5)
         assert (found.event_id, found.lengths) == (IDS, LENGTHS)
         assert found.sizes == [4, 5]
@@ -308,14 +308,14 @@ class TestDamage:
         ):
             parquet_source(path)
         mine = PulseMap(name="mine", x="px", y="py", z="pz", time="t")
-        with pytest.raises(ValueError, match="'mine' needs column py, pz; there is px"):
+        with pytest.raises(ValueError, match=r"'mine' needs column py, pz.* px"):
             parquet_source(path, pulse_map=mine)
 
     def test_how_to_do_without(self, tmp_path: Path, write: Any, read: Any) -> None:
         names = ("dom_x", "dom_y", "dom_z", "dom_time", "charge")
         columns = {"event_no": [1, 1], **{name: [1.0, 2.0] for name in names}}
         path = write(tmp_path / "no_hlc.parquet", columns)
-        message = "needs column hlc; there is dom_x, dom_y, dom_z, dom_time, charge. "
+        message = "needs column hlc, found only dom_x, dom_y, dom_z, dom_time, charge. "
         message += "For files without it: PulseMap.icecube86(hlc=None)"
         with pytest.raises(ValueError, match=re.escape(message)):
             parquet_source(path)
@@ -338,7 +338,7 @@ class TestDamage:
     def test_angles(self, hits: Path, truth: Path, write: Any) -> None:
         table = pq.read_table(truth)
         write(truth, table.drop(["zenith"]))
-        message = "column 'zenith', an angle of pulse map 'kaggle', is not there"
+        message = "column 'zenith', an angle of pulse map 'kaggle', is missing"
         with pytest.raises(ValueError, match=message):
             parquet_source(hits, truth)
         write(truth, table.drop(["zenith", "azimuth"]))
@@ -364,7 +364,7 @@ class TestDamage:
 
     def test_empty_truth(self, hits: Path, truth: Path, write: Any) -> None:
         write(truth, pq.read_table(truth).slice(0, 0))
-        with pytest.raises(ValueError, match=r"truth.parquet is empty"):
+        with pytest.raises(ValueError, match=r"truth.parquet must have rows"):
             parquet_source(hits, truth)
 
     def test_types_differ_between_files(
@@ -374,13 +374,13 @@ class TestDamage:
         a = write(tmp_path / "a.parquet", columns)
         b = write(tmp_path / "b.parquet", {**columns, "width": np.ones(4, np.int8)})
         assert len(parquet_source([a, b]).parts) == 2
-        with pytest.raises(ValueError, match=r"'width' is float64 in .*a.parquet, but"):
+        with pytest.raises(ValueError, match=r"'width' .*float64 in .*a.parquet"):
             parquet_source([a, b], keep="all")
 
     def test_kept_column(self, tmp_path: Path, write: Any, pulses: Any) -> None:
         columns = {**pulses([1], [2]), "kind": ["late", "early"]}
         path = write(tmp_path / "a.parquet", columns)
-        with pytest.raises(ValueError, match="'kind' is string; it must hold numbers"):
+        with pytest.raises(ValueError, match=r"'kind' .*string"):
             parquet_source(path, keep=["kind"])
 
 

@@ -265,9 +265,7 @@ def test_several_files(make_file: Callable[..., Path], tmp_path: Path) -> None:
         assert found["event_id"].tolist() == [2, 7, 1, 2]
     for paths in (tmp_path, [tmp_path]):
         assert joined(sqlite_source(paths))["event_id"].tolist() == [1, 2, 2, 7]
-    with pytest.raises(
-        ValueError, match=r"event 2 stands more than once.*a\.db.*b\.db"
-    ):
+    with pytest.raises(ValueError, match=r"event 2 is in.*a\.db.*b\.db"):
         convert(sqlite_source(tmp_path), tmp_path / "store", workers=1)
     source = sqlite_source([a, b], duplicates="renumber", events_per_part=1)
     found = joined(source)
@@ -305,7 +303,7 @@ def test_files_that_do_not_agree(make_file: Callable[..., Path]) -> None:
         sqlite_source([a, d])
     with pytest.raises(ValueError, match=r"a\.db is given twice"):
         sqlite_source([a, a])
-    with pytest.raises(ValueError, match="no file is given"):
+    with pytest.raises(ValueError, match="at least one file"):
         sqlite_source([])
 
 
@@ -414,7 +412,7 @@ def test_text_among_the_pulses(make_file: Callable[..., Path]) -> None:
     assert "width" not in source.pulse_columns
     assert source.left_out == ("width",)
     assert "'width' left out" in source.notes[0]
-    with pytest.raises(ValueError, match="column 'width' is string; it must hold"):
+    with pytest.raises(ValueError, match=r"column 'width' .*string"):
         sqlite_source(path, keep=("width",))
 
 
@@ -460,7 +458,7 @@ def test_which_table(make_file: Callable[..., Path]) -> None:
         sqlite_source(path, pulses="palses")
     with pytest.raises(ValueError, match="no table 'trith' for truth"):
         sqlite_source(path, pulses="cleaned", truth="trith")
-    with pytest.raises(ValueError, match="table 'other': there is no event column"):
+    with pytest.raises(ValueError, match="table 'other' has no event column"):
         sqlite_source(path, pulses="other")
     (chunk,) = chunks_of(
         sqlite_source(
@@ -486,7 +484,7 @@ def test_which_table(make_file: Callable[..., Path]) -> None:
     change(path, "DROP TABLE pulses", "DROP TABLE cleaned")
     with pytest.raises(ValueError, match="no table of pulses: no named pulse map fits"):
         sqlite_source(path)
-    with pytest.raises(ValueError, match="truth is the name of a table"):
+    with pytest.raises(ValueError, match="name of a table"):
         sqlite_source(make_file({1: 2}, name="b.db"), truth=True)
 
 
@@ -531,7 +529,7 @@ def test_columns_that_are_the_stores_own(make_file: Callable[..., Path]) -> None
     source = sqlite_source(path)
     (chunk,) = chunks_of(source)
     assert "n_pulses" not in chunk.truth
-    assert "'n_pulses' of the truth is left out" in source.notes[0]
+    assert "'n_pulses' is left out" in source.notes[0]
 
 
 def test_renumbering_needs_its_names(make_file: Callable[..., Path]) -> None:

@@ -244,7 +244,7 @@ def test_some_events(store: Path, tmp_path: Path) -> None:
         ([0, 6], "got 6"),
         ([-1], "got -1"),
         ([2, 2], "found 2 twice"),
-        ([0.5], "events are numbers of events, got float64"),
+        ([0.5], "events must be integers, got float64"),
     ):
         with pytest.raises(ValueError, match=message):
             write_graphnet_sqlite(store, other, events=events)  # type: ignore[arg-type]
@@ -308,7 +308,7 @@ def test_names_that_clash(tmp_path: Path) -> None:
         write_graphnet_sqlite(store, tmp_path / "a.db", index_column="a")
     letters = kaggle_chunk({1: 2}, Energy=np.array([1]), energy=np.array([1]))
     store = make_store(tmp_path / "three", [letters])
-    with pytest.raises(ValueError, match="SQLite takes Energy, energy for one column"):
+    with pytest.raises(ValueError, match="Energy, energy are one column"):
         write_graphnet_sqlite(store, tmp_path / "a.db")
     assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*"))
 

@@ -10,7 +10,6 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 import warnings
@@ -473,8 +472,8 @@ def _old_numbers(store: EventStore, shard: int, events: slice) -> Columns:
         return {}
     old = names[names.index(SOURCE_FILE) - 1]  # the reader has put it there
     number_B = np.asarray(store.event_column(old, shard)[events])
-    # A shard is of one file, or of one part of it.
-    file = re.sub(r" \(part \d+ of \d+\)$", "", store.manifest.shards[shard].source)
+    record = store.manifest.shards[shard]
+    file = record.file or record.source
     return {"source_event": number_B, "source_file": np.full(len(number_B), file)}
 
 

@@ -337,7 +337,12 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
         task.bad_pulses,
     )
     writer = ShardWriter(
-        task.folder / SHARDS, task.label, part.name, part.batch, task.shard_pulses
+        task.folder / SHARDS,
+        task.label,
+        part.name,
+        part.batch,
+        task.shard_pulses,
+        part.file,
     )
     notes: list[str] = []
     for chunk in part.chunks(min(CHUNK_PULSES, task.shard_pulses)):

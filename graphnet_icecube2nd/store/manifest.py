@@ -49,6 +49,7 @@ class ShardRecord:
         first_id: Smallest event_id; 0 if there is no event.
         last_id: Largest event_id; -1 if there is no event.
         files: `bytes` and `sha256` by file name.
+        file: Path of the source's file, if the source is a part of a file.
 
     Raises:
         ValueError: A value is not allowed.
@@ -63,6 +64,7 @@ class ShardRecord:
     first_id: int
     last_id: int
     files: dict[str, dict[str, Any]]
+    file: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.-]*", self.name):

@@ -290,6 +290,7 @@ class ShardWriter:
         source: File, or part of a file, for the manifest and messages.
         batch: Number of the competition's batch.
         shard_pulses: Maximum pulses per shard, if no chunk has more.
+        file: Path of the file, if the source is a part of it.
         records: Entries of the written shards for the manifest.
         types: Types of the columns of pulses and of events, None before the first
             chunk.
@@ -300,6 +301,7 @@ class ShardWriter:
     source: str
     batch: int | None
     shard_pulses: int
+    file: str = ""
     records: list[ShardRecord] = field(default_factory=list)
     types: tuple[dict[str, str], dict[str, str]] | None = None
     _chunks: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
@@ -355,6 +357,7 @@ class ShardWriter:
                 first_id=int(ids.min()) if len(ids) else 0,
                 last_id=int(ids.max()) if len(ids) else -1,
                 files=files,
+                file=self.file,
             )
         )
 

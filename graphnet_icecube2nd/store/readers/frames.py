@@ -18,7 +18,6 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.store.readers.table_part import (
-    NO_DIRECTIONS,
     TablePart,
     select,
 )
@@ -48,9 +47,8 @@ def frames_source(
         key = find_event_column(tables[0].types, key, tables[0].name)
         labels = [FrameTable(name=f"{name}, truth", table=_table(truth, key, name))]
     selection = select(tables, labels, wanted)
-    notes = selection.notes if labels else (NO_DIRECTIONS,)
     part = TablePart(**selection.part(tables[0]))
-    return selection.source("frames", [part], notes=notes)
+    return selection.source("frames", [part])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -106,7 +106,7 @@ def hdf5_source(
         without=first.without,
     )
     parts: list[TablePart] = []
-    notes = list(selection.notes)
+    notes = list[str]()
     for file in files:
         if file.ranges is None:
             parts.append(TablePart(**selection.part(file.pulses, file.events)))
@@ -122,7 +122,7 @@ def hdf5_source(
             num_claimed += int(file.ranges.read(rows)[1].sum())
         notes += file.notes(num_claimed)
     left_out = (*selection.left_out, *first.pulses.others)
-    return selection.source("hdf5", parts, left_out=left_out, notes=tuple(notes))
+    return selection.source("hdf5", parts, notes, left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,13 +83,15 @@ def kaggle_source(
         for number in chosen
     ]
     selection = select(tables, [], replace(wanted, pulse_map=pulse_map))
+    if meta is not None:
+        selection = replace(selection, truth=meta.truth, notes=meta.notes)
     parts = []
     for number, table in zip(chosen, tables, strict=True):
         part = KagglePart(**selection.part(table, batch=number))
         if meta is not None:
-            part.truth, part.truth_columns = meta.truth, meta.truth_columns
+            part.truth_columns = meta.truth_columns
             if meta.files:
-                part.truth = replace(part.truth, tables=(meta.files[number],))
+                part.truth = replace(meta.truth, tables=(meta.files[number],))
             else:
                 part.truth_where = BATCH, number, number
         parts.append(part)
@@ -101,9 +103,9 @@ def kaggle_source(
     return selection.source(
         "kaggle",
         parts,
+        notes,
         geometry=geometry if geometry.exists() else None,
         ice=ice if ice.exists() else None,
-        notes=(*notes, *(meta.notes if meta else ())),
         tables=(*selection.tables, *([f"truth: {meta.name}"] if meta else [])),
     )
 

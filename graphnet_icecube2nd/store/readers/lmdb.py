@@ -39,7 +39,6 @@ from graphnet_icecube2nd.store.readers.source import (
     file_fingerprint,
 )
 from graphnet_icecube2nd.store.readers.table_part import (
-    NO_DIRECTIONS,
     TablePart,
     event_ranges,
     select,
@@ -110,8 +109,6 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
     wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
     # Without truth, the events are known from the files.
     selection = select(pulses, labels if truth else [], wanted, events=labels)
-    if not truth:
-        notes.append(NO_DIRECTIONS)
     if NO_TABLE in seen:
         notes.append(f"{NO_TABLE!r} of the events are left out")
     parts = []
@@ -119,7 +116,7 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         for low, high in event_ranges(events.event_B):
             rows = [t.within(key, low, high) for t in (table, of)]
             parts.append(TablePart(**selection.part(*rows, by_number=True)))
-    return selection.source("graphnet-lmdb", parts, notes=(*selection.notes, *notes))
+    return selection.source("graphnet-lmdb", parts, notes)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

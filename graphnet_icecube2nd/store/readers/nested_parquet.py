@@ -26,7 +26,6 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 from graphnet_icecube2nd.store.readers.source import PARQUET_SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import (
-    NO_DIRECTIONS,
     TablePart,
     select,
 )
@@ -94,14 +93,14 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     selection = select(
         *(pulses, labels if truth else [], wanted), events=labels, without=EVENT_COLUMNS
     )
-    notes = selection.notes if truth else (NO_DIRECTIONS,)
+    notes = []
     if lists[name].counts_rows:
-        notes += (f"{place} has no event_id; events are numbered by their row, from 0",)
+        notes.append(f"{place} has no event_id; events are numbered by row, from 0")
     parts = [
         TablePart(**selection.part(table, of, by_truth=True, name=file.name))
         for file, table, of in zip(files, pulses, labels, strict=True)
     ]
-    return selection.source("nested-parquet", parts, notes=notes)
+    return selection.source("nested-parquet", parts, notes)
 
 
 def is_nested(types: Mapping[str, Any]) -> bool:

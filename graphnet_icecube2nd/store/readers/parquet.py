@@ -31,7 +31,6 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
 )
 from graphnet_icecube2nd.store.readers.table_part import (
-    NO_DIRECTIONS,
     TablePart,
     Truth,
     empty_note,
@@ -98,7 +97,7 @@ def parquet_source(
         part.with_empty = len(ranges) == 1
         parts.append(part)
     if selection.truth is None:
-        return selection.source("parquet", parts, notes=(*notes, NO_DIRECTIONS))
+        return selection.source("parquet", parts, notes)
     if len(ranges) > 1:
         rest_of = EmptyEventsPart(
             name=selection.truth.name,
@@ -108,7 +107,7 @@ def parquet_source(
             truth=selection.truth,
         )
         parts.append(rest_of)
-    return selection.source("parquet", parts, notes=(*notes, *selection.notes))
+    return selection.source("parquet", parts, notes)
 
 
 def _sorted(

@@ -65,12 +65,14 @@ class Part(ABC):
         num_pulses: Number of pulses, None if not known before. It may be wrong for
             parts of one file, but their sum is checked.
         for_threads: Whether reading releases the interpreter most of the time.
+        file: Path of the file, if the part is a range of events; otherwise "".
     """
 
     name: str
     batch: int | None = None
     num_pulses: int | None = None
     for_threads: ClassVar[bool] = False
+    file: ClassVar[str] = ""
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that change if the read data change."""

@@ -1,10 +1,9 @@
 """GraphNeT's SQLite files: a table of pulses and a table of truth, joined by event_no.
 
-Parts are ranges of event_no, so several workers share one file and a conversion that
-was stopped goes on at the next range; an index on the event column is all that is
-needed to read a range of a file of any size. SQLite keeps a type with every value and
-asks little of a column; Arrow, whose driver reads, wants one type a column. Nothing is
-written into the user's file. Shape letters: B events, R runs of rows.
+Parts are ranges of event_no, so several workers share one file, and an interrupted
+conversion resumes at the next range. With an index on the event column, a range of any
+file is read fast. SQLite has a type for each value, but Arrow's driver needs one type
+per column. The user's file is never written. Shape letters: B events, R runs of rows.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ from graphnet_icecube2nd.store.readers.tables import (
 )
 
 DUPLICATES = ("error", "renumber")
-SOURCE_FILE = "source_file"  # which of several files an event is of, from 0
+SOURCE_FILE = "source_file"  # column with the number of the event's file, from 0
 _OPTIONS = {"adbc.sqlite.query.batch_rows": str(2**16)}
-# Which types of SQLite a column of a type may hold, and a value of that type.
+# For each Arrow type: types of SQLite that a column may have, and a value of the type.
 _HOLDS = {"int64": ("'integer'", "0"), "string": ("'text'", "''")}
 _NUMBERS = "'integer', 'real'", "0.5"
 
@@ -70,12 +69,23 @@ def sqlite_source(
     events_per_part: int | None = None,
     **options: Any,
 ) -> Source:
-    """Read GraphNeT's SQLite files; `Wanted` says the further options.
+    """Open GraphNeT's SQLite files as a source.
 
-    Events come in the order of event_no, file by file; pulses of an event in the order
-    they were written. A row of truth without pulses is an event of no pulses. By
-    default, truth is the table that has the angles, and the event column for its
-    primary key if one has. Looking at the types of kept columns reads the tables once.
+    Events have the order of event_no, file by file; pulses of an event have the order
+    of writing. Rows of truth without pulses are events without pulses. The default
+    truth is the table with the angles, and with the event column as primary key if
+    there is one. To find the types of kept columns, the tables are read once.
+
+    Args:
+        paths: Files or folders.
+        duplicates: Rule for event numbers that are in several files, one of
+            `DUPLICATES`.
+        events_per_part: Number of events per part; default: see `event_ranges`.
+        **options: Options of `Wanted`.
+
+    Raises:
+        ValueError: A file is damaged or lacks a table or column, or an option is not
+            valid.
     """
     check_one_of("duplicates", duplicates, DUPLICATES)
     if events_per_part is not None and events_per_part < 1:
@@ -110,8 +120,7 @@ def sqlite_source(
     texts = [c for c in asked if c not in selection.columns]
     notes = [
         *filter(None, [table.index_note() for table in tables]),
-        *(f"pulse column {c!r} left out: text is kept for events only" for c in texts),
-        *selection.notes,
+        *(f"pulse column {c!r} is left out, because it has texts" for c in texts),
     ]
     kept_event = None
     if duplicates == "renumber":
@@ -120,8 +129,8 @@ def sqlite_source(
         known = selection.truth.columns if selection.truth else ()
         if clash := sorted({kept_event, SOURCE_FILE} & {*known}):
             raise ValueError(
-                f"{tables[0].path}: the truth has a column {clash[0]!r} already, which "
-                "renumbering would make"
+                f"{tables[0].path}: the truth already has a column {clash[0]!r}, which "
+                "duplicates='renumber' adds; rename it"
             )
     parts: list[SqlitePart] = []
     first_number = 0
@@ -147,15 +156,15 @@ def sqlite_source(
             )
             parts.append(part)
         first_number += len(event_id)
-    return selection.source("graphnet-sqlite", parts, notes=tuple(notes))
+    return selection.source("graphnet-sqlite", parts, notes)
 
 
 def _with_types_of_pulses(
     tables: list[SqliteTable], wanted: Wanted
 ) -> tuple[tuple[str, ...], list[SqliteTable]]:
-    """Return the columns that are asked for, and tables with the types of these.
+    """Return the pulse columns to read, and tables with their types.
 
-    The store makes float32 of what it knows, but keeps an integer clock as it is.
+    Columns of the pulse map become float32, except for an integer clock.
     """
     pulse_map = wanted.pulse_map
     assert pulse_map is not None
@@ -173,13 +182,17 @@ class SqlitePart(TablePart):
     """A range of events of a SQLite file."""
 
     path: Path
-    # Truth column that keeps the event column where events get new numbers, or None.
-    kept_event: str | None
-    file_number: int  # place among the files
-    first_number: int  # events in the parts before
+    kept_event: str | None  # truth column of old numbers of renumbered events, or None
+    file_number: int  # number of the file, from 0
+    first_number: int  # number of events in the parts before
+
+    @property
+    def file(self) -> str:  # type: ignore[override]
+        """Path of the file."""
+        return str(self.path)
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the events of the range, from one state of the file."""
+        """Yield the events of the range, from one state of the file."""
         number = self.first_number
         with reading(self.path) as connection:
 
@@ -211,31 +224,30 @@ class SqlitePart(TablePart):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SqliteTable(Table):
-    """A table of a file, its rows in the order of the events and then of writing."""
+    """A table of a file, with rows in the order of the events and then of writing."""
 
     path: Path
-    table: str  # what the file calls it
-    types: dict[str, Any]  # Arrow type of each column, as far as it was looked at
-    key: tuple[str, ...]  # columns of its primary key
-    # Names, as SQL writes them, by which rows are in the order of writing.
-    order: tuple[str, ...]
-    event: str  # its event column
+    table: str  # name in the file
+    types: dict[str, Any]  # Arrow type of each column, as far as known
+    key: tuple[str, ...]  # columns of the primary key
+    order: tuple[str, ...]  # quoted columns that give the order of writing
+    event: str  # event column
     is_view: bool
-    low: int = LEAST  # first and last event that are read
+    low: int = LEAST  # first and last event to read
     high: int = GREATEST
-    connection: Any = None  # of Arrow's driver, where the file is open
-    num_rows: None = None  # counting takes long
+    connection: Any = None  # connection of Arrow's driver, if the file is open
+    num_rows: None = None  # not known, because counting takes long
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
+        """Name of the table for messages."""
         return f"{self.path}, table {self.table!r}"
 
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
         row = 0
         asked = [
-            f"substr({quoted(c)}, 1, {LONG_TEXT + 1})"  # more is an error
+            f"substr({quoted(c)}, 1, {LONG_TEXT + 1})"  # longer texts are an error
             if is_string(self.types[c])
             else self._sql(c)
             for c in columns
@@ -245,7 +257,7 @@ class SqliteTable(Table):
             row += len(batch)
 
     def runs(self, column: str) -> Runs:
-        """Return the rows of each event."""
+        """Return the runs of rows of the events."""
         event, number = quoted(column), self._sql(column)
         what = [number, "count(*)", f"{event} != {number}"]
         query = self._select(what, f"GROUP BY {event} ORDER BY {event}")
@@ -258,36 +270,39 @@ class SqliteTable(Table):
         return event_R, np.cumsum(count_R) - count_R, count_R
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells whether a file, its write-ahead log, or a range differs."""
+        """Return JSON values that change with the file, its log, or the range."""
         log = _log_of(self.path)
         state = file_fingerprint(log) if log.exists() else None
         return {**super().fingerprint(), "log": state}
 
     def at(self, row: int) -> str:
-        """Return what messages call a row: rows have an event, but no number."""
+        """Return the text for the event of a row, for messages."""
         query = f"{self._select([self._sql(self.event)])} LIMIT 1 OFFSET {row}"
         with opened(self.path) as connection:
             return f"{self.name}, event {connection.execute(query).fetchone()[0]}"
 
     def check_event_numbers(self, bad: str = "") -> None:
-        """See that every row names an event; whole numbers stored as reals will do.
+        """Check that event numbers are integers, or reals with integer values.
 
-        Numbers such as 2.5 are found later, where rows are counted.
+        Numbers such as 2.5 are found later by `runs`.
+
+        Raises:
+            ValueError: An event number is not valid.
         """
         event = quoted(self.event)
-        # Text comes after all numbers.
+        # In SQLite, text is greater than all numbers.
         bad = bad or f"{event} IS NULL OR {event} > {GREATEST}"
         query = f"SELECT {event} FROM {quoted(self.table)} WHERE {bad} LIMIT 1"
         with opened(self.path) as connection:
             if found := connection.execute(query).fetchone():
                 value = "NULL" if found[0] is None else repr(found[0])
                 raise ValueError(
-                    f"{self.name}: event column {self.event!r} holds {value}; it must "
-                    "hold whole numbers"
+                    f"{self.name}: event column {self.event!r} must have integers, "
+                    f"found {value}"
                 )
 
     def index_note(self) -> str:
-        """Return a note if there is no index on the event column."""
+        """Return a note if there is no index on the event column, or ""."""
         name, event = self.table, self.event
         with opened(self.path) as connection:
             plan = connection.execute(
@@ -296,16 +311,16 @@ class SqliteTable(Table):
             ).fetchall()
         if any("SEARCH" in step[3] for step in plan):
             return ""
-        note = f"{self.name}: no index on {event!r}, so every part reads all of it"
+        note = f"{self.name} has no index on {event!r}, so every part reads all of it"
         if self.is_view:
             return note
         return (
-            f"{note}. Quicker, if you may write to the file: CREATE INDEX "
+            f"{note}. If you may write to the file, this makes it faster: CREATE INDEX "
             f"{event}_{name} ON {name} ({event})"
         )
 
     def _select(self, what: Iterable[str], more: str = "") -> str:
-        """Return the query for rows of the range, in order unless `more` is said."""
+        """Return the query for rows of the range, in order unless `more` is given."""
         event = quoted(self.event)
         return (
             f"SELECT {', '.join(what)} FROM {quoted(self.table)} "
@@ -318,15 +333,15 @@ class SqliteTable(Table):
         return f"CAST({name} AS INTEGER)" if column == self.event else name
 
     def _stream(self, columns: Sequence[str], query: str) -> Iterator[Any]:
-        """Yield the record batches of a query; unknown columns hold integers.
+        """Yield the record batches of a query; unknown columns are integers.
 
-        The driver takes the type of a column from its first values and then insists on
-        it, so there is a first row of the types that are asked for.
+        The driver takes the type of a column from its first values, so the query begins
+        with a row of the expected types.
         """
         pa = import_pyarrow()
         kinds = [self.types.get(column, pa.int64()) for column in columns]
         first = ", ".join(_HOLDS.get(str(kind), _NUMBERS)[1] for kind in kinds)
-        # Without a limit, SQLite may think that the order inside does not matter.
+        # Without a limit, SQLite may ignore the order of the inner query.
         query = f"SELECT {first} UNION ALL SELECT * FROM ({query} LIMIT -1)"
         skip = 1
         with reading(self.path, self.connection) as connection:
@@ -344,7 +359,7 @@ class SqliteTable(Table):
                 raise unreadable(self.path, error) from None
 
     def _check_types(self, columns: Sequence[str]) -> None:
-        """See that values are of the columns' types; name the event of one if not."""
+        """Raise ValueError for the first value that has not the type of its column."""
         with opened(self.path) as connection:
             for column in filter(self.types.get, columns):
                 kind, value = self.types[column], self._sql(column)
@@ -357,15 +372,14 @@ class SqliteTable(Table):
                 ).fetchone()
                 if bad is not None:
                     raise ValueError(
-                        f"{self.name}, event {bad[0]}: column {column!r} is "
-                        f"{bad[1]!r}; it must hold "
-                        f"{'numbers' if is_number(kind) else 'text'}"
+                        f"{self.name}, event {bad[0]}: column {column!r} must have "
+                        f"{'numbers' if is_number(kind) else 'text'}, found {bad[1]!r}"
                     )
 
 
 @contextmanager
 def reading(path: Path, connection: Any = None) -> Iterator[Any]:
-    """Open a file with Arrow's driver, unless it is; see one state of it throughout."""
+    """Yield a connection of Arrow's driver, which reads one state of the file."""
     if connection is not None:
         yield connection
         return
@@ -379,7 +393,7 @@ def reading(path: Path, connection: Any = None) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a file for reading only, and see one state of it throughout."""
+    """Yield a read-only connection of sqlite3, which reads one state of the file."""
     try:
         uri = _uri(path)
         with closing(
@@ -392,25 +406,26 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def unreadable(path: Path, error: Exception) -> ValueError:
-    """Return what to raise where SQLite cannot read a file."""
+    """Return the ValueError for a file that SQLite cannot read."""
     why = str(error).partition("\n")[0]
     if "locked" in why:
         return ValueError(
-            f"{path} cannot be read now, another program is writing to it: {why}"
+            f"{path} cannot be read, because another program writes to it ({why}). Try "
+            "again later"
         )
     return ValueError(
-        f"{path} cannot be read as SQLite: {why}. It may be of another format, "
-        "encrypted, or not a whole copy"
+        f"{path} cannot be read as SQLite: {why}. It may have another format, be "
+        "encrypted, or be an incomplete copy"
     )
 
 
 def quoted(name: str) -> str:
-    """Return a name as SQL writes it."""
+    """Return a name quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
-    """Return the tables and views of a file by name, columns taken for numbers."""
+    """Return the tables and views of a file by name, with all columns as numbers."""
     pa = import_pyarrow()
     tables = {}
     with opened(path) as connection:
@@ -422,11 +437,11 @@ def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
             try:
                 about = connection.execute(f"PRAGMA table_info({quoted(name)})")
                 rows = about.fetchall()
-            except sqlite3.OperationalError:  # a view of what is no longer there
+            except sqlite3.OperationalError:  # a view of a removed table
                 continue
             places = sorted((row[5], row[1]) for row in rows if row[5])
             key = tuple(column for _, column in places)
-            order = tuple(map(quoted, key))  # of a view, and of a table WITHOUT ROWID
+            order = tuple(map(quoted, key))  # for views, and tables WITHOUT ROWID
             with suppress(sqlite3.OperationalError):
                 if not is_view:
                     connection.execute(f"SELECT _rowid_ FROM {quoted(name)} LIMIT 0")
@@ -449,10 +464,13 @@ def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
 def with_types(
     tables: Sequence[SqliteTable], columns: Sequence[str]
 ) -> list[SqliteTable]:
-    """Look at the values of columns; return tables of one type a column in all files.
+    """Return tables with the types of columns, which are the same in all files.
 
-    Integers and reals in one column are reals; so is a column of NULL alone. Reads
-    each table once.
+    Integers and reals in one column are reals, and so is a column of only NULL. Each
+    table is read once.
+
+    Raises:
+        ValueError: A column has other mixed types, or blobs.
     """
     pa = import_pyarrow()
     seen: dict[str, set[str]] = {column: set() for column in columns}
@@ -466,8 +484,8 @@ def with_types(
             types.update({*(names or "null").split(",")} - {"null"})
             if "blob" in types or ("text" in types and len(types) > 1):
                 raise ValueError(
-                    f"{table.name}: column {column!r} holds "
-                    f"{' and '.join(sorted(types))}; numbers or text alone can be read"
+                    f"{table.name}: column {column!r} must have only numbers or only "
+                    f"text, found {' and '.join(sorted(types))}"
                 )
     kinds = {
         column: pa.int64()
@@ -479,12 +497,11 @@ def with_types(
 
 
 def _uri(path: Path) -> str:
-    """Return how to open a file so that nothing is written, beside it neither."""
+    """Return the URI that opens a file without writing to it or beside it."""
     with open(path, "rb") as file:
         keeps_log = file.read(20)[18:19] == b"\x02"
     uri = f"{path.resolve().as_uri()}?mode=ro"
-    # For a file that keeps a write-ahead log, but has none since nobody has it open,
-    # SQLite would make one.
+    # For a file with a write-ahead log that does not exist now, SQLite would make one.
     return f"{uri}&immutable=1" if keeps_log and not _log_of(path).exists() else uri
 
 

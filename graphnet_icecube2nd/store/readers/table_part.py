@@ -1,9 +1,9 @@
-"""A part of a table of pulses, one row a pulse, joined with its truth.
+"""A part of a table of pulses, with one row per pulse, joined with its truth.
 
-Where the rows of each event lie is found out first; then the other columns come in
-chunks whose borders are borders of events. Where the rows of an event are scattered,
-the table is read once for so many events, which are gathered. Shape letters: T pulses,
-B events, R runs of rows with one event_id, N rows of truth.
+The rows of each event are found first; then the columns are read in chunks of whole
+events. If the rows of an event are scattered, the table is read several times, and each
+time a limited number of events is gathered. Shape letters: T pulses, B events, R runs
+of rows with one event_id, N rows of truth.
 """
 
 from __future__ import annotations
@@ -47,33 +47,32 @@ from graphnet_icecube2nd.store.readers.tables import (
 )
 
 NO_DIRECTIONS = "no truth is read: the events have no directions"
-PART_EVENTS = 4_096, 100_000  # of a part, at least and at most; eight parts in between
-GATHERED_PULSES = 2**23  # of scattered events that are gathered at once
-EVENT_PULSES = 2**25  # of one event at most
+PART_EVENTS = 4_096, 100_000  # minimum and maximum events per part; else eight parts
+GATHERED_PULSES = 2**23  # pulses of scattered events that are gathered at once
+EVENT_PULSES = 2**25  # maximum pulses per event
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TruthRows:
-    """Rows of truth that were read, each event_id once."""
+    """Rows of truth in memory, with each event_id once."""
 
     event_id: NDArray[np.int64]  # (N,)
     columns: dict[str, NDArray[Any]]  # (N,) numbers, booleans or strings
-    notes: tuple[str, ...] = ()  # what was found in it, in words
+    notes: tuple[str, ...] = ()  # texts for the user
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Tables of truth, one row an event, which may lie in several files."""
+    """Tables of truth with one row per event, in one or several files."""
 
     tables: tuple[Table, ...]
-    event_column: str  # the column of their event_id
-    columns: tuple[str, ...]  # the columns to read
-    # Those of them that make up the direction: finite, or NaN where there is none.
-    angles: tuple[str, ...] = ()
+    event_column: str  # column of the event_id
+    columns: tuple[str, ...]  # columns to read
+    angles: tuple[str, ...] = ()  # those of the direction, finite or NaN
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Name of the truth for messages."""
         return name_of(self.tables)
 
     def read(
@@ -81,7 +80,16 @@ class Truth:
         where: tuple[str, int, int] | None = None,
         columns: Sequence[str] | None = None,
     ) -> TruthRows:
-        """Read rows; `where` is an integer column, and least and greatest value."""
+        """Read rows of truth.
+
+        Args:
+            where: Integer column with least and greatest value of the rows to read;
+                None for all rows.
+            columns: Columns to read; default: all.
+
+        Raises:
+            ValueError: An event_id is there twice, or a value is not valid.
+        """
         columns = self.columns if columns is None else columns
         key, types = self.event_column, self.tables[0].types
         needed = dict.fromkeys([*(where or ())[:1], key, *columns])
@@ -89,14 +97,14 @@ class Truth:
         pieces = {column: [no_values(types[column])] for column in columns}
         for table in self.tables:
             fewer = table if where is None else table.within(*where)
-            # pandas writes a NaN as null.
+            # pandas writes NaN as null.
             floats = [c for c in columns if no_values(table.types[c]).dtype.kind == "f"]
             for row, arrays in fewer.arrays([*needed], nan=floats):
                 inside: Any = slice(None)
                 if where is not None:
                     value_N = table.as_ids(arrays[where[0]], where[0], row)
                     inside = (value_N >= where[1]) & (value_N <= where[2])
-                    if not inside.any():  # most of a large file
+                    if not inside.any():  # most pieces of a large file
                         continue
                 ids.append(table.as_ids(arrays[key], key, row)[inside])
                 for column in columns:
@@ -108,7 +116,7 @@ class Truth:
         self._check_once(event_id)
         notes = tuple(
             f"{self.name}: column {column!r} is null or NaN in {unknown} of "
-            f"{len(values)} rows; kept as NaN"
+            f"{len(values)} rows, which is kept as NaN"
             for column, values in found.items()
             if values.dtype.kind == "f" and (unknown := int(np.isnan(values).sum()))
         )
@@ -117,7 +125,7 @@ class Truth:
         return TruthRows(event_id=event_id, columns=found, notes=notes)
 
     def find(self, event: int) -> list[tuple[Table, int]]:
-        """Return where an event stands, for messages: table and row, once or more."""
+        """Return table and row of all rows of an event, for messages."""
         return [
             (table, first + int(place))
             for table in self.tables
@@ -131,19 +139,19 @@ class Truth:
             return
         event = ids[counts > 1][0]
         (table, row), (other, again) = self.find(event)[:2]
-        before = f"row {row}" if table is other else f"{table.name}, row {row},"
+        before = f"row {row}" if table is other else f"{table.name}, row {row}"
         raise ValueError(
-            f"{other.name}, row {again}: event {event} is in {before} already "
-            f"({len(id_N) - len(ids)} rows too many in all)"
+            f"{other.name}, row {again}: each event must have one row, but event "
+            f"{event} is also in {before} ({len(id_N) - len(ids)} rows too many)"
         )
 
 
 def _origin_of(
     azimuth_N: NDArray[Any], zenith_N: NDArray[Any]
 ) -> dict[str, NDArray[Any]]:
-    """Return angles of the origin, NaN for fillers, of those of GraphNeT's converter.
+    """Return angles of the origin from those of GraphNeT's converter; NaN for fillers.
 
-    Its zenith is that of the flight, its azimuth that of the origin.
+    Its zenith is that of the flight, and its azimuth that of the origin.
     """
     with np.errstate(invalid="ignore"):
         known_N = (zenith_N >= 0) & (zenith_N <= np.pi) & (np.abs(azimuth_N) <= 7)
@@ -155,20 +163,16 @@ def _origin_of(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layout:
-    """Where the rows of each event of a part lie, in the order of the events."""
+    """Rows of each event of a part, in the order of the events."""
 
     event_id: NDArray[np.int64]  # (B,)
     first: NDArray[np.int64]  # (B,) first row
     num_pulses: NDArray[np.int64]  # (B,)
-    # The event_ids whose rows are not together, if there are any.
-    scattered: NDArray[np.int64] | None = None
+    scattered: NDArray[np.int64] | None = None  # event_ids with scattered rows, if any
 
     @classmethod
     def of_runs(cls, runs: Runs, id_range: tuple[int, int]) -> Layout:
-        """Find out, for the events whose ids are in a range.
-
-        Events come in the order of their first row, rows of an event in theirs.
-        """
+        """Return the layout of events with ids in a range, in order of first rows."""
         kept = (runs[0] >= id_range[0]) & (runs[0] <= id_range[1])
         ids_R, starts_R, lengths_R = (values[kept] for values in runs)
         known = import_pyarrow().array(ids_R).dictionary_encode()
@@ -187,36 +191,52 @@ class Layout:
 
 @dataclass(kw_only=True, eq=False)
 class TablePart(Part):
-    """Pulses of a table, with their truth."""
+    """Pulses of a table, with their truth.
+
+    Args:
+        name: Name for messages.
+        pulses: Table of pulses.
+        columns: Pulse columns to read.
+        event_column: Event column of the pulses.
+        truth: Truth of the events, or None.
+        truth_where: Rows of truth to read: integer column, least and greatest value;
+            default: those of the part's event_ids.
+        num_pulses: Approximate number of pulses.
+        batch: Number of the competition's batch.
+        id_range: Least and greatest event_id to read.
+        with_empty: Whether rows of truth without pulses become events; then all rows
+            of truth are read.
+        by_number: Whether events are sorted by number; otherwise those without pulses
+            are the last.
+        by_truth: Whether events have the order of the truth.
+    """
 
     name: str
     pulses: Table
-    columns: tuple[str, ...]  # pulse columns to read
-    event_column: str  # of the pulses
+    columns: tuple[str, ...]
+    event_column: str
     truth: Truth | None = None
-    # Rows of the truth to read: an integer column and least and greatest value. None
-    # reads those of the part's event_ids.
     truth_where: tuple[str, int, int] | None = None
-    num_pulses: int | None = None  # about
-    batch: int | None = None  # of the competition
-    id_range: tuple[int, int] = LEAST, GREATEST  # event_ids to take
-    # Whether rows of truth without pulses become events; then all the truth is read.
+    num_pulses: int | None = None
+    batch: int | None = None
+    id_range: tuple[int, int] = LEAST, GREATEST
     with_empty: bool = True
-    # Whether these come in their place by number, where the others are in that order;
-    # else after the others.
     by_number: bool = False
-    # Whether events come in the order of the truth, which is that of their rows.
     by_truth: bool = False
 
     @property
     def for_threads(self) -> bool:  # type: ignore[override]
-        """Whether reading leaves the interpreter to other threads most of the time."""
+        """Whether reading releases the interpreter most of the time."""
         return self.pulses.for_threads
 
     def read_truth(
         self, event_id: NDArray[np.int64]
     ) -> tuple[TruthRows, NDArray[np.int64]] | None:
-        """Return rows of truth, and which of them is that of each event, (B,)."""
+        """Return rows of truth, and the row of each event, (B,); None without truth.
+
+        Raises:
+            ValueError: An event has no row of truth.
+        """
         if self.truth is None or not (self.with_empty or len(event_id)):
             return None
         where = self.truth_where
@@ -226,32 +246,32 @@ class TablePart(Part):
         rows_B = _places(event_id, truth.event_id)
         if (rows_B < 0).any():
             raise ValueError(
-                f"{self.name}: {describe_ids(event_id[rows_B < 0])} without a row in "
-                f"{self.truth.name}. Complete the truth, take the pulses out, or "
-                f"prepare without truth: {NO_TRUTH}"
+                f"{self.truth.name} must have a row for each event of {self.name}, but "
+                f"lacks {describe_ids(event_id[rows_B < 0])}. Complete the truth, "
+                f"remove the pulses, or leave truth out: {NO_TRUTH}"
             )
         return truth, rows_B
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
-        """Return the truth to be kept, if it agrees with the number of pulses."""
+        """Return the truth to keep, given the number of pulses of each row, (N,)."""
         return truth
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
-        """Read the part, in chunks of at most `max_pulses` pulses or one event."""
+        """Yield chunks of at most `max_pulses` pulses or one event, see `Part`."""
         runs, notes = self.pulses.runs(self.event_column), list[str]()
         layout = Layout.of_runs(runs, self.id_range)
         event_id, first, count = layout.event_id, layout.first, layout.num_pulses
         if (large := np.flatnonzero(count > EVENT_PULSES)).size:
             raise ValueError(
-                f"{self.name}: event {event_id[large[0]]} has {count[large[0]]} "
-                f"pulses, more than the {EVENT_PULSES} that an event may have"
+                f"{self.name}: an event must have at most {EVENT_PULSES} pulses, event "
+                f"{event_id[large[0]]} has {count[large[0]]}"
             )
         labels, rows_B = dict[str, NDArray[Any]](), np.empty(0, np.int64)
         is_joined = isinstance(self.pulses, JoinedTable)
         if layout.scattered is not None and not is_joined:
             notes.append(
-                f"{self.name}: the rows of {describe_ids(layout.scattered)} were not "
-                "together; gathered"
+                f"{self.name}: the rows of {describe_ids(layout.scattered)} were "
+                "scattered; they were put together"
             )
         if self.truth and (joined := self.read_truth(event_id)):
             truth, rows_B = joined
@@ -292,13 +312,13 @@ class TablePart(Part):
     def _in_order(
         self, event_id: Any, first: Any, count: Any, max_pulses: int
     ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
-        """Yield events, their first row and pulses, where rows are together."""
-        # Events without pulses lie where the one before ends.
+        """Yield events, their first row and pulses, if rows are contiguous."""
+        # Events without pulses begin at the end of the event before.
         full = count > 0
         start = first[full.argmax()] if full.any() else 0
         stop = np.maximum.accumulate(np.where(full, first + count, start))
         first = np.where(full, first, np.append(start, stop[:-1]))
-        # Rows of no event between two are read with them and left out.
+        # Rows between events that belong to none are read and left out.
         borders = np.append(first, first[-1] + count[-1])
         slices = list(chunk_borders(borders, max_pulses))
         cuts = borders[[0, *(events.stop for events in slices)]]
@@ -315,7 +335,7 @@ class TablePart(Part):
     def _gathered(
         self, event_id: Any, first: Any, count: Any, max_pulses: int
     ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
-        """Yield the same of scattered rows: the table is read for some events each."""
+        """Yield the same for scattered rows, reading the table for some events each."""
         key, pulses = self.event_column, self.pulses
         borders = np.append(0, np.cumsum(count))
         empty = {name: no_values(pulses.types[name]) for name in self.columns}
@@ -332,7 +352,9 @@ class TablePart(Part):
                     pieces.append({name: arrays[name][kept] for name in self.columns})
             place_T = np.concatenate(places)
             if len(place_T) != borders[some.stop] - borders[some.start]:
-                raise ValueError(f"{self.name} changed while it was read")
+                raise ValueError(
+                    f"{self.name} has changed during the reading; read it again"
+                )
             whole = {n: np.concatenate([p[n] for p in pieces]) for n in self.columns}
             order_T = np.argsort(place_T, kind="stable")
             if isinstance(pulses, JoinedTable):
@@ -345,7 +367,7 @@ class TablePart(Part):
 
 
 def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the places of values among others that are distinct; -1 of none."""
+    """Return the indices of values among other, distinct values; -1 if missing."""
     pa = import_pyarrow()
     import pyarrow.compute as pc
 
@@ -356,20 +378,20 @@ def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.i
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is read of tables."""
+    """Columns of tables to read, and their meaning; see `Source` for the fields."""
 
-    event_column: str  # of the pulses
+    event_column: str  # event column of the pulses
     pulse_map: PulseMap
-    columns: tuple[str, ...]  # pulse columns that are read
+    columns: tuple[str, ...]  # pulse columns to read
     truth: Truth | None
     left_out: tuple[str, ...]
     notes: tuple[str, ...]
-    tables: tuple[str, ...]  # what is read, in words
+    tables: tuple[str, ...]
 
     def part(
         self, pulses: Table, truth: Table | None = None, **more: Any
     ) -> dict[str, Any]:
-        """Return what a part of a table is made of, maybe with a truth of its own."""
+        """Return the arguments of `TablePart`, by default with the common truth."""
         labels = self.truth
         if labels is not None and truth is not None:
             labels = replace(labels, tables=(truth,))
@@ -383,14 +405,18 @@ class Selection:
             **more,
         }
 
-    def source(self, kind: str, parts: Sequence[Part], **more: Any) -> Source:
-        """Return parts as a source."""
-        own = {"left_out": self.left_out, "notes": self.notes, "tables": self.tables}
+    def source(
+        self, kind: str, parts: Sequence[Part], notes: Sequence[str] = (), **more: Any
+    ) -> Source:
+        """Return parts as a source, with further notes and other fields."""
+        own = {"left_out": self.left_out, "tables": self.tables}
+        has_truth = self.truth is not None and self.truth.columns
         return Source(
             kind=kind,
             pulse_map=self.pulse_map,
             parts=parts,
             pulse_columns=self.columns,
+            notes=(*self.notes, *notes, *(() if has_truth else [NO_DIRECTIONS])),
             **{**own, **more},
         )
 
@@ -403,10 +429,17 @@ def select(
     events: Sequence[Table] = (),
     without: Sequence[str] = (),
 ) -> Selection:
-    """Find what tables mean, and which columns to read.
+    """Find the meaning of tables, and the columns to read.
 
-    Where there is no truth, `events` may say which events there are, one row each.
-    Columns `without` are no truth.
+    Args:
+        pulses: Tables of pulses.
+        truth: Tables of truth; may be empty.
+        wanted: Options of the user.
+        events: Tables with one row per event, which give the events without truth.
+        without: Columns that are not truth.
+
+    Raises:
+        ValueError: A column is missing or not valid.
     """
     first = pulses[0]
     key = find_event_column(first.types, wanted.event_column, first.name)
@@ -445,7 +478,17 @@ def open_truth(
     event_column: str,
     without: Sequence[str] = (),
 ) -> tuple[Truth, tuple[str, ...], tuple[str, ...]]:
-    """Return truth, columns left out, and what there is to say."""
+    """Return truth, columns left out, and notes.
+
+    Args:
+        tables: Tables of truth.
+        pulse_map: Meaning of the columns.
+        event_column: Event column of the truth.
+        without: Columns that are not truth.
+
+    Raises:
+        ValueError: A column is missing or not valid.
+    """
     first = tables[0]
     taken, left_out, notes = choose_truth_columns(
         first, pulse_map, (event_column, *without)
@@ -453,12 +496,12 @@ def open_truth(
     angles = tuple(c for c in angle_columns(pulse_map) if c in taken)
     if not angles:
         lost = " and ".join(map(repr, angle_columns(pulse_map)))
-        notes = (*notes, f"{first.name} has no directions: no columns {lost}")
+        notes = (*notes, f"{first.name} has no columns {lost}, so no directions")
     if angles == KM3NET_ANGLES:
         notes = (
             *notes,
-            f"{AZIMUTH} and {ZENITH} of the origin are made of {' and '.join(angles)}, "
-            "which GraphNeT's converter counts otherwise",
+            f"{AZIMUTH} and {ZENITH} of the origin are computed from "
+            f"{' and '.join(angles)}, which GraphNeT's converter defines differently",
         )
     check_tables(tables, taken, key=event_column)
     truth = Truth(
@@ -470,14 +513,11 @@ def open_truth(
 def event_ranges(
     event_id: NDArray[np.int64], events_per_part: int | None = None
 ) -> list[tuple[int, int]]:
-    """Cut rising event_ids, (B,), into ranges of parts; all numbers lie in one.
+    """Return least and greatest event_id of each part; each number is in one part.
 
     Args:
-        event_id: (B,) event_ids of a file, rising.
-        events_per_part: Events of a part; default: an eighth of them, within bounds.
-
-    Returns:
-        Least and greatest event_id of each part.
+        event_id: Event_ids of a file, ascending, (B,).
+        events_per_part: Number of events per part; default: an eighth, within limits.
     """
     step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *PART_EVENTS))
     lows = [LEAST, *event_id[step::step].tolist()]
@@ -486,14 +526,14 @@ def event_ranges(
 
 
 def name_of(tables: Sequence[Table]) -> str:
-    """Return what messages call one or several tables."""
+    """Return the name of one or several tables for messages."""
     others = len(tables) - 1
     return f"{tables[0].name} (and {others} more)" if others else tables[0].name
 
 
 def empty_note(event_id: NDArray[np.int64], truth_name: str, pulses_name: str) -> str:
-    """Return, for the user, which rows of truth have become events without pulses."""
+    """Return a note on rows of truth that became events without pulses."""
     return (
-        f"{describe_ids(event_id)} of {truth_name} without pulses in {pulses_name}; "
-        "kept as events with 0 pulses"
+        f"{pulses_name} has no pulses of {describe_ids(event_id)} of {truth_name}, "
+        "which are kept as events with 0 pulses"
     )

@@ -1,9 +1,8 @@
-"""Tables of files or in memory, read piece by piece and handed on as numpy columns.
+"""Tables of files or in memory, read piece by piece as numpy columns.
 
-A file of 33 million rows is never loaded whole: row groups that cannot hold what is
-asked for are passed over by their statistics, and the others come in batches. Rows are
-counted from 0, as pandas counts them. Shape letters: T rows, R runs of rows with one
-event_id.
+Large files are not loaded at once: row groups without the wanted values are skipped by
+their statistics, and the others are read in batches. Rows are counted from 0, as in
+pandas. Shape letters: T rows, R runs of rows with one event_id.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.source import fingerprint_of_fields
 
 BATCH_ROWS = 2**18
-# A file with more values than these, and than so many a byte, was made to fill memory.
+# Limits that protect the memory: a file must not have more values than the first, and
+# at the same time more values per byte than the second.
 SMALL_VALUES, MOST_VALUES = 2**24, 256
-# The same of texts: bytes of one; of all in a column, and of one on average then.
+# Bytes of one text; bytes of all texts of a column, and then bytes per text.
 LONG_TEXT, SMALL_TEXTS, MEAN_TEXT = 2**16, 2**28, 256
 # Runs of rows with one event_id: event_id, first row and number of rows, (R,) each.
 Runs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
@@ -34,26 +34,39 @@ LEAST, GREATEST = int(np.iinfo(np.int64).min), int(np.iinfo(np.int64).max)
 
 
 class Table(ABC):
-    """A table of rows, each column of one type."""
+    """A table of rows, with one type per column.
 
-    name: str  # what messages call it
-    types: Mapping[str, Any]  # Arrow type of each column
-    num_rows: int | None  # None if that is not known beforehand
-    has_rows = True  # whether rows mean something to the user
-    # Whether reading leaves the interpreter to other threads most of the time.
+    Attributes:
+        name: Name for messages.
+        types: Arrow type of each column.
+        num_rows: Number of rows, None if not known before.
+        has_rows: Whether numbers of rows have a meaning for the user.
+        for_threads: Whether reading releases the interpreter most of the time.
+    """
+
+    name: str
+    types: Mapping[str, Any]
+    num_rows: int | None
+    has_rows = True
     for_threads = True
 
     @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of columns, each with the row it begins at."""
+        """Yield first row and record batch of these columns."""
 
     def arrays(
         self, columns: Sequence[str], *, nan: Collection[str] = ()
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns piece by piece, (T,) each, with the row each piece begins at.
+        """Yield first row and columns, (T,) each, piece by piece.
 
-        A null in columns `nan` becomes NaN, and integers beside it floats that are
-        equal to them; any other null is a ValueError that names file and row.
+        Args:
+            columns: Columns to read.
+            nan: Columns in which null becomes NaN. Integers with a null become floats,
+                if floats can represent them.
+
+        Raises:
+            ValueError: There is another null, or a text is too long; the message names
+                file and row.
         """
         pa = import_pyarrow()
         floating, text_bytes = pa.types.is_floating, dict.fromkeys(columns, 0)
@@ -68,19 +81,19 @@ class Table(ABC):
                 array = plain(array)
                 may_be_nan = column in nan and is_number(array.type)
                 if array.null_count and may_be_nan and not floating(array.type):
-                    with suppress(pa.ArrowInvalid):  # an integer that no float equals
+                    with suppress(pa.ArrowInvalid):  # an integer too large for a float
                         array = array.cast(pa.float64())
                 if array.null_count and not (may_be_nan and floating(array.type)):
                     null = first + int(np.asarray(array.is_null()).argmax())
                     raise ValueError(
-                        f"{self.at(null)}: column {column!r} is null "
-                        f"({array.null_count} of the {len(array)} rows read are)"
+                        f"{self.at(null)}: column {column!r} must not be null, found "
+                        f"null in {array.null_count} of {len(array)} rows"
                     )
                 arrays[column] = array.to_numpy(zero_copy_only=False)
             yield first, arrays
 
     def _check_texts(self, array: Any, column: str, row: int) -> int:
-        """See that texts that begin at a row are no longer than texts are; add up."""
+        """Return the bytes of texts; ValueError if one is too long."""
         pa = import_pyarrow()
         import pyarrow.compute as pc
 
@@ -91,29 +104,29 @@ class Table(ABC):
             length = length.take(array.indices)
         if (longest := pc.max(length).as_py() or 0) > LONG_TEXT:
             raise ValueError(
-                f"{self.at(row + pc.index(length, longest).as_py())}: column "
-                f"{column!r} is a text of more than {LONG_TEXT} bytes. Shorten it, or "
-                "take the column out of the file"
+                f"{self.at(row + pc.index(length, longest).as_py())}: texts of column "
+                f"{column!r} must have at most {LONG_TEXT} bytes, found {longest}. "
+                "Shorten the text, or remove the column from the file"
             )
         return pc.sum(pc.cast(length, pa.int64())).as_py() or 0
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return JSON values that differ if the rows differ."""
+        """Return JSON values that change if the rows change."""
         return fingerprint_of_fields(self)
 
     def within(self, column: str, low: int, high: int) -> Table:
-        """Return fewer rows, among them all whose integer `column` is in low to high.
+        """Return a table with all rows whose integer `column` is low to high.
 
-        The others that remain have to be left out by their values.
+        It may have other rows, too.
         """
         return self
 
     def at(self, row: int) -> str:
-        """Return what messages call a row."""
+        """Return the text for a row, for messages."""
         return f"{self.name}, row {row}"
 
     def ids(self, column: str) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield a column of event_ids in pieces, each with the row it begins at."""
+        """Yield first row and event_ids, (T,), piece by piece."""
         for row, arrays in self.arrays([column]):
             yield row, self.as_ids(arrays[column], column, row)
 
@@ -134,11 +147,18 @@ class Table(ABC):
     def read_rows(
         self, columns: Sequence[str], borders: NDArray[np.int64]
     ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Read the rows from border to border, in their order and each once.
+        """Yield the rows from border to border, in their order and each once.
 
-        Borders are counted among the rows of this table. Yields the row of the file
-        that the first stands in, None where they do not stand together, and (T,) by
-        column.
+        Args:
+            columns: Columns to read.
+            borders: Borders, counted in the rows of this table.
+
+        Yields:
+            Row of the first in the file (None if the rows are not contiguous there),
+            and columns (T,) by name.
+
+        Raises:
+            ValueError: The file has changed.
         """
         # A missing value is a bad pulse, as NaN is.
         pieces, end = self.arrays(columns, nan=columns), 0
@@ -147,7 +167,9 @@ class Table(ABC):
             while end < high:
                 row, arrays = next(pieces, (0, {}))
                 if not arrays:
-                    raise ValueError(f"{self.name} changed while it was read")
+                    raise ValueError(
+                        f"{self.name} has changed during the reading; read it again"
+                    )
                 held.append((end, row, arrays))
                 end += len(arrays[columns[0]])
                 held = [piece for piece in held if _stop(piece) > low]
@@ -169,27 +191,36 @@ class Table(ABC):
             yield low + shifts.pop() if len(shifts) == 1 else None, taken[0]
 
     def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
-        """Return values that begin at a row as event_ids, (T,), if they are such."""
+        """Return values as event_ids, (T,).
+
+        Args:
+            values: The values, (T,).
+            column: Their column, for messages.
+            row: Their first row, for messages.
+
+        Raises:
+            ValueError: The values are not integers, or do not fit into int64.
+        """
         if values.dtype.kind not in "iu":
             raise ValueError(
-                f"{self.name}: column {column!r} names the event and must hold "
-                f"integers; it holds {self.types[column]}"
+                f"{self.name}: event column {column!r} must have integers, found "
+                f"{self.types[column]}"
             )
         if values.dtype == np.uint64 and (values > GREATEST).any():
             large = int(values.argmax())
             raise ValueError(
-                f"{self.at(row + large)}: column {column!r} is {values[large]}, more "
-                "than int64 can hold"
+                f"{self.at(row + large)}: event column {column!r} must fit into int64, "
+                f"found {values[large]}"
             )
         return values.astype(np.int64)
 
     def check_angle(self, values: NDArray[Any], column: str, row: int) -> None:
-        """See that angles are finite or NaN, which says that there is none."""
+        """Check that angles are finite, or NaN if there is none; else ValueError."""
         if values.dtype.kind == "f" and (infinite := np.isinf(values)).any():
             first = int(infinite.argmax())
             raise ValueError(
-                f"{self.at(row + first)}: angle {column!r} is {values[first]}; it must "
-                "be finite"
+                f"{self.at(row + first)}: angle {column!r} must be finite, found "
+                f"{values[first]}"
             )
 
 
@@ -203,11 +234,11 @@ class JoinedTable(Table):
 
     has_rows = False
     tables: tuple[Table, ...]
-    time: str  # the column of which the order of an event's pulses is
+    time: str  # the column by which pulses of an event are sorted
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """What messages call it."""
+        """Name of the tables for messages."""
         return " and ".join(table.name for table in self.tables)
 
     @cached_property
@@ -218,12 +249,12 @@ class JoinedTable(Table):
 
     @property
     def for_threads(self) -> bool:  # type: ignore[override]
-        """Whether that is so of all."""
+        """Whether reading all tables releases the interpreter most of the time."""
         return all(table.for_threads for table in self.tables)
 
     @property
     def num_rows(self) -> int | None:  # type: ignore[override]
-        """How many rows all have."""
+        """Number of rows of all tables."""
         numbers = [table.num_rows for table in self.tables]
         return None if None in numbers else sum(filter(None, numbers))
 
@@ -234,7 +265,7 @@ class JoinedTable(Table):
     def arrays(
         self, columns: Sequence[str], *, nan: Collection[str] = ()
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns of one table after the other; each names its own faults."""
+        """Yield columns of one table after the other."""
         for table in self.tables:
             yield from table.arrays(columns, nan=nan)
 
@@ -246,7 +277,7 @@ class JoinedTable(Table):
         return ids_R, np.cumsum(lengths_R) - lengths_R, lengths_R
 
     def within(self, column: str, low: int, high: int) -> Table:
-        """Return fewer rows of each."""
+        """Return tables with fewer rows, see `Table.within`."""
         fewer = tuple(table.within(column, low, high) for table in self.tables)
         return replace(self, tables=fewer)
 
@@ -257,7 +288,7 @@ class ParquetTable(Table):
 
     path: Path
     name: str  # for messages
-    groups: tuple[int, ...] | None = None  # the row groups, or None for all
+    groups: tuple[int, ...] | None = None  # row groups; None for all
 
     @cached_property
     def types(self) -> dict[str, Any]:  # type: ignore[override]
@@ -267,15 +298,15 @@ class ParquetTable(Table):
 
     @property
     def num_rows(self) -> int:  # type: ignore[override]
-        """How many rows the groups have."""
+        """Number of rows of the row groups."""
         return sum(group.num_rows for _, group in self.row_groups())
 
     def batches(
         self, columns: Sequence[str], values: int = BATCH_ROWS
     ) -> Iterator[tuple[int, Any]]:
-        """Yield record batches of these columns, each with the row it begins at.
+        """Yield first row and record batch of these columns.
 
-        They have about so many values a column, which are more than rows in lists.
+        A batch has about `values` values per column, which in lists are more than rows.
         """
         with opened_parquet(self.path, self.name, columns) as file:
             for row, group in self.row_groups():
@@ -291,8 +322,8 @@ class ParquetTable(Table):
                     row += len(batch)
                 if row != stop:
                     raise ValueError(
-                        f"{self.name} is damaged: row group {group.id} ends at row "
-                        f"{row}, not at {stop}"
+                        f"{self.name} is damaged: row group {group.id} must end at row "
+                        f"{stop}, found {row}"
                     )
 
     def row_groups(self) -> list[tuple[int, Any]]:
@@ -314,10 +345,10 @@ class ParquetTable(Table):
         ]
 
     def bounds(self, column: str) -> dict[int, tuple[int, int] | None]:
-        """Return least and greatest of an integer column by number of the row group.
+        """Return least and greatest value of an integer column for each row group.
 
-        None where the file does not say. A group without rows has a least that is
-        greater than any greatest.
+        They are None if the file has no statistics. For a group without rows the least
+        is above the greatest.
         """
         bounds: dict[int, tuple[int, int] | None] = {}
         for _, group in self.row_groups():
@@ -333,7 +364,7 @@ class ParquetTable(Table):
         return bounds
 
     def within(self, column: str, low: int, high: int) -> ParquetTable:
-        """Leave out the row groups that cannot hold a value of low to high."""
+        """Leave out the row groups that have no value of low to high."""
         fitting = [
             group
             for group, ends in self.bounds(column).items()
@@ -348,25 +379,28 @@ def opened_parquet(
 ) -> Iterator[Any]:
     """Open a parquet file for reading columns piece by piece.
 
-    Texts come as dictionaries: one that stands often takes its memory once.
+    Texts are read as dictionaries, so that a repeated text needs memory once.
     """
     import_pyarrow()
     import pyarrow.parquet
 
-    # The buffer keeps pyarrow from loading a column of a row group whole.
+    # With a buffer, pyarrow does not load a whole column of a row group.
     how: dict[str, Any] = {"buffer_size": 2**20, "page_checksum_verification": True}
     with ExitStack() as stack:
         stack.enter_context(naming_damage(name))
         file = stack.enter_context(pyarrow.parquet.ParquetFile(path, **how))
         paths = [file.schema.column(i).path for i in range(len(file.schema))]
         if twice := sorted({path for path in paths if paths.count(path) > 1}):
-            raise ValueError(f"{name}: column {', '.join(twice)} stands more than once")
+            raise ValueError(
+                f"{name}: names of columns must be different, found {', '.join(twice)} "
+                "more than once"
+            )
         groups = map(file.metadata.row_group, range(file.num_row_groups))
         num_values = sum(sum(_num_values(group)) for group in groups)
         if num_values > max(SMALL_VALUES, MOST_VALUES * path.stat().st_size):
             raise ValueError(
-                f"{name} cannot be read: its {path.stat().st_size} bytes claim to hold "
-                f"{num_values} values, more than any table of measurements could"
+                f"{name} cannot be read: {num_values} values in "
+                f"{path.stat().st_size} bytes are more than measurements can have"
             )
         texts = []
         for index, leaf in enumerate(paths):
@@ -377,18 +411,18 @@ def opened_parquet(
                     chunk = group.column(index)
                     size = chunk.total_uncompressed_size
                     check_total(size, chunk.num_values, f"{name}: {leaf!r}")
-        if texts:  # which columns these are is known only now
+        if texts:
             how |= {"metadata": file.metadata, "read_dictionary": texts}
             file = stack.enter_context(pyarrow.parquet.ParquetFile(path, **how))
         yield file
 
 
 def check_total(num_bytes: int, num_texts: int, name: str) -> None:
-    """See that texts take no more bytes than texts do."""
+    """Raise ValueError if the texts of a column are too long in total."""
     if num_bytes > max(SMALL_TEXTS, MEAN_TEXT * num_texts):
         raise ValueError(
-            f"{name} holds texts of {num_bytes} bytes, more than {MEAN_TEXT} on "
-            "average. Take the column out of the file"
+            f"{name}: texts must have at most {MEAN_TEXT} bytes on average, found "
+            f"{num_bytes} bytes in {num_texts} texts. Remove the column from the file"
         )
 
 
@@ -400,24 +434,24 @@ def _num_values(group: Any) -> list[int]:
 
 @contextmanager
 def naming_damage(name: str) -> Iterator[None]:
-    """Make a ValueError of pyarrow's errors, which do not say which file it was."""
+    """Turn pyarrow's errors into ValueErrors that name the file."""
     pa = import_pyarrow()
     try:
         yield
     except MemoryError:
         raise
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
-        # The system's errors have a number: no such file, no rights, a broken disk.
+        # Errors of the system (missing file, permissions, disk) have a number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(
-            f"{name} cannot be read: it is damaged, truncated or no parquet file "
+            f"{name} cannot be read: it is damaged, incomplete or not a parquet file "
             f"({str(error).strip()})"
         ) from None
 
 
 def plain_type(arrow_type: Any) -> Any:
-    """Return the type of the values: of an extension's storage, of a dictionary's."""
+    """Return the type of the values, without extension type and dictionary."""
     pa = import_pyarrow()
     while isinstance(arrow_type, pa.BaseExtensionType):
         arrow_type = arrow_type.storage_type
@@ -443,7 +477,7 @@ def _storage(array: Any) -> Any:
 
 
 def is_number(arrow_type: Any) -> bool:
-    """Tell whether values are integers, floats or booleans."""
+    """Return whether values are integers, floats or booleans."""
     types, kind = import_pyarrow().types, plain_type(arrow_type)
     return bool(
         types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
@@ -451,23 +485,23 @@ def is_number(arrow_type: Any) -> bool:
 
 
 def is_string(arrow_type: Any) -> bool:
-    """Tell whether values are strings."""
+    """Return whether values are strings."""
     return str(plain_type(arrow_type)) in ("string", "large_string", "string_view")
 
 
 def is_list(arrow_type: Any) -> bool:
-    """Tell whether values are lists of any length."""
+    """Return whether values are lists of any length."""
     types, kind = import_pyarrow().types, plain_type(arrow_type)
     return bool(types.is_list(kind) or types.is_large_list(kind))
 
 
 def is_struct(arrow_type: Any) -> bool:
-    """Tell whether values are structs."""
+    """Return whether values are structs."""
     return bool(import_pyarrow().types.is_struct(arrow_type))
 
 
 def no_values(arrow_type: Any) -> NDArray[Any]:
-    """Return an empty array of the numpy type of the values, of lists what is in."""
+    """Return an empty array of the numpy type of the values, or of a list's values."""
     kind = plain_type(arrow_type)
     if is_list(kind):
         return no_values(kind.value_type)

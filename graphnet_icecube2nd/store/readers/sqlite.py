@@ -50,7 +50,6 @@ from graphnet_icecube2nd.store.readers.tables import (
     JoinedTable,
     Runs,
     Table,
-    is_number,
     is_string,
 )
 
@@ -373,7 +372,7 @@ class SqliteTable(Table):
                 if bad is not None:
                     raise ValueError(
                         f"{self.name}, event {bad[0]}: column {column!r} must have "
-                        f"{'numbers' if is_number(kind) else 'text'}, found {bad[1]!r}"
+                        f"only {kind} values, found {bad[1]!r}"
                     )
 
 

@@ -138,10 +138,10 @@ def test_truth_without_pulses_and_the_other_way(
     assert chunk.event_id.tolist() == [5, 4, 3]
     assert np.diff(chunk.offsets).tolist() == [2, 1, 0]
     assert chunk.truth["kind"].tolist()[2] == "nu 3"
-    assert any("event 3" in note and "without pulses" in note for note in chunk.notes)
+    assert any("event 3" in note and "0 pulses" in note for note in chunk.notes)
     path = folder / "truth" / "truth_0.parquet"
     pq.write_table(truth_table([4]), path)
-    with pytest.raises(ValueError, match=r"event 5 without a row.*truth=False"):
+    with pytest.raises(ValueError, match=r"lacks event 5.*truth=False"):
         chunks_of(graphnet_parquet_source(folder))
     (chunk,) = chunks_of(graphnet_parquet_source(folder, truth=False))
     assert chunk.truth == {}

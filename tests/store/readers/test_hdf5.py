@@ -188,7 +188,7 @@ def test_an_event_that_stands_twice(tmp_path: Path) -> None:
     truth["event_id"][3] = 102
     path = flat(tmp_path / "events.h5", truth=truth)
     for options in ({}, {"truth": False}):
-        with pytest.raises(ValueError, match=r"events\.h5.*row 3: event 102 "):
+        with pytest.raises(ValueError, match=r"events\.h5.*row 3: .* event 102 "):
             joined(hdf5_source(path, **options))
 
 
@@ -253,7 +253,7 @@ def test_events_are_counted_without_event_id(tmp_path: Path) -> None:
         file["ids/real"] = ids + 0.5
     found = joined(hdf5_source(path, event_column="ids/number"))
     assert found["event_id"].tolist() == ids.tolist()
-    with pytest.raises(ValueError, match=r"'real' .* must hold integers"):
+    with pytest.raises(ValueError, match=r"'real' must have integers"):
         joined(hdf5_source(path, event_column="ids/real"))
     with pytest.raises(ValueError, match="no dataset or column 'number'"):
         hdf5_source(path, event_column="number")
@@ -313,7 +313,7 @@ def test_angles_must_be_finite(tmp_path: Path) -> None:
     truth = truth_columns(4)
     truth["zenith"][2] = np.inf
     path = flat(tmp_path / "a.h5", truth=truth)
-    with pytest.raises(ValueError, match="table 'truth', row 2: angle 'zenith' is inf"):
+    with pytest.raises(ValueError, match=r"table 'truth', row 2: angle 'zenith' .*inf"):
         joined(hdf5_source(path))
     truth = truth_columns(4)
     truth["zenith"][2] = np.nan  # this event has no direction
@@ -387,7 +387,7 @@ def test_texts_of_many_bytes_are_left_out(tmp_path: Path) -> None:
         texts = np.zeros(len(LENGTHS), "S100000")
         file.create_dataset("truth/long", data=texts, compression="gzip")
         file["truth/endless"] = ["x" * 70_000] * len(LENGTHS)
-    with pytest.raises(ValueError, match=r"row 0: column 'endless' is a text of more"):
+    with pytest.raises(ValueError, match=r"row 0: .*'endless' .* 70000"):
         joined(hdf5_source(path))
     with h5py.File(path, "a") as file:
         del file["truth/endless"]
@@ -479,7 +479,7 @@ def test_joined_by_an_event_column(tmp_path: Path, kind: str) -> None:
         hdf5_source([path, b])
     truth["event_no"][1] = 77
     lost = write(tmp_path / "lost.h5", {"hits": pulses, "truth": truth})
-    with pytest.raises(ValueError, match=r"lost\.h5.* event 5 without a row in"):
+    with pytest.raises(ValueError, match=r"lost\.h5.* lacks event 5"):
         joined(hdf5_source(lost))
 
 

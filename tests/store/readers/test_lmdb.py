@@ -149,7 +149,7 @@ class TestFaults:
             (7, {"Pulses": {"a": [1], "b": [1, 2]}}, r"event 7.*Pulses.*'b': 2"),
             (7, event(8, 1), "event 7.*'event_no' of table 'Pulses'"),
             (7, event(7, 2) | {"Pulses": {"dom_x": [1.0]}}, "dom_y.*event 7"),
-            (7, event(7, 1, truth={}), r"event 7 without a row"),
+            (7, event(7, 1, truth={}), r"lacks event 7"),
         ],
     )
     def test_faults_of_events(

@@ -180,7 +180,7 @@ def test_truth_without_pulses_is_an_event(make_file: Callable[..., Path]) -> Non
     assert chunk.event_id.tolist() == [1, 2, 4, 9]
     assert np.diff(chunk.offsets).tolist() == [2, 0, 1, 0]
     assert "2 events (2, 9)" in chunk.notes[0]
-    assert "without pulses" in chunk.notes[0]
+    assert "0 pulses" in chunk.notes[0]
 
 
 def test_pulses_without_truth(make_file: Callable[..., Path]) -> None:
@@ -189,7 +189,7 @@ def test_pulses_without_truth(make_file: Callable[..., Path]) -> None:
     with pytest.raises(ValueError, match=r"2 events \(1, 8\).*truth=False"):
         chunks_of(sqlite_source(path))
     # also where the range of a part begins or ends with them
-    with pytest.raises(ValueError, match=r"event 1 without.*truth=False"):
+    with pytest.raises(ValueError, match=r"lacks event 1.*truth=False"):
         chunks_of(sqlite_source(path, events_per_part=1))
     source = sqlite_source(path, truth=False, events_per_part=3)
     found = joined(source)
@@ -299,7 +299,9 @@ def test_files_that_do_not_agree(make_file: Callable[..., Path]) -> None:
     for chunk in chunks_of(sqlite_source([a, d], keep="all")):
         assert chunk.columns["pmt_number"].dtype == np.float64
     change(d, "UPDATE truth SET energy = 'much'")
-    with pytest.raises(ValueError, match=r"d\.db, table 'truth': column 'energy' hold"):
+    with pytest.raises(
+        ValueError, match=r"d\.db, table 'truth': column 'energy' .*text"
+    ):
         sqlite_source([a, d])
     with pytest.raises(ValueError, match=r"a\.db is given twice"):
         sqlite_source([a, a])
@@ -312,39 +314,39 @@ def test_files_that_do_not_agree(make_file: Callable[..., Path]) -> None:
     [
         (
             "UPDATE pulses SET dom_x = 'left' WHERE event_no = 2",
-            "table 'pulses', event 2: column 'dom_x' is 'left'; it must hold numbers",
+            "table 'pulses', event 2: column 'dom_x' must have only double",
         ),
         (
             "UPDATE truth SET zenith = 9e999 WHERE event_no = 2",
-            "table 'truth', event 2: angle 'zenith' is inf; it must be finite",
+            "table 'truth', event 2: angle 'zenith' must be finite, found inf",
         ),
         (
             "UPDATE truth SET pid = NULL WHERE event_no = 2",
-            "table 'truth', event 2: column 'pid' is null",
+            "table 'truth', event 2: column 'pid' must not be null",
         ),
         (
             "UPDATE truth SET kind = NULL WHERE event_no = 2",
-            "table 'truth', event 2: column 'kind' is null",
+            "table 'truth', event 2: column 'kind' must not be null",
         ),
         (
             "UPDATE truth SET pid = 'muon' WHERE event_no = 2",
-            "table 'truth': column 'pid' holds integer and text",
+            "table 'truth': column 'pid' must have only numbers or only",
         ),
         (
             "UPDATE truth SET kind = x'00' WHERE event_no = 2",
-            "table 'truth': column 'kind' holds blob and text",
+            "table 'truth': column 'kind' must have only numbers or only",
         ),
         (
             "UPDATE pulses SET event_no = NULL WHERE event_no = 2",
-            "table 'pulses': event column 'event_no' holds NULL",
+            "table 'pulses': event column 'event_no' must have integers, found NULL",
         ),
         (
             "UPDATE pulses SET event_no = 2.5 WHERE event_no = 2",
-            "table 'pulses': event column 'event_no' holds 2.5",
+            "table 'pulses': event column 'event_no' must have integers, found 2.5",
         ),
         (
             "UPDATE pulses SET event_no = 'two' WHERE event_no = 2",
-            "table 'pulses': event column 'event_no' holds 'two'",
+            "table 'pulses': event column 'event_no' must have integers, found 'two'",
         ),
     ],
 )
@@ -380,10 +382,10 @@ def test_types_that_change_late(make_file: Callable[..., Path]) -> None:
     assert found["charge"].dtype == found["rde"].dtype == np.float64
     # the file changes once its types are known
     change(path, "UPDATE pulses SET pmt_number = 0.5 WHERE event_no = 2")
-    with pytest.raises(ValueError, match=r"event 2: column 'pmt_number' is 0\.5"):
+    with pytest.raises(ValueError, match=r"event 2: column 'pmt_number' .* 0\.5"):
         chunks_of(source)
     change(path, "UPDATE pulses SET charge = x'00' WHERE event_no = 2")
-    with pytest.raises(ValueError, match=r"event 2: column 'charge' is b'.x00'"):
+    with pytest.raises(ValueError, match=r"event 2: column 'charge' .* b'.x00'"):
         chunks_of(sqlite_source(path))
 
 
@@ -411,7 +413,7 @@ def test_text_among_the_pulses(make_file: Callable[..., Path]) -> None:
     source = sqlite_source(path, keep="all")
     assert "width" not in source.pulse_columns
     assert source.left_out == ("width",)
-    assert "'width' left out" in source.notes[0]
+    assert "'width' is left out" in source.notes[0]
     with pytest.raises(ValueError, match=r"column 'width' .*string"):
         sqlite_source(path, keep=("width",))
 
@@ -520,7 +522,9 @@ def test_truth_that_names_an_event_twice(make_file: Callable[..., Path]) -> None
         "CREATE TABLE double AS SELECT * FROM truth",
         "INSERT INTO double SELECT * FROM truth WHERE event_no = 2",
     )
-    with pytest.raises(ValueError, match=r"table 'double', row 2: event 2 is in row 1"):
+    with pytest.raises(
+        ValueError, match=r"'double', row 2: .* event 2 is also in row 1"
+    ):
         chunks_of(sqlite_source(path, truth="double"))
 
 
@@ -535,7 +539,7 @@ def test_columns_that_are_the_stores_own(make_file: Callable[..., Path]) -> None
 def test_renumbering_needs_its_names(make_file: Callable[..., Path]) -> None:
     path = make_file({1: 2})
     change(path, "ALTER TABLE truth ADD COLUMN source_file DEFAULT 0")
-    with pytest.raises(ValueError, match="a column 'source_file' already"):
+    with pytest.raises(ValueError, match="already has a column 'source_file'"):
         sqlite_source(path, duplicates="renumber")
     with pytest.raises(ValueError, match="duplicates must be one of error, renumber"):
         sqlite_source(path, duplicates="drop")
@@ -580,7 +584,7 @@ def test_files_that_are_none(make_file: Callable[..., Path], tmp_path: Path) -> 
         sqlite_source(foreign)
     cut = tmp_path / "cut.db"
     cut.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match=r"cut\.db .* not a whole copy"):
+    with pytest.raises(ValueError, match=r"cut\.db .* incomplete copy"):
         sqlite_source(cut)
     damaged = tmp_path / "damaged.db"
     damaged.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))

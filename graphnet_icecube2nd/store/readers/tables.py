@@ -105,7 +105,7 @@ class Table(ABC):
         if (longest := pc.max(length).as_py() or 0) > LONG_TEXT:
             raise ValueError(
                 f"{self.at(row + pc.index(length, longest).as_py())}: texts of column "
-                f"{column!r} must have at most {LONG_TEXT} bytes, found {longest}. "
+                f"{column!r} must have at most {LONG_TEXT} bytes, found more. "
                 "Shorten the text, or remove the column from the file"
             )
         return pc.sum(pc.cast(length, pa.int64())).as_py() or 0

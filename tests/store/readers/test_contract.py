@@ -456,7 +456,7 @@ class TestHostileFiles:
         """The second text stands in few bytes, for all events."""
         pulses, truth = make_events()
         truth.loc[3, "kind"] = "long " * 20_000
-        with pytest.raises(ValueError, match=r"in.*'kind' is a text of more than"):
+        with pytest.raises(ValueError, match=r"in.*'kind' .*65536 bytes"):
             made(form, tmp_path / "a", pulses, truth)
         truth["kind"] = "b" * 65_000
         made(form, tmp_path / "b", pulses, truth)
@@ -471,7 +471,7 @@ class TestHostileFiles:
         assert path.stat().st_size < 200_000
         pulses, _ = make_events()
         pulses.to_parquet(tmp_path / "pulses.parquet")
-        with pytest.raises(ValueError, match=r"truth.parquet: 'kind' holds texts of"):
+        with pytest.raises(ValueError, match=r"truth.parquet: 'kind'"):
             prepare(tmp_path / "pulses.parquet", tmp_path / "s", truth=path, workers=1)
 
     def test_an_event_of_too_many_pulses(
@@ -480,7 +480,7 @@ class TestHostileFiles:
         from graphnet_icecube2nd.store.readers import table_part
 
         monkeypatch.setattr(table_part, "EVENT_PULSES", 6)
-        with pytest.raises(ValueError, match=r"pulses.parquet: event 40 has 7 pulses"):
+        with pytest.raises(ValueError, match=r"pulses.parquet: .* event 40 has 7"):
             made(flat, tmp_path, *make_events())
 
     def test_scattered_rows_are_read_again_and_again(

@@ -387,7 +387,7 @@ def test_texts_of_many_bytes_are_left_out(tmp_path: Path) -> None:
         texts = np.zeros(len(LENGTHS), "S100000")
         file.create_dataset("truth/long", data=texts, compression="gzip")
         file["truth/endless"] = ["x" * 70_000] * len(LENGTHS)
-    with pytest.raises(ValueError, match=r"row 0: .*'endless' .* 70000"):
+    with pytest.raises(ValueError, match=r"row 0: .*'endless' .*bytes"):
         joined(hdf5_source(path))
     with h5py.File(path, "a") as file:
         del file["truth/endless"]

@@ -207,9 +207,9 @@ def test_a_second_simulation_into_the_same_is_refused(
 
 
 def test_export_says_what_it_cannot_do(store: EventStore, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown format 'csv'; choose from"):
+    with pytest.raises(ValueError, match="got 'csv'"):
         export(store.path, tmp_path / "x", format="csv")
-    with pytest.raises(ValueError, match="pulses_table means nothing for kaggle"):
+    with pytest.raises(ValueError, match="no option pulses_table"):
         export(store.path, tmp_path / "x", format="kaggle", pulses_table="p")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

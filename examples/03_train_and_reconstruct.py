@@ -52,6 +52,8 @@ def main() -> None:
         sys.exit(
             f"{error}: pip install graphnet-icecube2nd[data,train,simulation,plots]"
         )
+    import torch
+
     from graphnet_icecube2nd import EventStore, evaluate, reconstruct, simulate, train
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
@@ -59,6 +61,7 @@ def main() -> None:
     from graphnet_icecube2nd.results import EventTruth
     from graphnet_icecube2nd.training import TrainerConfig
     from graphnet_icecube2nd.training.recipes import find_recipe
+    from graphnet_icecube2nd.training.trainer import emulates_bfloat16
 
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
@@ -73,6 +76,8 @@ def main() -> None:
         known.data, num_sub_epochs=arguments.sub_epochs, validation_fraction=0.03
     )
     recipe = replace(known, name="three_minutes", stages=(stage,), data=data)
+    if emulates_bfloat16(torch.device("cpu")):  # float32 is faster then
+        recipe = replace(recipe, precision="float32")
 
     def say_angle(rows: list[dict[str, float]]) -> None:
         row = rows[-1]

@@ -39,7 +39,7 @@ from graphnet_icecube2nd.models.weights import (
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
-from graphnet_icecube2nd.tasks.label import LABELS
+from graphnet_icecube2nd.tasks.label import LABELS, make_label
 from graphnet_icecube2nd.tasks.task import FEWEST
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import TrainingModule, freeze
@@ -315,13 +315,17 @@ def check_event_weight(name: str, data: EventDataModule) -> None:
     for subset in (data.train_events, data.validation_events):
         for shard in range(len(store.shards)):
             weight_B = store.event_column(name, shard)
-            is_good_B = np.isfinite(weight_B) & (weight_B >= 0)
+            # A column with the name of a label is read as that label.
+            used_B = make_label(name, {name: weight_B}, store.pulse_map.labels)
+            is_good_B = np.isfinite(used_B) & (used_B >= 0)
             wrong_B = subset.mask(store, shard) & ~is_good_B
             if wrong_B.any():
                 place = int(wrong_B.argmax())
                 event_id = store.event_column(EVENT_ID, shard)[place]
                 raise ValueError(
-                    f"event_weight: {name} must be 0 or more, found {weight_B[place]} "
+                    f"event_weight: {name} must be 0 or more"
+                    f"{' and a possible label' * (name in LABELS)}, found "
+                    f"{weight_B[place]} "
                     f"for event {event_id} of {store.path}. Choose other events "
                     "(data.events) or another column"
                 )

@@ -183,9 +183,9 @@ def test_larger_is_better_of_a_monitor(
 def test_weights_of_events_come_from_a_column(
     three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
-    recipe = replace(three, event_weight="visible_energy", stages=three.stages[:1])
+    recipe = replace(three, event_weight="light", stages=three.stages[:1])
     module = module_room.TrainingModule(
-        first_model(recipe), recipe.stages[0], event_weight="visible_energy"
+        first_model(recipe), recipe.stages[0], event_weight="light"
     )
     batch = next(iter(make_data(recipe, 0, simulated).train_dataloader()))
     assert batch.truth is not None
@@ -194,7 +194,7 @@ def test_weights_of_events_come_from_a_column(
     weighted = module.model.losses(outputs, truth, weight_B)
     for name, task in module.model.task_map.items():
         loss_B = task.loss(outputs[name], task.target(truth))
-        expected = (loss_B * batch.truth["visible_energy"]).mean()
+        expected = (loss_B * batch.truth["light"]).mean()
         torch.testing.assert_close(weighted[name], expected)
     run = train(recipe, simulated, tmp_path / "run", machine=quiet)
     plain = replace(recipe, event_weight=None)
@@ -205,11 +205,14 @@ def test_weights_of_events_come_from_a_column(
 def test_a_weight_that_is_no_number_is_named(
     three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
-    """The simulated muons have no inelasticity."""
+    """The simulated muons have no inelasticity, and no visible energy."""
     recipe = replace(three, event_weight="inelasticity")
     with pytest.raises(ValueError, match=r"event_weight: inelasticity .* nan"):
         train(recipe, simulated, tmp_path / "run", machine=quiet)
     assert not (tmp_path / "run").exists()
+    no_label = replace(recipe, event_weight="visible_energy")
+    with pytest.raises(ValueError, match=r"event_weight: visible_energy .* 0\.0"):
+        train(no_label, simulated, tmp_path / "run", machine=quiet)
     with pytest.raises(ValueError, match="no event column 'inelastic'"):
         train(
             replace(recipe, event_weight="inelastic"), simulated, tmp_path / "other",

@@ -1,7 +1,10 @@
 # Every target does its own set-up: it makes .venv on first use, which also sees the
 # site packages of PYTHON, so that a GraphNeT or icetray installed there is found.
 #
-#   make test                              everything, with GraphNeT where it is found
+#   make test                              the tests of every change, in two processes;
+#                                          with GraphNeT where it is found
+#   make test-all                          those marked `slow`, too
+#   make test WORKERS=8                    so many processes; 0 is one, without xdist
 #   make test GRAPHNET=../graphnet         adds GraphNeT from whatever pip can install:
 #   make test GRAPHNET="-e ../graphnet"    a folder, a wheel, a git URL
 #   make test PYTHON=python3.12            another Python (3.10 to 3.13)
@@ -15,14 +18,17 @@ PYTHON ?= python3
 GRAPHNET ?=
 PIP_FLAGS ?=
 PYTEST_FLAGS ?=
+WORKERS ?= 2
 DEMO_FLAGS ?=
 TRAIN_FLAGS ?=
 export GRAPHNET PIP_FLAGS
 
 PY := .venv/bin/python
+# One thread of torch for each process.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-fast demo demo-graphnet lint format docs docs-serve clean
+.PHONY: help setup test test-all demo demo-graphnet lint format docs docs-serve clean
 
 help:  ## say what can be made
 	@sed -n 's/^#   //p; s/^#$$//p' Makefile
@@ -31,11 +37,11 @@ help:  ## say what can be made
 setup:  ## make or update .venv; at once where nothing changed
 	@$(PYTHON) tools/setup_venv.py test dev
 
-test: setup  ## all tests
-	$(PY) -m pytest $(PYTEST_FLAGS)
+test: setup  ## the tests of every change: all but those marked slow
+	$(PYTEST) -m "not slow" $(PYTEST_FLAGS)
 
-test-fast: setup  ## the tests not marked slow
-	$(PY) -m pytest -m "not slow" $(PYTEST_FLAGS)
+test-all: setup  ## all tests
+	$(PYTEST) $(PYTEST_FLAGS)
 
 demo: setup  ## simulate, fit, draw, train for three minutes, reconstruct, compare
 	$(PY) examples/02_simulated_events.py $(DEMO_FLAGS)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
+import subprocess
+import sys
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -83,6 +88,77 @@ def logging_of_the_package() -> Iterator[None]:
 def seed_torch() -> None:
     """Give every test the same random numbers, whichever tests run before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are written blank: drawing takes nearly all the time of a report."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_blank(figure: Figure, *arguments: Any, **options: Any) -> None:
+        save(Figure(figsize=(1, 1)), *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    file: str,
+    line: int,
+    *_: object,
+    **__: object,
+) -> None:
+    """Print a warning as an interpreter does."""
+    print(warnings.formatwarning(message, category, file, line), file=sys.stderr)
+
+
+@pytest.fixture
+def run_main(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_main(main, *arguments)`: a program as a user starts it, in this process.
+
+    A process of its own would spend seconds on imports. Its folder is `tmp_path`.
+    """
+
+    def call(
+        main: Callable[[], object], *arguments: object
+    ) -> subprocess.CompletedProcess[str]:
+        words = ["program", *map(str, arguments)]
+        output, errors = io.StringIO(), io.StringIO()
+        code: object = 0
+        with (
+            monkeypatch.context() as patch,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", words)
+            patch.setattr(warnings, "formatwarning", warnings.formatwarning)
+            patch.setattr(warnings, "showwarning", show_warning)  # not pytest's
+            # A fresh interpreter shows warnings, but not those for developers.
+            warnings.resetwarnings()
+            for category in (
+                *(DeprecationWarning, PendingDeprecationWarning),
+                *(ImportWarning, ResourceWarning),
+            ):
+                warnings.simplefilter("ignore", category)
+            try:
+                main()
+            except SystemExit as error:
+                code = error.code
+                if isinstance(code, str):
+                    print(code, file=sys.stderr)
+                    code = 1
+        return subprocess.CompletedProcess(
+            words, int(code or 0), output.getvalue(), errors.getvalue()
+        )
+
+    return call
 
 
 def draw_weight(name: str, shape: Sequence[int]) -> Tensor:

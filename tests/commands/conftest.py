@@ -5,14 +5,25 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from graphnet_icecube2nd import cli
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run(*arguments)`: the console script in a process of its own."""
+def run(run_main: Run) -> Run:
+    """`run(*arguments)`: what the console script does, in this process."""
+    return partial(run_main, cli.main)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Run:
+    """`script(*arguments)`: the console script in a process of its own."""
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 NUM = 300
 
 

@@ -58,6 +58,7 @@ def said(*words: object) -> str:
     return done.output
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_whole_way(here: Path, simulated: EventStore) -> None:
     store = simulated.path
     fitted = said(

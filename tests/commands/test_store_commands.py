@@ -139,9 +139,13 @@ def test_what_a_user_can_mend_is_one_line(
     assert words in " ".join(done.stderr.replace("│", " ").split())
 
 
-def test_debug_shows_the_trace(run: Run) -> None:
-    done = run("--debug", "inspect", "nothing")
-    assert "Traceback" in done.stderr
+def test_an_error_in_a_process_of_its_own(script: Run) -> None:
+    """One line, or with --debug the trace."""
+    done = script("inspect", "nothing")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert "Traceback" in script("--debug", "inspect", "nothing").stderr
 
 
 def test_parse_batches() -> None:

@@ -3,35 +3,49 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples" / "01_train_deepice_graphnet.py"
+EXAMPLES = ROOT / "examples"
+TRAIN = "01_train_deepice_graphnet.py"
 
 
-def run_example(folder: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    path = os.pathsep.join([environment.pop("first", ""), str(ROOT)])
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLE), *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": path, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    return result.returncode, result.stdout + result.stderr
+RunExample = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run_example(run_main: Callable[..., Any]) -> RunExample:
+    """`run_example(script, *arguments)`, in this process."""
+
+    def call(name: str, *arguments: object) -> Any:
+        script = str(EXAMPLES / name)
+        return run_main(lambda: runpy.run_path(script, None, "__main__"), *arguments)
+
+    return call
 
 
 def test_without_graphnet_it_says_how_to_get_it(tmp_path: Path) -> None:
     blocker = tmp_path / "blocked" / "graphnet"
     blocker.mkdir(parents=True)
     (blocker / "__init__.py").write_text("raise ImportError('blocked')")
-    code, output = run_example(tmp_path, first=str(tmp_path / "blocked"))
-    assert code != 0
+    path = os.pathsep.join([str(tmp_path / "blocked"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / TRAIN)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    output = done.stdout + done.stderr
     assert "github.com/graphnet-team/graphnet" in output
     assert "make demo-graphnet GRAPHNET=" in output
     assert "blocked" in output
@@ -41,7 +55,11 @@ def test_without_graphnet_it_says_how_to_get_it(tmp_path: Path) -> None:
 @pytest.mark.graphnet
 @pytest.mark.parametrize("fixture", ["database", "parquet_folder"])
 def test_it_trains_and_reports_on_a_database(
-    with_graphnet: None, fixture: str, tmp_path: Path, request: pytest.FixtureRequest
+    with_graphnet: None,
+    fixture: str,
+    run_example: RunExample,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
     data = request.getfixturevalue(fixture)
     options = {
@@ -52,10 +70,9 @@ def test_it_trains_and_reports_on_a_database(
         "--epochs": "1",
         "--out": "result",
     }
-    code, output = run_example(
-        tmp_path, *[word for option in options.items() for word in option]
-    )
-    assert code == 0, output
+    done = run_example(TRAIN, *[word for pair in options.items() for word in pair])
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
     assert "2 test events" in output
     assert "mean opening angle" in output
     written = {path.name for path in (tmp_path / "result").iterdir()}
@@ -113,18 +130,18 @@ def test_wrong_options_end_in_one_line(
     options: list[str],
     message: str,
     database: str,
+    run_example: RunExample,
     tmp_path: Path,
 ) -> None:
     words = [database if word == "DB" else word for word in options]
-    code, output = run_example(tmp_path, *words)
-    assert code != 0
-    assert message in output
-    assert "Traceback" not in output
+    done = run_example(TRAIN, *words)
+    assert done.returncode != 0
+    assert message in done.stdout + done.stderr
     assert not (tmp_path / "none.db").exists()
 
 
 @pytest.mark.graphnet
-def test_a_recipe_in_graphnet(tmp_path: Path) -> None:
+def test_a_recipe_in_graphnet(run_example: RunExample, tmp_path: Path) -> None:
     pytest.importorskip("graphnet.models", exc_type=ImportError)
     pytest.importorskip("pyarrow")
     small = "model_kwargs={dim: 32, dim_base: 8, depth: 1, head_size: 16, depth_rel: 1}"
@@ -136,13 +153,7 @@ def test_a_recipe_in_graphnet(tmp_path: Path) -> None:
         "data.num_sub_epochs=16",
     ]
     words += ["--set", "stages.0.epochs=0.125"]
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE.with_name("04_recipe_in_graphnet.py")), *words],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_example("04_recipe_in_graphnet.py", *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "validation events: mean opening angle" in done.stdout
     written = {path.name for path in (tmp_path / "result").iterdir()}

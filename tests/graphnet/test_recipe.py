@@ -82,7 +82,7 @@ def fitted(stage: Any, folder: Path) -> list[float]:
     [
         {},
         {"loss": "combined", "ema": False},
-        {"model": "s_gnn", "loss": "angle"},
+        pytest.param({"model": "s_gnn", "loss": "angle"}, marks=pytest.mark.slow),
         {"tasks": {"direction": {}, "energy": {"weight": 0.1}, "track": {}}},
     ],
     ids=["vmf", "combined", "hybrid", "tasks"],

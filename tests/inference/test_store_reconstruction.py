@@ -143,7 +143,10 @@ def test_every_event_once_and_in_order(
     np.testing.assert_allclose(rows.astype(float), alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("suffix", ["parquet", "csv", "db"])
+@pytest.mark.parametrize(
+    "suffix",
+    ["parquet", *(pytest.param(s, marks=pytest.mark.slow) for s in ("csv", "db"))],
+)
 def test_memory_does_not_grow_with_the_store(
     suffix: str,
     model: Any,

@@ -319,6 +319,7 @@ class TestRefused:
                 convert(make_source(make_part([2])), tmp_path / "s", **{name: 0})
         assert not (tmp_path / "s").exists()
 
+    @pytest.mark.slow
     def test_script_without_a_guard(self, tmp_path: Path) -> None:
         """Processes run it again; the error tells that from a lack of memory."""
         name = Path(__file__).stem

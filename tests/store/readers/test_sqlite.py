@@ -244,6 +244,7 @@ def test_parts_pickle_and_tell_changes(make_file: Callable[..., Path]) -> None:
     assert first[0].fingerprint() != prints[0]
 
 
+@pytest.mark.slow
 def test_conversion_in_processes(
     make_file: Callable[..., Path], tmp_path: Path
 ) -> None:

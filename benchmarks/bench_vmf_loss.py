@@ -31,7 +31,7 @@ from graphnet_icecube2nd import (
 from graphnet_icecube2nd.evaluation.coverage import GIVEN, CalibrationView
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
 from graphnet_icecube2nd.models.pretrained import FOLDER
-from graphnet_icecube2nd.plots import Look, new_figure, plain_log, save_figure
+from graphnet_icecube2nd.plots import TableStyle, new_figure, plain_log, save_figure
 from graphnet_icecube2nd.results import (
     EventTruth,
 )
@@ -139,7 +139,7 @@ def draw(result: dict[str, Any]) -> Any:
     figure = new_figure(10.0, 4.4)
     left, right = figure.subplots(1, 2)
     for number, way in enumerate(WAYS):
-        look = Look.of(number)
+        look = TableStyle.numbered(number)
         style = {"color": look.colour, "ls": look.line, "marker": look.marker}
         best = result["best_kappa"]
         left.plot(best["angle_deg"], best[way], label=f"{way} loss", **style)

@@ -63,7 +63,7 @@ def main() -> None:
     from graphnet_icecube2nd.calibration.validation_split import validation_events
     from graphnet_icecube2nd.ensemble import fit_ensemble
     from graphnet_icecube2nd.inference import load_bundle
-    from graphnet_icecube2nd.inference.model_bundle import place_beside
+    from graphnet_icecube2nd.inference.model_bundle import calibration_path
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
     from graphnet_icecube2nd.report import write_evaluation
     from graphnet_icecube2nd.results import EventTruth
@@ -117,7 +117,7 @@ def main() -> None:
     raw = reconstruct(held_out, ensemble, out / "ensemble.parquet")
     # ... and with calibrated radii, from the same validation events.
     checked = calibrate(ensemble, events, validation)
-    checked.file.save(place_beside(out / "ensemble"))
+    checked.file.save(calibration_path(out / "ensemble"))
     calibrated = reconstruct(
         held_out, out / "ensemble", out / "calibrated.parquet", contours=CONTOURS
     )

@@ -199,7 +199,7 @@ def _new_folder(folder: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def strangers(folder: Path, *ours: str) -> list[str]:
+def foreign_entries(folder: Path, *ours: str) -> list[str]:
     """Return the names in a folder that are not `ours`, locks or leftovers."""
     names = (entry.name for entry in folder.iterdir() if entry.name not in ours)
     return sorted(name for name in names if not _is_left(name))

@@ -16,7 +16,7 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
-class Look(NamedTuple):
+class TableStyle(NamedTuple):
     """Style of a table in plots: matplotlib's colour, line style and marker."""
 
     colour: str
@@ -24,7 +24,7 @@ class Look(NamedTuple):
     marker: str
 
     @classmethod
-    def of(cls, number: int) -> Look:
+    def numbered(cls, number: int) -> TableStyle:
         """Return the style of a table by its number, from 0."""
         number %= len(COLOURS)  # as many as lines and markers
         return cls(COLOURS[number], LINES[number], MARKERS[number])

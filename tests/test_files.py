@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from graphnet_icecube2nd.config import load_yaml
 from graphnet_icecube2nd.files import (
     check_new,
+    foreign_entries,
     holds_json,
     locked_folder,
     read_json,
-    strangers,
     write_json,
     write_text,
     write_whole,
@@ -170,7 +170,7 @@ def test_what_a_killed_writer_left_is_removed(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert len(os.listdir(tmp_path)) == 4  # two locks, two things half-written
-    assert strangers(tmp_path) == []
+    assert foreign_entries(tmp_path) == []
     # Of another output, whose name begins like this one's.
     (tmp_path / ".a.b.0123456789abcdef.tmp").touch()
     write_text(tmp_path / "a", "ours")

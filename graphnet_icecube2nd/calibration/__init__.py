@@ -7,6 +7,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "calibrate": "fit",
         "calibrate_table": "fit",
-        "held_out_events": "validation_split",
+        "unseen_events": "validation_split",
     },
 )

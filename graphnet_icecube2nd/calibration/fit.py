@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.calibration.validation_split import held_out_events
+from graphnet_icecube2nd.calibration.validation_split import unseen_events
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.inference.domain import identity
@@ -31,14 +31,14 @@ from graphnet_icecube2nd.inference.predictor import (
 from graphnet_icecube2nd.models.weights import weights_digest
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.results.truth import EventTruth, turned_directions
+from graphnet_icecube2nd.results.truth import EventTruth, flipped_directions_note
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import (
     METHODS,
     KappaCalibration,
     containment,
+    even_and_odd,
     fit_calibration,
-    halves,
 )
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
 from graphnet_icecube2nd.tasks.label import has_label
@@ -104,7 +104,7 @@ def calibrate(
     check_one_of("method", method, METHODS)
     bundle = as_bundle(model).calibrated(None)
     places = [] if bundle.place is None else [bundle.place]
-    store, numbers, what = held_out_events(places, store, events, most)
+    store, numbers, what = unseen_events(places, store, events, most)
     if len(numbers) < FEWEST:
         raise ValueError(
             f"a calibration needs {FEWEST} events, found {len(numbers)} ({what}). "
@@ -167,7 +167,7 @@ def _figures(
     before = task.calibration_figures(plain, target)
     after: dict[str, Array] = {name: np.empty(len(target)) for name in plain}
     try:
-        for here_B in halves(len(target)):
+        for here_B in even_and_odd(len(target)):
             fitted = task.calibrate(output[~here_B], target[~here_B])
             columns = task.predict_calibrated(torch.from_numpy(output[here_B]), fitted)
             for name, values in _plain_columns(columns).items():
@@ -231,7 +231,7 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
 
 def _check_way(angle_B: Array, name: str) -> None:
     """Raise ValueError if directions seem to have the opposite sign."""
-    if note := turned_directions(angle_B, name):
+    if note := flipped_directions_note(angle_B, name):
         raise ValueError(note)
 
 
@@ -250,7 +250,7 @@ def cross_fitted(kappa_B: Array, angle_B: Array, method: str) -> Recalibrated:
     In this way a calibration that fits noise does not look good.
     """
     columns = {n: np.empty(len(kappa_B)) for n in ("kappa", "level", "median")}
-    for here_B in halves(len(kappa_B)):
+    for here_B in even_and_odd(len(kappa_B)):
         calibration = fit_calibration(kappa_B[~here_B], angle_B[~here_B], method)
         columns["kappa"][here_B] = calibration.kappa(kappa_B[here_B])
         columns["level"][here_B] = calibration.level(kappa_B[here_B], angle_B[here_B])

@@ -100,7 +100,7 @@ def numbers_of(subset: EventSubset, store: EventStore) -> NDArray[np.int64]:
     return np.concatenate(numbers)
 
 
-def held_out_events(
+def unseen_events(
     models: Sequence[str | os.PathLike[str]],
     data: EventStore | str | os.PathLike[str] | None,
     events: NDArray[np.int64] | str | None = None,

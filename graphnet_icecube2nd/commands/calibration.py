@@ -72,7 +72,7 @@ def calibrate(
     calibration, each half of the events is calibrated with the other half.
     """
     from graphnet_icecube2nd.calibration import fit
-    from graphnet_icecube2nd.calibration.validation_split import held_out_events
+    from graphnet_icecube2nd.calibration.validation_split import unseen_events
     from graphnet_icecube2nd.errors import check_one_of
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
     from graphnet_icecube2nd.results.event_table import EventTable
@@ -118,7 +118,7 @@ def calibrate(
         out = out or _place(model)
         bundle = load_bundle(model, calibration="none")
         places = [] if bundle.place is None else [bundle.place]
-        store, numbers, what = held_out_events(places, data, events, most)
+        store, numbers, what = unseen_events(places, data, events, most)
         print(f"calibrating on {len(numbers):,} events: {what}")
         with counting(len(numbers), "reading") as on_progress:
             found = fit.calibrate(
@@ -177,7 +177,10 @@ def _show(found: CalibrationCheck) -> None:
 
 def _place(model: str) -> Path:
     """Return the path of a model's calibration; ValueError for packaged weights."""
-    from graphnet_icecube2nd.inference.model_bundle import place_beside, weights_place
+    from graphnet_icecube2nd.inference.model_bundle import (
+        calibration_path,
+        weights_place,
+    )
     from graphnet_icecube2nd.models.pretrained import list_pretrained
 
     if model in list_pretrained():
@@ -185,4 +188,4 @@ def _place(model: str) -> Path:
             f"{model} is in the package, where nothing can be written: give --out, and "
             "give that file to `icecube2nd reconstruct --calibration`"
         )
-    return place_beside(weights_place(model))
+    return calibration_path(weights_place(model))

@@ -71,14 +71,14 @@ def fit(
     The members' weights minimise the mean opening angle on events that no member was
     trained on.
     """
-    from graphnet_icecube2nd.calibration.validation_split import held_out_events
+    from graphnet_icecube2nd.calibration.validation_split import unseen_events
     from graphnet_icecube2nd.ensemble.ensemble_fit import fit_ensemble
     from graphnet_icecube2nd.inference.model_bundle import load_bundle
 
     reading = None
     if max_pulses is not None:
         reading = replace(load_bundle(members[0]).options, max_pulses=max_pulses)
-    store, numbers, what = held_out_events(members, data, events, most)
+    store, numbers, what = unseen_events(members, data, events, most)
     print(f"fitting weights on {len(numbers):,} events: {what}")
     with counting(len(numbers), "reading") as on_progress:
         found = fit_ensemble(
@@ -100,7 +100,10 @@ def show(
 ) -> None:
     """Show the members and options of an ensemble, and check its files."""
     from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile
-    from graphnet_icecube2nd.inference.model_bundle import CalibrationFile, place_beside
+    from graphnet_icecube2nd.inference.model_bundle import (
+        CalibrationFile,
+        calibration_path,
+    )
 
     described = EnsembleFile.load(ensemble)
     folder = ensemble if ensemble.is_dir() else ensemble.parent
@@ -116,7 +119,7 @@ def show(
     if fitted:
         print(f"weights fitted on {fitted['events']:,} events of {fitted['store']}")
         _print_angles(fitted["mean_opening_angle_rad"])
-    beside = place_beside(folder)
+    beside = calibration_path(folder)
     if beside.is_file():
         stored = CalibrationFile.load(beside)
         print(f"calibrated: {', '.join(stored.calibrations)}; {stored.what}")

@@ -158,7 +158,7 @@ class Detector:
         return DetectorGeometry.from_file(self.geometry)
 
     @cached_property
-    def places(self) -> DetectorGeometry:
+    def modules_or_icecube86(self) -> DetectorGeometry:
         """Modules that give a pulse its position; IceCube-86 if they are not known."""
         return self.modules or DetectorGeometry.icecube86()
 
@@ -204,7 +204,7 @@ class Detector:
         """Return whether modules are at the positions of this detector's modules."""
         if self.modules is None and self.telescope != ICECUBE:
             return True  # the detector's own were not known
-        own = self.places
+        own = self.modules_or_icecube86
         if self.pulses.sensor_id is None:  # pulses have positions of their own
             return bool((own.nearest_dom(geometry.position_S3) >= 0).all())
         return len(own) == len(geometry) and torch.allclose(
@@ -232,7 +232,7 @@ class Detector:
         return from_plain(cls, {**values, **made}, "detector.")
 
     @classmethod
-    def of_pulses(
+    def from_pulse_map(
         cls,
         pulses: PulseMap,
         geometry: DetectorGeometry | None = None,

@@ -106,7 +106,7 @@ def as_detector(
     if isinstance(given, str):
         given = build_detector(given)
     if isinstance(given, PulseMap):
-        return Detector.of_pulses(given, geometry, ice)
+        return Detector.from_pulse_map(given, geometry, ice)
     return given.with_tables(geometry, ice)
 
 

@@ -395,7 +395,7 @@ class PulseMap:
             return 0.0, self.extra_scale[self.extra.index(quantity)]
         return None
 
-    def how_without(self, quantity: str) -> str:
+    def code_without(self, quantity: str) -> str:
         """Return, for messages, this pulse map's code without a quantity."""
         if self.name in NAMED_PULSE_MAPS:
             return f"PulseMap.{self.name}({quantity}=None)"

@@ -32,12 +32,12 @@ from graphnet_icecube2nd.inference.predictor import (
     event_reader,
     store_outputs,
 )
-from graphnet_icecube2nd.models.together import EnsembleModel
+from graphnet_icecube2nd.models.ensemble_model import EnsembleModel
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
-from graphnet_icecube2nd.tasks.direction.calibration import halves
+from graphnet_icecube2nd.tasks.direction.calibration import even_and_odd
 from graphnet_icecube2nd.tasks.direction.combination import (
     DENSITIES,
     DIRECTIONS,
@@ -208,7 +208,7 @@ def _checked_members(
 def _held_out(vectors_MB3: NDArray[Any], truth: EventTruth) -> float:
     """Return the cross-fitted mean opening angle of fitted weights, rad."""
     angle_B = np.empty(len(truth))
-    for here_B in halves(len(truth)):
+    for here_B in even_and_odd(len(truth)):
         fitted = fit_weights(vectors_MB3[:, ~here_B], truth.direction_B3[~here_B])
         vectors = combine(torch.from_numpy(vectors_MB3[:, here_B]), fitted.weights)
         angle_B[here_B] = opening_angle(vectors, truth.direction_B3[here_B]).numpy()

@@ -28,8 +28,8 @@ from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.results.truth import (
     EventTruth,
+    flipped_directions_note,
     missing_direction,
-    turned_directions,
 )
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task
@@ -300,7 +300,7 @@ def _evaluate_directions(
     evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
     for one in evaluated:
         angle = one.angle_B[one.table.is_ok]
-        if note := turned_directions(angle, one.table.name):
+        if note := flipped_directions_note(angle, one.table.name):
             notes.append(note)
             LOGGER.warning(note)
     return Evaluation(

@@ -247,7 +247,7 @@ class AddNoise:
         time_T = events.columns[TIME].double().numpy()
         first_B = np.minimum.reduceat(time_T, offsets[:-1]) - self.margin
         range_B = np.maximum.reduceat(time_T, offsets[:-1]) + self.margin - first_B
-        geometry = detector.places
+        geometry = detector.modules_or_icecube86
         rate_S = self.rate_per_dom * 1e-9 * geometry.rde_S.numpy()  # per ns
         kept_B = np.diff(offsets) / events.n_pulses.numpy()
         num_B = poisson(rate_S.sum() * range_B * kept_B, combine(key_B, 0))
@@ -617,7 +617,7 @@ def _unit_keys(
     if SENSOR_ID in events.columns:
         unit_T = events.columns[SENSOR_ID].long()
         if unit == "string":
-            unit_T = detector.places.string_S[unit_T]
+            unit_T = detector.modules_or_icecube86.string_S[unit_T]
         return combine(key_T, unit_T.numpy())
     for axis in _UNITS[unit]:
         need_column(events, kind, axis, instead_of=SENSOR_ID)
@@ -632,7 +632,7 @@ def _unit_keys(
 
 def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Tensor]:
     """Return the columns with x, y, z and an efficiency."""
-    columns, geometry = dict(events.columns), detector.places
+    columns, geometry = dict(events.columns), detector.modules_or_icecube86
     if not set(AXES) <= columns.keys():
         need_column(events, kind, SENSOR_ID, instead_of="x, y, z")
         position_T3 = geometry.lookup(columns[SENSOR_ID].long()).float()

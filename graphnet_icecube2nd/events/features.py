@@ -71,10 +71,10 @@ def pulse_features(
             an event has no pulses; the message names column, event and allowed range.
     """
     if isinstance(pulse_map, PulseMap):
-        detector = Detector.of_pulses(pulse_map, geometry, ice)
+        detector = Detector.from_pulse_map(pulse_map, geometry, ice)
     else:
         detector = pulse_map
-    places = detector.places
+    places = detector.modules_or_icecube86
     raw = check_pulses(
         columns, offsets, detector.pulses, geometry=places, event_id=event_id
     )
@@ -189,7 +189,7 @@ def read_quantities(
         raise ValueError(
             f"pulse map {pulse_map.name!r} needs column {', '.join(wanted)}; found "
             f"{', '.join(map(str, columns))}. For files without it use "
-            f"{pulse_map.how_without(missing[0])}"
+            f"{pulse_map.code_without(missing[0])}"
         )
     if RDE in raw and not (known_T := raw[RDE] > 0).all():
         geometry = geometry or DetectorGeometry.icecube86()
@@ -235,7 +235,7 @@ def assemble_features(scaled: Mapping[str, Tensor], detector: Detector) -> Tenso
 
     Columns that a file does not have are derived from the detector.
     """
-    pulse_map, geometry = detector.pulses, detector.places
+    pulse_map, geometry = detector.pulses, detector.modules_or_icecube86
     scale = detector.scales.position
     made = dict(scaled)
     if not {X, Y, Z} <= made.keys():
@@ -274,7 +274,7 @@ class FeatureBuilder:
 
     def __init__(self, detector: Detector) -> None:
         self.detector = detector
-        dom_S = torch.arange(len(detector.places))
+        dom_S = torch.arange(len(detector.modules_or_icecube86))
         zero_S = torch.zeros(len(dom_S), dtype=torch.float64)
         of_doms = dict.fromkeys((TIME, *detector.pulses.extra), zero_S)
         # Features that depend on the DOM, (S, F) float32, 0 elsewhere.

@@ -39,7 +39,7 @@ def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
             "pulse_map must be the name of a detector, a PulseMap, or the result of "
             f"its to_dict(); got {type(value).__name__}"
         )
-    return Detector.of_pulses(value)
+    return Detector.from_pulse_map(value)
 
 
 class PulseMapDetector(GraphnetDetector):

@@ -390,7 +390,7 @@ class PulseReader:
             place_and_time = {others.x, others.y, others.z, others.time}
             if known != self.pulse_map.name and place_and_time <= set(names):
                 return f"The columns look like those of pulse map {known!r}; use it"
-        return f"For files without it: {self.pulse_map.how_without(quantity)}"
+        return f"For files without it: {self.pulse_map.code_without(quantity)}"
 
     def columns(self, names: Sequence[str]) -> PulseColumns:
         """Return the meaning of columns; ValueError if one is missing."""
@@ -440,7 +440,7 @@ class PulseReader:
             dict(zip(names, raw_TC.T, strict=True)),
             torch.tensor([0, len(raw_TC)]),
             self.pulse_map,
-            geometry=self.detector.places,
+            geometry=self.detector.modules_or_icecube86,
             event_id=_event_name(truth_dicts),
         )
         if RDE in raw:  # `check_pulses` has filled in unknown values
@@ -590,7 +590,7 @@ class PulseColumns:
             "": (-np.inf, np.inf),
             CHARGE: (float(np.nextafter(0.0, 1.0)), largest),
             RDE: (float(np.nextafter(0.0, 1.0)), largest),
-            SENSOR_ID: (0, len(detector.places) - 1),
+            SENSOR_ID: (0, len(detector.modules_or_icecube86) - 1),
             AUXILIARY: (0, 1),
             HLC: (0, 1),
         }

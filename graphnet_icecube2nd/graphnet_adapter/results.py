@@ -57,7 +57,7 @@ from graphnet_icecube2nd.tasks.direction.direction import (
     Direction,
     checked_contours,
 )
-from graphnet_icecube2nd.tasks.label import to_origin
+from graphnet_icecube2nd.tasks.label import flip_to_origin
 from graphnet_icecube2nd.version import __version__
 
 
@@ -265,7 +265,7 @@ def _parts(
         outputs = dict(window.outputs)
         if Direction.name in outputs:
             vector_B3 = torch.from_numpy(outputs[Direction.name])
-            outputs[Direction.name] = to_origin(vector_B3, angles).numpy()
+            outputs[Direction.name] = flip_to_origin(vector_B3, angles).numpy()
         table = table_of_outputs(
             "",
             tasks,

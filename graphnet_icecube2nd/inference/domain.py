@@ -124,7 +124,7 @@ class Domain:
             return inside_B
         values = {name: np.asarray(value) for name, value in columns.items()}
         if SENSOR_ID in values and X not in values:
-            position_S3 = self.detector.places.position_S3.numpy()
+            position_S3 = self.detector.modules_or_icecube86.position_S3.numpy()
             sensor_T = values[SENSOR_ID].astype(np.int64)
             values.update(zip((X, Y, Z), position_S3[sensor_T].T, strict=True))
         length_B = np.diff(offsets)

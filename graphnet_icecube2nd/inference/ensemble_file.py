@@ -18,8 +18,8 @@ from graphnet_icecube2nd.config import dump_yaml, from_plain, read_yaml, to_plai
 from graphnet_icecube2nd.errors import check_one_of, naming
 from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
+from graphnet_icecube2nd.models.ensemble_model import EnsembleModel
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.models.together import EnsembleModel
 from graphnet_icecube2nd.models.weights import load_model, save_model
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.tasks.direction.combination import (

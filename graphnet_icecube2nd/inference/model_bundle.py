@@ -115,7 +115,7 @@ class CalibrationFile:
         return {k: v for k, v in self.fitted_on.items() if k in SEEN}
 
 
-def place_beside(weights: str | os.PathLike[str]) -> Path:
+def calibration_path(weights: str | os.PathLike[str]) -> Path:
     """Return the path of the calibration file of a run, an ensemble or a file."""
     path = Path(weights)
     if path.is_dir():
@@ -243,7 +243,7 @@ def load_bundle(
             options = _options_of_run(place)
     bundle = ModelBundle(name=called, model=model, options=options, place=place)
     is_stored = str(calibration) == STORED
-    path = place_beside(place) if is_stored else Path(calibration)
+    path = calibration_path(place) if is_stored else Path(calibration)
     if str(calibration) == NONE or (is_stored and not path.is_file()):
         return bundle
     stored = CalibrationFile.load(path)

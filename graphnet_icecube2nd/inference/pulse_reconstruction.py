@@ -209,7 +209,7 @@ class PulseReconstructor:
         full_B = length_B > 0
         if not full_B.any():
             return {}, length_B, fault_B
-        places = self.detector.places
+        places = self.detector.modules_or_icecube86
         try:
             raw = check_pulses(
                 columns,

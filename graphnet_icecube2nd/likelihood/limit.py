@@ -46,11 +46,11 @@ from graphnet_icecube2nd.store.event_store import EventStore, view_event
 
 EFFORTS: dict[str, dict[str, int]] = {
     "full": {},
-    "quick": {"directions": 48, "searched": 10, "refined": 1, "shaken": 0},
+    "quick": {"directions": 48, "searched": 10, "refined": 1, "perturbed": 0},
 }
 # Fits of events brighter than this are slow and easy, so fewer are made.
 BRIGHT_PULSES = 500
-_FEWER = {"directions": 48, "searched": 6, "refined": 1, "shaken": 0}
+_FEWER = {"directions": 48, "searched": 6, "refined": 1, "perturbed": 0}
 _GAIN = 0.5  # difference of log L that counts as another maximum
 _NO_MAXIMUM = Maximum(
     seed=Seed.of(np.full(3, np.nan), np.nan, np.full(3, np.nan)),
@@ -204,7 +204,7 @@ def _limit(
     if from_truth:
         seed = truth_seed(view.truth)
         there = find_maximum(
-            likelihood, topology, directions=0, shaken=0, further_seeds=(seed,)
+            likelihood, topology, directions=0, perturbed=0, further_seeds=(seed,)
         )
         was_missed = there.log_likelihood > best.log_likelihood + _GAIN
         if there.log_likelihood > best.log_likelihood:

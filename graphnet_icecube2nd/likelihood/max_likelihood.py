@@ -22,7 +22,7 @@ from graphnet_icecube2nd.likelihood.photon_likelihood import (
     STEP_DIRECTION,
     EventLikelihood,
     Seed,
-    around,
+    displaced_seeds,
     number_names,
 )
 from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
@@ -32,7 +32,7 @@ from graphnet_icecube2nd.simulation.rows import Array
 DIRECTIONS = 96  # tried over the whole sphere
 SEARCHED = 32  # seeds refined with the coarse likelihood,
 REFINED = 4  # and of these with the full one
-SHAKEN, SHAKEN_SEEDS = 1, 12  # rounds, and seeds per round around the best
+PERTURBED_ROUNDS, PERTURBED_SEEDS = 1, 12  # seeds per round
 BLURRED_JITTER = 7.0  # ns
 BRIGHTEST, VERTICES = 10, 2  # DOMs tried as cascade positions; points that are kept
 
@@ -68,7 +68,7 @@ def find_maximum(
     directions: int = DIRECTIONS,  # 0: only the further seeds
     searched: int = SEARCHED,
     refined: int = REFINED,
-    shaken: int = SHAKEN,
+    perturbed: int = PERTURBED_ROUNDS,
     further_seeds: tuple[Seed, ...] = (),
 ) -> Maximum:
     """Find the maximum likelihood of an event with a given topology."""
@@ -79,22 +79,22 @@ def find_maximum(
     if directions:
         coarse = likelihood.coarse()
         begin = _seeds(coarse, topology, directions).take(slice(searched))
-        _, found = climb_together(coarse, topology, begin, steps=25)
+        _, found = batched_bfgs(coarse, topology, begin, steps=25)
         value_K = blurred.of_seeds(topology, found)
         seeds.insert(0, found.take(np.argsort(-value_K)[:refined]))
-    _, near = climb_together(blurred, topology, Seed.join(seeds), steps=30)
-    value_K, there = climb_together(likelihood, topology, near, steps=20)
+    _, near = batched_bfgs(blurred, topology, Seed.join(seeds), steps=30)
+    value_K, there = batched_bfgs(likelihood, topology, near, steps=20)
     best = there.take([value_K.argmax()])
-    for turn in range(shaken):
+    for turn in range(perturbed):
         # Random seeds around the best: metres to tens of metres, degrees, decades.
-        spread_K1 = np.geomspace(1.0, 6.0, SHAKEN_SEEDS)[:, None]
-        size = (SHAKEN_SEEDS, len(number_names(topology)))
+        spread_K1 = np.geomspace(1.0, 6.0, PERTURBED_SEEDS)[:, None]
+        size = (PERTURBED_SEEDS, len(number_names(topology)))
         drawn_KN = spread_K1 * np.random.default_rng(turn).standard_normal(size)
-        _, near = climb_together(
-            blurred, topology, around(topology, best, drawn_KN), steps=15
+        _, near = batched_bfgs(
+            blurred, topology, displaced_seeds(topology, best, drawn_KN), steps=15
         )
         near = Seed.join([best, near])
-        value_K, there = climb_together(likelihood, topology, near, steps=15)
+        value_K, there = batched_bfgs(likelihood, topology, near, steps=15)
         best = there.take([value_K.argmax()])
     value, best = _polish(likelihood, topology, best)
     covariance_22 = _covariance(likelihood, topology, best)
@@ -107,7 +107,7 @@ def find_maximum(
     )
 
 
-def climb_together(
+def batched_bfgs(
     likelihood: EventLikelihood, topology: str, seeds: Seed, steps: int
 ) -> tuple[Array, Seed]:
     """Maximise from each of K seeds, with a maximum number of steps.
@@ -153,7 +153,7 @@ def climb_together(
         bend = slope_KN[going] - slope
         slope_KN[going] = slope
         inverse_KNN[going] = _updated(inverse_KNN[going], went, bend)
-    return best_K, around(topology, seeds, scale_KN * at_KN)
+    return best_K, displaced_seeds(topology, seeds, scale_KN * at_KN)
 
 
 def _values(
@@ -268,7 +268,7 @@ def _cascade_seeds(
             for energy in (1e2, 1e3, 1e4, 1e5)
         ]
         begin.append(_best(coarse, topology, Seed.join(group))[1])
-    value_K, found = climb_together(coarse, topology, Seed.join(begin), steps=15)
+    value_K, found = batched_bfgs(coarse, topology, Seed.join(begin), steps=15)
     seeds = []
     for number in np.argsort(-value_K)[:VERTICES]:
         kept = found.take([number])
@@ -332,7 +332,7 @@ def _polish(
         )
         gained = -float(done.fun) - value
         value = max(value, -float(done.fun))
-        seed = around(topology, seed, scale_N * done.x[None])
+        seed = displaced_seeds(topology, seed, scale_N * done.x[None])
         if gained < 0.05:
             break
     return value, seed

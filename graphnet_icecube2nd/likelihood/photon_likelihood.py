@@ -104,7 +104,7 @@ def number_names(topology: str) -> list[str]:
     return [name for name in NUMBERS[topology] for _ in range(_SIZES.get(name, 1))]
 
 
-def around(topology: str, seed: Seed, numbers_KN: Array) -> Seed:
+def displaced_seeds(topology: str, seed: Seed, numbers_KN: Array) -> Seed:
     """Return the K seeds of vectors of numbers around one seed or K seeds.
 
     If all numbers are 0, it is the given seed.
@@ -272,7 +272,9 @@ class EventLikelihood:
         for first in range(0, len(numbers_KN), rows):
             some = slice(first, first + rows)
             near = seed if len(seed) == 1 else seed.take(some)
-            values.append(self._of(topology, around(topology, near, numbers_KN[some])))
+            values.append(
+                self._of(topology, displaced_seeds(topology, near, numbers_KN[some]))
+            )
         return np.concatenate(values)
 
     def _of(self, topology: str, seeds: Seed) -> Array:

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.nn.block import Block, RelativeAttention, SelfAttention
 from graphnet_icecube2nd.nn.embedding import PulseEmbedding, SpaceTimeInterval
-from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, all_waves
+from graphnet_icecube2nd.nn.interval_attention import IntervalTerm, sinusoids_of_pairs
 from graphnet_icecube2nd.nn.packing import BatchCache, Packing
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.task import Task
@@ -165,7 +165,7 @@ class DeepIce(Model):
         Args:
             batch: Batch of events.
             shared: Cache of values that other models computed from the same batch
-                (`models.together.predict_together`).
+                (`models.ensemble_model.predict_together`).
         """
         latent_BD = self.embed_events(batch, shared)
         if not self._tasks:  # a backbone
@@ -236,7 +236,7 @@ class DeepIce(Model):
             channels = self.interval.channels
             kept_P = packing.once(
                 ("interval", channels, self.interval.speed),
-                lambda: all_waves(places_T4, packing, channels),
+                lambda: sinusoids_of_pairs(places_T4, packing, channels),
             )
         term = IntervalTerm(self.interval, places_T4, kept_P)
         for number, block in enumerate(self.local):

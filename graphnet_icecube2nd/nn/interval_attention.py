@@ -49,7 +49,9 @@ class IntervalTerm(NamedTuple):
 
     interval: SpaceTimeInterval  # the module with the map W, b
     places_T4: Tensor  # scaled x, y, z, time of all pulses
-    kept_P: Tensor | None = None  # `all_waves`, if they are used more than once
+    kept_P: Tensor | None = (
+        None  # `sinusoids_of_pairs`, if they are used more than once
+    )
 
 
 def attend_with_interval(
@@ -85,10 +87,12 @@ def plain_interval_attention(
 
 
 @torch.no_grad()
-def all_waves(places_T4: Tensor, packing: Packing, channels: int) -> Tensor | None:
+def sinusoids_of_pairs(
+    places_T4: Tensor, packing: Packing, channels: int
+) -> Tensor | None:
     """Return the sinusoids of all pairs, (P,), or None if they are too many."""
     layout = Layout.of(places_T4, packing.offsets)
-    places = layout.lay(places_T4)
+    places = layout.arrange(places_T4)
     parts_4 = [places[part] for part in layout.parts]
     sizes = [num_waves(part, channels) for part in parts_4]
     if sum(sizes) > KEPT_NUMBERS:
@@ -111,12 +115,12 @@ def attend_by_tile(
     """Return the attention of every pulse, (T, N, H)."""
     kind = _kind(qkv_T3NH)
     layout = Layout.of(qkv_T3NH, offsets)
-    qkv = layout.lay(qkv_T3NH)
+    qkv = layout.arrange(qkv_T3NH)
     weight_HC = weight_HC.to(kind)
     query = qkv[..., 0, :, :].to(kind) @ (weight_HC * qkv.shape[-1] ** -0.5)
     met = torch.empty_like(query)
     attended = qkv.new_empty((*qkv.shape[:-3], *qkv.shape[-2:]), dtype=kind)
-    walk = layout.walk(qkv, places_T4, weight_HC.shape[1], kept_P)
+    walk = layout.tables(qkv, places_T4, weight_HC.shape[1], kept_P)
     for part, table in walk:
         for rows, waves_lCL in table.tiles():
             attention_lNL = table.attend(rows, waves_lCL, query[part][..., rows, :, :])
@@ -139,14 +143,14 @@ def attend_by_tile_backward(
     """Return gradients for queries, keys and values, (T, 3, N, H), and for W."""
     kind = _kind(qkv_T3NH)
     layout = Layout.of(qkv_T3NH, offsets)
-    qkv, gradient = layout.lay(qkv_T3NH), layout.lay(gradient_TNH).to(kind)
+    qkv, gradient = layout.arrange(qkv_T3NH), layout.arrange(gradient_TNH).to(kind)
     of_weight_dtype, weight_HC = weight_HC.dtype, weight_HC.to(kind)
     scale = qkv.shape[-1] ** -0.5
     q = qkv[..., 0, :, :].to(kind) * scale
     query, of_met = q @ weight_HC, gradient @ weight_HC
     met, of_query = torch.empty_like(query), torch.empty_like(query)
     of_qkv = torch.zeros_like(qkv, dtype=kind)
-    walk = layout.walk(qkv, places_T4, weight_HC.shape[1], kept_P)
+    walk = layout.tables(qkv, places_T4, weight_HC.shape[1], kept_P)
     for part, table in walk:
         of_q_LNH, of_k_LNH, of_v_LNH = of_qkv[part].unbind(-3)
         for rows, waves_lCL in table.tiles():
@@ -270,19 +274,19 @@ class Layout(NamedTuple):
             return cls(event_slices(offsets), None)
         return cls([slice(None)], Packing(offsets, len(packed)))
 
-    def lay(self, packed: Tensor) -> Tensor:
+    def arrange(self, packed: Tensor) -> Tensor:
         """Return (T, ...) as (T, ...) or (B, L, ...)."""
         return packed if self.packing is None else self.packing.pad(packed)
 
-    def pack(self, laid: Tensor) -> Tensor:
+    def pack(self, arranged: Tensor) -> Tensor:
         """Return an arranged tensor as (T, ...)."""
-        return laid if self.packing is None else self.packing.unpad(laid)
+        return arranged if self.packing is None else self.packing.unpad(arranged)
 
-    def walk(
+    def tables(
         self, qkv: Tensor, places_T4: Tensor, channels: int, kept_P: Tensor | None
     ) -> Iterator[tuple[slice, Table]]:
         """Yield each part of the arranged tensors, and its table."""
-        kind, places = _kind(qkv), self.lay(places_T4)
+        kind, places = _kind(qkv), self.arrange(places_T4)
         parts_4 = [places[part] for part in self.parts]
         are_kept = kept_P is not None
         if kept_P is None:

@@ -40,8 +40,8 @@ from graphnet_icecube2nd.tasks.catalogue import (
 from graphnet_icecube2nd.tasks.direction.direction import COLUMNS, radius_level
 from graphnet_icecube2nd.tasks.label import (
     check_radians,
+    flip_to_origin,
     origin_direction,
-    to_origin,
 )
 
 KAPPA = "kappa"
@@ -424,12 +424,12 @@ def _directions(
         given_B3 = np.stack(
             [real_numbers(columns[c], f"{what}: {c}") for c in vectors], axis=1
         )
-        found = to_origin(torch.from_numpy(given_B3), angles).numpy()
+        found = flip_to_origin(torch.from_numpy(given_B3), angles).numpy()
     elif pair:
         azimuth, zenith = (real_numbers(columns[c], f"{what}: {c}") for c in pair)
         found = origin_direction(zenith, azimuth, angles).numpy()
     else:
-        to_origin(torch.empty(0, 3), angles)  # refuses a wrong value
+        flip_to_origin(torch.empty(0, 3), angles)  # refuses a wrong value
     return found
 
 

@@ -331,7 +331,7 @@ class EventTruth:
         return angle_B
 
 
-def turned_directions(angle_B: Array, name: str) -> str | None:
+def flipped_directions_note(angle_B: Array, name: str) -> str | None:
     """Return a warning if a table's directions are worse than guesses, or else None.
 
     Args:

@@ -48,7 +48,7 @@ class Volume:
     top: float
 
     @classmethod
-    def around(cls, position_S3: Array) -> Volume:
+    def enclosing(cls, position_S3: Array) -> Volume:
         """Return the smallest cylinder around DOMs."""
         x, y = (0.5 * (a.max() + a.min()) for a in position_S3[:, :2].T)
         radius = np.hypot(position_S3[:, 0] - x, position_S3[:, 1] - y).max()
@@ -106,7 +106,7 @@ class SimulatedDetector:
     @cached_property
     def volume(self) -> Volume:
         """The cylinder around the DOMs."""
-        return Volume.around(self.position_S3)
+        return Volume.enclosing(self.position_S3)
 
     @cached_property
     def groups(self) -> DomGroups:

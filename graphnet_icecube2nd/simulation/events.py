@@ -34,7 +34,7 @@ from graphnet_icecube2nd.simulation.photoelectrons import (
     Light,
     Photoelectrons,
     draw_photoelectrons,
-    lights,
+    light_at_doms,
 )
 from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 from graphnet_icecube2nd.store.readers.source import EventChunk
@@ -188,7 +188,7 @@ def _draw(
     """Draw events; return those that trigger, with the pulses of their readout."""
     particles = draw_particles(topology, config, detector.volume, rng)
     num_events = len(particles)
-    light = Light.join(lights(particles, detector))
+    light = Light.join(light_at_doms(particles, detector))
     light_B = np.zeros(num_events)
     np.add.at(light_B, light.event_P, light.mean)
     photoelectrons = draw_photoelectrons(light, config.time_jitter, rng)

@@ -54,7 +54,7 @@ class Light(Arrival):
     dom_P: Index
 
 
-def lights(particles: Particles, detector: SimulatedDetector) -> list[Light]:
+def light_at_doms(particles: Particles, detector: SimulatedDetector) -> list[Light]:
     """Return the light of the tracks, and of the first and second cascades.
 
     Events with almost no light, which never trigger, are left out.

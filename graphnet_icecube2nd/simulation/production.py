@@ -221,7 +221,9 @@ def simulated_source(
             f"{float(medium.absorption_length_N[0]):g} m absorption length, with the "
             "Cherenkov angle and speed of light of ice"
         )
-    places = Detector(name="simulated", pulses=pulses, geometry=modules).places
+    places = Detector(
+        name="simulated", pulses=pulses, geometry=modules
+    ).modules_or_icecube86
     if uncovered := medium.uncovered(places.position_S3[:, 2]):
         warnings.warn(
             f"{places.name}: {uncovered}. Count z upwards from "
@@ -341,7 +343,7 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         self.truth = truth
         self.pulse_map = PulseMap.kaggle(name="simulated")
         self._features = FeatureBuilder(
-            Detector.of_pulses(
+            Detector.from_pulse_map(
                 self.pulse_map, self.detector.geometry, self.detector.ice
             )
         )

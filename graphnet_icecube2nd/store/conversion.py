@@ -36,11 +36,11 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.files import (
     copy_whole,
+    foreign_entries,
     holds_json,
     locked_folder,
     read_json,
     remove_leftovers,
-    strangers,
     write_json,
 )
 from graphnet_icecube2nd.notices import Progress
@@ -200,7 +200,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
                 "folder"
             )
         return
-    if others := strangers(folder):
+    if others := foreign_entries(folder):
         raise ValueError(
             f"{folder} is not empty ({', '.join(others[:3])}); choose another folder"
         )

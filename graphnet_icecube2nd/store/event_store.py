@@ -205,7 +205,7 @@ class EventStore:
             optics = IceModel.from_file(self.path / ICE_FILE)
         described = self.manifest.detector
         if described is None:
-            return Detector.of_pulses(self.pulse_map, geometry, optics)
+            return Detector.from_pulse_map(self.pulse_map, geometry, optics)
         try:
             return Detector.from_dict(described, self.pulse_map, geometry, optics)
         except ValueError as error:
@@ -215,7 +215,7 @@ class EventStore:
     @property
     def geometry(self) -> DetectorGeometry:
         """The DOMs of the store, or those of IceCube-86."""
-        return self.detector.places
+        return self.detector.modules_or_icecube86
 
     @property
     def ice(self) -> IceModel:

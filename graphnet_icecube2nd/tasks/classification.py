@@ -21,9 +21,9 @@ from graphnet_icecube2nd.tasks.section import (
     Panel,
     Section,
     Tables,
+    answered_events,
     density,
     empty_section,
-    judged_events,
     quantile_bins,
     share_curve,
 )
@@ -165,7 +165,7 @@ class BinaryTask(Task):
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return ROC, scores, reliability and confusion."""
-        tables, target, missing = judged_events(tables, target, self.has_probability)
+        tables, target, missing = answered_events(tables, target, self.has_probability)
         if not len(target):
             return empty_section(self.name, self.title, missing)
         column, (yes, no) = self.columns[0].name, self.classes

@@ -21,8 +21,8 @@ from graphnet_icecube2nd.tasks.section import (
     Panel,
     Section,
     Tables,
+    answered_events,
     empty_section,
-    judged_events,
     quantile_bins,
     quantile_curve,
     share_curve,
@@ -111,7 +111,7 @@ class EnergyTask(WidthTask):
         """Return bias, resolution, pulls and coverage against energy."""
         words = self.name.replace("_", " ")
         title = words.capitalize()
-        tables, target, missing = judged_events(tables, target, self.has_energy)
+        tables, target, missing = answered_events(tables, target, self.has_energy)
         if not len(target):
             return empty_section(self.name, title, missing)
         rows: list[dict[str, Any]] = []

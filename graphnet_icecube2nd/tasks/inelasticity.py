@@ -18,8 +18,8 @@ from graphnet_icecube2nd.tasks.section import (
     Columns,
     Section,
     Tables,
+    answered_events,
     empty_section,
-    judged_events,
     quantile_bins,
     residual_section,
     share_curve,
@@ -85,7 +85,7 @@ class Inelasticity(WidthTask):
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return bias and resolution against y, pulls and coverage."""
-        tables, target, missing = judged_events(tables, target, has_inelasticity)
+        tables, target, missing = answered_events(tables, target, has_inelasticity)
         if not len(target):
             return empty_section(self.name, "Inelasticity", missing)
         true = _expit(target)

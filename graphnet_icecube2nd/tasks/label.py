@@ -65,7 +65,7 @@ class Label:
     description: str  # required columns, for messages
 
 
-def to_origin(direction: Tensor, angles: str) -> Tensor:
+def flip_to_origin(direction: Tensor, angles: str) -> Tensor:
     """Return directions, (..., 3), that point to where the neutrino came from.
 
     `angles` is the convention of their file, `origin` or `flight`; ValueError
@@ -87,7 +87,7 @@ def origin_direction(zenith: TensorLike, azimuth: TensorLike, angles: str) -> Te
     # A copy, because columns of files are read-only.
     zenith, azimuth = np.array(zenith, np.float64), np.array(azimuth, np.float64)
     good = torch.from_numpy(np.asarray(possible_angles(zenith, azimuth)))
-    direction = to_origin(angles_to_unit_vector(zenith, azimuth), angles)
+    direction = flip_to_origin(angles_to_unit_vector(zenith, azimuth), angles)
     return direction.where(good[..., None], torch.nan)
 
 

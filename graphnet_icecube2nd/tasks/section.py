@@ -199,7 +199,7 @@ def residual_section(
     )
 
 
-def judged_events(
+def answered_events(
     tables: Tables, target: Array, has_answer: Callable[[Columns], NDArray[np.bool_]]
 ) -> tuple[dict[str, dict[str, Array]], Array, dict[str, dict[str, int]]]:
     """Leave out events without an answer in one of the tables.

@@ -59,7 +59,7 @@ from graphnet_icecube2nd.training.run_folder import (
     model_input,
     open_run,
     run_description,
-    with_whole_paths,
+    with_absolute_paths,
 )
 from graphnet_icecube2nd.training.trainer import (
     TrainerConfig,
@@ -135,7 +135,7 @@ def train(
         ImportError: Lightning is not installed.
     """
     print_notices()
-    recipe = with_whole_paths(find_recipe(recipe, overrides))
+    recipe = with_absolute_paths(find_recipe(recipe, overrides))
     run = Path(out)
     check_model(recipe, begun_stages(run))
     store = data if isinstance(data, EventStore) else EventStore(data)

@@ -29,7 +29,7 @@ from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.input_config import InputConfig
-from graphnet_icecube2nd.files import read_json, strangers, write_json
+from graphnet_icecube2nd.files import foreign_entries, read_json, write_json
 from graphnet_icecube2nd.loading.datamodule import narrowed
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.subset import EventSubset, default_split
@@ -70,7 +70,7 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
             )
         _check_same_run(run, recipe, described)
         return
-    if strangers(run, RUN):  # a killed run may have written only run.json
+    if foreign_entries(run, RUN):  # a killed run may have written only run.json
         raise ValueError(f"{run} is not empty and holds no run; choose another folder")
     described[INPUT] = model_input(recipe, store).to_dict()
     write_json(run / RUN, described)
@@ -80,7 +80,7 @@ def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None
 def discard_unbegun(run: Path) -> None:
     """Remove the files of a new run if no stage has written anything."""
     stage = run / "stage_0"
-    if strangers(run, RUN, RECIPE, stage.name) or begun_stages(run):
+    if foreign_entries(run, RUN, RECIPE, stage.name) or begun_stages(run):
         return
     with suppress(OSError):
         stage.rmdir()
@@ -89,7 +89,7 @@ def discard_unbegun(run: Path) -> None:
         (run / RECIPE).unlink(missing_ok=True)
 
 
-def with_whole_paths(recipe: Recipe) -> Recipe:
+def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Return a recipe with absolute paths of `weights`."""
     stages = (
         stage
@@ -172,7 +172,7 @@ def _described(run: Path) -> dict[str, Any]:
 
 
 def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> None:
-    trained = with_whole_paths(read_recipe(run / RECIPE))
+    trained = with_absolute_paths(read_recipe(run / RECIPE))
     if to_plain(trained) != to_plain(recipe):
         raise ValueError(
             f"{run} holds a run of another recipe: resume it with its own options "
@@ -215,7 +215,9 @@ def input_ranges(events: Events, store: EventStore) -> dict[str, tuple[float, fl
     """
     columns = dict(events.columns)
     if X not in columns and SENSOR_ID in columns:
-        position_T3 = store.detector.places.lookup(columns[SENSOR_ID].long())
+        position_T3 = store.detector.modules_or_icecube86.lookup(
+            columns[SENSOR_ID].long()
+        )
         columns.update(zip((X, Y, Z), position_T3.unbind(1), strict=True))
     columns[N_PULSES] = events.n_pulses
     ranges = {}

@@ -27,8 +27,8 @@ from graphnet_icecube2nd.calibration.fit import (
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import (
     CalibrationFile,
+    calibration_path,
     load_bundle,
-    place_beside,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.direction.calibration import (
@@ -121,7 +121,7 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     found = calibrate(trained, simulated, numbers, options=options)
     assert found.file.fitted_on["max_pulses"] == 24
     assert found.file.fitted_on["events"] == 256
-    beside = place_beside(path)
+    beside = calibration_path(path)
     assert beside == tmp_path / "mine.calibration.json"
     found.file.save(beside)
     assert load_bundle(path).calibration == found.file.calibration
@@ -142,7 +142,7 @@ def test_the_file_lies_beside_the_weights_and_is_found(
 
 
 def test_folders_have_it_inside(tmp_path: Path) -> None:
-    assert place_beside(tmp_path) == tmp_path / "calibration.json"
+    assert calibration_path(tmp_path) == tmp_path / "calibration.json"
 
 
 @pytest.mark.parametrize(

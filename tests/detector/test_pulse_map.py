@@ -235,10 +235,10 @@ def test_what_no_pulse_map_can_be(changes: dict[str, object], message: str) -> N
 
 def test_how_to_leave_a_column_out_is_code_that_works() -> None:
     for pulse_map in (PulseMap.kaggle(), PulseMap.icecube86()):
-        without = eval(pulse_map.how_without("charge"))
+        without = eval(pulse_map.code_without("charge"))
         assert without.charge is None
         assert without.name == pulse_map.name
-    assert PulseMap(name="mine").how_without("charge") == "PulseMap(..., charge=None)"
+    assert PulseMap(name="mine").code_without("charge") == "PulseMap(..., charge=None)"
 
 
 def test_what_stands_in_for_what() -> None:

@@ -37,7 +37,7 @@ from graphnet_icecube2nd.events.augmentation import (
 from graphnet_icecube2nd.events.events import Events, time_order
 
 DETECTOR = build_detector("icecube86")
-GEOMETRY = DETECTOR.places
+GEOMETRY = DETECTOR.modules_or_icecube86
 ALL: tuple[Augmentation, ...] = (
     TimeJitter(sigma=3.0),
     TimeOffset(sigma=40.0),

@@ -23,7 +23,7 @@ from graphnet_icecube2nd.events.augmentation import (
 from graphnet_icecube2nd.events.events import Events
 
 DETECTOR = build_detector("icecube86")
-GEOMETRY = DETECTOR.places
+GEOMETRY = DETECTOR.modules_or_icecube86
 # Two events: three pulses and two; the second has no HLC pulse.
 EVENTS = Events(
     columns={

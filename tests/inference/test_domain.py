@@ -171,7 +171,7 @@ def test_tables_in_place_of_a_detectors_own() -> None:
         other = as_detector(given, geometry=moved())
         assert (other.medium, other.scales) == (orca.medium, orca.scales)
         assert other.telescope.startswith("orca150 with geometry "), given
-        assert len(other.places) == len(ICECUBE86)
+        assert len(other.modules_or_icecube86) == len(ICECUBE86)
     same = as_detector("kaggle", geometry=replace(ICECUBE86, name="copy"))
     assert same.telescope == "icecube86"
     scaled = {as_detector("kaggle", geometry=moved(f)).telescope for f in (0.5, 0.6)}

@@ -16,7 +16,7 @@ from graphnet_icecube2nd.evaluation.resolution import compare
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.limit import configuration_of, limit_events
 from graphnet_icecube2nd.likelihood.max_likelihood import (
-    climb_together,
+    batched_bfgs,
     find_maximum,
     sphere,
 )
@@ -86,7 +86,7 @@ def test_climbing_gains_and_stops(
     second = Seed.of(PLACE + 20.0, 9950.0, FLIGHT, muon=2e3, back=1e3, cascade=1.0)
     seeds = Seed.join([first, second])
     before = likelihood.of_seeds("through_going_track", seeds)
-    value, found = climb_together(likelihood, "through_going_track", seeds, steps=30)
+    value, found = batched_bfgs(likelihood, "through_going_track", seeds, steps=30)
     assert (value > before + 1.0).all()
     again = likelihood.of_seeds("through_going_track", found)
     np.testing.assert_allclose(again, value, atol=1e-6)

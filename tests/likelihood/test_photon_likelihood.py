@@ -17,7 +17,7 @@ from graphnet_icecube2nd.likelihood.photon_likelihood import (
     NUMBERS,
     EventLikelihood,
     Seed,
-    around,
+    displaced_seeds,
     number_names,
 )
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
@@ -113,7 +113,7 @@ def test_seeds_and_numbers_agree(
         seed = replace(CASCADE, muon=np.array([300.0]), back=np.array([150.0]))
         numbers = rng.normal(0, 1, (70, len(number_names(topology))))
         values = likelihood.of(topology, seed, numbers)
-        found = around(topology, seed, numbers)
+        found = displaced_seeds(topology, seed, numbers)
         again = likelihood.of_seeds(topology, found)
         np.testing.assert_allclose(again, values, atol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(found.direction, axis=1), 1.0)

@@ -10,8 +10,8 @@ import torch
 
 from graphnet_icecube2nd import DeepIce, PackedBatch, build_model
 from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.models.ensemble_model import EnsembleModel, outputs_together
 from graphnet_icecube2nd.models.model import Model
-from graphnet_icecube2nd.models.together import EnsembleModel, outputs_together
 from graphnet_icecube2nd.nn import edge_conv, embedding, interval_attention
 
 SIZES = {"dim": 64, "dim_base": 16, "depth": 2}

@@ -24,9 +24,9 @@ from graphnet_icecube2nd.nn.event_attention import (
 from graphnet_icecube2nd.nn.interval_attention import (
     IntervalTerm,
     Layout,
-    all_waves,
     attend_with_interval,
     plain_interval_attention,
+    sinusoids_of_pairs,
 )
 from graphnet_icecube2nd.nn.packing import Packing
 
@@ -138,7 +138,7 @@ class TestIntervalAttention:
         case = make_case(lengths, seed, num_heads, head_size)
         wanted = run(plain_interval_attention, case)
         if kept:
-            waves = all_waves(case.term.places_T4, case.packing, head_size)
+            waves = sinusoids_of_pairs(case.term.places_T4, case.packing, head_size)
             case = case._replace(term=case.term._replace(kept_P=waves))
         with patch.object(interval_attention, "TILE_NUMBERS", tile_numbers):
             found = run(attend_with_interval, case)
@@ -156,15 +156,15 @@ class TestIntervalAttention:
         layout = Layout([slice(None)], case.packing)
         monkeypatch.setattr(Layout, "of", lambda packed, offsets: layout)
         if kept:
-            waves = all_waves(case.term.places_T4, case.packing, 4)
+            waves = sinusoids_of_pairs(case.term.places_T4, case.packing, 4)
             case = case._replace(term=case.term._replace(kept_P=waves))
         check_same(run(attend_with_interval, case), wanted, TOLERANCE[torch.float64])
 
     def test_too_many_pairs_are_not_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         case = make_case([13, 2])
         monkeypatch.setattr(interval_attention, "KEPT_NUMBERS", (13**2 + 2**2) * 4)
-        assert all_waves(case.term.places_T4, case.packing, 4) is not None
-        assert all_waves(case.term.places_T4, case.packing, 6) is None
+        assert sinusoids_of_pairs(case.term.places_T4, case.packing, 4) is not None
+        assert sinusoids_of_pairs(case.term.places_T4, case.packing, 6) is None
 
     def test_gradient_of_places(self) -> None:
         """A study of what a prediction hangs on gets the plain form."""

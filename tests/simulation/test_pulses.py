@@ -14,7 +14,7 @@ from graphnet_icecube2nd.simulation.events import (
     make_pulses,
 )
 from graphnet_icecube2nd.simulation.particles import Particles
-from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons, lights
+from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons, light_at_doms
 
 DETECTOR = SimulatedDetector.icecube86()
 
@@ -164,7 +164,7 @@ def test_light_at_a_dom_goes_with_its_efficiency() -> None:
         replace(DETECTOR.geometry, rde_S=DETECTOR.geometry.rde_S * 0 + 1.0),
         DETECTOR.ice,
     )
-    real, other = (lights(event_of(), d)[0] for d in (DETECTOR, plain))
+    real, other = (light_at_doms(event_of(), d)[0] for d in (DETECTOR, plain))
     np.testing.assert_array_equal(real.dom_P, other.dom_P)
     np.testing.assert_allclose(real.mean, other.mean * DETECTOR.rde_S[real.dom_P])
 
@@ -173,7 +173,7 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
     """Groups of DOMs are asked first: against asking every DOM."""
     from graphnet_icecube2nd.simulation.light import cascade_arrival, track_arrival
 
-    cascade = lights(event_of(), DETECTOR)[0]
+    cascade = light_at_doms(event_of(), DETECTOR)[0]
     everywhere = cascade_arrival(
         position=np.array([20.0, 10.0, -350.0]),
         direction=np.array([0.0, 0.0, 1.0]),
@@ -192,7 +192,7 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
         track_energy_B=np.array([2e4]),
         muons_B=np.ones(1),
     )
-    found = lights(track, DETECTOR)[0]
+    found = light_at_doms(track, DETECTOR)[0]
     everywhere = track_arrival(
         start=np.array([-3000.0, 100.0, -200.0]),
         direction=np.array([1.0, 0.0, 0.0]),
@@ -213,7 +213,7 @@ def test_no_light_is_lost_at_the_edges_of_dust(height: float) -> None:
 
     place = np.array([0.0, 0.0, height])
     bright = event_of(vertex_B3=place[None], cascade_energy_BC=np.array([[1e5, 0.0]]))
-    found = lights(bright, DETECTOR)[0]
+    found = light_at_doms(bright, DETECTOR)[0]
     everywhere = cascade_arrival(
         position=place,
         direction=np.array([0.0, 0.0, 1.0]),

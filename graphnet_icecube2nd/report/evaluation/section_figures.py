@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.plots import Look, decades_only, new_figure, plain_log
+from graphnet_icecube2nd.plots import TableStyle, decades_only, new_figure, plain_log
 from graphnet_icecube2nd.tasks.section import Curve, Panel
 
 GRID = {"color": "0.9", "lw": 0.6}
@@ -97,7 +97,7 @@ def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:
     Marks move by `shift` points to the right, so that the marks of several tables stay
     visible. A logarithmic y axis leaves out zeros.
     """
-    look = Look.of(curve.table)
+    look = TableStyle.numbered(curve.table)
     if curve.style == "reference":
         line = axes.plot(curve.x, curve.y, color=REFERENCE, lw=1.0, zorder=1.5)[0]
         return _band(axes, curve, "0.9", 1.0) or line

@@ -202,7 +202,7 @@ def settle_pulse_map(
         wanted, first = [settled.column(q) for q in missing], missing[0]
         hint = f". Give its name: --column {first}=..., or {first}=... of the pulse map"
         if first not in (X, Y, Z, TIME) and first not in settled.extra:
-            without = settled.how_without(first)
+            without = settled.code_without(first)
             hint = f". For files without it: {without}, or --column {first}=none"
         raise ValueError(
             f"{name}: pulse map {settled.name!r} needs column {', '.join(wanted)}, "

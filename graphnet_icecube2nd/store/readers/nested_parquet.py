@@ -143,13 +143,13 @@ class NestedTable(Table):
     def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         pa, first = import_pyarrow(), 0
-        of_pulses, needed = self.num_rows is None, dict.fromkeys(columns)
+        from_pulse_map, needed = self.num_rows is None, dict.fromkeys(columns)
         if needed.keys() <= {self.key}:  # another column, for lengths or rows
             needed |= dict.fromkeys([*self.places][:1])
         paths = {self.places[column][0] for column in needed if column in self.places}
         for row, batch in self.file.batches([*paths], VALUES_AT_ONCE):
             arrays = {column: self._array(batch, column, row) for column in needed}
-            if of_pulses:
+            if from_pulse_map:
                 ids = arrays.pop(self.key, None)
                 arrays, lengths = self._values(arrays, row)
                 if ids is not None:

@@ -300,7 +300,7 @@ def fit_calibration(
     )
 
 
-def halves(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def even_and_odd(num_events: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the masks of the two halves, (B,) each: even and odd events."""
     even_B = np.arange(num_events) % 2 == 0
     return even_B, ~even_B

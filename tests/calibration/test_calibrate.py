@@ -151,7 +151,7 @@ def test_folders_have_it_inside(tmp_path: Path) -> None:
 def test_what_is_no_calibration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "c.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"c\.json is (no calibration|damaged)"):
+    with pytest.raises(ValueError, match=r"c\.json is (not a calibration|damaged)"):
         CalibrationFile.load(path)
 
 

@@ -152,7 +152,7 @@ def test_the_published_command_line(
             "--recipe or --config",
         ),
         (["--config", "config.json", "BSS", "1"], "BSS is unknown; did you mean BS"),
-        (["--recipe", "t_sim", "--data", "x", "--out", "run"], "there is no x"),
+        (["--recipe", "t_sim", "--data", "x", "--out", "run"], "x does not exist"),
     ],
 )
 def test_wrong_words_say_what(

@@ -42,6 +42,7 @@ from graphnet_icecube2nd.errors import check_one_of
 TIME_REFERENCES = ("window", "first_pulse")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
+UNNAMED = "columns"  # name of a pulse map that is only columns of the user
 NAMED_PULSE_MAPS = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 # Column names of the direction of a PMT.
 PMT_DIRECTIONS = (

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
-from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
+from graphnet_icecube2nd.detector.pulse_map import UNNAMED
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference.inference_config import READING, InferenceConfig
 from graphnet_icecube2nd.store.manifest import N_PULSES
@@ -171,9 +172,15 @@ def _faults(config: InputConfig, detector: Detector) -> list[str]:
     """Return the reasons why data do not belong to the detector of the training."""
     faults = []
     if detector.telescope != config.telescope:
+        hint, theirs = "", config.telescope
+        if detector.telescope == UNNAMED and theirs == ICECUBE:
+            hint = (
+                " (if these are pulses of IceCube-86, read them with --detector "
+                "icecube86, detector='icecube86')"
+            )
         faults.append(
-            f"the model was trained on detector {config.telescope!r}, the data are "
-            f"from {detector.telescope!r}"
+            f"the model was trained on detector {theirs!r}, the data are "
+            f"from {detector.telescope!r}{hint}"
         )
     if detector.clock != config.clock:
         faults.append(

@@ -56,6 +56,7 @@ from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.result_files import rows_of, whole_numbers
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
+    OF_FRAMES,
     find_event_column,
     settle_pulse_map,
 )
@@ -329,7 +330,7 @@ def group_pulses(
     id_T = whole_numbers(columns.pop(key), f"column {key!r} of {NAME}")
     if isinstance(pulse_map, str):
         pulse_map = PulseMap.by_name(pulse_map)
-    settled = settle_pulse_map(columns, pulse_map, NAME)
+    settled = settle_pulse_map(columns, pulse_map, NAME, OF_FRAMES)
     known, first_B, known_T = np.unique(id_T, return_index=True, return_inverse=True)
     if events is None:
         event_id = known[np.argsort(first_B)]  # in order of their first pulse

@@ -71,6 +71,7 @@ from graphnet_icecube2nd.results.result_files import (
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID
+from graphnet_icecube2nd.store.readers.columns import OF_FRAMES
 from graphnet_icecube2nd.store.readers.sqlite import SOURCE_FILE
 from graphnet_icecube2nd.tasks.direction.direction import (
     CONTOURS,
@@ -303,7 +304,8 @@ def reconstruct(
     else:
         if of_files := given_options(reading):
             raise ValueError(
-                f"{', '.join(of_files)} can be given only for files; leave it out"
+                f"{', '.join(of_files)} can be given only for files; "
+                f"{OF_FRAMES if 'columns' in of_files else 'leave it out'}"
             )
         if detector is not None and pulse_map is not None:
             raise ValueError(

@@ -94,6 +94,29 @@ def test_wrong_words_say_what(
     assert not list(tmp_path.iterdir())
 
 
+def test_columns_of_ones_own(run: Run, tmp_path: Path) -> None:
+    """Each message advises what is missing, up to the command of the docs."""
+    names = ("event_id", "x", "y", "z", "t", "q")
+    rows = [(7, 0.0, 0.0, -100.0, 9900.0 + i, 1.0) for i in range(9)]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    table = pyarrow.table({name: list(values) for name, values in columns.items()})
+    pyarrow.parquet.write_table(table, tmp_path / "my.parquet")
+    words = ["reconstruct", "my.parquet", "--model", "t_sim.simulated"]
+    words += ["--out", "r.csv"]
+    done = run(*words)
+    assert "--column x=..." in done.stderr
+    assert "--detector icecube86" in done.stderr
+    for word in ("x=x", "y=y", "z=z", "time=t"):
+        words += ["--column", word]
+    done = run(*words)
+    assert done.returncode == 1
+    assert "IceCube-86, read them with --detector icecube86" in done.stderr
+    words += ["--column", "charge=q", "--column", "hlc=none"]
+    done = run(*words, "--detector", "icecube86")
+    assert done.returncode == 0, done.stderr
+    assert "1 events (ok 1)" in done.stdout
+
+
 def test_every_option_reaches_the_function(
     monkeypatch: pytest.MonkeyPatch, simulated: EventStore, weights: Path
 ) -> None:

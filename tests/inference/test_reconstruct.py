@@ -17,7 +17,7 @@ pytest.importorskip("pyarrow")
 
 import torch
 
-from graphnet_icecube2nd import EventStore, build_model, prepare
+from graphnet_icecube2nd import EventStore, PulseMap, build_model, prepare
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.inference.predictor import predict_events
@@ -432,12 +432,19 @@ def test_what_is_no_table(
         group_pulses(pulses, events=[7, 7])
     with pytest.raises(ValueError, match="no model 'nothing'"):
         reconstruct(pulses, "nothing")
+    own = {"event_id": [1], **{name: [0.0] for name in ("x", "y", "z", "t")}}
+    advice = r"rename the columns.*PulseMap\.icecube86\(x="
+    with pytest.raises(ValueError, match=rf"given only for files; {advice}"):
+        reconstruct(own, model, columns={"time": "t"})
+    with pytest.raises(ValueError, match=rf"\(x, y, z, t\).*{advice}") as caught:
+        reconstruct(own, model)
+    assert "--column" not in str(caught.value)
+    mine = PulseMap.icecube86(x="x", y="y", z="z", time="t", charge=None, hlc=None)
+    assert reconstruct(own, model, pulse_map=mine).statuses == {"ok": 1}
 
 
 def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -> None:
     """Positions in place of DOM numbers, a clock that runs, a key of its own."""
-    from graphnet_icecube2nd import PulseMap
-
     rng = np.random.default_rng(1)
     pulse_map = PulseMap(
         name="mine", x="x", y="y", z="z", time="t", charge=None, auxiliary=None,

@@ -18,6 +18,7 @@ from graphnet_icecube2nd.conventions import TIME, X, Y, Z
 from graphnet_icecube2nd.detector.pulse_map import (
     NAMED_PULSE_MAPS,
     PMT_DIRECTIONS,
+    UNNAMED,
     PulseMap,
 )
 from graphnet_icecube2nd.store.manifest import RESERVED
@@ -39,6 +40,15 @@ _PULSES = "--pulses-table (pulses_table=...)"
 _TRUTH = "--truth-table (truth_table=...)"
 _EVENT = "--event-column (event_column=...)"
 NO_TRUTH = "--without-truth (with_truth=False)"
+_MEANING = (
+    "--column x=... --column y=... --column z=... --column time=... (columns={...}), "
+    "and --detector icecube86 (detector='icecube86') if they are of IceCube-86"
+)
+OF_FRAMES = (
+    "rename the columns of the frame to those of a pulse map (dom_x, dom_y, dom_z, "
+    "dom_time, ... of 'icecube86'), or use pulse_map=PulseMap.icecube86(x=..., "
+    "time=..., hlc=None, ...)"
+)
 
 # Pulse maps with the columns by which they are recognised, and changes of the pulse
 # map; special ones come first.
@@ -115,7 +125,7 @@ class Wanted:
             return found
         if found is None and {TIME, X, Y, Z} <= {*self.columns}:
             places = {name: self.columns[name] for name in (TIME, X, Y, Z)}
-            found = PulseMap(name="columns", **places)  # type: ignore[arg-type]
+            found = PulseMap(name=UNNAMED, **places)  # type: ignore[arg-type]
         return found and found.with_columns(self.columns)
 
 
@@ -174,7 +184,10 @@ def recognise_pulse_map(columns: Collection[str]) -> PulseMap | None:
 
 
 def settle_pulse_map(
-    columns: Collection[str], pulse_map: PulseMap | None, name: str
+    columns: Collection[str],
+    pulse_map: PulseMap | None,
+    name: str,
+    meaning: str = f"give their meaning: {_MEANING}",
 ) -> PulseMap:
     """Return the pulse map for a file: the user's, or the recognised one.
 
@@ -182,6 +195,7 @@ def settle_pulse_map(
         columns: Columns of the file.
         pulse_map: Pulse map of the user, or None.
         name: Name of the file for messages.
+        meaning: Advice if no pulse map fits.
 
     Raises:
         ValueError: No pulse map fits, or a column that it needs is missing.
@@ -194,9 +208,8 @@ def settle_pulse_map(
         if len(lost) <= 2:
             near = f"; {nearest!r} also needs {', '.join(lost)}"
         raise ValueError(
-            f"{name}: no named pulse map fits its columns ({there}){near}. Give their "
-            "meaning: --column x=... --column y=... --column z=... --column time=..., "
-            "or PulseMap(name=..., x=..., y=..., z=..., time=..., ...)"
+            f"{name}: no named pulse map fits its columns ({there}){near}. To read "
+            f"them, {meaning}"
         )
     if missing := _missing(settled, columns):
         wanted, first = [settled.column(q) for q in missing], missing[0]
@@ -330,8 +343,7 @@ def choose_pulses(
         what = f"pulse map {wanted.pulse_map.name!r} fits none of its tables"
     raise ValueError(
         f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name the "
-        f"table and the meaning of its columns: {_PULSES}, --column x=... and so on "
-        "(pulse_map=PulseMap(...))"
+        f"table and the meaning of its columns: {_PULSES}, {_MEANING}"
     )
 
 

@@ -366,7 +366,6 @@ train(toys.recipe(), EventStore({store!r}), {out!r}, machine=machine, resume=Tru
 """
 
 
-@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_weights(
     run: Path, store: EventStore, quiet: TrainerConfig, tmp_path: Path
 ) -> None:

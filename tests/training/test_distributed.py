@@ -21,8 +21,6 @@ from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, write_recipe
 from graphnet_icecube2nd.training.run import train
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
-pytestmark = pytest.mark.slow
-
 
 def command(recipe: Path, store: Path, out: Path, *further: str) -> list[str]:
     program = "from graphnet_icecube2nd.cli import main; main()"
@@ -52,6 +50,7 @@ def run_alone(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_double_batch(
     tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
 ) -> None:
@@ -148,6 +147,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_were_killed_go_on_to_the_bit(
     tiny: Recipe, simulated: EventStore, tmp_path: Path
 ) -> None:

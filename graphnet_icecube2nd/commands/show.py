@@ -104,6 +104,8 @@ def print_table(
 
 def say_report(report: PreparationReport) -> None:
     """Print what `prepare` wrote."""
+    from graphnet_icecube2nd.store.event_store import EventStore
+
     print(
         f"{report.store}: {report.num_events:,} events, {report.num_pulses:,} pulses, "
         f"{report.num_bytes / 1e6:,.1f} MB, from {report.kind}, in "
@@ -118,6 +120,7 @@ def say_report(report: PreparationReport) -> None:
         )
     for text in report.tables:
         print(f"  {text}")
+    print(f"  read as {_meaning(EventStore(report.store))}")
     if report.left_out:
         print(f"  columns left out (--keep keeps them): {', '.join(report.left_out)}")
     for text in report.notes:
@@ -146,10 +149,7 @@ def show_store(console: Console, store: EventStore) -> None:
     print_table(("column", "stored as", "meaning"), rows, title="pulses", **left)
     columns = manifest.event_columns.items()
     print_table(("column", "stored as"), columns, title="events", **left)
-    write(
-        f"pulse map {pulse_map.name}: time reference {pulse_map.time_reference}, angle "
-        f"convention {pulse_map.labels.angles}, positions from {_positions(store)}"
-    )
+    write(_meaning(store))
     classes = [f"{name} {number:,}" for name, number in length_classes(store).items()]
     meaning = "length classes: short below 64 pulses, long from 192"
     write(f"{', '.join(classes)} ({meaning})")
@@ -164,6 +164,15 @@ def show_store(console: Console, store: EventStore) -> None:
 def _value(number: Any) -> str:
     """Return a number as text; integers have all digits."""
     return f"{number:g}" if number.dtype.kind == "f" else str(number)
+
+
+def _meaning(store: EventStore) -> str:
+    """Return how the columns of a store are understood."""
+    pulse_map = store.pulse_map
+    return (
+        f"pulse map {pulse_map.name}: time reference {pulse_map.time_reference}, angle "
+        f"convention {pulse_map.labels.angles}, positions from {_positions(store)}"
+    )
 
 
 def _positions(store: EventStore) -> str:

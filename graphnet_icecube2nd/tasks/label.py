@@ -122,8 +122,9 @@ def check_radians(
     if high_B.any():
         row = int(high_B.argmax())
         raise ValueError(
-            f"{where}, event {event_id[row]}: {column} must be in rad, at most 2 pi, "
-            f"found {value_B[row]:g}; convert degrees to radians (numpy.radians)"
+            f"{where}, event {event_id[row]}: {column} must be in rad (zenith 0 to pi, "
+            f"azimuth 0 to 2 pi), found {value_B[row]:g}; convert degrees to radians "
+            "(numpy.radians)"
         )
 
 

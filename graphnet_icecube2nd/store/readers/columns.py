@@ -40,6 +40,9 @@ _PULSES = "--pulses-table (pulses_table=...)"
 _TRUTH = "--truth-table (truth_table=...)"
 _EVENT = "--event-column (event_column=...)"
 NO_TRUTH = "--without-truth (with_truth=False)"
+_ANGLES = (
+    "--column azimuth=YOUR_COLUMN --column zenith=YOUR_COLUMN (columns={'zenith': ...})"
+)
 _MEANING = (
     "--column x=... --column y=... --column z=... --column time=... (columns={...}), "
     "and --detector icecube86 (detector='icecube86') if they are of IceCube-86"
@@ -398,7 +401,8 @@ def choose_truth(
         there += f"; results are not used as truth: {', '.join(results)}"
     raise ValueError(
         f"{place} has no table of truth, with one row per event and columns {words}; "
-        f"it has {there}. Name it: {_TRUTH}, or leave truth out: {NO_TRUTH}"
+        f"it has {there}. Name the table: {_TRUTH}, name the columns: {_ANGLES}, or "
+        f"leave truth out: {NO_TRUTH}"
     )
 
 
@@ -513,8 +517,8 @@ def choose_truth_columns(
         what = f"is {types[lost]}, not a number" if wrong else "is missing"
         raise ValueError(
             f"{name}: column {lost!r}, an angle of pulse map {pulse_map.name!r}, "
-            f"{what}; it has {', '.join(types)}. Name the columns: --column "
-            "azimuth=... --column zenith=... (azimuth=..., zenith=... of the pulse map)"
+            f"{what}; it has {', '.join(types)}. Name the columns: {_ANGLES}, or leave "
+            f"truth out: {NO_TRUTH}"
         )
     return taken, tuple(c for c in rest if c not in taken), tuple(notes)
 

@@ -480,6 +480,11 @@ def test_which_table(make_file: Callable[..., Path]) -> None:
     change(path, "DROP TABLE more", "DROP TABLE truth")
     with pytest.raises(ValueError, match=r"no table of truth.*retro: event_no, weight"):
         sqlite_source(path, pulses="cleaned")
+    change(path, "CREATE TABLE half AS SELECT event_no, 1.0 AS azimuth FROM cleaned")
+    advice = r"half: event_no, azimuth.*--column zenith=\w+ .*--without-truth"
+    with pytest.raises(ValueError, match=advice):
+        sqlite_source(path, pulses="cleaned")
+    change(path, "DROP TABLE half")
     with pytest.raises(
         ValueError, match=r"with event column 'event_id'.*event_column="
     ):

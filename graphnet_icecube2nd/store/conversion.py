@@ -193,6 +193,10 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             for note in folder.glob("part-*.json"):
                 note.unlink()
             write_json(path, plan)
+        elif _is_without_parts(folder):  # refused at once: the files are corrected now
+            for table in (GEOMETRY_FILE, ICE_FILE):
+                (folder / table).unlink(missing_ok=True)
+            write_json(path, plan)
         elif not holds_json(path, plan):
             raise ValueError(
                 f"{folder} has an unfinished conversion of other files, of files that "
@@ -205,6 +209,15 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
             f"{folder} is not empty ({', '.join(others[:3])}); choose another folder"
         )
     write_json(path, plan)
+
+
+def _is_without_parts(folder: Path) -> bool:
+    """Return whether a conversion that began in a folder has written no shard."""
+    shards = folder / SHARDS
+    ours = (PLAN_FILE, SHARDS, GEOMETRY_FILE, ICE_FILE)
+    if foreign_entries(folder, *ours) or (shards.is_dir() and foreign_entries(shards)):
+        return False
+    return b'"pulse_columns"' in (folder / PLAN_FILE).read_bytes()
 
 
 def _copy_tables(source: Source, folder: Path) -> DetectorGeometry | None:

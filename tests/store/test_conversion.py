@@ -391,9 +391,9 @@ class TestInterrupted:
     def test_other_input_does_not_go_on(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        source = make_source(make_part([5]))
+        source = make_source(make_part([5]), make_part([5], "two", 9))
         with monkeypatch.context() as patch:
-            self.fail_at(patch, 2, RuntimeError("lightning"))
+            self.fail_at(patch, 4, RuntimeError("lightning"))
             with pytest.raises(RuntimeError, match="lightning"):
                 convert(source, tmp_path / "s", workers=1)
         for other in (
@@ -405,6 +405,19 @@ class TestInterrupted:
         with pytest.raises(ValueError, match="unfinished conversion"):
             convert(source, tmp_path / "s", workers=1, sort_pulses=False)
         convert(source, tmp_path / "s", workers=1)
+
+    def test_a_refused_file_is_corrected(self, tmp_path: Path) -> None:
+        """Into the same folder, for nothing of the refused file was kept."""
+        bad, good = make_part([2, 3]), make_part([2, 3])
+        bad.columns["charge"] = np.full(5, np.inf)
+        with pytest.raises(ValueError, match="row 0"):
+            convert(make_source(bad), tmp_path / "s", workers=1)
+        convert(make_source(good), tmp_path / "s", workers=1)
+        assert read_all(EventStore(tmp_path / "s"))["n_pulses"].tolist() == [2, 3]
+        (tmp_path / "o").mkdir()
+        (tmp_path / "o" / "conversion.json").write_text("{}")  # of somebody else
+        with pytest.raises(ValueError, match="unfinished"):
+            convert(make_source(good), tmp_path / "o", workers=1)
 
     @pytest.mark.parametrize("in_threads", [True, False])
     def test_other_parts_stop_where_one_fails(

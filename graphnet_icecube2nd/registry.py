@@ -50,7 +50,8 @@ class Registry(Generic[Entry]):
         if name not in self._entries:
             near = get_close_matches(str(name), self._entries) or sorted(self._entries)
             raise ValueError(
-                f"no {self.kind} named {name!r}; did you mean {', '.join(near)}?"
+                f"no {self.kind} named {name!r}; did you mean {', '.join(near)}? A "
+                f"{self.kind} of your own must be imported first (docs/extend.md)"
             )
         return self._entries[name]
 

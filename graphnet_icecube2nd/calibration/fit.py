@@ -13,7 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.calibration.validation_split import unseen_events
+from graphnet_icecube2nd.calibration.validation_split import (
+    runs_behind,
+    unseen_events,
+    was_trained_on,
+)
 from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.inference.domain import identity
@@ -43,6 +47,7 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
 from graphnet_icecube2nd.tasks.direction.direction import CONTOURS, Direction, radii_of
 from graphnet_icecube2nd.tasks.label import has_label
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task
+from graphnet_icecube2nd.training.run import validation_advice
 
 Array = NDArray[np.float64]
 LEVELS = (0.1, 0.5, 0.68, 0.9, 0.99)
@@ -62,7 +67,7 @@ class CalibrationCheck:
     thirds: tuple[Mapping[float, float], ...] = ()
     # `Task.calibration_figures` of each other task, before and after (cross-fitted).
     tasks: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
-    notices: tuple[str, ...] = ()  # tasks that are not calibrated, events without label
+    notices: tuple[str, ...] = ()  # tasks not calibrated or checked, missing labels
     what: str = ""  # description of the events of the fit
 
 
@@ -106,10 +111,12 @@ def calibrate(
     places = [] if bundle.place is None else [bundle.place]
     store, numbers, what = unseen_events(places, store, events, most)
     if len(numbers) < FEWEST:
+        runs = [run for place in places for run in runs_behind(place)]
+        here = any(was_trained_on(run, store) for run in runs)
+        advice = f"{validation_advice(len(store))}, or g" if here else "G"
         raise ValueError(
             f"a calibration needs {FEWEST} events, found {len(numbers)} ({what}). "
-            "Train with more validation events (--set data.validation_fraction=0.1), "
-            "or give other events (`store`, --data)"
+            f"{advice}ive other events (`store`, --data)"
         )
     options = options or bundle.options
     maker = ResultMaker(
@@ -137,12 +144,14 @@ def calibrate(
             angle_B = opening_angle(output, target).numpy()
             _check_way(angle_B, bundle.name)
             check = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
+            notices += check.notices
             fitted.update(check.file.calibrations)
         elif (calibration := task.calibrate(output, target)) is None:
             notices.append(f"{name} is not calibrated: the task has no calibration")
         else:
             fitted[name] = calibration
             figures[name] = _figures(task, output, target)
+            notices += _too_few(name, len(target))
     if not fitted:
         raise ValueError(f"nothing can be calibrated: {'; '.join(notices)}")
     file = CalibrationFile(
@@ -220,13 +229,24 @@ def _of_angles(kappa_B: Array, angle_B: Array, method: str) -> CalibrationCheck:
     check = CalibrationCheck(
         file=CalibrationFile(calibrations={Direction.name: calibration}),
         before=_held(containment(kappa_B, angle_B)),
+        notices=_too_few(Direction.name, len(kappa_B)),
     )
-    if len(kappa_B) < 2 * FEWEST:
+    if check.notices:
         return check
     level_B = cross_fitted(kappa_B, angle_B, method).level
     parts = np.array_split(np.argsort(kappa_B, kind="stable"), 3)
     thirds = tuple(_held(level_B[part]) for part in parts)
     return replace(check, after=_held(level_B), thirds=thirds)
+
+
+def _too_few(name: str, num_events: int) -> tuple[str, ...]:
+    """Return a notice if halves are too small to be calibrated with each other."""
+    if num_events >= 2 * FEWEST:
+        return ()
+    return (
+        f"{name}: too few events to check the calibration ({num_events}; "
+        f"{2 * FEWEST} needed)",
+    )
 
 
 def _check_way(angle_B: Array, name: str) -> None:

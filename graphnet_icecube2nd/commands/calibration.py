@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -157,7 +158,7 @@ def _show(found: CalibrationCheck) -> None:
             (f"{level:.0%}", *(f"{part[level]:.1%}" for part in held))
             for level in found.before
         ]
-        header = ("contour", "before", "calibrated", *thirds)
+        header = ("contour", "before", "calibrated", *thirds)[: 1 + len(held)]
         print_table(
             [Column(name, justify="right") for name in header],
             rows,
@@ -165,9 +166,9 @@ def _show(found: CalibrationCheck) -> None:
         )
     if found.tasks:
         rows = [
-            (task, name, f"{before:.4f}", f"{calibrated:.4f}")
+            (task, name, *("-" if isnan(x) else f"{x:.4f}" for x in (before, after)))
             for task, figures in found.tasks.items()
-            for name, (before, calibrated) in figures.items()
+            for name, (before, after) in figures.items()
         ]
         header = ("task", "figure", "before", "calibrated")
         print_table(header, rows, title="other tasks")

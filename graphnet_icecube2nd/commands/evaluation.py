@@ -142,8 +142,11 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
     from graphnet_icecube2nd.store.manifest import MANIFEST
 
     if not (truth / MANIFEST).is_file():
+        file = truth if truth.suffix == ".db" else "events.db"
         raise ValueError(
-            f"--line-fit needs pulses: --truth must be an event store, found {truth}"
+            f"--line-fit needs pulses: --truth must be an event store, found {truth}. "
+            f"Make one of the file with the pulses: icecube2nd prepare {file} "
+            f"{Path(file).stem}/"
         )
     wanted = np.ones(len(known), bool)
     for table in tables:

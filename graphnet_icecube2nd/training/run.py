@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -71,6 +72,8 @@ from graphnet_icecube2nd.training.trainer import (
 
 LOGGER = logging.getLogger(__name__)
 DataModule = TypeVar("DataModule", bound=EventDataModule)
+LARGEST_VALIDATION = 0.5  # share of validation events that is recommended
+ENOUGH_STEPS = 200  # optimiser steps of a run; fewer are logged
 NOTICEABLE = 0.02  # relative change of an epoch's number of events that is logged
 
 
@@ -301,9 +304,33 @@ def label_texts(recipe: Recipe, data: EventDataModule) -> list[str]:
     if (few := counts["validation"].num_events) < FEWEST:
         texts.append(
             f"  only {few} validation events: their mean values are uncertain, and a "
-            f"calibration needs {FEWEST} (data.validation_fraction)"
+            f"calibration needs {FEWEST}. {validation_advice(len(data.store))}"
         )
     return texts
+
+
+def validation_advice(num_events: int) -> str:
+    """Return how a store's validation can have enough events for a calibration."""
+    share = math.ceil(100 * 2 * FEWEST / num_events) / 100  # both halves of its check
+    if share > LARGEST_VALIDATION:
+        least = math.ceil(2 * FEWEST / LARGEST_VALIDATION)
+        return f"{num_events:,} events are too few for this: take {least} or more"
+    return f"Train with --set data.validation_fraction={share:g} or more"
+
+
+def steps_texts(recipe: Recipe, num_events: int, num_ranks: int = 1) -> list[str]:
+    """Return a notice if all stages together have few optimiser steps."""
+    parts, steps = recipe.data.num_sub_epochs, 0
+    for number, stage in enumerate(recipe.stages):
+        batches = math.ceil(num_events / (parts * stage.batch_size * num_ranks))
+        wanted = max(1, stage.accumulate_events // (stage.batch_size * num_ranks))
+        steps += recipe.num_sub_epochs(number) * max(1, round(batches / wanted))
+    if steps >= ENOUGH_STEPS:
+        return []
+    return [
+        f"  about {steps} optimiser steps in all, which is few: raise stages.0.epochs "
+        f"(--set stages.0.epochs=N; now {recipe.stages[0].epochs:g})"
+    ]
 
 
 def check_event_weight(name: str, data: EventDataModule) -> None:
@@ -363,6 +390,9 @@ class StageRun:
         )
         trainer, recorder = make_trainer(recipe, number, self.run, self.machine, on_row)
         # The batches of a step depend on the world size, which is known only now.
+        if not number:
+            num_events = data.train_labels.num_events - data.train_labels.left_out
+            texts += steps_texts(recipe, num_events, trainer.world_size)
         texts = [*([] if number else texts), *self._make_steps(trainer, data)]
         device = trainer.strategy.root_device
         if recipe.precision == "bfloat16" and emulates_bfloat16(device):

@@ -159,6 +159,9 @@ def test_too_few_events(tmp_path: Path) -> None:
     table, truth = thrown(50, 1.0)
     with pytest.raises(ValueError, match="100 events"):
         calibrate_table(table, truth)
+    (notice,) = calibrate_table(*thrown(199, 1.0)).notices
+    assert "(199; 200 needed)" in notice
+    assert not calibrate_table(*thrown(200, 1.0)).notices
     table, truth = thrown(500, 1.0)
     with pytest.raises(ValueError, match="method must be one of"):
         calibrate_table(table, truth, method="magic")

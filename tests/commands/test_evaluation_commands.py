@@ -211,7 +211,7 @@ def test_a_store_left_by_another_input_is_not_taken(
         (["evaluate", "r.csv", "--truth", "STORE"], "there is no file r.csv"),
         (
             ["evaluate", "t.csv", "--truth", "t.csv", "--line-fit"],
-            "--line-fit needs pulses",
+            "found t.csv. Make one of the file with the pulses: icecube2nd prepare",
         ),
         (["reconstruct", "STORE", "--ensemble", ".", "--out", "r.csv"], "--ensemble"),
     ],
@@ -249,6 +249,10 @@ def test_runs_say_what_they_were_validated_on(
     assert 100 < len(numbers) < 160
     done = said("calibrate", "run1", "--method", "none")
     assert f"on {len(numbers)} events: validation events of" in done
+    assert f"({len(numbers)}; 200 needed)" in done  # why half of the table is missing
+    assert "calibrated" not in done.partition("contour")[2].partition("99%")[0]
+    few = call("calibrate", "run1", "--most", 99)
+    assert "256 events are too few" in str(few.exception)
     assert load_bundle("run1").calibration is not None
     fitted = said("ensemble", "fit", "two", "run1", "run2", "--method", "best")
     assert f"weights on {len(numbers)} events: validation events of" in fitted

@@ -41,7 +41,13 @@ from graphnet_icecube2nd.training.recipe import (
     overridden,
     read_recipe,
 )
-from graphnet_icecube2nd.training.run import first_model, make_data, train
+from graphnet_icecube2nd.training.run import (
+    first_model,
+    make_data,
+    steps_texts,
+    train,
+    validation_advice,
+)
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
@@ -624,7 +630,21 @@ def test_few_events_make_smaller_steps(
         overrides=["stages.0.accumulate_events=4096"],
     )  # fmt: skip
     assert "optimiser steps come every 112 events, not 4096" in notices[-1]
+    assert "about 2 optimiser steps in all" in notices[-2]  # which is exact here
     assert run.rows[-1]["step"] == 2
+
+
+def test_few_steps_are_counted_before_they_are_trained(tiny: Recipe) -> None:
+    (text,) = steps_texts(tiny, 256)
+    assert "stages.0.epochs" in text
+    longer = overridden(tiny, {"stages.0.epochs": 100})
+    assert steps_texts(longer, 256) == []
+
+
+def test_shares_of_validation_events_are_enough_for_a_calibration() -> None:
+    assert "validation_fraction=0.1 " in validation_advice(2000)
+    assert "validation_fraction=0.41 " in validation_advice(490)
+    assert "399 events are too few" in validation_advice(399)
 
 
 def test_a_folder_holds_one_run(

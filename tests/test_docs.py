@@ -19,6 +19,7 @@ PAGES = {
 LIBRARIES = {  # what a page's scripts need beside the core
     "calibration.md": ("pyarrow", "scipy"),
     "data.md": ("pyarrow", "pandas", "pytorch_lightning", "scipy"),
+    "extend.md": ("pyarrow", "pytorch_lightning", "scipy"),
     "get_started.md": ("pyarrow", "scipy"),
     "reconstruction.md": ("pyarrow", "scipy"),
     "reports.md": ("pyarrow", "scipy", "matplotlib"),
@@ -52,7 +53,7 @@ def own_registries() -> Iterator[None]:
     registries = (DETECTORS, MODELS, TASKS)
     before = [dict(registry._entries) for registry in registries]
     for registry in registries:
-        for name in ("ring", "mean_pool", "log_pulses"):
+        for name in ("ring", "mean_pool", "log_light", "light_width"):
             registry._entries.pop(name, None)
     yield
     for registry, entries in zip(registries, before, strict=True):

@@ -35,6 +35,16 @@ from graphnet_icecube2nd.files import (
 )
 
 
+def test_who_reads_the_former_file_reads_it_to_the_end(tmp_path: Path) -> None:
+    """The new one takes its name; it is not written over it."""
+    path = tmp_path / "a.txt"
+    write_text(path, "former" * 9)
+    with open(path, encoding="utf-8") as former:
+        write_text(path, "new")
+        assert former.read() == "former" * 9
+    assert path.read_text() == "new"
+
+
 def test_an_error_leaves_the_former_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "before")

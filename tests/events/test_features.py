@@ -15,9 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd import FEATURE_NAMES, PackedBatch, PulseMap
+from graphnet_icecube2nd import (
+    FEATURE_NAMES,
+    PackedBatch,
+    PulseMap,
+    build_detector,
+)
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.events.features import check_pulses, pulse_features
 
 Columns = dict[str, Any]
@@ -605,3 +611,26 @@ def test_events_may_be_called_by_any_name() -> None:
         pulse_features(
             pulses, make_offsets([2]), PulseMap.kaggle(), event_id=["run1/e5"]
         )
+
+
+@pytest.mark.parametrize("name", ["kaggle", "icecube86"])
+def test_units_of_a_detector_change_its_places_only(name: str) -> None:
+    """DOMs and ice are those of the places in m, whatever one unit of x is."""
+    usual = build_detector(name)
+    position_T3 = usual.modules_or_icecube86.position_S3[[7, 4800]].numpy()
+    pulses: Columns = {
+        "sensor_id": np.array([7, 4800]),
+        "time": np.array([9e3, 1e4]),
+        "charge": np.ones(2),
+        "auxiliary": np.zeros(2, bool),
+    }
+    if name == "icecube86":
+        pulses = dict(zip(("dom_x", "dom_y", "dom_z"), position_T3.T, strict=True))
+        pulses |= {"dom_time": np.array([9e3, 1e4]), "charge": np.ones(2)}
+        pulses |= {"hlc": np.ones(2, bool), "rde": np.array([1.0, 1.35])}
+    offsets = torch.tensor([0, 2])
+    scales = Scales(position=100.0)
+    found = pulse_features(pulses, offsets, replace(usual, scales=scales))
+    wanted = pulse_features(pulses, offsets, usual)
+    wanted[:, :3] *= 5
+    torch.testing.assert_close(found, wanted)

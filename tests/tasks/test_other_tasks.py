@@ -37,6 +37,19 @@ NAN = float("nan")
         ),
         ("neutrino", {"pid": [-14, 13, -13, 16, 11]}, [1.0, 0.0, 0.0, 1.0, NAN]),
         ("neutrino", {"initial_state_type": [12.0, NAN]}, [1.0, NAN]),
+        (
+            "track",
+            {"topology": ["muon_bundle", "cascade", "starting_track", "?"]},
+            [1.0, 0.0, 1.0, NAN],
+        ),
+        (
+            "track",
+            {
+                "pid": [-14, 14, 12, -13, 11],
+                "interaction_type": [1, 2, 1, 0, 1],
+            },
+            [1.0, 0.0, 0.0, 1.0, NAN],
+        ),
     ],
 )
 def test_labels(label: str, columns: dict[str, list[Any]], expected: list[Any]) -> None:

@@ -318,6 +318,12 @@ class PulseMap:
         name = quantity if quantity in self.extra else getattr(self, quantity)
         return str(name)
 
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Features that all pulses share, because the map has no column for them."""
+        charge = (CHARGE,) * (self.charge is None)
+        return charge + (AUXILIARY,) * (self.auxiliary is None and self.hlc is None)
+
     def missing(self, given: Collection[str]) -> list[str]:
         """Return the quantities that this map names but that are missing.
 

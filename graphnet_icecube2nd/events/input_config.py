@@ -38,6 +38,8 @@ class InputConfig:
             `first`.
         published_features: Whether efficiency and ice had the errors of the
             competition's code.
+        absent: Features for which the training had no column, see `PulseMap.absent`;
+            None if not recorded (models of earlier releases).
         ranges: Smallest and largest value of quantities for 99.8% of the training
             events: `x`, `y`, `z` [m], `time` [ns], `charge` [p.e.], `n_pulses`.
 
@@ -53,10 +55,13 @@ class InputConfig:
     max_pulses: int = 192
     selection: str = "uniform"
     published_features: bool = False
+    absent: tuple[str, ...] | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "features", tuple(self.features))
+        if self.absent is not None:
+            object.__setattr__(self, "absent", tuple(self.absent))
         ranges = {
             str(name): (float(low), float(high))
             for name, (low, high) in self.ranges.items()
@@ -75,6 +80,7 @@ class InputConfig:
                 "clock": detector.clock,
                 "scales": detector.scales,
                 "features": detector.pulses.feature_names,
+                "absent": detector.pulses.absent,
                 **changes,
             }
         )

@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.conventions import (
+    AUXILIARY,
+    CHARGE,
+    RDE,
+    SENSOR_ID,
+    TIME,
+    X,
+    Y,
+    Z,
+)
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
+from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 from graphnet_icecube2nd.detector.pulse_map import UNNAMED
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference.inference_config import READING, InferenceConfig
@@ -27,13 +37,32 @@ EVENTS = "events"
 UNITS = {X: " m", Y: " m", Z: " m", TIME: " ns", CHARGE: " p.e."}
 
 
+# What replaces a column that the data lack.
+REPLACED = {
+    CHARGE: "no column charge: every pulse counts as 1 p.e.",
+    AUXILIARY: "no column hlc or auxiliary: every pulse counts as not auxiliary",
+    RDE: "no column rde: the efficiency in the table of DOMs is used",
+}
+
+
 def identity(known: InputConfig | Detector) -> dict[str, Any]:
     """Return the properties by which detectors differ, as plain values."""
+    absent = _absent(known)
     return {
         "telescope": known.telescope,
         "clock": known.clock,
         "scales": asdict(known.scales),
+        **({} if absent is None else {"missing_columns": ", ".join(absent) or "none"}),
     }
+
+
+def _absent(known: InputConfig | Detector) -> tuple[str, ...] | None:
+    """Return the features without a column; None if not known."""
+    if isinstance(known, InputConfig):
+        if known.absent is not None or known.detector not in list_detectors():
+            return known.absent
+        known = build_detector(known.detector)
+    return known.pulses.absent
 
 
 class DomainError(ValueError):
@@ -56,8 +85,9 @@ class Domain:
     Attributes:
         counts: Number of compared events, and of those outside each range.
         faults: Reasons why the data belong to another detector.
+        lacking: Columns of the training that the data lack, and what replaces them.
         differences: The faults, and differences in reading from the training.
-        notices: Columns that the model does not read.
+        notices: Columns that the model does not read, and a missing rde.
 
     Raises:
         DomainError: Detector, clock, scales or features differ, and
@@ -78,6 +108,7 @@ class Domain:
         self.faults: list[str] = []
         self.differences: list[str] = []
         self.notices: list[str] = []
+        self.lacking: list[str] = []
         if config is None:
             return
         self.faults = _faults(config, detector)
@@ -95,8 +126,19 @@ class Domain:
                     f"the model was trained with {name} {trained} but is used with "
                     f"{asked}"
                 )
-        known = {*config.features, *detector.pulses.columns()}
-        extra = [name for name in detector.pulses.extra if name not in config.features]
+        pulses, trained = detector.pulses, _absent(config)
+        if trained is not None:
+            self.lacking = [
+                f"{REPLACED[name]}, but the model was trained with such a column"
+                for name in pulses.absent
+                if name not in trained
+            ]
+            self.differences += self.lacking
+        without = pulses.rde is None or (columns and pulses.rde not in columns)
+        if detector.telescope == ICECUBE and pulses.sensor_id is None and without:
+            self.notices.append(REPLACED[RDE])
+        known = {*config.features, *pulses.columns()}
+        extra = [name for name in pulses.extra if name not in config.features]
         self.add_unread([*extra, *(name for name in columns if name not in known)])
 
     def add_unread(self, names: Iterable[str]) -> None:

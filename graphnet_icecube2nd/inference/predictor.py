@@ -389,13 +389,13 @@ class ResultMaker:
             trained = {} if config is None else identity(config)
             fitted = {**trained, **bundle.source.fitted_on}
             self.reasons += [
-                f"the calibration was fitted on data with {name} {fitted[name]!r}, the "
-                f"data have {value!r}"
+                f"the calibration was fitted on data with {name.replace('_', ' ')} "
+                f"{fitted[name]!r}, the data have {value!r}"
                 for name, value in identity(detector).items()
                 if name in fitted and fitted[name] != value
             ]
         elif bundle.calibrations:
-            self.reasons += self.domain.faults
+            self.reasons += self.domain.faults + self.domain.lacking
         self.calibrations = {} if self.reasons else bundle.calibrations
 
     def rows(

@@ -115,6 +115,10 @@ def test_columns_of_ones_own(run: Run, tmp_path: Path) -> None:
     done = run(*words, "--detector", "icecube86")
     assert done.returncode == 0, done.stderr
     assert "1 events (ok 1)" in done.stdout
+    for name in ("hlc", "rde"):
+        assert f"no column {name}" in " ".join((done.stdout + done.stderr).split())
+    found = pyarrow.csv.read_csv(tmp_path / "r.csv")
+    assert found["calibrated"].to_pylist() == [False]
 
 
 def test_every_option_reaches_the_function(

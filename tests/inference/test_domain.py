@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.evaluation import measure_robustness
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import DomainError, InferenceConfig, load_bundle
+from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.models.weights import input_of, save_model
 
 NAME = "t_sim.simulated"
@@ -136,6 +138,24 @@ def test_another_clock_of_a_calibration(pulses: dict[str, Any]) -> None:
             calibration=calibration,
         )
         assert found.num_calibrated == 0
+
+
+def test_a_feature_of_the_training_that_the_data_lack(pulses: dict[str, Any]) -> None:
+    """Widths are calibrated only if the calibration was fitted without it, too."""
+    less = replace(KAGGLE, pulses=replace(KAGGLE.pulses, auxiliary=None))
+    bundle = load_bundle(NAME)
+    assert bundle.source is not None
+    found = quietly(pulses, bundle, detector=less)
+    assert found.num_calibrated == 0
+    assert re.search("no column hlc .* not auxiliary", " ".join(found.notices))
+    on = {**bundle.source.fitted_on, "missing_columns": "auxiliary"}
+    fitted = replace(bundle.source, fitted_on=on)
+    again = quietly(pulses, replace(bundle, source=fitted), detector=less)
+    assert again.num_calibrated > 30
+    trained = InputConfig.from_dict(InputConfig.of(less).to_dict())
+    assert not Domain(trained, less, InferenceConfig()).differences
+    plain = bundle.calibrated(dict(bundle.calibrations))
+    assert quietly(pulses, plain, detector=less).num_calibrated == 0
 
 
 def test_max_pulses_of_the_calibration(pulses: dict[str, Any]) -> None:

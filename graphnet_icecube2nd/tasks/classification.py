@@ -141,7 +141,7 @@ class BinaryTask(Task):
             raise ValueError(
                 f"a calibration of {self.name} needs scores that are higher for {yes}s;"
                 f" here they are lower (scale {scale:.3g}). Check that labels and "
-                "scores refer to the same class"
+                "scores refer to the same class, or train for longer"
             )
         return ScoreCalibration(scale=scale, shift=shift, num_events=len(logit))
 

@@ -230,7 +230,7 @@ def test_tasks_are_those_of_the_recipe_with_its_options(given: dict[str, Any]) -
     assert given["recipe"].tasks == {"direction": {}, "energy": {}, "track": {}}
     trained = find_recipe(given["recipe"], given["overrides"])
     assert trained.tasks["energy"] == {"weight": 0.1}
-    with pytest.raises(ValueError, match="did you mean energy.*must be imported"):
+    with pytest.raises(ValueError, match=r"did you mean energy.*must be imported"):
         called(
             None, recipe="t_sim", data=Path("store"), out=Path("run"), tasks="energi"
         )  # fmt: skip

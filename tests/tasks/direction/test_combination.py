@@ -59,7 +59,7 @@ def test_members_without_an_answer_are_left_out(
 ) -> None:
     """The weights of the others add up to 1; without any there is no number."""
     from graphnet_icecube2nd import build_model
-    from graphnet_icecube2nd.models import together
+    from graphnet_icecube2nd.models import ensemble_model
 
     nan = float("nan")
     vectors = np.array(
@@ -75,9 +75,11 @@ def test_members_without_an_answer_are_left_out(
     np.testing.assert_allclose(found[0], whole[0])
     # The model says the same.
     outputs = [{"direction": torch.tensor(vector)} for vector in vectors]
-    monkeypatch.setattr(together, "outputs_together", lambda members, batch: outputs)
+    monkeypatch.setattr(
+        ensemble_model, "outputs_together", lambda members, batch: outputs
+    )
     models = [build_model("t_sim", dim=32, dim_base=8, depth=1, head_size=16)] * 2
-    made = together.EnsembleModel(models, [1.0, 3.0], method)(None)
+    made = ensemble_model.EnsembleModel(models, [1.0, 3.0], method)(None)
     np.testing.assert_allclose(made, found, rtol=1e-6)
 
 

@@ -60,10 +60,10 @@ format: setup  ## put the code into its form
 	$(PY) -m ruff format .
 
 docs: setup  ## the documentation as a site in build/site; broken links are errors
-	$(PY) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
 
 docs-serve: setup  ## show the documentation at http://127.0.0.1:8000 while you write it
-	$(PY) -m mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs serve
 
 clean:  ## remove .venv and all caches
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -19,7 +19,7 @@ from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.errors import naming
+from graphnet_icecube2nd.errors import check_one_of, naming
 from graphnet_icecube2nd.files import read_json
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.angle_check import settle_angles
@@ -310,8 +310,7 @@ def _bad_pulses(drop: bool, mark: bool = False) -> str:
 def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> Source:
     """Return the source of events in files, with arguments of `prepare`."""
     format = format or recognise(paths)
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_one_of("format", format, FORMATS)
     known = FORMATS[format]
     always = {"pulse_map", "columns", "keep", "with_truth"}
     for name, value in given.items():

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import reverse_angles
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import (
     PathLike,
     check_new,
@@ -333,8 +334,7 @@ def format_of(out: PathLike, format: str | None = None) -> str:
                 f"parquet, got {out}. Or give the format (--format)"
             )
         return "graphnet-sqlite" if suffix == ".db" else "graphnet-parquet"
-    if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    check_one_of("format", format, FORMATS)
     return format
 
 

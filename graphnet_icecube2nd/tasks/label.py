@@ -48,7 +48,6 @@ INTERACTION_COLUMNS = (
     ("injection_type", "injection_interaction_type"),
     ("pdgid", "is_cc_flag"),
 )
-PRIMARY_COLUMNS = ("pid", "initial_state_type", "injection_type", "pdgid")
 MUON, MUON_NEUTRINO = 13, 14
 NEUTRINOS = (12, MUON_NEUTRINO, 16)
 MUON_TOPOLOGIES = ("muon_bundle",)
@@ -145,14 +144,14 @@ def _track(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
         topology_B = np.asarray(values[0]).astype(np.str_)
         is_track_B = np.isin(topology_B, TRACK_TOPOLOGIES)
         known_B = is_track_B | np.isin(topology_B, CASCADE_TOPOLOGIES)
-        return np.where(known_B, is_track_B.astype(np.float64), np.nan)
+        return _yes_or_no(is_track_B, known_B)
     pdg_B, interaction_B = (np.asarray(v, np.float64) for v in values)
     pdg_B = np.abs(pdg_B)
     neutrino_B = np.isin(pdg_B, NEUTRINOS)
     charged_B = interaction_B == 1
     is_track_B = ((pdg_B == MUON_NEUTRINO) & charged_B) | (pdg_B == MUON)
     known_B = (neutrino_B & np.isin(interaction_B, (0, 1, 2))) | (pdg_B == MUON)
-    return np.where(known_B, is_track_B.astype(np.float64), np.nan)
+    return _yes_or_no(is_track_B, known_B)
 
 
 def _neutrino(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
@@ -160,13 +159,17 @@ def _neutrino(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
     if value_B.dtype.kind in "OSUT":  # a topology
         topology_B = np.asarray(value_B).astype(np.str_)
         is_muon_B = np.isin(topology_B, MUON_TOPOLOGIES)
-        is_neutrino_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, *CASCADE_TOPOLOGIES))
-        is_neutrino_B &= ~is_muon_B
+        known_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, *CASCADE_TOPOLOGIES))
     else:
         pdg_B = np.abs(np.asarray(value_B, np.float64))
-        is_neutrino_B, is_muon_B = np.isin(pdg_B, NEUTRINOS), pdg_B == MUON
-    known_B = is_neutrino_B | is_muon_B
-    return np.where(known_B, is_neutrino_B.astype(np.float64), np.nan)
+        is_muon_B = pdg_B == MUON
+        known_B = np.isin(pdg_B, NEUTRINOS) | is_muon_B
+    return _yes_or_no(~is_muon_B, known_B)
+
+
+def _yes_or_no(is_yes_B: NDArray[np.bool_], known_B: NDArray[np.bool_]) -> Array:
+    """Return 1 for yes and 0 for no, (B,); NaN if it is not known."""
+    return np.where(known_B, is_yes_B.astype(np.float64), np.nan)
 
 
 def _inelasticity(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
@@ -191,7 +194,7 @@ LABELS: dict[str, Label] = {
         description="topology, or PDG code and interaction (1 CC, 2 NC)",
     ),
     NEUTRINO: Label(
-        columns=lambda labels: [(TOPOLOGY,), *((name,) for name in PRIMARY_COLUMNS)],
+        columns=lambda labels: [(TOPOLOGY,), *(c[:1] for c in INTERACTION_COLUMNS)],
         make=_neutrino,
         description="topology, or PDG code of the primary",
     ),

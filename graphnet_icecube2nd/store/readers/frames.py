@@ -68,7 +68,9 @@ class FrameTable(Table):
         """Number of rows."""
         return int(self.table.num_rows)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         row = 0
         for batch in self.table.select(list(columns)).to_batches(BATCH_ROWS):

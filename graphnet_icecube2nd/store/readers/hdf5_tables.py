@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -111,26 +110,15 @@ class H5Table(Table):
         ids = [np.empty(0, np.int64), *(ids for _, ids in self.events.ids(column))]
         return np.concatenate(ids), *self.ranges.read(self.events.rows)
 
-    def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Return whole columns, (R,) each."""
-        ((_, arrays),) = self.read_rows(columns, np.array([0, len(self.rows)]))
-        return arrays
-
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         with opened(self.path) as file:
-            for low in self.rows[::ROWS_AT_ONCE]:
+            for low in self.rows[max(start - self.rows.start, 0) :: ROWS_AT_ONCE]:
                 rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
                 arrays = self.read(file, columns, rows)
                 yield low, import_pyarrow().record_batch(arrays)
-
-    def read_rows(
-        self, columns: Sequence[str], borders: NDArray[np.int64]
-    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Yield first row and columns of the rows from border to border."""
-        with opened(self.path) as file:
-            for low, high in pairwise((borders + self.rows.start).tolist()):
-                yield low, self.read(file, columns, slice(low, high))
 
     def read(
         self, file: Any, columns: Sequence[str], rows: slice

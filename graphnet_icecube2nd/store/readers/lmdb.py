@@ -146,7 +146,9 @@ class LmdbTable(Table):
         """Number of rows."""
         return int(self.count_B.sum())
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         pa = import_pyarrow()
         borders = np.append(0, np.cumsum(self.count_B))

@@ -140,14 +140,16 @@ class NestedTable(Table):
         """Return the text for a row or a pulse, for messages."""
         return f"{self.name}, {'pulse' if self.num_rows is None else 'row'} {row}"
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         pa, first = import_pyarrow(), 0
         from_pulse_map, needed = self.num_rows is None, dict.fromkeys(columns)
         if needed.keys() <= {self.key}:  # another column, for lengths or rows
             needed |= dict.fromkeys([*self.places][:1])
         paths = {self.places[column][0] for column in needed if column in self.places}
-        for row, batch in self.file.batches([*paths], VALUES_AT_ONCE):
+        for row, batch in self.file.batches([*paths], values=VALUES_AT_ONCE):
             arrays = {column: self._array(batch, column, row) for column in needed}
             if from_pulse_map:
                 ids = arrays.pop(self.key, None)

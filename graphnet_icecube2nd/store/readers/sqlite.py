@@ -242,7 +242,9 @@ class SqliteTable(Table):
         """Name of the table for messages."""
         return f"{self.path}, table {self.table!r}"
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
         row = 0
         asked = [

@@ -43,6 +43,7 @@ from graphnet_icecube2nd.store.readers.tables import (
     JoinedTable,
     Runs,
     Table,
+    members_of,
     no_values,
 )
 
@@ -161,34 +162,6 @@ def _origin_of(
     }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Layout:
-    """Rows of each event of a part, in the order of the events."""
-
-    event_id: NDArray[np.int64]  # (B,)
-    first: NDArray[np.int64]  # (B,) first row
-    num_pulses: NDArray[np.int64]  # (B,)
-    scattered: NDArray[np.int64] | None = None  # event_ids with scattered rows, if any
-
-    @classmethod
-    def of_runs(cls, runs: Runs, id_range: tuple[int, int]) -> Layout:
-        """Return the layout of events with ids in a range, in order of first rows."""
-        kept = (runs[0] >= id_range[0]) & (runs[0] <= id_range[1])
-        ids_R, starts_R, lengths_R = (values[kept] for values in runs)
-        known = import_pyarrow().array(ids_R).dictionary_encode()
-        ids, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
-        if len(ids) == len(ids_R):
-            return cls(event_id=ids_R, first=starts_R, num_pulses=lengths_R)
-        first = np.full(len(ids), GREATEST)
-        np.minimum.at(first, event_R, starts_R)
-        return cls(
-            event_id=ids,
-            first=first,
-            num_pulses=np.bincount(event_R, lengths_R).astype(np.int64),
-            scattered=ids[np.bincount(event_R) > 1],
-        )
-
-
 @dataclass(kw_only=True, eq=False)
 class TablePart(Part):
     """Pulses of a table, with their truth.
@@ -258,21 +231,24 @@ class TablePart(Part):
 
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Yield chunks of at most `max_pulses` pulses or one event, see `Part`."""
-        runs, notes = self.pulses.runs(self.event_column), list[str]()
-        layout = Layout.of_runs(runs, self.id_range)
-        event_id, first, count = layout.event_id, layout.first, layout.num_pulses
+        tables, notes = members_of(self.pulses), list[str]()
+        runs = [self._runs(table) for table in tables]
+        ids_R, _, length_R = map(np.concatenate, zip(*runs, strict=True))
+        known = import_pyarrow().array(ids_R).dictionary_encode()
+        event_id, event_R = known.dictionary.to_numpy(), known.indices.to_numpy()
+        count = np.bincount(event_R, length_R, len(event_id)).astype(np.int64)
         if (large := np.flatnonzero(count > EVENT_PULSES)).size:
             raise ValueError(
                 f"{self.name}: an event must have at most {EVENT_PULSES} pulses, event "
                 f"{event_id[large[0]]} has {count[large[0]]}"
             )
-        labels, rows_B = dict[str, NDArray[Any]](), np.empty(0, np.int64)
-        is_joined = isinstance(self.pulses, JoinedTable)
-        if layout.scattered is not None and not is_joined:
+        if len(event_id) < len(ids_R) and len(tables) == 1:
+            scattered = event_id[np.bincount(event_R) > 1]
             notes.append(
-                f"{self.name}: the rows of {describe_ids(layout.scattered)} were "
-                "scattered; they were put together"
+                f"{self.name}: the rows of {describe_ids(scattered)} were scattered; "
+                "they were put together"
             )
+        labels, rows_B = dict[str, NDArray[Any]](), np.empty(0, np.int64)
         if self.truth and (joined := self.read_truth(event_id)):
             truth, rows_B = joined
             notes = [*truth.notes, *notes]
@@ -285,17 +261,18 @@ class TablePart(Part):
                 notes.append(empty_note(lost, self.truth.name, self.name))
                 rows_B = np.append(rows_B, unused)
                 event_id, count = truth.event_id[rows_B], pulses_N[rows_B]
-                first = np.append(first, np.zeros(len(unused), np.int64))
-        if not len(event_id):
-            return
         if self.by_number or self.by_truth:
             order = np.argsort(rows_B if self.by_truth else event_id, kind="stable")
-            event_id, first, count = event_id[order], first[order], count[order]
+            event_id, count = event_id[order], count[order]
             rows_B = rows_B[order] if len(rows_B) else rows_B
-        together = layout.scattered is None and not is_joined
-        read = self._in_order if together else self._gathered
+            event_R = np.argsort(order)[event_R]
         types = {c: no_values(self.pulses.types[c]).dtype for c in self.columns}
-        for events, first_row, columns in read(event_id, first, count, max_pulses):
+        borders = np.cumsum([len(of[0]) for of in runs])
+        runs = [
+            (own_R, *of[1:])
+            for own_R, of in zip(np.split(event_R, borders[:-1]), runs, strict=True)
+        ]
+        for events, first_row, columns in self._pulses(runs, count, max_pulses):
             floats = {name for name, v in columns.items() if v.dtype.kind == "f"}
             yield EventChunk(
                 columns=columns,
@@ -304,66 +281,117 @@ class TablePart(Part):
                 event_id=event_id[events],
                 truth={name: v[rows_B[events]] for name, v in labels.items()},
                 truth_name=self.truth.name if self.truth else "",
-                first_row=first_row if self.pulses.has_rows else None,
+                first_row=first_row,
                 notes=tuple(notes),
             )
             notes = []
 
-    def _in_order(
-        self, event_id: Any, first: Any, count: Any, max_pulses: int
-    ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
-        """Yield events, their first row and pulses, if rows are contiguous."""
-        # Events without pulses begin at the end of the event before.
-        full = count > 0
-        start = first[full.argmax()] if full.any() else 0
-        stop = np.maximum.accumulate(np.where(full, first + count, start))
-        first = np.where(full, first, np.append(start, stop[:-1]))
-        # Rows between events that belong to none are read and left out.
-        borders = np.append(first, first[-1] + count[-1])
-        slices = list(chunk_borders(borders, max_pulses))
-        cuts = borders[[0, *(events.stop for events in slices)]]
-        read = self.pulses.read_rows(self.columns, cuts)
-        for events, cut, (row, columns) in zip(slices, cuts, read, strict=False):
-            offsets = np.append(0, np.cumsum(count[events]))
-            if offsets[-1] < borders[events.stop] - cut:
-                shift_B = first[events] - cut - offsets[:-1]
-                row_T = np.arange(offsets[-1]) + np.repeat(shift_B, count[events])
-                columns = {name: values[row_T] for name, values in columns.items()}
-                row = None
-            yield events, row, columns
+    def _runs(self, table: Table) -> Runs:
+        """Return the runs of the part's events."""
+        runs = table.runs(self.event_column)
+        kept_R = (runs[0] >= self.id_range[0]) & (runs[0] <= self.id_range[1])
+        ids_R, first_R, length_R = (values[kept_R] for values in runs)
+        return ids_R, first_R, length_R
 
-    def _gathered(
-        self, event_id: Any, first: Any, count: Any, max_pulses: int
+    def _pulses(
+        self, runs: Sequence[Runs], count: NDArray[np.int64], max_pulses: int
     ) -> Iterator[tuple[slice, int | None, dict[str, NDArray[Any]]]]:
-        """Yield the same for scattered rows, reading the table for some events each."""
-        key, pulses = self.event_column, self.pulses
+        """Yield events, their first row if rows are contiguous, and their pulses.
+
+        Args:
+            runs: For each table its runs, with events by their place.
+            count: Number of pulses of each event, (B,).
+            max_pulses: Maximum pulses of several events.
+        """
         borders = np.append(0, np.cumsum(count))
-        empty = {name: no_values(pulses.types[name]) for name in self.columns}
-        for some in chunk_borders(borders, max(max_pulses, GATHERED_PULSES)):
-            ids = event_id[some]
-            asked = ids[count[some] > 0]
-            pieces, places = [empty], [np.empty(0, np.int64)]
-            if len(asked):
-                fewer = pulses.within(key, int(asked.min()), int(asked.max()))
-                for row, arrays in fewer.arrays([key, *self.columns], nan=self.columns):
-                    place_T = _places(pulses.as_ids(arrays[key], key, row), ids)
-                    kept = place_T >= 0
-                    places.append(place_T[kept])
-                    pieces.append({name: arrays[name][kept] for name in self.columns})
-            place_T = np.concatenate(places)
-            if len(place_T) != borders[some.stop] - borders[some.start]:
-                raise ValueError(
-                    f"{self.name} has changed during the reading; read it again"
-                )
-            whole = {n: np.concatenate([p[n] for p in pieces]) for n in self.columns}
-            order_T = np.argsort(place_T, kind="stable")
-            if isinstance(pulses, JoinedTable):
-                order_T = np.lexsort((whole[pulses.time], place_T))
+        readers = [_RowReader(table, self.columns) for table in members_of(self.pulses)]
+        in_order = all((event_R[1:] > event_R[:-1]).all() for event_R, *_ in runs)
+        at_once = max_pulses if in_order else max(max_pulses, GATHERED_PULSES)
+        for some in chunk_borders(borders, at_once):
+            pieces, places = list[dict[str, NDArray[Any]]](), list[NDArray[np.int64]]()
+            for reader, (event_R, first_R, length_R) in zip(readers, runs, strict=True):
+                own_R = (event_R >= some.start) & (event_R < some.stop)
+                row_T = _rows_of(first_R[own_R], length_R[own_R])
+                pieces += reader.take(row_T)
+                places.append(np.repeat(event_R[own_R], length_R[own_R]))
+            whole, row = _concatenated(pieces), None
+            if len(readers) > 1:
+                assert isinstance(self.pulses, JoinedTable)
+                order_T = np.lexsort((whole[self.pulses.time], np.concatenate(places)))
+            elif not in_order:
+                order_T = np.argsort(places[0], kind="stable")
+            else:
+                if self.pulses.has_rows and _are_contiguous(row_T):
+                    row = int(row_T[0])
+                yield some, row, whole
+                continue
             own = borders[some.start : some.stop + 1] - borders[some.start]
             for part in chunk_borders(own, max_pulses):
                 rows = order_T[own[part.start] : own[part.stop]]
                 events = slice(some.start + part.start, some.start + part.stop)
                 yield events, None, {name: v[rows] for name, v in whole.items()}
+
+
+class _RowReader:
+    """Reading of some rows of a table, in one pass as long as they ascend."""
+
+    def __init__(self, table: Table, columns: Sequence[str]) -> None:
+        self.table, self.columns = table, columns
+        self.arrays = {name: no_values(table.types[name]) for name in columns}
+        self.pieces: Iterator[tuple[int, dict[str, NDArray[Any]]]] = iter(())
+        self.first, self.stop = GREATEST, 0  # rows of the arrays
+
+    def take(self, row_T: NDArray[np.int64]) -> list[dict[str, NDArray[Any]]]:
+        """Return the columns of rows, which ascend, in one or more pieces.
+
+        Raises:
+            ValueError: The file has changed.
+        """
+        none = {name: values[:0] for name, values in self.arrays.items()}
+        taken = [] if len(row_T) else [none]
+        done = 0
+        while done < len(row_T):
+            self._seek(int(row_T[done]))
+            stop = int(np.searchsorted(row_T, self.stop))
+            own: Any = row_T[done:stop] - self.first
+            if _are_contiguous(own):
+                own = slice(own[0], own[-1] + 1)
+            taken.append({name: values[own] for name, values in self.arrays.items()})
+            done = stop
+        return taken
+
+    def _seek(self, row: int) -> None:
+        """Read the piece with a row."""
+        if row < self.first:
+            # A missing value is a bad pulse, as NaN is.
+            self.pieces = self.table.arrays(self.columns, nan=self.columns, start=row)
+            self.stop = row
+        while self.stop <= row:
+            self.first, self.arrays = next(self.pieces, (GREATEST, {}))
+            if self.first > row:
+                raise ValueError(
+                    f"{self.table.name} has changed during the reading; read it again"
+                )
+            self.stop = self.first + len(self.arrays[self.columns[0]])
+
+
+def _rows_of(
+    first_R: NDArray[np.int64], length_R: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows of runs, (T,)."""
+    shift_R = first_R - (np.cumsum(length_R) - length_R)
+    rows: NDArray[np.int64] = np.arange(length_R.sum()) + np.repeat(shift_R, length_R)
+    return rows
+
+
+def _are_contiguous(row_T: NDArray[np.int64]) -> bool:
+    return len(row_T) > 0 and int(row_T[-1] - row_T[0]) == len(row_T) - 1
+
+
+def _concatenated(pieces: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return {name: np.concatenate([p[name] for p in pieces]) for name in pieces[0]}
 
 
 def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.int64]:

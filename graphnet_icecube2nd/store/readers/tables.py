@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,16 @@ class Table(ABC):
     for_threads = True
 
     @abstractmethod
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
-        """Yield first row and record batch of these columns."""
+    def batches(
+        self, columns: Sequence[str], start: int = 0
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield first row and record batch of these columns.
+
+        Rows before `start` may be left out.
+        """
 
     def arrays(
-        self, columns: Sequence[str], *, nan: Collection[str] = ()
+        self, columns: Sequence[str], *, nan: Collection[str] = (), start: int = 0
     ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
         """Yield first row and columns, (T,) each, piece by piece.
 
@@ -63,6 +68,7 @@ class Table(ABC):
             columns: Columns to read.
             nan: Columns in which null becomes NaN. Integers with a null become floats,
                 if floats can represent them.
+            start: Rows before may be left out.
 
         Raises:
             ValueError: There is another null, or a text is too long; the message names
@@ -70,7 +76,7 @@ class Table(ABC):
         """
         pa = import_pyarrow()
         floating, text_bytes = pa.types.is_floating, dict.fromkeys(columns, 0)
-        for first, batch in self.batches(columns):
+        for first, batch in self.batches(columns, start):
             arrays = {}
             for column in columns:
                 array = batch.column(column)
@@ -130,65 +136,29 @@ class Table(ABC):
         for row, arrays in self.arrays([column]):
             yield row, self.as_ids(arrays[column], column, row)
 
+    def whole(self, columns: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return whole columns, (T,) each."""
+        pieces = [{column: no_values(self.types[column]) for column in columns}]
+        pieces += [arrays for _, arrays in self.arrays(columns)]
+        return {c: np.concatenate([piece[c] for piece in pieces]) for c in columns}
+
     def runs(self, column: str) -> Runs:
         """Return the runs of rows with one event_id."""
-        ids, starts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        row, last = 0, None
-        for _, piece in self.ids(column):
-            begins = np.flatnonzero(piece[1:] != piece[:-1]) + 1
-            if len(piece) and (last is None or piece[0] != last):
-                begins = np.append(0, begins)
+        none = np.empty(0, np.int64)
+        ids, firsts, stops = [none], [none], [none]
+        for row, piece in self.ids(column):
+            ends = np.flatnonzero(piece[1:] != piece[:-1]) + 1
+            begins = np.append(0, ends)[: len(piece)]
             ids.append(piece[begins])
-            starts.append(begins + row)
-            row, last = row + len(piece), piece[-1] if len(piece) else last
-        first_R = np.concatenate(starts)
-        return np.concatenate(ids), first_R, np.diff(np.append(first_R, row))
-
-    def read_rows(
-        self, columns: Sequence[str], borders: NDArray[np.int64]
-    ) -> Iterator[tuple[int | None, dict[str, NDArray[Any]]]]:
-        """Yield the rows from border to border, in their order and each once.
-
-        Args:
-            columns: Columns to read.
-            borders: Borders, counted in the rows of this table.
-
-        Yields:
-            Row of the first in the file (None if the rows are not contiguous there),
-            and columns (T,) by name.
-
-        Raises:
-            ValueError: The file has changed.
-        """
-        # A missing value is a bad pulse, as NaN is.
-        pieces, end = self.arrays(columns, nan=columns), 0
-        held: list[tuple[int, int, dict[str, NDArray[Any]]]] = []
-        for low, high in pairwise(borders.tolist()):
-            while end < high:
-                row, arrays = next(pieces, (0, {}))
-                if not arrays:
-                    raise ValueError(
-                        f"{self.name} has changed during the reading; read it again"
-                    )
-                held.append((end, row, arrays))
-                end += len(arrays[columns[0]])
-                held = [piece for piece in held if _stop(piece) > low]
-            held = [piece for piece in held if _stop(piece) > low]
-            taken = [
-                {name: v[max(low - at, 0) : high - at] for name, v in arrays.items()}
-                for at, _, arrays in held
-                if at < high
-            ]
-            shifts = {row - at for at, row, _ in held[: len(taken)]}
-            if len(taken) != 1:
-                empty = {name: no_values(self.types[name]) for name in columns}
-                taken = [
-                    {
-                        n: np.concatenate([empty[n], *(t[n] for t in taken)])
-                        for n in empty
-                    }
-                ]
-            yield low + shifts.pop() if len(shifts) == 1 else None, taken[0]
+            firsts.append(begins + row)
+            stops.append(np.append(ends, len(piece))[: len(piece)] + row)
+        id_R, first_R, stop_R = map(np.concatenate, (ids, firsts, stops))
+        # A run may go on in the next piece.
+        new_R = np.append(True, (id_R[1:] != id_R[:-1]) | (first_R[1:] != stop_R[:-1]))
+        new_R = new_R[: len(id_R)]
+        last_R = np.append(new_R[1:], True)[: len(id_R)]
+        first_R = first_R[new_R]
+        return id_R[new_R], first_R, stop_R[last_R] - first_R
 
     def as_ids(self, values: NDArray[Any], column: str, row: int) -> NDArray[np.int64]:
         """Return values as event_ids, (T,).
@@ -224,15 +194,10 @@ class Table(ABC):
             )
 
 
-def _stop(piece: tuple[int, int, dict[str, NDArray[Any]]]) -> int:
-    return piece[0] + len(next(iter(piece[2].values())))
-
-
 @dataclass(frozen=True, kw_only=True)
 class JoinedTable(Table):
-    """Several tables of pulses of the same events, one after the other."""
+    """Several tables of pulses of the same events, each read by itself."""
 
-    has_rows = False
     tables: tuple[Table, ...]
     time: str  # the column by which pulses of an event are sorted
 
@@ -258,28 +223,19 @@ class JoinedTable(Table):
         numbers = [table.num_rows for table in self.tables]
         return None if None in numbers else sum(filter(None, numbers))
 
-    def batches(self, columns: Sequence[str]) -> Iterator[tuple[int, Any]]:
+    def batches(self, columns: Sequence[str], start: int = 0) -> Any:
         """Yield the record batches of one table after the other."""
         return chain.from_iterable(table.batches(columns) for table in self.tables)
-
-    def arrays(
-        self, columns: Sequence[str], *, nan: Collection[str] = ()
-    ) -> Iterator[tuple[int, dict[str, NDArray[Any]]]]:
-        """Yield columns of one table after the other."""
-        for table in self.tables:
-            yield from table.arrays(columns, nan=nan)
-
-    def runs(self, column: str) -> Runs:
-        """Return the runs of rows with one event_id."""
-        runs = [table.runs(column) for table in self.tables]
-        lengths_R = np.concatenate([length_R for *_, length_R in runs])
-        ids_R = np.concatenate([id_R for id_R, *_ in runs])
-        return ids_R, np.cumsum(lengths_R) - lengths_R, lengths_R
 
     def within(self, column: str, low: int, high: int) -> Table:
         """Return tables with fewer rows, see `Table.within`."""
         fewer = tuple(table.within(column, low, high) for table in self.tables)
         return replace(self, tables=fewer)
+
+
+def members_of(table: Table) -> tuple[Table, ...]:
+    """Return the tables that are read one by one."""
+    return table.tables if isinstance(table, JoinedTable) else (table,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +258,7 @@ class ParquetTable(Table):
         return sum(group.num_rows for _, group in self.row_groups())
 
     def batches(
-        self, columns: Sequence[str], values: int = BATCH_ROWS
+        self, columns: Sequence[str], start: int = 0, values: int = BATCH_ROWS
     ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns.
 
@@ -311,6 +267,8 @@ class ParquetTable(Table):
         with opened_parquet(self.path, self.name, columns) as file:
             for row, group in self.row_groups():
                 stop = row + group.num_rows
+                if stop <= start:
+                    continue
                 most = max(_num_values(file.metadata.row_group(group.id)), default=1)
                 for batch in file.iter_batches(
                     max(1, values * group.num_rows // max(1, most)),

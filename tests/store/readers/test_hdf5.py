@@ -160,7 +160,9 @@ def test_first_and_number(tmp_path: Path) -> None:
         assert found["time"].tolist() == times[[2, 3, 4, 6, 7]].tolist()
         assert "truth first_pulse" not in found
     rows = [chunk.first_row for chunk in chunks_of(source, 3)]
-    assert rows == [2, None]  # rows mean nothing where some are left out
+    assert rows == [2, 6]
+    (chunk,) = chunks_of(source, 100)
+    assert chunk.first_row is None  # rows mean nothing where some are left out
     again = hdf5_source(path, offsets=("truth/first_pulse", "truth/n_pulses"))
     assert joined(again)["lengths"].tolist() == [3, 0, 2]
     with pytest.raises(ValueError, match="must be columns of one table"):
@@ -198,7 +200,7 @@ def test_empty_files_and_empty_beginnings(tmp_path: Path) -> None:
     flat(tmp_path / "a.h5", lengths=())
     source = hdf5_source([tmp_path / "a.h5", path], events_per_part=2)
     assert joined(source)["lengths"].tolist() == [3, 0, 0, 0, 2]
-    assert [chunk.first_row for chunk in chunks_of(source, 100)] == [0, 0, 3]
+    assert [chunk.first_row for chunk in chunks_of(source, 100)] == [0, None, 3]
     path = flat(tmp_path / "c.h5", lengths=(3, 0, 0, 2))
     rows = [
         chunk.first_row for chunk in chunks_of(hdf5_source(path, events_per_part=2))

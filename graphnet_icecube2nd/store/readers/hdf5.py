@@ -2,21 +2,31 @@
 
 There are three layouts. The first has a table of pulses, a dataset of offsets (or
 columns of first rows and numbers of pulses) and a table with one row per event. In the
-second, pulses and truth have a column of the event number. The third is that of
-icetray's hdfwriter. Shape letters: T pulses, B events.
+second, pulses and truth have a column of the event number.
+
+The third is that of icetray's hdfwriter. Each object of a frame is a compound table in
+the root that begins with the columns Run, Event, SubEvent, SubEventStream, exists.
+Pulses have one row each; the table of the same name in `__I3Index__` has one row per
+frame with start and stop, and padding rows for frames without the object. An object
+with one row per frame has padding itself, so row i is frame i. The source is icetray's
+tableio, `I3Table.cxx` and `I3TableService.cxx`. Shape letters: T pulses, B events.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from graphnet_icecube2nd.conventions import CHARGE, HLC, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store.readers import icetray_hdf5 as icetray
+from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
+    NO_TRUTH,
     PathLike,
     Wanted,
     check_same_pulse_map,
@@ -28,11 +38,13 @@ from graphnet_icecube2nd.store.readers.columns import (
     recognise_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.hdf5_tables import (
-    EventNumbers,
+    EXISTS,
+    FIRST,
+    MADE_OF,
+    STOP,
     H5Table,
-    Ranges,
     find_column,
-    find_ranges,
+    find_rows,
     find_tables,
     hint_at_pandas,
     known_offsets,
@@ -42,6 +54,11 @@ from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 
 # How the events of pulses are known if pulses have no event column.
 WITH_ID, COUNTED = "rows of each event", "rows of each event without event_id"
+# Names of icetray's hdfwriter.
+INDEX = "__I3Index__/"
+FRAME = ("Run", "Event", "SubEvent", "SubEventStream")
+HEADER = (*FRAME, "exists")
+PRIMARIES = ("MCPrimary", "I3MCPrimary", "MCPrimary1", "MCInIcePrimary")
 
 
 def hdf5_source(
@@ -74,11 +91,10 @@ def hdf5_source(
     for name in ("pulses", "truth"):
         if isinstance(path := options.get(name), str):
             options[name] = path.strip("/") or "/"
-    wanted, num_before = Wanted(**options), 0
-    files: list[_File] = []
+    wanted, num_before, files = Wanted(**options), 0, list[_File]()
     for path in list_files(paths, HDF5_SUFFIXES):
         files.append(_look_at(path, wanted, offsets, num_before))
-        num_before += files[-1].num_events
+        num_before += len(files[-1].events.rows) if files[-1].events else 0
     first = files[0]
     for file in files:
         if file.told_by != first.told_by:
@@ -91,7 +107,7 @@ def hdf5_source(
     wanted = replace(wanted, pulse_map=pulse_map, event_column=first.key)
     tables = [file.pulses for file in files]
     labels = [file.events for file in files if file.events]
-    if first.ranges:
+    if first.pulses.events:
         labels = [events for events in labels if events.rows]  # not of empty files
         for table in tables:
             columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
@@ -105,22 +121,33 @@ def hdf5_source(
         events=labels,
         without=first.without,
     )
-    parts: list[TablePart] = []
-    notes = list[str]()
+    parts, notes = list[TablePart](), list[str]()
     for file in files:
-        if file.ranges is None:
+        num_events = len(file.events.rows) if file.events else 0
+        if file.pulses.events is None:
             parts.append(TablePart(**selection.part(file.pulses, file.events)))
             continue
-        num_events, num_claimed = file.num_events, 0
         for low in range(0, num_events, events_per_part):
             rows = range(num_events)[low : low + events_per_part]
-            pulses = file.pulses.between(rows.start, rows.stop)
-            events = file.events and file.events.between(rows.start, rows.stop)
+            some = (rows.start, rows.stop)
             which = f" (events {low} to {rows[-1]})" if len(rows) < num_events else ""
-            name = f"{file.path}{which}"
-            parts.append(TablePart(**selection.part(pulses, events, name=name)))
-            num_claimed += int(file.ranges.read(rows)[1].sum())
-        notes += file.notes(num_claimed)
+            of_tables = selection.part(
+                file.pulses.between(*some),
+                file.events and file.events.between(*some),
+                name=f"{file.path}{which}",
+            )
+            parts.append(TablePart(**of_tables))
+        if file.told_by == COUNTED:
+            what = "frames" if file.of_icetray else "events"
+            notes.append(f"{file.path} has no event_id; the {what} are numbered from 0")
+        num_rows, (*_, count) = len(file.pulses.rows), file.pulses.runs(file.key)
+        lost = num_rows - int(count.sum())
+        # Frames without pulses have padding rows, which belong to no event.
+        if lost and not file.of_icetray:
+            notes.append(
+                f"{file.path}: {lost} of {num_rows} pulses belong to no event and are "
+                "left out"
+            )
     left_out = (*selection.left_out, *first.pulses.others)
     return selection.source("hdf5", parts, notes, left_out=left_out)
 
@@ -137,51 +164,31 @@ class _File:
     told_by: str  # how pulses are assigned to events, for messages
     has_truth: bool  # whether the events have columns of truth
     without: tuple[str, ...] = ()  # columns of the events that are not truth
-
-    @property
-    def ranges(self) -> Ranges | None:
-        """Rows of the pulses of each event; None if pulses have an event column."""
-        return self.pulses.ranges
-
-    @property
-    def num_events(self) -> int:
-        """Number of rows of `events`."""
-        return len(self.events.rows) if self.events else 0
-
-    def notes(self, num_claimed: int) -> Iterator[str]:
-        """Yield notes, given the number of pulses that belong to events."""
-        are_frames = self.ranges and icetray.EXISTS in self.ranges.columns
-        if self.told_by == COUNTED:
-            what = "frames" if are_frames else "events"
-            yield f"{self.path} has no event_id; the {what} are numbered from 0"
-        # Frames without pulses have padding rows, which belong to no event.
-        if not are_frames and num_claimed < (num_rows := len(self.pulses.rows)):
-            yield (
-                f"{self.path}: {num_rows - num_claimed} of {num_rows} pulses belong to "
-                "no event and are left out"
-            )
+    of_icetray: bool = False
 
 
 def _look_at(
     path: Path, wanted: Wanted, offsets: str | Sequence[str] | None, num_before: int
 ) -> _File:
     """Find the tables of a file; `num_before` events are in the files before."""
-    place = str(path)
-    found = find_tables(path)
-    index = icetray.index_tables(found)
+    place, found = str(path), find_tables(path)
+    # If several tables have one name, the longest is that of the pulses.
+    tables = {t.node: t for t in found if not t.node.startswith(INDEX)}
+    index = {
+        table.node.removeprefix(INDEX): table
+        for table in found
+        if table.node.startswith(INDEX)
+        and {*FRAME[:2], "exists", "start", "stop"} <= {*table.types}
+    }
     if index and offsets is not None:
         raise ValueError(
             f"{place} is a file of icetray's hdfwriter, which has an index of the "
             "events. Leave --offsets-table (offsets_table) out"
         )
-    # If several tables have one name, the longest is that of the pulses.
-    found.sort(key=lambda table: len(table.rows))
-    tables = {t.node: t for t in found if not t.node.startswith(icetray.INDEX)}
     candidates, recognise = tables, recognise_pulse_map
     if index:
-        pulses_of_icetray = icetray.IcetrayPulses.of
-        candidates = {n: pulses_of_icetray(tables[n]) for n in tables if n in index}
-        recognise = icetray.recognise_pulses
+        candidates = {n: _with_computed(t) for n, t in tables.items() if n in index}
+        recognise = _recognise_icetray
     try:
         (name, *more), pulse_map = choose_pulses(candidates, place, wanted, recognise)
     except ValueError as error:
@@ -191,48 +198,64 @@ def _look_at(
             f"{place}: HDF5 files need one table of pulses, got also "
             f"{', '.join(more)}. Name one"
         )
-    pulses = candidates[name]
-    key, ranges = "", None
+    pulses, key, rows = candidates[name], "", None
     if not index and offsets is None:
         key = _find_key(found, pulses, wanted)
     if key:
-        others = {n: t for n, t in tables.items() if key in t.types}
+        others = {n: table for n, table in tables.items() if key in table.types}
     elif index:
-        icetray.check_detector(found, pulses, place)
-        ranges = icetray.frame_ranges(index[name], len(pulses.rows))
-        others = icetray.possible_truth(tables, wanted.truth, place)
+        _check_detector(tables, pulses, place)
+        table = index[name]
+        rows = table.only({FIRST: "start", STOP: "stop", EXISTS: "exists"})
+        others = _possible_truth(tables, wanted.truth, place)
     else:
-        ranges = find_ranges(found, len(pulses.rows), offsets, place)
-        others = _one_an_event(found, ranges.num_events, wanted.truth, place)
+        table, rows = find_rows(found, offsets, place)
+        others = _one_an_event(found, len(rows.rows), wanted.truth, place)
     others = {n: table for n, table in others.items() if table is not tables[name]}
     truth_name = choose_truth(others, place, wanted, pulse_map)
     truth = others[truth_name] if truth_name else None
-    has_truth, without = truth is not None, tuple[str, ...]()
-    told_by, events = f"column {key!r} of the pulses", truth
-    if ranges is not None:
-        if ranges.table is truth:
-            without = tuple(ranges.columns.values())
-        if index:
-            truth, has_truth = icetray.frame_truth(ranges.table, truth), True
-            others = {"": ranges.table}
-        told_by, ids = WITH_ID, None
-        if not index or wanted.event_column is not None:
-            ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
-        if ids is None:
-            told_by = COUNTED
-            ids = EventNumbers.of(ranges.table, ranges.num_events, num_before)
-        (key,) = ids.types
-        events = truth.with_columns([key], ids) if truth else ids
-        pulses = pulses.of_events(ranges, ids)
+    if rows is None:
+        return _File(
+            path=path,
+            pulse_map=pulse_map,
+            pulses=pulses,
+            events=truth,
+            key=key,
+            told_by=f"column {key!r} of the pulses",
+            has_truth=truth is not None,
+        )
+    without = (
+        tuple(
+            {
+                field or dataset.rpartition("/")[2]
+                for dataset, field, _ in rows.places.values()
+            }
+        )
+        if truth is table
+        else ()
+    )
+    has_truth = bool(truth or index)
+    if index:
+        truth, others = _frame_truth(table, truth), {"": table}
+    ids = None
+    if not index or wanted.event_column is not None:
+        ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
+    told_by = WITH_ID if ids else COUNTED
+    if ids is None:
+        types = {EVENT_COLUMNS[0]: import_pyarrow().int64()}
+        ids = replace(rows, types=types, places={}, first_id=num_before)
     return _File(
         path=path,
         pulse_map=pulse_map,
-        pulses=pulses,
-        events=events,
-        key=key,
+        pulses=replace(
+            pulses, types={**pulses.types, **ids.types}, events=rows.beside(ids)
+        ),
+        events=truth.beside(ids) if truth else ids,
+        key=next(iter(ids.types)),
         told_by=told_by,
         has_truth=has_truth,
         without=without,
+        of_icetray=bool(index),
     )
 
 
@@ -267,7 +290,90 @@ def _find_event_id(
     else:
         found = [(table, wanted) for table in first if wanted in table.types]
         found = found or [find_column(tables, wanted, place)]
-    if not found:
+    return next((table.only({column: column}) for table, column in found), None)
+
+
+def _with_computed(table: H5Table) -> H5Table:
+    """Return icetray's pulses with sensor_id and hlc, without columns of the frame."""
+    pa, types = import_pyarrow(), _without_header(table.types)
+    computed = {SENSOR_ID: pa.int64(), HLC: pa.uint8()}
+    if {X, Y, Z} <= types.keys():
+        del computed[SENSOR_ID]
+    for column, kind in computed.items():
+        if column not in types and {*MADE_OF[column]} <= types.keys():
+            types[column] = kind
+    return replace(table, types=types)
+
+
+def _recognise_icetray(columns: Collection[str]) -> PulseMap | None:
+    """Return the pulse map of columns, computed ones included, or None."""
+    placed = {X, Y, Z} <= set(columns)
+    if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
         return None
-    table, column = found[0]
-    return replace(table, types={column: table.types[column]})
+    return PulseMap(
+        name="icetray",
+        x=X if placed else None,
+        y=Y if placed else None,
+        z=Z if placed else None,
+        sensor_id=None if placed else SENSOR_ID,
+        charge=CHARGE,
+        hlc=HLC if HLC in columns else None,
+    )
+
+
+def _check_detector(tables: Collection[str], pulses: H5Table, place: str) -> None:
+    """Check that pulses without positions are those of IceCube, not of ANTARES."""
+    of_antares = [name for name in tables if name.startswith("Ant")]
+    if of_antares and not {X, Y, Z} <= set(pulses.types):
+        raise ValueError(
+            f"{place} has {of_antares[0]}, a table of ANTARES, but its pulses have "
+            "only string and om, which are read as those of IceCube-86. Let hdfwriter "
+            "also write x, y, z of the modules, and give --detector or --geometry"
+        )
+
+
+def _possible_truth(
+    tables: Mapping[str, H5Table], wanted: str | bool | None, place: str
+) -> dict[str, H5Table]:
+    """Return the tables that may be the truth: by default those of primaries.
+
+    Reconstructions have angles too, but are not truth.
+    """
+    if wanted is not None:
+        return dict(tables)
+    primaries = {name: table for name, table in tables.items() if name in PRIMARIES}
+    if not primaries:
+        raise ValueError(
+            f"{place} has no table {' or '.join(PRIMARIES)}; it has "
+            f"{', '.join(tables) or 'no other'}. Name the table of truth: "
+            f"--truth-table (truth_table=...), or leave truth out: {NO_TRUTH}"
+        )
+    return primaries
+
+
+def _frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
+    """Return a table of truth with the columns of the frame, or only these."""
+    frame = index.only({column: column for column in FRAME if column in index.types})
+    if truth is None:
+        return frame
+    shared = [column for column in frame.types if column in truth.types]
+    ours, theirs = frame.whole(shared), truth.whole(shared)
+    if not all(np.array_equal(ours[column], theirs[column]) for column in shared):
+        raise ValueError(
+            f"{truth.name} must have one row for each of the {len(index.rows)} frames "
+            f"of {index.node!r}, in the same order; it has {len(truth.rows)} rows. "
+            "Name another table: --truth-table (truth_table=...), or leave truth out: "
+            f"{NO_TRUTH}"
+        )
+    if "exists" in truth.types:
+        exists = truth.whole(["exists"])["exists"] != 0
+        if not exists.all():
+            raise ValueError(
+                f"{truth.name}: event {int(exists.argmin())} (counted from 0) has no "
+                f"truth. Remove such events, or leave truth out: {NO_TRUTH}"
+            )
+    return replace(truth, types=_without_header(truth.types)).beside(frame)
+
+
+def _without_header(types: Mapping[str, Any]) -> dict[str, Any]:
+    return {column: kind for column, kind in types.items() if column not in HEADER}

@@ -2,23 +2,24 @@
 
 A table is a compound dataset, or the one-dimensional datasets of one length in a
 group. The rows of events are known from B + 1 borders, from first row and number, or
-from first row and last row + 1. Shape letters: R rows, B events.
+from first row and last row + 1. Shape letters: R rows, T pulses, B events.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import HLC, SENSOR_ID
+from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.readers.columns import EVENT_COLUMNS
 from graphnet_icecube2nd.store.readers.tables import LONG_TEXT, Runs, Table
 
 # Names of columns of the B + 1 borders, or of first rows and numbers of pulses.
@@ -30,7 +31,16 @@ KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
     ("first_pulse", "num_pulses"),
     ("first", "count"),
 )
+# Columns of the rows of events: first row, number of rows or last row + 1, and whether
+# the event has pulses (icetray's frames without pulses have padding rows).
+FIRST, COUNT, STOP, EXISTS = "<first>", "<count>", "<stop>", "<exists>"
 ROWS_AT_ONCE = 2**20
+# Columns that are computed from columns of icetray.
+MADE_OF = {SENSOR_ID: ("string", "om"), HLC: ("flags",)}
+STRINGS = 86
+# Bit 0 of a pulse's flags: `LC = (1 << 0)` of PulseFlags in icetray's I3RecoPulse.h,
+# which is hlc also in GraphNeT's feature extractor.
+LC_FLAG = 1
 
 
 def import_h5py() -> Any:
@@ -60,20 +70,20 @@ def opened(path: Path) -> Iterator[Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class H5Table(Table):
-    """A table of a file, or a range of its rows."""
+    """Columns of one length of a file, or a range of their rows."""
 
     for_threads = False  # HDF5 has one lock
     path: Path
     node: str  # its path in the file, without the first slash; `/` for the root
     # Arrow type of the columns of numbers or text, with one value per row.
     types: Mapping[str, Any]
+    # Dataset of each column, its field if this is compound, and the place of row 0 in
+    # it. Other columns are computed: see `MADE_OF`, or rows counted from `first_id`.
+    places: Mapping[str, tuple[str, str, int]]
     rows: range
-    compound: bool  # whether it is one compound dataset
     others: tuple[str, ...] = ()  # columns of other types
-    # Columns that are read from other tables with the same number of rows.
-    beside: Mapping[str, H5Table] = field(default_factory=dict)
-    # For pulses without an event column: rows of each event, and the event column.
-    ranges: Ranges | None = None
+    first_id: int = 0
+    # For pulses without an event column: this column and the rows, for each event.
     events: H5Table | None = None
 
     @property
@@ -83,8 +93,8 @@ class H5Table(Table):
 
     @property
     def num_rows(self) -> int | None:  # type: ignore[override]
-        """Number of rows; None if only the ranges know it."""
-        return None if self.ranges else len(self.rows)
+        """Number of rows; None for pulses that may belong to no event."""
+        return None if self.events else len(self.rows)
 
     def between(self, low: int, high: int) -> H5Table:
         """Return rows low to high - 1, or the pulses of these events."""
@@ -92,108 +102,136 @@ class H5Table(Table):
             return replace(self, events=self.events.between(low, high))
         return replace(self, rows=range(low, high))
 
-    def with_columns(self, columns: Sequence[str], table: H5Table) -> H5Table:
-        """Return the table with columns of another, first or instead of its own."""
-        types = {column: table.types[column] for column in columns}
-        beside = {**self.beside, **dict.fromkeys(columns, table)}
-        return replace(self, types={**types, **self.types, **types}, beside=beside)
+    def only(self, columns: Mapping[str, str]) -> H5Table:
+        """Return the table with some columns, by their new names."""
+        types, places = (
+            {name: of[column] for name, column in columns.items()}
+            for of in (self.types, self.places)
+        )
+        return replace(self, types=types, places=places)
 
-    def of_events(self, ranges: Ranges, events: H5Table) -> H5Table:
-        """Return the pulses with an event column that follows from ranges of rows."""
-        types = {**self.types, **events.types}
-        return replace(self, types=types, ranges=ranges, events=events)
+    def beside(self, table: H5Table) -> H5Table:
+        """Return the table with the columns of another with the same rows."""
+        types = {**table.types, **self.types, **table.types}
+        places = {**self.places, **table.places}
+        return replace(self, types=types, places=places, first_id=table.first_id)
 
     def runs(self, column: str) -> Runs:
-        """Return the rows of each event, in the order of the events."""
-        if self.ranges is None or self.events is None:
+        """Return the rows of each event, in the order of the events.
+
+        Raises:
+            ValueError: Rows of events overlap or are outside the table.
+        """
+        if self.events is None:
             return super().runs(column)
-        ids = [np.empty(0, np.int64), *(ids for _, ids in self.events.ids(column))]
-        return np.concatenate(ids), *self.ranges.read(self.events.rows)
+        roles = [c for c in (FIRST, COUNT, STOP, EXISTS) if c in self.events.types]
+        values = self.events.whole([column, *roles])
+        ids = self.events.as_ids(values[column], column, 0)
+        of = {role: values[role].astype(np.int64) for role in roles}
+        first, count = of[FIRST], of[COUNT] if COUNT in of else of[STOP] - of[FIRST]
+        if EXISTS in of:
+            first, count = (np.where(of[EXISTS] != 0, v, 0) for v in (first, count))
+        full = count > 0
+        outside = full & ((first < 0) | (first + count > len(self.rows)))
+        rows, back = np.flatnonzero(full), np.zeros(len(first), bool)
+        back[rows[1:]] = first[rows[1:]] < (first + count)[rows[:-1]]
+        for bad, why in (
+            (count < 0, "offsets must not decrease"),
+            (outside, f"the table of pulses has {len(self.rows)} rows"),
+            (back, "they overlap with those of the event before"),
+        ):
+            if bad.any():
+                row = int(bad.argmax())
+                raise ValueError(
+                    f"{self.events.name}: the pulses of event "
+                    f"{self.events.rows[row]} (counted from 0) are rows {first[row]} "
+                    f"to {first[row] + count[row]}, but {why}"
+                )
+        return ids, first, count
 
     def batches(
         self, columns: Sequence[str], start: int = 0
     ) -> Iterator[tuple[int, Any]]:
         """Yield first row and record batch of these columns."""
+        made = [column for column in columns if column not in self.places]
+        stored = {*columns} - {*made} | {c for m in made for c in MADE_OF.get(m, ())}
+        of_datasets: dict[tuple[str, int], dict[str, str]] = {}
+        for column in stored:
+            dataset, field, shift = self.places[column]
+            of_datasets.setdefault((dataset, shift), {})[column] = field
         with opened(self.path) as file:
             for low in self.rows[max(start - self.rows.start, 0) :: ROWS_AT_ONCE]:
-                rows = slice(low, min(low + ROWS_AT_ONCE, self.rows.stop))
-                arrays = self.read(file, columns, rows)
+                high = min(low + ROWS_AT_ONCE, self.rows.stop)
+                arrays: dict[str, NDArray[Any]] = {}
+                for (dataset, shift), fields in of_datasets.items():
+                    node, rows = file[dataset], slice(low + shift, high + shift)
+                    if node.dtype.names:
+                        node = node.fields([*{*fields.values()}])
+                    values = node[rows]
+                    for column, field in fields.items():
+                        where = f"{self.name}, column {column!r}"
+                        arrays[column] = _plain(
+                            values[field] if field else values, where
+                        )
+                for column in made:
+                    arrays[column] = self._made(column, arrays, range(low, high))
                 yield low, import_pyarrow().record_batch(arrays)
 
-    def read(
-        self, file: Any, columns: Sequence[str], rows: slice
-    ) -> dict[str, NDArray[Any]]:
-        """Return rows of columns, (R,) each, in the machine's byte order."""
-        own = [column for column in columns if column not in self.beside]
-        node = file[self.node]
-        table = node.fields(own)[rows] if self.compound and own else None
-        arrays = {}
-        for column in own:
-            try:
-                values = node[column][rows] if table is None else table[column]
-                arrays[column] = _plain(values)
-            except ValueError as error:
-                raise ValueError(f"{self.name}, column {column!r}: {error}") from None
-        for column in self.beside.keys() & {*columns}:
-            arrays |= self.beside[column].read(file, [column], rows)
-        return arrays
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventNumbers(H5Table):
-    """A column of event_ids that is not in the file: events are numbered."""
-
-    first: int  # the event_id of row 0
-
-    @classmethod
-    def of(cls, table: H5Table, num_events: int, first: int) -> EventNumbers:
-        """Return the numbers of the events of a table, from `first`."""
-        return cls(
-            path=table.path,
-            node=table.node,
-            types={EVENT_COLUMNS[0]: import_pyarrow().int64()},
-            rows=range(num_events),
-            compound=False,
-            first=first,
-        )
-
-    def read(
-        self, file: Any, columns: Sequence[str], rows: slice
-    ) -> dict[str, NDArray[Any]]:
-        """Return rows of the column, (B,)."""
-        ids = np.arange(self.first + rows.start, self.first + rows.stop)
-        return {column: ids for column in columns}
+    def _made(
+        self, column: str, arrays: Mapping[str, NDArray[Any]], rows: range
+    ) -> NDArray[Any]:
+        """Return the values of a computed column, (R,)."""
+        if column == HLC:
+            return (arrays["flags"].astype(np.int64) & LC_FLAG).astype(np.uint8)
+        if column != SENSOR_ID:
+            return np.arange(rows.start, rows.stop) + self.first_id
+        string_T, om_T = (arrays[c].astype(np.int64) for c in MADE_OF[column])
+        known_T = (string_T >= 1) & (string_T <= STRINGS)
+        known_T &= (om_T >= 1) & (om_T <= DOMS_PER_STRING)
+        if not known_T.all():
+            pulse = int(known_T.argmin())
+            raise ValueError(
+                f"{self.name}: string must be 1 to {STRINGS} and om 1 to "
+                f"{DOMS_PER_STRING} for IceCube-86, found string {string_T[pulse]}, om "
+                f"{om_T[pulse]}. Remove IceTop; for another detector, let hdfwriter "
+                "also write x, y, z of the modules"
+            )
+        sensor_id_T: NDArray[np.int64] = DOMS_PER_STRING * (string_T - 1) + om_T - 1
+        return sensor_id_T
 
 
 def find_tables(path: Path) -> list[H5Table]:
-    """Return the tables of a file.
+    """Return the tables of a file, the shortest first.
 
     A group with datasets of several lengths gives several tables of one name.
     """
-    # By node, length, and whether it is compound.
-    dtypes: dict[tuple[str, int, bool], dict[str, Any]] = {}
+    # Types by node, length, and whether it is compound.
+    found: dict[tuple[str, int, bool], dict[str, tuple[Any, str, str]]] = {}
     with opened(path) as file:
         for node, dataset in _datasets(file, ""):
             group, _, column = node.rpartition("/")
             dtype, num_rows = dataset.dtype, len(dataset)
             if dtype.names:
-                fields = {field: dtype[field] for field in dtype.names}
-                dtypes[node, num_rows, True] = fields
+                fields = {name: (dtype[name], node, name) for name in dtype.names}
+                found[node, num_rows, True] = fields
             else:
-                dtypes.setdefault((group or "/", num_rows, False), {})[column] = dtype
+                columns = found.setdefault((group or "/", num_rows, False), {})
+                columns[column] = dtype, node, ""
     tables = []
-    for (node, num_rows, compound), columns in dtypes.items():
-        types = {column: _type(dtype) for column, dtype in columns.items()}
+    for (node, num_rows, _), columns in found.items():
+        types = {column: _type(dtype) for column, (dtype, *_) in columns.items()}
         table = H5Table(
             path=path,
             node=node,
             types={column: kind for column, kind in types.items() if kind},
+            places={
+                c: (dataset, field, 0) for c, (_, dataset, field) in columns.items()
+            },
             rows=range(num_rows),
-            compound=compound,
             others=tuple(column for column, kind in types.items() if not kind),
         )
         tables.append(table)
-    return tables
+    return sorted(tables, key=lambda table: len(table.rows))
 
 
 def _datasets(group: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -217,10 +255,10 @@ def _type(dtype: Any) -> Any:
         return pa.string() if size <= LONG_TEXT else pa.binary(size)
     if dtype.kind not in "biuf" or dtype.shape:
         return None
-    return pa.from_numpy_dtype(_plain(np.empty(0, dtype)).dtype)
+    return pa.from_numpy_dtype(_plain(np.empty(0, dtype), "").dtype)
 
 
-def _plain(values: NDArray[Any]) -> NDArray[Any]:
+def _plain(values: NDArray[Any], name: str) -> NDArray[Any]:
     """Return numbers in the machine's byte order, and text as Python strings."""
     if values.dtype.kind in "SO":
         texts = [
@@ -233,7 +271,7 @@ def _plain(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "u" and values.dtype.itemsize > 1:
         # torch has few functions for unsigned integers
         if len(values) and int(values.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"values must fit into int64, found {values.max()}")
+            raise ValueError(f"{name} must fit into int64, found {values.max()}")
         return values.astype(np.int64)
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("="))
 
@@ -251,78 +289,6 @@ def find_column(
         f"{place} has no dataset or column {reference!r}; it has tables "
         f"{', '.join(sorted({table.node for table in tables})) or '(none)'}"
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ranges:
-    """Rows of the events in a table of pulses.
-
-    Args:
-        table: Table with the rows of the events.
-        columns: Its columns by role: `first` rows, and numbers of pulses (`count`) or
-            last rows + 1 (`stop`); without both, `first` are B + 1 borders. An event
-            with `exists` 0 has no pulses.
-        num_pulses: Number of rows of the table of pulses.
-    """
-
-    table: H5Table
-    columns: dict[str, str]
-    num_pulses: int
-
-    @property
-    def num_events(self) -> int:
-        """Number of events, B."""
-        are_borders = not {"count", "stop"} & self.columns.keys()
-        return len(self.table.rows) - are_borders
-
-    def read(self, events: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return first row and number of pulses of events, (B,) each.
-
-        Raises:
-            ValueError: Rows of events overlap or are outside the table.
-        """
-        low = events.start
-        before = max(low - 1, 0)  # the event before, for the check of overlaps
-        past_last = events.stop + len(self.table.rows) - self.num_events
-        arrays = self.table.between(before, past_last).whole([*self.columns.values()])
-        values = {
-            role: arrays[column].astype(np.int64)
-            for role, column in self.columns.items()
-        }
-        first = values["first"]
-        if "count" in values:
-            count = values["count"]
-        elif "stop" in values:
-            count = values["stop"] - first
-        else:
-            first, count = first[:-1], np.diff(first)
-        if "exists" in values:  # frames without pulses have padding rows
-            first, count = (
-                np.where(values["exists"] != 0, v, 0) for v in (first, count)
-            )
-        self._check(first, count, before)
-        return first[low - before :], count[low - before :]
-
-    def _check(
-        self, first: NDArray[np.int64], count: NDArray[np.int64], before: int
-    ) -> None:
-        full = count > 0
-        outside = full & ((first < 0) | (first + count > self.num_pulses))
-        rows = np.flatnonzero(full)
-        back = np.zeros(len(first), bool)
-        back[rows[1:]] = first[rows[1:]] < (first + count)[rows[:-1]]
-        for bad, why in (
-            (count < 0, "offsets must not decrease"),
-            (outside, f"the table of pulses has {self.num_pulses} rows"),
-            (back, "they overlap with those of the event before"),
-        ):
-            if bad.any():
-                row = int(bad.argmax())
-                raise ValueError(
-                    f"{self.table.name}: the pulses of event {before + row} (counted "
-                    f"from 0) are rows {first[row]} to {first[row] + count[row]}, but "
-                    f"{why}"
-                )
 
 
 def known_offsets(tables: Sequence[H5Table]) -> list[tuple[H5Table, tuple[str, ...]]]:
@@ -347,19 +313,18 @@ def hint_at_pandas(path: Path) -> str:
     )
 
 
-def find_ranges(
-    tables: Sequence[H5Table],
-    num_pulses: int,
-    offsets: str | Sequence[str] | None,
-    place: str,
-) -> Ranges:
+def find_rows(
+    tables: Sequence[H5Table], offsets: str | Sequence[str] | None, place: str
+) -> tuple[H5Table, H5Table]:
     """Find the rows of the events, by `offsets` of the user or by known names.
 
     Args:
         tables: Tables of the file.
-        num_pulses: Number of rows of the table of pulses.
         offsets: Path of the borders, paths of first rows and numbers, or None.
         place: Name of the file for messages.
+
+    Returns:
+        Their table, and the rows with one row per event.
 
     Raises:
         ValueError: Not exactly one table has the rows, or a path is not valid.
@@ -386,5 +351,9 @@ def find_ranges(
             raise ValueError(
                 f"{place}: {paths[0]!r} and {paths[1]!r} must be columns of one table"
             )
-    roles = dict(zip(("first", "count"), columns, strict=False))
-    return Ranges(table=table, columns=roles, num_pulses=num_pulses)
+    if len(columns) == 2:
+        return table, table.only(dict(zip((FIRST, COUNT), columns, strict=True)))
+    rows = table.only(dict.fromkeys((FIRST, STOP), columns[0]))
+    dataset, field, _ = rows.places[FIRST]
+    places = {**rows.places, STOP: (dataset, field, 1)}
+    return table, replace(rows, places=places, rows=range(max(len(rows.rows) - 1, 0)))

@@ -26,7 +26,7 @@ ROWS = (
         *("version", "errors", "lazy", "files", "config", "memory", "notices", "plots"),
         "registry",
     ),
-    ("conventions",),
+    ("conventions", "statistics"),
     ("detector.text_table",),
     ("detector.geometry",),
     ("detector.ice",),

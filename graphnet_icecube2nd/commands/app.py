@@ -146,6 +146,7 @@ _add(
     evaluation.evaluate,
     "evaluate results.parquet --truth store/ --line-fit",
     "evaluate new=new.parquet old=old.parquet --truth store/ --out report/",
+    "evaluate results.parquet --truth store/ --weight weight",
 )
 _add(
     "Results",

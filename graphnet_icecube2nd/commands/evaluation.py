@@ -47,6 +47,13 @@ def evaluate(
         bool,
         option("Add the line fit; --truth must be an event store.", "--line-fit"),
     ] = False,
+    weight: Annotated[
+        str | None,
+        option(
+            "Column with the events' weights, 0 or more, in the truth or in a results "
+            "table. Default: all events count alike."
+        ),
+    ] = None,
     title: Annotated[str, option("Title of the report.")] = "Results and truth",
     resamples: Annotated[
         int,
@@ -63,6 +70,10 @@ def evaluate(
     energies. It is one HTML page that needs no other file. Figures are also saved as
     PDF and PNG, tables as CSV and JSON. Several results tables are compared on the
     events that all of them have.
+
+    With --weight, medians, quantiles, means, shares and areas under ROC curves are
+    weighted, and the effective number of events, (sum w)^2 / sum w^2, stands beside the
+    number of events.
     """
     import logging
 
@@ -71,18 +82,22 @@ def evaluate(
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
     from graphnet_icecube2nd.results.truth import EventTruth
 
-    known = EventTruth.load(truth, table=truth_table, angles=truth_angles)
-    tables = [_table(given, result_angles) for given in results]
+    columns = () if weight is None else (weight,)
+    known = EventTruth.load(
+        truth, table=truth_table, angles=truth_angles, columns=columns
+    )
+    tables = [_table(given, result_angles, columns) for given in results]
     if line_fit:
         tables.append(_line_fit(truth, tables, known))
     with only_from(metrics.LOGGER.name, logging.ERROR):  # remarks are printed below
-        evaluation = metrics.evaluate(tables, known, resamples=resamples)
+        evaluation = metrics.evaluate(tables, known, resamples=resamples, weight=weight)
     page = write_evaluation(
         evaluation,
         out,
         title=title,
         context={
             "truth": str(truth),
+            **({} if weight is None else {"weights": f"column {weight}"}),
             "tables": ", ".join(results),
             "command": shlex.join(["icecube2nd", *sys.argv[1:]]),
         },
@@ -116,22 +131,23 @@ def _show(evaluation: Evaluation) -> None:
 def _figures(row: Mapping[str, Any]) -> str:
     """Return the first figures of a row of a task's table as a text."""
     from graphnet_icecube2nd.report.evaluation.report import heading_of
+    from graphnet_icecube2nd.tasks.section import shown_columns
 
     figures = [
-        f"{heading_of(name)} {value:.3g}"
-        for name, value in row.items()
-        if isinstance(value, float) and value == value
+        f"{heading_of(name)} {row[name]:.3g}"
+        for name in shown_columns([row])
+        if isinstance(row[name], float) and row[name] == row[name]
     ]
     return f"{row.get('table', '')}: {', '.join(figures[:FIGURES_SHOWN])}"
 
 
-def _table(given: str, angles: str) -> EventTable:
+def _table(given: str, angles: str, columns: tuple[str, ...]) -> EventTable:
     from graphnet_icecube2nd.results.event_table import EventTable
 
     name, equals, path = given.partition("=")
     if not equals or Path(given).exists():
         name, path = Path(given).stem, given
-    return EventTable.load(path, name, angles)
+    return EventTable.load(path, name, angles, columns)
 
 
 def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> EventTable:

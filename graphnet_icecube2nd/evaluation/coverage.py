@@ -17,16 +17,22 @@ from graphnet_icecube2nd.calibration.fit import (
     cross_fitted,
     has_own_contours,
 )
-from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, Evaluation
 from graphnet_icecube2nd.evaluation.rows import Row, columns
+from graphnet_icecube2nd.statistics import (
+    density,
+    mean,
+    quantile,
+    quantile_intervals,
+    share_error,
+)
 from graphnet_icecube2nd.tasks.direction.calibration import (
     containment,
     kappa_to_radius,
     pulls,
 )
 from graphnet_icecube2nd.tasks.label import DIRECTION
-from graphnet_icecube2nd.tasks.section import Curve, Panel, Section, density
+from graphnet_icecube2nd.tasks.section import Curve, Panel, Section, event_counts
 from graphnet_icecube2nd.tasks.task import FEWEST
 
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
@@ -63,14 +69,15 @@ class CalibrationView:
         rows = []
         level_B = self.ways[way].level
         # A calibrated table has radii of some contours; its kappa does not give others.
-        own = tuple(self.evaluated.table.levels)
+        own, weight = self.evaluated.table.levels, self.evaluated.weight
         for level in own if self.is_calibrated else LEVELS:
-            held = float((level_B <= level).mean())
+            is_held = level_B <= level
             if self.is_calibrated:
-                held = self.evaluated.inside(level, self.evaluated.has_kappa_B)
-            error = float(np.sqrt(held * (1 - held) / len(level_B)))
-            row = {"table": self.name, "way": way, "events": len(level_B)}
-            rows.append(row | {"level": level, "held": held, "error": error})
+                is_held = self.evaluated.angle <= own[level][self.evaluated.has_kappa_B]
+            row = event_counts(self.name, weight, {"way": way, "level": level})
+            row["held"] = mean(is_held, weight)
+            row["error"] = share_error(is_held, weight)
+            rows.append(row)
         return rows
 
     def expected(self, way: str) -> list[Row]:
@@ -83,17 +90,22 @@ class CalibrationView:
         """
         rows = []
         angle, of_way = np.degrees(self.evaluated.angle), self.ways[way]
+        weight = self.evaluated.weight
         order = np.argsort(-of_way.kappa, kind="stable")
         for some in np.array_split(order, NUM_BINS):
-            low, high = resampled_quantiles(angle[some], [0.5])[0].tolist()
+            if not weight[some].any():
+                continue
+            low, high = quantile_intervals(angle[some], [0.5], weight[some])[0].tolist()
+            kappa, expected, observed = (
+                float(quantile(values[some], [0.5], weight[some])[0])
+                for values in (of_way.kappa, of_way.median, angle)
+            )
             rows.append(
                 {
-                    "table": self.name,
-                    "way": way,
-                    "events": len(some),
-                    "kappa": float(np.median(of_way.kappa[some])),
-                    "expected_deg": float(np.degrees(np.median(of_way.median[some]))),
-                    "observed_deg": float(np.median(angle[some])),
+                    **event_counts(self.name, weight[some], {"way": way}),
+                    "kappa": kappa,
+                    "expected_deg": float(np.degrees(expected)),
+                    "observed_deg": observed,
                     "low_deg": low,
                     "high_deg": high,
                 }
@@ -103,7 +115,7 @@ class CalibrationView:
     def pull_density(self, way: str) -> Array:
         """Return the density of pulls in the bins of `PULL_EDGES`, shape (50,)."""
         pull = pulls(self.ways[way].kappa, self.evaluated.angle)
-        return density(pull, PULL_EDGES)
+        return density(pull, PULL_EDGES, self.evaluated.weight)
 
 
 def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
@@ -118,15 +130,20 @@ def _recalibrated(evaluated: EvaluatedTable, way: str) -> Recalibrated:
     return Recalibrated(kappa=kappa, level=containment(kappa, angle), median=median)
 
 
-def calibrated_pull_density(kappa: Array) -> Array:
+def calibrated_pull_density(kappa: Array, weight: Array | None = None) -> Array:
     """Return the density of pulls of calibrated kappas, in the bins of `PULL_EDGES`.
 
     Pulls of large kappas follow a Rayleigh distribution. Pulls of small kappas are
     bounded, because an opening angle is at most pi.
     """
-    some = np.sort(kappa)[:: max(1, len(kappa) // MOST_KAPPAS)]
+    order = np.argsort(kappa, kind="stable")[:: max(1, len(kappa) // MOST_KAPPAS)]
+    some = kappa[order]
     angle = np.minimum(PULL_EDGES[:, None] / np.sqrt(some), np.pi)
-    inside = containment(np.broadcast_to(some, angle.shape), angle).mean(axis=1)
+    inside = np.average(
+        containment(np.broadcast_to(some, angle.shape), angle),
+        axis=1,
+        weights=None if weight is None else weight[order],
+    )
     per_unit: Array = np.diff(inside) / np.diff(PULL_EDGES)
     return per_unit
 
@@ -192,7 +209,8 @@ def _coverage(views: Sequence[CalibrationView]) -> Section:
         "correct the levels of the contours, because real errors have longer tails "
         "than a von Mises-Fisher distribution. They are cross-fitted: each half of the "
         "events is calibrated with the other half. A table with calibrated contours is "
-        "evaluated with these contours. The command icecube2nd calibrate stores a "
+        "evaluated with these contours. Weights do not enter the recalibration, only "
+        "its evaluation. The command icecube2nd calibrate stores a "
         "calibration with a model.",
         figures={"coverage": tuple(panels)},
         captions={
@@ -243,7 +261,9 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             ),
             Curve(
                 x=middle,
-                y=calibrated_pull_density(view.ways[GIVEN].kappa),
+                y=calibrated_pull_density(
+                    view.ways[GIVEN].kappa, view.evaluated.weight
+                ),
                 label=f"{name}, expected if kappa is calibrated",
                 table=number,
                 dashed=True,
@@ -290,5 +310,5 @@ def _expected(views: Sequence[CalibrationView]) -> Section:
             "calibrated.",
         },
         rows=rows,
-        shown=("table", "way", "events", "kappa", "expected_deg", "observed_deg"),
+        shown=tuple(c for c in rows[0] if c not in ("low_deg", "high_deg")),
     )

@@ -18,23 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.evaluation.bootstrap import (
-    RESAMPLES,
-    paired_intervals,
-    resampled_quantiles,
-)
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.event_table import EventTable
-from graphnet_icecube2nd.results.result_files import OK
+from graphnet_icecube2nd.results.result_files import OK, real_numbers
 from graphnet_icecube2nd.results.truth import (
     EventTruth,
     flipped_directions_note,
     missing_direction,
 )
-from graphnet_icecube2nd.store.manifest import N_PULSES
+from graphnet_icecube2nd.statistics import (
+    RESAMPLES,
+    effective_events,
+    is_weighted,
+    mean,
+    paired_intervals,
+    quantile,
+    quantile_intervals,
+)
+from graphnet_icecube2nd.tasks.bins import WEIGHT
 from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
-from graphnet_icecube2nd.tasks.label import DIRECTION, ENERGY, has_label
+from graphnet_icecube2nd.tasks.label import DIRECTION, has_label
 from graphnet_icecube2nd.tasks.section import Section
 
 LOGGER = logging.getLogger(__name__)
@@ -61,6 +65,19 @@ class EvaluatedTable:
 
     table: EventTable  # rows in the order of the truth's events
     angle_B: Array  # opening angles, rad; pi / 2 where there is no direction
+    given_weight_B: Array | None = None  # weights of the events; None: 1 each
+
+    @cached_property
+    def weight_B(self) -> Array:
+        """Weights of the events, (B,)."""
+        num = len(self.angle_B)
+        return np.ones(num) if self.given_weight_B is None else self.given_weight_B
+
+    @property
+    def weight(self) -> Array:
+        """Weights of the events that have a concentration, (b,)."""
+        weight: Array = self.weight_B[self.has_kappa_B]
+        return weight
 
     @cached_property
     def has_kappa_B(self) -> Chosen:
@@ -85,7 +102,8 @@ class EvaluatedTable:
     def of(cls, table: EventTable, truth: EventTruth) -> EvaluatedTable:
         """Compare a table with the truth; ValueError if it lacks an event."""
         some = table.of_events(truth.event_id)
-        return cls(table=some, angle_B=truth.angles(some))
+        angle_B = truth.angles(some)
+        return cls(table=some, angle_B=angle_B, given_weight_B=truth.weight_B)
 
     def num_failed(self, chosen_B: Chosen) -> int:
         """Return the number of chosen events that have no predicted direction."""
@@ -93,10 +111,11 @@ class EvaluatedTable:
 
     def median_pull(self, chosen_B: Chosen) -> float:
         """Return the median pull of the chosen events; NaN if none has a kappa."""
-        good_B = self.has_kappa_B & chosen_B
+        good_B = self.has_kappa_B & chosen_B & (self.weight_B > 0)
         if not good_B.any():
             return float("nan")
-        return float(np.median(pulls(self.table.kappa_B[good_B], self.angle_B[good_B])))
+        pull = pulls(self.table.kappa_B[good_B], self.angle_B[good_B])
+        return float(quantile(pull, [0.5], self.weight_B[good_B])[0])
 
     def inside(self, level: float, chosen_B: Chosen) -> float:
         """Return the share of true directions inside the contours of a level.
@@ -104,13 +123,15 @@ class EvaluatedTable:
         The contours have the table's own radii, or else the radii of its kappa. NaN if
         no chosen event has a kappa.
         """
-        good_B = self.has_kappa_B & chosen_B
+        good_B = self.has_kappa_B & chosen_B & (self.weight_B > 0)
         if not good_B.any():
             return float("nan")
         radius_B, angle = self.table.levels.get(level), self.angle_B[good_B]
         if radius_B is not None:
-            return float((angle <= radius_B[good_B]).mean())
-        return float((containment(self.table.kappa_B[good_B], angle) <= level).mean())
+            is_inside = angle <= radius_B[good_B]
+        else:
+            is_inside = containment(self.table.kappa_B[good_B], angle) <= level
+        return mean(is_inside, self.weight_B[good_B])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +140,7 @@ class Summary:
 
     table: str
     events: int  # including those without a predicted direction
+    effective: float | None  # effective number of weighted events
     failed: int  # events without a predicted direction
     mean: Estimate  # the competition's score
     median: Estimate  # 50%, 68% and 90% quantiles of the opening angle
@@ -131,7 +153,10 @@ class Summary:
 
     def to_row(self) -> Row:
         """Return the figures as columns of a report, with units in their names."""
-        row: Row = {"table": self.table, "events": self.events, "failed": self.failed}
+        row: Row = {"table": self.table, "events": self.events}
+        if self.effective is not None:
+            row["effective_events"] = self.effective
+        row["failed"] = self.failed
         for name, unit in ESTIMATES.items():
             for end, angle in asdict(getattr(self, name)).items():
                 column = f"{name}_{unit}" if end == "value" else f"{name}_{end}_{unit}"
@@ -148,7 +173,7 @@ class TaskEvaluation:
     event_id: NDArray[np.int64]  # (B,) with a label, and a result in all tables
     tables: Mapping[str, Mapping[str, NDArray[Any]]]  # columns, (B,) each, by table
     target: NDArray[np.float64]  # (B, ...) target of the task, made from the truth
-    known: Mapping[str, NDArray[Any]]  # (B,) `energy` (GeV or NaN) and `n_pulses`
+    known: Mapping[str, NDArray[Any]]  # (B,) `EventTruth.known`
     section: Section  # section of the report
 
 
@@ -189,17 +214,19 @@ class Evaluation:
         return [self._summary(evaluated, chosen_B) for evaluated in self.tables]
 
     def _summary(self, evaluated: EvaluatedTable, chosen_B: Chosen) -> Summary:
-        angle = evaluated.angle_B[chosen_B]
+        angle, weight = evaluated.angle_B[chosen_B], evaluated.weight_B[chosen_B]
         first = self.tables[0].angle_B[chosen_B]
         # Many events need fewer resamples: their intervals are narrow.
         resamples = min(self.resamples, max(ENOUGH_RESAMPLES, int(2e8 / len(angle))))
-        values = [angle.mean(), (angle - first).mean()]
-        values += np.quantile(angle, list(QUANTILES.values())).tolist()
+        shares = list(QUANTILES.values())
+        values = [mean(angle, weight), mean(angle - first, weight)]
+        values += quantile(angle, shares, weight).tolist()
+        given = weight if is_weighted(weight) else None
         intervals = paired_intervals(
-            np.stack([angle, angle - first]), resamples=resamples
+            np.stack([angle, angle - first]), given, resamples=resamples
         ).tolist()
-        intervals += resampled_quantiles(
-            angle, list(QUANTILES.values()), resamples=self.resamples
+        intervals += quantile_intervals(
+            angle, shares, given, resamples=self.resamples
         ).tolist()
         estimates = {
             name: Estimate(value=float(value), low=low, high=high)
@@ -210,6 +237,7 @@ class Evaluation:
         return Summary(
             table=evaluated.table.name,
             events=len(angle),
+            effective=None if given is None else effective_events(weight),
             failed=evaluated.num_failed(chosen_B),
             **estimates,
             pull=evaluated.median_pull(chosen_B),
@@ -219,7 +247,11 @@ class Evaluation:
 
 
 def evaluate(
-    tables: Sequence[EventTable], truth: EventTruth, *, resamples: int = RESAMPLES
+    tables: Sequence[EventTable],
+    truth: EventTruth,
+    *,
+    resamples: int = RESAMPLES,
+    weight: str | None = None,
 ) -> Evaluation:
     """Evaluate results tables against the truth: directions and every other task.
 
@@ -232,12 +264,17 @@ def evaluate(
         truth: Truth of the tables' events, and possibly of more events. If it has no
             numbers of pulses, those of the first table that has them are used.
         resamples: Number of resamples of the bootstrap.
+        weight: Column of the truth, or of a table, with the events' weights, 0 or more;
+            default: all events count alike. Truth of a store and tables of files keep
+            such a column if they are loaded with `columns=(weight,)`.
 
     Raises:
         ValueError: No table, two tables with one name, no common event, no event with
-            status ok, or nothing that can be evaluated.
+            status ok, nothing that can be evaluated, or bad weights.
     """
     _check(tables, truth, resamples)
+    if weight is not None:
+        truth = _weighted(truth, tables, weight)
     pointing = [table for table in tables if table.has_direction]
     notes: list[str] = []
     nothing = truth.of_events(truth.event_id[:0])
@@ -287,6 +324,42 @@ def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> N
             )
 
 
+def _weighted(
+    truth: EventTruth, tables: Sequence[EventTable], column: str
+) -> EventTruth:
+    """Return the truth with weights from a column of its own or of the tables.
+
+    An event that no table has keeps NaN, which is refused where it is evaluated.
+    """
+    if column in truth.columns:
+        values = truth.columns[column]
+        weight_B = real_numbers(values, f"weights in column {column} of the truth")
+        return replace(truth, weight_B=weight_B, weight_name=column)
+    having = [table for table in tables if column in table.columns]
+    if not having:
+        known = {*truth.columns, *(name for table in tables for name in table.columns)}
+        raise ValueError(
+            f"the weights' column {column!r} must be in the truth or in a table of "
+            f"results, found only {', '.join(sorted(known))}"
+        )
+    weight_B = np.full(len(truth), np.nan)
+    for table in having:
+        here_B = np.isin(truth.event_id, table.event_id)
+        values = table.of_events(truth.event_id[here_B]).columns[column]
+        found = real_numbers(values, f"weights in column {column} of {table.name!r}")
+        old = weight_B[here_B]
+        differ = ~np.isnan(old) & (old != found)
+        if differ.any():
+            row = int(differ.argmax())
+            raise ValueError(
+                f"event {truth.event_id[here_B][row]} must have one weight, found "
+                f"{old[row]:g} and, in table {table.name!r}, {found[row]:g} in the "
+                f"column {column}"
+            )
+        weight_B[here_B] = found
+    return replace(truth, weight_B=weight_B, weight_name=column)
+
+
 def _evaluate_directions(
     tables: Sequence[EventTable], truth: EventTruth, resamples: int
 ) -> Evaluation:
@@ -297,6 +370,7 @@ def _evaluate_directions(
     notes = []
     if unlabelled := len(shared) - len(some):
         notes.append(_unlabelled_note(shared, DIRECTION, unlabelled))
+    some.check_weights()
     evaluated = tuple(EvaluatedTable.of(table, some) for table in tables)
     for one in evaluated:
         angle = one.angle_B[one.table.is_ok]
@@ -360,11 +434,8 @@ def _evaluate_task(
     if not good_B.any():
         reason = "no event has a label and a result in all tables"
         return None, [*notes, f"{name} is not evaluated: {reason}"]
-    known: dict[str, NDArray[Any]] = {}
-    if np.isfinite(some.energy_B).any():
-        known[ENERGY] = some.energy_B[good_B]
-    if some.knows_pulses:
-        known[N_PULSES] = some.n_pulses_B[good_B]
+    known = {n: v[good_B] for n, v in some.known().items()}
+    some.of_events(some.event_id[good_B]).check_weights()
     columns = {
         table.name: {c: v[good_B] for c, v in table.task_columns(name).items()}
         for table in rows
@@ -378,6 +449,10 @@ def _evaluate_task(
                 reason = f"table {table_name!r} has no column {error.args[0]}"
                 return None, [*notes, f"{name} is not evaluated: {reason}"]
         raise
+    if is_weighted(known.get(WEIGHT)) and not any(
+        "effective_events" in row for row in section.rows
+    ):
+        notes.append(f"{name}: the task's section of the report does not use weights")
     evaluation = TaskEvaluation(
         task=name,
         event_id=some.event_id[good_B],

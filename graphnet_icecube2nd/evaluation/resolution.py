@@ -6,7 +6,7 @@ of an evaluation's report. Shape letters: B events.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -22,21 +22,28 @@ from graphnet_icecube2nd.evaluation.rows import (
 )
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import ALL, EventTruth
+from graphnet_icecube2nd.statistics import effective_events, mean, quantile
+from graphnet_icecube2nd.tasks.bins import (
+    ENERGY,
+    FEWEST,
+    IS_LOG,
+    PULSES,
+    QUANTITIES,
+    TOPOLOGY,
+    X_LABELS,
+    ZENITH,
+    bins_of,
+    centre,
+    energy_edges,
+    split,
+    weights_of,
+)
 from graphnet_icecube2nd.tasks.label import DIRECTION
 from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
 
-ENERGY, ZENITH, PULSES, TOPOLOGY = "energy", "cos zenith", "pulses", "topology"
-QUANTITIES = (ENERGY, ZENITH, PULSES, TOPOLOGY)
-FEWEST = 20  # minimum events of a bin that is shown
-NUM_ZENITH_BINS = 10
 BOTH = "energy and topology"
-X_LABELS = {
-    ENERGY: "energy of the neutrino [GeV]",
-    ZENITH: "cosine of the true zenith (1: from above, -1: through the Earth)",
-    PULSES: "pulses of the event",
-    TOPOLOGY: "topology",
-}
 INSIDE = ("inside_50", "inside_90")
+EVENTS = ("table", "events", "effective_events")
 # Heading and caption for each quantity.
 BY = {
     TOPOLOGY: ("topology", "Mean opening angle by topology."),
@@ -105,10 +112,11 @@ def compare(tables: Sequence[EventTable], truth: EventTruth) -> list[Resolution]
     evaluated = [EvaluatedTable.of(table, truth) for table in tables]
     everything = np.ones(len(truth), bool)
     topologies = {ALL: everything}
-    topologies |= {t: truth.topology_B == t for t in _topologies(truth)}
+    names = sorted(set(np.unique(truth.topology_B).tolist()) - {ALL})
+    topologies |= {t: truth.topology_B == t for t in names}
     decades = {ALL: everything}
-    edges = _energy_edges(truth.energy_B, per_decade=1)
-    for low, high, in_decade_B in _split(truth.energy_B, edges, fewest=1):
+    edges = energy_edges(truth.energy_B, per_decade=1)
+    for low, high, in_decade_B in split(truth.energy_B, edges):
         first, last = round(np.log10(low)), round(np.log10(high))
         decades[f"1e{first}-1e{last} GeV"] = in_decade_B
     return [
@@ -147,103 +155,47 @@ def binned(evaluation: Evaluation, quantity: str) -> list[Row]:
     table's `Summary` of the bin's events. There are no rows if the truth does not have
     the quantity.
     """
-    check_one_of("quantity", quantity, QUANTITIES)
+    check_one_of("quantity", quantity, tuple(QUANTITIES))
     return [
-        {"quantity": quantity, **here, **summary.to_row()}
-        for here, chosen_B in _bins(evaluation.truth, quantity)
-        for summary in evaluation.summaries_of(chosen_B)
+        {"quantity": quantity, **some.to_row(), **summary.to_row()}
+        for some in bins_of(evaluation.truth.known(), quantity)
+        for summary in evaluation.summaries_of(some.chosen_B)
     ]
 
 
 def energy_by_topology(evaluation: Evaluation) -> list[Row]:
     """Return rows of bins of energy for each topology."""
-    energies = list(_bins(evaluation.truth, ENERGY))
-    return [
-        {"quantity": ENERGY, "topology": kind["bin"], **here, **summary.to_row()}
-        for kind, is_kind_B in _bins(evaluation.truth, TOPOLOGY)
-        for here, in_bin_B in energies
-        if (is_kind_B & in_bin_B).sum() >= FEWEST
-        for summary in evaluation.summaries_of(is_kind_B & in_bin_B)
-    ]
+    known = evaluation.truth.known()
+    weight_B = weights_of(known, len(evaluation.truth))
+    energies, rows = list(bins_of(known, ENERGY)), []
+    for kind in bins_of(known, TOPOLOGY):
+        for some in energies:
+            chosen_B = kind.chosen_B & some.chosen_B
+            if effective_events(weight_B[chosen_B]) < FEWEST:
+                continue
+            here = {"quantity": ENERGY, "topology": kind.name, **some.to_row()}
+            rows += [
+                here | summary.to_row() for summary in evaluation.summaries_of(chosen_B)
+            ]
+    return rows
 
 
 def _resolution(
     evaluated: EvaluatedTable, topology: str, energy: str, chosen_B: Chosen
 ) -> Resolution:
-    angle = evaluated.angle_B[chosen_B]
-    median, q68 = np.degrees(np.quantile(angle, [0.5, 0.68]))
+    angle, weight = evaluated.angle_B[chosen_B], evaluated.weight_B[chosen_B]
+    median, q68 = np.degrees(quantile(angle, [0.5, 0.68], weight))
     return Resolution(
         table=evaluated.table.name,
         topology=topology,
         energy=energy,
         events=len(angle),
         failed=evaluated.num_failed(chosen_B),
-        mean=float(angle.mean()),
+        mean=mean(angle, weight),
         median=float(median),
         q68=float(q68),
         pull=evaluated.median_pull(chosen_B),
     )
-
-
-def _topologies(truth: EventTruth) -> list[str]:
-    """Return the topologies of the events."""
-    return [str(t) for t in np.unique(truth.topology_B) if t != ALL]
-
-
-def _energy_edges(energy_B: Array, per_decade: int) -> Array:
-    """Return borders of logarithmic bins that cover all energies above 0, GeV."""
-    known = energy_B[energy_B > 0]
-    if not len(known):
-        return np.empty(0)
-    first = np.floor(per_decade * np.log10(known.min()))
-    last = np.floor(per_decade * np.log10(known.max())) + 1
-    edges: Array = 10 ** (np.arange(first, last + 1) / per_decade)
-    return edges
-
-
-def _split(
-    value_B: Array, edges: Array, fewest: int = FEWEST
-) -> Iterator[tuple[float, float, Chosen]]:
-    """Yield bins with enough events, (B,); the last one includes its upper border."""
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        chosen_B = (value_B >= low) & (value_B < high)
-        if high == edges[-1]:
-            chosen_B |= value_B == high
-        if chosen_B.sum() >= fewest:
-            yield low, high, chosen_B
-
-
-def _bins(truth: EventTruth, quantity: str) -> Iterator[tuple[Row, Chosen]]:
-    """Yield name and borders of each bin with enough events, and its events, (B,)."""
-    if quantity == TOPOLOGY:
-        nan = float("nan")
-        for name in _topologies(truth):
-            chosen_B = truth.topology_B == name
-            if chosen_B.sum() >= FEWEST:
-                yield {"bin": name.replace("_", " "), "low": nan, "high": nan}, chosen_B
-        return
-    if quantity == ENERGY:
-        value_B = truth.energy_B
-        edges = _energy_edges(value_B, 2)
-    elif quantity == ZENITH:
-        value_B = truth.direction_B3[:, 2]
-        edges = np.linspace(-1.0, 1.0, NUM_ZENITH_BINS + 1)
-    else:
-        value_B = truth.n_pulses_B.astype(np.float64)
-        top = max(float(value_B.max(initial=1.0)), 1.0)
-        edges = np.append(1.0, 2.0 ** np.arange(3, np.ceil(np.log2(top)) + 1.5))
-    for low, high, chosen_B in _split(value_B, edges):
-        yield {"bin": _name(quantity, low, high), "low": low, "high": high}, chosen_B
-
-
-def _name(quantity: str, low: float, high: float) -> str:
-    """Return the name of a bin."""
-    if quantity == PULSES:
-        return f"{low:.0f} to {high - 1:.0f}"
-    if quantity == ZENITH:
-        return f"{low:.1f} to {high:.1f}"
-    first, last = (f"{float(f'{value:.3g}'):,.0f}" for value in (low, high))
-    return f"{first} to {last} GeV"
 
 
 def direction_sections(evaluation: Evaluation) -> list[Section]:
@@ -257,16 +209,18 @@ def direction_sections(evaluation: Evaluation) -> list[Section]:
 def _summary(evaluation: Evaluation) -> Section:
     """Return the section of all events: the summaries and the distribution."""
     curves, medians = [], []
-    share = (np.arange(len(evaluation.truth)) + 1) / len(evaluation.truth)
     lowest = 90.0  # deg, also if all directions point the wrong way
     for number, evaluated in enumerate(evaluation.tables):
-        angle = np.degrees(np.sort(evaluated.angle_B))
-        median = np.array([np.median(angle)])
+        order = np.argsort(evaluated.angle_B, kind="stable")
+        weight = evaluated.weight_B[order]
+        angle, share = np.degrees(evaluated.angle_B[order]), np.cumsum(weight)
+        share = share / share[-1]
+        median = quantile(angle, [0.5], weight)
         label = f"{evaluated.table.name}: median {median[0]:.3g} deg"
         curves.append(Curve(x=angle, y=share, label=label, table=number))
         half = np.array([0.5])
         medians.append(Curve(x=median, y=half, style="points", table=number))
-        lowest = min(lowest, float(np.quantile(angle, 0.005)))
+        lowest = min(lowest, float(quantile(angle, [0.005], weight)[0]))
     angle = np.geomspace(max(lowest, 1e-3), 180.0, 300)
     guess = (1 - np.cos(np.radians(angle))) / 2
     references = (
@@ -282,9 +236,10 @@ def _summary(evaluation: Evaluation) -> Section:
         y_range=(0.0, 1.0),
     )
     paired = ""
-    shown = ["table", "events", "failed", "mean_rad", "median_deg", "q68_deg"]
+    rows = [summary.to_row() for summary in evaluation.summaries]
+    shown = [*EVENTS, "failed", "mean_rad", "median_deg", "q68_deg"]
     if len(evaluation.tables) > 1:
-        shown.insert(4, "difference_rad")
+        shown.insert(5, "difference_rad")
         paired = (
             "The difference is the mean minus the first table's mean, paired because "
             "all tables have the same events. "
@@ -306,8 +261,8 @@ def _summary(evaluation: Evaluation) -> Section:
             "distribution": "Cumulative distribution of the opening angle. Marks are "
             "medians; the grey line is a random direction."
         },
-        rows=[summary.to_row() for summary in evaluation.summaries],
-        shown=(*shown, "q90_deg", "median_pull", *INSIDE),
+        rows=rows,
+        shown=_present(rows, (*shown, "q90_deg", "median_pull", *INSIDE)),
     )
 
 
@@ -325,14 +280,22 @@ def _by(evaluation: Evaluation, quantity: str) -> Section:
         figures={name: _panels(rows, quantity) if rows else ()},
         captions={
             name: f"{caption} Bars are 95% intervals. Bins with fewer than {FEWEST} "
-            "events are left out."
+            "events (with weights: effective events) are left out."
         },
         rows=rows,
-        shown=(
-            *(("topology",) if is_both else ()),
-            *("bin", "table", "events", "mean_rad", "median_deg", "q68_deg", *INSIDE),
+        shown=_present(
+            rows,
+            (
+                *(("topology",) if is_both else ()),
+                *("bin", *EVENTS, "mean_rad", "median_deg", "q68_deg", *INSIDE),
+            ),
         ),
     )
+
+
+def _present(rows: Sequence[Row], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of columns that rows have."""
+    return tuple(name for name in names if any(name in row for row in rows))
 
 
 def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
@@ -348,19 +311,19 @@ def _panels(rows: Sequence[Row], quantity: str) -> tuple[Panel, ...]:
             replace(panel, title=kind, x_range=(float(low), float(high)))
             for panel, kind in zip(panels, kinds, strict=True)
         )
-    mean = replace(_panel(rows, "mean_rad", quantity), title="Mean")
+    mean_panel = replace(_panel(rows, "mean_rad", quantity), title="Mean")
     if quantity == TOPOLOGY:
         counts = {row["bin"]: f"{row['events']:,} events" for row in rows}
         names = ("\n".join([*kind.split(), text]) for kind, text in counts.items())
         limits = (-0.5, len(counts) - 0.5)
-        return (replace(mean, title="", x_range=limits, columns=tuple(names)),)
+        return (replace(mean_panel, title="", x_range=limits, columns=tuple(names)),)
     median = _panel(rows, "median_deg", quantity)
     q68 = (
         replace(c, style="line", dashed=True, label="", low=None, high=None)
         for c in _panel(rows, "q68_deg", quantity).curves
     )
     title = "median (solid) and 68% quantile (dotted)"
-    return mean, replace(median, title=title, curves=(*median.curves, *q68))
+    return mean_panel, replace(median, title=title, curves=(*median.curves, *q68))
 
 
 def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
@@ -371,9 +334,7 @@ def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
         mine = [row for row in rows if row["table"] == table]
         ends = (f"{name}_low_{unit}", f"{name}_high_{unit}")
         left, right, y, low, high = columns(mine, "low", "high", column, *ends)
-        x = (left + right) / 2 if quantity == ZENITH else np.sqrt(left * right)
-        if quantity == TOPOLOGY:  # ticks have names instead of borders
-            x = np.arange(len(mine), dtype=np.float64)
+        x = centre(quantity, left, right)
         style = "points" if quantity == TOPOLOGY else "joined"
         curves.append(
             Curve(x=x, y=y, low=low, high=high, label=table, style=style, table=number)
@@ -383,7 +344,7 @@ def _panel(rows: Sequence[Row], column: str, quantity: str) -> Panel:
         x_label=X_LABELS[quantity],
         y_label=f"{'mean ' if is_mean else ''}opening angle [{unit}]",
         curves=tuple(curves),
-        x_log=quantity in (ENERGY, PULSES),
+        x_log=quantity in IS_LOG,
         y_log=not is_mean,
         y_range=(0.0, None) if is_mean else None,
     )

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, TIME
-from graphnet_icecube2nd.evaluation.bootstrap import RESAMPLES, paired_intervals
 from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable
 from graphnet_icecube2nd.events.augmentation import (
     AXES,
@@ -47,6 +46,7 @@ from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.statistics import RESAMPLES, paired_intervals
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.direction.direction import Direction

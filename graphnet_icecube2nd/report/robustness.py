@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from graphnet_icecube2nd.evaluation.bootstrap import LEVEL
 from graphnet_icecube2nd.evaluation.robustness import INSIDE, RobustnessRow
 from graphnet_icecube2nd.evaluation.rows import as_csv, markdown_table, without_nan
 from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.plots import new_figure, save_figure
+from graphnet_icecube2nd.statistics import LEVEL
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.direction.calibration import CALIBRATED_MEDIAN_PULL
 from graphnet_icecube2nd.version import __version__

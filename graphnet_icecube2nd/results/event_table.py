@@ -9,7 +9,7 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -322,6 +322,7 @@ class EventTable:
         path: str | os.PathLike[str],
         name: str | None = None,
         angles: str = "origin",
+        columns: Collection[str] = (),
     ) -> EventTable:
         """Read a table of results from parquet, CSV or SQLite.
 
@@ -329,6 +330,8 @@ class EventTable:
             path: File of the table.
             name: Name of the table; default: the file's name.
             angles: Meaning of the directions, `origin` or `flight`, see `from_columns`.
+            columns: Further columns of numbers to keep if the file has them, such as
+                weights.
 
         Raises:
             OSError: The file does not exist.
@@ -336,7 +339,12 @@ class EventTable:
             ImportError: pyarrow is not installed.
         """
         name = name or os.path.basename(os.fspath(path))
-        return cls._from_columns(read_columns(path), name, angles, os.fspath(path))
+        found, where = read_columns(path), os.fspath(path)
+        table = cls._from_columns(found, name, angles, where)
+        kept = {
+            c: real_numbers(found[c], f"{where}: {c}") for c in columns if c in found
+        }
+        return table.with_columns(kept)
 
     @classmethod
     def from_columns(

@@ -9,7 +9,7 @@ Shape letters: B events.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,13 @@ from graphnet_icecube2nd.results.result_files import (
 )
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
+from graphnet_icecube2nd.tasks.bins import (
+    NO_TOPOLOGY,
+    PULSES,
+    QUANTITIES,
+    WEIGHT,
+    ZENITH,
+)
 from graphnet_icecube2nd.tasks.catalogue import (
     are_our_results,
     are_results,
@@ -53,7 +60,7 @@ from graphnet_icecube2nd.tasks.label import (
 from graphnet_icecube2nd.tasks.task import Task
 
 Array = NDArray[np.float64]
-ALL = "all"
+ALL = NO_TOPOLOGY
 NO_DIRECTION = float(np.pi / 2)  # rad: opening angle of an event without direction
 TURNED = 0.7  # share of opening angles above 90 degrees that means opposite signs
 # Names of azimuth and zenith in truth tables of the competition and GraphNeT, of
@@ -77,6 +84,8 @@ class EventTruth:
         n_pulses_B: Numbers of pulses, (B,); empty if unknown.
         columns: Columns of the file by name, (B,) each, from which labels are made.
         labels: Names and meaning of the angles among the columns.
+        weight_B: Weights, (B,), 0 or more; None: all events count alike.
+        weight_name: Column of the weights, for messages.
     """
 
     event_id: NDArray[np.int64]
@@ -86,6 +95,8 @@ class EventTruth:
     n_pulses_B: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     labels: LabelColumns = field(default_factory=LabelColumns)
+    weight_B: Array | None = None
+    weight_name: str = WEIGHT
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -93,13 +104,18 @@ class EventTruth:
 
     @classmethod
     def of(
-        cls, store: EventStore, events: Sequence[int] | NDArray[np.int64] | None = None
+        cls,
+        store: EventStore,
+        events: Sequence[int] | NDArray[np.int64] | None = None,
+        *,
+        columns: Collection[str] = (),
     ) -> EventTruth:
         """Read the truth of a store's events for the labels of registered tasks.
 
         Args:
             store: Event store.
             events: Rows of the store; None: all.
+            columns: Further columns to read if the store has them, such as weights.
 
         Raises:
             ValueError: The store has no label of any task.
@@ -114,9 +130,9 @@ class EventTruth:
                 f"{', '.join(store.event_columns)}. Prepare the store with its truth"
             )
         names = {EVENT_ID, N_PULSES, *needed}
-        names |= {TOPOLOGY} & set(store.event_columns)
-        columns = {name: store.whole_event_column(name)[rows] for name in names}
-        return cls.from_columns(columns, str(store.path), labels=labels)
+        names |= {TOPOLOGY, *columns} & set(store.event_columns)
+        values = {name: store.whole_event_column(name)[rows] for name in names}
+        return cls.from_columns(values, str(store.path), labels=labels)
 
     @classmethod
     def load(
@@ -125,6 +141,7 @@ class EventTruth:
         *,
         table: str | None = None,
         angles: str | None = None,
+        columns: Collection[str] = (),
     ) -> EventTruth:
         """Read the truth of a store, or of a parquet, CSV or SQLite file.
 
@@ -137,6 +154,8 @@ class EventTruth:
                 ending. A table of results is read only if it is named here.
             angles: Meaning of a file's angles, `origin` or `flight`; default: `origin`,
                 but required for those of Prometheus and NuBench. A store has its own.
+            columns: Further columns of a store to read, such as weights; those of a
+                file are all read.
 
         Raises:
             OSError: The file does not exist.
@@ -147,20 +166,20 @@ class EventTruth:
         if Path(path).is_dir():
             if angles is not None or table is not None:
                 raise ValueError(f"{path} is a store, which has its own angles")
-            return cls.of(EventStore(path))
+            return cls.of(EventStore(path), columns=columns)
         named, only = table is not None, Path(path).stem
         if SUFFIXES.get(Path(path).suffix.lower()) == "sqlite":
             table = table or _truth_table(path)
         elif table not in (None, only):
             raise ValueError(f"{path} has one table, {only!r}; found {table!r}")
-        columns = read_columns(path, table)
-        if not named and are_our_results(columns):
+        found = read_columns(path, table)
+        if not named and are_our_results(found):
             raise ValueError(
-                f"{path} must hold truth, found results ({', '.join(columns)}). Give "
+                f"{path} must hold truth, found results ({', '.join(found)}). Give "
                 "the events' truth; to use results as truth, name their table: "
                 f"table={only!r} (--truth-table {only})"
             )
-        return cls.from_columns(columns, os.fspath(path), angles)
+        return cls.from_columns(found, os.fspath(path), angles)
 
     @classmethod
     def from_columns(
@@ -211,6 +230,41 @@ class EventTruth:
             columns=found,
             labels=labels,
         )
+
+    def known(self) -> dict[str, NDArray[Any]]:
+        """Return what bins and weights need, (B,) each, if it is known.
+
+        Columns: energy (GeV or NaN), cos_zenith (or NaN), n_pulses, topology, weight.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        if np.isfinite(self.energy_B).any():
+            found[QUANTITIES[ENERGY]] = self.energy_B
+        if has_label(self.direction_B3).any():
+            found[QUANTITIES[ZENITH]] = self.direction_B3[:, 2]
+        if self.knows_pulses:
+            found[QUANTITIES[PULSES]] = self.n_pulses_B
+        if (self.topology_B != ALL).any():
+            found[QUANTITIES[TOPOLOGY]] = self.topology_B
+        return found if self.weight_B is None else {**found, WEIGHT: self.weight_B}
+
+    def check_weights(self) -> None:
+        """Raise ValueError for weights that are negative, not finite, or all 0."""
+        if self.weight_B is None:
+            return
+        bad_B = ~(np.isfinite(self.weight_B) & (self.weight_B >= 0))
+        if bad_B.any():
+            row = int(bad_B.argmax())
+            raise ValueError(
+                f"event {self.event_id[row]}: the weight (column {self.weight_name}) "
+                "must be a finite number, 0 or more, found "
+                f"{self.weight_B[row]:g} ({int(bad_B.sum()):,} of {len(bad_B):,} "
+                "weights are bad)"
+            )
+        if not self.weight_B.any():
+            raise ValueError(
+                f"the weights (column {self.weight_name}) of the {len(self):,} events "
+                "that can be evaluated are all 0"
+            )
 
     @property
     def knows_pulses(self) -> bool:
@@ -290,6 +344,7 @@ class EventTruth:
             topology_B=self.topology_B[row],
             n_pulses_B=self.n_pulses_B[row] if self.knows_pulses else self.n_pulses_B,
             columns={name: values[row] for name, values in self.columns.items()},
+            weight_B=None if self.weight_B is None else self.weight_B[row],
         )
 
     def with_directions(self) -> EventTruth:

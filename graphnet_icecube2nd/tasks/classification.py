@@ -14,23 +14,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from graphnet_icecube2nd.statistics import (
+    FALSE_RATE,
+    NORMAL_95,
+    auc_error,
+    density,
+    mean,
+    roc_area,
+    roc_band,
+    roc_curve,
+)
+from graphnet_icecube2nd.tasks.bins import weights_of
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
     Columns,
     Curve,
+    DrawnFigure,
     Panel,
     Section,
     Tables,
     answered_events,
-    density,
+    bins_section,
     empty_section,
-    quantile_bins,
+    event_counts,
     share_curve,
+    with_interval,
 )
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
 SCORE_EDGES = np.linspace(0, 1, 41)
+ROC_GRID = np.linspace(0, 1, 201)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,47 +179,57 @@ class BinaryTask(Task):
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return ROC, scores, reliability and confusion."""
-        tables, target, missing = answered_events(tables, target, self.has_probability)
+        tables, target, known, missing = answered_events(
+            tables, target, known, self.has_probability
+        )
         if not len(target):
             return empty_section(self.name, self.title, missing)
         column, (yes, no) = self.columns[0].name, self.classes
-        is_yes = target > 0.5
+        is_yes, weight_B = target > 0.5, weights_of(known, len(target))
+        everything_B = np.ones(len(target), bool)
+
+        def figures(name: str, chosen_B: NDArray[np.bool_]) -> dict[str, float]:
+            p = tables[name][column][chosen_B]
+            return score_figures(p, is_yes[chosen_B], weight_B[chosen_B])
+
         rows, roc, scores, reliability, confusions = [], [], [], [], []
         for number, (name, table) in enumerate(tables.items()):
             p = table[column]
-            false_rate, true_rate = roc_curve(p, is_yes)
-            auc = float(np.diff(false_rate) @ (true_rate[1:] + true_rate[:-1]) / 2)
             chosen = p > 0.5
-            rows.append(
-                {
-                    "table": name,
-                    "events": len(p),
-                    **missing[name],
-                    f"{yes}s": int(is_yes.sum()),
-                    "auc": auc if 0 < is_yes.sum() < len(p) else float("nan"),
-                    "accuracy": float((chosen == is_yes).mean()),
-                    "brier_score": float(np.mean((p - is_yes) ** 2)),
-                }
+            counts = {**missing[name], f"{yes}s": int(is_yes.sum())}
+            row = event_counts(name, weight_B, counts) | figures(name, everything_B)
+            rows.append(row)
+            false_rate, true_rate = roc_curve(p, is_yes, weight_B)
+            low, high = roc_band(p, is_yes, ROC_GRID, weight_B)
+            roc.append(
+                Curve(
+                    x=ROC_GRID,
+                    y=np.interp(ROC_GRID, false_rate, true_rate),
+                    low=low,
+                    high=high,
+                    label=f"{name}: AUC {row['auc']:.3f}",
+                    table=number,
+                )
             )
-            label = f"{name}: AUC {auc:.3f}"
-            roc.append(Curve(x=false_rate, y=true_rate, label=label, table=number))
             for of_class, what in ((is_yes, yes), (~is_yes, no)):
                 scores.append(
                     Curve(
                         x=SCORE_EDGES,
-                        y=density(p[of_class], SCORE_EDGES),
+                        y=density(p[of_class], SCORE_EDGES, weight_B[of_class]),
                         label=f"{name}, {what}s",
                         style="steps",
                         table=number,
                         dashed=what == no,
                     )
                 )
-            bins = quantile_bins(p, 15)
-            centre = np.array([p[b].mean() for b in bins])
-            reliability.append(share_curve(centre, is_yes, bins, name, number))
+            curve = share_curve(
+                p, is_yes, name, number, weight_B, most=15, at_mean=True
+            )
+            reliability.append(curve)
             cells_22 = [
                 [
-                    np.sum(chosen[of_class] == decided) / max(1, of_class.sum())
+                    weight_B[of_class & (chosen == decided)].sum()
+                    / (weight_B[of_class].sum() or 1)
                     for decided in (True, False)
                 ]
                 for of_class in (is_yes, ~is_yes)
@@ -220,6 +244,20 @@ class BinaryTask(Task):
                     columns=self.classes,
                 )
             )
+        by_bin = bins_section(
+            self.name,
+            self.title,
+            list(tables),
+            known,
+            figures,
+            {
+                f"{self.name}_by_bin": DrawnFigure(
+                    column="auc", label="area under the ROC curve", nominal=0.5
+                )
+            },
+            {f"{self.name}_by_bin": "Area under the ROC curve; 0.5 is guessing."},
+            len(target),
+        )
         diagonal = np.array([0.0, 1.0])
         line = Curve(x=diagonal, y=diagonal, style="reference")
         return Section(
@@ -227,10 +265,13 @@ class BinaryTask(Task):
             title=self.title,
             text=f"{column} is the probability that an event is a {yes}. The area "
             "under the ROC curve (AUC) is 1 for perfect separation and 0.5 for "
-            f"guessing. The Brier score is the mean of ({column} - truth)^2, with "
-            f"truth 1 for {yes}s and 0 for {no}s: smaller is better. Accuracy is the "
-            f"share of right decisions if events with {column} above 0.5 are called "
-            f"{yes}s." + LEFT_OUT * any(missing.values()),
+            "guessing. The partial AUC counts only thresholds that at most "
+            f"{FALSE_RATE:.0%} of the {no}s pass, on the same scale. The Brier score "
+            f"is the mean of ({column} - truth)^2, with truth 1 for {yes}s and 0 for "
+            f"{no}s: smaller is better. Accuracy is the share of right decisions if "
+            f"events with {column} above 0.5 are called {yes}s."
+            + LEFT_OUT
+            * any(missing.values()),
             figures={
                 f"{self.name}_roc": (
                     Panel(
@@ -260,22 +301,32 @@ class BinaryTask(Task):
             captions={
                 f"{self.name}_roc": f"Left: share of {yes}s and of {no}s whose "
                 f"{column} is above a threshold, for all thresholds; the grey line is "
-                f"guessing. Right: distribution of {column} for {yes}s (full) and for "
-                f"{no}s (dashed).",
+                "guessing, bands are 95% bootstrap intervals. Right: distribution of "
+                f"{column} for {yes}s (full) and for {no}s (dashed).",
                 f"{self.name}_reliability": f"Left: share of true {yes}s in bins of "
                 f"{column}, with one standard error; the points follow the grey line "
                 f"if {column} is calibrated. Right: decisions at {column} 0.5, as "
                 "shares of each true class.",
             },
             rows=rows,
+            further=(by_bin,) if by_bin else (),
         )
 
 
-def roc_curve(score_B: Array, is_yes_B: NDArray[np.bool_]) -> tuple[Array, Array]:
-    """Return false and true positive rates for falling thresholds, (N,) each."""
-    order = np.argsort(-score_B, kind="stable")
-    hit = is_yes_B[order]
-    last = np.append(np.diff(score_B[order]) != 0, True)
-    true_rate = np.cumsum(hit)[last] / max(1, hit.sum())
-    false_rate = np.cumsum(~hit)[last] / max(1, (~hit).sum())
-    return np.append(0.0, false_rate), np.append(0.0, true_rate)
+def score_figures(
+    p_B: Array, is_yes_B: NDArray[np.bool_], weight_B: Array
+) -> dict[str, float]:
+    """Return AUC, partial AUC, accuracy and Brier score of probabilities.
+
+    The areas are NaN if there are no events of one class.
+    """
+    rates = roc_curve(p_B, is_yes_B, weight_B)
+    error = auc_error(p_B, is_yes_B, weight_B)
+    auc = roc_area(*rates) + 0 * error  # NaN for one class
+    half = NORMAL_95 * error
+    return {
+        **with_interval("auc", auc, max(0.0, auc - half), min(1.0, auc + half)),
+        "partial_auc": roc_area(*rates, FALSE_RATE) + 0 * error,
+        "accuracy": mean((p_B > 0.5) == is_yes_B, weight_B),
+        "brier_score": mean((p_B - is_yes_B) ** 2, weight_B),
+    }

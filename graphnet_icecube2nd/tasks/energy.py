@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,29 +16,18 @@ from torch import Tensor
 
 from graphnet_icecube2nd.tasks.label import ENERGY
 from graphnet_icecube2nd.tasks.section import (
-    LEFT_OUT,
     Columns,
-    Panel,
+    Residuals,
     Section,
     Tables,
     answered_events,
     empty_section,
-    quantile_bins,
-    quantile_curve,
-    share_curve,
+    residuals_section,
 )
 from graphnet_icecube2nd.tasks.task import Column, register_task
-from graphnet_icecube2nd.tasks.width import (
-    SHARE,
-    WidthTask,
-    horizontal_line,
-    pull_curve,
-    width_panels,
-)
+from graphnet_icecube2nd.tasks.width import WidthTask
 
 Array = NDArray[np.float64]
-# Metrics of a table that need predicted widths.
-WIDTH_FIGURES = ("median_width_log10", "inside_68", "pull_68")
 
 
 def energy_columns(name: str, what: str) -> tuple[Column, ...]:
@@ -110,78 +99,44 @@ class EnergyTask(WidthTask):
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return bias, resolution, pulls and coverage against energy."""
         words = self.name.replace("_", " ")
-        title = words.capitalize()
-        tables, target, missing = answered_events(tables, target, self.has_energy)
+        tables, target, known, missing = answered_events(
+            tables, target, known, self.has_energy
+        )
         if not len(target):
-            return empty_section(self.name, title, missing)
-        rows: list[dict[str, Any]] = []
-        bias, pulls, coverage = [], [], []
-        for number, (name, table) in enumerate(tables.items()):
-            value = np.log10(table[self.columns[0].name])
-            residual = value - target
-            low, median, high = np.quantile(residual, [0.16, 0.5, 0.84])
-            row = {
-                "table": name,
-                "events": len(residual),
-                **missing[name],
-                "bias_log10": float(median),
-                "resolution_log10": float(high - low) / 2,
-                "bias_percent": 100 * float(10**median - 1),
-                **dict.fromkeys(WIDTH_FIGURES, float("nan")),
-            }
-            rows.append(row)
-            curve = quantile_curve(target, residual, name, number)
-            bias.append(replace(curve, x=10.0**curve.x))
-            width = table.get(self.columns[1].name)
-            if width is None:  # energies from other software may have no widths
-                continue
-            pull = residual / width
-            inside = np.abs(residual) <= width
-            figures = (np.median(width), inside.mean(), np.quantile(abs(pull), SHARE))
-            row.update(zip(WIDTH_FIGURES, map(float, figures), strict=True))
-            pulls.append(pull_curve(pull, name, number))
-            bins = quantile_bins(value)
-            centre = 10.0 ** np.array([np.median(value[b]) for b in bins])
-            coverage.append(share_curve(centre, inside, bins, name, number))
-        panels: dict[str, tuple[Panel, ...]] = {
-            f"{self.name}_bias": (
-                Panel(
-                    x_label=f"true {words} [GeV]",
-                    y_label=f"log10(predicted / true {words})",
-                    curves=(*bias, horizontal_line(bias, 0.0)),
-                    x_log=True,
-                ),
-            )
-        }
-        if pulls:
-            panels[f"{self.name}_widths"] = width_panels(
-                pulls, coverage, f"predicted {words} [GeV]", x_log=True
-            )
-        return Section(
-            task=self.name,
-            title=title,
-            text=f"The bias is the median of log10(predicted / true {words}); the "
-            "resolution is half the width of its central 68%. The pull is that "
-            "logarithm divided by the predicted width (half of the predicted central "
-            "68%). If the predicted widths are right, 68% of the pulls lie between -1 "
-            "and 1, and 68% of the true energies lie in the predicted intervals. In "
-            "the table, 'inside 68%' is the second share. 'pull 68%' is the absolute "
-            "pull that 68% of the events do not exceed: 1 if the widths are right, "
-            "more if they are too small." + LEFT_OUT * any(missing.values()),
-            figures=panels,
-            captions={
-                f"{self.name}_bias": "Median and central 68% of log10(predicted / true "
-                f"{words}), in bins of equal numbers of events. Against the true value "
-                "the bias falls from positive to negative even for correct "
-                "predictions. This is regression to the mean: events that look alike "
-                "have many energies of a steep spectrum, and the prediction is their "
-                "median.",
-                f"{self.name}_widths": "Left: distribution of the pulls; grey is a "
-                "normal distribution whose central 68% lies between -1 and 1. Right: "
-                "share of the events whose true energy lies in the predicted 68% "
-                "interval, with one standard error.",
-            },
-            rows=rows,
+            return empty_section(self.name, words.capitalize(), missing)
+        median, width = (column.name for column in self.columns[:2])
+        answers = {}
+        for name, table in tables.items():
+            value = np.log10(table[median])
+            found = Residuals(value=value, residual=value - target)
+            if width in table:  # energies from other software may have no widths
+                found = replace(
+                    found,
+                    width=table[width],
+                    is_inside=np.abs(found.residual) <= table[width],
+                    pull=found.residual / table[width],
+                )
+            answers[name] = found
+
+        def in_percent(figures: dict[str, float]) -> dict[str, float]:
+            ratio = 10 ** figures["bias_log10"]
+            return figures | {"bias_percent": 100 * (ratio - 1)}
+
+        return residuals_section(
+            self.name,
+            answers,
+            target,
+            known,
+            missing,
+            unit="log10",
+            true_label=f"true {words} [GeV]",
+            label=f"log10(predicted / true {words})",
+            is_log10=True,
+            caption="Against the true value the bias falls from positive to negative "
+            "even for correct predictions. This is regression to the mean: events that "
+            "look alike have many energies of a steep spectrum, and the prediction is "
+            "their median.",
+            figures=in_percent,
         )
 
 

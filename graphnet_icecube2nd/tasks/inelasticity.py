@@ -6,7 +6,8 @@ Shape letters: B events.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +15,16 @@ from torch import Tensor
 
 from graphnet_icecube2nd.tasks.label import INELASTICITY
 from graphnet_icecube2nd.tasks.section import (
-    LEFT_OUT,
     Columns,
+    Residuals,
     Section,
     Tables,
     answered_events,
     empty_section,
-    quantile_bins,
-    residual_section,
-    share_curve,
+    residuals_section,
 )
 from graphnet_icecube2nd.tasks.task import Column, register_task
-from graphnet_icecube2nd.tasks.width import WidthTask, pull_curve, width_panels
+from graphnet_icecube2nd.tasks.width import WidthTask
 
 Array = NDArray[np.float64]
 EDGE = 1e-3  # values nearer to 0 or 1 count as this far from them
@@ -85,49 +84,32 @@ class Inelasticity(WidthTask):
 
     def report_section(self, tables: Tables, target: Array, known: Columns) -> Section:
         """Return bias and resolution against y, pulls and coverage."""
-        tables, target, missing = answered_events(tables, target, has_inelasticity)
+        tables, target, known, missing = answered_events(
+            tables, target, known, has_inelasticity
+        )
         if not len(target):
             return empty_section(self.name, "Inelasticity", missing)
-        true = _expit(target)
-        values = {name: table["inelasticity"] for name, table in tables.items()}
-        section = residual_section(self.name, "inelasticity", "", values, true)
-        rows: list[dict[str, Any]] = []
-        pulls, coverage = [], []
-        for number, (row, (name, table)) in enumerate(
-            zip(section.rows, tables.items(), strict=True)
-        ):
-            rows.append({**row, **missing[name], "inside_68": float("nan")})
-            if "inelasticity_low_68" not in table:  # other software may give no widths
-                continue
-            inside = _is_inside(table, true)
-            rows[-1]["inside_68"] = float(inside.mean())
-            low, high = table["inelasticity_low_68"], table["inelasticity_high_68"]
-            width = (_logit(high) - _logit(low)) / 2
-            pull = (_logit(table["inelasticity"]) - target) / width
-            pulls.append(pull_curve(pull, name, number))
-            bins = quantile_bins(table["inelasticity"])
-            centre = np.array([np.median(table["inelasticity"][b]) for b in bins])
-            coverage.append(share_curve(centre, inside, bins, name, number))
-        figures, captions = dict(section.figures), dict(section.captions)
-        if pulls:
-            figures["inelasticity_widths"] = width_panels(
-                pulls, coverage, "predicted inelasticity"
-            )
-            captions["inelasticity_widths"] = (
-                "Left: distribution of the pulls, which are errors of ln(y / (1 - y)) "
-                "divided by the predicted width; grey is a normal distribution whose "
-                "central 68% lies between -1 and 1. Right: share of the events whose "
-                "true inelasticity lies in the predicted 68% interval, with one "
-                "standard error."
-            )
-        return Section(
-            task=self.name,
-            title=section.title,
-            text=section.text + " 'inside 68%' is the share of true values in the "
-            "predicted 68% intervals." + LEFT_OUT * any(missing.values()),
-            figures=figures,
-            captions=captions,
-            rows=rows,
+        true, answers = _expit(target), {}
+        for name, table in tables.items():
+            value = table["inelasticity"]
+            found = Residuals(value=value, residual=value - true)
+            if "inelasticity_low_68" in table:  # other software may give no widths
+                low, high = table["inelasticity_low_68"], table["inelasticity_high_68"]
+                found = replace(
+                    found,
+                    width=(high - low) / 2,
+                    is_inside=_is_inside(table, true),
+                    pull=2 * (_logit(value) - target) / (_logit(high) - _logit(low)),
+                )
+            answers[name] = found
+        return residuals_section(
+            self.name,
+            answers,
+            true,
+            known,
+            missing,
+            true_label="true inelasticity",
+            text="Pulls are errors and widths of ln(y / (1 - y)).",
         )
 
 

@@ -289,11 +289,14 @@ class Task(nn.Module):
                 an answer and a label.
             target: Targets of the events, (B, ...).
             known: Other truth of the events, (B,) each, if available: `energy` (GeV),
-                `n_pulses`.
+                `cos_zenith`, `n_pulses`, `topology`, and `weight`, the weights that
+                all figures must use (`tasks.section` has functions that do).
         """
         column = self.columns[0]
         values = {name: table[column.name] for name, table in tables.items()}
-        return residual_section(self.name, column.name, column.unit, values, target)
+        return residual_section(
+            self.name, column.name, column.unit, values, target, known
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the arguments that rebuild this task."""

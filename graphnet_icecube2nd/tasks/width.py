@@ -15,19 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.tasks.section import Curve, Panel, density, quantile_bins
+from graphnet_icecube2nd.tasks.section import NORMAL_WIDTH, quantile_bins
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
 SHARE = 0.68  # share of events within one width of the median
 BIN = 200  # minimum events of a bin
 MOST_BINS = 20
-# Half-widths of the central 68%: of a normal distribution and of the Student t.
-NORMAL_WIDTH, STUDENT_WIDTH = 0.994457883, 1.1343966379740467
+STUDENT_WIDTH = 1.1343966379740467  # half of a Student t's central 68%
 STUDENT_DOF = 4.0
 LIKELIHOODS = ("student", "gaussian")
 SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e2
-PULL_EDGES = np.linspace(-5, 5, 51)
 
 
 def student_nll(residual: Tensor, scale: Tensor) -> Tensor:
@@ -202,52 +200,3 @@ class WidthTask(Task):
         value_B, scale_B = self._value_and_scale(output)
         is_student = self.likelihood == "student"
         return value_B, scale_B * (STUDENT_WIDTH if is_student else NORMAL_WIDTH)
-
-
-def pull_curve(pull_B: Array, name: str, table: int) -> Curve:
-    """Return the distribution of pulls: errors in units of the predicted width."""
-    beyond = np.mean(abs(pull_B) > PULL_EDGES[-1])
-    return Curve(
-        x=PULL_EDGES,
-        y=density(pull_B, PULL_EDGES),
-        label=f"{name}: {beyond:.1%} beyond 5",
-        style="steps",
-        table=table,
-    )
-
-
-def width_panels(
-    pulls: Sequence[Curve], coverage: Sequence[Curve], x_label: str, x_log: bool = False
-) -> tuple[Panel, Panel]:
-    """Return panels of pulls and of coverage, each with its expectation.
-
-    `x_label` and `x_log` are those of the coverage.
-    """
-    grid = np.linspace(-5, 5, 201)
-    normal = np.exp(-((grid * NORMAL_WIDTH) ** 2) / 2)
-    normal *= NORMAL_WIDTH / np.sqrt(2 * np.pi)
-    expected = Curve(x=grid, y=normal, label="normal distribution", style="reference")
-    nominal = horizontal_line(coverage, SHARE, "68%")
-    return (
-        Panel(
-            x_label="pull",
-            y_label="density of events",
-            curves=(*pulls, expected),
-            title="Pulls",
-        ),
-        Panel(
-            x_label=x_label,
-            y_label="share in the 68% interval",
-            curves=(*coverage, nominal),
-            x_log=x_log,
-            y_range=(0.0, 1.0),
-            title="Coverage",
-        ),
-    )
-
-
-def horizontal_line(curves: Sequence[Curve], y: float, label: str = "") -> Curve:
-    """Return a horizontal reference line over the x range of curves."""
-    x = np.concatenate([curve.x for curve in curves])
-    ends = np.array([x.min(), x.max()])
-    return Curve(x=ends, y=np.full(2, y), label=label, style="reference")

@@ -21,6 +21,7 @@ import pyarrow.parquet
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 NUM = 300
+BINS = ("energy_by_bin", "track_by_bin")
 
 
 def write(path: Path, **columns: Any) -> None:
@@ -70,7 +71,7 @@ def test_a_line_of_each_task(
     assert lines[-1] == "r/report.html"
     assert "median, deg" not in done.stdout
     plain = json.loads((folder / "r" / "tables" / "evaluation.json").read_text())
-    assert set(plain) == {"context", "energy", "track"}
+    assert set(plain) == {"context", "energy", "track", *BINS}
 
 
 def test_what_is_not_judged_is_printed_once(
@@ -98,3 +99,31 @@ def test_degrees_are_refused(
         assert "azimuth" in done.stderr
         assert "359" in done.stderr
         assert not (folder / "report").exists()
+
+
+def test_weights(folder: Path, run: Callable[..., CompletedProcess[str]]) -> None:
+    """A column of the results, or of a store or table of truth."""
+    truth = pyarrow.csv.read_csv(folder / "t.csv")
+    weight = pa.array(np.linspace(0, 2, NUM))
+    pyarrow.csv.write_csv(truth.append_column("flux", weight), folder / "w.csv")
+    found = pyarrow.parquet.read_table(folder / "a.parquet")
+    pyarrow.parquet.write_table(
+        found.append_column("flux", weight), folder / "w.parquet"
+    )
+    texts = set()
+    for results, known in (("w.parquet", "t.csv"), ("a.parquet", "w.csv")):
+        out = Path(results).stem + "_report"
+        words = ("evaluate", f"mine={results}", "--truth", known, "--out", out)
+        done = run(*words, "--weight", "flux")
+        assert done.returncode == 0, done.stderr
+        assert "effective events 225" in done.stdout
+        plain = json.loads(
+            (folder / results / "tables" / "evaluation.json").read_text()
+        )
+        assert plain["context"]["weights"] == "column flux"
+        texts.add(done.stdout.splitlines()[0])
+    assert len(texts) == 1
+    done = run("evaluate", "a.parquet", "--truth", "t.csv", "--weight", "flux")
+    assert done.returncode
+    assert "'flux' must be in the truth or in a table" in done.stderr
+    assert not (folder / "report").exists()

@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventTable
-from graphnet_icecube2nd.evaluation.bootstrap import resampled_quantiles
 from graphnet_icecube2nd.evaluation.coverage import (
     GIVEN,
     PULL_EDGES,
@@ -27,6 +26,7 @@ from graphnet_icecube2nd.evaluation.resolution import (
     energy_by_topology,
 )
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.statistics import quantile_intervals
 from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 
 
@@ -138,15 +138,15 @@ def test_directions_that_point_the_other_way_are_spoken_of(
     assert not evaluate([off_by(guesses)], upwards(100), resamples=20).notes
 
 
-def test_resampled_quantiles_are_the_bootstraps() -> None:
+def test_quantile_intervals_are_the_bootstraps() -> None:
     rng = np.random.default_rng(0)
     value = rng.gamma(2.0, size=400)
-    found = resampled_quantiles(value, [0.5, 0.9], resamples=20_000)
+    found = quantile_intervals(value, [0.5, 0.9], resamples=20_000)
     drawn = rng.choice(value, (4000, 400))
     for (low, high), share in zip(found, (0.5, 0.9), strict=True):
         direct = np.quantile(np.quantile(drawn, share, axis=1), [0.025, 0.975])
         assert [low, high] == pytest.approx(direct.tolist(), rel=0.05)
-    other = resampled_quantiles(value, [0.5], level=0.5)
+    other = quantile_intervals(value, [0.5], level=0.5)
     assert found[0, 0] < other[0, 0] < other[0, 1] < found[0, 1]
 
 

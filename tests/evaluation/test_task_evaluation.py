@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventTable
-from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
+from graphnet_icecube2nd.report.evaluation.report import sections_of
 from graphnet_icecube2nd.results.truth import EventTruth
+from graphnet_icecube2nd.tasks.section import Section
 from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
 
 NUM = 400
@@ -193,3 +196,139 @@ def test_targets_are_what_training_sees() -> None:
 
     expected = build_task("energy").target({"energy": torch.from_numpy(true)})
     np.testing.assert_array_equal(truth.target("energy"), expected.numpy())
+
+
+def weighted_case() -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
+    """Columns of results and of the truth, and integer weights from 0 to 4."""
+    rng = np.random.default_rng(7)
+    true, is_track = energies(), rng.random(NUM) < 0.4
+    weight = rng.integers(0, 5, NUM).astype(float)
+    weight[0] = 0.0
+    inelasticity = rng.uniform(0.1, 0.9, NUM)
+    results = {
+        "azimuth": rng.uniform(1, 5, NUM),
+        "zenith": np.linspace(0.5, 1.5, NUM),
+        "kappa": rng.uniform(5, 50, NUM),
+        "energy": true * 10 ** rng.normal(0.1, 0.3, NUM),
+        "energy_log10_sigma": rng.uniform(0.2, 0.4, NUM),
+        "inelasticity": np.clip(inelasticity + rng.normal(0, 0.1, NUM), 0.01, 0.99),
+        "p_track": 1 / (1 + np.exp(-2 * is_track + 1 + rng.normal(0, 1, NUM))),
+    }
+    truth = {
+        "azimuth": results["azimuth"] + rng.normal(0, 0.2, NUM),
+        "zenith": results["zenith"] + rng.normal(0, 0.2, NUM),
+        "energy": true,
+        "inelasticity": inelasticity,
+        "topology": np.where(is_track, "starting_track", "cascade"),
+        "n_pulses": rng.integers(1, 60, NUM),
+    }
+    return results, truth, weight
+
+
+def test_weighted_figures_are_those_of_repeated_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All sections and bins: each event as often as its weight says."""
+    # Without weights, quantiles lie between two events; here they are events.
+    plain = partial(np.quantile, method="averaged_inverted_cdf")
+    monkeypatch.setattr(np, "quantile", plain)
+    results, truth, weight = weighted_case()
+    times = weight.astype(int)
+    ids = {"event_id": np.arange(times.sum())}
+    many = [
+        ids | {name: np.repeat(values, times) for name, values in columns.items()}
+        for columns in (results, truth)
+    ]
+    expected = evaluate(
+        [EventTable.from_columns(many[0], "mine")],
+        EventTruth.from_columns(many[1], "t"),
+        resamples=20,
+    )
+    found = evaluate(
+        [table(**results)], known(**truth, w=weight), weight="w", resamples=20
+    )
+    where = EventTable.from_columns({"event_id": np.arange(NUM), **results}, "mine")
+    other = evaluate(
+        [where.with_columns({"w": weight})], known(**truth), weight="w", resamples=20
+    )
+    kinds = ("bin", "table", "quantity", "topology", "way", "low", "high", "level")
+    neither = ("events", "effective_events", "failed", "error", "tracks")
+    compared = 0
+    for one in (found, other):
+        assert [task.task for task in one.tasks] == ["energy", "inelasticity", "track"]
+        rows = {s.table or s.task: list(s.rows) for s in sections_of(one)}
+        wanted = {s.table or s.task: list(s.rows) for s in sections_of(expected)}
+        assert set(rows) == set(wanted)
+        for name in set(rows) - {"expected"}:  # its bins have equal numbers of events
+            by_key = [
+                {tuple(str(row.get(k)) for k in kinds): row for row in some}
+                for some in (rows[name], wanted[name])
+            ]
+            assert set(by_key[0]) <= set(by_key[1])  # fewer than 20 effective events
+            for key, row in by_key[0].items():
+                if row.get("way", "as given") != "as given":
+                    continue
+                assert row["effective_events"] <= row["events"]
+                for column, value in row.items():
+                    is_end = "_low" in column or "_high" in column
+                    if column in (*kinds, *neither) or is_end:
+                        continue
+                    again = by_key[1][key][column]
+                    assert value == pytest.approx(again, nan_ok=True), column
+                    compared += 1
+    assert compared > 800
+    (energy, *_) = found.tasks
+    assert energy.section.rows[0]["effective_events"] == pytest.approx(
+        weight.sum() ** 2 / (weight**2).sum()
+    )
+
+
+def test_bad_weights_are_refused_with_the_event() -> None:
+    results, truth, weight = weighted_case()
+
+    def judge(bad: Any, **columns: Any) -> Evaluation:
+        return evaluate(
+            [table(**columns or results)], known(**truth, w=bad), weight="w"
+        )
+
+    for value, text in ((np.nan, "nan"), (-0.5, "-0.5"), (np.inf, "inf")):
+        bad = weight.copy()
+        bad[17] = value
+        for columns in ({}, {"energy": results["energy"]}):
+            with pytest.raises(ValueError, match=rf"event 17.*column w.*{text}"):
+                judge(bad, **columns)
+    with pytest.raises(ValueError, match=r"column w.* all 0"):
+        judge(0 * weight)
+    with pytest.raises(ValueError, match="column w of the truth must be numbers"):
+        judge(np.full(NUM, "x"))
+    with pytest.raises(ValueError, match=r"'w' must be in the truth or .*n_pulses"):
+        evaluate([table(**results)], known(**truth), weight="w")
+    # A bad weight of an event that is not evaluated does not matter.
+    bad = np.append(weight, np.nan)[:NUM]
+    bad[0] = np.nan
+    fewer = table(ids=np.arange(1, NUM), energy=results["energy"][1:])
+    assert evaluate([fewer], known(**truth, w=bad), weight="w").tasks
+    tables = [
+        table(name, energy=results["energy"]).with_columns({"w": weight + shift})
+        for name, shift in (("a", 0.0), ("b", 1.0))
+    ]
+    with pytest.raises(ValueError, match=r"event 0 .*one weight.*0 and.*'b', 1"):
+        evaluate(tables, known(**truth), weight="w")
+
+
+def test_a_section_that_leaves_weights_out_is_named(
+    toy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits, weight = np.arange(1, NUM + 1), np.linspace(1, 2, NUM)
+    mine = table(log_hits=np.log10(hits) + np.where(weight > 1.6, 0.5, 0.25))
+    found = evaluate([mine], known(num_hits=hits, w=weight), weight="w")
+    assert found.notes == ()
+    assert found.tasks[0].section.rows[0]["effective_events"] < NUM
+    monkeypatch.setattr(
+        TASKS._entries["log_hits"],
+        "report_section",
+        lambda self, *_: Section(task="log_hits", title="", text="", rows=[{"a": 1}]),
+    )
+    found = evaluate([mine], known(num_hits=hits, w=weight), weight="w")
+    assert "log_hits" in found.notes[0]
+    assert "weights" in found.notes[0]

@@ -78,6 +78,7 @@ def test_energy_and_track_without_directions(tmp_path: Path) -> None:
     page = write_evaluation(evaluation, tmp_path)
     text = page.read_text(encoding="utf-8")
     names = ["energy_bias", "energy_widths", "track_roc", "track_reliability"]
+    names += ["energy_by_bin", "energy_coverage_by_bin", "track_by_bin"]
     files = {path.name for path in (tmp_path / "figures").iterdir()}
     assert files == {f"{name}.{s}" for name in names for s in ("pdf", "png")}
     assert text.count("data:image/svg+xml;base64,") == len(names)
@@ -88,7 +89,8 @@ def test_energy_and_track_without_directions(tmp_path: Path) -> None:
         for caption in evaluated.section.captions.values():
             assert caption.split(".")[0].replace("'", "&#x27;") in text
     plain = json.loads((tmp_path / "tables" / "evaluation.json").read_text())
-    assert set(plain) == {"context", "energy", "track"}
+    bins = {"energy_by_bin", "track_by_bin"}
+    assert set(plain) == {"context", "energy", "track", *bins}
     for evaluated in evaluation.tasks:
         rows = plain[evaluated.task]
         assert [row["table"] for row in rows] == ["mine", HOSTILE]
@@ -129,7 +131,11 @@ def test_directions_and_tasks_on_one_page(tmp_path: Path) -> None:
     text = write_evaluation(fake(("mine",), **up, truth=angles), tmp_path).read_text()
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings[0] == "Direction"
-    assert headings[-2:] == ["Energy", "Track or cascade"]
+    more = " by energy, zenith, pulses and topology"
+    assert headings[-4:] == [
+        *("Energy", "Energy" + more),
+        *("Track or cascade", "Track or cascade" + more),
+    ]
     assert len(set(headings)) == len(headings)
     plain = json.loads((tmp_path / "tables" / "evaluation.json").read_text())
     assert {"summary", "energy", "track"} <= set(plain)

@@ -29,7 +29,7 @@ from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
 from graphnet_icecube2nd.files import locked_folder, write_text
 from graphnet_icecube2nd.plots import save_figure
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
-from graphnet_icecube2nd.tasks.section import Section
+from graphnet_icecube2nd.tasks.section import UNITS, Section, ends, shown_columns
 from graphnet_icecube2nd.version import __version__
 
 REPORT, FIGURES, TABLES = "report.html", "figures", "tables"
@@ -44,7 +44,7 @@ HEADINGS = {
     "held": "share inside",
 }
 LONG = 12  # maximum rows of a table that is not folded
-UNITS = {"percent": "%", **{u: u for u in ("rad", "deg", "m", "ns", "GeV", "log10")}}
+DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f"}
 
 
 def write_evaluation(
@@ -99,7 +99,11 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
 
     The names of tables and figures are unique among the sections.
     """
-    others = [_renamed(evaluated.section) for evaluated in evaluation.tasks]
+    others = [
+        _renamed(section)
+        for evaluated in evaluation.tasks
+        for section in (evaluated.section, *evaluated.section.further)
+    ]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
     return [*directions, *others]
 
@@ -151,7 +155,7 @@ def heading_of(column: str) -> str:
     words, _, unit = column.rpartition("_")
     words = re.sub(r"\bq(\d+)\b", r"\1%", words.replace("_", " "))
     if words and unit in UNITS:
-        return f"{words} [{UNITS[unit]}]"
+        return f"{words} [{'%' if unit == 'percent' else unit}]"
     return f"{words} {unit}{'%' if words and unit.isdigit() else ''}".strip()
 
 
@@ -162,7 +166,7 @@ def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
     for name in section.figures:
         parts.append(_figure(figures[name], section.captions.get(name, "")))
     if section.rows:
-        table = _table(section.rows, section.shown or tuple(section.rows[0]))
+        table = _table(section.rows, section.shown or shown_columns(section.rows))
         if len(section.rows) > LONG:
             table = f"<details><summary>Show the numbers</summary>{table}</details>"
         parts.append(table)
@@ -195,17 +199,15 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
     value = row.get(column)
     if value is None or (isinstance(value, float) and isnan(value)):
         return "-"
-    name, _, unit = column.rpartition("_")
-    low, high = (row.get(f"{name}_{end}_{unit}") for end in ("low", "high"))
+    low, high = (row.get(end) for end in ends(column))
+    share = column.startswith("inside") or column in SHARES
     if low is not None and high is not None:
         if low == high == value == 0:
             return "-"
-        value, low, high = (
-            f"{v:.4f}" if unit == "rad" else f"{v:.2f}" for v in (value, low, high)
-        )
+        digits = ".1%" if share else DIGITS.get(column.rpartition("_")[2], ".2f")
+        value, low, high = (f"{v:{digits}}" for v in (value, low, high))
         return f"{value} <small>{low} to {high}</small>"
     if isinstance(value, float):
-        share = column.startswith("inside") or column in SHARES
         return f"{value:.1%}" if share else f"{value:.3g}"
     return escape(f"{value:,}" if isinstance(value, int) else str(value))
 

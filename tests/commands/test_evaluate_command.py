@@ -117,9 +117,7 @@ def test_weights(folder: Path, run: Callable[..., CompletedProcess[str]]) -> Non
         done = run(*words, "--weight", "flux")
         assert done.returncode == 0, done.stderr
         assert "effective events 225" in done.stdout
-        plain = json.loads(
-            (folder / results / "tables" / "evaluation.json").read_text()
-        )
+        plain = json.loads((folder / out / "tables" / "evaluation.json").read_text())
         assert plain["context"]["weights"] == "column flux"
         texts.add(done.stdout.splitlines()[0])
     assert len(texts) == 1

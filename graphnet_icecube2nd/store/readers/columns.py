@@ -296,58 +296,167 @@ def choose_columns(
     return (*known, *kept), left_out
 
 
-def choose_pulses(
-    tables: Mapping[str, Table],
-    place: str,
-    wanted: Wanted,
-    recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map,
-) -> tuple[tuple[str, ...], PulseMap]:
-    """Find the tables of pulses of a file, and the meaning of their columns.
+@dataclass(frozen=True, kw_only=True)
+class FileTables:
+    """Tables of a file, among which those of pulses and of truth are found.
 
     Args:
-        tables: Tables of the file by name.
+        tables: Tables by name.
         place: Name of the file for messages.
         wanted: Options of the user.
+        keyed: Tables with one row per event, as far as known.
         recognise: Function that recognises a pulse map by columns.
-
-    Returns:
-        Names of the tables (several only if the user names them), and the pulse map.
-
-    Raises:
-        ValueError: Not exactly one table fits, or a named one is missing.
     """
-    maps = {name: wanted.read_as(t.types, recognise) for name, t in tables.items()}
-    known = wanted.pulse_map is not None
-    if wanted.pulses is not None:
-        names = wanted.pulse_tables
-        fitting = [_named(tables, name, place, "pulses") for name in names]
-        if not fitting or len({*fitting}) < len(fitting):
+
+    tables: Mapping[str, Table]
+    place: str
+    wanted: Wanted
+    keyed: Collection[str] = ()
+    recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map
+
+    def find_pulses(self, *, several: bool = True) -> tuple[tuple[str, ...], PulseMap]:
+        """Return the names of the tables of pulses, and the meaning of their columns.
+
+        There are several only if the user names them and the format allows it.
+
+        Raises:
+            ValueError: Not exactly one table fits, or a named one is missing.
+        """
+        tables, place, wanted = self.tables, self.place, self.wanted
+        maps = {n: wanted.read_as(t.types, self.recognise) for n, t in tables.items()}
+        known = wanted.pulse_map
+        if wanted.pulses is not None:
+            names = wanted.pulse_tables
+            fitting = [self._named(name, "pulses") for name in names]
+            if not fitting or len({*fitting}) < len(fitting):
+                raise ValueError(
+                    f"{place}: each table of pulses must be named once, got {names}"
+                )
+            if len(fitting) > 1 and not several:
+                raise ValueError(
+                    f"{place}: files of this format need one table of pulses, got "
+                    f"{', '.join(names)}. Name one"
+                )
+        else:
+            fitting = [
+                name
+                for name, read_as in maps.items()
+                if read_as and not (known and _missing(read_as, tables[name].types))
+            ]
+            if len(fitting) > 1:
+                raise ValueError(
+                    f"{place} has {len(fitting)} tables of pulses: "
+                    f"{', '.join(fitting)}. Name one, or several to join: {_PULSES}"
+                )
+        if fitting:
+            joined = join_tables([tables[name] for name in fitting])
+            called = f"{place}, table {' and '.join(map(repr, fitting))}"
+            pulse_map = wanted.read_as(joined.types, self.recognise)
+            return tuple(fitting), settle_pulse_map(joined.types, pulse_map, called)
+        what = "no named pulse map fits any of its tables"
+        if known is not None:
+            what = f"pulse map {known.name!r} fits none of its tables"
+        raise ValueError(
+            f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name "
+            f"the table and the meaning of its columns: {_PULSES}, {_MEANING}"
+        )
+
+    def find_truth(self, pulse_map: PulseMap) -> str | None:
+        """Return the name of the table of truth, or None if no truth is read.
+
+        A table of results is truth only if the user names it.
+
+        Raises:
+            ValueError: Not exactly one table fits, or the named one is missing.
+        """
+        wanted = self.wanted.truth
+        if wanted is False:
+            return None
+        if isinstance(wanted, str):
+            return self._named(wanted, "truth")
+        if wanted is not None:
             raise ValueError(
-                f"{place}: each table of pulses must be named once, got {names}"
+                f"truth must be the name of a table, False or None, got {wanted!r}"
             )
-    else:
-        fitting = [
-            name
-            for name, read_as in maps.items()
-            if read_as and not (known and _missing(read_as, tables[name].types))
-        ]
-        if len(fitting) > 1:
+        others = {n: t for n, t in self.tables.items() if not are_results(t.types)}
+        settled = settle_labels(pulse_map, [table.types for table in others.values()])
+        fitting = [name for name, table in others.items() if has_angles(table, settled)]
+        if len(fitting) == 1:
+            return fitting[0]
+        words = " and ".join(map(repr, angle_columns(pulse_map)))
+        if fitting:
             raise ValueError(
-                f"{place} has {len(fitting)} tables of pulses: {', '.join(fitting)}. "
-                f"Name one, or several to join: {_PULSES}"
+                f"{self.place} has {len(fitting)} tables of truth, with columns "
+                f"{words}: {', '.join(fitting)}. Name one: {_TRUTH}"
             )
-    if fitting:
-        joined = join_tables([tables[name] for name in fitting])
-        called = f"{place}, table {' and '.join(map(repr, fitting))}"
-        pulse_map = wanted.read_as(joined.types, recognise)
-        return tuple(fitting), settle_pulse_map(joined.types, pulse_map, called)
-    what = "no named pulse map fits any of its tables"
-    if wanted.pulse_map is not None:
-        what = f"pulse map {wanted.pulse_map.name!r} fits none of its tables"
-    raise ValueError(
-        f"{place} has no table of pulses: {what} ({_with_columns(tables)}). Name the "
-        f"table and the meaning of its columns: {_PULSES}, {_MEANING}"
-    )
+        there = _with_columns(others) or "no other table"
+        if results := [name for name in self.tables if name not in others]:
+            there += f"; results are not used as truth: {', '.join(results)}"
+        raise ValueError(
+            f"{self.place} has no table of truth, with one row per event and columns "
+            f"{words}; it has {there}. Name the table: {_TRUTH}, name the columns: "
+            f"{_ANGLES}, or leave truth out: {NO_TRUTH}"
+        )
+
+    def find_both(self) -> ChosenTables:
+        """Return the tables of pulses and truth that an event column joins.
+
+        Raises:
+            ValueError: The tables are missing or ambiguous.
+        """
+        tables, wanted, event = self.tables, self.wanted, self.wanted.event_column
+        with_event = {name: t for name, t in tables.items() if event in t.types}
+        if not with_event:
+            raise ValueError(
+                f"{self.place} has no table with event column {event!r}; it has "
+                f"{_with_columns(tables) or 'no table at all'}. Name the column: "
+                f"{_EVENT}"
+            )
+        for name, table in tables.items():
+            if name not in with_event and name in (*wanted.pulse_tables, wanted.truth):
+                raise ValueError(
+                    f"{self.place}, table {name!r} has no event column {event!r}; it "
+                    f"has {', '.join(table.types)}. Name the column: {_EVENT}"
+                )
+        one_row = {name: t for name, t in with_event.items() if name in self.keyed}
+        many = {name: t for name, t in with_event.items() if name not in one_row}
+        among = self if wanted.pulses else replace(self, tables=many)
+        names, pulse_map = among.find_pulses()
+        settled = settle_labels(pulse_map, [table.types for table in one_row.values()])
+        others = tables if wanted.truth else with_event
+        if wanted.truth is None and any(
+            has_angles(table, settled) and not are_results(table.types)
+            for table in one_row.values()
+        ):
+            others = one_row
+        others = {name: table for name, table in others.items() if name not in names}
+        truth = replace(self, tables=others).find_truth(pulse_map)
+        return ChosenTables(
+            place=self.place,
+            pulses=join_tables([tables[name] for name in names], pulse_map),
+            truth=tables[truth] if truth else None,
+            pulse_map=pulse_map,
+            names=(*names, *([truth] if truth else [])),
+        )
+
+    def _named(self, name: str, argument: str) -> str:
+        if name not in self.tables:
+            raise ValueError(
+                f"{self.place} has no table {name!r} for {argument}; it has "
+                f"{', '.join(self.tables) or 'none'}"
+            )
+        return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenTables:
+    """Tables of a file that are read."""
+
+    place: str  # name of the file for messages
+    pulses: Table
+    truth: Table | None
+    pulse_map: PulseMap
+    names: tuple[str, ...] = ()  # of all tables
 
 
 def join_tables(tables: Sequence[Table], pulse_map: PulseMap | None = None) -> Table:
@@ -357,100 +466,16 @@ def join_tables(tables: Sequence[Table], pulse_map: PulseMap | None = None) -> T
     return JoinedTable(tables=tuple(tables), time=pulse_map.time if pulse_map else "")
 
 
-def choose_truth(
-    tables: Mapping[str, Table], place: str, wanted: Wanted, pulse_map: PulseMap
-) -> str | None:
-    """Find the table of truth of a file.
-
-    A table of results is chosen only if the user names it.
-
-    Args:
-        tables: Tables of the file by name.
-        place: Name of the file for messages.
-        wanted: Options of the user.
-        pulse_map: Meaning of the columns.
-
-    Returns:
-        Name of the table, or None if no truth is read.
-
-    Raises:
-        ValueError: Not exactly one table fits, or the named one is missing.
-    """
-    if wanted.truth is False:
-        return None
-    if isinstance(wanted.truth, str):
-        return _named(tables, wanted.truth, place, "truth")
-    if wanted.truth is not None:
-        raise ValueError(
-            f"truth must be the name of a table, False or None, got {wanted.truth!r}"
-        )
-    results = [name for name, table in tables.items() if are_results(table.types)]
-    others = {name: t for name, t in tables.items() if name not in results}
-    settled = settle_labels(pulse_map, [table.types for table in others.values()])
-    fitting = [name for name, table in others.items() if has_angles(table, settled)]
-    if len(fitting) == 1:
-        return fitting[0]
-    words = " and ".join(map(repr, angle_columns(pulse_map)))
-    if fitting:
-        raise ValueError(
-            f"{place} has {len(fitting)} tables of truth, with columns {words}: "
-            f"{', '.join(fitting)}. Name one: {_TRUTH}"
-        )
-    there = _with_columns(others) or "no other table"
-    if results:
-        there += f"; results are not used as truth: {', '.join(results)}"
-    raise ValueError(
-        f"{place} has no table of truth, with one row per event and columns {words}; "
-        f"it has {there}. Name the table: {_TRUTH}, name the columns: {_ANGLES}, or "
-        f"leave truth out: {NO_TRUTH}"
-    )
-
-
-def choose_tables(
-    tables: Mapping[str, Table],
-    place: str,
-    wanted: Wanted,
-    keyed: Collection[str] = (),
-) -> tuple[tuple[str, ...], str | None, PulseMap]:
-    """Find the tables of pulses and truth that an event column joins.
-
-    Args:
-        tables: Tables of the file by name.
-        place: Name of the file for messages.
-        wanted: Options of the user.
-        keyed: Tables with one row per event, as far as known.
-
-    Returns:
-        Names of the tables of pulses, name of the truth or None, and the pulse map.
-
-    Raises:
-        ValueError: The tables are missing or ambiguous.
-    """
-    event = wanted.event_column
-    with_event = {name: t for name, t in tables.items() if event in t.types}
-    if not with_event:
-        raise ValueError(
-            f"{place} has no table with event column {event!r}; it has "
-            f"{_with_columns(tables) or 'no table at all'}. Name the column: {_EVENT}"
-        )
-    for name, table in tables.items():
-        if name not in with_event and name in (*wanted.pulse_tables, wanted.truth):
+def same_pulse_map(files: Sequence[ChosenTables]) -> PulseMap:
+    """Return the pulse map of all files; ValueError if two differ."""
+    first = files[0]
+    for file in files:
+        if file.pulse_map != first.pulse_map:
             raise ValueError(
-                f"{place}, table {name!r} has no event column {event!r}; it has "
-                f"{', '.join(table.types)}. Name the column: {_EVENT}"
+                f"{first.place} fits pulse map {first.pulse_map.name!r}, but "
+                f"{file.place} fits {file.pulse_map.name!r}. Prepare them separately"
             )
-    many = {name: t for name, t in with_event.items() if name not in keyed}
-    pulses, found = choose_pulses(tables if wanted.pulses else many, place, wanted)
-    others = dict(tables if wanted.truth else with_event)
-    one_row = {name: t for name, t in tables.items() if name in keyed}
-    settled = settle_labels(found, [table.types for table in one_row.values()])
-    if wanted.truth is None and any(
-        has_angles(t, settled) and not are_results(t.types) for t in one_row.values()
-    ):
-        others = one_row
-    for name in pulses:
-        others.pop(name, None)
-    return pulses, choose_truth(others, place, wanted, found), found
+    return first.pulse_map
 
 
 def settle_labels(pulse_map: PulseMap, tables: Sequence[Collection[str]]) -> PulseMap:
@@ -569,27 +594,6 @@ def check_tables(
                 )
         if key and getattr(table, "num_rows", None) == 0:
             raise ValueError(f"{table.name} must have rows, found none")
-
-
-def check_same_pulse_map(pulse_maps: Mapping[Path, PulseMap]) -> PulseMap:
-    """Return the pulse map of all files; ValueError if two differ."""
-    (first, pulse_map), *others = pulse_maps.items()
-    for path, other in others:
-        if other != pulse_map:
-            raise ValueError(
-                f"{first} fits pulse map {pulse_map.name!r}, but {path} fits "
-                f"{other.name!r}. Prepare them separately"
-            )
-    return pulse_map
-
-
-def _named(tables: Mapping[str, Table], name: str, place: str, argument: str) -> str:
-    if name not in tables:
-        raise ValueError(
-            f"{place} has no table {name!r} for {argument}; it has "
-            f"{', '.join(tables) or 'none'}"
-        )
-    return name
 
 
 def _with_columns(tables: Mapping[str, Table]) -> str:

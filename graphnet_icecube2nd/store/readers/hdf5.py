@@ -27,15 +27,14 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
     NO_TRUTH,
+    ChosenTables,
+    FileTables,
     PathLike,
     Wanted,
-    check_same_pulse_map,
     check_tables,
     choose_columns,
-    choose_pulses,
-    choose_truth,
     list_files,
-    recognise_pulse_map,
+    same_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.hdf5_tables import (
     EXISTS,
@@ -94,19 +93,19 @@ def hdf5_source(
     wanted, num_before, files = Wanted(**options), 0, list[_File]()
     for path in list_files(paths, HDF5_SUFFIXES):
         files.append(_look_at(path, wanted, offsets, num_before))
-        num_before += len(files[-1].events.rows) if files[-1].events else 0
+        num_before += len(files[-1].truth.rows) if files[-1].truth else 0
     first = files[0]
     for file in files:
         if file.told_by != first.told_by:
             raise ValueError(
-                f"{first.path} and {file.path} have different layouts: pulses are "
+                f"{first.place} and {file.place} have different layouts: pulses are "
                 f"assigned to events by {first.told_by} and by {file.told_by}. Prepare "
                 "them separately"
             )
-    pulse_map = check_same_pulse_map({file.path: file.pulse_map for file in files})
+    pulse_map = same_pulse_map(files)
     wanted = replace(wanted, pulse_map=pulse_map, event_column=first.key)
     tables = [file.pulses for file in files]
-    labels = [file.events for file in files if file.events]
+    labels = [file.truth for file in files if file.truth]
     if first.pulses.events:
         labels = [events for events in labels if events.rows]  # not of empty files
         for table in tables:
@@ -123,9 +122,9 @@ def hdf5_source(
     )
     parts, notes = list[TablePart](), list[str]()
     for file in files:
-        num_events = len(file.events.rows) if file.events else 0
+        num_events = len(file.truth.rows) if file.truth else 0
         if file.pulses.events is None:
-            parts.append(TablePart(**selection.part(file.pulses, file.events)))
+            parts.append(TablePart(**selection.part(file.pulses, file.truth)))
             continue
         for low in range(0, num_events, events_per_part):
             rows = range(num_events)[low : low + events_per_part]
@@ -133,19 +132,21 @@ def hdf5_source(
             which = f" (events {low} to {rows[-1]})" if len(rows) < num_events else ""
             of_tables = selection.part(
                 file.pulses.between(*some),
-                file.events and file.events.between(*some),
-                name=f"{file.path}{which}",
+                file.truth and file.truth.between(*some),
+                name=f"{file.place}{which}",
             )
             parts.append(TablePart(**of_tables))
         if file.told_by == COUNTED:
             what = "frames" if file.of_icetray else "events"
-            notes.append(f"{file.path} has no event_id; the {what} are numbered from 0")
+            notes.append(
+                f"{file.place} has no event_id; the {what} are numbered from 0"
+            )
         num_rows, (*_, count) = len(file.pulses.rows), file.pulses.runs(file.key)
         lost = num_rows - int(count.sum())
         # Frames without pulses have padding rows, which belong to no event.
         if lost and not file.of_icetray:
             notes.append(
-                f"{file.path}: {lost} of {num_rows} pulses belong to no event and are "
+                f"{file.place}: {lost} of {num_rows} pulses belong to no event and are "
                 "left out"
             )
     left_out = (*selection.left_out, *first.pulses.others)
@@ -153,13 +154,11 @@ def hdf5_source(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    """Tables of a file to read."""
+class _File(ChosenTables):
+    """Tables of a file to read, both with the event column."""
 
-    path: Path
-    pulse_map: PulseMap
-    pulses: H5Table  # with the event column
-    events: H5Table | None  # one row per event, with the event column
+    pulses: H5Table
+    truth: H5Table | None  # or only the event column, if there is no truth
     key: str  # the event column
     told_by: str  # how pulses are assigned to events, for messages
     has_truth: bool  # whether the events have columns of truth
@@ -185,20 +184,15 @@ def _look_at(
             f"{place} is a file of icetray's hdfwriter, which has an index of the "
             "events. Leave --offsets-table (offsets_table) out"
         )
-    candidates, recognise = tables, recognise_pulse_map
+    among = FileTables(tables=tables, place=place, wanted=wanted)
     if index:
-        candidates = {n: _with_computed(t) for n, t in tables.items() if n in index}
-        recognise = _recognise_icetray
+        computed = {n: _with_computed(t) for n, t in tables.items() if n in index}
+        among = replace(among, tables=computed, recognise=_recognise_icetray)
     try:
-        (name, *more), pulse_map = choose_pulses(candidates, place, wanted, recognise)
+        (name,), pulse_map = among.find_pulses(several=False)
     except ValueError as error:
         raise ValueError(f"{error}{hint_at_pandas(path)}") from None
-    if more:
-        raise ValueError(
-            f"{place}: HDF5 files need one table of pulses, got also "
-            f"{', '.join(more)}. Name one"
-        )
-    pulses, key, rows = candidates[name], "", None
+    pulses, key, rows = (computed if index else tables)[name], "", None
     if not index and offsets is None:
         key = _find_key(found, pulses, wanted)
     if key:
@@ -212,14 +206,14 @@ def _look_at(
         table, rows = find_rows(found, offsets, place)
         others = _one_an_event(found, len(rows.rows), wanted.truth, place)
     others = {n: table for n, table in others.items() if table is not tables[name]}
-    truth_name = choose_truth(others, place, wanted, pulse_map)
+    truth_name = replace(among, tables=others).find_truth(pulse_map)
     truth = others[truth_name] if truth_name else None
     if rows is None:
         return _File(
-            path=path,
+            place=place,
             pulse_map=pulse_map,
             pulses=pulses,
-            events=truth,
+            truth=truth,
             key=key,
             told_by=f"column {key!r} of the pulses",
             has_truth=truth is not None,
@@ -245,12 +239,12 @@ def _look_at(
         types = {EVENT_COLUMNS[0]: import_pyarrow().int64()}
         ids = replace(rows, types=types, places={}, first_id=num_before)
     return _File(
-        path=path,
+        place=place,
         pulse_map=pulse_map,
         pulses=replace(
             pulses, types={**pulses.types, **ids.types}, events=rows.beside(ids)
         ),
-        events=truth.beside(ids) if truth else ids,
+        truth=truth.beside(ids) if truth else ids,
         key=next(iter(ids.types)),
         told_by=told_by,
         has_truth=has_truth,

@@ -22,11 +22,10 @@ from graphnet_icecube2nd.files import parse_json
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
+    ChosenTables,
+    FileTables,
     PathLike,
     Wanted,
-    check_same_pulse_map,
-    choose_tables,
-    join_tables,
     list_files,
     recognise_pulse_map,
 )
@@ -41,7 +40,7 @@ from graphnet_icecube2nd.store.readers.source import (
 from graphnet_icecube2nd.store.readers.table_part import (
     TablePart,
     event_ranges,
-    select,
+    select_of_files,
 )
 from graphnet_icecube2nd.store.readers.tables import GREATEST, LEAST, Table
 
@@ -90,7 +89,7 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
     files = list_files([file for path in given for file in _files_of(Path(path))], ())
     contents = [read_tables(file, key, seen) for file in files]
     types = {name: _arrow_types(seen[name]) | contents[0][0].types for name in seen}
-    pulses, labels, pulse_maps = list[Table](), list[Table](), {}
+    chosen = list[ChosenTables]()
     for file, (events, tables) in zip(files, contents, strict=True):
         tables = {n: replace(table, types=types[n]) for n, table in tables.items()}
         single = [
@@ -98,23 +97,23 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
             for name, table in tables.items()
             if table.count_B.max() == 1 and recognise_pulse_map(table.types) is None
         ]
-        names, truth, pulse_map = choose_tables(tables, str(file), wanted, single)
-        pulse_maps[file] = pulse_map
-        pulses.append(join_tables([tables[name] for name in names], pulse_map))
-        labels.append(tables[truth] if truth else events)
-        known = [tables[n].event_B for n in (*names, *([truth] if truth else []))]
+        found = FileTables(tables=tables, place=str(file), wanted=wanted, keyed=single)
+        chosen.append(found.find_both())
+        known = [tables[name].event_B for name in chosen[-1].names]
         lost = np.setdiff1d(events.event_B, np.concatenate(known))
-        if truth and len(lost):
+        if chosen[-1].truth and len(lost):
             notes.append(f"{file} has no pulses and truth of {describe_ids(lost)}")
-    wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
     # Without truth, the events are known from the files.
-    selection = select(pulses, labels if truth else [], wanted, events=labels)
+    selection = select_of_files(
+        chosen, wanted, events=[events for events, _ in contents]
+    )
     if NO_TABLE in seen:
         notes.append(f"{NO_TABLE!r} of the events are left out")
     parts = []
-    for table, of, (events, _) in zip(pulses, labels, contents, strict=True):
-        for low, high in event_ranges(events.event_B):
-            rows = [t.within(key, low, high) for t in (table, of)]
+    for tables, (events, _) in zip(chosen, contents, strict=True):
+        for _, low, high in event_ranges(events.event_B):
+            both = (tables.pulses, tables.truth or events)
+            rows = [table.within(key, low, high) for table in both]
             parts.append(TablePart(**selection.part(*rows, by_number=True)))
     return selection.source("graphnet-lmdb", parts, notes)
 

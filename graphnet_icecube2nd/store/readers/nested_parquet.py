@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
+    FileTables,
     PathLike,
     Wanted,
-    choose_pulses,
-    choose_truth,
     list_files,
     recognise_pulse_map,
 )
@@ -67,15 +66,12 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
             f"{place} must have lists of pulses, with one row per event; it has "
             f"{', '.join(first.types)}"
         )
-    (name, *more), pulse_map = choose_pulses(lists, place, wanted)
-    if more:
-        raise ValueError(
-            f"{place}: files of this format need one table of pulses, got "
-            f"{wanted.pulses}. Name one"
-        )
-    truth = choose_truth(
-        {n: table for n, table in others.items() if n != name or n == BESIDE},
-        *(place, wanted, pulse_map),
+    (name,), pulse_map = FileTables(
+        tables=lists, place=place, wanted=wanted
+    ).find_pulses(several=False)
+    possible = {n: table for n, table in others.items() if n != name or n == BESIDE}
+    truth = FileTables(tables=possible, place=place, wanted=wanted).find_truth(
+        pulse_map
     )
     pulses, labels, num_before = list[Table](), list[Table](), 0
     for file in files:

@@ -8,7 +8,7 @@ events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ import numpy as np
 
 from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
+    FileTables,
     PathLike,
     Wanted,
-    choose_tables,
-    join_tables,
     list_files,
     numbered_files,
     settle_labels,
@@ -35,6 +34,7 @@ from graphnet_icecube2nd.store.readers.table_part import (
     Truth,
     empty_note,
     select,
+    select_of_files,
 )
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
@@ -240,9 +240,8 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
             "none"
         )
     wanted = Wanted(**{"event_column": "event_no", **options})
-    pulses, truth, pulse_map = choose_tables(firsts, str(root), wanted)
-    first, *others = (*pulses, *([truth] if truth else []))
-    for one, other in ((first, name) for name in others):
+    names = FileTables(tables=firsts, place=str(root), wanted=wanted).find_both().names
+    for one, other in ((names[0], name) for name in names[1:]):
         for name, partner in ((one, other), (other, one)):
             alone = [key for key in tables[name] if key not in tables[partner]]
             if alone:
@@ -251,16 +250,14 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
                     f"({len(alone)} of {len(tables[name])} files have none). Complete "
                     f"the copy, or leave truth out: {NO_TRUTH}"
                 )
-    rows = {
-        key: join_tables([tables[name][key] for name in pulses], pulse_map)
-        for key in tables[first]
-    }
-    labels = tables[truth] if truth else {}
-    selection = select(
-        [*rows.values()], [*labels.values()], replace(wanted, pulse_map=pulse_map)
-    )
-    parts = [
-        TablePart(**selection.part(table, labels.get(key)))
-        for key, table in rows.items()
+    files = [
+        FileTables(
+            tables={name: tables[name][key] for name in names},
+            place=str(root),
+            wanted=wanted,
+        ).find_both()
+        for key in tables[names[0]]
     ]
+    selection = select_of_files(files, wanted)
+    parts = [TablePart(**selection.part(f.pulses, f.truth)) for f in files]
     return selection.source("graphnet-parquet", parts)

@@ -9,7 +9,7 @@ per column. The user's file is never written. Shape letters: B events, R runs of
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,14 +23,14 @@ from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.columns import (
+    ChosenTables,
+    FileTables,
     PathLike,
     Wanted,
-    check_same_pulse_map,
     check_tables,
     choose_columns,
-    choose_tables,
-    join_tables,
     list_files,
+    same_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.source import (
     SQLITE_SUFFIXES,
@@ -41,16 +41,17 @@ from graphnet_icecube2nd.store.readers.source import (
 from graphnet_icecube2nd.store.readers.table_part import (
     TablePart,
     event_ranges,
-    select,
+    select_of_files,
 )
 from graphnet_icecube2nd.store.readers.tables import (
     GREATEST,
     LEAST,
     LONG_TEXT,
-    JoinedTable,
     Runs,
     Table,
+    each_of,
     is_string,
+    members_of,
 )
 
 DUPLICATES = ("error", "renumber")
@@ -90,8 +91,7 @@ def sqlite_source(
     if events_per_part is not None and events_per_part < 1:
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     wanted = Wanted(**{"event_column": "event_no", **options})
-    event = str(wanted.event_column)
-    tables, labels, pulse_maps = list[SqliteTable](), list[SqliteTable](), {}
+    event, files = str(wanted.event_column), list[ChosenTables]()
     for path in list_files(paths, SQLITE_SUFFIXES):
         named = (*wanted.pulse_tables, wanted.truth)
         there = {
@@ -100,54 +100,46 @@ def sqlite_source(
             if name in named or not table.is_view
         }
         keyed = [name for name, table in there.items() if table.key == (event,)]
-        chosen, truth, pulse_maps[path] = choose_tables(there, str(path), wanted, keyed)
-        tables += [there[name] for name in chosen]
-        several = len(chosen)
-        labels += [there[truth]] if truth else []
-    wanted = replace(wanted, pulse_map=check_same_pulse_map(pulse_maps))
-    for table in (*tables, *labels):
-        table.check_event_numbers()
-    asked, tables = _with_types_of_pulses(tables, wanted)
-    for table in labels:
-        check_tables([table, *labels], [*table.types])
-    labels = with_types(labels, [c for t in labels[:1] for c in t.types if c != event])
-    # The tables of pulses of each file.
-    grouped = [tables[i : i + several] for i in range(0, len(tables), several)]
-    pulse_map = wanted.pulse_map
-    joined = [join_tables(group, pulse_map) for group in grouped]
-    selection = select(joined, labels, wanted)
-    texts = [c for c in asked if c not in selection.columns]
+        tables = FileTables(tables=there, place=str(path), wanted=wanted, keyed=keyed)
+        files.append(tables.find_both())
+    files, texts = _with_types(files, wanted)
+    selection = select_of_files(files, wanted)
     notes = [
-        *filter(None, [table.index_note() for table in tables]),
-        *(f"pulse column {c!r} is left out, because it has texts" for c in texts),
+        note
+        for file in files
+        for table in members_of(file.pulses)
+        if isinstance(table, SqliteTable) and (note := table.index_note())
+    ]
+    notes += [
+        f"pulse column {c!r} is left out, because it has texts"
+        for c in texts
+        if c not in selection.columns
     ]
     kept_event = None
     if duplicates == "renumber":
         kept_event = "event_no" if event in RESERVED else event
-        notes += [f"{SOURCE_FILE} {n} is {t.path}" for n, (t, *_) in enumerate(grouped)]
+        notes += [f"{SOURCE_FILE} {n} is {file.place}" for n, file in enumerate(files)]
         known = selection.truth.columns if selection.truth else ()
         if clash := sorted({kept_event, SOURCE_FILE} & {*known}):
             raise ValueError(
-                f"{tables[0].path}: the truth already has a column {clash[0]!r}, which "
+                f"{files[0].place}: the truth already has a column {clash[0]!r}, which "
                 "duplicates='renumber' adds; rename it"
             )
     parts: list[SqlitePart] = []
     first_number = 0
-    for number, group in enumerate(grouped):
-        counted = [labels[number]] if labels else group
-        event_id = np.unique(np.concatenate([t.runs(event)[0] for t in counted]))
-        ranges = event_ranges(event_id, events_per_part)
-        for index, (low, high) in enumerate(ranges):
-            rows = [replace(table, low=low, high=high) for table in group]
-            which = f" (part {index + 1} of {len(ranges)})" if len(ranges) > 1 else ""
+    for number, file in enumerate(files):
+        counted = file.truth or file.pulses
+        ids = [table.runs(event)[0] for table in members_of(counted)]
+        event_id = np.unique(np.concatenate(ids))
+        for which, low, high in event_ranges(event_id, events_per_part):
             of_tables = selection.part(
-                join_tables(rows, pulse_map),
-                replace(counted[0], low=low, high=high),
-                name=f"{group[0].path}{which}",
+                file.pulses.within(event, low, high),
+                counted.within(event, low, high),
+                name=f"{file.place}{which}",
             )
             part = SqlitePart(
                 **of_tables,
-                path=group[0].path,
+                path=Path(file.place),
                 by_number=True,
                 kept_event=kept_event,
                 file_number=number,
@@ -158,22 +150,39 @@ def sqlite_source(
     return selection.source("graphnet-sqlite", parts, notes)
 
 
-def _with_types_of_pulses(
-    tables: list[SqliteTable], wanted: Wanted
-) -> tuple[tuple[str, ...], list[SqliteTable]]:
-    """Return the pulse columns to read, and tables with their types.
+def _with_types(
+    files: Sequence[ChosenTables], wanted: Wanted
+) -> tuple[list[ChosenTables], tuple[str, ...]]:
+    """Return the tables with types, and the pulse columns that were asked for.
 
-    Columns of the pulse map become float32, except for an integer clock.
+    Columns of the pulse map are float64, except for an integer clock.
     """
-    pulse_map = wanted.pulse_map
-    assert pulse_map is not None
-    others = [column for column in tables[0].types if column != wanted.event_column]
+    pulse_map, event = same_pulse_map(files), wanted.event_column
+    pulses: list[Any] = [table for file in files for table in members_of(file.pulses)]
+    labels: list[Any] = [file.truth for file in files if file.truth]
+    for table in (*pulses, *labels):
+        table.check_event_numbers()
+    others = [column for column in pulses[0].types if column != event]
     asked, _ = choose_columns(others, pulse_map, wanted.keep)
-    check_tables(tables, asked)
+    check_tables(pulses, asked)
+    for table in labels:
+        check_tables([table, *labels], [*table.types])
     known = pulse_map.columns()
     if pulse_map.time_reference == "first_pulse":
         known = {c: quantity for c, quantity in known.items() if quantity != TIME}
-    return asked, with_types(tables, [c for c in asked if c not in known])
+    kinds = find_types(pulses, [c for c in asked if c not in known])
+    truth_kinds = find_types(
+        labels, [c for t in labels[:1] for c in t.types if c != event]
+    )
+    typed = [
+        replace(
+            file,
+            pulses=each_of(file.pulses, lambda table: table.with_types(kinds)),
+            truth=file.truth and file.truth.with_types(truth_kinds),
+        )
+        for file in files
+    ]
+    return typed, asked
 
 
 @dataclass(kw_only=True, eq=False)
@@ -195,12 +204,10 @@ class SqlitePart(TablePart):
         number = self.first_number
         with reading(self.path) as connection:
 
-            def connected(table: Any) -> Any:
-                if isinstance(table, JoinedTable):
-                    return replace(table, tables=tuple(map(connected, table.tables)))
+            def connected(table: Any) -> Table:
                 return replace(table, connection=connection)
 
-            part = replace(self, pulses=connected(self.pulses))
+            part = replace(self, pulses=each_of(self.pulses, connected))
             if self.truth is not None:
                 tables = tuple(map(connected, self.truth.tables))
                 part.truth = replace(self.truth, tables=tables)
@@ -256,6 +263,14 @@ class SqliteTable(Table):
         for batch in self._stream(columns, self._select(asked)):
             yield row, batch
             row += len(batch)
+
+    def within(self, column: str, low: int, high: int) -> SqliteTable:
+        """Return the table with the events of a range only."""
+        return replace(self, low=low, high=high) if column == self.event else self
+
+    def with_types(self, types: Mapping[str, Any]) -> SqliteTable:
+        """Return the table with the known types of some columns."""
+        return replace(self, types={**self.types, **types})
 
     def runs(self, column: str) -> Runs:
         """Return the runs of rows of the events."""
@@ -462,10 +477,8 @@ def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
     return tables
 
 
-def with_types(
-    tables: Sequence[SqliteTable], columns: Sequence[str]
-) -> list[SqliteTable]:
-    """Return tables with the types of columns, which are the same in all files.
+def find_types(tables: Sequence[SqliteTable], columns: Sequence[str]) -> dict[str, Any]:
+    """Return the types of columns, which are the same in all files.
 
     Integers and reals in one column are reals, and so is a column of only NULL. Each
     table is read once.
@@ -488,13 +501,12 @@ def with_types(
                     f"{table.name}: column {column!r} must have only numbers or only "
                     f"text, found {' and '.join(sorted(types))}"
                 )
-    kinds = {
+    return {
         column: pa.int64()
         if types == {"integer"}
         else (pa.string() if "text" in types else pa.float64())
         for column, types in seen.items()
     }
-    return [replace(table, types={**table.types, **kinds}) for table in tables]
 
 
 def _uri(path: Path) -> str:

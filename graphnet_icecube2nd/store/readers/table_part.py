@@ -21,12 +21,14 @@ from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
     KM3NET_ANGLES,
     NO_TRUTH,
+    ChosenTables,
     Wanted,
     angle_columns,
     check_tables,
     choose_columns,
     choose_truth_columns,
     find_event_column,
+    same_pulse_map,
     settle_labels,
     settle_pulse_map,
 )
@@ -500,6 +502,18 @@ def select(
     )
 
 
+def select_of_files(
+    files: Sequence[ChosenTables], wanted: Wanted, **more: Any
+) -> Selection:
+    """Find the columns to read in files whose tables are known, see `select`."""
+    return select(
+        [file.pulses for file in files],
+        [file.truth for file in files if file.truth is not None],
+        replace(wanted, pulse_map=same_pulse_map(files)),
+        **more,
+    )
+
+
 def open_truth(
     tables: Sequence[Table],
     pulse_map: PulseMap,
@@ -540,8 +554,10 @@ def open_truth(
 
 def event_ranges(
     event_id: NDArray[np.int64], events_per_part: int | None = None
-) -> list[tuple[int, int]]:
-    """Return least and greatest event_id of each part; each number is in one part.
+) -> list[tuple[str, int, int]]:
+    """Return text, least and greatest event_id of each part of a file.
+
+    Each number is in one part.
 
     Args:
         event_id: Event_ids of a file, ascending, (B,).
@@ -550,7 +566,11 @@ def event_ranges(
     step = events_per_part or int(np.clip(len(event_id) // 8 + 1, *PART_EVENTS))
     lows = [LEAST, *event_id[step::step].tolist()]
     highs = [*(low - 1 for low in lows[1:]), GREATEST]
-    return list(zip(lows, highs, strict=True))
+    several = len(lows) > 1
+    return [
+        (f" (part {n + 1} of {len(lows)})" if several else "", low, high)
+        for n, (low, high) in enumerate(zip(lows, highs, strict=True))
+    ]
 
 
 def name_of(tables: Sequence[Table]) -> str:

@@ -8,7 +8,7 @@ pandas. Shape letters: T rows, R runs of rows with one event_id.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -229,8 +229,14 @@ class JoinedTable(Table):
 
     def within(self, column: str, low: int, high: int) -> Table:
         """Return tables with fewer rows, see `Table.within`."""
-        fewer = tuple(table.within(column, low, high) for table in self.tables)
-        return replace(self, tables=fewer)
+        return each_of(self, lambda table: table.within(column, low, high))
+
+
+def each_of(table: Table, change: Callable[[Any], Table]) -> Table:
+    """Return the result of a function for a table, or for each of joined tables."""
+    if isinstance(table, JoinedTable):
+        return replace(table, tables=tuple(map(change, table.tables)))
+    return change(table)
 
 
 def members_of(table: Table) -> tuple[Table, ...]:

@@ -21,12 +21,10 @@ from graphnet_icecube2nd.detector.pulse_map import (
     UNNAMED,
     PulseMap,
 )
-from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.tables import (
     JoinedTable,
     Table,
     is_number,
-    is_string,
     no_values,
 )
 from graphnet_icecube2nd.tasks.catalogue import are_results
@@ -40,7 +38,7 @@ _PULSES = "--pulses-table (pulses_table=...)"
 _TRUTH = "--truth-table (truth_table=...)"
 _EVENT = "--event-column (event_column=...)"
 NO_TRUTH = "--without-truth (with_truth=False)"
-_ANGLES = (
+ANGLES = (
     "--column azimuth=YOUR_COLUMN --column zenith=YOUR_COLUMN (columns={'zenith': ...})"
 )
 _MEANING = (
@@ -395,7 +393,7 @@ class FileTables:
         raise ValueError(
             f"{self.place} has no table of truth, with one row per event and columns "
             f"{words}; it has {there}. Name the table: {_TRUTH}, name the columns: "
-            f"{_ANGLES}, or leave truth out: {NO_TRUTH}"
+            f"{ANGLES}, or leave truth out: {NO_TRUTH}"
         )
 
     def find_both(self) -> ChosenTables:
@@ -500,52 +498,6 @@ def angle_columns(pulse_map: PulseMap) -> tuple[str, str]:
 def has_angles(table: Table, pulse_map: PulseMap) -> bool:
     """Return whether a table has both angles."""
     return set(angle_columns(pulse_map)) <= set(table.types)
-
-
-def choose_truth_columns(
-    table: Table, pulse_map: PulseMap, without: Collection[str | None] = ()
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Choose the columns of truth: numbers, booleans and strings.
-
-    Columns with a reserved name of the store are left out.
-
-    Args:
-        table: Table of truth.
-        pulse_map: Meaning of the columns.
-        without: Columns that are not truth, such as that of the event_id.
-
-    Returns:
-        The chosen columns, those left out, and notes for the user.
-
-    Raises:
-        ValueError: An angle is missing or is not a number.
-    """
-    name, types = table.name, table.types
-    rest = {column: kind for column, kind in types.items() if column not in without}
-    notes = [
-        f"{name}: column {column!r} is left out, because this name is reserved for the "
-        "store"
-        for column in rest
-        if column in RESERVED
-    ]
-    nested = [c for c, kind in rest.items() if not (is_number(kind) or is_string(kind))]
-    if nested:
-        notes.append(
-            f"{name}: columns without numbers or strings are left out: "
-            f"{', '.join(nested)}"
-        )
-    taken = tuple(c for c in rest if c not in nested and c not in RESERVED)
-    angles = angle_columns(pulse_map)
-    wrong = [c for c in angles if c in types and not is_number(types[c])]
-    if len(set(angles) & set(taken)) == 1 or wrong:
-        lost = wrong[0] if wrong else next(c for c in angles if c not in taken)
-        what = f"is {types[lost]}, not a number" if wrong else "is missing"
-        raise ValueError(
-            f"{name}: column {lost!r}, an angle of pulse map {pulse_map.name!r}, "
-            f"{what}; it has {', '.join(types)}. Name the columns: {_ANGLES}, or leave "
-            f"truth out: {NO_TRUTH}"
-        )
-    return taken, tuple(c for c in rest if c not in taken), tuple(notes)
 
 
 def check_tables(

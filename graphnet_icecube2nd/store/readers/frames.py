@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,10 +17,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     find_event_column,
 )
 from graphnet_icecube2nd.store.readers.source import Source
-from graphnet_icecube2nd.store.readers.table_part import (
-    TablePart,
-    select,
-)
+from graphnet_icecube2nd.store.readers.table_part import select
 from graphnet_icecube2nd.store.readers.tables import BATCH_ROWS, Table, plain
 
 
@@ -46,9 +43,8 @@ def frames_source(
     if truth is not None:
         key = find_event_column(tables[0].types, key, tables[0].name)
         labels = [FrameTable(name=f"{name}, truth", table=_table(truth, key, name))]
-    selection = select(tables, labels, wanted)
-    part = TablePart(**selection.part(tables[0]))
-    return selection.source("frames", [part])
+    source, part = select("frames", tables, labels, wanted)
+    return replace(source, parts=[part.of(tables[0])])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

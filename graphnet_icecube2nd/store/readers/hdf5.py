@@ -113,7 +113,8 @@ def hdf5_source(
             check_tables([table, *tables], columns, pulse_map)
         for table in labels:
             check_tables([table, *labels], [*table.types])
-    selection = select(
+    source, part = select(
+        "hdf5",
         tables,
         labels if first.has_truth else [],
         wanted,
@@ -124,18 +125,18 @@ def hdf5_source(
     for file in files:
         num_events = len(file.truth.rows) if file.truth else 0
         if file.pulses.events is None:
-            parts.append(TablePart(**selection.part(file.pulses, file.truth)))
+            parts.append(part.of(file.pulses, file.truth))
             continue
         for low in range(0, num_events, events_per_part):
             rows = range(num_events)[low : low + events_per_part]
             some = (rows.start, rows.stop)
             which = f" (events {low} to {rows[-1]})" if len(rows) < num_events else ""
-            of_tables = selection.part(
+            of_rows = part.of(
                 file.pulses.between(*some),
                 file.truth and file.truth.between(*some),
                 name=f"{file.place}{which}",
             )
-            parts.append(TablePart(**of_tables))
+            parts.append(of_rows)
         if file.told_by == COUNTED:
             what = "frames" if file.of_icetray else "events"
             notes.append(
@@ -149,8 +150,9 @@ def hdf5_source(
                 f"{file.place}: {lost} of {num_rows} pulses belong to no event and are "
                 "left out"
             )
-    left_out = (*selection.left_out, *first.pulses.others)
-    return selection.source("hdf5", parts, notes, left_out=left_out)
+    left_out = (*source.left_out, *first.pulses.others)
+    notes = [*notes, *source.notes]
+    return replace(source, parts=parts, notes=tuple(notes), left_out=left_out)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,12 @@ from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
     PathLike,
     Wanted,
-    find_event_column,
     numbered_files,
 )
 from graphnet_icecube2nd.store.readers.source import Source
 from graphnet_icecube2nd.store.readers.table_part import (
     TablePart,
-    Truth,
     TruthRows,
-    open_truth,
     select,
 )
 from graphnet_icecube2nd.store.readers.tables import ParquetTable
@@ -41,6 +38,8 @@ ICE = "ice_transparency.txt"
 PRESENT = "present"
 BATCH = "batch_id"
 PULSE_INDICES = ("first_pulse_index", "last_pulse_index")
+CHECKED = (BATCH, *PULSE_INDICES)  # columns of the meta data that check the batches
+WHOLE = -1  # number of a file with the meta data of all batches
 
 
 def kaggle_source(
@@ -65,56 +64,53 @@ def kaggle_source(
         FileNotFoundError: The folder does not exist.
         ValueError: A file is missing or damaged, or an option is not valid.
     """
-    folder = Path(folder)
-    wanted = Wanted(**options)
+    folder, wanted = Path(folder), Wanted(**options)
     pulse_map = wanted.pulse_map or PulseMap.kaggle()
     which, notes = _which(folder, which)
     files = numbered_files(folder / which, "batch")
-    meta = _find_meta(folder, which, pulse_map) if truth else None
-    if meta is None and truth:
-        notes.append(
-            f"there is no {which}_meta.parquet, so numbers of pulses are not checked"
-        )
-    chosen = _choose(which, files, meta, batches)
-    if meta is not None and (others := meta.batches - set(chosen)):
-        notes.append(f"batches {compact(others)} of {meta.name} are left out")
-    tables = [
-        ParquetTable(path=files[number], name=f"{which}/{files[number].name}")
-        for number in chosen
-    ]
-    selection = select(tables, [], replace(wanted, pulse_map=pulse_map))
-    if meta is not None:
-        selection = replace(selection, truth=meta.truth, notes=meta.notes)
+    meta, there = _find_meta(folder, which) if truth else ({}, None)
+    name = f"{which}_meta/" if meta and WHOLE not in meta else f"{which}_meta.parquet"
+    if truth and not meta:
+        notes.append(f"there is no {name}, so numbers of pulses are not checked")
+    chosen = _choose(which, files, there, name, batches)
+    if others := {*(there or ())} - {*chosen}:
+        notes.append(f"batches {compact(others)} of {name} are left out")
+    tables = [_table(folder, files[number]) for number in chosen]
+    source, example = select(
+        "kaggle",
+        tables,
+        [*meta.values()],
+        replace(wanted, pulse_map=pulse_map),
+        without=CHECKED,
+    )
+    if (labels := example.truth) is not None:
+        if which == "train" and not labels.angles:
+            raise ValueError(f"{labels.notes[-1]}. Leave truth out: {NO_TRUTH}")
+        checked = [c for c in CHECKED if c in labels.tables[0].types]
+        example.truth = replace(labels, columns=(*labels.columns, *checked))
     parts = []
     for number, table in zip(chosen, tables, strict=True):
-        part = KagglePart(**selection.part(table, batch=number))
-        if meta is not None:
-            part.truth_columns = meta.truth_columns
-            if meta.files:
-                part.truth = replace(meta.truth, tables=(meta.files[number],))
-            else:
-                part.truth_where = BATCH, number, number
-        parts.append(part)
+        of_batch = example.of(table, meta.get(number), batch=number)
+        if WHOLE in meta:
+            of_batch.truth_where = BATCH, number, number
+        parts.append(KagglePart(**vars(of_batch)))
     geometry, ice = folder / GEOMETRY, folder / ICE
     if not geometry.exists():
         notes.append(
             f"there is no {GEOMETRY}, so the package's table of IceCube-86 is used"
         )
-    return selection.source(
-        "kaggle",
-        parts,
-        notes,
+    return replace(
+        source,
+        parts=parts,
+        notes=(*notes, *source.notes),
         geometry=geometry if geometry.exists() else None,
         ice=ice if ice.exists() else None,
-        tables=(*selection.tables, *([f"truth: {meta.name}"] if meta else [])),
     )
 
 
 @dataclass(kw_only=True, eq=False)
 class KagglePart(TablePart):
     """A batch; the meta data have the number of pulses of each event."""
-
-    truth_columns: tuple[str, ...] = ()
 
     def check_truth(self, truth: TruthRows, pulses_N: NDArray[np.int64]) -> TruthRows:
         """Check the numbers of pulses; return the columns of truth.
@@ -150,60 +146,37 @@ class KagglePart(TablePart):
                     f"{last_N[row]} in {row_of(row)}). {len(wrong)} of "
                     f"{len(pulses_N)} events differ; check that the file is complete"
                 )
-        kept = {column: columns[column] for column in self.truth_columns}
+        kept = {name: values for name, values in columns.items() if name not in CHECKED}
         return replace(truth, columns=kept)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Meta:
-    """The meta data, in one file or in one file per batch."""
-
-    name: str
-    truth: Truth  # columns of truth, and those that check the batches
-    truth_columns: tuple[str, ...]
-    files: dict[int, ParquetTable]  # by number of the batch; empty for one file
-    batches: set[int]  # batches with rows
-    notes: tuple[str, ...]
+def _table(folder: Path, path: Path) -> ParquetTable:
+    return ParquetTable(path=path, name=str(path.relative_to(folder)))
 
 
-def _find_meta(folder: Path, which: str, pulse_map: PulseMap) -> _Meta | None:
-    """Find the meta data of `train` or `test`; those of test may be missing."""
+def _find_meta(
+    folder: Path, which: str
+) -> tuple[dict[int, ParquetTable], set[int] | None]:
+    """Return the meta data of `train` or `test` by batch, and the batches with rows.
+
+    One file of all batches has the number `WHOLE`. Those of test may be missing.
+    """
     stem = f"{which}_meta"
-    whole = ParquetTable(path=folder / f"{stem}.parquet", name=f"{stem}.parquet")
-    is_whole = whole.path.exists()
-    files = {
-        number: ParquetTable(path=path, name=f"{stem}/{path.name}")
-        for number, path in numbered_files(folder / stem, stem).items()
-        if not is_whole
-    }
-    if not (is_whole or files):
-        if which == "test":
-            return None
+    whole = _table(folder, folder / f"{stem}.parquet")
+    if whole.path.exists():
+        if BATCH not in whole.types:
+            raise ValueError(
+                f"{whole.name} has no column {BATCH!r}; it has {', '.join(whole.types)}"
+            )
+        return {WHOLE: whole}, _batches_of(whole)
+    files = numbered_files(folder / stem, stem)
+    if not files and which == "train":
         raise ValueError(
             f"{folder} has neither train_meta.parquet nor "
             f"train_meta/train_meta_N.parquet. Add it, or leave truth out: {NO_TRUTH}"
         )
-    tables = [whole] if is_whole else [*files.values()]
-    types, own = tables[0].types, (BATCH, *PULSE_INDICES)
-    key = find_event_column(types, None, tables[0].name)
-    truth, _, notes = open_truth(tables, pulse_map, key, without=own)
-    if not truth.angles:
-        no_directions, notes = notes[-1], notes[:-1]
-        if which == "train":
-            raise ValueError(f"{no_directions}. Leave truth out: {NO_TRUTH}")
-    if is_whole and BATCH not in types:
-        raise ValueError(
-            f"{whole.name} has no column {BATCH!r}; it has {', '.join(types)}"
-        )
-    helpers = [column for column in own if column in types]
-    return _Meta(
-        name=whole.name if is_whole else f"{stem}/",
-        truth=replace(truth, columns=(*truth.columns, *helpers)),
-        truth_columns=truth.columns,
-        files=files,
-        batches=_batches_of(whole) if is_whole else set(files),
-        notes=notes,
-    )
+    meta = {number: _table(folder, path) for number, path in files.items()}
+    return meta, set(meta) if meta else None
 
 
 def compact(numbers: Collection[int]) -> str:
@@ -258,13 +231,14 @@ def _batches_of(meta: ParquetTable) -> set[int]:
 def _choose(
     which: str,
     files: dict[int, Path],
-    meta: _Meta | None,
+    with_rows: set[int] | None,
+    meta: str,
     batches: Sequence[int] | str | None,
 ) -> list[int]:
     """Return the numbers of the batches to read; ValueError if one is missing."""
     hint = "Select batches: --batches 1,2,5-9 or present (batches=[...] or 'present')"
     if batches is None:
-        chosen = set(files) | (meta.batches if meta else set())
+        chosen = set(files) | (with_rows or set())
     elif isinstance(batches, str):
         if batches != PRESENT:
             raise ValueError(f"batches must be numbers or {PRESENT!r}, got {batches!r}")
@@ -274,11 +248,11 @@ def _choose(
         hint = f"There are batches {compact(files)}"
         if not chosen:
             raise ValueError(f"batches must have at least one number. {hint}")
-    for lost, what in (
-        (chosen - set(files), f"no file {which}/batch_N.parquet"),
-        (chosen - meta.batches if meta else set(), f"no rows in {meta and meta.name}"),
+    for there, what in (
+        ({*files}, f"no file {which}/batch_N.parquet"),
+        (with_rows, f"no rows in {meta}"),
     ):
-        if lost:
+        if there is not None and (lost := chosen - there):
             one = len(lost) == 1
             raise ValueError(
                 f"batch{'' if one else 'es'} {compact(lost)} {'has' if one else 'have'}"

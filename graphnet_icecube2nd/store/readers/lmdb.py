@@ -38,7 +38,6 @@ from graphnet_icecube2nd.store.readers.source import (
     file_fingerprint,
 )
 from graphnet_icecube2nd.store.readers.table_part import (
-    TablePart,
     event_ranges,
     select_of_files,
 )
@@ -104,8 +103,8 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         if chosen[-1].truth and len(lost):
             notes.append(f"{file} has no pulses and truth of {describe_ids(lost)}")
     # Without truth, the events are known from the files.
-    selection = select_of_files(
-        chosen, wanted, events=[events for events, _ in contents]
+    source, part = select_of_files(
+        "graphnet-lmdb", chosen, wanted, events=[events for events, _ in contents]
     )
     if NO_TABLE in seen:
         notes.append(f"{NO_TABLE!r} of the events are left out")
@@ -114,8 +113,8 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
         for _, low, high in event_ranges(events.event_B):
             both = (tables.pulses, tables.truth or events)
             rows = [table.within(key, low, high) for table in both]
-            parts.append(TablePart(**selection.part(*rows, by_number=True)))
-    return selection.source("graphnet-lmdb", parts, notes)
+            parts.append(part.of(*rows, by_number=True))
+    return replace(source, parts=parts, notes=(*notes, *source.notes))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

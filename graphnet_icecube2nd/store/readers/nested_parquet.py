@@ -24,10 +24,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     recognise_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.source import PARQUET_SUFFIXES, Source
-from graphnet_icecube2nd.store.readers.table_part import (
-    TablePart,
-    select,
-)
+from graphnet_icecube2nd.store.readers.table_part import select
 from graphnet_icecube2nd.store.readers.tables import (
     ParquetTable,
     Table,
@@ -86,17 +83,19 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
         labels.append(beside[truth] if truth else found[name].events())
         num_before += file.num_rows
     wanted = replace(wanted, pulse_map=pulse_map, event_column=lists[name].key)
-    selection = select(
-        *(pulses, labels if truth else [], wanted), events=labels, without=EVENT_COLUMNS
+    truths = labels if truth else []
+    source, part = select(
+        "nested-parquet", pulses, truths, wanted, events=labels, without=EVENT_COLUMNS
     )
-    notes = []
+    notes = source.notes
     if lists[name].counts_rows:
-        notes.append(f"{place} has no event_id; events are numbered by row, from 0")
+        note = f"{place} has no event_id; events are numbered by row, from 0"
+        notes = (*notes, note)
     parts = [
-        TablePart(**selection.part(table, of, by_truth=True, name=file.name))
+        part.of(table, of, by_truth=True, name=file.name)
         for file, table, of in zip(files, pulses, labels, strict=True)
     ]
-    return selection.source("nested-parquet", parts, notes)
+    return replace(source, parts=parts, notes=notes)
 
 
 def is_nested(types: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ events.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from graphnet_icecube2nd.store.readers.source import (
     Source,
 )
 from graphnet_icecube2nd.store.readers.table_part import (
-    TablePart,
     Truth,
     empty_note,
     select,
@@ -85,29 +84,27 @@ def parquet_source(
                 f"files without pulses, and truth that is not read, are left out: "
                 f"{names}"
             )
-    selection = select(tables, labels, wanted)
-    key = selection.event_column
+    source, example = select("parquet", tables, labels, wanted)
+    key, truth_of = example.event_column, example.truth
     ranges = [(table, *cut) for table in tables for cut in _cut(table, key, part_rows)]
     parts: list[Part] = []
     for table, low, high, num_rows in ranges:
-        part = TablePart(**selection.part(table, num_pulses=num_rows))
+        part = example.of(table, num_pulses=num_rows)
         if num_rows < table.num_rows:
             part.pulses, part.id_range = table.within(key, low, high), (low, high)
         # A part of several does not know which events have no pulses.
         part.with_empty = len(ranges) == 1
         parts.append(part)
-    if selection.truth is None:
-        return selection.source("parquet", parts, notes)
-    if len(ranges) > 1:
+    if truth_of is not None and len(ranges) > 1:
         rest_of = EmptyEventsPart(
-            name=selection.truth.name,
+            name=truth_of.name,
             tables=tuple(tables),
             event_column=key,
-            columns=selection.columns,
-            truth=selection.truth,
+            columns=source.pulse_columns,
+            truth=truth_of,
         )
         parts.append(rest_of)
-    return selection.source("parquet", parts, notes)
+    return replace(source, parts=parts, notes=(*notes, *source.notes))
 
 
 def _sorted(
@@ -258,6 +255,5 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
         ).find_both()
         for key in tables[names[0]]
     ]
-    selection = select_of_files(files, wanted)
-    parts = [TablePart(**selection.part(f.pulses, f.truth)) for f in files]
-    return selection.source("graphnet-parquet", parts)
+    source, part = select_of_files("graphnet-parquet", files, wanted)
+    return replace(source, parts=[part.of(file.pulses, file.truth) for file in files])

@@ -103,7 +103,7 @@ def sqlite_source(
         tables = FileTables(tables=there, place=str(path), wanted=wanted, keyed=keyed)
         files.append(tables.find_both())
     files, texts = _with_types(files, wanted)
-    selection = select_of_files(files, wanted)
+    source, example = select_of_files("graphnet-sqlite", files, wanted)
     notes = [
         note
         for file in files
@@ -113,13 +113,13 @@ def sqlite_source(
     notes += [
         f"pulse column {c!r} is left out, because it has texts"
         for c in texts
-        if c not in selection.columns
+        if c not in source.pulse_columns
     ]
     kept_event = None
     if duplicates == "renumber":
         kept_event = "event_no" if event in RESERVED else event
         notes += [f"{SOURCE_FILE} {n} is {file.place}" for n, file in enumerate(files)]
-        known = selection.truth.columns if selection.truth else ()
+        known = example.truth.columns if example.truth else ()
         if clash := sorted({kept_event, SOURCE_FILE} & {*known}):
             raise ValueError(
                 f"{files[0].place}: the truth already has a column {clash[0]!r}, which "
@@ -132,22 +132,22 @@ def sqlite_source(
         ids = [table.runs(event)[0] for table in members_of(counted)]
         event_id = np.unique(np.concatenate(ids))
         for which, low, high in event_ranges(event_id, events_per_part):
-            of_tables = selection.part(
+            of_range = example.of(
                 file.pulses.within(event, low, high),
                 counted.within(event, low, high),
                 name=f"{file.place}{which}",
+                by_number=True,
             )
             part = SqlitePart(
-                **of_tables,
+                **vars(of_range),
                 path=Path(file.place),
-                by_number=True,
                 kept_event=kept_event,
                 file_number=number,
                 first_number=first_number + int(np.searchsorted(event_id, low)),
             )
             parts.append(part)
         first_number += len(event_id)
-    return selection.source("graphnet-sqlite", parts, notes)
+    return replace(source, parts=parts, notes=(*notes, *source.notes))
 
 
 def _with_types(

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.conventions import AZIMUTH, ZENITH
 from graphnet_icecube2nd.detector.pulse_map import LabelColumns, PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.manifest import RESERVED
 from graphnet_icecube2nd.store.readers.columns import (
+    ANGLES,
     KM3NET_ANGLES,
     NO_TRUTH,
     ChosenTables,
@@ -26,7 +28,6 @@ from graphnet_icecube2nd.store.readers.columns import (
     angle_columns,
     check_tables,
     choose_columns,
-    choose_truth_columns,
     find_event_column,
     same_pulse_map,
     settle_labels,
@@ -45,6 +46,8 @@ from graphnet_icecube2nd.store.readers.tables import (
     JoinedTable,
     Runs,
     Table,
+    is_number,
+    is_string,
     members_of,
     no_values,
 )
@@ -72,6 +75,8 @@ class Truth:
     event_column: str  # column of the event_id
     columns: tuple[str, ...]  # columns to read
     angles: tuple[str, ...] = ()  # those of the direction, finite or NaN
+    left_out: tuple[str, ...] = ()  # columns that are not read
+    notes: tuple[str, ...] = ()  # texts on the columns
 
     @property
     def name(self) -> str:
@@ -204,6 +209,14 @@ class TablePart(Part):
         """Whether reading releases the interpreter most of the time."""
         return self.pulses.for_threads
 
+    def of(self, pulses: Table, truth: Table | None = None, **more: Any) -> TablePart:
+        """Return the part for other pulses, and for other truth if there is some."""
+        labels = self.truth
+        if labels is not None and truth is not None:
+            labels = replace(labels, tables=(truth,))
+        own = {"name": pulses.name, "num_pulses": pulses.num_rows, "truth": labels}
+        return replace(self, pulses=pulses, **{**own, **more})
+
     def read_truth(
         self, event_id: NDArray[np.int64]
     ) -> tuple[TruthRows, NDArray[np.int64]] | None:
@@ -301,7 +314,7 @@ class TablePart(Part):
         """Yield events, their first row if rows are contiguous, and their pulses.
 
         Args:
-            runs: For each table its runs, with events by their place.
+            runs: Runs of each table, with the places of the events.
             count: Number of pulses of each event, (B,).
             max_pulses: Maximum pulses of several events.
         """
@@ -406,67 +419,27 @@ def _places(values: NDArray[np.int64], among: NDArray[np.int64]) -> NDArray[np.i
     return places
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Columns of tables to read, and their meaning; see `Source` for the fields."""
-
-    event_column: str  # event column of the pulses
-    pulse_map: PulseMap
-    columns: tuple[str, ...]  # pulse columns to read
-    truth: Truth | None
-    left_out: tuple[str, ...]
-    notes: tuple[str, ...]
-    tables: tuple[str, ...]
-
-    def part(
-        self, pulses: Table, truth: Table | None = None, **more: Any
-    ) -> dict[str, Any]:
-        """Return the arguments of `TablePart`, by default with the common truth."""
-        labels = self.truth
-        if labels is not None and truth is not None:
-            labels = replace(labels, tables=(truth,))
-        return {
-            "name": pulses.name,
-            "pulses": pulses,
-            "columns": self.columns,
-            "event_column": self.event_column,
-            "truth": labels,
-            "num_pulses": pulses.num_rows,
-            **more,
-        }
-
-    def source(
-        self, kind: str, parts: Sequence[Part], notes: Sequence[str] = (), **more: Any
-    ) -> Source:
-        """Return parts as a source, with further notes and other fields."""
-        own = {"left_out": self.left_out, "tables": self.tables}
-        has_truth = self.truth is not None and self.truth.columns
-        return Source(
-            kind=kind,
-            pulse_map=self.pulse_map,
-            parts=parts,
-            pulse_columns=self.columns,
-            notes=(*self.notes, *notes, *(() if has_truth else [NO_DIRECTIONS])),
-            **{**own, **more},
-        )
-
-
 def select(
+    kind: str,
     pulses: Sequence[Table],
     truth: Sequence[Table],
     wanted: Wanted,
     *,
     events: Sequence[Table] = (),
     without: Sequence[str] = (),
-) -> Selection:
+) -> tuple[Source, TablePart]:
     """Find the meaning of tables, and the columns to read.
 
     Args:
+        kind: Format, see `Source`.
         pulses: Tables of pulses.
         truth: Tables of truth; may be empty.
         wanted: Options of the user.
         events: Tables with one row per event, which give the events without truth.
         without: Columns that are not truth.
+
+    Returns:
+        A source without parts, and a part as example of these.
 
     Raises:
         ValueError: A column is missing or not valid.
@@ -478,40 +451,42 @@ def select(
     pulse_map = settle_pulse_map(available, pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
-    labels, notes = None, tuple[str, ...]()
+    labels, notes = None, (NO_DIRECTIONS,)
     tables = [f"pulses: {name_of(pulses)}"]
     if truth:
         types, name = truth[0].types, truth[0].name
         truth_key = find_event_column(types, wanted.event_column, name, like=key)
-        pulse_map = settle_labels(pulse_map, [truth[0].types])
-        labels, rest, notes = open_truth(truth, pulse_map, truth_key, without)
-        left_out += rest
+        pulse_map = settle_labels(pulse_map, [types])
+        labels = open_truth(truth, pulse_map, truth_key, without)
+        left_out, notes = (*left_out, *labels.left_out), labels.notes
         tables.append(f"truth: {labels.name}")
         if labels.angles == KM3NET_ANGLES:
             pulse_map = replace(pulse_map, labels=LabelColumns())
     elif events:
         labels = Truth(tables=tuple(events), event_column=key, columns=())
-    return Selection(
-        event_column=key,
+    source = Source(
+        kind=kind,
         pulse_map=pulse_map,
-        columns=columns,
-        truth=labels,
+        parts=(),
+        pulse_columns=columns,
         left_out=tuple(dict.fromkeys(left_out)),
-        notes=notes,
         tables=tuple(tables),
+        notes=notes,
     )
+    part = TablePart(
+        name="", pulses=first, columns=columns, event_column=key, truth=labels
+    )
+    return source, part
 
 
 def select_of_files(
-    files: Sequence[ChosenTables], wanted: Wanted, **more: Any
-) -> Selection:
+    kind: str, files: Sequence[ChosenTables], wanted: Wanted, **more: Any
+) -> tuple[Source, TablePart]:
     """Find the columns to read in files whose tables are known, see `select`."""
-    return select(
-        [file.pulses for file in files],
-        [file.truth for file in files if file.truth is not None],
-        replace(wanted, pulse_map=same_pulse_map(files)),
-        **more,
-    )
+    pulses = [file.pulses for file in files]
+    truth = [file.truth for file in files if file.truth is not None]
+    wanted = replace(wanted, pulse_map=same_pulse_map(files))
+    return select(kind, pulses, truth, wanted, **more)
 
 
 def open_truth(
@@ -519,8 +494,8 @@ def open_truth(
     pulse_map: PulseMap,
     event_column: str,
     without: Sequence[str] = (),
-) -> tuple[Truth, tuple[str, ...], tuple[str, ...]]:
-    """Return truth, columns left out, and notes.
+) -> Truth:
+    """Return the truth: numbers, booleans and strings, without reserved columns.
 
     Args:
         tables: Tables of truth.
@@ -529,27 +504,50 @@ def open_truth(
         without: Columns that are not truth.
 
     Raises:
-        ValueError: A column is missing or not valid.
+        ValueError: A column is missing, or an angle is not a number.
     """
-    first = tables[0]
-    taken, left_out, notes = choose_truth_columns(
-        first, pulse_map, (event_column, *without)
-    )
-    angles = tuple(c for c in angle_columns(pulse_map) if c in taken)
+    name, types, wanted = tables[0].name, tables[0].types, angle_columns(pulse_map)
+    rest = [c for c in types if c not in (event_column, *without)]
+    notes = [
+        f"{name}: column {column!r} is left out, because this name is reserved for the "
+        "store"
+        for column in rest
+        if column in RESERVED
+    ]
+    nested = [c for c in rest if not (is_number(types[c]) or is_string(types[c]))]
+    if nested:
+        notes.append(
+            f"{name}: columns without numbers or strings are left out: "
+            f"{', '.join(nested)}"
+        )
+    taken = tuple(c for c in rest if c not in nested and c not in RESERVED)
+    angles = tuple(column for column in wanted if column in taken)
+    wrong = [c for c in wanted if c in types and not is_number(types[c])]
+    if len(angles) == 1 or wrong:
+        lost = wrong[0] if wrong else next(c for c in wanted if c not in taken)
+        what = f"is {types[lost]}, not a number" if wrong else "is missing"
+        raise ValueError(
+            f"{name}: column {lost!r}, an angle of pulse map {pulse_map.name!r}, "
+            f"{what}; it has {', '.join(types)}. Name the columns: {ANGLES}, or leave "
+            f"truth out: {NO_TRUTH}"
+        )
     if not angles:
-        lost = " and ".join(map(repr, angle_columns(pulse_map)))
-        notes = (*notes, f"{first.name} has no columns {lost}, so no directions")
+        words = " and ".join(map(repr, wanted))
+        notes.append(f"{name} has no columns {words}, so no directions")
     if angles == KM3NET_ANGLES:
-        notes = (
-            *notes,
+        notes.append(
             f"{AZIMUTH} and {ZENITH} of the origin are computed from "
-            f"{' and '.join(angles)}, which GraphNeT's converter defines differently",
+            f"{' and '.join(angles)}, which GraphNeT's converter defines differently"
         )
     check_tables(tables, taken, key=event_column)
-    truth = Truth(
-        tables=tuple(tables), event_column=event_column, columns=taken, angles=angles
+    return Truth(
+        tables=tuple(tables),
+        event_column=event_column,
+        columns=taken,
+        angles=angles,
+        left_out=tuple(c for c in rest if c not in taken),
+        notes=tuple(notes),
     )
-    return truth, left_out, notes
 
 
 def event_ranges(

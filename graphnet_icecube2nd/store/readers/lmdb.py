@@ -109,9 +109,9 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
     if NO_TABLE in seen:
         notes.append(f"{NO_TABLE!r} of the events are left out")
     parts = []
-    for tables, (events, _) in zip(chosen, contents, strict=True):
+    for of_file, (events, _) in zip(chosen, contents, strict=True):
         for _, low, high in event_ranges(events.event_B):
-            both = (tables.pulses, tables.truth or events)
+            both = (of_file.pulses, of_file.truth or events)
             rows = [table.within(key, low, high) for table in both]
             parts.append(part.of(*rows, by_number=True))
     return replace(source, parts=parts, notes=(*notes, *source.notes))

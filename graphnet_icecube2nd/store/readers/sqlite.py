@@ -178,7 +178,8 @@ def _with_types(
         replace(
             file,
             pulses=each_of(file.pulses, lambda table: table.with_types(kinds)),
-            truth=file.truth and file.truth.with_types(truth_kinds),
+            truth=file.truth
+            and each_of(file.truth, lambda table: table.with_types(truth_kinds)),
         )
         for file in files
     ]
@@ -204,7 +205,7 @@ class SqlitePart(TablePart):
         number = self.first_number
         with reading(self.path) as connection:
 
-            def connected(table: Any) -> Table:
+            def connected(table: Any) -> Any:
                 return replace(table, connection=connection)
 
             part = replace(self, pulses=each_of(self.pulses, connected))

@@ -451,7 +451,7 @@ def select(
     pulse_map = settle_pulse_map(available, pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
-    labels, notes = None, (NO_DIRECTIONS,)
+    labels, notes = None, tuple([NO_DIRECTIONS])
     tables = [f"pulses: {name_of(pulses)}"]
     if truth:
         types, name = truth[0].types, truth[0].name

@@ -229,10 +229,11 @@ class JoinedTable(Table):
 
     def within(self, column: str, low: int, high: int) -> Table:
         """Return tables with fewer rows, see `Table.within`."""
-        return each_of(self, lambda table: table.within(column, low, high))
+        fewer: Table = each_of(self, lambda table: table.within(column, low, high))
+        return fewer
 
 
-def each_of(table: Table, change: Callable[[Any], Table]) -> Table:
+def each_of(table: Table, change: Callable[[Any], Any]) -> Any:
     """Return the result of a function for a table, or for each of joined tables."""
     if isinstance(table, JoinedTable):
         return replace(table, tables=tuple(map(change, table.tables)))

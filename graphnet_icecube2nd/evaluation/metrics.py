@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.evaluation.nubench import nubench_section
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK, real_numbers
@@ -189,6 +190,7 @@ class Evaluation:
     resamples: int = RESAMPLES  # number of resamples of the bootstrap
     tasks: tuple[TaskEvaluation, ...] = ()  # the other tasks that can be evaluated
     notes: tuple[str, ...] = ()  # events and tasks that are not evaluated, and why
+    nubench: Section | None = None  # NuBench's metrics, if the truth allows them
 
     @property
     def remarks(self) -> list[str]:
@@ -276,7 +278,7 @@ def evaluate(
     if weight is not None:
         truth = _weighted(truth, tables, weight)
     pointing = [table for table in tables if table.has_direction]
-    notes: list[str] = []
+    notes = [note for table in tables for note in table.notes]
     nothing = truth.of_events(truth.event_id[:0])
     evaluation = Evaluation(truth=nothing, resamples=resamples)
     if pointing and truth.has(DIRECTION):
@@ -295,7 +297,8 @@ def evaluate(
             tasks.append(evaluated)
     if not tasks and not evaluation.tables:
         raise ValueError("nothing can be evaluated. " + "; ".join(notes))
-    return replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
+    evaluation = replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
+    return replace(evaluation, nubench=nubench_section(evaluation, truth))
 
 
 def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> None:

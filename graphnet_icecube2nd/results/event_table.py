@@ -63,6 +63,7 @@ PREDICTION_NAMES = {
     "track_pred": "p_track",
     "target_pred": "p_track",
     "inelasticity_pred": "inelasticity",
+    "visible_inelasticity_pred": "inelasticity",
     "position_x_pred": "vertex_x",
     "position_y_pred": "vertex_y",
     "position_z_pred": "vertex_z",
@@ -81,6 +82,7 @@ class EventTable:
         columns: Columns of the tasks (`tasks.Column`) by name, (B,) each; NaN for
             events without a result.
         n_pulses_B: Numbers of pulses, (B,); None if the table does not have them.
+        notes: Sentences on how columns were read, for reports.
 
     Raises:
         ValueError: Lengths differ, an event occurs twice, or a direction with the
@@ -92,6 +94,7 @@ class EventTable:
     status_B: NDArray[np.str_]
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     n_pulses_B: NDArray[np.int64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         num = len(self.event_id)
@@ -136,6 +139,7 @@ class EventTable:
         radii: Mapping[str, NDArray[np.float64]] | None = None,
         n_pulses_B: NDArray[np.int64] | None = None,
         others: Mapping[str, NDArray[Any]] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> EventTable:
         """Return a table of directions.
 
@@ -149,6 +153,7 @@ class EventTable:
             n_pulses_B: Numbers of pulses, (B,).
             others: Columns of other tasks by name, (B,) each. `direction_is_valid` is
                 False for events with status `ok` that lack only the direction.
+            notes: Sentences on how columns were read, for reports.
 
         Raises:
             ValueError: Lengths differ, an event occurs twice, or directions are not
@@ -180,6 +185,7 @@ class EventTable:
                 **(others or {}),
             },
             n_pulses_B=n_pulses_B,
+            notes=notes,
         )
 
     @classmethod
@@ -398,6 +404,7 @@ class EventTable:
             "name": name,
             "event_id": event_id,
             "status_B": status_B,
+            "notes": _reading_notes(found, answers, name),
             "n_pulses_B": whole_counts(found[N_PULSES], what)
             if N_PULSES in found
             else None,
@@ -443,11 +450,10 @@ def _directions(
 
 def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArray[Any]]:
     """Return the columns of tasks other than the direction, by our names."""
-    answers: dict[str, NDArray[Any]] = {
-        ours: real_numbers(columns[theirs], f"{what}: {theirs}")
-        for theirs, ours in PREDICTION_NAMES.items()
-        if theirs in columns
-    }
+    answers: dict[str, NDArray[Any]] = {}
+    for theirs, ours in _predictions(columns, what).items():
+        values = real_numbers(columns[theirs], f"{what}: {theirs}")
+        answers[ours] = sigmoid(values) if _are_logits(theirs, values) else values
     # Our results have a status and may also have predictions of GraphNeT's tasks.
     if STATUS not in columns and any(map(is_marked, columns)):
         return answers
@@ -463,6 +469,54 @@ def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArra
         if name.endswith(VALID) or name == CALIBRATED:
             answers[name] = _is_true(values)
     return answers
+
+
+def _predictions(columns: Mapping[str, Any], what: str) -> dict[str, str]:
+    """Return GraphNeT's and NuBench's names of columns, and ours."""
+    names = {n: ours for n, ours in PREDICTION_NAMES.items() if n in columns}
+    for ours in set(names.values()):
+        twice = [name for name in names if names[name] == ours]
+        if len(twice) > 1:
+            raise ValueError(
+                f"{what}: columns {' and '.join(twice)} both give {ours}: leave one of "
+                "them out"
+            )
+    return names
+
+
+def _are_logits(name: str, values: NDArray[np.float64]) -> bool:
+    """Return whether a score is the logarithm of the odds: outside 0 to 1."""
+    finite = values[np.isfinite(values)]
+    is_score = PREDICTION_NAMES[name] == "p_track"
+    return is_score and bool(((finite < 0) | (finite > 1)).any())
+
+
+def sigmoid(logit_B: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return probabilities, (B,), of logarithms of odds."""
+    probability_B: NDArray[np.float64] = torch.from_numpy(logit_B).sigmoid().numpy()
+    return probability_B
+
+
+def _reading_notes(
+    columns: Mapping[str, NDArray[Any]], answers: Mapping[str, Any], name: str
+) -> tuple[str, ...]:
+    """Return sentences on columns that are not read as they are."""
+    notes = []
+    for theirs, ours in PREDICTION_NAMES.items():
+        if theirs not in columns or ours not in answers:
+            continue
+        if _are_logits(theirs, np.asarray(columns[theirs], np.float64)):
+            notes.append(
+                f"table {name!r}: {theirs} has values outside 0 to 1, so it is read as "
+                f"the logarithm of the odds; {ours} is its probability"
+            )
+        if theirs.startswith("visible_"):
+            notes.append(
+                f"table {name!r}: {theirs} is read as {ours}. It is compared with the "
+                f"truth's {ours}, if it has one, and in NuBench's metrics with the "
+                "visible one"
+            )
+    return tuple(notes)
 
 
 def _statuses(

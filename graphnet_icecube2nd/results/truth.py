@@ -49,6 +49,7 @@ from graphnet_icecube2nd.tasks.catalogue import (
 from graphnet_icecube2nd.tasks.label import (
     DIRECTION,
     ENERGY,
+    INTERACTION_COLUMNS,
     LABELS,
     TOPOLOGY,
     check_radians,
@@ -234,12 +235,14 @@ class EventTruth:
     def known(self) -> dict[str, NDArray[Any]]:
         """Return what bins and weights need, (B,) each, if it is known.
 
-        Columns: energy (GeV or NaN), cos_zenith (or NaN), n_pulses, topology, weight.
+        Columns: energy (GeV or NaN), direction, (B, 3), and cos_zenith (or NaN),
+        n_pulses, topology, weight.
         """
         found: dict[str, NDArray[Any]] = {}
         if np.isfinite(self.energy_B).any():
             found[QUANTITIES[ENERGY]] = self.energy_B
         if has_label(self.direction_B3).any():
+            found[DIRECTION] = self.direction_B3
             found[QUANTITIES[ZENITH]] = self.direction_B3[:, 2]
         if self.knows_pulses:
             found[QUANTITIES[PULSES]] = self.n_pulses_B
@@ -420,7 +423,12 @@ def _label_names() -> list[str]:
 def _needed_columns(available: Sequence[str], labels: LabelColumns) -> set[str]:
     """Return the columns from which the labels of the registered tasks are made."""
     choices = [label_columns(n, available, labels) for n in (*_label_names(), ENERGY)]
-    return {column for chosen in choices if chosen for column in chosen}
+    needed = {column for chosen in choices if chosen for column in chosen}
+    # Charged or neutral current, and the inelasticity that NuBench's models predict.
+    others = {*(name for names in INTERACTION_COLUMNS for name in names)}
+    return needed | (
+        {*others, "visible_inelasticity"} & set(available) if needed else set()
+    )
 
 
 def _truth_table(path: str | os.PathLike[str]) -> str:

@@ -289,8 +289,9 @@ class Task(nn.Module):
                 an answer and a label.
             target: Targets of the events, (B, ...).
             known: Other truth of the events, (B,) each, if available: `energy` (GeV),
-                `cos_zenith`, `n_pulses`, `topology`, and `weight`, the weights that
-                all figures must use (`tasks.section` has functions that do).
+                `direction` (B, 3) and its `cos_zenith`, `n_pulses`, `topology`, and
+                `weight`, the weights that all figures must use (`tasks.section` has
+                functions that do).
         """
         column = self.columns[0]
         values = {name: table[column.name] for name, table in tables.items()}

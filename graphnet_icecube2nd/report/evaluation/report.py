@@ -99,10 +99,10 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
 
     The names of tables and figures are unique among the sections.
     """
+    whole = [evaluated.section for evaluated in evaluation.tasks]
+    whole += [evaluation.nubench] if evaluation.nubench else []
     others = [
-        _renamed(section)
-        for evaluated in evaluation.tasks
-        for section in (evaluated.section, *evaluated.section.further)
+        _renamed(some) for section in whole for some in (section, *section.further)
     ]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
     return [*directions, *others]

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.evaluation.nubench import nubench_section
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK, real_numbers
@@ -171,11 +170,20 @@ class TaskEvaluation:
     """Results of a task in one or several tables, for the same events."""
 
     task: str
-    event_id: NDArray[np.int64]  # (B,) with a label, and a result in all tables
+    truth: EventTruth  # of the B events with a label, and a result in all tables
     tables: Mapping[str, Mapping[str, NDArray[Any]]]  # columns, (B,) each, by table
     target: NDArray[np.float64]  # (B, ...) target of the task, made from the truth
-    known: Mapping[str, NDArray[Any]]  # (B,) `EventTruth.known`
     section: Section  # section of the report
+
+    @property
+    def event_id(self) -> NDArray[np.int64]:
+        """Event numbers, (B,)."""
+        return self.truth.event_id
+
+    @property
+    def known(self) -> Mapping[str, NDArray[Any]]:
+        """Other truth of the events, (B, ...) each; see `EventTruth.known`."""
+        return self.truth.known()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,7 +198,6 @@ class Evaluation:
     resamples: int = RESAMPLES  # number of resamples of the bootstrap
     tasks: tuple[TaskEvaluation, ...] = ()  # the other tasks that can be evaluated
     notes: tuple[str, ...] = ()  # events and tasks that are not evaluated, and why
-    nubench: Section | None = None  # NuBench's metrics, if the truth allows them
 
     @property
     def remarks(self) -> list[str]:
@@ -297,8 +304,7 @@ def evaluate(
             tasks.append(evaluated)
     if not tasks and not evaluation.tables:
         raise ValueError("nothing can be evaluated. " + "; ".join(notes))
-    evaluation = replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
-    return replace(evaluation, nubench=nubench_section(evaluation, truth))
+    return replace(evaluation, tasks=tuple(tasks), notes=tuple(notes))
 
 
 def _check(tables: Sequence[EventTable], truth: EventTruth, resamples: int) -> None:
@@ -437,14 +443,15 @@ def _evaluate_task(
     if not good_B.any():
         reason = "no event has a label and a result in all tables"
         return None, [*notes, f"{name} is not evaluated: {reason}"]
-    known = {n: v[good_B] for n, v in some.known().items()}
-    some.of_events(some.event_id[good_B]).check_weights()
+    some = some.of_events(some.event_id[good_B])
+    some.check_weights()
+    target, known = target[good_B], some.known()
     columns = {
         table.name: {c: v[good_B] for c, v in table.task_columns(name).items()}
         for table in rows
     }
     try:
-        section = task.report_section(columns, target[good_B], known)
+        section = task.report_section(columns, target, known)
     except KeyError as error:
         wanted = {column.name for column in task.columns}
         for table_name, values in columns.items():
@@ -458,10 +465,9 @@ def _evaluate_task(
         notes.append(f"{name}: the task's section of the report does not use weights")
     evaluation = TaskEvaluation(
         task=name,
-        event_id=some.event_id[good_B],
+        truth=some,
         tables=columns,
-        target=target[good_B],
-        known=known,
+        target=target,
         section=section,
     )
     return evaluation, notes

@@ -20,20 +20,17 @@ Shape letters: B events.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.evaluation.metrics import Evaluation, TaskEvaluation
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.statistics import mean, quantile, roc_area, roc_curve
 from graphnet_icecube2nd.tasks.bins import weights_of
 from graphnet_icecube2nd.tasks.label import INTERACTION_COLUMNS, MUON_NEUTRINO
 from graphnet_icecube2nd.tasks.section import Section, event_counts
-
-if TYPE_CHECKING:
-    from graphnet_icecube2nd.evaluation.metrics import Evaluation, TaskEvaluation
 
 CHARGED, NEUTRAL = 1, 2  # interaction
 VISIBLE = "visible_inelasticity"
@@ -57,19 +54,14 @@ def interactions(truth: EventTruth) -> tuple[Chosen, Chosen] | None:
     return None
 
 
-def nubench_section(evaluation: Evaluation, truth: EventTruth) -> Section | None:
+def nubench_section(evaluation: Evaluation) -> Section | None:
     """Return the section of NuBench's metrics, one table for each task.
 
-    Args:
-        evaluation: Evaluated tables.
-        truth: Truth of the evaluated events, and possibly of more.
-
-    Returns:
-        The section, or None if the truth has no energies or does not tell CC from NC.
+    Returns None if the truth has no energies or does not tell CC from NC.
     """
-    if not np.isfinite(truth.energy_B).any() or interactions(truth) is None:
-        return None
-    sections = [_direction(evaluation)] if evaluation.tables else []
+    sections = []
+    if evaluation.tables and _is_enough(evaluation.truth):
+        sections.append(_direction(evaluation))
     makers = {
         "energy": _energy,
         "track": _track,
@@ -77,8 +69,8 @@ def nubench_section(evaluation: Evaluation, truth: EventTruth) -> Section | None
         "inelasticity": _inelasticity,
     }
     for task in evaluation.tasks:
-        if task.task in makers:
-            sections.append(makers[task.task](task, truth.of_events(task.event_id)))
+        if task.task in makers and _is_enough(task.truth):
+            sections.append(makers[task.task](task))
     sections = [section for section in sections if section.rows]
     if not sections:
         return None
@@ -90,6 +82,10 @@ def nubench_section(evaluation: Evaluation, truth: EventTruth) -> Section | None
         "NuBench publishes no metric of uncertainties.",
         further=tuple(sections),
     )
+
+
+def _is_enough(truth: EventTruth) -> bool:
+    return bool(np.isfinite(truth.energy_B).any()) and interactions(truth) is not None
 
 
 def _section(task: str, title: str, text: str, rows: Sequence[Row]) -> Section:
@@ -152,8 +148,8 @@ def _direction(evaluation: Evaluation) -> Section:
     )
 
 
-def _energy(task: TaskEvaluation, truth: EventTruth) -> Section:
-    weight_B = weights_of(task.known, len(truth))
+def _energy(task: TaskEvaluation) -> Section:
+    weight_B = weights_of(task.known, len(task.target))
     true_B = 10**task.target
 
     def figures(name: str, chosen_B: Chosen) -> Row:
@@ -167,12 +163,12 @@ def _energy(task: TaskEvaluation, truth: EventTruth) -> Section:
         "NuBench: energy",
         "Bias is the median of (true - predicted) / true energy, the opposite sign of "
         "the bias above, and sigma the distance of its 16th and 84th percentiles.",
-        _rows(list(task.tables), figures, truth.energy_B, weight_B, THIRDS),
+        _rows(list(task.tables), figures, task.truth.energy_B, weight_B, THIRDS),
     )
 
 
-def _track(task: TaskEvaluation, truth: EventTruth) -> Section:
-    weight_B = weights_of(task.known, len(truth))
+def _track(task: TaskEvaluation) -> Section:
+    weight_B = weights_of(task.known, len(task.target))
     is_track_B = task.target > 0.5
 
     def figures(name: str, chosen_B: Chosen) -> Row:
@@ -185,12 +181,14 @@ def _track(task: TaskEvaluation, truth: EventTruth) -> Section:
         "track",
         "NuBench: track or cascade",
         "Area under the ROC curve.",
-        _rows(list(task.tables), figures, truth.energy_B, weight_B, (*ANY, *THIRDS)),
+        _rows(
+            list(task.tables), figures, task.truth.energy_B, weight_B, (*ANY, *THIRDS)
+        ),
     )
 
 
-def _vertex(task: TaskEvaluation, truth: EventTruth) -> Section:
-    weight_B = weights_of(task.known, len(truth))
+def _vertex(task: TaskEvaluation) -> Section:
+    weight_B = weights_of(task.known, len(task.target))
 
     def figures(name: str, chosen_B: Chosen) -> Row:
         table = task.tables[name]
@@ -209,17 +207,17 @@ def _vertex(task: TaskEvaluation, truth: EventTruth) -> Section:
         "NuBench: vertex",
         "Medians of the distance between true and predicted vertex, of its vertical "
         "(z) and of its horizontal (xy) part.",
-        _rows(list(task.tables), figures, truth.energy_B, weight_B, HALVES),
+        _rows(list(task.tables), figures, task.truth.energy_B, weight_B, HALVES),
     )
 
 
-def _inelasticity(task: TaskEvaluation, truth: EventTruth) -> Section:
-    kinds = interactions(truth)
+def _inelasticity(task: TaskEvaluation) -> Section:
+    kinds = interactions(task.truth)
     assert kinds is not None
-    weight_B = weights_of(task.known, len(truth))
+    weight_B = weights_of(task.known, len(task.target))
     true_B, what = 1 / (1 + np.exp(-task.target)), "the inelasticity"
-    if VISIBLE in truth.columns:
-        true_B = np.asarray(truth.columns[VISIBLE], np.float64)
+    if VISIBLE in task.truth.columns:
+        true_B = np.asarray(task.truth.columns[VISIBLE], np.float64)
         what = "the visible inelasticity"
     known_B = kinds[0] & np.isfinite(true_B)
 
@@ -234,7 +232,7 @@ def _inelasticity(task: TaskEvaluation, truth: EventTruth) -> Section:
         f"Median of |predicted - true| and the distance of its 16th and 84th "
         f"percentiles, for charged currents; the truth is {what}.",
         _rows(
-            *(list(task.tables), figures, truth.energy_B, weight_B, THIRDS),
+            *(list(task.tables), figures, task.truth.energy_B, weight_B, THIRDS),
             {"CC": known_B},
         ),
     )

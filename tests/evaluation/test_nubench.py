@@ -16,6 +16,7 @@ import pyarrow.parquet
 
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
+from graphnet_icecube2nd.evaluation.nubench import nubench_section
 from graphnet_icecube2nd.report.evaluation.report import write_evaluation
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.tasks.catalogue import list_tasks
@@ -75,8 +76,9 @@ def evaluated(path: Path) -> Evaluation:
 def test_metrics_by_hand(tmp_path: Path, newer: bool) -> None:
     columns = file_of(tmp_path / "predictions.parquet", newer=newer)
     found = evaluated(tmp_path / "predictions.parquet")
-    assert found.nubench is not None
-    rows = {section.table: list(section.rows) for section in found.nubench.further}
+    section = nubench_section(found)
+    assert section is not None
+    rows = {some.table: list(some.rows) for some in section.further}
     energy = rows["nubench_energy"]
     names = ["up to 100", "100 to 1,000", "1,000 to 100,000"]
     assert [row["energy_range"] for row in energy] == names
@@ -138,7 +140,7 @@ def test_no_metrics_without_the_interaction(tmp_path: Path) -> None:
     columns.pop("interaction")
     truth = EventTruth.from_columns(columns, "t", "origin")
     tables = [EventTable.load(tmp_path / "p.parquet", "mine")]
-    assert evaluate(tables, truth, resamples=20).nubench is None
+    assert nubench_section(evaluate(tables, truth, resamples=20)) is None
 
 
 def test_weights_count_in_the_metrics(tmp_path: Path) -> None:
@@ -147,8 +149,9 @@ def test_weights_count_in_the_metrics(tmp_path: Path) -> None:
     truth = EventTruth.from_columns(columns, "t", "origin")
     tables = [EventTable.load(tmp_path / "p.parquet", "mine")]
     found = evaluate(tables, truth, resamples=20, weight="w")
-    assert found.nubench is not None
-    (energy,) = (s for s in found.nubench.further if s.table == "nubench_energy")
+    section = nubench_section(found)
+    assert section is not None
+    (energy,) = (s for s in section.further if s.table == "nubench_energy")
     assert energy.rows[0]["bias_percent"] == pytest.approx(-50.0)
     assert energy.rows[0]["effective_events"] == pytest.approx(NUM / 3 * 0.8)
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from graphnet_icecube2nd.evaluation.coverage import calibration_sections
 from graphnet_icecube2nd.evaluation.metrics import Evaluation
+from graphnet_icecube2nd.evaluation.nubench import nubench_section
 from graphnet_icecube2nd.evaluation.resolution import direction_sections
 from graphnet_icecube2nd.evaluation.rows import as_csv, without_nan
 from graphnet_icecube2nd.files import locked_folder, write_text
@@ -100,7 +101,7 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
     The names of tables and figures are unique among the sections.
     """
     whole = [evaluated.section for evaluated in evaluation.tasks]
-    whole += [evaluation.nubench] if evaluation.nubench else []
+    whole += [section] if (section := nubench_section(evaluation)) else []
     others = [
         _renamed(some) for section in whole for some in (section, *section.further)
     ]

@@ -24,6 +24,7 @@ from graphnet_icecube2nd.detector.angles import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, PulseMap
 from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.events.features import read_quantities
 from graphnet_icecube2nd.store.readers.source import EventChunk, Source
 
 MAX_EVENTS = 1000
@@ -131,18 +132,18 @@ def _arrays(
     """Return position, time, length, zenith, azimuth and vertex (NaN if unknown)."""
     if not {pulse_map.labels.zenith, pulse_map.labels.azimuth} <= chunk.truth.keys():
         return None
-    known = {quantity: name for name, quantity in pulse_map.columns().items()}
     try:
-        if {known.get(axis) for axis in (X, Y, Z)} <= chunk.columns.keys():
-            position = _numbers(chunk.columns, [known[axis] for axis in (X, Y, Z)])
+        raw = read_quantities(
+            chunk.columns, int(chunk.offsets[-1]), pulse_map, geometry
+        )
+        if {X, Y, Z} <= raw.keys():
+            position = torch.stack([raw[X], raw[Y], raw[Z]], dim=1)
         else:
-            dom = np.nan_to_num(chunk.columns[known[SENSOR_ID]], nan=-1)
-            position = geometry.lookup(torch.from_numpy(dom.astype(np.int64)))
-        time = _numbers(chunk.columns, [known[TIME]])[:, 0]
+            position = geometry.lookup(raw[SENSOR_ID].nan_to_num(-1).long())
         angles = _numbers(
             chunk.truth, [pulse_map.labels.zenith, pulse_map.labels.azimuth]
         )
-    except (KeyError, ValueError, TypeError):
+    except (ValueError, TypeError):
         return None  # the conversion raises the error, with its position
     names = next((v for v in VERTICES if set(v) <= chunk.truth.keys()), None)
     if names is None:
@@ -156,7 +157,7 @@ def _arrays(
     known_T = known_B.repeat_interleave(length)
     return (
         position[known_T],
-        time[known_T],
+        raw[TIME][known_T],
         length[known_B],
         zenith[known_B],
         azimuth[known_B],

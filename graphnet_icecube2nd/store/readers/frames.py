@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
@@ -80,26 +78,15 @@ class FrameTable(Table):
     @cached_property
     def _fingerprint(self) -> dict[str, Any]:
         digest = hashlib.sha256()
-        for column in self.table.columns:
-            for piece in column.chunks:
-                _hash(piece, digest)
+        names = self.table.column_names
+        for _, batch in self.batches(names):
+            arrays = [plain(column) for column in batch.columns]
+            digest.update(import_pyarrow().record_batch(arrays, names).serialize())
         return {
             "rows": self.num_rows,
             "columns": {name: str(kind) for name, kind in self.types.items()},
             "sha256": digest.hexdigest(),
         }
-
-
-def _hash(piece: Any, digest: Any) -> None:
-    """Add the values of an Arrow array, which may be a slice, to a checksum."""
-    array = plain(piece)
-    digest.update(np.asarray(array.is_null()).tobytes())
-    values = array.to_numpy(zero_copy_only=False)
-    if values.dtype == object:
-        for value in values.tolist():
-            digest.update(repr(value).encode() + b"\0")
-    else:
-        digest.update(values.tobytes())
 
 
 def _table(frame: Any, event_column: str | None, name: str) -> Any:

@@ -215,13 +215,9 @@ def _which(folder: Path, which: str | None) -> tuple[str, list[str]]:
 
 def _batches_of(meta: ParquetTable) -> set[int]:
     """Return the batches of a file, which may have 132 million rows."""
-    found: set[int] = set()
-    unknown = []
-    for group, ends in meta.bounds(BATCH).items():
-        if ends is not None and ends[0] >= ends[1]:  # one batch, or no rows
-            found.update(ends[:1] if ends[0] == ends[1] else ())
-        else:
-            unknown.append(group)
+    groups = meta.row_groups(BATCH)
+    found = {group.low for group in groups if group.low == group.high}
+    unknown = [group.number for group in groups if group.low < group.high]
     for _, batch_ids in replace(meta, groups=tuple(unknown)).ids(BATCH):
         begins = np.append(True, batch_ids[1:] != batch_ids[:-1])  # few runs
         found.update(batch_ids[begins].tolist())

@@ -174,17 +174,13 @@ def _cut(table: ParquetTable, key: str, part_rows: int) -> list[tuple[int, int, 
     id after is less; further rows of this id are read with those before the cut. Return
     least and greatest event_id of each range, and its approximate number of rows.
     """
-    bounds = [*table.bounds(key).values()]
-    ends = np.array([pair for pair in bounds if pair is not None]).reshape(-1, 2)
-    if len(ends) < len(bounds):  # some groups have no statistics
-        return [(LEAST, GREATEST, table.num_rows)]
-    highest = np.maximum.accumulate(ends[:, 1])
-    lowest = np.append(np.minimum.accumulate(ends[::-1, 0])[::-1][1:], GREATEST)
-    ranges, low, num_rows = [], LEAST, 0
-    for index, (_, group) in enumerate(table.row_groups()):
+    groups = table.row_groups(key)
+    highest = np.maximum.accumulate([group.high for group in groups])
+    lowest = np.minimum.accumulate([GREATEST, *(g.low for g in groups[:0:-1])])[::-1]
+    ranges, low, num_rows = list[tuple[int, int, int]](), LEAST, 0
+    for group, high, least in zip(groups, highest.tolist(), lowest, strict=True):
         num_rows += group.num_rows
-        high = int(highest[index])
-        if num_rows >= part_rows and low <= high <= lowest[index]:
+        if num_rows >= part_rows and low <= high <= least:
             ranges.append((low, high, num_rows))
             low, num_rows = high + 1, 0
     if ranges and not num_rows:

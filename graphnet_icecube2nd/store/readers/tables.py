@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,7 +262,7 @@ class ParquetTable(Table):
     @property
     def num_rows(self) -> int:  # type: ignore[override]
         """Number of rows of the row groups."""
-        return sum(group.num_rows for _, group in self.row_groups())
+        return sum(group.num_rows for group in self.row_groups())
 
     def batches(
         self, columns: Sequence[str], start: int = 0, values: int = BATCH_ROWS
@@ -271,15 +271,16 @@ class ParquetTable(Table):
 
         A batch has about `values` values per column, which in lists are more than rows.
         """
+        groups = [g for g in self.row_groups() if g.first + g.num_rows > start]
         with opened_parquet(self.path, self.name, columns) as file:
-            for row, group in self.row_groups():
-                stop = row + group.num_rows
-                if stop <= start:
-                    continue
-                most = max(_num_values(file.metadata.row_group(group.id)), default=1)
+            for group in groups:
+                row, stop = group.first, group.first + group.num_rows
+                most = max(
+                    _num_values(file.metadata.row_group(group.number)), default=1
+                )
                 for batch in file.iter_batches(
                     max(1, values * group.num_rows // max(1, most)),
-                    row_groups=[group.id],
+                    row_groups=[group.number],
                     columns=list(columns),
                     use_threads=False,  # parts are read side by side
                 ):
@@ -287,55 +288,43 @@ class ParquetTable(Table):
                     row += len(batch)
                 if row != stop:
                     raise ValueError(
-                        f"{self.name} is damaged: row group {group.id} must end at row "
-                        f"{stop}, found {row}"
+                        f"{self.name} is damaged: row group {group.number} must end at "
+                        f"row {stop}, found {row}"
                     )
 
-    def row_groups(self) -> list[tuple[int, Any]]:
-        """Return first row and Arrow's description of each row group."""
-        import_pyarrow()
-        import pyarrow.dataset
-        import pyarrow.fs
-
-        with naming_damage(self.name):
-            fragment = pyarrow.dataset.ParquetFileFormat().make_fragment(
-                str(self.path), pyarrow.fs.LocalFileSystem()
-            )
-            groups = list(fragment.row_groups)
-        starts = np.cumsum([0, *(group.num_rows for group in groups)]).tolist()
-        return [
-            (start, group)
-            for start, group in zip(starts, groups, strict=False)
-            if self.groups is None or group.id in self.groups
-        ]
-
-    def bounds(self, column: str) -> dict[int, tuple[int, int] | None]:
-        """Return least and greatest value of an integer column for each row group.
-
-        They are None if the file has no statistics. For a group without rows the least
-        is above the greatest.
-        """
-        bounds: dict[int, tuple[int, int] | None] = {}
-        for _, group in self.row_groups():
-            with naming_damage(self.name):
-                ends = group.statistics.get(column, {"min": None, "max": None})
-            low, high = ends["min"], ends["max"]
-            known = isinstance(low, int) and isinstance(high, int)
-            bounds[group.id] = None
-            if not group.num_rows:
-                bounds[group.id] = (GREATEST, LEAST)
-            elif known and low >= LEAST and high <= GREATEST:
-                bounds[group.id] = (low, high)
-        return bounds
+    def row_groups(self, column: str = "") -> list[RowGroup]:
+        """Return the row groups, with bounds of an integer column."""
+        groups, first = list[RowGroup](), 0
+        with opened_parquet(self.path, self.name) as file:
+            for index in range(file.num_row_groups):
+                group = file.metadata.row_group(index)
+                low, high = (LEAST, GREATEST) if group.num_rows else (GREATEST, LEAST)
+                for chunk in map(group.column, range(group.num_columns)):
+                    ends = chunk.path_in_schema == column and chunk.statistics
+                    if ends and isinstance(ends.min, int) and isinstance(ends.max, int):
+                        low, high = max(low, ends.min), min(high, ends.max)
+                if self.groups is None or index in self.groups:
+                    groups.append(RowGroup(index, first, group.num_rows, low, high))
+                first += group.num_rows
+        return groups
 
     def within(self, column: str, low: int, high: int) -> ParquetTable:
         """Leave out the row groups that have no value of low to high."""
-        fitting = [
-            group
-            for group, ends in self.bounds(column).items()
-            if ends is None or (ends[0] <= high and ends[1] >= low)
-        ]
+        groups = self.row_groups(column)
+        fitting = [g.number for g in groups if g.low <= high and g.high >= low]
         return replace(self, groups=tuple(fitting))
+
+
+class RowGroup(NamedTuple):
+    """A row group of a parquet file."""
+
+    number: int
+    first: int  # row
+    num_rows: int
+    # Bounds of a column's values: all integers if they are not known, and the least
+    # above the greatest if there is no row.
+    low: int
+    high: int
 
 
 @contextmanager

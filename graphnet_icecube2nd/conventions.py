@@ -41,6 +41,7 @@ HLC = "hlc"  # (T,) bool, hard local coincidence: True = good; auxiliary = not h
 
 # Event quantities.
 EVENT_ID = "event_id"  # (B,) int64, event key, joins pulses to truth
+TIME_ORIGIN = "time_origin"  # (B,) ns, what a store subtracted from the event's times
 AZIMUTH = "azimuth"  # (B,) float, rad, 0..2 pi (2 pi excluded)
 ZENITH = "zenith"  # (B,) float, rad, 0..pi
 

@@ -26,6 +26,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
@@ -72,6 +73,23 @@ class Site:
     latitude: float
     longitude: float
     height: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureUnits:
+    """Meaning of features: with it, their physical values can be computed.
+
+    Args:
+        pulses: Columns of the pulses and their clock.
+        scales: Units of the features.
+    """
+
+    pulses: PulseMap
+    scales: Scales
+
+    def physical(self, quantity: str, value_T: Tensor) -> Tensor:
+        """Return the values of a feature in m, ns or p.e., see `PulseMap.unscale`."""
+        return self.pulses.unscale(quantity, value_T, self.scales)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +154,11 @@ class Detector:
     def labels(self) -> LabelColumns:
         """Truth columns of the direction, and their convention."""
         return self.pulses.labels
+
+    @property
+    def units(self) -> FeatureUnits:
+        """Meaning of the features of its pulses."""
+        return FeatureUnits(pulses=self.pulses, scales=self.scales)
 
     @property
     def clock(self) -> str:

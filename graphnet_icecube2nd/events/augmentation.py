@@ -65,7 +65,7 @@ from graphnet_icecube2nd.events.random_numbers import (
     uniform,
 )
 
-DIRECTION = "direction"
+DIRECTION, VERTEX = "direction", "vertex"  # labels; a vertex is x, y, z, time, ...
 LOST = "lost"  # (B,) bool in the truth: no pulse of the event is left
 AXES = (X, Y, Z)
 _UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that identify one
@@ -129,7 +129,7 @@ class TimeOffset:
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the shifted events."""
         shift_B = self.sigma * normal(key.of_events(events.event_id.numpy()))
-        return _shifted(events, self.kind, per_pulse(events, shift_B))
+        return _shifted_events(events, self.kind, shift_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,8 +294,8 @@ class RotateAboutZ:
     Args:
         max_angle: Maximum angle, rad; angles are uniform between plus and minus this.
             Default: pi.
-        azimuths: Truth columns that are azimuths; they rotate, and so does `direction`.
-            Other truth does not change, so a vertex would be wrong.
+        azimuths: Truth columns that are azimuths; they rotate, and so do the labels
+            `direction` and `vertex`. Other truth does not change.
     """
 
     kind: ClassVar[str] = "rotate_about_z"
@@ -320,10 +320,9 @@ class RotateAboutZ:
             if x in columns and y in columns:
                 columns[x], columns[y] = _turn(columns[x], columns[y], angle_T)
         truth = dict(events.truth)
-        if DIRECTION in truth:
-            x_B, y_B, z_B = truth[DIRECTION].unbind(-1)
-            turned = (*_turn(x_B, y_B, angle_B), z_B)
-            truth[DIRECTION] = torch.stack(turned, -1)
+        for name in {DIRECTION, VERTEX} & truth.keys():
+            x_B, y_B, *others = truth[name].unbind(-1)
+            truth[name] = torch.stack([*_turn(x_B, y_B, angle_B), *others], -1)
         for name in set(self.azimuths) & truth.keys():
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
             truth[name] = wrap_azimuth(azimuth_B)  # NaN (no label) stays NaN
@@ -346,7 +345,8 @@ class TimeShift:
 
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the shifted events."""
-        return _shifted(events, self.kind, self.shift)
+        shift_B = np.full(len(events.event_id), self.shift)
+        return _shifted_events(events, self.kind, shift_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -372,7 +372,7 @@ class FirstPulseAt:
     def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
         """Return the shifted events."""
         shift_B = self.time - first_times(events, hlc=self.hlc)
-        return _shifted(events, self.kind, per_pulse(events, shift_B))
+        return _shifted_events(events, self.kind, shift_B)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -400,10 +400,10 @@ class ChargeFactor:
 class Mirror:
     """Mirror every event in the plane at 0 across one axis; a check.
 
-    Pulses, the detector's `vectors` (directions of PMTs) and the true `direction` are
-    mirrored; other truth does not change. Ice and efficiency are those of the new
-    position, or of the DOM if there is a `sensor_id`: an event mirrored in z then has
-    light from ice that is not there.
+    Pulses, the detector's `vectors` (directions of PMTs) and the labels `direction`
+    and `vertex` are mirrored; other truth does not change. Ice and efficiency are those
+    of the new position, or of the DOM if there is a `sensor_id`: an event mirrored in z
+    then has light from ice that is not there.
 
     Args:
         axis: Axis across which to mirror: `x`, `y` or `z`.
@@ -431,8 +431,10 @@ class Mirror:
             if name in placed.columns
         }
         truth = dict(events.truth)
-        if DIRECTION in truth:
-            truth[DIRECTION] = truth[DIRECTION] * torch.tensor(self.signs)
+        for name in {DIRECTION, VERTEX} & truth.keys():
+            signs = torch.ones(truth[name].shape[-1])
+            signs[:3] = torch.tensor(self.signs)
+            truth[name] = truth[name] * signs
         return replace(with_columns(placed, columns), truth=truth)
 
 
@@ -598,6 +600,23 @@ def _shifted(events: Events, kind: str, shift: ArrayLike) -> Events:
     time_T = floating(events.columns[TIME])
     moved_T = time_T + torch.from_numpy(np.asarray(shift)).to(time_T.dtype)
     return with_columns(events, {TIME: moved_T})
+
+
+def _shifted_events(events: Events, kind: str, shift_B: NDArray[np.float64]) -> Events:
+    """Return the events with times, also of vertices, increased by `shift_B` [ns]."""
+    moved = _shifted(events, kind, per_pulse(events, shift_B))
+    truth = moved_truth(events.truth, time_B=torch.from_numpy(shift_B))
+    return replace(moved, truth=truth)
+
+
+def moved_truth(truth: Mapping[str, Tensor], time_B: Tensor) -> dict[str, Tensor]:
+    """Return the truth of events whose times have increased by `time_B` [ns]."""
+    moved = dict(truth)
+    if VERTEX in moved:
+        shift_B5 = torch.zeros_like(moved[VERTEX])
+        shift_B5[:, 3] = time_B
+        moved[VERTEX] = moved[VERTEX] + shift_B5
+    return moved
 
 
 def _unit_keys(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import AUXILIARY, FEATURE_NAMES
+from graphnet_icecube2nd.detector.detector import FeatureUnits
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,8 @@ class PackedBatch:
         names: Column names of `features`, F of them.
         event_id: Key that joins events to truth, (B,) int64.
         truth: Truth tensors (B, ...) by name, e.g. `direction` (B, 3).
+        units: Meaning of the features, `detector.units`, for tasks that answer with a
+            position or a time.
 
     Raises:
         ValueError: A shape, type or value is wrong; the message names the event and the
@@ -44,6 +47,7 @@ class PackedBatch:
     names: tuple[str, ...] = FEATURE_NAMES
     event_id: Tensor | None = None
     truth: Mapping[str, Tensor] | None = None
+    units: FeatureUnits | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -59,6 +63,7 @@ class PackedBatch:
         names: Sequence[str] = FEATURE_NAMES,
         event_id: Tensor | None = None,
         truth: Mapping[str, Tensor] | None = None,
+        units: FeatureUnits | None = None,
     ) -> PackedBatch:
         """Pack a list of events, each (pulses of the event, F).
 
@@ -68,6 +73,7 @@ class PackedBatch:
             names: Column names of the features, F of them.
             event_id: Key of each event, (B,) int64.
             truth: Truth tensors (B, ...) by name.
+            units: Meaning of the features.
 
         Raises:
             ValueError: There is no event, or a value is wrong as for `PackedBatch`.
@@ -84,6 +90,7 @@ class PackedBatch:
             names=tuple(names),
             event_id=event_id,
             truth=truth,
+            units=units,
         )
 
     @classmethod
@@ -96,13 +103,14 @@ class PackedBatch:
         names: tuple[str, ...] = FEATURE_NAMES,
         event_id: Tensor | None = None,
         truth: Mapping[str, Tensor] | None = None,
+        units: FeatureUnits | None = None,
     ) -> PackedBatch:
         """Make a batch from values that were checked before, such as a store's.
 
         Checking every value again costs more than reading it from a store.
         """
         made = object.__new__(cls)
-        values = (features, offsets, n_pulses, names, event_id, truth)
+        values = (features, offsets, n_pulses, names, event_id, truth, units)
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(made, field.name, value)
         return made
@@ -138,6 +146,7 @@ class PackedBatch:
                     names=self.names,
                     event_id=event_id,
                     truth=truth,
+                    units=self.units,
                 )
             )
         return batches

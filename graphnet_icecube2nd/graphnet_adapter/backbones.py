@@ -13,6 +13,7 @@ from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.registry import build_backbone
+from graphnet_icecube2nd.nn.first_light import first_light
 
 
 class ModelBackbone(GNN):
@@ -24,6 +25,9 @@ class ModelBackbone(GNN):
             `list_detectors()`. It sets the model's extra columns and scales.
             Default: those of IceCube-86.
         model_kwargs: Constructor arguments that replace those of the named model.
+        first_light: Whether the first light of the events, (B, 4), follows the latent
+            vectors, for a `TaskHead` of a task that needs it, such as `vertex`. Other
+            tasks of GraphNeT cannot read such latent vectors.
 
     Raises:
         ValueError: The model or detector is unknown; the message has similar names.
@@ -35,6 +39,7 @@ class ModelBackbone(GNN):
         name: str = "t_d32",
         detector: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
+        first_light: bool = False,
     ) -> None:
         known = None if detector is None else build_detector(detector)
         model = build_backbone(name, known, **(model_kwargs or {}))
@@ -42,9 +47,10 @@ class ModelBackbone(GNN):
         names = getattr(model, "feature_names", None)
         super().__init__(nb_inputs=len(names or FEATURE_NAMES), nb_outputs=model.dim)
         self.model, self._names = model, names
+        self._first_light = first_light
 
     def forward(self, data: Data) -> Tensor:
-        """Return the latent vector of every event, (B, nb_outputs).
+        """Return the latent vector of every event, (B, nb_outputs), and first light.
 
         Args:
             data: Batch with `x` (T, F) from `PackedPulses` or `DeepIcePulses`, and
@@ -57,7 +63,11 @@ class ModelBackbone(GNN):
         if self.training and torch.is_grad_enabled():
             # The configuration described the loaded weights; training changes them.
             self.model.input_config = None  # type: ignore[assignment]
-        latent_BD: Tensor = self.model(self._packed(data))
+        batch = self._packed(data)
+        latent_BD: Tensor = self.model(batch)
+        if self._first_light:
+            light_B4 = first_light(batch)  # in float32, also under autocast
+            return torch.cat([latent_BD.to(light_B4.dtype), light_B4], dim=1)
         return latent_BD
 
     def _packed(self, data: Data) -> PackedBatch:
@@ -73,7 +83,7 @@ class ModelBackbone(GNN):
                 "PackedPulses or DeepIcePulses, and name the pulse map's extra columns "
                 "in extra_features"
             )
-        offsets = data.get("ptr")
+        offsets, units = data.get("ptr"), data.get("units")
         if offsets is None:  # one event, not a batch
             offsets = torch.tensor([0, len(data.x)], device=data.x.device)
         return PackedBatch(
@@ -81,6 +91,7 @@ class ModelBackbone(GNN):
             offsets=offsets,
             n_pulses=data.n_pulses.reshape(-1).long(),
             names=names,
+            units=units[0] if isinstance(units, list) else units,
         )
 
 

@@ -226,7 +226,11 @@ def _standard_model(
         tasks = [task]
     else:
         kwargs = _plain(core.describe()["kwargs"])
-        backbone = ModelBackbone(core.model_name, model_kwargs=kwargs)
+        backbone = ModelBackbone(
+            core.model_name,
+            model_kwargs=kwargs,
+            first_light=any(t.uses_first_light for t in core.task_map.values()),
+        )
         _copy_weights(core.backbone, backbone.model)
         tasks = []
         for name, task in core.task_map.items():

@@ -33,6 +33,7 @@ from graphnet_icecube2nd.conventions import (
     RDE,
     SENSOR_ID,
     TIME,
+    TIME_ORIGIN,
     X,
     Y,
     Z,
@@ -196,6 +197,7 @@ class PackedPulses(DataRepresentation):
                 f"got {', '.join(names)}"
             )
         raw_TC = self._reader.checked(values_TC, names, offsets, truth_dicts)
+        origin_B = self._reader.time_origins(values_TC, names, offsets)
         raw_TC = torch.from_numpy(self._perturb_input(raw_TC)).to(self.dtype).numpy()
         scaled_TC = self._detector.scaled(raw_TC, names)
         features_KF, kept_B = self._reader.features(
@@ -204,6 +206,7 @@ class PackedPulses(DataRepresentation):
         num_pulses_B = torch.from_numpy((offsets[1:] - offsets[:-1]).astype(np.int32))
         shared: Any = {
             "features": self.output_feature_names,
+            "units": self._reader.detector.units,
             "graph_definition": type(self).__name__,
             "data_representation": type(self).__name__,
         }
@@ -218,6 +221,8 @@ class PackedPulses(DataRepresentation):
         for b, (x, n_pulses, truth) in enumerate(zip(*of_events, strict=True)):
             # A dict, because PyG takes 2 us to set an attribute of `Data`.
             values = {"x": x, "n_pulses": n_pulses, **shared}
+            if origin_B is not None:
+                values[TIME_ORIGIN] = origin_B[b]
             if loss_weights is not None:
                 self._add_loss_weights(
                     values,
@@ -429,6 +434,23 @@ class PulseReader:
             time_T -= np.repeat(first_B, length_B[full_B])
         self._put_in_order(raw_TC, columns, offsets)
         return raw_TC
+
+    def time_origins(
+        self, values: NDArray[Any], names: Sequence[str], offsets: NDArray[np.int64]
+    ) -> Tensor | None:
+        """Return what `checked` subtracts from the times of each event, (B,) ns.
+
+        It is None for the clock `window`, and NaN for events without pulses.
+        """
+        if self.pulse_map.time_reference != "first_pulse":
+            return None
+        index = self.columns(names).quantities.index(TIME)
+        time_T = np.asarray(values[:, index], np.float64)
+        origin_B = np.full(len(offsets) - 1, np.nan)
+        full_B = offsets[:-1] < offsets[1:]
+        if full_B.any():
+            origin_B[full_B] = np.minimum.reduceat(time_T, offsets[:-1][full_B])
+        return torch.from_numpy(origin_B)
 
     def _check_event(
         self,

@@ -20,7 +20,15 @@ from torch import Tensor, distributed
 from torch.utils.data import SequentialSampler
 from torch_geometric.data import Batch, Data
 
-from graphnet_icecube2nd.conventions import EVENT_ID, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.conventions import (
+    EVENT_ID,
+    SENSOR_ID,
+    TIME,
+    TIME_ORIGIN,
+    X,
+    Y,
+    Z,
+)
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.graphnet_adapter.representations import PackedPulses
 from graphnet_icecube2nd.loading.datamodule import EventDataModule
@@ -28,7 +36,7 @@ from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.loading.reading import EventBlock, EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
 from graphnet_icecube2nd.store.event_store import EventStore
-from graphnet_icecube2nd.store.manifest import N_PULSES, TIME_ORIGIN
+from graphnet_icecube2nd.store.manifest import N_PULSES
 from graphnet_icecube2nd.tasks.label import (
     LABELS,
     label_columns,
@@ -59,8 +67,11 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
     for name, values in per_event.items():
         result[name] = values
         slices[name] = one_each
-    result.features = [list(batch.names)] * num_events
-    slices["features"] = one_each
+    constant = {"features": list(batch.names), "units": batch.units}
+    for name, value in constant.items():
+        if value is not None:
+            result[name] = [value] * num_events
+            slices[name] = one_each
     event_B = torch.arange(num_events)
     result.batch = event_B.repeat_interleave(batch.lengths)
     result.ptr = batch.offsets
@@ -68,7 +79,7 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
     result._num_graphs = num_events
     result._slice_dict = slices
     result._inc_dict = {
-        name: None if name == "features" else torch.zeros(num_events, dtype=torch.int64)
+        name: None if name in constant else torch.zeros(num_events, dtype=torch.int64)
         for name in slices
     }
     return result

@@ -310,7 +310,7 @@ class TaskHead(StandardLearnedTask):
             prediction_labels=prediction_labels,
             loss_weight=loss_weight,
         )
-        self._weight = weight
+        self._weight, self._hidden_size = weight, hidden_size
         # The name of `TaskModel`, so that the keys of the weights are the same.
         self.tasks = nn.ModuleDict({task: made.attach(hidden_size)})
 
@@ -337,7 +337,14 @@ class TaskHead(StandardLearnedTask):
         return [graphnet_name(column) for column in self._columns]
 
     def _forward(self, x: Tensor) -> Tensor:
-        output_BK: Tensor = self.task(x)
+        dim = self._hidden_size
+        light = (x[:, dim:],) if self.task.uses_first_light else ()
+        if light and light[0].shape[1] != 4:
+            raise ValueError(
+                f"task {self.task.name!r} needs the first light of the events: make "
+                "the backbone with ModelBackbone(..., first_light=True)"
+            )
+        output_BK: Tensor = self.task(x[:, :dim], *light)
         if not self._inference:
             return output_BK
         columns = self.task.predict(output_BK)

@@ -194,6 +194,7 @@ def _with_stand_ins(
         ],
         n_pulses=torch.from_numpy(length_b).to(batch.n_pulses.dtype),
         names=batch.names,
+        units=batch.units,
     )
 
 

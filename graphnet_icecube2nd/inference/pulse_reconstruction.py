@@ -281,6 +281,7 @@ class PulseReconstructor:
                 offsets=torch.from_numpy(np.append(0, np.cumsum(kept_B[some]))),
                 n_pulses=torch.from_numpy(length_B[some]),
                 names=self.pulse_map.feature_names,
+                units=self._features.detector.units,
             )
 
         return make_batch, inside_B

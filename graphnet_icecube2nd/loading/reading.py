@@ -23,6 +23,7 @@ from graphnet_icecube2nd.events.augmentation import (
     Augmentation,
     apply_augmentations,
     check_order,
+    moved_truth,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.events import Events, auxiliary_of, first_times
@@ -132,6 +133,7 @@ class EventReader:
             names=self.store.pulse_map.feature_names,
             event_id=raw.event_id,
             truth=raw.truth,
+            units=self._features.detector.units,
         )
 
     def batches(
@@ -176,12 +178,14 @@ class EventReader:
             detector=self.store.detector,
         )
         columns, offsets = dict(events.columns), events.offsets
+        truth = events.truth
         if self.store.pulse_map.time_reference == "first_pulse":
             # Times count from the event's first pulse, which may not be kept.
             moved_B = first_times(columns[TIME], offsets) - first_times(
                 read.columns[TIME], read.offsets
             )
             columns[TIME] = columns[TIME] - moved_B.repeat_interleave(offsets.diff())
+            truth = moved_truth(truth, time_B=-moved_B)
         if self.max_pulses is not None:  # added noise can make events too long
             kept, offsets = select_pulses(
                 offsets,
@@ -194,7 +198,7 @@ class EventReader:
             )
             if len(kept) < int(events.offsets[-1]):
                 columns = {name: value[kept] for name, value in columns.items()}
-        return replace(events, columns=columns, offsets=offsets)
+        return replace(events, columns=columns, truth=truth, offsets=offsets)
 
     def _positions(
         self, block: EventBlock, epoch: int

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.nn.first_light import first_light
 from graphnet_icecube2nd.nn.packing import BatchCache
 from graphnet_icecube2nd.tasks.task import Task
 
@@ -199,7 +200,11 @@ class TaskModel(Model):
         takes_cache = getattr(self.backbone, "takes_cache", False)
         cache = (shared,) if takes_cache else ()
         latent_BD = self.backbone(batch, *cache)
-        return {name: task(latent_BD) for name, task in self.tasks.items()}
+        outputs: dict[str, Tensor] = {}
+        for name, task in self.task_map.items():
+            light = (first_light(batch, shared),) if task.uses_first_light else ()
+            outputs[name] = task(latent_BD, *light)
+        return outputs
 
     @property
     def task_map(self) -> Mapping[str, Task]:

@@ -382,4 +382,5 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             names=self.pulse_map.feature_names,
             event_id=event_id,
             truth={"direction": direction.float(), **truth},
+            units=self._features.detector.units,
         )

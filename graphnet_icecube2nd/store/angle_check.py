@@ -26,18 +26,12 @@ from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, PulseMap
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.features import read_quantities
 from graphnet_icecube2nd.store.readers.source import EventChunk, Source
+from graphnet_icecube2nd.tasks.label import POSITION_COLUMNS
 
 MAX_EVENTS = 1000
 MAX_PULSES = 2**17
 # Pulse maps whose files differ in their angle convention.
 UNSETTLED = ("prometheus",)
-# Truth columns of the point where the light begins, m.
-VERTICES = (
-    ("injection_position_x", "injection_position_y", "injection_position_z"),
-    ("position_x", "position_y", "position_z"),
-    ("initial_state_x", "initial_state_y", "initial_state_z"),
-    ("vx", "vy", "vz"),
-)
 
 
 def settle_angles(source: Source, angles: str | None) -> Source:
@@ -145,7 +139,8 @@ def _arrays(
         )
     except (ValueError, TypeError):
         return None  # the conversion raises the error, with its position
-    names = next((v for v in VERTICES if set(v) <= chunk.truth.keys()), None)
+    known_names = (v for v in POSITION_COLUMNS if set(v) <= chunk.truth.keys())
+    names = next(known_names, None)
     if names is None:
         vertex = torch.full((len(angles), 3), torch.nan, dtype=torch.float64)
     else:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import X, Y, Z
+from graphnet_icecube2nd.conventions import TIME_ORIGIN, X, Y, Z
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
 from graphnet_icecube2nd.store.manifest import (
     EVENT_ID,
     N_PULSES,
-    TIME_ORIGIN,
 )
 
 PULSES_AT_ONCE = 2**18

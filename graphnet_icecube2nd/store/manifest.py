@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graphnet_icecube2nd.config import from_plain
+from graphnet_icecube2nd.conventions import TIME_ORIGIN
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.files import read_json, write_json
 
@@ -27,7 +28,6 @@ ICE_FILE = "ice.csv"
 EVENT_ID = "event_id"
 FIRST_PULSE = "first_pulse"  # row of the event's first pulse in its shard
 N_PULSES = "n_pulses"
-TIME_ORIGIN = "time_origin"  # subtracted from the event's times, ns
 # For events whose pulses were dropped because one is bad: the fault and their number.
 PULSE_FAULT, NUM_LEFT_OUT = "pulse_fault", "num_pulses_left_out"
 RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN, PULSE_FAULT, NUM_LEFT_OUT)

@@ -23,6 +23,7 @@ from graphnet_icecube2nd.conventions import (
     RDE,
     SENSOR_ID,
     TIME,
+    TIME_ORIGIN,
     X,
     Y,
     Z,
@@ -48,7 +49,6 @@ from graphnet_icecube2nd.store.manifest import (
     PULSE_FAULT,
     PULSES_FILE,
     RESERVED,
-    TIME_ORIGIN,
     ShardRecord,
 )
 from graphnet_icecube2nd.store.readers.source import EventChunk

@@ -9,13 +9,18 @@ from typing import Any
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.energy import Energy
 from graphnet_icecube2nd.tasks.inelasticity import Inelasticity
-from graphnet_icecube2nd.tasks.label import ENERGY_COLUMNS, TOPOLOGY
+from graphnet_icecube2nd.tasks.label import (
+    ENERGY_COLUMNS,
+    TOPOLOGY,
+    VERTEX_TIME_COLUMNS,
+)
 from graphnet_icecube2nd.tasks.neutrino import Neutrino
 from graphnet_icecube2nd.tasks.task import TASKS, Task
 from graphnet_icecube2nd.tasks.track import Track
+from graphnet_icecube2nd.tasks.vertex import Vertex
 from graphnet_icecube2nd.tasks.visible_energy import VisibleEnergy
 
-OWN = (Direction, Energy, VisibleEnergy, Inelasticity, Track, Neutrino)
+OWN = (Direction, Energy, VisibleEnergy, Inelasticity, Vertex, Track, Neutrino)
 # Columns of all results, for any task; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")
@@ -62,7 +67,7 @@ def are_our_results(columns: Collection[str]) -> bool:
     """Return whether columns are results with this package's names, without truth."""
     tasks = [build_task(name) for name in list_tasks()]
     answers = {column.name for task in tasks for column in task.columns}
-    truth = {*("azimuth", "zenith"), *ENERGY_COLUMNS, TOPOLOGY}
+    truth = {"azimuth", "zenith", *ENERGY_COLUMNS, TOPOLOGY, *VERTEX_TIME_COLUMNS}
     answers -= truth.union(*(task.truth for task in tasks))
     answers.add("calibrated")  # also with a task that is not registered here
     return bool({STATUS, "kappa"} & set(columns) and answers & set(columns))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.tasks.label import ENERGY
+from graphnet_icecube2nd.tasks.losses import SHARE
 from graphnet_icecube2nd.tasks.section import (
     Columns,
     Residuals,
@@ -49,7 +50,7 @@ class EnergyTask(WidthTask):
 
     Args:
         likelihood: Distribution of the energy: `student` (4 degrees of freedom, with
-            heavy tails) or `gaussian`.
+            heavy tails), `gaussian`, or `quantile` (no form is assumed).
 
     Raises:
         ValueError: The likelihood is unknown.

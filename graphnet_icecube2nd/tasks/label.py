@@ -20,14 +20,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import TensorLike, angles_to_unit_vector
+from graphnet_icecube2nd.conventions import (
+    TIME_ORIGIN,
+    TensorLike,
+    angles_to_unit_vector,
+)
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColumns
 
 Array = NDArray[np.float64]
 
 DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
 VISIBLE_ENERGY, INELASTICITY = "visible_energy", "inelasticity"
-NEUTRINO = "neutrino"
+NEUTRINO, VERTEX = "neutrino", "vertex"
 ANGLE_PRECISION = 1e-3  # rad, tolerance for rounding at the ends of the range
 # Columns by their names in files; the first that exists is used.
 ENERGY_COLUMNS = (
@@ -51,6 +55,16 @@ INTERACTION_COLUMNS = (
 MUON, MUON_NEUTRINO = 13, 14
 NEUTRINOS = (12, MUON_NEUTRINO, 16)
 MUON_TOPOLOGIES = ("muon_bundle",)
+PASSING_TOPOLOGIES = ("through_going_track", *MUON_TOPOLOGIES)  # vertex far outside
+# Position of the interaction, m, and its time, ns.
+POSITION_COLUMNS = (
+    ("injection_position_x", "injection_position_y", "injection_position_z"),
+    ("position_x", "position_y", "position_z"),
+    ("initial_state_x", "initial_state_y", "initial_state_z"),
+    ("true_pos_x", "true_pos_y", "true_pos_z"),
+    ("vx", "vy", "vz"),
+)
+VERTEX_TIME_COLUMNS = ("interaction_time", "vertex_time")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +73,11 @@ class Label:
 
     # Possible sets of columns, the best first.
     columns: Callable[[LabelColumns], Sequence[tuple[str, ...]]]
-    # Computes the label from the values of those columns, (B,) each.
-    make: Callable[[Sequence[NDArray[Any]], LabelColumns], Array]
+    # Computes the label, (B,) or (B, size), from those columns, (B,) each, by name.
+    make: Callable[[Mapping[str, NDArray[Any]], LabelColumns], Array]
     description: str  # required columns, for messages
+    optional: tuple[str, ...] = ()  # columns that `make` uses if there are any
+    size: int = 1  # numbers of each event
 
 
 def flip_to_origin(direction: Tensor, angles: str) -> Tensor:
@@ -127,25 +143,25 @@ def check_radians(
         )
 
 
-def _direction(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
-    azimuth_B, zenith_B = values
+def _direction(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    azimuth_B, zenith_B = columns.values()
     direction_B3: Array = origin_direction(zenith_B, azimuth_B, labels.angles).numpy()
     return direction_B3
 
 
-def _energy(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
-    energy_B = np.asarray(values[0], np.float64)
+def _energy(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    energy_B = _first(columns)
     good_B = np.isfinite(energy_B) & (energy_B > 0)
     return np.where(good_B, energy_B, np.nan)
 
 
-def _track(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
-    if len(values) == 1:
-        topology_B = np.asarray(values[0]).astype(np.str_)
+def _track(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    if TOPOLOGY in columns:
+        topology_B = np.asarray(columns[TOPOLOGY]).astype(np.str_)
         is_track_B = np.isin(topology_B, TRACK_TOPOLOGIES)
         known_B = is_track_B | np.isin(topology_B, CASCADE_TOPOLOGIES)
         return _yes_or_no(is_track_B, known_B)
-    pdg_B, interaction_B = (np.asarray(v, np.float64) for v in values)
+    pdg_B, interaction_B = (np.asarray(v, np.float64) for v in columns.values())
     pdg_B = np.abs(pdg_B)
     neutrino_B = np.isin(pdg_B, NEUTRINOS)
     charged_B = interaction_B == 1
@@ -154,8 +170,8 @@ def _track(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
     return _yes_or_no(is_track_B, known_B)
 
 
-def _neutrino(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
-    (value_B,) = values
+def _neutrino(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    (value_B,) = columns.values()
     if value_B.dtype.kind in "OSUT":  # a topology
         topology_B = np.asarray(value_B).astype(np.str_)
         is_muon_B = np.isin(topology_B, MUON_TOPOLOGIES)
@@ -172,9 +188,35 @@ def _yes_or_no(is_yes_B: NDArray[np.bool_], known_B: NDArray[np.bool_]) -> Array
     return np.where(known_B, is_yes_B.astype(np.float64), np.nan)
 
 
-def _inelasticity(values: Sequence[NDArray[Any]], labels: LabelColumns) -> Array:
-    y_B = np.asarray(values[0], np.float64)
+def _inelasticity(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    y_B = _first(columns)
     return np.where((y_B >= 0) & (y_B <= 1), y_B, np.nan)
+
+
+def _vertex(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    """Return x, y, z [m], time [ns] (0 if unknown), and whether it is known, (B, 5)."""
+    given = {name: np.asarray(columns[name]) for name in columns}
+    names = next(names for names in POSITION_COLUMNS if set(names) <= set(given))
+    position_B3 = np.stack([given[n].astype(np.float64) for n in names], axis=1)
+    # GraphNeT fills the truth of events of noise with -1.
+    known_B = np.isfinite(position_B3).all(axis=1) & (position_B3 != -1).any(axis=1)
+    if TOPOLOGY in given:
+        known_B &= ~np.isin(given[TOPOLOGY].astype(np.str_), PASSING_TOPOLOGIES)
+    time_B = np.full(len(known_B), np.nan)
+    for name in VERTEX_TIME_COLUMNS:
+        if name in given:
+            time_B = given[name].astype(np.float64)
+            time_B = time_B - np.asarray(given.get(TIME_ORIGIN, 0), np.float64)
+            break
+    has_time_B = np.isfinite(time_B)
+    time_B = np.where(has_time_B, time_B, 0.0)
+    vertex_B5 = np.column_stack([position_B3, time_B, has_time_B])
+    return np.where(known_B[:, None], vertex_B5, np.nan)
+
+
+def _first(columns: Mapping[str, NDArray[Any]]) -> Array:
+    """Return the first column as numbers, (B,)."""
+    return np.asarray(next(iter(columns.values())), np.float64)
 
 
 LABELS: dict[str, Label] = {
@@ -182,6 +224,7 @@ LABELS: dict[str, Label] = {
         columns=lambda labels: [(labels.azimuth, labels.zenith)],
         make=_direction,
         description="azimuth (within 2 pi of 0) and zenith (0 to pi), rad",
+        size=3,
     ),
     ENERGY: Label(
         columns=lambda labels: [(name,) for name in ENERGY_COLUMNS],
@@ -208,6 +251,13 @@ LABELS: dict[str, Label] = {
         make=_inelasticity,
         description="inelasticity, 0 to 1",
     ),
+    VERTEX: Label(
+        columns=lambda labels: POSITION_COLUMNS,
+        make=_vertex,
+        description="position of an interaction in or near the detector, m",
+        optional=(*VERTEX_TIME_COLUMNS, TIME_ORIGIN, TOPOLOGY),
+        size=5,
+    ),
 }
 
 
@@ -218,13 +268,16 @@ def label_columns(
     if name not in LABELS:
         return (name,) if name in available else None
     choices = LABELS[name].columns(labels)
-    return next((c for c in choices if set(c) <= set(available)), None)
+    chosen = next((c for c in choices if set(c) <= set(available)), None)
+    if chosen is None:
+        return None
+    return (*chosen, *(c for c in LABELS[name].optional if c in available))
 
 
 def make_label(
     name: str, columns: Mapping[str, NDArray[Any]], labels: LabelColumns
 ) -> Array:
-    """Return a label of events, (B,) or (B, 3) float64; NaN if there is none.
+    """Return a label of events, (B,) or (B, N) float64; NaN if there is none.
 
     Args:
         name: Name of a label or of a column.
@@ -238,11 +291,11 @@ def make_label(
     chosen = label_columns(name, columns.keys(), labels)
     if chosen is None:
         raise missing_label(name, columns.keys(), labels, "the truth")
-    values = [np.asarray(columns[column]) for column in chosen]
+    values = {column: np.asarray(columns[column]) for column in chosen}
     try:
         if name in LABELS:
             return LABELS[name].make(values, labels)
-        return values[0].astype(np.float64)
+        return _first(values)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"column {', '.join(chosen)} of the truth must be numbers: {error}"

@@ -124,6 +124,8 @@ class Task(nn.Module):
         higher_is_better: Names of metrics whose larger values are better.
         default_weight: Weight of the loss among other tasks; a single task has 1.
         calibration_class: Class that `calibrate` returns and files are read with.
+        uses_first_light: Whether `forward` takes the first light of the events as its
+            second argument, (B, 4), see `nn.first_light`.
         options: Constructor arguments of this task.
     """
 
@@ -134,6 +136,7 @@ class Task(nn.Module):
     higher_is_better: ClassVar[tuple[str, ...]] = ()
     default_weight: ClassVar[float] = 1.0
     calibration_class: ClassVar[type[Calibration] | None] = None
+    uses_first_light: ClassVar[bool] = False
 
     head: nn.Linear | None
 

@@ -15,40 +15,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.tasks.section import NORMAL_WIDTH, quantile_bins
+from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.tasks.losses import (
+    HALF_WIDTHS,
+    LIKELIHOODS,
+    SHARE,
+    STUDENT_DOF,
+    WIDTH_LOSSES,
+)
+from graphnet_icecube2nd.tasks.section import quantile_bins
 from graphnet_icecube2nd.tasks.task import FEWEST, Calibration, Task, finite_number
 
 Array = NDArray[np.float64]
-SHARE = 0.68  # share of events within one width of the median
 BIN = 200  # minimum events of a bin
 MOST_BINS = 20
-STUDENT_WIDTH = 1.1343966379740467  # half of a Student t's central 68%
-STUDENT_DOF = 4.0
-LIKELIHOODS = ("student", "gaussian")
 SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e2
-
-
-def student_nll(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the negative log-likelihood of a Student t, 4 degrees of freedom, (B,).
-
-    Its tails are heavy, so that a few badly reconstructed events do not set all widths.
-
-    Source: K. L. Lange, R. J. A. Little, J. M. G. Taylor, "Robust statistical modeling
-    using the t distribution", J. Am. Stat. Assoc. 84 (1989) 881.
-    """
-    dof = STUDENT_DOF
-    constant = (
-        math.lgamma(dof / 2)
-        - math.lgamma((dof + 1) / 2)
-        + 0.5 * math.log(dof * math.pi)
-    )
-    square = (residual / scale).square() / dof
-    return constant + scale.log() + (dof + 1) / 2 * torch.log1p(square)
-
-
-def gaussian_nll(residual: Tensor, scale: Tensor) -> Tensor:
-    """Return the negative log-likelihood of a normal distribution, (B,)."""
-    return 0.5 * math.log(2 * math.pi) + scale.log() + 0.5 * (residual / scale).square()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +85,7 @@ class WidthTask(Task):
 
     def __init__(self, likelihood: str = "student") -> None:
         super().__init__()
-        if likelihood not in LIKELIHOODS:
-            raise ValueError(
-                f"likelihood must be {' or '.join(LIKELIHOODS)}, got {likelihood!r}"
-            )
+        check_one_of("likelihood", likelihood, LIKELIHOODS)
         self.likelihood = likelihood
 
     def answer(self, value_B: Tensor, width_B: Tensor) -> dict[str, Tensor]:
@@ -115,10 +93,9 @@ class WidthTask(Task):
         raise NotImplementedError
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the negative log-likelihood, nat, (B,)."""
+        """Return the negative log-likelihood, nat, or the quantile loss, (B,)."""
         value_B, scale_B = self._value_and_scale(output)
-        nll = student_nll if self.likelihood == "student" else gaussian_nll
-        return nll(value_B - target, scale_B)
+        return WIDTH_LOSSES[self.likelihood](value_B - target, scale_B)
 
     def predict(self, output: Tensor) -> dict[str, Tensor]:
         """Return the columns without calibration."""
@@ -182,12 +159,7 @@ class WidthTask(Task):
         share_MB = share_MB / share_MB.sum(dim=0)
         value_MB, scale_MB = self._value_and_scale(outputs_MBK)
         spread_MB = (value_MB - self.centre - mean_BK[:, 0]).square()
-        # The variance of a Student t with n degrees of freedom is n / (n - 2) scale^2,
-        # here 2 scale^2; that of a normal distribution is scale^2.
-        if self.likelihood == "student":
-            spread_MB = spread_MB * (STUDENT_DOF - 2) / STUDENT_DOF
-        square_MB = (scale_MB.square() + spread_MB).where(good_MB, 0.0)
-        log_scale_B = (share_MB * square_MB).sum(dim=0).log() / 2
+        log_scale_B = mixture_log_scale(scale_MB, spread_MB, share_MB, self.likelihood)
         return torch.stack([mean_BK[:, 0], log_scale_B], dim=1)
 
     def _value_and_scale(self, output: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,5 +170,3 @@ class WidthTask(Task):
     def _value_and_width(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return median and width, (B,) each."""
         value_B, scale_B = self._value_and_scale(output)
-        is_student = self.likelihood == "student"
-        return value_B, scale_B * (STUDENT_WIDTH if is_student else NORMAL_WIDTH)

@@ -35,7 +35,7 @@ from graphnet_icecube2nd.models.model import FIXED, LEARNED, WEIGHTINGS
 from graphnet_icecube2nd.tasks.catalogue import build_tasks, distinct_tasks, task_weight
 from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
-from graphnet_icecube2nd.tasks.label import DIRECTION
+from graphnet_icecube2nd.tasks.label import LABELS
 from graphnet_icecube2nd.tasks.task import COVERAGE, TASKS, Task
 from graphnet_icecube2nd.training.optimisation import OneCycle
 
@@ -428,7 +428,9 @@ def _task_options(given: Any) -> dict[str, dict[str, Any]]:
 def event_metric_names(task: Task) -> list[str]:
     """Return the names of the metrics that a task computes for each event."""
     truth = {
-        name: torch.ones((1, 3) if name == DIRECTION else 1) for name in task.truth
+        name: torch.ones((1, size) if size > 1 else 1)
+        for name in task.truth
+        for size in (LABELS[name].size if name in LABELS else 1,)
     }
     output = torch.zeros(1, task.num_outputs)
     return list(task.metrics(output, task.target(truth)))

@@ -296,7 +296,7 @@ class TestSeveralTasks:
     def test_wrong_arguments(self) -> None:
         with pytest.raises(ValueError, match="no task named 'energie'"):
             icecube2nd.TaskHead("energie", 8)
-        with pytest.raises(ValueError, match="student or gaussian"):
+        with pytest.raises(ValueError, match=r"likelihood .*'normal'"):
             icecube2nd.TaskHead("energy", 8, options={"likelihood": "normal"})
         with pytest.raises(ValueError, match="prediction_labels must have 4"):
             icecube2nd.TaskHead("energy", 8, prediction_labels=["e"])
@@ -668,3 +668,84 @@ class TestOrderOfRows:
         assert len(head.default_prediction_labels) == len(
             made.predict(torch.ones(1, 3))
         )
+
+
+class TestVertex:
+    """A task that needs the first light of the events."""
+
+    def make_model(self, first_light: bool = True) -> StandardModel:
+        torch.manual_seed(0)
+        backbone = icecube2nd.ModelBackbone(
+            "t_sim", model_kwargs=dict(SIZES), first_light=first_light
+        )
+        heads = [
+            icecube2nd.TaskHead(task, backbone.nb_outputs)
+            for task in ("direction", "vertex")
+        ]
+        pulses = icecube2nd.PackedPulses(icecube2nd.PulseMapDetector("kaggle"), seed=0)
+        return StandardModel(data_representation=pulses, backbone=backbone, tasks=heads)
+
+    def test_as_in_the_core(self, simulated: EventStore, tmp_path: Path) -> None:
+        model = self.make_model()
+        data = make_data(simulated, truth=("direction", "vertex"))
+        batch = next(iter(data.val_dataloader()))
+        before = sum(losses_of(model, batch))
+        fit(model, data, epochs=1)
+        assert sum(losses_of(model.eval(), batch)) < before
+        model.save_state_dict(str(tmp_path / "weights.pth"))
+        core = build_model(
+            "t_sim", tasks=("direction", "vertex"), weights=tmp_path / "weights.pth",
+            **SIZES,
+        )  # fmt: skip
+        expected = core_events(core, simulated).to_columns()
+        found = icecube2nd.predict_events(model, data.predict_dataloader()).columns()
+        # Files of GraphNeT, with one graph an event.
+        dataset = icecube2nd.StoreDataset(
+            str(simulated.path), "pulses",
+            features=["sensor_id", "time", "charge", "auxiliary"],
+            truth=["event_id", "vertex"], index_column="event_id",
+            data_representation=model._data_representation,
+        )  # fmt: skip
+        loader = DataLoader(
+            dataset, batch_size=64, collate_fn=icecube2nd.collate_events
+        )
+        graphs = icecube2nd.predict_events(
+            model, loader, event_column="event_id"
+        ).columns()
+        row = np.argsort(graphs["event_id"])
+        expected_row = np.argsort(expected["event_id"])
+        assert graphs["event_id"][row].tolist() == sorted(expected["event_id"])
+        for name in ("vertex_x", "vertex_z", "vertex_time", "vertex_sigma"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=0.1)
+            short = np.asarray(expected["n_pulses"])[expected_row] <= 192
+            np.testing.assert_allclose(
+                graphs[name][row][short],
+                expected[name][expected_row][short],
+                rtol=1e-4,
+                atol=0.1,
+            )
+        assert graphnet_name("vertex_x") == "position_x_pred"
+
+    def test_a_backbone_without_it(self, simulated: EventStore) -> None:
+        data = make_data(simulated, truth=("direction", "vertex"))
+        with pytest.raises(ValueError, match="first_light=True"):
+            self.make_model(first_light=False)(next(iter(data.val_dataloader())))
+
+    def test_the_clock_of_the_first_pulse(self) -> None:
+        """Labels of GraphNeT's datasets count from the pulse that times count from."""
+        pulse_map = PulseMap(name="sea", time_reference="first_pulse", ice="none")
+        pulses = icecube2nd.PackedPulses(icecube2nd.PulseMapDetector(pulse_map))
+        names = list(pulse_map.columns())
+        rows = np.tile([1.0, 2.0, 3.0], (2, 1))
+        time = np.array([1e8 + 70.0, 1e8 + 50.0])
+        values = {"x": rows[:, 0], "y": rows[:, 1], "z": rows[:, 2], "time": time}
+        given = np.stack([values.get(name, np.ones(2)) for name in names], axis=1)
+        truth = {"event_no": 1, "interaction_time": 1e8, "position_x": 5.0}
+        truth |= {"position_y": 6.0, "position_z": 7.0}
+        graph = pulses(
+            given,
+            names,
+            [truth],
+            custom_label_functions={"vertex": icecube2nd.TaskLabel("vertex")},
+        )
+        assert graph.vertex.tolist() == [[5.0, 6.0, 7.0, -50.0, 1.0]]

@@ -300,7 +300,7 @@ class TestTasks:
                 ["tasks.energy.weight=1", "monitor=energy/inside_68"],
                 "'energy/inside_68'.*energy/loss",
             ),
-            (["tasks.energy.likelihood=normal"], "student or gaussian, got 'normal'"),
+            (["tasks.energy.likelihood=normal"], "likelihood .* got 'normal'"),
             (
                 ["stages.1.tasks.energy.weight=1"],
                 r"stages\.1\.tasks\.energy .*direction",

@@ -519,3 +519,26 @@ def test_tasks_and_backbones_of_others(
             recipe, simulated, tmp_path / "new", overrides=["model_kwargs.dims=3"],
             **options,
         )  # fmt: skip
+
+
+def test_the_vertex_learns(
+    three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+) -> None:
+    """Also with events that are moved, and of which some have no time."""
+    stage = replace(
+        three.stages[0], epochs=10.0, pct_start=0.2, lr_max=4e-3, accumulate_events=16
+    )
+    data = replace(
+        three.data, num_sub_epochs=1, augmentations=({"kind": "rotate_about_z"},)
+    )
+    recipe = replace(
+        three, tasks=["vertex"], stages=(stage,), data=data,
+        monitor="vertex/distance",
+    )  # fmt: skip
+    machine = replace(quiet, checkpoint_steps=None)
+    run = train(recipe, simulated, tmp_path / "run", machine=machine)
+    first, last = run.rows[0], run.rows[-1]
+    assert last["vertex/loss"] < first["vertex/loss"] - 0.5
+    assert last["vertex/time_error"] < 0.8 * first["vertex/time_error"]
+    assert last["vertex/distance"] < 100
+    assert 0.4 < last["vertex/inside_68"] < 0.95

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, opening_angle
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, TIME_ORIGIN, opening_angle
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore, EventView, view_event
-from graphnet_icecube2nd.store.manifest import TIME_ORIGIN
 from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 from graphnet_icecube2nd.tasks.label import DIRECTION, make_label
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.tasks.label import ENERGY
-from graphnet_icecube2nd.tasks.losses import SHARE
 from graphnet_icecube2nd.tasks.section import (
     Columns,
     Residuals,

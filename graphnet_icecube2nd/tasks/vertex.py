@@ -530,7 +530,8 @@ def _section(
         text="The distance is that between predicted and true vertex, a median; "
         "'distance 68' is not exceeded by 68% of the events. 'horizontal' is the "
         "distance in x and y, 'vertical' that in z. 'along' is the error along the "
-        "true flight, 'across' the distance from it." + WIDTH_TEXT * bool(pulls)
+        "true flight, 'across' the distance from it."
+        + WIDTH_TEXT * bool(pulls)
         + " For a vertex, x, y and z are counted together." * bool(pulls)
         + LEFT_OUT * any(missing.values()),
         figures=figures,

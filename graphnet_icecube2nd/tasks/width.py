@@ -170,3 +170,23 @@ class WidthTask(Task):
     def _value_and_width(self, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return median and width, (B,) each."""
         value_B, scale_B = self._value_and_scale(output)
+        return value_B, scale_B * HALF_WIDTHS[self.likelihood]
+
+
+def mixture_log_scale(
+    scale_MB: Tensor, spread_MB: Tensor, share_MB: Tensor, likelihood: str
+) -> Tensor:
+    """Return the logarithm of the scale of a mixture of M distributions, (B,).
+
+    Args:
+        scale_MB: Scales of the distributions.
+        spread_MB: Squared distances of their medians from the mixture's.
+        share_MB: Shares of the distributions; 0 for one whose values are not finite.
+        likelihood: Name of the distributions' form.
+    """
+    # The variance of a Student t with n degrees of freedom is n / (n - 2) scale^2, here
+    # 2 scale^2; that of a normal distribution is scale^2.
+    if likelihood == "student":
+        spread_MB = spread_MB * (STUDENT_DOF - 2) / STUDENT_DOF
+    square_MB = (scale_MB.square() + spread_MB).where(share_MB > 0, 0.0)
+    return (share_MB * square_MB).sum(dim=0).log() / 2

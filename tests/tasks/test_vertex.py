@@ -500,7 +500,9 @@ def test_section_of_the_report() -> None:
     # With weights: only the events of the last tenth count, whose error is larger.
     weight = (np.arange(num - 1) > 450).astype(float)
     far = {**ours, "vertex_z": ours["vertex_z"] - 100.0 * weight}
-    section = task.report_section({"far": far}, target[keep], {**known, "weight": weight})
+    section = task.report_section(
+        {"far": far}, target[keep], {**known, "weight": weight}
+    )
     (row,) = section.rows
     assert row["distance_m"] == pytest.approx(np.hypot(112.0, 5.0))
     assert row["effective_events"] == pytest.approx(weight.sum())

@@ -27,7 +27,7 @@ QUANTITIES = {
 WEIGHT = "weight"  # column of the events' weights
 X_LABELS = {
     ENERGY: "energy of the neutrino [GeV]",
-    ZENITH: "cosine of the true zenith (1: from above, -1: through the Earth)",
+    ZENITH: "cosine of the true zenith (1: from above)",
     PULSES: "pulses of the event",
     TOPOLOGY: "topology",
 }

@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 NUM = 300
-BINS = ("energy_by_bin", "track_by_bin")
+BINS = ("energy_by_bin", "track_by_bin", "overview")
 
 
 def write(path: Path, **columns: Any) -> None:

@@ -89,7 +89,11 @@ def test_energy_and_track_without_directions(tmp_path: Path) -> None:
         for caption in evaluated.section.captions.values():
             assert caption.split(".")[0].replace("'", "&#x27;") in text
     plain = json.loads((tmp_path / "tables" / "evaluation.json").read_text())
-    bins = {"energy_by_bin", "track_by_bin"}
+    bins = {"energy_by_bin", "track_by_bin", "overview"}
+    first, second = plain["overview"]
+    assert (first["table"], second["table"]) == ("mine", HOSTILE)
+    assert first["energy_bias_log10"] == plain["energy"][0]["bias_log10"]
+    assert second["track_auc"] == plain["track"][1]["auc"]
     assert set(plain) == {"context", "energy", "track", *bins}
     for evaluated in evaluation.tasks:
         rows = plain[evaluated.task]
@@ -130,7 +134,7 @@ def test_directions_and_tasks_on_one_page(tmp_path: Path) -> None:
     angles = {"azimuth": zeros, "zenith": np.linspace(0, 1, NUM)}
     text = write_evaluation(fake(("mine",), **up, truth=angles), tmp_path).read_text()
     headings = re.findall("<h2>(.*?)</h2>", text)
-    assert headings[0] == "Direction"
+    assert headings[:2] == ["Overview", "Direction"]
     more = " by energy, zenith, pulses and topology"
     assert headings[-4:] == [
         *("Energy", "Energy" + more),
@@ -145,6 +149,8 @@ def test_headings_have_units() -> None:
     assert heading_of("bias_percent") == "bias [%]"
     assert heading_of("resolution_68_m") == "resolution 68 [m]"
     assert heading_of("brier_score") == "brier score"
+    assert heading_of("q90") == "90%"
+    assert heading_of("q90_log10") == "90% [log10]"
 
 
 def test_panels_show_all_of_their_curves() -> None:

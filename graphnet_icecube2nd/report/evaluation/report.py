@@ -36,14 +36,25 @@ from graphnet_icecube2nd.version import __version__
 REPORT, FIGURES, TABLES = "report.html", "figures", "tables"
 # Names of tables and figures of directions, and the prefix of further ones. Other
 # tasks cannot use them.
-TAKEN = ("summary", "distribution", "coverage", "expected", "pulls", "context")
+TAKEN = (
+    "overview",
+    "summary",
+    "distribution",
+    "coverage",
+    "expected",
+    "pulls",
+    "context",
+)
 BY = "by_"
 SHARES = ("held", "level", "accuracy")  # columns shown in percent
 HEADINGS = {
     "table": "",
     "way": "calibration",
     "held": "share inside",
+    "inside_1_deg": "psi up to 1 deg",
+    "inside_5_deg": "psi up to 5 deg",
 }
+MAIN_FIGURES = 2  # for each task in the overview
 LONG = 12  # maximum rows of a table that is not folded
 DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f"}
 
@@ -98,7 +109,8 @@ def write_evaluation(
 def sections_of(evaluation: Evaluation) -> list[Section]:
     """Return the sections of the report: directions, then each other task.
 
-    The names of tables and figures are unique among the sections.
+    The first one has the main figures of all tasks side by side, if there are several
+    tasks. The names of tables and figures are unique among the sections.
     """
     whole = [evaluated.section for evaluated in evaluation.tasks]
     whole += [section] if (section := nubench_section(evaluation)) else []
@@ -106,7 +118,35 @@ def sections_of(evaluation: Evaluation) -> list[Section]:
         _renamed(some) for section in whole for some in (section, *section.further)
     ]
     directions = [*direction_sections(evaluation), *calibration_sections(evaluation)]
-    return [*directions, *others]
+    main = [directions[:1], *([section] for section in whole if section.rows)]
+    return [*_overview([s for some in main for s in some]), *directions, *others]
+
+
+def _overview(sections: Sequence[Section]) -> list[Section]:
+    """Return a section with the main figures of each task, a row for each table."""
+    if len(sections) < 2:
+        return []
+    tables: dict[str, dict[str, Any]] = {}
+    for section in sections:
+        columns = section.shown or shown_columns(section.rows)
+        for row in section.rows:
+            figures = [
+                name
+                for name in columns
+                if isinstance(row.get(name), float) and name != "effective_events"
+            ][:MAIN_FIGURES]
+            here = tables.setdefault(row["table"], {"table": row["table"]})
+            for name in figures:
+                here[f"{section.task}_{name}"] = row[name]
+    return [
+        Section(
+            task="overview",
+            title="Overview",
+            text="The main figures of each task.",
+            rows=list(tables.values()),
+            shown=tuple(dict.fromkeys(name for row in tables.values() for name in row)),
+        )
+    ]
 
 
 def evaluation_figures(sections: Sequence[Section]) -> dict[str, Any]:
@@ -153,8 +193,9 @@ def heading_of(column: str) -> str:
     """
     if column in HEADINGS:
         return HEADINGS[column]
+    column = re.sub(r"(?<![a-z])q(\d+)(?!\d)", r"\1%", column)
     words, _, unit = column.rpartition("_")
-    words = re.sub(r"\bq(\d+)\b", r"\1%", words.replace("_", " "))
+    words = words.replace("_", " ")
     if words and unit in UNITS:
         return f"{words} [{'%' if unit == 'percent' else unit}]"
     return f"{words} {unit}{'%' if words and unit.isdigit() else ''}".strip()
@@ -209,7 +250,9 @@ def _cell(row: Mapping[str, Any], column: str) -> str:
         value, low, high = (f"{v:{digits}}" for v in (value, low, high))
         return f"{value} <small>{low} to {high}</small>"
     if isinstance(value, float):
-        return f"{value:.1%}" if share else f"{value:.3g}"
+        if share:
+            return f"{value:.1%}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return escape(f"{value:,}" if isinstance(value, int) else str(value))
 
 

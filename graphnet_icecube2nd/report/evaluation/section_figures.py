@@ -28,7 +28,8 @@ MARKED = ("points", "joined")
 
 def draw_section_figure(panels: Sequence[Panel]) -> Any:
     """Draw panels as a matplotlib figure, up to three in a row."""
-    across = min(len(panels), PANELS_ACROSS)
+    # Four panels are two rows of two.
+    across = 2 if len(panels) == 4 else min(len(panels), PANELS_ACROSS)
     down = -(-len(panels) // across)
     rows_of_legend = max(sum(bool(c.label) for c in p.curves) for p in panels)
     height = down * (HEIGHT + LEGEND_ROW * rows_of_legend)

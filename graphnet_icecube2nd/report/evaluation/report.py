@@ -141,6 +141,7 @@ def _overview(sections: Sequence[Section]) -> list[Section]:
     return [
         Section(
             task="overview",
+            table="overview",
             title="Overview",
             text="The main figures of each task.",
             rows=list(tables.values()),

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,9 @@ from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
 from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
-from graphnet_icecube2nd.store.readers.source import (
-    HDF5_SUFFIXES,
-    LMDB_FILE,
-    LMDB_SUFFIXES,
-    PARQUET_SUFFIXES,
-    SQLITE_SUFFIXES,
-    Source,
-)
+from graphnet_icecube2nd.store.readers.nested_parquet import is_nested
+from graphnet_icecube2nd.store.readers.parquet import graphnet_tables
+from graphnet_icecube2nd.store.readers.source import LMDB_FILE, SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.tables import ParquetTable
 from graphnet_icecube2nd.store.shard_writer import DROP, ERROR, MARK
 
@@ -346,37 +342,22 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
 def recognise(paths: Sequence[Path]) -> str:
     """Return the format of files or of a folder; ValueError if it is unknown."""
     path = paths[0]
-    suffix = path.suffix.lower()
-    if path.is_file():
-        if suffix in SQLITE_SUFFIXES:
-            return "graphnet-sqlite"
-        if suffix in HDF5_SUFFIXES:
-            return "hdf5"
-        if suffix in PARQUET_SUFFIXES:
-            return _parquet_of(path)
-        if suffix in LMDB_SUFFIXES:
-            return "graphnet-lmdb"
-    else:
+    candidates = sorted(path.iterdir()) if path.is_dir() else [path]
+    if path.is_dir():
         if (path / MANIFEST).exists():
             raise ValueError(
                 f"{path} is already an event store; `icecube2nd inspect` shows it"
             )
-        lmdb = (LMDB_FILE, f"*/{LMDB_FILE}", *(f"*{end}" for end in LMDB_SUFFIXES))
-        if any(next(path.glob(pattern), None) for pattern in lmdb):
+        if next(chain(path.glob(LMDB_FILE), path.glob(f"*/{LMDB_FILE}")), None):
             return "graphnet-lmdb"
         if any((path / which).is_dir() for which in ("train", "test")):
             return "kaggle"
-        if any(next(path.glob(f"*{suffix}"), None) for suffix in SQLITE_SUFFIXES):
-            return "graphnet-sqlite"
-        from graphnet_icecube2nd.store.readers.parquet import graphnet_tables
-
-        if graphnet_tables(path):
+    for format, suffixes in SUFFIXES.items():
+        if format == "parquet" and path.is_dir() and graphnet_tables(path):
             return "graphnet-parquet"
-        for suffix in PARQUET_SUFFIXES:
-            if files := sorted(path.glob(f"*{suffix}")):
-                return _parquet_of(files[0])
-        if any(next(path.glob(f"*{suffix}"), None) for suffix in HDF5_SUFFIXES):
-            return "hdf5"
+        for file in candidates:
+            if file.suffix.lower() in suffixes:
+                return _parquet_of(file) if format == "parquet" else format
     raise ValueError(
         f"{path} has an unknown format. Known formats are: a folder of the "
         "competition's data (train/ or test/, and the meta file); GraphNeT's SQLite "
@@ -387,8 +368,6 @@ def recognise(paths: Sequence[Path]) -> str:
 
 def _parquet_of(path: Path) -> str:
     """Return the format of a parquet file."""
-    from graphnet_icecube2nd.store.readers.nested_parquet import is_nested
-
     nested = is_nested(ParquetTable(path=path, name=str(path)).types)
     return "nested-parquet" if nested else "parquet"
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import reverse_angles
+from graphnet_icecube2nd.conventions import TIME_ORIGIN, X, Y, Z, reverse_angles
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import (
     PathLike,
@@ -29,7 +29,6 @@ from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
 from graphnet_icecube2nd.store.event_store import EventStore, Shard
-from graphnet_icecube2nd.store.graphnet_tables import GraphNetTables
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.store.readers.sqlite import quoted
 
@@ -38,6 +37,7 @@ Events = Sequence[int] | NDArray[np.integer[Any]]  # their numbers in the store
 BATCH_EVENTS = 200_000  # events per file, as in the competition
 SQLITE_NEEDS = "writing SQLite files needs"
 _ROWS = 2**20  # pulses of the competition's format written at once
+PULSES_AT_ONCE = 2**18  # of GraphNeT's formats
 # Columns of the competition's pulses, and metadata with which pandas reads event_id as
 # the index.
 _TYPES = {
@@ -114,16 +114,8 @@ def write_graphnet_sqlite(
     sqlite_utils = import_extra("sqlite_utils", SQLITE_NEEDS, "data")
     if Path(out_db).suffix != ".db":
         raise ValueError(f"out must end in .db, which GraphNeT needs; got {out_db}")
-    if pulses_table.lower() == truth_table.lower():
-        raise ValueError(
-            f"pulses_table and truth_table must be different, got twice {truth_table!r}"
-        )
-    tables = GraphNetTables(
-        EventStore(store_path),
-        index_column=index_column,
-        events=events,
-        with_empty=with_empty,
-    )
+    _check_names(pulses_table, truth_table)
+    tables = GraphNetTables(EventStore(store_path), index_column, events, with_empty)
     report = WriteReport()
     Path(out_db).parent.mkdir(parents=True, exist_ok=True)
     with write_whole(out_db, new=True) as path:
@@ -134,7 +126,7 @@ def write_graphnet_sqlite(
             # waits for the disk.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
-            for shard, rows in _shards(tables, report):
+            for shard, rows in tables.shards(report):
                 truth = tables.truth(shard, rows)
                 if not report.events:
                     _create(database, truth_table, truth, index_column, keyed=True)
@@ -188,22 +180,14 @@ def write_graphnet_parquet(
     pa = import_pyarrow()
     from pyarrow.parquet import ParquetWriter, write_table
 
-    if pulses_table == truth_table:
-        raise ValueError(
-            f"pulses_table and truth_table must be different, got twice {truth_table!r}"
-        )
-    tables = GraphNetTables(
-        EventStore(store_path),
-        index_column=index_column,
-        events=events,
-        with_empty=False,
-    )
+    _check_names(pulses_table, truth_table)
+    tables = GraphNetTables(EventStore(store_path), index_column, events)
     report = WriteReport()
     with write_whole_folder(out_folder) as folder:
         for name in (pulses_table, truth_table):
             (folder / name).mkdir()
         # Chunks are numbered without gaps, because ParquetDataset counts the files.
-        for chunk, (shard, rows) in enumerate(_shards(tables, report)):
+        for chunk, (shard, rows) in enumerate(tables.shards(report)):
             rows = rows[np.argsort(tables.ids(shard, rows))]
             truth = folder / truth_table / f"{truth_table}_{chunk}.parquet"
             write_table(pa.table(tables.truth(shard, rows)), truth)
@@ -356,16 +340,11 @@ def check_output(out: PathLike, format: str) -> None:
         import_pyarrow()
 
 
-def _shards(
-    tables: GraphNetTables, report: WriteReport
-) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
-    """Yield the shards with events to write, and the rows of these."""
-    for shard, rows, empty in tables.shards():
-        report.left_out += empty
-        if len(rows):
-            yield shard, rows
-    if not report.events:
-        raise _no_event(tables.store)
+def _check_names(pulses_table: str, truth_table: str) -> None:
+    if pulses_table.lower() == truth_table.lower():
+        raise ValueError(
+            f"pulses_table and truth_table must be different, got twice {truth_table!r}"
+        )
 
 
 def _no_event(store: EventStore) -> ValueError:
@@ -489,3 +468,140 @@ def _kaggle_meta(
             zenith, azimuth = (angle.numpy() for angle in turned)
         columns |= {"azimuth": azimuth, "zenith": zenith}
     return columns
+
+
+class GraphNetTables:
+    """Some or all events of a store as GraphNeT's tables of pulses and truth.
+
+    Times are those of the source, and pulses with only a sensor_id get the position of
+    their DOM.
+
+    Args:
+        store: The store.
+        index_column: Name of the event_id in the tables; a column of the store with
+            this name becomes `source_<name>`.
+        events: Numbers of the events; None for all.
+        with_empty: Whether events without pulses are included.
+
+    Raises:
+        ValueError: Two columns would have one name, or `events` are not valid.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        index_column: str,
+        events: Events | None = None,
+        with_empty: bool = False,
+    ) -> None:
+        self.store = store
+        self.index_column = index_column
+        self.with_empty = with_empty
+        self._events = None if events is None else _event_numbers(events, store)
+        places = [
+            store.pulse_map.x or X,
+            store.pulse_map.y or Y,
+            store.pulse_map.z or Z,
+        ]
+        self._places = places if not set(places) <= set(store.pulse_columns) else []
+        self.truth_columns = self._names(store.truth_columns, [])
+        self.pulse_columns = self._names(store.pulse_columns, self._places)
+
+    def _names(self, columns: Sequence[str], added: Sequence[str]) -> dict[str, str]:
+        """Return the names of columns in the tables, by their names in the store."""
+        index = self.index_column
+        names = {c: f"source_{index}" if c == index else c for c in columns}
+        all_names = [index, *names.values(), *added]
+        if twice := sorted({name for name in all_names if all_names.count(name) > 1}):
+            raise ValueError(
+                f"{self.store.path}: two columns would have the name "
+                f"{', '.join(twice)}. Give another index_column"
+            )
+        return names
+
+    def shards(self, report: WriteReport) -> Iterator[tuple[Shard, NDArray[np.int64]]]:
+        """Yield the shards with events to write, and the rows of these."""
+        offsets = self.store.shard_offsets
+        for index, shard in enumerate(self.store.shards):
+            rows = np.arange(shard.record.num_events)
+            if self._events is not None:
+                low, high = np.searchsorted(self._events, offsets[index : index + 2])
+                rows = self._events[low:high] - offsets[index]
+            if not self.with_empty:
+                full = shard.events.column(N_PULSES)[rows] > 0
+                report.left_out += int((~full).sum())
+                rows = rows[full]
+            if len(rows):
+                yield shard, rows
+        if not report.events:
+            raise _no_event(self.store)
+
+    def ids(self, shard: Shard, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the event_ids of some events of a shard, (B,)."""
+        ids: NDArray[np.int64] = shard.events.column(EVENT_ID)[rows]
+        return ids
+
+    def truth(self, shard: Shard, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Return the truth of some events of a shard, (B,) by column."""
+        columns = {self.index_column: self.ids(shard, rows)}
+        for column, name in self.truth_columns.items():
+            columns[name] = shard.events.column(column)[rows]
+        return columns
+
+    def pulses(
+        self, shard: Shard, rows: NDArray[np.int64]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the pulses of some events of a shard in tables, (T,) by column."""
+        counts = shard.events.column(N_PULSES)[rows].astype(np.int64)
+        # Tables have whole events: about `PULSES_AT_ONCE` pulses, or one event.
+        group_B = (np.cumsum(counts) - 1).clip(0) // PULSES_AT_ONCE
+        borders = np.flatnonzero(np.diff(group_B)) + 1
+        for some in np.split(rows, borders):
+            if len(some):
+                yield self._pulses(shard, some)
+
+    def _pulses(self, shard: Shard, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        events, pulse_map = shard.events, self.store.pulse_map
+        count_B, row_T = shard.pulse_rows(rows)
+        columns = {self.index_column: np.repeat(self.ids(shard, rows), count_B)}
+        for column, name in self.pulse_columns.items():
+            values = shard.pulses.column(column)[row_T]
+            if column == pulse_map.time and TIME_ORIGIN in events.names:
+                origin_B = events.column(TIME_ORIGIN)[rows]
+                values = _absolute(values, np.repeat(origin_B, count_B))
+            columns[name] = values
+        if self._places:
+            assert pulse_map.sensor_id is not None
+            sensor_id_T = shard.pulses.column(pulse_map.sensor_id)[row_T]
+            position_S3 = self.store.geometry.position_S3.numpy()
+            for axis, name in enumerate(self._places):
+                # coordinates of the file, as the pulse map reads them
+                place_S = position_S3[:, axis] + pulse_map.origin[axis]
+                columns[name] = place_S[sensor_id_T]
+        return columns
+
+
+def _event_numbers(events: Events, store: EventStore) -> NDArray[np.int64]:
+    """Return event numbers in the order of the store."""
+    given = np.asarray(events)
+    if given.size and given.dtype.kind not in "iu":
+        raise ValueError(f"events must be integers, got {given.dtype}")
+    numbers = np.sort(given.astype(np.int64).ravel())
+    store.shard_of(numbers)  # ValueError for unknown numbers
+    twice = np.flatnonzero(np.diff(numbers) == 0)
+    if len(twice):
+        raise ValueError(
+            f"events must have each number once, found {numbers[twice[0]]} twice"
+        )
+    return numbers
+
+
+def _absolute(time_T: NDArray[Any], origin_T: NDArray[Any]) -> NDArray[Any]:
+    """Add the time origin of the events, in its own type.
+
+    An integer clock may count nanoseconds since 1970, which float64 cannot represent.
+    """
+    if origin_T.dtype.kind == "i":
+        time_T = np.rint(time_T).astype(np.int64)
+    absolute_T: NDArray[Any] = origin_T + time_T.astype(origin_T.dtype)
+    return absolute_T

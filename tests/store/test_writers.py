@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.store import graphnet_tables, writers
+from graphnet_icecube2nd.store import writers
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.store.readers.parquet import graphnet_parquet_source
@@ -389,7 +389,7 @@ def test_any_store_comes_back(
     at_once: int,
     data: st.DataObject,
 ) -> None:
-    monkeypatch.setattr(graphnet_tables, "PULSES_AT_ONCE", at_once)
+    monkeypatch.setattr(writers, "PULSES_AT_ONCE", at_once)
     folder = tmp_path_factory.mktemp("any")
     items = list(lengths.items())
     chunks = [

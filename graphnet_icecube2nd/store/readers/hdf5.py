@@ -48,7 +48,7 @@ from graphnet_icecube2nd.store.readers.hdf5_tables import (
     hint_at_pandas,
     known_offsets,
 )
-from graphnet_icecube2nd.store.readers.source import HDF5_SUFFIXES, Source
+from graphnet_icecube2nd.store.readers.source import SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import TablePart, select
 
 # How the events of pulses are known if pulses have no event column.
@@ -91,7 +91,7 @@ def hdf5_source(
         if isinstance(path := options.get(name), str):
             options[name] = path.strip("/") or "/"
     wanted, num_before, files = Wanted(**options), 0, list[_File]()
-    for path in list_files(paths, HDF5_SUFFIXES):
+    for path in list_files(paths, SUFFIXES["hdf5"]):
         files.append(_look_at(path, wanted, offsets, num_before))
         num_before += len(files[-1].truth.rows) if files[-1].truth else 0
     first = files[0]

@@ -31,7 +31,7 @@ from graphnet_icecube2nd.store.readers.columns import (
 )
 from graphnet_icecube2nd.store.readers.source import (
     LMDB_FILE,
-    LMDB_SUFFIXES,
+    SUFFIXES,
     Source,
     chunk_borders,
     describe_ids,
@@ -334,7 +334,9 @@ def _files_of(path: Path) -> list[Path]:
         return [path]
     inside = [path, *sorted(path.iterdir())]
     files = [folder / LMDB_FILE for folder in inside if (folder / LMDB_FILE).exists()]
-    files = files or [f for f in inside if f.suffix in LMDB_SUFFIXES and f.is_file()]
+    files = files or [
+        f for f in inside if f.suffix in SUFFIXES["graphnet-lmdb"] and f.is_file()
+    ]
     if not files:
         raise ValueError(f"{path} has no LMDB file {LMDB_FILE} or X.lmdb/{LMDB_FILE}")
     return files

@@ -23,7 +23,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     list_files,
     recognise_pulse_map,
 )
-from graphnet_icecube2nd.store.readers.source import PARQUET_SUFFIXES, Source
+from graphnet_icecube2nd.store.readers.source import SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.table_part import select
 from graphnet_icecube2nd.store.readers.tables import (
     ParquetTable,
@@ -54,7 +54,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
         ValueError: A file is damaged, or lacks a table or column.
     """
     wanted = Wanted(**options)
-    paths = list_files(path, PARQUET_SUFFIXES)
+    paths = list_files(path, SUFFIXES["parquet"])
     files = [ParquetTable(path=file, name=str(file)) for file in paths]
     first, place = files[0], files[0].name
     lists, others = nested_tables(first, wanted.event_column)

@@ -24,7 +24,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     settle_labels,
 )
 from graphnet_icecube2nd.store.readers.source import (
-    PARQUET_SUFFIXES,
+    SUFFIXES,
     EventChunk,
     Part,
     Source,
@@ -163,7 +163,7 @@ class EmptyEventsPart(Part):
 
 
 def _tables(given: PathLike | Sequence[PathLike]) -> list[ParquetTable]:
-    files = list_files(given, PARQUET_SUFFIXES)
+    files = list_files(given, SUFFIXES["parquet"])
     return [ParquetTable(path=path, name=str(path)) for path in files]
 
 

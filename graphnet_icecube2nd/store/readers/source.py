@@ -22,10 +22,12 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 
 # File name suffixes by which formats are recognised, and files are found in folders.
-PARQUET_SUFFIXES = (".parquet",)
-HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-SQLITE_SUFFIXES = (".db", ".sqlite", ".sqlite3")
-LMDB_SUFFIXES = (".lmdb", ".mdb")
+SUFFIXES = {
+    "graphnet-lmdb": (".lmdb", ".mdb"),
+    "graphnet-sqlite": (".db", ".sqlite", ".sqlite3"),
+    "parquet": (".parquet",),
+    "hdf5": (".h5", ".hdf5", ".hdf"),
+}
 LMDB_FILE = "data.mdb"  # file in a folder of LMDB
 
 

@@ -33,7 +33,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     same_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.source import (
-    SQLITE_SUFFIXES,
+    SUFFIXES,
     EventChunk,
     Source,
     file_fingerprint,
@@ -92,7 +92,7 @@ def sqlite_source(
         raise ValueError(f"events_per_part must be 1 or more, got {events_per_part}")
     wanted = Wanted(**{"event_column": "event_no", **options})
     event, files = str(wanted.event_column), list[ChosenTables]()
-    for path in list_files(paths, SQLITE_SUFFIXES):
+    for path in list_files(paths, SUFFIXES["graphnet-sqlite"]):
         named = (*wanted.pulse_tables, wanted.truth)
         there = {
             name: table

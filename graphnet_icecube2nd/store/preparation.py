@@ -27,8 +27,7 @@ from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
 from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
-from graphnet_icecube2nd.store.readers.nested_parquet import is_nested
-from graphnet_icecube2nd.store.readers.parquet import graphnet_tables
+from graphnet_icecube2nd.store.readers.parquet import graphnet_tables, is_nested
 from graphnet_icecube2nd.store.readers.source import LMDB_FILE, SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.tables import ParquetTable
 from graphnet_icecube2nd.store.shard_writer import DROP, ERROR, MARK
@@ -72,7 +71,7 @@ FORMATS = {
         "parquet_source",
         {"truth": "truth", "event_column": "event_column"},
     ),
-    "nested-parquet": Format("nested_parquet", "nested_source", _TABLES),
+    "nested-parquet": Format("parquet", "nested_source", _TABLES),
     "hdf5": Format("hdf5", "hdf5_source", {**_TABLES, "offsets": "offsets_table"}),
 }
 

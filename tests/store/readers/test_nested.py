@@ -18,9 +18,7 @@ import pyarrow as pa
 
 from graphnet_icecube2nd import PulseMap
 from graphnet_icecube2nd.store.conversion import convert
-from graphnet_icecube2nd.store.readers.nested_parquet import (
-    nested_source,
-)
+from graphnet_icecube2nd.store.readers.parquet import nested_source
 
 LISTS = ("dom_x", "dom_y", "dom_z", "dom_time", "charge", "hlc", "rde", "width")
 
@@ -102,12 +100,12 @@ class TestWhatIsRead:
     def test_large_events_are_read_fewer_at_once(
         self, file: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from graphnet_icecube2nd.store.readers import nested_parquet
+        from graphnet_icecube2nd.store.readers import parquet
 
         (part,) = nested_source(file(rows([400, 0, 300, 5]))).parts
         read = part.pulses.batches
         assert [len(batch) for _, batch in read(["dom_x"])] == [705]
-        monkeypatch.setattr(nested_parquet, "VALUES_AT_ONCE", 1)
+        monkeypatch.setattr(parquet, "VALUES_AT_ONCE", 1)
         assert [len(batch) for _, batch in read(["dom_x"])] == [400, 0, 300, 5]
 
     def test_prometheus_without_ids(self, file: Any, read: Any) -> None:

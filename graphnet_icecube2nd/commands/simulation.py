@@ -70,6 +70,16 @@ def simulate(
     time_jitter: Annotated[
         float, _physics("Standard deviation of a pulse's time jitter, ns.")
     ] = 3.0,
+    dom_efficiency: Annotated[
+        float, _physics("Factor of the efficiency of all DOMs.")
+    ] = 1.0,
+    systematics: Annotated[
+        bool,
+        _physics(
+            "Draw scattering, absorption and DOM efficiency within 10%, and the hole "
+            "ice, for each event; the truth has the drawn values."
+        ),
+    ] = False,
     workers: Annotated[
         int | None, option("Number of processes. Default: one per core.")
     ] = None,
@@ -94,6 +104,8 @@ def simulate(
         spectral_index=spectral_index,
         noise_rate=noise_rate,
         time_jitter=time_jitter,
+        dom_efficiency=dom_efficiency,
+        systematics=systematics,
     )
     with counting(events, "simulating") as on_progress:
         make(

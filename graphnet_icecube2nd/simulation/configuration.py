@@ -43,6 +43,11 @@ class SimulationConfig:
         time_jitter: Standard deviation of the time of a pulse, ns.
         charge_spread: Standard deviation of the charge of one photoelectron, p.e.
         merge_time: Interval in which photoelectrons of a DOM merge into one pulse, ns.
+        dom_efficiency: Factor of the efficiency of all DOMs.
+        systematics: Whether each event has its own ice and DOMs: scattering length,
+            absorption length and efficiency within 10% of the nominal ones, and the
+            sensitivity to light from below (hole ice) from 0.45 to 0.95 instead of
+            0.75, as in SnowStorm (arXiv:1909.01530). The truth has the drawn values.
 
     Raises:
         ValueError: A value is out of range; the message gives its name and the range.
@@ -56,6 +61,8 @@ class SimulationConfig:
     time_jitter: float = 3.0
     charge_spread: float = 0.3
     merge_time: float = 10.0
+    dom_efficiency: float = 1.0
+    systematics: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.fractions) - set(TOPOLOGIES))
@@ -87,6 +94,7 @@ class SimulationConfig:
             ("time_jitter", 0.1, 100.0),
             ("charge_spread", 0.0, 1.0),
             ("merge_time", 1.0, 1000.0),
+            ("dom_efficiency", 0.1, 10.0),
         ):
             value = getattr(self, name)
             if not low <= value <= high:  # this form rejects NaN too

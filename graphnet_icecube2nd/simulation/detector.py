@@ -19,6 +19,7 @@ from graphnet_icecube2nd.simulation.rows import Array, Index
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string for coincidences
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
+REACH_LEVELS = 16
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 
@@ -30,7 +31,10 @@ class DomGroups:
     size_G: Index  # number of DOMs, without repeated ones
     centre_G3: Array  # m
     radius_G: Array  # largest distance of a DOM from the centre, m
-    reach_G: Array  # longest fading length of light that arrives at a DOM, m
+    # Longest fading length of light that arrives at a DOM, m, in a few levels R, each
+    # rounded up, because functions of it are computed for every event.
+    reach_R: Array
+    level_G: Index  # level of each group
     # Maximum brightness of a DOM relative to the centre, in e-folds: because it is
     # nearer; and, for each metre to the source, because its ice is clearer, 1/m.
     fading_G: Array
@@ -133,13 +137,16 @@ class SimulatedDetector:
         z_GK = position_GK3[..., 2]
         rise = np.arange(-500.0, 501.0, 10.0)  # m, possible heights of the source
         far = self.medium.between(z_GK[..., None] + rise, z_GK[..., None])
+        reach_G = far.propagation.max(axis=(1, 2))
+        reach_R = np.quantile(reach_G, np.linspace(0, 1, REACH_LEVELS + 1)[1:])
         local_GK = self.medium.between(z_GK, z_GK).propagation
         return DomGroups(
             dom_GK=dom_GK,
             size_G=size_G,
             centre_G3=centre_G3,
             radius_G=radius_G,
-            reach_G=far.propagation.max(axis=(1, 2)),
+            reach_R=reach_R,
+            level_G=np.searchsorted(reach_R, reach_G),
             fading_G=radius_G / local_GK.min(axis=1),
             clearing_G=1 / local_GK.min(axis=1) - 1 / local_GK.max(axis=1),
         )

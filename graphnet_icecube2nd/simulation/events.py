@@ -7,6 +7,7 @@ T pulses, S DOMs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,13 +24,22 @@ from graphnet_icecube2nd.conventions import (
     ZENITH,
     unit_vector_to_angles,
 )
+from graphnet_icecube2nd.detector.geometry import z_to_depth
 from graphnet_icecube2nd.simulation.configuration import (
     BLOCK_EVENTS,
     TOPOLOGIES,
     SimulationConfig,
 )
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.particles import Particles, draw_particles
+from graphnet_icecube2nd.simulation.interactions import (
+    astrophysical_flux,
+    atmospheric_flux,
+)
+from graphnet_icecube2nd.simulation.particles import (
+    Particles,
+    bundle_intensity,
+    draw_particles,
+)
 from graphnet_icecube2nd.simulation.photoelectrons import (
     Light,
     Photoelectrons,
@@ -46,6 +56,15 @@ READOUT_AFTER = 6000.0  # ns, readout after the trigger ends
 CHARGE_STEP = 0.025  # p.e., resolution of charges
 _CLOCK = 2.0**24  # ns, longer than any event: separates DOMs in one sort key
 FEWEST_DOMS = 3  # minimum DOMs with light; fewer do not make an event
+# Truth in numbers besides the direction: rad, GeV, m, ns, p.e.; weights in GeV cm2 sr
+# (generation_weight) and Hz. The mean of weight x flux over all events is a rate.
+TRUTH_NUMBERS = (
+    *("energy", "position_x", "position_y", "position_z", "vertex_time", "pid"),
+    *("interaction_type", "inelasticity", "visible_energy", "energy_track"),
+    *("energy_cascade", "track_length", "muon_zenith", "muon_azimuth", "light"),
+    *("generation_weight", "weight_atmospheric", "weight_astrophysical"),
+    *("scattering", "absorption", "dom_efficiency", "hole_ice"),
+)
 # Approximate share of events that trigger, by topology; sets how many are drawn.
 _ACCEPTANCE = np.array([0.19, 0.53, 0.31, 0.95, 0.51])
 _LARGEST_DRAW = 512
@@ -86,7 +105,8 @@ class SimulatedEvents(EventChunk):
     Columns are sensor_id, time [ns], charge [p.e.] and auxiliary, sorted by event and
     time; event_id counts the events of the simulation. The truth is azimuth and zenith
     [rad] of the origin, energy [GeV], position_x, _y, _z of the vertex [m], vertex_time
-    [ns], topology, inelasticity, visible_energy [GeV], light [p.e.].
+    [ns], topology, pid, interaction_type, inelasticity, visible_energy [GeV] and more;
+    see docs/simulation.md.
     """
 
     particles: Particles  # sources of the light, on the clock of the pulses
@@ -113,6 +133,7 @@ def simulate_block(
     by_place = np.argsort(place_B)[:num_events]
     particles = Particles.join([draw.particles for draw in draws]).take(by_place)
     light_B = np.concatenate([draw.light_B for draw in draws])[by_place]
+    per_event = _acceptance(topology_B, draws) / np.maximum(shares, 1e-300)
     pulses = Pulses.join([draw.pulses for draw in draws])
     pulses = pulses.take(pulses.event_T < num_events)
     pulses = pulses.take(np.lexsort((pulses.time_T, pulses.event_T)))
@@ -127,7 +148,7 @@ def simulate_block(
         },
         offsets=np.append(0, np.cumsum(lengths)),
         event_id=block * BLOCK_EVENTS + np.arange(num_events),
-        truth=_truth(particles, light_B),
+        truth=_truth(particles, light_B, per_event[particles.topology_B]),
         particles=particles,
     )
 
@@ -140,6 +161,8 @@ class _Draw:
     light_B: Array
     place_B: Index
     pulses: Pulses  # with the index in the block as their event
+    triggered_D: NDArray[np.bool_]  # of all drawn events D, in the order of the draw
+    topology_D: Index
 
 
 def _triggered(
@@ -215,6 +238,8 @@ def _draw(
     taken = np.flatnonzero(place_B >= 0)
     time_B = (particles.time_B + shift_B)[taken]
     return _Draw(
+        triggered_D=np.isfinite(begin_B),
+        topology_D=topology,
         particles=replace(particles.take(taken), time_B=time_B),
         light_B=light_B[taken],
         place_B=place_B[taken],
@@ -236,25 +261,68 @@ def _places(topology: Index, open_B: Index) -> Index:
     return place
 
 
-def _truth(particles: Particles, light_B: Array) -> dict[str, NDArray[Any]]:
+def _acceptance(topology_B: Index, draws: Sequence[_Draw]) -> NDArray[np.float64]:
+    """Return the share of drawn events that trigger, by topology; 0 if there is none.
+
+    Events are drawn until k of a topology have triggered, with n draws to the last of
+    them. The estimate (k - 1) / (n - 1) has no bias (1 or 0 if k is 1).
+    """
+    wanted = np.bincount(topology_B, minlength=len(TOPOLOGIES))
+    share = np.zeros(len(TOPOLOGIES))
+    for topology, k in enumerate(wanted):
+        triggered = np.concatenate(
+            [draw.triggered_D[draw.topology_D == topology] for draw in draws]
+        )
+        if k:
+            n = np.flatnonzero(triggered)[k - 1] + 1
+            share[topology] = (k - 1) / (n - 1) if n > 1 else 1.0
+    return share
+
+
+def _truth(
+    particles: Particles, light_B: Array, per_event_B: Array
+) -> dict[str, NDArray[Any]]:
+    """Return the truth of events; `per_event_B` is their part of the draws."""
     zenith, azimuth = unit_vector_to_angles(-particles.direction_B3)
-    names = np.array(TOPOLOGIES)
-    # Energy of an electromagnetic cascade with the same light. A muon is not counted,
-    # because most of its light is outside; `light` includes it.
-    visible = particles.cascade_energy_BC.sum(axis=1)
+    energy, pdg = particles.energy_B, particles.pdg_B
     x, y, z = particles.vertex_B3.T
+    is_neutrino = particles.interaction_B > 0
+    has_muon = is_neutrino & (particles.muons_B > 0)
+    muon_zenith, muon_azimuth = unit_vector_to_angles(-particles.track_direction_B3)
+    generation = np.where(is_neutrino, particles.generation_B, 0.0) * per_event_B
+    atmospheric = generation * atmospheric_flux(energy, np.cos(zenith.numpy()), pdg)
+    atmospheric += np.where(
+        is_neutrino,
+        0.0,
+        particles.generation_B * per_event_B * bundle_intensity(z_to_depth(z)),
+    )
+    lepton = np.where(is_neutrino, 1.0 - particles.inelasticity_B, 0.0) * energy
     return {
         AZIMUTH: azimuth.numpy(),
         ZENITH: zenith.numpy(),
-        "energy": particles.energy_B,
+        "energy": energy,
         "position_x": x,
         "position_y": y,
         "position_z": z,
         "vertex_time": particles.time_B,
-        "topology": names[particles.topology_B],
+        "topology": np.array(TOPOLOGIES)[particles.topology_B],
+        "pid": pdg,
+        "interaction_type": particles.interaction_B,
         "inelasticity": particles.inelasticity_B,
-        "visible_energy": visible,
+        "visible_energy": particles.visible_energy_B,
+        "energy_track": particles.muons_B * particles.track_energy_B,
+        "energy_cascade": np.where(is_neutrino, energy - has_muon * lepton, 0.0),
+        "track_length": particles.track_length_B,
+        "muon_zenith": np.where(has_muon, muon_zenith.numpy(), np.nan),
+        "muon_azimuth": np.where(has_muon, muon_azimuth.numpy(), np.nan),
         "light": light_B,
+        "generation_weight": generation,
+        "weight_atmospheric": atmospheric,
+        "weight_astrophysical": generation * astrophysical_flux(energy, pdg),
+        "scattering": particles.scattering_B,
+        "absorption": particles.absorption_B,
+        "dom_efficiency": particles.efficiency_B,
+        "hole_ice": particles.side_B,
     }
 
 

@@ -1,13 +1,14 @@
 """Light of particles at the DOMs, as photoelectrons with times.
 
-Shape letters: B events, S DOMs, C cascades of an event, G groups of DOMs, P pairs of
-event and DOM or group, E photoelectrons.
+Shape letters: B events, S DOMs, C cascades of an event, G groups of DOMs, R levels of
+their reach, P pairs of event and DOM or group, E photoelectrons.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     CASCADE_LENGTH,
     LIGHT_PER_METRE,
+    NOMINAL,
     Arrival,
+    Optics,
     cascade_arrival,
-    muon_energy_after,
     muon_light,
     track_arrival,
 )
@@ -30,6 +32,8 @@ from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 
 LEAST_LIGHT = 5e-3  # p.e.: DOMs with less are left out; 0.4% of all light
 FAINTEST = 4.0  # p.e. in the whole detector, roughly; less never triggers
+LEAST_SHOWER = 0.5  # GeV; dimmer showers along tracks are left out
+ENERGY_STEP = 20.0  # m, in which the energy of a muon is constant
 FARTHEST = 600.0  # m outside the detector, beyond which a cascade is not seen
 NEAREST = np.float32(20.0)  # m, within which every DOM is included
 LARGEST_SAMPLE = 1000  # photoelectrons per source and DOM; more share this sample
@@ -55,7 +59,7 @@ class Light(Arrival):
 
 
 def light_at_doms(particles: Particles, detector: SimulatedDetector) -> list[Light]:
-    """Return the light of the tracks, and of the first and second cascades.
+    """Return the light of the tracks, and of all cascades and showers.
 
     Events with almost no light, which never trigger, are left out.
     """
@@ -105,31 +109,81 @@ def _sources(particles: Particles, detector: SimulatedDetector) -> list[_Source]
     made = []
     has_track = np.flatnonzero(particles.muons_B > 0)
     if len(has_track):
-        made.append(_tracks(particles.take(has_track), has_track, detector))
-    away_B = np.linalg.norm(particles.vertex_B3 - detector.volume.centre, axis=1)
-    for column in range(particles.cascade_energy_BC.shape[1]):
-        shines_B = particles.cascade_energy_BC[:, column] > 0
-        if column == 0:  # at the vertex, which may be far away for outside tracks
-            shines_B &= away_B < detector.volume.reach + FARTHEST
-        shines = np.flatnonzero(shines_B)
-        if len(shines):
-            made.append(_cascades(particles.take(shines), shines, column, detector))
+        made.append(_tracks(particles, has_track, detector))
+    showers = _showers(particles, detector)
+    if len(showers):
+        made.append(_cascades(particles, showers, detector))
     return made
 
 
-def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _Source:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Showers(Rows):
+    """Cascades, and showers along tracks, of all events."""
+
+    event_P: Index
+    along_P: Array  # m, from the vertex
+    direction_P3: Array
+    energy_P: Array  # GeV, electromagnetic
+
+
+def _showers(particles: Particles, detector: SimulatedDetector) -> _Showers:
+    """Return the showers that can be seen."""
+    cascades = np.nonzero(particles.cascade_energy_BC > 0)
+    losses = np.nonzero(particles.shower_energy_BL > LEAST_SHOWER)
+    showers = _Showers.join(
+        [
+            _Showers(
+                event_P=cascades[0],
+                along_P=particles.cascade_distance_BC[cascades],
+                direction_P3=particles.cascade_direction_BC3[cascades],
+                energy_P=particles.cascade_energy_BC[cascades],
+            ),
+            _Showers(
+                event_P=losses[0],
+                along_P=particles.shower_distance_BL[losses],
+                direction_P3=particles.track_direction_B3[losses[0]],
+                energy_P=particles.shower_energy_BL[losses],
+            ),
+        ]
+    )
+    away_P3 = _place(particles, showers) - detector.volume.centre
+    away_P = np.sqrt(np.sum(away_P3**2, axis=1))
+    return showers.take(away_P < detector.volume.reach + FARTHEST)
+
+
+def _place(particles: Particles, showers: _Showers) -> Array:
+    """Return where showers start, (P, 3) m."""
+    vertex_P3 = particles.vertex_B3[showers.event_P]
+    place: Array = vertex_P3 + showers.along_P[:, None] * showers.direction_P3
+    return place
+
+
+def _tracks(particles: Particles, index: Index, detector: SimulatedDetector) -> _Source:
+    tracks = particles.take(index)
     # Start near the detector, where single precision is sufficient.
-    direction = tracks.direction_B3
-    closest = np.sum((detector.volume.centre - tracks.vertex_B3) * direction, axis=1)
-    skipped = np.clip(closest - detector.volume.reach - 500.0, 0, tracks.track_length_B)
-    energy = muon_energy_after(tracks.track_energy_B, skipped)
+    direction, skipped = tracks.track_direction_B3, tracks.near_B
+    energy = tracks.near_energy_B
     arguments = {
         "start": _single(tracks.vertex_B3 + skipped[:, None] * direction),
         "direction": _single(direction),
         "length": _single(tracks.track_length_B - skipped),
         "energy": _single(energy),
         "muons": _single(tracks.muons_B),
+        "radiative": _single(tracks.even_loss_B),
     }
+    # The energy in steps along the track, which is constant where there is no track.
+    longest = min(
+        float(arguments["length"].max()), 2 * (detector.volume.reach + FARTHEST)
+    )
+    steps = int(longest / ENERGY_STEP) + 2
+    place_BN = skipped[:, None] + ENERGY_STEP * (np.arange(steps) + 0.5)
+    energies = _single(tracks.track_energy_at(place_BN)).ravel()
+
+    def energy_after(event_P: Index, flown_P: Array) -> Array:
+        step_P = (flown_P * np.float32(1 / ENERGY_STEP)).astype(np.int64)
+        result: Array = energies.take(np.minimum(step_P, steps - 1) + event_P * steps)
+        return result
+
     groups = detector.groups
     start_B3, direction_B3 = arguments["start"], arguments["direction"]
     along_BG = direction_B3 @ _single(groups.centre_G3).T
@@ -142,58 +196,82 @@ def _tracks(tracks: Particles, index: Index, detector: SimulatedDetector) -> _So
     along_BG *= nearest_BG
     square_BG += along_BG
     # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
-    bright = tracks.muons_B * muon_light(energy) * LIGHT_PER_METRE
-    limit_BG = _farthest(np.log(bright / 1.7), np.log(groups.reach_G), power=0.5)
-    begins = tracks.time_B + skipped / SPEED_OF_LIGHT
+    bright = tracks.muons_B * muon_light(energy, tracks.even_loss_B) * LIGHT_PER_METRE
+    limit_BR = _farthest(np.log(bright / 1.7), np.log(groups.reach_R), power=0.5)
     return _source(
-        track_arrival, arguments, index, begins, square_BG, limit_BG, detector
+        track_arrival,
+        arguments,
+        _optics(particles, index),
+        index,
+        tracks.time_B + skipped / SPEED_OF_LIGHT,
+        square_BG,
+        limit_BR,
+        detector,
+        energy_after,
     )
 
 
 def _cascades(
-    particles: Particles, index: Index, column: int, detector: SimulatedDetector
+    particles: Particles, showers: _Showers, detector: SimulatedDetector
 ) -> _Source:
-    distance = particles.cascade_distance_BC[:, column]
-    position = particles.vertex_B3 + distance[:, None] * particles.direction_B3
-    energy = particles.cascade_energy_BC[:, column]
+    events = showers.event_P
     arguments = {
-        "position": _single(position),
-        "direction": _single(particles.direction_B3),
-        "energy": _single(energy),
+        "position": _single(_place(particles, showers)),
+        "direction": _single(showers.direction_P3),
+        "energy": _single(showers.energy_P),
     }
     groups = detector.groups
     square_BG = _square(arguments["position"], groups)
     # Diffuse light around a point, see `light.point_light`.
-    bright = np.log(LIGHT_PER_METRE * CASCADE_LENGTH * energy / 3.8)
-    limit_BG = _farthest(bright, 2.0 * np.log(groups.reach_G), power=1.0)
-    begins = particles.time_B + distance / SPEED_OF_LIGHT
+    bright = np.log(LIGHT_PER_METRE * CASCADE_LENGTH * showers.energy_P / 3.8)
+    limit_BR = _farthest(bright, 2.0 * np.log(groups.reach_R), power=1.0)
     return _source(
-        cascade_arrival, arguments, index, begins, square_BG, limit_BG, detector
+        cascade_arrival,
+        arguments,
+        _optics(particles, events),
+        events,
+        particles.time_B[events] + showers.along_P / SPEED_OF_LIGHT,
+        square_BG,
+        limit_BR,
+        detector,
     )
 
 
 def _source(
     function: Callable[..., Arrival],
     arguments: dict[str, Array],  # of the function: (B, ...) in single precision
+    optics: Optics,  # (B,)
     index_B: Index,
     begins_B: Array,
     square_BG: Array,  # squared distances of the groups' centres, m2
-    limit_BG: Array,  # largest distance of a group with light, in its `reach`
+    limit_BR: Array,  # largest distance of a group with light, in its `reach`
     detector: SimulatedDetector,
+    energy_after: Callable[[Index, Array], Array] | None = None,
 ) -> _Source:
     """Find the groups of DOMs that see light."""
 
     def arrive(event_P: Index, place_P3: Array) -> Arrival:
+        changes: dict[str, Any] = {}
+        if optics is not NOMINAL:
+            changes["optics"] = optics.take(event_P)
+        if energy_after is not None:
+            changes["energy_after"] = partial(energy_after, event_P)
         return function(
             **{name: np.take(a, event_P, axis=0) for name, a in arguments.items()},
             time=np.zeros(len(event_P), np.float32),
             dom=place_P3,
             medium=detector.medium,
+            **changes,
         )
 
     groups = detector.groups
-    limit_BG *= _single(groups.reach_G)
-    np.maximum(limit_BG, NEAREST, out=limit_BG)
+    # Light that fades over a longer distance reaches farther.
+    if optics is not NOMINAL:
+        longer_B = np.sqrt(np.maximum(optics.scattering * optics.absorption, 1.0))
+        limit_BR *= longer_B[:, None]
+    limit_BR *= _single(groups.reach_R)
+    np.maximum(limit_BR, NEAREST, out=limit_BR)
+    limit_BG = limit_BR.take(groups.level_G, axis=1)
     limit_BG += _single(groups.radius_G)
     limit_BG *= limit_BG
     near = np.flatnonzero(square_BG < limit_BG)
@@ -212,6 +290,21 @@ def _source(
         group_P=group,
         light_P=mean_P * groups.size_G[group],
     )
+
+
+def _optics(particles: Particles, index: Index) -> Optics:
+    """Return the optics of some events; NOMINAL, which costs nothing, if it is that."""
+    optics = Optics(
+        scattering=_single(particles.scattering_B[index]),
+        absorption=_single(particles.absorption_B[index]),
+        efficiency=_single(particles.efficiency_B[index]),
+        side=_single(particles.side_B[index]),
+    )
+    is_nominal = all(
+        np.all(getattr(optics, f.name) == np.float32(getattr(NOMINAL, f.name)))
+        for f in fields(Optics)
+    )
+    return NOMINAL if is_nominal else optics
 
 
 def _at_doms(
@@ -238,15 +331,15 @@ def _at_doms(
     )
 
 
-def _farthest(bright_B: Array, fading_G: Array, power: float) -> Array:
-    """Return u, or slightly more, where light has fallen to LEAST_LIGHT; (B, G).
+def _farthest(bright_B: Array, fading_R: Array, power: float) -> Array:
+    """Return u, or slightly more, where light has fallen to LEAST_LIGHT; (B, R).
 
     It solves u + power * ln(u) = bright - fading - ln(LEAST_LIGHT). `bright` and
     `fading` are logarithms of the light and of its divisor; light spreads with u to
     the power `power`.
     """
     bright_B = bright_B - np.log(LEAST_LIGHT)
-    wanted = np.subtract.outer(_single(bright_B), _single(fading_G))
+    wanted = np.subtract.outer(_single(bright_B), _single(fading_R))
     np.maximum(wanted, np.float32(1.1), out=wanted)
     below = np.maximum(wanted - power * np.log(wanted), np.float32(0.5))
     return wanted - power * np.log(below)

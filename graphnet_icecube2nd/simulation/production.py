@@ -41,7 +41,11 @@ from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.events import SimulatedEvents, simulate_block
+from graphnet_icecube2nd.simulation.events import (
+    TRUTH_NUMBERS,
+    SimulatedEvents,
+    simulate_block,
+)
 from graphnet_icecube2nd.store.arrow_table import sha256_of
 from graphnet_icecube2nd.store.conversion import convert, table_digest
 from graphnet_icecube2nd.store.event_store import EventStore
@@ -54,8 +58,7 @@ OUTPUTS = (STORE, GRAPHNET, *FORMATS)
 # Maximum blocks of a part, and so of a shard. Fewer are used if there are few events,
 # to keep all cores busy. The number of cores has no effect, or stores would differ.
 MOST_BLOCKS, PARTS = 64, 16
-NUMBERS = ("energy", "inelasticity", "visible_energy", "light")  # truth of a stream
-VERSION = 1  # increases if the same seed gives other events
+VERSION = 2  # increases if the same seed gives other events
 
 
 def simulate(
@@ -330,9 +333,9 @@ class SimulatedStream(IterableDataset[PackedBatch]):
                 f"num_blocks must be a multiple of world_size, so that ranks get equal "
                 f"numbers of batches; got {num_blocks} and {world_size}"
             )
-        if unknown := sorted(set(truth) - set(NUMBERS)):
+        if unknown := sorted(set(truth) - set(TRUTH_NUMBERS)):
             raise ValueError(
-                f"no truth {', '.join(unknown)}; choose from {', '.join(NUMBERS)}"
+                f"no truth {', '.join(unknown)}; choose from {', '.join(TRUTH_NUMBERS)}"
             )
         self.batch_size, self.seed = batch_size, seed
         self.config = config or SimulationConfig()

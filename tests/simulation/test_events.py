@@ -19,6 +19,7 @@ from graphnet_icecube2nd.simulation.events import (
     READOUT_AFTER,
     READOUT_BEFORE,
     TRIGGER_TIME,
+    TRUTH_NUMBERS,
     SimulatedEvents,
     simulate_block,
 )
@@ -188,3 +189,59 @@ def test_a_detector_that_sees_nothing_says_so(monkeypatch: pytest.MonkeyPatch) -
     lonely = SimulatedDetector(geometry, IceModel.icecube())
     with pytest.raises(ValueError, match=r"'lonely' cannot trigger: 8 DOMs"):
         simulate_block(CONFIG, lonely, 0, 0, 5)
+
+
+def test_a_weighted_spectrum_is_a_drawn_one() -> None:
+    """Triggered starting tracks of E^-1.5 with weights for E^-3, against E^-3."""
+    rates, spectra = [], []
+    borders = np.logspace(2.5, 4, 4)
+    for index in (1.5, 3.0):
+        config = SimulationConfig(
+            fractions={"starting_track": 1.0},
+            energy_range=(300.0, 1e4),
+            spectral_index=index,
+        )
+        truths = [simulate_block(config, DETECTOR, 1, block).truth for block in (0, 1)]
+        energy, weight = (
+            np.concatenate([truth[name] for truth in truths])
+            for name in ("energy", "generation_weight")
+        )
+        rate = weight * energy**-3.0
+        # The mean over the events is the rate.
+        effective = rate.sum() ** 2 / (rate**2).sum()
+        rates.append((rate.mean(), rate.mean() / np.sqrt(effective)))
+        spectra.append(np.histogram(energy, borders, weights=rate)[0] / rate.sum())
+    (first, first_error), (second, second_error) = rates
+    assert abs(first - second) < 4 * np.hypot(first_error, second_error)
+    assert first_error < 0.2 * first
+    np.testing.assert_allclose(*spectra, atol=0.1)
+
+
+def test_truth_of_the_interaction_and_its_weights(
+    blocks: list[SimulatedEvents],
+) -> None:
+    truth = {
+        name: np.concatenate([events.truth[name] for events in blocks])
+        for name in blocks[0].truth
+    }
+    assert {*TRUTH_NUMBERS, "azimuth", "zenith", "topology"} == set(truth)
+    bundle = truth["topology"] == "muon_bundle"
+    neutrino = ~bundle
+    assert set(truth["pid"][bundle]) == {13}
+    assert set(np.abs(truth["pid"][neutrino])) == {12, 14, 16}
+    assert set(truth["interaction_type"][bundle]) == {0}
+    assert (truth["generation_weight"][bundle] == 0).all()
+    assert (truth["generation_weight"][neutrino] >= 0).all()
+    assert (truth["weight_astrophysical"][bundle] == 0).all()
+    # The detector's own rates: 2 to 3 kHz of muons, some 20 mHz of neutrinos.
+    atmospheric = truth["weight_atmospheric"]
+    assert 1e3 < atmospheric[bundle].sum() / len(bundle) < 6e3
+    assert 5e-3 < atmospheric[neutrino].sum() / len(bundle) < 8e-2
+    has_muon = np.isin(truth["topology"], ["through_going_track", "starting_track"])
+    assert np.isfinite(truth["muon_zenith"][has_muon]).all()
+    assert np.isnan(truth["muon_zenith"][~has_muon]).all()
+    np.testing.assert_allclose(
+        (truth["energy_track"] + truth["energy_cascade"])[has_muon],
+        truth["energy"][has_muon],
+    )
+    assert (truth["visible_energy"] >= 0).all()

@@ -22,6 +22,7 @@ from graphnet_icecube2nd.simulation.light import (
     muon_light,
     muon_range,
     point_light,
+    shower_depth,
     shower_light,
     track_arrival,
 )
@@ -75,9 +76,15 @@ def cascade(dom: list[float], medium: Medium = ICE, **changes: object) -> light.
 
 def test_speed_of_light_in_ice() -> None:
     assert pytest.approx(0.221, abs=5e-4) == SPEED_IN_ICE  # m/ns
-    assert float(cascade([0.0, 0.0, 100.0]).time) == pytest.approx(100 / SPEED_IN_ICE)
+    # From the middle of a shower of 100 GeV, 3 m ahead of its start.
+    depth = float(shower_depth(np.array(100.0)))
+    assert depth == pytest.approx(3.05, abs=0.01)
+    flown = depth / 0.299792458
+    found = float(cascade([0.0, 0.0, 100.0 + depth]).time) - flown
+    assert found == pytest.approx(100 / SPEED_IN_ICE)
     # 452 ns for 100 m.
-    assert float(cascade([100.0, 0.0, 0.0]).time) == pytest.approx(452.4, abs=0.1)
+    found = float(cascade([100.0, 0.0, depth]).time) - flown
+    assert found == pytest.approx(452.4, abs=0.1)
 
 
 def test_cherenkov_angle() -> None:
@@ -180,7 +187,14 @@ def test_more_absorption_and_more_distance_are_less_light() -> None:
 
 def test_light_is_proportional_to_the_energy_of_a_cascade() -> None:
     dom = [40.0, 0.0, 10.0]
-    once, twice = (cascade(dom, energy=np.array(e)).mean for e in (50.0, 100.0))
+    once, twice = (
+        cascade(
+            dom,
+            energy=np.array(e),
+            position=np.array([0.0, 0.0, -float(shower_depth(np.array(e)))]),
+        ).mean
+        for e in (50.0, 100.0)
+    )
     assert float(twice) == pytest.approx(2 * float(once))
     muons = [track(dom, muons=np.array(n)).mean for n in (1.0, 5.0)]
     assert float(muons[1]) == pytest.approx(5 * float(muons[0]))

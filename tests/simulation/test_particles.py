@@ -7,10 +7,16 @@ import pytest
 
 from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.light import muon_range, shower_light
+from graphnet_icecube2nd.simulation.interactions import cross_section
+from graphnet_icecube2nd.simulation.light import (
+    muon_energy_after,
+    muon_range,
+    shower_light,
+)
 from graphnet_icecube2nd.simulation.particles import (
     MARGIN,
     Particles,
+    _through_cylinder,
     draw_particles,
 )
 
@@ -32,13 +38,14 @@ def test_directions_are_unit_vectors_and_energies_in_range(topology: str) -> Non
     np.testing.assert_allclose(np.linalg.norm(drawn.direction_B3, axis=1), 1.0)
     if topology == "muon_bundle":
         assert np.isnan(drawn.inelasticity_B).all()
+        assert (drawn.pdg_B == 13).all()
         return
+    assert (drawn.pdg_B > 0).mean() == pytest.approx(0.5, abs=0.03)
     low, high = CONFIG.energy_range
     if topology == "double_cascade":
         low, high = CONFIG.double_cascade_range
     assert drawn.energy_B.min() >= low
     assert drawn.energy_B.max() <= high
-    assert drawn.inelasticity_B.mean() == pytest.approx(0.4, abs=0.02)
     # E**-2.15: half lie below this.
     power = 1 - CONFIG.spectral_index
     middle = (0.5 * (low**power + high**power)) ** (1 / power)
@@ -71,7 +78,7 @@ def test_through_going_muons_come_from_outside_and_reach_the_cylinder() -> None:
     # At time 0 they enter: the point is on the cylinder's surface, and they get there.
     flown = -drawn.time_B * 0.299792458
     assert (flown <= muon_range(drawn.track_energy_B) + 1e-6).all()
-    enters = drawn.vertex_B3 + flown[:, None] * drawn.direction_B3
+    enters = drawn.vertex_B3 + flown[:, None] * drawn.track_direction_B3
     across = np.hypot(enters[:, 0] - VOLUME.x, enters[:, 1] - VOLUME.y)
     on_side = np.abs(across - VOLUME.radius - MARGIN) < 1e-6
     on_lid = np.abs(enters[:, 2] - VOLUME.top - MARGIN) < 1e-6
@@ -95,12 +102,30 @@ def test_starting_tracks_and_cascades_begin_inside_a_margin() -> None:
     )
 
 
-def test_neutral_currents_show_their_hadrons_only() -> None:
+def test_flavours_and_currents_of_cascades() -> None:
     drawn = draw("cascade")
     hadrons = shower_light(drawn.inelasticity_B * drawn.energy_B)
-    neutral = np.isclose(drawn.cascade_energy_BC[:, 0], hadrons)
+    neutral = drawn.interaction_B == 2
+    light = drawn.cascade_energy_BC[:, 0]
+    np.testing.assert_allclose(light[neutral], hadrons[neutral])
+    assert (light[~neutral] > hadrons[~neutral]).all()
     assert neutral.mean() == pytest.approx(0.25, abs=0.03)
     assert (drawn.muons_B == 0).all()
+    flavour = np.abs(drawn.pdg_B)
+    for name in (12, 14, 16):
+        assert (flavour[neutral] == name).mean() == pytest.approx(1 / 3, abs=0.05)
+    # Tau neutrinos below the range of double cascades.
+    assert set(flavour[~neutral]) == {12, 16}
+    assert drawn.energy_B[~neutral & (flavour == 16)].max() < 3e4
+    # An electron and its hadrons together go along the neutrino.
+    electrons = ~neutral & (flavour == 12)
+    np.testing.assert_array_equal(
+        drawn.cascade_direction_BC3[electrons, 0], drawn.direction_B3[electrons]
+    )
+    np.testing.assert_allclose(
+        light[electrons],
+        (hadrons + (1 - drawn.inelasticity_B) * drawn.energy_B)[electrons],
+    )
 
 
 def test_taus_fly_50_metres_a_pev() -> None:
@@ -108,7 +133,88 @@ def test_taus_fly_50_metres_a_pev() -> None:
     tau = (1 - drawn.inelasticity_B) * drawn.energy_B
     flown = drawn.cascade_distance_BC[:, 1]
     assert (flown / tau).mean() == pytest.approx(4.9e-5, rel=0.05)
-    np.testing.assert_allclose(drawn.cascade_energy_BC[:, 1], 0.65 * tau)
+    # 0.216 x 0.35 of electrons and 0.784 x 0.6 of hadrons, whose light is 10% less.
+    share = drawn.cascade_energy_BC[:, 1] / tau
+    assert share.mean() == pytest.approx(0.49, abs=0.03)
+    assert share.max() <= 1.0
+
+
+def test_muon_and_hadrons_balance_across_the_neutrino() -> None:
+    for topology in ("starting_track", "through_going_track"):
+        drawn = draw(topology)
+        muon = (1 - drawn.inelasticity_B) * drawn.energy_B
+        rest = drawn.energy_B[:, None] * drawn.direction_B3
+        rest = rest - muon[:, None] * drawn.track_direction_B3
+        rest /= np.linalg.norm(rest, axis=1, keepdims=True)
+        np.testing.assert_allclose(rest, drawn.cascade_direction_BC3[:, 0], atol=1e-6)
+        cosine = np.sum(drawn.track_direction_B3 * drawn.direction_B3, axis=1)
+        angle = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+        near = (drawn.energy_B > 800) & (drawn.energy_B < 1250)
+        assert np.median(angle[near]) == pytest.approx(0.7, abs=0.15)
+
+
+def test_visible_energy_of_muons_is_what_they_lose_inside() -> None:
+    bright = SimulationConfig(energy_range=(1e4, 1e6), spectral_index=1.0)
+    drawn = draw("through_going_track", bright)
+    to_detector = -drawn.time_B * 0.299792458
+    enters = drawn.track_energy_at(to_detector[:, None])[:, 0]
+    assert (drawn.visible_energy_B <= enters + 1e-6).all()
+    # On their way through they lose the mean, with fluctuations.
+    enter, leave = _through_cylinder(drawn.vertex_B3, drawn.track_direction_B3, VOLUME)
+    np.testing.assert_allclose(enter, to_detector, atol=1e-6)
+    mean = muon_energy_after(enters, leave - enter)
+    expected = enters - mean
+    far = (leave - enter > 500) & (enters > 1000)
+    ratio = drawn.visible_energy_B[far] / expected[far]
+    assert far.sum() > 300
+    assert 0.6 < np.median(ratio) < 1.0
+    assert ratio.mean() == pytest.approx(1.0, abs=0.15)
+    starting = draw("starting_track")
+    hadrons = starting.cascade_energy_BC[:, 0]
+    assert (starting.visible_energy_B >= hadrons).all()
+    muon = starting.track_energy_B
+    assert (starting.visible_energy_B <= hadrons + muon + 1e-6).all()
+
+
+@pytest.mark.parametrize("topology", ["starting_track", "through_going_track"])
+def test_generation_weights_give_the_rate_of_a_flux(topology: str) -> None:
+    """Nucleons x cross section x volume x solid angle x flux, whatever was drawn."""
+    low, high = 200.0, 400.0  # GeV: the Earth is transparent
+    rates = []
+    for index in (1.0, 3.0):
+        config = SimulationConfig(energy_range=(low, high), spectral_index=index)
+        drawn = draw(topology, config)
+        rate = drawn.generation_B * drawn.energy_B**-2.0
+        error = rate.std() / np.sqrt(NUM)
+        rates.append((rate.mean(), error))
+    (first, first_error), (second, second_error) = rates
+    assert abs(first - second) < 4 * np.hypot(first_error, second_error)
+    if topology == "through_going_track":
+        return
+    energy = np.linspace(low, high, 1001)
+    both = sum(
+        cross_section(energy, np.full(1001, pdg), np.ones(1001, int))
+        for pdg in (14, -14)
+    )
+    total = np.mean(both * energy**-2.0) * (high - low)
+    radius, height = VOLUME.radius + MARGIN, VOLUME.top - VOLUME.bottom + 2 * MARGIN
+    nucleons = np.pi * radius**2 * height * 1e6 * 0.92 * 6.022e23
+    expected = 4 * np.pi * nucleons * total
+    assert first == pytest.approx(expected, rel=0.05)
+
+
+def test_systematics_are_drawn_for_each_event() -> None:
+    drawn = draw("cascade", SimulationConfig(systematics=True, dom_efficiency=2.0))
+    for name in ("scattering_B", "absorption_B", "efficiency_B"):
+        values = getattr(drawn, name) / (2.0 if name == "efficiency_B" else 1.0)
+        assert values.min() < 0.905
+        assert values.max() > 1.095
+        assert 0.9 <= values.min() <= values.max() <= 1.1
+        assert values.mean() == pytest.approx(1.0, abs=0.01)
+    assert 0.45 <= drawn.side_B.min() < 0.47
+    nominal = draw("cascade")
+    assert (nominal.scattering_B == 1).all()
+    assert (nominal.side_B == 0.75).all()
 
 
 def test_topologies_keep_their_places() -> None:
@@ -130,6 +236,7 @@ def test_topologies_keep_their_places() -> None:
         ({"energy_range": (0.0, 1e2)}, "energy_range must be two energies"),
         ({"noise_rate": -1.0}, "noise_rate must be from 0"),
         ({"time_jitter": 0.0}, "time_jitter must be from 0.1"),
+        ({"dom_efficiency": 0.0}, "dom_efficiency must be from 0.1"),
         ({"spectral_index": float("nan")}, "spectral_index must be from 0"),
     ],
 )

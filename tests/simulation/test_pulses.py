@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,13 @@ from graphnet_icecube2nd.simulation.events import (
     find_triggers,
     make_pulses,
 )
-from graphnet_icecube2nd.simulation.particles import Particles
+from graphnet_icecube2nd.simulation.light import (
+    MUON_RADIATIVE_LOSS,
+    cascade_arrival,
+    muon_energy_after,
+    track_arrival,
+)
+from graphnet_icecube2nd.simulation.particles import Particles, draw_particles
 from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons, light_at_doms
 
 DETECTOR = SimulatedDetector.icecube86()
@@ -140,26 +148,20 @@ def test_noise_has_its_rate_and_goes_with_rde() -> None:
 
 def event_of(**changes: object) -> Particles:
     """A cascade of 1 TeV in the clear ice, unless told otherwise."""
+    rng = np.random.default_rng(0)
+    drawn = draw_particles(np.array([2]), SimulationConfig(), DETECTOR.volume, rng)
+    up = np.array([[0.0, 0.0, 1.0]])
     columns = {
-        "topology_B": np.array([2]),
-        "direction_B3": np.array([[0.0, 0.0, 1.0]]),
-        "energy_B": np.array([1e3]),
-        "inelasticity_B": np.array([0.4]),
+        "direction_B3": up,
+        "cascade_direction_BC3": np.stack([up, up], axis=1),
         "vertex_B3": np.array([[20.0, 10.0, -350.0]]),
-        "time_B": np.array([0.0]),
-        "track_length_B": np.zeros(1),
-        "track_energy_B": np.zeros(1),
-        "muons_B": np.zeros(1),
-        "cascade_distance_BC": np.zeros((1, 2)),
         "cascade_energy_BC": np.array([[1e3, 0.0]]),
         **changes,
     }
-    return Particles(**columns)
+    return replace(drawn, **columns)
 
 
 def test_light_at_a_dom_goes_with_its_efficiency() -> None:
-    from dataclasses import replace
-
     plain = SimulatedDetector(
         replace(DETECTOR.geometry, rde_S=DETECTOR.geometry.rde_S * 0 + 1.0),
         DETECTOR.ice,
@@ -171,8 +173,6 @@ def test_light_at_a_dom_goes_with_its_efficiency() -> None:
 
 def test_no_dom_that_sees_light_is_left_out() -> None:
     """Groups of DOMs are asked first: against asking every DOM."""
-    from graphnet_icecube2nd.simulation.light import cascade_arrival, track_arrival
-
     cascade = light_at_doms(event_of(), DETECTOR)[0]
     everywhere = cascade_arrival(
         position=np.array([20.0, 10.0, -350.0]),
@@ -186,11 +186,13 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
     track = event_of(
         topology_B=np.array([0]),
         vertex_B3=np.array([[-3000.0, 100.0, -200.0]]),
-        direction_B3=np.array([[1.0, 0.0, 0.0]]),
+        track_direction_B3=np.array([[1.0, 0.0, 0.0]]),
         cascade_energy_BC=np.zeros((1, 2)),
         track_length_B=np.array([9000.0]),
-        track_energy_B=np.array([2e4]),
         muons_B=np.ones(1),
+        near_B=np.array([1500.0]),
+        near_energy_B=muon_energy_after(np.array([2e4]), np.array([1500.0])),
+        even_loss_B=np.array([MUON_RADIATIVE_LOSS]),
     )
     found = light_at_doms(track, DETECTOR)[0]
     everywhere = track_arrival(
@@ -209,8 +211,6 @@ def test_no_dom_that_sees_light_is_left_out() -> None:
 @pytest.mark.parametrize("height", [-140.0, -50.0, 430.0])
 def test_no_light_is_lost_at_the_edges_of_dust(height: float) -> None:
     """Where the ice changes within a group of DOMs."""
-    from graphnet_icecube2nd.simulation.light import cascade_arrival
-
     place = np.array([0.0, 0.0, height])
     bright = event_of(vertex_B3=place[None], cascade_energy_BC=np.array([[1e5, 0.0]]))
     found = light_at_doms(bright, DETECTOR)[0]
@@ -231,7 +231,7 @@ def check_all_light(dom: np.ndarray, mean: np.ndarray, everywhere: np.ndarray) -
     left_out[dom] = False
     assert expected[left_out].sum() < 0.01 * expected.sum() + 0.1
     assert expected[left_out].max() < 0.01
-    np.testing.assert_allclose(mean, expected[dom], rtol=5e-3, atol=5e-4)
+    np.testing.assert_allclose(mean, expected[dom], rtol=1e-2, atol=5e-4)
 
 
 def test_a_configuration_without_noise_has_none() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from typing import Any
@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import parse_json
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.likelihood.max_likelihood import Maximum, find_maximum
@@ -32,7 +33,7 @@ from graphnet_icecube2nd.likelihood.photon_likelihood import (
 )
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK
-from graphnet_icecube2nd.simulation.configuration import SimulationConfig
+from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     muon_energy_after,
@@ -43,6 +44,7 @@ from graphnet_icecube2nd.simulation.production import VERSION
 from graphnet_icecube2nd.simulation.rows import Array
 from graphnet_icecube2nd.store.conversion import available_cores
 from graphnet_icecube2nd.store.event_store import EventStore, view_event
+from graphnet_icecube2nd.tasks.label import CASCADE_TOPOLOGIES
 
 EFFORTS: dict[str, dict[str, int]] = {
     "full": {},
@@ -76,11 +78,15 @@ def limit_events(
     events: Sequence[int] | NDArray[np.int64] | None = None,
     *,
     from_truth: bool = True,
+    topology: str | None = None,
     effort: str = "full",
     workers: int | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> LimitReport:
     """Find the maximum likelihood of simulated events.
+
+    Muons lose the mean energy in this likelihood, without the showers of the
+    simulation.
 
     Args:
         store: Store made by `simulate`.
@@ -88,6 +94,8 @@ def limit_events(
         from_truth: Whether the search also starts at the truth, so that it does not
             miss the global maximum. This is right for a limit, not for a
             reconstruction.
+        topology: Hypothesis for all events; default: the true topology of each. The
+            difference of two log-likelihoods is the best score between two topologies.
         effort: Effort of the search: `full`, or `quick`, which takes a third of the
             time and misses more maxima without `from_truth`.
         workers: Number of processes; default: one per core. A script must call this
@@ -95,21 +103,31 @@ def limit_events(
         on_progress: Function called with the number of events since the last call.
 
     Returns:
-        Directions to the origin. Their kappa comes from the curvature at the maximum
-        and does not include other maxima, so it is too large for tracks.
+        Directions to the origin (of a muon, not of its neutrino). Their kappa comes
+        from the curvature at the maximum and does not include other maxima, so it is
+        too large for tracks. Vertices of starting tracks and cascades, and the visible
+        energies of cascades.
 
     Raises:
-        ValueError: The store was not simulated by this release, or the effort is
-            unknown.
+        ValueError: The store was not simulated by this release, or with systematics,
+            which the likelihood does not know; a topology or effort is unknown; or
+            `from_truth` is combined with a topology.
         ImportError: scipy is not installed.
     """
-    if effort not in EFFORTS:
-        raise ValueError(f"no effort {effort!r}; choose from {', '.join(EFFORTS)}")
-    configuration_of(store)
+    check_one_of("effort", effort, tuple(EFFORTS))
+    if topology is not None:
+        check_one_of("topology", topology, TOPOLOGIES)
+        if from_truth:
+            raise ValueError("a given topology needs from_truth=False")
+    if configuration_of(store).systematics:
+        raise ValueError(
+            f"{store.path} was simulated with systematics: every event has its own "
+            "ice, which the likelihood does not know; simulate it without"
+        )
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
-    limit = partial(_limit, store, from_truth, effort)
-    rows: list[tuple[int, str, Maximum, bool]] = []
+    limit = partial(_limit, store, from_truth, topology, effort)
+    rows: list[tuple[int, str, Maximum, bool, str]] = []
     with ExitStack() as stack:
         each: Any = map
         if workers > 1:
@@ -120,18 +138,19 @@ def limit_events(
             rows.append(row)
             if on_progress is not None:
                 on_progress(1)
-    best = [maximum for _, _, maximum, _ in rows]
+    best = [maximum for _, _, maximum, *_ in rows]
     table = EventTable.of_directions(
         name="limit",
         event_id=np.array([event_id for event_id, *_ in rows], dtype=np.int64),
         direction_B3=np.array([maximum.direction for maximum in best]).reshape(-1, 3),
         kappa_B=np.array([maximum.kappa for maximum in best], dtype=np.float64),
         status_B=np.array([status for _, status, *_ in rows], dtype=np.str_),
+        others=_particles([(maximum.seed, t) for *_, maximum, _, t in rows]),
     )
     return LimitReport(
         table=table,
         log_likelihood_B=np.array([maximum.log_likelihood for maximum in best]),
-        from_truth_B=np.array([missed for *_, missed in rows], dtype=bool),
+        from_truth_B=np.array([missed for *_, missed, _ in rows], dtype=bool),
     )
 
 
@@ -155,7 +174,9 @@ def configuration_of(store: EventStore) -> SimulationConfig:
 
 def truth_seed(truth: dict[str, Any]) -> Seed:
     """Return the particles of a simulated event, as far as its truth gives them."""
-    flight = -angles_to_unit_vector(truth["zenith"], truth["azimuth"]).numpy()
+    # Of the muon, if there is one.
+    of = "muon_" if np.isfinite(truth["muon_zenith"]) else ""
+    flight = -angles_to_unit_vector(truth[f"{of}zenith"], truth[f"{of}azimuth"]).numpy()
     vertex = np.array([truth[f"position_{axis}"] for axis in "xyz"])
     time, topology = float(truth["vertex_time"]), truth["topology"]
     if topology == "muon_bundle":
@@ -185,18 +206,20 @@ def _on_track(
 
 
 def _limit(
-    store: EventStore, from_truth: bool, effort: str, number: int
-) -> tuple[int, str, Maximum, bool]:
-    """Return event_id, status, the maximum, and whether only the truth led to it."""
+    store: EventStore, from_truth: bool, topology: str | None, effort: str, number: int
+) -> tuple[int, str, Maximum, bool, str]:
+    """Return event_id, status, maximum, whether only the truth led to it, topology."""
     view = view_event(store, number)
+    topology = topology or str(view.truth["topology"])
     if not view.truth["n_pulses"]:
-        return view.event_id, "no pulses", _NO_MAXIMUM, False
+        return view.event_id, "no pulses", _NO_MAXIMUM, False, topology
+    config, modules = configuration_of(store), store.geometry
+    modules = replace(modules, rde_S=modules.rde_S * config.dom_efficiency)
     likelihood = EventLikelihood(
         EventPulses.read(store, np.array([number])),
-        SimulatedDetector(store.geometry, store.ice),
-        configuration_of(store),
+        SimulatedDetector(modules, store.ice),
+        config,
     )
-    topology = str(view.truth["topology"])
     is_bright = view.truth["n_pulses"] > BRIGHT_PULSES
     settings = _FEWER if is_bright else EFFORTS[effort]
     best = find_maximum(likelihood, topology, **settings)  # type: ignore[arg-type]
@@ -209,4 +232,19 @@ def _limit(
         was_missed = there.log_likelihood > best.log_likelihood + _GAIN
         if there.log_likelihood > best.log_likelihood:
             best = there
-    return view.event_id, OK, best, was_missed
+    return view.event_id, OK, best, was_missed, topology
+
+
+def _particles(found: Sequence[tuple[Seed, str]]) -> dict[str, Array]:
+    """Return columns of vertices and visible energies, NaN where there is none."""
+    names = ("vertex_x", "vertex_y", "vertex_z", "vertex_time", "visible_energy")
+    values = np.full((len(found), len(names)), np.nan)
+    for row, (seed, topology) in enumerate(found):
+        if topology == "starting_track":
+            values[row, :3] = (seed.place - seed.back[:, None] * seed.direction)[0]
+            values[row, 3] = seed.time[0] - seed.back[0] / SPEED_OF_LIGHT
+        elif topology in CASCADE_TOPOLOGIES:
+            values[row, :3], values[row, 3] = seed.place[0], seed.time[0]
+            second = seed.second[0] if topology == "double_cascade" else 0.0
+            values[row, 4] = seed.cascade[0] + second
+    return dict(zip(names, values.T, strict=True))

@@ -26,6 +26,7 @@ from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.light import track_arrival
 from graphnet_icecube2nd.simulation.production import VERSION
+from graphnet_icecube2nd.store.event_store import view_event
 
 MakeEvent = Callable[..., EventPulses]
 FLIGHT = np.array([0.36, 0.48, 0.8])
@@ -151,5 +152,46 @@ def test_only_simulated_stores_have_a_limit(
     damaged = SimpleNamespace(path=simulated.path, manifest=manifest)
     with pytest.raises(ValueError, match=rf"{simulated.path}.*JSON"):
         configuration_of(damaged)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no effort 'much'; choose from full, quick"):
+    with pytest.raises(ValueError, match="much"):
         limit_events(simulated, effort="much")
+    with pytest.raises(ValueError, match="round"):
+        limit_events(simulated, topology="round", from_truth=False)
+    with pytest.raises(ValueError, match="from_truth"):
+        limit_events(simulated, topology="cascade")
+    simulate(
+        folder / "varied",
+        num_events=3,
+        config=SimulationConfig(systematics=True),
+        workers=1,
+    )
+    with pytest.raises(ValueError, match="systematics"):
+        limit_events(EventStore(folder / "varied"))
+
+
+def test_limit_finds_vertex_energy_and_the_better_hypothesis(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A bright cascade in twice as sensitive DOMs."""
+    folder = tmp_path_factory.mktemp("bright") / "store"
+    config = SimulationConfig(
+        fractions={"cascade": 1.0}, energy_range=(2e3, 4e3), dom_efficiency=2.0
+    )
+    simulate(folder, num_events=40, config=config, workers=1)
+    store = EventStore(folder)
+    lengths = np.asarray(store.lengths(0))
+    events = np.flatnonzero((lengths > 100) & (lengths < 300))[:2]
+    assert len(events) == 2
+    quick = {"effort": "quick", "workers": 1, "from_truth": False}
+    cascade = limit_events(store, events, **quick)
+    track = limit_events(store, events, topology="starting_track", **quick)
+    assert (cascade.log_likelihood_B > track.log_likelihood_B - 5).all()
+    for row, event in enumerate(events):
+        truth = view_event(store, int(event)).truth
+        columns = {n: c[row] for n, c in cascade.table.columns.items()}
+        for axis in "xyz":
+            assert columns[f"vertex_{axis}"] == pytest.approx(
+                truth[f"position_{axis}"], abs=15.0
+            )
+        ratio = columns["visible_energy"] / truth["visible_energy"]
+        assert 0.7 < ratio < 1.4
+        assert columns["vertex_time"] == pytest.approx(truth["vertex_time"], abs=60.0)

@@ -157,8 +157,32 @@ def show_store(console: Console, store: EventStore) -> None:
     most = max(1, *(number for _, number in lengths))
     bars = [(label, f"{n:,}", "█" * round(40 * n / most)) for label, n in lengths]
     print_table(("pulses", "events", ""), bars, title="length", **left)
+    for text in _weights(store):
+        write(text, markup=False)
     for note in manifest.notes:
         write(f"note: {note}", markup=False)
+
+
+def _weights(store: EventStore) -> Iterator[str]:
+    """Yield the effective number of events for each column `weight_...`."""
+    import numpy as np
+
+    from graphnet_icecube2nd.statistics import effective_events
+
+    for name in store.truth_columns:
+        if name.startswith("weight_"):
+            shards = range(len(store.shards))
+            weight_B = np.concatenate([store.event_column(name, s) for s in shards])
+            if weight_B.dtype.kind not in "fiu":
+                continue
+            good_B = np.isfinite(weight_B)
+            missing = f", {(~good_B).sum():,} have none" if not good_B.all() else ""
+            weight_B = weight_B[good_B]
+            # Only the simulation's own weights are known to be rates.
+            is_rate = store.manifest.kind == "simulation" and len(weight_B)
+            rate = f", rate {weight_B.mean():.4g} Hz" if is_rate else ""
+            number = effective_events(weight_B)
+            yield f"{name}: {number:,.1f} effective events{rate}{missing}"
 
 
 def _value(number: Any) -> str:

@@ -35,8 +35,13 @@ def test_simulate_and_show(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "store: 30 events" in done.stdout
     assert "simplified simulation" in " ".join(done.stdout.split())
-    names = set(EventStore(tmp_path / "store").event_column("topology", 0))
+    opened = EventStore(tmp_path / "store")
+    names = set(opened.event_column("topology", 0))
     assert names == {"cascade", "muon_bundle"}
+    weight = opened.event_column("weight_atmospheric", 0)
+    effective = weight.sum() ** 2 / (weight**2).sum()
+    assert f"weight_atmospheric: {effective:,.1f} effective events" in done.stdout
+    assert f"rate {weight.mean():.4g} Hz" in done.stdout
     done = run("show", "store", 7, "--line-fit")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "event_7.png"

@@ -111,6 +111,6 @@ def test_it_learns(
     )  # fmt: skip
     angles = [row["direction/opening_angle"] for row in run.rows]
     losses = [row["train_loss"] for row in run.rows]
-    assert losses[-1] < losses[0] - 0.15, losses
+    assert losses[-1] < losses[0] - 0.08, losses
     assert run.handed_over["direction/opening_angle"] < angles[0] - 0.1, angles
     assert min(angles[-4:]) < 1.5, angles  # a guess: pi / 2

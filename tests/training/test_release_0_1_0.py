@@ -13,7 +13,7 @@ pytest.importorskip("pytorch_lightning")
 pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
-from graphnet_icecube2nd import EventStore, load_model, simulate
+from graphnet_icecube2nd import EventStore, load_model
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import read_recipe
 from graphnet_icecube2nd.training.run import train
@@ -23,10 +23,18 @@ FILES = Path(__file__).resolve().parents[1] / "release_0_1_0"
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
-    folder = tmp_path_factory.mktemp("release") / "store"
-    simulate(folder, num_events=400, seed=6, workers=1)
-    return EventStore(folder)
+def store() -> EventStore:
+    return EventStore(FILES / "store_of_run")
+
+
+def test_an_old_store_says_its_version_of_the_simulation(store: EventStore) -> None:
+    assert len(store) == 400
+    assert any("version 1:" in note for note in store.manifest.notes)
+    pytest.importorskip("scipy")
+    from graphnet_icecube2nd.likelihood.limit import limit_events
+
+    with pytest.raises(ValueError, match="version"):
+        limit_events(store)
 
 
 def test_an_interrupted_run_goes_on(

@@ -92,6 +92,19 @@ class FeatureUnits:
         return self.pulses.unscale(quantity, value_T, self.scales)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DetectorLabels(LabelColumns):
+    """Truth columns of a detector, and the volume in which interactions are seen.
+
+    Args:
+        modules: Modules of the detector, or None if they are not known.
+        origin: Detector centre in the file's coordinates, m.
+    """
+
+    modules: DetectorGeometry | None = None
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Detector:
     """A detector as models and files need it.
@@ -152,8 +165,12 @@ class Detector:
 
     @property
     def labels(self) -> LabelColumns:
-        """Truth columns of the direction, and their convention."""
-        return self.pulses.labels
+        """Truth columns of the direction, their convention, and where the DOMs are."""
+        return DetectorLabels(
+            **vars(self.pulses.labels),
+            modules=self.modules,
+            origin=self.pulses.origin,
+        )
 
     @property
     def units(self) -> FeatureUnits:

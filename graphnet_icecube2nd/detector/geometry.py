@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
@@ -252,6 +253,26 @@ class DetectorGeometry(Shared):
                 f"allowed: 0 to {len(self) - 1}"
             )
         return self.position_S3[sensor_id_T]
+
+    def encloses(
+        self, position_B3: NDArray[np.float64], margin: float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Return which positions lie in the upright cylinder around the DOMs, (B,).
+
+        Args:
+            position_B3: Positions x, y, z [m]; NaN lies outside.
+            margin: Distance [m] by which the cylinder is larger on all sides.
+        """
+        dom_S3 = self.position_S3.numpy()
+        centre_2 = (dom_S3.min(axis=0) + dom_S3.max(axis=0))[:2] / 2
+        radius = np.linalg.norm(dom_S3[:, :2] - centre_2, axis=1).max()
+        away_B = np.linalg.norm(position_B3[:, :2] - centre_2, axis=1)
+        low, high = dom_S3[:, 2].min() - margin, dom_S3[:, 2].max() + margin
+        inside_B: NDArray[np.bool_] = (position_B3[:, 2] >= low) & (
+            position_B3[:, 2] <= high
+        )
+        inside_B &= away_B <= radius + margin
+        return inside_B
 
     def nearest_dom(self, position_T3: Tensor, tolerance: float = 1.0) -> Tensor:
         """Return sensor_id (T,) int64 of the DOM nearest to each position, -1 for none.

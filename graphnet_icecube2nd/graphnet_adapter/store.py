@@ -273,7 +273,7 @@ class StoreDataset(Dataset):
 
     def _make_label(self, name: str) -> Tensor:
         """Return a label of the selected events, (B, ...) float32."""
-        available, labels = self._store.event_columns, self._store.pulse_map.labels
+        available, labels = self._store.event_columns, self._store.detector.labels
         chosen = label_columns(name, available, labels)
         if chosen is None:
             raise missing_label(name, available, labels, str(self._path))

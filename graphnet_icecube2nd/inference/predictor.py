@@ -325,8 +325,11 @@ def table_of_outputs(
         valid_B = task.is_valid(output).numpy() & full_B
         valid[task_name] = valid_B
         predicted = task.predict_calibrated(output, calibrations.get(task_name))
+        names = {column.name: column.names for column in task.columns}
         for column, value in predicted.items():
             values = value.numpy()
+            if texts := names.get(column):
+                values = np.where(valid_B, np.array(texts)[values], "")
             if values.dtype.kind == "f":
                 values = np.where(valid_B, values.astype(np.float64), np.nan)
             columns[column] = values

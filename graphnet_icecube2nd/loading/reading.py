@@ -231,7 +231,7 @@ class EventReader:
     def _truth(self, name: str, block: EventBlock) -> Tensor:
         if name in self._label_columns:
             columns = {c: block.events(c) for c in self._label_columns[name]}
-            label = make_label(name, columns, self.store.pulse_map.labels)
+            label = make_label(name, columns, self.store.detector.labels)
             return torch.from_numpy(label).float()
         value = torch.from_numpy(block.events(name))
         return value.float() if value.is_floating_point() else value
@@ -254,7 +254,7 @@ class EventReader:
     def _find_labels(self) -> dict[str, tuple[str, ...]]:
         """Return the columns of each label of the truth; check the other columns."""
         store, found = self.store, {}
-        available, names = store.event_columns, store.pulse_map.labels
+        available, names = store.event_columns, store.detector.labels
         for name in self.truth:
             if name in LABELS:
                 columns = label_columns(name, available, names)

@@ -207,7 +207,7 @@ def _has_labels(
     index: EventStore, group: Sequence[str], column: Callable[[str], NDArray[Any]]
 ) -> NDArray[np.bool_]:
     """Return which events have all labels of a group, (B,)."""
-    names = index.pulse_map.labels
+    names = index.detector.labels
     has = []
     for label in group:
         needed = label_columns(label, index.event_columns, names)

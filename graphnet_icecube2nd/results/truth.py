@@ -122,7 +122,7 @@ class EventTruth:
             ValueError: The store has no label of any task.
         """
         rows = np.arange(len(store)) if events is None else np.asarray(events)
-        labels = store.pulse_map.labels
+        labels = store.detector.labels
         needed = _needed_columns(store.event_columns, labels)
         if not needed:
             raise ValueError(

@@ -16,11 +16,15 @@ from graphnet_icecube2nd.tasks.label import (
 )
 from graphnet_icecube2nd.tasks.neutrino import Neutrino
 from graphnet_icecube2nd.tasks.task import TASKS, Task
+from graphnet_icecube2nd.tasks.topology import Topology
 from graphnet_icecube2nd.tasks.track import Track
 from graphnet_icecube2nd.tasks.vertex import Vertex
 from graphnet_icecube2nd.tasks.visible_energy import VisibleEnergy
 
-OWN = (Direction, Energy, VisibleEnergy, Inelasticity, Vertex, Track, Neutrino)
+OWN = (
+    *(Direction, Energy, VisibleEnergy, Inelasticity),
+    *(Vertex, Topology, Track, Neutrino),
+)
 # Columns of all results, for any task; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")

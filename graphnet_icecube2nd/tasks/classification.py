@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.statistics import (
     FALSE_RATE,
     NORMAL_95,
@@ -25,6 +26,7 @@ from graphnet_icecube2nd.statistics import (
     roc_curve,
 )
 from graphnet_icecube2nd.tasks.bins import weights_of
+from graphnet_icecube2nd.tasks.losses import CLASS_LOSSES, class_loss
 from graphnet_icecube2nd.tasks.section import (
     LEFT_OUT,
     Columns,
@@ -78,6 +80,13 @@ class BinaryTask(Task):
 
     A subclass defines `target` (1: first class, 0: second), one column (the probability
     of the first class), the names of the classes, and the title of its section.
+
+    Args:
+        loss: Loss: `cross_entropy`, `focal`, `smooth` (label smoothing), or
+            `generalised` (tolerates wrong labels); see `tasks.losses`.
+
+    Raises:
+        ValueError: The loss is unknown.
     """
 
     classes: ClassVar[tuple[str, str]]
@@ -86,10 +95,15 @@ class BinaryTask(Task):
     higher_is_better: ClassVar[tuple[str, ...]] = ("accuracy", "auc")
     calibration_class: ClassVar[type[Calibration]] = ScoreCalibration
 
+    def __init__(self, loss: str = "cross_entropy") -> None:
+        super().__init__()
+        check_one_of("loss", loss, tuple(CLASS_LOSSES))
+        self.loss_name = loss
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Return the cross-entropy, nat, (B,)."""
-        target = target.to(output.dtype)
-        return binary_cross_entropy_with_logits(output[:, 0], target, reduction="none")
+        """Return the loss of each event, (B,)."""
+        logits_B2 = torch.cat([torch.zeros_like(output), output], dim=1)
+        return class_loss(self.loss_name, logits_B2, target > 0.5)
 
     def predict(self, output: Tensor) -> dict[str, Tensor]:
         """Return the probability of the first class."""

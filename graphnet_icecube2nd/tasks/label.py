@@ -25,6 +25,7 @@ from graphnet_icecube2nd.conventions import (
     TensorLike,
     angles_to_unit_vector,
 )
+from graphnet_icecube2nd.detector.detector import DetectorLabels
 from graphnet_icecube2nd.detector.pulse_map import ANGLE_CONVENTIONS, LabelColumns
 
 Array = NDArray[np.float64]
@@ -53,9 +54,17 @@ INTERACTION_COLUMNS = (
     ("pdgid", "is_cc_flag"),
 )
 MUON, MUON_NEUTRINO = 13, 14
-NEUTRINOS = (12, MUON_NEUTRINO, 16)
+PROTON, NUCLEI = 2212, 10**9  # nuclei have codes above this one
+ELECTRON_NEUTRINO = 12
+NEUTRINOS = (ELECTRON_NEUTRINO, MUON_NEUTRINO, 16)
 MUON_TOPOLOGIES = ("muon_bundle",)
 PASSING_TOPOLOGIES = ("through_going_track", *MUON_TOPOLOGIES)  # vertex far outside
+ANY_TRACK = "track"  # a track of which it is not known where it starts
+TOPOLOGIES = (*TRACK_TOPOLOGIES[:2], *CASCADE_TOPOLOGIES, *MUON_TOPOLOGIES)
+TOPOLOGY_CODES = (*TOPOLOGIES, ANY_TRACK)  # values 0, 1, ... of the label
+# Distance from the detector, m, beyond which a vertex is that of a passing event, if
+# there is no topology.
+FARTHEST_VERTEX = 500.0
 # Position of the interaction, m, and its time, ns.
 POSITION_COLUMNS = (
     ("injection_position_x", "injection_position_y", "injection_position_z"),
@@ -178,7 +187,7 @@ def _neutrino(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Arra
         known_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, *CASCADE_TOPOLOGIES))
     else:
         pdg_B = np.abs(np.asarray(value_B, np.float64))
-        is_muon_B = pdg_B == MUON
+        is_muon_B = _from_air_shower(pdg_B)
         known_B = np.isin(pdg_B, NEUTRINOS) | is_muon_B
     return _yes_or_no(~is_muon_B, known_B)
 
@@ -202,6 +211,9 @@ def _vertex(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
     known_B = np.isfinite(position_B3).all(axis=1) & (position_B3 != -1).any(axis=1)
     if TOPOLOGY in given:
         known_B &= ~np.isin(given[TOPOLOGY].astype(np.str_), PASSING_TOPOLOGIES)
+    else:
+        inside_B = _inside(position_B3, labels, FARTHEST_VERTEX)
+        known_B &= True if inside_B is None else inside_B
     time_B = np.full(len(known_B), np.nan)
     for name in VERTEX_TIME_COLUMNS:
         if name in given:
@@ -212,6 +224,52 @@ def _vertex(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
     time_B = np.where(has_time_B, time_B, 0.0)
     vertex_B5 = np.column_stack([position_B3, time_B, has_time_B])
     return np.where(known_B[:, None], vertex_B5, np.nan)
+
+
+def _topology(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
+    """Return the index in `TOPOLOGY_CODES`, (B,)."""
+    if TOPOLOGY in columns:
+        name_B = np.asarray(columns[TOPOLOGY]).astype(np.str_)
+    else:
+        pdg_B, interaction_B = (
+            np.asarray(columns[name], np.float64)
+            for name in next(c for c in INTERACTION_COLUMNS if set(c) <= set(columns))
+        )
+        pdg_B = np.abs(pdg_B)
+        charged_B, neutral_B = interaction_B == 1, np.isin(interaction_B, (0, 2))
+        name_B = np.full(len(pdg_B), "", "U32")
+        name_B[np.isin(pdg_B, NEUTRINOS) & neutral_B] = "cascade"
+        name_B[(pdg_B == ELECTRON_NEUTRINO) & charged_B] = "cascade"
+        name_B[_from_air_shower(pdg_B)] = MUON_TOPOLOGIES[0]
+        is_muon_B = (pdg_B == MUON_NEUTRINO) & charged_B
+        name_B[is_muon_B] = ANY_TRACK
+        places = [n for n in POSITION_COLUMNS if set(n) <= set(columns)]
+        if places:
+            position_B3 = np.stack([columns[n] for n in places[0]], 1).astype(float)
+            inside_B = _inside(position_B3, labels)
+            if inside_B is not None:
+                through, starting = TRACK_TOPOLOGIES[:2]
+                start_B = np.where(inside_B, starting, through)
+                known_B = is_muon_B & np.isfinite(position_B3).all(axis=1)
+                name_B = np.where(known_B, start_B, name_B)
+    code_B = np.full(len(name_B), np.nan)
+    for code, name in enumerate(TOPOLOGY_CODES):
+        code_B[name_B == name] = code
+    return code_B
+
+
+def _inside(
+    position_B3: Array, labels: LabelColumns, margin: float = 0.0
+) -> NDArray[np.bool_] | None:
+    """Return which positions of a file are in the detector, (B,); None if unknown."""
+    if not isinstance(labels, DetectorLabels) or labels.modules is None:
+        return None
+    return labels.modules.encloses(position_B3 - labels.origin, margin)
+
+
+def _from_air_shower(pdg_B: Array) -> NDArray[np.bool_]:
+    """Return whether a primary, by its absolute PDG code, is of cosmic rays, (B,)."""
+    return np.isin(pdg_B, (MUON, PROTON)) | (pdg_B >= NUCLEI)
 
 
 def _first(columns: Mapping[str, NDArray[Any]]) -> Array:
@@ -257,6 +315,16 @@ LABELS: dict[str, Label] = {
         description="position of an interaction in or near the detector, m",
         optional=(*VERTEX_TIME_COLUMNS, TIME_ORIGIN, TOPOLOGY),
         size=5,
+    ),
+    TOPOLOGY: Label(
+        columns=lambda labels: [
+            (TOPOLOGY,),
+            *INTERACTION_COLUMNS,
+        ],
+        optional=tuple(name for names in POSITION_COLUMNS for name in names),
+        make=_topology,
+        description="topology, or PDG code and interaction (1 CC, 2 NC), which do not "
+        "determine every class",
     ),
 }
 

@@ -60,11 +60,14 @@ class Column:
             several tasks could have such a column.
         unit: Unit: `rad`, `m`, `ns`, `GeV`, or empty.
         description: Description in a few words.
+        names: Names that results have in place of the values 0, 1, ...; default: the
+            values are numbers.
     """
 
     name: str
     unit: str = ""
     description: str = ""
+    names: tuple[str, ...] = ()
 
 
 class Calibration:

@@ -128,9 +128,10 @@ class Vertex(Task):
     pulse.
 
     Events whose vertex is not known, or that only pass through the detector (topology
-    `through_going_track` or `muon_bundle`), have no label. Without a topology the
-    vertex of every event counts, however far away. Without true times only the position
-    is trained, and the predicted time has no meaning.
+    `through_going_track` or `muon_bundle`), have no label. Without a topology these are
+    events whose vertex is more than 500 m outside a detector with known modules.
+    Without true times only the position is trained, and the predicted time has no
+    meaning.
 
     Args:
         likelihood: Distribution of position and time: `student` (4 degrees of freedom,

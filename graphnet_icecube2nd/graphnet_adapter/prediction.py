@@ -39,7 +39,7 @@ from graphnet_icecube2nd.results.result_files import whole_numbers
 from graphnet_icecube2nd.store.manifest import EVENT_ID, N_PULSES
 from graphnet_icecube2nd.tasks.catalogue import build_task, list_tasks
 from graphnet_icecube2nd.tasks.direction.direction import Direction
-from graphnet_icecube2nd.tasks.task import Task
+from graphnet_icecube2nd.tasks.task import Column, Task
 
 SMALLEST_KAPPA = 1e-150  # a vector of this length still has its direction
 
@@ -49,11 +49,13 @@ class GraphnetColumns(Task):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
-        self.names, self.num_outputs = tuple(names), len(names)  # type: ignore[misc]
+        self.columns = tuple(map(Column, names))  # type: ignore[misc]
+        self.num_outputs = len(names)  # type: ignore[misc]
 
     def predict(self, output: Tensor) -> dict[str, Tensor]:
         """Return the columns, (B,) each."""
-        return dict(zip(self.names, output.unbind(1), strict=True))
+        names = (column.name for column in self.columns)
+        return dict(zip(names, output.unbind(1), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

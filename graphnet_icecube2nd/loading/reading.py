@@ -267,14 +267,8 @@ class EventReader:
                     f"{', '.join(available)}, and labels are {', '.join(LABELS)}"
                 )
             elif store.manifest.event_columns[name] == "string":
-                advice = "".join(
-                    f"; use the label {label!r}, which is made from it"
-                    for label in LABELS
-                    if name in (label_columns(label, available, names) or ())
-                )
                 raise ValueError(
-                    f"{store.path}: event column {name!r} must be numbers, found "
-                    f"text{advice}"
+                    f"{store.path}: event column {name!r} must be numbers, found text"
                 )
         return found
 

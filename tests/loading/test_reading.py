@@ -25,6 +25,7 @@ from graphnet_icecube2nd.events.features import pulse_features
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import view_event
+from graphnet_icecube2nd.tasks.label import TOPOLOGIES
 
 MakeStore = Callable[..., EventStore]
 LENGTHS = {1: [3, 250, 17], 2: [1, 64, 500, 2], 5: [90]}
@@ -232,15 +233,19 @@ class TestTruth:
         assert truth["pid"].tolist() == [14, 12, -1, -1], "columns are as they are"
         assert truth["energy_loss"].tolist() == [1.0, -1.0, -1.0, -1.0]
 
-    def test_text_is_no_truth_but_its_label_is(self, simulated: EventStore) -> None:
-        with pytest.raises(ValueError, match=r"'topology' .* text.*'track'"):
-            EventReader(simulated, truth=("topology",))
+    def test_text_is_no_truth_but_its_label_is(
+        self, simulated: EventStore, tmp_path: Path
+    ) -> None:
+        with pytest.raises(ValueError, match=r"'generator' .* text"):
+            EventReader(labelled_store(tmp_path), truth=("generator",))
         events = np.arange(40)[::-1].copy()
-        truth = EventReader(simulated, truth=("track",)).batch(events).truth
+        truth = EventReader(simulated, truth=("track", "topology")).batch(events).truth
         assert truth is not None
         topology = simulated.whole_event_column("topology")[events]
         expected = ["cascade" not in text for text in topology.tolist()]
         assert truth["track"].tolist() == [float(one) for one in expected]
+        codes = [TOPOLOGIES.index(text) for text in topology.tolist()]
+        assert truth["topology"].tolist() == codes
 
 
 def labelled_store(folder: Path) -> EventStore:
@@ -264,6 +269,7 @@ def labelled_store(folder: Path) -> EventStore:
             "pid": [14, 12, -1, -1],
             "interaction_type": [1, 2, -1, -1],
             "energy_loss": [1.0, -1.0, -1.0, -1.0],
+            "generator": ["GENIE"] * 4,
         }
     )
     prepare_frames(pulses, truth, folder / "labelled")

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 # Name of a library in the package index, where it differs from the module's name.
-_LIBRARIES = {"yaml": "PyYAML", "optuna": "Optuna"}
+_LIBRARIES = {"yaml": "PyYAML", "optuna": "Optuna", "sklearn": "scikit-learn"}
 
 
 def import_extra(module: str, what: str, extra: str) -> Any:

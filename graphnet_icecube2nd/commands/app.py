@@ -150,6 +150,13 @@ _add(
 )
 _add(
     "Results",
+    evaluation.compare_data,
+    "compare-data data=data/ simulation/ --out comparison/",
+    "compare-data data.parquet simulation.parquet --weight weight",
+    name="compare-data",
+)
+_add(
+    "Results",
     evaluation.robustness,
     "robustness store/ --model runs/first --out robustness/ --events 1000",
 )

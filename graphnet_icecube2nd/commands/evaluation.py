@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
 
+ROWS_SHOWN = 10  # quantities that compare-data prints
 FIGURES_SHOWN = 4  # for each table in the line of a task
 
 
@@ -144,10 +145,16 @@ def _figures(row: Mapping[str, Any]) -> str:
 def _table(given: str, angles: str, columns: tuple[str, ...]) -> EventTable:
     from graphnet_icecube2nd.results.event_table import EventTable
 
+    name, path = _name_and_path(given)
+    return EventTable.load(path, name, angles, columns)
+
+
+def _name_and_path(given: str) -> tuple[str, str]:
+    """Return name and path of NAME=PATH, or of a path alone."""
     name, equals, path = given.partition("=")
     if not equals or Path(given).exists():
-        name, path = Path(given).stem, given
-    return EventTable.load(path, name, angles, columns)
+        return Path(given).stem, given
+    return name, path
 
 
 def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> EventTable:
@@ -168,6 +175,102 @@ def _line_fit(truth: Path, tables: list[EventTable], known: EventTruth) -> Event
     for table in tables:
         wanted &= np.isin(known.event_id, table.event_id)
     return line_fit_events(EventStore(truth), np.flatnonzero(wanted))
+
+
+def compare_data(
+    first: Annotated[
+        str,
+        typer.Argument(
+            help="Results table (.parquet, .csv, .db) or event store, such as data. "
+            "NAME=PATH names it in the report."
+        ),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(help="Results table or event store, such as a simulation."),
+    ],
+    out: Annotated[Path, option("Folder of the report.")] = Path("comparison"),
+    weight: Annotated[
+        str | None,
+        option(
+            "Column with the events' weights, 0 or more; where one of the two lacks "
+            "it, its events count alike."
+        ),
+    ] = None,
+    run: Annotated[
+        str | None,
+        option("Column with the run of an event. Default: run_id, run or RunID."),
+    ] = None,
+    livetime: Annotated[
+        tuple[float, float],
+        option("Livetimes of both, s; rates are sums of weights divided by them."),
+    ] = (1.0, 1.0),
+    classifier: Annotated[
+        bool,
+        typer.Option(
+            "--classifier/--no-classifier",
+            help="Train a classifier to tell both apart (scikit-learn).",
+        ),
+    ] = True,
+    seed: Annotated[int, option("Random seed of the classifier's folds.")] = 0,
+) -> None:
+    """Compare two sets of events, such as data and simulation, by distributions.
+
+    Tables are compared in all columns of numbers that both have, stores in numbers of
+    pulses, charges, times and the centre of the charge. The report has distributions
+    with their ratio, rates, Kolmogorov-Smirnov tests, the area under the ROC curve of a
+    classifier that is trained to tell both apart, and the same tests by run. It is one
+    HTML page that needs no other file; tables are also saved as CSV and JSON.
+    """
+    from graphnet_icecube2nd.evaluation import data_comparison as room
+    from graphnet_icecube2nd.plots import new_figure
+    from graphnet_icecube2nd.report.evaluation.report import write_report
+
+    new_figure(1, 1)  # a missing matplotlib is an error before any work
+    sets = []
+    for given, seconds in zip((first, second), livetime, strict=True):
+        if not seconds > 0:
+            raise ValueError(f"--livetime must be above 0 s, found {seconds:g}")
+        name, path = _name_and_path(given)
+        reading = {"weight": weight, "run": run}
+        sets.append(room.ComparedEvents.load(path, name, livetime=seconds, **reading))
+    for option_name, column, is_there in (
+        ("--weight", weight, any(one.weight_name for one in sets)),
+        ("--run", run, any(one.run_B is not None for one in sets)),
+    ):
+        if column is not None and not is_there:
+            raise ValueError(
+                f"{option_name} must be a column of {first} or {second}, found "
+                f"{column!r} in neither"
+            )
+    comparison = room.compare_data(sets[0], sets[1], classifier=classifier, seed=seed)
+    page = write_report(
+        room.comparison_sections(comparison),
+        out,
+        "comparison",
+        title="Comparison of two sets of events",
+        context={
+            "first": first,
+            "second": second,
+            **({} if weight is None else {"weights": f"column {weight}"}),
+            "command": shlex.join(["icecube2nd", *sys.argv[1:]]),
+        },
+    )
+    header = ("", "mean, first", "mean, second", "KS distance", "p-value")
+    numbers = ("mean_first", "mean_second", "ks_distance", "p_value")
+    print_table(
+        header,
+        [
+            (str(row["quantity"]), *(f"{row[name]:.4g}" for name in numbers))
+            for row in comparison.rows[:ROWS_SHOWN]
+        ],
+    )
+    if comparison.auc is not None:
+        value, low, high = comparison.auc
+        print(f"classifier: AUC {value:.4f} ({low:.4f} to {high:.4f}); 0.5 is guessing")
+    for note in comparison.notes:
+        print(note)
+    print(page)
 
 
 def robustness(

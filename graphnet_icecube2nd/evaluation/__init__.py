@@ -3,5 +3,11 @@
 from graphnet_icecube2nd.lazy import lazy_names
 
 __getattr__, __dir__, __all__ = lazy_names(
-    __name__, {"evaluate": "metrics", "measure_robustness": "robustness"}
+    __name__,
+    {
+        "compare_data": "data_comparison",
+        "ComparedEvents": "data_comparison",
+        "evaluate": "metrics",
+        "measure_robustness": "robustness",
+    },
 )

@@ -99,6 +99,8 @@ class Panel:
         cells: Numbers (R, C) of a coloured table, drawn instead of curves.
         rows: Names of the rows of `cells`.
         columns: Names of the columns of `cells`; for curves, names of x = 0, 1, 2, ...
+        below: Curves of a lower panel with the same x axis, such as ratios.
+        below_label: Label of the y axis of the lower panel.
     """
 
     x_label: str
@@ -112,6 +114,8 @@ class Panel:
     cells: Array | None = None
     rows: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    below: tuple[Curve, ...] = ()
+    below_label: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -125,3 +125,25 @@ def test_weights(folder: Path, run: Callable[..., CompletedProcess[str]]) -> Non
     assert done.returncode
     assert "'flux' must be in the truth or in a table" in done.stderr
     assert not (folder / "report").exists()
+
+
+def test_compare_data(folder: Path, run: Callable[..., CompletedProcess[str]]) -> None:
+    pytest.importorskip("sklearn")
+    words = ("compare-data", "data=a.parquet", "d.parquet", "--out", "c")
+    done = run(*words, "--livetime", 10, 20)
+    assert done.returncode == 0, done.stderr
+    assert "classifier: AUC" in done.stdout
+    assert done.stdout.splitlines()[-1] == "c/report.html"
+    plain = json.loads((folder / "c" / "tables" / "comparison.json").read_text())
+    assert {row["quantity"] for row in plain["quantities"]} == {"energy", "p_track"}
+    assert [row["rate"] for row in plain["rates"]] == [NUM / 10, NUM / 20]
+    assert (folder / "c" / "figures" / "distributions.pdf").exists()
+    for words, text in (
+        (("--weight", "w"), "--weight must be a column of"),
+        (("--run", "r"), "--run must be a column of"),
+        (("--livetime", "0", "1"), "--livetime must be above 0"),
+    ):
+        done = run("compare-data", "data=a.parquet", "d.parquet", *words)
+        assert done.returncode
+        assert text in done.stderr
+        assert not (folder / "comparison").exists()

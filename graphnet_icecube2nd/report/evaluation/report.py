@@ -56,7 +56,7 @@ HEADINGS = {
 }
 MAIN_FIGURES = 2  # for each task in the overview
 LONG = 12  # maximum rows of a table that is not folded
-DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f"}
+DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f", "rate": ".4g"}
 
 
 def write_evaluation(
@@ -81,13 +81,41 @@ def write_evaluation(
         ValueError: Another process is writing a report into the folder.
         ImportError: matplotlib is not installed.
     """
+    described = {"events": _events(evaluation), **(context or {})}
+    return write_report(
+        sections_of(evaluation), folder, "evaluation", title=title, context=described
+    )
+
+
+def write_report(
+    sections: Sequence[Section],
+    folder: str | os.PathLike[str],
+    name: str,
+    *,
+    title: str,
+    context: Mapping[str, str],
+) -> Path:
+    """Write a report of sections, with its figures and tables; the page comes last.
+
+    Args:
+        sections: Sections in their order.
+        folder: Folder of the report; created if need be.
+        name: Name of the JSON file with all tables.
+        title: Title of the report.
+        context: Lines at the top of the page; the date is added.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ValueError: Another process is writing a report into the folder.
+        ImportError: matplotlib is not installed.
+    """
     folder = Path(folder)
-    sections = sections_of(evaluation)
     tables = {section.table: section.rows for section in sections if section.rows}
     figures = evaluation_figures(sections)
     described = {
-        "events": _events(evaluation),
-        **(context or {}),
+        **context,
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         + f" by graphnet_icecube2nd {__version__}",
     }
@@ -96,12 +124,13 @@ def write_evaluation(
     plain = {"context": described, **{n: without_nan(r) for n, r in tables.items()}}
     text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
     with locked_folder(folder, "a report"):
-        for name, figure in figures.items():
+        for figure_name, figure in figures.items():
             for suffix in ("pdf", "png"):
-                save_figure(figure, folder / FIGURES / f"{name}.{suffix}", dpi=160)
-        for name, rows in tables.items():
-            write_text(folder / TABLES / f"{name}.csv", as_csv(rows))
-        write_text(folder / TABLES / "evaluation.json", text)
+                path = folder / FIGURES / f"{figure_name}.{suffix}"
+                save_figure(figure, path, dpi=160)
+        for table_name, rows in tables.items():
+            write_text(folder / TABLES / f"{table_name}.csv", as_csv(rows))
+        write_text(folder / TABLES / f"{name}.json", text)
         write_text(folder / REPORT, page)
     return folder / REPORT
 

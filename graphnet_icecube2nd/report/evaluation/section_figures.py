@@ -8,6 +8,7 @@ letters: R rows, C columns, N points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,23 +35,38 @@ def draw_section_figure(panels: Sequence[Panel]) -> Any:
     rows_of_legend = max(sum(bool(c.label) for c in p.curves) for p in panels)
     height = down * (HEIGHT + LEGEND_ROW * rows_of_legend)
     figure = new_figure(WIDTHS[across], height)
-    grid = figure.subplots(down, across, squeeze=False).ravel()
-    for axes, panel in zip(grid, panels, strict=False):
+    grid = figure.add_gridspec(down, across)
+    for number, panel in enumerate(panels):
+        place, lowest = grid[divmod(number, across)], None
+        if panel.below:
+            place, low = place.subgridspec(2, 1, height_ratios=(3, 1), hspace=0.06)
+            lowest = figure.add_subplot(low)
+        axes = figure.add_subplot(place)
         if panel.cells is None:
-            _draw_curves(axes, panel)
+            drawn = _draw_curves(axes, panel)
         else:
+            drawn = []
             _draw_cells(axes, panel, panel.cells)
-        axes.set_xlabel(panel.x_label)
         axes.set_ylabel(panel.y_label)
+        if lowest is not None:
+            _draw_below(axes, lowest, panel)
+        _draw_legend(lowest or axes, panel, drawn)
+        (lowest or axes).set_xlabel(panel.x_label)
         if panel.title:
             axes.set_title(panel.title, fontsize=10)
-    for axes in grid[len(panels) :]:
-        axes.remove()
     return figure
 
 
-def _draw_curves(axes: Any, panel: Panel) -> None:
-    """Draw the curves of a panel, its axes and its legend."""
+def _draw_below(axes: Any, lowest: Any, panel: Panel) -> None:
+    """Draw the lower panel, with the x axis of the upper one."""
+    ratio = replace(panel, curves=panel.below, x_range=axes.get_xlim(), y_range=None)
+    _draw_curves(lowest, ratio)
+    lowest.set_ylabel(panel.below_label)
+    axes.tick_params(labelbottom=False)
+
+
+def _draw_curves(axes: Any, panel: Panel) -> list[Any]:
+    """Draw the curves of a panel and its axes; return the legend's handles."""
     # A perfect table has only zeros, which a logarithmic axis cannot show.
     x_log = panel.x_log and any((curve.x > 0).any() for curve in panel.curves)
     y_log = panel.y_log and any((curve.y > 0).any() for curve in panel.curves)
@@ -78,18 +94,25 @@ def _draw_curves(axes: Any, panel: Panel) -> None:
             (plain_log if plain else decades_only)(axis)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
+    return drawn
+
+
+def _draw_legend(axes: Any, panel: Panel, drawn: Sequence[Any]) -> None:
+    """Draw a panel's legend below axes."""
     labels = [curve.label for curve in panel.curves]
-    if any(labels):
-        lines = max((name.count("\n") for name in panel.columns), default=0)
-        axes.legend(
-            [handle for handle, label in zip(drawn, labels, strict=True) if label],
-            [label for label in labels if label],
-            fontsize=8,
-            loc="upper left",
-            bbox_to_anchor=(0.0, -0.17 - 0.05 * lines),
-            frameon=False,
-            borderaxespad=0.0,
-        )
+    if not any(labels):
+        return
+    lines = max((name.count("\n") for name in panel.columns), default=0)
+    drop = (-0.17 - 0.05 * lines) * (4 if panel.below else 1)
+    axes.legend(
+        [handle for handle, label in zip(drawn, labels, strict=True) if label],
+        [label for label in labels if label],
+        fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(0.0, drop),
+        frameon=False,
+        borderaxespad=0.0,
+    )
 
 
 def _draw_curve(axes: Any, curve: Curve, shift: float, y_log: bool) -> Any:

@@ -16,6 +16,7 @@ from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
 from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.report.event.display import draw_event
+from graphnet_icecube2nd.report.event.page import event_payload
 from graphnet_icecube2nd.store.event_store import view_event
 
 
@@ -26,7 +27,7 @@ def find(store: EventStore, topology: str, pulses: int = 100) -> int:
 
 
 def axes_of(figure: Any) -> tuple[Any, Any, Any]:
-    space, times, colours = figure.axes
+    space, times, colours = figure.axes[:3]
     return space, times, colours
 
 
@@ -145,3 +146,48 @@ def test_unknown_endings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"pictures end in one of .*png"):
         save_figure(new_figure(2, 2), tmp_path / "event.doc")
     assert not list(tmp_path.iterdir())
+
+
+def test_all_answers_are_drawn_with_their_widths(simulated: EventStore) -> None:
+    number = find(simulated, "cascade")
+    fit = line_fit_events(simulated, np.array([number]))
+    answers = {
+        **{"vertex_x": 10.0, "vertex_y": -20.0, "vertex_z": 30.0},
+        **{"vertex_sigma": 14.0, "vertex_time": 9950.0, "vertex_time_sigma": 45.0},
+        **{"energy": 2e4, "energy_low_68": 1.3e4, "energy_high_68": 3.1e4},
+        **{"p_cascade": 0.83, "p_neutrino": 0.99},
+        **{"inelasticity": 0.4, "inelasticity_sigma": 0.12},
+    }
+    others: dict[str, Any] = {name: np.array([v]) for name, v in answers.items()}
+    others["topology"] = np.array(["cascade"])
+    table = EventTable.of_directions(
+        name="net",
+        event_id=fit.event_id,
+        direction_B3=fit.direction_B3,
+        kappa_B=np.array([200.0]),
+        status_B=np.array(["ok"]),
+        radii={"radius_50": np.array([0.08]), "radius_90": np.array([0.17])},
+        others=others,
+    )
+    figure = draw_event(simulated, number, [table])
+    texts = " ".join(text.get_text() for text in figure.axes[-1].texts)
+    for text in (
+        "50% within 4.6 deg, 90% within 9.7 deg",
+        "energy 20 TeV (68%: 13 TeV to 31 TeV)",
+        "vertex 10, -20, 30 ± 14 m",
+        "vertex time 9950 ± 45 ns",
+        "cascade (83%)",
+        "neutrino: 99%",
+        "inelasticity 0.40 ± 0.12",
+    ):
+        assert text in " ".join(texts.split())
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert "net, vertex" in labels
+    (row,) = [a for a in event_payload(simulated, number, [table])["arrows"][1:]]
+    assert row["vertex"] == [10.0, -20.0, 30.0]
+    assert row["vertex_sigma"] == 14.0
+    assert "cascade (83%)" in row["answers"]
+    # A table of directions has the direction only.
+    (plain,) = event_payload(simulated, number, [fit])["arrows"][1:]
+    assert plain["vertex"] is None
+    assert len(plain["answers"]) == 1

@@ -5,7 +5,8 @@ Colour is time, size is charge. Shape letters: T pulses, S DOMs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from graphnet_icecube2nd.report.event.view import (
     time_range,
 )
 from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.simulation.particles import across
 from graphnet_icecube2nd.store.event_store import EventStore, EventView
 
 Array = NDArray[np.float64]
@@ -31,6 +33,8 @@ Array = NDArray[np.float64]
 TRUTH_COLOUR = "black"
 TIME_COLOURS = "turbo_r"  # red is early, as in the field's displays
 VERTEX_STYLE = {"marker": "*", "markersize": 14, "ls": "", "zorder": 5}
+ANSWER_WIDTH = 165  # characters of a line below the panels
+WIDEST_CONE = 1.0  # rad; wider ones would fill the picture
 _LEGEND_CHARGES = (1.0, 10.0, 100.0)
 
 
@@ -46,12 +50,13 @@ def draw_event(
     The left panel shows the detector in space: thin lines are strings, and each dot is
     a DOM with pulses, coloured by the time of its first pulse and sized by its total
     charge. The right panel shows the height of the same dots against time; a particle
-    at the speed of light is a line there. Arrows show the direction of flight.
+    at the speed of light is a line there. Arrows show the direction of flight, circles
+    the 50% cone, stars a vertex with its width. Below are the answers of each table.
 
     Args:
         store: Event store.
         number: Row of the event in the store.
-        tables: Reconstructed directions; tables that have the event are drawn.
+        tables: Results; tables that have the event are drawn.
         with_auxiliary: Draw auxiliary pulses (not HLC) as well; most of them are noise.
 
     Returns:
@@ -61,19 +66,40 @@ def draw_event(
         ValueError: The store has no such event, or the event has no pulses.
         ImportError: matplotlib is not installed.
     """
-    figure = new_figure(13.0, 6.6)
     view, pulses = read_event(store, number)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
     arrows = find_arrows(store, view, tables, doms)
-    grid = figure.add_gridspec(1, 3, width_ratios=[1.3, 0.04, 0.95])
-    space = figure.add_subplot(grid[0], projection="3d")
-    times = figure.add_subplot(grid[2])
+    lines = list(_answer_lines(arrows))
+    below = 0.21 * (len(lines) + 1) * bool(lines)  # inches
+    figure = new_figure(13.0, 6.6 + below)
+    grid = figure.add_gridspec(
+        2, 3, width_ratios=[1.3, 0.04, 0.95], height_ratios=[6.6, max(below, 1e-3)]
+    )
+    space = figure.add_subplot(grid[0, 0], projection="3d")
+    times = figure.add_subplot(grid[0, 2])
     _draw_space(space, store, doms, arrows)
     dots = _draw_times(times, doms, arrows)
     label = "time of the first pulse of a DOM [ns]"
     figure.colorbar(dots, ax=times, extend="max", label=label)
     figure.suptitle(_title(view, len(doms.time_T), only_hlc))
+    texts = figure.add_subplot(grid[1, :])
+    texts.axis("off")
+    for row, (text, colour) in enumerate(lines):
+        height = 1.0 - (row + 0.5) / (len(lines) + 0.5)
+        texts.text(
+            0.0, height, text, color=colour, fontsize=9, va="center", in_layout=False
+        )
     return figure
+
+
+def _answer_lines(arrows: list[Arrow]) -> Iterator[tuple[str, str]]:
+    """Yield lines with the answers of each table, and their colour."""
+    for arrow in arrows:
+        if arrow.answers:
+            colour = arrow.colour or TRUTH_COLOUR
+            text = f"{arrow.name}: {'; '.join(arrow.answers)}"
+            for line in wrap(text, ANSWER_WIDTH, subsequent_indent="    "):
+                yield line, colour
 
 
 def _look(arrow: Arrow) -> dict[str, Any]:
@@ -126,6 +152,11 @@ def _draw_space(
         axes.plot(*np.stack([begin, end]).T, lw=1.6, **look)
         if arrow.is_vertex:
             axes.plot(*arrow.through[:, None], color=look["color"], **VERTEX_STYLE)
+        if arrow.vertex is not None:
+            _draw_vertex(axes, arrow, look["color"])
+        if arrow.radius_50 is not None and arrow.radius_50 < WIDEST_CONE:
+            rim_N3 = _cone_rim(arrow, abs(steps[0]))
+            axes.plot(*rim_N3.T, color=look["color"], lw=0.9)
         tip = 0.08 * float(np.linalg.norm(high - low)) * arrow.flight
         axes.quiver(*(end - tip), *tip, color=look["color"], arrow_length_ratio=0.6)
         handles.append(Line2D([], [], label=f"{arrow.name}, flight", **look))
@@ -147,6 +178,27 @@ def _draw_space(
     axes.view_init(elev=12, azim=_viewpoint(arrows))
 
 
+def _draw_vertex(axes: Any, arrow: Arrow, colour: str) -> None:
+    """Draw a reconstructed vertex with its width along x, y and z."""
+    assert arrow.vertex is not None
+    axes.plot(*arrow.vertex[:, None], color=colour, **VERTEX_STYLE)
+    if arrow.vertex_sigma is not None:
+        for axis_3 in np.eye(3):
+            ends = [arrow.vertex + s * arrow.vertex_sigma * axis_3 for s in (-1, 1)]
+            axes.plot(*np.stack(ends).T, color=colour, lw=1.2)
+
+
+def _cone_rim(arrow: Arrow, length: float, num: int = 73) -> Array:
+    """Return the rim of the 50% cone where the particle comes from, (N, 3) m."""
+    assert arrow.radius_50 is not None
+    first, second = across(arrow.flight)
+    turn_N1 = np.linspace(0.0, 2 * np.pi, num)[:, None]
+    aside_N3 = np.cos(turn_N1) * first + np.sin(turn_N1) * second
+    radius = arrow.radius_50
+    rim: Array = length * (np.sin(radius) * aside_N3 - np.cos(radius) * arrow.flight)
+    return arrow.through + rim
+
+
 def _viewpoint(arrows: list[Arrow]) -> float:
     """Return the azimuth [deg] of a view from the side of the first arrow."""
     if not arrows:
@@ -162,6 +214,21 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
     first, last = float(doms.time_T.min()), float(doms.time_T.max())
     room = 0.05 * (last - first) + 50.0
     for arrow in arrows:
+        if arrow.vertex is not None and arrow.vertex_time is not None:
+            colour = _look(arrow)["color"]
+            axes.errorbar(
+                arrow.vertex_time,
+                arrow.vertex[2],
+                xerr=arrow.vertex_time_sigma,
+                yerr=arrow.vertex_sigma,
+                color=colour,
+                lw=1.2,
+                capsize=2,
+                label=f"{arrow.name}, vertex",
+                **VERTEX_STYLE,
+            )
+            first = min(first, arrow.vertex_time)
+            axes.legend(loc="best", fontsize=8)
         if arrow.time is None:
             continue
         style: dict[str, Any] = {"color": _look(arrow)["color"]}

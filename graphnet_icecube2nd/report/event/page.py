@@ -42,9 +42,13 @@ SCRIPTS = ("event_scene.js", "event_page.js", "event_controls.js")
 UNITS = {
     **dict.fromkeys(("position_x", "position_y", "position_z"), "m"),
     **dict.fromkeys(("vertex_time", "time_origin"), "ns"),
+    **dict.fromkeys(("weight_atmospheric", "weight_astrophysical"), "Hz"),
+    "generation_weight": "GeV cm2 sr",
+    "track_length": "m",
     "light": "p.e.",
 }
-ENERGIES = ("energy", "visible_energy")  # GeV
+ENERGIES = ("energy", "visible_energy", "energy_track", "energy_cascade")  # GeV
+MUON_ANGLES = ("muon_zenith", "muon_azimuth")  # of the origin, rad
 # Length of arrows beyond the detector, in units of its diagonal.
 _MARGIN = 0.1
 
@@ -192,6 +196,8 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
         row = vars(arrow) | {
             "flight": arrow.flight.tolist(),
             "through": arrow.through.tolist(),
+            "answers": list(arrow.answers),
+            "vertex": None if arrow.vertex is None else arrow.vertex.tolist(),
             # A vertex may lie outside the detector; its arrow still passes through it.
             "begin": min(begin, -margin),
             "end": max(end, margin),
@@ -233,6 +239,8 @@ def _truth_rows(
         elif name in angles:
             of_flight = " (flight)" if store.pulse_map.labels.angles == "flight" else ""
             text = f"{math.degrees(value):.2f} deg{of_flight}"
+        elif name in MUON_ANGLES:
+            text = f"{math.degrees(value):.2f} deg"
         elif isinstance(value, float):
             text = f"{value:.6g} {UNITS.get(name, '')}".strip()
         else:

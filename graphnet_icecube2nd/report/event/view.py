@@ -1,4 +1,4 @@
-"""Content of an event's displays: DOMs with pulses, and directions.
+"""Content of an event's displays: DOMs with pulses, directions, and all answers.
 
 Shape letters: T pulses, B events.
 """
@@ -6,7 +6,7 @@ Shape letters: T pulses, B events.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -47,6 +47,10 @@ class Arrow:
     kappa: float | None = None
     radius_50: float | None = None  # rad, radius of the 50% cone
     colour: str | None = None  # colour of a reconstructed direction
+    vertex: Array | None = None  # (3,) m, of a reconstruction
+    vertex_sigma: float | None = None  # m, width of each coordinate
+    vertex_time_sigma: float | None = None  # ns
+    answers: tuple[str, ...] = ()  # of all tasks, with their widths, as texts
 
 
 def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
@@ -92,6 +96,10 @@ def find_arrows(
         if not len(row) or not table.is_ok[row[0]]:
             continue
         flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
+        known = {n: values[row[0]] for n, values in table.columns.items()}
+        vertex = np.array([known.get(f"vertex_{axis}", np.nan) for axis in "xyz"])
+        vertex -= store.pulse_map.origin
+        radius = _radius_50(table, int(row[0]))
         off = None if truth is None else float(opening_angle(flight, truth.flight))
         found.append(
             Arrow(
@@ -101,11 +109,66 @@ def find_arrows(
                 through=centre,
                 opening_angle=off,
                 kappa=_finite(kappa),
-                radius_50=_radius_50(table, int(row[0])),
+                radius_50=radius,
                 colour=next(colours),
+                vertex=vertex if np.isfinite(vertex).all() else None,
+                vertex_sigma=_finite(known.get("vertex_sigma")),
+                vertex_time=_finite(known.get("vertex_time")),
+                vertex_time_sigma=_finite(known.get("vertex_time_sigma")),
+                answers=tuple(_answers(table, int(row[0]), radius)),
             )
         )
     return found
+
+
+def _answers(table: EventTable, row: int, radius: float | None) -> Iterator[str]:
+    """Yield the answers for an event, with their widths, one text a task."""
+    known = {name: values[row] for name, values in table.columns.items()}
+    number = {n: _finite(v) for n, v in known.items() if _is_number(v)}
+    zenith, azimuth = (number.get(name) for name in ("zenith", "azimuth"))
+    if zenith is not None and azimuth is not None:
+        angles = f"{math.degrees(zenith):.1f}, azimuth {math.degrees(azimuth):.1f}"
+        text = f"zenith {angles} deg"
+        ninety = number.get("radius_90")
+        if radius is not None:
+            text += f"; 50% within {math.degrees(radius):.1f} deg"
+        if ninety is not None:
+            text += f", 90% within {math.degrees(ninety):.1f} deg"
+        yield text
+    for name in ("energy", "visible_energy"):
+        value = number.get(name)
+        low, high = (number.get(f"{name}_{end}_68") for end in ("low", "high"))
+        if value is not None:
+            text = f"{name.replace('_', ' ')} {energy_text(value)}"
+            if low is not None and high is not None:
+                text += f" (68%: {energy_text(low)} to {energy_text(high)})"
+            yield text
+    place = [number.get(f"vertex_{axis}") for axis in "xyz"]
+    if None not in place:
+        text = "vertex " + ", ".join(f"{value:.0f}" for value in place)
+        yield text + _width(number.get("vertex_sigma"), "m")
+    if (time := number.get("vertex_time")) is not None:
+        text = f"vertex time {time:.0f}"
+        yield text + _width(number.get("vertex_time_sigma"), "ns")
+    if "topology" in known:
+        name = str(known["topology"])
+        score = number.get(f"p_{name}")
+        share = "" if score is None else f" ({100 * score:.0f}%)"
+        yield f"{name.replace('_', ' ')}{share}"
+    for name in ("p_track", "p_neutrino"):
+        if (score := number.get(name)) is not None:
+            yield f"{name[2:]}: {100 * score:.0f}%"
+    if (value := number.get("inelasticity")) is not None:
+        sigma = number.get("inelasticity_sigma")
+        yield f"inelasticity {value:.2f}" + ("" if sigma is None else f" ± {sigma:.2f}")
+
+
+def _width(sigma: float | None, unit: str) -> str:
+    return f" {unit}" if sigma is None else f" ± {sigma:.0f} {unit}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.integer, np.floating))
 
 
 def _true_arrow(store: EventStore, view: EventView, centre: Array) -> Arrow | None:

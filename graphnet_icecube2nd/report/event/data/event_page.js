@@ -92,6 +92,9 @@ function draw() {
     pen.stroke();
   }
   for (const arrow of shown) drawArrow(pen, arrow, project, colourOf(arrow), dashOf(arrow));
+  for (const arrow of shown) {
+    if (arrow.vertex) drawVertex(pen, arrow, project, colourOf(arrow));
+  }
   if (truth && shown.includes(truth)) {
     drawParticle(pen, particleAt(truth, state.time), project, colours);
   }
@@ -136,6 +139,13 @@ function fillPanel() {
     put(line, "td", concise(arrow.kappa), "number");
     put(line, "td", digits(arrow.radius_50, 2), "number");
   });
+  const answered = arrows.filter((arrow) => arrow.answers.length);
+  find("answered").hidden = !answered.length;
+  for (const arrow of answered) {
+    put(find("answers"), "h3", arrow.name).style.color = colourOf(arrow);
+    const list = put(find("answers"), "ul");
+    for (const answer of arrow.answers) put(list, "li", answer);
+  }
   for (const [name, reason] of data.missing) {
     const line = put(find("arrows"), "tr");
     put(line, "td");
@@ -143,7 +153,10 @@ function fillPanel() {
   }
   find("about").textContent = (arrows.some((a) => a.radius_50 !== null)
     ? "A cone holds half of the probability of where the particle came from. " : "")
-    + (truth ? "The particle is hollow before its vertex; a star is a cascade." : "");
+    + (truth ? "The particle is hollow before its vertex; a star is a cascade. " : "")
+    + (arrows.some((a) => a.vertex)
+      ? "A coloured star is a reconstructed vertex; its lines are the width along x, y, z."
+      : "");
   find("colours").style.background = `linear-gradient(to right, ${TIME_COLOURS.join(",")})`;
   const [first, last] = data.time_range;
   [0, 1, 2, 3].forEach((i) => {

@@ -178,6 +178,20 @@ function drawCone(pen, arrow, project, colour) {
   pen.globalAlpha = 1;
 }
 
+/** A reconstructed vertex with its width along x, y and z. */
+function drawVertex(pen, arrow, project, colour) {
+  pen.fillStyle = pen.strokeStyle = colour;
+  pen.lineWidth = 1.5;
+  for (const axis of [0, 1, 2]) {
+    const unit = [0, 1, 2].map((i) => (i === axis ? 1 : 0));
+    trace(pen, [-1, 1].map((side) => project(
+      along(arrow.vertex, side * (arrow.vertex_sigma || 0), unit))));
+    pen.stroke();
+  }
+  drawStar(pen, project(arrow.vertex), 8);
+  pen.fill();
+}
+
 function drawArrow(pen, arrow, project, colour, dash) {
   const end = project(along(arrow.through, arrow.end, arrow.flight));
   const begin = project(along(arrow.through, arrow.begin, arrow.flight));

@@ -147,6 +147,7 @@ _add(
     "evaluate results.parquet --truth store/ --line-fit",
     "evaluate new=new.parquet old=old.parquet --truth store/ --out report/",
     "evaluate results.parquet --truth store/ --weight weight",
+    "evaluate results.parquet --truth store/ --outliers 0.01 --leave-out-outliers",
 )
 _add(
     "Results",

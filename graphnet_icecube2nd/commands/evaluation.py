@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.evaluation.metrics import Evaluation
     from graphnet_icecube2nd.results.event_table import EventTable
     from graphnet_icecube2nd.results.truth import EventTruth
+    from graphnet_icecube2nd.tasks.section import Section
 
 ROWS_SHOWN = 10  # quantities that compare-data prints
 FIGURES_SHOWN = 4  # for each table in the line of a task
@@ -55,6 +56,21 @@ def evaluate(
             "table. Default: all events count alike."
         ),
     ] = None,
+    outliers: Annotated[
+        float | None,
+        option(
+            "List false triggers (next to no light) and, for each kappa and width, "
+            "this share of the events with the lowest kappa or widest width, such as "
+            "0.01."
+        ),
+    ] = None,
+    leave_out_outliers: Annotated[
+        bool,
+        option(
+            "Leave these outliers out of all figures; the default share is 0.01.",
+            "--leave-out-outliers",
+        ),
+    ] = False,
     title: Annotated[str, option("Title of the report.")] = "Results and truth",
     resamples: Annotated[
         int,
@@ -78,6 +94,8 @@ def evaluate(
     """
     import logging
 
+    import numpy as np
+
     from graphnet_icecube2nd.evaluation import metrics
     from graphnet_icecube2nd.notices import only_from
     from graphnet_icecube2nd.report.evaluation.report import write_evaluation
@@ -90,6 +108,18 @@ def evaluate(
     tables = [_table(given, result_angles, columns) for given in results]
     if line_fit:
         tables.append(_line_fit(truth, tables, known))
+    further: list[Section] = []
+    if outliers is not None or leave_out_outliers:
+        from graphnet_icecube2nd.evaluation import outliers as room
+
+        share = room.DOUBT if outliers is None else outliers
+        quantities = _pulse_quantities(truth)
+        found = room.find_outliers(tables, known, quantities, share)
+        further.append(room.outlier_section(found, leave_out_outliers))
+        if leave_out_outliers:
+            kept_B = ~np.isin(known.event_id, found.event_id)
+            known = known.of_events(known.event_id[kept_B])
+        print(found.text + (", left out" if leave_out_outliers else ""))
     with only_from(metrics.LOGGER.name, logging.ERROR):  # remarks are printed below
         evaluation = metrics.evaluate(tables, known, resamples=resamples, weight=weight)
     page = write_evaluation(
@@ -102,6 +132,7 @@ def evaluate(
             "tables": ", ".join(results),
             "command": shlex.join(["icecube2nd", *sys.argv[1:]]),
         },
+        further=further,
     )
     _show(evaluation)
     print(page)
@@ -147,6 +178,16 @@ def _table(given: str, angles: str, columns: tuple[str, ...]) -> EventTable:
 
     name, path = _name_and_path(given)
     return EventTable.load(path, name, angles, columns)
+
+
+def _pulse_quantities(truth: Path) -> dict[str, Any] | None:
+    """Return quantities of a store's events, or None for another truth."""
+    from graphnet_icecube2nd.evaluation.event_quantities import event_quantities
+    from graphnet_icecube2nd.store.event_store import EventStore
+    from graphnet_icecube2nd.store.manifest import MANIFEST
+
+    is_store = (truth / MANIFEST).is_file()
+    return dict(event_quantities(EventStore(truth))) if is_store else None
 
 
 def _name_and_path(given: str) -> tuple[str, str]:

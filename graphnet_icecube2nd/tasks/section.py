@@ -133,6 +133,7 @@ class Section:
         table: Name of the table; default: that of the task.
         shown: Columns of the table that the page shows; default: all but intervals.
         further: Sections that follow this one.
+        most_shown: Number of rows that the page shows; default: all.
     """
 
     task: str
@@ -144,6 +145,7 @@ class Section:
     table: str = ""
     shown: tuple[str, ...] = ()
     further: tuple[Section, ...] = ()
+    most_shown: int | None = None
 
 
 def ends(column: str) -> tuple[str, str]:

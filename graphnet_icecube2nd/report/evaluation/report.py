@@ -56,7 +56,7 @@ HEADINGS = {
 }
 MAIN_FIGURES = 2  # for each task in the overview
 LONG = 12  # maximum rows of a table that is not folded
-DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f", "rate": ".4g"}
+DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f", "rate": ".6g"}
 
 
 def write_evaluation(
@@ -65,6 +65,7 @@ def write_evaluation(
     *,
     title: str = "Results and truth",
     context: Mapping[str, str] | None = None,
+    further: Sequence[Section] = (),
 ) -> Path:
     """Write the report of an evaluation; the page is written last.
 
@@ -73,6 +74,7 @@ def write_evaluation(
         folder: Folder of the report; created if need be.
         title: Title of the report.
         context: Further lines at the top of the page, such as files, model, command.
+        further: Sections at the end of the page.
 
     Returns:
         Path of the page.
@@ -82,9 +84,8 @@ def write_evaluation(
         ImportError: matplotlib is not installed.
     """
     described = {"events": _events(evaluation), **(context or {})}
-    return write_report(
-        sections_of(evaluation), folder, "evaluation", title=title, context=described
-    )
+    sections = [*sections_of(evaluation), *further]
+    return write_report(sections, folder, "evaluation", title=title, context=described)
 
 
 def write_report(
@@ -238,8 +239,9 @@ def _section(number: int, section: Section, figures: Mapping[str, Any]) -> str:
     for name in section.figures:
         parts.append(_figure(figures[name], section.captions.get(name, "")))
     if section.rows:
-        table = _table(section.rows, section.shown or shown_columns(section.rows))
-        if len(section.rows) > LONG:
+        rows = section.rows[: section.most_shown]
+        table = _table(rows, section.shown or shown_columns(section.rows))
+        if len(rows) > LONG:
             table = f"<details><summary>Show the numbers</summary>{table}</details>"
         parts.append(table)
     return "\n".join([*parts, "</section>"])

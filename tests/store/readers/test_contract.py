@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +134,36 @@ def database(folder: Path, pulses: Any, truth: Any) -> Any:
     return folder / "events.db", {}
 
 
+def hdf5_with_events(folder: Path, pulses: Any, truth: Any) -> Any:
+    """Pulses and truth with a column of the event number."""
+    return _hdf5(folder, {"hits": pulses, "truth": truth})
+
+
+def hdf5_with_rows(folder: Path, pulses: Any, truth: Any) -> Any:
+    """The pulses of each event lie between offsets."""
+    place = pd.Series(range(len(truth)), index=truth["event_no"])
+    pulses = pulses[pulses["event_no"].isin(place.index)]
+    event = pulses["event_no"].map(place)
+    count = np.bincount(event, minlength=len(truth))
+    pulses = pulses.iloc[np.argsort(event, kind="stable")].drop(columns="event_no")
+    tables = {"hits": pulses, "truth": truth}
+    return _hdf5(folder, tables, offsets=np.append(0, np.cumsum(count)))
+
+
+def _hdf5(folder: Path, tables: dict[str, Any], **more: Any) -> Any:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(folder / "events.h5", "w") as file:
+        for name, table in tables.items():
+            for column, values in table.items():
+                if values.isna().any() and str(values.dtype) == "Int64":
+                    pytest.skip("integers of HDF5 have no null")
+                is_text = not pd.api.types.is_numeric_dtype(values)
+                file[f"{name}/{column}"] = values.tolist() if is_text else values
+        for name, content in more.items():
+            file[name] = content
+    return folder / "events.h5", {}
+
+
 def lmdb_json(folder: Path, pulses: Any, truth: Any) -> Any:
     return _lmdb(folder, pulses, truth, "json", lambda v: json.dumps(v).encode())
 
@@ -165,7 +199,8 @@ def frames(folder: Path, pulses: Any, truth: Any) -> Any:
 
 FORMS = [
     *(flat, flat_folder, merged, unmerged),
-    *(lists, structs, list_of_structs, database, lmdb_json, lmdb_msgpack, frames),
+    *(lists, structs, list_of_structs, database, hdf5_with_events, hdf5_with_rows),
+    *(lmdb_json, lmdb_msgpack, frames),
 ]
 
 
@@ -179,6 +214,22 @@ def made(form: Write, folder: Path, pulses: Any, truth: Any, **options: Any) -> 
         options = {"workers": 1, **more, **options}
         report = prepare(given, folder / "store", **options)
     return report, EventStore(folder / "store")
+
+
+def kind_of(form: Write) -> str | None:
+    kinds = {database: "graphnet-sqlite", lmdb_json: "graphnet-lmdb"}
+    return kinds.get(form)
+
+
+def files_in(*paths: Path) -> list[Path]:
+    inside = [file for path in paths for file in (path, *path.rglob("*"))]
+    return [file for file in inside if file.is_file() and file.name != "lock.mdb"]
+
+
+def parts_of(form: Write, folder: Path, pulses: Any, truth: Any) -> list[Any]:
+    sources: list[Any] = []
+    made(form, folder, pulses, truth, on_source=sources.append)
+    return [*sources[0].parts]
 
 
 def contents(store: EventStore) -> dict[int, Any]:
@@ -231,6 +282,51 @@ class TestEveryForm:
         assert report.num_pulses == 32
         with pytest.raises(ValueError, match="'lc'"):
             made(form, tmp_path / "c", pulses, truth, columns={"lc": None})
+        with pytest.raises(ValueError, match=r"no column 'widht'.*'width'"):
+            made(form, tmp_path / "d", pulses, truth, keep="widht", columns=columns)
+
+    def test_parts_pickle_and_tell_changes(self, form: Write, tmp_path: Path) -> None:
+        if form is frames:
+            pytest.skip("frames are not sent to processes")
+        pulses, truth = make_events()
+        before = parts_of(form, tmp_path / "a", pulses, truth)
+        again = [pickle.loads(pickle.dumps(part)) for part in before]
+        prints = [part.fingerprint() for part in before]
+        assert [part.fingerprint() for part in again] == prints
+        assert len({*map(str, prints)}) == len(prints)
+        json.dumps(prints)
+        for one, other in zip(before, again, strict=True):
+            ids = [
+                [id for chunk in part.chunks(3) for id in chunk.event_id.tolist()]
+                for part in (one, other)
+            ]
+            assert ids[0] == ids[1] != []
+        for path in files_in(tmp_path / "a" / "in"):
+            os.utime(path, (1, 1))
+        changed = [part.fingerprint() for part in before]
+        assert all(old != new for old, new in zip(prints, changed, strict=True))
+
+    def test_files_cut_off_or_foreign(self, form: Write, tmp_path: Path) -> None:
+        if form is frames:
+            pytest.skip("frames are not files")
+        pulses, truth = make_events()
+        (tmp_path / "in").mkdir()
+        given, more = form(tmp_path / "in", pulses, truth)
+        options = {**more, "workers": 1, "format": kind_of(form)}
+        for path in files_in(given, *more.values()):
+            content = path.read_bytes()
+            for damaged in (content[:-50], content[: len(content) // 2], b"PAR1" * 99):
+                if path.suffix == ".mdb" and damaged == content[:-50]:
+                    continue  # of the last page
+                path.write_bytes(damaged)
+                with pytest.raises(ValueError, match=re.escape(path.name)):
+                    prepare(given, tmp_path / "store", **options)
+                shutil.rmtree(tmp_path / "store", ignore_errors=True)
+            path.write_bytes(content)
+        assert prepare(given, tmp_path / "store", **options).num_events == 10
+        if Path(given).is_file():
+            with pytest.raises(ValueError, match="is given twice"):
+                prepare([given, given], tmp_path / "twice", **options)
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -297,7 +393,7 @@ class TestEveryForm:
     ) -> None:
         pulses, truth = make_events()
         if fault == "lost":
-            if form in (lists, structs, list_of_structs):
+            if form in (lists, structs, list_of_structs, hdf5_with_rows):
                 pytest.skip("each row has its truth")
             truth = truth[truth["event_no"] != 40]
         else:

@@ -205,11 +205,6 @@ class TestDamage:
             read(nested_source(file(content)))
 
     def test_files(self, file: Any) -> None:
-        path = file(rows([2, 2]))
-        content = path.read_bytes()
-        path.write_bytes(content[:-20])
-        with pytest.raises(ValueError, match=r"nested.parquet cannot be read"):
-            nested_source(path)
         with pytest.raises(ValueError, match="lists of pulses"):
             nested_source(file({"event_id": [1], "t": [0.0]}))
         table = pa.table(rows([2, 2]))

@@ -193,19 +193,6 @@ class TestWhatIsRead:
         assert np.isnan(found.truth["energy"]).tolist() == [True, False, True]
         assert "column 'energy' is null or NaN in 2 of 3 rows" in found.notes[0]
 
-    def test_fingerprints(self, hits: Path, truth: Path) -> None:
-        def prints(*paths: Path, **options: Any) -> list[Any]:
-            return [
-                part.fingerprint() for part in parquet_source(*paths, **options).parts
-            ]
-
-        before = prints(hits, truth)
-        assert prints(hits, truth) == before
-        assert prints(hits) != before
-        table = pq.read_table(truth)
-        pq.write_table(table.slice(0, 3).drop(["flavour"]), truth)
-        assert prints(hits, truth) != before
-
 
 class TestCuttingAFile:
     def test_events_across_row_groups(
@@ -311,17 +298,6 @@ class TestDamage:
         with pytest.raises(ValueError, match=r"'mine' needs column py, pz.* px"):
             parquet_source(path, pulse_map=mine)
 
-    def test_how_to_do_without(self, tmp_path: Path, write: Any, read: Any) -> None:
-        names = ("dom_x", "dom_y", "dom_z", "dom_time", "charge")
-        columns = {"event_no": [1, 1], **{name: [1.0, 2.0] for name in names}}
-        path = write(tmp_path / "no_hlc.parquet", columns)
-        message = "needs column hlc, found only dom_x, dom_y, dom_z, dom_time, charge. "
-        message += "For files without it: PulseMap.icecube86(hlc=None)"
-        with pytest.raises(ValueError, match=re.escape(message)):
-            parquet_source(path)
-        source = parquet_source(path, pulse_map=PulseMap.icecube86(hlc=None))
-        assert read(source).lengths == [2]
-
     def test_truth_twice(self, hits: Path, truth: Path, write: Any, read: Any) -> None:
         table = pq.read_table(truth)
         write(truth, table.take(np.array([0, 1, 2, 1])))
@@ -346,18 +322,9 @@ class TestDamage:
         notes = parquet_source(hits, truth).notes
         assert "has no columns 'azimuth' and 'zenith'" in notes[-1]
 
-    def test_damaged_files(self, hits: Path, truth: Path, read: Any) -> None:
-        for path in (hits, truth):
-            content = path.read_bytes()
-            for damaged in (content[:-50], content[: len(content) // 2], b""):
-                path.write_bytes(damaged)
-                with pytest.raises(ValueError, match=f"{path.name} cannot be read"):
-                    parquet_source(hits, truth)
-            path.write_bytes(content)
+    def test_no_files(self, hits: Path) -> None:
         with pytest.raises(FileNotFoundError, match=r"no.parquet"):
             parquet_source(hits.parent / "no.parquet")
-        with pytest.raises(ValueError, match="is given twice"):
-            parquet_source([hits, hits])
         empty = hits.parent / "empty"
         empty.mkdir()
         with pytest.raises(ValueError, match=r"no file that ends in \.parquet"):

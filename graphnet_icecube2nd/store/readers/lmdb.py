@@ -86,7 +86,7 @@ def lmdb_source(paths: PathLike | Sequence[PathLike], **options: Any) -> Source:
     key, notes, seen = str(wanted.event_column), list[str](), Types()
     given = [paths] if isinstance(paths, str | os.PathLike) else paths
     files = list_files([file for path in given for file in _files_of(Path(path))], ())
-    contents = [read_tables(file, key, seen) for file in files]
+    contents = [_read_tables(file, key, seen) for file in files]
     types = {name: _arrow_types(seen[name]) | contents[0][0].types for name in seen}
     chosen = list[ChosenTables]()
     for file, (events, tables) in zip(files, contents, strict=True):
@@ -233,18 +233,12 @@ class LmdbTable(Table):
         return tables
 
 
-def read_tables(
+def _read_tables(
     path: Path, key: str, seen: Types
 ) -> tuple[LmdbTable, dict[str, LmdbTable]]:
     """Return the events of a file, and its tables by name, without types.
 
-    Args:
-        path: The file.
-        key: Column of the event numbers.
-        seen: Types of the values, which are added here.
-
-    Raises:
-        ValueError: The file is damaged, or has another serialization.
+    The types of the values are added to those that were seen before.
     """
     found, method = list[tuple[int, int, int]](), None
     with open(path, "rb") as file:

@@ -288,7 +288,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     wanted = Wanted(**options)
     files = _tables(path)
     first, place = files[0], files[0].name
-    lists, others = nested_tables(first, wanted.event_column)
+    lists, others = _nested_tables(first, wanted.event_column)
     if not lists:
         raise ValueError(
             f"{place} must have lists of pulses, with one row per event; it has "
@@ -303,7 +303,7 @@ def nested_source(path: PathLike | Sequence[PathLike], **options: Any) -> Source
     )
     pulses, labels, num_before = list[Table](), list[Table](), 0
     for file in files:
-        found, beside = nested_tables(file, wanted.event_column, num_before)
+        found, beside = _nested_tables(file, wanted.event_column, num_before)
         if name not in found or (truth and truth not in beside):
             raise ValueError(
                 f"{file.name} must have {name!r}{f' and {truth!r}' if truth else ''}, "
@@ -435,18 +435,12 @@ class NestedTable(Table):
             )
 
 
-def nested_tables(
+def _nested_tables(
     file: ParquetTable, event_column: str | None, first_id: int = 0
 ) -> tuple[dict[str, NestedTable], dict[str, NestedTable]]:
     """Return the tables of pulses, and those with one row per event, by name.
 
-    Args:
-        file: The file.
-        event_column: Column of the event numbers; None for the known names.
-        first_id: Number of the first event, if the file has no event column.
-
-    Raises:
-        ValueError: The file lacks the event column.
+    Events are numbered from `first_id` if the file has no event column.
     """
     lists: dict[str, dict[str, Any]] = {}
     values: dict[str, dict[str, Any]] = {}

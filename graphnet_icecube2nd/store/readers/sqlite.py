@@ -96,7 +96,7 @@ def sqlite_source(
         named = (*wanted.pulse_tables, wanted.truth)
         there = {
             name: table
-            for name, table in list_tables(path, event).items()
+            for name, table in _list_tables(path, event).items()
             if name in named or not table.is_view
         }
         keyed = [name for name, table in there.items() if table.key == (event,)]
@@ -170,8 +170,8 @@ def _with_types(
     known = pulse_map.columns()
     if pulse_map.time_reference == "first_pulse":
         known = {c: quantity for c, quantity in known.items() if quantity != TIME}
-    kinds = find_types(pulses, [c for c in asked if c not in known])
-    truth_kinds = find_types(
+    kinds = _find_types(pulses, [c for c in asked if c not in known])
+    truth_kinds = _find_types(
         labels, [c for t in labels[:1] for c in t.types if c != event]
     )
     typed = [
@@ -441,7 +441,7 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
+def _list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
     """Return the tables and views of a file by name, with all columns as numbers."""
     pa = import_pyarrow()
     tables = {}
@@ -478,14 +478,13 @@ def list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
     return tables
 
 
-def find_types(tables: Sequence[SqliteTable], columns: Sequence[str]) -> dict[str, Any]:
+def _find_types(
+    tables: Sequence[SqliteTable], columns: Sequence[str]
+) -> dict[str, Any]:
     """Return the types of columns, which are the same in all files.
 
-    Integers and reals in one column are reals, and so is a column of only NULL. Each
-    table is read once.
-
-    Raises:
-        ValueError: A column has other mixed types, or blobs.
+    Integers and reals in one column are reals, and so is a column of only NULL. Other
+    mixed types and blobs are errors. Each table is read once.
     """
     pa = import_pyarrow()
     seen: dict[str, set[str]] = {column: set() for column in columns}

@@ -457,7 +457,7 @@ def select(
         types, name = truth[0].types, truth[0].name
         truth_key = find_event_column(types, wanted.event_column, name, like=key)
         pulse_map = settle_labels(pulse_map, [types])
-        labels = open_truth(truth, pulse_map, truth_key, without)
+        labels = _open_truth(truth, pulse_map, truth_key, without)
         left_out, notes = (*left_out, *labels.left_out), labels.notes
         tables.append(f"truth: {labels.name}")
         if labels.angles == KM3NET_ANGLES:
@@ -489,23 +489,13 @@ def select_of_files(
     return select(kind, pulses, truth, wanted, **more)
 
 
-def open_truth(
+def _open_truth(
     tables: Sequence[Table],
     pulse_map: PulseMap,
     event_column: str,
     without: Sequence[str] = (),
 ) -> Truth:
-    """Return the truth: numbers, booleans and strings, without reserved columns.
-
-    Args:
-        tables: Tables of truth.
-        pulse_map: Meaning of the columns.
-        event_column: Event column of the truth.
-        without: Columns that are not truth.
-
-    Raises:
-        ValueError: A column is missing, or an angle is not a number.
-    """
+    """Return the truth: numbers, booleans and strings, without reserved columns."""
     name, types, wanted = tables[0].name, tables[0].types, angle_columns(pulse_map)
     rest = [c for c in types if c not in (event_column, *without)]
     notes = [

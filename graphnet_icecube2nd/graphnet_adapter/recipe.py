@@ -144,6 +144,7 @@ def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
         f"monitor={recipe.monitor}": recipe.monitor != OPENING_ANGLE,
         "compile=true": recipe.compile,
         f"weighting={LEARNED}": recipe.weighting == LEARNED,
+        f"data.balance={list(recipe.data.balance)}": bool(recipe.data.balance),
     }
     if names := [name for name, is_set in not_kept.items() if is_set]:
         warnings.warn(

@@ -91,16 +91,26 @@ class Model(nn.Module):
             outputs: Outputs by task (see `outputs`), or the tensor of a single task.
             truth: Labels (B, ...) by name; NaN means that an event has no label. Such
                 an event counts for the other tasks.
-            weight_B: Weights of the events, (B,); default: equal weights.
+            weight_B: Weights of the events, (B,), 0 or more; default: equal weights.
+                Only their ratios count.
         """
         losses = self.losses(self._by_task(outputs), truth, weight_B)
-        return self.weighted(losses, self.num_labels(truth))
+        return self.weighted(losses, self.num_labels(truth, weight_B))
 
-    def num_labels(self, truth: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the number of events with a label of each task, ()."""
-        return {
-            name: is_labelled(task.target(truth)).sum()
+    def num_labels(
+        self, truth: Mapping[str, Tensor], weight_B: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the number of events with a label of each task, ().
+
+        With weights of the events, (B,), it is the sum of the weights.
+        """
+        labelled = {
+            name: is_labelled(task.target(truth))
             for name, task in self.task_map.items()
+        }
+        return {
+            name: (one_B if weight_B is None else weight_B.where(one_B, 0.0)).sum()
+            for name, one_B in labelled.items()
         }
 
     def weighted(
@@ -112,8 +122,9 @@ class Model(nn.Module):
 
         Args:
             losses: Losses by task, see `losses`.
-            num_labels: Number of events with a label, (), by task. The learned weight
-                of a task without labels is not trained. Default: all tasks have some.
+            num_labels: Number of events with a label, (), by task, see `num_labels`.
+                The learned weight of a task without labels is not trained. Default: all
+                tasks have some.
         """
         weights = self.task_weights
         if list(weights.values()) == [1.0]:
@@ -276,9 +287,10 @@ def mean_loss(
     truth: Mapping[str, Tensor],
     weight_B: Tensor | None = None,
 ) -> Tensor:
-    """Return the loss of a task, (), the mean over the events with a label.
+    """Return the loss of a task, (), the weighted mean over the events with a label.
 
-    `output` is (B, K); `truth` has labels (B, ...) by name, NaN if there is none.
+    `output` is (B, K); `truth` has labels (B, ...) by name, NaN if there is none. If no
+    event has a label and a weight above 0, the loss is 0.
     """
     target = task.target(truth)
     labelled_B = is_labelled(target)
@@ -288,7 +300,10 @@ def mean_loss(
     if not len(target):
         return output.sum()  # 0 of no event, with its gradient
     loss_B = task.loss(output, target)
-    return (loss_B if weight_B is None else loss_B * weight_B).mean()
+    if weight_B is None:
+        return loss_B.mean()
+    total = weight_B.sum()
+    return (loss_B * weight_B).sum() / total.where(total > 0, 1.0)
 
 
 def is_labelled(target: Tensor) -> Tensor:

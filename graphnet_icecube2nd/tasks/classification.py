@@ -124,10 +124,32 @@ class BinaryTask(Task):
         return {"accuracy": ((output[:, 0] > 0) == (target > 0.5)).float()}
 
     def collect(self) -> dict[str, Any]:
-        """Return the area under the ROC curve."""
-        from torchmetrics.classification import BinaryAUROC
+        """Return the area under the ROC curve, of weighted events."""
+        from torchmetrics import Metric
+        from torchmetrics.utilities import dim_zero_cat
 
-        return {"auc": BinaryAUROC(thresholds=None)}
+        class Area(Metric):
+            higher_is_better = True
+            rows: list[Tensor]
+
+            def __init__(self) -> None:
+                super().__init__()
+                self.add_state("rows", [], dist_reduce_fx="cat")
+
+            def update(
+                self, score_B: Tensor, target_B: Tensor, weight_B: Tensor | None = None
+            ) -> None:
+                weight_B = torch.ones_like(score_B) if weight_B is None else weight_B
+                columns = (score_B, target_B, weight_B)
+                self.rows.append(torch.stack([c.float() for c in columns], dim=1))
+
+            def compute(self) -> Tensor:
+                rows_B3 = dim_zero_cat(self.rows).cpu().double().numpy()
+                score_B, target_B, weight_B = rows_B3.T
+                rates = roc_curve(score_B, target_B > 0.5, weight_B)
+                return torch.tensor(roc_area(*rates))
+
+        return {"auc": Area()}
 
     def scores(self, output: Tensor) -> Tensor:
         """Return probabilities of the first class, (B,)."""

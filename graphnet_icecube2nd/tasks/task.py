@@ -228,7 +228,8 @@ class Task(nn.Module):
     def collect(self) -> dict[str, Any]:
         """Return torchmetrics metrics of whole validation sets, by name.
 
-        Each is updated with `(scores(output), target)`.
+        Each is updated with `(scores(output), target)`, and with the weights of the
+        events, (B,), if the training has any and `update` takes a third argument.
         """
         return {}
 

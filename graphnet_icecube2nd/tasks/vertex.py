@@ -236,10 +236,12 @@ class Vertex(Task):
             higher_is_better = False  # type: ignore[assignment]
 
             def update(  # type: ignore[override]
-                self, time_B: Tensor, target: Tensor
+                self, time_B: Tensor, target: Tensor, weight_B: Tensor | None = None
             ) -> None:
                 known_B = target[:, TIME_KNOWN] > 0
-                super().update((time_B - target[:, 3]).abs()[known_B])
+                weight_B = torch.ones_like(time_B) if weight_B is None else weight_B
+                error_B = (time_B - target[:, 3]).abs()
+                super().update(error_B[known_B], weight_B[known_B])
 
         return {"time_error": TimeError()}
 

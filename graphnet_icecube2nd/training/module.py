@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.models.model import Model, is_labelled
+from graphnet_icecube2nd.training.balance import Balance
 from graphnet_icecube2nd.training.history import RAW, column_of
 from graphnet_icecube2nd.training.optimisation import WeightAverage, make_adamw
 from graphnet_icecube2nd.training.recipe import LOSS, Stage, event_metric_names
@@ -38,7 +40,12 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     task. With an average of the weights these belong to the average, and `raw_...` to
     the raw weights.
 
-    `event_weight` is the column of the batches' truth with the weights of the losses.
+    Args:
+        model: Model to train.
+        stage: Options of the stage.
+        event_weight: Column of the batches' truth with the weights of the events.
+        balance: Further factors on the weights of training events.
+        compile: Compile the model.
     """
 
     def __init__(
@@ -47,12 +54,14 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         stage: Stage,
         *,
         event_weight: str | None = None,
+        balance: Balance | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         # DDP collects the parameters that need a gradient after this.
         freeze(model, stage.freeze)
-        self.model, self.stage, self.event_weight = model, stage, event_weight
+        self.model, self.stage = model, stage
+        self.event_weight, self.balance = event_weight, balance
         self.average = WeightAverage(model, stage.ema_decay) if stage.ema else None
         self.schedule = stage.schedule()
         # Bound methods, so that no second copy of the parameters is registered.
@@ -84,8 +93,11 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def training_step(self, batch: PackedBatch, index: int) -> Tensor:
         """Return the loss of a micro-batch, a mean over the events of all ranks."""
         truth, weight_B = self._truth(batch)
+        if self.balance is not None:
+            factor_B = self.balance(truth)
+            weight_B = factor_B if weight_B is None else factor_B * weight_B
         losses = self.model.losses(self(batch), truth, weight_B)
-        num_labels = self.model.num_labels(truth)
+        num_labels = self.model.num_labels(truth, weight_B)
         if self.trainer.world_size > 1:
             losses, num_labels = self._shared(losses, num_labels)
         loss = self.model.weighted(losses, num_labels)
@@ -98,8 +110,8 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         """Return losses whose mean over ranks is the mean over all ranks' events.
 
         DDP averages gradients over ranks, but ranks may differ in their numbers of
-        labels. The second value is the mean number of labels of each task over the
-        ranks, so that ranks agree on which tasks have any.
+        labels (with weights: in the sums of these). The second value is the mean number
+        of each task over the ranks, so that ranks agree on which tasks have any.
         """
         mine = torch.stack([num_labels[name] for name in losses]).float()
         mean = self.trainer.strategy.reduce(mine.clone(), reduce_op="mean")
@@ -304,7 +316,7 @@ class ValidationMetrics:
     ) -> Tensor:
         """Add a batch of raw outputs, and return which events are not finite, (B,).
 
-        Only events with a label count. Weights apply to losses, not to metrics.
+        Only events with a label count, with their weights.
         """
         first_BK = next(iter(outputs.values()))
         nonfinite_B = torch.zeros(
@@ -316,18 +328,19 @@ class ValidationMetrics:
             output, target = outputs[name].float()[labelled_B], target[labelled_B]
             if not len(target):
                 continue
-            loss_B = task.loss(output, target)
-            if weight_B is not None:
-                loss_B = loss_B * weight_B[labelled_B]
-            values = {LOSS: loss_B, **task.metrics(output, target)}
+            weight = () if weight_B is None else (weight_B[labelled_B].to(self.device),)
+            values = {LOSS: task.loss(output, target), **task.metrics(output, target)}
             wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
             nonfinite_B[labelled_B] |= wrong
             for metric, value_B in values.items():
-                self.metrics[f"{name}/{metric}"].update(value_B.to(self.device))
-            for metric in task.collect():
                 self.metrics[f"{name}/{metric}"].update(
-                    task.scores(output).to(self.device), target.to(self.device)
+                    value_B.to(self.device), *weight
                 )
+            for metric in task.collect():
+                collected = self.metrics[f"{name}/{metric}"]
+                given = (task.scores(output).to(self.device), target.to(self.device))
+                takes_weight = len(signature(collected.update).parameters) > 2
+                collected.update(*given, *(weight if takes_weight else ()))
         return nonfinite_B
 
     def compute(self) -> dict[str, float]:

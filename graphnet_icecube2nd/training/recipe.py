@@ -37,6 +37,7 @@ from graphnet_icecube2nd.tasks.direction.direction import LOSSES, Direction
 from graphnet_icecube2nd.tasks.direction.losses import NORMALISATIONS
 from graphnet_icecube2nd.tasks.label import LABELS
 from graphnet_icecube2nd.tasks.task import COVERAGE, TASKS, Task
+from graphnet_icecube2nd.training.balance import QUANTITIES
 from graphnet_icecube2nd.training.optimisation import OneCycle
 
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -163,6 +164,11 @@ class DataConfig:
         validation_fraction: Share of validation events, if the store does not have the
             competition's validation batches.
         split_seed: Random seed of that split.
+        balance: Labels for which training events get further weights: `energy`,
+            `visible_energy`, `topology`, `track`, `neutrino`. Each half decade of
+            energy, each class, or each combination of several labels then has the same
+            weight, but no event more than 20 times the mean. The validation does not
+            use these weights.
 
     Raises:
         ValueError: A value is out of its range; the message begins with its name.
@@ -179,12 +185,18 @@ class DataConfig:
     augmentations: tuple[Mapping[str, Any], ...] = ()
     validation_fraction: float = 0.1
     split_seed: int = 0
+    balance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_selection(self.selection, 1)
         check_one_of("length_class", self.length_class, tuple(LENGTH_CLASSES))
         check_one_of("sub_epochs", self.sub_epochs, SUB_EPOCHS)
         check_one_of("features", self.features, FEATURES)
+        if isinstance(self.balance, str):
+            raise ValueError(f"balance must be a list, found {self.balance!r}")
+        object.__setattr__(self, "balance", tuple(dict.fromkeys(self.balance)))
+        for name in self.balance:
+            check_one_of("balance", name, QUANTITIES)
         check_whole("num_sub_epochs", self.num_sub_epochs, 1)
         for name in ("validation_batch_size", "validation_max_pulses"):
             if getattr(self, name) is not None:
@@ -213,7 +225,9 @@ class Recipe:
             `weight`, the factor of its loss (default: `Task.default_weight`). Names
             alone are allowed. Empty: only the direction, with the published model.
         weighting: Weighting of the losses: `fixed`, or `learned` (see `TaskModel`).
-        event_weight: Column of the truth with the weight of each event's losses.
+        event_weight: Column of the truth with the weight of each event, 0 or more, in
+            the losses and in the metrics of the validation. Only ratios of weights
+            count.
         monitor: Validation value that chooses the best weights and that `patience`
             watches: `TASK/METRIC`, `TASK/loss` or `loss`. Without a task direction the
             default is `loss`.

@@ -42,6 +42,7 @@ from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.catalogue import build_tasks
 from graphnet_icecube2nd.tasks.label import LABELS, make_label
 from graphnet_icecube2nd.tasks.task import FEWEST
+from graphnet_icecube2nd.training.balance import Balance
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.module import TrainingModule, freeze
 from graphnet_icecube2nd.training.recipe import Recipe
@@ -244,6 +245,7 @@ def make_data(
     tasks, _ = build_tasks(recipe.task_options(number))
     labels = [task.truth for task in tasks.values()]
     truth = [name for group in labels for name in group]
+    truth += options.pop("balance")
     if recipe.event_weight is not None:
         truth.append(recipe.event_weight)
     return kind(
@@ -334,18 +336,24 @@ def steps_texts(recipe: Recipe, num_events: int, num_ranks: int = 1) -> list[str
 
 
 def check_event_weight(name: str, data: EventDataModule) -> None:
-    """Check that all events of a run have weights of 0 or more.
+    """Check that all events of a run have weights of 0 or more, and some above 0.
 
     The message of its ValueError has the column, the event and its value.
     """
     store = data.store
-    for subset in (data.train_events, data.validation_events):
+    for what, subset in (
+        ("training", data.train_events),
+        ("validation", data.validation_events),
+    ):
+        total = 0.0
         for shard in range(len(store.shards)):
             weight_B = store.event_column(name, shard)
             # A column with the name of a label is read as that label.
             used_B = make_label(name, {name: weight_B}, store.pulse_map.labels)
+            chosen_B = subset.mask(store, shard)
             is_good_B = np.isfinite(used_B) & (used_B >= 0)
-            wrong_B = subset.mask(store, shard) & ~is_good_B
+            wrong_B = chosen_B & ~is_good_B
+            total += float(used_B[chosen_B & is_good_B].sum())
             if wrong_B.any():
                 place = int(wrong_B.argmax())
                 event_id = store.event_column(EVENT_ID, shard)[place]
@@ -356,6 +364,12 @@ def check_event_weight(name: str, data: EventDataModule) -> None:
                     f"for event {event_id} of {store.path}. Choose other events "
                     "(data.events) or another column"
                 )
+        if not total > 0:
+            raise ValueError(
+                f"event_weight: {name} must be above 0 for some event, found 0 for "
+                f"every {what} event of {store.path}. Choose other events "
+                "(data.events) or another column"
+            )
 
 
 class StageRun:
@@ -381,11 +395,17 @@ class StageRun:
         texts = label_texts(recipe, data)
         if recipe.event_weight is not None:
             check_event_weight(recipe.event_weight, data)
+        balance = None
+        if quantities := recipe.data.balance:
+            balance = Balance.of(
+                quantities, store, data.train_events, recipe.event_weight
+            )
         model, report = self._start(store)
         module = TrainingModule(
             model,
             self.stage,
             event_weight=recipe.event_weight,
+            balance=balance,
             compile=recipe.compile,
         )
         trainer, recorder = make_trainer(recipe, number, self.run, self.machine, on_row)

@@ -20,10 +20,12 @@ pytest.importorskip("yaml")
 
 from graphnet_icecube2nd import EventStore, PackedBatch, load_model, register_model
 from graphnet_icecube2nd.loading.reading import EventReader
+from graphnet_icecube2nd.loading.subset import EventSubset
 from graphnet_icecube2nd.models.model import Model
 from graphnet_icecube2nd.models.registry import MODELS
 from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
 from graphnet_icecube2nd.training import module as module_room
+from graphnet_icecube2nd.training.balance import Balance
 from graphnet_icecube2nd.training.history import read_history
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.run import (
@@ -199,12 +201,85 @@ def test_weights_of_events_come_from_a_column(
     weighted = module.model.losses(outputs, truth, weight_B)
     for name, task in module.model.task_map.items():
         loss_B = task.loss(outputs[name], task.target(truth))
-        expected = (loss_B * batch.truth["light"]).mean()
+        light_B = batch.truth["light"].float()
+        expected = (loss_B * light_B).sum() / light_B.sum()
         torch.testing.assert_close(weighted[name], expected)
+    other_unit = module.model.losses(outputs, truth, 1e-12 * weight_B)
+    torch.testing.assert_close(other_unit, weighted)
+    nothing = module.model.losses(outputs, truth, 0 * weight_B)
+    assert all(float(loss.detach()) == 0 for loss in nothing.values())
     run = train(recipe, simulated, tmp_path / "run", machine=quiet)
     plain = replace(recipe, event_weight=None)
     other = train(plain, simulated, tmp_path / "plain", machine=quiet)
     assert run.rows[-1]["train_loss"] != other.rows[-1]["train_loss"]
+    # The validation, as if events were there as often as their weight says.
+    batches = list(make_data(recipe, 0, simulated).val_dataloader())
+    found = module_room.ValidationMetrics(module.model, torch.device("cpu"))
+    repeated = module_room.ValidationMetrics(module.model, torch.device("cpu"))
+    for batch in batches:
+        outputs = {n: o.detach() for n, o in module.model.outputs(batch).items()}
+        times_B = 1 + torch.arange(len(batch)) % 4
+        found.update(outputs, batch.truth, times_B.float())
+        repeated.update(
+            {name: o.repeat_interleave(times_B, dim=0) for name, o in outputs.items()},
+            {n: v.repeat_interleave(times_B, dim=0) for n, v in batch.truth.items()},
+        )
+    assert found.compute() == pytest.approx(repeated.compute(), rel=1e-6)
+
+
+class TestBalance:
+    def test_cells_have_the_same_weight(
+        self, three: Recipe, simulated: EventStore
+    ) -> None:
+        names = ("energy", "topology")
+        data = make_data(
+            replace(three, data=replace(three.data, balance=names)), 0, simulated
+        )
+        balance = Balance.of(names, simulated, data.train_events)
+        reader = EventReader(simulated, truth=names)
+        rows = np.flatnonzero(data.train_events.mask(simulated, 0))
+        truth = reader.batch(rows).truth
+        assert truth is not None
+        factor_B = balance(truth).numpy()
+        cell_B = 10 * np.floor(2 * np.log10(truth["energy"].numpy()))
+        cell_B += truth["topology"].numpy()
+        cells, count = np.unique(cell_B, return_counts=True)
+        total = np.array([factor_B[cell_B == cell].sum() for cell in cells])
+        wanted = len(rows) / len(cells)
+        expected = np.minimum(wanted, 20 * count)
+        np.testing.assert_allclose(total, expected, rtol=1e-4)
+        assert len(cells) > 10
+        # With weights of the events, the weighted cells are equal.
+        light = Balance.of(names, simulated, data.train_events, "light")
+        weight_B = simulated.whole_event_column("light")[rows]
+        both_B = light(truth).numpy() * weight_B
+        total = np.array([both_B[cell_B == cell].sum() for cell in cells])
+        capped = light(truth).numpy() > 19.99
+        full = [not capped[cell_B == cell].any() for cell in cells]
+        np.testing.assert_allclose(total[full], total[full][0], rtol=1e-4)
+
+    def test_an_event_without_a_label_counts_once(self, simulated: EventStore) -> None:
+        balance = Balance.of(("energy",), simulated, EventSubset())
+        truth = {"energy": torch.tensor([torch.nan, 0.0, 1e-9, 1e30])}
+        factors = balance(truth)
+        assert factors[:2].tolist() == [1.0, 1.0]
+        assert bool(factors.isfinite().all())
+
+    def test_training_uses_it(
+        self, three: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
+    ) -> None:
+        first = replace(three, stages=three.stages[:1])
+        recipe = replace(first, data=replace(three.data, balance=["topology"]))
+        run = train(recipe, simulated, tmp_path / "run", machine=quiet)
+        plain = train(first, simulated, tmp_path / "plain", machine=quiet)
+        assert run.rows[0]["train_loss"] != plain.rows[0]["train_loss"]
+        assert run.rows[0]["learning_rate"] == plain.rows[0]["learning_rate"]
+
+    def test_wrong_names(self, three: Recipe, simulated: EventStore) -> None:
+        with pytest.raises(ValueError, match=r"balance .*'zenith'"):
+            replace(three.data, balance=("zenith",))
+        with pytest.raises(ValueError, match="balance must be a list"):
+            replace(three.data, balance="energy")
 
 
 def test_a_weight_that_is_no_number_is_named(
@@ -229,6 +304,9 @@ def test_a_weight_that_is_no_number_is_named(
     )
     with pytest.raises(ValueError, match=r"visible_energy .* 0\.0 for event 8 of dark"):
         check_event_weight("visible_energy", data)
+    dark.event_column = lambda name, shard: np.zeros(2)
+    with pytest.raises(ValueError, match=r"above 0 for some event, .* training .*dark"):
+        check_event_weight("weight", data)
     with pytest.raises(ValueError, match="no event column 'inelastic'"):
         train(
             replace(recipe, event_weight="inelastic"), simulated, tmp_path / "other",

@@ -299,11 +299,11 @@ class ValidationMetrics:
         self.model, self.device = model, device
         self.metrics: dict[str, Any] = {}
         self.means: list[str] = []  # means over events
+        self.weights: dict[str, Any] = {}  # mean weight of each task's events
         for name, task in model.task_map.items():
+            self.weights[name] = self._mean()
             for metric in (LOSS, *event_metric_names(task)):
-                # `disable`: a check for NaN would synchronise the device at each batch.
-                mean = MeanMetric(nan_strategy="disable").to(device)
-                self.metrics[f"{name}/{metric}"] = mean.set_dtype(torch.float64)
+                self.metrics[f"{name}/{metric}"] = self._mean()
                 self.means.append(f"{name}/{metric}")
             for metric, collected in task.collect().items():
                 self.metrics[f"{name}/{metric}"] = collected.to(device)
@@ -328,24 +328,30 @@ class ValidationMetrics:
             output, target = outputs[name].float()[labelled_B], target[labelled_B]
             if not len(target):
                 continue
-            weight = () if weight_B is None else (weight_B[labelled_B].to(self.device),)
+            weight = torch.ones(len(target), dtype=torch.float64, device=self.device)
+            if weight_B is not None:
+                weight = weight_B[labelled_B].to(self.device, torch.float64)
+            self.weights[name].update(weight)
             values = {LOSS: task.loss(output, target), **task.metrics(output, target)}
             wrong = ~torch.stack([v.isfinite() for v in values.values()]).all(dim=0)
             nonfinite_B[labelled_B] |= wrong
             for metric, value_B in values.items():
-                self.metrics[f"{name}/{metric}"].update(
-                    value_B.to(self.device), *weight
-                )
+                product_B = value_B.to(self.device) * weight
+                self.metrics[f"{name}/{metric}"].update(product_B)
             for metric in task.collect():
                 collected = self.metrics[f"{name}/{metric}"]
                 given = (task.scores(output).to(self.device), target.to(self.device))
                 takes_weight = len(signature(collected.update).parameters) > 2
-                collected.update(*given, *(weight if takes_weight else ()))
+                weighted = takes_weight and weight_B is not None
+                collected.update(*given, *((weight,) if weighted else ()))
         return nonfinite_B
 
     def compute(self) -> dict[str, float]:
         """Return the values over all ranks: `loss` and `TASK/METRIC`."""
         values = {name: float(one.compute()) for name, one in self.metrics.items()}
+        for name in self.means:
+            mean_weight = float(self.weights[name.partition("/")[0]].compute())
+            values[name] /= mean_weight or math.nan
         weights_on = next(self.model.parameters()).device
         dtype = torch.float32 if weights_on.type == "mps" else torch.float64
         losses = {
@@ -353,6 +359,15 @@ class ValidationMetrics:
             for name in self.model.task_map
         }
         return {LOSS: float(self.model.weighted(losses)), **values}
+
+    def _mean(self) -> Any:
+        """Return a mean over events, in float64.
+
+        Weights are multiplied before, because torchmetrics drops them with `disable`,
+        without which a check for NaN would synchronise the device at each batch.
+        """
+        mean = MeanMetric(nan_strategy="disable").to(self.device)
+        return mean.set_dtype(torch.float64)
 
 
 def random_state() -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_tasks_take_every_likelihood(task: str) -> None:
     for name in WIDTH_LOSSES:
         built = build_task(task, likelihood=name)
         assert built.describe() == {"likelihood": name}
-    with pytest.raises(ValueError, match="likelihood .*'pinball'"):
+    with pytest.raises(ValueError, match=r"likelihood .*'pinball'"):
         build_task(task, likelihood="pinball")
 
 
@@ -60,7 +60,7 @@ def test_tasks_take_every_loss_of_classes(task: str) -> None:
     losses = [build_task(task, loss=name).loss(output, target) for name in CLASS_LOSSES]
     assert all(one.shape == (7,) for one in losses)
     assert len({float(one.sum()) for one in losses}) == len(CLASS_LOSSES)
-    with pytest.raises(ValueError, match="loss .*'hinge'"):
+    with pytest.raises(ValueError, match=r"loss .*'hinge'"):
         build_task(task, loss="hinge")
 
 

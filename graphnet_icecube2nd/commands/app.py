@@ -146,14 +146,14 @@ _add(
     evaluation.evaluate,
     "evaluate results.parquet --truth store/ --line-fit",
     "evaluate new=new.parquet old=old.parquet --truth store/ --out report/",
-    "evaluate results.parquet --truth store/ --weight weight",
+    "evaluate results.parquet --truth store/ --weight weight_atmospheric",
     "evaluate results.parquet --truth store/ --outliers 0.01 --leave-out-outliers",
 )
 _add(
     "Results",
     evaluation.compare_data,
     "compare-data data=data/ simulation/ --out comparison/",
-    "compare-data data.parquet simulation.parquet --weight weight",
+    "compare-data data.parquet simulation.parquet --weight weight_atmospheric",
     name="compare-data",
 )
 _add(

@@ -143,7 +143,8 @@ def _show(evaluation: Evaluation) -> None:
     rows = [
         (
             row.table,
-            f"{row.events:,}",
+            f"{row.events:,}"
+            + ("" if row.effective is None else f" ({row.effective:,.0f} effective)"),
             f"{row.mean.value:.4f} ({row.mean.low:.4f} to {row.mean.high:.4f})",
             f"{degrees(row.median.value):.2f}",
             *("-" if isnan(x) else f"{x:.1%}" for x in (row.inside_50, row.inside_90)),

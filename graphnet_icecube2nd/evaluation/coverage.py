@@ -8,6 +8,7 @@ letters: B events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +22,31 @@ from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, Evaluation
 from graphnet_icecube2nd.evaluation.rows import Row, columns
 from graphnet_icecube2nd.statistics import (
     density,
+    effective_events,
     mean,
     quantile,
     quantile_intervals,
     share_error,
+    share_interval,
 )
+from graphnet_icecube2nd.tasks.bins import FEWEST as FEWEST_SHOWN
+from graphnet_icecube2nd.tasks.bins import QUANTITIES, X_LABELS, ZENITH, bins_of
 from graphnet_icecube2nd.tasks.direction.calibration import (
     containment,
     kappa_to_radius,
     pulls,
 )
 from graphnet_icecube2nd.tasks.label import DIRECTION
-from graphnet_icecube2nd.tasks.section import Curve, Panel, Section, event_counts
+from graphnet_icecube2nd.tasks.section import (
+    Curve,
+    DrawnFigure,
+    Panel,
+    Section,
+    bin_panels,
+    event_counts,
+    shown_columns,
+    with_interval,
+)
 from graphnet_icecube2nd.tasks.task import FEWEST
 
 LEVELS = tuple(round(level / 100, 2) for level in (*range(10, 100, 5), 99))
@@ -152,7 +166,67 @@ def calibration_sections(evaluation: Evaluation) -> list[Section]:
     """Return the sections of coverage and of predicted opening angles."""
     views = [CalibrationView(evaluated) for evaluated in evaluation.tables]
     views = [view for view in views if view.ways]
-    return [_coverage(views), _expected(views)] if views else []
+    if not views:
+        return []
+    by_bin = _by_bin(evaluation)
+    return [_coverage(views), _expected(views), *([by_bin] if by_bin.rows else [])]
+
+
+def _by_bin(evaluation: Evaluation) -> Section:
+    """Return the section of coverage and pulls in bins that an analysis can make.
+
+    The zenith is the reconstructed one, so each table has its own events in a bin.
+    """
+    rows: list[Row] = []
+    for quantity in QUANTITIES:
+        for one in evaluation.tables:
+            reconstructed = {QUANTITIES[ZENITH]: one.table.direction_B3[:, 2]}
+            known = evaluation.truth.known() | reconstructed
+            for some in bins_of(known, quantity):
+                chosen_B = some.chosen_B & one.has_kappa_B
+                weight = one.weight_B[chosen_B]
+                num = effective_events(weight)
+                if num < FEWEST_SHOWN:
+                    continue
+                row: Row = {"quantity": quantity, **some.to_row()}
+                row |= event_counts(one.table.name, weight)
+                for level in (0.5, 0.9):
+                    share = one.inside(level, chosen_B)
+                    column = f"inside_{100 * level:.0f}"
+                    row |= with_interval(column, share, *share_interval(share, num))
+                rows.append(row | {"median_pull": one.median_pull(chosen_B)})
+    order = list(dict.fromkeys((row["quantity"], row["bin"]) for row in rows))
+    rows.sort(key=lambda row: order.index((row["quantity"], row["bin"])))
+    figures = {}
+    for level in (0.5, 0.9):
+        column = f"inside_{100 * level:.0f}"
+        drawn = DrawnFigure(
+            column=column,
+            label=f"share inside the {level:.0%} contour",
+            nominal=level,
+        )
+        figures[f"coverage_{column}"] = tuple(
+            replace(panel, x_label="cosine of the reconstructed zenith")
+            if panel.x_label == X_LABELS[ZENITH]
+            else panel
+            for panel in bin_panels(rows, drawn)
+        )
+    return Section(
+        task=DIRECTION,
+        table="coverage_by_bin",
+        title="Coverage in bins",
+        text="Bins of what is known: the neutrino's energy, reconstructed zenith, "
+        "number of pulses, topology.",
+        figures=figures,
+        captions={
+            name: "Share of true directions inside the contour; grey: the nominal "
+            "share. Bars are 95% intervals. Bins with fewer than "
+            f"{FEWEST_SHOWN} events (with weights: effective events) are not drawn."
+            for name in figures
+        },
+        rows=rows,
+        shown=tuple(c for c in shown_columns(rows) if c not in ("low", "high")),
+    )
 
 
 def _coverage(views: Sequence[CalibrationView]) -> Section:

@@ -219,7 +219,7 @@ def _inelasticity(task: TaskEvaluation) -> Section:
     if VISIBLE in task.truth.columns:
         true_B = np.asarray(task.truth.columns[VISIBLE], np.float64)
         what = "the visible inelasticity"
-    known_B = kinds[0] & np.isfinite(true_B)
+    known_B = kinds[0] & (true_B >= 0) & (true_B <= 1)
 
     def figures(name: str, chosen_B: Chosen) -> Row:
         off = np.abs(task.tables[name]["inelasticity"] - true_B)[chosen_B]

@@ -354,13 +354,14 @@ def bins_section(
     ]
     if not rows:
         return None
-    panels = {name: _bin_panels(rows, one) for name, one in drawn.items()}
+    panels = {name: bin_panels(rows, one) for name, one in drawn.items()}
     shown = [c for c in shown_columns(rows) if c not in ("low", "high")]
     return Section(
         task=task,
         table=f"{task}_by_bin",
-        title=f"{title} by energy, zenith, pulses and topology",
-        text="",
+        title=f"{title} in bins",
+        text="Bins of what is known: the neutrino's energy, true zenith, number of "
+        "pulses, topology.",
         figures={name: some for name, some in panels.items() if some},
         captions={
             name: f"{text} Bars are 95% intervals. Bins of fewer than {FEWEST} events "
@@ -379,8 +380,11 @@ def shown_columns(rows: Sequence[Row]) -> list[str]:
     return [name for name in names if name not in intervals]
 
 
-def _bin_panels(rows: Sequence[Row], drawn: DrawnFigure) -> tuple[Panel, ...]:
-    """Return a panel of a column for each quantity that has bins."""
+def bin_panels(rows: Sequence[Row], drawn: DrawnFigure) -> tuple[Panel, ...]:
+    """Return a panel of a column for each quantity that has bins.
+
+    Rows are those of `bins_section`.
+    """
     panels = []
     for quantity in QUANTITIES:
         some = [row for row in rows if row["quantity"] == quantity]

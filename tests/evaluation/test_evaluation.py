@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from graphnet_icecube2nd.evaluation.coverage import (
     PULL_EDGES,
     CalibrationView,
     calibrated_pull_density,
+    calibration_sections,
 )
 from graphnet_icecube2nd.evaluation.metrics import evaluate
 from graphnet_icecube2nd.evaluation.resolution import (
@@ -304,6 +306,37 @@ def test_coverage_of_all_contours_that_a_calibrated_table_has() -> None:
     assert [row["level"] for row in rows] == list(levels)
     for row in rows:
         assert row["held"] == pytest.approx(row["level"], abs=0.001)
+
+
+def test_coverage_in_bins_of_the_reconstructed_zenith() -> None:
+    """Kappas are right for half of the reconstructed directions, too large for half."""
+    angle, kappa = thrown(4000, 1.0)
+    table = off_by(angle, kappa=kappa)
+    is_down_B = np.arange(4000) % 2 == 0
+    turned = np.where(is_down_B[:, None], -1.0, 1.0)
+    # Some point upwards, some downwards, truth and result together.
+    table = table.with_columns(
+        {
+            **{
+                f"direction_{axis}": (table.direction_B3 * turned)[:, number]
+                for number, axis in enumerate("xyz")
+            },
+            "kappa": np.where(is_down_B, 9 * kappa, kappa),
+        }
+    )
+    truth = upwards(4000)
+    truth = replace(truth, direction_B3=truth.direction_B3 * turned)
+    found = evaluate([table], truth, resamples=50)
+    (section,) = (
+        s for s in calibration_sections(found) if s.table == "coverage_by_bin"
+    )
+    held = {row["bin"]: row for row in section.rows}
+    assert {row["quantity"] for row in section.rows} == {"cos zenith"}
+    assert held["0.8 to 1.0"]["inside_50"] == pytest.approx(0.5, abs=0.05)
+    assert held["0.8 to 1.0"]["median_pull"] == pytest.approx(1.18, abs=0.1)
+    wrong = held["-1.0 to -0.8"]
+    assert wrong["inside_50"] == pytest.approx(1 - 0.5 ** (1 / 9), abs=0.03)
+    assert wrong["inside_50_low"] < wrong["inside_50"] < wrong["inside_50_high"]
 
 
 def test_a_tables_own_radii_are_what_is_judged() -> None:

@@ -75,7 +75,8 @@ def test_all_of_it(tmp_path: Path) -> None:
     )
     text = page.read_text(encoding="utf-8")
     names = ["distribution", "by_topology", "by_energy", "by_cos_zenith", "by_pulses",
-             "by_energy_and_topology", "coverage", "expected", "pulls"]  # fmt: skip
+             "by_energy_and_topology", "coverage", "expected", "pulls",
+             "coverage_inside_50", "coverage_inside_90"]  # fmt: skip
     assert text.count("data:image/svg+xml;base64,") == len(names)
     files = {path.name for path in (tmp_path / "r" / "figures").iterdir()}
     assert files == {f"{n}.{s}" for n in names for s in ("pdf", "png")}
@@ -124,7 +125,8 @@ def test_directions_without_a_spread_are_drawn(sign: float) -> None:
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
     evaluation = made(200)
     assert set(evaluation_figures(sections_of(evaluation))) == {
-        *("distribution", "by_cos_zenith", "coverage", "expected", "pulls")
+        *("distribution", "by_cos_zenith", "coverage", "expected", "pulls"),
+        *("coverage_inside_50", "coverage_inside_90"),
     }
     text = write_evaluation(evaluation, tmp_path).read_text()
     assert "by energy" not in text

@@ -135,7 +135,7 @@ def test_directions_and_tasks_on_one_page(tmp_path: Path) -> None:
     text = write_evaluation(fake(("mine",), **up, truth=angles), tmp_path).read_text()
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings[:2] == ["Overview", "Direction"]
-    more = " by energy, zenith, pulses and topology"
+    more = " in bins"
     assert headings[-4:] == [
         *("Energy", "Energy" + more),
         *("Track or cascade", "Track or cascade" + more),

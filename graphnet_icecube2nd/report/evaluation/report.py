@@ -37,13 +37,9 @@ REPORT, FIGURES, TABLES = "report.html", "figures", "tables"
 # Names of tables and figures of directions, and the prefix of further ones. Other
 # tasks cannot use them.
 TAKEN = (
-    "overview",
-    "summary",
-    "distribution",
-    "coverage",
-    "expected",
-    "pulls",
-    "context",
+    *("overview", "outliers", "context", "summary", "distribution", "expected"),
+    *("pulls", "coverage", "coverage_by_bin", "coverage_inside_50"),
+    "coverage_inside_90",
 )
 BY = "by_"
 SHARES = ("held", "level", "accuracy")  # columns shown in percent

@@ -453,7 +453,9 @@ def _answers(columns: Mapping[str, NDArray[Any]], what: str) -> dict[str, NDArra
     answers: dict[str, NDArray[Any]] = {}
     for theirs, ours in _predictions(columns, what).items():
         values = real_numbers(columns[theirs], f"{what}: {theirs}")
-        answers[ours] = sigmoid(values) if _are_logits(theirs, values) else values
+        if _are_logits(theirs, values):
+            values = torch.from_numpy(values).sigmoid().numpy()
+        answers[ours] = values
     # Our results have a status and may also have predictions of GraphNeT's tasks.
     if STATUS not in columns and any(map(is_marked, columns)):
         return answers
@@ -489,12 +491,6 @@ def _are_logits(name: str, values: NDArray[np.float64]) -> bool:
     finite = values[np.isfinite(values)]
     is_score = PREDICTION_NAMES[name] == "p_track"
     return is_score and bool(((finite < 0) | (finite > 1)).any())
-
-
-def sigmoid(logit_B: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities, (B,), of logarithms of odds."""
-    probability_B: NDArray[np.float64] = torch.from_numpy(logit_B).sigmoid().numpy()
-    return probability_B
 
 
 def _reading_notes(

@@ -189,7 +189,10 @@ def _look_at(
     among = FileTables(tables=tables, place=place, wanted=wanted)
     if index:
         computed = {n: _with_computed(t) for n, t in tables.items() if n in index}
-        among = replace(among, tables=computed, recognise=_recognise_icetray)
+        maps = filter(None, map(_recognise, computed.values()))
+        if wanted.pulse_map is None:
+            wanted = replace(wanted, pulse_map=next(maps, None))
+        among = replace(among, tables=computed, wanted=wanted)
     try:
         (name,), pulse_map = among.find_pulses(several=False)
     except ValueError as error:
@@ -301,10 +304,10 @@ def _with_computed(table: H5Table) -> H5Table:
     return replace(table, types=types)
 
 
-def _recognise_icetray(columns: Collection[str]) -> PulseMap | None:
-    """Return the pulse map of columns, computed ones included, or None."""
-    placed = {X, Y, Z} <= set(columns)
-    if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
+def _recognise(table: H5Table) -> PulseMap | None:
+    """Return the pulse map of icetray's pulses, or None."""
+    columns, placed = {*table.types}, {X, Y, Z} <= table.types.keys()
+    if not {TIME, CHARGE} <= columns or not (placed or SENSOR_ID in columns):
         return None
     return PulseMap(
         name="icetray",

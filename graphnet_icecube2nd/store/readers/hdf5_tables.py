@@ -20,7 +20,12 @@ from graphnet_icecube2nd.conventions import HLC, SENSOR_ID
 from graphnet_icecube2nd.detector.geometry import DOMS_PER_STRING
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
-from graphnet_icecube2nd.store.readers.tables import LONG_TEXT, Runs, Table
+from graphnet_icecube2nd.store.readers.tables import (
+    BATCH_ROWS,
+    LONG_TEXT,
+    Runs,
+    Table,
+)
 
 # Names of columns of the B + 1 borders, or of first rows and numbers of pulses.
 KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
@@ -34,7 +39,6 @@ KNOWN_OFFSETS: tuple[tuple[str, ...], ...] = (
 # Columns of the rows of events: first row, number of rows or last row + 1, and whether
 # the event has pulses (icetray's frames without pulses have padding rows).
 FIRST, COUNT, STOP, EXISTS = "<first>", "<count>", "<stop>", "<exists>"
-ROWS_AT_ONCE = 2**20
 # Columns that are computed from columns of icetray.
 MADE_OF = {SENSOR_ID: ("string", "om"), HLC: ("flags",)}
 STRINGS = 86
@@ -160,8 +164,8 @@ class H5Table(Table):
             dataset, field, shift = self.places[column]
             of_datasets.setdefault((dataset, shift), {})[column] = field
         with opened(self.path) as file:
-            for low in self.rows[max(start - self.rows.start, 0) :: ROWS_AT_ONCE]:
-                high = min(low + ROWS_AT_ONCE, self.rows.stop)
+            for low in self.rows[max(start - self.rows.start, 0) :: BATCH_ROWS]:
+                high = min(low + BATCH_ROWS, self.rows.stop)
                 arrays: dict[str, NDArray[Any]] = {}
                 for (dataset, shift), fields in of_datasets.items():
                     node, rows = file[dataset], slice(low + shift, high + shift)

@@ -9,7 +9,7 @@ per column. The user's file is never written. Shape letters: B events, R runs of
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from graphnet_icecube2nd.conventions import TIME
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.lazy import import_extra
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
@@ -102,18 +103,23 @@ def sqlite_source(
         keyed = [name for name, table in there.items() if table.key == (event,)]
         tables = FileTables(tables=there, place=str(path), wanted=wanted, keyed=keyed)
         files.append(tables.find_both())
-    files, texts = _with_types(files, wanted)
+    pulses: list[Any] = [table for file in files for table in members_of(file.pulses)]
+    labels: list[Any] = [file.truth for file in files if file.truth]
+    for table in (*pulses, *labels):
+        table.check_event_numbers()
+    asked = _find_types_of_pulses(pulses, wanted, same_pulse_map(files))
+    for table in labels:
+        check_tables([table, *labels], [*table.types])
+    columns = labels[0].types if labels else ()
+    _find_types(labels, [column for column in columns if column != event])
     source, example = select_of_files("graphnet-sqlite", files, wanted)
     notes = [
-        note
-        for file in files
-        for table in members_of(file.pulses)
-        if isinstance(table, SqliteTable) and (note := table.index_note())
-    ]
-    notes += [
-        f"pulse column {c!r} is left out, because it has texts"
-        for c in texts
-        if c not in source.pulse_columns
+        *filter(None, (table.index_note() for table in pulses)),
+        *(
+            f"pulse column {c!r} is left out, because it has texts"
+            for c in asked
+            if c not in source.pulse_columns
+        ),
     ]
     kept_event = None
     if duplicates == "renumber":
@@ -150,40 +156,21 @@ def sqlite_source(
     return replace(source, parts=parts, notes=(*notes, *source.notes))
 
 
-def _with_types(
-    files: Sequence[ChosenTables], wanted: Wanted
-) -> tuple[list[ChosenTables], tuple[str, ...]]:
-    """Return the tables with types, and the pulse columns that were asked for.
+def _find_types_of_pulses(
+    tables: Sequence[SqliteTable], wanted: Wanted, pulse_map: PulseMap
+) -> tuple[str, ...]:
+    """Find the types of pulses, and return the columns that were asked for.
 
     Columns of the pulse map are float64, except for an integer clock.
     """
-    pulse_map, event = same_pulse_map(files), wanted.event_column
-    pulses: list[Any] = [table for file in files for table in members_of(file.pulses)]
-    labels: list[Any] = [file.truth for file in files if file.truth]
-    for table in (*pulses, *labels):
-        table.check_event_numbers()
-    others = [column for column in pulses[0].types if column != event]
+    others = [column for column in tables[0].types if column != wanted.event_column]
     asked, _ = choose_columns(others, pulse_map, wanted.keep)
-    check_tables(pulses, asked)
-    for table in labels:
-        check_tables([table, *labels], [*table.types])
+    check_tables(tables, asked)
     known = pulse_map.columns()
     if pulse_map.time_reference == "first_pulse":
         known = {c: quantity for c, quantity in known.items() if quantity != TIME}
-    kinds = _find_types(pulses, [c for c in asked if c not in known])
-    truth_kinds = _find_types(
-        labels, [c for t in labels[:1] for c in t.types if c != event]
-    )
-    typed = [
-        replace(
-            file,
-            pulses=each_of(file.pulses, lambda table: table.with_types(kinds)),
-            truth=file.truth
-            and each_of(file.truth, lambda table: table.with_types(truth_kinds)),
-        )
-        for file in files
-    ]
-    return typed, asked
+    _find_types(tables, [c for c in asked if c not in known])
+    return asked
 
 
 @dataclass(kw_only=True, eq=False)
@@ -235,7 +222,7 @@ class SqliteTable(Table):
 
     path: Path
     table: str  # name in the file
-    types: dict[str, Any]  # Arrow type of each column, as far as known
+    types: dict[str, Any]  # Arrow type of each column, see `_find_types`
     key: tuple[str, ...]  # columns of the primary key
     order: tuple[str, ...]  # quoted columns that give the order of writing
     event: str  # event column
@@ -268,10 +255,6 @@ class SqliteTable(Table):
     def within(self, column: str, low: int, high: int) -> SqliteTable:
         """Return the table with the events of a range only."""
         return replace(self, low=low, high=high) if column == self.event else self
-
-    def with_types(self, types: Mapping[str, Any]) -> SqliteTable:
-        """Return the table with the known types of some columns."""
-        return replace(self, types={**self.types, **types})
 
     def runs(self, column: str) -> Runs:
         """Return the runs of rows of the events."""
@@ -478,10 +461,8 @@ def _list_tables(path: Path, event: str) -> dict[str, SqliteTable]:
     return tables
 
 
-def _find_types(
-    tables: Sequence[SqliteTable], columns: Sequence[str]
-) -> dict[str, Any]:
-    """Return the types of columns, which are the same in all files.
+def _find_types(tables: Sequence[SqliteTable], columns: Sequence[str]) -> None:
+    """Find the types of columns, which are the same in all tables.
 
     Integers and reals in one column are reals, and so is a column of only NULL. Other
     mixed types and blobs are errors. Each table is read once.
@@ -501,12 +482,10 @@ def _find_types(
                     f"{table.name}: column {column!r} must have only numbers or only "
                     f"text, found {' and '.join(sorted(types))}"
                 )
-    return {
-        column: pa.int64()
-        if types == {"integer"}
-        else (pa.string() if "text" in types else pa.float64())
-        for column, types in seen.items()
-    }
+    for column, types in seen.items():
+        number = pa.int64() if types == {"integer"} else pa.float64()
+        for table in tables:
+            table.types[column] = pa.string() if "text" in types else number
 
 
 def _uri(path: Path) -> str:

@@ -56,6 +56,7 @@ NO_DIRECTIONS = "no truth is read: the events have no directions"
 PART_EVENTS = 4_096, 100_000  # minimum and maximum events per part; else eight parts
 GATHERED_PULSES = 2**23  # pulses of scattered events that are gathered at once
 EVENT_PULSES = 2**25  # maximum pulses per event
+FAR = 2**22  # rows that are passed over instead of read
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -377,7 +378,7 @@ class _RowReader:
 
     def _seek(self, row: int) -> None:
         """Read the piece with a row."""
-        if row < self.first:
+        if row < self.first or row >= self.stop + FAR:
             # A missing value is a bad pulse, as NaN is.
             self.pieces = self.table.arrays(self.columns, nan=self.columns, start=row)
             self.stop = row

@@ -579,14 +579,16 @@ class TestHostileFiles:
         with pytest.raises(ValueError, match=r"pulses.parquet: .* event 40 has 7"):
             made(flat, tmp_path, *make_events())
 
+    @pytest.mark.parametrize("far", [0, 2**22])
     def test_scattered_rows_are_read_again_and_again(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: int
     ) -> None:
         from graphnet_icecube2nd.store.readers import table_part
 
         pulses, truth = make_events()
         _, before = made(flat, tmp_path / "a", pulses, truth)
         monkeypatch.setattr(table_part, "GATHERED_PULSES", 1)
+        monkeypatch.setattr(table_part, "FAR", far)
         mixed = pulses.sample(frac=1, random_state=3)
         options = {"shard_pulses": 5}
         _, after = made(flat, tmp_path / "b", mixed, truth, **options)

@@ -223,16 +223,8 @@ def _look_at(
             told_by=f"column {key!r} of the pulses",
             has_truth=truth is not None,
         )
-    without = (
-        tuple(
-            {
-                field or dataset.rpartition("/")[2]
-                for dataset, field, _ in rows.places.values()
-            }
-        )
-        if truth is table
-        else ()
-    )
+    used = [place[:2] for place in rows.places.values()] if truth is table else []
+    without = tuple(c for c, place in table.places.items() if place[:2] in used)
     has_truth = bool(truth or index)
     if index:
         truth, others = _frame_truth(table, truth), {"": table}

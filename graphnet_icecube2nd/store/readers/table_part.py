@@ -452,7 +452,8 @@ def select(
     pulse_map = settle_pulse_map(available, pulse_map, first.name)
     columns, left_out = choose_columns(available, pulse_map, wanted.keep)
     check_tables(pulses, columns, pulse_map, key)
-    labels, notes = None, tuple([NO_DIRECTIONS])
+    labels: Truth | None = None
+    notes: tuple[str, ...] = (NO_DIRECTIONS,)
     tables = [f"pulses: {name_of(pulses)}"]
     if truth:
         types, name = truth[0].types, truth[0].name

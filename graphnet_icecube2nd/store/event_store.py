@@ -37,6 +37,7 @@ from graphnet_icecube2nd.store.manifest import (
     PULSES_FILE,
     RESERVED,
     SHARDS,
+    WEIGHT_TABLES,
     Manifest,
     ShardRecord,
 )
@@ -247,6 +248,25 @@ class EventStore:
         """
         shards = range(len(self.shards))
         return np.concatenate([self.event_column(name, shard) for shard in shards])
+
+    def weight_tables(self) -> dict[str, dict[str, NDArray[Any]]]:
+        """Return icetray's tables of weights, in the form that simweights takes.
+
+        For example `simweights.NuGenWeighter(store.weight_tables(), nfiles=1)`.
+
+        Returns:
+            Columns (B,) by name for each table that the store has; empty if the store
+            was not prepared from icetray's HDF5 files with weights.
+        """
+        found: dict[str, dict[str, NDArray[Any]]] = {}
+        for table in WEIGHT_TABLES:
+            of_table = [c for c in self.truth_columns if c.startswith(f"{table}_")]
+            if of_table:
+                found[table] = {
+                    column.removeprefix(f"{table}_"): self.whole_event_column(column)
+                    for column in of_table
+                }
+        return found
 
     def shard_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the shard of each event number, (B,).

@@ -24,6 +24,7 @@ import numpy as np
 from graphnet_icecube2nd.conventions import CHARGE, HLC, SENSOR_ID, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.store.arrow_table import import_pyarrow
+from graphnet_icecube2nd.store.manifest import WEIGHT_TABLES
 from graphnet_icecube2nd.store.readers.columns import (
     EVENT_COLUMNS,
     NO_TRUTH,
@@ -227,7 +228,8 @@ def _look_at(
     without = tuple(c for c, place in table.places.items() if place[:2] in used)
     has_truth = bool(truth or index)
     if index:
-        truth, others = _frame_truth(table, truth), {"": table}
+        weights = [tables[name] for name in WEIGHT_TABLES if name in tables]
+        truth, others = _frame_truth(table, truth, weights), {"": table}
     ids = None
     if not index or wanted.event_column is not None:
         ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
@@ -342,20 +344,33 @@ def _possible_truth(
     return primaries
 
 
-def _frame_truth(index: H5Table, truth: H5Table | None) -> H5Table:
-    """Return a table of truth with the columns of the frame, or only these."""
+def _frame_truth(
+    index: H5Table, truth: H5Table | None, weights: Sequence[H5Table]
+) -> H5Table:
+    """Return a table of truth with the columns of the frame, or only these.
+
+    The truth has the columns of the tables of weights, too, with the name of the table
+    before them.
+    """
     frame = index.only({column: column for column in FRAME if column in index.types})
     if truth is None:
         return frame
-    shared = [column for column in frame.types if column in truth.types]
-    ours, theirs = frame.whole(shared), truth.whole(shared)
-    if not all(np.array_equal(ours[column], theirs[column]) for column in shared):
-        raise ValueError(
-            f"{truth.name} must have one row for each of the {len(index.rows)} frames "
-            f"of {index.node!r}, in the same order; it has {len(truth.rows)} rows. "
-            "Name another table: --truth-table (truth_table=...), or leave truth out: "
-            f"{NO_TRUTH}"
-        )
+    advice = "Name another table: --truth-table (truth_table=...), or leave truth out: "
+    for table in (truth, *weights):
+        shared = [column for column in frame.types if column in table.types]
+        ours, theirs = frame.whole(shared), table.whole(shared)
+        if not all(np.array_equal(ours[column], theirs[column]) for column in shared):
+            raise ValueError(
+                f"{table.name} must have one row for each of the {len(index.rows)} "
+                f"frames of {index.node!r}, in the same order; it has "
+                f"{len(table.rows)} rows. {advice * (table is truth)}"
+                f"{NO_TRUTH * (table is truth)}"
+            )
+        if table is not truth:
+            names = _without_header(table.types)
+            if "exists" in table.types and not table.whole(["exists"])["exists"].all():
+                names["exists"] = table.types["exists"]
+            frame = frame.beside(table.only({f"{table.node}_{n}": n for n in names}))
     if "exists" in truth.types:
         exists = truth.whole(["exists"])["exists"] != 0
         if not exists.all():

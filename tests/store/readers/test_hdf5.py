@@ -588,6 +588,62 @@ def _icetop(tables: dict[str, NDArray[Any]]) -> None:
     tables["SplitInIcePulses"]["om"][4] = 62
 
 
+def _with_weights(tables: dict[str, NDArray[Any]]) -> None:
+    """The columns of neutrino-generator that simweights reads."""
+    primary = tables["MCPrimary"]
+    values = {
+        "PrimaryNeutrinoType": np.array([14.0, -14.0, 14.0, -14.0]),
+        "PrimaryNeutrinoEnergy": np.array([1e3, 2e3, 5e3, 9e3]),
+        "PrimaryNeutrinoZenith": primary["zenith"],
+        "TotalWeight": np.array([1e-6, 2e-6, 3e-6, 4e-6]),
+        **{"MinZenith": 0.0, "MaxZenith": np.pi, "MinEnergyLog": 2.0},
+        **{"MaxEnergyLog": 5.0, "PowerLawIndex": 2.0, "NEvents": 1000.0},
+        **{"CylinderHeight": 1000.0, "CylinderRadius": 600.0, "TypeWeight": 0.5},
+    }
+    weights = np.zeros(len(primary), [*EVENT, *((name, "<f8") for name in values)])
+    for name in ("Run", "Event", "SubEvent", "SubEventStream", "exists"):
+        weights[name] = primary[name]
+    for name, value in values.items():
+        weights[name] = value
+    tables["I3MCWeightDict"] = weights
+
+
+def test_weights_of_icetray_are_kept_for_simweights(tmp_path: Path) -> None:
+    source = hdf5_source(icetray_file(tmp_path / "i3.h5", change=_with_weights))
+    convert(source, tmp_path / "store", workers=1)
+    store = EventStore(tmp_path / "store")
+    tables = store.weight_tables()
+    assert set(tables) == {"I3MCWeightDict"}
+    weights = tables["I3MCWeightDict"]
+    assert weights["TotalWeight"].tolist() == [1e-6, 2e-6, 3e-6, 4e-6]
+    assert "Run" not in weights
+    assert store.has_directions  # the truth is that of the primary, too
+    simweights = pytest.importorskip("simweights")
+    weighter = simweights.NuGenWeighter(tables, nfiles=1)
+    rate = weighter.get_weights(lambda energy: 1e-18 * (energy / 1e5) ** -2)
+    # Generated events of a type per GeV, cm2 and sr: N E^-2 / (integral of E^-2), 4 pi,
+    # and the area of the cylinder as seen along the direction.
+    energy = weights["PrimaryNeutrinoEnergy"]
+    density = 500 * energy**-2.0 / (1e-2 - 1e-5)
+    radius, height = 600e2, 1000e2  # cm
+    cosine = np.cos(weights["PrimaryNeutrinoZenith"])
+    area = np.pi * radius**2 * abs(cosine)
+    area += 2 * radius * height * np.sqrt(1 - cosine**2)
+    expected = weights["TotalWeight"] * 1e-18 * (energy / 1e5) ** -2.0
+    np.testing.assert_allclose(rate, expected * 4 * np.pi * area / density, rtol=1e-6)
+    source = hdf5_source(tmp_path / "i3.h5", truth=False)
+    assert not any("Weight" in name for name in joined(source))
+
+
+def test_weights_of_other_frames_are_refused(tmp_path: Path) -> None:
+    def change(tables: dict[str, NDArray[Any]]) -> None:
+        _with_weights(tables)
+        tables["I3MCWeightDict"]["Event"][1] = 99
+
+    with pytest.raises(ValueError, match=r"I3MCWeightDict.*the same order"):
+        hdf5_source(icetray_file(tmp_path / "i3.h5", change=change))
+
+
 def _back(tables: dict[str, NDArray[Any]]) -> None:
     tables["__I3Index__/SplitInIcePulses"]["start"][2] = 1
 

@@ -6,8 +6,8 @@ It simulates training events and trains a small model with a recipe of one stage
 it compares three reconstructions of independent test events: the line fit, the model of
 these three minutes, and `t_sim.simulated`, which comes with the package. It writes into
 --out: training/ (the run: recipe, metrics, curves, weights), held_out/ (test events, if
-there are none of `02_simulated_events.py`), directions, and report/: open
-report/report.html.
+there are none of `02_simulated_events.py`), answers, a picture of one event with all
+answers and their widths (answers.png), and report/: open report/report.html.
 """
 
 from __future__ import annotations
@@ -52,12 +52,15 @@ def main() -> None:
         sys.exit(
             f"{error}: pip install graphnet-icecube2nd[data,train,simulation,plots]"
         )
+    import numpy as np
     import torch
 
     from graphnet_icecube2nd import EventStore, evaluate, reconstruct, simulate, train
     from graphnet_icecube2nd.evaluation.resolution import as_markdown, compare
     from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
+    from graphnet_icecube2nd.plots import save_figure
     from graphnet_icecube2nd.report import write_evaluation
+    from graphnet_icecube2nd.report.event.display import draw_event
     from graphnet_icecube2nd.results import EventTruth
     from graphnet_icecube2nd.training import TrainerConfig
     from graphnet_icecube2nd.training.recipes import find_recipe
@@ -122,7 +125,14 @@ def main() -> None:
         tables.append(replace(found.table(), name=name))
     tables[0].save(out / "line_fit.parquet")
 
-    # 3. Opening angles and the coverage of kappa.
+    # 3. All answers for the brightest event whose vertex is in the detector.
+    inside = events.whole_event_column("topology") == "cascade"
+    pulses = np.where(inside, events.whole_event_column("n_pulses"), 0)
+    picture = draw_event(events, int(pulses.argmax()), tables[-1:])
+    save_figure(picture, out / "answers.png")
+    print(f"one event: {out / 'answers.png'}")
+
+    # 4. All tasks: resolution, widths and their coverage.
     truth = EventTruth.of(events)
     page = write_evaluation(
         evaluate(tables[::-1], truth),

@@ -50,6 +50,7 @@ HEADINGS = {
     "inside_1_deg": "psi up to 1 deg",
     "inside_5_deg": "psi up to 5 deg",
 }
+NOT_MAIN = ("effective_events", "difference_rad")  # columns not in the overview
 MAIN_FIGURES = 2  # for each task in the overview
 LONG = 12  # maximum rows of a table that is not folded
 DIGITS = {"rad": ".4f", "log10": ".3f", "auc": ".4f", "bias": ".3f", "rate": ".6g"}
@@ -159,7 +160,7 @@ def _overview(sections: Sequence[Section]) -> list[Section]:
             figures = [
                 name
                 for name in columns
-                if isinstance(row.get(name), float) and name != "effective_events"
+                if isinstance(row.get(name), float) and name not in NOT_MAIN
             ][:MAIN_FIGURES]
             here = tables.setdefault(row["table"], {"table": row["table"]})
             for name in figures:

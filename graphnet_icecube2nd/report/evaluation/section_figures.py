@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.plots import TableStyle, decades_only, new_figure, plain_log
 from graphnet_icecube2nd.tasks.section import Curve, Panel
 
+ACROSS = 30  # letters of the names below a coloured table that fit side by side
 GRID = {"color": "0.9", "lw": 0.6}
 PANELS_ACROSS = 3
 WIDTHS = {1: 6.5, 2: 9.5, 3: 12.5}  # inches, by the number of panels side by side
@@ -185,6 +186,9 @@ def _draw_cells(axes: Any, panel: Panel, cells_RC: NDArray[np.float64]) -> None:
         colour = "white" if value > 0.55 * top else "black"
         middle = {"ha": "center", "va": "center"}
         axes.text(column, row, f"{value:.3g}", color=colour, **middle)
-    axes.set_xticks(range(cells_RC.shape[1]), list(panel.columns))
+    slant = {}
+    if max(map(len, panel.columns), default=0) * cells_RC.shape[1] > ACROSS:
+        slant = {"rotation": 30, "ha": "right"}
+    axes.set_xticks(range(cells_RC.shape[1]), list(panel.columns), **slant)
     axes.set_yticks(range(cells_RC.shape[0]), list(panel.rows))
     axes.tick_params(length=0)

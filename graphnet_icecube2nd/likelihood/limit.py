@@ -214,7 +214,10 @@ def _limit(
     if not view.truth["n_pulses"]:
         return view.event_id, "no pulses", _NO_MAXIMUM, False, topology
     config, modules = configuration_of(store), store.geometry
+    # The efficiency changes the light, not the noise, which goes with the rde.
     modules = replace(modules, rde_S=modules.rde_S * config.dom_efficiency)
+    noise = config.noise_rate / config.dom_efficiency
+    config = replace(config, noise_rate=min(noise, 1e5))
     likelihood = EventLikelihood(
         EventPulses.read(store, np.array([number])),
         SimulatedDetector(modules, store.ice),

@@ -48,6 +48,7 @@ PARALLEL, MODULE, AVERAGE = "module.", "model.", "average.model."
 GRAPHNET = "backbone.model."
 BACKBONE = "backbone."  # in a `TaskModel`
 LAST = ("head.", "tasks.")  # last layers of a DeepIce and of a `TaskModel`
+OF_TASK = re.compile(r"(?:tasks|log_variance)\.(\w+)")  # a name of weights of a task
 # Name of DeepIce's last layer if the direction is one of several tasks.
 HEAD = {f"head.{part}": f"tasks.direction.head.{part}" for part in ("weight", "bias")}
 
@@ -263,7 +264,8 @@ def load_weights(
     Args:
         model: Model to fill in place.
         source: File or folder of weights: a safetensors file, a run's folder, a
-            checkpoint of Lightning or torch; no code from it is run.
+            checkpoint of Lightning or torch; no code from it is run. It may have more
+            tasks than the model.
         partial: Whether weights that fit by name and shape are loaded, and the others
             reported.
 
@@ -291,7 +293,7 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
         # A backbone alone does not need the last layers of a whole model.
         state = {n: v for n, v in state.items() if not n.startswith(LAST)}
     if not partial:
-        check_fit(targets, state)
+        check_fit(targets, _of_its_tasks(targets, state))
     shared = [name for name in targets if name in state]
     fitting = [n for n in shared if state[n].shape == targets[n].shape]
     if not fitting:
@@ -312,6 +314,18 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
         unused=tuple(n for n in state if n not in targets),
         misshapen=tuple(n for n in shared if n not in fitting),
     )
+
+
+def _of_its_tasks(
+    targets: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return weights without those of tasks that the model does not have."""
+    has = {found[1] for name in targets if (found := OF_TASK.match(name))}
+    return {
+        name: value
+        for name, value in state.items()
+        if not (found := OF_TASK.match(name)) or found[1] in has
+    }
 
 
 def _in_our_names(

@@ -21,7 +21,7 @@ TOPOLOGIES = (
 BLOCK_EVENTS = 256  # events from one stream of random numbers
 
 
-_FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.36, 0.01, 0.11), strict=True))
+_FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.355, 0.015, 0.11), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

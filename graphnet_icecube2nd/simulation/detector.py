@@ -5,12 +5,13 @@ Shape letters: S DOMs, G groups of neighbouring DOMs, K DOMs of a group.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.simulation.light import Medium
@@ -20,6 +21,7 @@ NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string for coincidences
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
 REACH_LEVELS = 16
+ICE_DENSITY, WATER_DENSITY = 0.92, 1.03  # g/cm3; the second of sea water
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 
@@ -50,6 +52,8 @@ class Volume:
     radius: float  # m
     bottom: float  # z, m
     top: float
+    surface: float = DETECTOR_CENTRE_DEPTH  # z of the surface of ice or sea, m
+    density: float = ICE_DENSITY  # g/cm3
 
     @classmethod
     def enclosing(cls, position_S3: Array) -> Volume:
@@ -78,10 +82,14 @@ class SimulatedDetector:
     Args:
         geometry: Geometry with the DOMs.
         ice: Medium around the DOMs; water is a model of constant lengths.
+        surface: Height of the surface of ice or sea in the geometry's z, m.
+        density: Density of the medium, g/cm3.
     """
 
     geometry: DetectorGeometry
     ice: IceModel
+    surface: float = DETECTOR_CENTRE_DEPTH
+    density: float = ICE_DENSITY
 
     @classmethod
     def icecube86(cls) -> SimulatedDetector:
@@ -110,7 +118,11 @@ class SimulatedDetector:
     @cached_property
     def volume(self) -> Volume:
         """The cylinder around the DOMs."""
-        return Volume.enclosing(self.position_S3)
+        return replace(
+            Volume.enclosing(self.position_S3),
+            surface=self.surface,
+            density=self.density,
+        )
 
     @cached_property
     def groups(self) -> DomGroups:

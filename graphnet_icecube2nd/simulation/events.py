@@ -24,20 +24,19 @@ from graphnet_icecube2nd.conventions import (
     ZENITH,
     unit_vector_to_angles,
 )
-from graphnet_icecube2nd.detector.geometry import z_to_depth
 from graphnet_icecube2nd.simulation.configuration import (
     BLOCK_EVENTS,
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector, Volume
 from graphnet_icecube2nd.simulation.interactions import (
     astrophysical_flux,
     atmospheric_flux,
 )
 from graphnet_icecube2nd.simulation.particles import (
     Particles,
-    bundle_intensity,
+    bundle_flux,
     draw_particles,
 )
 from graphnet_icecube2nd.simulation.photoelectrons import (
@@ -148,7 +147,9 @@ def simulate_block(
         },
         offsets=np.append(0, np.cumsum(lengths)),
         event_id=block * BLOCK_EVENTS + np.arange(num_events),
-        truth=_truth(particles, light_B, per_event[particles.topology_B]),
+        truth=_truth(
+            particles, light_B, per_event[particles.topology_B], detector.volume
+        ),
         particles=particles,
     )
 
@@ -280,7 +281,7 @@ def _acceptance(topology_B: Index, draws: Sequence[_Draw]) -> NDArray[np.float64
 
 
 def _truth(
-    particles: Particles, light_B: Array, per_event_B: Array
+    particles: Particles, light_B: Array, per_event_B: Array, volume: Volume
 ) -> dict[str, NDArray[Any]]:
     """Return the truth of events; `per_event_B` is their part of the draws."""
     zenith, azimuth = unit_vector_to_angles(-particles.direction_B3)
@@ -294,7 +295,7 @@ def _truth(
     atmospheric += np.where(
         is_neutrino,
         0.0,
-        particles.generation_B * per_event_B * bundle_intensity(z_to_depth(z)),
+        particles.generation_B * per_event_B * bundle_flux(particles, volume),
     )
     lepton = np.where(is_neutrino, 1.0 - particles.inelasticity_B, 0.0) * energy
     return {

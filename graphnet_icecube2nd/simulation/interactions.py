@@ -17,7 +17,6 @@ CHARGED, NEUTRAL = 1, 2  # interaction types, as in icetray and GraphNeT
 NUCLEON_MASS = 0.939  # GeV
 W_MASS_SQUARED = 80.4**2  # GeV2
 NUCLEONS_PER_GRAM = 6.022e23
-ICE_DENSITY = 0.92  # g/cm3; also used in water
 
 # A. Connolly, R. S. Thorne, D. Waters, arXiv:1102.0691, table 3: C0 to C4 of
 # log10(cross section / cm2) above 10 TeV, for (antineutrino, interaction).
@@ -68,7 +67,7 @@ _SHELLS = (
     (6346.6, (2.6910, 0.6924)),
     (6356.0, (2.900,)),
     (6368.0, (2.600,)),
-    (EARTH_RADIUS, (ICE_DENSITY,)),
+    (EARTH_RADIUS, (0.92,)),
 )
 
 # Atmospheric neutrinos and antineutrinos together, from decays of pions, kaons and
@@ -201,7 +200,7 @@ def column_depth(cos_zenith_B: Array, depth: float) -> Array:
 
     Args:
         cos_zenith_B: Cosines of the zenith of their origin.
-        depth: Depth of the detector, m, below 3000.
+        depth: Depth of the detector, m.
     """
     cosine_N, column_N = _columns(float(depth))
     result: Array = np.interp(cos_zenith_B, cosine_N, column_N)
@@ -313,7 +312,9 @@ def astrophysical_flux(energy_B: Array, pdg_B: Index) -> Array:
     return result
 
 
-def muon_flux_underground(depth_B: Array, least_energy: float) -> Array:
+def muon_flux_underground(
+    depth_B: Array, least_energy: Array | float, density: float
+) -> Array:
     """Return the flux of atmospheric muons through a horizontal area, (B,) 1/(cm2 s).
 
     D. Mei and A. Hime, astro-ph/0512125, for a flat surface: their flux at a depth, and
@@ -321,10 +322,11 @@ def muon_flux_underground(depth_B: Array, least_energy: float) -> Array:
     is above an energy.
 
     Args:
-        depth_B: Depths in ice, m.
+        depth_B: Depths, m.
         least_energy: Lowest energy of the muons at that depth, GeV.
+        density: Density of ice or water, g/cm3.
     """
-    depth_B = depth_B * ICE_DENSITY / 1000.0  # km of water
+    depth_B = depth_B * density / 1000.0  # km of water
     flux_B = 67.97e-6 * np.exp(-depth_B / 0.285) + 2.071e-6 * np.exp(-depth_B / 0.698)
     scale_B = 693.0 * (1.0 - np.exp(-0.4 * depth_B))
     result: Array = flux_B * (1.0 + least_energy / scale_B) ** -2.77

@@ -31,8 +31,8 @@ def loss_density(share: Array) -> Array:
     """Return losses per metre and per unit of the share v, (...) 1/m.
 
     Bremsstrahlung (and photonuclear interactions) has (4/3 - 4/3 v + v^2) / v, complete
-    screening; pairs have a tail v / (v + 0.00155)^3. Both are normalised to their part
-    of the mean loss b, so that the integral of v is b.
+    screening; pairs have a tail 2 a / (v + a)^3 with a = 0.00155. Both are normalised
+    to their part of the mean loss b, so that the integral of v is b.
     """
     hard = _HARD * (4.0 / 3.0 * (1.0 - share) + share**2) / share
     pairs = _PAIRS * 2.0 * _PAIR_SHARE / (share + _PAIR_SHARE) ** 3

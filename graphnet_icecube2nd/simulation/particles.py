@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH, SPEED_OF_LIGHT
+from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.simulation.configuration import SimulationConfig
 from graphnet_icecube2nd.simulation.detector import Volume
 from graphnet_icecube2nd.simulation.interactions import (
     CHARGED,
-    ICE_DENSITY,
     NEUTRAL,
     NUCLEONS_PER_GRAM,
     cross_section,
@@ -33,7 +32,11 @@ from graphnet_icecube2nd.simulation.light import (
     muon_range,
     shower_light,
 )
-from graphnet_icecube2nd.simulation.muon_losses import average_losses, draw_losses
+from graphnet_icecube2nd.simulation.muon_losses import (
+    average_losses,
+    draw_losses,
+    even_loss,
+)
 from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 
 Columns = dict[str, Any]
@@ -51,6 +54,7 @@ MOST_SHOWERS = 12  # along a track near the detector; more are added to the last
 # Exponents of the bundles' zenith distribution, numbers of muons and energies.
 BUNDLE_ZENITH, BUNDLE_MUONS, BUNDLE_ENERGY = 3.5, 1.8, 2.7
 BUNDLE_LEAST_ENERGY = 150.0  # GeV, of each muon at the entry
+SHALLOWEST = 500.0  # m; the measured flux of muons is not known above
 SYSTEMATIC_RANGE = 0.1  # of lengths and efficiency: 0.9 to 1.1
 HOLE_ICE_RANGE = (0.45, 0.95)  # of the sensitivity to light from below
 
@@ -290,9 +294,9 @@ def _through_going(
     enters = _entry(direction, volume, rng)
     # Muons do not start above the surface of the ice.
     climb = np.maximum(-direction[:, 2], 1e-9)
-    ice_above = np.maximum(DETECTOR_CENTRE_DEPTH - enters[:, 2], 0.0) / climb
-    # Muons that end before the margin are not seen.
-    farthest = np.maximum(muon_range(neutrinos.lepton_B) - 0.7 * MARGIN, 0.0)
+    ice_above = np.maximum(volume.surface - enters[:, 2], 0.0) / climb
+    # No muon flies farther than with its even losses alone.
+    farthest = muon_range(neutrinos.lepton_B, even_loss())
     possible = np.minimum(farthest, ice_above)
     before = rng.random(num) * possible
     size = _area(direction, volume) * possible
@@ -305,7 +309,9 @@ def _through_going(
         "track_direction_B3": direction,
         "cascade_energy_BC": _pair(neutrinos.hadrons_B),
         "cascade_direction_BC3": _pair(neutrinos.hadron_direction_B3),
-        "generation_B": _generation(neutrinos, size, 0.5, config, config.energy_range),
+        "generation_B": _generation(
+            neutrinos, size, 0.5, config, config.energy_range, volume
+        ),
     }
 
 
@@ -324,7 +330,9 @@ def _starting(
         "cascade_energy_BC": _pair(neutrinos.hadrons_B),
         "cascade_direction_BC3": _pair(neutrinos.hadron_direction_B3),
         "visible_energy_B": neutrinos.hadrons_B,
-        "generation_B": _generation(neutrinos, size, 0.5, config, config.energy_range),
+        "generation_B": _generation(
+            neutrinos, size, 0.5, config, config.energy_range, volume
+        ),
     }
 
 
@@ -349,8 +357,7 @@ def _cascade(
     direction = np.where(
         is_neutral[:, None], neutrinos.hadron_direction_B3, neutrinos.direction_B3
     )
-    decades = np.log10(np.maximum(energy, 100.0) / 100.0)
-    vertex, size = _inside(num, volume, MARGIN_PER_DECADE * decades, rng)
+    vertex, size = _inside(num, volume, _margin(energy), rng)
     size = np.where(is_tau, (1.0 - TAU_TO_MUON) * size, size)
     tau_share = np.where(has_taus, TAU_CASCADE, 0.0)
     charged = (1.0 - NEUTRAL_CURRENT) * np.where(is_tau, tau_share, 1.0 - tau_share)
@@ -362,7 +369,7 @@ def _cascade(
         "cascade_direction_BC3": _pair(direction),
         "visible_energy_B": light,
         "generation_B": _generation(
-            neutrinos, size, chosen, config, config.energy_range
+            neutrinos, size, chosen, config, config.energy_range, volume
         ),
     }
 
@@ -375,7 +382,7 @@ def _double_cascade(
     energy = _power_law(num, borders, config.spectral_index, rng)
     neutrinos = _interact(energy, _signs(16, num, rng), rng)
     flown = rng.exponential(TAU_DECAY_LENGTH * neutrinos.lepton_B)
-    vertex, size = _inside(num, volume, 0.0, rng)
+    vertex, size = _inside(num, volume, _margin(energy), rng)
     size *= 1.0 - TAU_TO_MUON
     decay = _tau_light(neutrinos.lepton_B, rng)
     return {
@@ -387,7 +394,7 @@ def _double_cascade(
             neutrinos.hadron_direction_B3, neutrinos.lepton_direction_B3
         ),
         "visible_energy_B": neutrinos.hadrons_B + decay,
-        "generation_B": _generation(neutrinos, size, 0.5, config, borders),
+        "generation_B": _generation(neutrinos, size, 0.5, config, borders, volume),
     }
 
 
@@ -414,18 +421,28 @@ def _bundle(
     }
 
 
-def bundle_intensity(depth: Array) -> Array:
-    """Return the vertical intensity of bundles at depths [m], (B,) 1/(cm2 s sr).
+def bundle_flux(particles: Particles, volume: Volume) -> Array:
+    """Return the vertical intensity of drawn bundles at their entry, (B,) 1/(cm2 s sr).
 
-    The measured flux of single muons, divided by the mean number of muons in a bundle.
+    The measured flux of muons above the lowest energy that is drawn, divided by the
+    mean number of muons in a bundle; and its spectrum there over the drawn one.
     """
+    depth = np.maximum(volume.surface - particles.vertex_B3[:, 2], SHALLOWEST)
+    least, drawn = BUNDLE_LEAST_ENERGY, BUNDLE_ENERGY - 1.0
+    energy = np.maximum(particles.track_energy_B, least)
+    # Number above an energy, so that its slope is the spectrum.
+    ends = [
+        muon_flux_underground(depth, factor * energy, volume.density)
+        for factor in (1.0, 1.001)
+    ]
+    spectrum = (ends[0] - ends[1]) / (0.001 * energy)
+    ratio = spectrum / (drawn * least**drawn * energy ** -(drawn + 1.0))
     muons = np.arange(1, 301)
     mean = float(np.sum(muons**-BUNDLE_MUONS))
     # A horizontal area sees cos(zenith) of the intensity's cos(zenith)**3.5.
     per_intensity = 2 * np.pi / (BUNDLE_ZENITH + 2.0)
-    flux = muon_flux_underground(np.maximum(depth, 100.0), BUNDLE_LEAST_ENERGY)
-    intensity: Array = flux / per_intensity / mean
-    return intensity
+    result: Array = ratio / per_intensity / mean
+    return result
 
 
 def _interact(
@@ -474,6 +491,7 @@ def _generation(
     chosen: Array | float,  # probability of this PDG code and interaction
     config: SimulationConfig,
     borders: tuple[float, float],  # GeV
+    volume: Volume,
 ) -> Array:
     """Return rates for a flux of 1, times the drawn events, (B,) GeV cm2 sr.
 
@@ -488,9 +506,9 @@ def _generation(
     else:
         total = (high**power - low**power) / power
     density = energy**-config.spectral_index / total
-    nucleons = size * 1e6 * ICE_DENSITY * NUCLEONS_PER_GRAM
+    nucleons = size * 1e6 * volume.density * NUCLEONS_PER_GRAM
     arrives = earth_transmission(
-        energy, pdg, -neutrinos.direction_B3[:, 2], DETECTOR_CENTRE_DEPTH
+        energy, pdg, -neutrinos.direction_B3[:, 2], volume.surface
     )
     interacts = nucleons * cross_section(energy, pdg, neutrinos.interaction_B)
     result: Array = 4 * np.pi * interacts * arrives / (density * chosen)
@@ -558,6 +576,12 @@ def _power_law(
     else:
         energy = (low**power + drawn * (high**power - low**power)) ** (1.0 / power)
     return energy
+
+
+def _margin(energy: Array) -> Array:
+    """Return the margin of bright cascades beyond MARGIN, (B,) m."""
+    result: Array = MARGIN_PER_DECADE * np.log10(np.maximum(energy, 100.0) / 100.0)
+    return result
 
 
 def _inside(
@@ -637,5 +661,6 @@ def _through_cylinder(
         circle = np.stack([-half - root, -half + root]) / square
     enters = np.fmax(planes.min(axis=0), circle[0])
     leaves = np.fmin(planes.max(axis=0), circle[1])
-    misses = np.isnan(root) | ~(enters < leaves)
+    outside = (square == 0) & (x**2 + y**2 > radius**2)  # vertical lines
+    misses = np.isnan(root) | ~(enters < leaves) | outside
     return np.where(misses, np.inf, enters), np.where(misses, np.inf, leaves)

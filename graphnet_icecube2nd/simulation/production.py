@@ -40,7 +40,11 @@ from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
-from graphnet_icecube2nd.simulation.detector import SimulatedDetector
+from graphnet_icecube2nd.simulation.detector import (
+    ICE_DENSITY,
+    WATER_DENSITY,
+    SimulatedDetector,
+)
 from graphnet_icecube2nd.simulation.events import (
     TRUTH_NUMBERS,
     SimulatedEvents,
@@ -195,6 +199,7 @@ def simulated_source(
     modules: Any = None if geometry is None else Path(geometry)
     table = None if ice is None else Path(ice)
     medium, pulses = IceModel.icecube(), PulseMap.kaggle(name="simulated")
+    surroundings = _surroundings(detector)
     if detector is not None:
         if detector.modules is None and geometry is None:
             raise ValueError(
@@ -234,7 +239,7 @@ def simulated_source(
             "covers the DOMs (ice, --ice)",
             stacklevel=3,
         )
-    simulated = SimulatedDetector(places, medium)
+    simulated = SimulatedDetector(places, medium, *surroundings)
     tables = tuple(table_digest(t) for t in (modules, table))
     num_blocks = -(-num_events // BLOCK_EVENTS)
     blocks = int(np.clip(num_blocks // PARTS, 1, MOST_BLOCKS))
@@ -252,6 +257,19 @@ def simulated_source(
         notes=tuple(notes),
         detector=detector,
     )
+
+
+def _surroundings(detector: Detector | None) -> tuple[float, float]:
+    """Return the height of the surface above z = 0 [m], and the density [g/cm3]."""
+    if detector is None or detector.telescope == ICECUBE:
+        return DETECTOR_CENTRE_DEPTH, ICE_DENSITY
+    density = ICE_DENSITY if detector.medium == "ice" else WATER_DENSITY
+    origin_z = float(detector.pulses.origin[2])
+    if origin_z < 0:  # z of the files counts from the surface
+        return -origin_z, density
+    if detector.site is not None and detector.site.height < 0:
+        return -detector.site.height - origin_z, density  # from the sea floor
+    return DETECTOR_CENTRE_DEPTH, density
 
 
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:

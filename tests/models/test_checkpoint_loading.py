@@ -118,3 +118,20 @@ def test_freeze_by_name() -> None:
         assert (name in frozen) == is_frozen == (not parameter.requires_grad)
     with pytest.raises(ValueError, match=r"freeze .*'local\.0\.ml'"):
         freeze(model, ("local.0.ml",))
+
+
+def test_weights_of_more_tasks_fill_a_model_of_fewer(tmp_path: Path) -> None:
+    """The direction alone, with or without the last layer of its own."""
+    path = tmp_path / "three.safetensors"
+    source = fresh(1, tasks=["direction", "energy", "track"], weighting="learned")
+    save_model(source, path)
+    head = source.tasks["direction"].head.weight
+    alone, plain = fresh(2, tasks=["direction"], weighting="learned"), fresh(3)
+    report = load_weights(alone, path)
+    assert "tasks.energy.head.weight" in report.unused
+    assert torch.equal(alone.tasks["direction"].head.weight, head)
+    load_weights(plain, path)
+    assert torch.equal(plain.head.weight, head)
+    # A task that the file lacks is an error.
+    with pytest.raises(CheckpointError, match=r"missing: tasks\.vertex"):
+        load_weights(fresh(4, tasks=["direction", "vertex"]), path)

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from graphnet_icecube2nd import build_detector
 from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.interactions import cross_section
+from graphnet_icecube2nd.simulation.interactions import (
+    cross_section,
+    muon_flux_underground,
+)
 from graphnet_icecube2nd.simulation.light import (
     muon_energy_after,
     muon_range,
     shower_light,
 )
+from graphnet_icecube2nd.simulation.muon_losses import even_loss
 from graphnet_icecube2nd.simulation.particles import (
     MARGIN,
     Particles,
     _through_cylinder,
+    bundle_flux,
     draw_particles,
 )
+from graphnet_icecube2nd.simulation.production import _surroundings
 
 CONFIG = SimulationConfig()
 DETECTOR = SimulatedDetector.icecube86()
@@ -77,7 +86,9 @@ def test_through_going_muons_come_from_outside_and_reach_the_cylinder() -> None:
     assert z.max() <= 1948.07 + 1e-6  # not from above the ice
     # At time 0 they enter: the point is on the cylinder's surface, and they get there.
     flown = -drawn.time_B * 0.299792458
-    assert (flown <= muon_range(drawn.track_energy_B) + 1e-6).all()
+    farthest = muon_range(drawn.track_energy_B, even_loss())
+    assert (flown <= farthest + 1e-6).all()
+    assert (drawn.generation_B > 0).all()
     enters = drawn.vertex_B3 + flown[:, None] * drawn.track_direction_B3
     across = np.hypot(enters[:, 0] - VOLUME.x, enters[:, 1] - VOLUME.y)
     on_side = np.abs(across - VOLUME.radius - MARGIN) < 1e-6
@@ -90,7 +101,11 @@ def test_through_going_muons_come_from_outside_and_reach_the_cylinder() -> None:
 
 
 def test_starting_tracks_and_cascades_begin_inside_a_margin() -> None:
-    for topology, margin in (("starting_track", MARGIN), ("cascade", 4 * MARGIN)):
+    for topology, margin in (
+        ("starting_track", MARGIN),
+        ("cascade", 4 * MARGIN),
+        ("double_cascade", 4 * MARGIN),
+    ):
         x, y, z = draw(topology).vertex_B3.T
         assert np.hypot(x - VOLUME.x, y - VOLUME.y).max() < VOLUME.radius + margin
         assert z.min() > VOLUME.bottom - margin
@@ -203,6 +218,30 @@ def test_generation_weights_give_the_rate_of_a_flux(topology: str) -> None:
     assert first == pytest.approx(expected, rel=0.05)
 
 
+def test_lines_that_miss_the_cylinder() -> None:
+    point = np.array([[5000.0, 0.0, 2000.0], [0.0, 0.0, 2000.0]])
+    down = np.tile([0.0, 0.0, -1.0], (2, 1))
+    enters, leaves = _through_cylinder(point, down, VOLUME)
+    assert np.isinf(enters[0])
+    assert np.isinf(leaves[0])
+    assert enters[1] == pytest.approx(2000.0 - VOLUME.top - MARGIN)
+
+
+def test_rates_at_other_depths() -> None:
+    """At 3194 m of water, KM3NeT/ARCA, are some 9% of the muons at IceCube."""
+    drawn = draw("muon_bundle")
+    deep = replace(VOLUME, surface=3194.0, density=1.03)
+    here, there = (
+        (drawn.generation_B * bundle_flux(drawn, volume)).mean()
+        for volume in (VOLUME, deep)
+    )
+    assert there / here == pytest.approx(0.09, rel=0.4)
+    # All bundles that enter, not only those that trigger.
+    total = muon_flux_underground(np.array([1388.0]), 150.0, 0.92)[0]
+    lid = np.pi * (100 * (VOLUME.radius + MARGIN)) ** 2
+    assert 0.3 < here / (total * lid) < 2.0
+
+
 def test_systematics_are_drawn_for_each_event() -> None:
     drawn = draw("cascade", SimulationConfig(systematics=True, dom_efficiency=2.0))
     for name in ("scattering_B", "absorption_B", "efficiency_B"):
@@ -259,3 +298,15 @@ def test_energies_of_any_index() -> None:
     flat = SimulationConfig(spectral_index=1.0, energy_range=(100.0, 1e4))
     energy = draw("cascade", flat).energy_B
     assert np.median(energy) == pytest.approx(1e3, rel=0.1)
+
+
+def test_detectors_know_their_depth() -> None:
+    for name, surface, density in (
+        ("kaggle", 1948.07, 0.92),
+        ("arca115", 3194.0, 1.03),
+        ("orca150", 2344.55, 1.03),
+        ("gen2", 1948.07, 0.92),
+    ):
+        found = _surroundings(build_detector(name))
+        assert found == pytest.approx((surface, density), abs=0.1)
+    assert _surroundings(None) == pytest.approx((1948.07, 0.92), abs=0.1)

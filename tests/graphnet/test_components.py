@@ -447,7 +447,7 @@ def test_truth_becomes_what_graphnet_makes_of_it() -> None:
     ours = representation(raw_event(4), ICECUBE86, truth_dicts)
     theirs = representation._add_truth(Data(), truth_dicts)
     assert {"event_no", "kind", "several", "weight", "dom"} <= set(theirs.keys())
-    assert set(ours.keys()) - {"x", "n_pulses", "features"} == {
+    assert set(ours.keys()) - {"x", "n_pulses", "features", "units"} == {
         *theirs.keys(),
         "graph_definition",
         "data_representation",

@@ -104,7 +104,9 @@ def calibrate(
     Raises:
         DomainError: The model was trained on another detector or clock.
         ValueError: The model was trained on some of the events, too few events have a
-            label, no task can be calibrated, or the method is unknown.
+            label, no task can be calibrated, directions have the opposite sign, or the
+            method is unknown. If only some tasks cannot be calibrated, `notices` say
+            why.
     """
     check_one_of("method", method, METHODS)
     bundle = as_bundle(model).calibrated(None)
@@ -146,7 +148,13 @@ def calibrate(
             check = _of_angles(np.linalg.norm(output, axis=1), angle_B, method)
             notices += check.notices
             fitted.update(check.file.calibrations)
-        elif (calibration := task.calibrate(output, target)) is None:
+            continue
+        try:
+            calibration = task.calibrate(output, target)
+        except ValueError as error:  # the other tasks are calibrated all the same
+            notices.append(f"{name} is not calibrated: {error}")
+            continue
+        if calibration is None:
             notices.append(f"{name} is not calibrated: the task has no calibration")
         else:
             fitted[name] = calibration

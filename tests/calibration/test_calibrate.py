@@ -141,6 +141,32 @@ def test_the_file_lies_beside_the_weights_and_is_found(
     load_bundle(path, calibration="none")
 
 
+def test_tasks_that_cannot_be_calibrated_leave_the_others(
+    simulated: EventStore, tmp_path: Path
+) -> None:
+    """An untrained track score that is higher for cascades."""
+    torch.manual_seed(0)
+    path = tmp_path / "three.safetensors"
+    model = build_model("t_sim", tasks=["direction", "energy", "track"], **SIZES)
+    save_model(model, path)
+    numbers = np.arange(len(simulated))
+    options = InferenceConfig(max_pulses=24)
+
+    def fitted() -> tuple[set[str], str]:
+        found = calibrate(load_bundle(path), simulated, numbers, options=options)
+        return set(found.file.calibrations), " ".join(found.notices)
+
+    tasks, notices = fitted()
+    if tasks == {"direction", "energy", "track"}:  # then the opposite score is wrong
+        with torch.no_grad():
+            for value in model.tasks["track"].head.parameters():
+                value.neg_()
+        save_model(model, path)
+        tasks, notices = fitted()
+    assert tasks == {"direction", "energy"}
+    assert "track is not calibrated: a calibration of track needs scores" in notices
+
+
 def test_folders_have_it_inside(tmp_path: Path) -> None:
     assert calibration_path(tmp_path) == tmp_path / "calibration.json"
 

@@ -24,6 +24,7 @@ from graphnet_icecube2nd.conventions import (
     ZENITH,
     unit_vector_to_angles,
 )
+from graphnet_icecube2nd.events.events import event_order
 from graphnet_icecube2nd.simulation.configuration import (
     BLOCK_EVENTS,
     TOPOLOGIES,
@@ -38,6 +39,7 @@ from graphnet_icecube2nd.simulation.particles import (
     Particles,
     bundle_flux,
     draw_particles,
+    generation_weight,
 )
 from graphnet_icecube2nd.simulation.photoelectrons import (
     Light,
@@ -127,7 +129,7 @@ def simulate_block(
     shares = [config.fractions.get(name, 0.0) for name in TOPOLOGIES]
     topology_B = rng.choice(len(TOPOLOGIES), size=BLOCK_EVENTS, p=shares)
     draws = _triggered(topology_B, config, detector, rng)
-    # Sort events by their index in the block, and pulses by time.
+    # Sort events by their index in the block, and pulses as a store does.
     place_B = np.concatenate([draw.place_B for draw in draws])
     by_place = np.argsort(place_B)[:num_events]
     particles = Particles.join([draw.particles for draw in draws]).take(by_place)
@@ -135,16 +137,17 @@ def simulate_block(
     per_event = _acceptance(topology_B, draws) / np.maximum(shares, 1e-300)
     pulses = Pulses.join([draw.pulses for draw in draws])
     pulses = pulses.take(pulses.event_T < num_events)
-    pulses = pulses.take(np.lexsort((pulses.time_T, pulses.event_T)))
     lengths = np.bincount(pulses.event_T, minlength=num_events)
     sensor_type = np.int16 if len(detector) < 2**15 else np.int32
+    columns = {
+        SENSOR_ID: pulses.dom_T.astype(sensor_type),
+        TIME: pulses.time_T.astype(np.float32),
+        CHARGE: pulses.charge_T.astype(np.float32),
+        AUXILIARY: ~pulses.hlc_T,
+    }
+    order_T = event_order(columns, pulses.event_T)
     return SimulatedEvents(
-        columns={
-            SENSOR_ID: pulses.dom_T.astype(sensor_type),
-            TIME: pulses.time_T.astype(np.float32),
-            CHARGE: pulses.charge_T.astype(np.float32),
-            AUXILIARY: ~pulses.hlc_T,
-        },
+        columns={name: values_T[order_T] for name, values_T in columns.items()},
         offsets=np.append(0, np.cumsum(lengths)),
         event_id=block * BLOCK_EVENTS + np.arange(num_events),
         truth=_truth(
@@ -290,7 +293,7 @@ def _truth(
     is_neutrino = particles.interaction_B > 0
     has_muon = is_neutrino & (particles.muons_B > 0)
     muon_zenith, muon_azimuth = unit_vector_to_angles(-particles.track_direction_B3)
-    generation = np.where(is_neutrino, particles.generation_B, 0.0) * per_event_B
+    generation = generation_weight(particles, volume) * per_event_B
     atmospheric = generation * atmospheric_flux(energy, np.cos(zenith.numpy()), pdg)
     atmospheric += np.where(
         is_neutrino,

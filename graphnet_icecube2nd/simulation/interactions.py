@@ -51,7 +51,7 @@ _SQUARES = {
 # Density of Bjorken x without the propagator of the W: x^-0.2 (1 - x)^2.6, with a mean
 # of 0.18 as measured at low energies.
 _X_POWERS = (-0.2, 2.6)
-_LOG_X = np.linspace(np.log(1e-8), np.log(0.999), 160)
+_LOG_X = np.linspace(np.log(1e-7), np.log(0.999), 72)
 
 EARTH_RADIUS = 6371.0  # km
 # Preliminary Reference Earth Model (A. M. Dziewonski and D. L. Anderson, Phys. Earth

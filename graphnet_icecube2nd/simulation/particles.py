@@ -88,8 +88,8 @@ class Particles(Rows):
     cascade_direction_BC3: Array  # unit vectors
     cascade_energy_BC: Array  # GeV, electromagnetic energy with the same light
     visible_energy_B: Array  # GeV, see `visible_energy`
-    # Neutrinos: GeV cm2 sr, times a flux at this energy it is the rate of such events
-    # per drawn event. Bundles: cm2 sr, times their vertical intensity at the vertex.
+    # Of the draw. Neutrinos: GeV cm3 sr, see `generation_weight`. Bundles: cm2 sr,
+    # times their vertical intensity at the vertex.
     generation_B: Array
     # Changes of ice and modules; see `light.Optics`.
     scattering_B: Array
@@ -309,9 +309,7 @@ def _through_going(
         "track_direction_B3": direction,
         "cascade_energy_BC": _pair(neutrinos.hadrons_B),
         "cascade_direction_BC3": _pair(neutrinos.hadron_direction_B3),
-        "generation_B": _generation(
-            neutrinos, size, 0.5, config, config.energy_range, volume
-        ),
+        "generation_B": _generation(neutrinos, size, 0.5, config, config.energy_range),
     }
 
 
@@ -330,9 +328,7 @@ def _starting(
         "cascade_energy_BC": _pair(neutrinos.hadrons_B),
         "cascade_direction_BC3": _pair(neutrinos.hadron_direction_B3),
         "visible_energy_B": neutrinos.hadrons_B,
-        "generation_B": _generation(
-            neutrinos, size, 0.5, config, config.energy_range, volume
-        ),
+        "generation_B": _generation(neutrinos, size, 0.5, config, config.energy_range),
     }
 
 
@@ -369,7 +365,7 @@ def _cascade(
         "cascade_direction_BC3": _pair(direction),
         "visible_energy_B": light,
         "generation_B": _generation(
-            neutrinos, size, chosen, config, config.energy_range, volume
+            neutrinos, size, chosen, config, config.energy_range
         ),
     }
 
@@ -394,7 +390,7 @@ def _double_cascade(
             neutrinos.hadron_direction_B3, neutrinos.lepton_direction_B3
         ),
         "visible_energy_B": neutrinos.hadrons_B + decay,
-        "generation_B": _generation(neutrinos, size, 0.5, config, borders, volume),
+        "generation_B": _generation(neutrinos, size, 0.5, config, borders),
     }
 
 
@@ -491,28 +487,35 @@ def _generation(
     chosen: Array | float,  # probability of this PDG code and interaction
     config: SimulationConfig,
     borders: tuple[float, float],  # GeV
-    volume: Volume,
 ) -> Array:
-    """Return rates for a flux of 1, times the drawn events, (B,) GeV cm2 sr.
-
-    The number of nucleons times the cross section, 4 pi, and the probability to arrive
-    through the Earth, divided by the densities with which events are drawn.
-    """
-    energy, pdg = neutrinos.energy_B, neutrinos.pdg_B
+    """Return volume and 4 pi over the densities of the draw, (B,) GeV cm3 sr."""
     low, high = borders
     power = 1.0 - config.spectral_index
     if abs(power) < 1e-9:
         total = np.log(high / low)
     else:
         total = (high**power - low**power) / power
-    density = energy**-config.spectral_index / total
-    nucleons = size * 1e6 * volume.density * NUCLEONS_PER_GRAM
-    arrives = earth_transmission(
-        energy, pdg, -neutrinos.direction_B3[:, 2], volume.surface
-    )
-    interacts = nucleons * cross_section(energy, pdg, neutrinos.interaction_B)
-    result: Array = 4 * np.pi * interacts * arrives / (density * chosen)
+    density = neutrinos.energy_B**-config.spectral_index / total
+    result: Array = 4 * np.pi * size * 1e6 / (density * chosen)
     return result
+
+
+def generation_weight(particles: Particles, volume: Volume) -> Array:
+    """Return the rate for a flux of 1 per drawn neutrino, (B,) GeV cm2 sr.
+
+    The volume of the draw, times nucleons and cross section, and the probability to
+    arrive through the Earth. Bundles have 0.
+    """
+    rows = np.flatnonzero(particles.interaction_B > 0)
+    some = particles.take(rows)
+    nucleons = some.generation_B * volume.density * NUCLEONS_PER_GRAM
+    arrives = earth_transmission(
+        some.energy_B, some.pdg_B, -some.direction_B3[:, 2], volume.surface
+    )
+    weight = np.zeros(len(particles))
+    weight[rows] = arrives * nucleons
+    weight[rows] *= cross_section(some.energy_B, some.pdg_B, some.interaction_B)
+    return weight
 
 
 def _tau_light(energy: Array, rng: np.random.Generator) -> Array:
@@ -634,14 +637,16 @@ def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arra
 
 
 def across(direction: Array) -> tuple[Array, Array]:
-    """Return two unit vectors perpendicular to each direction (..., 3)."""
-    # The first uses the coordinate axis that is farthest from the direction.
-    helper = np.zeros_like(direction)
-    smallest = np.abs(direction).argmin(axis=-1)
-    np.put_along_axis(helper, smallest[..., None], 1.0, axis=-1)
-    first = np.cross(direction, helper)
-    first /= np.linalg.norm(first, axis=-1, keepdims=True)
-    return first, np.cross(direction, first)
+    """Return two unit vectors perpendicular to each direction (..., 3).
+
+    T. Duff et al., Journal of Computer Graphics Techniques 6 (2017) 1.
+    """
+    x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
+    sign = np.copysign(1.0, z)
+    a = -1.0 / (sign + z)
+    b = x * y * a
+    first = np.stack([1.0 + sign * x * x * a, sign * b, -sign * x], axis=-1)
+    return first, np.stack([b, sign + y * y * a, -y], axis=-1)
 
 
 def _through_cylinder(

@@ -26,6 +26,7 @@ from graphnet_icecube2nd.simulation.particles import (
     _through_cylinder,
     bundle_flux,
     draw_particles,
+    generation_weight,
 )
 from graphnet_icecube2nd.simulation.production import _surroundings
 
@@ -199,7 +200,7 @@ def test_generation_weights_give_the_rate_of_a_flux(topology: str) -> None:
     for index in (1.0, 3.0):
         config = SimulationConfig(energy_range=(low, high), spectral_index=index)
         drawn = draw(topology, config)
-        rate = drawn.generation_B * drawn.energy_B**-2.0
+        rate = generation_weight(drawn, VOLUME) * drawn.energy_B**-2.0
         error = rate.std() / np.sqrt(NUM)
         rates.append((rate.mean(), error))
     (first, first_error), (second, second_error) = rates

@@ -13,7 +13,8 @@ pytest.importorskip("pytorch_lightning")
 pytest.importorskip("pyarrow")
 pytest.importorskip("yaml")
 
-from graphnet_icecube2nd import EventStore, load_model
+from graphnet_icecube2nd import EventStore, load_model, simulate
+from graphnet_icecube2nd.simulation import SimulationConfig
 from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.recipe import Recipe, overridden
 from graphnet_icecube2nd.training.run import first_model, train
@@ -95,12 +96,12 @@ def test_every_step_has_its_learning_rate_and_momentum(
         ]
 
 
-def test_it_learns(
-    tiny: Recipe, quiet: TrainerConfig, simulated: EventStore, tmp_path: Path
-) -> None:
-    """In a few seconds, from 200 events: better than at first, and than a guess."""
+def test_it_learns(tiny: Recipe, quiet: TrainerConfig, tmp_path: Path) -> None:
+    """In a few seconds, from 200 muons from above: better than at first or a guess."""
+    from_above = SimulationConfig(fractions={"muon_bundle": 1.0})
+    simulate(tmp_path / "store", num_events=256, config=from_above, workers=1)
     run = train(
-        one_stage(tiny), simulated, tmp_path / "run",
+        one_stage(tiny), tmp_path / "store", tmp_path / "run",
         machine=replace(quiet, checkpoint_steps=None),
         overrides=[
             "stages.0.epochs=12",
@@ -111,6 +112,6 @@ def test_it_learns(
     )  # fmt: skip
     angles = [row["direction/opening_angle"] for row in run.rows]
     losses = [row["train_loss"] for row in run.rows]
-    assert losses[-1] < losses[0] - 0.08, losses
-    assert run.handed_over["direction/opening_angle"] < angles[0] - 0.1, angles
-    assert min(angles[-4:]) < 1.5, angles  # a guess: pi / 2
+    assert losses[-1] < losses[0] - 0.3, losses
+    assert run.handed_over["direction/opening_angle"] < angles[0] - 0.05, angles
+    assert min(angles[-4:]) < 1.0, angles  # a guess: pi / 2

@@ -200,8 +200,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> None:
         elif not holds_json(path, plan):
             raise ValueError(
                 f"{folder} has an unfinished conversion of other files, of files that "
-                "have changed, or with other options. Remove it, or choose another "
-                "folder"
+                "have changed, with other options, or of another release. Remove it, "
+                "or choose another folder"
             )
         return
     if others := foreign_entries(folder):

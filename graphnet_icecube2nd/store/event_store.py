@@ -252,7 +252,9 @@ class EventStore:
     def weight_tables(self) -> dict[str, dict[str, NDArray[Any]]]:
         """Return icetray's tables of weights, in the form that simweights takes.
 
-        For example `simweights.NuGenWeighter(store.weight_tables(), nfiles=1)`.
+        For example `simweights.NuGenWeighter(store.weight_tables(), nfiles=1)`. A table
+        that was itself prepared as the truth is not among them: its columns have their
+        own names.
 
         Returns:
             Columns (B,) by name for each table that the store has; empty if the store

@@ -33,7 +33,7 @@ PULSE_FAULT, NUM_LEFT_OUT = "pulse_fault", "num_pulses_left_out"
 RESERVED = (EVENT_ID, FIRST_PULSE, N_PULSES, TIME_ORIGIN, PULSE_FAULT, NUM_LEFT_OUT)
 
 # icetray's tables of weights; their columns are truth, with the table's name before.
-WEIGHT_TABLES = ("I3MCWeightDict", "CorsikaWeightMap")
+WEIGHT_TABLES = ("I3MCWeightDict", "CorsikaWeightMap", "PolyplopiaPrimary")
 
 MEND = "copy the store again, or prepare the data again"  # advice after damage
 

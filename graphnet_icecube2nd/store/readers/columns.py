@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -108,9 +108,13 @@ class Wanted:
         given = self.pulses
         return (given,) if isinstance(given, str) else tuple(given or ())
 
-    def read_as(self, columns: Collection[str]) -> PulseMap | None:
+    def read_as(
+        self,
+        columns: Collection[str],
+        recognise: Callable[[Collection[str]], PulseMap | None] | None = None,
+    ) -> PulseMap | None:
         """Return the pulse map of the user, or the recognised one, or None."""
-        found, given = recognise_pulse_map(columns), self.pulse_map
+        found, given = (recognise or recognise_pulse_map)(columns), self.pulse_map
         if given is not None:
             # Files of a named pulse map may have columns of another variant of it.
             if found is not None and found.name == given.name in NAMED_PULSE_MAPS:
@@ -299,12 +303,14 @@ class FileTables:
         place: Name of the file for messages.
         wanted: Options of the user.
         keyed: Tables with one row per event, as far as known.
+        recognise: Function that recognises a pulse map by columns.
     """
 
     tables: Mapping[str, Table]
     place: str
     wanted: Wanted
     keyed: Collection[str] = ()
+    recognise: Callable[[Collection[str]], PulseMap | None] = recognise_pulse_map
 
     def find_pulses(self, *, several: bool = True) -> tuple[tuple[str, ...], PulseMap]:
         """Return the names of the tables of pulses, and the meaning of their columns.
@@ -315,7 +321,7 @@ class FileTables:
             ValueError: Not exactly one table fits, or a named one is missing.
         """
         tables, place, wanted = self.tables, self.place, self.wanted
-        maps = {name: wanted.read_as(table.types) for name, table in tables.items()}
+        maps = {n: wanted.read_as(t.types, self.recognise) for n, t in tables.items()}
         known = wanted.pulse_map
         if wanted.pulses is not None:
             names = wanted.pulse_tables
@@ -343,7 +349,7 @@ class FileTables:
         if fitting:
             joined = join_tables([tables[name] for name in fitting])
             called = f"{place}, table {' and '.join(map(repr, fitting))}"
-            pulse_map = wanted.read_as(joined.types)
+            pulse_map = wanted.read_as(joined.types, self.recognise)
             return tuple(fitting), settle_pulse_map(joined.types, pulse_map, called)
         what = "no named pulse map fits any of its tables"
         if known is not None:

@@ -111,9 +111,11 @@ def hdf5_source(
         labels = [events for events in labels if events.rows]  # not of empty files
         for table in tables:
             columns, _ = choose_columns(table.types, pulse_map, wanted.keep)
-            check_tables([table, *tables], columns, pulse_map)
+            for pair in ([tables[0], table], [table, tables[0]]):
+                check_tables(pair, columns, pulse_map)
         for table in labels:
-            check_tables([table, *labels], [*table.types])
+            for pair in ([labels[0], table], [table, labels[0]]):
+                check_tables(pair, [*pair[0].types])
     source, part = select(
         "hdf5",
         tables,
@@ -138,6 +140,7 @@ def hdf5_source(
                 name=f"{file.place}{which}",
             )
             parts.append(of_rows)
+        notes += file.notes
         if file.told_by == COUNTED:
             what = "frames" if file.of_icetray else "events"
             notes.append(
@@ -167,6 +170,7 @@ class _File(ChosenTables):
     has_truth: bool  # whether the events have columns of truth
     without: tuple[str, ...] = ()  # columns of the events that are not truth
     of_icetray: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def _look_at(
@@ -190,10 +194,7 @@ def _look_at(
     among = FileTables(tables=tables, place=place, wanted=wanted)
     if index:
         computed = {n: _with_computed(t) for n, t in tables.items() if n in index}
-        maps = filter(None, map(_recognise, computed.values()))
-        if wanted.pulse_map is None:
-            wanted = replace(wanted, pulse_map=next(maps, None))
-        among = replace(among, tables=computed, wanted=wanted)
+        among = replace(among, tables=computed, recognise=_recognise_icetray)
     try:
         (name,), pulse_map = among.find_pulses(several=False)
     except ValueError as error:
@@ -227,9 +228,10 @@ def _look_at(
     used = [place[:2] for place in rows.places.values()] if truth is table else []
     without = tuple(c for c, place in table.places.items() if place[:2] in used)
     has_truth = bool(truth or index)
+    notes = list[str]()
     if index:
         weights = [tables[name] for name in WEIGHT_TABLES if name in tables]
-        truth, others = _frame_truth(table, truth, weights), {"": table}
+        truth, others = _frame_truth(table, truth, weights, notes), {"": table}
     ids = None
     if not index or wanted.event_column is not None:
         ids = _find_event_id([*others.values()], truth, wanted.event_column, place)
@@ -249,6 +251,7 @@ def _look_at(
         has_truth=has_truth,
         without=without,
         of_icetray=bool(index),
+        notes=tuple(notes),
     )
 
 
@@ -298,10 +301,10 @@ def _with_computed(table: H5Table) -> H5Table:
     return replace(table, types=types)
 
 
-def _recognise(table: H5Table) -> PulseMap | None:
-    """Return the pulse map of icetray's pulses, or None."""
-    columns, placed = {*table.types}, {X, Y, Z} <= table.types.keys()
-    if not {TIME, CHARGE} <= columns or not (placed or SENSOR_ID in columns):
+def _recognise_icetray(columns: Collection[str]) -> PulseMap | None:
+    """Return the pulse map of columns, computed ones included, or None."""
+    placed = {X, Y, Z} <= set(columns)
+    if not {TIME, CHARGE} <= set(columns) or not (placed or SENSOR_ID in columns):
         return None
     return PulseMap(
         name="icetray",
@@ -345,27 +348,37 @@ def _possible_truth(
 
 
 def _frame_truth(
-    index: H5Table, truth: H5Table | None, weights: Sequence[H5Table]
+    index: H5Table,
+    truth: H5Table | None,
+    weights: Sequence[H5Table],
+    notes: list[str],
 ) -> H5Table:
     """Return a table of truth with the columns of the frame, or only these.
 
     The truth has the columns of the tables of weights, too, with the name of the table
-    before them.
+    before them. Tables of weights of other frames are left out, with one of `notes`.
     """
     frame = index.only({column: column for column in FRAME if column in index.types})
     if truth is None:
         return frame
-    advice = "Name another table: --truth-table (truth_table=...), or leave truth out: "
     for table in (truth, *weights):
         shared = [column for column in frame.types if column in table.types]
-        ours, theirs = frame.whole(shared), table.whole(shared)
-        if not all(np.array_equal(ours[column], theirs[column]) for column in shared):
+        fits = len(table.rows) == len(index.rows)
+        if fits:
+            ours, theirs = frame.whole(shared), table.whole(shared)
+            fits = all(np.array_equal(ours[c], theirs[c]) for c in shared)
+        found = (
+            f"one row for each of the {len(index.rows)} frames of {index.node!r}, in "
+            f"the same order; it has {len(table.rows)} rows"
+        )
+        if not fits and table is truth:
             raise ValueError(
-                f"{table.name} must have one row for each of the {len(index.rows)} "
-                f"frames of {index.node!r}, in the same order; it has "
-                f"{len(table.rows)} rows. {advice * (table is truth)}"
-                f"{NO_TRUTH * (table is truth)}"
+                f"{table.name} must have {found}. Name another table: --truth-table "
+                f"(truth_table=...), or leave truth out: {NO_TRUTH}"
             )
+        if not fits:
+            notes.append(f"{table.name} is left out: it must have {found}")
+            continue
         if table is not truth:
             names = _without_header(table.types)
             if "exists" in table.types and not table.whole(["exists"])["exists"].all():

@@ -117,7 +117,9 @@ class H5Table(Table):
     def beside(self, table: H5Table) -> H5Table:
         """Return the table with the columns of another with the same rows."""
         types = {**table.types, **self.types, **table.types}
-        places = {**self.places, **table.places}
+        # The other table may compute a column that this one has.
+        kept = {c: place for c, place in self.places.items() if c not in table.types}
+        places = {**kept, **table.places}
         return replace(self, types=types, places=places, first_id=table.first_id)
 
     def runs(self, column: str) -> Runs:
@@ -131,12 +133,19 @@ class H5Table(Table):
         roles = [c for c in (FIRST, COUNT, STOP, EXISTS) if c in self.events.types]
         values = self.events.whole([column, *roles])
         ids = self.events.as_ids(values[column], column, 0)
+        for role in roles:
+            if values[role].dtype.kind not in "biu":
+                raise ValueError(
+                    f"{self.events.name}: the rows of pulses of events must be "
+                    f"integers, found {values[role].dtype}"
+                )
         of = {role: values[role].astype(np.int64) for role in roles}
         first, count = of[FIRST], of[COUNT] if COUNT in of else of[STOP] - of[FIRST]
         if EXISTS in of:
             first, count = (np.where(of[EXISTS] != 0, v, 0) for v in (first, count))
         full = count > 0
-        outside = full & ((first < 0) | (first + count > len(self.rows)))
+        # The sum of large numbers would overflow.
+        outside = full & ((first < 0) | (first > len(self.rows) - count))
         rows, back = np.flatnonzero(full), np.zeros(len(first), bool)
         back[rows[1:]] = first[rows[1:]] < (first + count)[rows[:-1]]
         for bad, why in (
@@ -149,7 +158,7 @@ class H5Table(Table):
                 raise ValueError(
                     f"{self.events.name}: the pulses of event "
                     f"{self.events.rows[row]} (counted from 0) are rows {first[row]} "
-                    f"to {first[row] + count[row]}, but {why}"
+                    f"to {int(first[row]) + int(count[row])}, but {why}"
                 )
         return ids, first, count
 

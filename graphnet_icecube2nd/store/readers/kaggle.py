@@ -22,6 +22,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     NO_TRUTH,
     PathLike,
     Wanted,
+    check_tables,
     numbered_files,
 )
 from graphnet_icecube2nd.store.readers.source import Source
@@ -76,10 +77,11 @@ def kaggle_source(
     if others := {*(there or ())} - {*chosen}:
         notes.append(f"batches {compact(others)} of {name} are left out")
     tables = [_table(folder, files[number]) for number in chosen]
+    labels_of = meta if WHOLE in meta else {n: meta[n] for n in chosen if n in meta}
     source, example = select(
         "kaggle",
         tables,
-        [*meta.values()],
+        [*labels_of.values()],
         replace(wanted, pulse_map=pulse_map),
         without=CHECKED,
     )
@@ -87,6 +89,7 @@ def kaggle_source(
         if which == "train" and not labels.angles:
             raise ValueError(f"{labels.notes[-1]}. Leave truth out: {NO_TRUTH}")
         checked = [c for c in CHECKED if c in labels.tables[0].types]
+        check_tables(labels.tables, checked)
         example.truth = replace(labels, columns=(*labels.columns, *checked))
     parts = []
     for number, table in zip(chosen, tables, strict=True):

@@ -109,7 +109,8 @@ def sqlite_source(
         table.check_event_numbers()
     asked = _find_types_of_pulses(pulses, wanted, same_pulse_map(files))
     for table in labels:
-        check_tables([table, *labels], [*table.types])
+        for pair in ([labels[0], table], [table, labels[0]]):
+            check_tables(pair, [*pair[0].types])
     columns = labels[0].types if labels else ()
     _find_types(labels, [column for column in columns if column != event])
     source, example = select_of_files("graphnet-sqlite", files, wanted)

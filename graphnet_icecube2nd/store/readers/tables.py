@@ -302,7 +302,9 @@ class ParquetTable(Table):
                 for chunk in map(group.column, range(group.num_columns)):
                     ends = chunk.path_in_schema == column and chunk.statistics
                     if ends and isinstance(ends.min, int) and isinstance(ends.max, int):
-                        low, high = max(low, ends.min), min(high, ends.max)
+                        # Unsigned values above int64 are found by who reads them.
+                        low = min(max(low, ends.min), GREATEST)
+                        high = min(high, ends.max)
                 if self.groups is None or index in self.groups:
                     groups.append(RowGroup(index, first, group.num_rows, low, high))
                 first += group.num_rows

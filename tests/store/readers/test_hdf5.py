@@ -214,15 +214,24 @@ def test_empty_files_and_empty_beginnings(tmp_path: Path) -> None:
         ([0, 3, 2, 8, 9], "event 1 .* rows 3 to 2, .*decrease"),
         ([0, 3, 3, 8, 11], "event 3 .* rows 8 to 11, .* 9 rows"),
         ([-1, 3, 3, 8, 9], "event 0 .* rows -1 to 3, .* 9 rows"),
+        ([0.0, 3.0, 3.0, 8.0, 9.0], "integers, found float64"),
     ],
 )
 def test_offsets_that_cannot_be(
-    tmp_path: Path, offsets: list[int], message: str
+    tmp_path: Path, offsets: list[float], message: str
 ) -> None:
     path = flat(tmp_path / "events.h5", offsets=np.array(offsets))
     with pytest.raises(ValueError, match=message) as caught:
         hdf5_source(path)
     assert "events.h5" in str(caught.value)
+
+
+def test_rows_whose_end_is_beyond_int64(tmp_path: Path) -> None:
+    truth = truth_columns(2)
+    truth |= {"first_pulse": np.array([0, 2**63 - 1]), "n_pulses": np.array([3, 5])}
+    path = flat(tmp_path / "events.h5", offsets=None, truth=truth)
+    with pytest.raises(ValueError, match=f"event 1 .*rows {2**63 - 1}.* 9 rows"):
+        hdf5_source(path)
 
 
 def test_ranges_that_overlap(tmp_path: Path) -> None:
@@ -606,6 +615,7 @@ def _with_weights(tables: dict[str, NDArray[Any]]) -> None:
     for name, value in values.items():
         weights[name] = value
     tables["I3MCWeightDict"] = weights
+    tables["PolyplopiaPrimary"] = primary
 
 
 def test_weights_of_icetray_are_kept_for_simweights(tmp_path: Path) -> None:
@@ -613,7 +623,9 @@ def test_weights_of_icetray_are_kept_for_simweights(tmp_path: Path) -> None:
     convert(source, tmp_path / "store", workers=1)
     store = EventStore(tmp_path / "store")
     tables = store.weight_tables()
-    assert set(tables) == {"I3MCWeightDict"}
+    assert set(tables) == {"I3MCWeightDict", "PolyplopiaPrimary"}
+    energy = store.whole_event_column("energy")
+    assert tables["PolyplopiaPrimary"]["energy"].tolist() == energy.tolist()
     weights = tables["I3MCWeightDict"]
     assert weights["TotalWeight"].tolist() == [1e-6, 2e-6, 3e-6, 4e-6]
     assert "Run" not in weights
@@ -635,13 +647,19 @@ def test_weights_of_icetray_are_kept_for_simweights(tmp_path: Path) -> None:
     assert not any("Weight" in name for name in joined(source))
 
 
-def test_weights_of_other_frames_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [4, 2])
+def test_weights_of_other_frames_are_left_out(tmp_path: Path, rows: int) -> None:
     def change(tables: dict[str, NDArray[Any]]) -> None:
         _with_weights(tables)
         tables["I3MCWeightDict"]["Event"][1] = 99
+        tables["I3MCWeightDict"] = tables["I3MCWeightDict"][:rows]
 
-    with pytest.raises(ValueError, match=r"I3MCWeightDict.*the same order"):
-        hdf5_source(icetray_file(tmp_path / "i3.h5", change=change))
+    source = hdf5_source(icetray_file(tmp_path / "i3.h5", change=change))
+    (note,) = [note for note in source.notes if "I3MCWeightDict" in note]
+    assert "the 4 frames of '__I3Index__/SplitInIcePulses', in the same" in note
+    found = joined(source)
+    assert not any("Weight" in name for name in found)
+    assert len(found["truth energy"]) == 4
 
 
 def _back(tables: dict[str, NDArray[Any]]) -> None:
@@ -660,6 +678,22 @@ def _other(tables: dict[str, NDArray[Any]]) -> None:
     tables["MCPrimary"]["Event"][2] = 99
 
 
+def _without_frames(tables: dict[str, NDArray[Any]], rows: list[int]) -> None:
+    primary = tables["MCPrimary"]
+    new = np.zeros(len(rows), [(name, "<f8") for name in ("zenith", "azimuth")])
+    for name in new.dtype.names or ():
+        new[name] = primary[name][rows]
+    tables["MCPrimary"] = new
+
+
+def _few(tables: dict[str, NDArray[Any]]) -> None:
+    _without_frames(tables, [0, 1])
+
+
+def _many(tables: dict[str, NDArray[Any]]) -> None:
+    _without_frames(tables, [0, 1, 2, 3, 3])
+
+
 def _missing(tables: dict[str, NDArray[Any]]) -> None:
     tables["MCPrimary"]["exists"][2] = 0
 
@@ -676,6 +710,8 @@ def _no_primary(tables: dict[str, NDArray[Any]]) -> None:
         (_beyond, "event 3 .*rows 8 to 90, .* 9 rows"),
         (_short, r"'MCPrimary' .*the 4 frames.* 3 rows"),
         (_other, "'MCPrimary' .* in the same order"),
+        (_few, r"'MCPrimary' .*the 4 frames.* 2 rows"),
+        (_many, r"'MCPrimary' .*the 4 frames.* 5 rows"),
         (_missing, "event 2 .* has no truth.*truth=False"),
         (_no_primary, "has no table MCPrimary or .*LineFit.*truth=False"),
     ],
@@ -702,3 +738,49 @@ def test_icetray_which_table(tmp_path: Path) -> None:
     assert joined(source)["lengths"].tolist() == list(LENGTHS)
     with pytest.raises(ValueError, match="offsets_table"):
         hdf5_source(path, offsets="offsets")
+
+
+def test_icetray_truth_with_an_event_id(tmp_path: Path) -> None:
+    """The numbers of the frames are the event_id, not a column of the truth."""
+
+    def change(tables: dict[str, NDArray[Any]]) -> None:
+        old = tables["MCPrimary"]
+        new = np.zeros(len(old), [*old.dtype.descr, ("event_id", "<i8")])
+        for name in old.dtype.names or ():
+            new[name] = old[name]
+        new["event_id"] = [3, 2, 1, 0]
+        tables["MCPrimary"] = new
+
+    path = icetray_file(tmp_path / "i3.h5", change=change)
+    with h5py.File(path) as file:
+        energy = file["MCPrimary"]["energy"]
+    found = joined(hdf5_source(path))
+    assert found["event_id"].tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(found["truth energy"], energy)
+
+
+def test_icetray_tables_with_different_columns(tmp_path: Path) -> None:
+    """Each table has its own pulse map: one without flags does not take hlc away."""
+
+    def change(tables: dict[str, NDArray[Any]]) -> None:
+        old = tables["SplitInIcePulses"][:3]
+        names = [name for name in old.dtype.names or () if name != "flags"]
+        new = np.zeros(3, [(name, old.dtype[name]) for name in names])
+        for name in names:
+            new[name] = old[name]
+        index = tables["__I3Index__/SplitInIcePulses"].copy()
+        index["exists"] = index["start"] == 0
+        index["exists"][1] = 0
+        for name in ("start", "stop"):
+            index[name][index["exists"] == 0] = 0
+        tables["I3MCPulseSeriesMap"] = new
+        tables["__I3Index__/I3MCPulseSeriesMap"] = index
+
+    path = icetray_file(tmp_path / "i3.h5", change=change)
+    with pytest.raises(ValueError, match="2 tables of pulses"):
+        hdf5_source(path)
+    source = hdf5_source(path, pulses="SplitInIcePulses")
+    assert source.pulse_columns == ("time", "charge", "hlc", "sensor_id")
+    source = hdf5_source(path, pulses="I3MCPulseSeriesMap")
+    assert source.pulse_columns == ("time", "charge", "sensor_id")
+    assert joined(source)["lengths"].tolist() == [3, 0, 0, 0]

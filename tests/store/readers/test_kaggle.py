@@ -134,6 +134,19 @@ class TestWhatIsRead:
         with pytest.raises(ValueError, match=message):
             read(kaggle_source(folder))
 
+    def test_split_meta_of_the_chosen_batches(self, folder: Path, read: Any) -> None:
+        whole = pq.read_table(folder / "train_meta.parquet")
+        (folder / "train_meta").mkdir()
+        for number in BATCHES:
+            rows = whole.filter(pa.compute.field("batch_id") == number)
+            path = folder / "train_meta" / f"train_meta_{number}.parquet"
+            pq.write_table(rows, path)
+        (folder / "train_meta.parquet").unlink()
+        rewrite(folder, "train_meta/train_meta_2.parquet", first_pulse_index=None)
+        with pytest.raises(ValueError, match=r"train_meta_2\.parquet .*first_pulse"):
+            kaggle_source(folder)
+        assert read(kaggle_source(folder, batches=[1, 10])).event_id == [24, 41, 59, 99]
+
     def test_meta_in_one_row_group(self, folder: Path, read: Any) -> None:
         """Where statistics tell nothing, the values do."""
         before = read(kaggle_source(folder))

@@ -213,6 +213,16 @@ class TestCuttingAFile:
         manifest = convert(source, tmp_path / "store", workers=1)
         assert (manifest.num_events, manifest.num_pulses) == (20, 60)
 
+    def test_an_event_id_beyond_int64(
+        self, tmp_path: Path, write: Any, pulses: Any, read: Any
+    ) -> None:
+        columns = dict(pulses([1, 2, 3], [10] * 3))
+        ids = np.repeat(np.array([1, 2, 2**63 + 5], np.uint64), 10)
+        columns["event_id"] = ids
+        path = write(tmp_path / "a.parquet", columns, row_group_size=10)
+        with pytest.raises(ValueError, match=f"int64, found {2**63 + 5}"):
+            read(parquet_source(path, part_rows=10))
+
     def test_not_cut_where_ids_are_out_of_order(
         self, tmp_path: Path, write: Any, pulses: Any
     ) -> None:

@@ -27,6 +27,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     FileTables,
     PathLike,
     Wanted,
+    join_tables,
     list_files,
     numbered_files,
     recognise_pulse_map,
@@ -250,7 +251,8 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
             "none"
         )
     wanted = Wanted(**{"event_column": "event_no", **options})
-    names = FileTables(tables=firsts, place=str(root), wanted=wanted).find_both().names
+    first = FileTables(tables=firsts, place=str(root), wanted=wanted).find_both()
+    names, truth = first.names, first.names[-1] if first.truth else None
     for one, other in ((names[0], name) for name in names[1:]):
         for name, partner in ((one, other), (other, one)):
             alone = [key for key in tables[name] if key not in tables[partner]]
@@ -260,12 +262,13 @@ def graphnet_parquet_source(folder: PathLike, **options: Any) -> Source:
                     f"({len(alone)} of {len(tables[name])} files have none). Complete "
                     f"the copy, or leave truth out: {NO_TRUTH}"
                 )
+    of_pulses = [tables[name] for name in names if name != truth]
     files = [
-        FileTables(
-            tables={name: tables[name][key] for name in names},
-            place=str(root),
-            wanted=wanted,
-        ).find_both()
+        replace(
+            first,
+            pulses=join_tables([of[key] for of in of_pulses], first.pulse_map),
+            truth=tables[truth][key] if truth else None,
+        )
         for key in tables[names[0]]
     ]
     source, part = select_of_files("graphnet-parquet", files, wanted)

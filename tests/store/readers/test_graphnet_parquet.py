@@ -156,6 +156,26 @@ def test_a_chunk_without_its_partner(make_folder: Callable[..., Path]) -> None:
         graphnet_parquet_source(folder)
 
 
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("SplitInIcePulses", "dom_time"),
+        ("SplitInIcePulses", "event_no"),
+        ("truth", "zenith"),
+        ("truth", "event_no"),
+    ],
+)
+def test_a_chunk_without_a_column(
+    make_folder: Callable[..., Path], table: str, column: str
+) -> None:
+    path = make_folder(CHUNKS) / table / f"{table}_2.parquet"
+    pq.write_table(pq.read_table(path).drop_columns([column]), path)
+    with pytest.raises(
+        ValueError, match=rf"{table}_2\.parquet has no column '{column}'"
+    ):
+        graphnet_parquet_source(path.parent.parent)
+
+
 def test_which_table(make_folder: Callable[..., Path]) -> None:
     folder = make_folder(CHUNKS)
     other = folder / "Cleaned"

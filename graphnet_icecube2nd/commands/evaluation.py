@@ -113,7 +113,7 @@ def evaluate(
         from graphnet_icecube2nd.evaluation import outliers as room
 
         share = room.DOUBT if outliers is None else outliers
-        quantities = _pulse_quantities(truth)
+        quantities = _pulse_quantities(truth, tables, known)
         found = room.find_outliers(tables, known, quantities, share)
         further.append(room.outlier_section(found, leave_out_outliers))
         if leave_out_outliers:
@@ -181,14 +181,30 @@ def _table(given: str, angles: str, columns: tuple[str, ...]) -> EventTable:
     return EventTable.load(path, name, angles, columns)
 
 
-def _pulse_quantities(truth: Path) -> dict[str, Any] | None:
-    """Return quantities of a store's events, or None for another truth."""
+def _pulse_quantities(
+    truth: Path, tables: list[EventTable], known: EventTruth
+) -> dict[str, Any] | None:
+    """Return quantities of a store's events, or None for another truth.
+
+    They are NaN for events that are in no table, whose pulses are not read.
+    """
+    import numpy as np
+
     from graphnet_icecube2nd.evaluation.event_quantities import event_quantities
     from graphnet_icecube2nd.store.event_store import EventStore
     from graphnet_icecube2nd.store.manifest import MANIFEST
 
-    is_store = (truth / MANIFEST).is_file()
-    return dict(event_quantities(EventStore(truth))) if is_store else None
+    if not (truth / MANIFEST).is_file():
+        return None
+    seen_B = np.zeros(len(known), bool)
+    for table in tables:
+        seen_B |= np.isin(known.event_id, table.event_id)
+    found = {}
+    quantities = event_quantities(EventStore(truth), np.flatnonzero(seen_B))
+    for name, value in quantities.items():
+        found[name] = np.full(len(known), np.nan)
+        found[name][seen_B] = value
+    return found
 
 
 def _name_and_path(given: str) -> tuple[str, str]:

@@ -70,7 +70,8 @@ class CalibrationView:
         # A table with contours of its own is calibrated already.
         self.is_calibrated = has_own_contours(evaluated.table)
         can_be = num >= ENOUGH and not self.is_calibrated
-        ways = () if num < FEWEST else WAYS if can_be else (GIVEN,)
+        is_known = num >= FEWEST and bool(evaluated.weight.any())
+        ways = () if not is_known else WAYS if can_be else (GIVEN,)
         self.ways = {way: _recalibrated(evaluated, way) for way in ways}
 
     def coverage(self, way: str) -> list[Row]:

@@ -61,6 +61,8 @@ class ComparedEvents:
         weight_name: Column of the weights; empty if all events count alike.
         run_B: Number or name of the run of each event, (B,); None if unknown.
         livetime: Livetime, s; the rate is the sum of the weights divided by it.
+        num_simulated: Number of events of a simulated store, with and without weight;
+            the rate is then the sum of the weights (Hz) divided by it, their mean.
         notes: Sentences on events that are left out.
     """
 
@@ -70,6 +72,7 @@ class ComparedEvents:
     weight_name: str = ""
     run_B: NDArray[Any] | None = None
     livetime: float = 1.0
+    num_simulated: int | None = None
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -98,8 +101,10 @@ class ComparedEvents:
         """
         path = Path(path)
         name = name or path.stem
+        is_simulated = False
         if path.is_dir():
             store = EventStore(path)
+            is_simulated = store.manifest.kind == "simulation"
             others = {n: store.whole_event_column(n) for n in store.event_columns}
             columns = event_quantities(store)
         else:
@@ -141,6 +146,7 @@ class ComparedEvents:
             weight_name=weight_name,
             run_B=others[run][good_B] if run in others else None,
             livetime=livetime,
+            num_simulated=len(weight_B) if is_simulated and weight_name else None,
             notes=tuple(notes),
         )
 
@@ -211,6 +217,11 @@ def compare_data(
             notes.append(f"{name} is not compared: it is constant")
     if not rows:
         raise ValueError(f"nothing can be compared: {'; '.join(notes)}")
+    if first.run_B is not None and (count := len(np.unique(first.run_B))) > MOST_RUNS:
+        notes.append(
+            f"{count - MOST_RUNS:,} of the {count:,} runs are not compared: only the "
+            f"first {MOST_RUNS} are"
+        )
     rows.sort(key=lambda row: -row["ks_scaled"])
     used = [str(row["quantity"]) for row in rows]
     return DataComparison(
@@ -260,6 +271,7 @@ def _classifier_auc(
     fold_B = np.empty(len(x_BC), np.int64)
     for of_set in (is_first_B, ~is_first_B):
         fold_B[of_set] = generator.permutation(of_set.sum()) % FOLDS
+    leaf = min(100, len(x_BC) // 20)  # few events can be split, too
     areas, variances = [], []
     for fold in range(FOLDS):
         here_B = fold_B == fold
@@ -267,7 +279,7 @@ def _classifier_auc(
         for of_set in (is_first_B, ~is_first_B):
             train[of_set] *= len(x_BC) / (2 * train[of_set].sum())
         model = HistGradientBoostingClassifier(
-            max_iter=60, max_leaf_nodes=8, min_samples_leaf=100, random_state=seed
+            max_iter=60, max_leaf_nodes=8, min_samples_leaf=leaf, random_state=seed
         )
         kept = ~here_B
         model.fit(x_BC[kept], is_first_B[kept], sample_weight=train[kept])
@@ -330,8 +342,9 @@ def comparison_sections(comparison: DataComparison) -> list[Section]:
     first, second = comparison.sets
     rates: list[Row] = []
     for one in comparison.sets:
-        total = float(one.weight_B.sum()) / one.livetime
-        error = NORMAL_95 * float(np.sqrt(np.square(one.weight_B).sum())) / one.livetime
+        size = one.num_simulated or one.livetime
+        total = float(one.weight_B.sum()) / size
+        error = NORMAL_95 * float(np.sqrt(np.square(one.weight_B).sum())) / size
         rates.append(
             {
                 "set": one.name,
@@ -340,9 +353,13 @@ def comparison_sections(comparison: DataComparison) -> list[Section]:
                 **with_interval("rate", total, total - error, total + error),
             }
         )
-    text = (
-        "The rate is the sum of the weights (1 for each event without weights) divided "
-        f"by the livetime ({first.livetime:g} s and {second.livetime:g} s). "
+    text = " ".join(
+        f"The rate of {one.name} is the mean weight of all {one.num_simulated:,} "
+        "events of the simulated store. "
+        if one.num_simulated
+        else f"The rate of {one.name} is the sum of the weights (1 for each event "
+        f"without weights) divided by the livetime ({one.livetime:g} s). "
+        for one in comparison.sets
     )
     auc = comparison.auc
     if auc is not None:

@@ -5,6 +5,8 @@ Shape letters: T pulses, B events.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,11 +50,13 @@ def event_quantities(
     length_B = store.whole_event_column(N_PULSES)[rows]
     full = np.flatnonzero(length_B > 0)
     reader = EventReader(store, max_pulses=None, truth=())
-    position_S3 = store.geometry.position_S3.numpy() - store.pulse_map.origin
+    position_S3 = store.geometry.position_S3.numpy()
+    origin = store.pulse_map.origin
     found: dict[str, Array] = {N_PULSES: length_B.astype(np.float64)}
     for start in range(0, len(full), AT_ONCE):
         some = full[start : start + AT_ONCE]
-        for name, value_B in _quantities(reader.raw(rows[some]), position_S3).items():
+        events_here = reader.raw(rows[some])
+        for name, value_B in _quantities(events_here, position_S3, origin).items():
             empty = (
                 0.0 if name in (N_HLC, "n_doms", TOTAL_CHARGE, HLC_CHARGE) else np.nan
             )
@@ -61,8 +65,14 @@ def event_quantities(
     return {name: found[name] for name in FIELDS if name in found}
 
 
-def _quantities(events: Events, position_S3: Array) -> dict[str, Array]:
-    """Return the quantities of events that have pulses, (B,) each."""
+def _quantities(
+    events: Events, position_S3: Array, origin: Sequence[float]
+) -> dict[str, Array]:
+    """Return the quantities of events that have pulses, (B,) each.
+
+    `origin` is the detector's centre in columns of positions; `position_S3` has it
+    subtracted already.
+    """
     columns = {name: value.double().numpy() for name, value in events.columns.items()}
     num = len(events.event_id)
     event_T = per_pulse(events, np.arange(num))
@@ -105,7 +115,7 @@ def _quantities(events: Events, position_S3: Array) -> dict[str, Array]:
             square_B = total(weight_T * (since_T - mean_B[event_T]) ** 2) / sum_B
             found["time_spread_ns"] = np.sqrt(square_B)
         if {X, Y, Z} <= set(columns):
-            position = [columns[name] for name in (X, Y, Z)]
+            position = [columns[n] - o for n, o in zip((X, Y, Z), origin, strict=True)]
         elif SENSOR_ID in columns:
             position = list(position_S3[columns[SENSOR_ID].astype(np.int64)].T)
         else:

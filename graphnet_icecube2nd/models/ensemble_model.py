@@ -178,6 +178,8 @@ def _options(task: Task) -> str:
         for name, parameter in inspect.signature(type(task)).parameters.items()
         if parameter.default is not parameter.empty
     }
-    options = {**defaults, **task.describe()}
+    # Options may be equal in another order, but classes in another order are not.
+    columns = [column.name for column in task.columns]
+    options = {**defaults, **task.describe(), "columns": columns}
     # As JSON, where a tuple equals the list that a file makes of it.
     return json.dumps(options, sort_keys=True, default=repr)

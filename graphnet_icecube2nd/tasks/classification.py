@@ -130,22 +130,29 @@ class BinaryTask(Task):
 
         class Area(Metric):
             higher_is_better = True
-            rows: list[Tensor]
+            score: list[Tensor]
+            target: list[Tensor]
+            weight: list[Tensor]
 
             def __init__(self) -> None:
                 super().__init__()
-                self.add_state("rows", [], dist_reduce_fx="cat")
+                # Of one dimension: ranks without events gather such a state.
+                for name in ("score", "target", "weight"):
+                    self.add_state(name, [], dist_reduce_fx="cat")
 
             def update(
                 self, score_B: Tensor, target_B: Tensor, weight_B: Tensor | None = None
             ) -> None:
                 weight_B = torch.ones_like(score_B) if weight_B is None else weight_B
-                columns = (score_B, target_B, weight_B)
-                self.rows.append(torch.stack([c.float() for c in columns], dim=1))
+                self.score.append(score_B.float())
+                self.target.append(target_B.float())
+                self.weight.append(weight_B.float())
 
             def compute(self) -> Tensor:
-                rows_B3 = dim_zero_cat(self.rows).cpu().double().numpy()
-                score_B, target_B, weight_B = rows_B3.T
+                score_B, target_B, weight_B = (
+                    dim_zero_cat(state).cpu().double().numpy()
+                    for state in (self.score, self.target, self.weight)
+                )
                 rates = roc_curve(score_B, target_B > 0.5, weight_B)
                 return torch.tensor(roc_area(*rates))
 

@@ -167,7 +167,7 @@ def _energy(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
 def _track(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
     if TOPOLOGY in columns:
         topology_B = np.asarray(columns[TOPOLOGY]).astype(np.str_)
-        is_track_B = np.isin(topology_B, TRACK_TOPOLOGIES)
+        is_track_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, ANY_TRACK))
         known_B = is_track_B | np.isin(topology_B, CASCADE_TOPOLOGIES)
         return _yes_or_no(is_track_B, known_B)
     pdg_B, interaction_B = (np.asarray(v, np.float64) for v in columns.values())
@@ -181,10 +181,10 @@ def _track(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
 
 def _neutrino(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
     (value_B,) = columns.values()
-    if value_B.dtype.kind in "OSUT":  # a topology
+    if TOPOLOGY in columns:
         topology_B = np.asarray(value_B).astype(np.str_)
         is_muon_B = np.isin(topology_B, MUON_TOPOLOGIES)
-        known_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, *CASCADE_TOPOLOGIES))
+        known_B = np.isin(topology_B, TOPOLOGY_CODES)
     else:
         pdg_B = np.abs(np.asarray(value_B, np.float64))
         is_muon_B = _from_air_shower(pdg_B)
@@ -256,6 +256,17 @@ def _topology(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Arra
     for code, name in enumerate(TOPOLOGY_CODES):
         code_B[name_B == name] = code
     return code_B
+
+
+def _check_text(topology_B: NDArray[Any]) -> None:
+    """Raise ValueError if topologies are numbers; a column without values is none."""
+    if topology_B.dtype.kind in "iuf" and np.isfinite(topology_B).any():
+        row = int(np.isfinite(topology_B).argmax())
+        raise ValueError(
+            f"column {TOPOLOGY} of the truth must be text ({', '.join(TOPOLOGY_CODES)})"
+            f", found the number {topology_B[row]:g} in row {row}. Rename the column "
+            "if it is a PDG code (pid) or something else"
+        )
 
 
 def _inside(
@@ -360,6 +371,8 @@ def make_label(
     if chosen is None:
         raise missing_label(name, columns.keys(), labels, "the truth")
     values = {column: np.asarray(columns[column]) for column in chosen}
+    if name in LABELS and chosen[0] == TOPOLOGY:
+        _check_text(values[TOPOLOGY])
     try:
         if name in LABELS:
             return LABELS[name].make(values, labels)

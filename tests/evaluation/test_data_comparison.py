@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ pytest.importorskip("pyarrow")
 
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 
 from graphnet_icecube2nd import EventStore, simulate
 from graphnet_icecube2nd.evaluation.data_comparison import (
@@ -19,7 +21,11 @@ from graphnet_icecube2nd.evaluation.data_comparison import (
     compare_data,
     comparison_sections,
 )
-from graphnet_icecube2nd.evaluation.event_quantities import event_quantities
+from graphnet_icecube2nd.evaluation.event_quantities import (
+    _quantities,
+    event_quantities,
+)
+from graphnet_icecube2nd.events.events import Events
 
 NUM = 4000
 
@@ -183,3 +189,50 @@ def test_stores_with_other_charges(stores: tuple[EventStore, Path]) -> None:
     assert first["mean_second"] == pytest.approx(1.2 * first["mean_first"])
     (n_pulses,) = (row for row in found.rows if row["quantity"] == "n_pulses")
     assert n_pulses["ks_distance"] == 0
+
+
+@pytest.mark.parametrize("axes", [("x", "y", "z"), ()])
+def test_the_centre_of_charge_is_that_of_the_detector(axes: tuple[str, ...]) -> None:
+    position_S3 = np.array([[3.0, 4.0, -7.0], [3.0, 4.0, -5.0]])
+    origin = (0.0, 10.0, -1000.0)
+    columns = {"sensor_id": torch.tensor([0, 1])}
+    if axes:  # as in the file
+        columns = dict(zip(axes, torch.tensor(position_S3 + origin).T, strict=True))
+    events = Events(
+        columns=columns,
+        offsets=torch.tensor([0, 2]),
+        n_pulses=torch.tensor([2]),
+        event_id=torch.tensor([1]),
+        truth={},
+    )
+    found = _quantities(events, position_S3, origin)
+    assert found["charge_centre_r_m"] == pytest.approx([5.0])
+    assert found["charge_centre_z_m"] == pytest.approx([-6.0])
+
+
+def test_the_rate_of_a_simulated_store_is_the_mean_weight(tmp_path: Path) -> None:
+    simulate(tmp_path / "store", num_events=60, seed=1)
+    table = load(write(tmp_path / "a.parquet", 0), livetime=2.0)
+    store = load(tmp_path / "store", weight="weight_atmospheric")
+    weight_B = EventStore(tmp_path / "store").whole_event_column("weight_atmospheric")
+    both = replace(store, name="data", num_simulated=None)
+    rates = comparison_sections(compare_data(both, store, classifier=False))[0].rows
+    assert rates[1]["rate"] == pytest.approx(weight_B.mean())
+    assert rates[0]["rate"] == pytest.approx(weight_B.sum())
+    assert table.num_simulated is None
+
+
+def test_runs_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    first = load(write(tmp_path / "a.parquet", 0, run_id=np.arange(NUM) // 10))
+    second = load(write(tmp_path / "b.parquet", 1))
+    found = compare_data(first, second, classifier=False)
+    assert any("200 of the 400 runs" in note for note in found.notes)
+    # A difference is also found with few events.
+    some = [
+        ComparedEvents(name=name, columns={"x": np.arange(150.0) + off}, weight_B=one)
+        for name, off, one in (("a", 0.0, np.ones(150)), ("b", 300.0, np.ones(150)))
+    ]
+    few = compare_data(*some).auc
+    assert few is not None
+    assert few[0] > 0.9

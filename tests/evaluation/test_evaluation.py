@@ -18,7 +18,7 @@ from graphnet_icecube2nd.evaluation.coverage import (
     calibrated_pull_density,
     calibration_sections,
 )
-from graphnet_icecube2nd.evaluation.metrics import evaluate
+from graphnet_icecube2nd.evaluation.metrics import EvaluatedTable, evaluate
 from graphnet_icecube2nd.evaluation.resolution import (
     ENERGY,
     PULSES,
@@ -357,3 +357,13 @@ def test_too_few_kappas_for_a_calibration() -> None:
     angle, kappa = thrown(150, 1.0)
     found = evaluate([off_by(angle, kappa=kappa)], upwards(150), resamples=50)
     assert set(CalibrationView(found.tables[0]).ways) == {GIVEN}
+
+
+def test_kappas_without_weight_have_no_coverage() -> None:
+    num = 400
+    kappa = np.where(np.arange(num) < num // 2, 5.0, np.nan)
+    table = EventTable.from_vectors("t", np.arange(num), [[0.0, 0.0, 1.0]] * num, kappa)
+    evaluated = EvaluatedTable(
+        table=table, angle_B=np.full(num, 0.1), given_weight_B=np.isnan(kappa) * 1.0
+    )
+    assert CalibrationView(evaluated).ways == {}

@@ -136,6 +136,11 @@ def test_options_of_a_task_must_be_the_same() -> None:
     with pytest.raises(ValueError, match=r"member 0 has .*student.*member 1.*gaussian"):
         EnsembleModel([student, gaussian])
     EnsembleModel([student, member(["energy"])])  # the default, said and not said
+    groups = {"shower": ["cascade"], "muon": ["starting_track"]}
+    other = dict(reversed(groups.items()))  # another order of the outputs
+    classes = [member({"topology": {"classes": one}}) for one in (groups, other)]
+    with pytest.raises(ValueError, match="topology"):
+        EnsembleModel(classes)
     # A direction reads the same of all its losses.
     losses = [member({"direction": {"loss": name}}) for name in ("vmf", "combined")]
     EnsembleModel(losses)

@@ -114,6 +114,15 @@ def test_reconstructed_arrows(simulated: EventStore) -> None:
     assert [arrow.kappa for arrow in found[1:]] == [100.0, None, 100.0, 100.0]
 
 
+def test_a_table_without_directions_has_no_arrow(simulated: EventStore) -> None:
+    view, pulses = read_event(simulated, number_of(simulated, "cascade"))
+    doms, _ = lit_doms(simulated, pulses, False)
+    given = table(view.event_id)
+    plain = replace(given, columns={"energy": np.array([5.0])})
+    names = [a.name for a in find_arrows(simulated, view, [plain], doms)]
+    assert names == ["truth"]
+
+
 @pytest.mark.parametrize("radius", [-0.1, 30.0])
 def test_wrong_radii(radius: float, simulated: EventStore) -> None:
     view, pulses = read_event(simulated, 0)

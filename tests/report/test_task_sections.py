@@ -18,10 +18,14 @@ pytest.importorskip("matplotlib")
 
 from graphnet_icecube2nd import EventTable
 from graphnet_icecube2nd.evaluation.metrics import Evaluation, evaluate
-from graphnet_icecube2nd.report.evaluation.report import heading_of, write_evaluation
+from graphnet_icecube2nd.report.evaluation.report import (
+    _overview,
+    heading_of,
+    write_evaluation,
+)
 from graphnet_icecube2nd.report.evaluation.section_figures import draw_section_figure
 from graphnet_icecube2nd.results.truth import EventTruth
-from graphnet_icecube2nd.tasks.section import Curve, Panel
+from graphnet_icecube2nd.tasks.section import Curve, Panel, Section
 from graphnet_icecube2nd.tasks.task import TASKS, Column, Task, register_task
 
 NUM = 600
@@ -243,3 +247,14 @@ def test_the_page_shows_what_a_section_names() -> None:
     assert "0.5000 <small>0.2500 to 0.7500</small>" in text
     assert "<td>50.0%</td><td>-</td>" in text
     assert "17" not in text.partition("<section")[2]
+
+
+def test_rows_of_a_section_need_no_table() -> None:
+    sections = [
+        Section(
+            task=name, table=name, title=name, text="", rows=[{**more, "bias": 1.0}]
+        )
+        for name, more in (("own", {}), ("other", {"table": "mine"}))
+    ]
+    (overview,) = _overview(sections)
+    assert overview.rows == [{"table": "mine", "other_bias": 1.0}]

@@ -108,6 +108,15 @@ def test_cosmic_rays_are_no_neutrinos() -> None:
     assert make_label("neutrino", pid, LabelColumns()).tolist() == [0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("name", ["track", "neutrino", "topology"])
+def test_a_topology_is_text(name: str) -> None:
+    track = {"topology": np.array(["track"])}
+    expected = TOPOLOGY_CODES.index("track") if name == "topology" else 1
+    assert make_label(name, track, LabelColumns()).tolist() == [expected]
+    with pytest.raises(ValueError, match=r"topology .* must be text.* 13 in row 0"):
+        make_label(name, {"topology": np.array([13, 14])}, LabelColumns())
+
+
 class TestClasses:
     def test_names_and_groups(self) -> None:
         codes = {"topology": torch.tensor([*map(float, range(6)), NAN])}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from graphnet_icecube2nd.tasks.classification import ScoreCalibration
 from graphnet_icecube2nd.tasks.track import Track
@@ -50,3 +51,12 @@ def test_probabilities_that_are_none_are_counted_and_left_out() -> None:
     nothing = Track().report_section({"t": {"p_track": p[3:]}}, true[3:], {})
     assert nothing.rows == [{"table": "t", "events": 0, "without_answer": 3}]
     assert np.isnan(Track().calibration_figures({"p_track": p[3:]}, true[3:])["bias"])
+
+
+def test_a_rank_without_events_gathers_states_of_one_dimension() -> None:
+    area = Track().collect()["auc"]
+    states = list(area._defaults)
+    area.update(torch.tensor([0.1, 0.7, 0.9]), torch.tensor([0.0, 0.0, 1.0]))
+    # torchmetrics gathers an empty state as a tensor of one dimension.
+    assert [getattr(area, name)[0].ndim for name in states] == [1, 1, 1]
+    assert float(area.compute()) == 1.0

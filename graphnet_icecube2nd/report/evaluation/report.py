@@ -157,6 +157,8 @@ def _overview(sections: Sequence[Section]) -> list[Section]:
     for section in sections:
         columns = section.shown or shown_columns(section.rows)
         for row in section.rows:
+            if "table" not in row:  # of a registered task
+                continue
             figures = [
                 name
                 for name in columns

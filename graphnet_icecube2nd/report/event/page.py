@@ -215,6 +215,8 @@ def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
         row = np.flatnonzero(table.event_id == event_id)
         if len(row) and not table.is_ok[row[0]]:
             found.append([table.name, str(table.status_B[row[0]])])
+        elif len(row) and not np.isfinite(table.direction_B3[row[0]]).all():
+            found.append([table.name, "no direction"])
     return found
 
 

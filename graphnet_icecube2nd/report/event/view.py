@@ -95,6 +95,8 @@ def find_arrows(
         row = np.flatnonzero(table.event_id == view.event_id)
         if not len(row) or not table.is_ok[row[0]]:
             continue
+        if not np.isfinite(table.direction_B3[row[0]]).all():
+            continue  # a table of other tasks has no arrow
         flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
         known = {n: values[row[0]] for n, values in table.columns.items()}
         vertex = np.array([known.get(f"vertex_{axis}", np.nan) for axis in "xyz"])

@@ -130,6 +130,7 @@ def hdf5_source(
         if file.pulses.events is None:
             parts.append(part.of(file.pulses, file.truth))
             continue
+        num_used = 0
         for low in range(0, num_events, events_per_part):
             rows = range(num_events)[low : low + events_per_part]
             some = (rows.start, rows.stop)
@@ -140,14 +141,18 @@ def hdf5_source(
                 name=f"{file.place}{which}",
             )
             parts.append(of_rows)
+            # With the event before, so that an overlap is found across the border.
+            before = min(low, 1)
+            *_, count = file.pulses.between(low - before, rows.stop).runs(file.key)
+            num_used += int(count[before:].sum())
         notes += file.notes
         if file.told_by == COUNTED:
             what = "frames" if file.of_icetray else "events"
             notes.append(
                 f"{file.place} has no event_id; the {what} are numbered from 0"
             )
-        num_rows, (*_, count) = len(file.pulses.rows), file.pulses.runs(file.key)
-        lost = num_rows - int(count.sum())
+        num_rows = len(file.pulses.rows)
+        lost = num_rows - num_used
         # Frames without pulses have padding rows, which belong to no event.
         if lost and not file.of_icetray:
             notes.append(

@@ -171,8 +171,7 @@ def _weights(store: EventStore) -> Iterator[str]:
 
     for name in store.truth_columns:
         if name.startswith("weight_"):
-            shards = range(len(store.shards))
-            weight_B = np.concatenate([store.event_column(name, s) for s in shards])
+            weight_B = store.whole_event_column(name)
             if weight_B.dtype.kind not in "fiu":
                 continue
             good_B = np.isfinite(weight_B)

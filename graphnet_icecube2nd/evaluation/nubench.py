@@ -29,8 +29,9 @@ from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.statistics import mean, quantile, roc_area, roc_curve
 from graphnet_icecube2nd.tasks.bins import weights_of
+from graphnet_icecube2nd.tasks.inelasticity import expit
 from graphnet_icecube2nd.tasks.label import INTERACTION_COLUMNS, MUON_NEUTRINO
-from graphnet_icecube2nd.tasks.section import Section, event_counts
+from graphnet_icecube2nd.tasks.section import Columns, Section, event_counts
 
 CHARGED, NEUTRAL = 1, 2  # interaction
 VISIBLE = "visible_inelasticity"
@@ -93,6 +94,25 @@ def _section(task: str, title: str, text: str, rows: Sequence[Row]) -> Section:
     return Section(task="nubench", table=table, title=title, text=text, rows=rows)
 
 
+def _task_section(
+    task: TaskEvaluation,
+    title: str,
+    text: str,
+    figures: Callable[[Columns, Chosen, Array], Row],
+    ranges: Sequence[tuple[float, float]],
+    groups: Mapping[str, Chosen] | None = None,
+) -> Section:
+    """Return the section of a task; `figures` takes a table, events, their weights."""
+    weight_B = weights_of(task.known, len(task.target))
+
+    def row(name: str, chosen_B: Chosen) -> Row:
+        return figures(task.tables[name], chosen_B, weight_B[chosen_B])
+
+    energy_B = task.truth.energy_B
+    rows = _rows(list(task.tables), row, energy_B, weight_B, ranges, groups)
+    return _section(task.task, f"NuBench: {title}", text, rows)
+
+
 def _rows(
     tables: Sequence[str],
     figures: Figures,
@@ -149,49 +169,43 @@ def _direction(evaluation: Evaluation) -> Section:
 
 
 def _energy(task: TaskEvaluation) -> Section:
-    weight_B = weights_of(task.known, len(task.target))
-    true_B = 10**task.target
+    true_B: Array = 10.0**task.target
 
-    def figures(name: str, chosen_B: Chosen) -> Row:
-        predicted_B = task.tables[name]["energy"]
-        off = 100 * ((true_B - predicted_B) / true_B)[chosen_B]
-        low, median, high = quantile(off, [0.16, 0.5, 0.84], weight_B[chosen_B])
+    def figures(table: Columns, chosen_B: Chosen, weight: Array) -> Row:
+        off: Array = 100 * ((true_B - table["energy"]) / true_B)[chosen_B]
+        low, median, high = quantile(off, [0.16, 0.5, 0.84], weight)
         return {"bias_percent": float(median), "sigma_percent": float(high - low)}
 
-    return _section(
+    return _task_section(
+        task,
         "energy",
-        "NuBench: energy",
         "Bias is the median of (true - predicted) / true energy, the opposite sign of "
         "the bias above, and sigma the distance of its 16th and 84th percentiles.",
-        _rows(list(task.tables), figures, task.truth.energy_B, weight_B, THIRDS),
+        figures,
+        THIRDS,
     )
 
 
 def _track(task: TaskEvaluation) -> Section:
-    weight_B = weights_of(task.known, len(task.target))
     is_track_B = task.target > 0.5
 
-    def figures(name: str, chosen_B: Chosen) -> Row:
-        is_yes, weight = is_track_B[chosen_B], weight_B[chosen_B]
-        rates = roc_curve(task.tables[name]["p_track"][chosen_B], is_yes, weight)
+    def figures(table: Columns, chosen_B: Chosen, weight: Array) -> Row:
+        is_yes = is_track_B[chosen_B]
+        rates = roc_curve(table["p_track"][chosen_B], is_yes, weight)
         both = weight[is_yes].any() and weight[~is_yes].any()
         return {"auc": roc_area(*rates) if both else float("nan")}
 
-    return _section(
-        "track",
-        "NuBench: track or cascade",
+    return _task_section(
+        task,
+        "track or cascade",
         "Area under the ROC curve.",
-        _rows(
-            list(task.tables), figures, task.truth.energy_B, weight_B, (*ANY, *THIRDS)
-        ),
+        figures,
+        (*ANY, *THIRDS),
     )
 
 
 def _vertex(task: TaskEvaluation) -> Section:
-    weight_B = weights_of(task.known, len(task.target))
-
-    def figures(name: str, chosen_B: Chosen) -> Row:
-        table = task.tables[name]
+    def figures(table: Columns, chosen_B: Chosen, weight: Array) -> Row:
         predicted_B3 = np.stack([table[f"vertex_{axis}"] for axis in "xyz"], axis=1)
         error = np.abs(predicted_B3 - task.target[:, :3])[chosen_B]
         sizes = {
@@ -199,40 +213,38 @@ def _vertex(task: TaskEvaluation) -> Section:
             "median_d_z_m": error[:, 2],
             "median_d_xy_m": np.linalg.norm(error[:, :2], axis=1),
         }
-        weight = weight_B[chosen_B]
         return {n: float(quantile(v, [0.5], weight)[0]) for n, v in sizes.items()}
 
-    return _section(
+    return _task_section(
+        task,
         "vertex",
-        "NuBench: vertex",
         "Medians of the distance between true and predicted vertex, of its vertical "
         "(z) and of its horizontal (xy) part.",
-        _rows(list(task.tables), figures, task.truth.energy_B, weight_B, HALVES),
+        figures,
+        HALVES,
     )
 
 
 def _inelasticity(task: TaskEvaluation) -> Section:
     kinds = interactions(task.truth)
     assert kinds is not None
-    weight_B = weights_of(task.known, len(task.target))
-    true_B, what = 1 / (1 + np.exp(-task.target)), "the inelasticity"
+    true_B, what = expit(task.target), "the inelasticity"
     if VISIBLE in task.truth.columns:
         true_B = np.asarray(task.truth.columns[VISIBLE], np.float64)
         what = "the visible inelasticity"
     known_B = kinds[0] & (true_B >= 0) & (true_B <= 1)
 
-    def figures(name: str, chosen_B: Chosen) -> Row:
-        off = np.abs(task.tables[name]["inelasticity"] - true_B)[chosen_B]
-        low, median, high = quantile(off, [0.16, 0.5, 0.84], weight_B[chosen_B])
+    def figures(table: Columns, chosen_B: Chosen, weight: Array) -> Row:
+        off = np.abs(table["inelasticity"] - true_B)[chosen_B]
+        low, median, high = quantile(off, [0.16, 0.5, 0.84], weight)
         return {"median_residual": float(median), "sigma": float(high - low)}
 
-    return _section(
+    return _task_section(
+        task,
         "inelasticity",
-        "NuBench: inelasticity",
         f"Median of |predicted - true| and the distance of its 16th and 84th "
         f"percentiles, for charged currents; the truth is {what}.",
-        _rows(
-            *(list(task.tables), figures, task.truth.energy_B, weight_B, THIRDS),
-            {"CC": known_B},
-        ),
+        figures,
+        THIRDS,
+        {"CC": known_B},
     )

@@ -300,7 +300,7 @@ def _truth(
         0.0,
         particles.generation_B * per_event_B * bundle_flux(particles, volume),
     )
-    lepton = np.where(is_neutrino, 1.0 - particles.inelasticity_B, 0.0) * energy
+    track = particles.muons_B * particles.track_energy_B
     return {
         AZIMUTH: azimuth.numpy(),
         ZENITH: zenith.numpy(),
@@ -314,8 +314,8 @@ def _truth(
         "interaction_type": particles.interaction_B,
         "inelasticity": particles.inelasticity_B,
         "visible_energy": particles.visible_energy_B,
-        "energy_track": particles.muons_B * particles.track_energy_B,
-        "energy_cascade": np.where(is_neutrino, energy - has_muon * lepton, 0.0),
+        "energy_track": track,
+        "energy_cascade": np.where(is_neutrino, energy - track, 0.0),
         "track_length": particles.track_length_B,
         "muon_zenith": np.where(has_muon, muon_zenith.numpy(), np.nan),
         "muon_azimuth": np.where(has_muon, muon_azimuth.numpy(), np.nan),

@@ -66,22 +66,9 @@ class MuonLosses(Rows):
     """Showers along muons, in the order of their distance."""
 
     length_B: Array  # m, where the muon has stopped
-    even_B: Array  # 1/m, radiative loss between the showers
     distance_BL: Array  # m from the start; infinite if there is no such shower
     energy_BL: Array  # GeV, 0 if there is none
     after_BL: Array  # GeV, energy of the muon after the shower
-
-
-def average_losses(energy_B: Array) -> MuonLosses:
-    """Return muons that lose the mean, without showers; energies in GeV."""
-    none = np.zeros((len(energy_B), 0))
-    return MuonLosses(
-        length_B=muon_range(energy_B),
-        even_B=np.full(len(energy_B), MUON_RADIATIVE_LOSS),
-        distance_BL=none,
-        energy_BL=none,
-        after_BL=none,
-    )
 
 
 def draw_losses(
@@ -123,7 +110,6 @@ def draw_losses(
             farthest_B + muon_range(beyond_B),
             from_B + muon_range(left_B, even),
         ),
-        even_B=np.full(len(energy_B), even),
         distance_BL=distance_BL,
         energy_BL=loss_BL,
         after_BL=after_BL,

@@ -27,13 +27,13 @@ from graphnet_icecube2nd.simulation.interactions import (
     scattering_angles,
 )
 from graphnet_icecube2nd.simulation.light import (
+    MUON_RADIATIVE_LOSS,
     SIDE_SENSITIVITY,
     muon_energy_after,
     muon_range,
     shower_light,
 )
 from graphnet_icecube2nd.simulation.muon_losses import (
-    average_losses,
     draw_losses,
     even_loss,
 )
@@ -190,19 +190,17 @@ def _optics(num: int, config: SimulationConfig, rng: np.random.Generator) -> Col
 
 
 def _track(columns: Columns, volume: Volume, rng: np.random.Generator) -> Columns:
-    """Return what muons lose: average losses for several muons, else showers."""
+    """Return what muons lose: the mean loss for several muons, else showers."""
     energy_B, direction_B3 = columns["track_energy_B"], columns["track_direction_B3"]
     to_centre_B3 = volume.centre - columns["vertex_B3"]
     closest_B = np.sum(to_centre_B3 * direction_B3, axis=1)
     reach = volume.reach + NEAR
-    is_single_B = columns["muons_B"] == 1
-    single = np.flatnonzero(is_single_B)
+    single = np.flatnonzero(columns["muons_B"] == 1)
     losses = draw_losses(
         energy_B[single], np.maximum(closest_B[single] + reach, 0.0), rng
     )
-    average = average_losses(energy_B)
-    length_B, even_B = average.length_B, average.even_B
-    length_B[single], even_B[single] = losses.length_B, losses.even_B
+    length_B, even_B = muon_range(energy_B), np.full(len(energy_B), MUON_RADIATIVE_LOSS)
+    length_B[single], even_B[single] = losses.length_B, even_loss()
     near_B = np.clip(closest_B - reach, 0.0, length_B)
     shape = (len(energy_B), MOST_SHOWERS)
     distance_BL, loss_BL = np.full(shape, np.inf), np.zeros(shape)
@@ -220,7 +218,7 @@ def _track(columns: Columns, volume: Volume, rng: np.random.Generator) -> Column
         for name in ("distance", "after")
     )
     near_energy_B[single] = muon_energy_after(
-        from_energy, near_B[single] - from_distance, losses.even_B
+        from_energy, near_B[single] - from_distance, even_loss()
     )
     is_kept = (losses.distance_BL >= near) & (losses.energy_BL > 0)
     row, column = np.nonzero(is_kept)

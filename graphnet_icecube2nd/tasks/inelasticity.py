@@ -76,7 +76,7 @@ class Inelasticity(WidthTask):
         if not good_B.any():
             return {"bias": float("nan"), "inside_68": float("nan")}
         columns = {name: values[good_B] for name, values in columns.items()}
-        true = _expit(target[good_B])
+        true = expit(target[good_B])
         return {
             "bias": float(np.median(columns["inelasticity"] - true)),
             "inside_68": float(_is_inside(columns, true).mean()),
@@ -89,7 +89,7 @@ class Inelasticity(WidthTask):
         )
         if not len(target):
             return empty_section(self.name, "Inelasticity", missing)
-        true, answers = _expit(target), {}
+        true, answers = expit(target), {}
         for name, table in tables.items():
             value = table["inelasticity"]
             found = Residuals(value=value, residual=value - true)
@@ -132,7 +132,8 @@ def _is_inside(columns: Columns, true_B: Array) -> NDArray[np.bool_]:
     return inside_B
 
 
-def _expit(value: Array) -> Array:
+def expit(value: Array) -> Array:
+    """Return the inelasticity of a label ln(y / (1 - y)), (B,)."""
     result: Array = 1 / (1 + np.exp(-value))
     return result
 

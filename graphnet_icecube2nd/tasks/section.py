@@ -317,6 +317,14 @@ class DrawnFigure:
     y_range: tuple[float | None, float | None] | None = None
 
 
+COVERAGE_FIGURE = DrawnFigure(
+    column="inside_68",
+    label="share in the 68% interval",
+    nominal=0.68,
+    y_range=(0.0, 1.0),
+)
+
+
 def bins_section(
     task: str,
     title: str,
@@ -548,12 +556,7 @@ def residuals_section(
             "central 68% lies between -1 and 1. Right: share of the events whose true "
             "value lies in the predicted 68% interval, with one standard error."
         )
-        drawn[f"{task}_coverage_by_bin"] = DrawnFigure(
-            column="inside_68",
-            label="share in the 68% interval",
-            nominal=0.68,
-            y_range=(0.0, 1.0),
-        )
+        drawn[f"{task}_coverage_by_bin"] = COVERAGE_FIGURE
         drawn_captions[f"{task}_coverage_by_bin"] = (
             "Share of the events whose true value lies in the predicted 68% interval."
         )

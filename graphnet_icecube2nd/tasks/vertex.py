@@ -33,6 +33,7 @@ from graphnet_icecube2nd.tasks.losses import (
     WIDTH_LOSSES,
 )
 from graphnet_icecube2nd.tasks.section import (
+    COVERAGE_FIGURE,
     LEFT_OUT,
     WIDTH_TEXT,
     Columns,
@@ -46,7 +47,6 @@ from graphnet_icecube2nd.tasks.section import (
     empty_section,
     event_counts,
     pull_curve,
-    quantile_bins,
     share_curve,
     width_panels,
     with_interval,
@@ -60,11 +60,10 @@ from graphnet_icecube2nd.tasks.task import (
     register_task,
 )
 from graphnet_icecube2nd.tasks.width import (
-    BIN,
     LARGEST_SCALE,
-    MOST_BINS,
     SMALLEST_SCALE,
     mixture_log_scale,
+    width_knots,
 )
 
 Array = NDArray[np.float64]
@@ -265,26 +264,16 @@ class Vertex(Task):
                 f"a calibration needs at least {FEWEST} events, got {len(output)}"
             )
         width_B2 = self._widths(torch.from_numpy(output).double()).numpy()
-        error_B3 = np.abs(output[:, :3] - target[:, :3])
-        knots: list[tuple[float, float]] = []
-        for rows in quantile_bins(width_B2[:, 0], MOST_BINS, BIN):
-            width = width_B2[rows, 0]
-            pull = error_B3[rows] / width[:, None]
-            if not knots or np.median(width) > knots[-1][0]:
-                knots.append((float(np.median(width)), _factor(pull)))
-        widths, factors = zip(*knots, strict=True)
-        time_knots: list[tuple[float, float, float]] = []
+        width_B, time_width_B = width_B2.T
+        error_B4 = target[:, :4] - output[:, :4]
+        widths, _, factors = width_knots(
+            width_B, error_B4[:, :3], width_B, shifted=False
+        )
+        times: tuple[tuple[float, ...], ...] = ((), (), ())
         timed_B = target[:, TIME_KNOWN] > 0
         if timed_B.sum() >= FEWEST:
-            time_width_B = width_B2[timed_B, 1]
-            error_B = target[timed_B, 3] - output[timed_B, 3]
-            for rows in quantile_bins(time_width_B, MOST_BINS, BIN):
-                width, shift = time_width_B[rows], float(np.median(error_B[rows]))
-                pull = np.abs(error_B[rows] - shift) / width
-                if not time_knots or np.median(width) > time_knots[-1][0]:
-                    knot = (float(np.median(width)), shift, _factor(pull))
-                    time_knots.append(knot)
-        times = zip(*time_knots, strict=True) if time_knots else ((), (), ())
+            by_B = time_width_B[timed_B]
+            times = width_knots(by_B, error_B4[timed_B, 3], by_B)
         time_widths, time_shifts, time_factors = times
         return VertexCalibration(
             widths=widths,
@@ -515,12 +504,7 @@ def _section(
             "coordinates within the predicted width, with one standard error."
         )
     if all(one.width_B is not None for one in errors.values()):
-        drawn["vertex_coverage_by_bin"] = DrawnFigure(
-            column="inside_68",
-            label="share in the 68% interval",
-            nominal=SHARE,
-            y_range=(0.0, 1.0),
-        )
+        drawn["vertex_coverage_by_bin"] = COVERAGE_FIGURE
         drawn_captions["vertex_coverage_by_bin"] = (
             "Share of x, y and z within the predicted width."
         )
@@ -585,11 +569,6 @@ def _between(
     """Return values interpolated between knots, (B,)."""
     plain_B = value_B.detach().cpu().numpy()
     return value_B.new_tensor(np.interp(plain_B, knots, values))
-
-
-def _factor(pull: Array) -> float:
-    """Return the factor on widths for which 68% of absolute pulls are below 1."""
-    return max(float(np.quantile(pull, SHARE)), 1e-6)
 
 
 def _share(inside: NDArray[np.bool_]) -> float:

@@ -132,16 +132,7 @@ class WidthTask(Task):
             raise ValueError(
                 f"a calibration needs at least {FEWEST} events, got {len(value)}"
             )
-        knots: list[tuple[float, float, float]] = []
-        for rows in quantile_bins(value, MOST_BINS, BIN):
-            residual = target[rows] - value[rows]
-            shift = float(np.median(residual))
-            pull = np.abs(residual - shift) / width[rows]
-            centre = float(np.median(value[rows]))
-            if not knots or centre > knots[-1][0]:
-                factor = max(float(np.quantile(pull, SHARE)), 1e-6)
-                knots.append((centre, shift, factor))
-        values, shifts, factors = zip(*knots, strict=True)
+        values, shifts, factors = width_knots(value, target - value, width)
         return WidthCalibration(
             values=values, shifts=shifts, factors=factors, num_events=len(value)
         )
@@ -171,6 +162,33 @@ class WidthTask(Task):
         """Return median and width, (B,) each."""
         value_B, scale_B = self._value_and_scale(output)
         return value_B, scale_B * HALF_WIDTHS[self.likelihood]
+
+
+def width_knots(
+    by_B: Array, residual_B: Array, width_B: Array, *, shifted: bool = True
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Return knots, shifts and factors that calibrate values and widths, (N,) each.
+
+    They are fitted in bins of equal numbers of events of similar `by_B`: the shift is
+    the median residual, and 68% of the shifted residuals lie within factor times width.
+
+    Args:
+        by_B: Quantity of the bins; knots are its medians, which increase.
+        residual_B: True minus predicted values, (B,) or (B, A) for A that count
+            together.
+        width_B: Predicted widths.
+        shifted: Whether residuals are shifted; otherwise shifts are 0.
+    """
+    knots: list[tuple[float, float, float]] = []
+    for rows in quantile_bins(by_B, MOST_BINS, BIN):
+        residual, centre = residual_B[rows], float(np.median(by_B[rows]))
+        shift = float(np.median(residual)) if shifted else 0.0
+        pull = np.abs(residual - shift).T / width_B[rows]
+        if not knots or centre > knots[-1][0]:
+            factor = max(float(np.quantile(pull, SHARE)), 1e-6)
+            knots.append((centre, shift, factor))
+    centres, shifts, factors = zip(*knots, strict=True)
+    return centres, shifts, factors
 
 
 def mixture_log_scale(

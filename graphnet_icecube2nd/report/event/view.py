@@ -6,7 +6,7 @@ Shape letters: T pulses, B events.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
@@ -99,6 +99,7 @@ def find_arrows(
             continue  # a table of other tasks has no arrow
         flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
         known = {n: values[row[0]] for n, values in table.columns.items()}
+        number = {n: _finite(value) for n, value in known.items() if _is_number(value)}
         vertex = np.array([known.get(f"vertex_{axis}", np.nan) for axis in "xyz"])
         vertex -= store.pulse_map.origin
         radius = _radius_50(table, int(row[0]))
@@ -114,19 +115,19 @@ def find_arrows(
                 radius_50=radius,
                 colour=next(colours),
                 vertex=vertex if np.isfinite(vertex).all() else None,
-                vertex_sigma=_finite(known.get("vertex_sigma")),
-                vertex_time=_finite(known.get("vertex_time")),
-                vertex_time_sigma=_finite(known.get("vertex_time_sigma")),
-                answers=tuple(_answers(table, int(row[0]), radius)),
+                vertex_sigma=number.get("vertex_sigma"),
+                vertex_time=number.get("vertex_time"),
+                vertex_time_sigma=number.get("vertex_time_sigma"),
+                answers=tuple(_answers(number, known.get("topology"), radius)),
             )
         )
     return found
 
 
-def _answers(table: EventTable, row: int, radius: float | None) -> Iterator[str]:
+def _answers(
+    number: Mapping[str, float | None], topology: str | None, radius: float | None
+) -> Iterator[str]:
     """Yield the answers for an event, with their widths, one text a task."""
-    known = {name: values[row] for name, values in table.columns.items()}
-    number = {n: _finite(v) for n, v in known.items() if _is_number(v)}
     zenith, azimuth = (number.get(name) for name in ("zenith", "azimuth"))
     if zenith is not None and azimuth is not None:
         angles = f"{math.degrees(zenith):.1f}, azimuth {math.degrees(azimuth):.1f}"
@@ -152,11 +153,10 @@ def _answers(table: EventTable, row: int, radius: float | None) -> Iterator[str]
     if (time := number.get("vertex_time")) is not None:
         text = f"vertex time {time:.0f}"
         yield text + _width(number.get("vertex_time_sigma"), "ns")
-    if "topology" in known:
-        name = str(known["topology"])
-        score = number.get(f"p_{name}")
+    if topology is not None:
+        score = number.get(f"p_{topology}")
         share = "" if score is None else f" ({100 * score:.0f}%)"
-        yield f"{name.replace('_', ' ')}{share}"
+        yield f"{topology.replace('_', ' ')}{share}"
     for name in ("p_track", "p_neutrino"):
         if (score := number.get(name)) is not None:
             yield f"{name[2:]}: {100 * score:.0f}%"

@@ -29,13 +29,18 @@ from graphnet_icecube2nd.conventions import opening_angle
 from graphnet_icecube2nd.likelihood.limit import limit_events
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES
-from graphnet_icecube2nd.statistics import auc_error, roc_area, roc_curve
+from graphnet_icecube2nd.statistics import (
+    auc_error,
+    quantile_intervals,
+    roc_area,
+    roc_curve,
+)
 from graphnet_icecube2nd.tasks.label import TRACK_TOPOLOGIES
+from graphnet_icecube2nd.tasks.losses import SHARE
 
 Array = NDArray[np.float64]
 SEED = 20230420  # of no training or calibration
 FEWEST = 20  # events of a bin that is shown
-RESAMPLES = 500
 ENERGIES = ("energy", "visible_energy")
 
 
@@ -113,7 +118,7 @@ def measure(
     groups += [(name.replace("_", " "), topology == name) for name in TOPOLOGIES]
     direction = EventTruth.of(store, rows).direction_B3
     ours = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
-    angle = opening_angle(ours, direction)
+    angle = opening_angle(ours, direction).numpy()
     for name, chosen in groups:
         goal = "0.436 at most" if name == "all" else ""
         add("opening angle, mean [rad]", name, angle[chosen], goal)
@@ -200,40 +205,31 @@ def _seen(
             yield f"{name} {low:.3g} to {high:.3g}", (values >= low) & (values <= high)
 
 
-def _bias(what: str, group: str, low: float, residual: Array) -> dict[str, Any]:
-    """Return the median bias in per cent, with an interval."""
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(residual), size=(RESAMPLES, min(len(residual), 4000)))
-    medians = np.median(residual[drawn], axis=1)
-    error = medians.std() * (drawn.shape[1] / len(residual)) ** 0.5
-    median = float(np.median(residual))
-    ends = (median - 1.96 * error, median, median + 1.96 * error)
-    percent = [100 * (10**end - 1) for end in ends]
+def _quantile(
+    what: str, group: str, values: Array, share: float, goal: str
+) -> dict[str, Any]:
+    """Return a quantile with its interval."""
     return {
-        "what": f"{what}, bias [%]",
-        "of": f"{group} 10^{low:g} to 10^{low + 0.5:g} GeV",
-        "events": len(residual),
-        "value": percent[1],
-        "interval": [percent[0], percent[2]],
-        "goal": "-5 to 5",
+        "what": what,
+        "of": group,
+        "events": len(values),
+        "value": float(np.quantile(values, share)),
+        "interval": quantile_intervals(values, [share])[0].tolist(),
+        "goal": goal,
     }
+
+
+def _bias(what: str, group: str, low: float, residual: Array) -> dict[str, Any]:
+    """Return the median bias in per cent; residuals are in log10."""
+    place = f"{group} 10^{low:g} to 10^{low + 0.5:g} GeV"
+    percent = 100 * (10**residual - 1)
+    return _quantile(f"{what}, bias [%]", place, percent, 0.5, "-5 to 5")
 
 
 def _pull(what: str, group: str, pull: Array) -> dict[str, Any]:
-    """Return the absolute pull that 68% do not exceed, with an interval."""
-    rng = np.random.default_rng(0)
-    size = min(len(pull), 4000)
-    drawn = np.abs(pull[rng.integers(len(pull), size=(RESAMPLES, size))])
-    error = np.quantile(drawn, 0.6827, axis=1).std() * (size / len(pull)) ** 0.5
-    value = float(np.quantile(np.abs(pull), 0.6827))
-    return {
-        "what": f"{what}, pull of 68%",
-        "of": group,
-        "events": len(pull),
-        "value": value,
-        "interval": [value - 1.96 * error, value + 1.96 * error],
-        "goal": "0.97 to 1.03" if group == "all" else "0.9 to 1.1",
-    }
+    """Return the absolute pull that 68% do not exceed."""
+    goal = "0.97 to 1.03" if group == "all" else "0.9 to 1.1"
+    return _quantile(f"{what}, pull of 68%", group, np.abs(pull), SHARE, goal)
 
 
 def _auc(what: str, group: str, score: Array, yes: NDArray[np.bool_]) -> dict[str, Any]:
@@ -275,16 +271,18 @@ def beside_the_limit(
                 }
             )
 
-    angles = []
+    place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
+    unknown = np.full(len(rows), np.nan)  # a model may not have every task
+    angles, away, energies = [], [], []
     for columns in (ours, best.table.columns):
         unit = np.stack([columns[f"direction_{axis}"] for axis in "xyz"], axis=1)
-        angles.append(np.degrees(opening_angle(unit, direction)))
-    place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
-    away, energies = [], []
-    for columns in (ours, best.table.columns):
-        vertex = np.stack([columns[f"vertex_{axis}"] for axis in "xyz"], axis=1)
+        angles.append(np.degrees(opening_angle(unit, direction).numpy()))
+        vertex = np.stack(
+            [columns.get(f"vertex_{axis}", unknown) for axis in "xyz"], axis=1
+        )
         away.append(np.linalg.norm(vertex - place, axis=1))
-        ratio = columns["visible_energy"] / np.maximum(truth["visible_energy"], 1e-9)
+        visible = columns.get("visible_energy", unknown)
+        ratio = visible / np.maximum(truth["visible_energy"], 1e-9)
         energies.append(np.abs(np.log10(ratio)))
     for name in TOPOLOGIES:
         here = topology == name
@@ -338,7 +336,7 @@ def markdown(result: dict[str, Any]) -> str:
         "absolute pull that 68% of the events do not exceed.",
         "",
     ]
-    for rows in (result["figures"], result["bins"]):
+    for rows in filter(None, (result["figures"], result["bins"])):
         lines += ["| | of | events | value | interval | goal |", "|" + "---|" * 6]
         for row in rows:
             low, high = row["interval"]

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_simulate_and_show(run: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     options = ("--seed", 3, "--workers", 1, "--fractions", "cascade=1,muon_bundle=3")
+    options += ("--systematics", "--dom-efficiency", 1.5)
     done = run("simulate", "store", "--events", 30, *options)
     assert done.returncode == 0, done.stderr
     assert "store: 30 events" in done.stdout
@@ -38,6 +39,9 @@ def test_simulate_and_show(run: Run, tmp_path: Path) -> None:
     opened = EventStore(tmp_path / "store")
     names = set(opened.event_column("topology", 0))
     assert names == {"cascade", "muon_bundle"}
+    efficiency = opened.event_column("dom_efficiency", 0)
+    assert 1.35 <= efficiency.min() < efficiency.max() <= 1.65
+    assert len(set(opened.event_column("hole_ice", 0))) == 30
     weight = opened.event_column("weight_atmospheric", 0)
     effective = weight.sum() ** 2 / (weight**2).sum()
     assert f"weight_atmospheric: {effective:,.1f} effective events" in done.stdout

@@ -109,6 +109,13 @@ def recipe_stage(
     _warn_of_what_is_not_kept(made, stage)
     store = store if isinstance(store, EventStore) else EventStore(store)
     core = first_model(made, stage, store.detector)
+    if made.event_weight is not None and not isinstance(core, TaskModel):
+        warnings.warn(
+            f"GraphNeT's losses are means of weight times loss, which are not divided "
+            f"by the mean of {made.event_weight}: its mean should be about 1, as it "
+            "also scales gradients. icecube2nd train divides",
+            stacklevel=2,
+        )
     if source := chosen.weights or weights:
         load_weights(core, source, partial=chosen.partial)
     freeze(core, chosen.freeze)

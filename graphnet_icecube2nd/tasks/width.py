@@ -34,37 +34,56 @@ SMALLEST_SCALE, LARGEST_SCALE = 1e-3, 1e2
 
 @dataclass(frozen=True, kw_only=True)
 class WidthCalibration(Calibration):
-    """Shifts medians and scales widths, as functions of the predicted value."""
+    """Shifts medians and scales widths.
+
+    Shift and factor depend on the predicted value, and a further factor on the
+    predicted width, so that the intervals are right for events that are easy and for
+    those that are hard, such as cascades and tracks. Numbers between the knots are
+    interpolated; beyond are those of the edge.
+    """
 
     what: ClassVar[str] = "calibration of a width"
 
-    values: tuple[float, ...]  # (N,) predicted, ascending; edge values hold outside
+    values: tuple[float, ...]  # (N,) predicted values, ascending
     shifts: tuple[float, ...]  # (N,) added to the predicted value
     factors: tuple[float, ...]  # (N,) factors on the widths
+    # Knots of the predicted width and factors for them; none in files of release 0.1.
+    widths: tuple[float, ...] = ()
+    width_factors: tuple[float, ...] = ()
     num_events: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("values", "shifts", "factors"):
-            numbers = tuple(
-                finite_number(value, f"{name}[{row}] of a width calibration")
-                for row, value in enumerate(getattr(self, name))
-            )
-            object.__setattr__(self, name, numbers)
-            if len(numbers) != len(self.values) or not numbers:
-                raise ValueError(
-                    f"{name} must have {len(self.values)} entries, got {len(numbers)}"
+        if not self.values:
+            raise ValueError("a width calibration must have values, got none")
+        for knots, *others in (
+            ("values", "shifts", "factors"),
+            ("widths", "width_factors"),
+        ):
+            num = len(getattr(self, knots))
+            for name in (knots, *others):
+                numbers = tuple(
+                    finite_number(value, f"{name}[{row}] of a width calibration")
+                    for row, value in enumerate(getattr(self, name))
                 )
+                object.__setattr__(self, name, numbers)
+                if len(numbers) != num:
+                    raise ValueError(
+                        f"{name} must have {num} entries, got {len(numbers)}"
+                    )
+                if "factors" in name and min(numbers, default=1.0) <= 0:
+                    raise ValueError(f"{name} must be above 0, got {min(numbers)}")
+            if (np.diff(getattr(self, knots)) <= 0).any():
+                raise ValueError(f"{knots} of a width calibration must increase")
         finite_number(self.num_events, "num_events of a width calibration")
-        if (np.diff(self.values) <= 0).any():
-            raise ValueError("values of a width calibration must increase")
-        if min(self.factors) <= 0:
-            raise ValueError(f"factors must be above 0, got {min(self.factors)}")
 
     def apply(self, value_B: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:
         """Return calibrated values and widths, (B,) each."""
         plain_B = value_B.detach().cpu().double().numpy()
         shift_B = np.interp(plain_B, self.values, self.shifts)
         factor_B = np.interp(plain_B, self.values, self.factors)
+        if self.widths:
+            plain_B = width_B.detach().cpu().double().numpy()
+            factor_B = factor_B * np.interp(plain_B, self.widths, self.width_factors)
         return (
             value_B + value_B.new_tensor(shift_B),
             width_B * width_B.new_tensor(factor_B),
@@ -120,10 +139,11 @@ class WidthTask(Task):
     def calibrate(
         self, output: Array, target: Array, method: str = "default"
     ) -> WidthCalibration:
-        """Fit shifts and factors in bins of equal numbers of events.
+        """Fit shifts and factors in bins of the predicted value, then of its width.
 
-        Then the median of the residuals in each bin is 0, and 68% of them lie within
-        the width. ValueError if fewer than 100 events have an answer and a label.
+        Then the median of the residuals in each bin of the value is 0, and 68% of them
+        lie within the width. ValueError if fewer than 100 events have an answer and a
+        label.
         """
         value_B, width_B = self._value_and_width(torch.from_numpy(output).double())
         values_3B = np.stack([value_B.numpy(), width_B.numpy(), target])
@@ -133,8 +153,16 @@ class WidthTask(Task):
                 f"a calibration needs at least {FEWEST} events, got {len(value)}"
             )
         values, shifts, factors = width_knots(value, target - value, width)
+        residual = target - value - np.interp(value, values, shifts)
+        scaled = width * np.interp(value, values, factors)
+        widths, _, width_factors = width_knots(width, residual, scaled, shifted=False)
         return WidthCalibration(
-            values=values, shifts=shifts, factors=factors, num_events=len(value)
+            values=values,
+            shifts=shifts,
+            factors=factors,
+            widths=widths,
+            width_factors=width_factors,
+            num_events=len(value),
         )
 
     def combine(self, outputs_MBK: Tensor, weights: Sequence[float]) -> Tensor:
@@ -169,8 +197,8 @@ def width_knots(
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     """Return knots, shifts and factors that calibrate values and widths, (N,) each.
 
-    They are fitted in bins of equal numbers of events of similar `by_B`: the shift is
-    the median residual, and 68% of the shifted residuals lie within factor times width.
+    They are fitted in bins of events of similar `by_B`: the shift is the median
+    residual, and 68% of the shifted residuals lie within factor times width.
 
     Args:
         by_B: Quantity of the bins; knots are its medians, which increase.
@@ -180,7 +208,7 @@ def width_knots(
         shifted: Whether residuals are shifted; otherwise shifts are 0.
     """
     knots: list[tuple[float, float, float]] = []
-    for rows in quantile_bins(by_B, MOST_BINS, BIN):
+    for rows in _bins(by_B):
         residual, centre = residual_B[rows], float(np.median(by_B[rows]))
         shift = float(np.median(residual)) if shifted else 0.0
         pull = np.abs(residual - shift).T / width_B[rows]
@@ -189,6 +217,24 @@ def width_knots(
             knots.append((centre, shift, factor))
     centres, shifts, factors = zip(*knots, strict=True)
     return centres, shifts, factors
+
+
+def _bins(by_B: Array) -> list[NDArray[np.int64]]:
+    """Return rows in bins of equal numbers, the outer ones ever smaller.
+
+    Energies fall steeply: most decades of the highest energies would be one bin.
+    """
+    first, *inner = quantile_bins(by_B, MOST_BINS, BIN)
+    if not inner:
+        return [first]
+    last = inner.pop()
+    while len(first) >= 2 * BIN:
+        first, rest = np.array_split(first, 2)
+        inner.insert(0, rest)
+    while len(last) >= 2 * BIN:
+        rest, last = np.array_split(last, 2)
+        inner.append(rest)
+    return [first, *inner, last]
 
 
 def mixture_log_scale(

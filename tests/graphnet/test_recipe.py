@@ -290,6 +290,13 @@ def test_what_is_not_followed_is_said(simulated: EventStore, override: str) -> N
         recipe_stage(recipe(), simulated, overrides=[override])
 
 
+def test_weights_of_direction_alone_are_not_divided_by_their_mean(
+    simulated: EventStore,
+) -> None:
+    with pytest.warns(UserWarning, match="the mean of weight_astrophysical"):
+        recipe_stage(recipe(), simulated, overrides=["event_weight=weight_astrophysical"])
+
+
 def test_batches_are_of_the_ranks_they_were_made_for(
     simulated: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

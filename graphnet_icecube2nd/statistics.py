@@ -276,13 +276,17 @@ def kolmogorov_smirnov(
     With weights, the p-value is that of the effective numbers of events. It is
     asymptotic, and too large for values with many ties.
     """
-    values, sums, numbers = np.sort(np.concatenate([first_B, second_B])), [], []
-    for sample, weight in ((first_B, first_weight_B), (second_B, second_weight_B)):
-        weight = np.ones(len(sample)) if weight is None else weight
-        ordered, total = _cumulated(sample, weight)
-        place = np.searchsorted(ordered, values, side="right")
-        sums.append(np.append(0.0, total)[place] / total[-1])
+    samples, numbers = [], []
+    for value, weight in ((first_B, first_weight_B), (second_B, second_weight_B)):
+        weight = np.ones(len(value)) if weight is None else weight
+        samples.append(_cumulated(value, weight))
         numbers.append(effective_events(weight))
+    # The difference is largest at, or just before, a value of the smaller sample.
+    values = min((ordered for ordered, _ in samples), key=len)
+    sums = []
+    for ordered, total in samples:
+        places = [np.searchsorted(ordered, values, side=s) for s in ("left", "right")]
+        sums.append(np.append(0.0, total)[places] / total[-1])
     distance = float(np.abs(sums[0] - sums[1]).max())
     scaled = distance * np.sqrt(numbers[0] * numbers[1] / sum(numbers))
     if scaled < 0.2:  # the series converges slowly; the value is 1

@@ -260,9 +260,12 @@ def compare_data(
         option("Column with the run of an event. Default: run_id, run or RunID."),
     ] = None,
     livetime: Annotated[
-        tuple[float, float],
-        option("Livetimes of both, s; rates are sums of weights divided by them."),
-    ] = (1.0, 1.0),
+        tuple[float, float] | None,
+        option(
+            "Livetimes of both, s; rates are sums of weights divided by them. Default: "
+            "1 s."
+        ),
+    ] = None,
     classifier: Annotated[
         bool,
         typer.Option(
@@ -286,8 +289,9 @@ def compare_data(
 
     new_figure(1, 1)  # a missing matplotlib is an error before any work
     sets = []
-    for given, seconds in zip((first, second), livetime, strict=True):
-        if not seconds > 0:
+    livetimes = livetime or (None, None)
+    for given, seconds in zip((first, second), livetimes, strict=True):
+        if seconds is not None and not seconds > 0:
             raise ValueError(f"--livetime must be above 0 s, found {seconds:g}")
         name, path = _name_and_path(given)
         reading = {"weight": weight, "run": run}

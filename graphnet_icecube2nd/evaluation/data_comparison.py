@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ class ComparedEvents:
         *,
         weight: str | None = None,
         run: str | None = None,
-        livetime: float = 1.0,
+        livetime: float | None = None,
     ) -> ComparedEvents:
         """Read a table of results, or the pulses of a store.
 
@@ -92,7 +92,8 @@ class ComparedEvents:
             name: Name of the set; default: that of the file.
             weight: Column of the weights; without this column all events count alike.
             run: Column of the run; default: one of `RUN_NAMES`, if there is one.
-            livetime: Livetime, s.
+            livetime: Livetime, s; default: 1 s. The rate of a simulated store with
+                weights does not need it, which a note says if it is given.
 
         Raises:
             OSError: The file does not exist.
@@ -129,6 +130,12 @@ class ComparedEvents:
                 )
         run = run or next((n for n in RUN_NAMES if n in others), None)
         good_B, notes = weight_B > 0, []
+        has_rate = is_simulated and bool(weight_name)
+        if has_rate and livetime is not None:
+            notes.append(
+                f"the livetime of {name}, {livetime:g} s, is not used: the rate of a "
+                "simulated store is the mean of its weights"
+            )
         if STATUS in others:
             good_B &= others[STATUS].astype(str) == OK
             if count := int((others[STATUS].astype(str) != OK).sum()):
@@ -145,8 +152,8 @@ class ComparedEvents:
             weight_B=weight_B[good_B],
             weight_name=weight_name,
             run_B=others[run][good_B] if run in others else None,
-            livetime=livetime,
-            num_simulated=len(weight_B) if is_simulated and weight_name else None,
+            livetime=1.0 if livetime is None else livetime,
+            num_simulated=len(weight_B) if has_rate else None,
             notes=tuple(notes),
         )
 
@@ -155,6 +162,12 @@ class ComparedEvents:
         value_B = self.columns[column]
         good_B = np.isfinite(value_B)
         return value_B[good_B], self.weight_B[good_B]
+
+    def of_run(self, run: Any) -> ComparedEvents:
+        """Return the events of one run."""
+        here_B = self.run_B == run
+        columns = {name: values[here_B] for name, values in self.columns.items()}
+        return replace(self, columns=columns, weight_B=self.weight_B[here_B])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -302,28 +315,19 @@ def _runs(
         return []
     runs = np.unique(first.run_B)[:MOST_RUNS]
     common = second.run_B is not None and bool(np.isin(runs, second.run_B).any())
+    whole = {} if common else {name: _ordered(*second.finite(name)) for name in names}
     rows: list[Row] = []
     for run in runs.tolist():
-        here_B = first.run_B == run
-        there_B = np.ones(len(second.weight_B), bool)
-        if common:
-            there_B = second.run_B == run
-        row: Row = {"run": run, "events": int(here_B.sum())}
-        row |= {"sum_of_weights": float(first.weight_B[here_B].sum())}
+        here, there = first.of_run(run), second.of_run(run) if common else second
+        row: Row = {"run": run, "events": len(here.weight_B)}
+        row |= {"sum_of_weights": float(here.weight_B.sum())}
         tests = {}
-        if effective_events(first.weight_B[here_B]) >= FEWEST and there_B.any():
+        if effective_events(here.weight_B) >= FEWEST:
             for name in names:
-                value, other = (
-                    first.columns[name][here_B],
-                    second.columns[name][there_B],
-                )
-                good, fine = np.isfinite(value), np.isfinite(other)
-                if good.any() and fine.any():
-                    weights = (
-                        first.weight_B[here_B][good],
-                        second.weight_B[there_B][fine],
-                    )
-                    tests[name] = kolmogorov_smirnov(value[good], other[fine], *weights)
+                value, weight = here.finite(name)
+                other, other_weight = whole.get(name) or there.finite(name)
+                if len(value) and len(other):
+                    tests[name] = kolmogorov_smirnov(value, other, weight, other_weight)
         if tests:
             worst = min(tests, key=lambda name: tests[name][1])
             distance, p_value = tests[worst]
@@ -335,6 +339,12 @@ def _runs(
             }
         rows.append(row)
     return rows
+
+
+def _ordered(value_B: Array, weight_B: Array) -> tuple[Array, Array]:
+    """Return values and weights in ascending order of the values."""
+    order = np.argsort(value_B, kind="stable")
+    return value_B[order], weight_B[order]
 
 
 def comparison_sections(comparison: DataComparison) -> list[Section]:

@@ -294,7 +294,9 @@ def test_weights_of_direction_alone_are_not_divided_by_their_mean(
     simulated: EventStore,
 ) -> None:
     with pytest.warns(UserWarning, match="the mean of weight_astrophysical"):
-        recipe_stage(recipe(), simulated, overrides=["event_weight=weight_astrophysical"])
+        recipe_stage(
+            recipe(), simulated, overrides=["event_weight=weight_astrophysical"]
+        )
 
 
 def test_batches_are_of_the_ranks_they_were_made_for(

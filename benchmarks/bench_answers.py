@@ -13,7 +13,6 @@ events.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from itertools import pairwise
@@ -42,6 +41,7 @@ Array = NDArray[np.float64]
 SEED = 20230420  # of no training or calibration
 FEWEST = 20  # events of a bin that is shown
 ENERGIES = ("energy", "visible_energy")
+VERTEX_TOPOLOGIES = ("starting_track", "cascade", "double_cascade")
 
 
 def main() -> None:
@@ -55,6 +55,7 @@ def main() -> None:
     )
     parser.add_argument("--toy", action="store_true", help="short test")
     parser.add_argument("--out", type=Path, help="folder for the result")
+    parser.add_argument("--name", default="answers", help="name of the result")
     arguments = parser.parse_args()
     if arguments.toy:
         arguments.events, arguments.limit = 300, 2
@@ -67,6 +68,7 @@ def main() -> None:
         table = found.table()
         rows = np.arange(len(store))
         result = measure(store, rows, dict(table.columns))
+        result["decades"] = by_decade(store, rows, dict(table.columns))
         if arguments.limit:
             result["limit"] = beside_the_limit(
                 store, rows[: arguments.limit], dict(table.columns)
@@ -74,15 +76,11 @@ def main() -> None:
     result["context"] = context.describe(
         model=arguments.model,
         events=len(store),
+        simulated=store.manifest.notes[-1],
         events_per_s=round(found.num_events / found.seconds),
     )
     text = markdown(result)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "answers.md").write_text(text, encoding="utf-8")
-        content = json.dumps(result, indent=1) + "\n"
-        (arguments.out / "answers.json").write_text(content, encoding="utf-8")
+    context.write(arguments.out, arguments.name, text, result)
 
 
 def truth_of(store: EventStore, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
@@ -153,7 +151,7 @@ def measure(
     if "vertex_x" in found:
         place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
         ours = np.stack([found[f"vertex_{axis}"] for axis in "xyz"], axis=1)
-        known = np.isin(topology, ("starting_track", "cascade", "double_cascade"))
+        known = np.isin(topology, VERTEX_TOPOLOGIES)
         away = np.linalg.norm(ours - place, axis=1)
         time = found["vertex_time"] - truth["vertex_time"]
         pull = (ours - place) / found["vertex_sigma"][:, None]
@@ -186,6 +184,48 @@ def measure(
         for name, chosen in groups:
             add("topology is right", name, right[chosen])
     return result
+
+
+def by_decade(
+    store: EventStore, rows: NDArray[np.int64], found: dict[str, NDArray[Any]]
+) -> list[dict[str, Any]]:
+    """Return the errors of all answers by topology and decade of the true energy."""
+    truth = truth_of(store, rows)
+    topology = truth["topology"].astype(str)
+    ours = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
+    angle = opening_angle(ours, EventTruth.of(store, rows).direction_B3).numpy()
+    lines: list[dict[str, Any]] = []
+    for name in ("all", *TOPOLOGIES):
+        for low in range(2, 7):
+            here = (truth["energy"] >= 10**low) & (truth["energy"] < 10 ** (low + 1))
+            if name != "all":
+                here &= topology == name
+            if here.sum() < FEWEST:
+                continue
+            line: dict[str, Any] = {
+                "of": name.replace("_", " "),
+                "GeV": f"1e{low}-1e{low + 1}",
+                "events": int(here.sum()),
+                "mean opening angle [rad]": float(angle[here].mean()),
+                "median [deg]": float(np.degrees(np.median(angle[here]))),
+            }
+            for energy in ENERGIES:
+                if energy in found:
+                    known = here & (truth[energy] > 0)
+                    ratio = np.log10(found[energy][known] / truth[energy][known])
+                    line[f"{energy}, 68% of |log10 ratio|"] = float(
+                        np.quantile(np.abs(ratio), SHARE)
+                    )
+            if "vertex_x" in found and name in VERTEX_TOPOLOGIES:
+                place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
+                vertex = np.stack([found[f"vertex_{axis}"] for axis in "xyz"], axis=1)
+                away = np.linalg.norm(vertex - place, axis=1)[here]
+                line["vertex, median [m]"] = float(np.median(away))
+            if "topology" in found:
+                right = found["topology"].astype(str) == topology
+                line["topology is right"] = float(right[here].mean())
+            lines.append(line)
+    return lines
 
 
 def _seen(
@@ -344,6 +384,19 @@ def markdown(result: dict[str, Any]) -> str:
                 f"| {row['what']} | {row['of']} | {row['events']:,} | "
                 f"{row['value']:.3f} | {low:.3f} to {high:.3f} | {row['goal']} |"
             )
+        lines.append("")
+    if decades := result["decades"]:
+        names = list(dict.fromkeys(name for line in decades for name in line))
+        lines += [
+            "By topology and true energy:",
+            "",
+            f"| {' | '.join(names)} |",
+            "|" + "---|" * len(names),
+        ]
+        for line in decades:
+            cells = (line.get(name, "") for name in names)
+            texts = (f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells)
+            lines.append(f"| {' | '.join(texts)} |")
         lines.append("")
     if limit := result.get("limit"):
         lines += [

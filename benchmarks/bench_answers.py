@@ -213,7 +213,7 @@ def by_decade(
                 if energy in found:
                     known = here & (truth[energy] > 0)
                     ratio = np.log10(found[energy][known] / truth[energy][known])
-                    line[f"{energy}, 68% of |log10 ratio|"] = float(
+                    line[f"{energy}, 68% of errors, log10"] = float(
                         np.quantile(np.abs(ratio), SHARE)
                     )
             if "vertex_x" in found and name in VERTEX_TOPOLOGIES:
@@ -328,7 +328,7 @@ def beside_the_limit(
         here = topology == name
         add("opening angle, median [deg]", name, *(a[here] for a in angles))
         add("vertex, median distance [m]", name, *(a[here] for a in away))
-        add("visible energy, median |log10 ratio|", name, *(a[here] for a in energies))
+        add("visible energy, median error, log10", name, *(a[here] for a in energies))
     # The likelihood ratio of two hypotheses, found without the truth.
     hypotheses = {
         name: limit_events(

@@ -169,6 +169,13 @@ def _file_options(
             "azimuth, zenith. Repeat the option for several."
         ),
     ] = None,
+    clock: Annotated[
+        str | None,
+        file_option(
+            "Clock of the times: window, first_pulse, or first_triggered (since the "
+            "first pulse with the trigger flag). Default: that of the pulse map."
+        ),
+    ] = None,
     pulses_table: Annotated[
         list[str] | None,
         file_option(

@@ -179,7 +179,7 @@ class Detector:
 
     @property
     def clock(self) -> str:
-        """`window`: IceCube's readout window; `first_pulse`: any free-running clock."""
+        """Clock of its pulse times, see `PulseMap`."""
         return self.pulses.time_reference
 
     @cached_property

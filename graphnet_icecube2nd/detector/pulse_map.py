@@ -39,7 +39,7 @@ from graphnet_icecube2nd.detector.geometry import HIGH_QE_RULES
 from graphnet_icecube2nd.detector.ice import ICE_PROFILES
 from graphnet_icecube2nd.errors import check_one_of
 
-TIME_REFERENCES = ("window", "first_pulse")
+TIME_REFERENCES = ("window", "first_pulse", "first_triggered")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
 UNNAMED = "columns"  # name of a pulse map that is only columns of the user
@@ -138,7 +138,9 @@ class PulseMap:
         origin: Detector centre x, y, z in the file's coordinates, m; it is subtracted.
         time_reference: Clock of the pulse times. `window`: IceCube's readout window,
             with the trigger near 10,000 ns. `first_pulse`: only differences matter; the
-            event's first pulse becomes 0.
+            event's first pulse becomes 0. `first_triggered`: the same with the first
+            pulse that has the trigger flag (hlc, or not auxiliary), which noise before
+            the event does not move; in an event without one, the first pulse.
         qe: Rule for DOMs of high efficiency: `rde`, or `published` with the error of
             the competition code, which needs IceCube-86's sensor_id or positions.
         ice: Ice profile: `correct`, `mirrored` (as in the training of the published
@@ -194,6 +196,11 @@ class PulseMap:
             yield "columns x, y, z or a sensor_id are needed"
         if self.auxiliary is not None and self.hlc is not None:
             yield "auxiliary and hlc are one flag in two polarities; name one of them"
+        if self.time_reference == "first_triggered" and AUXILIARY in self.absent:
+            yield (
+                "time_reference 'first_triggered' needs a column hlc or auxiliary; "
+                "without one use 'first_pulse'"
+            )
         if len(self.extra_scale) != len(self.extra):
             yield f"{len(self.extra)} extra columns, but {len(self.extra_scale)} scales"
         if 0 in self.extra_scale:
@@ -319,6 +326,11 @@ class PulseMap:
         return str(name)
 
     @property
+    def is_relative(self) -> bool:
+        """Whether times count from a pulse of the event."""
+        return self.time_reference != "window"
+
+    @property
     def absent(self) -> tuple[str, ...]:
         """Features that all pulses share, because the map has no column for them."""
         charge = (CHARGE,) * (self.charge is None)
@@ -345,6 +357,7 @@ class PulseMap:
         Args:
             quantity: Quantity of the column, a value of `columns()`.
             value_T: Values (T,) in the file's unit; times of one event, or relative.
+                Times of the clock `first_triggered` must be relative.
             scales: Units of the features.
 
         Returns:
@@ -378,11 +391,11 @@ class PulseMap:
             scales: Units of the features.
 
         Returns:
-            (T,) m, ns or p.e.; times of a running clock count from the first pulse.
+            (T,) m, ns or p.e.; times of a running clock are relative.
         """
         if quantity == CHARGE:
             return 10.0 ** (value_T * scales.charge_decades)
-        if quantity == TIME and self.time_reference == "first_pulse":
+        if quantity == TIME and self.is_relative:
             return value_T * scales.time
         zero, unit = self.zero_and_unit(quantity, scales) or (0.0, 1.0)
         return value_T * unit + zero
@@ -396,8 +409,8 @@ class PulseMap:
         """
         if quantity in (X, Y, Z):
             return self.origin[(X, Y, Z).index(quantity)], scales.position
-        if quantity == TIME and self.time_reference == "window":
-            return scales.time_offset, scales.time
+        if quantity == TIME and self.time_reference != "first_pulse":
+            return 0.0 if self.is_relative else scales.time_offset, scales.time
         if quantity in self.extra:
             return 0.0, self.extra_scale[self.extra.index(quantity)]
         return None

@@ -220,7 +220,7 @@ def default_perturbations(
     """Return the perturbations that a store allows, the baseline first.
 
     Rows whose columns the store lacks are left out. Noise needs a DOM table of the
-    store's detector. If times count from an event's first pulse, shifting an event
+    store's detector. If times count from a pulse of the event, shifting an event
     changes nothing, and those rows are left out. The median in the `first pulse` rows
     is that of these events.
     """
@@ -231,7 +231,7 @@ def default_perturbations(
     if TIME in quantities:
         sigmas = (1.0, 3.0, 10.0, 30.0)
         changes["time jitter"] = {f"{s:g} ns": TimeJitter(sigma=s) for s in sigmas}
-        if store.pulse_map.time_reference != "first_pulse":
+        if not store.pulse_map.is_relative:
             changes["time offset of the event"] = {
                 f"{shift:+,.0f} ns": TimeShift(shift=shift)
                 for shift in (-1000.0, -100.0, 100.0, 1000.0)

@@ -11,8 +11,8 @@ The order is: selection, augmentations, features. A store reads only pulses that
 selection keeps, so augmentations see no others. `AddNoise` may then lift an event above
 `max_pulses`; to keep that limit, apply the same selection again. Pulses are sorted by
 time again if times have changed. If only time differences matter
-(`time_reference="first_pulse"`), the reader moves the first pulse back to its time
-before the augmentations.
+(`PulseMap.is_relative`), the reader moves the pulse from which times count back to its
+time before the augmentations.
 
 Shape letters: T pulses, B events, N noise pulses, S DOMs.
 """
@@ -48,6 +48,7 @@ from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.events import (
     Events,
     add_pulses,
+    clock_zeros,
     floating,
     keep_pulses,
     need_column,
@@ -549,18 +550,11 @@ def first_times(events: Events, *, hlc: bool = False) -> NDArray[np.float64]:
     """Return the time [ns] of each event's first (HLC) pulse, (B,)."""
     kind = FirstPulseAt.kind
     need_column(events, kind, TIME)
-    start_B = events.offsets.numpy()[:-1]
-    time_T = events.columns[TIME].double().numpy()
-    first_B: NDArray[np.float64] = np.minimum.reduceat(time_T, start_B)
-    if not hlc:
-        return first_B
-    if HLC not in events.columns:
+    if hlc and HLC not in events.columns:
         need_column(events, kind, AUXILIARY, instead_of=HLC)
-        is_hlc_T = events.columns[AUXILIARY].numpy() == 0
-    else:
-        is_hlc_T = events.columns[HLC].numpy() != 0
-    hlc_B = np.minimum.reduceat(np.where(is_hlc_T, time_T, np.inf), start_B)
-    return np.where(np.isfinite(hlc_B), hlc_B, first_B)
+    clock = "first_triggered" if hlc else "first_pulse"
+    first_B, _ = clock_zeros(events.columns, events.offsets.numpy(), clock)
+    return first_B.astype(np.float64)
 
 
 def _check_number(

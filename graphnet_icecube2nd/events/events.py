@@ -191,18 +191,66 @@ def _sorted_runs(
     return rows
 
 
-def first_times(time_T: Tensor, offsets: Tensor) -> Tensor:
-    """Return the time of each event's first pulse, (B,); every event has pulses."""
-    return torch.segment_reduce(time_T, "min", lengths=offsets.diff())
+def is_triggered(columns: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return whether pulses have the trigger flag, (T,): hlc, or not auxiliary.
+
+    `columns` are arrays or tensors (T,) by quantity, one of them a flag.
+    """
+    if HLC in columns:
+        return np.asarray(columns[HLC]) != 0
+    triggered_T: NDArray[np.bool_] = np.asarray(columns[AUXILIARY]) == 0
+    return triggered_T
 
 
-def since_first_pulse(time_T: Tensor, offsets: Tensor) -> Tensor:
-    """Return the times since the first pulse of each event, (T,).
+def clock_zeros(
+    columns: Mapping[str, Any], offsets: NDArray[np.int64], clock: str
+) -> tuple[NDArray[Any], int]:
+    """Return the times at which the events' running clocks are 0, (B,), exactly.
+
+    They are the times of the first pulse, or, for the clock `first_triggered`, of the
+    first pulse with the trigger flag if an event has one.
+
+    Args:
+        columns: Arrays or tensors (T,) by quantity.
+        offsets: Borders of the events, (B + 1,); every event has pulses.
+        clock: `first_pulse` or `first_triggered`.
+
+    Returns:
+        The times in their own type, and the number of events without the pulse that
+        the clock needs, whose times count from the first pulse.
+    """
+    time_T, start_B = np.asarray(columns[TIME]), offsets[:-1]
+    if not len(start_B):
+        return time_T[:0], 0
+    first_B: NDArray[Any] = np.minimum.reduceat(time_T, start_B)
+    if clock == "first_pulse":
+        return first_B, 0
+    triggered_T = is_triggered(columns)
+    later_T = np.where(triggered_T, time_T, time_T.max())
+    has_B = np.logical_or.reduceat(triggered_T, start_B)
+    zero_B = np.where(has_B, np.minimum.reduceat(later_T, start_B), first_B)
+    return zero_B, int((~has_B).sum())
+
+
+def relative_times(
+    columns: Mapping[str, Tensor], offsets: Tensor, clock: str
+) -> tuple[Tensor, int]:
+    """Return the times of a running clock, (T,); see `clock_zeros`.
 
     Use float64 or integers: KM3NeT's clock reaches 1e8 ns, where float32 has steps of
     8 ns.
     """
-    return time_T - first_times(time_T, offsets).repeat_interleave(offsets.diff())
+    zero_B, num_without = clock_zeros(columns, offsets.numpy(), clock)
+    zero_T = torch.from_numpy(zero_B).repeat_interleave(offsets.diff())
+    return columns[TIME] - zero_T, num_without
+
+
+def untriggered_note(num_events: int) -> str:
+    """Return the text on events without a pulse that has the trigger flag."""
+    return (
+        f"{num_events:,} events have no pulse with the trigger flag; their times count "
+        "from their first pulse"
+    )
 
 
 def auxiliary_of(columns: Mapping[str, Tensor]) -> Tensor | None:

@@ -36,7 +36,7 @@ from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, TRIGGER_MASK, PulseMap
 from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
-from graphnet_icecube2nd.events.events import since_first_pulse
+from graphnet_icecube2nd.events.events import relative_times
 
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 LARGEST = 1e38  # largest value allowed; float32 reaches 3.4e38
@@ -78,8 +78,8 @@ def pulse_features(
     raw = check_pulses(
         columns, offsets, detector.pulses, geometry=places, event_id=event_id
     )
-    if detector.clock == "first_pulse":
-        raw[TIME] = since_first_pulse(raw[TIME], offsets)
+    if detector.pulses.is_relative:
+        raw[TIME], _ = relative_times(raw, offsets, detector.clock)
     scaled = {
         quantity: detector.pulses.scale(quantity, value, detector.scales)
         for quantity, value in raw.items()
@@ -175,7 +175,7 @@ def read_quantities(
         if column in columns:
             # Only differences matter here. Integers are subtracted before they become
             # float64, which has steps of 256 ns for ns since 1970.
-            relative = quantity == TIME and pulse_map.time_reference == "first_pulse"
+            relative = quantity == TIME and pulse_map.is_relative
             raw[quantity] = _numbers(columns[column], column, num_pulses, relative)
             if quantity == HLC and column == TRIGGER_MASK:
                 mask_T = raw[quantity]
@@ -216,7 +216,7 @@ def _checks(
         yield quantity, np.abs(value) <= LARGEST, f"must be finite, within {LARGEST:g}"
         if quantity == CHARGE:
             yield quantity, value >= SMALLEST_CHARGE, "must be above 0 p.e."
-        if quantity == TIME and pulse_map.time_reference == "window":
+        if quantity == TIME and not pulse_map.is_relative:
             allowed = (
                 f"must be a time in the readout window, within {WINDOW_LIMIT:g} ns; "
                 "for a running clock set time_reference='first_pulse' in the pulse map"
@@ -284,8 +284,8 @@ class FeatureBuilder:
         """Return the feature matrix (T, F) float32.
 
         Args:
-            columns: Tensors (T,) by quantity in physical units; times are relative to
-                the event's first pulse if the pulse map says so.
+            columns: Tensors (T,) by quantity in physical units, with times on the clock
+                of the pulse map.
         """
         pulse_map = self.detector.pulses
         scaled = {name: self._scale(name, value) for name, value in columns.items()}
@@ -305,7 +305,7 @@ class FeatureBuilder:
         if quantity == SENSOR_ID:
             return value_T
         pulse_map, scales = self.detector.pulses, self.detector.scales
-        if quantity == TIME and pulse_map.time_reference == "first_pulse":
+        if quantity == TIME and pulse_map.is_relative:
             return value_T / scales.time
         if not value_T.is_floating_point():
             value_T = value_T.to(torch.float32)

@@ -30,7 +30,8 @@ class InputConfig:
         detector: Name of the detector.
         telescope: Name of the physical telescope; see `Detector`.
         clock: Clock of the times. `window`: IceCube's readout window; `first_pulse`:
-            times since the event's first pulse.
+            times since the event's first pulse; `first_triggered`: since its first
+            pulse with the trigger flag.
         scales: Units of the features.
         features: Columns of the batches, in order.
         max_pulses: Maximum pulses per event; longer events were cut.

@@ -17,10 +17,11 @@ from graphnet.models.detector import Detector as GraphnetDetector
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import AUXILIARY, SENSOR_ID
+from graphnet_icecube2nd.conventions import AUXILIARY, SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.events.events import relative_times
 from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabel
 
 
@@ -86,6 +87,25 @@ class PulseMapDetector(GraphnetDetector):
     def feature_map(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return the scaling of each column by its name; unused columns keep values."""
         return defaultdict(lambda: self._identity, self._scaling)
+
+    def forward(  # type: ignore[override]
+        self, input_features: Tensor, input_feature_names: list[str]
+    ) -> Tensor:
+        """Return the scaled columns of one event, (T, C).
+
+        GraphNeT scales each column alone, but the clock `first_triggered` needs the
+        column of the flag, too.
+        """
+        if self.pulse_map.time_reference == "first_triggered":
+            known = self.pulse_map.columns()
+            quantities = [known.get(name, "") for name in input_feature_names]
+            columns = dict(zip(quantities, input_features.unbind(1), strict=True))
+            offsets = torch.tensor([0, len(input_features)])
+            time_T, _ = relative_times(columns, offsets, self.pulse_map.time_reference)
+            input_features = input_features.clone()
+            input_features[:, quantities.index(TIME)] = time_T
+        scaled_TC: Tensor = super().forward(input_features, input_feature_names)
+        return scaled_TC
 
     def scaled(self, value_TC: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
         """Return the scaled columns, (T, C), as a call of the detector, but faster."""

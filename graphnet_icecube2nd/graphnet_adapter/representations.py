@@ -10,6 +10,7 @@ M positions of modules in the cache.
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -42,7 +43,11 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
-from graphnet_icecube2nd.events.events import event_order
+from graphnet_icecube2nd.events.events import (
+    clock_zeros,
+    event_order,
+    untriggered_note,
+)
 from graphnet_icecube2nd.events.features import (
     WINDOW_LIMIT,
     assemble_features,
@@ -426,12 +431,10 @@ class PulseReader:
                 event_TC = raw_TC[offsets[b] : offsets[b + 1]]
                 if len(event_TC):
                     self._check_event(event_TC, names, truth)
-        if self.pulse_map.time_reference == "first_pulse":
-            # In float64, because float32 has steps of 8 ns at 1e8 ns.
+        origin_B = self.time_origins(raw_TC, names, offsets)
+        if origin_B is not None:  # in float64: float32 has steps of 8 ns at 1e8 ns
             time_T = raw_TC[:, columns.quantities.index(TIME)]
-            full_B, length_B = offsets[:-1] < offsets[1:], np.diff(offsets)
-            first_B = np.minimum.reduceat(time_T, offsets[:-1][full_B])
-            time_T -= np.repeat(first_B, length_B[full_B])
+            time_T -= np.repeat(origin_B.numpy(), np.diff(offsets))
         self._put_in_order(raw_TC, columns, offsets)
         return raw_TC
 
@@ -441,15 +444,21 @@ class PulseReader:
         """Return what `checked` subtracts from the times of each event, (B,) ns.
 
         It is None for the clock `window`, and NaN for events without pulses.
+
+        Warns:
+            UserWarning: Events lack the pulse that the clock needs.
         """
-        if self.pulse_map.time_reference != "first_pulse":
+        if not self.pulse_map.is_relative:
             return None
-        index = self.columns(names).quantities.index(TIME)
-        time_T = np.asarray(values[:, index], np.float64)
+        columns = dict(zip(self.columns(names).quantities, values.T, strict=True))
+        columns[TIME] = np.asarray(columns[TIME], np.float64)
         origin_B = np.full(len(offsets) - 1, np.nan)
         full_B = offsets[:-1] < offsets[1:]
-        if full_B.any():
-            origin_B[full_B] = np.minimum.reduceat(time_T, offsets[:-1][full_B])
+        origin_B[full_B], num_untriggered = clock_zeros(
+            columns, np.append(0, offsets[1:][full_B]), self.pulse_map.time_reference
+        )
+        if num_untriggered:
+            warnings.warn(untriggered_note(num_untriggered), stacklevel=2)
         return torch.from_numpy(origin_B)
 
     def _check_event(

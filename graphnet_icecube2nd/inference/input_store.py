@@ -26,6 +26,7 @@ READING = (
     "detector",
     "pulse_map",
     "columns",
+    "clock",
     "pulses_table",
     "truth_table",
     "offsets_table",

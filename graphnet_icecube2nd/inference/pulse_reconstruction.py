@@ -29,7 +29,7 @@ from graphnet_icecube2nd.events.batch import PackedBatch, check_offsets
 from graphnet_icecube2nd.events.events import (
     auxiliary_of,
     event_order,
-    since_first_pulse,
+    relative_times,
 )
 from graphnet_icecube2nd.events.features import (
     FeatureBuilder,
@@ -130,6 +130,8 @@ class PulseReconstructor:
             features = replace(features, pulses=features.pulses.as_published())
         self._features = FeatureBuilder(features)
         self.first_fault: str | None = None  # text of the first bad pulse so far
+        # Events so far whose clock had to fall back to their first pulse.
+        self.num_untriggered = 0
 
     def __call__(
         self,
@@ -245,8 +247,10 @@ class PulseReconstructor:
         full_B = length_B > 0
         offsets = torch.from_numpy(np.append(0, np.cumsum(length_B[full_B])))
         event_id = torch.from_numpy(id_B[full_B])
-        if self.pulse_map.time_reference == "first_pulse":
-            raw[TIME] = since_first_pulse(raw[TIME], offsets)
+        if self.pulse_map.is_relative:
+            clock = self.pulse_map.time_reference
+            raw[TIME], num_untriggered = relative_times(raw, offsets, clock)
+            self.num_untriggered += num_untriggered
         # As in a store: in order of time, float32.
         event_T = np.repeat(np.arange(len(event_id)), length_B[full_B])
         plain = {name: value.numpy() for name, value in raw.items()}

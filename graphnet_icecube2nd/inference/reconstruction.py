@@ -27,6 +27,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.events.events import untriggered_note
 from graphnet_icecube2nd.files import holds_json, only_writer, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.input_store import (
@@ -266,7 +267,7 @@ def reconstruct(
         "ice": ice,
     }
     rows: Columns | None = None
-    first_fault = None
+    first_fault, num_untriggered = None, 0
     num_resumed = num_calibrated = 0
     if isinstance(data, str | os.PathLike | EventStore):
         if events is not None:
@@ -338,6 +339,7 @@ def reconstruct(
             pulses.columns, pulses.offsets, pulses.event_id, on_progress
         )
         first_fault = reconstructor.first_fault
+        num_untriggered = reconstructor.num_untriggered
         if out is not None:
             assert format is not None
             write_results(out, [rows], format, maker.metadata())
@@ -345,6 +347,8 @@ def reconstruct(
         statuses = Counter(rows["status"].tolist())
         num_calibrated = int(rows[CALIBRATED].sum())
     notices = [*maker.notices, *_fault_notices(statuses, first_fault)]
+    if num_untriggered:
+        notices.append(untriggered_note(num_untriggered))
     for text in notices:
         if text not in maker.domain.notices:
             warnings.warn(text, stacklevel=2)

@@ -26,7 +26,7 @@ from graphnet_icecube2nd.events.augmentation import (
     moved_truth,
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.events.events import Events, auxiliary_of, first_times
+from graphnet_icecube2nd.events.events import Events, auxiliary_of, clock_zeros
 from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import (
     check_selection,
@@ -179,11 +179,14 @@ class EventReader:
         )
         columns, offsets = dict(events.columns), events.offsets
         truth = events.truth
-        if self.store.pulse_map.time_reference == "first_pulse":
-            # Times count from the event's first pulse, which may not be kept.
-            moved_B = first_times(columns[TIME], offsets) - first_times(
-                read.columns[TIME], read.offsets
+        if self.store.pulse_map.is_relative:
+            # Times count from a pulse of the event, which may not be kept.
+            clock = self.store.pulse_map.time_reference
+            zero_B, before_B = (
+                clock_zeros(of.columns, of.offsets.numpy(), clock)[0]
+                for of in (events, read)
             )
+            moved_B = torch.from_numpy(zero_B - before_B)
             columns[TIME] = columns[TIME] - moved_B.repeat_interleave(offsets.diff())
             truth = moved_truth(truth, time_B=-moved_B)
         if self.max_pulses is not None:  # added noise can make events too long

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.events.events import untriggered_note
 from graphnet_icecube2nd.files import (
     copy_whole,
     foreign_entries,
@@ -375,6 +376,7 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
             "num_sorted": cleaner.num_sorted,
             "num_odd_angles": cleaner.num_odd_angles,
             "num_unknown_rde": cleaner.num_unknown_rde,
+            "num_untriggered": cleaner.num_untriggered,
             "num_left_out": cleaner.num_left_out,
             "faults": cleaner.faults,
             "first_fault": cleaner.first_fault,
@@ -413,6 +415,8 @@ def _finish(
             f"{source.pulse_map.rde} of {num_unknown} pulses is not above 0; that of "
             "the DOM is used"
         )
+    if num_untriggered := sum(note.get("num_untriggered", 0) for note in notes):
+        texts.append(untriggered_note(num_untriggered))
     if num_odd := sum(note["num_odd_angles"] for note in notes):
         labels = source.pulse_map.labels
         texts.append(

@@ -116,6 +116,7 @@ def prepare(
     pulse_map: PulseMap | str | None = None,
     columns: Mapping[str, str | None] | None = None,
     angles: str | None = None,
+    clock: str | None = None,
     truth: PathLike | Sequence[PathLike] | None = None,
     with_truth: bool = True,
     pulses_table: str | Sequence[str] | None = None,
@@ -155,6 +156,8 @@ def prepare(
         angles: Convention of the truth's angles, `origin` or `flight`; default: that of
             the pulse map. Prometheus files differ; their default is inferred from the
             pulses.
+        clock: Clock of the times, see `time_reference` of `PulseMap`: `window`,
+            `first_pulse` or `first_triggered`; default: that of the pulse map.
         truth: Files of truth that belong to parquet files of pulses.
         with_truth: Whether truth is read.
         pulses_table: Table of pulses in SQLite, LMDB, HDF5 and GraphNeT parquet files,
@@ -215,7 +218,9 @@ def prepare(
         which=which,
         duplicates=duplicates,
     )
-    source = _settled(source, angles if with_truth else None, geometry, ice, named)
+    source = _settled(
+        source, angles if with_truth else None, clock, geometry, ice, named
+    )
     if on_source is not None:
         on_source(source)
     manifest = convert(
@@ -239,6 +244,7 @@ def prepare_frames(
     pulse_map: PulseMap | str | None = None,
     columns: Mapping[str, str | None] | None = None,
     angles: str | None = None,
+    clock: str | None = None,
     event_column: str | None = None,
     keep: str | Sequence[str] = (),
     geometry: PathLike | DetectorGeometry | None = None,
@@ -259,6 +265,7 @@ def prepare_frames(
         pulse_map: Meaning of the columns, if not that of the detector.
         columns: Columns that differ from those of the pulse map, by quantity.
         angles: Convention of the truth's angles; default: that of the pulse map.
+        clock: Clock of the times; default: that of the pulse map.
         event_column: Column of the event numbers; default: `event_id` or `event_no`.
         keep: Pulse columns to keep besides those of the pulse map; `all` keeps all.
         geometry: DOMs, or a table of them, that replace those of IceCube-86.
@@ -285,7 +292,7 @@ def prepare_frames(
         event_column=event_column,
         keep=keep if isinstance(keep, str) else tuple(keep),
     )
-    source = _settled(source, angles, geometry, ice, named)
+    source = _settled(source, angles, clock, geometry, ice, named)
     manifest = convert(
         source,
         out,
@@ -374,11 +381,15 @@ def _parquet_of(path: Path) -> str:
 def _settled(
     source: Source,
     angles: str | None,
+    clock: str | None,
     geometry: PathLike | DetectorGeometry | None,
     ice: PathLike | None,
     named: Detector | None,
 ) -> Source:
-    """Return a source with the user's tables and a settled angle convention."""
+    """Return a source with the user's clock and tables, and its angle convention."""
+    if clock is not None:
+        pulse_map = replace(source.pulse_map, time_reference=clock)
+        source = replace(source, pulse_map=pulse_map)
     if isinstance(geometry, str | os.PathLike):
         geometry = Path(geometry)
     modules = geometry or source.geometry

@@ -31,7 +31,12 @@ from graphnet_icecube2nd.conventions import (
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import PulseError
-from graphnet_icecube2nd.events.events import TIE_BREAKERS, event_order, tie_moves
+from graphnet_icecube2nd.events.events import (
+    TIE_BREAKERS,
+    clock_zeros,
+    event_order,
+    tie_moves,
+)
 from graphnet_icecube2nd.events.features import (
     check_pulses,
     event_faults,
@@ -72,8 +77,9 @@ class ChunkCleaner:
         bad_pulses: Rule for bad pulses, one of `BAD_PULSES`.
 
     The other fields are counts: events whose pulses were sorted, events with impossible
-    angles (such as a filler of -1), pulses that got the rde of their DOM, faults of bad
-    pulses (with `MARK`, of their events), pulses left out, and the first fault.
+    angles (such as a filler of -1), pulses that got the rde of their DOM, events
+    without the pulse that the clock `first_triggered` needs, faults of bad pulses (with
+    `MARK`, of their events), pulses left out, and the first fault.
     """
 
     pulse_map: PulseMap
@@ -84,6 +90,7 @@ class ChunkCleaner:
     num_sorted: int = 0
     num_odd_angles: int = 0
     num_unknown_rde: int = 0
+    num_untriggered: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     num_left_out: int = 0
     first_fault: str | None = None
@@ -118,8 +125,8 @@ class ChunkCleaner:
             if quantity in (None, TIME):
                 kind = chunk.with_nulls.get(column)
             values = np.asarray(chunk.columns[column], kind)
-            if quantity == TIME and self.pulse_map.time_reference == "first_pulse":
-                values, events[TIME_ORIGIN] = _relative(values, offsets, full)
+            if quantity == TIME and self.pulse_map.is_relative:
+                values, events[TIME_ORIGIN] = self._relative(chunk, values, offsets)
             values = self._stored(column, quantity, values, name)
             values[rows] = values[sources]
             pulses[column] = values
@@ -239,6 +246,27 @@ class ChunkCleaner:
         rows = np.flatnonzero(order_T != np.arange(len(order_T)))
         return rows, order_T[rows]
 
+    def _relative(
+        self, chunk: EventChunk, time_T: NDArray[Any], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return times on the running clock, (T,), and the clocks' zeros, (B,).
+
+        They are subtracted in float64 or as integers: KM3NeT's clock reaches 1e8 ns,
+        where float32 has steps of 8 ns; nanoseconds since 1970 need integers. `offsets`
+        are those of the events with pulses.
+        """
+        kind = np.int64 if time_T.dtype.kind in "iu" else np.float64
+        known = self.pulse_map.columns()
+        columns = {known[c]: v for c, v in chunk.columns.items() if c in known}
+        columns[TIME] = time_T = time_T.astype(kind)
+        zero, num_untriggered = clock_zeros(
+            columns, offsets, self.pulse_map.time_reference
+        )
+        self.num_untriggered += num_untriggered
+        origin_B = np.zeros(len(chunk.event_id), kind)
+        origin_B[np.diff(chunk.offsets) > 0] = zero
+        return time_T - np.repeat(zero, np.diff(offsets)), origin_B
+
     def _stored(
         self, column: str, quantity: str | None, values: NDArray[Any], name: str
     ) -> NDArray[Any]:
@@ -260,24 +288,6 @@ class ChunkCleaner:
                     "detector's centre from the positions first"
                 )
         return stored
-
-
-def _relative(
-    time_T: NDArray[Any], offsets: NDArray[np.int64], full: NDArray[np.bool_]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Subtract the first time of each event, in float64 or as integers.
-
-    KM3NeT's clock reaches 1e8 ns, where float32 has steps of 8 ns; nanoseconds since
-    1970 need integers.
-    """
-    kind = np.int64 if time_T.dtype.kind in "iu" else np.float64
-    time_T = time_T.astype(kind)
-    origin_B = np.zeros(len(full), kind)
-    if not full.any():
-        return time_T, origin_B
-    first = np.minimum.reduceat(time_T, offsets[:-1])
-    origin_B[full] = first
-    return time_T - np.repeat(first, np.diff(offsets)), origin_B
 
 
 @dataclass

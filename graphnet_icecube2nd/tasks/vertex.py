@@ -122,9 +122,8 @@ class Vertex(Task):
 
     The last layer predicts them relative to the first light of the event (see
     `nn.first_light`). The outputs are x, y, z [m], time [ns], and the logarithms of the
-    scales of their distributions. The time counts on the clock of the detector: as the
-    pulses' times in a file, or for the clock `first_pulse` since the event's first
-    pulse.
+    scales of their distributions. The time counts on the clock of the detector: that of
+    the pulses' times in a file, or a running clock (see `PulseMap`).
 
     Events whose vertex is not known, or that only pass through the detector (topology
     `through_going_track` or `muon_bundle`), have no label. Without a topology these are

@@ -65,6 +65,19 @@ def test_prepare_and_inspect(
     assert "every file is unchanged" in done.stdout
 
 
+def test_clock_of_the_trigger(
+    run: Run, tmp_path: Path, make_kaggle_folder: Callable[..., Path]
+) -> None:
+    make_kaggle_folder(tmp_path / "in", LENGTHS)
+    done = run("prepare", "in", "out", "--workers", 1, "--clock", "first_triggered")
+    assert done.returncode == 0, done.stderr
+    assert "time reference first_triggered" in run("inspect", "out").stdout
+    done = run("prepare", "in", "other", "--clock", "trigger")
+    assert done.returncode == 1
+    assert "'trigger'" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_names_with_brackets(run: Run, tmp_path: Path) -> None:
     """They are no markup; and whole numbers are shown in full."""
     pd = pytest.importorskip("pandas")

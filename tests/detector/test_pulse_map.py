@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from graphnet_icecube2nd import FEATURE_NAMES, PulseMap
-from graphnet_icecube2nd.detector.pulse_map import Scales
+from graphnet_icecube2nd.detector.pulse_map import TIME_REFERENCES, Scales
 
 BY_NAME = ("kaggle", "icecube86", "upgrade", "prometheus", "km3net")
 
@@ -103,8 +103,10 @@ class TestRefusals:
         [
             (
                 {"time_reference": "trigger"},
-                "time_reference must be one of window, first_pulse; got 'trigger'",
+                "time_reference must be one of window, first_pulse, first_triggered; "
+                "got 'trigger'",
             ),
+            ({"time_reference": "first_triggered"}, "needs a column hlc or auxiliary"),
             ({"qe": "high"}, "qe must be one of rde, published; got 'high'"),
             (
                 {"ice": "clear"},
@@ -197,7 +199,7 @@ class TestScale:
     def test_unscale_gives_the_columns_back(self) -> None:
         scales = Scales(position=70.0, time=900.0, charge_decades=2.0)
         extra = {"extra": ("tot",), "extra_scale": (255.0,)}
-        for clock in ("window", "first_pulse"):
+        for clock in TIME_REFERENCES:
             pulse_map = PulseMap.kaggle(
                 origin=(1.0, -2.0, -3000.0), time_reference=clock, **extra
             )

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -396,6 +398,25 @@ class TestTimes:
         wanted = after_first.copy()
         wanted[5:] -= 0.5
         assert column(found, "time") == pytest.approx((wanted / 3e4).tolist(), rel=1e-6)
+
+    @given(
+        shift=st.floats(-1e9, 1e9),
+        noise=st.floats(0, 1e5),
+        polarity=st.sampled_from(["hlc", "auxiliary", "trig"]),
+    )
+    def test_since_the_first_triggered_pulse(
+        self, shift: float, noise: float, polarity: str
+    ) -> None:
+        """Neither a shift of the event nor noise before it changes other times."""
+        flag = {"auxiliary" if polarity == "auxiliary" else "hlc": polarity}
+        pulse_map = replace(BARE, time_reference="first_triggered", **flag)
+        triggered = np.array([0, 0, 1, 0, 1, 0, 0]) * (3 if polarity == "trig" else 1)
+        columns = {name: np.zeros(7) for name in "xyz"}
+        columns[polarity] = triggered if flag.get("hlc") else 1 - triggered
+        columns["time"] = shift + np.array([3 - noise, 5, 9, 20, 2, 7, 12])
+        found = pulse_features(columns, make_offsets([5, 2]), pulse_map)
+        wanted = np.array([3, 7, 18, 0, 0, 5]) / 3e4
+        assert column(found, "time")[1:] == pytest.approx(wanted.tolist(), abs=1e-8)
 
     def test_whole_nanoseconds(self) -> None:
         pulse_map = replace(BARE, time_reference="first_pulse")

@@ -731,14 +731,17 @@ class TestVertex:
         with pytest.raises(ValueError, match="first_light=True"):
             self.make_model(first_light=False)(next(iter(data.val_dataloader())))
 
-    def test_the_clock_of_the_first_pulse(self) -> None:
+    @pytest.mark.parametrize("clock", ["first_pulse", "first_triggered"])
+    def test_a_running_clock(self, clock: str) -> None:
         """Labels of GraphNeT's datasets count from the pulse that times count from."""
-        pulse_map = PulseMap(name="sea", time_reference="first_pulse", ice="none")
-        pulses = icecube2nd.PackedPulses(icecube2nd.PulseMapDetector(pulse_map))
+        pulse_map = PulseMap(name="sea", hlc="trig", time_reference=clock, ice="none")
+        detector = icecube2nd.PulseMapDetector(pulse_map)
+        pulses = icecube2nd.PackedPulses(detector)
         names = list(pulse_map.columns())
         rows = np.tile([1.0, 2.0, 3.0], (2, 1))
         time = np.array([1e8 + 70.0, 1e8 + 50.0])
         values = {"x": rows[:, 0], "y": rows[:, 1], "z": rows[:, 2], "time": time}
+        values["trig"] = np.array([6.0, 0.0])
         given = np.stack([values.get(name, np.ones(2)) for name in names], axis=1)
         truth = {"event_no": 1, "interaction_time": 1e8, "position_x": 5.0}
         truth |= {"position_y": 6.0, "position_z": 7.0}
@@ -748,4 +751,13 @@ class TestVertex:
             [truth],
             custom_label_functions={"vertex": icecube2nd.TaskLabel("vertex")},
         )
-        assert graph.vertex.tolist() == [[5.0, 6.0, 7.0, -50.0, 1.0]]
+        zero = 70.0 if clock == "first_triggered" else 50.0
+        assert graph.vertex.tolist() == [[5.0, 6.0, 7.0, -zero, 1.0]]
+        scaled = detector(torch.from_numpy(given), names)
+        for time_T in (scaled[:, names.index("time")], graph.x[:, 3]):
+            assert (time_T * 3e4).tolist() == pytest.approx([70 - zero, 50 - zero])
+        given[:, names.index("trig")] = 0
+        if clock == "first_triggered":
+            with pytest.warns(UserWarning, match="no pulse with the trigger flag"):
+                graph = pulses(given, names, [truth])
+        assert (graph.x[:, 3] * 3e4).tolist() == pytest.approx([20, 0])

@@ -81,6 +81,12 @@ def refused(words: str, **kwargs: Any) -> Any:
                 KAGGLE, pulses=replace(KAGGLE.pulses, time_reference="first_pulse")
             ),
         ),
+        refused(
+            "first_triggered",
+            detector=replace(
+                KAGGLE, pulses=replace(KAGGLE.pulses, time_reference="first_triggered")
+            ),
+        ),
         refused("time=6000.0", detector=replace(KAGGLE, scales=Scales(time=6e3))),
         refused("with geometry", geometry=moved(0.3)),
         refused("with geometry", detector="kaggle", geometry=moved(0.3)),

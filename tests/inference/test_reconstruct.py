@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+import warnings
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ pytest.importorskip("pyarrow")
 import torch
 
 from graphnet_icecube2nd import EventStore, PulseMap, build_model, prepare
+from graphnet_icecube2nd.events.events import untriggered_note
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.model_bundle import ModelBundle
 from graphnet_icecube2nd.inference.predictor import predict_events
@@ -443,17 +444,19 @@ def test_what_is_no_table(
     assert reconstruct(own, model, pulse_map=mine).statuses == {"ok": 1}
 
 
-def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("clock", ["first_pulse", "first_triggered"])
+def test_another_detector(model: Any, clock: str) -> None:
     """Positions in place of DOM numbers, a clock that runs, a key of its own."""
     rng = np.random.default_rng(1)
     pulse_map = PulseMap(
-        name="mine", x="x", y="y", z="z", time="t", charge=None, auxiliary=None,
-        sensor_id=None, ice="none", qe="published", time_reference="first_pulse",
+        name="mine", x="x", y="y", z="z", time="t", charge=None, hlc="hlc",
+        sensor_id=None, ice="none", qe="published", time_reference=clock,
     )  # fmt: skip
     frame = {
         "number": np.repeat([3, 1], 20),
         **{axis: rng.uniform(-100, 100, 40) for axis in "xyz"},
         "t": rng.uniform(0, 1e3, 40) + 1e8,
+        "hlc": np.arange(40) % 3 == 0,
     }
     found = reconstruct(frame, model, pulse_map=pulse_map, event_column="number")
     assert found.columns()["event_id"].tolist() == [3, 1]
@@ -462,6 +465,12 @@ def test_another_detector(model: Any, make_kaggle_folder: Callable[..., Path]) -
     np.testing.assert_allclose(
         moved.columns()["direction_x"], found.columns()["direction_x"], atol=1e-3
     )
+    noise = {**frame, "hlc": np.arange(40) < 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = reconstruct(noise, model, pulse_map=pulse_map, event_column="number")
+    texts = [text for text in found.notices if "trigger" in text]
+    assert texts == [untriggered_note(1)] * (clock == "first_triggered")
 
 
 def test_a_submission_needs_directions(

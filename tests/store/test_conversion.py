@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 pytest.importorskip("pyarrow")
 
 from graphnet_icecube2nd import EventStore, PulseMap, prepare
+from graphnet_icecube2nd.events.events import untriggered_note
 from graphnet_icecube2nd.store import shard_writer
 from graphnet_icecube2nd.store.conversion import convert
 from graphnet_icecube2nd.store.readers.source import (
@@ -163,6 +164,19 @@ class TestTimes:
         found = read_all(EventStore(tmp_path / "s"))
         assert found["time"].tolist() == [0, 0.75, 8.75, 0, 1.5]
         assert found["time_origin"].tolist() == [1e8 + 0.25, 0, 5.0]
+
+    def test_times_since_the_first_triggered_pulse(self, tmp_path: Path) -> None:
+        """Noise before the event has negative times; an event may be all noise."""
+        part = make_part([3, 0, 2, 1])
+        part.columns["time"] = np.array([1e8 - 4000, 1e8 + 0.25, 1e8 + 9, 5, 6.5, 70])
+        part.columns["auxiliary"] = np.array([True, False, False, True, True, False])
+        pulse_map = PulseMap.kaggle(time_reference="first_triggered")
+        source = make_source(part, pulse_map=pulse_map)
+        manifest = convert(source, tmp_path / "s", workers=1)
+        found = read_all(EventStore(tmp_path / "s"))
+        assert found["time"].tolist() == [-4000.25, 0, 8.75, 0, 1.5, 0]
+        assert found["time_origin"].tolist() == [1e8 + 0.25, 0, 5.0, 70.0]
+        assert [n for n in manifest.notes if "trigger" in n] == [untriggered_note(1)]
 
     def test_nanoseconds_since_1970_are_taken_off_as_integers(
         self, tmp_path: Path

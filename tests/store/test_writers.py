@@ -253,16 +253,18 @@ def test_some_events(store: Path, tmp_path: Path) -> None:
     assert not other.exists()
 
 
-def test_times_are_absolute_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("clock", ["first_pulse", "first_triggered"])
+def test_times_are_absolute_again(tmp_path: Path, clock: str) -> None:
     own = PulseMap(
-        name="own", time="t", time_reference="first_pulse", zenith="th", azimuth="ph"
-    )
+        name="own", time="t", hlc="trig", time_reference=clock, zenith="th",
+        azimuth="ph",
+    )  # fmt: skip
     start = 1_700_000_000_000_000_001
 
     def chunk(time: NDArray[Any]) -> EventChunk:
         columns = {name: np.arange(4.0) for name in "xyz"}
         return EventChunk(
-            columns={**columns, "t": time},
+            columns={**columns, "t": time, "trig": np.array([2, 0, 1, 0])},
             offsets=np.array([0, 3, 3, 4]),
             event_id=np.array([1, 2, 3]),
         )

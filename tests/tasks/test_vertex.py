@@ -176,9 +176,18 @@ class TestFirstLight:
 
 @pytest.fixture(scope="module")
 def sea_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
+    return make_sea_store(tmp_path_factory.mktemp("sea"))
+
+
+@pytest.fixture(scope="module")
+def triggered_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
+    clock = {"time_reference": "first_triggered", "hlc": "hlc"}
+    return make_sea_store(tmp_path_factory.mktemp("triggered"), **clock)
+
+
+def make_sea_store(folder: Path, **changes: Any) -> EventStore:
     """Events of a running clock, in coordinates of their own, with a vertex."""
     pd = pytest.importorskip("pandas")
-    folder = tmp_path_factory.mktemp("sea")
     rng = np.random.default_rng(5)
     length_B = rng.integers(5, 60, 24)
     event = np.repeat(np.arange(24), length_B)
@@ -202,6 +211,7 @@ def sea_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
             },
             "time": when_B[event] + rng.exponential(300, len(event)),
             "charge": rng.gamma(2.0, 1.0, len(event)),
+            "hlc": rng.random(len(event)) < 0.5,
         }
     )
     import sqlite3
@@ -212,7 +222,9 @@ def sea_store(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
     prepare(
         folder / "sea.db",
         folder / "store",
-        pulse_map=PulseMap(name="sea", time_reference="first_pulse", ice="none"),
+        pulse_map=PulseMap(
+            **{"name": "sea", "time_reference": "first_pulse", "ice": "none", **changes}
+        ),
         angles="origin",
         workers=1,
     )
@@ -228,7 +240,7 @@ AUGMENTATIONS = {
 }
 
 
-@pytest.mark.parametrize("which", ["simulated", "sea_store"])
+@pytest.mark.parametrize("which", ["simulated", "sea_store", "triggered_store"])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_the_vertex_moves_with_its_pulses(
     request: pytest.FixtureRequest, which: str, name: str
@@ -255,13 +267,15 @@ def test_the_vertex_moves_with_its_pulses(
         assert not torch.equal(after.truth["vertex"], before.truth["vertex"])  # type: ignore[index]
 
 
-def test_pulses_that_change_move_the_clock_of_the_first_pulse(
-    sea_store: EventStore,
+@pytest.mark.parametrize("which", ["sea_store", "triggered_store"])
+def test_pulses_that_change_move_a_running_clock(
+    request: pytest.FixtureRequest, which: str
 ) -> None:
     """The label stays true to the pulses, whichever pulse is the first one."""
     events, origin = np.arange(24), None
+    store = request.getfixturevalue(which)
     for changes in ([], [TimeJitter(sigma=50.0)], [DropDoms(probability=0.5)]):
-        reader = EventReader(sea_store, truth=("vertex",), augmentations=changes)
+        reader = EventReader(store, truth=("vertex",), augmentations=changes)
         raw = reader.raw(events)
         when_B = raw.truth["vertex"][:, 3]
         last_B = torch.segment_reduce(

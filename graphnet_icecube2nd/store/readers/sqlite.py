@@ -168,7 +168,7 @@ def _find_types_of_pulses(
     asked, _ = choose_columns(others, pulse_map, wanted.keep)
     check_tables(tables, asked)
     known = pulse_map.columns()
-    if pulse_map.time_reference == "first_pulse":
+    if pulse_map.is_relative:
         known = {c: quantity for c, quantity in known.items() if quantity != TIME}
     _find_types(tables, [c for c in asked if c not in known])
     return asked

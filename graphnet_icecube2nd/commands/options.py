@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -217,6 +218,18 @@ def _file_options(
             "the old number and the file."
         ),
     ] = None,
+    event_list: Annotated[
+        Path | None,
+        file_option("Parquet file of the numbers of the events to read. Default: all."),
+    ] = None,
+    photons: Annotated[
+        list[str] | None,
+        file_option(
+            "Response of modules to single photons, such as acceptance=0.2, "
+            "time_spread=2 [ns], merge_time=5 [ns], or seed=1. Repeat the option for "
+            "several. Default: every photon is a pulse."
+        ),
+    ] = None,
     drop_bad_pulses: Annotated[
         bool,
         file_option(
@@ -268,6 +281,8 @@ def _reading(values: Mapping[str, Any]) -> dict[str, Any]:
     given = {name: value for name, value in values.items() if value}
     if "column" in given:
         given["columns"] = parse_columns(given.pop("column"))
+    if "photons" in given:
+        given["photons"] = parse_photons(given["photons"])
     if "batches" in given:
         given["batches"] = parse_batches(given["batches"])
     if given.get("keep") == ["all"]:
@@ -309,6 +324,26 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str | None]:
             )
         columns[quantity] = None if column == "none" else column
     return columns
+
+
+def parse_photons(texts: Sequence[str]) -> dict[str, float]:
+    """Return numbers by name from texts such as `merge_time=5`.
+
+    Raises:
+        ValueError: A text has another form, or a name occurs twice.
+    """
+    values: dict[str, float] = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        value: float | None = None
+        with suppress(ValueError):
+            value = int(number) if name == "seed" else float(number)
+        if value is None or name in values:
+            raise ValueError(
+                f"--photons must be NAME=NUMBER, each name once, found {text!r}"
+            )
+        values[name] = value
+    return values
 
 
 def numbers(text: str, option: str) -> list[float]:

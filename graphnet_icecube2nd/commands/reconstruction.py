@@ -74,6 +74,12 @@ def reconstruct(
         str | None, reading_option("Precision: float32 or bfloat16.")
     ] = None,
     unknown_detector: options.UnknownDetector = False,
+    positions: Annotated[
+        str | None,
+        reading_option(
+            "Point from which positions count: detector, or charge_centre of the event."
+        ),
+    ] = None,
     published_features: Annotated[
         bool | None,
         reading_option(
@@ -108,6 +114,7 @@ def reconstruct(
         "seed": seed,
         "batch_size": batch_size,
         "precision": precision,
+        "positions": positions,
         "published_features": published_features,
     }
     # Wrong options are errors before weights are read.

@@ -125,7 +125,7 @@ def say_report(report: PreparationReport) -> None:
         print(f"  columns left out (--keep keeps them): {', '.join(report.left_out)}")
     for text in report.notes:
         print(f"  {text}")
-    print("  all events and pulses that were read are in the store")
+    print("  all events and pulses that were not left out are in the store")
 
 
 def show_store(console: Console, store: EventStore) -> None:

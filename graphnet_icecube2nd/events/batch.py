@@ -34,6 +34,8 @@ class PackedBatch:
         truth: Truth tensors (B, ...) by name, e.g. `direction` (B, 3).
         units: Meaning of the features, `detector.units`, for tasks that answer with a
             position or a time.
+        centre: What was subtracted from the positions of each event, (B, 3) m (see
+            `features.centre_positions`); None if nothing was.
 
     Raises:
         ValueError: A shape, type or value is wrong; the message names the event and the
@@ -48,6 +50,7 @@ class PackedBatch:
     event_id: Tensor | None = None
     truth: Mapping[str, Tensor] | None = None
     units: FeatureUnits | None = None
+    centre: Tensor | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", tuple(self.names))
@@ -104,13 +107,14 @@ class PackedBatch:
         event_id: Tensor | None = None,
         truth: Mapping[str, Tensor] | None = None,
         units: FeatureUnits | None = None,
+        centre: Tensor | None = None,
     ) -> PackedBatch:
         """Make a batch from values that were checked before, such as a store's.
 
         Checking every value again costs more than reading it from a store.
         """
         made = object.__new__(cls)
-        values = (features, offsets, n_pulses, names, event_id, truth, units)
+        values = (features, offsets, n_pulses, names, event_id, truth, units, centre)
         for field, value in zip(fields(cls), values, strict=True):
             object.__setattr__(made, field.name, value)
         return made
@@ -147,6 +151,7 @@ class PackedBatch:
                     event_id=event_id,
                     truth=truth,
                     units=self.units,
+                    centre=None if self.centre is None else self.centre[first:stop],
                 )
             )
         return batches
@@ -179,7 +184,7 @@ class PackedBatch:
     def _map(self, change: Callable[[Tensor], Tensor]) -> PackedBatch:
         # `copy` bypasses __init__: values that were checked need no second check.
         moved = copy(self)
-        for name in ("features", "offsets", "n_pulses", "event_id"):
+        for name in ("features", "offsets", "n_pulses", "event_id", "centre"):
             tensor = getattr(self, name)
             if tensor is not None:
                 object.__setattr__(moved, name, change(tensor))
@@ -276,7 +281,8 @@ def _check_shapes(batch: PackedBatch) -> None:
             raise ValueError(f"{name} must be int64, got {tensor.dtype}")
         if tensor is not None and tensor.ndim != 1:
             raise ValueError(f"{name} must be (events,), got {tuple(tensor.shape)}")
-    for name, tensor in {**per_event, **(batch.truth or {})}.items():
+    centre = {} if batch.centre is None else {"centre": batch.centre}
+    for name, tensor in {**per_event, **centre, **(batch.truth or {})}.items():
         if tensor is not None and tensor.shape[:1] != (len(batch),):
             entries = len(tensor) if tensor.ndim else "no"
             raise ValueError(f"{name} has {entries} entries for {len(batch)} events")

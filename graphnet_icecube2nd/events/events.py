@@ -196,9 +196,8 @@ def is_triggered(columns: Mapping[str, Any]) -> NDArray[np.bool_]:
 
     `columns` are arrays or tensors (T,) by quantity, one of them a flag.
     """
-    if HLC in columns:
-        return np.asarray(columns[HLC]) != 0
-    triggered_T: NDArray[np.bool_] = np.asarray(columns[AUXILIARY]) == 0
+    flag = HLC if HLC in columns else AUXILIARY
+    triggered_T: NDArray[np.bool_] = (np.asarray(columns[flag]) != 0) == (flag == HLC)
     return triggered_T
 
 

@@ -30,7 +30,7 @@ from graphnet_icecube2nd.conventions import (
     Y,
     Z,
 )
-from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.detector import Detector, FeatureUnits
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE, TRIGGER_MASK, PulseMap
@@ -38,8 +38,12 @@ from graphnet_icecube2nd.errors import PulseError
 from graphnet_icecube2nd.events.batch import EventNames, check_offsets
 from graphnet_icecube2nd.events.events import relative_times
 
+# What the features x, y and z count from: the detector's centre, or the event's centre
+# of charge, see `centre_positions`.
+POSITIONS = DETECTOR, CHARGE_CENTRE = ("detector", "charge_centre")
 WINDOW_LIMIT = 1e7  # ns; a hundred times a readout window
 LARGEST = 1e38  # largest value allowed; float32 reaches 3.4e38
+MOST_CHARGE = 1e6  # p.e. of a pulse that count as its light
 SMALLEST_CHARGE = float(np.finfo(np.float32).smallest_subnormal)  # p.e.
 QE_TOLERANCE = 1.0  # m, maximum distance from a pulse to the DOM of its efficiency
 
@@ -310,6 +314,70 @@ class FeatureBuilder:
         if not value_T.is_floating_point():
             value_T = value_T.to(torch.float32)
         return pulse_map.scale(quantity, value_T, scales)
+
+
+def pulse_light(
+    features_TF: Tensor,
+    names: Sequence[str],
+    units: FeatureUnits,
+    event_T: Tensor,
+    num_events: int,
+) -> Tensor:
+    """Return the light of each pulse, (T,): its charge [p.e.], or 1 without charges.
+
+    Auxiliary pulses, which are likelier noise, have none if their event has others.
+
+    Args:
+        features_TF: Features.
+        names: Their F names.
+        units: Their meaning.
+        event_T: Event of each pulse.
+        num_events: Number of events.
+    """
+    light_T = features_TF.new_ones(len(features_TF))
+    if CHARGE in names:
+        charge_T = units.physical(CHARGE, features_TF[:, names.index(CHARGE)])
+        light_T = charge_T.clamp(1e-6, MOST_CHARGE)
+    if AUXILIARY in names:
+        good_T = (features_TF[:, names.index(AUXILIARY)] == 0).to(light_T.dtype)
+        num_good_B = good_T.new_zeros(num_events).index_add(0, event_T, good_T)
+        has_good_T = num_good_B.index_select(0, event_T) > 0
+        light_T = light_T * good_T.where(has_good_T, 1.0)
+    return light_T
+
+
+def centre_positions(
+    features_TF: Tensor, offsets: Tensor, detector: Detector
+) -> tuple[Tensor, Tensor]:
+    """Let the features x, y, z of each event count from its centre of charge.
+
+    The centre is the mean position of the event's light (`pulse_light`) in the batch.
+    Features made from the position in the detector, such as those of the ice, stay.
+
+    Args:
+        features_TF: Features of `FeatureBuilder`.
+        offsets: Borders of the events, (B + 1,); events may be empty.
+        detector: Detector of the features.
+
+    Returns:
+        The features (T, F), and what was subtracted, (B, 3) m, 0 for empty events.
+    """
+    names = detector.pulses.feature_names
+    first, num_events = names.index(X), len(offsets) - 1
+    assert names[first : first + 3] == (X, Y, Z)
+    event_T = torch.arange(num_events).repeat_interleave(offsets.diff())
+    light_T = pulse_light(
+        features_TF.double(), names, detector.units, event_T, num_events
+    )
+    position_T3 = features_TF[:, first : first + 3].double()
+    light_T4 = torch.cat([light_T[:, None] * position_T3, light_T[:, None]], dim=1)
+    light_B4 = light_T4.new_zeros(num_events, 4).index_add(0, event_T, light_T4)
+    centre_B3 = light_B4[:, :3] / light_B4[:, 3:].where(light_B4[:, 3:] > 0, 1.0)
+    centred_TF = features_TF.clone()
+    centred_TF[:, first : first + 3] = (position_T3 - centre_B3[event_T]).to(
+        features_TF.dtype
+    )
+    return centred_TF, (centre_B3 * detector.scales.position).float()
 
 
 def _numbers(value: Any, column: str, num_pulses: int, relative: bool) -> Tensor:

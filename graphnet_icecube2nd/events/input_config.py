@@ -19,6 +19,7 @@ from graphnet_icecube2nd.detector.pulse_map import (
     Scales,
 )
 from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.events.features import DETECTOR, POSITIONS
 from graphnet_icecube2nd.events.selection import check_selection
 
 
@@ -37,6 +38,8 @@ class InputConfig:
         max_pulses: Maximum pulses per event; longer events were cut.
         selection: Rule for the pulses kept of longer events: `uniform`, `hlc_first` or
             `first`.
+        positions: Point from which x, y and z count: `detector`, its centre, or
+            `charge_centre`, that of each event (see `features.centre_positions`).
         published_features: Whether efficiency and ice had the errors of the
             competition's code.
         absent: Features for which the training had no column, see `PulseMap.absent`;
@@ -55,6 +58,7 @@ class InputConfig:
     features: tuple[str, ...] = FEATURE_NAMES
     max_pulses: int = 192
     selection: str = "uniform"
+    positions: str = DETECTOR
     published_features: bool = False
     absent: tuple[str, ...] | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class InputConfig:
         }
         object.__setattr__(self, "ranges", ranges)
         check_one_of("clock", self.clock, TIME_REFERENCES)
+        check_one_of("positions", self.positions, POSITIONS)
         check_selection(self.selection, self.max_pulses)
 
     @classmethod

@@ -92,6 +92,7 @@ class ModelBackbone(GNN):
             n_pulses=data.n_pulses.reshape(-1).long(),
             names=names,
             units=units[0] if isinstance(units, list) else units,
+            centre=data.get("centre"),
         )
 
 

@@ -163,6 +163,10 @@ def _inside(
         feature_T = features_TF[:, names.index(quantity)]
         value_T = detector.pulses.unscale(quantity, feature_T, detector.scales)
         columns[quantity] = value_T.numpy()
+    if "centre" in batches[0]:  # ranges are those of positions in the detector
+        centre_B3 = torch.cat([batch["centre"].cpu() for batch in batches]).numpy()
+        for axis, quantity in enumerate((X, Y, Z)):
+            columns[quantity] += np.repeat(centre_B3[:, axis], np.diff(offsets))
     return domain.check_values(columns, offsets, n_pulses_B)
 
 
@@ -171,8 +175,8 @@ def _reading_of(representation: Any) -> tuple[Detector, dict[str, Any]] | None:
     for part in (representation, getattr(representation, "_node_definition", None)):
         reader = getattr(part, "_reader", None)
         if isinstance(reader, PulseReader):
-            options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
-            return reader.detector, options
+            names = ("max_pulses", "selection", "positions")
+            return reader.detector, {name: getattr(reader, name) for name in names}
     return None
 
 
@@ -180,8 +184,10 @@ def _readings_of_data(data: Any) -> list[tuple[Detector, dict[str, Any]]]:
     """Return detector and options of the datasets of a loader, where known."""
     if isinstance(data, PygLoader):
         reader = data.loader.reader
-        options = {"max_pulses": reader.max_pulses, "selection": reader.selection}
-        return [(reader.store.detector, {} if reader.max_pulses is None else options)]
+        options = {"positions": reader.positions}
+        if reader.max_pulses is not None:
+            options |= {"max_pulses": reader.max_pulses, "selection": reader.selection}
+        return [(reader.store.detector, options)]
     if hasattr(data, "_data_representation"):
         reading = _reading_of(data._data_representation)
         return [] if reading is None else [reading]

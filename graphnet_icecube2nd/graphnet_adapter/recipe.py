@@ -259,6 +259,7 @@ def _standard_model(
             PulseMapDetector(_detector_of(store, recipe)),
             max_pulses=stage.max_pulses,
             selection=recipe.data.selection,
+            positions=recipe.data.positions,
             seed=recipe.seed,
         ),
         backbone=backbone,

@@ -15,7 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,14 @@ from graphnet_icecube2nd.events.events import (
     event_order,
     untriggered_note,
 )
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.features import (
+    CHARGE_CENTRE,
+    DETECTOR,
+    POSITIONS,
     WINDOW_LIMIT,
     assemble_features,
+    centre_positions,
     check_pulses,
 )
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
@@ -91,6 +96,9 @@ class PackedPulses(DataRepresentation):
             `DetectorGeometry`.
         ice_table: Text file of ice properties that replaces the detector's.
         dtype: Type of the features.
+        positions: Point from which positions count: `detector`, its centre, or
+            `charge_centre`, that of each event; `Data.centre` is then what was
+            subtracted, (1, 3) m.
 
     Raises:
         ValueError: The selection is unknown, a column that a feature needs is missing,
@@ -109,7 +117,9 @@ class PackedPulses(DataRepresentation):
         geometry: str | None = None,
         ice_table: str | None = None,
         dtype: torch.dtype = torch.float,
+        positions: str = DETECTOR,
     ) -> None:
+        check_one_of("positions", positions, POSITIONS)
         if not isinstance(detector, PulseMapDetector):
             raise TypeError(
                 "detector must be a pulse-map detector of graphnet_icecube2nd, got "
@@ -125,6 +135,7 @@ class PackedPulses(DataRepresentation):
         self._reader = PulseReader(
             detector.detector, max_pulses, selection, seed, geometry, ice_table
         )
+        self._reader.positions = positions
         self._reader.check_columns(self._input_feature_names)
         known = detector.pulse_map.columns()
         flags = (AUXILIARY, HLC, RDE, SENSOR_ID)
@@ -208,6 +219,13 @@ class PackedPulses(DataRepresentation):
         features_KF, kept_B = self._reader.features(
             scaled_TC, names, offsets, checked=True
         )
+        centre_B3 = None
+        if self._reader.positions == CHARGE_CENTRE:
+            features_KF, centre_B3 = centre_positions(
+                features_KF,
+                torch.tensor([0, *accumulate(kept_B)]),
+                self._reader.detector,
+            )
         num_pulses_B = torch.from_numpy((offsets[1:] - offsets[:-1]).astype(np.int32))
         shared: Any = {
             "features": self.output_feature_names,
@@ -228,6 +246,8 @@ class PackedPulses(DataRepresentation):
             values = {"x": x, "n_pulses": n_pulses, **shared}
             if origin_B is not None:
                 values[TIME_ORIGIN] = origin_B[b]
+            if centre_B3 is not None:
+                values["centre"] = centre_B3[b : b + 1]
             if loss_weights is not None:
                 self._add_loss_weights(
                     values,
@@ -369,6 +389,7 @@ class PulseReader:
         self._known = self.pulse_map.columns()
         self.max_pulses = max_pulses
         self.selection = selection
+        self.positions = DETECTOR
         self.seed = seed
         self._columns: dict[tuple[str, ...], PulseColumns] = {}
         self._row_of_place: dict[bytes, int] = {}

@@ -62,6 +62,8 @@ def as_pyg_batch(batch: PackedBatch, index_column: str = "event_no") -> Batch:
     result.x = batch.features
     slices = {"x": batch.offsets}
     per_event = {"n_pulses": batch.n_pulses, **(batch.truth or {})}
+    if batch.centre is not None:
+        per_event["centre"] = batch.centre
     if batch.event_id is not None:
         per_event[index_column] = batch.event_id
     for name, values in per_event.items():

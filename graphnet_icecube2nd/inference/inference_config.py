@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from graphnet_icecube2nd.errors import check_one_of
+from graphnet_icecube2nd.events.features import DETECTOR, POSITIONS
 from graphnet_icecube2nd.events.input_config import InputConfig
 
 PRECISIONS = ("float32", "bfloat16")
-READING = ("max_pulses", "selection", "published_features")  # names of `InputConfig`
+# Names of `InputConfig`.
+READING = ("max_pulses", "selection", "positions", "published_features")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,7 @@ class InferenceConfig:
         seed: Random seed of the selection.
         batch_size: Number of events per batch.
         precision: Precision of the model: `float32`, or `bfloat16` (autocast).
+        positions: Point from which positions count: `detector` or `charge_centre`.
         published_features: Whether efficiency and ice have the errors of the
             competition's code, which its weights need.
 
@@ -33,6 +37,7 @@ class InferenceConfig:
     seed: int = 0
     batch_size: int = 64
     precision: str = "float32"
+    positions: str = DETECTOR
     published_features: bool = False
 
     def __post_init__(self) -> None:
@@ -40,6 +45,7 @@ class InferenceConfig:
             raise ValueError(
                 f"precision must be {' or '.join(PRECISIONS)}, got {self.precision!r}"
             )
+        check_one_of("positions", self.positions, POSITIONS)
         for name in ("max_pulses", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -35,6 +35,8 @@ READING = (
     "batches",
     "which",
     "duplicates",
+    "event_list",
+    "photons",
     "drop_bad_pulses",
     "geometry",
     "ice",

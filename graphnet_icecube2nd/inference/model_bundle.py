@@ -35,7 +35,7 @@ FILE, SUFFIX = "calibration.json", ".calibration.json"
 RECIPE = "recipe.yaml"  # describes the reading of events in runs of release 0.1.0
 # Options that change the widths. A difference in one of the first two from those of the
 # calibration is an error, unless the user gives `calibration="none"`.
-SEEN = ("max_pulses", "selection", "precision", "published_features")
+SEEN = ("max_pulses", "selection", "precision", "positions", "published_features")
 CHOSEN = SEEN[:2]
 
 

@@ -9,6 +9,7 @@ Shape letters: B events, b events of a batch, K outputs of a task.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def event_reader(
         seed=options.seed,
         truth=(),
         augmentations=augmentations,
+        positions=options.positions,
         published_features=options.published_features,
     )
 
@@ -185,7 +187,7 @@ def _with_stand_ins(
     """
     events = iter(torch.split(batch.features, batch.lengths.tolist()))
     first = batch.features[: int(batch.lengths[0])]
-    return PackedBatch.from_events(
+    made = PackedBatch.from_events(
         [
             next(events) if is_there else first[np.arange(length) % len(first)]
             for is_there, length in zip(
@@ -196,6 +198,11 @@ def _with_stand_ins(
         names=batch.names,
         units=batch.units,
     )
+    if batch.centre is None:
+        return made
+    centre_b3 = batch.centre[:1].repeat(len(there_b), 1)
+    centre_b3[torch.from_numpy(there_b)] = batch.centre
+    return replace(made, centre=centre_b3)
 
 
 def empty_outputs(model: Model, num_events: int) -> Outputs:

@@ -32,7 +32,9 @@ from graphnet_icecube2nd.events.events import (
     relative_times,
 )
 from graphnet_icecube2nd.events.features import (
+    CHARGE_CENTRE,
     FeatureBuilder,
+    centre_positions,
     check_pulses,
     event_faults,
     pulse_faults,
@@ -272,7 +274,12 @@ class PulseReconstructor:
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
         borders = np.append(0, np.cumsum(kept_B))
-        features_B = self._features(kept).tensor_split(borders[1:-1].tolist())
+        features_TF, centre_B3 = self._features(kept), None
+        if self.options.positions == CHARGE_CENTRE:
+            features_TF, centre_B3 = centre_positions(
+                features_TF, torch.from_numpy(borders), self._features.detector
+            )
+        features_B = features_TF.tensor_split(borders[1:-1].tolist())
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},
             borders,
@@ -286,6 +293,7 @@ class PulseReconstructor:
                 n_pulses=torch.from_numpy(length_B[some]),
                 names=self.pulse_map.feature_names,
                 units=self._features.detector.units,
+                centre=None if centre_B3 is None else centre_B3[some],
             )
 
         return make_batch, inside_B

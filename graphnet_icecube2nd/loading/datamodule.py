@@ -12,6 +12,7 @@ from torch import distributed
 
 from graphnet_icecube2nd.conventions import EVENT_ID
 from graphnet_icecube2nd.events.augmentation import Augmentation
+from graphnet_icecube2nd.events.features import DETECTOR
 from graphnet_icecube2nd.loading.loader import EventLoader
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.loading.sampler import EventSampler
@@ -68,6 +69,8 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             (`train_labels` and `validation_labels` count them). Default: each label in
             `truth` is a group; empty: all events are used.
         augmentations: Augmentations of training events.
+        positions: Point from which positions count: `detector`, its centre, or
+            `charge_centre`, that of each event.
         published_features: Efficiency and ice features with the errors of the
             competition's code (`PulseMap.as_published`), for its weights.
         step_batches: Batches per optimiser step. An iteration over the training events
@@ -105,6 +108,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         truth: Sequence[str] | None = None,
         labels: Sequence[str | Sequence[str]] | None = None,
         augmentations: Sequence[Augmentation] = (),
+        positions: str = DETECTOR,
         published_features: bool = False,
         step_batches: int = 1,
         seed: int = 0,
@@ -152,6 +156,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             "selection": selection,
             "seed": seed,
             "truth": truth,
+            "positions": positions,
             "published_features": published_features,
         }
         self._train_reader = EventReader(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.augmentation import (
     AddNoise,
     Augmentation,
@@ -27,7 +28,13 @@ from graphnet_icecube2nd.events.augmentation import (
 )
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.events import Events, auxiliary_of, clock_zeros
-from graphnet_icecube2nd.events.features import FeatureBuilder
+from graphnet_icecube2nd.events.features import (
+    CHARGE_CENTRE,
+    DETECTOR,
+    POSITIONS,
+    FeatureBuilder,
+    centre_positions,
+)
 from graphnet_icecube2nd.events.selection import (
     check_selection,
     select_positions,
@@ -60,6 +67,7 @@ class EventReader:
             for events without the label; and unchanged columns of the store. Default:
             `direction` if the store has angles.
         augmentations: Augmentations of the kept pulses, in this order.
+        positions: Point from which positions count: `detector` or `charge_centre`.
         published_features: Compute efficiency and ice features with the errors of the
             competition's code.
 
@@ -77,10 +85,12 @@ class EventReader:
         seed: int = 0,
         truth: Sequence[str] | None = None,
         augmentations: Sequence[Augmentation] = (),
+        positions: str = DETECTOR,
         published_features: bool = False,
     ) -> None:
+        check_one_of("positions", positions, POSITIONS)
         check_selection(selection, 1 if max_pulses is None else max_pulses)
-        self.store, self.seed = store, seed
+        self.store, self.seed, self.positions = store, seed, positions
         self.max_pulses, self.selection = max_pulses, selection
         self.augmentations = tuple(augmentations)
         check_order(self.augmentations)
@@ -126,14 +136,20 @@ class EventReader:
 
     def packed(self, raw: Events) -> PackedBatch:
         """Return events of `raw` as a batch of features."""
+        features_TF, centre_B3 = self._features(raw.columns), None
+        if self.positions == CHARGE_CENTRE:
+            features_TF, centre_B3 = centre_positions(
+                features_TF, raw.offsets, self._features.detector
+            )
         return PackedBatch.unchecked(
-            features=self._features(raw.columns),
+            features=features_TF,
             offsets=raw.offsets,
             n_pulses=raw.n_pulses,
             names=self.store.pulse_map.feature_names,
             event_id=raw.event_id,
             truth=raw.truth,
             units=self._features.detector.units,
+            centre=centre_B3,
         )
 
     def batches(

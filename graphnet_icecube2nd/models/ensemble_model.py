@@ -121,11 +121,11 @@ def _common_input(models: Sequence[Model], names: Sequence[str]) -> InputConfig 
     (first, config), *others = known.items()
     ranges = dict(config.ranges)
     for name, other in others:
-        for what in ("telescope", "clock"):
+        for what in ("telescope", "clock", "positions"):
             ours, theirs = getattr(config, what), getattr(other, what)
             if ours != theirs:
                 raise ValueError(
-                    f"the members of an ensemble must be trained on one {what}: "
+                    f"the members of an ensemble must be trained on the same {what}: "
                     f"{first} has {what} {ours!r}, {name} has {theirs!r}. Make an "
                     "ensemble of each"
                 )

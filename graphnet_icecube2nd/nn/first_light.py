@@ -9,14 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, TIME, X, Y, Z
+from graphnet_icecube2nd.conventions import TIME, X, Y, Z
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.features import pulse_light
 from graphnet_icecube2nd.nn.packing import BatchCache, Packing
 
 # Share of an event's light. A smaller one is nearer to the start of a track, but noise
 # moves it more (measured on simulated events, docs/tasks.md).
 SHARE = 0.3
-MOST_CHARGE = 1e6  # p.e. of a pulse that count
 
 
 def first_light(batch: PackedBatch, shared: BatchCache | None = None) -> Tensor:
@@ -43,23 +43,16 @@ def first_light(batch: PackedBatch, shared: BatchCache | None = None) -> Tensor:
 
 
 def _first_light(batch: PackedBatch, packing: Packing) -> Tensor:
-    assert batch.units is not None
+    units = batch.units
+    assert units is not None
     dtype = torch.promote_types(batch.features.dtype, torch.float32)
-
-    def physical(quantity: str) -> Tensor:
-        feature_T = batch.column(quantity).to(dtype)
-        return batch.units.physical(quantity, feature_T)  # type: ignore[union-attr]
-
-    point_T4 = torch.stack([physical(name) for name in (X, Y, Z, TIME)], dim=1)
-    light_T = point_T4.new_ones(len(point_T4))
-    if CHARGE in batch.names:
-        light_T = physical(CHARGE).clamp(1e-6, MOST_CHARGE)
-    if AUXILIARY in batch.names:
-        good_T = (batch.column(AUXILIARY) == 0).to(dtype)
-        num_good_B = good_T.new_zeros(len(batch))
-        num_good_B = num_good_B.index_add(0, packing.event_T, good_T)
-        has_good_T = num_good_B.index_select(0, packing.event_T) > 0
-        light_T = light_T * good_T.where(has_good_T, 1.0)
+    point_T4 = torch.stack(
+        [units.physical(n, batch.column(n).to(dtype)) for n in (X, Y, Z, TIME)], dim=1
+    )
+    features_TF = batch.features.to(dtype)
+    light_T = pulse_light(
+        features_TF, batch.names, units, packing.event_T, len(batch)
+    )
     point_BL4, light_BL = packing.pad(point_T4), packing.pad(light_T)
     time_BL = point_BL4[..., 3].where(packing.valid_BL, torch.inf)
     order_BL = time_BL.argsort(dim=1, stable=True)
@@ -73,4 +66,7 @@ def _first_light(batch: PackedBatch, packing: Packing) -> Tensor:
     # Differences from the earliest pulse keep the precision of float32.
     first_B14 = point_BL4[:, :1]
     mean_B4 = (early_BL[..., None] * (point_BL4 - first_B14)).sum(dim=1)
-    return first_B14[:, 0] + mean_B4 / early_BL.sum(dim=1, keepdim=True)
+    light_B4 = first_B14[:, 0] + mean_B4 / early_BL.sum(dim=1, keepdim=True)
+    if batch.centre is not None:
+        light_B4 = light_B4 + torch.nn.functional.pad(batch.centre.to(dtype), (0, 1))
+    return light_B4

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.events.events import untriggered_note
@@ -168,6 +169,12 @@ def _plan(
         **({} if bad_pulses == ERROR else {"bad_pulses": bad_pulses}),
         "tables": [table_digest(table) for table in (source.geometry, source.ice)],
         **({} if source.detector is None else {"detector": source.detector.to_dict()}),
+        **({} if source.photons is None else {"photons": to_plain(source.photons)}),
+        **(
+            {}
+            if source.event_list is None
+            else {"event_list": hashlib.sha256(source.event_list.tobytes()).hexdigest()}
+        ),
         "parts": [[part.name, part.fingerprint()] for part in source.parts],
     }
 
@@ -359,12 +366,16 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
         part.file,
     )
     notes: list[str] = []
+    num_changed = 0  # pulses of events that are not wanted, and photons without a pulse
     for chunk in part.chunks(min(CHUNK_PULSES, task.shard_pulses)):
-        pulses, events = cleaner.clean(chunk, part.name)
-        writer.add(pulses, events)
+        num_events, num_read = len(chunk.event_id), int(chunk.offsets[-1])
         notes.extend(chunk.notes)
+        chunk = source.chunk_to_convert(chunk)
+        num_changed += num_read - int(chunk.offsets[-1])
+        if len(chunk.event_id):
+            writer.add(*cleaner.clean(chunk, part.name))
         if on_progress is not None:
-            on_progress(len(chunk.event_id), int(chunk.offsets[-1]))
+            on_progress(num_events, num_read)
     writer.close_shard()
     num_pulses = sum(record.num_pulses for record in writer.records)
     write_json(
@@ -378,6 +389,7 @@ def convert_part(task: PartTask, on_progress: Progress | None = None) -> None:
             "num_unknown_rde": cleaner.num_unknown_rde,
             "num_untriggered": cleaner.num_untriggered,
             "num_left_out": cleaner.num_left_out,
+            "num_changed": num_changed,
             "faults": cleaner.faults,
             "first_fault": cleaner.first_fault,
             "num_events": sum(record.num_events for record in writer.records),
@@ -394,7 +406,9 @@ def _finish(
         raise ValueError("the input must have at least one event, found none")
     announced = [part.num_pulses for part in source.parts]
     num_left_out = sum(note["num_left_out"] for note in notes)
-    num_read = sum(shard.num_pulses for shard in shards) + num_left_out
+    num_changed = sum(note.get("num_changed", 0) for note in notes)
+    num_pulses = sum(shard.num_pulses for shard in shards) + num_left_out
+    num_read = num_pulses + num_changed
     if None not in announced and sum(filter(None, announced)) != num_read:
         raise ValueError(
             f"the files must have {sum(filter(None, announced))} pulses, found "
@@ -403,6 +417,15 @@ def _finish(
     pulse_types, event_types = _same_types(tasks, notes)
     check_unique_events(folder / SHARDS, shards)
     texts = [*source.notes, *(text for note in notes for text in note["notes"])]
+    if source.event_list is not None:
+        num_events = sum(shard.num_events for shard in shards)
+        texts.append(
+            f"{num_events:,} of {len(source.event_list):,} events of the list were in "
+            "the files"
+        )
+    if source.photons is not None:
+        options = ", ".join(f"{n} {v}" for n, v in to_plain(source.photons).items())
+        texts.append(f"{num_pulses:,} pulses were made of photons ({options})")
     if num_sorted := sum(note["num_sorted"] for note in notes):
         texts.append(
             f"the pulses of {num_sorted} events were not in order of time; they were "

@@ -16,6 +16,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.presets import as_detector
@@ -27,6 +30,8 @@ from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
 from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
+from graphnet_icecube2nd.store.photons import PhotonResponse
+from graphnet_icecube2nd.store.readers.columns import find_event_column
 from graphnet_icecube2nd.store.readers.parquet import graphnet_tables, is_nested
 from graphnet_icecube2nd.store.readers.source import LMDB_FILE, SUFFIXES, Source
 from graphnet_icecube2nd.store.readers.tables import ParquetTable
@@ -127,6 +132,8 @@ def prepare(
     batches: str | Sequence[int] | None = None,
     which: str | None = None,
     duplicates: str = "error",
+    event_list: PathLike | None = None,
+    photons: Mapping[str, Any] | None = None,
     geometry: PathLike | DetectorGeometry | None = None,
     ice: PathLike | None = None,
     workers: int | None = None,
@@ -172,6 +179,11 @@ def prepare(
         which: Kaggle data, `train` or `test`; default: `train` if it exists.
         duplicates: Rule for event numbers that are in several SQLite files: `error`, or
             `renumber`, which numbers all events again and keeps the old numbers.
+        event_list: Parquet file of the numbers of the events to read, such as a
+            selection of NuBench; default: all events.
+        photons: Options of the response of modules to single photons, such as
+            `{"acceptance": 0.2, "time_spread": 2.0, "merge_time": 5.0, "seed": 1}` (see
+            `PhotonResponse`). Default: every photon is a pulse.
         geometry: DOMs, or a table of them, that replace those of IceCube-86 or of the
             input.
         ice: Table of ice properties that replaces that of IceCube or of the input.
@@ -221,6 +233,11 @@ def prepare(
     source = _settled(
         source, angles if with_truth else None, clock, geometry, ice, named
     )
+    if event_list is not None:
+        chosen = _event_list(Path(event_list), event_column)
+        source = replace(source, event_list=chosen)
+    if photons is not None:
+        source = PhotonResponse.of(source, photons)
     if on_source is not None:
         on_source(source)
     manifest = convert(
@@ -414,6 +431,17 @@ def _paths(given: PathLike | Sequence[PathLike]) -> list[Path]:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist")
     return paths
+
+
+def _event_list(path: Path, column: str | None) -> NDArray[np.int64]:
+    """Return the event numbers in a parquet file, ascending."""
+    table = ParquetTable(path=path, name=str(path))
+    key = find_event_column(table.types, column, str(path))
+    numbers = [ids for _, ids in table.ids(key)]
+    if not sum(map(len, numbers)):
+        raise ValueError(f"{path} must have event numbers, found none")
+    chosen: NDArray[np.int64] = np.unique(np.concatenate(numbers))
+    return chosen
 
 
 def _pulse_map(given: PulseMap | str | None, named: Detector | None) -> PulseMap | None:

@@ -52,6 +52,7 @@ INTERACTION_COLUMNS = (
     ("initial_state_type", "interaction"),
     ("injection_type", "injection_interaction_type"),
     ("pdgid", "is_cc_flag"),
+    ("true_pdgid", "is_cc_flag"),  # GraphNeT's converter of KM3NeT
 )
 MUON, MUON_NEUTRINO = 13, 14
 PROTON, NUCLEI = 2212, 10**9  # nuclei have codes above this one

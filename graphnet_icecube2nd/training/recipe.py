@@ -28,6 +28,7 @@ from graphnet_icecube2nd.config import (
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
 from graphnet_icecube2nd.errors import check_one_of, check_positive, check_whole, naming
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
+from graphnet_icecube2nd.events.features import DETECTOR, POSITIONS
 from graphnet_icecube2nd.events.selection import check_selection
 from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.loading.sampler import SUB_EPOCHS
@@ -159,6 +160,9 @@ class DataConfig:
             stage's.
         features: `store`: features of the store's pulse map; `published`: efficiency
             and ice features with the errors of the competition's code.
+        positions: Point from which positions count: `detector`, its centre, or
+            `charge_centre`, that of each event, for models that shall not know where in
+            the detector an event is.
         augmentations: Augmentations of training events, each a `kind` with its
             arguments, such as `{kind: time_jitter, sigma: 2.0}`.
         validation_fraction: Share of validation events, if the store does not have the
@@ -182,6 +186,7 @@ class DataConfig:
     validation_batch_size: int | None = None
     validation_max_pulses: int | None = None
     features: str = "store"
+    positions: str = DETECTOR
     augmentations: tuple[Mapping[str, Any], ...] = ()
     validation_fraction: float = 0.1
     split_seed: int = 0
@@ -192,6 +197,7 @@ class DataConfig:
         check_one_of("length_class", self.length_class, tuple(LENGTH_CLASSES))
         check_one_of("sub_epochs", self.sub_epochs, SUB_EPOCHS)
         check_one_of("features", self.features, FEATURES)
+        check_one_of("positions", self.positions, POSITIONS)
         if isinstance(self.balance, str):
             raise ValueError(f"balance must be a list, found {self.balance!r}")
         object.__setattr__(self, "balance", tuple(dict.fromkeys(self.balance)))

@@ -194,6 +194,7 @@ def model_input(recipe: Recipe, store: EventStore) -> InputConfig:
         store.detector,
         max_pulses=options.validation_max_pulses or recipe.stages[-1].max_pulses,
         selection=options.selection,
+        positions=options.positions,
         published_features=options.features == "published",
     )
     train, _ = default_split(store, options.split_seed, options.validation_fraction)

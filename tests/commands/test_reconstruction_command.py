@@ -140,6 +140,7 @@ def test_every_option_reaches_the_function(
         "seed": 3,
         "batch_size": 5,
         "precision": "bfloat16",
+        "positions": "charge_centre",
         "published_features": True,
     }
     assert set(seen) == {field.name for field in fields(InferenceConfig)}
@@ -153,7 +154,9 @@ def test_every_option_reaches_the_function(
     assert not set(given) & set(READING), "what is not given is not passed on"
     read: dict[str, Any] = {name: f"some {name}" for name in READING}
     read |= {"batches": [2, 3], "columns": {"hlc": None}}
+    read |= {"photons": {"acceptance": 0.5, "seed": 3}}
     words = read | {"batches": "2-3", "column": ["hlc=none"]}
+    words |= {"photons": ["acceptance=0.5", "seed=3"]}
     del words["columns"]
     reconstruction.reconstruct(["x"], model=str(weights), out=Path("r.csv"), **words)
     assert {name: given[name] for name in READING} == read

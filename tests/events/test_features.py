@@ -23,10 +23,15 @@ from graphnet_icecube2nd import (
     PulseMap,
     build_detector,
 )
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import Scales
-from graphnet_icecube2nd.events.features import check_pulses, pulse_features
+from graphnet_icecube2nd.events.features import (
+    centre_positions,
+    check_pulses,
+    pulse_features,
+)
 
 Columns = dict[str, Any]
 BARE = PulseMap(name="bare", ice="none")  # x, y, z and time
@@ -384,6 +389,27 @@ class TestExtraColumns:
         del pulses["tot"]
         with pytest.raises(ValueError, match="needs column tot"):
             pulse_features(pulses, make_offsets([3]), pulse_map)
+
+
+class TestCentre:
+    @given(shift=st.lists(st.floats(-900, 900), min_size=3, max_size=3))
+    def test_a_shift_of_the_detector_changes_nothing(self, shift: list[float]) -> None:
+        """The centre is that of the light; auxiliary pulses have none if others do."""
+        pulse_map = PulseMap.icecube86(ice="none", rde=None, origin=(5.0, 0.0, -9.0))
+        place = np.array([[0, 0, 0], [30, 60, -90], [200, 0, 0], [7, 8, 9]]) + shift
+        columns = dict(zip(("dom_x", "dom_y", "dom_z"), place.T, strict=True))
+        columns |= {"dom_time": np.full(4, 1e4), "charge": np.array([1, 2, 5.0, 3])}
+        columns["hlc"] = np.array([1, 1, 0, 0])
+        detector = Detector.from_pulse_map(pulse_map)
+        plain = pulse_features(columns, make_offsets([3, 1]), detector)
+        borders = make_offsets([3, 0, 1])
+        found, centre_B3 = centre_positions(plain, borders, detector)
+        wanted = np.array([[-20, -40, 60], [10, 20, -30], [180, -40, 60], [0, 0, 0]])
+        assert found[:, :3] * 500 == pytest.approx(torch.tensor(wanted), abs=1e-3)
+        assert torch.equal(found[:, 3:], plain[:, 3:])
+        middle = torch.tensor([[20.0, 40, -60], [0, 0, 0], [7, 8, 9]])
+        middle[[0, 2]] += torch.tensor(shift) - torch.tensor(pulse_map.origin)
+        torch.testing.assert_close(centre_B3, middle, rtol=0, atol=1e-3)
 
 
 class TestTimes:

@@ -673,7 +673,9 @@ class TestOrderOfRows:
 class TestVertex:
     """A task that needs the first light of the events."""
 
-    def make_model(self, first_light: bool = True) -> StandardModel:
+    def make_model(
+        self, first_light: bool = True, positions: str = "detector"
+    ) -> StandardModel:
         torch.manual_seed(0)
         backbone = icecube2nd.ModelBackbone(
             "t_sim", model_kwargs=dict(SIZES), first_light=first_light
@@ -682,12 +684,18 @@ class TestVertex:
             icecube2nd.TaskHead(task, backbone.nb_outputs)
             for task in ("direction", "vertex")
         ]
-        pulses = icecube2nd.PackedPulses(icecube2nd.PulseMapDetector("kaggle"), seed=0)
+        pulses = icecube2nd.PackedPulses(
+            icecube2nd.PulseMapDetector("kaggle"), seed=0, positions=positions
+        )
         return StandardModel(data_representation=pulses, backbone=backbone, tasks=heads)
 
-    def test_as_in_the_core(self, simulated: EventStore, tmp_path: Path) -> None:
-        model = self.make_model()
-        data = make_data(simulated, truth=("direction", "vertex"))
+    @pytest.mark.parametrize("positions", ["detector", "charge_centre"])
+    def test_as_in_the_core(
+        self, simulated: EventStore, tmp_path: Path, positions: str
+    ) -> None:
+        model = self.make_model(positions=positions)
+        options = {"truth": ("direction", "vertex"), "positions": positions}
+        data = make_data(simulated, **options)
         batch = next(iter(data.val_dataloader()))
         before = sum(losses_of(model, batch))
         fit(model, data, epochs=1)

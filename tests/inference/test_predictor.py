@@ -93,6 +93,7 @@ def test_options_reach_the_reader(model: Any, simulated: EventStore) -> None:
     assert differs(selection="first")
     assert differs(seed=1)
     assert differs(precision="bfloat16")
+    assert differs(positions="charge_centre")
     hybrid = build_model("s_gnn", **SIZES, knn_features=3)
     tables = [
         predict_events(

@@ -116,7 +116,11 @@ def test_a_task_that_not_all_members_have_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("what", "values"),
-    [("clock", ("window", "first_pulse")), ("telescope", ("icecube", "orca"))],
+    [
+        ("clock", ("window", "first_pulse")),
+        ("telescope", ("icecube", "orca")),
+        ("positions", ("detector", "charge_centre")),
+    ],
 )
 def test_members_of_different_inputs_are_refused(
     what: str, values: tuple[str, str]

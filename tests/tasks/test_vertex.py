@@ -35,7 +35,7 @@ from graphnet_icecube2nd.events.augmentation import (
     TimeOffset,
     TimeShift,
 )
-from graphnet_icecube2nd.events.features import pulse_features
+from graphnet_icecube2nd.events.features import POSITIONS, pulse_features
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference.predictor import predict_events
 from graphnet_icecube2nd.loading.reading import EventReader
@@ -240,17 +240,22 @@ AUGMENTATIONS = {
 }
 
 
+@pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("which", ["simulated", "sea_store", "triggered_store"])
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_the_vertex_moves_with_its_pulses(
-    request: pytest.FixtureRequest, which: str, name: str
+    request: pytest.FixtureRequest, which: str, name: str, positions: str
 ) -> None:
     """Its distance to the first light stays, along every direction."""
     store, events = request.getfixturevalue(which), np.arange(24)
     changes: list[Augmentation] = [AUGMENTATIONS[name]]
     truth = ("vertex", "direction")
-    before = EventReader(store, truth=truth).batch(events)
-    after = EventReader(store, truth=truth, augmentations=changes).batch(events)
+    before, after = (
+        EventReader(
+            store, truth=truth, augmentations=changed, positions=positions
+        ).batch(events)
+        for changed in ([], changes)
+    )
     apart = []
     for batch in (before, after):
         assert batch.truth is not None
@@ -305,9 +310,11 @@ def model() -> Any:
 
 
 class TestEveryWay:
+    @pytest.mark.parametrize("positions", POSITIONS)
     def test_store_memory_and_file(
-        self, model: Any, simulated: EventStore, tmp_path: Path
+        self, model: Any, simulated: EventStore, tmp_path: Path, positions: str
     ) -> None:
+        model.input_config = replace(model.input_config, positions=positions)
         table = predict_events(model, simulated)
         save_model(model, tmp_path / "m.safetensors")
         again = predict_events(load_model(tmp_path / "m.safetensors"), simulated)
@@ -318,6 +325,11 @@ class TestEveryWay:
             columns, raw.offsets.numpy(), event_id=raw.event_id.numpy()
         )
         light = first_light(reader.batch(np.arange(len(simulated))))
+        centred = EventReader(simulated, max_pulses=None, positions=positions)
+        parts = centred.batch(np.arange(len(simulated))).split([7, len(simulated) - 7])
+        found = torch.cat([first_light(part) for part in parts])
+        torch.testing.assert_close(found, light, rtol=0, atol=0.01)
+        assert load_model(tmp_path / "m.safetensors").input_config.positions == positions
         for axis, name in enumerate(NAMES):
             assert np.array_equal(again.columns[name], table.columns[name])
             np.testing.assert_allclose(memory[name], table.columns[name], atol=0.02)

@@ -48,6 +48,7 @@ from graphnet_icecube2nd.training.run import (
     train,
     validation_advice,
 )
+from graphnet_icecube2nd.training.run_folder import model_input
 from graphnet_icecube2nd.training.trainer import TrainerConfig
 
 Weights = Callable[[Path], dict[str, Any]]
@@ -162,6 +163,19 @@ def test_published_features_reach_a_hybrid(tiny: Recipe, simulated: EventStore) 
     ours, theirs = (batch.features for batch in batches)
     assert torch.equal(ours[:, :6], theirs[:, :6])
     assert not torch.equal(ours[:, 6:], theirs[:, 6:])
+
+
+def test_positions_are_saved_with_the_model(
+    tiny: Recipe, simulated: EventStore
+) -> None:
+    recipe = overridden(tiny, ["data.positions=charge_centre"])
+    batch = next(iter(make_data(recipe, 0, simulated).train_dataloader()))
+    mean_3 = batch.features[: int(batch.lengths[0]), :3].mean(dim=0)
+    assert float(mean_3.abs().max()) < 0.5
+    assert float(batch.centre.abs().max()) > 50
+    assert model_input(recipe, simulated).positions == "charge_centre"
+    with pytest.raises(ValueError, match=r"positions.*'middle'"):
+        overridden(tiny, ["data.positions=middle"])
 
 
 def test_options_of_the_validation(tiny: Recipe, simulated: EventStore) -> None:

@@ -57,6 +57,11 @@ _SIGNS: tuple[tuple[str, set[str], dict[str, Any]], ...] = (
     ("kaggle", {"sensor_id", "time", "charge", "auxiliary"}, {}),
     ("upgrade", {"dom_x", "dom_y", "dom_z", "dom_time", "pmt_dir_x"}, {}),
     ("icecube86", {"dom_x", "dom_y", "dom_z", "dom_time"}, {}),
+    (
+        "prometheus",  # pulses, such as NuBench's, not single photons
+        {"sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t", "charge"},
+        {"charge": "charge"},
+    ),
     ("prometheus", {"sensor_pos_x", "sensor_pos_y", "sensor_pos_z", "t"}, {}),
     ("km3net", {"x", "y", "z", "t", "tot"}, {}),
     (

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -105,6 +105,9 @@ class Source:
         ice: Ice table of the user; None for IceCube's.
         notes: Texts on repairs and omissions.
         detector: Detector that the user named, or None.
+        event_list: Event numbers to read, ascending; None for all.
+        photons: Function that makes pulses of the photons of a chunk, or None (see
+            `PhotonResponse`).
     """
 
     kind: str
@@ -117,6 +120,14 @@ class Source:
     ice: Path | None = None
     notes: tuple[str, ...] = ()
     detector: Detector | None = None
+    event_list: NDArray[np.int64] | None = None
+    photons: Callable[[EventChunk, PulseMap], EventChunk] | None = None
+
+    def chunk_to_convert(self, chunk: EventChunk) -> EventChunk:
+        """Return the wanted events of a chunk, with pulses instead of photons."""
+        if self.event_list is not None:
+            chunk = _kept_events(chunk, np.isin(chunk.event_id, self.event_list))
+        return chunk if self.photons is None else self.photons(chunk, self.pulse_map)
 
     def modules(self) -> DetectorGeometry:
         """Return the DOMs of the user's table, or those of IceCube-86."""
@@ -125,6 +136,22 @@ class Source:
         if isinstance(self.geometry, DetectorGeometry):
             return self.geometry
         return DetectorGeometry.from_file(self.geometry)
+
+
+def _kept_events(chunk: EventChunk, keep_B: NDArray[np.bool_]) -> EventChunk:
+    """Return some events of a chunk."""
+    if keep_B.all():
+        return chunk
+    length_B = np.diff(chunk.offsets)
+    keep_T = np.repeat(keep_B, length_B)
+    return replace(
+        chunk,
+        columns={name: np.asarray(v)[keep_T] for name, v in chunk.columns.items()},
+        offsets=np.append(0, np.cumsum(length_B[keep_B])),
+        event_id=chunk.event_id[keep_B],
+        truth={name: values[keep_B] for name, values in chunk.truth.items()},
+        first_row=None,
+    )
 
 
 def fingerprint_of_fields(instance: Any) -> dict[str, Any]:

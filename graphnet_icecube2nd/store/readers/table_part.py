@@ -131,6 +131,11 @@ class Truth:
         )
         if self.angles == KM3NET_ANGLES and columns:
             found |= _origin_of(*(found[column] for column in KM3NET_ANGLES))
+            # Files without truth (data, noise) have fillers in all these columns.
+            filler_B = np.isnan(found[ZENITH])
+            for column, values in found.items():
+                if column.startswith("true_") and values.dtype.kind == "f":
+                    found[column] = np.where(filler_B, np.nan, values)
         return TruthRows(event_id=event_id, columns=found, notes=notes)
 
     def find(self, event: int) -> list[tuple[Table, int]]:

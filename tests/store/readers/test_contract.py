@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from graphnet_icecube2nd import EventStore, PulseMap, prepare
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store import prepare_frames
 from graphnet_icecube2nd.store.event_store import view_event
 
@@ -477,13 +478,182 @@ class TestKM3NeT:
         columns |= {name: [1.0] for name in ("dir_x", "dir_y", "dir_z", "tot", "trig")}
         pulses = pd.DataFrame({"event_no": [1], **columns})
         truth = {"event_no": [1], "true_zenith": [888.0], "true_azimuth": [888.0]}
+        names = ("E", "pdgid", "pos_x", "pos_y", "pos_z", "dir_x", "dir_y", "dir_z")
+        truth |= {f"true_{name}": [888.0] for name in names}
+        truth |= {"is_cc_flag": [888.0], "tau_topology": [888.0], "n_hits": [1]}
         _, store = made(flat_folder_of_two, tmp_path, pulses, pd.DataFrame(truth))
         assert np.isnan(contents(store)[1][1]["zenith"])
+        labels = ("direction", "energy", "vertex", "topology", "track")
+        batch = EventReader(store, truth=labels).batch(np.array([0]))
+        assert all(bool(value.isnan().all()) for value in batch.truth.values())
+
+    def test_labels(self, tmp_path: Path) -> None:
+        """All truth columns of the converter's extractor."""
+        columns = {name: [0.0] * 2 for name in ("pos_x", "pos_y", "pos_z", "t")}
+        for name in ("dir_x", "dir_y", "dir_z", "tot", "trig"):
+            columns[name] = [1.0] * 2
+        pulses = pd.DataFrame({"event_no": [1, 2], **columns})
+        truth = {"event_no": [1, 2], "true_zenith": [1.0, 2.0]}
+        truth |= {"true_azimuth": [3.0, 4.0], "true_E": [30.0, 7.0]}
+        truth |= {"true_pdgid": [14.0, -12.0], "is_cc_flag": [1, 0]}
+        truth |= {f"true_pos_{axis}": [1.5, -2.5] for axis in "xyz"}
+        truth |= {f"true_dir_{axis}": [0.0, 0.0] for axis in "xyz"}
+        for name in ("run_id", "evt_id", "frame_index", "trigger_counter", "n_hits"):
+            truth[name] = [3, 4]
+        _, store = made(flat_folder_of_two, tmp_path, pulses, pd.DataFrame(truth))
+        labels = ("energy", "vertex", "track", "neutrino")
+        found = EventReader(store, truth=labels).batch(np.arange(2)).truth
+        assert found["energy"].tolist() == [30.0, 7.0]
+        assert found["track"].tolist() == [1.0, 0.0]
+        assert found["neutrino"].tolist() == [1.0, 1.0]
+        assert found["vertex"][:, :3].tolist() == [[1.5] * 3, [-2.5] * 3]
+        assert store.detector.vectors == (("dir_x", "dir_y", "dir_z"),)
 
 
 def flat_folder_of_two(folder: Path, pulses: Any, truth: Any) -> Any:
     flat(folder, pulses, truth)
     return folder, {}
+
+
+class TestNuBench:
+    """SQLite and parquet of NuBench: two tables of pulses, selections of events."""
+
+    @pytest.mark.parametrize("form", [database, merged])
+    def test_tables_and_selections(self, form: Write, tmp_path: Path) -> None:
+        event = np.repeat([7, 19, 2], [2, 3, 1])
+        pulses = pd.DataFrame({"event_no": event, "t": np.arange(6.0)})
+        for axis in "xyz":
+            pulses[f"sensor_pos_{axis}"] = np.arange(6) * 10.0
+        pulses["charge"] = [1.0, 2.0, 1.0, 1.0, 3.0, 1.0]
+        pulses["is_signal"], pulses["pmt_id"] = 1.0, 7
+        truth = {"event_no": [7, 19, 2], "interaction": [1, 2, 1]}
+        truth |= {f"initial_state_{axis}": [0.0, 5.0, 9.0] for axis in "xyz"}
+        truth |= {"initial_state_type": 14, "initial_state_energy": [10.0, 20.0, 30.0]}
+        truth |= {"initial_state_zenith": 1.0, "initial_state_azimuth": 2.0}
+        truth |= {"bjorken_x": 0.5, "bjorken_y": [0.1, 0.2, 0.3]}
+        truth |= {"visible_inelasticity": 0.5, "muon_azimuth": -1.0, "muon_zenith": -1.0}
+        made(form, tmp_path, pulses, pd.DataFrame(truth), angles="origin")
+        options = {"angles": "origin", "detector": "nubench_triangle", "workers": 1}
+        selection = tmp_path / "train_selection.parquet"
+        pd.DataFrame({"event_no": [19, 2, 77]}).to_parquet(selection)
+        path = tmp_path / "in"
+        if form is database:
+            with sqlite3.connect(path / "events.db") as connection:
+                connection.execute("ALTER TABLE SplitPulses RENAME TO merged_photons")
+                connection.execute(
+                    "CREATE TABLE pulses_no_noise AS SELECT * FROM merged_photons "
+                    "WHERE event_no = 19"
+                )
+            with pytest.raises(ValueError, match="merged_photons, pulses_no_noise"):
+                prepare(path, tmp_path / "s", **options)
+            options["pulses_table"] = "merged_photons"
+        report = prepare(path, tmp_path / "s", event_list=selection, **options)
+        store = EventStore(tmp_path / "s")
+        assert sorted(store.whole_event_column("event_id").tolist()) == [2, 19]
+        assert report.num_pulses == 4
+        assert "2 of 3 events of the list" in " ".join(report.notes)
+        found = contents(store)
+        assert found[19][0]["charge"] == [1, 1, 3]
+        labels = ("energy", "track", "inelasticity", "direction", "vertex")
+        batch = EventReader(store, truth=labels).batch(np.arange(2))
+        row = batch.event_id.tolist().index(2)
+        assert batch.truth["energy"][row] == 30
+        assert batch.truth["track"].tolist() == [row == 0, row == 1]
+        assert float(batch.truth["inelasticity"][row]) == pytest.approx(0.3)
+        pd.DataFrame({"number": [19]}).to_parquet(selection)
+        with pytest.raises(ValueError, match=r"train_selection\.parquet.*number"):
+            prepare(path, tmp_path / "t", event_list=selection, **options)
+
+
+class TestPhotons:
+    """Single photons of Prometheus become pulses."""
+
+    @pytest.fixture
+    def photons(self, tmp_path: Path) -> Path:
+        """Two rows of a file: a module with a train of photons, and many photons."""
+        rng = np.random.default_rng(2)
+        times = ([0.0, 4.0, 8.0, 3.0, 20.0], rng.uniform(0, 500, 4000).tolist())
+        modules = ([0, 0, 0, 1, 0], rng.integers(0, 9, 4000).tolist())
+        rows = []
+        for time, module in zip(times, modules, strict=True):
+            place = {f"sensor_pos_{axis}": [10.0 * m for m in module] for axis in "xyz"}
+            ids = {"string_id": module, "sensor_id": module, "id_idx": module}
+            truth = {f"initial_state_{axis}": 1.0 for axis in "xyz"}
+            truth |= {"interaction": 1, "initial_state_energy": 50.0, "bjorken_y": 0.25}
+            truth |= {"initial_state_type": 14, "initial_state_zenith": 0.5}
+            truth |= {"initial_state_azimuth": 1.0, "final_state_type": [13, 211]}
+            rows.append({"photons": {**place, **ids, "t": time}, "mc_truth": truth})
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photons.parquet")
+        return tmp_path / "photons.parquet"
+
+    def read(self, path: Path, name: str, **photons: Any) -> tuple[Any, Any]:
+        out = path.parent / name
+        given = {"photons": photons} if photons else {}
+        report = prepare(path, out, angles="flight", workers=1, **given)
+        return report, EventStore(out)
+
+    def test_they_are_merged_in_their_module(self, photons: Path) -> None:
+        report, store = self.read(photons, "plain")
+        assert report.num_pulses == 4005
+        assert "charge" not in store.pulse_columns
+        report, store = self.read(photons, "merged", merge_time=5.0)
+        pulses, truth = contents(store)[0]
+        # 8 is more than 5 after 0, where the first pulse began.
+        assert pulses["t"] == [0, 1, 6, 18]
+        assert pulses["charge"] == [2, 1, 1, 1]
+        assert pulses["sensor_pos_x"] == [0, 10, 0, 0]
+        assert truth["bjorken_y"] == 0.25
+        _, other = contents(store)[1], store.detector.pulses
+        assert other.charge == "charge"
+        total = store.shards[0].pulses.column("charge").sum()
+        assert total == 4005
+        assert any("pulses were made of photons" in note for note in report.notes)
+
+    def test_acceptance_and_times(self, photons: Path) -> None:
+        """Drawn for each event by its number: the same whatever else is read."""
+        options = {"acceptance": 0.25, "time_spread": 3.0, "seed": 1}
+        report, store = self.read(photons, "one", **options)
+        assert report.num_pulses == pytest.approx(1000, abs=100)
+        again = self.read(photons, "again", **options)[1]
+        assert contents(again) == contents(store)
+        assert contents(self.read(photons, "b", **{**options, "seed": 2})[1]) != (
+            contents(store)
+        )
+        _, smeared = self.read(photons, "smeared", time_spread=3.0)
+        _, plain = self.read(photons, "plain")
+        late = np.array(contents(smeared)[0][0]["t"]) + float(
+            smeared.whole_event_column("time_origin")[0]
+        )
+        assert len(late) == 5
+        assert set(late.tolist()).isdisjoint({0.0, 3.0, 4.0, 8.0, 20.0})
+        assert np.abs(late - [0, 3, 4, 8, 20]).max() < 18
+        pd.DataFrame({"event_no": [1]}).to_parquet(photons.parent / "list.parquet")
+        out = photons.parent / "few"
+        prepare(
+            photons, out, angles="flight", workers=1, photons=options,
+            event_list=photons.parent / "list.parquet",
+        )  # fmt: skip
+        assert contents(EventStore(out)) == {1: contents(store)[1]}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"acceptance": 0.0}, r"photons\.acceptance"),
+            ({"merge_time": -1.0}, r"photons\.merge_time"),
+            ({"window": 1.0}, r"photons\.window"),
+        ],
+    )
+    def test_options(
+        self, photons: Path, options: dict[str, float], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            self.read(photons, "x", **options)
+        assert not (photons.parent / "x").exists()
+
+    def test_pulses_are_no_photons(self, tmp_path: Path) -> None:
+        pulses, truth = make_events()
+        with pytest.raises(ValueError, match="single photons"):
+            made(flat, tmp_path, pulses, truth, photons={"merge_time": 2.0})
 
 
 class TestResults:

@@ -1,10 +1,10 @@
 """Pulses from raw photons, such as those of Prometheus: a simple response of modules.
 
 Without it every photon is a pulse, as in GraphNeT's tables of Prometheus' photons. With
-it pulses are as in NuBench's tables (arXiv:2511.13111): a share of the photons is kept,
-their times are smeared, and photons of one module that come together are one pulse, with
-their number as charge. Noise, angular acceptance and the PMT's charges are not
-simulated. Shape letters: T photons, B events, G good photons, P pulses.
+it a share of the photons is kept, their times are smeared, and photons that reach a
+module together are one pulse, with their number as charge. Pulses of NuBench
+(arXiv:2511.13111) are of this kind. Noise, angular acceptance and the charge of the PMT
+are not simulated. Shape letters: T photons, B events, G good photons, P pulses.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ class PhotonResponse:
         if response.merge_time:
             if CHARGE in columns:
                 raise ValueError(
-                    f"photons: column {CHARGE!r} cannot be kept, because merged photons "
-                    "get their number as charge"
+                    f"photons: column {CHARGE!r} cannot be kept, because pulses get the "
+                    "number of their photons as charge"
                 )
             pulse_map = replace(pulse_map, charge=CHARGE)
             columns = (*columns, CHARGE)

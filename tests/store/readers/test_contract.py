@@ -531,7 +531,8 @@ class TestNuBench:
         truth |= {"initial_state_type": 14, "initial_state_energy": [10.0, 20.0, 30.0]}
         truth |= {"initial_state_zenith": 1.0, "initial_state_azimuth": 2.0}
         truth |= {"bjorken_x": 0.5, "bjorken_y": [0.1, 0.2, 0.3]}
-        truth |= {"visible_inelasticity": 0.5, "muon_azimuth": -1.0, "muon_zenith": -1.0}
+        truth |= {"visible_inelasticity": 0.5, "muon_azimuth": -1.0}
+        truth |= {"muon_zenith": -1.0}
         made(form, tmp_path, pulses, pd.DataFrame(truth), angles="origin")
         options = {"angles": "origin", "detector": "nubench_triangle", "workers": 1}
         selection = tmp_path / "train_selection.parquet"

@@ -87,8 +87,8 @@ class PhotonResponse:
         if response.merge_time:
             if CHARGE in columns:
                 raise ValueError(
-                    f"photons: column {CHARGE!r} cannot be kept, because pulses get the "
-                    "number of their photons as charge"
+                    f"photons: column {CHARGE!r} cannot be kept: pulses get the number "
+                    "of their photons as charge"
                 )
             pulse_map = replace(pulse_map, charge=CHARGE)
             columns = (*columns, CHARGE)

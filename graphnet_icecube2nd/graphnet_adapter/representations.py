@@ -43,12 +43,12 @@ from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.events import (
     clock_zeros,
     event_order,
     untriggered_note,
 )
-from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.features import (
     CHARGE_CENTRE,
     DETECTOR,

@@ -293,7 +293,7 @@ class PulseReconstructor:
                 n_pulses=torch.from_numpy(length_B[some]),
                 names=self.pulse_map.feature_names,
                 units=self._features.detector.units,
-                centre=None if centre_B3 is None else centre_B3[some],
+                centre=None if centre_B3 is None else centre_B3[torch.from_numpy(some)],
             )
 
         return make_batch, inside_B

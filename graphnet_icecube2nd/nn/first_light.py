@@ -50,9 +50,7 @@ def _first_light(batch: PackedBatch, packing: Packing) -> Tensor:
         [units.physical(n, batch.column(n).to(dtype)) for n in (X, Y, Z, TIME)], dim=1
     )
     features_TF = batch.features.to(dtype)
-    light_T = pulse_light(
-        features_TF, batch.names, units, packing.event_T, len(batch)
-    )
+    light_T = pulse_light(features_TF, batch.names, units, packing.event_T, len(batch))
     point_BL4, light_BL = packing.pad(point_T4), packing.pad(light_T)
     time_BL = point_BL4[..., 3].where(packing.valid_BL, torch.inf)
     order_BL = time_BL.argsort(dim=1, stable=True)

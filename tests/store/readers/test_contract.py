@@ -621,7 +621,6 @@ class TestPhotons:
             contents(store)
         )
         _, smeared = self.read(photons, "smeared", time_spread=3.0)
-        _, plain = self.read(photons, "plain")
         late = np.array(contents(smeared)[0][0]["t"]) + float(
             smeared.whole_event_column("time_origin")[0]
         )

@@ -150,7 +150,8 @@ class PhotonResponse:
         apart = since_G.max(initial=0.0) + 2 * self.merge_time
         along_G = module_G * apart + since_G
         end_G = np.searchsorted(along_G, along_G + self.merge_time, side="right")
-        ends, start, starts = end_G.tolist(), 0, []
+        ends, start = end_G.tolist(), 0
+        starts: list[int] = []
         while start < len(ends):
             starts.append(start)
             start = max(ends[start], start + 1)

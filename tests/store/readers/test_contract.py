@@ -604,8 +604,7 @@ class TestPhotons:
         assert pulses["charge"] == [2, 1, 1, 1]
         assert pulses["sensor_pos_x"] == [0, 10, 0, 0]
         assert truth["bjorken_y"] == 0.25
-        _, other = contents(store)[1], store.detector.pulses
-        assert other.charge == "charge"
+        assert store.detector.pulses.charge == "charge"
         total = store.shards[0].pulses.column("charge").sum()
         assert total == 4005
         assert any("pulses were made of photons" in note for note in report.notes)

@@ -88,9 +88,7 @@ class PulseMapDetector(GraphnetDetector):
         """Return the scaling of each column by its name; unused columns keep values."""
         return defaultdict(lambda: self._identity, self._scaling)
 
-    def forward(
-        self, input_features: Tensor, input_feature_names: list[str]
-    ) -> Tensor:
+    def forward(self, input_features: Tensor, input_feature_names: list[str]) -> Tensor:
         """Return the scaled columns of one event, (T, C).
 
         GraphNeT scales each column alone, but the clock `first_triggered` needs the

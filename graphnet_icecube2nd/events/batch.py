@@ -34,8 +34,8 @@ class PackedBatch:
         truth: Truth tensors (B, ...) by name, e.g. `direction` (B, 3).
         units: Meaning of the features, `detector.units`, for tasks that answer with a
             position or a time.
-        centre: What was subtracted from the positions of each event, (B, 3) m (see
-            `features.centre_positions`); None if nothing was.
+        centre: Point that was subtracted from the positions of each event, (B, 3) m
+            (see `features.centre_positions`); None if nothing was.
 
     Raises:
         ValueError: A shape, type or value is wrong; the message names the event and the

@@ -37,6 +37,7 @@ from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.graphnet_adapter import results
 from graphnet_icecube2nd.graphnet_adapter.prediction import answers_of
 from graphnet_icecube2nd.graphnet_adapter.tasks import graphnet_name
+from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.inference.predictor import predict_events as core_events
 from graphnet_icecube2nd.models.model import mean_loss
 from graphnet_icecube2nd.models.registry import register_model
@@ -705,7 +706,8 @@ class TestVertex:
             "t_sim", tasks=("direction", "vertex"), weights=tmp_path / "weights.pth",
             **SIZES,
         )  # fmt: skip
-        expected = core_events(core, simulated).to_columns()
+        reading = InferenceConfig(positions=positions)
+        expected = core_events(core, simulated, options=reading).to_columns()
         found = icecube2nd.predict_events(model, data.predict_dataloader()).columns()
         # Files of GraphNeT, with one graph an event.
         dataset = icecube2nd.StoreDataset(

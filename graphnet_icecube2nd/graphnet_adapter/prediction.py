@@ -184,7 +184,7 @@ def _readings_of_data(data: Any) -> list[tuple[Detector, dict[str, Any]]]:
     """Return detector and options of the datasets of a loader, where known."""
     if isinstance(data, PygLoader):
         reader = data.loader.reader
-        options = {"positions": reader.positions}
+        options: dict[str, Any] = {"positions": reader.positions}
         if reader.max_pulses is not None:
             options |= {"max_pulses": reader.max_pulses, "selection": reader.selection}
         return [(reader.store.detector, options)]

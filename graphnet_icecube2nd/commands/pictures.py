@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from graphnet_icecube2nd.detector.site import Site
+
 
 def show(
     store: Annotated[Path, typer.Argument(help="Event store.")],
@@ -106,6 +108,15 @@ def skymap(
         str | None,
         option("Time of the event, UTC, such as 2021-06-30T00:09:28.846."),
     ] = None,
+    site: Annotated[
+        str | None,
+        option(
+            "Position of the detector, for --mjd and --time: the name of a detector "
+            "(see `icecube2nd detectors`), or LATITUDE,LONGITUDE, deg, optionally with "
+            "the compass bearing of the x axis (90: x points east). Default: that of "
+            "the table's detector, or IceCube if the table does not name one."
+        ),
+    ] = None,
     levels: Annotated[str, option("Contour levels, percent.")] = "50,90",
     calibration: Annotated[
         Path | None,
@@ -145,11 +156,17 @@ def skymap(
         raise ValueError(
             "--truth and --true-angles are drawn in the picture: give --picture as well"
         )
+    if site is not None and mjd is None and time is None:
+        raise ValueError(
+            "--site is for right ascension and declination: give --mjd or --time too"
+        )
     out = check_name(out or f"event_{event}.fits")
+    table = EventTable.load(results, angles=result_angles)
     stored = None if calibration is None else CalibrationFile.load(calibration)
     made = sky_map_of_event(
-        EventTable.load(results, angles=result_angles),
+        table,
         event,
+        site=None if site is None else _site(site),
         nside=nside,
         order=order,
         calibration=None if stored is None else stored.calibration,
@@ -161,6 +178,13 @@ def skymap(
         save_figure(figure, picture)
     made.save(out)
     print(f"{out}: NSIDE {made.nside}, {made.order}, {made.coordinates} coordinates")
+    if made.mjd is not None:
+        where = f"{made.site.latitude:g}, {made.site.longitude:g} deg"
+        assumed = site is None and not table.detector
+        print(
+            f"  site of the detector: latitude, longitude {where}"
+            + (" (IceCube, since the table names no detector; --site)" * assumed)
+        )
     for contour in made.contours():
         print(
             f"  {100 * contour.level:g}%: radius {np.degrees(contour.radius):.3g} deg, "
@@ -169,6 +193,27 @@ def skymap(
         )
     if picture is not None:
         print(picture)
+
+
+def _site(text: str) -> Site:
+    """Return the site of a detector's name or of numbers."""
+    from graphnet_icecube2nd.detector.presets import build_detector
+    from graphnet_icecube2nd.detector.site import Site
+
+    if "," not in text:
+        if (known := build_detector(text).site) is None:
+            raise ValueError(
+                f"--site: the position of detector {text!r} is not known; give "
+                "LATITUDE,LONGITUDE"
+            )
+        return known
+    given = options.numbers(text, "--site")
+    if len(given) not in (2, 3):
+        raise ValueError(
+            f"--site must be a detector or LATITUDE,LONGITUDE[,BEARING], got {text!r}"
+        )
+    names = ("latitude", "longitude", "bearing")
+    return Site(**dict(zip(names, given, strict=False)))
 
 
 def _true_direction(

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "LabelColumns": "pulse_map",
         "PulseMap": "pulse_map",
         "Scales": "pulse_map",
-        "Site": "detector",
+        "Site": "site",
         "build_detector": "presets",
         "infer_angle_convention": "angles",
         "list_detectors": "presets",

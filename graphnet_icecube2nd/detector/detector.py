@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from graphnet_icecube2nd.config import from_plain, to_plain
+from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.pulse_map import (
@@ -38,11 +39,13 @@ from graphnet_icecube2nd.detector.pulse_map import (
     PulseMap,
     Scales,
 )
+from graphnet_icecube2nd.detector.site import SOUTH_POLE, Site
 from graphnet_icecube2nd.registry import Registry
 
 MEDIA = ("ice", "water")
 ICECUBE = "icecube86"
 MEDIUM_OF = {"km3net": "water"}
+ROUNDED_SOUTH_POLE = -89.99  # latitude of IceCube in stores that lack the bearing
 # Fields of `to_dict`; a manifest has pulses, geometry and optics elsewhere.
 _PLAIN = ("name", "medium", "vectors", "scales", "extra_waves", "site", "telescope")
 
@@ -58,21 +61,6 @@ def register_detector(function: DetectorFunction) -> DetectorFunction:
         ValueError: The name is already registered.
     """
     return DETECTORS.add(function.__name__, function)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """Position of a detector on the Earth.
-
-    Args:
-        latitude: Geographic latitude, deg, north positive.
-        longitude: Geographic longitude, deg, east positive.
-        height: Height of the detector's centre above sea level, m.
-    """
-
-    latitude: float
-    longitude: float
-    height: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +111,7 @@ class Detector:
         scales: Units of the features.
         extra_waves: Factor on each extra column before its Fourier features (see
             `DeepIce`); default: the factor of positions.
-        site: Position on the Earth, or None if it is not known.
+        site: Position on the Earth and bearing of the axes, or None if not known.
         telescope: Name of the physical telescope. Detectors of one telescope, such as
             two file formats of IceCube-86, can share a model. Default: `name`.
 
@@ -209,6 +197,18 @@ class Detector:
             return self.optics
         return IceModel.water() if self.medium == "water" else IceModel.icecube()
 
+    @property
+    def depth(self) -> float | None:
+        """Depth of the centre below the surface of ice or water, m; None if unknown."""
+        origin_z = float(self.pulses.origin[2])
+        if origin_z < 0:  # z of the files counts from the surface
+            return -origin_z
+        if self.site is None:
+            return DETECTOR_CENTRE_DEPTH if self.telescope == ICECUBE else None
+        if self.site.height < 0:  # z of the files counts from the sea floor
+            return -self.site.height - origin_z
+        return DETECTOR_CENTRE_DEPTH if self.site == SOUTH_POLE else None
+
     def model_kwargs(self) -> dict[str, Any]:
         """Return constructor arguments of a backbone for this detector."""
         kwargs: dict[str, Any] = {}
@@ -227,17 +227,23 @@ class Detector:
 
         A geometry with other positions makes another telescope. Its name gets a
         checksum of the positions, since files of one name may hold different modules.
+        Modules away from those of IceCube may be anywhere: their site is not known.
         """
-        telescope = self.telescope
+        telescope, site = self.telescope, self.site
         if geometry is not None and not self._has_places_of(geometry):
             places = geometry.position_S3.double().contiguous().numpy().tobytes()
             digest = hashlib.sha256(places).hexdigest()[:8]
             telescope = f"{self.telescope} with geometry {digest}"
+            if self.telescope == ICECUBE:
+                own = self.modules_or_icecube86
+                near_S = own.nearest_dom(geometry.position_S3) >= 0
+                site = site if near_S.float().mean() > 0.25 else None
         return replace(
             self,
             geometry=self.geometry if geometry is None else geometry,
             optics=self.optics if optics is None else optics,
             telescope=telescope,
+            site=site,
         )
 
     def _has_places_of(self, geometry: DetectorGeometry) -> bool:
@@ -269,6 +275,9 @@ class Detector:
             ValueError: A value is missing or unknown.
         """
         made = {"pulses": pulses, "geometry": geometry, "optics": optics}
+        site = values.get("site")
+        if isinstance(site, Mapping) and site.get("latitude") == ROUNDED_SOUTH_POLE:
+            made["site"] = SOUTH_POLE
         return from_plain(cls, {**values, **made}, "detector.")
 
     @classmethod
@@ -292,6 +301,7 @@ class Detector:
             optics=optics,
             medium="ice" if pulses.ice != NO_ICE else MEDIUM_OF.get(pulses.name, "ice"),
             vectors=tuple(vectors),
+            site=SOUTH_POLE if is_icecube else None,
             telescope=ICECUBE if is_icecube else pulses.name,
         )
         return detector.with_tables(geometry) if is_icecube else detector

@@ -20,7 +20,6 @@ from graphnet_icecube2nd.detector.detector import (
     DETECTORS,
     ICECUBE,
     Detector,
-    Site,
     register_detector,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
@@ -31,13 +30,15 @@ from graphnet_icecube2nd.detector.pulse_map import (
     PulseMap,
     Scales,
 )
-
-SOUTH_POLE = Site(latitude=-89.99, longitude=-63.4530, height=885.0)
-CAPO_PASSERO = Site(latitude=36.27, longitude=16.10, height=-3450.0)
-TOULON = Site(latitude=42.80, longitude=6.03, height=-2440.0)
-CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2660.0)
-SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)
-BAIKAL = Site(latitude=51.77, longitude=104.42, height=-800.0)
+from graphnet_icecube2nd.detector.site import (
+    ARCA,
+    BAIKAL,
+    CASCADIA,
+    ORCA,
+    SOUTH_CHINA_SEA,
+    SOUTH_POLE,
+    Site,
+)
 
 SMALL = Scales(position=100.0, time=6.0e3)  # detectors of about 100 m
 USUAL = Scales()
@@ -55,8 +56,8 @@ PROMETHEUS = {
     "prometheus_upgrade": ("prometheus_upgrade", "ice", ICECUBE_Z, SMALL, SOUTH_POLE),
     "demo_ice": ("demo", "ice", -2000.0, LARGE, None),  # a grid of 81 strings
     "demo_water": ("demo", "water", -2000.0, LARGE, None),
-    "orca150": ("orca150", "water", 95.45, SMALL, TOULON),  # KM3NeT/ORCA, 150 strings
-    "arca115": ("arca115", "water", -3194.0, USUAL, CAPO_PASSERO),  # KM3NeT/ARCA
+    "orca150": ("orca150", "water", 95.45, SMALL, ORCA),  # KM3NeT/ORCA, 150 strings
+    "arca115": ("arca115", "water", -3194.0, USUAL, ARCA),  # KM3NeT/ARCA
     "gvd": ("gvd", "water", -970.0, USUAL, BAIKAL),  # a cluster of Baikal-GVD
     "trident": ("trident", "water", -3090.0, LARGE, SOUTH_CHINA_SEA),
     "pone": ("pone", "water", 0.0, USUAL, CASCADIA),  # three strings of P-ONE
@@ -185,7 +186,7 @@ def orca115() -> Detector:
         vectors=PMT_DIRECTIONS[1:],
         scales=SMALL,
         extra_waves=(TOT_WAVES, *DIRECTION_WAVES),
-        site=TOULON,
+        site=ORCA,
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.config import to_plain
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.events.batch import PackedBatch
@@ -386,6 +387,7 @@ class ResultMaker:
         columns: Collection[str] = (),
     ) -> None:
         self.bundle, self.options, self.contours = bundle, options, contours
+        self.detector = detector
         config = bundle.model.input_config
         self.domain = Domain(
             config,
@@ -472,6 +474,10 @@ class ResultMaker:
         return {
             "model": self.bundle.name,
             "weights": weights_digest(self.bundle.model),
+            "detector": {
+                "name": self.detector.name,
+                "site": to_plain(self.detector.site),
+            },
             "tasks": list(self.bundle.model.task_map),
             "calibrated_tasks": sorted(self.calibrations),
             "input": None if config is None else config.to_dict(),

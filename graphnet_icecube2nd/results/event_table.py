@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.conventions import unit_vector_to_angles
+from graphnet_icecube2nd.detector.site import Site
 from graphnet_icecube2nd.results.result_files import (
     OK,
     Columns,
@@ -25,6 +28,7 @@ from graphnet_icecube2nd.results.result_files import (
     event_ids,
     format_of,
     read_columns,
+    read_metadata,
     real_numbers,
     rows_of,
     whole_counts,
@@ -83,6 +87,8 @@ class EventTable:
             events without a result.
         n_pulses_B: Numbers of pulses, (B,); None if the table does not have them.
         notes: Sentences on how columns were read, for reports.
+        detector: Name of the detector of the events; empty if it is not known.
+        site: Position of this detector on the Earth; None if it is not known.
 
     Raises:
         ValueError: Lengths differ, an event occurs twice, or a direction with the
@@ -95,6 +101,8 @@ class EventTable:
     columns: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     n_pulses_B: NDArray[np.int64] | None = None
     notes: tuple[str, ...] = ()
+    detector: str = ""
+    site: Site | None = None
 
     def __post_init__(self) -> None:
         num = len(self.event_id)
@@ -320,7 +328,9 @@ class EventTable:
         """
         kind = format_of(path, None)
         check_replaceable(path, kind)
-        write_results(path, [self.to_columns()], kind)
+        known = {"name": self.detector, "site": to_plain(self.site)}
+        about = {"detector": known} if self.detector else None
+        write_results(path, [self.to_columns()], kind, about)
 
     @classmethod
     def load(
@@ -350,7 +360,15 @@ class EventTable:
         kept = {
             c: real_numbers(found[c], f"{where}: {c}") for c in columns if c in found
         }
-        return table.with_columns(kept)
+        about = read_metadata(Path(path)).get("detector") or {}
+        try:
+            return replace(
+                table.with_columns(kept),
+                detector=str(about.get("name", "")),
+                site=about.get("site") and from_plain(Site, about["site"], "site."),
+            )
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(f"{where}: its metadata are damaged: {error}") from None
 
     @classmethod
     def from_columns(

@@ -212,12 +212,22 @@ def _submission(part: Columns) -> Columns:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a parquet file that `write_results` wrote."""
-    import_pyarrow()
-    import pyarrow.parquet
+    """Return the metadata that `write_results` wrote into a file; CSV has none."""
+    kind = SUFFIXES.get(path.suffix.lower())
+    text: str | bytes = "{}"
+    if kind == "sqlite" and METADATA_TABLE in sqlite_tables(path):
+        with opened(path) as database:
+            rows = list(database.execute(f"SELECT name, value FROM {METADATA_TABLE}"))
+        text = (
+            f"{{{', '.join(f'{json.dumps(name)}: {value}' for name, value in rows)}}}"
+        )
+    elif kind == "parquet":
+        import_pyarrow()
+        import pyarrow.parquet
 
-    metadata = pyarrow.parquet.read_schema(path).metadata or {}
-    return parse_json(metadata.get(METADATA_KEY.encode(), b"{}"), path, "its metadata")
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        text = metadata.get(METADATA_KEY.encode(), b"{}")
+    return parse_json(text, path, "its metadata")
 
 
 def read_columns(

@@ -261,15 +261,10 @@ def simulated_source(
 
 def _surroundings(detector: Detector | None) -> tuple[float, float]:
     """Return the height of the surface above z = 0 [m], and the density [g/cm3]."""
-    if detector is None or detector.telescope == ICECUBE:
+    if detector is None:
         return DETECTOR_CENTRE_DEPTH, ICE_DENSITY
     density = ICE_DENSITY if detector.medium == "ice" else WATER_DENSITY
-    origin_z = float(detector.pulses.origin[2])
-    if origin_z < 0:  # z of the files counts from the surface
-        return -origin_z, density
-    if detector.site is not None and detector.site.height < 0:
-        return -detector.site.height - origin_z, density  # from the sea floor
-    return DETECTOR_CENTRE_DEPTH, density
+    return detector.depth or DETECTOR_CENTRE_DEPTH, density
 
 
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ pytest.importorskip("matplotlib")
 
 import typer
 
-from graphnet_icecube2nd import EventStore, EventTable
+from graphnet_icecube2nd import EventStore, EventTable, build_detector
 from graphnet_icecube2nd.commands.pictures import skymap
+from graphnet_icecube2nd.conventions import unit_vector_to_angles
+from graphnet_icecube2nd.detector.site import Site
 from graphnet_icecube2nd.inference.model_bundle import CalibrationFile
 from graphnet_icecube2nd.report.sky.map import SkyMap
 from graphnet_icecube2nd.results.truth import EventTruth
@@ -24,6 +27,7 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
     KappaCalibration,
     kappa_to_radius,
 )
+from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
 
 Call = Callable[..., None]
 
@@ -92,6 +96,58 @@ def test_options_reach_the_map(
     assert SkyMap.load(tmp_path / "b.fits").mjd == pytest.approx(57000.25)
 
 
+@pytest.mark.parametrize("ending", ["parquet", "db", "csv"])
+def test_the_site_is_that_of_the_detector(
+    ending: str,
+    call: Call,
+    results: Path,
+    simulated: EventStore,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    event, when = first(simulated), ("--mjd", 57000.25, "--nside", 8)
+    table = EventTable.load(results)
+    orca = build_detector("orca115")
+    replace(table, detector=orca.name, site=orca.site).save(f"r.{ending}")
+    call(f"r.{ending}", event, *when, "--out", "own.fits")
+    printed, (own, given, other) = (
+        capsys.readouterr().out,
+        (
+            (),
+            ("--site", "orca115"),
+            ("--site", "36.5,16.1"),
+        ),
+    )
+    if ending == "csv":  # holds no detector
+        assert "IceCube, since the table names no detector" in printed
+        assert SkyMap.load("own.fits").site == build_detector("kaggle").site
+    else:
+        assert "42.8008, 6.02228 deg\n" in printed
+        assert SkyMap.load("own.fits").site == orca.site
+    call(results, event, *when, *given, "--out", "given.fits")
+    made = SkyMap.load("given.fits")
+    assert made.site == orca.site
+    expected = to_equatorial(table.direction_B3[0], 57000.25, orca.site)
+    zenith, ra = unit_vector_to_angles(made.direction)
+    assert (float(ra), np.pi / 2 - float(zenith)) == pytest.approx(expected, abs=1e-6)
+    call(f"r.{ending}", event, *when, *other, *own, "--out", "other.fits")
+    assert SkyMap.load("other.fits").site == Site(latitude=36.5, longitude=16.1)
+
+
+def test_an_unknown_site(call: Call, results: Path, simulated: EventStore) -> None:
+    table = replace(EventTable.load(results), detector="demo_water")
+    table.save("r.parquet")
+    event = first(simulated)
+    call("r.parquet", event, "--out", "local.fits")
+    for given, message in (
+        ((), "'demo_water' is not known.*--site LATITUDE,LONGITUDE"),
+        (("--site", "demo_water"), "'demo_water' is not known"),
+        (("--site", "1,2,3,4"), "got '1,2,3,4'"),
+        (("--site", "95,0"), "latitude .* found 95"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call("r.parquet", event, "--mjd", 57000, *given)
+
+
 def test_a_calibration(
     call: Call, results: Path, simulated: EventStore, tmp_path: Path
 ) -> None:
@@ -118,6 +174,7 @@ def test_a_calibration(
     [
         (("--mjd", 57000, "--time", "2014-12-09"), "--mjd or --time"),
         (("--time", "yesterday"), "yesterday"),
+        (("--site", "orca115"), "--mjd or --time"),
         (("--levels", "50;90"), "--levels must be comma-separated"),
         (("--levels", "0.5,150"), "levels .* 0 and 1"),
         (("--true-angles", "1,2"), "--picture"),

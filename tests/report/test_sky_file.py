@@ -15,6 +15,7 @@ from astropy.table import Table
 from astropy_healpix import HEALPix
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.detector.site import ORCA, SOUTH_POLE
 from graphnet_icecube2nd.report.sky.map import SkyMap, sky_map
 from graphnet_icecube2nd.tasks.direction.equatorial import to_equatorial
 from graphnet_icecube2nd.tasks.direction.radial_law import RadialLaw
@@ -36,6 +37,7 @@ def test_files_give_every_bit_back(order: str, ending: str, tmp_path: Path) -> N
         levels=(0.1, 0.68, 0.95),
         event_id=10**12,
         mjd=MJD if order == "ring" else None,
+        site=ORCA if ending == "fits" else SOUTH_POLE,
     )
     path = tmp_path / "new" / f"map.{ending}"
     made.save(path)
@@ -43,7 +45,8 @@ def test_files_give_every_bit_back(order: str, ending: str, tmp_path: Path) -> N
     back = SkyMap.load(path)
     np.testing.assert_array_equal(back.density_P, made.density_P)
     np.testing.assert_array_equal(back.direction, made.direction)
-    for name in ("nside", "order", "coordinates", "kappa", "law", "levels", "mjd"):
+    names = ("nside", "order", "coordinates", "kappa", "law", "levels", "mjd", "site")
+    for name in names:
         assert getattr(back, name) == getattr(made, name)
     assert back.event_id == 10**12
     assert back.contours() == made.contours()
@@ -82,6 +85,7 @@ def test_other_tools_read_them(tmp_path: Path) -> None:
         "KAPPA": 50.0,
         "DATE-OBS": "2012-03-14T06:00:00.000",
         "MJD-OBS": MJD,
+        "SITELAT": -89.9944,
         "LEVEL2": 0.9,
     }
     assert {key: header[key] for key in expected} == expected

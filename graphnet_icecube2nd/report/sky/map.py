@@ -8,8 +8,10 @@ Files are FITS files that standard tools read. The first extension is a HEALPix 
 the whole sky: a column PROBDENSITY in 1/sr, and in the header PIXTYPE, ORDERING, NSIDE,
 FIRSTPIX, LASTPIX, INDXSCHM, OBJECT and COORDSYS, so `healpy.read_map(path)` and
 `astropy.table.Table.read(path, hdu=1)` read it. COORDSYS is C for equatorial maps
-(ICRS). It is DETECTOR for maps in the detector's coordinates, where theta is zenith and
-phi is azimuth; tools that need a celestial frame refuse these.
+(ICRS), which also have the detector's position: SITELAT, SITELONG and SITEBEAR, the
+bearing of its x axis (deg). It is DETECTOR for maps in the detector's coordinates,
+where theta is zenith and phi is azimuth; tools that need a celestial frame refuse
+these.
 
 The header also has EVENTID, KAPPA, DATE-OBS and MJD-OBS (UTC), and for each contour
 LEVELn, RADIUSn (deg), AREAn (area of the circle, square degrees) and PIXAREAn (area of
@@ -31,6 +33,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.detector.site import SOUTH_POLE, Site
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import write_whole
 from graphnet_icecube2nd.lazy import import_extra
@@ -54,6 +57,7 @@ LEVELS = (0.5, 0.9)
 ORDERS = ("ring", "nested")
 DENSITY = "PROBDENSITY"
 NUMBERS = "NUMBERS"  # name of the second extension
+SITE = ("latitude", "longitude", "height", "bearing")  # in the second extension
 FRAMES = {LOCAL: "DETECTOR", EQUATORIAL: "C"}
 ENDINGS = (".fits", ".fit", ".fits.gz", ".fit.gz")
 # Defaults: pixels within the 50% contour, smallest and largest NSIDE.
@@ -95,6 +99,7 @@ class SkyMap:
         levels: Contour levels of the file and the picture.
         event_id: Number of the event; None if it has none.
         mjd: Time of the event, UTC, d; None for local coordinates.
+        site: Position of the detector, with which equatorial coordinates were computed.
 
     Raises:
         ValueError: A value is not allowed.
@@ -110,6 +115,7 @@ class SkyMap:
     levels: tuple[float, ...] = LEVELS
     event_id: int | None = None
     mjd: float | None = None
+    site: Site = SOUTH_POLE
 
     def __post_init__(self) -> None:
         _check_grid(self.nside, self.order)
@@ -233,8 +239,12 @@ class SkyMap:
                     levels=numbers("LEVELS"),
                     event_id=header.get("EVENTID"),
                     mjd=float(row["MJD"]) if np.isfinite(row["MJD"]) else None,
+                    # Older files are of IceCube.
+                    site=Site(**dict(zip(SITE, numbers("SITE"), strict=True)))
+                    if "SITE" in units[NUMBERS].columns.names
+                    else SOUTH_POLE,
                 )
-            except (KeyError, IndexError, AttributeError) as error:
+            except (KeyError, IndexError, AttributeError, ValueError) as error:
                 raise ValueError(
                     f"{path} is no sky map of this package: {error}"
                 ) from None
@@ -252,6 +262,7 @@ def sky_map(
     levels: Sequence[float] = LEVELS,
     event_id: int | None = None,
     mjd: float | None = None,
+    site: Site = SOUTH_POLE,
 ) -> SkyMap:
     """Return the sky map of a direction and its kappa.
 
@@ -271,6 +282,7 @@ def sky_map(
         levels: Contour levels, 0 to 1.
         event_id: Number of the event in the file and the picture.
         mjd: Time of the event, UTC, d; the map is then in equatorial coordinates.
+        site: Position of the detector, for equatorial coordinates; default: IceCube.
 
     Raises:
         ValueError: A value is not allowed.
@@ -286,7 +298,7 @@ def sky_map(
     centre = centre / length
     if mjd is not None:
         mjd = float(checked_mjd(mjd))
-        ra, dec = to_equatorial(centre, mjd)
+        ra, dec = to_equatorial(centre, mjd, site)
         centre = angles_to_unit_vector(np.pi / 2 - dec, ra).numpy()
     if calibration is not None:
         law = RadialLaw.calibrated(kappa, calibration, chosen)
@@ -304,6 +316,7 @@ def sky_map(
         levels=chosen,
         event_id=event_id,
         mjd=mjd,
+        site=site,
     )
 
 
@@ -312,9 +325,13 @@ def sky_map_of_event(
     event_id: int,
     *,
     calibration: KappaCalibration | None = None,
+    site: Site | None = None,
     **options: Any,
 ) -> SkyMap:
     """Return the sky map of an event of a table; other options are those of `sky_map`.
+
+    The default site is that of the table's detector, or IceCube if the table does not
+    name a detector.
 
     If the table has contour radii, the map uses them, so calibrated results stay
     calibrated. Radii of other levels are interpolated; to have them exact, reconstruct
@@ -322,7 +339,8 @@ def sky_map_of_event(
 
     Raises:
         ValueError: The table lacks the event, its direction or its kappa, a calibration
-            is given for a calibrated table, or a value is not allowed.
+            is given for a calibrated table, a time is given and the detector's site
+            is not known, or a value is not allowed.
         ImportError: astropy-healpix is not installed.
     """
     row = table.of_events(np.array([event_id]))
@@ -342,6 +360,15 @@ def sky_map_of_event(
             "kappa): leave the calibration out"
         )
     own: dict[str, Any] = {"calibration": calibration, "law": law}
+    site = site or table.site
+    if site is None and table.detector and options.get("mjd") is not None:
+        raise ValueError(
+            f"{table.name}: the position on the Earth of detector {table.detector!r} "
+            "is not known, so its directions have no right ascension. Give it: "
+            "--site LATITUDE,LONGITUDE (`site=Site(latitude=..., longitude=...)`), or "
+            "leave out the time"
+        )
+    own["site"] = site or SOUTH_POLE
     return sky_map(row.direction_B3[0], kappa, event_id=event_id, **own, **options)
 
 
@@ -443,7 +470,7 @@ def _densities_of(
 def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
     """Return the cards of the header: keyword, value, comment."""
     celestial = sky_map.coordinates == EQUATORIAL
-    frame = "equatorial, ICRS" if celestial else "theta zenith, phi azimuth, IceCube"
+    frame = "equatorial, ICRS" if celestial else "theta zenith, phi azimuth"
     cards: list[tuple[str, Any, str]] = [
         ("PIXTYPE", "HEALPIX", "HEALPix pixels"),
         ("ORDERING", sky_map.order.upper(), "RING or NESTED"),
@@ -469,6 +496,9 @@ def _cards(sky_map: SkyMap) -> list[tuple[str, Any, str]]:
             ("DEC", 90 - theta, "[deg] declination of the direction"),
             ("DATE-OBS", mjd_to_time(sky_map.mjd), "UTC of the event"),
             ("MJD-OBS", sky_map.mjd, "[d] UTC of the event"),
+            ("SITELAT", sky_map.site.latitude, "[deg] latitude of the detector"),
+            ("SITELONG", sky_map.site.longitude, "[deg] longitude of the detector"),
+            ("SITEBEAR", sky_map.site.bearing, "[deg] compass bearing of its x axis"),
         ]
     else:
         cards += [
@@ -493,6 +523,7 @@ def _numbers(fits: Any, sky_map: SkyMap) -> Any:
         "DIRECTION": sky_map.direction.tolist(),
         "KAPPA": [sky_map.kappa],
         "MJD": [np.nan if sky_map.mjd is None else sky_map.mjd],
+        "SITE": [getattr(sky_map.site, name) for name in SITE],
         "LEVELS": sky_map.levels,
         **{"U": law.u, "SHARE": law.share, "RATE": law.rate},
     }

@@ -93,7 +93,7 @@ def _truth(sky_map: SkyMap, truth: ArrayLike) -> Array:
         )
     if sky_map.mjd is None:
         return direction / float(np.linalg.norm(direction))
-    ra, dec = to_equatorial(direction, sky_map.mjd)
+    ra, dec = to_equatorial(direction, sky_map.mjd, sky_map.site)
     return sky_vector(ra, dec)
 
 

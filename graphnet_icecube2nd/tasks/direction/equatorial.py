@@ -1,11 +1,8 @@
 """Conversion between detector directions and right ascension and declination.
 
-IceCube's x points to grid east and y to grid north, along the Greenwich meridian; z is
-up. Seen from above the South Pole, longitudes grow clockwise and azimuth anticlockwise:
-a horizontal direction of azimuth a runs along the longitude 90 deg - a, and its
-astronomical azimuth, from local north eastwards, is 90 deg - a - longitude of the
-detector. astropy does the rest, without refraction. Source of position and grid:
-IceCube's coordinate documentation; tests compare with published numbers.
+A horizontal direction of azimuth a has the astronomical azimuth, from true north
+eastwards, `Site.bearing` - a; z is up. astropy does the rest, without refraction. Tests
+compare with numbers that IceCube, KM3NeT and ANTARES published.
 
 Nothing is downloaded. Dates outside astropy's own Earth-rotation tables (before 1973,
 and from about a year after its release) are computed with UT1 = UTC. The error is at
@@ -26,22 +23,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector, unit_vector_to_angles
+from graphnet_icecube2nd.detector.site import SOUTH_POLE, Site
 from graphnet_icecube2nd.lazy import import_extra
 
 Array = NDArray[np.float64]
 
-LATITUDE, LONGITUDE = -89.9944, -62.6081  # deg, detector centre; east positive
-HEIGHT = 883.9  # m, detector centre above the ellipsoid
 # From 1960, when UTC begins, to 2100; a number outside is most likely not an MJD.
 FIRST_MJD, LAST_MJD = 36934.0, 88069.0
 
 
-def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
+def to_equatorial(
+    direction: ArrayLike, mjd: ArrayLike, site: Site = SOUTH_POLE
+) -> tuple[Array, Array]:
     """Return the sky positions of detector directions.
 
-    Vectors, (..., 3), point back to where neutrinos came from; times are modified
-    Julian dates, UTC, d; leading shapes broadcast. Returns right ascension, 0..2 pi,
-    and declination, ICRS (J2000), rad, (...) each.
+    Args:
+        direction: Vectors to where neutrinos came from, in the detector's axes,
+            (..., 3).
+        mjd: Modified Julian dates, UTC, d; leading shapes broadcast.
+        site: Position and orientation of the detector; default: IceCube.
+
+    Returns:
+        Right ascension, 0..2 pi, and declination, ICRS (J2000), rad, (...) each.
 
     Raises:
         ValueError: A time is not between 1960 and 2100, or a vector has no direction.
@@ -54,14 +57,16 @@ def to_equatorial(direction: ArrayLike, mjd: ArrayLike) -> tuple[Array, Array]:
 
         local = AltAz(
             alt=(np.pi / 2 - zenith) * units.rad,
-            az=(np.pi / 2 - azimuth - np.radians(LONGITUDE)) * units.rad,
-            **_place_and_time(mjd),
+            az=(np.radians(site.bearing) - azimuth) * units.rad,
+            **_place_and_time(mjd, site),
         )
         sky = local.transform_to(ICRS())
         return np.asarray(sky.ra.rad) % (2 * np.pi), np.asarray(sky.dec.rad)
 
 
-def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
+def from_equatorial(
+    ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike, site: Site = SOUTH_POLE
+) -> Array:
     """Return the detector directions of sky positions; inverse of `to_equatorial`.
 
     Converts right ascension, declination, rad, and dates to unit vectors, (..., 3).
@@ -75,9 +80,9 @@ def from_equatorial(ra: ArrayLike, dec: ArrayLike, mjd: ArrayLike) -> Array:
         from astropy.coordinates import ICRS, AltAz
 
         sky = ICRS(ra=np.asarray(ra) * units.rad, dec=np.asarray(dec) * units.rad)
-        local = sky.transform_to(AltAz(**_place_and_time(mjd)))
+        local = sky.transform_to(AltAz(**_place_and_time(mjd, site)))
         zenith = np.pi / 2 - np.asarray(local.alt.rad)
-        azimuth = np.pi / 2 - np.asarray(local.az.rad) - np.radians(LONGITUDE)
+        azimuth = np.radians(site.bearing) - np.asarray(local.az.rad)
     direction: Array = angles_to_unit_vector(zenith, azimuth).numpy()
     return direction
 
@@ -123,7 +128,7 @@ def checked_mjd(mjd: ArrayLike) -> Array:
     return times
 
 
-def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
+def _place_and_time(mjd: ArrayLike, site: Site) -> dict[str, Any]:
     """Return location and time for astropy's frames."""
     from astropy import units
     from astropy.coordinates import EarthLocation
@@ -132,7 +137,9 @@ def _place_and_time(mjd: ArrayLike) -> dict[str, Any]:
     return {
         "obstime": Time(checked_mjd(mjd), format="mjd", scale="utc"),
         "location": EarthLocation(
-            lat=LATITUDE * units.deg, lon=LONGITUDE * units.deg, height=HEIGHT * units.m
+            lat=site.latitude * units.deg,
+            lon=site.longitude * units.deg,
+            height=site.height * units.m,
         ),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 pytest.importorskip("astropy")
 
 from graphnet_icecube2nd.conventions import angles_to_unit_vector, opening_angle
+from graphnet_icecube2nd.detector.site import ARCA, ORCA, SOUTH_POLE, Site
 from graphnet_icecube2nd.tasks.direction.equatorial import (
     from_equatorial,
     mjd_to_time,
@@ -61,6 +63,85 @@ def test_the_crab_nebula() -> None:
     found = from_equatorial(ra, dec, time_to_mjd(WHEN))
     expected = local(np.radians(112.0318), np.radians(286.7096))
     assert float(opening_angle(found, expected)) < np.radians(1e-4)
+
+
+# Source: ANTARES' public wiki, astro_coordinatetransformation_howto.
+ANTARES = Site.from_utm(268_221.6, 4_742_381.9, "32N", -2475.0)
+KM3NET = {"ARCA": ARCA, "ORCA": ORCA, "antares": ANTARES}
+# Date, azimuth and zenith of the source in UTM axes, right ascension and declination
+# (J2000), deg. Source: km3net-testdata (MIT), astro/*_coordinate_systems_benchmark.csv.
+Row = tuple[str, str, float, float, float, float]
+BENCHMARK: list[Row] = [
+    ("ARCA", "2007-10-04T03:03:03", 203.46, 168.03, 268.495892, -40.089231),
+    ("ARCA", "2010-04-27T19:19:19", 12.50, 34.58, 204.413093, 35.633862),
+    ("ORCA", "2007-10-04T03:03:03", 12.50, 146.03, 206.558376, -27.390486),
+    ("ORCA", "2007-10-04T03:03:03", 153.33, 94.77, 313.361333, 14.356239),
+    ("antares", "2007-10-04T03:03:03", 277.07, 157.03, 235.795, -65.255),
+]
+
+
+def agree(
+    name: str, time: str, azimuth: float, zenith: float, ra: float, dec: float
+) -> None:
+    """KM3NeT's numbers lack the aberration of light, 0.006 deg, and UT1."""
+    mjd, given = time_to_mjd(time), np.radians([zenith, azimuth, ra, dec])
+    direction, place = local(*given[:2]), on_sky(*given[2:])
+    found = on_sky(*to_equatorial(direction, mjd, KM3NET[name]))
+    assert float(opening_angle(found, place)) < np.radians(0.012)
+    back = from_equatorial(*given[2:], mjd, KM3NET[name])
+    assert float(opening_angle(back, direction)) < np.radians(0.012)
+
+
+@pytest.mark.parametrize("row", BENCHMARK)
+def test_against_numbers_of_km3net(row: Row) -> None:
+    agree(*row)
+
+
+@pytest.mark.parametrize("name", KM3NET)
+def test_against_all_benchmarks_of_km3net(name: str) -> None:
+    data_path = pytest.importorskip("km3net_testdata").data_path
+    kinds = {"coordinate_systems": 17, "astro_objects": 8, "moon_sun_position": 3}
+    for kind, at_least in kinds.items():
+        text = Path(data_path(f"astro/{name}_{kind}_benchmark.csv")).read_text("utf-8")
+        lines = [line for line in text.splitlines() if not line.startswith("#")]
+        # The Moon is near: its direction depends on the place.
+        rows = [r for r in csv.DictReader(lines) if r.get("object") != "Moon"]
+        assert len(rows) >= at_least
+        for row in rows:
+            angles = (float(row["azimuth"]), float(row["zenith"]))
+            ra = degrees(row["RA-J2000"]) * (15 if ":" in row["RA-J2000"] else 1)
+            time = f"{row['date']}T{row['time']}"
+            agree(name, time, *angles, ra, degrees(row["DEC-J2000"]))
+
+
+def degrees(text: str) -> float:
+    """Of a number, or of hours or degrees, minutes and seconds."""
+    whole, *parts = text.split(":")
+    size = abs(float(whole)) + sum(float(p) / 60**n for n, p in enumerate(parts, 1))
+    return -size if text.startswith("-") else size
+
+
+def test_sites_on_a_grid() -> None:
+    """Latitude, longitude, convergence of ARCA: km3net-testdata, local2eq_aanet."""
+    found = (ARCA.latitude, ARCA.longitude, ARCA.bearing - 90)
+    expected = np.degrees([0.6334068, 0.2788192, 0.0100733])
+    assert found == pytest.approx(expected, abs=1e-3)
+    # Of Snyder's formulas (Map projections, 1987): 51 S, 59.9 E in zone 41.
+    south = Site.from_utm(282_496.2473, 4_345_600.3435, "41S")
+    assert (south.latitude, south.longitude) == pytest.approx((-51, 59.9), abs=1e-7)
+    assert south.bearing == pytest.approx(92.4101, abs=1e-4)
+    with pytest.raises(ValueError, match=r"32N .* found 'N32'"):
+        Site.from_utm(0.0, 0.0, "N32")
+    with pytest.raises(ValueError, match=r"latitude .* found 95"):
+        Site(latitude=95.0, longitude=0.0)
+
+
+@pytest.mark.parametrize("site", [SOUTH_POLE, ARCA, Site(latitude=50.0, longitude=8.0)])
+def test_the_pole_of_the_sky_is_north(site: Site) -> None:
+    """Its compass bearing is 0, its height the latitude; at every site."""
+    north = from_equatorial(0.0, np.pi / 2, 51544.5, site)
+    turn, zenith = np.radians(site.bearing), np.radians(90 - site.latitude)
+    assert float(opening_angle(north, local(zenith, turn))) < np.radians(0.02)
 
 
 @pytest.mark.parametrize("mjd", [54700.03, 55197.5, 56345.678, 57388.9])

@@ -15,24 +15,33 @@ Pattern = Annotated[
 
 
 def detectors(pattern: Pattern = "*") -> None:
-    """List the detectors: modules, medium, clock, scales and columns."""
+    """List the detectors: modules, medium, site, clock, scales and sources.
+
+    If one name matches, its columns are listed too.
+    """
     from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 
     rows = []
     for name in list_detectors(pattern):
         detector = build_detector(name)
-        modules = detector.modules
+        modules, site, depth = detector.modules, detector.site, detector.depth
         rows.append(
             (
                 name,
                 "" if modules is None else f"{len(modules):,}",
-                detector.medium,
+                str(detector.pmts),
+                "sea water" if detector.medium == "water" else detector.medium,
+                "" if site is None else f"{site.latitude:.2f}, {site.longitude:.2f}",
+                "" if depth is None else f"{depth:.0f} m",
                 detector.clock.replace("_", " "),
                 f"{detector.scales.position:g} m, {detector.scales.time:g} ns",
-                ", ".join(detector.pulses.columns()),
+                detector.source,
             )
         )
-    _print(("detector", "modules", "medium", "clock", "scales", "columns"), rows)
+    header = "detector", "modules", "PMTs", "medium", "latitude, longitude", "depth"
+    _print((*header, "clock", "scales", "source of the positions"), rows)
+    if len(rows) == 1:
+        print(f"columns: {', '.join(detector.pulses.columns())}")
 
 
 def tasks(pattern: Pattern = "*") -> None:

@@ -180,11 +180,9 @@ def skymap(
     print(f"{out}: NSIDE {made.nside}, {made.order}, {made.coordinates} coordinates")
     if made.mjd is not None:
         where = f"{made.site.latitude:g}, {made.site.longitude:g} deg"
-        assumed = site is None and not table.detector
-        print(
-            f"  site of the detector: latitude, longitude {where}"
-            + (" (IceCube, since the table names no detector; --site)" * assumed)
-        )
+        if site is None and not table.detector:
+            where += " (IceCube, since the table names no detector; --site)"
+        print(f"  site of the detector: latitude, longitude {where}")
     for contour in made.contours():
         print(
             f"  {100 * contour.level:g}%: radius {np.degrees(contour.radius):.3g} deg, "

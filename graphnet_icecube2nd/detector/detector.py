@@ -42,9 +42,11 @@ from graphnet_icecube2nd.detector.pulse_map import (
 from graphnet_icecube2nd.detector.site import SOUTH_POLE, Site
 from graphnet_icecube2nd.registry import Registry
 
-MEDIA = ("ice", "water")
+LAKE_WATER = "lake water"
+MEDIA = ("ice", "water", LAKE_WATER)
 ICECUBE = "icecube86"
 MEDIUM_OF = {"km3net": "water"}
+SWAY = 8.0  # m; modules in water move by the current, and surveys differ
 ROUNDED_SOUTH_POLE = -89.99  # latitude of IceCube in stores that lack the bearing
 # Fields of `to_dict`; a manifest has pulses, geometry and optics elsewhere.
 _PLAIN = ("name", "medium", "vectors", "scales", "extra_waves", "site", "telescope")
@@ -103,9 +105,9 @@ class Detector:
         geometry: Table of its optical modules: a `DetectorGeometry`, the path of a
             file (see `DetectorGeometry.from_file`), columns by name, or None if it is
             not known.
-        medium: `ice` or `water`.
+        medium: `ice`, `water` (of the sea) or `lake water`.
         optics: Scattering and absorption of the medium; default: IceCube's ice, or
-            water (see `IceModel.water`).
+            water (see `IceModel.water`, `IceModel.lake_water`).
         vectors: Triples of pulse columns that are vectors, such as PMT directions.
             They rotate with the event.
         scales: Units of the features.
@@ -114,6 +116,8 @@ class Detector:
         site: Position on the Earth and bearing of the axes, or None if not known.
         telescope: Name of the physical telescope. Detectors of one telescope, such as
             two file formats of IceCube-86, can share a model. Default: `name`.
+        pmts: Photomultipliers (PMTs) of a module; the largest number if modules differ.
+        source: Source of the positions of the modules, for lists.
 
     Raises:
         ValueError: The medium is unknown, or a vector has a column that pulses lack.
@@ -129,6 +133,8 @@ class Detector:
     extra_waves: tuple[float, ...] = ()
     site: Site | None = None
     telescope: str = ""
+    pmts: int = 1
+    source: str = ""
 
     def __post_init__(self) -> None:
         vectors = tuple(tuple(vector) for vector in self.vectors)
@@ -141,7 +147,7 @@ class Detector:
     def _problems(self) -> Iterator[str]:
         extra = self.pulses.extra
         if self.medium not in MEDIA:
-            yield f"medium must be {' or '.join(MEDIA)}, got {self.medium!r}"
+            yield f"medium must be one of {', '.join(MEDIA)}, got {self.medium!r}"
         for vector in self.vectors:
             if len(vector) != 3 or not set(vector) <= set(extra):
                 yield (
@@ -195,6 +201,8 @@ class Detector:
         """Scattering and absorption of the medium."""
         if self.optics is not None:
             return self.optics
+        if self.medium == LAKE_WATER:
+            return IceModel.lake_water()
         return IceModel.water() if self.medium == "water" else IceModel.icecube()
 
     @property
@@ -228,7 +236,14 @@ class Detector:
         A geometry with other positions makes another telescope. Its name gets a
         checksum of the positions, since files of one name may hold different modules.
         Modules away from those of IceCube may be anywhere: their site is not known.
+        Positions count from the centre, or from the zero of the detector's files.
         """
+        if geometry is not None:
+            origin_3 = torch.tensor(self.pulses.origin, dtype=torch.float64)
+            low_3, high_3 = geometry.position_S3.aminmax(dim=0)
+            middle_3 = (low_3 + high_3) / 2
+            if (middle_3 - origin_3).norm() < middle_3.norm():
+                geometry = geometry.moved(self.pulses.origin)
         telescope, site = self.telescope, self.site
         if geometry is not None and not self._has_places_of(geometry):
             places = geometry.position_S3.double().contiguous().numpy().tobytes()
@@ -252,7 +267,8 @@ class Detector:
             return True  # the detector's own were not known
         own = self.modules_or_icecube86
         if self.pulses.sensor_id is None:  # pulses have positions of their own
-            return bool((own.nearest_dom(geometry.position_S3) >= 0).all())
+            reach = 1.0 if self.medium == "ice" else SWAY
+            return bool((own.nearest_dom(geometry.position_S3, reach) >= 0).all())
         return len(own) == len(geometry) and torch.allclose(
             own.position_S3, geometry.position_S3, rtol=0.0, atol=1.0
         )
@@ -274,7 +290,8 @@ class Detector:
         Raises:
             ValueError: A value is missing or unknown.
         """
-        made = {"pulses": pulses, "geometry": geometry, "optics": optics}
+        made: dict[str, Any] = {"pulses": pulses, "geometry": geometry}
+        made["optics"] = optics
         site = values.get("site")
         if isinstance(site, Mapping) and site.get("latitude") == ROUNDED_SOUTH_POLE:
             made["site"] = SOUTH_POLE

@@ -81,11 +81,27 @@ class IceModel(Shared):
         site of the ANTARES neutrino telescope", Astropart. Phys. 23 (2005) 131,
         arXiv:astro-ph/0412126.
         """
+        return cls._uniform(scattering=265.0, absorption=60.0)
+
+    @classmethod
+    @cache
+    def lake_water(cls) -> IceModel:
+        """Lake Baikal at all depths: 22 m absorption, 480 m scattering length.
+
+        Absorption and effective scattering length at 488 nm: V. A. Balkanov et al.,
+        "In-situ measurements of optical parameters in Lake Baikal with the help of a
+        neutrino telescope", Appl. Opt. 38 (1999) 6818, arXiv:astro-ph/9903342.
+        """
+        return cls._uniform(scattering=480.0, absorption=22.0)
+
+    @classmethod
+    def _uniform(cls, *, scattering: float, absorption: float) -> IceModel:
+        """Return a medium with the same lengths [m] at all depths."""
         depth_N = torch.tensor([-1e5, 1e5], dtype=torch.float64)
         return cls(
             depth_N=depth_N,
-            scattering_length_N=torch.full_like(depth_N, 265.0),
-            absorption_length_N=torch.full_like(depth_N, 60.0),
+            scattering_length_N=torch.full_like(depth_N, scattering),
+            absorption_length_N=torch.full_like(depth_N, absorption),
         )
 
     @classmethod

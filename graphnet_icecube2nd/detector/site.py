@@ -78,8 +78,11 @@ class Site:
             n**2 / 48 + n**3 / 15,
             17 / 480 * n**3,
         )
-        delta = (2 * n - 2 / 3 * n**2 - 2 * n**3, 7 / 3 * n**2 - 8 / 5 * n**3)
-        delta += (56 / 15 * n**3,)
+        delta = (
+            2 * n - 2 / 3 * n**2 - 2 * n**3,
+            7 / 3 * n**2 - 8 / 5 * n**3,
+            56 / 15 * n**3,
+        )
         terms = [(2 * k, b) for k, b in enumerate(beta, 1)]
         north = xi - sum(b * math.sin(k * xi) * math.cosh(k * eta) for k, b in terms)
         east = eta - sum(b * math.cos(k * xi) * math.sinh(k * eta) for k, b in terms)
@@ -104,7 +107,9 @@ SOUTH_POLE = Site(
 # UTM positions in KM3NeT's detector files (km3net-testdata, MIT).
 ARCA = Site.from_utm(587_600.0, 4_016_800.0, "33N", -3450.0)
 ORCA = Site.from_utm(256_500.0, 4_743_000.0, "32N", -2440.0)
-# From the experiments' papers; x is taken to point east.
-CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2660.0)  # 2005.09493
-SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)  # 2207.04519
-BAIKAL = Site(latitude=51.77, longitude=104.42, height=-910.0)  # 1808.10353
+# From the experiments' papers. x is taken to point east, y north.
+# P-ONE's strings end 1000 m above the sea floor, 2660 m deep; arXiv:2005.09493.
+CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2160.0)
+# arXiv:2207.04519, arXiv:1808.10353
+SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)
+BAIKAL = Site(latitude=51.77, longitude=104.42, height=-910.0)

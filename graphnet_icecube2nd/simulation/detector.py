@@ -21,7 +21,7 @@ NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string for coincidences
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
 REACH_LEVELS = 16
-ICE_DENSITY, WATER_DENSITY = 0.92, 1.03  # g/cm3; the second of sea water
+DENSITY = {"ice": 0.92, "water": 1.03, "lake water": 1.0}  # g/cm3, of each medium
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 
 
@@ -53,7 +53,7 @@ class Volume:
     bottom: float  # z, m
     top: float
     surface: float = DETECTOR_CENTRE_DEPTH  # z of the surface of ice or sea, m
-    density: float = ICE_DENSITY  # g/cm3
+    density: float = DENSITY["ice"]  # g/cm3
 
     @classmethod
     def enclosing(cls, position_S3: Array) -> Volume:
@@ -89,7 +89,7 @@ class SimulatedDetector:
     geometry: DetectorGeometry
     ice: IceModel
     surface: float = DETECTOR_CENTRE_DEPTH
-    density: float = ICE_DENSITY
+    density: float = DENSITY["ice"]
 
     @classmethod
     def icecube86(cls) -> SimulatedDetector:

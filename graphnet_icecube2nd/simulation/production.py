@@ -41,8 +41,7 @@ from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import (
-    ICE_DENSITY,
-    WATER_DENSITY,
+    DENSITY,
     SimulatedDetector,
 )
 from graphnet_icecube2nd.simulation.events import (
@@ -262,9 +261,8 @@ def simulated_source(
 def _surroundings(detector: Detector | None) -> tuple[float, float]:
     """Return the height of the surface above z = 0 [m], and the density [g/cm3]."""
     if detector is None:
-        return DETECTOR_CENTRE_DEPTH, ICE_DENSITY
-    density = ICE_DENSITY if detector.medium == "ice" else WATER_DENSITY
-    return detector.depth or DETECTOR_CENTRE_DEPTH, density
+        return DETECTOR_CENTRE_DEPTH, DENSITY["ice"]
+    return detector.depth or DETECTOR_CENTRE_DEPTH, DENSITY[detector.medium]
 
 
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:

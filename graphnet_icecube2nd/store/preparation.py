@@ -413,10 +413,11 @@ def _settled(
     if named is not None:
         if modules is None and named.telescope != ICECUBE:
             modules = named.modules
-        elif isinstance(modules, Path):
-            named = named.with_tables(DetectorGeometry.from_file(modules))
         elif modules is not None:
+            if isinstance(modules, Path):
+                modules = DetectorGeometry.from_file(modules)
             named = named.with_tables(modules)
+            modules = named.modules  # with the detector's centre as their zero
     ice = Path(ice) if ice else source.ice
     source = replace(source, detector=named, geometry=modules, ice=ice)
     return settle_angles(source, angles)

@@ -485,7 +485,7 @@ class TestRotateAboutZ:
         assert torch.equal(turned.columns["rde"], rde)
         assert "rde" not in apply(make_events([200]), RotateAboutZ()).columns
 
-    @pytest.mark.parametrize("name", ["upgrade", "orca115"])
+    @pytest.mark.parametrize("name", ["upgrade", "orca115", "orca6", "arca21"])
     def test_vectors_of_the_detector(self, name: str) -> None:
         detector = build_detector(name)
         ((x, y, z),) = detector.vectors

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from graphnet_icecube2nd import EventStore, EventTable
+from graphnet_icecube2nd import EventStore, EventTable, simulate
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.likelihood.line_fit import line_fit_events
 from graphnet_icecube2nd.plots import new_figure, save_figure
 from graphnet_icecube2nd.report.event.display import draw_event
-from graphnet_icecube2nd.report.event.page import event_payload
+from graphnet_icecube2nd.report.event.page import event_page, event_payload
+from graphnet_icecube2nd.report.event.view import find_modules, read_event
 from graphnet_icecube2nd.store.event_store import view_event
 
 
@@ -42,6 +44,55 @@ def test_axes_have_names_and_units(simulated: EventStore) -> None:
     assert colours.get_ylabel() == "time of the first pulse of a DOM [ns]"
     labels = [text.get_text() for text in space.get_legend().get_texts()]
     assert labels == ["truth, flight", "1 p.e.", "10 p.e.", "100 p.e."]
+
+
+@pytest.fixture(scope="module")
+def orca(tmp_path_factory: pytest.TempPathFactory) -> EventStore:
+    """Events in six strings of KM3NeT/ORCA."""
+    path = tmp_path_factory.mktemp("orca") / "store"
+    simulate(path, num_events=24, seed=2, workers=1, detector="orca6")
+    return EventStore(path)
+
+
+def test_another_detector_has_its_own_strings_and_words(orca: EventStore) -> None:
+    number = int(orca.whole_event_column("n_pulses").argmax())
+    figure = draw_event(orca, number)
+    space, _, colours = axes_of(figure)
+    assert colours.get_ylabel() == "time of the first pulse of a module [ns]"
+    assert " modules with " in figure.get_suptitle()
+    strings = [line for line in space.lines if line.get_color() == "0.85"]
+    assert len(strings) == 6
+    # The strings are 54 m wide and 160 m high.
+    assert 54 < np.ptp(space.get_xlim()) < 80
+    assert 160 < np.ptp(space.get_zlim()) < 190
+    payload = event_payload(orca, number)
+    assert len(payload["detector"]["lines"]) == 6
+    assert "modules with pulses" in dict(payload["truth"])
+    assert "first pulse of a module" in event_page(orca, number)
+    assert (
+        "DOM"
+        not in figure.get_suptitle() + event_page(orca, number).split("<script")[0]
+    )
+
+
+def test_pmts_of_a_module_are_one_dot(orca: EventStore) -> None:
+    number = int(orca.whole_event_column("n_pulses").argmax())
+    _, pulses = read_event(orca, number)
+    random = np.random.default_rng(1)
+    of_pmts = replace(
+        pulses,
+        position_T3=pulses.position_T3
+        + random.normal(0.0, 0.1, (len(pulses.dom_T), 3)),
+        dom_T=np.full(len(pulses.dom_T), -1),
+    )
+    found = find_modules(orca, of_pmts)
+    assert (found.dom_T == pulses.dom_T).all()
+    assert len(found.first_of_doms().dom_T) == len(np.unique(pulses.dom_T))
+    np.testing.assert_allclose(found.position_T3, pulses.position_T3, atol=0.5)
+    away = find_modules(orca, replace(of_pmts, position_T3=of_pmts.position_T3 + 900.0))
+    assert (away.dom_T == -1).all()
+    same = find_modules(orca, pulses)
+    assert (same.position_T3 == pulses.position_T3).all()
 
 
 def test_dots_are_doms_at_their_first_pulse(simulated: EventStore) -> None:

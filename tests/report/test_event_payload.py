@@ -170,6 +170,7 @@ def test_pulses_beside_the_doms(
     assert set(near["places"]["dom"]) == set(pulses.dom_T)
     far = shown(5000.0)
     assert set(far["places"]["dom"]) == {-1}
+    assert (near["words"]["module"], far["words"]["module"]) == ("DOM", "position")
     assert far["detector"]["x"] == far["detector"]["lines"] == []
 
 

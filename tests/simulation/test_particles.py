@@ -304,7 +304,9 @@ def test_energies_of_any_index() -> None:
 def test_detectors_know_their_depth() -> None:
     for name, surface, density in (
         ("kaggle", 1948.07, 0.92),
-        ("arca115", 3194.0, 1.03),
+        ("arca115", 3079.0, 1.03),
+        ("prometheus_arca", 3194.0, 1.03),
+        ("baikal_gvd", 1012.5, 1.0),
         ("orca150", 2344.55, 1.03),
         ("gen2", 1948.07, 0.92),
     ):

@@ -13,11 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.plots import new_figure
 from graphnet_icecube2nd.report.event.view import (
     Arrow,
+    Words,
     find_arrows,
+    find_modules,
     inside_box,
     known_truth,
     lit_doms,
@@ -34,6 +37,7 @@ TRUTH_COLOUR = "black"
 TIME_COLOURS = "turbo_r"  # red is early, as in the field's displays
 VERTEX_STYLE = {"marker": "*", "markersize": 14, "ls": "", "zorder": 5}
 ANSWER_WIDTH = 165  # characters of a line below the panels
+MARGIN = 0.035  # around the detector in space, in units of its diagonal
 WIDEST_CONE = 1.0  # rad; wider ones would fill the picture
 _LEGEND_CHARGES = (1.0, 10.0, 100.0)
 
@@ -47,10 +51,11 @@ def draw_event(
 ) -> Any:
     """Draw an event of a store.
 
-    The left panel shows the detector in space: thin lines are strings, and each dot is
-    a DOM with pulses, coloured by the time of its first pulse and sized by its total
-    charge. The right panel shows the height of the same dots against time; a particle
-    at the speed of light is a line there. Arrows show the direction of flight, circles
+    The left panel shows the detector in space: thin lines are strings (none if the
+    store does not know the detector's modules), and each dot is a DOM with pulses,
+    coloured by the time of its first pulse and sized by its total charge. The right
+    panel shows the height of the same dots against time; a particle at the speed of
+    light is a line there. Arrows show the direction of flight, circles
     the 50% cone, stars a vertex with its width. Below are the answers of each table.
 
     Args:
@@ -67,6 +72,8 @@ def draw_event(
         ImportError: matplotlib is not installed.
     """
     view, pulses = read_event(store, number)
+    pulses = find_modules(store, pulses)
+    words = Words.of(store, pulses)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
     arrows = find_arrows(store, view, tables, doms)
     lines = list(_answer_lines(arrows))
@@ -77,11 +84,13 @@ def draw_event(
     )
     space = figure.add_subplot(grid[0, 0], projection="3d")
     times = figure.add_subplot(grid[0, 2])
-    _draw_space(space, store, doms, arrows)
-    dots = _draw_times(times, doms, arrows)
-    label = "time of the first pulse of a DOM [ns]"
+    # Pulses away from all DOMs belong to a detector whose table the store lacks.
+    modules = store.geometry if (doms.dom_T >= 0).any() else None
+    _draw_space(space, modules, doms, arrows, words)
+    dots = _draw_times(times, doms, arrows, words)
+    label = f"time of the first pulse of a {words.module} [ns]"
     figure.colorbar(dots, ax=times, extend="max", label=label)
-    figure.suptitle(_title(view, len(doms.time_T), only_hlc))
+    figure.suptitle(_title(view, len(doms.time_T), only_hlc, words))
     texts = figure.add_subplot(grid[1, :])
     texts.axis("off")
     for row, (text, colour) in enumerate(lines):
@@ -130,20 +139,28 @@ def _draw_dots(axes: Any, doms: EventPulses, *place_T: Array, **more: Any) -> An
 
 
 def _draw_space(
-    axes: Any, store: EventStore, doms: EventPulses, arrows: list[Arrow]
+    axes: Any,
+    modules: DetectorGeometry | None,
+    doms: EventPulses,
+    arrows: list[Arrow],
+    words: Words,
 ) -> None:
     """Draw strings, DOMs with pulses, and arrows in space."""
     from matplotlib.lines import Line2D
     from matplotlib.ticker import MaxNLocator
 
-    place_S3 = store.geometry.position_S3.numpy()
-    string_S = store.geometry.string_S.numpy()
-    for string in np.unique(string_S):
-        x, y, z = place_S3[string_S == string].T
-        ends = [x[0], x[-1]], [y[0], y[-1]], [z.min(), z.max()]
-        axes.plot(*ends, color="0.85", lw=0.6)
+    outline_S3 = doms.position_T3
+    if modules is not None:
+        place_S3, string_S = modules.position_S3.numpy(), modules.string_S.numpy()
+        for string in np.unique(string_S):
+            x, y, z = place_S3[string_S == string].T
+            ends = [x[0], x[-1]], [y[0], y[-1]], [z.min(), z.max()]
+            axes.plot(*ends, color="0.85", lw=0.6)
+        outline_S3 = np.concatenate([place_S3, outline_S3])
     _draw_dots(axes, doms, *doms.position_T3.T, depthshade=False)
-    low, high = place_S3.min(axis=0) - 60.0, place_S3.max(axis=0) + 60.0
+    low, high = outline_S3.min(axis=0), outline_S3.max(axis=0)
+    margin = MARGIN * float(np.linalg.norm(high - low)) + 5.0
+    low, high = low - margin, high + margin
     handles = []
     for arrow in arrows:
         look = _look(arrow)
@@ -163,7 +180,7 @@ def _draw_space(
     dot: dict[str, Any] = {"ls": "", "marker": "o", "mfc": "0.7", "mec": "black"}
     for charge in _LEGEND_CHARGES:
         size = float(np.sqrt(_sizes(np.array([charge]))[0]))
-        handles.append(Line2D([], [], ms=size, label=f"{charge:g} p.e.", **dot))
+        handles.append(Line2D([], [], ms=size, label=words.amount(charge), **dot))
     # The legend stands left of the axes, where it covers neither ticks nor dots.
     outside: dict[str, Any] = {"loc": "upper right", "bbox_to_anchor": (0.0, 1.0)}
     axes.legend(handles=handles, fontsize=8, labelspacing=0.9, **outside)
@@ -207,7 +224,7 @@ def _viewpoint(arrows: list[Arrow]) -> float:
     return float(np.degrees(np.arctan2(y, x))) - 75.0
 
 
-def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
+def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words) -> Any:
     """Draw height against time; return the dots."""
     z = doms.position_T3[:, 2]
     dots = _draw_dots(axes, doms, doms.time_T, z)
@@ -243,16 +260,18 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow]) -> Any:
             style |= {"label": "true particle", "lw": 1.2}
         axes.plot(when, height, **style)
         axes.legend(loc="best", fontsize=8)
-    margin = 0.08 * float(np.ptp(z)) + 30.0
+    margin = 0.1 * float(np.ptp(z)) + 10.0
     axes.set_xlim(first - room, last + room)
     axes.set_ylim(z.min() - margin, z.max() + margin)
-    axes.set(xlabel="time in the readout window [ns]", ylabel="z [m]")
+    axes.set(xlabel=f"{words.clock} [ns]", ylabel="z [m]")
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     return dots
 
 
-def _title(view: EventView, num_doms: int, only_hlc: bool) -> str:
-    what = "DOMs with HLC pulses" if only_hlc else "DOMs with pulses"
+def _title(view: EventView, num_doms: int, only_hlc: bool, words: Words) -> str:
+    what = f"{words.module}s with {words.flag} pulses"
+    if not only_hlc:
+        what = f"{words.module}s with pulses"
     count = f"{num_doms} {what}, {view.truth['n_pulses']} pulses in all"
     return ", ".join([f"event {view.event_id}", *known_truth(view), count])

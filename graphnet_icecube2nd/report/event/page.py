@@ -16,15 +16,16 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.report.event.view import (
     Arrow,
+    Words,
     energy_text,
     find_arrows,
+    find_modules,
     has_hlc,
     inside_box,
     known_truth,
@@ -99,6 +100,8 @@ def event_page(
         "title": html.escape(f"{payload['title']}, {payload['subtitle']}"),
         "payload": data,
         "scripts": "\n".join((folder / n).read_text("utf-8") for n in SCRIPTS),
+        "module": payload["words"]["module"],
+        "noise": payload["words"]["noise"],
     }
     template = (folder / "event_page.html").read_text("utf-8")
     # One pass: inserted text is not searched for placeholders.
@@ -116,34 +119,34 @@ def event_payload(
 
     `detector` has x, y, z, string and dom (counted from 1 in the order of the table) of
     S DOMs, and `lines`, the two ends of each string. It is empty if the store does not
-    know the detector. `places` has x, y, z of P positions and their row in the
-    detector, or -1. `pulses` has the T pulses in the order of time, with their place.
+    know the detector. `words` are those of `Words`. `places` has x, y, z of P positions
+    and their row in the detector, or -1. `pulses` has the T pulses in the order of
+    time, with their place.
     """
     view, pulses = read_event(store, number)
+    pulses = find_modules(store, pulses)
+    words = Words.of(store, pulses)
     doms, only_hlc = lit_doms(store, pulses, with_auxiliary)
     arrows = find_arrows(store, view, tables, doms)
     place_P3, first_P, place_T = np.unique(
         pulses.position_T3, axis=0, return_index=True, return_inverse=True
     )
     dom_P = pulses.dom_T[first_P]
-    if (dom_P < 0).any():
-        dom_P = store.geometry.nearest_dom(torch.from_numpy(place_P3)).numpy()
     detector: dict[str, Any] = {"name": ""}
     detector |= {key: [] for key in ("lines", "x", "y", "z", "string", "dom")}
     outline_P3 = place_P3
     # Pulses away from all DOMs belong to a detector whose table the store lacks.
-    if (dom_P >= 0).mean() > 0.5:
+    if (dom_P >= 0).any():
         detector = _detector(store)
         outline_P3 = np.concatenate([store.geometry.position_S3.numpy(), place_P3])
-    else:
-        dom_P = np.full(len(dom_P), -1)
     order_T = np.argsort(pulses.time_T, kind="stable")
     can_choose = has_hlc(store) and bool(pulses.hlc_T.any())
     bright, _ = lit_doms(store, pulses, False)
     return {
         "title": f"event {view.event_id}",
         "subtitle": ", ".join(known_truth(view)) or f"{view.truth['n_pulses']} pulses",
-        "truth": _truth_rows(store, view, pulses),
+        "truth": _truth_rows(store, view, pulses, words),
+        "words": vars(words),
         "detector": detector,
         "places": {**_axes(place_P3), "dom": dom_P.tolist()},
         "pulses": {
@@ -221,15 +224,16 @@ def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
 
 
 def _truth_rows(
-    store: EventStore, view: EventView, pulses: EventPulses
+    store: EventStore, view: EventView, pulses: EventPulses, words: Words
 ) -> list[list[str]]:
     """Return the rows of the event's table: name, and value with its unit."""
     num_doms = len(np.unique(pulses.position_T3, axis=0))
     rows = [["event_id", str(view.event_id)], ["pulses", str(len(pulses.time_T))]]
     if has_hlc(store):
-        rows.append(["HLC pulses", str(int(pulses.hlc_T.sum()))])
-    rows.append(["DOMs with pulses", str(num_doms)])
-    rows.append(["charge", f"{pulses.charge_T.sum():.4g} p.e."])
+        rows.append([f"{words.flag} pulses", str(int(pulses.hlc_T.sum()))])
+    rows.append([f"{words.module}s with pulses", str(num_doms)])
+    if store.pulse_map.charge is not None:
+        rows.append(["charge", words.amount(float(pulses.charge_T.sum()))])
     angles = (store.pulse_map.labels.zenith, store.pulse_map.labels.azimuth)
     for name, value in view.truth.items():
         if name in ("event_id", "n_pulses"):

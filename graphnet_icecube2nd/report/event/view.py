@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, TIME_ORIGIN, opening_angle
+from graphnet_icecube2nd.detector.detector import SWAY
+from graphnet_icecube2nd.detector.pulse_map import TIME_REFERENCES, TRIGGER_MASK
+from graphnet_icecube2nd.detector.site import SOUTH_POLE
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.store.event_store import EventStore, EventView, view_event
@@ -30,6 +34,41 @@ COLOURS = ("#d55e00", "#cc79a7", "#009e73", "#0072b2", "#e69f00")
 RADIUS_50 = "radius_50"  # column of a table, rad
 _PLACE = ("position_x", "position_y", "position_z")  # of the vertex, m
 CASCADES = ("cascade", "double_cascade")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Words for a detector and its pulses."""
+
+    module: str  # DOM in IceCube, module elsewhere; position if no module is known
+    flag: str  # of pulses that are likely light
+    noise: str  # name of the other pulses
+    charge: str  # unit of the size of dots
+    clock: str  # meaning of times
+
+    @classmethod
+    def of(cls, store: EventStore, pulses: EventPulses) -> Words:
+        """Return the words for an event of a store, see `find_modules`."""
+        pulse_map = store.pulse_map
+        is_trigger = pulse_map.hlc == TRIGGER_MASK
+        module = "DOM" if store.detector.site == SOUTH_POLE else "module"
+        in_window = pulse_map.time_reference == TIME_REFERENCES[0]
+        return cls(
+            module=module if (pulses.dom_T >= 0).any() else "position",
+            flag="triggered" if is_trigger else "HLC",
+            noise="pulses without trigger"
+            if is_trigger
+            else "auxiliary pulses (not HLC)",
+            charge="pulses" if pulse_map.charge is None else "p.e.",
+            clock="time in the readout window"
+            if in_window
+            else "time since the first pulse",
+        )
+
+    def amount(self, charge: float) -> str:
+        """Return a charge, or a number of pulses, as text."""
+        one = self.charge == "pulses" and charge == 1
+        return "1 pulse" if one else f"{charge:.4g} {self.charge}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -59,6 +98,28 @@ def read_event(store: EventStore, number: int) -> tuple[EventView, EventPulses]:
     if not view.truth["n_pulses"]:
         raise ValueError(f"event {view.event_id} cannot be drawn: it has no pulses")
     return view, EventPulses.read(store, np.array([number]))
+
+
+def find_modules(store: EventStore, pulses: EventPulses) -> EventPulses:
+    """Return pulses with their module, and the same position for each module.
+
+    The position is the mean of those of the module's PMTs with pulses. If most pulses
+    are away from all modules, the store lacks the table of its detector: `dom_T` is -1.
+    """
+    dom_T = pulses.dom_T
+    if (dom_T < 0).any():
+        places = torch.from_numpy(pulses.position_T3)
+        dom_T = store.geometry.nearest_dom(places, SWAY).numpy()
+    if (dom_T >= 0).mean() <= 0.5:
+        return replace(pulses, dom_T=np.full(len(dom_T), -1))
+    found_T = dom_T >= 0
+    _, first, row = np.unique(dom_T[found_T], return_index=True, return_inverse=True)
+    offset_3 = pulses.position_T3[found_T][first]  # so that equal positions stay
+    away = pulses.position_T3[found_T] - offset_3[row]
+    mean = [np.bincount(row, away[:, i]) / np.bincount(row) for i in range(3)]
+    position_T3 = pulses.position_T3.copy()
+    position_T3[found_T] = (offset_3 + np.stack(mean, axis=1))[row]
+    return replace(pulses, dom_T=dom_T, position_T3=position_T3)
 
 
 def lit_doms(
@@ -225,14 +286,15 @@ def _radius_50(table: EventTable, row: int) -> float | None:
 def inside_box(arrow: Arrow, low: Array, high: Array) -> tuple[float, float]:
     """Return the distances [m] from `through` at which a line enters and leaves a box.
 
-    They are -300 and 300 if the line misses the box.
+    They are half a diagonal of the box away if the line misses it.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([low - arrow.through, high - arrow.through]) / arrow.flight
     # 0 / 0: the line runs along a face, which counts as inside.
     steps = np.where(np.isnan(steps), np.array([[-np.inf], [np.inf]]), steps)
     begin, end = steps.min(axis=0).max(), steps.max(axis=0).min()
-    return (float(begin), float(end)) if begin < end else (-300.0, 300.0)
+    half = float(np.linalg.norm(high - low)) / 2
+    return (float(begin), float(end)) if begin < end else (-half, half)
 
 
 def time_range(time_T: Array) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 // What is shown: which pulses until when, which arrows, and the tables beside them.
 const find = (id) => document.getElementById(id);
 const data = JSON.parse(find("payload").textContent);
-const { detector, places, pulses, arrows } = data;
+const { detector, places, pulses, arrows, words } = data;
 const canvas = find("scene"), pen = canvas.getContext("2d");
 const slider = find("time");
 const truth = arrows.find((arrow) => arrow.is_truth && arrow.time !== null);
@@ -21,6 +21,9 @@ const put = (parent, tag, text = "", name = "") => {
 };
 const digits = (value, num) => (value === null ? "–" : value.toFixed(num));
 const concise = (value) => (value === null ? "–" : `${+value.toPrecision(3)}`);
+// Pulses without a charge are counted already.
+const amount = (charge) => (words.charge === "pulses" ? ""
+  : `, ${concise(charge)} ${words.charge}`);
 const colourOf = (arrow) => arrow.colour || colours.ink;
 const dashOf = (arrow) => (arrow.is_truth ? []
   : DASHES[arrows.filter((a) => !a.is_truth).indexOf(arrow) % DASHES.length]);
@@ -43,9 +46,10 @@ function chooseTime(time) {
   seen = seenBy(pulses, places.x.length, state.auxiliary, state.time);
   const sum = (list) => list.reduce((a, b) => a + b, 0);
   const lit = (what) => what.count.filter((n) => n > 0).length;
-  find("shown").textContent = `${lit(seen)} of ${lit(total)} DOMs, ${sum(seen.count)} of `
-    + `${sum(total.count)} pulses, ${concise(sum(seen.charge))} p.e. until `
-    + `${Math.round(state.time)} ns; ${state.auxiliary ? "all pulses" : "HLC pulses only"}`;
+  const which = state.auxiliary ? "all pulses" : `${words.flag} pulses only`;
+  find("shown").textContent = `${lit(seen)} of ${lit(total)} ${words.module}s, `
+    + `${sum(seen.count)} of ${sum(total.count)} pulses${amount(sum(seen.charge))} `
+    + `until ${Math.round(state.time)} ns; ${which}`;
   redraw();
 }
 
@@ -167,7 +171,7 @@ function fillPanel() {
     const item = put(find("sizes"), "span");
     put(item, "i").style.cssText = `width: ${2 * dotRadius(charge)}px; `
       + `height: ${2 * dotRadius(charge)}px`;
-    item.append(`${charge} p.e.`);
+    item.append(charge < 1000 ? `${charge}` : `${charge} ${words.charge}`);
   }
   const box = find("auxiliary");
   [box.checked, box.disabled] = [state.auxiliary, !data.can_choose_hlc];
@@ -182,10 +186,10 @@ function tell(place) {
   if (place < 0) return;
   const dom = places.dom[place];
   const name = dom < 0 ? `place ${placeOf(place).join(", ")} m`
-    : `string ${detector.string[dom]}, DOM ${detector.dom[dom]}`;
+    : `string ${detector.string[dom]}, ${words.module} ${detector.dom[dom]}`;
   const num = total.count[place];
-  tip.textContent = `${name}\n${num} ${num > 1 ? "pulses" : "pulse"}, `
-    + `${concise(total.charge[place])} p.e.\nfirst at ${digits(total.first[place], 1)} ns`;
+  tip.textContent = `${name}\n${num} ${num > 1 ? "pulses" : "pulse"}`
+    + `${amount(total.charge[place])}\nfirst at ${digits(total.first[place], 1)} ns`;
   find("spoken").textContent = tip.textContent;
   const at = camera.projection()(placeOf(place));
   const room = [tip.offsetWidth, tip.offsetHeight].map((s, i) => camera.size[i] - s - 4);

@@ -27,7 +27,7 @@ ROWS = (
         "registry",
     ),
     ("conventions", "statistics"),
-    ("detector.text_table",),
+    ("detector.text_table", "detector.detx"),
     ("detector.geometry",),
     ("detector.ice",),
     ("detector",),
@@ -64,6 +64,7 @@ NOT_IN_CORE = (
     *("graphnet", "torch_geometric", "pytorch_lightning", "lightning"),
     *("matplotlib", "pandas", "pyarrow", "sklearn", "scipy", "polars"),
     *("h5py", "sqlite_utils", "typer", "rich", "astropy", "astropy_healpix"),
+    *("km3io", "km3det", "uproot", "awkward"),
 )
 # Rooms that are not core: GraphNeT's components, and what the command line is made of.
 NOT_CORE = (ADAPTER, "commands")

@@ -141,7 +141,7 @@ Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, 
 
 FORMAT_HELP = (
     "Format of the files: kaggle, graphnet-sqlite, graphnet-lmdb, graphnet-parquet, "
-    "parquet, nested-parquet, hdf5. Default: recognised."
+    "parquet, nested-parquet, hdf5, km3net. Default: recognised."
 )
 
 
@@ -239,8 +239,19 @@ def _file_options(
             "--drop-bad-pulses",
         ),
     ] = False,
+    triggered_hits: Annotated[
+        bool,
+        file_option(
+            "Read only the hits of KM3NeT's ROOT files that took part in the trigger.",
+            "--triggered-hits",
+        ),
+    ] = False,
     geometry: Annotated[
-        Path | None, file_option("Table of DOMs instead of IceCube-86's.")
+        Path | None,
+        file_option(
+            "Table of DOMs instead of IceCube-86's: csv, parquet, detx, datx or .geo. "
+            "A detx or datx file also calibrates raw hits of KM3NeT."
+        ),
     ] = None,
     ice: Annotated[Path | None, file_option("Ice table instead of IceCube's.")] = None,
     workers: Annotated[

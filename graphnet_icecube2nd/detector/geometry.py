@@ -1,7 +1,8 @@
 """DetectorGeometry: table of a detector's DOMs, depth and z, and the nearest DOM.
 
-Shape letters: S DOMs (sensors), T pulses; in the search H pulses in occupied cells, C
-occupied cells, E entries (pairs of a DOM and a cell within its reach).
+Shape letters: S DOMs (sensors), P PMTs of a DOM, T pulses; in a table of PMTs N rows;
+in the search H pulses in occupied cells, C occupied cells, E entries (pairs of a DOM
+and a cell within its reach).
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
+from graphnet_icecube2nd.detector.detx import (
+    DATX,
+    DetectorFile,
+    is_detx,
+    read_detector_file,
+    read_detx,
+)
 from graphnet_icecube2nd.detector.text_table import TextTable, text_of
 from graphnet_icecube2nd.files import write_text
 from graphnet_icecube2nd.lazy import import_extra
@@ -36,6 +44,9 @@ OTHER_NAMES = {
 MISSING = ("", "None", "nan", "NaN")  # texts of an unknown rde
 PARQUET = b"PAR1"  # first bytes of a parquet file
 PROMETHEUS = "### Modules ###"  # the line before the modules of a .geo file
+# Columns of tables with one row for each PMT: its number in the DOM, its direction.
+PMT = "pmt"
+PMT_COLUMNS = ("pmt_dir_x", "pmt_dir_y", "pmt_dir_z")
 PROMETHEUS_COLUMNS = ("x", "y", "z", "string", "number")  # number: along its string
 Metres = TypeVar("Metres", float, Tensor)
 Kind = TypeVar("Kind")
@@ -84,6 +95,9 @@ class DetectorGeometry(Shared):
             centre, z up.
         string_S: String of each DOM, (S,) int64; 1 to 86 in IceCube.
         rde_S: Relative DOM efficiency, (S,) float64: 1.0 standard, 1.35 high-QE.
+        pmt_direction_SP3: Directions in which the PMTs of each DOM look, (S, P, 3)
+            float64 unit vectors; NaN for a PMT that a DOM lacks. None if they are not
+            known.
 
     Raises:
         ValueError: There is no DOM, or a shape, type or value is wrong.
@@ -93,6 +107,7 @@ class DetectorGeometry(Shared):
     position_S3: Tensor
     string_S: Tensor
     rde_S: Tensor
+    pmt_direction_SP3: Tensor | None = None
 
     def __post_init__(self) -> None:
         num_doms = len(self.position_S3)
@@ -114,6 +129,28 @@ class DetectorGeometry(Shared):
                 raise ValueError(
                     f"detector {self.name!r}: {column} is not finite at DOM {row}"
                 )
+        self._check_pmts()
+
+    def _check_pmts(self) -> None:
+        """Check that each DOM has a PMT, and that directions are unit vectors."""
+        value = self.pmt_direction_SP3
+        if value is None:
+            return
+        shape, dtype = tuple(value.shape), value.dtype
+        if (len(shape), *shape[::2]) != (3, len(self), 3) or dtype != torch.float64:
+            raise ValueError(
+                f"detector {self.name!r}: pmt_direction_SP3 must be ({len(self)}, P, "
+                f"3) torch.float64, got {shape} {dtype}"
+            )
+        length_SP = torch.linalg.vector_norm(value, dim=2)
+        wrong_S = (length_SP.isnan() | ((length_SP - 1).abs() < 1e-3)).logical_not()
+        wrong_S = wrong_S.any(dim=1) | length_SP.isnan().all(dim=1)
+        if wrong_S.any():
+            dom = int(wrong_S.nonzero()[0, 0])
+            raise ValueError(
+                f"detector {self.name!r}: DOM {dom} must have at least one PMT, and "
+                "directions of length 1"
+            )
 
     @classmethod
     @cache
@@ -131,15 +168,19 @@ class DetectorGeometry(Shared):
         """Read a DOM table, such as the competition's `sensor_geometry.csv`.
 
         The content decides whether the file is CSV, parquet (GraphNeT's geometry
-        tables) or Prometheus' `.geo`; its name does not matter. Positions are not
-        moved: their origin should be the detector's centre.
+        tables), Prometheus' `.geo`, or KM3NeT's detx or datx; its name does not matter.
+        Positions are not moved: their origin should be the detector's centre.
 
         The columns are `sensor_id`, `x`, `y`, `z` [m] and, optionally, `string`, or
         GraphNeT's names (`sensor_pos_x`, `dom_x`, `sensor_string_id`). Rows may have
         any order; each sensor_id from 0 to S - 1 is needed once. Columns `string` and
         `dom` (both from 1, 60 DOMs per string) may replace `sensor_id`, as in the
-        package's own table. Modules of a `.geo` file are numbered by row. Lines that
-        begin with # and other columns are ignored.
+        package's own table. Modules of a `.geo` file are numbered by row, and so are
+        those of a detx or datx file that have PMTs. Lines that begin with # and other
+        columns are ignored.
+
+        A table with a column `pmt` has one row per PMT: its number in the DOM, its
+        direction (`pmt_dir_x`, `pmt_dir_y`, `pmt_dir_z`) and the columns of its DOM.
 
         A missing `string` is sensor_id // 60 + 1. A missing `rde` column or value is
         that of the IceCube-86 DOM within 1 m, or 1.0 if there is none. So the
@@ -151,9 +192,20 @@ class DetectorGeometry(Shared):
             ValueError: The file has none of these formats, a column is missing, a value
                 is not allowed, or a sensor_id is missing or repeated; the message names
                 file, line and column.
-            ImportError: The file is parquet and pyarrow is not installed.
+            ImportError: The file is parquet and pyarrow is not installed, or it is datx
+                and km3det is not installed.
         """
-        return _from_table(_read_table(Path(path)), Path(path).stem)
+        path = Path(path)
+        with open(path, "rb") as file:
+            begin = file.read(len(PARQUET))
+        if begin == PARQUET:
+            return _from_table(_read_parquet(path), path.stem)
+        if begin == DATX:
+            return _from_detector_file(read_detector_file(path), path.stem)
+        text = text_of(path, "a geometry as detx, CSV, parquet or Prometheus' .geo")
+        if is_detx(text):
+            return _from_detector_file(read_detx(text, str(path)), path.stem)
+        return _from_table(_read_text(text, str(path)), path.stem)
 
     from_csv = from_file
 
@@ -199,9 +251,15 @@ class DetectorGeometry(Shared):
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the table so that `from_file` reads the same numbers."""
-        lines = ["sensor_id,string,x,y,z,rde"]
+        header = ["sensor_id", "string", "x", "y", "z", "rde"]
         sensor_id_S = torch.arange(len(self))
-        columns = (sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S)
+        columns = [sensor_id_S, self.string_S, *self.position_S3.T, self.rde_S]
+        if self.pmt_direction_SP3 is not None:
+            dom_N, pmt_N = self.pmt_direction_SP3[:, :, 0].isfinite().nonzero().T
+            direction_N3 = self.pmt_direction_SP3[dom_N, pmt_N]
+            columns = [*(value[dom_N] for value in columns), pmt_N, *direction_N3.T]
+            header += [PMT, *PMT_COLUMNS]
+        lines = [",".join(header)]
         for row in zip(*(column.tolist() for column in columns), strict=True):
             lines.append(",".join(map(repr, row)))
         write_text(path, "\n".join(lines) + "\n")
@@ -305,21 +363,32 @@ def _cell_grid(geometry: DetectorGeometry, tolerance: float) -> CellGrid:
     return CellGrid(geometry.position_S3, tolerance)
 
 
-def _read_table(path: Path) -> TextTable:
-    """Return the table of a CSV, parquet or Prometheus file."""
-    with open(path, "rb") as file:
-        if file.read(len(PARQUET)) == PARQUET:
-            return _read_parquet(path)
-    text = text_of(path, "a geometry as CSV, parquet or Prometheus' .geo")
+def _read_text(text: str, source: str) -> TextTable:
+    """Return the table of a CSV or Prometheus file."""
     lines = text.splitlines()
     if PROMETHEUS not in lines:
-        return TextTable.of_text(text, str(path))
+        return TextTable.of_text(text, source)
     first = lines.index(PROMETHEUS)
     # The lines above the modules become empty lines and a header.
     lines[: first + 1] = [*[""] * first, " ".join(PROMETHEUS_COLUMNS)]
-    table = TextTable.of_text("\n".join(lines), str(path))
+    table = TextTable.of_text("\n".join(lines), source)
     sensor_id = tuple(map(str, range(len(table.lines))))
     return replace(table, columns={**table.columns, "sensor_id": sensor_id})
+
+
+def _from_detector_file(file: DetectorFile, name: str) -> DetectorGeometry:
+    """Return the geometry of KM3NeT's modules that have PMTs."""
+    shape = (len(file.module_S), int(file.num_pmts_S.max()), 3)
+    direction_SP3 = np.full(shape, np.nan)
+    direction_SP3[file.module_P, file.channel_P] = file.direction_P3
+    with_pmts_S = file.num_pmts_S > 0
+    return DetectorGeometry(
+        name=name,
+        position_S3=torch.from_numpy(file.position_S3[with_pmts_S]),
+        string_S=torch.from_numpy(file.string_S[with_pmts_S]),
+        rde_S=torch.ones(int(with_pmts_S.sum()), dtype=torch.float64),
+        pmt_direction_SP3=torch.from_numpy(direction_SP3[with_pmts_S]),
+    )
 
 
 def _read_parquet(path: Path) -> TextTable:
@@ -350,6 +419,8 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
         if ours not in columns and theirs is not None:
             columns[ours] = columns[theirs]
     table = replace(table, columns=columns)
+    if PMT in columns:
+        return _from_pmts(table, name)
     order_S = _sensor_id(table).argsort()
     position_S3 = torch.stack([table.numbers(axis) for axis in "xyz"], 1)[order_S]
     if "string" in table.columns:
@@ -371,6 +442,42 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
     return DetectorGeometry(
         name=name, position_S3=position_S3, string_S=string_S, rde_S=rde_S
     )
+
+
+def _from_pmts(table: TextTable, name: str) -> DetectorGeometry:
+    """Return the geometry of a table with one row per PMT; rules in `from_file`."""
+    dom_N, pmt_N = (
+        table.numbers(column, "whole numbers from 0", lambda v: v >= 0 == v % 1).long()
+        for column in ("sensor_id", PMT)
+    )
+    row_of = {int(dom): row for row, dom in reversed([*enumerate(dom_N)])}
+    rows = sorted(row_of.values())
+    doms = replace(
+        table,
+        lines=tuple(table.lines[row] for row in rows),
+        columns={
+            column: tuple(texts[row] for row in rows)
+            for column, texts in table.columns.items()
+            if column not in (PMT, *PMT_COLUMNS)
+        },
+    )
+    geometry = _from_table(doms, name)
+    position_N3 = torch.stack([table.numbers(axis) for axis in "xyz"], 1)
+    off_N = (position_N3 != geometry.position_S3[dom_N]).any(dim=1)
+    known = set[tuple[int, int]]()
+    for row, pair in enumerate(zip(dom_N.tolist(), pmt_N.tolist(), strict=True)):
+        if off_N[row] or pair in known:
+            what = "another position than its DOM" if off_N[row] else "a number twice"
+            raise ValueError(
+                f"{table.source}, {table.line} {table.lines[row]}: PMT {pair[1]} of "
+                f"sensor_id {pair[0]} has {what}"
+            )
+        known.add(pair)
+    direction_N3 = torch.stack([table.numbers(column) for column in PMT_COLUMNS], 1)
+    shape = (len(geometry), int(pmt_N.max()) + 1, 3)
+    direction_SP3 = torch.full(shape, torch.nan, dtype=torch.float64)
+    direction_SP3[dom_N, pmt_N] = direction_N3
+    return replace(geometry, pmt_direction_SP3=direction_SP3)
 
 
 def _sensor_id(table: TextTable) -> Tensor:

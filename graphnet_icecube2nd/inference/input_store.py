@@ -38,6 +38,7 @@ READING = (
     "event_list",
     "photons",
     "drop_bad_pulses",
+    "triggered_hits",
     "geometry",
     "ice",
     "workers",

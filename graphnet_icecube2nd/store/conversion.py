@@ -182,7 +182,10 @@ def _plan(
 def table_digest(table: Path | DetectorGeometry | None) -> str | None:
     """Return a checksum of a user's table, or None if there is none."""
     if isinstance(table, DetectorGeometry):
-        parts = (table.position_S3, table.string_S, table.rde_S)
+        parts = (
+            *(table.position_S3, table.string_S, table.rde_S),
+            *([] if (pmts := table.pmt_direction_SP3) is None else [pmts]),
+        )
         content = b"".join(part.numpy().tobytes() for part in parts)
         return hashlib.sha256(content).hexdigest()
     return None if table is None else sha256_of(table)

@@ -78,6 +78,11 @@ FORMATS = {
     ),
     "nested-parquet": Format("parquet", "nested_source", _TABLES),
     "hdf5": Format("hdf5", "hdf5_source", {**_TABLES, "offsets": "offsets_table"}),
+    "km3net": Format(
+        "km3net",
+        "km3net_source",
+        {"geometry": "geometry", "triggered": "triggered_hits"},
+    ),
 }
 
 
@@ -134,6 +139,7 @@ def prepare(
     duplicates: str = "error",
     event_list: PathLike | None = None,
     photons: Mapping[str, Any] | None = None,
+    triggered_hits: bool = False,
     geometry: PathLike | DetectorGeometry | None = None,
     ice: PathLike | None = None,
     workers: int | None = None,
@@ -184,8 +190,11 @@ def prepare(
         photons: Options of the response of modules to single photons, such as
             `{"acceptance": 0.2, "time_spread": 2.0, "merge_time": 5.0, "seed": 1}` (see
             `PhotonResponse`). Default: every photon is a pulse.
-        geometry: DOMs, or a table of them, that replace those of IceCube-86 or of the
-            input.
+        triggered_hits: Whether only hits that took part in the trigger are read from
+            KM3NeT's ROOT files.
+        geometry: DOMs, or a file of them (see `DetectorGeometry.from_file`), that
+            replace those of IceCube-86 or of the input. A detx or datx file also gives
+            positions, PMT directions and time offsets to raw hits of KM3NeT.
         ice: Table of ice properties that replaces that of IceCube or of the input.
         workers: Number of parts that are converted at once; default: one per core. HDF5
             and LMDB need one process each, other files one thread.
@@ -229,6 +238,8 @@ def prepare(
         batches=batches,
         which=which,
         duplicates=duplicates,
+        triggered_hits=triggered_hits or None,
+        geometry=geometry,
     )
     source = _settled(
         source, angles if with_truth else None, clock, geometry, ice, named
@@ -331,7 +342,7 @@ def open_source(paths: Sequence[Path], *, format: str | None, **given: Any) -> S
     format = format or recognise(paths)
     check_one_of("format", format, FORMATS)
     known = FORMATS[format]
-    always = {"pulse_map", "columns", "keep", "with_truth"}
+    always = {"pulse_map", "columns", "keep", "with_truth", "geometry"}
     for name, value in given.items():
         default = "error" if name == "duplicates" else None
         if name not in {*known.arguments.values(), *always} and value != default:
@@ -385,7 +396,8 @@ def recognise(paths: Sequence[Path]) -> str:
         f"{path} has an unknown format. Known formats are: a folder of the "
         "competition's data (train/ or test/, and the meta file); GraphNeT's SQLite "
         "files (.db), parquet folders and LMDB (.lmdb); parquet files, or a folder of "
-        "them, with --truth (truth) for the file of truth; HDF5 files (.h5, .hdf5)"
+        "them, with --truth (truth) for the file of truth; HDF5 files (.h5, .hdf5); "
+        "offline ROOT files of KM3NeT (.root)"
     )
 
 

@@ -27,6 +27,7 @@ SUFFIXES = {
     "graphnet-sqlite": (".db", ".sqlite", ".sqlite3"),
     "parquet": (".parquet",),
     "hdf5": (".h5", ".hdf5", ".hdf"),
+    "km3net": (".root",),
 }
 LMDB_FILE = "data.mdb"  # file in a folder of LMDB
 

@@ -33,7 +33,12 @@ from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
 from graphnet_icecube2nd.store.photons import PhotonResponse
 from graphnet_icecube2nd.store.readers.columns import find_event_column
 from graphnet_icecube2nd.store.readers.parquet import graphnet_tables, is_nested
-from graphnet_icecube2nd.store.readers.source import LMDB_FILE, SUFFIXES, Source
+from graphnet_icecube2nd.store.readers.source import (
+    LMDB_FILE,
+    ROOT,
+    SUFFIXES,
+    Source,
+)
 from graphnet_icecube2nd.store.readers.tables import ParquetTable
 from graphnet_icecube2nd.store.shard_writer import DROP, ERROR, MARK
 
@@ -390,7 +395,9 @@ def recognise(paths: Sequence[Path]) -> str:
         if format == "parquet" and path.is_dir() and graphnet_tables(path):
             return "graphnet-parquet"
         for file in candidates:
-            if file.suffix.lower() in suffixes:
+            if file.suffix.lower() in suffixes and (
+                format != "km3net" or _is_root(file)
+            ):
                 return _parquet_of(file) if format == "parquet" else format
     raise ValueError(
         f"{path} has an unknown format. Known formats are: a folder of the "
@@ -399,6 +406,13 @@ def recognise(paths: Sequence[Path]) -> str:
         "them, with --truth (truth) for the file of truth; HDF5 files (.h5, .hdf5); "
         "offline ROOT files of KM3NeT (.root)"
     )
+
+
+def _is_root(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        return file.read(len(ROOT)) == ROOT
 
 
 def _parquet_of(path: Path) -> str:

@@ -45,6 +45,7 @@ from graphnet_icecube2nd.store.readers.columns import (
     settle_pulse_map,
 )
 from graphnet_icecube2nd.store.readers.source import (
+    ROOT,
     SUFFIXES,
     EventChunk,
     Part,
@@ -56,7 +57,6 @@ from graphnet_icecube2nd.tasks.label import MUON, NEUTRINOS, PROTON, flip_to_ori
 
 Columns = dict[str, NDArray[Any]]
 
-ROOT = b"root"  # first bytes of a ROOT file
 TREE = "E/Evt"
 PART_PULSES = 2**22
 FRAME = 1e8  # ns, length of a frame
@@ -506,10 +506,8 @@ def _look_at(path: Path) -> _Content:
             header = file.file["Head"].tojson()["map<string,string>"]
         programs = [header[k] for k in header if k.startswith(("physics", "simul"))]
         words = " ".join(programs).lower()
-        widths = {
-            branch: int(file.ak.max(file.ak.num(file.tree[branch].array()), initial=0))
-            for branch in (W, W2LIST)
-        }
+        lengths = {b: file.ak.num(file.tree[b].array()) for b in (W, W2LIST)}
+        widths = {b: int(np.max(np.asarray(lengths[b]), initial=0)) for b in lengths}
         # Files are calibrated as a whole, so some events tell.
         some = file.hits((X, Y, Z), 0, int(np.searchsorted(offsets, 10_000)) + 1)
         return _Content(

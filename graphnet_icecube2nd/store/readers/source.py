@@ -30,6 +30,7 @@ SUFFIXES = {
     "km3net": (".root",),
 }
 LMDB_FILE = "data.mdb"  # file in a folder of LMDB
+ROOT = b"root"  # first bytes of a ROOT file
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, TIME_ORIGIN, opening_angle
 from graphnet_icecube2nd.detector.detector import SWAY
-from graphnet_icecube2nd.detector.pulse_map import TIME_REFERENCES, TRIGGER_MASK
+from graphnet_icecube2nd.detector.pulse_map import TRIGGER_MASK
 from graphnet_icecube2nd.detector.site import SOUTH_POLE
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
@@ -34,6 +34,11 @@ COLOURS = ("#d55e00", "#cc79a7", "#009e73", "#0072b2", "#e69f00")
 RADIUS_50 = "radius_50"  # column of a table, rad
 _PLACE = ("position_x", "position_y", "position_z")  # of the vertex, m
 CASCADES = ("cascade", "double_cascade")
+CLOCKS = {  # meaning of times, by time_reference
+    "window": "time in the readout window",
+    "first_pulse": "time since the first pulse",
+    "first_triggered": "time since the first triggered pulse",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,6 @@ class Words:
         pulse_map = store.pulse_map
         is_trigger = pulse_map.hlc == TRIGGER_MASK
         module = "DOM" if store.detector.site == SOUTH_POLE else "module"
-        in_window = pulse_map.time_reference == TIME_REFERENCES[0]
         return cls(
             module=module if (pulses.dom_T >= 0).any() else "position",
             flag="triggered" if is_trigger else "HLC",
@@ -60,9 +64,7 @@ class Words:
             if is_trigger
             else "auxiliary pulses (not HLC)",
             charge="pulses" if pulse_map.charge is None else "p.e.",
-            clock="time in the readout window"
-            if in_window
-            else "time since the first pulse",
+            clock=CLOCKS[pulse_map.time_reference],
         )
 
     def amount(self, charge: float) -> str:

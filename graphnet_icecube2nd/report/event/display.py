@@ -264,6 +264,7 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
     axes.set_xlim(first - room, last + room)
     axes.set_ylim(z.min() - margin, z.max() + margin)
     axes.set(xlabel=f"{words.clock} [ns]", ylabel="z [m]")
+    axes.locator_params(axis="x", nbins=6)
     axes.grid(color="0.92")
     axes.set_axisbelow(True)
     return dots

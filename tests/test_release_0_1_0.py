@@ -17,7 +17,6 @@ from graphnet_icecube2nd import (
     EventTable,
     load_model,
     reconstruct,
-    simulate,
     train,
 )
 from graphnet_icecube2nd.inference import InferenceConfig, load_bundle
@@ -119,7 +118,7 @@ def test_weights_fill_a_model_with_tasks() -> None:
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
     pytest.importorskip("pytorch_lightning")
-    simulate(tmp_path / "store", num_events=400, seed=6, workers=1)
+    shutil.copytree(FILES / "store_of_run", tmp_path / "store")
     shutil.copytree(FILES / "interrupted", tmp_path / "run")
     recipe = read_recipe(FILES / "interrupted" / "recipe.yaml")
     done = train(recipe, tmp_path / "store", tmp_path / "run", resume=True)

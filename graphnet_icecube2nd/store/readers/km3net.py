@@ -27,7 +27,7 @@ from graphnet_icecube2nd.conventions import (
     Z,
     unit_vector_to_angles,
 )
-from graphnet_icecube2nd.detector.detx import read_detector_file
+from graphnet_icecube2nd.detector.detx import DetectorFile, read_detector_file
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import (
     PMT_DIRECTIONS,
@@ -126,9 +126,9 @@ def km3net_source(
     wanted = Wanted(**options)
     files = [_look_at(path) for path in list_files(paths, SUFFIXES["km3net"])]
     num_events = sum(len(file.offsets) - 1 for file in files)
-    if num_events and not any(file.offsets[-1] for file in files):
+    if not any(file.offsets[-1] for file in files):
         raise ValueError(
-            f"{_name_of(files)} must have hits, found {num_events} events without. "
+            f"{_name_of(files)} must have hits, found none in {num_events} events. "
             "Summaries (DST) have no hits; online events (KM3NET_EVENT) become offline "
             "events by Jpp's JConvertEvt"
         )
@@ -248,7 +248,9 @@ class OfflinePart(Part):
     def chunks(self, max_pulses: int) -> Iterator[EventChunk]:
         """Yield chunks of at most `max_pulses` pulses or one event, see `Part`."""
         needed = {*self.columns, TRIGGER_MASK, "t"}
+        detector = None
         if self.calibration is not None:
+            detector = read_detector_file(self.calibration)
             needed |= {DOM, CHANNEL, "tdc"}
         first, stop = self.events
         with opened(self.path) as file:
@@ -273,8 +275,8 @@ class OfflinePart(Part):
                     f"have {offsets[-1]} hits, found {len(hits[wrong[0]])} in "
                     f"{wrong[0]!r}"
                 )
-            if self.calibration is not None:
-                hits |= self._calibrated(hits, offsets, rows[0])
+            if detector is not None:
+                hits |= self._calibrated(detector, hits, offsets, rows[0])
             notes = list[str]()
             if primary:
                 events |= self._truth(primary, events, hits["t"], offsets, notes)
@@ -302,14 +304,16 @@ class OfflinePart(Part):
         return found
 
     def _calibrated(
-        self, hits: Columns, offsets: NDArray[np.int64], first: int
+        self,
+        detector: DetectorFile,
+        hits: Columns,
+        offsets: NDArray[np.int64],
+        first: int,
     ) -> Columns:
         """Return positions, directions and times of raw hits.
 
         Jpp also subtracts a few ns that depend on the ToT; this does not.
         """
-        assert self.calibration is not None
-        detector = read_detector_file(self.calibration)
         module_T, channel_T = (hits[n].astype(np.int64) for n in (DOM, CHANNEL))
         pmt_T = detector.find_pmts(module_T, channel_T)
         if (pmt_T < 0).any():

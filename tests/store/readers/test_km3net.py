@@ -208,9 +208,10 @@ def test_several_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("offline/multiHead.root", "must have hits, found 10 events without"),
+        ("offline/multiHead.root", "must have hits, found none in 10 events"),
         ("dst/orca6_sample.root", "must have hits"),
-        ("offline/empty_events.root", "at least one event"),
+        ("offline/empty_events.root", "must have hits, found none in 0 events"),
+        ("online/km3net_online.root", "KM3NET_EVENT"),
         ("gseagen/gseagen.root", "must have a tree E .*found .*Events"),
     ],
 )

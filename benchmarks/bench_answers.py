@@ -118,7 +118,7 @@ def measure(
     ours = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
     angle = opening_angle(ours, direction).numpy()
     for name, chosen in groups:
-        goal = "0.436 at most" if name == "all" else ""
+        goal = "0.436 at most on version 1" if name == "all" else ""
         add("opening angle, mean [rad]", name, angle[chosen], goal)
     for level in (50, 90):
         radius = found.get(f"radius_{level}")

@@ -16,7 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
+from graphnet_icecube2nd.detector.site import Site
 from graphnet_icecube2nd.events.events import untriggered_note
 from graphnet_icecube2nd.files import holds_json, only_writer, write_json
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -100,6 +101,8 @@ class Reconstruction:
         num_calibrated: Number of rows with calibrated widths.
         notices: Texts on model and data.
         in_memory: The rows, if there is no file.
+        detector: Name of the detector of the events; empty if it is not known.
+        site: Position of this detector on the Earth; None if it is not known.
     """
 
     name: str
@@ -112,6 +115,8 @@ class Reconstruction:
     num_calibrated: int = 0
     notices: tuple[str, ...] = ()
     in_memory: Columns | None = None
+    detector: str = ""
+    site: Site | None = None
 
     def columns(self) -> Columns:
         """Return the rows as arrays (B,) by column, from memory or from the file."""
@@ -133,7 +138,8 @@ class Reconstruction:
                 f"{self.path} is a submission, which has neither kappa nor status. "
                 "Reconstruct to another format"
             )
-        return EventTable.from_columns(self.columns(), self.name)
+        table = EventTable.from_columns(self.columns(), self.name)
+        return replace(table, detector=self.detector, site=self.site)
 
     def to_pandas(self) -> Any:
         """Return the rows as a DataFrame.
@@ -363,6 +369,8 @@ def reconstruct(
         num_calibrated=num_calibrated,
         notices=tuple(notices),
         in_memory=rows,
+        detector=maker.detector.name,
+        site=maker.detector.site,
     )
 
 

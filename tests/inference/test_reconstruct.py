@@ -80,6 +80,9 @@ def test_in_memory_is_as_from_a_store(
             written.columns()["kappa"], found.columns()["kappa"], rtol=1e-6
         )
         assert written.table().status_B.tolist() == ["ok"] * 256
+    for one in (expected, found, written):  # the table knows where its detector stands
+        assert one.table().site == simulated.detector.site is not None
+    assert expected.table().detector == simulated.detector.name
 
 
 def test_any_table_of_rows_in_any_order(model: Any, pulses: dict[str, Any]) -> None:

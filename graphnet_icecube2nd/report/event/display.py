@@ -229,6 +229,7 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
     z = doms.position_T3[:, 2]
     dots = _draw_dots(axes, doms, doms.time_T, z)
     first, last = float(doms.time_T.min()), float(doms.time_T.max())
+    low, high = float(z.min()), float(z.max())
     room = 0.05 * (last - first) + 50.0
     for arrow in arrows:
         if arrow.vertex is not None and arrow.vertex_time is not None:
@@ -245,6 +246,9 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
                 **VERTEX_STYLE,
             )
             first = min(first, arrow.vertex_time)
+            sigma = arrow.vertex_sigma or 0.0
+            low = min(low, arrow.vertex[2] - sigma)
+            high = max(high, arrow.vertex[2] + sigma)
             axes.legend(loc="best", fontsize=8)
         if arrow.time is None:
             continue
@@ -253,6 +257,7 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
             when, height = np.array([arrow.time]), arrow.through[2:]
             style |= {"label": "true vertex", **VERTEX_STYLE}
             first = min(first, arrow.time)
+            low, high = min(low, height[0]), max(high, height[0])
         else:
             when = np.array([first - room, last + room])
             way = SPEED_OF_LIGHT * (when - arrow.time)
@@ -260,9 +265,9 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
             style |= {"label": "true particle", "lw": 1.2}
         axes.plot(when, height, **style)
         axes.legend(loc="best", fontsize=8)
-    margin = 0.1 * float(np.ptp(z)) + 10.0
+    margin = 0.1 * (high - low) + 10.0
     axes.set_xlim(first - room, last + room)
-    axes.set_ylim(z.min() - margin, z.max() + margin)
+    axes.set_ylim(low - margin, high + margin)
     axes.set(xlabel=f"{words.clock} [ns]", ylabel="z [m]")
     axes.locator_params(axis="x", nbins=6)
     axes.grid(color="0.92")

@@ -365,8 +365,8 @@ def sky_map_of_event(
         raise ValueError(
             f"{table.name}: the position on the Earth of detector {table.detector!r} "
             "is not known, so its directions have no right ascension. Give it: "
-            "--site LATITUDE,LONGITUDE (`site=Site(latitude=..., longitude=...)`), or "
-            "leave out the time"
+            "--site LATITUDE,LONGITUDE,BEARING (`site=Site(latitude=..., "
+            "longitude=..., bearing=...)`), or leave out the time"
         )
     own["site"] = site or SOUTH_POLE
     return sky_map(row.direction_B3[0], kappa, event_id=event_id, **own, **options)

@@ -203,7 +203,7 @@ def test_all_answers_are_drawn_with_their_widths(simulated: EventStore) -> None:
     number = find(simulated, "cascade")
     fit = line_fit_events(simulated, np.array([number]))
     answers = {
-        **{"vertex_x": 10.0, "vertex_y": -20.0, "vertex_z": 30.0},
+        **{"vertex_x": 10.0, "vertex_y": -20.0, "vertex_z": 930.0},
         **{"vertex_sigma": 14.0, "vertex_time": 9950.0, "vertex_time_sigma": 45.0},
         **{"energy": 2e4, "energy_low_68": 1.3e4, "energy_high_68": 3.1e4},
         **{"p_cascade": 0.83, "p_neutrino": 0.99},
@@ -225,7 +225,7 @@ def test_all_answers_are_drawn_with_their_widths(simulated: EventStore) -> None:
     for text in (
         "50% within 4.6 deg, 90% within 9.7 deg",
         "energy 20 TeV (68%: 13 TeV to 31 TeV)",
-        "vertex 10, -20, 30 ± 14 m",
+        "vertex 10, -20, 930 ± 14 m",
         "vertex time 9950 ± 45 ns",
         "cascade (83%)",
         "neutrino: 99%",
@@ -234,8 +234,9 @@ def test_all_answers_are_drawn_with_their_widths(simulated: EventStore) -> None:
         assert text in " ".join(texts.split())
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert "net, vertex" in labels
+    assert figure.axes[1].get_ylim()[1] > 930.0 + 14.0
     (row,) = [a for a in event_payload(simulated, number, [table])["arrows"][1:]]
-    assert row["vertex"] == [10.0, -20.0, 30.0]
+    assert row["vertex"] == [10.0, -20.0, 930.0]
     assert row["vertex_sigma"] == 14.0
     assert "cascade (83%)" in row["answers"]
     # A table of directions has the direction only.

@@ -2,9 +2,9 @@
 
 The tree `E` has one entry per event. Its hits are calibrated, with position and
 direction of the PMT and a time that counts from the start of a frame of 100 ms, or raw,
-without positions, so that a detx or datx file must give them. The primary is the first
-of the simulated particles. The definition is KM3NeT's dataformat, as km3io reads it.
-Shape letters: T pulses, B events, W weights.
+without positions or with the raw time as their time, so that a detx or datx file must
+calibrate them. The primary is the first of the simulated particles. The definition is
+KM3NeT's dataformat, as km3io reads it. Shape letters: T pulses, B events, W weights.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ def km3net_source(
             "Summaries (DST) have no hits; online events (KM3NET_EVENT) become offline "
             "events by Jpp's JConvertEvt"
         )
-    raw = [file for file in files if file.is_raw]
+    raw = [file for file in files if file.lacks]
     given = None if isinstance(geometry, DetectorGeometry) else geometry
     calibration = None if given is None else Path(given)
     if raw and calibration is None:
         raise ValueError(
-            f"{raw[0].path}: the hits must have positions, found raw hits. Give the "
-            "detx or datx file of the detector: --geometry FILE (geometry=...)"
+            f"{raw[0].path}: the hits must have {raw[0].lacks}, found raw hits. Give "
+            "the detx or datx file of the detector: --geometry FILE (geometry=...)"
         )
     pulse_map = settle_pulse_map(
         HITS, wanted.read_as(HITS, lambda _: PULSE_MAP), str(files[0].path)
@@ -183,7 +183,7 @@ def km3net_source(
                 weights=file.weights,
                 is_corsika=file.is_corsika,
                 triggered=triggered,
-                calibration=calibration if file.is_raw else None,
+                calibration=calibration if file.lacks else None,
                 num_pulses=None if triggered else num_pulses,
             )
             parts.append(part)
@@ -494,7 +494,7 @@ class _Content:
 
     path: Path
     offsets: NDArray[np.int64]  # borders of the events in the hits, (B + 1,)
-    is_raw: bool
+    lacks: str  # what raw hits lack, "" for calibrated hits
     has_primary: bool
     has_tracks: bool
     weights: tuple[str, ...]
@@ -513,11 +513,17 @@ def _look_at(path: Path) -> _Content:
         lengths = {b: file.ak.num(file.tree[b].array()) for b in (W, W2LIST)}
         widths = {b: int(np.max(np.asarray(lengths[b]), initial=0)) for b in lengths}
         # Files are calibrated as a whole, so some events tell.
-        some = file.hits((X, Y, Z), 0, int(np.searchsorted(offsets, 10_000)) + 1)
+        last = int(np.searchsorted(offsets, 10_000)) + 1
+        some, lacks = file.hits((X, Y, Z, "t", "tdc"), 0, last), ""
+        if len(some["t"]):
+            if not any(some[axis].any() for axis in (X, Y, Z)):
+                lacks = "positions"
+            elif some["tdc"].any() and (some["t"] == some["tdc"]).all():
+                lacks = "calibrated times (t is not the raw time tdc)"
         return _Content(
             path=path,
             offsets=offsets,
-            is_raw=bool(len(some[X])) and not any(v.any() for v in some.values()),
+            lacks=lacks,
             has_primary=bool(np.asarray(reader.n_mc_trks).any()),
             has_tracks=bool(np.asarray(reader.n_trks).any()),
             weights=_weight_names(widths, words) if num_events else (),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd import EventStore, prepare
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
+from graphnet_icecube2nd.detector.detx import read_detector_file
 from graphnet_icecube2nd.events.augmentation import RotateAboutZ, apply_augmentations
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import view_event
@@ -39,6 +40,7 @@ MUONS = (
 )
 ARCA = "mcv6.gsg_nue-CCHEDIS_1e4-1e6GeV.sirene.jte.jchain.aanet.1.root"
 REAL = "km3net_offline.root"  # of ORCA, raw
+SEA = "usr-sample.root"  # of ORCA; positions, but raw times
 CORSIKA = "mcv5.0.DAT004340.propa.sirene.jte.jchain.aanet.4340.root"  # raw
 # Number of events and of hits, PDG codes (PDG code: events), interaction.
 FILES = {
@@ -47,7 +49,6 @@ FILES = {
     ANTINEUTRINOS: (10, 38174, "nc"),
     MUONS: (140, None, "cc"),
     ARCA: (31, None, "cc"),
-    "usr-sample.root": (3, 256, None),  # of the sea
 }
 
 
@@ -71,7 +72,7 @@ def test_values_of_km3io(tmp_path: Path, name: str) -> None:
     assert report.kind == "km3net"
     assert report.num_events == len(reader) == num_events
     assert num_hits in (None, report.num_pulses)
-    assert store.has_directions == (kind is not None)
+    assert store.has_directions
     for event in (0, num_events // 2, num_events - 1):
         hits, found = reader[event].hits, view_event(store, event)
         order = np.argsort(np.asarray(hits.t), kind="stable")
@@ -90,8 +91,6 @@ def test_values_of_km3io(tmp_path: Path, name: str) -> None:
         assert pulses["trig"].sum() == np.count_nonzero(hits.trig)
         for ours in ("run_id", "det_id", "frame_index", "trigger_counter"):
             assert found.truth[ours] == reader[ours][event]
-        if kind is None:
-            continue
         primary = {c: getattr(reader[event].mc_trks, c)[0] for c in ("pdgid", "E", "t")}
         assert found.truth["pid"] == primary["pdgid"]
         assert found.truth["energy"] == pytest.approx(primary["E"])
@@ -178,6 +177,24 @@ class TestRawHits:
         other = detx("detx_v1")
         with pytest.raises(ValueError, match=r"event 0 .*lacks channel \d+ of module"):
             prepare(offline(REAL), tmp_path / "s", geometry=other, workers=1)
+
+    def test_raw_times_next_to_positions(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=rf"{SEA}.*calibrated times.*--geometry"):
+            prepare(offline(SEA), tmp_path / "s", workers=1)
+        geometry = detx("D_ORCA006_t.A02181836.p.A02181837.r.A02182001")
+        prepare(offline(SEA), tmp_path / "s", geometry=geometry, workers=1)
+        store = EventStore(tmp_path / "s")
+        assert len(store) == 3
+        assert not store.has_directions
+        file = read_detector_file(geometry)
+        event = view_event(store, 0)
+        hits = km3io.OfflineReader(str(offline(SEA)))[0].hits
+        module, channel = (np.asarray(v) for v in (hits.dom_id, hits.channel_id))
+        pmt = file.find_pmts(module.astype(np.int64), channel.astype(np.int64))
+        offset = file.time_offset_P[pmt]
+        assert np.ptp(offset) > 1000
+        time = np.sort(np.asarray(hits.tdc) + offset)
+        np.testing.assert_allclose(event.pulses["t"], time - time[0], atol=2e-3)
 
     def test_calibrated_hits_stay(self, tmp_path: Path) -> None:
         geometry = detx("detx_v5")

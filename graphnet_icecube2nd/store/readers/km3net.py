@@ -411,7 +411,8 @@ class OfflineFile:
         """Return the first numbers of a branch of lists, (B, W), NaN where it ends."""
         lists = self.tree[branch].array(entry_start=low, entry_stop=high)
         lists = self.ak.fill_none(self.ak.pad_none(lists, width, clip=True), np.nan)
-        return np.asarray(self.ak.to_regular(lists), np.float64).reshape(-1, width)
+        values = np.asarray(self.ak.to_regular(lists), np.float64)
+        return values.reshape(high - low, width)
 
     def hits(self, columns: Collection[str], low: int, high: int) -> Columns:
         """Return columns of the hits, (T,)."""

@@ -222,6 +222,33 @@ def test_several_files(tmp_path: Path) -> None:
     assert np.concatenate(ids).tolist() == list(range(40))
 
 
+def test_data_with_simulation(tmp_path: Path) -> None:
+    """Data have no weights, air showers have no `w2list`."""
+    files = [offline(name) for name in (REAL, CORSIKA)]
+    detx_of_both(tmp_path / "both.detx", files)
+    prepare(files, tmp_path / "s", geometry=tmp_path / "both.detx", workers=1)
+    store = EventStore(tmp_path / "s")
+    assert len(store) == 13
+    assert np.isnan(column(store, "w2")).tolist() == [True] * 10 + [False] * 3
+    for i, weights in enumerate(km3io.OfflineReader(str(files[1])).w):
+        for number, weight in enumerate(weights, start=1):
+            assert column(store, f"w{number}")[10 + i] == weight
+    assert column(store, "pid")[10:].tolist() == [2212] * 3
+
+
+def detx_of_both(path: Path, files: list[Path]) -> None:
+    """Write a detx (version 1) with all modules of the hits of files."""
+    hits = [km3io.OfflineReader(str(file)).hits for file in files]
+    modules = np.unique(
+        [dom for h in hits for doms in h.dom_id.to_list() for dom in doms]
+    )
+    lines = [f"1 {len(modules)}"]
+    for number, module in enumerate(modules.tolist()):
+        lines.append(f"{module} 1 {number} 31")
+        lines += [f"{pmt} 0 0 {10 * number} 0 0 1 {pmt}" for pmt in range(31)]
+    path.write_text("\n".join(lines))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

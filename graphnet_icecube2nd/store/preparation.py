@@ -191,7 +191,8 @@ def prepare(
         duplicates: Rule for event numbers that are in several SQLite files: `error`, or
             `renumber`, which numbers all events again and keeps the old numbers.
         event_list: Parquet file of the numbers of the events to read, such as a
-            selection of NuBench; default: all events.
+            selection of NuBench; default: all events. It cannot be used with
+            `duplicates="renumber"`.
         photons: Options of the response of modules to single photons, such as
             `{"acceptance": 0.2, "time_spread": 2.0, "merge_time": 5.0, "seed": 1}` (see
             `PhotonResponse`). Default: every photon is a pulse.
@@ -224,6 +225,12 @@ def prepare(
         ImportError: The library of a format is missing.
     """
     begun = time.monotonic()
+    if event_list is not None and duplicates == "renumber":
+        raise ValueError(
+            f"--event-list {event_list} (event_list) has the event numbers of the "
+            "files, which --duplicates renumber (duplicates) replaces by others: "
+            "leave one of them out, or prepare each file alone with its own list"
+        )
     named = None if detector is None else as_detector(detector)
     paths = _paths(inputs)
     if (Path(out) / MANIFEST).exists():

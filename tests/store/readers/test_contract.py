@@ -548,6 +548,10 @@ class TestNuBench:
             with pytest.raises(ValueError, match="merged_photons, pulses_no_noise"):
                 prepare(path, tmp_path / "s", **options)
             options["pulses_table"] = "merged_photons"
+            # The new numbers are not those of the list.
+            both = {**options, "duplicates": "renumber", "event_list": selection}
+            with pytest.raises(ValueError, match=r"--event-list .*renumber"):
+                prepare(path, tmp_path / "s", **both)
         report = prepare(path, tmp_path / "s", event_list=selection, **options)
         store = EventStore(tmp_path / "s")
         assert sorted(store.whole_event_column("event_id").tolist()) == [2, 19]

@@ -144,11 +144,12 @@ class PhotonResponse:
         order_G = order_G[np.lexsort([k[order_G] for k in (time_T, *keys[::-1])])]
         begins_G = np.ones(len(order_G), bool)
         begins_G[1:] = np.any([np.diff(key[order_G]) != 0 for key in keys], axis=0)
-        module_G = np.cumsum(begins_G) - 1
-        since_G = time_T[order_G] - time_T[order_G[begins_G]][module_G]
+        time_G = time_T[order_G]
         # Modules one after the other on one axis, so far apart that no pulse has two.
-        apart = since_G.max(initial=0.0) + 2 * self.merge_time
-        along_G = module_G * apart + since_G
+        # Long gaps are cut short: one absurd time would cost all others precision.
+        apart = 2 * self.merge_time
+        step_G = np.diff(time_G, prepend=time_G[:1]).clip(max=apart)
+        along_G = np.cumsum(np.where(begins_G, apart, step_G))
         end_G = np.searchsorted(along_G, along_G + self.merge_time, side="right")
         ends, start = end_G.tolist(), 0
         starts: list[int] = []
@@ -161,7 +162,7 @@ class PhotonResponse:
         later_P = np.zeros(len(begin_P))
         if len(begin_P):
             pulse_G = np.repeat(np.arange(len(begin_P)), count_P.astype(np.int64))
-            late_G = since_G - since_G[begin_P][pulse_G]
+            late_G = time_G - time_G[begin_P][pulse_G]
             later_P = np.bincount(pulse_G, late_G, len(begin_P)) / count_P
         return (
             np.concatenate([first_P, bad]),

@@ -27,6 +27,8 @@ from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store import prepare_frames
 from graphnet_icecube2nd.store.event_store import view_event
+from graphnet_icecube2nd.store.photons import PhotonResponse
+from graphnet_icecube2nd.store.readers.source import EventChunk
 
 Write = Callable[[Path, Any, Any], Any]  # pulses and truth, returns what to prepare
 EVENTS = [12, 3, 40, 7, 25, 31, 8, 19, 2, 16]
@@ -612,6 +614,34 @@ class TestPhotons:
         total = store.shards[0].pulses.column("charge").sum()
         assert total == 4005
         assert any("pulses were made of photons" in note for note in report.notes)
+
+    @pytest.mark.parametrize("absurd", [300.0, 1e14])
+    def test_an_absurd_time_is_alone(self, absurd: float) -> None:
+        rng = np.random.default_rng(0)
+        offsets = np.array([0, 300, 300, 800])
+        module, time = rng.integers(0, 5, 800), rng.uniform(0, 300, 800)
+        time[5] = absurd
+        columns = {f"sensor_pos_{axis}": 10.0 * module for axis in "xyz"}
+        chunk = EventChunk(
+            columns={**columns, "t": time}, offsets=offsets, event_id=np.arange(3)
+        )
+        found = PhotonResponse(merge_time=5.0)(chunk, PulseMap.prometheus())
+        expected = []
+        for event in range(3):
+            here = slice(offsets[event], offsets[event + 1])
+            pulses = []
+            for place in range(5):
+                late = np.sort(time[here][module[here] == place])
+                while len(late):
+                    together = late <= late[0] + 5.0
+                    mean = late[0] + (late[together] - late[0]).mean()
+                    pulses.append((mean, together.sum(), 10.0 * place))
+                    late = late[~together]
+            expected += sorted(pulses)
+        for name, values in zip(
+            ("t", "charge", "sensor_pos_x"), np.transpose(expected), strict=True
+        ):
+            np.testing.assert_allclose(found.columns[name], values, rtol=1e-12)
 
     def test_acceptance_and_times(self, photons: Path) -> None:
         """Drawn for each event by its number: the same whatever else is read."""

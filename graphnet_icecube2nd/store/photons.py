@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.config import from_plain
-from graphnet_icecube2nd.conventions import CHARGE, TIME, X, Y, Z
+from graphnet_icecube2nd.conventions import AUXILIARY, CHARGE, HLC, TIME, X, Y, Z
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.errors import check_whole
 from graphnet_icecube2nd.events.random_numbers import (
@@ -71,15 +71,15 @@ class PhotonResponse:
         """Return a source whose photons become pulses.
 
         Raises:
-            ValueError: A name or value is not allowed, or the source has charges or no
-                positions, so that it does not have single photons.
+            ValueError: A name or value is not allowed, or the source has charges,
+                flags of hits or no positions, so that it does not have single photons.
         """
         response, pulse_map = from_plain(cls, values, "photons."), source.pulse_map
         given = set(pulse_map.columns().values())
-        if pulse_map.charge is not None or not {X, Y, Z} <= given:
+        if {CHARGE, AUXILIARY, HLC} & given or not {X, Y, Z} <= given:
             raise ValueError(
                 f"photons={dict(values)} needs single photons with positions and no "
-                f"charges, but pulse map {pulse_map.name!r} reads "
+                f"charges or flags of hits, but pulse map {pulse_map.name!r} reads "
                 f"{', '.join(pulse_map.columns())}. Leave --photons (photons) out, or "
                 "name the pulse map of the photons"
             )

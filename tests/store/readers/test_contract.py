@@ -683,10 +683,15 @@ class TestPhotons:
             self.read(photons, "x", **options)
         assert not (photons.parent / "x").exists()
 
-    def test_pulses_are_no_photons(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("absent", [{}, {"charge": None}, {"hlc": None}])
+    def test_pulses_are_no_photons(
+        self, tmp_path: Path, absent: dict[str, None]
+    ) -> None:
+        """Hits of KM3NeT have a flag but no charge."""
         pulses, truth = make_events()
+        options = {"photons": {"merge_time": 2.0}, "columns": absent}
         with pytest.raises(ValueError, match="single photons"):
-            made(flat, tmp_path, pulses, truth, photons={"merge_time": 2.0})
+            made(flat, tmp_path, pulses, truth, **options)
 
 
 class TestResults:

@@ -220,9 +220,9 @@ def default_perturbations(
     """Return the perturbations that a store allows, the baseline first.
 
     Rows whose columns the store lacks are left out. Noise needs a DOM table of the
-    store's detector. If times count from a pulse of the event, shifting an event
-    changes nothing, and those rows are left out. The median in the `first pulse` rows
-    is that of these events.
+    store's detector; noise and mirrors need its centre at 0. If times count from a
+    pulse of the event, shifting an event changes nothing, and those rows are left out.
+    The median in the `first pulse` rows is that of these events.
     """
     known = store.pulse_map.columns()
     quantities = {known[column] for column in store.pulse_columns if column in known}
@@ -266,7 +266,8 @@ def default_perturbations(
         for group, by_strength in changes.items()
         for strength, change in by_strength.items()
     ]
-    return rows + _mirrors() + _selections(options, has_flag)
+    mirrors = [] if any(store.pulse_map.origin) else _mirrors()
+    return rows + mirrors + _selections(options, has_flag)
 
 
 def _first_pulses(

@@ -471,6 +471,12 @@ class SwitchOff:
         return replace(kept, truth={**kept.truth, LOST: lost_B})
 
 
+# They use no positions, except as names of DOMs: the centre may be anywhere.
+PLACELESS = (
+    *(TimeJitter, TimeOffset, TimeShift, FirstPulseAt, ChargeScale, ChargeFactor),
+    *(DropDoms, DropStrings, SwitchOff),
+)
+
 # Training augmentations, which recipes can name.
 _KINDS: dict[str, Any] = {
     augmentation.kind: augmentation

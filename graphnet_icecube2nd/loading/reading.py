@@ -20,6 +20,7 @@ from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
 from graphnet_icecube2nd.detector.pulse_map import NO_ICE
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.augmentation import (
+    PLACELESS,
     AddNoise,
     Augmentation,
     apply_augmentations,
@@ -95,9 +96,11 @@ class EventReader:
         self.augmentations = tuple(augmentations)
         check_order(self.augmentations)
         self._check_noise()
-        if self.augmentations and any(store.pulse_map.origin):
+        placed = [a for a in self.augmentations if not isinstance(a, PLACELESS)]
+        if placed and any(store.pulse_map.origin):
             raise ValueError(
-                f"augmentations need the detector's centre at 0, but the pulse map of "
+                f"{getattr(placed[0], 'kind', type(placed[0]).__name__)} needs the "
+                "detector's centre at 0, but the pulse map of "
                 f"{store.path} has origin {store.pulse_map.origin}: subtract it from "
                 "the positions before you make the store"
             )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 pytest.importorskip("pyarrow")
 
-from graphnet_icecube2nd import EventStore, PackedBatch, build_model
+from graphnet_icecube2nd import EventStore, PackedBatch, PulseMap, build_model
 from graphnet_icecube2nd.evaluation.robustness import (
     BASELINE,
     Perturbation,
@@ -244,6 +244,17 @@ def test_all_defaults_run(
     assert all(row.difference != 0 for row in rows[1:]), [
         (r.group, r.strength) for r in rows[1:] if r.difference == 0
     ]
+
+
+def test_a_centre_elsewhere(make_store: Callable[..., EventStore]) -> None:
+    """What turns or adds positions is left out, and the rest runs."""
+    store = make_store(
+        {1: [30, 40]}, pulse_map=PulseMap.kaggle(origin=(0.0, 0.0, -1948.0))
+    )
+    rows = measure_robustness(Rule(up), store, range(2), resamples=20)
+    groups = {row.group for row in rows}
+    assert {"time jitter", "charge scale", "DOMs off", "strings off"} < groups
+    assert not {"added noise", "mirrored"} & groups
 
 
 def test_choose_events(simulated: EventStore) -> None:

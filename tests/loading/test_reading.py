@@ -20,7 +20,13 @@ pytest.importorskip("pyarrow")
 from graphnet_icecube2nd import EventStore, PackedBatch, PulseMap
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.events.augmentation import TimeJitter, TimeOffset
+from graphnet_icecube2nd.events.augmentation import (
+    AddNoise,
+    Mirror,
+    RotateAboutZ,
+    TimeJitter,
+    TimeOffset,
+)
 from graphnet_icecube2nd.events.features import pulse_features
 from graphnet_icecube2nd.events.selection import select_pulses
 from graphnet_icecube2nd.loading.reading import EventReader
@@ -296,7 +302,6 @@ def test_noise_wants_the_detectors_own_doms(
     make_store: MakeStore, tmp_path: Path
 ) -> None:
     pd = pytest.importorskip("pandas")
-    from graphnet_icecube2nd.events.augmentation import AddNoise
     from graphnet_icecube2nd.store import (
         prepare_frames,
     )
@@ -307,6 +312,17 @@ def test_noise_wants_the_detectors_own_doms(
     prepare_frames(pulses, None, tmp_path / "s")
     with pytest.raises(ValueError, match=r"add_noise needs the DOMs .*--geometry"):
         EventReader(EventStore(tmp_path / "s"), augmentations=[AddNoise()])
+
+
+def test_a_centre_elsewhere(make_store: MakeStore) -> None:
+    """Only augmentations that use positions need it at 0."""
+    pulse_map = PulseMap.kaggle(origin=(0.0, 0.0, -1948.0))
+    store, events = make_store({1: [3, 40]}, pulse_map=pulse_map), np.arange(2)
+    jitter = EventReader(store, augmentations=[TimeJitter(sigma=0.0)])
+    assert_same(jitter.batch(events), EventReader(store).batch(events))
+    for placed in (AddNoise(), RotateAboutZ(), Mirror(axis="z")):
+        with pytest.raises(ValueError, match=f"{placed.kind} needs .*-1948"):
+            EventReader(store, augmentations=[TimeJitter(sigma=1.0), placed])
 
 
 def test_whole_events(make_store: MakeStore) -> None:

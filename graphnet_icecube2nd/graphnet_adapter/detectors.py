@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,26 +20,36 @@ from torch import Tensor
 
 from graphnet_icecube2nd.conventions import AUXILIARY, SENSOR_ID, TIME
 from graphnet_icecube2nd.detector.detector import Detector
-from graphnet_icecube2nd.detector.presets import build_detector
+from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.events import relative_times
 from graphnet_icecube2nd.graphnet_adapter.tasks import OriginDirection, TaskLabel
 
 
 def as_detector(value: PulseMap | dict[str, Any] | str) -> Detector:
-    """Return the detector of a name, of a `PulseMap` or of what its `to_dict` gives.
+    """Return the detector of a name, of a `PulseMap` or of plain values of either.
 
     Raises:
         ValueError: `value` is none of these.
     """
     if isinstance(value, str):
         return build_detector(value)
+    if isinstance(value, dict) and "pulses" in value:
+        pulses = PulseMap.from_dict(value["pulses"])
+        detector = Detector.from_dict(value, pulses)
+        if detector.name not in list_detectors():
+            return detector
+        known = build_detector(detector.name)
+        if known.telescope != detector.telescope:  # other modules
+            return detector
+        return replace(detector, geometry=known.geometry, optics=known.optics)
     if isinstance(value, dict):
         value = PulseMap.from_dict(value)
     if not isinstance(value, PulseMap):
         raise ValueError(
-            "pulse_map must be the name of a detector, a PulseMap, or the result of "
-            f"its to_dict(); got {type(value).__name__}"
+            "pulse_map must be the name of a detector, a PulseMap, the result of its "
+            "to_dict(), or that of a detector's with its pulses; got "
+            f"{type(value).__name__}"
         )
     return Detector.from_pulse_map(value)
 
@@ -49,7 +60,8 @@ class PulseMapDetector(GraphnetDetector):
     Args:
         pulse_map: Name of a registered detector (see `list_detectors`), with its
             scales, geometry and medium; or a `PulseMap`, or the result of its
-            `to_dict`, as in configuration files.
+            `to_dict`, as in configuration files; or that of a `Detector`, with the
+            former as `pulses`.
         replace_with_identity: Extra columns to leave unscaled. The other columns must
             be scaled, because features are made from them.
 

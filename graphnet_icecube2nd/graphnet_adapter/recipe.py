@@ -316,11 +316,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _detector_of(store: EventStore, recipe: Recipe) -> Any:
-    """Return a store's detector in a form that `PulseMapDetector` accepts."""
+    """Return a store's detector as plain values that `PulseMapDetector` accepts."""
+    detector, pulses = store.detector, store.pulse_map
     if recipe.data.features == "published":
-        return store.pulse_map.as_published()
-    name = store.detector.name
-    is_known = name in list_detectors()
-    if is_known and build_detector(name).pulses == store.pulse_map:
-        return name
-    return store.pulse_map
+        pulses = pulses.as_published()
+    if detector.name in list_detectors():
+        known = build_detector(detector.name)
+        if (known.to_dict(), known.pulses) == (detector.to_dict(), pulses):
+            return detector.name
+    return {**detector.to_dict(), "pulses": pulses.to_dict()}

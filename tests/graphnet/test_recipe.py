@@ -12,14 +12,17 @@ import pytest
 pytest.importorskip("graphnet.models")
 pytest.importorskip("pyarrow")
 
+import numpy as np
 import torch
 from graphnet.models import Model
 
-from graphnet_icecube2nd import EventStore, load_model, save_model
+from graphnet_icecube2nd import EventStore, build_detector, load_model, save_model
+from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.graphnet_adapter import store
 from graphnet_icecube2nd.graphnet_adapter.recipe import AverageOfWeights, recipe_stage
 from graphnet_icecube2nd.graphnet_adapter.tasks import AngularDistance
 from graphnet_icecube2nd.models.weights import load_weights
+from graphnet_icecube2nd.store import prepare_frames
 from graphnet_icecube2nd.tasks.direction.direction import make_loss
 from graphnet_icecube2nd.training.module import TrainingModule
 from graphnet_icecube2nd.training.optimisation import OneCycleScheduler
@@ -202,6 +205,43 @@ def test_the_model_comes_back_from_yaml(simulated: EventStore, tmp_path: Path) -
     schedule, steps = made.stages[0].schedule(), scheduler.total_steps
     expected = [schedule.learning_rate_at(step / steps) for step in range(steps)]
     assert rates == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("columns", [{}, {"hlc": None}])
+def test_scales_are_those_of_the_stores_detector(
+    tmp_path: Path, columns: dict[str, None]
+) -> None:
+    """Also if its files have other columns than the detector's."""
+    pd = pytest.importorskip("pandas")
+    own = build_detector("orca6").pulses
+    rng = np.random.default_rng(0)
+    num = 40
+    event = np.repeat(np.arange(num), 5)
+    names = [own.x, own.y, own.z, own.time]
+    pulses = {name: rng.uniform(1, 99, 5 * num) for name in names}
+    for name in own.columns():
+        pulses.setdefault(name, np.ones(5 * num))
+    truth = {
+        own.labels.azimuth: rng.uniform(0, 6, num),
+        own.labels.zenith: rng.uniform(0, 3, num),
+    }
+    prepare_frames(
+        pd.DataFrame({"event_no": event, **pulses}),
+        pd.DataFrame({"event_no": np.arange(num), **truth}),
+        tmp_path / "store",
+        detector="orca6",
+        columns=columns,
+        angles="origin",
+    )
+    data = EventStore(tmp_path / "store")
+    stage = recipe_stage(recipe(ema=False), data)
+    stage.model.save_config(str(tmp_path / "model.yml"))
+    again = Model.from_config(str(tmp_path / "model.yml"), trust=True)
+    assert data.detector.scales != Scales()
+    for model in (stage.model, again):
+        found = model._data_representation._detector.detector
+        assert found.units == data.detector.units
+        assert found.to_dict() == data.detector.to_dict()
 
 
 def test_a_later_stage_has_its_own_options(simulated: EventStore) -> None:

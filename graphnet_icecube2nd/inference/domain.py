@@ -113,9 +113,17 @@ class Domain:
             return
         self.faults = _faults(config, detector)
         if self.faults and not unknown_detector:
+            advice, presets = "", list_detectors()
+            names = [n for n in (config.detector, config.telescope) if n in presets]
+            if names:
+                advice = (
+                    "Files of the model's detector are read with --detector "
+                    f"{names[0]} --clock {config.clock} (detector={names[0]!r}, "
+                    f"clock={config.clock!r}). "
+                )
             raise DomainError(
-                f"{'; '.join(self.faults)}. Its answers would be unreliable. Use "
-                "--unknown-detector (unknown_detector=True) to get them anyway, "
+                f"{'; '.join(self.faults)}. Its answers would be unreliable. {advice}"
+                "Use --unknown-detector (unknown_detector=True) to get them anyway, "
                 "without calibrated widths"
             )
         self.differences += self.faults

@@ -108,7 +108,8 @@ def test_another_detector_is_refused(kwargs: dict[str, Any], words: str) -> None
     columns = {"event_id": [1, 1, 1], **hits}
     with pytest.raises(DomainError, match=words) as caught:
         reconstruct(columns, NAME, **kwargs)
-    assert "--unknown-detector" in str(caught.value)
+    advice = r"--detector icecube86 --clock window .*--unknown-detector"
+    assert re.search(advice, str(caught.value))
     found = quietly(columns, NAME, unknown_detector=True, **kwargs)
     assert found.num_calibrated == 0
     assert not found.columns()["calibrated"].any()

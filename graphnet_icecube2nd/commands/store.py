@@ -51,7 +51,8 @@ def prepare(
     """Convert files of events into an event store.
 
     It reads the competition's data, GraphNeT's SQLite, parquet and LMDB, other parquet
-    files and HDF5. An interrupted conversion resumes when the command is run again.
+    files, HDF5 and KM3NeT's offline ROOT files. An interrupted conversion
+    resumes when the command is run again.
     """
     if len(paths) < 2:
         raise typer.BadParameter("give files or a folder, then the folder of the store")

@@ -1,12 +1,12 @@
 """KM3NeT's detector files: modules and their PMTs, from detx (text) or datx (binary).
 
-A detx has lines of numbers after its comments. The first is the detector's number and
-the version (1: the number of modules instead); from version 2 on the validity, the UTM
-reference and the number of modules follow. A module has a line (id, string, floor; from
-version 4 on also position, quaternion and time offset; from version 5 on also a status;
-the number of PMTs), which the lines of its PMTs follow (id, position, direction, time
-offset; from version 3 on also a status). The definition is that of Jpp, as km3det reads
-it. Shape letters: S modules, P PMTs.
+A detx has lines of numbers after its comments; later comments are left out. The first
+is the detector's number and the version (1: the number of modules instead); from
+version 2 on the validity, the UTM reference and the number of modules follow. A module
+has a line (id, string, floor; from version 4 on also position, quaternion and time
+offset; from version 5 on also a status; the number of PMTs), which the lines of its
+PMTs follow (id, position, direction, time offset; from version 3 on also a status). The
+definition is that of Jpp, as km3det reads it. Shape letters: S modules, P PMTs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from numpy.typing import NDArray
 from graphnet_icecube2nd.lazy import import_extra
 
 DATX = b"####"  # first bytes of a datx file
+HEADER = re.compile(r"[+-]?\d+\s+[vV]?\d+")  # number of the detector, version
 VERSION = re.compile(r"v([1-5])", re.IGNORECASE)
 MODULE_FIELDS = {1: 4, 2: 4, 3: 4, 4: 12, 5: 13}  # numbers in a line, by version
+MAX_PMTS = 256  # of a module: `channel_id` has one byte
 PMT_FIELDS = {1: 8, 2: 8, 3: 9, 4: 9, 5: 9}
 
 Floats = NDArray[np.float64]
@@ -79,9 +81,7 @@ class DetectorFile:
 def is_detx(text: str) -> bool:
     """Return whether a text begins as detx does: two numbers, or a number and V2."""
     first = next((words for _, words in _lines(text)), [])
-    if len(first) != 2 or not re.fullmatch(r"[+-]?\d+", first[0]):
-        return False
-    return re.fullmatch(r"[vV]?\d+", first[1]) is not None
+    return HEADER.fullmatch(" ".join(first)) is not None
 
 
 def read_detx(text: str, source: str) -> DetectorFile:
@@ -132,8 +132,14 @@ def read_detx(text: str, source: str) -> DetectorFile:
     for module in range(int(num_modules)):
         what = f"module {module + 1} of {num_modules}"
         modules.append(numbers(what, MODULE_FIELDS[version], whole=3))
-        for pmt in range(int(modules[-1][-1])):
-            what = f"PMT {pmt + 1} of module {modules[-1][0]}"
+        name, num_pmts = modules[-1][0], modules[-1][-1]
+        if num_pmts not in range(MAX_PMTS + 1):
+            raise ValueError(
+                f"{source}, line {at}: the number of PMTs of module {name} must be a "
+                f"whole number from 0 to {MAX_PMTS}, found {num_pmts:g}"
+            )
+        for pmt in range(int(num_pmts)):
+            what = f"PMT {pmt + 1} of module {name}"
             pmts.append(numbers(what, PMT_FIELDS[version], whole=1))
             if not any(pmts[-1][4:7]):
                 raise ValueError(f"{source}, line {at}: the direction of {what} is 0")
@@ -203,11 +209,17 @@ def _read_datx(content: bytes, source: str) -> DetectorFile:
 
 
 def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield number and words of each line after the comments, which come first."""
+    """Yield number and words of each line of numbers.
+
+    A line of the comments at the begin may lack its #, so they end with the last # or,
+    if others follow, before the first line that looks like a header.
+    """
     lines = text.splitlines()
-    first = max((i for i, line in enumerate(lines, 1) if line[:1] == "#"), default=0)
+    last = max((i for i, line in enumerate(lines, 1) if line[:1] == "#"), default=0)
+    headers = (i for i in range(last) if HEADER.fullmatch(lines[i].strip()))
+    first = next(headers, last)
     for number, line in enumerate(lines[first:], first + 1):
-        if words := line.split():
+        if line[:1] != "#" and (words := line.split()):
             yield number, words
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.detx import (
     DATX,
+    MAX_PMTS,
     DetectorFile,
     is_detx,
     read_detector_file,
@@ -446,10 +447,14 @@ def _from_table(table: TextTable, name: str) -> DetectorGeometry:
 
 def _from_pmts(table: TextTable, name: str) -> DetectorGeometry:
     """Return the geometry of a table with one row per PMT; rules in `from_file`."""
-    dom_N, pmt_N = (
-        table.numbers(column, "whole numbers from 0", lambda v: v >= 0 == v % 1).long()
-        for column in ("sensor_id", PMT)
-    )
+    dom_N = table.numbers(
+        "sensor_id", "whole numbers from 0", lambda v: v >= 0 == v % 1
+    ).long()
+    pmt_N = table.numbers(
+        PMT,
+        f"whole numbers 0 to {MAX_PMTS - 1}",
+        lambda v: 0 <= v < MAX_PMTS and v.is_integer(),
+    ).long()
     row_of = {int(dom): row for row, dom in reversed([*enumerate(dom_N)])}
     rows = sorted(row_of.values())
     doms = replace(

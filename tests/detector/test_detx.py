@@ -68,6 +68,8 @@ def test_versions(tmp_path: Path, version: int) -> None:
         (5, " 9  7 2 ", " 5  7 2 ", "module 5 occurs twice"),
         (1, "23 2", "23 1", r"line 6: the end expected after 1 modules"),
         (1, "23 2", "23 3", "is incomplete: module 3 of 3"),
+        (1, "5  7 1   3", "5  7 1 -3", r"line 2: the number of PMTs .* found -3"),
+        (1, "5  7 1   3", "5  7 1 2.5", r"line 2: the number of PMTs .* found 2\.5"),
     ],
 )
 def test_faults_are_named(
@@ -79,6 +81,17 @@ def test_faults_are_named(
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(ValueError, match=rf"bad\.detx.*{message}"):
         DetectorGeometry.from_file(path)
+
+
+@pytest.mark.parametrize("version", [1, 5])
+def test_comments_between_the_numbers(version: int) -> None:
+    plain = text_of(version).splitlines()
+    mixed = ["# no # in", "the next line", "# of comments", *plain]
+    mixed = [*mixed[:-5], "# comment", *mixed[-5:], "# the end"]
+    found = [read_detx("\n".join(lines), "d.detx") for lines in (plain, mixed)]
+    assert is_detx("\n".join(mixed))
+    for name, values in vars(found[0]).items():
+        np.testing.assert_array_equal(values, vars(found[1])[name])
 
 
 def test_a_table_is_no_detx() -> None:
@@ -117,6 +130,7 @@ class TestPmtsOfATable:
         [
             ("1,7,10.0,20.0,21.0,1.0,2,", "1,7,10.0,20.0,21.0,1.0,1,", "line 7: PMT 1"),
             ("1,7,10.0,20.0,21.0,1.0,2,", "1,7,10.0,20.5,21.0,1.0,2,", "line 7: PMT 2"),
+            ("21.0,1.0,2,", "21.0,1.0,100000000000,", "line 7, .*'pmt'.* 0 to 255"),
             ("0.6,0.0,0.8", "0.6,0.0,0.9", "DOM 0 .* length 1"),
         ],
     )

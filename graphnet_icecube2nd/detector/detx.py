@@ -70,12 +70,12 @@ class DetectorFile:
 
     def find_pmts(self, module_T: Whole, channel_T: Whole) -> Whole:
         """Return the row of the PMT with these numbers, (T,); -1 if there is none."""
-        key_P = 256 * self.module_S[self.module_P] + self.channel_P
-        key_T = 256 * module_T + channel_T
+        key_P = MAX_PMTS * self.module_S[self.module_P] + self.channel_P
+        key_T = MAX_PMTS * module_T + channel_T
         order_P = np.argsort(key_P)
         slot_T = np.searchsorted(key_P, key_T, sorter=order_P).clip(max=len(key_P) - 1)
         pmt_T: Whole = order_P[slot_T]
-        return np.where((key_P[pmt_T] == key_T) & (channel_T < 256), pmt_T, -1)
+        return np.where((key_P[pmt_T] == key_T) & (channel_T < MAX_PMTS), pmt_T, -1)
 
 
 def is_detx(text: str) -> bool:

@@ -83,6 +83,34 @@ class Calibration:
     what: ClassVar[str] = "calibration"
     num_events: int
 
+    def check_knots(self, knots: str, *others: str, fewest: int = 0) -> None:
+        """Check fields of knots, and of values at them, from a file.
+
+        Args:
+            knots: Name of the field of the knots, which must increase.
+            others: Names of fields with an entry for each; factors are above 0.
+            fewest: Minimum number of knots.
+
+        Raises:
+            ValueError: An entry is not allowed, or their numbers differ.
+        """
+        num = max(len(getattr(self, knots)), fewest)
+        for name in (knots, *others):
+            numbers = tuple(
+                finite_number(value, f"{name}[{row}] of a {self.what}")
+                for row, value in enumerate(getattr(self, name))
+            )
+            object.__setattr__(self, name, numbers)
+            if len(numbers) != num:
+                raise ValueError(
+                    f"{name} of a {self.what} must have {num} entries, got "
+                    f"{len(numbers)}"
+                )
+            if "factors" in name and min(numbers, default=1.0) <= 0:
+                raise ValueError(f"{name} must be above 0, got {min(numbers)}")
+        if (np.diff(getattr(self, knots)) <= 0).any():
+            raise ValueError(f"{knots} of a {self.what} must increase")
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         plain: dict[str, Any] = to_plain(self)

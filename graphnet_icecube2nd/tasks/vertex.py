@@ -92,27 +92,8 @@ class VertexCalibration(Calibration):
     num_events: int = 0
 
     def __post_init__(self) -> None:
-        groups = (
-            ("widths", "factors"),
-            ("time_widths", "time_shifts", "time_factors"),
-        )
-        for group in groups:
-            num = len(getattr(self, group[0]))
-            for name in group:
-                numbers = tuple(
-                    finite_number(value, f"{name}[{row}] of a vertex calibration")
-                    for row, value in enumerate(getattr(self, name))
-                )
-                object.__setattr__(self, name, numbers)
-                if len(numbers) != num or (not num and group is groups[0]):
-                    raise ValueError(
-                        f"{name} of a vertex calibration must have {max(num, 1)} "
-                        f"entries, got {len(numbers)}"
-                    )
-                if "factors" in name and numbers and min(numbers) <= 0:
-                    raise ValueError(f"{name} must be above 0, got {min(numbers)}")
-            if (np.diff(getattr(self, group[0])) <= 0).any():
-                raise ValueError(f"{group[0]} of a vertex calibration must increase")
+        self.check_knots("widths", "factors", fewest=1)
+        self.check_knots("time_widths", "time_shifts", "time_factors")
         finite_number(self.num_events, "num_events of a vertex calibration")
 
 

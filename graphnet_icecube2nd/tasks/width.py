@@ -55,25 +55,8 @@ class WidthCalibration(Calibration):
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("a width calibration must have values, got none")
-        for knots, *others in (
-            ("values", "shifts", "factors"),
-            ("widths", "width_factors"),
-        ):
-            num = len(getattr(self, knots))
-            for name in (knots, *others):
-                numbers = tuple(
-                    finite_number(value, f"{name}[{row}] of a width calibration")
-                    for row, value in enumerate(getattr(self, name))
-                )
-                object.__setattr__(self, name, numbers)
-                if len(numbers) != num:
-                    raise ValueError(
-                        f"{name} must have {num} entries, got {len(numbers)}"
-                    )
-                if "factors" in name and min(numbers, default=1.0) <= 0:
-                    raise ValueError(f"{name} must be above 0, got {min(numbers)}")
-            if (np.diff(getattr(self, knots)) <= 0).any():
-                raise ValueError(f"{knots} of a width calibration must increase")
+        self.check_knots("values", "shifts", "factors")
+        self.check_knots("widths", "width_factors")
         finite_number(self.num_events, "num_events of a width calibration")
 
     def apply(self, value_B: Tensor, width_B: Tensor) -> tuple[Tensor, Tensor]:

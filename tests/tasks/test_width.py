@@ -22,7 +22,7 @@ NAN = float("nan")
         ("shifts", [0.0, "0.1"], r"shifts\[1\] .* must be a number, found '0.1'"),
         ("factors", [1.0, NAN], r"factors\[1\] .* must be finite"),
         ("num_events", "many", "num_events .* must be a number"),
-        ("widths", [0.1], "width_factors must have 1 entries, got 0"),
+        ("widths", [0.1], "width_factors of a .* must have 1 entries, got 0"),
         ("values", [], "must have values"),
     ],
 )

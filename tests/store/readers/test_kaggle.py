@@ -42,6 +42,17 @@ def folder(tmp_path: Path, write: Callable[..., Path], pulses: Any, meta: Any) -
     return tmp_path
 
 
+def split_meta(folder: Path) -> pa.Table:
+    """Put the meta data of each batch into a file of its own; return all of them."""
+    whole = pq.read_table(folder / "train_meta.parquet")
+    (folder / "train_meta").mkdir()
+    for number in BATCHES:
+        rows = whole.filter(pa.compute.field("batch_id") == number)
+        pq.write_table(rows, folder / "train_meta" / f"train_meta_{number}.parquet")
+    (folder / "train_meta.parquet").unlink()
+    return whole
+
+
 def rewrite(folder: Path, name: str, **changes: Any) -> None:
     """Replace columns of a file; None takes one out."""
     table = pq.read_table(folder / name)
@@ -117,13 +128,7 @@ class TestWhatIsRead:
 
     def test_split_meta(self, folder: Path, read: Any) -> None:
         before = read(kaggle_source(folder))
-        whole = pq.read_table(folder / "train_meta.parquet")
-        (folder / "train_meta").mkdir()
-        for number in BATCHES:
-            rows = whole.filter(pa.compute.field("batch_id") == number)
-            path = folder / "train_meta" / f"train_meta_{number}.parquet"
-            pq.write_table(rows, path)
-        (folder / "train_meta.parquet").unlink()
+        whole = split_meta(folder)
         after = read(kaggle_source(folder))
         assert after.event_id == before.event_id
         assert after.truth == before.truth
@@ -135,13 +140,7 @@ class TestWhatIsRead:
             read(kaggle_source(folder))
 
     def test_split_meta_of_the_chosen_batches(self, folder: Path, read: Any) -> None:
-        whole = pq.read_table(folder / "train_meta.parquet")
-        (folder / "train_meta").mkdir()
-        for number in BATCHES:
-            rows = whole.filter(pa.compute.field("batch_id") == number)
-            path = folder / "train_meta" / f"train_meta_{number}.parquet"
-            pq.write_table(rows, path)
-        (folder / "train_meta.parquet").unlink()
+        split_meta(folder)
         rewrite(folder, "train_meta/train_meta_2.parquet", first_pulse_index=None)
         with pytest.raises(ValueError, match=r"train_meta_2\.parquet .*first_pulse"):
             kaggle_source(folder)

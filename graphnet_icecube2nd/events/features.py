@@ -346,6 +346,19 @@ def pulse_light(
     return light_T
 
 
+def placed_features(
+    features_TF: Tensor, offsets: Tensor, detector: Detector, positions: str
+) -> tuple[Tensor, Tensor | None]:
+    """Return features whose positions count from a point of `POSITIONS`.
+
+    Also returns what was subtracted from them, (B, 3) m, or None if nothing was. The
+    other arguments are those of `centre_positions`.
+    """
+    if positions == DETECTOR:
+        return features_TF, None
+    return centre_positions(features_TF, offsets, detector)
+
+
 def centre_positions(
     features_TF: Tensor, offsets: Tensor, detector: Detector
 ) -> tuple[Tensor, Tensor]:

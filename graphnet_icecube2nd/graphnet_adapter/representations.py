@@ -50,13 +50,12 @@ from graphnet_icecube2nd.events.events import (
     untriggered_note,
 )
 from graphnet_icecube2nd.events.features import (
-    CHARGE_CENTRE,
     DETECTOR,
     POSITIONS,
     WINDOW_LIMIT,
     assemble_features,
-    centre_positions,
     check_pulses,
+    placed_features,
 )
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.graphnet_adapter.detectors import (
@@ -212,20 +211,18 @@ class PackedPulses(DataRepresentation):
                 f"input_feature_names: {', '.join(self._input_feature_names)}; "
                 f"got {', '.join(names)}"
             )
-        raw_TC = self._reader.checked(values_TC, names, offsets, truth_dicts)
-        origin_B = self._reader.time_origins(values_TC, names, offsets)
+        raw_TC, origin_B = self._reader.checked(values_TC, names, offsets, truth_dicts)
         raw_TC = torch.from_numpy(self._perturb_input(raw_TC)).to(self.dtype).numpy()
         scaled_TC = self._detector.scaled(raw_TC, names)
         features_KF, kept_B = self._reader.features(
             scaled_TC, names, offsets, checked=True
         )
-        centre_B3 = None
-        if self._reader.positions == CHARGE_CENTRE:
-            features_KF, centre_B3 = centre_positions(
-                features_KF,
-                torch.tensor([0, *accumulate(kept_B)]),
-                self._reader.detector,
-            )
+        features_KF, centre_B3 = placed_features(
+            features_KF,
+            torch.tensor([0, *accumulate(kept_B)]),
+            self._reader.detector,
+            self._reader.positions,
+        )
         num_pulses_B = torch.from_numpy((offsets[1:] - offsets[:-1]).astype(np.int32))
         shared: Any = {
             "features": self.output_feature_names,
@@ -437,29 +434,29 @@ class PulseReader:
         names: Sequence[str],
         offsets: NDArray[np.int64],
         truth_dicts: Sequence[Sequence[dict[str, Any]]],
-    ) -> NDArray[np.float64]:
+    ) -> tuple[NDArray[np.float64], Tensor | None]:
         """Return a checked copy (T, C) in float64, with long events in time order.
+
+        Also returns what was subtracted from the times, see `_time_origins`.
 
         Raises:
             ValueError: A value is outside its allowed range; the message names event,
                 pulse and column.
         """
         raw_TC, columns = _as_numbers(values, names), self.columns(names)
-        if not len(raw_TC):
-            return raw_TC
-        if not columns.are_good(raw_TC):
+        if len(raw_TC) and not columns.are_good(raw_TC):
             for b, truth in enumerate(truth_dicts):
                 event_TC = raw_TC[offsets[b] : offsets[b + 1]]
                 if len(event_TC):
                     self._check_event(event_TC, names, truth)
-        origin_B = self.time_origins(raw_TC, names, offsets)
+        origin_B = self._time_origins(raw_TC, names, offsets)
         if origin_B is not None:  # in float64: float32 has steps of 8 ns at 1e8 ns
             time_T = raw_TC[:, columns.quantities.index(TIME)]
             time_T -= np.repeat(origin_B.numpy(), np.diff(offsets))
         self._put_in_order(raw_TC, columns, offsets)
-        return raw_TC
+        return raw_TC, origin_B
 
-    def time_origins(
+    def _time_origins(
         self, values: NDArray[Any], names: Sequence[str], offsets: NDArray[np.int64]
     ) -> Tensor | None:
         """Return what `checked` subtracts from the times of each event, (B,) ns.

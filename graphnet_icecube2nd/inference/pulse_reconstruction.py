@@ -32,11 +32,10 @@ from graphnet_icecube2nd.events.events import (
     relative_times,
 )
 from graphnet_icecube2nd.events.features import (
-    CHARGE_CENTRE,
     FeatureBuilder,
-    centre_positions,
     check_pulses,
     event_faults,
+    placed_features,
     pulse_faults,
 )
 from graphnet_icecube2nd.events.selection import select_pulses
@@ -274,11 +273,12 @@ class PulseReconstructor:
         kept_B = np.zeros(len(length_B), np.int64)
         kept_B[full_B] = kept_offsets.diff().numpy()
         borders = np.append(0, np.cumsum(kept_B))
-        features_TF, centre_B3 = self._features(kept), None
-        if self.options.positions == CHARGE_CENTRE:
-            features_TF, centre_B3 = centre_positions(
-                features_TF, torch.from_numpy(borders), self._features.detector
-            )
+        features_TF, centre_B3 = placed_features(
+            self._features(kept),
+            torch.from_numpy(borders),
+            self._features.detector,
+            self.options.positions,
+        )
         features_B = features_TF.tensor_split(borders[1:-1].tolist())
         inside_B = self.maker.domain.check_values(
             {name: value.numpy() for name, value in kept.items()},

@@ -30,11 +30,10 @@ from graphnet_icecube2nd.events.augmentation import (
 from graphnet_icecube2nd.events.batch import PackedBatch
 from graphnet_icecube2nd.events.events import Events, auxiliary_of, clock_zeros
 from graphnet_icecube2nd.events.features import (
-    CHARGE_CENTRE,
     DETECTOR,
     POSITIONS,
     FeatureBuilder,
-    centre_positions,
+    placed_features,
 )
 from graphnet_icecube2nd.events.selection import (
     check_selection,
@@ -139,11 +138,12 @@ class EventReader:
 
     def packed(self, raw: Events) -> PackedBatch:
         """Return events of `raw` as a batch of features."""
-        features_TF, centre_B3 = self._features(raw.columns), None
-        if self.positions == CHARGE_CENTRE:
-            features_TF, centre_B3 = centre_positions(
-                features_TF, raw.offsets, self._features.detector
-            )
+        features_TF, centre_B3 = placed_features(
+            self._features(raw.columns),
+            raw.offsets,
+            self._features.detector,
+            self.positions,
+        )
         return PackedBatch.unchecked(
             features=features_TF,
             offsets=raw.offsets,

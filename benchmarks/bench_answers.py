@@ -88,6 +88,21 @@ def truth_of(store: EventStore, rows: NDArray[np.int64]) -> dict[str, NDArray[An
     return {name: store.whole_event_column(name)[rows] for name in store.event_columns}
 
 
+def vectors(columns: dict[str, NDArray[Any]], prefix: str) -> Array:
+    """Return the vectors of columns with a prefix, (B, 3); NaN if they are missing."""
+    unknown = np.full(len(next(iter(columns.values()))), np.nan)
+    axes = (columns.get(f"{prefix}_{axis}", unknown) for axis in "xyz")
+    return np.stack([*axes], axis=1)
+
+
+def angles_of(
+    store: EventStore, rows: NDArray[np.int64], columns: dict[str, NDArray[Any]]
+) -> Array:
+    """Return the opening angles of answers for some events, (B,) rad."""
+    truth = EventTruth.of(store, rows).direction_B3
+    return opening_angle(vectors(columns, "direction"), truth).numpy()
+
+
 def measure(
     store: EventStore, rows: NDArray[np.int64], found: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
@@ -114,9 +129,7 @@ def measure(
 
     groups = [("all", np.ones(len(rows), bool))]
     groups += [(name.replace("_", " "), topology == name) for name in TOPOLOGIES]
-    direction = EventTruth.of(store, rows).direction_B3
-    ours = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
-    angle = opening_angle(ours, direction).numpy()
+    angle = angles_of(store, rows, found)
     for name, chosen in groups:
         goal = "0.436 at most on version 1" if name == "all" else ""
         add("opening angle, mean [rad]", name, angle[chosen], goal)
@@ -149,12 +162,11 @@ def measure(
         for group, chosen in _seen(found, truth, known):
             bins.append(_pull(title, group, pull[chosen & known]))
     if "vertex_x" in found:
-        place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
-        ours = np.stack([found[f"vertex_{axis}"] for axis in "xyz"], axis=1)
+        off = vectors(found, "vertex") - vectors(truth, "position")
         known = np.isin(topology, VERTEX_TOPOLOGIES)
-        away = np.linalg.norm(ours - place, axis=1)
+        away = np.linalg.norm(off, axis=1)
         time = found["vertex_time"] - truth["vertex_time"]
-        pull = (ours - place) / found["vertex_sigma"][:, None]
+        pull = off / found["vertex_sigma"][:, None]
         for name, chosen in groups[2:5]:
             here = chosen & known
             add("vertex, distance [m]", name, away[here])
@@ -192,8 +204,9 @@ def by_decade(
     """Return the errors of all answers by topology and decade of the true energy."""
     truth = truth_of(store, rows)
     topology = truth["topology"].astype(str)
-    ours = np.stack([found[f"direction_{axis}"] for axis in "xyz"], axis=1)
-    angle = opening_angle(ours, EventTruth.of(store, rows).direction_B3).numpy()
+    angle = angles_of(store, rows, found)
+    off = vectors(found, "vertex") - vectors(truth, "position")
+    away = np.linalg.norm(off, axis=1)
     lines: list[dict[str, Any]] = []
     for name in ("all", *TOPOLOGIES):
         for low in range(2, 7):
@@ -217,10 +230,7 @@ def by_decade(
                         np.quantile(np.abs(ratio), SHARE)
                     )
             if "vertex_x" in found and name in VERTEX_TOPOLOGIES:
-                place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
-                vertex = np.stack([found[f"vertex_{axis}"] for axis in "xyz"], axis=1)
-                away = np.linalg.norm(vertex - place, axis=1)[here]
-                line["vertex, median [m]"] = float(np.median(away))
+                line["vertex, median [m]"] = float(np.median(away[here]))
             if "topology" in found:
                 right = found["topology"].astype(str) == topology
                 line["topology is right"] = float(right[here].mean())
@@ -293,7 +303,6 @@ def beside_the_limit(
     """Return figures of the likelihood's maximum beside those of the network."""
     truth = truth_of(store, rows)
     topology = truth["topology"].astype(str)
-    direction = EventTruth.of(store, rows).direction_B3
     best = limit_events(store, rows)
     ours = {name: values[rows] for name, values in found.items()}
     lines: list[dict[str, Any]] = []
@@ -311,16 +320,12 @@ def beside_the_limit(
                 }
             )
 
-    place = np.stack([truth[f"position_{axis}"] for axis in "xyz"], axis=1)
     unknown = np.full(len(rows), np.nan)  # a model may not have every task
     angles, away, energies = [], [], []
     for columns in (ours, best.table.columns):
-        unit = np.stack([columns[f"direction_{axis}"] for axis in "xyz"], axis=1)
-        angles.append(np.degrees(opening_angle(unit, direction).numpy()))
-        vertex = np.stack(
-            [columns.get(f"vertex_{axis}", unknown) for axis in "xyz"], axis=1
-        )
-        away.append(np.linalg.norm(vertex - place, axis=1))
+        angles.append(np.degrees(angles_of(store, rows, columns)))
+        off = vectors(columns, "vertex") - vectors(truth, "position")
+        away.append(np.linalg.norm(off, axis=1))
         visible = columns.get("visible_energy", unknown)
         ratio = visible / np.maximum(truth["visible_energy"], 1e-9)
         energies.append(np.abs(np.log10(ratio)))

@@ -306,14 +306,14 @@ class DrawnFigure:
         column: Name of the column.
         label: Label of the y axis, with unit.
         dashed: Second column, drawn as a dotted line; default: none.
-        nominal: Value of a grey line; default: none.
+        nominal: Value or values of grey lines; default: none.
         y_range: Limits of the y axis.
     """
 
     column: str
     label: str
     dashed: str = ""
-    nominal: float | None = None
+    nominal: float | tuple[float, ...] = ()
     y_range: tuple[float | None, float | None] | None = None
 
 
@@ -427,10 +427,10 @@ def _bin_panel(rows: Sequence[Row], quantity: str, drawn: DrawnFigure) -> Panel:
             curves.append(replace(plain, style=style, dashed=True))
     is_named = quantity == TOPOLOGY
     limits = (-0.5, len(names) - 0.5)
-    if drawn.nominal is not None:
-        x = np.concatenate([curve.x for curve in curves])
-        x = np.array(limits) if is_named else np.array([x.min(), x.max()])
-        curves.append(Curve(x=x, y=np.full(2, drawn.nominal), style="reference"))
+    x = np.concatenate([curve.x for curve in curves])
+    x = np.array(limits) if is_named else np.array([x.min(), x.max()])
+    for y in np.atleast_1d(drawn.nominal):
+        curves.append(Curve(x=x, y=np.full(2, y), style="reference"))
     return Panel(
         x_label=X_LABELS[quantity],
         y_label=drawn.label,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from graphnet_icecube2nd.tasks.losses import (
 from graphnet_icecube2nd.tasks.section import (
     COVERAGE_FIGURE,
     LEFT_OUT,
+    NORMAL_WIDTH,
     WIDTH_TEXT,
     Columns,
     Curve,
@@ -72,6 +73,18 @@ POSITION_UNIT, TIME_UNIT = 50.0, 200.0  # m, ns
 PLACE = ("vertex_x", "vertex_y", "vertex_z")
 TIME, PLACE_WIDTH, TIME_WIDTH = "vertex_time", "vertex_sigma", "vertex_time_sigma"
 TIME_KNOWN = 4  # index in the target
+# Radii of spheres, in units of the width of a coordinate, that hold a share of normal
+# errors of equal widths along x, y and z.
+REGIONS = {
+    share: radius / NORMAL_WIDTH
+    for share, radius in ((0.5, 1.538172), (0.68, 1.872400), (0.9, 2.500278))
+}
+REGION_TEXT = (
+    " For a vertex, x, y and z are counted together; 'inside x 68%' counts x alone. "
+    "'inside region 50%', '68%' and '90%' are the shares of true vertices in spheres "
+    "around the predicted vertex that would hold so many if errors were normally "
+    "distributed with the predicted width."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +404,10 @@ class _Errors:
         pulls = {}
         if self.width_B is not None:
             pulls[""] = self.place_B3[chosen_B] / self.width_B[chosen_B, None]
+            for name, is_in_B in _containment(pulls[""]).items():
+                share = mean(is_in_B, weight)
+                ends = share_interval(share, effective_events(weight))
+                found |= with_interval(f"inside_{name}", share, *ends)
         if self.time_width_B is not None:
             time_B = self.time_B[chosen_B] / self.time_width_B[chosen_B]
             pulls["time_"] = time_B[:, None]
@@ -484,9 +501,21 @@ def _section(
             "coordinates within the predicted width, with one standard error."
         )
     if all(one.width_B is not None for one in errors.values()):
-        drawn["vertex_coverage_by_bin"] = COVERAGE_FIGURE
+        drawn["vertex_coverage_by_bin"] = replace(COVERAGE_FIGURE, dashed="inside_z_68")
         drawn_captions["vertex_coverage_by_bin"] = (
-            "Share of x, y and z within the predicted width."
+            "Share of x, y and z within the predicted width (solid), and of z alone "
+            "(dotted, or open marks)."
+        )
+        drawn["vertex_regions_by_bin"] = DrawnFigure(
+            column="inside_region_90",
+            label="share of vertices in the region",
+            dashed="inside_region_50",
+            nominal=(0.5, 0.9),
+            y_range=(0.0, 1.0),
+        )
+        drawn_captions["vertex_regions_by_bin"] = (
+            "Share of true vertices in the 90% region (solid) and in the 50% region "
+            "(dotted, or open marks); grey: the nominal shares."
         )
     by_bin = bins_section(
         VERTEX, "Vertex", list(errors), known, row, drawn, drawn_captions, len(target)
@@ -499,13 +528,23 @@ def _section(
         "distance in x and y, 'vertical' that in z. 'along' is the error along the "
         "true flight, 'across' the distance from it."
         + WIDTH_TEXT * bool(pulls)
-        + " For a vertex, x, y and z are counted together." * bool(pulls)
+        + REGION_TEXT * bool(pulls)
         + LEFT_OUT * any(missing.values()),
         figures=figures,
         captions=captions,
         rows=rows,
         further=(by_bin,) if by_bin else (),
     )
+
+
+def _containment(pull_B3: Array) -> dict[str, NDArray[np.bool_]]:
+    """Return which true vertices lie in each coordinate's interval and each region."""
+    inside_B3, radius_B = np.abs(pull_B3) <= 1, np.linalg.norm(pull_B3, axis=1)
+    coordinates = zip("xyz", inside_B3.T, strict=True)
+    return {
+        **{f"{axis}_68": inside_B for axis, inside_B in coordinates},
+        **{f"region_{100 * n:.0f}": radius_B <= r for n, r in REGIONS.items()},
+    }
 
 
 def _residual(columns: Columns, target: Array) -> Array:

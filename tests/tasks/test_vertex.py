@@ -519,6 +519,10 @@ def test_section_of_the_report() -> None:
     assert row["time_bias_ns"] == pytest.approx(20.0)
     assert row["inside_68"] == pytest.approx(2 / 3)
     assert row["time_pull_68"] == pytest.approx(2.0)
+    # Errors of 3, 4 and -12 m beside widths of 5 m; spheres of 7.7, 9.4 and 12.6 m.
+    contained = {"x_68": 1, "y_68": 1, "z_68": 0}
+    contained |= {"region_50": 0, "region_68": 0, "region_90": 0}
+    assert {name: row[f"inside_{name}"] for name in contained} == contained
     assert other["distance_m"] == 0.0
     assert "inside_68" not in other
     bins = [one for one in section.further[0].rows if one["quantity"] == "energy"]
@@ -536,6 +540,25 @@ def test_section_of_the_report() -> None:
     assert {*section.figures} == {"vertex_errors", "vertex_widths"} == {
         *section.captions
     }  # fmt: skip
+    # Normal errors of the predicted width.
+    width_B = np.geomspace(1.0, 100.0, num)
+    error_B3 = rng.normal(0, width_B[:, None] / 0.994458, (num, 3))
+    normal = dict(zip(NAMES[:3], (place_B3 + error_B3).T, strict=True))
+    normal |= {"vertex_sigma": width_B}
+    pulses = {"n_pulses": np.arange(num), "energy": np.geomspace(1e2, 1e5, num)}
+    section = task.report_section({"normal": normal}, target, pulses)
+    (row,), (by_bin,) = section.rows, section.further
+    for name in ("x_68", "y_68", "z_68", "region_50", "region_68", "region_90"):
+        share = int(name[-2:]) / 100
+        assert row[f"inside_{name}"] == pytest.approx(share, abs=0.06)
+        assert row[f"inside_{name}_low"] < share < row[f"inside_{name}_high"]
+        assert {one["quantity"] for one in by_bin.rows if f"inside_{name}" in one} == {
+            "energy", "pulses",
+        }  # fmt: skip
+    panels = by_bin.figures["vertex_regions_by_bin"]
+    assert {*by_bin.figures} == {*by_bin.captions}
+    lines = [c.y[0] for c in panels[0].curves if c.style == "reference"]
+    assert lines == [0.5, 0.9]
     nothing = {name: np.array([NAN]) for name in NAMES[:3]}
     empty = task.report_section({"t": nothing}, target[:1], {})
     assert empty.rows == [{"table": "t", "events": 0, "without_answer": 1}]

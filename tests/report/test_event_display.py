@@ -243,3 +243,26 @@ def test_all_answers_are_drawn_with_their_widths(simulated: EventStore) -> None:
     (plain,) = event_payload(simulated, number, [fit])["arrows"][1:]
     assert plain["vertex"] is None
     assert len(plain["answers"]) == 1
+
+
+def test_a_model_of_energy_and_vertex_is_drawn(simulated: EventStore) -> None:
+    """Without a direction there are a star, words, and all else of the event."""
+    number = find(simulated, "cascade")
+    place = {"vertex_x": 1.0, "vertex_y": 2.0, "vertex_z": 3.0, "vertex_sigma": 9.0}
+    columns = {name: np.array([v]) for name, v in {**place, "energy": 2e4}.items()}
+    event_id = simulated.whole_event_column("event_id")[number : number + 1]
+    table = EventTable.from_columns({"event_id": event_id, **columns}, "net")
+    figure = draw_event(simulated, number, [table])
+    (text,) = [text.get_text() for text in figure.axes[-1].texts]
+    assert text.startswith("net: no direction; energy 20 TeV")
+    space, _, _ = axes_of(figure)
+    labels = [text.get_text() for text in space.get_legend().get_texts()]
+    assert labels[:2] == ["truth, flight", "1 p.e."]
+    stars = [line for line in space.lines if line.get_marker() == "*"]
+    assert [float(axis[0]) for axis in stars[-1].get_data_3d()] == [1.0, 2.0, 3.0]
+    payload = event_payload(simulated, number, [table])
+    (row,) = payload["arrows"][1:]
+    assert row["flight"] is None
+    assert row["vertex"] == [1.0, 2.0, 3.0]
+    assert payload["missing"] == []
+    assert "no direction" in event_page(simulated, number, [table])

@@ -114,13 +114,17 @@ def test_reconstructed_arrows(simulated: EventStore) -> None:
     assert [arrow.kappa for arrow in found[1:]] == [100.0, None, 100.0, 100.0]
 
 
-def test_a_table_without_directions_has_no_arrow(simulated: EventStore) -> None:
+def test_a_table_without_directions_has_answers(simulated: EventStore) -> None:
     view, pulses = read_event(simulated, number_of(simulated, "cascade"))
     doms, _ = lit_doms(simulated, pulses, False)
     given = table(view.event_id)
     plain = replace(given, columns={"energy": np.array([5.0])})
-    names = [a.name for a in find_arrows(simulated, view, [plain], doms)]
-    assert names == ["truth"]
+    lost = given.with_columns({"direction_is_valid": np.array([False])})
+    tables = [plain, lost, replace(plain, status_B=np.array(["no pulses"]))]
+    _, *found = find_arrows(simulated, view, tables, doms)
+    assert [arrow.flight for arrow in found] == [None, None]
+    assert [arrow.answers[0] for arrow in found] == ["no direction"] * 2
+    assert found[0].answers[1:] == ("energy 5 GeV",)
 
 
 @pytest.mark.parametrize("radius", [-0.1, 30.0])

@@ -56,7 +56,8 @@ def draw_event(
     coloured by the time of its first pulse and sized by its total charge. The right
     panel shows the height of the same dots against time; a particle at the speed of
     light is a line there. Arrows show the direction of flight, circles
-    the 50% cone, stars a vertex with its width. Below are the answers of each table.
+    the 50% cone, stars a vertex with its width. Below are the answers of each table,
+    which need not have directions.
 
     Args:
         store: Event store.
@@ -164,13 +165,15 @@ def _draw_space(
     handles = []
     for arrow in arrows:
         look = _look(arrow)
+        if arrow.vertex is not None:
+            _draw_vertex(axes, arrow, look["color"])
+        if arrow.flight is None:
+            continue
         steps = inside_box(arrow, low, high)
         begin, end = (arrow.through + step * arrow.flight for step in steps)
         axes.plot(*np.stack([begin, end]).T, lw=1.6, **look)
         if arrow.is_vertex:
             axes.plot(*arrow.through[:, None], color=look["color"], **VERTEX_STYLE)
-        if arrow.vertex is not None:
-            _draw_vertex(axes, arrow, look["color"])
         if arrow.radius_50 is not None and arrow.radius_50 < WIDEST_CONE:
             rim_N3 = _cone_rim(arrow, abs(steps[0]))
             axes.plot(*rim_N3.T, color=look["color"], lw=0.9)
@@ -208,6 +211,7 @@ def _draw_vertex(axes: Any, arrow: Arrow, colour: str) -> None:
 def _cone_rim(arrow: Arrow, length: float, num: int = 73) -> Array:
     """Return the rim of the 50% cone where the particle comes from, (N, 3) m."""
     assert arrow.radius_50 is not None
+    assert arrow.flight is not None
     first, second = across(arrow.flight)
     turn_N1 = np.linspace(0.0, 2 * np.pi, num)[:, None]
     aside_N3 = np.cos(turn_N1) * first + np.sin(turn_N1) * second
@@ -217,10 +221,11 @@ def _cone_rim(arrow: Arrow, length: float, num: int = 73) -> Array:
 
 
 def _viewpoint(arrows: list[Arrow]) -> float:
-    """Return the azimuth [deg] of a view from the side of the first arrow."""
-    if not arrows:
+    """Return the azimuth [deg] of a view from the side of the first direction."""
+    flight = next((a.flight for a in arrows if a.flight is not None), None)
+    if flight is None:
         return -60.0
-    x, y, _ = arrows[0].flight
+    x, y, _ = flight
     return float(np.degrees(np.arctan2(y, x))) - 75.0
 
 
@@ -250,7 +255,7 @@ def _draw_times(axes: Any, doms: EventPulses, arrows: list[Arrow], words: Words)
             low = min(low, arrow.vertex[2] - sigma)
             high = max(high, arrow.vertex[2] + sigma)
             axes.legend(loc="best", fontsize=8)
-        if arrow.time is None:
+        if arrow.time is None or arrow.flight is None:
             continue
         style: dict[str, Any] = {"color": _look(arrow)["color"]}
         if arrow.is_vertex:

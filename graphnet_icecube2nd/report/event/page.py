@@ -34,6 +34,7 @@ from graphnet_icecube2nd.report.event.view import (
     time_range,
 )
 from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.store.event_store import EventStore, EventView
 
 Array = NDArray[np.float64]
@@ -68,9 +69,9 @@ def write_event_page(
         path: File to write; a failed call leaves no partial file.
         store: Event store.
         number: Row of the event in the store.
-        tables: Reconstructed directions; tables that have the event are drawn, each
-            with its cone of 50% probability: the table's `radius_50`, or else the
-            radius of its kappa.
+        tables: Results; tables that have the event are drawn. A direction has its cone
+            of 50% probability: the table's `radius_50`, or else the radius of its
+            kappa.
         with_auxiliary: Show auxiliary pulses (not HLC) at first; the page has a switch
             for them.
 
@@ -195,16 +196,19 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
     margin = _MARGIN * float(np.linalg.norm(high - low)) + 10.0
     rows = []
     for arrow in arrows:
-        begin, end = inside_box(arrow, low - margin, high + margin)
         row = vars(arrow) | {
-            "flight": arrow.flight.tolist(),
             "through": arrow.through.tolist(),
             "answers": list(arrow.answers),
             "vertex": None if arrow.vertex is None else arrow.vertex.tolist(),
-            # A vertex may lie outside the detector; its arrow still passes through it.
-            "begin": min(begin, -margin),
-            "end": max(end, margin),
         }
+        if arrow.flight is not None:
+            begin, end = inside_box(arrow, low - margin, high + margin)
+            row |= {
+                "flight": arrow.flight.tolist(),
+                # A vertex may lie outside the detector; its arrow passes through it.
+                "begin": min(begin, -margin),
+                "end": max(end, margin),
+            }
         for name in ("opening_angle", "radius_50"):
             row[name] = None if row[name] is None else math.degrees(row[name])
         rows.append(row)
@@ -212,15 +216,13 @@ def _arrow_rows(arrows: Sequence[Arrow], outline_P3: Array) -> list[dict[str, An
 
 
 def _missing(event_id: int, tables: Sequence[EventTable]) -> list[list[str]]:
-    """Return name and reason of tables that have the event but no direction of it."""
-    found = []
-    for table in tables:
-        row = np.flatnonzero(table.event_id == event_id)
-        if len(row) and not table.is_ok[row[0]]:
-            found.append([table.name, str(table.status_B[row[0]])])
-        elif len(row) and not np.isfinite(table.direction_B3[row[0]]).all():
-            found.append([table.name, "no direction"])
-    return found
+    """Return name and reason of tables that have the event but no result for it."""
+    rows = [(t, np.flatnonzero(t.event_id == event_id)) for t in tables]
+    return [
+        [table.name, str(table.status_B[row[0]])]
+        for table, row in rows
+        if len(row) and table.status_B[row[0]] != OK
+    ]
 
 
 def _truth_rows(

@@ -21,6 +21,7 @@ from graphnet_icecube2nd.detector.pulse_map import TRIGGER_MASK
 from graphnet_icecube2nd.detector.site import SOUTH_POLE
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
 from graphnet_icecube2nd.results.event_table import EventTable
+from graphnet_icecube2nd.results.result_files import OK
 from graphnet_icecube2nd.store.event_store import EventStore, EventView, view_event
 from graphnet_icecube2nd.tasks.direction.calibration import kappa_to_radius
 from graphnet_icecube2nd.tasks.label import DIRECTION, make_label
@@ -75,11 +76,11 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Arrow:
-    """Direction to draw; unknown values are None."""
+    """Direction and answers to draw; unknown values are None."""
 
     name: str
     is_truth: bool
-    flight: Array  # (3,) unit vector of flight
+    flight: Array | None  # (3,) unit vector of flight; None: only answers are known
     through: Array  # (3,) m, point on the line
     time: float | None = None  # ns, time at that point
     vertex_time: float | None = None  # ns, time of the vertex
@@ -145,10 +146,11 @@ def has_hlc(store: EventStore) -> bool:
 def find_arrows(
     store: EventStore, view: EventView, tables: Sequence[EventTable], doms: EventPulses
 ) -> list[Arrow]:
-    """Return the true direction, if known, and the directions of the tables.
+    """Return the true direction, if known, and directions and answers of the tables.
 
-    An arrow without a vertex passes through the centre of the charge. Raises ValueError
-    if a table's radius_50 is not between 0 and pi.
+    An arrow without a vertex passes through the centre of the charge. A table without a
+    result for the event has none. Raises ValueError if a table's radius_50 is not
+    between 0 and pi.
     """
     centre = np.average(doms.position_T3, axis=0, weights=doms.charge_T)
     truth = _true_arrow(store, view, centre)
@@ -156,17 +158,19 @@ def find_arrows(
     colours = cycle(COLOURS)
     for table in tables:
         row = np.flatnonzero(table.event_id == view.event_id)
-        if not len(row) or not table.is_ok[row[0]]:
+        if not len(row) or table.status_B[row[0]] != OK:
             continue
-        if not np.isfinite(table.direction_B3[row[0]]).all():
-            continue  # a table of other tasks has no arrow
-        flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
         known = {n: values[row[0]] for n, values in table.columns.items()}
         number = {n: _finite(value) for n, value in known.items() if _is_number(value)}
         vertex = np.array([known.get(f"vertex_{axis}", np.nan) for axis in "xyz"])
         vertex -= store.pulse_map.origin
-        radius = _radius_50(table, int(row[0]))
-        off = None if truth is None else float(opening_angle(flight, truth.flight))
+        flight = kappa = radius = off = None
+        if table.is_ok[row[0]] and np.isfinite(table.direction_B3[row[0]]).all():
+            flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
+            radius = _radius_50(table, int(row[0]))
+            if truth is not None:
+                off = float(opening_angle(flight, truth.flight))
+        answers = tuple(_answers(number, known.get("topology"), radius))
         found.append(
             Arrow(
                 name=table.name,
@@ -181,7 +185,7 @@ def find_arrows(
                 vertex_sigma=number.get("vertex_sigma"),
                 vertex_time=number.get("vertex_time"),
                 vertex_time_sigma=number.get("vertex_time_sigma"),
-                answers=tuple(_answers(number, known.get("topology"), radius)),
+                answers=answers if flight is not None else ("no direction", *answers),
             )
         )
     return found
@@ -290,6 +294,7 @@ def inside_box(arrow: Arrow, low: Array, high: Array) -> tuple[float, float]:
 
     They are half a diagonal of the box away if the line misses it.
     """
+    assert arrow.flight is not None
     with np.errstate(divide="ignore", invalid="ignore"):
         steps = np.stack([low - arrow.through, high - arrow.through]) / arrow.flight
     # 0 / 0: the line runs along a face, which counts as inside.

@@ -77,8 +77,8 @@ canvas.addEventListener("keydown", (event) => {
 
 /** Azimuth and height [deg] that see the first arrow from the side. */
 function firstView() {
-  if (!arrows.length) return [-60, 12];
-  const [x, y] = arrows[0].flight;
+  if (!directed.length) return [-60, 12];
+  const [x, y] = directed[0].flight;
   return [Math.atan2(y, x) * 180 / Math.PI - 75, 12];
 }
 
@@ -120,7 +120,7 @@ const view = (id, angles) => find(id).addEventListener("click", () => {
 view("reset", firstView);
 view("top", () => [-90, 90]);
 view("along", () => {
-  const [x, y, z] = arrows[0].flight.map((value) => -value);
+  const [x, y, z] = directed[0].flight.map((value) => -value);
   return [Math.atan2(y, x) * 180 / Math.PI, Math.asin(z) * 180 / Math.PI];
 });
 new ResizeObserver(redraw).observe(canvas);

@@ -2,6 +2,7 @@
 const find = (id) => document.getElementById(id);
 const data = JSON.parse(find("payload").textContent);
 const { detector, places, pulses, arrows, words } = data;
+const directed = arrows.filter((arrow) => arrow.flight);
 const canvas = find("scene"), pen = canvas.getContext("2d");
 const slider = find("time");
 const truth = arrows.find((arrow) => arrow.is_truth && arrow.time !== null);
@@ -95,7 +96,9 @@ function draw() {
     pen.lineWidth = i === state.at ? 3 : 0.7;
     pen.stroke();
   }
-  for (const arrow of shown) drawArrow(pen, arrow, project, colourOf(arrow), dashOf(arrow));
+  for (const arrow of shown) {
+    if (arrow.flight) drawArrow(pen, arrow, project, colourOf(arrow), dashOf(arrow));
+  }
   for (const arrow of shown) {
     if (arrow.vertex) drawVertex(pen, arrow, project, colourOf(arrow));
   }
@@ -175,7 +178,7 @@ function fillPanel() {
   }
   const box = find("auxiliary");
   [box.checked, box.disabled] = [state.auxiliary, !data.can_choose_hlc];
-  find("along").disabled = !arrows.length;
+  find("along").disabled = !directed.length;
 }
 
 function tell(place) {

@@ -12,7 +12,7 @@ a direction counts as 90 degrees, and weights are used if there are any.
 - Track/cascade: area under the ROC curve; tracks are CC.
 - Vertex: medians of the distance D_xyz, of |D_z| and of D_xy.
 - Inelasticity: median and width (16th to 84th percentile) of |y_reco - y_true|, CC
-  only; y is the visible inelasticity if the truth has it.
+  only. NuBench's y is the visible inelasticity, whatever the predictions are called.
 
 Shape letters: B events.
 """
@@ -30,11 +30,14 @@ from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.statistics import mean, quantile, roc_area, roc_curve
 from graphnet_icecube2nd.tasks.bins import weights_of
 from graphnet_icecube2nd.tasks.inelasticity import expit
-from graphnet_icecube2nd.tasks.label import INTERACTION_COLUMNS, MUON_NEUTRINO
+from graphnet_icecube2nd.tasks.label import (
+    INTERACTION_COLUMNS,
+    MUON_NEUTRINO,
+    VISIBLE_INELASTICITY,
+)
 from graphnet_icecube2nd.tasks.section import Columns, Section, event_counts
 
 CHARGED, NEUTRAL = 1, 2  # interaction
-VISIBLE = "visible_inelasticity"
 # Borders of the bins, GeV; upper borders belong to the bins.
 THIRDS = ((0.0, 1e2), (1e2, 1e3), (1e3, 1e5))
 HALVES = ((0.0, 1e3), (1e3, 1e5))
@@ -68,6 +71,7 @@ def nubench_section(evaluation: Evaluation) -> Section | None:
         "track": _track,
         "vertex": _vertex,
         "inelasticity": _inelasticity,
+        VISIBLE_INELASTICITY: _inelasticity,
     }
     for task in evaluation.tasks:
         if task.task in makers and _is_enough(task.truth):
@@ -229,19 +233,19 @@ def _inelasticity(task: TaskEvaluation) -> Section:
     kinds = interactions(task.truth)
     assert kinds is not None
     true_B, what = expit(task.target), "the inelasticity"
-    if VISIBLE in task.truth.columns:
-        true_B = np.asarray(task.truth.columns[VISIBLE], np.float64)
+    if VISIBLE_INELASTICITY in task.truth.columns:
+        true_B = np.asarray(task.truth.columns[VISIBLE_INELASTICITY], np.float64)
         what = "the visible inelasticity"
     known_B = kinds[0] & (true_B >= 0) & (true_B <= 1)
 
     def figures(table: Columns, chosen_B: Chosen, weight: Array) -> Row:
-        off = np.abs(table["inelasticity"] - true_B)[chosen_B]
+        off = np.abs(table[task.task] - true_B)[chosen_B]
         low, median, high = quantile(off, [0.16, 0.5, 0.84], weight)
         return {"median_residual": float(median), "sigma": float(high - low)}
 
     return _task_section(
         task,
-        "inelasticity",
+        task.task.replace("_", " "),
         f"Median of |predicted - true| and the distance of its 16th and 84th "
         f"percentiles, for charged currents; the truth is {what}.",
         figures,

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 from graphnet_icecube2nd.conventions import FEATURE_NAMES, INTERVAL_SPEED
 from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.features import CHARGE_CENTRE
 from graphnet_icecube2nd.models.registry import build_backbone
 from graphnet_icecube2nd.nn.first_light import first_light
 
@@ -60,6 +61,15 @@ class ModelBackbone(GNN):
         Raises:
             ValueError: The features of the batch are not those of the model.
         """
+        config = getattr(self.model, "input_config", None)
+        centred = config is not None and config.positions == CHARGE_CENTRE
+        if centred and data.get("centre") is None:
+            raise ValueError(
+                "positions must count from the centre of charge of each event, as in "
+                "the training of the weights, but the data have no such centre. Make "
+                f"them with PackedPulses(positions={CHARGE_CENTRE!r}); DeepIcePulses "
+                "cannot do it"
+            )
         if self.training and torch.is_grad_enabled():
             # The configuration described the loaded weights; training changes them.
             self.model.input_config = None  # type: ignore[assignment]

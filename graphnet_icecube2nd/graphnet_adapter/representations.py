@@ -270,7 +270,8 @@ class DeepIcePulses(NodeDefinition):
     detector of this package or one with the same scales, such as GraphNeT's
     `IceCubeKaggle` (but not its `IceCube86`). A node definition gets values after
     scaling in float32, so errors cannot name the event, and times beyond 1e7 ns lose
-    their nanoseconds, which `PackedPulses` keeps.
+    their nanoseconds, which `PackedPulses` keeps. Positions count from the detector's
+    centre; weights for those from the centre of charge need `PackedPulses`.
 
     Args:
         input_feature_names: Columns; the graph definition sets them.

@@ -67,7 +67,7 @@ PREDICTION_NAMES = {
     "track_pred": "p_track",
     "target_pred": "p_track",
     "inelasticity_pred": "inelasticity",
-    "visible_inelasticity_pred": "inelasticity",
+    "visible_inelasticity_pred": "visible_inelasticity",
     "position_x_pred": "vertex_x",
     "position_y_pred": "vertex_y",
     "position_z_pred": "vertex_z",
@@ -523,12 +523,6 @@ def _reading_notes(
             notes.append(
                 f"table {name!r}: {theirs} has values outside 0 to 1, so it is read as "
                 f"the logarithm of the odds; {ours} is its probability"
-            )
-        if theirs.startswith("visible_"):
-            notes.append(
-                f"table {name!r}: {theirs} is read as {ours}. It is compared with the "
-                f"truth's {ours}, if it has one, and in NuBench's metrics with the "
-                "visible one"
             )
     return tuple(notes)
 

@@ -424,11 +424,9 @@ def _needed_columns(available: Sequence[str], labels: LabelColumns) -> set[str]:
     """Return the columns from which the labels of the registered tasks are made."""
     choices = [label_columns(n, available, labels) for n in (*_label_names(), ENERGY)]
     needed = {column for chosen in choices if chosen for column in chosen}
-    # Charged or neutral current, and the inelasticity that NuBench's models predict.
-    others = {*(name for names in INTERACTION_COLUMNS for name in names)}
-    return needed | (
-        {*others, "visible_inelasticity"} & set(available) if needed else set()
-    )
+    # Charged or neutral current.
+    others = {name for names in INTERACTION_COLUMNS for name in names}
+    return needed | (others & set(available) if needed else set())
 
 
 def _truth_table(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from graphnet_icecube2nd.tasks.direction.direction import Direction
 from graphnet_icecube2nd.tasks.energy import Energy
-from graphnet_icecube2nd.tasks.inelasticity import Inelasticity
+from graphnet_icecube2nd.tasks.inelasticity import Inelasticity, VisibleInelasticity
 from graphnet_icecube2nd.tasks.label import (
     ENERGY_COLUMNS,
     TOPOLOGY,
@@ -22,7 +22,7 @@ from graphnet_icecube2nd.tasks.vertex import Vertex
 from graphnet_icecube2nd.tasks.visible_energy import VisibleEnergy
 
 OWN = (
-    *(Direction, Energy, VisibleEnergy, Inelasticity),
+    *(Direction, Energy, VisibleEnergy, Inelasticity, VisibleInelasticity),
     *(Vertex, Topology, Track, Neutrino),
 )
 # Columns of all results, for any task; event_no is event_id in SQLite.

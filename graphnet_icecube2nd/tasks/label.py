@@ -32,6 +32,7 @@ Array = NDArray[np.float64]
 
 DIRECTION, ENERGY, TRACK = "direction", "energy", "track"
 VISIBLE_ENERGY, INELASTICITY = "visible_energy", "inelasticity"
+VISIBLE_INELASTICITY = "visible_inelasticity"  # also its column in NuBench's files
 NEUTRINO, VERTEX = "neutrino", "vertex"
 ANGLE_PRECISION = 1e-3  # rad, tolerance for rounding at the ends of the range
 # Columns by their names in files; the first that exists is used.
@@ -42,7 +43,7 @@ ENERGY_COLUMNS = (
 VISIBLE_ENERGY_COLUMNS = (
     *("visible_energy", "deposited_energy", "GNLabelEnergyDepositedTotal"),
 )
-INELASTICITY_COLUMNS = ("inelasticity", "bjorken_y", "visible_inelasticity")
+INELASTICITY_COLUMNS = ("inelasticity", "bjorken_y", VISIBLE_INELASTICITY)
 TOPOLOGY = "topology"
 TRACK_TOPOLOGIES = ("through_going_track", "starting_track", "muon_bundle")
 CASCADE_TOPOLOGIES = ("cascade", "double_cascade")
@@ -320,6 +321,11 @@ LABELS: dict[str, Label] = {
         columns=lambda labels: [(name,) for name in INELASTICITY_COLUMNS],
         make=_inelasticity,
         description="inelasticity, 0 to 1",
+    ),
+    VISIBLE_INELASTICITY: Label(
+        columns=lambda labels: [(VISIBLE_INELASTICITY,)],
+        make=_inelasticity,
+        description="visible inelasticity, 0 to 1",
     ),
     VERTEX: Label(
         columns=lambda labels: POSITION_COLUMNS,

@@ -165,6 +165,25 @@ def test_an_event_without_pulses_is_an_empty_graph(make: Any) -> None:
     assert batch.ptr.tolist() == [0, 0, 5]
 
 
+def test_weights_of_positions_from_the_centre_of_charge() -> None:
+    """A node definition cannot give them; without them all answers would be wrong."""
+    detector = adapter.IceCube86PulseMapDetector()
+    nodes = adapter.DeepIcePulses(pulse_map="icecube86")
+    backbone = adapter.ModelBackbone("t_d32").eval()
+    config = InputConfig.of(detector.detector)
+    centred = adapter.PackedPulses(detector, positions="charge_centre")
+    plain = EdgelessGraph(detector, node_definition=nodes)
+    for positions in ("detector", "charge_centre"):
+        backbone.model.input_config = replace(config, positions=positions)
+        backbone(adapter.collate_events([centred(raw_event(5), ICECUBE86)]))
+        data = adapter.collate_events([plain(raw_event(5), ICECUBE86)])
+        if positions == "detector":
+            backbone(data)
+        else:
+            with pytest.raises(ValueError, match="PackedPulses.positions='charge_cen"):
+                backbone(data)
+
+
 @pytest.mark.parametrize(
     ("detector", "names"),
     [

@@ -418,7 +418,8 @@ class TestInterrupted:
                 convert(other, tmp_path / "s", workers=1)
         with pytest.raises(ValueError, match="unfinished conversion"):
             convert(source, tmp_path / "s", workers=1, sort_pulses=False)
-        convert(source, tmp_path / "s", workers=1)
+        # Another sentence for the user is no other input.
+        convert(replace(source, notes=("said otherwise",)), tmp_path / "s", workers=1)
 
     def test_a_refused_file_is_corrected(self, tmp_path: Path) -> None:
         """Into the same folder, for nothing of the refused file was kept."""

@@ -26,6 +26,11 @@ NAN = float("nan")
         ),
         ("inelasticity", {"bjorken_y": [0.0, 1.0, 1.2, -999.0]}, [0.0, 1.0, NAN, NAN]),
         (
+            "visible_inelasticity",
+            {"visible_inelasticity": [0.3, -1.0], "bjorken_y": [0.4, 0.4]},
+            [0.3, NAN],
+        ),
+        (
             "inelasticity",
             {"visible_inelasticity": [0.3], "inelasticity": [0.4]},
             [0.4],
@@ -58,7 +63,9 @@ def test_labels(label: str, columns: dict[str, list[Any]], expected: list[Any]) 
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["visible_energy", "inelasticity"])
+@pytest.mark.parametrize(
+    "name", ["visible_energy", "inelasticity", "visible_inelasticity"]
+)
 def test_widths_hold_after_calibration(name: str) -> None:
     """Widths three times too small: the calibrated intervals hold 68%."""
     task, rng = build_task(name), np.random.default_rng(3)

@@ -157,7 +157,10 @@ def _kept_events(chunk: EventChunk, keep_B: NDArray[np.bool_]) -> EventChunk:
 
 
 def fingerprint_of_fields(instance: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as JSON values, with fingerprints of files."""
+    """Return the fields of a dataclass as JSON values, with fingerprints of files.
+
+    Notes are left out: what is read does not depend on sentences for the user.
+    """
 
     def plain(value: Any) -> Any:
         if hasattr(value, "fingerprint"):
@@ -172,7 +175,11 @@ def fingerprint_of_fields(instance: Any) -> dict[str, Any]:
             return [plain(inner) for inner in value]
         return value if isinstance(value, int | float | None) else str(value)
 
-    return {item.name: plain(getattr(instance, item.name)) for item in fields(instance)}
+    return {
+        item.name: plain(getattr(instance, item.name))
+        for item in fields(instance)
+        if item.name != "notes"
+    }
 
 
 def file_fingerprint(path: str | os.PathLike[str]) -> dict[str, Any]:

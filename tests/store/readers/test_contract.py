@@ -9,6 +9,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,11 @@ class TestEveryForm:
         assert [part.fingerprint() for part in again] == prints
         assert len({*map(str, prints)}) == len(prints)
         json.dumps(prints)
+        # What is read of the truth counts, sentences on it do not.
+        if (truth_read := getattr(part := before[0], "truth", None)) is not None:
+            for change, is_same in (({"notes": ("so",)}, True), ({"columns": ()}, False)):
+                other = replace(part, truth=replace(truth_read, **change))
+                assert (other.fingerprint() == part.fingerprint()) == is_same
         for one, other in zip(before, again, strict=True):
             ids = [
                 [id for chunk in part.chunks(3) for id in chunk.event_id.tolist()]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import operator
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar, Protocol
@@ -70,6 +71,11 @@ DIRECTION, VERTEX = "direction", "vertex"  # labels; a vertex is x, y, z, time, 
 LOST = "lost"  # (B,) bool in the truth: no pulse of the event is left
 AXES = (X, Y, Z)
 _UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that identify one
+# Names of azimuths, and of x or y of vectors (position_x, dir_y_pred, vx), but not of
+# their widths. Bjorken x is no vector.
+_NO_WIDTH = "(?!.*(?:kappa|sigma|err|unc|width))"
+_AZIMUTH = re.compile(f"azimuth{_NO_WIDTH}", re.IGNORECASE)
+_COMPONENT = re.compile(rf"^((?!bjorken).*(?:_|\bv)|)[xy](?=_|$){_NO_WIDTH}")
 _NOISE_CHARGE_SIGMA = 0.3  # p.e.
 _DISCRIMINATOR = 0.25  # p.e.
 
@@ -295,8 +301,10 @@ class RotateAboutZ:
     Args:
         max_angle: Maximum angle, rad; angles are uniform between plus and minus this.
             Default: pi.
-        azimuths: Truth columns that are azimuths; they rotate, and so do the labels
-            `direction` and `vertex`. Other truth does not change.
+        azimuths: Further truth columns that are azimuths. Columns with `azimuth` in
+            their names rotate, and so do x and y of vectors (`jmuon_position_x`,
+            `jmuon_position_y`) and the labels `direction` and `vertex`. Other truth
+            does not change.
     """
 
     kind: ClassVar[str] = "rotate_about_z"
@@ -324,10 +332,31 @@ class RotateAboutZ:
         for name in {DIRECTION, VERTEX} & truth.keys():
             x_B, y_B, *others = truth[name].unbind(-1)
             truth[name] = torch.stack([*_turn(x_B, y_B, angle_B), *others], -1)
-        for name in set(self.azimuths) & truth.keys():
+        for x, y in _horizontal_pairs(truth, self.kind):
+            truth[x], truth[y] = _turn(truth[x], truth[y], angle_B)
+        for name in truth.keys() & {*self.azimuths, *filter(_AZIMUTH.search, truth)}:
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
             truth[name] = wrap_azimuth(azimuth_B)  # NaN (no label) stays NaN
         return replace(events, columns=columns, truth=truth)
+
+
+def _horizontal_pairs(truth: Mapping[str, Any], kind: str) -> list[tuple[str, str]]:
+    """Return columns of the truth that are x and y of vectors.
+
+    Raises:
+        ValueError: One of the two is missing, so that the other cannot rotate.
+    """
+    pairs = []
+    for name in filter(_COMPONENT.search, truth):
+        x, y = (_COMPONENT.sub(rf"\1{axis}", name) for axis in "xy")
+        if {x, y} <= truth.keys():
+            pairs.append((x, y))
+        else:
+            raise ValueError(
+                f"{kind} needs {x} and {y} in the truth, found only {name}: read both, "
+                "or leave it out"
+            )
+    return list(dict.fromkeys(pairs))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Inelasticity y: the share of the neutrino's energy that goes to hadrons.
 
-The visible inelasticity is the share of the visible energy, a column of NuBench's files.
+The visible inelasticity is the share of the visible energy; NuBench has its column.
 
 Shape letters: B events.
 """

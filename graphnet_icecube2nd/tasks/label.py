@@ -55,10 +55,12 @@ INTERACTION_COLUMNS = (
     ("pdgid", "is_cc_flag"),
     ("true_pdgid", "is_cc_flag"),  # GraphNeT's converter of KM3NeT
 )
-MUON, MUON_NEUTRINO = 13, 14
+# Decay of the tau of charged currents of tau neutrinos, by GraphNeT's codes of KM3NeT.
+TAU_TOPOLOGY, TAU_WITHOUT_MUON, TAU_TO_MUON = "tau_topology", 1, 2
+MUON, MUON_NEUTRINO, TAU_NEUTRINO = 13, 14, 16
 PROTON, NUCLEI = 2212, 10**9  # nuclei have codes above this one
 ELECTRON_NEUTRINO = 12
-NEUTRINOS = (ELECTRON_NEUTRINO, MUON_NEUTRINO, 16)
+NEUTRINOS = (ELECTRON_NEUTRINO, MUON_NEUTRINO, TAU_NEUTRINO)
 MUON_TOPOLOGIES = ("muon_bundle",)
 PASSING_TOPOLOGIES = ("through_going_track", *MUON_TOPOLOGIES)  # vertex far outside
 ANY_TRACK = "track"  # a track of which it is not known where it starts
@@ -172,13 +174,30 @@ def _track(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
         is_track_B = np.isin(topology_B, (*TRACK_TOPOLOGIES, ANY_TRACK))
         known_B = is_track_B | np.isin(topology_B, CASCADE_TOPOLOGIES)
         return _yes_or_no(is_track_B, known_B)
-    pdg_B, interaction_B = (np.asarray(v, np.float64) for v in columns.values())
-    pdg_B = np.abs(pdg_B)
+    pdg_B, interaction_B = _interaction(columns)
     neutrino_B = np.isin(pdg_B, NEUTRINOS)
-    charged_B = interaction_B == 1
-    is_track_B = ((pdg_B == MUON_NEUTRINO) & charged_B) | (pdg_B == MUON)
+    is_track_B = _makes_muon(columns, pdg_B, interaction_B) | (pdg_B == MUON)
     known_B = (neutrino_B & np.isin(interaction_B, (0, 1, 2))) | (pdg_B == MUON)
     return _yes_or_no(is_track_B, known_B)
+
+
+def _interaction(columns: Mapping[str, NDArray[Any]]) -> tuple[Array, Array]:
+    """Return absolute PDG code and interaction, (B,) each."""
+    names = next(c for c in INTERACTION_COLUMNS if set(c) <= set(columns))
+    pdg_B, interaction_B = (np.asarray(columns[name], np.float64) for name in names)
+    return np.abs(pdg_B), interaction_B
+
+
+def _makes_muon(
+    columns: Mapping[str, NDArray[Any]], pdg_B: Array, interaction_B: Array
+) -> NDArray[np.bool_]:
+    """Return which neutrinos make a muon, at once or by the decay of a tau, (B,)."""
+    is_muon_B = pdg_B == MUON_NEUTRINO
+    if TAU_TOPOLOGY in columns:
+        decays_B = np.asarray(columns[TAU_TOPOLOGY], np.float64) == TAU_TO_MUON
+        is_muon_B |= (pdg_B == TAU_NEUTRINO) & decays_B
+    result: NDArray[np.bool_] = is_muon_B & (interaction_B == 1)
+    return result
 
 
 def _neutrino(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Array:
@@ -233,17 +252,13 @@ def _topology(columns: Mapping[str, NDArray[Any]], labels: LabelColumns) -> Arra
     if TOPOLOGY in columns:
         name_B = np.asarray(columns[TOPOLOGY]).astype(np.str_)
     else:
-        pdg_B, interaction_B = (
-            np.asarray(columns[name], np.float64)
-            for name in next(c for c in INTERACTION_COLUMNS if set(c) <= set(columns))
-        )
-        pdg_B = np.abs(pdg_B)
+        pdg_B, interaction_B = _interaction(columns)
         charged_B, neutral_B = interaction_B == 1, np.isin(interaction_B, (0, 2))
         name_B = np.full(len(pdg_B), "", "U32")
         name_B[np.isin(pdg_B, NEUTRINOS) & neutral_B] = "cascade"
         name_B[(pdg_B == ELECTRON_NEUTRINO) & charged_B] = "cascade"
         name_B[_from_air_shower(pdg_B)] = MUON_TOPOLOGIES[0]
-        is_muon_B = (pdg_B == MUON_NEUTRINO) & charged_B
+        is_muon_B = _makes_muon(columns, pdg_B, interaction_B)
         name_B[is_muon_B] = ANY_TRACK
         places = [n for n in POSITION_COLUMNS if set(n) <= set(columns)]
         if places:
@@ -305,6 +320,7 @@ LABELS: dict[str, Label] = {
     TRACK: Label(
         columns=lambda labels: [(TOPOLOGY,), *INTERACTION_COLUMNS],
         make=_track,
+        optional=(TAU_TOPOLOGY,),
         description="topology, or PDG code and interaction (1 CC, 2 NC)",
     ),
     NEUTRINO: Label(
@@ -339,7 +355,7 @@ LABELS: dict[str, Label] = {
             (TOPOLOGY,),
             *INTERACTION_COLUMNS,
         ],
-        optional=tuple(name for names in POSITION_COLUMNS for name in names),
+        optional=(TAU_TOPOLOGY, *(n for names in POSITION_COLUMNS for n in names)),
         make=_topology,
         description="topology, or PDG code and interaction (1 CC, 2 NC), which do not "
         "determine every class",

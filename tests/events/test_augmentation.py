@@ -18,6 +18,7 @@ from graphnet_icecube2nd.conventions import (
     angles_to_unit_vector,
     opening_angle,
     unit_vector_to_angles,
+    wrap_azimuth,
 )
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.presets import build_detector
@@ -475,6 +476,38 @@ class TestRotateAboutZ:
         assert torch.equal(truth["phi"], azimuth)
         truth = apply(events, RotateAboutZ(azimuths=("phi",))).truth
         assert not torch.equal(truth["phi"], azimuth)
+
+    def test_all_vectors_of_the_truth_turn(self) -> None:
+        """Reconstructed tracks and positions keep their angles to the direction."""
+        events = make_events([2] * 50)
+        truth, tilt = dict(events.truth), torch.linspace(0.1, 3.0, 50)
+        truth["jmuon_azimuth"] = wrap_azimuth(truth["azimuth"] + tilt)
+        x, y = (300 * part(truth["jmuon_azimuth"]) for part in (torch.cos, torch.sin))
+        for names in ("jmuon_position_?", "v?", "?", "dir_?_reco"):
+            truth |= {names.replace("?", "x"): x, names.replace("?", "y"): y}
+            truth[names.replace("?", "z")] = x
+        for name in (
+            *("bjorken_x", "bjorken_y", "max_pulses", "w2list_by", "energy_x0"),
+            *("azimuth_sigma", "position_x_sigma"),
+        ):
+            truth[name] = x
+        turned = apply(replace(events, truth=truth), RotateAboutZ()).truth
+        angle = turned["azimuth"] - truth["azimuth"]
+        for name in truth.keys() - {"azimuth", "direction"}:
+            value, before = turned[name], truth["jmuon_azimuth"] + angle
+            if name == "jmuon_azimuth":
+                torch.testing.assert_close(
+                    value, wrap_azimuth(before), rtol=0, atol=1e-5
+                )
+            elif name in ("jmuon_position_x", "vx", "x", "dir_x_reco"):
+                torch.testing.assert_close(value, 300 * before.cos(), rtol=0, atol=1e-2)
+            elif name in ("jmuon_position_y", "vy", "y", "dir_y_reco"):
+                torch.testing.assert_close(value, 300 * before.sin(), rtol=0, atol=1e-2)
+            else:
+                assert torch.equal(value, truth[name])
+        del truth["vy"]
+        with pytest.raises(ValueError, match="vx and vy"):
+            apply(replace(events, truth=truth), RotateAboutZ())
 
     def test_efficiency_is_remembered(self) -> None:
         """No DOM is near a turned place."""

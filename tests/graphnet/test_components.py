@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.events.features import pulse_features
+from graphnet_icecube2nd.events.input_config import InputConfig
 
 pytestmark = pytest.mark.graphnet
 
@@ -180,7 +182,7 @@ def test_weights_of_positions_from_the_centre_of_charge() -> None:
         if positions == "detector":
             backbone(data)
         else:
-            with pytest.raises(ValueError, match="PackedPulses.positions='charge_cen"):
+            with pytest.raises(ValueError, match="positions='charge_centre'"):
                 backbone(data)
 
 

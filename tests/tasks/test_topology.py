@@ -69,6 +69,17 @@ DEEP = replace(CENTRED, pulses=replace(CENTRED.pulses, origin=(0.0, 0.0, -2000.0
             },
             ["track", "cascade"],
         ),
+        # A tau that decays to a muon is a track; of the others two classes are left.
+        (
+            ICECUBE,
+            {
+                "pid": [16, -16, 16, 16, 14],
+                "interaction_type": [1, 1, 2, 1, 1],
+                "tau_topology": [2, 1, 2, -1, 3],
+                **{f"position_{axis}": [0.0, 0, 0, 0, 900] for axis in "xyz"},
+            },
+            ["starting_track", None, "cascade", None, "through_going_track"],
+        ),
         (LabelColumns(), {"pdgid": [14, -14], "is_cc_flag": [1, 0]},
          ["track", "cascade"]),
         # Positions of a file whose detector is not at 0.
@@ -90,6 +101,15 @@ def test_labels(labels: Any, columns: dict[str, Any], expected: list[Any]) -> No
     found = make_label("topology", arrays, labels)
     names = [None if np.isnan(v) else TOPOLOGY_CODES[int(v)] for v in found]
     assert names == expected
+
+
+def test_a_tau_to_muon_is_a_track() -> None:
+    columns = {"pid": [16, -16, 16, 16], "interaction_type": [1, 1, 2, 1]}
+    columns["tau_topology"] = [2, 1, 2, -1]
+    arrays = {name: np.array(values) for name, values in columns.items()}
+    assert make_label("track", arrays, LabelColumns()).tolist() == [1, 0, 0, 0]
+    del arrays["tau_topology"]
+    assert make_label("track", arrays, LabelColumns()).tolist() == [0, 0, 0, 0]
 
 
 def test_a_vertex_far_outside_has_no_label_without_a_topology() -> None:

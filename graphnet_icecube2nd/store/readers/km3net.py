@@ -53,7 +53,16 @@ from graphnet_icecube2nd.store.readers.source import (
     chunk_borders,
 )
 from graphnet_icecube2nd.store.readers.table_part import NO_DIRECTIONS
-from graphnet_icecube2nd.tasks.label import MUON, NEUTRINOS, PROTON, flip_to_origin
+from graphnet_icecube2nd.tasks.label import (
+    MUON,
+    NEUTRINOS,
+    PROTON,
+    TAU_NEUTRINO,
+    TAU_TO_MUON,
+    TAU_TOPOLOGY,
+    TAU_WITHOUT_MUON,
+    flip_to_origin,
+)
 
 Columns = dict[str, NDArray[Any]]
 
@@ -90,6 +99,7 @@ PARTICLE = (*POSITIONS, *DIRECTIONS, "E", "t", "pdgid")
 TRACK = (*POSITIONS, *DIRECTIONS, "E", "t", "lik")
 JMUON = 0, 99  # first and last stage of reconstruction
 W, W2LIST = "w", "w2list"  # lists of weights
+NO_TAU = 3  # tau_topology of other events
 CURRENTS = 2, 3  # GENIE's codes of charged and neutral current
 # PDG codes of CORSIKA's codes, and of KM3NeT's code of a bundle of muons.
 CORSIKA = {1: 22, 13: 2112, 14: PROTON}
@@ -381,6 +391,7 @@ class OfflinePart(Part):
             "energy": primary["E"],
             "pid": pdg_B,
             "interaction_type": np.select(kinds, [1, 2], -1).astype(np.int32),
+            TAU_TOPOLOGY: _tau_topology(primary, kinds[0]),
             **{n: np.where(is_neutrino_B, v, np.nan) for n, v in of_neutrino.items()},
         }
 
@@ -424,9 +435,17 @@ class OfflineFile:
         return found
 
     def primary(self, low: int, high: int) -> Columns:
-        """Return the first simulated particle, and the times, (B,) by name."""
+        """Return the first simulated particle, and the times, (B,) by name.
+
+        `has_muon` and `num_others` are of the other particles.
+        """
         particles = self.reader.mc_trks[low:high]
         found = {name: self._first(getattr(particles, name)) for name in PARTICLE}
+        others = particles.pdgid[:, 1:]
+        # A tau decays to a muon of the same lepton number.
+        is_muon = others == np.copysign(MUON, found["pdgid"])
+        found["has_muon"] = np.asarray(self.ak.any(is_muon, axis=-1))
+        found["num_others"] = np.asarray(self.ak.num(others, axis=-1))
         for name in ("mc_t", "frame_index"):
             found[name] = self.numbers(name, low, high)
         for name in ("cc", "by"):
@@ -572,6 +591,20 @@ def _pdg_codes(code_B: NDArray[np.float64], is_corsika: bool) -> NDArray[np.int6
         nucleus_B = 1_000_000_000 + 10_000 * charge_B + 10 * mass_B
         found_B = np.where(is_nucleus_B, nucleus_B, found_B)
     return found_B
+
+
+def _tau_topology(primary: Columns, charged_B: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return the decay of taus, (B,): 1 without muon, 2 with one; 3 without a tau.
+
+    It is -1 where the file has no particles but the primary.
+    """
+    is_tau_B = (np.abs(primary["pdgid"]) == TAU_NEUTRINO) & charged_B
+    choices = {
+        NO_TAU: ~is_tau_B,
+        -1: primary["num_others"] == 0,
+        TAU_TO_MUON: primary["has_muon"],
+    }
+    return np.select([*choices.values()], [*choices], TAU_WITHOUT_MUON).astype(np.int32)
 
 
 def _origin(particle: Columns) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -301,7 +301,10 @@ class TestEveryForm:
         json.dumps(prints)
         # What is read of the truth counts, sentences on it do not.
         if (truth_read := getattr(part := before[0], "truth", None)) is not None:
-            for change, is_same in (({"notes": ("so",)}, True), ({"columns": ()}, False)):
+            for change, is_same in (
+                ({"notes": ("so",)}, True),
+                ({"columns": ()}, False),
+            ):
                 other = replace(part, truth=replace(truth_read, **change))
                 assert (other.fingerprint() == part.fingerprint()) == is_same
         for one, other in zip(before, again, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,13 +19,17 @@ from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import view_event
 from graphnet_icecube2nd.store.readers.km3net import (
     FRAME,
+    PARTICLE,
+    OfflineFile,
     _pdg_codes,
+    _tau_topology,
     km3net_source,
     opened,
 )
 
 pytest.importorskip("pyarrow")
 km3io = pytest.importorskip("km3io")
+awkward = pytest.importorskip("awkward")
 data = pytest.importorskip("km3net_testdata")
 
 ORCA6 = (
@@ -129,12 +134,30 @@ def test_an_event_by_hand(tmp_path: Path) -> None:
         **{"position_x": 422.813634, "position_y": 572.779993, "position_z": 61.498743},
         **{"interaction_time": 68937169.83007812, "interaction_type": 1},
         **{"inelasticity": 0.9544526735, "w2list_by": 0.9544526735},
+        "tau_topology": 3,
         **{"w1": 399926.059100288, "w4": 7.142857142857e-07, "w2list_ps": 13.74134152},
         **{"jmuon_energy": 5.6044778392, "jmuon_likelihood": 84.96231053},
         "jmuon_zenith": np.arccos(0.1004462146),
     }
     for name, value in wanted.items():
         assert event.truth[name] == pytest.approx(value), name
+
+
+def test_taus_that_decay_to_muons() -> None:
+    """The primary and the other particles of events; the last event has none."""
+    codes = [[16, 111, 13], [-16, 211, -13], [-16, 13], [16, -211], [16], [14, 13], []]
+    empty = {name: [[0.0] * len(some) for some in codes] for name in PARTICLE}
+    file = object.__new__(OfflineFile)
+    file.ak = awkward
+    particles = awkward.Array(empty | {"pdgid": codes})
+    file.reader = SimpleNamespace(mc_trks=awkward.zip(dict(
+        zip(particles.fields, awkward.unzip(particles), strict=True)
+    )))  # fmt: skip
+    file.numbers = lambda branch, low, high: np.zeros(high - low)  # type: ignore
+    primary = file.primary(0, len(codes))
+    charged_B = np.array([1, 1, 1, 1, 1, 1, 0], bool)
+    assert _tau_topology(primary, charged_B).tolist() == [2, 2, 1, 1, -1, 3, 3]
+    assert _tau_topology(primary, ~charged_B).tolist() == [3] * 7
 
 
 def test_only_hits_of_the_trigger(tmp_path: Path) -> None:

@@ -32,14 +32,25 @@ def detectors(pattern: Pattern = "*") -> None:
                 str(detector.pmts),
                 "sea water" if detector.medium == "water" else detector.medium,
                 "" if site is None else f"{site.latitude:.2f}, {site.longitude:.2f}",
+                "" if site is None else site.x_axis,
                 "" if depth is None else f"{depth:.0f} m",
                 detector.clock.replace("_", " "),
                 f"{detector.scales.position:g} m, {detector.scales.time:g} ns",
                 detector.source,
             )
         )
-    header = "detector", "modules", "PMTs", "medium", "latitude, longitude", "depth"
-    _print((*header, "clock", "scales", "source of the positions"), rows)
+    header = "detector", "modules", "PMTs", "medium", "latitude, longitude"
+    _print(
+        (
+            *header,
+            "bearing of x",
+            "depth",
+            "clock",
+            "scales",
+            "source of the positions",
+        ),
+        rows,
+    )
     if len(rows) == 1:
         print(f"columns: {', '.join(detector.pulses.columns())}")
 

@@ -180,7 +180,7 @@ def skymap(
     print(f"{out}: NSIDE {made.nside}, {made.order}, {made.coordinates} coordinates")
     if made.mjd is not None:
         where = f"{made.site.latitude:g}, {made.site.longitude:g} deg"
-        where += f", its x axis at {made.site.bearing:g} deg from north to east"
+        where += f", its x axis at {made.site.x_axis}, from north to east"
         if site is None and not table.detector:
             where += " (IceCube, since the table names no detector; --site)"
         print(f"  site of the detector: latitude, longitude {where}")

@@ -39,7 +39,8 @@ from graphnet_icecube2nd.detector.geometry import HIGH_QE_RULES
 from graphnet_icecube2nd.detector.ice import ICE_PROFILES
 from graphnet_icecube2nd.errors import check_one_of
 
-TIME_REFERENCES = ("window", "first_pulse", "first_triggered")
+WINDOW = "window"
+TIME_REFERENCES = (WINDOW, "first_pulse", "first_triggered")
 ANGLE_CONVENTIONS = ("origin", "flight")
 NO_ICE = "none"
 UNNAMED = "columns"  # name of a pulse map that is only columns of the user
@@ -147,6 +148,7 @@ class PulseMap:
             weights), or `none` where IceCube's ice is not meaningful: both features
             are 0.
         labels: Columns of the truth of such pulses.
+        only_triggered: Whether there are only pulses of the trigger; None: unknown.
 
     Raises:
         ValueError: A choice is unknown, or there is neither position nor sensor_id.
@@ -165,10 +167,11 @@ class PulseMap:
     extra: tuple[str, ...] = ()
     extra_scale: tuple[float, ...] = ()
     origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    time_reference: str = "window"
+    time_reference: str = WINDOW
     qe: str = "rde"
     ice: str = "correct"
     labels: LabelColumns = LabelColumns()
+    only_triggered: bool | None = None
 
     def __post_init__(self) -> None:
         # YAML files give lists.
@@ -328,7 +331,7 @@ class PulseMap:
     @property
     def is_relative(self) -> bool:
         """Whether times count from a pulse of the event."""
-        return self.time_reference != "window"
+        return self.time_reference != WINDOW
 
     @property
     def absent(self) -> tuple[str, ...]:
@@ -424,6 +427,8 @@ class PulseMap:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that YAML and JSON can hold."""
         plain: dict[str, Any] = to_plain(self)
+        if self.only_triggered is None:
+            del plain["only_triggered"]
         labels = plain.pop("labels")
         return {**plain, **labels}
 

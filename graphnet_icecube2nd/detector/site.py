@@ -47,6 +47,11 @@ class Site:
                 f"{self.latitude:g}"
             )
 
+    @property
+    def x_axis(self) -> str:
+        """Bearing of the x axis as text, with `assumed` if no source gives it."""
+        return f"{self.bearing:.1f} deg" + ", assumed" * (self in ASSUMED)
+
     @classmethod
     def from_utm(
         cls, easting: float, northing: float, zone: str, height: float = 0.0
@@ -107,9 +112,11 @@ SOUTH_POLE = Site(
 # UTM positions in KM3NeT's detector files (km3net-testdata, MIT).
 ARCA = Site.from_utm(587_600.0, 4_016_800.0, "33N", -3450.0)
 ORCA = Site.from_utm(256_500.0, 4_743_000.0, "32N", -2440.0)
-# From the experiments' papers. x is taken to point east, y north.
+# From the experiments' papers, which do not say how x and y lie.
 # P-ONE's strings end 1000 m above the sea floor, 2660 m deep; arXiv:2005.09493.
 CASCADIA = Site(latitude=47.75, longitude=-127.73, height=-2160.0)
 # arXiv:2207.04519, arXiv:1808.10353
 SOUTH_CHINA_SEA = Site(latitude=17.4, longitude=114.0, height=-3475.0)
 BAIKAL = Site(latitude=51.77, longitude=104.42, height=-910.0)
+# x is taken to point east and y north.
+ASSUMED = (CASCADIA, SOUTH_CHINA_SEA, BAIKAL)

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graphnet_icecube2nd.conventions import TIME_ORIGIN
+from graphnet_icecube2nd.detector.pulse_map import WINDOW
 from graphnet_icecube2nd.evaluation.rows import Row
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import OK, real_numbers
@@ -38,11 +40,17 @@ from graphnet_icecube2nd.statistics import (
 from graphnet_icecube2nd.tasks.bins import WEIGHT
 from graphnet_icecube2nd.tasks.catalogue import build_task
 from graphnet_icecube2nd.tasks.direction.calibration import containment, pulls
-from graphnet_icecube2nd.tasks.label import DIRECTION, has_label
+from graphnet_icecube2nd.tasks.label import DIRECTION, VERTEX, has_label
 from graphnet_icecube2nd.tasks.section import Section
+from graphnet_icecube2nd.tasks.vertex import TIME as VERTEX_TIME
+from graphnet_icecube2nd.tasks.vertex import TIME_KNOWN
+from graphnet_icecube2nd.tasks.vertex import TIME_WIDTH as VERTEX_TIME_SIGMA
 
 LOGGER = logging.getLogger(__name__)
 FEWEST_RESAMPLES, ENOUGH_RESAMPLES = 20, 400  # minimum; used for many events
+# Median error of a vertex's time, ns, that only another clock explains: light crosses a
+# detector in less.
+FAR_TIME = 5000.0
 QUANTILES = {"median": 0.5, "q68": 0.68, "q90": 0.9}
 ESTIMATES = {"mean": "rad", "difference": "rad", **dict.fromkeys(QUANTILES, "deg")}
 
@@ -429,6 +437,8 @@ def _evaluate_task(
     target = some.target(task)
     labelled_B = has_label(target)
     notes = []
+    if name == VERTEX:
+        rows, notes = _on_clock_of(some, rows, target)
     if (~labelled_B).any():
         notes.append(_unlabelled_note(some, name, int((~labelled_B).sum())))
     good_B = labelled_B
@@ -471,6 +481,48 @@ def _evaluate_task(
         section=section,
     )
     return evaluation, notes
+
+
+def _on_clock_of(
+    truth: EventTruth, tables: Sequence[EventTable], target: Array
+) -> tuple[list[EventTable], list[str]]:
+    """Return tables whose times of vertices count as those of the truth, and notes.
+
+    Times of another clock are converted where the truth has what a store subtracted
+    from them, and left out otherwise, as are those whose clock is not known and which
+    are too far away to be of the same one.
+    """
+    found, notes = [], []
+    timed_B = target[:, TIME_KNOWN] > 0  # False for NaN
+    for table in tables:
+        given, time_B = table.clock, table.columns.get(VERTEX_TIME)
+        if time_B is None or not timed_B.any():
+            found.append(table)
+            continue
+        if given == WINDOW and TIME_ORIGIN in truth.columns:
+            origin_B = np.asarray(truth.columns[TIME_ORIGIN], np.float64)
+            table = table.with_columns({VERTEX_TIME: time_B - origin_B})
+            given = truth.clock
+        reason = ""
+        if given and truth.clock and given != truth.clock:
+            reason = f"they count on clock {given}, those of the truth on {truth.clock}"
+        elif not given:
+            off_B = (time_B - target[:, 3])[timed_B]
+            off_B = off_B[np.isfinite(off_B)]
+            middle = float(np.median(off_B)) if len(off_B) else 0.0
+            if abs(middle) > FAR_TIME:
+                reason = f"their median is {middle:,.0f} ns from that of the truth"
+        if reason:
+            notes.append(
+                f"times of vertices of table {table.name!r} are not compared: {reason}."
+                " Give the store that was reconstructed as the truth"
+            )
+            LOGGER.warning(notes[-1])
+            dropped = (VERTEX_TIME, VERTEX_TIME_SIGMA)
+            kept = {n: v for n, v in table.columns.items() if n not in dropped}
+            table = replace(table, columns=kept)
+        found.append(table)
+    return found, notes
 
 
 def _unlabelled_note(truth: EventTruth, task: str, count: int) -> str:

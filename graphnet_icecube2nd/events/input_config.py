@@ -44,6 +44,8 @@ class InputConfig:
             competition's code.
         absent: Features for which the training had no column, see `PulseMap.absent`;
             None if not recorded (models of earlier releases).
+        only_triggered: Whether the training had only pulses of the trigger; None if not
+            known, see `PulseMap`.
         ranges: Smallest and largest value of quantities for 99.8% of the training
             events: `x`, `y`, `z` [m], `time` [ns], `charge` [p.e.], `n_pulses`.
 
@@ -61,6 +63,7 @@ class InputConfig:
     positions: str = DETECTOR
     published_features: bool = False
     absent: tuple[str, ...] | None = None
+    only_triggered: bool | None = None
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ class InputConfig:
                 "scales": detector.scales,
                 "features": detector.pulses.feature_names,
                 "absent": detector.pulses.absent,
+                "only_triggered": detector.pulses.only_triggered,
                 **changes,
             }
         )
@@ -94,6 +98,8 @@ class InputConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and YAML."""
         plain: dict[str, Any] = to_plain(self)
+        if self.only_triggered is None:
+            del plain["only_triggered"]
         return plain
 
     @classmethod

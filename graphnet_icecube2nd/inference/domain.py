@@ -34,6 +34,7 @@ from graphnet_icecube2nd.store.manifest import N_PULSES
 # ranges leave out 0.2% of the training events.
 WORTH_A_WARNING = 0.02
 EVENTS = "events"
+PULSES = {True: "pulses of the trigger only", False: "all pulses"}
 UNITS = {X: " m", Y: " m", Z: " m", TIME: " ns", CHARGE: " p.e."}
 
 
@@ -48,11 +49,14 @@ REPLACED = {
 def identity(known: InputConfig | Detector) -> dict[str, Any]:
     """Return the properties by which detectors differ, as plain values."""
     absent = _absent(known)
+    source = known if isinstance(known, InputConfig) else known.pulses
+    only = source.only_triggered
     return {
         "telescope": known.telescope,
         "clock": known.clock,
         "scales": asdict(known.scales),
         **({} if absent is None else {"missing_columns": ", ".join(absent) or "none"}),
+        **({} if only is None else {"only_triggered": only}),
     }
 
 
@@ -241,6 +245,13 @@ def _faults(config: InputConfig, detector: Detector) -> list[str]:
         faults.append(
             f"the model was trained with {config.scales}, detector {detector.name!r} "
             f"has {detector.scales}"
+        )
+    pair = config.only_triggered, detector.pulses.only_triggered
+    if None not in pair and pair[0] != pair[1]:
+        trained, given = (PULSES[bool(only)] for only in pair)
+        faults.append(
+            f"the model was trained on {trained}, the data have {given}: prepare them "
+            f"with{'' if pair[0] else 'out'} --triggered-hits (triggered_hits)"
         )
     features = detector.pulses.feature_names[: len(config.features)]
     if features != config.features:

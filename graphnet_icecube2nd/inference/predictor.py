@@ -250,7 +250,7 @@ def predict_events(
     length_B, fault_B = lengths_and_faults(
         store, lambda column: store.whole_event_column(column)[numbers]
     )
-    return table_of_outputs(
+    table = table_of_outputs(
         name,
         model.task_map,
         outputs,
@@ -260,6 +260,7 @@ def predict_events(
         contours,
         fault_B,
     )
+    return replace(table, clock=store.pulse_map.time_reference)
 
 
 def lengths_and_faults(
@@ -477,6 +478,7 @@ class ResultMaker:
             "detector": {
                 "name": self.detector.name,
                 "site": to_plain(self.detector.site),
+                "clock": self.detector.pulses.time_reference,
             },
             "tasks": list(self.bundle.model.task_map),
             "calibrated_tasks": sorted(self.calibrations),

@@ -103,6 +103,7 @@ class Reconstruction:
         in_memory: The rows, if there is no file.
         detector: Name of the detector of the events; empty if it is not known.
         site: Position of this detector on the Earth; None if it is not known.
+        clock: Clock of the times; empty if it is not known.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Reconstruction:
     in_memory: Columns | None = None
     detector: str = ""
     site: Site | None = None
+    clock: str = ""
 
     def columns(self) -> Columns:
         """Return the rows as arrays (B,) by column, from memory or from the file."""
@@ -139,7 +141,7 @@ class Reconstruction:
                 "Reconstruct to another format"
             )
         table = EventTable.from_columns(self.columns(), self.name)
-        return replace(table, detector=self.detector, site=self.site)
+        return replace(table, detector=self.detector, site=self.site, clock=self.clock)
 
     def to_pandas(self) -> Any:
         """Return the rows as a DataFrame.
@@ -371,6 +373,7 @@ def reconstruct(
         in_memory=rows,
         detector=maker.detector.name,
         site=maker.detector.site,
+        clock=maker.detector.pulses.time_reference,
     )
 
 

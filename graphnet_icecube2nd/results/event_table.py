@@ -89,6 +89,7 @@ class EventTable:
         notes: Sentences on how columns were read, for reports.
         detector: Name of the detector of the events; empty if it is not known.
         site: Position of this detector on the Earth; None if it is not known.
+        clock: Clock of the times, see `PulseMap.time_reference`; empty if unknown.
 
     Raises:
         ValueError: Lengths differ, an event occurs twice, or a direction with the
@@ -103,6 +104,7 @@ class EventTable:
     notes: tuple[str, ...] = ()
     detector: str = ""
     site: Site | None = None
+    clock: str = ""
 
     def __post_init__(self) -> None:
         num = len(self.event_id)
@@ -329,6 +331,7 @@ class EventTable:
         kind = format_of(path, None)
         check_replaceable(path, kind)
         known = {"name": self.detector, "site": to_plain(self.site)}
+        known |= {"clock": self.clock} if self.clock else {}
         about = {"detector": known} if self.detector else None
         write_results(path, [self.to_columns()], kind, about)
 
@@ -366,6 +369,7 @@ class EventTable:
                 table.with_columns(kept),
                 detector=str(about.get("name", "")),
                 site=about.get("site") and from_plain(Site, about["site"], "site."),
+                clock=str(about.get("clock", "")),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{where}: its metadata are damaged: {error}") from None

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graphnet_icecube2nd.conventions import opening_angle
-from graphnet_icecube2nd.detector.pulse_map import LabelColumns
+from graphnet_icecube2nd.conventions import TIME_ORIGIN, opening_angle
+from graphnet_icecube2nd.detector.pulse_map import WINDOW, LabelColumns
 from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.results.event_table import EventTable
 from graphnet_icecube2nd.results.result_files import (
@@ -87,6 +87,8 @@ class EventTruth:
         labels: Names and meaning of the angles among the columns.
         weight_B: Weights, (B,), 0 or more; None: all events count alike.
         weight_name: Column of the weights, for messages.
+        clock: Clock of the times, see `PulseMap.time_reference`; empty for a file with
+            `time_origin`, whose times count from some pulse of the event.
     """
 
     event_id: NDArray[np.int64]
@@ -98,6 +100,7 @@ class EventTruth:
     labels: LabelColumns = field(default_factory=LabelColumns)
     weight_B: Array | None = None
     weight_name: str = WEIGHT
+    clock: str = WINDOW
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -133,7 +136,8 @@ class EventTruth:
         names = {EVENT_ID, N_PULSES, *needed}
         names |= {TOPOLOGY, *columns} & set(store.event_columns)
         values = {name: store.whole_event_column(name)[rows] for name in names}
-        return cls.from_columns(values, str(store.path), labels=labels)
+        truth = cls.from_columns(values, str(store.path), labels=labels)
+        return replace(truth, clock=store.pulse_map.time_reference)
 
     @classmethod
     def load(
@@ -230,6 +234,7 @@ class EventTruth:
             n_pulses_B=np.empty(0, np.int64) if counts is None else counts,
             columns=found,
             labels=labels,
+            clock="" if TIME_ORIGIN in found else WINDOW,
         )
 
     def known(self) -> dict[str, NDArray[Any]]:

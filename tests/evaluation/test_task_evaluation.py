@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -196,6 +198,43 @@ def test_targets_are_what_training_sees() -> None:
 
     expected = build_task("energy").target({"energy": torch.from_numpy(true)})
     np.testing.assert_array_equal(truth.target("energy"), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("clock", "truth_clock", "offset", "bias"),
+    [
+        ("window", "window", 9e3, 20.0),
+        ("first_pulse", "first_pulse", 0.0, 20.0),
+        ("window", "first_pulse", 9e3, 20.0),  # converted
+        ("window", "", 9e3, 20.0),  # a file with time_origin
+        ("first_pulse", "", 0.0, 20.0),
+        ("first_pulse", "window", 0.0, None),
+        ("first_pulse", "first_triggered", 0.0, None),
+        # Of results of other software the clock is not known.
+        ("", "window", 9e3, 20.0),
+        ("", "window", 0.0, None),
+        ("", "first_pulse", 9e3, None),
+    ],
+)
+def test_times_of_vertices_of_another_clock(
+    clock: str, truth_clock: str, offset: float, bias: float | None, tmp_path: Path
+) -> None:
+    """Times are compared on one clock, or not at all, which is said."""
+    place = {f"position_{axis}": np.zeros(NUM) for axis in "xyz"}
+    columns = {**place, "vertex_time": 9e3 + np.linspace(0.0, 90.0, NUM)}
+    if truth_clock != "window":
+        columns["time_origin"] = np.full(NUM, 9e3)
+    truth = replace(known(**columns), clock=truth_clock)
+    results = {f"vertex_{axis}": np.ones(NUM) for axis in "xyz"}
+    results["vertex_time"] = np.linspace(0.0, 90.0, NUM) + offset + 20.0
+    replace(table(**results), detector="ring", clock=clock).save(tmp_path / "r.parquet")
+    found = evaluate([EventTable.load(tmp_path / "r.parquet", "mine")], truth)
+    (task,) = found.tasks
+    assert task.section.rows[0]["distance_m"] == pytest.approx(3**0.5)
+    assert any("times of vertices of table 'mine'" in n for n in found.notes) == (
+        bias is None
+    )
+    assert task.section.rows[0].get("time_bias_ns") == (bias and pytest.approx(bias))
 
 
 def weighted_case() -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:

@@ -82,6 +82,7 @@ def test_in_memory_is_as_from_a_store(
         assert written.table().status_B.tolist() == ["ok"] * 256
     for one in (expected, found, written):  # the table knows where its detector stands
         assert one.table().site == simulated.detector.site is not None
+        assert one.table().clock == simulated.pulse_map.time_reference
     assert expected.table().detector == simulated.detector.name
 
 

@@ -154,7 +154,9 @@ def km3net_source(
         HITS, wanted.read_as(HITS, lambda _: PULSE_MAP), str(files[0].path)
     )
     named = {n: c for n, c in wanted.columns.items() if c and n in (AZIMUTH, ZENITH)}
-    pulse_map = replace(pulse_map, labels=LabelColumns(**named))
+    pulse_map = replace(
+        pulse_map, labels=LabelColumns(**named), only_triggered=triggered
+    )
     keep = [wanted.keep] if isinstance(wanted.keep, str) else wanted.keep
     keep = KEEP_ALL if KEEP_ALL in keep else (*KEPT, *keep)
     columns, left_out = choose_columns([*HITS], pulse_map, keep)

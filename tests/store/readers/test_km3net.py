@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,9 @@ from graphnet_icecube2nd import EventStore, prepare
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.detector.detx import read_detector_file
 from graphnet_icecube2nd.events.augmentation import RotateAboutZ, apply_augmentations
+from graphnet_icecube2nd.events.input_config import InputConfig
+from graphnet_icecube2nd.inference import DomainError, InferenceConfig
+from graphnet_icecube2nd.inference.domain import Domain
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.store.event_store import view_event
 from graphnet_icecube2nd.store.readers.km3net import (
@@ -165,6 +169,22 @@ def test_only_hits_of_the_trigger(tmp_path: Path) -> None:
     store = EventStore(tmp_path / "s")
     assert [len(view_event(store, e).pulses["t"]) for e in range(4)] == [25, 63, 85, 9]
     assert any("trigger" in note for note in report.notes)
+    # A model of such hits does not take all hits for the same, and the other way round.
+    prepare(offline(ORCA6), tmp_path / "all", workers=1, detector="orca6")
+    detectors = store.detector, EventStore(tmp_path / "all").detector
+    assert [one.pulses.only_triggered for one in detectors] == [True, False]
+    options = InferenceConfig()
+    for trained, given, word in zip(
+        detectors, detectors[::-1], ("with --trig", "without --trig"), strict=True
+    ):
+        config = InputConfig.of(trained, telescope=given.telescope)
+        config = InputConfig.from_dict(config.to_dict())
+        Domain(config, replace(trained, telescope=given.telescope), options)
+        with pytest.raises(DomainError, match=word):
+            Domain(config, replace(given, scales=trained.scales), options)
+        # Of hits from elsewhere it is not known.
+        unknown = replace(given.pulses, only_triggered=None)
+        Domain(config, replace(given, scales=trained.scales, pulses=unknown), options)
     with pytest.raises(ValueError, match="triggered_hits"):
         prepare(detx("detx_v1"), tmp_path / "t", format="hdf5", triggered_hits=True)
 

@@ -50,7 +50,7 @@ class Site:
     @property
     def x_axis(self) -> str:
         """Bearing of the x axis as text, with `assumed` if no source gives it."""
-        return f"{self.bearing:.1f} deg" + ", assumed" * (self in ASSUMED)
+        return f"{self.bearing:.2f} deg" + ", assumed" * (self in ASSUMED)
 
     @classmethod
     def from_utm(

@@ -436,7 +436,7 @@ def _evaluate_task(
     some = _with_pulses(some, rows)
     target = some.target(task)
     labelled_B = has_label(target)
-    notes = []
+    notes: list[str] = []
     if name == VERTEX:
         rows, notes = _on_clock_of(some, rows, target)
     if (~labelled_B).any():
@@ -492,7 +492,7 @@ def _on_clock_of(
     from them, and left out otherwise, as are those whose clock is not known and which
     are too far away to be of the same one.
     """
-    found, notes = [], []
+    found, notes = list[EventTable](), list[str]()
     timed_B = target[:, TIME_KNOWN] > 0  # False for NaN
     for table in tables:
         given, time_B = table.clock, table.columns.get(VERTEX_TIME)
@@ -501,8 +501,8 @@ def _on_clock_of(
             continue
         if given == WINDOW and TIME_ORIGIN in truth.columns:
             origin_B = np.asarray(truth.columns[TIME_ORIGIN], np.float64)
-            table = table.with_columns({VERTEX_TIME: time_B - origin_B})
-            given = truth.clock
+            time_B, given = time_B - origin_B, truth.clock
+            table = table.with_columns({VERTEX_TIME: time_B})
         reason = ""
         if given and truth.clock and given != truth.clock:
             reason = f"they count on clock {given}, those of the truth on {truth.clock}"

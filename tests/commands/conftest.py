@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
-from graphnet_icecube2nd import cli
+from graphnet_icecube2nd import build_model, cli, save_model
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -35,3 +36,12 @@ def script(tmp_path: Path) -> Run:
         )
 
     return call
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """The file of a small model."""
+    torch.manual_seed(0)
+    sizes = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
+    save_model(build_model("t_sim", **sizes), tmp_path / "mine.safetensors")
+    return tmp_path / "mine.safetensors"

@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import torch
 
-from graphnet_icecube2nd import EventStore, build_model, list_models, save_model
+from graphnet_icecube2nd import EventStore, list_models
 from graphnet_icecube2nd.commands import ensemble, reconstruction, store
 from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -28,14 +28,6 @@ from graphnet_icecube2nd.store import preparation
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Run = Callable[..., subprocess.CompletedProcess[str]]
-SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    save_model(build_model("t_sim", **SIZES), tmp_path / "mine.safetensors")
-    return tmp_path / "mine.safetensors"
 
 
 def test_a_store(

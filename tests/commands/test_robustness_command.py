@@ -13,11 +13,10 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("matplotlib")
 pytest.importorskip("typer")
 
-import torch
 import typer
 from typer.testing import CliRunner
 
-from graphnet_icecube2nd import EventStore, build_model, load_model, save_model
+from graphnet_icecube2nd import EventStore, load_model
 from graphnet_icecube2nd.commands.evaluation import robustness
 from graphnet_icecube2nd.evaluation import robustness as room
 from graphnet_icecube2nd.files import only_writer
@@ -25,7 +24,6 @@ from graphnet_icecube2nd.inference.ensemble_file import EnsembleFile, save_membe
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
 from graphnet_icecube2nd.report.robustness import STEM
 
-SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 Call = Callable[..., Any]
 
 
@@ -45,13 +43,6 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Call:
         return CliRunner().invoke(app, [str(word) for word in words])
 
     return run
-
-
-@pytest.fixture
-def weights(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    save_model(build_model("t_sim", **SIZES), tmp_path / "mine.safetensors")
-    return tmp_path / "mine.safetensors"
 
 
 def test_a_model(

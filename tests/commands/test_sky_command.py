@@ -134,7 +134,7 @@ def test_the_site_is_that_of_the_detector(
     assert SkyMap.load("other.fits").site == Site(latitude=36.5, longitude=16.1)
     assert "assumed" not in capsys.readouterr().out
     call(f"r.{ending}", event, *when, "--site", "pone", "--out", "pone.fits")
-    assert "at 90.0 deg, assumed" in " ".join(capsys.readouterr().out.split())
+    assert "at 90.00 deg, assumed" in " ".join(capsys.readouterr().out.split())
 
 
 def test_an_unknown_site(call: Call, results: Path, simulated: EventStore) -> None:

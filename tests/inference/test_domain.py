@@ -37,18 +37,10 @@ ICECUBE86 = DetectorGeometry.icecube86()
 
 
 @pytest.fixture(scope="module")
-def pulses(simulated: EventStore) -> dict[str, Any]:
+def pulses(pulses: dict[str, Any]) -> dict[str, Any]:
     """Columns of some simulated events."""
-    names = simulated.pulse_columns
-    columns = {
-        name: np.concatenate([s.pulses.column(name) for s in simulated.shards])
-        for name in names
-    }
-    lengths = simulated.whole_event_column("n_pulses")
-    event_id = np.repeat(simulated.whole_event_column("event_id"), lengths)
-    chosen = event_id < 40
-    found = {"event_id": event_id, **columns}
-    return {name: values[chosen] for name, values in found.items()}
+    chosen = pulses["event_id"] < 40
+    return {name: values[chosen] for name, values in pulses.items()}
 
 
 def moved(factor: float = 1.0, order: Any = slice(None)) -> DetectorGeometry:

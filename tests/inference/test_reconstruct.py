@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 pytest.importorskip("pyarrow")
 
-import torch
 
 from graphnet_icecube2nd import EventStore, PulseMap, build_model, prepare
 from graphnet_icecube2nd.events.events import untriggered_note
@@ -33,29 +32,6 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
 )
 
 SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    torch.manual_seed(0)
-    made = build_model("t_sim", **SIZES)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made.eval()
-
-
-@pytest.fixture(scope="module")
-def pulses(simulated: EventStore) -> dict[str, Any]:
-    """The pulses of the simulated store as one would have them in memory."""
-    names = simulated.pulse_columns
-    columns = {
-        name: np.concatenate([s.pulses.column(name) for s in simulated.shards])
-        for name in names
-    }
-    lengths = simulated.whole_event_column("n_pulses")
-    event_id = np.repeat(simulated.whole_event_column("event_id"), lengths)
-    return {"event_id": event_id, **columns}
 
 
 def test_in_memory_is_as_from_a_store(

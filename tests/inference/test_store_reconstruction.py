@@ -24,7 +24,7 @@ pytest.importorskip("pyarrow")
 import pyarrow.csv
 import pyarrow.parquet
 
-from graphnet_icecube2nd import EventStore, EventTable, build_model, save_model
+from graphnet_icecube2nd import EventStore, EventTable, save_model
 from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.inference import reconstruction as room
 from graphnet_icecube2nd.inference.inference_config import InferenceConfig
@@ -40,23 +40,10 @@ from graphnet_icecube2nd.tasks.direction.calibration import (
     kappa_to_radius,
 )
 
-SIZES = {"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1}
 COLUMNS = [
     *("event_id", "direction_x", "direction_y", "direction_z", "azimuth", "zenith"),
     *("kappa", "radius_50", "radius_90", "calibrated", "n_pulses", "status"),
 ]
-
-
-@pytest.fixture(scope="module")
-def model() -> Any:
-    import torch
-
-    torch.manual_seed(0)
-    made = build_model("t_sim", **SIZES)
-    with torch.no_grad():
-        for parameter in made.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return made.eval()
 
 
 @contextmanager

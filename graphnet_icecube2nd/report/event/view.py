@@ -168,7 +168,7 @@ def find_arrows(
         if table.is_ok[row[0]] and np.isfinite(table.direction_B3[row[0]]).all():
             flight, kappa = -table.direction_B3[row[0]], float(table.kappa_B[row[0]])
             radius = _radius_50(table, int(row[0]))
-            if truth is not None:
+            if truth is not None and truth.flight is not None:
                 off = float(opening_angle(flight, truth.flight))
         answers = tuple(_answers(number, known.get("topology"), radius))
         found.append(

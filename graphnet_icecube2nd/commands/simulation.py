@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,7 +39,8 @@ def simulate(
     geometry: Annotated[
         Path | None,
         option(
-            "Table of DOMs: CSV, parquet or Prometheus' .geo. Default: the detector's."
+            "Table of DOMs: CSV, parquet, detx or Prometheus' .geo. Default: the "
+            "detector's."
         ),
     ] = None,
     ice: Annotated[
@@ -50,26 +51,41 @@ def simulate(
         _physics(
             "Shares of the topologies through_going_track, starting_track, cascade, "
             "double_cascade, muon_bundle, such as through_going_track=0.7,cascade=0.3. "
-            "Default: shares like those of the competition's data."
+            "Default: shares like those of the competition's data; in ORCA no double "
+            "cascades."
         ),
     ] = None,
     energy_min: Annotated[
-        float,
+        float | None,
         _physics(
-            "Lowest neutrino energy, GeV. Double cascades always have 30 TeV to 3 PeV."
+            "Lowest neutrino energy, GeV. Double cascades always have 30 TeV to 3 PeV. "
+            "Default: 100; for ORCA 1."
         ),
-    ] = 100.0,
-    energy_max: Annotated[float, _physics("Highest neutrino energy, GeV.")] = 1e6,
+    ] = None,
+    energy_max: Annotated[
+        float | None,
+        _physics("Highest neutrino energy, GeV. Default: 1e6; for ORCA 1e3."),
+    ] = None,
     spectral_index: Annotated[
-        float,
-        _physics("Spectral index g of the energy spectrum, which is E^-g."),
-    ] = 2.15,
+        float | None,
+        _physics(
+            "Spectral index g of the energy spectrum, which is E^-g. Default: 2.15; "
+            "for ORCA 1.4."
+        ),
+    ] = None,
     noise_rate: Annotated[
-        float, _physics("Noise rate of a DOM with rde 1, Hz.")
-    ] = 440.0,
+        float | None,
+        _physics(
+            "Noise rate of a DOM with rde 1, or of each PMT if a DOM has several, Hz. "
+            "Default: 440; for KM3NeT 7000."
+        ),
+    ] = None,
     time_jitter: Annotated[
-        float, _physics("Standard deviation of a pulse's time jitter, ns.")
-    ] = 3.0,
+        float | None,
+        _physics(
+            "Standard deviation of a pulse's time jitter, ns. Default: 3; for KM3NeT 2."
+        ),
+    ] = None,
     dom_efficiency: Annotated[
         float, _physics("Factor of the efficiency of all DOMs.")
     ] = 1.0,
@@ -92,20 +108,28 @@ def simulate(
     """
     from rich.console import Console
 
+    from graphnet_icecube2nd.detector.presets import as_detector
     from graphnet_icecube2nd.simulation.configuration import SimulationConfig
     from graphnet_icecube2nd.simulation.production import STORE
     from graphnet_icecube2nd.simulation.production import simulate as make
     from graphnet_icecube2nd.store.event_store import EventStore
 
-    default = SimulationConfig().fractions
-    config = SimulationConfig(
-        fractions=default if fractions is None else parse_fractions(fractions),
-        energy_range=(energy_min, energy_max),
-        spectral_index=spectral_index,
-        noise_rate=noise_rate,
-        time_jitter=time_jitter,
-        dom_efficiency=dom_efficiency,
-        systematics=systematics,
+    named = None if detector is None else as_detector(detector)
+    lowest, highest = SimulationConfig.of(named).energy_range
+    given: dict[str, Any] = {
+        "fractions": None if fractions is None else parse_fractions(fractions),
+        "energy_range": (
+            lowest if energy_min is None else energy_min,
+            highest if energy_max is None else energy_max,
+        ),
+        "spectral_index": spectral_index,
+        "noise_rate": noise_rate,
+        "time_jitter": time_jitter,
+        "dom_efficiency": dom_efficiency,
+        "systematics": systematics,
+    }
+    config = SimulationConfig.of(
+        named, **{name: value for name, value in given.items() if value is not None}
     )
     with counting(events, "simulating") as on_progress:
         make(

@@ -31,7 +31,15 @@ from torch import Tensor
 from graphnet_icecube2nd.config import from_plain, to_plain
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.ice import (
+    ICE,
+    LAKE_WATER,
+    SEA_WATER,
+    SUBSTANCES,
+    IceModel,
+    Substance,
+)
+from graphnet_icecube2nd.detector.module import ICECUBE_DOM, Module
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
     PMT_DIRECTIONS,
@@ -42,10 +50,9 @@ from graphnet_icecube2nd.detector.pulse_map import (
 from graphnet_icecube2nd.detector.site import SOUTH_POLE, Site
 from graphnet_icecube2nd.registry import Registry
 
-LAKE_WATER = "lake water"
-MEDIA = ("ice", "water", LAKE_WATER)
+MEDIA = tuple(SUBSTANCES)
 ICECUBE = "icecube86"
-MEDIUM_OF = {"km3net": "water"}
+MEDIUM_OF = {"km3net": SEA_WATER}
 SWAY = 8.0  # m; modules in water move by the current, and surveys differ
 ROUNDED_SOUTH_POLE = -89.99  # latitude of IceCube in stores that lack the bearing
 # Fields of `to_dict`; a manifest has pulses, geometry and optics elsewhere.
@@ -117,6 +124,8 @@ class Detector:
         telescope: Name of the physical telescope. Detectors of one telescope, such as
             two file formats of IceCube-86, can share a model. Default: `name`.
         pmts: Photomultipliers (PMTs) of a module; the largest number if modules differ.
+            Default: those of `module`.
+        module: What a module sees and how its pulses make an event, for simulations.
         source: Source of the positions of the modules, for lists.
 
     Raises:
@@ -133,7 +142,8 @@ class Detector:
     extra_waves: tuple[float, ...] = ()
     site: Site | None = None
     telescope: str = ""
-    pmts: int = 1
+    pmts: int = 0
+    module: Module = ICECUBE_DOM
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -141,6 +151,7 @@ class Detector:
         object.__setattr__(self, "vectors", vectors)
         object.__setattr__(self, "extra_waves", tuple(self.extra_waves))
         object.__setattr__(self, "telescope", self.telescope or self.name)
+        object.__setattr__(self, "pmts", self.pmts or self.module.pmts)
         for problem in self._problems():
             raise ValueError(f"detector {self.name!r}: {problem}")
 
@@ -203,7 +214,12 @@ class Detector:
             return self.optics
         if self.medium == LAKE_WATER:
             return IceModel.lake_water()
-        return IceModel.water() if self.medium == "water" else IceModel.icecube()
+        return IceModel.icecube() if self.medium == ICE else IceModel.water()
+
+    @property
+    def substance(self) -> Substance:
+        """Refractive indices and density of the medium."""
+        return SUBSTANCES[self.medium]
 
     @property
     def depth(self) -> float | None:

@@ -23,12 +23,20 @@ from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
 from graphnet_icecube2nd.detector.detector import (
     DETECTORS,
     ICECUBE,
-    LAKE_WATER,
     Detector,
     register_detector,
 )
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.ice import LAKE_WATER, IceModel
+from graphnet_icecube2nd.detector.module import (
+    ARCA_DOM,
+    BAIKAL_MODULE,
+    ICECUBE_DOM,
+    ORCA_DOM,
+    PONE_MODULE,
+    TRIDENT_MODULE,
+    Module,
+)
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
     PMT_DIRECTIONS,
@@ -51,27 +59,27 @@ LARGE = Scales(position=2000.0, time=1.2e5)  # detectors of a few kilometres
 # A PMT direction lies in -1 to 1: sixteen waves over that range separate PMTs.
 DIRECTION_WAVES = (64.0, 64.0, 64.0)
 TOT_WAVES = 1024.0
-KM3NET_PMTS = 31
 # Sources of positions, for lists; the heads of the tables say more.
 GRAPHNET, KM3NET = "GraphNeT's tables", "KM3NeT's detector files"
 ORCA_PART = "KM3NeT's detector files, nearest strings of the footprint"
 
 ICECUBE_Z = -DETECTOR_CENTRE_DEPTH  # m, if z counts from the surface of the ice
 # Detectors as simulated with Prometheus: table of modules, medium, z of the centre in
-# the table's coordinates [m], scales, site and PMTs of a real module. Modules have
-# no PMTs in Prometheus itself.
+# the table's coordinates [m], scales, site, and the real module or its PMTs (modules in
+# ice are simulated as DOMs). Modules have no PMTs in Prometheus itself.
 PROMETHEUS = {
     "gen2": ("gen2", "ice", ICECUBE_Z, LARGE, SOUTH_POLE, 18),  # with IceCube-86
     "prometheus_icecube": ("prometheus_icecube", "ice", ICECUBE_Z, USUAL, SOUTH_POLE),
     "prometheus_upgrade": ("prometheus_upgrade", "ice", ICECUBE_Z, SMALL, SOUTH_POLE),
-    "prometheus_arca": ("arca115", "water", -3194.0, USUAL, ARCA, KM3NET_PMTS),
+    "prometheus_arca": ("arca115", "water", -3194.0, USUAL, ARCA, ARCA_DOM),
     "demo_ice": ("demo", "ice", -2000.0, LARGE, None),  # a grid of 81 strings
     "demo_water": ("demo", "water", -2000.0, LARGE, None),
-    "orca150": ("orca150", "water", 95.45, SMALL, ORCA, KM3NET_PMTS),  # 150 strings
-    "gvd": ("gvd", LAKE_WATER, -970.0, USUAL, BAIKAL),  # a cluster of Baikal-GVD
-    "trident": ("trident", "water", -3090.0, LARGE, SOUTH_CHINA_SEA, 31),
+    "orca150": ("orca150", "water", 95.45, SMALL, ORCA, ORCA_DOM),  # 150 strings
+    # A cluster of Baikal-GVD
+    "gvd": ("gvd", LAKE_WATER, -970.0, USUAL, BAIKAL, BAIKAL_MODULE),
+    "trident": ("trident", "water", -3090.0, LARGE, SOUTH_CHINA_SEA, TRIDENT_MODULE),
     # Three strings of P-ONE, whose final layout is not decided.
-    "pone": ("pone", "water", 0.0, USUAL, CASCADIA, 16),
+    "pone": ("pone", "water", 0.0, USUAL, CASCADIA, PONE_MODULE),
 }
 # The same for NuBench's data sets. The site is that of the telescope with this layout.
 NUBENCH = {
@@ -184,7 +192,7 @@ def km3net() -> Detector:
         pulses=PulseMap.km3net(),
         medium="water",
         extra_waves=(TOT_WAVES,),
-        pmts=KM3NET_PMTS,
+        module=ORCA_DOM,
     )
 
 
@@ -250,6 +258,7 @@ def baikal_gvd() -> Detector:
         -1012.5,
         USUAL,
         BAIKAL,
+        BAIKAL_MODULE,
         source="computed from the spacing in arXiv:1808.10353",
     )
 
@@ -288,7 +297,7 @@ def _km3net(name: str, modules: DetectorGeometry, source: str = KM3NET) -> Detec
         scales=SMALL if is_orca else USUAL,
         extra_waves=(TOT_WAVES, *DIRECTION_WAVES),
         site=ORCA if is_orca else ARCA,
-        pmts=KM3NET_PMTS,
+        module=ORCA_DOM if is_orca else ARCA_DOM,
         source=source,
     )
 
@@ -337,7 +346,7 @@ def _simulated(
     z: float,
     scales: Scales,
     site: Site | None,
-    pmts: int = 1,
+    module: Module | int = ICECUBE_DOM,
     source: str = GRAPHNET,
 ) -> Detector:
     """Return a detector in Prometheus' columns; z is the height of its centre, m."""
@@ -349,7 +358,8 @@ def _simulated(
         medium=medium,
         scales=scales,
         site=site,
-        pmts=pmts,
+        pmts=module if isinstance(module, int) else module.pmts,
+        module=ICECUBE_DOM if isinstance(module, int) else module,
         source=source,
     )
 

@@ -220,7 +220,7 @@ def _limit(
     config = replace(config, noise_rate=min(noise, 1e5))
     likelihood = EventLikelihood(
         EventPulses.read(store, np.array([number])),
-        SimulatedDetector(modules, store.ice),
+        SimulatedDetector(modules, store.ice, substance=store.detector.substance),
         config,
     )
     is_bright = view.truth["n_pulses"] > BRIGHT_PULSES

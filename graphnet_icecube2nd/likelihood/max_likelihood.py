@@ -25,7 +25,7 @@ from graphnet_icecube2nd.likelihood.photon_likelihood import (
     displaced_seeds,
     number_names,
 )
-from graphnet_icecube2nd.simulation.light import PHASE_INDEX, SPEED_IN_ICE
+from graphnet_icecube2nd.simulation.light import Medium
 from graphnet_icecube2nd.simulation.pandel import import_scipy
 from graphnet_icecube2nd.simulation.rows import Array
 
@@ -215,7 +215,8 @@ def _seeds(coarse: EventLikelihood, topology: str, directions: int) -> Seed:
     if topology in ("cascade", "double_cascade"):
         groups = _cascade_seeds(coarse, topology, tried, pulses, centre)
     else:
-        groups = [_track_seeds(topology, each, pulses, centre) for each in tried]
+        medium = coarse.detector.medium
+        groups = [_track_seeds(topology, d, pulses, centre, medium) for d in tried]
     best = [_best(coarse, topology, group) for group in groups]
     best.sort(key=lambda scored: -scored[0])
     return Seed.join([seed for _, seed in best])
@@ -229,14 +230,14 @@ def _best(
 
 
 def _track_seeds(
-    topology: str, direction: Array, pulses: EventPulses, centre: Array
+    topology: str, direction: Array, pulses: EventPulses, centre: Array, medium: Medium
 ) -> Seed:
     """Return tracks of a direction with several energies and starting points."""
     step = pulses.position_T3 - centre
     along = step @ direction
     across = np.linalg.norm(step - along[:, None] * direction, axis=1)
     # The time of the Cherenkov cone, from the earliest sixth of the pulses.
-    lag = (along + across * np.sqrt(PHASE_INDEX**2 - 1)) / SPEED_OF_LIGHT
+    lag = (along + across * np.sqrt(medium.phase_index**2 - 1)) / SPEED_OF_LIGHT
     time = float(np.quantile(pulses.time_T - lag, 1 / 6))
     first = float(-along.min())
     begins = (BEFORE, first + 20.0, first - 0.25 * float(np.ptp(along)))
@@ -261,7 +262,7 @@ def _cascade_seeds(
 ) -> list[Seed]:
     """Return cascades of each direction, at the best of several points."""
     begin = []
-    for vertex, time in _vertices(pulses, centre):
+    for vertex, time in _vertices(pulses, centre, coarse.detector.medium):
         group = [
             Seed.of(vertex, time, direction, cascade=energy, second=energy / 2)
             for direction in sphere(6)
@@ -276,13 +277,15 @@ def _cascade_seeds(
     return seeds
 
 
-def _vertices(pulses: EventPulses, centre: Array) -> list[tuple[Array, float]]:
+def _vertices(
+    pulses: EventPulses, centre: Array, medium: Medium
+) -> list[tuple[Array, float]]:
     """Return points and times from which light reaches most first pulses directly."""
     optimize = import_scipy("optimize")
 
     def misses(numbers: Array) -> Array:
         distance = np.linalg.norm(pulses.position_T3 - numbers[:3], axis=1)
-        delay = pulses.time_T - numbers[3] - distance / SPEED_IN_ICE
+        delay = pulses.time_T - numbers[3] - distance / medium.speed
         # Late light is common, early light does not exist.
         return np.where(
             delay < 0, -delay / 15.0, np.sqrt(np.maximum(delay, 0.0) / 60.0)

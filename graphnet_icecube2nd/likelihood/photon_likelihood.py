@@ -151,13 +151,15 @@ def arrivals(
     if "muon" in names:
         place = place - seeds.back[..., None] * direction
         time = time - seeds.back / SPEED_OF_LIGHT
-        energy = np.maximum(muon_energy_after(seeds.muon, -seeds.back), 0.1)
+        energy = np.maximum(
+            muon_energy_after(seeds.muon, -medium.stopping * seeds.back), 0.1
+        )
         found.append(
             track_arrival(
                 start=place,
                 direction=direction,
                 time=time,
-                length=muon_range(energy),
+                length=muon_range(energy) / medium.stopping,
                 energy=energy,
                 muons=seeds.muons,
                 dom=dom_S3,

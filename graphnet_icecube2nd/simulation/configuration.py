@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from graphnet_icecube2nd.config import from_plain
+from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.ice import ICE
 
 # In the order of their codes: a muon from outside; a muon that starts inside with a
 # shower; a shower; the two showers of a tau neutrino; muons of an air shower.
@@ -19,6 +21,7 @@ TOPOLOGIES = (
     "muon_bundle",
 )
 BLOCK_EVENTS = 256  # events from one stream of random numbers
+SMALL = 100.0  # m, unit of positions of small detectors
 
 
 _FRACTIONS = dict(zip(TOPOLOGIES, (0.40, 0.12, 0.355, 0.015, 0.11), strict=True))
@@ -39,10 +42,11 @@ class SimulationConfig:
         double_cascade_range: Lowest and highest energy of the tau neutrinos of double
             cascades, GeV, instead of `energy_range`. At lower energies the two cascades
             cannot be distinguished.
-        noise_rate: Uncorrelated noise rate of a DOM with rde 1, Hz.
+        noise_rate: Uncorrelated noise rate of a DOM with rde 1, or of each PMT if a
+            DOM has several, Hz.
         time_jitter: Standard deviation of the time of a pulse, ns.
         charge_spread: Standard deviation of the charge of one photoelectron, p.e.
-        merge_time: Interval in which photoelectrons of a DOM merge into one pulse, ns.
+        merge_time: Interval in which photoelectrons of a PMT merge into one pulse, ns.
         dom_efficiency: Factor of the efficiency of all DOMs.
         systematics: Whether each event has its own ice and DOMs: scattering length,
             absorption length and efficiency within 10% of the nominal ones, and the
@@ -101,6 +105,35 @@ class SimulationConfig:
                 raise ValueError(
                     f"{name} must be from {low:g} to {high:g}; got {value}"
                 )
+
+    @classmethod
+    def of(cls, detector: Detector | None, **changes: Any) -> SimulationConfig:
+        """Return the configuration that suits a detector.
+
+        Noise and pulses are those of its modules. In water the spectral index is 1.4,
+        because low energies are hardly seen; a detector of about 100 m (ORCA) gets 1
+        GeV to 1 TeV and no double cascades.
+
+        Args:
+            detector: The detector; None for IceCube-86.
+            **changes: Other values of fields.
+
+        Raises:
+            ValueError: A value is out of range.
+        """
+        if detector is None:
+            return cls(**changes)
+        module = detector.module
+        values: dict[str, Any] = {
+            name: getattr(module, name)
+            for name in ("noise_rate", "time_jitter", "charge_spread", "merge_time")
+        }
+        if detector.medium != ICE:
+            values["spectral_index"] = 1.4
+            if detector.scales.position <= SMALL:
+                shares = dict(zip(TOPOLOGIES, (0.2, 0.35, 0.35, 0.0, 0.1), strict=True))
+                values |= {"fractions": shares, "energy_range": (1.0, 1e3)}
+        return cls(**{**values, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

@@ -12,17 +12,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import DETECTOR_CENTRE_DEPTH
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import IceModel
-from graphnet_icecube2nd.simulation.light import Medium
+from graphnet_icecube2nd.detector.ice import ICE, SUBSTANCES, IceModel, Substance
+from graphnet_icecube2nd.detector.module import ICECUBE_DOM, Module
+from graphnet_icecube2nd.detector.presets import DIRECTION_WAVES, as_detector
+from graphnet_icecube2nd.detector.pulse_map import (
+    NO_ICE,
+    PMT_DIRECTIONS,
+    LabelColumns,
+    PulseMap,
+)
+from graphnet_icecube2nd.simulation.light import EFFECTIVE_AREA, Medium
 from graphnet_icecube2nd.simulation.rows import Array, Index
 
 NEIGHBOUR_STEPS = (-2, -1, 1, 2)  # DOMs of the same string for coincidences
 DEEPCORE_STRINGS, DEEPCORE_DOMS = range(79, 87), 50
 GROUP_DOMS = 4
 REACH_LEVELS = 16
-DENSITY = {"ice": 0.92, "water": 1.03, "lake water": 1.0}  # g/cm3, of each medium
 GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
+READOUT_BEFORE = 4000.0  # ns, IceCube's readout before the trigger begins
+READOUT_AFTER = 6000.0  # ns, readout after the trigger ends
+GOLDEN_ANGLE = np.pi * (3.0 - 5.0**0.5)  # rad
+TOT = "tot"
+
+
+def written_as(detector: Detector) -> Detector:
+    """Return a detector with the columns that simulated events have.
+
+    Those of its own pulses, if they have the time over threshold and the direction of
+    the PMT; else those of the competition's files, with the direction of the PMT if a
+    module has several.
+    """
+    pulses, several = detector.pulses, detector.module.pmts > 1
+    if several and {TOT, *PMT_DIRECTIONS[1]} <= set(pulses.extra):
+        return replace(detector, pulses=replace(pulses, labels=LabelColumns()))
+    profile = NO_ICE if pulses.ice == NO_ICE else "correct"
+    vectors = PMT_DIRECTIONS[:1] if several else ()
+    extra = PMT_DIRECTIONS[0] if several else ()
+    return replace(
+        detector,
+        pulses=PulseMap.kaggle(
+            name="simulated", ice=profile, extra=extra, extra_scale=(1.0,) * len(extra)
+        ),
+        vectors=vectors,
+        extra_waves=DIRECTION_WAVES if several else (),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +88,8 @@ class Volume:
     bottom: float  # z, m
     top: float
     surface: float = DETECTOR_CENTRE_DEPTH  # z of the surface of ice or sea, m
-    density: float = DENSITY["ice"]  # g/cm3
+    density: float = SUBSTANCES[ICE].density  # g/cm3
+    is_clear: bool = False  # see `Medium`
 
     @classmethod
     def enclosing(cls, position_S3: Array) -> Volume:
@@ -63,6 +99,11 @@ class Volume:
         z = position_S3[:, 2]
         sizes = {"x": x, "y": y, "radius": radius, "bottom": z.min(), "top": z.max()}
         return cls(**{name: float(size) for name, size in sizes.items()})
+
+    @property
+    def stopping(self) -> float:
+        """Losses of muons per metre over those in ice."""
+        return self.density / SUBSTANCES[ICE].density
 
     @property
     def centre(self) -> Array:
@@ -83,18 +124,47 @@ class SimulatedDetector:
         geometry: Geometry with the DOMs.
         ice: Medium around the DOMs; water is a model of constant lengths.
         surface: Height of the surface of ice or sea in the geometry's z, m.
-        density: Density of the medium, g/cm3.
+        substance: Refractive indices and density of the medium.
+        module: What its modules see.
+        written: Detector whose columns the events have; default: IceCube-86 in the
+            columns of the competition's files.
     """
 
     geometry: DetectorGeometry
     ice: IceModel
     surface: float = DETECTOR_CENTRE_DEPTH
-    density: float = DENSITY["ice"]
+    substance: Substance = SUBSTANCES[ICE]
+    module: Module = ICECUBE_DOM
+    written: Detector | None = None
 
     @classmethod
     def icecube86(cls) -> SimulatedDetector:
         """IceCube-86 in its ice."""
         return cls(DetectorGeometry.icecube86(), IceModel.icecube())
+
+    @classmethod
+    def of(cls, detector: Detector | str) -> SimulatedDetector:
+        """Return a detector with modules, medium and module of a `Detector`.
+
+        Its events have the columns that `written_as` gives.
+
+        Raises:
+            ValueError: The name is unknown, or the modules are not known.
+        """
+        detector = as_detector(detector)
+        if detector.modules is None:
+            raise ValueError(
+                f"the modules of detector {detector.name!r} are not known; give a "
+                "table of them (geometry, --geometry)"
+            )
+        return cls(
+            detector.modules,
+            detector.medium_optics,
+            detector.depth or DETECTOR_CENTRE_DEPTH,
+            detector.substance,
+            detector.module,
+            written_as(detector),
+        )
 
     def __len__(self) -> int:
         """Return the number of DOMs."""
@@ -111,9 +181,46 @@ class SimulatedDetector:
         return self.geometry.rde_S.numpy()
 
     @cached_property
+    def efficiency_S(self) -> Array:
+        """Light of each DOM over that of an IceCube DOM with rde 1, (S,)."""
+        return self.rde_S * (self.module.area / EFFECTIVE_AREA)
+
+    @cached_property
+    def pmt_direction_SP3(self) -> Array:
+        """Directions in which the PMTs look, (S, P, 3) unit vectors.
+
+        They are those of the geometry, if it has them; else each module is turned about
+        the vertical by another angle, as modules in the sea are.
+        """
+        known = self.geometry.pmt_direction_SP3
+        if known is not None and known.shape[1] == self.module.pmts:
+            return known.numpy()
+        turn_S1 = GOLDEN_ANGLE * np.arange(len(self))[:, None]
+        cosine, sine = np.cos(turn_S1), np.sin(turn_S1)
+        x_P, y_P, z_P = self.module.directions_P3.T
+        columns = cosine * x_P - sine * y_P, sine * x_P + cosine * y_P
+        return np.stack([*columns, np.broadcast_to(z_P, columns[0].shape)], axis=-1)
+
+    @cached_property
+    def longest_lag(self) -> float:
+        """Time that light needs from one end of the detector to the other, ns."""
+        low_3, high_3 = self.position_S3.min(axis=0), self.position_S3.max(axis=0)
+        return float(np.linalg.norm(high_3 - low_3)) / self.medium.speed
+
+    @property
+    def readout(self) -> tuple[float, float]:
+        """Readout before a trigger begins and after it ends, ns.
+
+        IceCube's; with several PMTs the time that light needs across the detector.
+        """
+        if self.module.pmts > 1:
+            return self.longest_lag, self.longest_lag
+        return READOUT_BEFORE, READOUT_AFTER
+
+    @cached_property
     def medium(self) -> Medium:
         """The medium, with light paths through it."""
-        return Medium(self.ice)
+        return Medium(self.ice, self.substance)
 
     @cached_property
     def volume(self) -> Volume:
@@ -121,12 +228,15 @@ class SimulatedDetector:
         return replace(
             Volume.enclosing(self.position_S3),
             surface=self.surface,
-            density=self.density,
+            density=self.substance.density,
+            is_clear=self.medium.is_clear,
         )
 
     @cached_property
     def groups(self) -> DomGroups:
         """All DOMs in groups."""
+        # Direct light is sharp: a group is a single DOM.
+        group_doms = 1 if self.medium.is_clear else GROUP_DOMS
         rows: list[list[int]] = []
         for doms in self._strings.values():
             row: list[int] = []
@@ -134,13 +244,13 @@ class SimulatedDetector:
                 lowest = row[0] if row else dom
                 step_3 = self.position_S3[dom] - self.position_S3[lowest]
                 is_far = np.linalg.norm(step_3) > GROUP_LENGTH
-                if not row or is_far or len(row) == GROUP_DOMS:
+                if not row or is_far or len(row) == group_doms:
                     row = []
                     rows.append(row)
                 row.append(dom)
         size_G = np.array([len(row) for row in rows])
         dom_GK = np.stack(
-            [np.pad(r, (0, GROUP_DOMS - len(r)), mode="edge") for r in rows]
+            [np.pad(r, (0, group_doms - len(r)), mode="edge") for r in rows]
         )
         position_GK3 = self.position_S3[dom_GK]
         centre_G3 = 0.5 * (position_GK3.min(axis=1) + position_GK3.max(axis=1))

@@ -8,7 +8,7 @@ T pulses, S DOMs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,18 +22,30 @@ from graphnet_icecube2nd.conventions import (
     TIME,
     TIME_OFFSET,
     ZENITH,
+    X,
+    Y,
+    Z,
     unit_vector_to_angles,
 )
+from graphnet_icecube2nd.detector.module import Trigger
+from graphnet_icecube2nd.detector.pulse_map import PMT_DIRECTIONS, TRIGGER_MASK
 from graphnet_icecube2nd.events.events import event_order
 from graphnet_icecube2nd.simulation.configuration import (
     BLOCK_EVENTS,
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import SimulatedDetector, Volume
+from graphnet_icecube2nd.simulation.detector import TOT, SimulatedDetector
 from graphnet_icecube2nd.simulation.interactions import (
     astrophysical_flux,
     atmospheric_flux,
+)
+from graphnet_icecube2nd.simulation.modules import (
+    THRESHOLD,
+    draw_coincidences,
+    find_module_triggers,
+    may_trigger,
+    time_over_threshold,
 )
 from graphnet_icecube2nd.simulation.particles import (
     Particles,
@@ -50,10 +62,7 @@ from graphnet_icecube2nd.simulation.photoelectrons import (
 from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
 from graphnet_icecube2nd.store.readers.source import EventChunk
 
-COINCIDENCE_WINDOW = 1000.0  # ns, of the local-coincidence rule
 TRIGGER_TIME = TIME_OFFSET  # ns, time of the trigger on the clock of an event
-READOUT_BEFORE = 4000.0  # ns, readout before the trigger begins
-READOUT_AFTER = 6000.0  # ns, readout after the trigger ends
 CHARGE_STEP = 0.025  # p.e., resolution of charges
 _CLOCK = 2.0**24  # ns, longer than any event: separates DOMs in one sort key
 FEWEST_DOMS = 3  # minimum DOMs with light; fewer do not make an event
@@ -72,20 +81,8 @@ _LARGEST_DRAW = 512
 _MOST_DRAWS = 2000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trigger:
-    """A number of DOMs in coincidence within a time window."""
-
-    doms: int  # DOMs with HLC pulses; each counts at its first
-    window: float  # ns
-    deepcore: bool  # whether only DeepCore's DOMs count
-
-
-# Triggers of IceCube, arXiv:1612.05093; the second without strings around DeepCore.
-TRIGGERS = (
-    Trigger(doms=8, window=5000.0, deepcore=False),
-    Trigger(doms=3, window=2500.0, deepcore=True),
-)
+# Trigger of DeepCore, arXiv:1612.05093; without strings around DeepCore.
+DEEPCORE = Trigger(modules=3, window=2500.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,10 +90,13 @@ class Pulses(Rows):
     """Pulses of many events, by event, DOM and time."""
 
     event_T: Index
-    dom_T: Index
+    channel_T: Index  # DOM * PMTs of a DOM + PMT
     time_T: Array  # ns
     charge_T: Array  # p.e.
-    hlc_T: NDArray[np.bool_]  # a neighbour within two DOMs has a pulse within 1 us
+    span_T: Array  # ns, from the first to the last photoelectron
+    # A neighbour within two DOMs has a pulse within 1 us; with several PMTs in a DOM:
+    # the pulse is part of a trigger.
+    hlc_T: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,23 +138,57 @@ def simulate_block(
     pulses = Pulses.join([draw.pulses for draw in draws])
     pulses = pulses.take(pulses.event_T < num_events)
     lengths = np.bincount(pulses.event_T, minlength=num_events)
-    sensor_type = np.int16 if len(detector) < 2**15 else np.int32
-    columns = {
-        SENSOR_ID: pulses.dom_T.astype(sensor_type),
-        TIME: pulses.time_T.astype(np.float32),
-        CHARGE: pulses.charge_T.astype(np.float32),
-        AUXILIARY: ~pulses.hlc_T,
-    }
-    order_T = event_order(columns, pulses.event_T)
+    columns = _columns(pulses, detector)
+    if SENSOR_ID in columns:
+        order_T = event_order(columns, pulses.event_T)
+    else:
+        order_T = np.lexsort((pulses.channel_T, pulses.time_T, pulses.event_T))
     return SimulatedEvents(
         columns={name: values_T[order_T] for name, values_T in columns.items()},
         offsets=np.append(0, np.cumsum(lengths)),
         event_id=block * BLOCK_EVENTS + np.arange(num_events),
-        truth=_truth(
-            particles, light_B, per_event[particles.topology_B], detector.volume
-        ),
+        truth=_truth(particles, light_B, per_event[particles.topology_B], detector),
         particles=particles,
     )
+
+
+def pulse_columns(detector: SimulatedDetector) -> tuple[str, ...]:
+    """Return the names of the columns of pulses."""
+    none = np.zeros(0, np.int64)
+    empty = dict.fromkeys((f.name for f in fields(Pulses)), none)
+    return tuple(_columns(Pulses(**empty), detector))
+
+
+def _columns(pulses: Pulses, detector: SimulatedDetector) -> dict[str, NDArray[Any]]:
+    """Return the columns of pulses as a store has them."""
+    num_pmts, written = detector.module.pmts, detector.written
+    dom_T, pmt_T = np.divmod(pulses.channel_T, num_pmts)
+    look_T3 = detector.pmt_direction_SP3[dom_T, pmt_T] if num_pmts > 1 else None
+    if look_T3 is not None and written is not None and TOT in written.pulses.extra:
+        origin = np.array(written.pulses.origin)
+        place_T3 = detector.position_S3[dom_T] + detector.module.radius * look_T3
+        tot_T = time_over_threshold(pulses.charge_T, pulses.span_T)
+        # The types of KM3NeT's files; the channel of a PMT is its number.
+        return {
+            **dict(zip((X, Y, Z), (place_T3 + origin).T, strict=True)),
+            written.pulses.time: pulses.time_T,
+            TOT: np.maximum(np.round(tot_T), 1.0).astype(np.int32),
+            **dict(zip(PMT_DIRECTIONS[1], look_T3.T, strict=True)),
+            TRIGGER_MASK: pulses.hlc_T,
+            "dom_id": dom_T.astype(np.int32),
+            "channel_id": pmt_T.astype(np.int16),
+        }
+    sensor_type = np.int16 if len(detector) < 2**15 else np.int32
+    columns: dict[str, NDArray[Any]] = {
+        SENSOR_ID: dom_T.astype(sensor_type),
+        TIME: pulses.time_T.astype(np.float32),
+        CHARGE: pulses.charge_T.astype(np.float32),
+        AUXILIARY: pulses.hlc_T == 0,
+    }
+    if look_T3 is not None:
+        looks = look_T3.astype(np.float32).T
+        columns |= dict(zip(PMT_DIRECTIONS[0], looks, strict=True))
+    return columns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -176,33 +210,51 @@ def _triggered(
     rng: np.random.Generator,
 ) -> list[_Draw]:
     """Draw until every index of the block has its event."""
-    coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
-    if coincident < TRIGGERS[0].doms:
+    needed, several = detector.module.trigger.modules, detector.module.pmts > 1
+    coincident = len(detector)
+    if not several:
+        coincident = int((detector.neighbour_SN >= 0).any(axis=1).sum())
+    if coincident < needed:
+        which = "" if several else "with a neighbour on their string "
         raise ValueError(
-            f"detector {detector.geometry.name!r} cannot trigger: {TRIGGERS[0].doms} "
-            f"DOMs with a neighbour on their string are needed, it has {coincident}"
+            f"detector {detector.geometry.name!r} cannot trigger: {needed} DOMs "
+            f"{which}are needed, it has {coincident}"
         )
     # Bright events need much memory while they are drawn.
     brightness = max(config.energy_range[1] / 1e6, 1.0)
     most = max(8, int(_LARGEST_DRAW / brightness**0.75))
     open_B = topology_B.copy()  # topology still needed at each index; -1 if none
     draws: list[_Draw] = []
+    acceptance = _ACCEPTANCE
     for _ in range(_MOST_DRAWS):
         wanted = np.bincount(open_B[open_B >= 0], minlength=len(TOPOLOGIES))
         if not wanted.any():
             return draws
-        number = np.ceil(1.15 * wanted / _ACCEPTANCE) + 2 * (wanted > 0)
+        number = np.ceil(1.15 * wanted / acceptance) + 2 * (wanted > 0)
         drawn = np.repeat(np.arange(len(TOPOLOGIES)), number.astype(np.int64))
         for start in range(0, len(drawn), most):
             draw = _draw(drawn[start : start + most], open_B, config, detector, rng)
             open_B[draw.place_B] = -1
             draws.append(draw)
+        if detector.medium.is_clear:
+            acceptance = _share_of_triggers(draws)
     missing = [TOPOLOGIES[topology] for topology in np.unique(open_B[open_B >= 0])]
     raise ValueError(
         f"no event with {', '.join(missing)} triggered after {_MOST_DRAWS} draws: this "
         f"detector ({detector.geometry.name!r}, {len(detector)} DOMs) hardly sees such "
         "events at these energies; choose higher energies or other fractions"
     )
+
+
+def _share_of_triggers(draws: Sequence[_Draw]) -> Array:
+    """Return a guess of the share of drawn events that trigger, by topology."""
+    topology = np.concatenate([draw.topology_D for draw in draws])
+    triggered = np.concatenate([draw.triggered_D for draw in draws])
+    drawn = np.bincount(topology, minlength=len(TOPOLOGIES))
+    found = np.bincount(topology, triggered, minlength=len(TOPOLOGIES))
+    # As if one of the first few events had triggered already.
+    share: Array = (found + 1.0) / (drawn + 1.0 / _ACCEPTANCE)
+    return share
 
 
 def _draw(
@@ -213,17 +265,33 @@ def _draw(
     rng: np.random.Generator,
 ) -> _Draw:
     """Draw events; return those that trigger, with the pulses of their readout."""
+    several = detector.module.pmts > 1
     particles = draw_particles(topology, config, detector.volume, rng)
+    if several:  # light from below is no other light
+        particles = replace(particles, side_B=np.zeros(len(topology)))
     num_events = len(particles)
     light = Light.join(light_at_doms(particles, detector))
     light_B = np.zeros(num_events)
     np.add.at(light_B, light.event_P, light.mean)
-    photoelectrons = draw_photoelectrons(light, config.time_jitter, rng)
-    channel = photoelectrons.event_E * len(detector) + photoelectrons.dom_E
+    photoelectrons = draw_photoelectrons(light, config.time_jitter, detector, rng)
+    channel = photoelectrons.event_E * len(detector)
+    channel += photoelectrons.channel_E // detector.module.pmts
     lit = np.bincount(np.unique(channel) // len(detector), minlength=num_events)
-    kept_E = (lit >= FEWEST_DOMS)[photoelectrons.event_E]
+    possible_B = lit >= FEWEST_DOMS
+    if several:
+        possible_B &= may_trigger(
+            photoelectrons.event_E, photoelectrons.channel_E, num_events, detector
+        )
+    kept_E = possible_B[photoelectrons.event_E]
     photoelectrons = photoelectrons.take(kept_E)
-    noise = draw_noise(photoelectrons, num_events, config.noise_rate, detector, rng)
+    noise = draw_noise(
+        photoelectrons,
+        num_events,
+        config.noise_rate,
+        detector,
+        rng,
+        jitter=config.time_jitter,
+    )
     pulses = make_pulses(
         Photoelectrons.join([photoelectrons, noise]),
         detector,
@@ -231,12 +299,20 @@ def _draw(
         config.charge_spread,
         rng,
     )
-    begin_B, end_B = find_triggers(pulses, num_events, detector)
+    if several:
+        pulses = pulses.take(pulses.charge_T > THRESHOLD)
+        hlc_T, begin_B, end_B = find_module_triggers(
+            pulses.event_T, pulses.channel_T, pulses.time_T, num_events, detector
+        )
+        pulses = replace(pulses, hlc_T=hlc_T)
+    else:
+        begin_B, end_B = find_triggers(pulses, num_events, detector)
+    before, after = detector.readout
     place_B = _places(np.where(np.isnan(begin_B), -1, topology), open_B)
     event_T = pulses.event_T
     read_T = place_B[event_T] >= 0
-    read_T &= pulses.time_T >= begin_B[event_T] - READOUT_BEFORE
-    read_T &= pulses.time_T <= end_B[event_T] + READOUT_AFTER
+    read_T &= pulses.time_T >= begin_B[event_T] - before
+    read_T &= pulses.time_T <= end_B[event_T] + after
     pulses = pulses.take(read_T)
     shift_B = TRIGGER_TIME - begin_B
     taken = np.flatnonzero(place_B >= 0)
@@ -284,12 +360,18 @@ def _acceptance(topology_B: Index, draws: Sequence[_Draw]) -> NDArray[np.float64
 
 
 def _truth(
-    particles: Particles, light_B: Array, per_event_B: Array, volume: Volume
+    particles: Particles,
+    light_B: Array,
+    per_event_B: Array,
+    detector: SimulatedDetector,
 ) -> dict[str, NDArray[Any]]:
     """Return the truth of events; `per_event_B` is their part of the draws."""
     zenith, azimuth = unit_vector_to_angles(-particles.direction_B3)
     energy, pdg = particles.energy_B, particles.pdg_B
-    x, y, z = particles.vertex_B3.T
+    volume, origin = detector.volume, np.zeros(3)
+    if detector.written is not None:
+        origin = np.array(detector.written.pulses.origin)
+    x, y, z = (particles.vertex_B3 + origin).T
     is_neutrino = particles.interaction_B > 0
     has_muon = is_neutrino & (particles.muons_B > 0)
     muon_zenith, muon_azimuth = unit_vector_to_angles(-particles.track_direction_B3)
@@ -333,22 +415,40 @@ def _truth(
 def draw_noise(
     photoelectrons: Photoelectrons,
     num_events: int,
-    rate: float,  # Hz, of a DOM of rde 1
+    rate: float,  # Hz, of a DOM of rde 1, or of a PMT where a DOM has several
     detector: SimulatedDetector,
     rng: np.random.Generator,
+    jitter: float = 0.0,  # ns, of the pulses of a coincidence
 ) -> Photoelectrons:
-    """Draw uncorrelated noise around the light of each event.
+    """Draw noise around the light of each event.
 
-    It is uniform in time from READOUT_BEFORE plus the longest trigger before the first
-    photoelectron to READOUT_AFTER after the last, so that it fills any readout. A DOM's
-    rate is proportional to its rde. Events without light get none.
+    It is uniform in time from the readout plus the longest trigger before the first
+    photoelectron to the readout after the last, so that it fills any readout. A DOM's
+    rate is proportional to its rde. DOMs of several PMTs have coincidences, too. Events
+    without light get none.
     """
     first_B, last_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     np.minimum.at(first_B, photoelectrons.event_E, photoelectrons.time_E)
     np.maximum.at(last_B, photoelectrons.event_E, photoelectrons.time_E)
     lit = np.flatnonzero(np.isfinite(first_B))
-    begin = first_B[lit] - READOUT_BEFORE - TRIGGERS[0].window
-    span = last_B[lit] + READOUT_AFTER - begin
+    (before, after), module = detector.readout, detector.module
+    longest = module.trigger.window if module.pmts == 1 else module.trigger.extra
+    begin = first_B[lit] - before - longest
+    span = last_B[lit] + after - begin
+    if module.pmts > 1:
+        num_channels = len(detector) * module.pmts
+        number = rng.poisson(rate * 1e-9 * num_channels * span)
+        total = int(number.sum())
+        time_E = np.repeat(begin, number) + rng.random(total) * np.repeat(span, number)
+        channel_E = rng.integers(num_channels, size=total)
+        more = draw_coincidences(lit, begin, span, detector, jitter, rng)
+        event_E = np.concatenate([np.repeat(lit, number), more[0]])
+        return Photoelectrons(
+            event_E=event_E,
+            channel_E=np.concatenate([channel_E, more[1]]),
+            time_E=np.concatenate([time_E, more[2]]),
+            weight_E=np.ones(len(event_E)),
+        )
     share_S = np.cumsum(detector.rde_S)
     number = rng.poisson(rate * 1e-9 * share_S[-1] * span)
     total = int(number.sum())
@@ -356,7 +456,7 @@ def draw_noise(
     time_E = np.repeat(begin, number) + rng.random(total) * np.repeat(span, number)
     return Photoelectrons(
         event_E=np.repeat(lit, number),
-        dom_E=np.minimum(dom_E, len(detector) - 1),
+        channel_E=np.minimum(dom_E, len(detector) - 1),
         time_E=time_E,
         weight_E=np.ones(total),
     )
@@ -371,12 +471,13 @@ def make_pulses(
 ) -> Pulses:
     """Merge photoelectrons into pulses, set their charges, find coincidences.
 
-    Intervals of `merge_time` count from the first photoelectron of a DOM. The
+    Intervals of `merge_time` count from the first photoelectron of a PMT. The
     photoelectrons in one interval make one pulse at the time of the first. Its charge
     is normally distributed around their number, in steps of 0.025 p.e., at least one.
     """
-    num_doms = len(detector)
-    channel_E = photoelectrons.event_E * num_doms + photoelectrons.dom_E
+    several = detector.module.pmts > 1
+    num_channels = len(detector) * detector.module.pmts
+    channel_E = photoelectrons.event_E * num_channels + photoelectrons.channel_E
     start = float(photoelectrons.time_E.min(initial=0.0))
     key_E = channel_E * _CLOCK + (photoelectrons.time_E - start)
     order = np.argsort(key_E)
@@ -395,36 +496,54 @@ def make_pulses(
     spread = charge_spread * np.sqrt(count_T) * rng.standard_normal(len(first))
     steps = np.maximum(np.round((count_T + spread) / CHARGE_STEP), 1.0)
     channel_T, time_T = channel_E[first], time_E[first]
+    last = np.append(first[1:], len(time_E)) - 1
+    hlc_T = np.zeros(len(first), bool)
+    if not several:
+        hlc_T = find_coincidences(channel_T, time_T, steps * CHARGE_STEP, detector)
     return Pulses(
-        event_T=channel_T // num_doms,
-        dom_T=channel_T % num_doms,
+        event_T=channel_T // num_channels,
+        channel_T=channel_T % num_channels,
         time_T=time_T,
         charge_T=steps * CHARGE_STEP,
-        hlc_T=find_coincidences(channel_T, time_T, detector),
+        span_T=time_E[last] - time_T if len(first) else np.zeros(0),
+        hlc_T=hlc_T,
     )
 
 
 def find_coincidences(
-    channel_T: Index, time_T: Array, detector: SimulatedDetector
+    channel_T: Index, time_T: Array, charge_T: Array, detector: SimulatedDetector
 ) -> NDArray[np.bool_]:
     """Return which pulses have a neighbour, by the local-coincidence rule.
 
     A neighbour is a pulse on one of the next two DOMs below or above on the same
-    string, within 1000 ns. Channels are event * number of DOMs + DOM; pulses are sorted
-    by channel and time.
+    string, within the module's window (1000 ns in IceCube). Channels are event *
+    number of DOMs + DOM; pulses are sorted by channel and time.
     """
+    least = detector.module.trigger.least_charge
+    if least > 0:
+        hlc_T = np.zeros(len(channel_T), bool)
+        bright = np.flatnonzero(charge_T >= least)
+        some = channel_T[bright], time_T[bright]
+        hlc_T[bright] = _has_neighbour(*some, detector)
+        return hlc_T
+    return _has_neighbour(channel_T, time_T, detector)
+
+
+def _has_neighbour(
+    channel_T: Index, time_T: Array, detector: SimulatedDetector
+) -> NDArray[np.bool_]:
     num_doms = len(detector)
     start = float(time_T.min(initial=0.0))
     key_T = channel_T * _CLOCK + (time_T - start)
     dom_T = channel_T % num_doms
-    hlc_T = np.zeros(len(key_T), bool)
+    hlc_T, window = np.zeros(len(key_T), bool), detector.module.trigger.local_window
     for other_S in detector.neighbour_SN.T:
         asks = np.flatnonzero((other_S[dom_T] >= 0) & ~hlc_T)
         step = other_S[dom_T[asks]] - dom_T[asks]
         sought = key_T[asks] + step * _CLOCK
-        place = np.searchsorted(key_T, sought - COINCIDENCE_WINDOW)
+        place = np.searchsorted(key_T, sought - window)
         found = place < len(key_T)
-        found[found] = key_T[place[found]] <= sought[found] + COINCIDENCE_WINDOW
+        found[found] = key_T[place[found]] <= sought[found] + window
         hlc_T[asks[found]] = True
     return hlc_T
 
@@ -439,14 +558,14 @@ def find_triggers(
     """
     begin_B, end_B = np.full(num_events, np.inf), np.full(num_events, -np.inf)
     hlc = pulses.take(pulses.hlc_T)
-    channel = hlc.event_T * len(detector) + hlc.dom_T
+    channel = hlc.event_T * len(detector) + hlc.channel_T
     launches = hlc.take(np.unique(channel, return_index=True)[1])
     launches = launches.take(np.lexsort((launches.time_T, launches.event_T)))
-    for trigger in TRIGGERS:
+    for trigger in (detector.module.trigger, DEEPCORE):
         counted = launches
-        if trigger.deepcore:
-            counted = launches.take(detector.is_deepcore_S[launches.dom_T])
-        last = trigger.doms - 1
+        if trigger is DEEPCORE:
+            counted = launches.take(detector.is_deepcore_S[launches.channel_T])
+        last = trigger.modules - 1
         event, time = counted.event_T, counted.time_T
         if len(event) <= last:
             continue

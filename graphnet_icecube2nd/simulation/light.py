@@ -2,10 +2,11 @@
 
 Simulation and likelihood both use this module, so the likelihood is that of the
 simulation but for the showers along muons: the likelihood takes the mean loss.
-Simplifications: a cascade shines from one point, all light has 400 nm and the speed and
-Cherenkov angle of ice, also in water, and the medium has horizontal layers. Shape
-letters: `...` any shapes that broadcast, such as hypotheses x DOMs; a last axis of 3 is
-x, y, z; N rows of the table of the medium.
+Simplifications: a cascade shines from one point, all light has one wavelength, and the
+medium has horizontal layers. In a clear medium, where light is absorbed before it is
+scattered (water), its amount is that of direct light. Shape letters: `...` any shapes
+that broadcast, such as hypotheses x DOMs; a last axis of 3 is x, y, z; N rows of the
+table of the medium.
 
 Sources of the numbers: light of muons and cascades L. Raedel and C. Wiebusch,
 Astropart. Phys. 38 (2012) 53 (arXiv:1206.5530) and 44 (2013) 102 (arXiv:1210.5140);
@@ -25,23 +26,14 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.detector.geometry import depth_to_z
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.ice import ICE, SUBSTANCES, IceModel, Substance
 from graphnet_icecube2nd.simulation.rows import Array, Rows
 
-PHASE_INDEX = 1.3195  # of ice at 400 nm: the Cherenkov angle; Price and Woschnagg 2001
-GROUP_INDEX = 1.35634  # of ice at 400 nm: the speed of light; the same source
-SPEED_IN_ICE = SPEED_OF_LIGHT / GROUP_INDEX  # m/ns
-CHERENKOV_COSINE = 1.0 / PHASE_INDEX
-CHERENKOV_SINE = (1.0 - CHERENKOV_COSINE**2) ** 0.5
-CHERENKOV_TANGENT = CHERENKOV_SINE / CHERENKOV_COSINE
-
-# Frank and Tamm, 300 to 600 nm: photons per metre of a particle of charge 1.
-PHOTONS_PER_METRE = 2 * np.pi / 137.036 * CHERENKOV_SINE**2 * (1 / 300 - 1 / 600) * 1e9
 # m2, mean over all sides: 0.055 m2 of photocathode (arXiv:1002.2442), of which the
 # average side shows 45%, at 12% efficiency over the Cherenkov spectrum. An estimate.
 EFFECTIVE_AREA = 0.003
-LIGHT_PER_METRE = PHOTONS_PER_METRE * EFFECTIVE_AREA  # p.e. m of a bare muon
 
+# Losses per metre of ice; `Medium.stopping` is the density over that of ice.
 MUON_LOSS = 0.2375  # GeV/m, a of dE/dx = a + b E: 0.259 GeV/mwe at 0.917 g/cm3
 MUON_RADIATIVE_LOSS = 3.33e-4  # 1/m, b: 0.363e-3 /mwe
 RADIATION_LENGTH = 0.391  # m, 36.08 g/cm2
@@ -61,27 +53,19 @@ _CASCADE_A, _CASCADE_B, _CASCADE_SPREAD = 0.39, 2.61, 0.05
 _STEP = 2.0  # m, step of the table of integrals; the ice's own rows are 10 m apart
 
 
-def _profile(cosine: Array) -> Array:
-    square = (cosine - CHERENKOV_COSINE) ** 2 + _CASCADE_SPREAD**2
-    return np.exp(-_CASCADE_B * square ** (0.5 * _CASCADE_A))
-
-
-_COSINES = np.linspace(-1.0, 1.0, 20001)
-_PROFILE_MEAN = float(np.mean(_profile(_COSINES)))
-# The mean cosine.
-_PROFILE_FORWARD = float(np.mean(_profile(_COSINES) * _COSINES)) / _PROFILE_MEAN
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LightPath:
     """Effect of the medium between source and DOM on light."""
 
     scattering: Array  # (...) mean effective scattering length, m
     absorption: Array  # (...) mean absorption length, m
+    is_clear: bool = False  # whether light is direct light
 
     @property
     def propagation(self) -> Array:
-        """Fading length of diffuse light, sqrt(absorption * scattering / 3), m."""
+        """Fading length, m: of diffuse light sqrt(absorption * scattering / 3)."""
+        if self.is_clear:
+            return self.absorption
         return np.sqrt(self.absorption * self.scattering / 3.0)
 
 
@@ -101,6 +85,7 @@ class Optics(Rows):
         return LightPath(
             scattering=path.scattering * self.scattering,
             absorption=path.absorption * self.absorption,
+            is_clear=path.is_clear,
         )
 
     def sensitivity(self, cosine: Array, direct: Array) -> Array:
@@ -124,9 +109,37 @@ class Medium:
     scattering length; they are used for all light. Coefficients (inverse lengths) are
     averaged along the straight line, which in horizontal layers is their mean over the
     depths in between.
+
+    Args:
+        ice: Scattering and absorption lengths.
+        substance: Refractive indices and density; default: those of ice.
+
+    Attributes:
+        speed: Speed of light, m/ns.
+        cosine: Cosine of the Cherenkov angle; `sine` and `tangent` likewise.
+        light_per_metre: Light of a bare muon, p.e. m (see `line_light`).
+        stopping: Density over that of ice: losses of muons per metre.
+        is_clear: Whether light is absorbed before it is scattered, at all depths.
+        profile_mean: Mean of `profile` over all directions.
+        forward: Mean cosine of a cascade's light.
     """
 
-    def __init__(self, ice: IceModel) -> None:
+    def __init__(self, ice: IceModel, substance: Substance = SUBSTANCES[ICE]) -> None:
+        self.phase_index = substance.phase_index
+        self.speed = SPEED_OF_LIGHT / substance.group_index
+        self.cosine = 1.0 / substance.phase_index
+        self.sine = (1.0 - self.cosine**2) ** 0.5
+        self.tangent = self.sine / self.cosine
+        # Frank and Tamm, 300 to 600 nm: photons per metre of a particle of charge 1.
+        photons = 2 * np.pi / 137.036 * self.sine**2 * (1 / 300 - 1 / 600) * 1e9
+        self.light_per_metre = photons * EFFECTIVE_AREA
+        self.stopping = substance.density / SUBSTANCES[ICE].density
+        lengths_N2 = ice.scattering_length_N, ice.absorption_length_N
+        self.is_clear = bool(lengths_N2[0].min() > lengths_N2[1].max())
+        cosines = np.linspace(-1.0, 1.0, 20001)
+        profile = self.profile(cosines)
+        self.profile_mean = float(np.mean(profile))
+        self.forward = float(np.mean(profile * cosines)) / self.profile_mean
         top, bottom = (float(depth_to_z(ice.depth_N[row])) for row in (0, -1))
         num = max(2, round((top - bottom) / _STEP) + 1)
         z_N = np.linspace(bottom, top, num)
@@ -155,7 +168,14 @@ class Medium:
         scattering, absorption = (
             span / (self._at(high, column) - self._at(low, column)) for column in (0, 1)
         )
-        return LightPath(scattering=scattering, absorption=absorption)
+        return LightPath(
+            scattering=scattering, absorption=absorption, is_clear=self.is_clear
+        )
+
+    def profile(self, cosine: Array) -> Array:
+        """Return the light of a cascade at an angle to its flight, (...)."""
+        square = (cosine - self.cosine) ** 2 + _CASCADE_SPREAD**2
+        return np.exp(-_CASCADE_B * square ** (0.5 * _CASCADE_A))
 
     def _place(self, z: Array) -> tuple[NDArray[np.int32], Array]:
         """Return the row of the table below each z, and the distance to it in rows."""
@@ -180,6 +200,9 @@ class Arrival(Rows):
     time: Array  # (...) arrival time of unscattered light, ns
     shape: Array  # (...) xi of the delays after `time`, related to scatterings
     rate: Array  # (...) rho of the delays, 1/ns
+    # Flight of unscattered light, times its share of the light; (..., 3), or (..., 0)
+    # if it was not asked for.
+    flight: Array
 
 
 def muon_light(energy: Array, radiative: Array | float = MUON_RADIATIVE_LOSS) -> Array:
@@ -236,30 +259,38 @@ def shower_light(energy: Array) -> Array:
 def point_light(distance: Array, path: LightPath) -> Array:
     """Return the fluence of a point of light, per photon, 1/m2.
 
-    It is 1 / (4 pi d2) nearby and the diffusion limit far away, 3 / (4 pi scattering d)
-    times exp(-d / propagation); a hyperbolic tangent joins the two.
+    In a clear medium it is exp(-d / absorption) / (4 pi d2). Else it is 1 / (4 pi d2)
+    nearby and the diffusion limit far away, 3 / (4 pi scattering d) times exp(-d /
+    propagation); a hyperbolic tangent joins the two.
     """
-    length = _diffusion(path)
     faded = np.exp(-distance / path.propagation)
+    if path.is_clear:
+        return faded / (4 * np.pi) / distance**2
+    length = _diffusion(path)
     return faded / (4 * np.pi) / (length * distance * np.tanh(distance / length))
 
 
-def line_light(distance: Array, path: LightPath) -> Array:
+def line_light(distance: Array, path: LightPath, sine: float) -> Array:
     """Return the fluence beside a long track, per photon per metre of it, 1/m.
 
-    It is 1 / (2 pi sin(Cherenkov) d) nearby and the diffuse light of all points of the
-    track far away (a modified Bessel function, for d above `propagation`); a hyperbolic
-    tangent joins the two.
+    In a clear medium it is exp(-d / (sin(Cherenkov) absorption)) / (2 pi sin(Cherenkov)
+    d), of light that has flown d / sin(Cherenkov). Else it is 1 / (2 pi sin(Cherenkov)
+    d) nearby and the diffuse light of all points of the track far away (a modified
+    Bessel function, for d above `propagation`); a hyperbolic tangent joins the two.
+
+    Args:
+        distance: Distances d from the track (...), m.
+        path: The medium.
+        sine: Sine of the Cherenkov angle.
     """
+    if path.is_clear:
+        faded = np.exp(-distance / (sine * path.propagation))
+        return faded / (2 * np.pi * sine) / distance
     length = _diffusion(path)
-    root = length / CHERENKOV_SINE * np.sqrt(2 / (np.pi * path.propagation))
+    root = length / sine * np.sqrt(2 / (np.pi * path.propagation))
     faded = np.exp(-distance / path.propagation)
     ratio = np.sqrt(distance) / root
-    return (
-        faded
-        / (2 * np.pi * CHERENKOV_SINE)
-        / (root * np.sqrt(distance) * np.tanh(ratio))
-    )
+    return faded / (2 * np.pi * sine) / (root * np.sqrt(distance) * np.tanh(ratio))
 
 
 def track_arrival(
@@ -276,6 +307,7 @@ def track_arrival(
     energy_after: Callable[[Array], Array] | None = None,
     radiative: Array | float = MUON_RADIATIVE_LOSS,  # (...) 1/m, of the even light
     optics: Optics = NOMINAL,
+    with_flight: bool = False,
 ) -> Arrival:
     """Return the light of muon tracks.
 
@@ -285,38 +317,44 @@ def track_arrival(
     step = dom - start
     along = _dot(step, direction)
     across = _norm_of_cross(step, direction)
-    leaves = along - across / CHERENKOV_TANGENT
+    leaves = along - across / medium.tangent
     emission = np.minimum(np.maximum(leaves, 0.0), length)
     distance = np.sqrt(across**2 + (along - emission) ** 2)
     distance = np.maximum(distance, SHORTEST_DISTANCE)
     rise = step[..., 2] - emission * direction[..., 2]  # from the point of emission
     path = optics.change(medium.between(dom[..., 2] - rise, dom[..., 2]))
-    beside = distance * CHERENKOV_SINE  # `across`, if the point is on the track
-    direct = np.exp(-beside / path.scattering)
+    beside = distance * medium.sine  # `across`, if the point is on the track
+    direct = _direct(beside, path)
     # Diffuse light comes from the nearest point of the track, at any angle.
     past = along - np.minimum(np.maximum(along, 0.0), length)
     nearest = np.maximum(np.sqrt(across**2 + past**2), SHORTEST_DISTANCE)
     nearest = direct * beside + (1.0 - direct) * nearest
     # More diffuse light is emitted closer to the DOM, and from a longer part.
-    centre = along - direct * across / CHERENKOV_TANGENT
+    centre = along - direct * across / medium.tangent
     width = 5.0 + 0.5 * (1.0 - direct) * nearest
     # Smooth ends; the total light between them does not change.
     within = _logistic(centre / width) + _logistic((length - centre) / width) - 1.0
     within = np.maximum(within, 0.0)
     if energy_after is None:
-        left = muon_energy_after(energy, emission, radiative)
+        left = muon_energy_after(energy, medium.stopping * emission, radiative)
     else:
         left = energy_after(emission)
     bright = muons * muon_light(left, radiative)
     cosine = rise / distance
-    mean = LIGHT_PER_METRE * bright * line_light(nearest, path) * within
+    mean = medium.light_per_metre * bright * line_light(nearest, path, medium.sine)
+    mean = mean * within
+    ray = None
+    if with_flight:
+        ray = (step - emission[..., None] * direction) / distance[..., None]
     return _arrival(
         mean=mean * optics.sensitivity(cosine, direct),
-        time=time + emission / SPEED_OF_LIGHT + distance / SPEED_IN_ICE,
-        distance=beside,
+        time=time + emission / SPEED_OF_LIGHT + distance / medium.speed,
+        distance=distance if path.is_clear else beside,
         cosine=cosine,
         path=path,
         delay=TRACK_DELAY,
+        speed=medium.speed,
+        ray=ray,
     )
 
 
@@ -329,29 +367,33 @@ def cascade_arrival(
     dom: Array,  # (..., 3) m
     medium: Medium,
     optics: Optics = NOMINAL,
+    with_flight: bool = False,
 ) -> Arrival:
     """Return the light of cascades, which shine from their `shower_depth`."""
-    depth = shower_depth(energy)
+    depth = shower_depth(energy) / medium.stopping
     position = position + depth[..., None] * direction
     step = dom - position
     distance = np.maximum(np.sqrt(_dot(step, step)), SHORTEST_DISTANCE)
     path = optics.change(medium.between(position[..., 2], dom[..., 2]))
-    direct = np.exp(-distance / path.scattering)
+    direct = _direct(distance, path)
     forward = _dot(step, direction) / distance
     # Diffuse light seems to come from a point one scattering length ahead.
-    dipole = _PROFILE_FORWARD * path.scattering * (1 / path.propagation + 1 / distance)
+    dipole = medium.forward * path.scattering * (1 / path.propagation + 1 / distance)
     diffuse = 1.0 + np.minimum(dipole, 0.9) * forward
-    side = direct * _profile(forward) / _PROFILE_MEAN + (1.0 - direct) * diffuse
+    side = direct * medium.profile(forward) / medium.profile_mean
+    side = side + (1.0 - direct) * diffuse
     cosine = step[..., 2] / distance
-    bright = LIGHT_PER_METRE * CASCADE_LENGTH * energy
+    bright = medium.light_per_metre * (CASCADE_LENGTH / medium.stopping) * energy
     mean = bright * point_light(distance, path) * side
     return _arrival(
         mean=mean * optics.sensitivity(cosine, direct),
-        time=time + depth / SPEED_OF_LIGHT + distance / SPEED_IN_ICE,
+        time=time + depth / SPEED_OF_LIGHT + distance / medium.speed,
         distance=distance,
         cosine=cosine,
         path=path,
         delay=CASCADE_DELAY,
+        speed=medium.speed,
+        ray=step / distance[..., None] if with_flight else None,
     )
 
 
@@ -363,16 +405,38 @@ def _arrival(
     cosine: Array,
     path: LightPath,
     delay: tuple[float, float],
+    speed: float,  # m/ns, of light
+    ray: Array | None,  # (..., 3) flight of unscattered light
 ) -> Arrival:
-    """Add Pandel's parameters: AMANDA's effective distance and delays."""
+    """Add Pandel's parameters: AMANDA's effective distance and delays.
+
+    In a clear medium the distance is the true one, so that light without scattering
+    has no delay, and tau is proportional to the scattering length, as lambda is.
+    """
     tau, scattering = delay
-    effective = 3.1 + cosine * (4.6 * cosine - 3.9) + 0.84 * distance
+    if path.is_clear:
+        effective = distance
+        slow = 1.0 / (tau / AMANDA_SCATTERING * path.scattering)
+    else:
+        effective = 3.1 + cosine * (4.6 * cosine - 3.9) + 0.84 * distance
+        slow = 1.0 / tau
+    flight = np.empty((*np.shape(mean), 0), np.float32)
+    if ray is not None:
+        flight = ray * np.exp(-distance / path.scattering)[..., None]
     return Arrival(
         mean=mean,
         time=time,
         shape=effective / (scattering / AMANDA_SCATTERING * path.scattering),
-        rate=1.0 / tau + SPEED_IN_ICE / path.absorption,
+        rate=slow + speed / path.absorption,
+        flight=flight,
     )
+
+
+def _direct(distance: Array, path: LightPath) -> Array | float:
+    """Return the share of the amount of light that is direct light's, (...)."""
+    if path.is_clear:
+        return 1.0
+    return np.exp(-distance / path.scattering)
 
 
 def _diffusion(path: LightPath) -> Array:

@@ -80,7 +80,8 @@ class Particles(Rows):
     # Tracks near the detector; before it they have lost energy in showers, too.
     near_B: Array  # m from the vertex, where the neighbourhood begins
     near_energy_B: Array  # GeV, of each muon there
-    even_loss_B: Array  # 1/m, radiative loss without the showers
+    even_loss_B: Array  # 1/m of ice, radiative loss without the showers
+    stopping_B: Array  # losses per metre over those in ice
     shower_distance_BL: Array  # m from the vertex; infinite if there is no such shower
     shower_energy_BL: Array  # GeV
     shower_after_BL: Array  # GeV, energy of the muon after the shower
@@ -112,6 +113,7 @@ class Particles(Rows):
             from_BN = np.where(passed_BN, place_B1, from_BN)
             energy_BN = np.where(passed_BN, after_B1, energy_BN)
         flown_BN = np.maximum(distance_BN - from_BN, 0.0)
+        flown_BN *= self.stopping_B[:, None]
         even_B1 = self.even_loss_B[:, None]
         return muon_energy_after(energy_BN, flown_BN, even_B1)
 
@@ -156,6 +158,7 @@ def _particles(
         "cascade_energy_BC": np.zeros((num, 2)),
         "cascade_direction_BC3": np.stack([drawn["direction_B3"]] * 2, axis=1),
         "visible_energy_B": zero_B,
+        "stopping_B": np.full(num, volume.stopping),
         **drawn,
     }
     columns |= _optics(num, config, rng)
@@ -194,17 +197,25 @@ def _track(columns: Columns, volume: Volume, rng: np.random.Generator) -> Column
     energy_B, direction_B3 = columns["track_energy_B"], columns["track_direction_B3"]
     to_centre_B3 = volume.centre - columns["vertex_B3"]
     closest_B = np.sum(to_centre_B3 * direction_B3, axis=1)
-    reach = volume.reach + NEAR
+    reach, stopping = volume.reach + NEAR, volume.stopping
     single = np.flatnonzero(columns["muons_B"] == 1)
-    losses = draw_losses(
-        energy_B[single], np.maximum(closest_B[single] + reach, 0.0), rng
+    farthest = stopping * np.maximum(closest_B[single] + reach, 0.0)
+    losses = draw_losses(energy_B[single], farthest, rng)
+    losses = replace(
+        losses,
+        length_B=losses.length_B / stopping,
+        distance_BL=losses.distance_BL / stopping,
     )
-    length_B, even_B = muon_range(energy_B), np.full(len(energy_B), MUON_RADIATIVE_LOSS)
+    length_B = muon_range(energy_B) / stopping
+    even_B = np.full(len(energy_B), MUON_RADIATIVE_LOSS)
     length_B[single], even_B[single] = losses.length_B, even_loss()
     near_B = np.clip(closest_B - reach, 0.0, length_B)
     shape = (len(energy_B), MOST_SHOWERS)
     distance_BL, loss_BL = np.full(shape, np.inf), np.zeros(shape)
-    after_BL, near_energy_B = np.zeros(shape), muon_energy_after(energy_B, near_B)
+    after_BL, near_energy_B = (
+        np.zeros(shape),
+        muon_energy_after(energy_B, stopping * near_B),
+    )
     # Showers before the neighbourhood give the energy there; the others are kept.
     near = near_B[single, None]
     is_before = (losses.distance_BL < near) & (losses.energy_BL > 0)
@@ -218,7 +229,7 @@ def _track(columns: Columns, volume: Volume, rng: np.random.Generator) -> Column
         for name in ("distance", "after")
     )
     near_energy_B[single] = muon_energy_after(
-        from_energy, near_B[single] - from_distance, even_loss()
+        from_energy, stopping * (near_B[single] - from_distance), even_loss()
     )
     is_kept = (losses.distance_BL >= near) & (losses.energy_BL > 0)
     row, column = np.nonzero(is_kept)
@@ -289,15 +300,16 @@ def _through_going(
     direction = _isotropic(num, rng)  # of the muon
     energy = _power_law(num, config.energy_range, config.spectral_index, rng)
     neutrinos = _interact(energy, _signs(14, num, rng), rng, lepton=direction)
-    enters = _entry(direction, volume, rng)
+    margin = _track_margin(energy, volume)
+    enters = _entry(direction, volume, margin, rng)
     # Muons do not start above the surface of the ice.
     climb = np.maximum(-direction[:, 2], 1e-9)
     ice_above = np.maximum(volume.surface - enters[:, 2], 0.0) / climb
     # No muon flies farther than with its even losses alone.
-    farthest = muon_range(neutrinos.lepton_B, even_loss())
+    farthest = muon_range(neutrinos.lepton_B, even_loss()) / volume.stopping
     possible = np.minimum(farthest, ice_above)
     before = rng.random(num) * possible
-    size = _area(direction, volume) * possible
+    size = _area(direction, volume, margin) * possible
     return {
         **neutrinos.columns(),
         "vertex_B3": enters - before[:, None] * direction,
@@ -317,7 +329,7 @@ def _starting(
     """Draw muon neutrinos, charged current inside: a hadronic shower and a muon."""
     energy = _power_law(num, config.energy_range, config.spectral_index, rng)
     neutrinos = _interact(energy, _signs(14, num, rng), rng)
-    vertex, size = _inside(num, volume, 0.0, rng)
+    vertex, size = _inside(volume, _track_margin(energy, volume), rng)
     return {
         **neutrinos.columns(),
         "vertex_B3": vertex,
@@ -351,7 +363,7 @@ def _cascade(
     direction = np.where(
         is_neutral[:, None], neutrinos.hadron_direction_B3, neutrinos.direction_B3
     )
-    vertex, size = _inside(num, volume, _margin(energy), rng)
+    vertex, size = _inside(volume, _margin(energy, volume), rng)
     size = np.where(is_tau, (1.0 - TAU_TO_MUON) * size, size)
     tau_share = np.where(has_taus, TAU_CASCADE, 0.0)
     charged = (1.0 - NEUTRAL_CURRENT) * np.where(is_tau, tau_share, 1.0 - tau_share)
@@ -376,7 +388,7 @@ def _double_cascade(
     energy = _power_law(num, borders, config.spectral_index, rng)
     neutrinos = _interact(energy, _signs(16, num, rng), rng)
     flown = rng.exponential(TAU_DECAY_LENGTH * neutrinos.lepton_B)
-    vertex, size = _inside(num, volume, _margin(energy), rng)
+    vertex, size = _inside(volume, _margin(energy, volume), rng)
     size *= 1.0 - TAU_TO_MUON
     decay = _tau_light(neutrinos.lepton_B, rng)
     return {
@@ -402,16 +414,17 @@ def _bundle(
     direction = -_unit_vectors(cosine, 2 * np.pi * rng.random(num))
     muons = np.minimum(np.floor(rng.random(num) ** (-1 / BUNDLE_MUONS)), 300.0)
     muon = BUNDLE_LEAST_ENERGY * rng.random(num) ** (-1 / (BUNDLE_ENERGY - 1.0))
+    margin = _track_margin(muon, volume)
     return {
         "direction_B3": direction,
         "pdg_B": np.full(num, 13),
         "interaction_B": np.zeros(num, np.int64),
         "energy_B": muons * muon,
         "inelasticity_B": np.full(num, np.nan),
-        "vertex_B3": _entry(direction, volume, rng),
+        "vertex_B3": _entry(direction, volume, margin, rng),
         "track_energy_B": muon,
         "muons_B": muons,
-        "generation_B": 2 * np.pi / power * _area(direction, volume) * 1e4,
+        "generation_B": 2 * np.pi / power * _area(direction, volume, margin) * 1e4,
     }
 
 
@@ -579,37 +592,55 @@ def _power_law(
     return energy
 
 
-def _margin(energy: Array) -> Array:
-    """Return the margin of bright cascades beyond MARGIN, (B,) m."""
-    result: Array = MARGIN_PER_DECADE * np.log10(np.maximum(energy, 100.0) / 100.0)
+def _margin(energy: Array, volume: Volume) -> Array:
+    """Return the margin of cascades around the DOMs, (B,) m.
+
+    It grows with the energy: above 100 GeV, or everywhere in a clear medium, where
+    dimmer cascades are not seen from far away.
+    """
+    energy = energy if volume.is_clear else np.maximum(energy, 100.0)
+    result: Array = MARGIN + MARGIN_PER_DECADE * np.log10(energy / 100.0)
     return result
 
 
+def _track_margin(energy: Array, volume: Volume) -> Array:
+    """Return the margin of tracks around the DOMs, (B,) m.
+
+    In a clear medium it is 10 m at 1 GeV and 30 m at 100 GeV: a muon is short and dim
+    there, and its light has a short way.
+    """
+    if not volume.is_clear:
+        return np.full(len(energy), MARGIN)
+    return np.minimum(10.0 + 10.0 * np.log10(energy), MARGIN)
+
+
 def _inside(
-    num: int, volume: Volume, margin_B: Array | float, rng: np.random.Generator
+    volume: Volume, grown: Array, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Draw points in the cylinder with a margin around it; return its size, too, m3."""
-    grown = MARGIN + margin_B
+    num = len(grown)
     radius = (volume.radius + grown) * np.sqrt(rng.random(num))
     angle = 2 * np.pi * rng.random(num)
     low, high = volume.bottom - grown, volume.top + grown
     z = low + rng.random(num) * (high - low)
     x, y = volume.x + radius * np.cos(angle), volume.y + radius * np.sin(angle)
     size = np.pi * (volume.radius + grown) ** 2 * (high - low)
-    return np.stack([x, y, z], axis=-1), np.broadcast_to(size, num).copy()
+    return np.stack([x, y, z], axis=-1), size
 
 
-def _area(direction_B3: Array, volume: Volume) -> Array:
+def _area(direction_B3: Array, volume: Volume, margin_B: Array) -> Array:
     """Return the area of the cylinder with its margin, seen along directions, m2."""
-    radius = volume.radius + MARGIN
-    height = volume.top - volume.bottom + 2 * MARGIN
+    radius = volume.radius + margin_B
+    height = volume.top - volume.bottom + 2 * margin_B
     cosine = np.abs(direction_B3[:, 2])
     lid, side = np.pi * radius**2, 2 * radius * height
     result: Array = lid * cosine + side * np.sqrt(1.0 - cosine**2)
     return result
 
 
-def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
+def _entry(
+    direction_B3: Array, volume: Volume, margin_B: Array, rng: np.random.Generator
+) -> Array:
     """Draw entry points of lines into the cylinder around DOMs and margin, (B, 3) m.
 
     Lines of each direction are uniform across it, as in a flux.
@@ -617,21 +648,23 @@ def _entry(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Arr
     entry = np.empty((len(direction_B3), 3))
     missing = np.arange(len(direction_B3))
     while len(missing):
-        direction = direction_B3[missing]
-        line = _line(direction, volume, rng)
-        inside = _through_cylinder(line, direction, volume)[0]
+        direction, margin = direction_B3[missing], margin_B[missing]
+        line = _line(direction, volume, margin, rng)
+        inside = _through_cylinder(line, direction, volume, margin)[0]
         hits = np.isfinite(inside)
         entry[missing[hits]] = line[hits] + inside[hits, None] * direction[hits]
         missing = missing[~hits]
     return entry
 
 
-def _line(direction_B3: Array, volume: Volume, rng: np.random.Generator) -> Array:
+def _line(
+    direction_B3: Array, volume: Volume, margin_B: Array, rng: np.random.Generator
+) -> Array:
     """Draw points far ahead of the detector, uniform on a disk across the flight."""
-    num, reach = len(direction_B3), volume.reach + 2 * MARGIN
+    num, reach = len(direction_B3), volume.reach + 2 * margin_B
     radius, angle = reach * np.sqrt(rng.random(num)), 2 * np.pi * rng.random(num)
     aside = _tilted(*across(direction_B3), angle)
-    return volume.centre + radius[:, None] * aside - reach * direction_B3
+    return volume.centre + radius[:, None] * aside - reach[:, None] * direction_B3
 
 
 def across(direction: Array) -> tuple[Array, Array]:
@@ -648,17 +681,19 @@ def across(direction: Array) -> tuple[Array, Array]:
 
 
 def _through_cylinder(
-    point_B3: Array, direction_B3: Array, volume: Volume
+    point_B3: Array,
+    direction_B3: Array,
+    volume: Volume,
+    margin_B: Array | float = MARGIN,
 ) -> tuple[Array, Array]:
     """Return distances to entry and exit of lines, (B,) m; infinite if they miss."""
-    radius = volume.radius + MARGIN
+    radius = volume.radius + margin_B
     x, y = point_B3[:, 0] - volume.x, point_B3[:, 1] - volume.y
     u, v, w = direction_B3.T
     with np.errstate(divide="ignore", invalid="ignore"):
         # Between the planes of top and bottom, and within the circle.
-        planes = (
-            np.array([[volume.bottom - MARGIN], [volume.top + MARGIN]]) - point_B3[:, 2]
-        ) / w
+        ends = (volume.bottom - margin_B, volume.top + margin_B)
+        planes = np.stack([end - point_B3[:, 2] for end in ends]) / w
         square, half = u**2 + v**2, x * u + y * v
         root = np.sqrt(half**2 - square * (x**2 + y**2 - radius**2))
         circle = np.stack([-half - root, -half + root]) / square

@@ -18,7 +18,7 @@ from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT
 from graphnet_icecube2nd.simulation.detector import DomGroups, SimulatedDetector
 from graphnet_icecube2nd.simulation.light import (
     CASCADE_LENGTH,
-    LIGHT_PER_METRE,
+    EFFECTIVE_AREA,
     NOMINAL,
     Arrival,
     Optics,
@@ -26,6 +26,7 @@ from graphnet_icecube2nd.simulation.light import (
     muon_light,
     track_arrival,
 )
+from graphnet_icecube2nd.simulation.modules import brightest_side, draw_channels
 from graphnet_icecube2nd.simulation.pandel import draw_delays
 from graphnet_icecube2nd.simulation.particles import Particles
 from graphnet_icecube2nd.simulation.rows import Array, Index, Rows
@@ -45,7 +46,7 @@ class Photoelectrons(Rows):
     """Photoelectrons of many events, unsorted."""
 
     event_E: Index
-    dom_E: Index
+    channel_E: Index  # DOM * PMTs of a DOM + PMT
     time_E: Array  # ns, on the clock of the particles
     weight_E: Array  # number that each represents; 1 except in very bright DOMs
 
@@ -76,20 +77,34 @@ def light_at_doms(particles: Particles, detector: SimulatedDetector) -> list[Lig
 
 
 def draw_photoelectrons(
-    light: Light, jitter: float, rng: np.random.Generator
+    light: Light,
+    jitter: float,
+    detector: SimulatedDetector,
+    rng: np.random.Generator,
 ) -> Photoelectrons:
-    """Draw photoelectrons of a light: Poisson numbers, Pandel's delays, jitter [ns]."""
-    number_P = rng.poisson(light.mean)
+    """Draw photoelectrons of a light: Poisson numbers, Pandel's delays, jitter [ns].
+
+    Where a DOM has several PMTs, the direction of the light decides which of them sees
+    a photoelectron.
+    """
+    several = detector.module.pmts > 1
+    mean_P = light.mean * brightest_side(detector) if several else light.mean
+    number_P = rng.poisson(mean_P)
     pair = np.flatnonzero(number_P)
     drawn_P = np.minimum(number_P[pair], LARGEST_SAMPLE)
     weight_P = number_P[pair] / drawn_P
     pair_E = np.repeat(pair, drawn_P)
+    weight_E, channel_E = np.repeat(weight_P, drawn_P), light.dom_P[pair_E]
+    if several:
+        channel_E = draw_channels(channel_E, light.flight[pair_E], detector, rng)
+        seen = channel_E >= 0
+        pair_E, weight_E, channel_E = pair_E[seen], weight_E[seen], channel_E[seen]
     delay_E = draw_delays(rng, light.shape[pair_E], light.rate[pair_E], jitter)
     return Photoelectrons(
         event_E=light.event_P[pair_E],
-        dom_E=light.dom_P[pair_E],
+        channel_E=channel_E,
         time_E=light.time[pair_E] + delay_E,
-        weight_E=np.repeat(weight_P, drawn_P),
+        weight_E=weight_E,
     )
 
 
@@ -97,7 +112,7 @@ def draw_photoelectrons(
 class _Source:
     """One source of light of some events, at the groups of DOMs that may see it."""
 
-    arrive: Callable[[Index, Array], Arrival]  # light of events (P,) at places (P, 3)
+    arrive: Callable[..., Arrival]  # light of events (P,) at places (P, 3)
     index_B: Index  # the events' indices in the tile
     begins_B: Array  # ns; times of `arrive` count from here
     event_P: Index  # pairs of event and group
@@ -195,9 +210,16 @@ def _tracks(particles: Particles, index: Index, detector: SimulatedDetector) -> 
     np.subtract(nearest_BG, along_BG, out=along_BG)
     along_BG *= nearest_BG
     square_BG += along_BG
-    # Diffuse light beside a line, see `light.line_light`; lengths in units of `reach`.
-    bright = tracks.muons_B * muon_light(energy, tracks.even_loss_B) * LIGHT_PER_METRE
-    limit_BR = _farthest(np.log(bright / 1.7), np.log(groups.reach_R), power=0.5)
+    # Light beside a line, see `light.line_light`; lengths in units of `reach`.
+    medium = detector.medium
+    bright = tracks.muons_B * muon_light(energy, tracks.even_loss_B)
+    bright = bright * medium.light_per_metre
+    reach_R = np.log(groups.reach_R)
+    if medium.is_clear:
+        bright = np.log(bright / (2 * np.pi * medium.sine))
+        limit_BR = _farthest(bright, reach_R, power=1.0)
+    else:
+        limit_BR = _farthest(np.log(bright / 1.7), reach_R, power=0.5)
     return _source(
         track_arrival,
         arguments,
@@ -222,9 +244,14 @@ def _cascades(
     }
     groups = detector.groups
     square_BG = _square(arguments["position"], groups)
-    # Diffuse light around a point, see `light.point_light`.
-    bright = np.log(LIGHT_PER_METRE * CASCADE_LENGTH * showers.energy_P / 3.8)
-    limit_BR = _farthest(bright, 2.0 * np.log(groups.reach_R), power=1.0)
+    # Light around a point, see `light.point_light`.
+    medium, reach_R = detector.medium, 2.0 * np.log(groups.reach_R)
+    bright = medium.light_per_metre * CASCADE_LENGTH * showers.energy_P
+    if medium.is_clear:
+        most = float(medium.profile(np.array(medium.cosine))) / medium.profile_mean
+        limit_BR = _farthest(np.log(bright * most / (4 * np.pi)), reach_R, power=2.0)
+    else:
+        limit_BR = _farthest(np.log(bright / 3.8), reach_R, power=1.0)
     return _source(
         cascade_arrival,
         arguments,
@@ -250,7 +277,7 @@ def _source(
 ) -> _Source:
     """Find the groups of DOMs that see light."""
 
-    def arrive(event_P: Index, place_P3: Array) -> Arrival:
+    def arrive(event_P: Index, place_P3: Array, with_flight: bool = False) -> Arrival:
         changes: dict[str, Any] = {}
         if optics is not NOMINAL:
             changes["optics"] = optics.take(event_P)
@@ -261,6 +288,7 @@ def _source(
             time=np.zeros(len(event_P), np.float32),
             dom=place_P3,
             medium=detector.medium,
+            with_flight=with_flight,
             **changes,
         )
 
@@ -288,7 +316,7 @@ def _source(
         begins_B=begins_B,
         event_P=event,
         group_P=group,
-        light_P=mean_P * groups.size_G[group],
+        light_P=mean_P * groups.size_G[group] * (detector.module.area / EFFECTIVE_AREA),
     )
 
 
@@ -320,14 +348,19 @@ def _at_doms(
     event, group = np.repeat(event, size), np.repeat(group, size)
     place = np.arange(len(event)) - np.repeat(np.cumsum(size) - size, size)
     dom = detector.groups.dom_GK[group, place]
-    arrival = source.arrive(event, np.take(_single(detector.position_S3), dom, axis=0))
+    arrival = source.arrive(
+        event,
+        np.take(_single(detector.position_S3), dom, axis=0),
+        with_flight=detector.module.pmts > 1,
+    )
     return Light(
         event_P=source.index_B[event] + first,
         dom_P=dom,
-        mean=arrival.mean * detector.rde_S[dom],
+        mean=arrival.mean * detector.efficiency_S[dom],
         time=arrival.time + source.begins_B[event],
         shape=arrival.shape,
         rate=arrival.rate,
+        flight=arrival.flight,
     )
 
 

@@ -21,32 +21,30 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from graphnet_icecube2nd.conventions import (
-    AUXILIARY,
     AZIMUTH,
-    CHARGE,
     DETECTOR_CENTRE_DEPTH,
-    SENSOR_ID,
+    HLC,
     TIME,
     ZENITH,
     angles_to_unit_vector,
 )
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry
+from graphnet_icecube2nd.detector.ice import ICE, IceModel
 from graphnet_icecube2nd.detector.presets import as_detector
-from graphnet_icecube2nd.detector.pulse_map import NO_ICE, PulseMap
+from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
+from graphnet_icecube2nd.events.events import auxiliary_of, relative_times
 from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.files import only_writer
 from graphnet_icecube2nd.notices import Progress
 from graphnet_icecube2nd.simulation.configuration import BLOCK_EVENTS, SimulationConfig
-from graphnet_icecube2nd.simulation.detector import (
-    DENSITY,
-    SimulatedDetector,
-)
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector, written_as
 from graphnet_icecube2nd.simulation.events import (
     TRUTH_NUMBERS,
     SimulatedEvents,
+    pulse_columns,
     simulate_block,
 )
 from graphnet_icecube2nd.store.arrow_table import sha256_of
@@ -83,22 +81,27 @@ def simulate(
     processes changes none. An interrupted call resumes when it is made again.
 
     Water has the scattering and absorption of ANTARES' site (`IceModel.water`) at every
-    site, unless the detector has `optics` or `ice` is given; its Cherenkov angle and
-    speed of light are those of ice. A note in the store names the medium.
+    site, unless the detector has `optics` or `ice` is given. A note in the store names
+    medium and modules. Pulses of KM3NeT have the columns of its files, with the time
+    over threshold and the direction of the PMT; those of other detectors the columns of
+    the competition, with the direction of the PMT if a module has several.
 
     Args:
         out: Folder of the store, new or empty; for another format, the file or folder
             that `export` makes.
         num_events: Number of events, 1 or more.
         seed: Random seed, 0 or above; each seed gives other events.
-        config: Topologies, energies and noise; default: like the competition's data.
+        config: Topologies, energies and noise; default: `SimulationConfig.of` the
+            detector, which for IceCube-86 is like the competition's data.
         detector: Name of the detector (see `list_detectors`), or a `Detector`; default:
             IceCube-86.
         format: Format of the output: `store`, or a format of `export`: `kaggle`,
             `graphnet-sqlite`, `graphnet-parquet`, or `graphnet`, which is SQLite if
             `out` ends in .db and parquet otherwise.
-        geometry: Table of DOMs that replaces IceCube-86's: CSV, parquet (GraphNeT's),
-            or Prometheus' .geo. A warning says if the ice table does not cover them.
+        geometry: Table of DOMs that replaces the detector's, see
+            `DetectorGeometry.from_file`. Positions count from the detector's centre or,
+            as in `prepare`, from the zero of its files. A warning says if the ice table
+            does not cover them.
         ice: Ice table that replaces IceCube's.
         workers: Number of processes; default: one per core.
         on_progress: Function called regularly with the events and pulses since the last
@@ -121,13 +124,14 @@ def simulate(
         check_output(out, format)
     if (out / MANIFEST).exists():
         raise ValueError(f"{out} is an event store already; choose another folder")
+    named = None if detector is None else as_detector(detector)
     source = simulated_source(
         num_events,
         seed,
-        config or SimulationConfig(),
+        config or SimulationConfig.of(named),
         geometry=geometry,
         ice=ice,
-        detector=None if detector is None else as_detector(detector),
+        detector=named,
     )
     # Another format is made from a store, which resumes after an interruption.
     store = out if format == STORE else out.with_name(f".{out.name}.store")
@@ -197,40 +201,35 @@ def simulated_source(
         raise ValueError(f"seed must be 0 or above, got {seed}")
     modules: Any = None if geometry is None else Path(geometry)
     table = None if ice is None else Path(ice)
-    medium, pulses = IceModel.icecube(), PulseMap.kaggle(name="simulated")
-    surroundings = _surroundings(detector)
-    if detector is not None:
-        if detector.modules is None and geometry is None:
-            raise ValueError(
-                f"the modules of detector {detector.name!r} are not known; give a "
-                "table of them (geometry, --geometry)"
-            )
+    if detector is None:
+        simulated = SimulatedDetector.icecube86()
+        pulses = PulseMap.kaggle(name="simulated")
+    else:
+        if geometry is not None and detector.medium != ICE:
+            detector = as_detector(detector, geometry)
+            modules = detector.modules
+        simulated = SimulatedDetector.of(as_detector(detector, geometry))
         if detector.telescope != ICECUBE or detector.name == "deepcore":
             modules = modules or detector.modules
-        if detector.medium != "ice":
-            medium = detector.medium_optics
-        # Pulses get the columns that the simulation writes.
-        profile = NO_ICE if detector.pulses.ice == NO_ICE else "correct"
-        pulses = PulseMap.kaggle(name="simulated", ice=profile)
-        detector = replace(detector, pulses=pulses, vectors=(), extra_waves=())
+        detector = written_as(detector)
+        pulses = detector.pulses
     notes = [
         "a simplified simulation, for development, tests and comparisons, not for "
         "physics results",
         f"simulated with seed {seed}, version {VERSION}: "
         f"{json.dumps(config.to_dict())}",
     ]
-    if table is not None:
-        medium = IceModel.from_file(table)
-    elif detector is not None and detector.medium != "ice":
+    medium = simulated.ice if table is None else IceModel.from_file(table)
+    if detector is not None and detector.medium != ICE:
         notes.append(
             f"light crosses {detector.medium} of "
             f"{float(medium.scattering_length_N[0]):g} m scattering and "
-            f"{float(medium.absorption_length_N[0]):g} m absorption length, with the "
-            "Cherenkov angle and speed of light of ice"
+            f"{float(medium.absorption_length_N[0]):g} m absorption length to "
+            f"modules {simulated.module.name!r} of {simulated.module.pmts} PMT"
         )
-    places = Detector(
-        name="simulated", pulses=pulses, geometry=modules
-    ).modules_or_icecube86
+    places = simulated.geometry
+    if detector is None and modules is not None:
+        places = DetectorGeometry.from_file(modules)
     if uncovered := medium.uncovered(places.position_S3[:, 2]):
         warnings.warn(
             f"{places.name}: {uncovered}. Count z upwards from "
@@ -238,7 +237,7 @@ def simulated_source(
             "covers the DOMs (ice, --ice)",
             stacklevel=3,
         )
-    simulated = SimulatedDetector(places, medium, *surroundings)
+    simulated = replace(simulated, geometry=places, ice=medium)
     tables = tuple(table_digest(t) for t in (modules, table))
     num_blocks = -(-num_events // BLOCK_EVENTS)
     blocks = int(np.clip(num_blocks // PARTS, 1, MOST_BLOCKS))
@@ -250,19 +249,12 @@ def simulated_source(
         kind="simulation",
         pulse_map=pulses,
         parts=parts,
-        pulse_columns=(SENSOR_ID, TIME, CHARGE, AUXILIARY),
+        pulse_columns=pulse_columns(simulated),
         geometry=modules,
         ice=table,
         notes=tuple(notes),
         detector=detector,
     )
-
-
-def _surroundings(detector: Detector | None) -> tuple[float, float]:
-    """Return the height of the surface above z = 0 [m], and the density [g/cm3]."""
-    if detector is None:
-        return DETECTOR_CENTRE_DEPTH, DENSITY["ice"]
-    return detector.depth or DETECTOR_CENTRE_DEPTH, DENSITY[detector.medium]
 
 
 def _is_of(store: EventStore, source: Source, num_events: int) -> bool:
@@ -295,8 +287,10 @@ class SimulatedStream(IterableDataset[PackedBatch]):
     Args:
         batch_size: Events per batch, 1 to 256.
         seed: Random seed, 0 or above; each seed gives other events.
-        config: Topologies, energies and noise; default: like the competition's data.
-        detector: Detector of the events; default: IceCube-86.
+        config: Topologies, energies and noise; default: `SimulationConfig.of` the
+            detector, which for IceCube-86 is like the competition's data.
+        detector: Detector of the events, see `SimulatedDetector.of`; default:
+            IceCube-86.
         max_pulses: Maximum pulses per event; longer events are cut.
         selection: Rule for the pulses kept of longer events: `uniform`, `hlc_first` or
             `first`.
@@ -349,18 +343,21 @@ class SimulatedStream(IterableDataset[PackedBatch]):
                 f"no truth {', '.join(unknown)}; choose from {', '.join(TRUTH_NUMBERS)}"
             )
         self.batch_size, self.seed = batch_size, seed
-        self.config = config or SimulationConfig()
         self.detector = detector or SimulatedDetector.icecube86()
+        written = self.detector.written
+        self.config = config or SimulationConfig.of(written)
         self.max_pulses, self.selection = max_pulses, selection
         self.first_block, self.num_blocks = first_block, num_blocks
         self.rank, self.world_size = rank, world_size
         self.truth = truth
-        self.pulse_map = PulseMap.kaggle(name="simulated")
-        self._features = FeatureBuilder(
-            Detector.from_pulse_map(
-                self.pulse_map, self.detector.geometry, self.detector.ice
+        if written is None:
+            written = Detector.from_pulse_map(
+                PulseMap.kaggle(name="simulated"),
+                self.detector.geometry,
+                self.detector.ice,
             )
-        )
+        self.pulse_map = written.pulses
+        self._features = FeatureBuilder(written)
 
     def __iter__(self) -> Iterator[PackedBatch]:
         """Yield the batches of this process and worker."""
@@ -378,12 +375,22 @@ class SimulatedStream(IterableDataset[PackedBatch]):
     def _packed(self, events: SimulatedEvents) -> PackedBatch:
         offsets = torch.from_numpy(events.offsets)
         event_id = torch.from_numpy(events.event_id)
-        columns = {n: torch.from_numpy(values) for n, values in events.columns.items()}
+        names = self.pulse_map.columns()
+        columns = {
+            names[n]: torch.from_numpy(values)
+            for n, values in events.columns.items()
+            if n in names
+        }
+        if HLC in columns:  # with arithmetic, which booleans lack
+            columns[HLC] = columns[HLC].to(torch.uint8)
+        if self.pulse_map.is_relative:
+            clock = self.pulse_map.time_reference
+            columns[TIME] = relative_times(columns, offsets, clock)[0]
         kept_T, kept_offsets = select_pulses(
             offsets,
             self.max_pulses,
             selection=self.selection,
-            auxiliary=columns[AUXILIARY],
+            auxiliary=auxiliary_of(columns),
             event_id=event_id,
             seed=self.seed,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -245,3 +247,12 @@ def test_truth_of_the_interaction_and_its_weights(
         truth["energy"][has_muon],
     )
     assert (truth["visible_energy"] >= 0).all()
+
+
+def test_events_of_icecube_stay_as_they_are() -> None:
+    """The first events of seed 5, with which stores and weights were made."""
+    events = simulate_block(CONFIG, DETECTOR, 5, 1, 64)
+    assert len(events.columns["time"]) == 6711
+    doms = events.columns["sensor_id"].astype("<i4").tobytes()
+    found = hashlib.sha256(doms).hexdigest()
+    assert found.startswith("6dd3876892987cf0")

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from graphnet_icecube2nd.detector.geometry import depth_to_z
-from graphnet_icecube2nd.detector.ice import IceModel
+from graphnet_icecube2nd.detector.ice import (
+    LAKE_WATER,
+    SEA_WATER,
+    SUBSTANCES,
+    IceModel,
+)
 from graphnet_icecube2nd.simulation import light
 from graphnet_icecube2nd.simulation.light import (
-    CHERENKOV_COSINE,
-    SPEED_IN_ICE,
     LightPath,
     Medium,
     cascade_arrival,
@@ -75,28 +78,28 @@ def cascade(dom: list[float], medium: Medium = ICE, **changes: object) -> light.
 
 
 def test_speed_of_light_in_ice() -> None:
-    assert pytest.approx(0.221, abs=5e-4) == SPEED_IN_ICE  # m/ns
+    assert ICE.speed == pytest.approx(0.221, abs=5e-4)  # m/ns
     # From the middle of a shower of 100 GeV, 3 m ahead of its start.
     depth = float(shower_depth(np.array(100.0)))
     assert depth == pytest.approx(3.05, abs=0.01)
     flown = depth / 0.299792458
     found = float(cascade([0.0, 0.0, 100.0 + depth]).time) - flown
-    assert found == pytest.approx(100 / SPEED_IN_ICE)
+    assert found == pytest.approx(100 / ICE.speed)
     # 452 ns for 100 m.
     found = float(cascade([100.0, 0.0, depth]).time) - flown
     assert found == pytest.approx(452.4, abs=0.1)
 
 
 def test_cherenkov_angle() -> None:
-    assert math.degrees(math.acos(CHERENKOV_COSINE)) == pytest.approx(40.7, abs=0.1)
+    assert math.degrees(math.acos(ICE.cosine)) == pytest.approx(40.7, abs=0.1)
 
 
 def test_cherenkov_time_of_a_known_track_at_a_known_dom() -> None:
     """A DOM 100 m beside the track, 500 m along it."""
-    angle = math.acos(CHERENKOV_COSINE)
+    angle = math.acos(ICE.cosine)
     leaves = 500.0 - 100.0 / math.tan(angle)  # where the light leaves: 383.9 m
     flies = 100.0 / math.sin(angle)  # how far it goes: 153.3 m
-    expected = leaves / 0.299792458 + flies / SPEED_IN_ICE
+    expected = leaves / 0.299792458 + flies / ICE.speed
     found = float(track([100.0, 0.0, 0.0]).time)
     assert found == pytest.approx(expected, rel=1e-9)
     assert found == pytest.approx(1974.2, abs=1.0)
@@ -109,9 +112,9 @@ def test_cherenkov_time_of_a_known_track_at_a_known_dom() -> None:
 
 def test_light_from_a_track_that_begins_later_leaves_at_its_beginning() -> None:
     behind = track([100.0, 0.0, -500.0])  # beside the very beginning
-    assert float(behind.time) == pytest.approx(100.0 / SPEED_IN_ICE)
+    assert float(behind.time) == pytest.approx(100.0 / ICE.speed)
     ahead = track([0.0, 0.0, 600.0])  # 100 m behind the end
-    expected = 1000.0 / 0.299792458 + 100.0 / SPEED_IN_ICE
+    expected = 1000.0 / 0.299792458 + 100.0 / ICE.speed
     assert float(ahead.time) == pytest.approx(expected)
 
 
@@ -144,8 +147,8 @@ def test_near_light_only_spreads_out(scattering: float) -> None:
     assert float(point_light(near, ice)) == pytest.approx(
         1 / (4 * math.pi * near**2), rel=0.01
     )
-    sine = math.sin(math.acos(CHERENKOV_COSINE))
-    assert float(line_light(near, ice)) == pytest.approx(
+    sine = math.sin(math.acos(ICE.cosine))
+    assert float(line_light(near, ice, ICE.sine)) == pytest.approx(
         1 / (2 * math.pi * sine * near), rel=0.03
     )
 
@@ -162,7 +165,7 @@ def test_far_light_is_diffuse() -> None:
     along = np.linspace(-2000.0, 2000.0, 400001)
     points = point_light(np.hypot(150.0, along), ice)
     total = float(np.sum(points) * (along[1] - along[0]))
-    assert float(line_light(far, ice)) == pytest.approx(total, rel=0.05)
+    assert float(line_light(far, ice, ICE.sine)) == pytest.approx(total, rel=0.05)
 
 
 def test_more_absorption_and_more_distance_are_less_light() -> None:
@@ -311,3 +314,79 @@ def test_amanda_scattering_is_that_of_the_table() -> None:
     there = (ice.depth_N >= 1500) & (ice.depth_N <= 2000)
     mean = float(1 / (1 / ice.scattering_length_N[there]).mean())
     assert mean == pytest.approx(light.AMANDA_SCATTERING, abs=0.1)
+
+
+WATER = Medium(IceModel.water(), SUBSTANCES[SEA_WATER])
+
+
+@pytest.mark.parametrize(
+    ("name", "salt", "celsius", "pressure"),
+    [(SEA_WATER, 38.44, 13.1, 300.0), (LAKE_WATER, 0.0, 3.5, 100.0)],
+)
+def test_refractive_indices_of_water(
+    name: str, salt: float, celsius: float, pressure: float
+) -> None:
+    """At 460 nm, by the formula of Quan and Fry, in nm, permille, Celsius, atm."""
+
+    def phase(nm: float) -> float:
+        salty = 1.779e-4 - 1.05e-6 * celsius + 1.6e-8 * celsius**2
+        slope = 15.868 + 0.01155 * salt - 0.00423 * celsius
+        fresh = 1.31405 - 2.02e-6 * celsius**2 + 1.4e-5 * pressure
+        return fresh + salty * salt + slope / nm - 4382 / nm**2 + 1.1455e6 / nm**3
+
+    dispersion = (phase(461.0) - phase(459.0)) / 2
+    group = phase(460.0) / (1 + 460.0 * dispersion / phase(460.0))
+    assert SUBSTANCES[name].phase_index == pytest.approx(phase(460.0), abs=2e-4)
+    assert SUBSTANCES[name].group_index == pytest.approx(group, abs=2e-4)
+
+
+def test_light_in_clear_water_is_direct() -> None:
+    """1 / (4 pi d2) from a point and the Cherenkov cone of a line, and absorption."""
+    assert WATER.is_clear
+    assert not Medium(IceModel.icecube()).is_clear
+    far = np.array([20.0, 60.0, 150.0])
+    sea = WATER.between(np.zeros(3), np.zeros(3))
+    np.testing.assert_allclose(
+        point_light(far, sea), np.exp(-far / 60) / (4 * np.pi * far**2), rtol=1e-6
+    )
+    sine = WATER.sine
+    np.testing.assert_allclose(
+        line_light(far, sea, sine),
+        np.exp(-far / sine / 60) / (2 * np.pi * sine * far),
+        rtol=1e-6,
+    )
+    # A DOM beside a long track, and its light: photons per metre times area times that.
+    beside = track([20.0, 0.0, 0.0], WATER)
+    per_metre = 2 * np.pi / 137.036 * sine**2 * (1 / 300 - 1 / 600) * 1e9
+    expected = per_metre * light.EFFECTIVE_AREA * line_light(far[0], sea, sine)
+    bright = float(muon_light(muon_energy_after(np.array(1e3), 1.12 * np.array(480.0))))
+    assert float(beside.mean) == pytest.approx(float(expected) * bright, rel=0.01)
+    leaves, flies = 500.0 - 20.0 / WATER.tangent, 20.0 / sine
+    time = leaves / 0.299792458 + flies * 1.3806 / 0.299792458
+    assert float(beside.time) == pytest.approx(time, rel=1e-6)
+
+
+def test_light_without_scattering_is_not_delayed() -> None:
+    """The mean of Pandel's delays against the distance over the scattering length."""
+    for scattering in (300.0, 3e4):
+        clear = Medium(
+            IceModel._uniform(scattering=scattering, absorption=60.0),
+            SUBSTANCES[SEA_WATER],
+        )
+        found = cascade([0.0, 50.0, 0.0], clear)
+        assert float(found.shape) < 50.0 / scattering
+        assert float(found.shape / found.rate) < 50.0 / scattering * 60.0 / clear.speed
+
+
+def test_flight_of_light() -> None:
+    """Along the Cherenkov cone of a track, away from a shower; its share falls."""
+    found = track([50.0, 0.0, 0.0], WATER, with_flight=True).flight
+    share = math.exp(-50.0 / WATER.sine / 265.0)
+    expected = np.array([WATER.sine, 0.0, WATER.cosine]) * share
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-9)
+    depth = float(shower_depth(np.array(100.0))) / WATER.stopping
+    dom = [30.0, 40.0, depth]
+    found = cascade(dom, WATER, with_flight=True).flight
+    share = math.exp(-50.0 / 265.0)
+    np.testing.assert_allclose(found, np.array([0.6, 0.8, 0.0]) * share, atol=1e-6)
+    assert track([50.0, 0.0, 0.0]).flight.shape == (0,)

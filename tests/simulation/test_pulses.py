@@ -32,7 +32,7 @@ def photoelectrons(rows: list[tuple[int, int, float]]) -> Photoelectrons:
     event, dom, time = zip(*rows, strict=True)
     return Photoelectrons(
         event_E=np.array(event),
-        dom_E=np.array(dom),
+        channel_E=np.array(dom),
         time_E=np.array(time, float),
         weight_E=np.ones(len(rows)),
     )
@@ -48,7 +48,7 @@ def test_photoelectrons_of_an_interval_are_one_pulse() -> None:
     times = [100.0, 104.0, 109.9, 110.1, 135.0]
     found = pulses_of([(0, 5, t) for t in times] + [(0, 6, 101.0), (1, 5, 101.0)])
     assert found.event_T.tolist() == [0, 0, 0, 0, 1]
-    assert found.dom_T.tolist() == [5, 5, 5, 6, 5]
+    assert found.channel_T.tolist() == [5, 5, 5, 6, 5]
     np.testing.assert_allclose(found.time_T, [100.0, 110.1, 135.0, 101.0, 101.0])
     np.testing.assert_allclose(found.charge_T, [3.0, 1.0, 1.0, 1.0, 1.0])
 
@@ -139,7 +139,7 @@ def test_noise_has_its_rate_and_goes_with_rde() -> None:
     )
     assert (noise.event_E < 400).all()  # no noise where there is no light
     high = DETECTOR.rde_S > 1.2
-    per_dom = np.bincount(noise.dom_E, minlength=5160)
+    per_dom = np.bincount(noise.channel_E, minlength=5160)
     assert per_dom[high].mean() / per_dom[~high].mean() == pytest.approx(1.35, rel=0.05)
     assert noise.time_E.min() >= -9000.0
     assert noise.time_E.max() <= 6000.0

@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
+from graphnet_icecube2nd.detector.module import ICECUBE_DOM, Module
+from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.files import parse_json
 from graphnet_icecube2nd.likelihood.event_pulses import EventPulses
@@ -124,6 +126,12 @@ def limit_events(
             f"{store.path} was simulated with systematics: every event has its own "
             "ice, which the likelihood does not know; simulate it without"
         )
+    if store.detector.vectors:
+        raise ValueError(
+            f"{store.path} has modules with several PMTs "
+            f"({store.detector.name}), which the likelihood does not know; simulate "
+            "modules with one PMT"
+        )
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
     limit = partial(_limit, store, from_truth, topology, effort)
@@ -220,7 +228,12 @@ def _limit(
     config = replace(config, noise_rate=min(noise, 1e5))
     likelihood = EventLikelihood(
         EventPulses.read(store, np.array([number])),
-        SimulatedDetector(modules, store.ice, substance=store.detector.substance),
+        SimulatedDetector(
+            modules,
+            store.ice,
+            substance=store.detector.substance,
+            module=_module_of(store),
+        ),
         config,
     )
     is_bright = view.truth["n_pulses"] > BRIGHT_PULSES
@@ -236,6 +249,12 @@ def _limit(
         if there.log_likelihood > best.log_likelihood:
             best = there
     return view.event_id, OK, best, was_missed, topology
+
+
+def _module_of(store: EventStore) -> Module:
+    """Return the module with which a store was simulated."""
+    name = store.detector.name
+    return build_detector(name).module if name in list_detectors() else ICECUBE_DOM
 
 
 def _particles(found: Sequence[tuple[Seed, str]]) -> dict[str, Array]:

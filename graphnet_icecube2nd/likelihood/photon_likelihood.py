@@ -213,11 +213,12 @@ class EventLikelihood:
         # A DOM with pulses is computed alone, and not again with its group.
         lonely = ~np.isin(groups.dom_GK[is_far_G], self.dom_S)
         lonely &= np.arange(groups.dom_GK.shape[1]) < groups.size_G[is_far_G, None]
-        rde_GK = np.where(lonely, detector.rde_S[groups.dom_GK[is_far_G]], 0.0)
+        rde_GK = np.where(lonely, detector.efficiency_S[groups.dom_GK[is_far_G]], 0.0)
         self._rde_G = rde_GK.sum(axis=1)
         self._place_G3 = groups.centre_G3[is_far_G]
         self._place_S3 = detector.position_S3[self.dom_S]
         self._rde_S = detector.rde_S[self.dom_S]
+        self._light_S = detector.efficiency_S[self.dom_S]
         row_T = np.searchsorted(self.dom_S, pulses.dom_T)
         rest_T = _rest_of_interval(pulses.time_T, row_T, config.merge_time)
         several = np.flatnonzero(pulses.charge_T > SURELY_ONE)
@@ -284,7 +285,7 @@ class EventLikelihood:
         light_K = np.zeros(len(seeds))
         rate_KX = np.broadcast_to(self._noise_X, (len(seeds), len(row_X))).copy()
         for arrival in arrivals(topology, seeds, self._place_S3, medium):
-            mean_KS = arrival.mean * self._rde_S
+            mean_KS = arrival.mean * self._light_S
             light_K += mean_KS.sum(axis=1)
             rate_KX += mean_KS[:, row_X] * self._times(arrival)
         for arrival in arrivals(topology, seeds, self._place_G3, medium):

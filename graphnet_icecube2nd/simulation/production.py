@@ -205,12 +205,11 @@ def simulated_source(
         simulated = SimulatedDetector.icecube86()
         pulses = PulseMap.kaggle(name="simulated")
     else:
-        if geometry is not None and detector.medium != ICE:
-            detector = as_detector(detector, geometry)
+        detector = as_detector(detector, geometry)
+        simulated = SimulatedDetector.of(detector)
+        is_icecube = detector.telescope == ICECUBE and detector.name != "deepcore"
+        if geometry is not None or not is_icecube:
             modules = detector.modules
-        simulated = SimulatedDetector.of(as_detector(detector, geometry))
-        if detector.telescope != ICECUBE or detector.name == "deepcore":
-            modules = modules or detector.modules
         detector = written_as(detector)
         pulses = detector.pulses
     notes = [

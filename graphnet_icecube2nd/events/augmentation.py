@@ -325,7 +325,11 @@ class RotateAboutZ:
         angle_B = self.max_angle * (2 * number_B - 1)
         angle_T = per_pulse(events, angle_B)
         columns = _with_places(events, self.kind, detector)
-        for x, y, _ in (AXES, *detector.vectors):
+        east, north, _ = detector.pulses.origin  # of the centre, where the axis is
+        x_T, y_T = floating(columns[X]) - east, floating(columns[Y]) - north
+        x_T, y_T = _turn(x_T, y_T, angle_T)
+        columns[X], columns[Y] = x_T + east, y_T + north
+        for x, y, _ in detector.vectors:
             if x in columns and y in columns:
                 columns[x], columns[y] = _turn(columns[x], columns[y], angle_T)
         truth = dict(events.truth)
@@ -500,10 +504,11 @@ class SwitchOff:
         return replace(kept, truth={**kept.truth, LOST: lost_B})
 
 
-# They use no positions, except as names of DOMs: the centre may be anywhere.
+# They use no positions, except as names of DOMs or from the detector's centre, which
+# may be anywhere.
 PLACELESS = (
     *(TimeJitter, TimeOffset, TimeShift, FirstPulseAt, ChargeScale, ChargeFactor),
-    *(DropDoms, DropStrings, SwitchOff),
+    *(DropDoms, DropStrings, SwitchOff, RotateAboutZ),
 )
 
 # Training augmentations, which recipes can name.
@@ -681,13 +686,14 @@ def _unit_keys(
 def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Tensor]:
     """Return the columns with x, y, z and an efficiency."""
     columns, geometry = dict(events.columns), detector.modules_or_icecube86
+    origin_3 = torch.tensor(detector.pulses.origin, dtype=torch.float64)
     if not set(AXES) <= columns.keys():
         need_column(events, kind, SENSOR_ID, instead_of="x, y, z")
-        position_T3 = geometry.lookup(columns[SENSOR_ID].long()).float()
-        columns.update(zip(AXES, position_T3.unbind(1), strict=True))
+        position_T3 = geometry.lookup(columns[SENSOR_ID].long()) + origin_3
+        columns.update(zip(AXES, position_T3.float().unbind(1), strict=True))
     elif not {SENSOR_ID, RDE} & columns.keys():
         position_T3 = torch.stack([columns[axis].double() for axis in AXES], 1)
-        dom_T = geometry.nearest_dom(position_T3)
+        dom_T = geometry.nearest_dom(position_T3 - origin_3)
         rde_T = geometry.rde_S[dom_T.clamp(min=0)].where(dom_T >= 0, 1.0)
         columns[RDE] = rde_T.float()
     return columns

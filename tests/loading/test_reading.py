@@ -23,7 +23,6 @@ from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.events.augmentation import (
     AddNoise,
     Mirror,
-    RotateAboutZ,
     TimeJitter,
     TimeOffset,
 )
@@ -320,7 +319,7 @@ def test_a_centre_elsewhere(make_store: MakeStore) -> None:
     store, events = make_store({1: [3, 40]}, pulse_map=pulse_map), np.arange(2)
     jitter = EventReader(store, augmentations=[TimeJitter(sigma=0.0)])
     assert_same(jitter.batch(events), EventReader(store).batch(events))
-    for placed in (AddNoise(), RotateAboutZ(), Mirror(axis="z")):
+    for placed in (AddNoise(), Mirror(axis="z")):
         with pytest.raises(ValueError, match=f"{placed.kind} needs .*-1948"):
             EventReader(store, augmentations=[TimeJitter(sigma=1.0), placed])
 

@@ -358,8 +358,11 @@ def test_light_in_clear_water_is_direct() -> None:
     # A DOM beside a long track, and its light: photons per metre times area times that.
     beside = track([20.0, 0.0, 0.0], WATER)
     per_metre = 2 * np.pi / 137.036 * sine**2 * (1 / 300 - 1 / 600) * 1e9
-    expected = per_metre * light.EFFECTIVE_AREA * line_light(far[0], sea, sine)
-    bright = float(muon_light(muon_energy_after(np.array(1e3), 1.12 * np.array(480.0))))
+    here = WATER.between(np.zeros(()), np.zeros(()))
+    expected = per_metre * light.EFFECTIVE_AREA * line_light(far[0], here, sine)
+    expected = expected * (1.0 + light.SIDE_SENSITIVITY * WATER.cosine)
+    left = muon_energy_after(np.array(1e3), WATER.stopping * np.array(480.0))
+    bright = float(muon_light(left))
     assert float(beside.mean) == pytest.approx(float(expected) * bright, rel=0.01)
     leaves, flies = 500.0 - 20.0 / WATER.tangent, 20.0 / sine
     time = leaves / 0.299792458 + flies * 1.3806 / 0.299792458

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from graphnet_icecube2nd import (
     EventStore,
@@ -225,11 +227,11 @@ def test_rotating_an_event_turns_all_of_it(name: str) -> None:
     )
     turned = apply_augmentations(events, [RotateAboutZ()], seed=2, detector=detector)
 
-    def angle(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    def angle(before: NDArray[Any], after: NDArray[Any]) -> NDArray[Any]:
         one, two = (np.arctan2(v[:, 1], v[:, 0]) for v in (before, after))
         return (two - one) % (2 * np.pi)
 
-    def column(names: tuple[str, ...]) -> np.ndarray:
+    def column(names: tuple[str, ...]) -> NDArray[Any]:
         return np.stack([turned.columns[n].numpy() for n in names], axis=1)
 
     wanted = angle(origin[:1], turned.truth["direction"].numpy())

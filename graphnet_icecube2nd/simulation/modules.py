@@ -272,7 +272,7 @@ def _connected(
         begin = np.repeat(low[first:stop] - np.cumsum(number) + number, number)
         other = others[begin + np.arange(len(seed))]
         lag = np.abs(time[other] - time[seed])
-        near = np.flatnonzero(lag <= detector.longest_lag)
+        near = np.flatnonzero(lag <= distance / speed + extra)
         seed, other = seed[near], other[near]
         step = detector.position_S3[dom[other]] - detector.position_S3[dom[seed]]
         away = np.sqrt(np.sum(step * step, axis=1))

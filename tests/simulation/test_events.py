@@ -16,10 +16,12 @@ from graphnet_icecube2nd.simulation.configuration import (
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import SimulatedDetector
-from graphnet_icecube2nd.simulation.events import (
+from graphnet_icecube2nd.simulation.detector import (
     READOUT_AFTER,
     READOUT_BEFORE,
+    SimulatedDetector,
+)
+from graphnet_icecube2nd.simulation.events import (
     TRIGGER_TIME,
     TRUTH_NUMBERS,
     SimulatedEvents,

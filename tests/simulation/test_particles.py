@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from graphnet_icecube2nd import build_detector
 from graphnet_icecube2nd.simulation.configuration import TOPOLOGIES, SimulationConfig
 from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.interactions import (
@@ -28,7 +27,6 @@ from graphnet_icecube2nd.simulation.particles import (
     draw_particles,
     generation_weight,
 )
-from graphnet_icecube2nd.simulation.production import _surroundings
 
 CONFIG = SimulationConfig()
 DETECTOR = SimulatedDetector.icecube86()
@@ -310,6 +308,7 @@ def test_detectors_know_their_depth() -> None:
         ("orca150", 2344.55, 1.03),
         ("gen2", 1948.07, 0.92),
     ):
-        found = _surroundings(build_detector(name))
+        volume = SimulatedDetector.of(name).volume
+        found = (volume.surface, volume.density)
         assert found == pytest.approx((surface, density), abs=0.1)
-    assert _surroundings(None) == pytest.approx((1948.07, 0.92), abs=0.1)
+    assert VOLUME.surface == pytest.approx(1948.07)

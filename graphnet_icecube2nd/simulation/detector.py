@@ -97,8 +97,13 @@ class Volume:
         x, y = (0.5 * (a.max() + a.min()) for a in position_S3[:, :2].T)
         radius = np.hypot(position_S3[:, 0] - x, position_S3[:, 1] - y).max()
         z = position_S3[:, 2]
-        sizes = {"x": x, "y": y, "radius": radius, "bottom": z.min(), "top": z.max()}
-        return cls(**{name: float(size) for name, size in sizes.items()})
+        return cls(
+            x=float(x),
+            y=float(y),
+            radius=float(radius),
+            bottom=float(z.min()),
+            top=float(z.max()),
+        )
 
     @property
     def stopping(self) -> float:

@@ -88,7 +88,7 @@ class Optics(Rows):
             is_clear=path.is_clear,
         )
 
-    def sensitivity(self, cosine: Array, direct: Array) -> Array:
+    def sensitivity(self, cosine: Array, direct: Array | float) -> Array:
         """Return the modules' sensitivity to light that rises with a cosine, (...)."""
         if self is NOMINAL:
             return 1.0 + SIDE_SENSITIVITY * cosine * direct
@@ -414,12 +414,12 @@ def _arrival(
     has no delay, and tau is proportional to the scattering length, as lambda is.
     """
     tau, scattering = delay
+    slow: Array | float = 1.0 / tau
     if path.is_clear:
         effective = distance
         slow = 1.0 / (tau / AMANDA_SCATTERING * path.scattering)
     else:
         effective = 3.1 + cosine * (4.6 * cosine - 3.9) + 0.84 * distance
-        slow = 1.0 / tau
     flight = np.empty((*np.shape(mean), 0), np.float32)
     if ray is not None:
         flight = ray * np.exp(-distance / path.scattering)[..., None]

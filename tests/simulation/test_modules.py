@@ -15,6 +15,7 @@ from graphnet_icecube2nd import (
     EventStore,
     build_detector,
     list_detectors,
+    prepare,
     simulate,
 )
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
@@ -22,6 +23,7 @@ from graphnet_icecube2nd.detector.detx import read_detector_file
 from graphnet_icecube2nd.detector.module import ORCA_DOM
 from graphnet_icecube2nd.events.augmentation import RotateAboutZ, apply_augmentations
 from graphnet_icecube2nd.events.events import Events
+from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.simulation import (
     SimulatedDetector,
     SimulatedStream,
@@ -261,3 +263,36 @@ def test_every_detector_in_water_simulates(name: str, tmp_path: Path) -> None:
     assert bool(store.detector.vectors) == has_looks
     zenith, azimuth = (store.whole_event_column(n) for n in ("zenith", "azimuth"))
     assert torch.isfinite(angles_to_unit_vector(zenith, azimuth)).all()
+
+
+@pytest.mark.parametrize("topology", ["starting_track", "through_going_track"])
+def test_pulses_beside_km3nets_own_simulation(topology: str, tmp_path: Path) -> None:
+    """Muons of 50 to 500 GeV in ORCA6: medians within a factor, and ToT."""
+    pytest.importorskip("km3io")
+    data = pytest.importorskip("km3net_testdata")
+    file = (
+        "offline/mcv6.0.gsg_muon_highE-CC_50-500GeV.km3sim.jterbr00008357.jorcarec."
+        "aanet.905.root"
+    )
+    prepare(data.data_path(file), tmp_path / "theirs", workers=1)
+    config = SimulationConfig.of(
+        build_detector("orca6"),
+        fractions={topology: 1.0},
+        energy_range=(50.0, 500.0),
+        spectral_index=2.0,
+    )
+    ours = simulate_block(config, ORCA, 1, 0)
+    store = EventStore(tmp_path / "theirs")
+    theirs = EventReader(store, max_pulses=None, truth=()).raw(np.arange(len(store)))
+    found = []
+    for trig_T, tot_T, offsets in (
+        (ours.columns["trig"], ours.columns["tot"], ours.offsets),
+        (*(theirs.columns[n].numpy() for n in ("hlc", "tot")), theirs.offsets.numpy()),
+    ):
+        triggered_T = trig_T.astype(bool)
+        number_B = np.add.reduceat(triggered_T.astype(int), offsets[:-1])
+        kinds = (tot_T[triggered_T], tot_T[~triggered_T])
+        found.append([np.median(number_B), *(np.median(kind) for kind in kinds)])
+    (number, *tots), (their_number, *their_tots) = found
+    assert 1 / 1.6 < number / their_number < 1.6
+    assert tots == pytest.approx(their_tots, abs=3.0)

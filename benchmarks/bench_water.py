@@ -299,6 +299,11 @@ def draw(both: dict[str, tuple[Counts, Counts]], path: Path) -> None:
         axes.plot(real.energy_B, real.triggered_B, "k.", label="KM3NeT's simulation")
         axes.set(xscale="log", yscale="log", title=name)
         axes.set(xlabel="energy [GeV]", ylabel="triggered pulses")
+        if made.energy_B.max() < 30 * made.energy_B.min():
+            ticks = [10, 20, 50, 100, 200, 500]
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.set_xlim(0.9 * real.energy_B.min(), 1.1 * real.energy_B.max())
+        axes.tick_params(axis="x", which="minor", labelbottom=False)
     panels[0].legend()
     last = panels[len(both)]
     bins = np.arange(0, 121, 3)
@@ -317,7 +322,7 @@ def draw(both: dict[str, tuple[Counts, Counts]], path: Path) -> None:
                 label=f"{('KM3NeT', 'here')[which]}, {kind}",
             )
     last.set(yscale="log", xlabel="time over threshold [ns]", ylabel="density")
-    last.legend()
+    last.legend(fontsize="small", loc="upper right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

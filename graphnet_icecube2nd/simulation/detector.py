@@ -209,8 +209,9 @@ class SimulatedDetector:
     @cached_property
     def longest_lag(self) -> float:
         """Time that light needs from one end of the detector to the other, ns."""
-        low_3, high_3 = self.position_S3.min(axis=0), self.position_S3.max(axis=0)
-        return float(np.linalg.norm(high_3 - low_3)) / self.medium.speed
+        volume = self.volume
+        longest = np.hypot(2 * volume.radius, volume.top - volume.bottom)
+        return float(longest) / self.medium.speed
 
     @property
     def readout(self) -> tuple[float, float]:

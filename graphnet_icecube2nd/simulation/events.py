@@ -155,7 +155,7 @@ def simulate_block(
 def pulse_columns(detector: SimulatedDetector) -> tuple[str, ...]:
     """Return the names of the columns of pulses."""
     none = np.zeros(0, np.int64)
-    empty = dict.fromkeys((f.name for f in fields(Pulses)), none)
+    empty: dict[str, Any] = dict.fromkeys((f.name for f in fields(Pulses)), none)
     return tuple(_columns(Pulses(**empty), detector))
 
 

@@ -23,25 +23,27 @@ _CHUNK = 2**15  # photoelectrons at once
 
 # Time over threshold of KM3NeT's PMTs: that of one photoelectron [ns], the time of the
 # exponential tail [ns], the slope for many [ns/p.e.], the saturation [ns], the
-# threshold [p.e.] (arXiv:1601.07459; the parameters of KM3NeT's simulation).
-TOT_ONE, TOT_TAIL, TOT_SLOPE, TOT_MOST, THRESHOLD = 26.4, 12.0, 7.0, 210.0, 0.24
+# threshold [p.e.]. Slope, saturation and threshold are parameters of KM3NeT's
+# simulation; tail and the median of one photoelectron (nominally 26.4 ns,
+# arXiv:1601.07459) are those of its simulated files.
+TOT_ONE, TOT_TAIL, TOT_SLOPE, TOT_MOST, THRESHOLD = 25.5, 14.0, 7.0, 210.0, 0.24
 LONGEST_TOT = 255  # one byte
 
 
 def time_over_threshold(charge_T: Array, span_T: Array | float = 0.0) -> Array:
     """Return the time over threshold of pulses, (T,) ns.
 
-    It grows as the logarithm of the charge up to 1.7 p.e., then by 7 ns per p.e., and
-    saturates at 210 ns: 26 ns for 1 p.e., 38 for 2.5, 79 for 9. Photoelectrons that
-    follow each other lengthen it by the time between the first and the last.
+    It grows as the logarithm of the charge up to 1 p.e., then by 7 ns per p.e., and
+    saturates at 210 ns: 10 ns for 0.33 p.e., 25 for 1, 32 for 2, 79 for 9.
+    Photoelectrons that follow each other lengthen it by the time between the first and
+    the last.
 
     Args:
         charge_T: Charges, p.e., above 0.
         span_T: Times from the first to the last photoelectron, ns.
     """
-    bend = TOT_TAIL / TOT_SLOPE
-    low = TOT_ONE + TOT_TAIL * np.log(np.minimum(charge_T, bend))
-    straight = np.maximum(low, 0.0) + TOT_SLOPE * np.maximum(charge_T - bend, 0.0)
+    low = TOT_ONE + TOT_TAIL * np.log(np.minimum(charge_T, 1.0))
+    straight = np.maximum(low, 0.0) + TOT_SLOPE * np.maximum(charge_T - 1.0, 0.0)
     saturated = straight / np.sqrt(1.0 + (straight / TOT_MOST) ** 2)
     result: Array = np.minimum(saturated + span_T, LONGEST_TOT)
     return result

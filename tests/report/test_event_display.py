@@ -76,23 +76,23 @@ def test_another_detector_has_its_own_strings_and_words(orca: EventStore) -> Non
 
 
 def test_pmts_of_a_module_are_one_dot(orca: EventStore) -> None:
+    """Pulses have the positions of their PMTs, 0.2 m from the centre of the module."""
     number = int(orca.whole_event_column("n_pulses").argmax())
     _, pulses = read_event(orca, number)
-    random = np.random.default_rng(1)
-    of_pmts = replace(
-        pulses,
-        position_T3=pulses.position_T3
-        + random.normal(0.0, 0.1, (len(pulses.dom_T), 3)),
-        dom_T=np.full(len(pulses.dom_T), -1),
+    found = find_modules(orca, pulses)
+    assert (found.dom_T >= 0).all()
+    modules_T3 = orca.geometry.position_S3.numpy()[found.dom_T]
+    away_T = np.linalg.norm(pulses.position_T3 - modules_T3, axis=1)
+    np.testing.assert_allclose(away_T, 0.2, atol=1e-3)
+    np.testing.assert_allclose(found.position_T3, modules_T3, atol=0.21)
+    assert len(np.unique(pulses.position_T3.round(3), axis=0)) > len(
+        np.unique(found.dom_T)
     )
-    found = find_modules(orca, of_pmts)
-    assert (found.dom_T == pulses.dom_T).all()
-    assert len(found.first_of_doms().dom_T) == len(np.unique(pulses.dom_T))
-    np.testing.assert_allclose(found.position_T3, pulses.position_T3, atol=0.5)
-    away = find_modules(orca, replace(of_pmts, position_T3=of_pmts.position_T3 + 900.0))
+    assert len(found.first_of_doms().dom_T) == len(np.unique(found.dom_T))
+    away = find_modules(orca, replace(pulses, position_T3=pulses.position_T3 + 900.0))
     assert (away.dom_T == -1).all()
-    same = find_modules(orca, pulses)
-    assert (same.position_T3 == pulses.position_T3).all()
+    same = find_modules(orca, found)
+    assert (same.position_T3 == found.position_T3).all()
 
 
 def test_dots_are_doms_at_their_first_pulse(simulated: EventStore) -> None:

@@ -23,6 +23,7 @@ from graphnet_icecube2nd.detector.detx import read_detector_file
 from graphnet_icecube2nd.detector.module import ORCA_DOM
 from graphnet_icecube2nd.events.augmentation import RotateAboutZ, apply_augmentations
 from graphnet_icecube2nd.events.events import Events
+from graphnet_icecube2nd.likelihood.limit import limit_events
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.simulation import (
     SimulatedDetector,
@@ -296,3 +297,8 @@ def test_pulses_beside_km3nets_own_simulation(topology: str, tmp_path: Path) -> 
     (number, *tots), (their_number, *their_tots) = found
     assert 1 / 1.6 < number / their_number < 1.6
     assert tots == pytest.approx(their_tots, abs=3.0)
+
+
+def test_the_likelihood_does_not_know_pmts(store: EventStore) -> None:
+    with pytest.raises(ValueError, match=r"orca6.*several PMTs"):
+        limit_events(store)

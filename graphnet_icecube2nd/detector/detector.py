@@ -125,7 +125,7 @@ class Detector:
             two file formats of IceCube-86, can share a model. Default: `name`.
         pmts: Photomultipliers (PMTs) of a module; the largest number if modules differ.
             Default: those of `module`.
-        module: What a module sees and how its pulses make an event, for simulations.
+        module: Properties of a module that simulations need: light, noise, trigger.
         source: Source of the positions of the modules, for lists.
 
     Raises:

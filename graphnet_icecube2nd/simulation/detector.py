@@ -130,7 +130,7 @@ class SimulatedDetector:
         ice: Medium around the DOMs; water is a model of constant lengths.
         surface: Height of the surface of ice or sea in the geometry's z, m.
         substance: Refractive indices and density of the medium.
-        module: What its modules see.
+        module: Properties of its modules.
         written: Detector whose columns the events have; default: IceCube-86 in the
             columns of the competition's files.
     """

@@ -76,6 +76,8 @@ _UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that identify one
 _NO_WIDTH = "(?!.*(?:kappa|sigma|err|unc|width))"
 _AZIMUTH = re.compile(f"azimuth{_NO_WIDTH}", re.IGNORECASE)
 _COMPONENT = re.compile(rf"^((?!bjorken).*(?:_|\bv)|)[xy](?=_|$){_NO_WIDTH}")
+# A component of a position, which counts from the zero of the files.
+_PLACE = re.compile(r"pos|vert|^x(?=_|$)", re.IGNORECASE)
 _NOISE_CHARGE_SIGMA = 0.3  # p.e.
 _DISCRIMINATOR = 0.25  # p.e.
 
@@ -325,10 +327,8 @@ class RotateAboutZ:
         angle_B = self.max_angle * (2 * number_B - 1)
         angle_T = per_pulse(events, angle_B)
         columns = _with_places(events, self.kind, detector)
-        east, north, _ = detector.pulses.origin  # of the centre, where the axis is
-        x_T, y_T = floating(columns[X]) - east, floating(columns[Y]) - north
-        x_T, y_T = _turn(x_T, y_T, angle_T)
-        columns[X], columns[Y] = x_T + east, y_T + north
+        centre = detector.pulses.origin
+        columns[X], columns[Y] = _turn(columns[X], columns[Y], angle_T, centre)
         for x, y, _ in detector.vectors:
             if x in columns and y in columns:
                 columns[x], columns[y] = _turn(columns[x], columns[y], angle_T)
@@ -337,7 +337,8 @@ class RotateAboutZ:
             x_B, y_B, *others = truth[name].unbind(-1)
             truth[name] = torch.stack([*_turn(x_B, y_B, angle_B), *others], -1)
         for x, y in _horizontal_pairs(truth, self.kind):
-            truth[x], truth[y] = _turn(truth[x], truth[y], angle_B)
+            about = centre if _PLACE.search(x) else (0.0, 0.0, 0.0)
+            truth[x], truth[y] = _turn(truth[x], truth[y], angle_B, about)
         for name in truth.keys() & {*self.azimuths, *filter(_AZIMUTH.search, truth)}:
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
             truth[name] = wrap_azimuth(azimuth_B)  # NaN (no label) stays NaN
@@ -699,8 +700,14 @@ def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Ten
     return columns
 
 
-def _turn(x: Tensor, y: Tensor, angle: NDArray[np.float64]) -> tuple[Tensor, Tensor]:
-    """Rotate vectors from x towards y; all (T,), or (B,) for events."""
-    x, y = floating(x), floating(y)
+def _turn(
+    x: Tensor,
+    y: Tensor,
+    angle: NDArray[np.float64],
+    centre: Sequence[float] = (0.0, 0.0),
+) -> tuple[Tensor, Tensor]:
+    """Rotate vectors from x towards y about a centre; all (T,), or (B,) for events."""
+    x, y = floating(x) - centre[0], floating(y) - centre[1]
     cosine, sine = torch.from_numpy(np.cos(angle)), torch.from_numpy(np.sin(angle))
-    return (x * cosine - y * sine).to(x.dtype), (x * sine + y * cosine).to(y.dtype)
+    turned = (x * cosine - y * sine).to(x.dtype), (x * sine + y * cosine).to(y.dtype)
+    return turned[0] + centre[0], turned[1] + centre[1]

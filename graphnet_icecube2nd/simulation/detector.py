@@ -46,7 +46,8 @@ def written_as(detector: Detector) -> Detector:
     """
     pulses, several = detector.pulses, detector.module.pmts > 1
     if several and {TOT, *PMT_DIRECTIONS[1]} <= set(pulses.extra):
-        return replace(detector, pulses=replace(pulses, labels=LabelColumns()))
+        pulses = replace(pulses, labels=LabelColumns(), only_triggered=False)
+        return replace(detector, pulses=pulses)
     profile = NO_ICE if pulses.ice == NO_ICE else "correct"
     vectors = PMT_DIRECTIONS[:1] if several else ()
     extra = PMT_DIRECTIONS[0] if several else ()

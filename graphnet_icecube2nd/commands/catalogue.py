@@ -17,42 +17,37 @@ Pattern = Annotated[
 def detectors(pattern: Pattern = "*") -> None:
     """List the detectors: modules, medium, site, clock, scales and sources.
 
-    If one name matches, its columns are listed too.
+    If one name matches, its columns and the bearing of its x axis are listed too. An
+    asterisk marks sites of which no source gives the bearing: x is assumed to point
+    east.
     """
     from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
+    from graphnet_icecube2nd.detector.site import ASSUMED
 
     rows = []
     for name in list_detectors(pattern):
         detector = build_detector(name)
         modules, site, depth = detector.modules, detector.site, detector.depth
+        where = site and f"{site.latitude:.2f}, {site.longitude:.2f}"
         rows.append(
             (
                 name,
                 "" if modules is None else f"{len(modules):,}",
                 str(detector.pmts),
                 "sea water" if detector.medium == "water" else detector.medium,
-                "" if site is None else f"{site.latitude:.2f}, {site.longitude:.2f}",
-                "" if site is None else site.x_axis,
+                f"{where or ''}{' *' * (site in ASSUMED)}",
                 "" if depth is None else f"{depth:.0f} m",
                 detector.clock.replace("_", " "),
                 f"{detector.scales.position:g} m, {detector.scales.time:g} ns",
                 detector.source,
             )
         )
-    header = "detector", "modules", "PMTs", "medium", "latitude, longitude"
-    _print(
-        (
-            *header,
-            "bearing of x",
-            "depth",
-            "clock",
-            "scales",
-            "source of the positions",
-        ),
-        rows,
-    )
+    header = "detector", "modules", "PMTs", "medium", "latitude, longitude", "depth"
+    _print((*header, "clock", "scales", "source of the positions"), rows)
     if len(rows) == 1:
         print(f"columns: {', '.join(detector.pulses.columns())}")
+        if site is not None:
+            print(f"bearing of the x axis, from north to east: {site.x_axis}")
 
 
 def tasks(pattern: Pattern = "*") -> None:

@@ -120,6 +120,18 @@ def test_sites() -> None:
     assert build_detector("demo_water").site is None
 
 
+@pytest.mark.parametrize(("name", "is_assumed"), [("pone", True), ("orca6", False)])
+def test_an_assumed_bearing_is_said(
+    name: str, is_assumed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("typer")
+    from graphnet_icecube2nd.commands.catalogue import detectors
+
+    detectors(name)
+    printed = capsys.readouterr().out
+    assert ("assumed" in printed) == ("*" in printed) == is_assumed
+
+
 def test_older_stores_have_a_rounded_south_pole() -> None:
     kaggle = build_detector("kaggle")
     site = {"latitude": -89.99, "longitude": -63.453, "height": 885.0}

@@ -64,7 +64,7 @@ def simulate(
     ] = None,
     energy_max: Annotated[
         float | None,
-        _physics("Highest neutrino energy, GeV. Default: 1e6; for ORCA 1e3."),
+        _physics("Highest neutrino energy, GeV. Default: 1e6; for ORCA 1000."),
     ] = None,
     spectral_index: Annotated[
         float | None,

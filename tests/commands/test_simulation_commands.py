@@ -18,6 +18,7 @@ pytest.importorskip("typer")
 
 from graphnet_icecube2nd import (
     EventStore,
+    build_detector,
 )
 from graphnet_icecube2nd.commands.simulation import parse_fractions, simulate
 from graphnet_icecube2nd.simulation import (
@@ -138,12 +139,20 @@ def test_show_says_what_is_missing(run: Run, tmp_path: Path) -> None:
     assert "event 0" in done.stderr
 
 
-def test_the_commands_defaults_are_the_configurations() -> None:
-    config, parameters = SimulationConfig(), inspect.signature(simulate).parameters
-    assert parameters["energy_min"].default == config.energy_range[0]
-    assert parameters["energy_max"].default == config.energy_range[1]
-    for name in ("spectral_index", "noise_rate", "time_jitter"):
-        assert parameters[name].default == getattr(config, name)
+@pytest.mark.parametrize("name", [None, "orca6"])
+def test_the_command_says_the_defaults_of_the_configuration(name: str | None) -> None:
+    """They depend on the detector, so the options have none of their own."""
+    config = SimulationConfig.of(None if name is None else build_detector(name))
+    values = dict(
+        zip(("energy_min", "energy_max"), config.energy_range, strict=True),
+        **{n: getattr(config, n) for n in ("spectral_index", "noise_rate")},
+        time_jitter=config.time_jitter,
+    )
+    for option, value in values.items():
+        parameter = inspect.signature(simulate).parameters[option]
+        assert parameter.default is None
+        says = str(parameter.annotation).split("Default:")[1]
+        assert f"{value:g}".replace("e+0", "e") in says
 
 
 def test_fractions_as_text() -> None:

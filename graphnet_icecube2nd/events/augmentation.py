@@ -70,6 +70,7 @@ from graphnet_icecube2nd.events.random_numbers import (
 DIRECTION, VERTEX = "direction", "vertex"  # labels; a vertex is x, y, z, time, ...
 LOST = "lost"  # (B,) bool in the truth: no pulse of the event is left
 AXES = (X, Y, Z)
+ZERO = (0.0, 0.0, 0.0)  # about which vectors turn that are no places
 _UNITS = {"dom": AXES, "string": (X, Y)}  # coordinates that identify one
 # Names of azimuths, and of x or y of vectors (position_x, dir_y_pred, vx), but not of
 # their widths. Bjorken x is no vector.
@@ -335,9 +336,10 @@ class RotateAboutZ:
         truth = dict(events.truth)
         for name in {DIRECTION, VERTEX} & truth.keys():
             x_B, y_B, *others = truth[name].unbind(-1)
-            truth[name] = torch.stack([*_turn(x_B, y_B, angle_B), *others], -1)
+            about = centre if name == VERTEX else ZERO
+            truth[name] = torch.stack([*_turn(x_B, y_B, angle_B, about), *others], -1)
         for x, y in _horizontal_pairs(truth, self.kind):
-            about = centre if _PLACE.search(x) else (0.0, 0.0, 0.0)
+            about = centre if _PLACE.search(x) else ZERO
             truth[x], truth[y] = _turn(truth[x], truth[y], angle_B, about)
         for name in truth.keys() & {*self.azimuths, *filter(_AZIMUTH.search, truth)}:
             azimuth_B = truth[name] + torch.from_numpy(angle_B).to(truth[name].dtype)
@@ -704,7 +706,7 @@ def _turn(
     x: Tensor,
     y: Tensor,
     angle: NDArray[np.float64],
-    centre: Sequence[float] = (0.0, 0.0),
+    centre: Sequence[float] = ZERO,
 ) -> tuple[Tensor, Tensor]:
     """Rotate vectors from x towards y about a centre; all (T,), or (B,) for events."""
     x, y = floating(x) - centre[0], floating(y) - centre[1]

@@ -228,6 +228,9 @@ def test_rotating_an_event_turns_all_of_it(name: str) -> None:
         event_id=torch.tensor([3]),
         truth={
             "direction": torch.from_numpy(origin[:1]),
+            "vertex": torch.from_numpy(
+                np.append([columns[n][0] for n in "xyz"], [0.0, 1.0])[None]
+            ),
             "position_x": torch.from_numpy(columns["x"][:1].copy()),
             "position_y": torch.from_numpy(columns["y"][:1].copy()),
         },
@@ -243,9 +246,13 @@ def test_rotating_an_event_turns_all_of_it(name: str) -> None:
 
     wanted = angle(origin[:1], turned.truth["direction"].numpy())
     assert 1e-3 < float(wanted[0]) < 2 * np.pi - 1e-3
-    for axis in "xy":  # a vertex at the first pulse stays there
-        moved = turned.truth[f"position_{axis}"][0]
-        assert float(moved) == pytest.approx(float(turned.columns[axis][0]), abs=1e-3)
+    for number, axis in enumerate("xy"):  # a vertex at the first pulse stays there
+        there = float(turned.columns[axis][0])
+        for moved in (
+            turned.truth[f"position_{axis}"][0],
+            turned.truth["vertex"][0, number],
+        ):
+            assert float(moved) == pytest.approx(there, abs=1e-3)
     found = angle(place, column(("x", "y", "z")) - centre)
     np.testing.assert_allclose(found, wanted[0], atol=1e-5)
     for vector in detector.vectors:

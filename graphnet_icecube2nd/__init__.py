@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.tasks.task import Task, register_task
     from graphnet_icecube2nd.training.recipe import Recipe
     from graphnet_icecube2nd.training.run import train
+    from graphnet_icecube2nd.training.transfer import finetune
 
 _MODULES = {
     "AngularDistanceLoss": "tasks.direction.losses",
@@ -75,6 +76,7 @@ _MODULES = {
     "build_task": "tasks.catalogue",
     "calibrate": "calibration.fit",
     "evaluate": "evaluation.metrics",
+    "finetune": "training.transfer",
     "list_detectors": "detector.presets",
     "list_models": "models.registry",
     "list_tasks": "tasks.catalogue",
@@ -97,7 +99,7 @@ __all__ += ["AngularDistanceLoss", "CombinedDirectionLoss", "VonMisesFisherLoss"
 __all__ += ["DeepIce", "DeepIceGNN", "build_model", "list_models", "register_model"]
 __all__ += ["load_competition_weights", "load_model", "save_model"]
 __all__ += ["EventDataModule", "EventStore", "prepare", "simulate"]
-__all__ += ["Recipe", "train"]
+__all__ += ["Recipe", "finetune", "train"]
 __all__ += ["EventTable", "PulseReconstructor", "calibrate", "evaluate", "reconstruct"]
 
 __getattr__, __dir__, _ = lazy_names(__name__, _MODULES)

@@ -113,6 +113,12 @@ _add(
 )
 _add(
     "Models",
+    training.finetune,
+    "finetune t_sim.simulated store/ runs/second --tasks direction,energy",
+    "finetune runs/orca115 orca6/ runs/orca6 --method layer-wise",
+)
+_add(
+    "Models",
     training.recipes,
     "recipes",
     "recipes t_sim --set stages.0.lr_max=1e-3 > mine.yaml",

@@ -1,18 +1,67 @@
-"""Commands that train: train, recipes, tune."""
+"""Commands that train: train, finetune, recipes, tune."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from graphnet_icecube2nd.commands import completion, options
 from graphnet_icecube2nd.commands.options import machine_option, option
 
+if TYPE_CHECKING:
+    from graphnet_icecube2nd.training.run import TrainedRun
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
+
 _published = partial(option, panel="Published training")
+
+
+Resume = Annotated[
+    bool,
+    option(
+        "Resume the interrupted run in OUT. On CPU the weights are bitwise those of an "
+        "uninterrupted run.",
+        "--resume",
+    ),
+]
+Devices = Annotated[
+    str, machine_option("Devices: auto, a count, or a list such as 0,2.")
+]
+Strategy = Annotated[
+    str,
+    machine_option(
+        "Lightning strategy: auto, ddp, or ddp_find_unused_parameters_true for models "
+        "that do not use all their parameters."
+    ),
+]
+NumNodes = Annotated[int, machine_option("Number of machines of a distributed run.")]
+Workers = Annotated[
+    int | None,
+    machine_option("Processes that read events. Default: the main process."),
+]
+Loggers = Annotated[
+    list[str] | None,
+    machine_option(
+        "Logger used besides metrics.csv: tensorboard or wandb. Repeat the option for "
+        "both."
+    ),
+]
+CheckpointMinutes = Annotated[
+    float, machine_option("Minutes between checkpoints within a sub-epoch.")
+]
+CheckpointSteps = Annotated[
+    int | None,
+    machine_option("Optimiser steps between checkpoints within a sub-epoch."),
+]
+ShowProgress = Annotated[
+    bool, machine_option("Show a progress bar.", "--progress/--no-progress")
+]
+Plot = Annotated[
+    bool, machine_option("Draw the curves in OUT/curves.png.", "--plot/--no-plot")
+]
 
 
 def train(
@@ -36,14 +85,7 @@ def train(
         ),
     ] = None,
     set: options.Replacements = None,
-    resume: Annotated[
-        bool,
-        option(
-            "Resume the interrupted run in OUT. On CPU the weights are bitwise those "
-            "of an uninterrupted run.",
-            "--resume",
-        ),
-    ] = False,
+    resume: Resume = False,
     published: Annotated[
         bool,
         _published(
@@ -67,44 +109,15 @@ def train(
         ),
     ] = None,
     accelerator: options.Accelerator = "auto",
-    devices: Annotated[
-        str, machine_option("Devices: auto, a count, or a list such as 0,2.")
-    ] = "auto",
-    strategy: Annotated[
-        str,
-        machine_option(
-            "Lightning strategy: auto, ddp, or ddp_find_unused_parameters_true for "
-            "models that do not use all their parameters."
-        ),
-    ] = "auto",
-    num_nodes: Annotated[
-        int, machine_option("Number of machines of a distributed run.")
-    ] = 1,
-    workers: Annotated[
-        int | None,
-        machine_option("Processes that read events. Default: the main process."),
-    ] = None,
-    logger: Annotated[
-        list[str] | None,
-        machine_option(
-            "Logger used besides metrics.csv: tensorboard or wandb. Repeat the option "
-            "for both."
-        ),
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, machine_option("Minutes between checkpoints within a sub-epoch.")
-    ] = 5.0,
-    checkpoint_steps: Annotated[
-        int | None,
-        machine_option("Optimiser steps between checkpoints within a sub-epoch."),
-    ] = None,
-    progress: Annotated[
-        bool, machine_option("Show a progress bar.", "--progress/--no-progress")
-    ] = True,
-    plot: Annotated[
-        bool,
-        machine_option("Draw the curves in OUT/curves.png.", "--plot/--no-plot"),
-    ] = True,
+    devices: Devices = "auto",
+    strategy: Strategy = "auto",
+    num_nodes: NumNodes = 1,
+    workers: Workers = None,
+    logger: Loggers = None,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    checkpoint_steps: CheckpointSteps = None,
+    progress: ShowProgress = True,
+    plot: Plot = True,
 ) -> None:
     """Train a model with a recipe: stages, each with a one-cycle learning rate.
 
@@ -117,12 +130,10 @@ def train(
         read_published_config,
     )
     from graphnet_icecube2nd.tasks.catalogue import distinct_tasks
-    from graphnet_icecube2nd.training.history import validation_text
     from graphnet_icecube2nd.training.recipe import as_published
     from graphnet_icecube2nd.training.recipes import find_recipe
     from graphnet_icecube2nd.training.run import is_first_process
     from graphnet_icecube2nd.training.run import train as run
-    from graphnet_icecube2nd.training.trainer import TrainerConfig
 
     num_workers = workers
     if config is not None:
@@ -161,22 +172,102 @@ def train(
         out,
         overrides=set or (),
         resume=resume,
-        machine=TrainerConfig(
+        machine=_machine(
             accelerator=accelerator,
-            devices=_devices(devices),
+            devices=devices,
             strategy=strategy,
             num_nodes=num_nodes,
-            num_workers=num_workers or 0,
-            loggers=tuple(logger or ()),
+            num_workers=num_workers,
+            loggers=logger,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,
             progress=progress,
             plot=plot,
         ),
     )
-    if not is_first_process():
-        return
-    print(f"{result.path / 'model.safetensors'}: {validation_text(result.handed_over)}")
+    _say_result(result)
+
+
+def finetune(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Weights of the package (t_sim.simulated), a run, or a file of "
+            "weights.",
+            show_default=False,
+        ),
+    ],
+    store: Annotated[Path, typer.Argument(help="Event store.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    tasks: Annotated[
+        str | None,
+        option(
+            "Tasks to train, separated by commas, such as direction,energy (see "
+            "`icecube2nd tasks`). Default: the model's tasks.",
+            complete=completion.tasks,
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        option(
+            "Trained weights: `full`, all; `frozen`, only the last layers of the tasks; "
+            "`layer-wise`, all, with smaller learning rates in lower layers; `staged`, "
+            "first the last layers, then the upper half of the backbone, too, then all."
+        ),
+    ] = "full",
+    scales: Annotated[
+        str,
+        option(
+            "Units of the features: `model`, those of its training, or `store`, those "
+            "of the store's detector."
+        ),
+    ] = "model",
+    set: options.Replacements = None,
+    resume: Resume = False,
+    accelerator: options.Accelerator = "auto",
+    devices: Devices = "auto",
+    strategy: Strategy = "auto",
+    num_nodes: NumNodes = 1,
+    workers: Workers = None,
+    logger: Loggers = None,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    checkpoint_steps: CheckpointSteps = None,
+    progress: ShowProgress = True,
+    plot: Plot = True,
+) -> None:
+    """Train a model further: on other events, tasks, columns, or another detector.
+
+    The backbone of MODEL is taken over, and the last layers of tasks that it has. Its
+    answers at the start are those of MODEL, also if STORE has columns that MODEL does
+    not know, such as PMT directions. RUN gets what `train` writes; its recipe.yaml
+    shows the stages of the method, and --set replaces their values.
+    """
+    from graphnet_icecube2nd.training.transfer import finetune as tune_further
+
+    names = None if tasks is None else [name.strip() for name in tasks.split(",")]
+    result = tune_further(
+        model,
+        store,
+        run,
+        tasks=names,
+        method=method,
+        scales=scales,
+        overrides=set or (),
+        resume=resume,
+        machine=_machine(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            num_nodes=num_nodes,
+            num_workers=workers,
+            loggers=logger,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+            progress=progress,
+            plot=plot,
+        ),
+    )
+    _say_result(result)
 
 
 def recipes(
@@ -261,6 +352,30 @@ def tune(
     for name, value in result.values.items():
         print(f"  {name} = {value}")
     print(f"its recipe: {result.recipe_path}")
+
+
+def _machine(
+    devices: str, num_workers: int | None, loggers: list[str] | None, **given: Any
+) -> TrainerConfig:
+    """Return the devices, loggers and checkpoints of the options."""
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
+
+    return TrainerConfig(
+        devices=_devices(devices),
+        num_workers=num_workers or 0,
+        loggers=tuple(loggers or ()),
+        **given,
+    )
+
+
+def _say_result(result: TrainedRun) -> None:
+    """Print the file and the validation of a finished run, on the first process."""
+    from graphnet_icecube2nd.training.history import validation_text
+    from graphnet_icecube2nd.training.run import is_first_process
+
+    if is_first_process():
+        text = validation_text(result.handed_over)
+        print(f"{result.path / 'model.safetensors'}: {text}")
 
 
 def _devices(text: str) -> str | int:

@@ -136,7 +136,7 @@ def domain_of(
         Domain(
             config,
             detector,
-            InferenceConfig.of(config, **options),
+            InferenceConfig.of(config, scales=None, **options),
             unknown_detector=unknown_detector,
         )
         for detector, options in _readings_of_data(dataloader)

@@ -51,6 +51,7 @@ from graphnet_icecube2nd.training.optimisation import OneCycleScheduler, WeightA
 from graphnet_icecube2nd.training.recipe import OPENING_ANGLE, Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run import check_model, first_model, make_data
+from graphnet_icecube2nd.training.run_folder import detector_of
 from graphnet_icecube2nd.training.trainer import PRECISION
 
 
@@ -108,7 +109,7 @@ def recipe_stage(
     chosen = made.stages[stage]
     _warn_of_what_is_not_kept(made, stage)
     store = store if isinstance(store, EventStore) else EventStore(store)
-    core = first_model(made, stage, store.detector)
+    core = first_model(made, stage, detector_of(made, store))
     if made.event_weight is not None and not isinstance(core, TaskModel):
         warnings.warn(
             f"GraphNeT's losses are means of weight times loss, which are not divided "
@@ -145,9 +146,10 @@ def recipe_stage(
 
 
 def _warn_of_what_is_not_kept(recipe: Recipe, stage: int) -> None:
-    patience = recipe.stages[stage].patience
+    patience, decay = recipe.stages[stage].patience, recipe.stages[stage].layer_decay
     not_kept = {
         f"stages.{stage}.patience={patience}": patience is not None,
+        f"stages.{stage}.layer_decay={decay}": decay != 1,
         f"monitor={recipe.monitor}": recipe.monitor != OPENING_ANGLE,
         "compile=true": recipe.compile,
         f"weighting={LEARNED}": recipe.weighting == LEARNED,
@@ -317,7 +319,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _detector_of(store: EventStore, recipe: Recipe) -> Any:
     """Return a store's detector as plain values that `PulseMapDetector` accepts."""
-    detector, pulses = store.detector, store.pulse_map
+    detector, pulses = detector_of(recipe, store), store.pulse_map
     if recipe.data.features == "published":
         pulses = pulses.as_published()
     if detector.name in list_detectors():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,8 @@ class Domain:
         self.lacking: list[str] = []
         if config is None:
             return
-        self.faults = _faults(config, detector)
+        scales = options.scales or detector.scales
+        self.faults = _faults(config, replace(detector, scales=scales))
         if self.faults and not unknown_detector:
             advice, presets = "", list_detectors()
             names = [n for n in (config.detector, config.telescope) if n in presets]
@@ -133,7 +134,7 @@ class Domain:
         self.differences += self.faults
         for name in READING:
             trained, asked = getattr(config, name), getattr(options, name)
-            if trained != asked:
+            if name != "scales" and trained != asked:
                 self.differences.append(
                     f"the model was trained with {name} {trained} but is used with "
                     f"{asked}"

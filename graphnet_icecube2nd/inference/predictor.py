@@ -61,6 +61,7 @@ def event_reader(
         augmentations=augmentations,
         positions=options.positions,
         published_features=options.published_features,
+        scales=options.scales,
     )
 
 

@@ -129,6 +129,8 @@ class PulseReconstructor:
         features = self.detector
         if self.options.published_features:
             features = replace(features, pulses=features.pulses.as_published())
+        if self.options.scales is not None:
+            features = replace(features, scales=self.options.scales)
         self._features = FeatureBuilder(features)
         self.first_fault: str | None = None  # text of the first bad pulse so far
         # Events so far whose clock had to fall back to their first pulse.

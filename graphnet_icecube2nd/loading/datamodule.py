@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 from graphnet_icecube2nd.conventions import EVENT_ID
+from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.events.augmentation import Augmentation
 from graphnet_icecube2nd.events.features import DETECTOR
 from graphnet_icecube2nd.loading.loader import EventLoader
@@ -73,6 +74,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             `charge_centre`, that of each event.
         published_features: Efficiency and ice features with the errors of the
             competition's code (`PulseMap.as_published`), for its weights.
+        scales: Units of the features; default: those of the store's detector.
         step_batches: Batches per optimiser step. An iteration over the training events
             has a whole number of steps, so that its last step is complete.
         seed: Random seed of everything except the split.
@@ -110,6 +112,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
         augmentations: Sequence[Augmentation] = (),
         positions: str = DETECTOR,
         published_features: bool = False,
+        scales: Scales | None = None,
         step_batches: int = 1,
         seed: int = 0,
         validation_fraction: float = 0.1,
@@ -158,6 +161,7 @@ class EventDataModule(LightningDataModule):  # type: ignore[misc]
             "truth": truth,
             "positions": positions,
             "published_features": published_features,
+            "scales": scales,
         }
         self._train_reader = EventReader(
             self.store, max_pulses=max_pulses, augmentations=augmentations, **reading

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from graphnet_icecube2nd.conventions import AUXILIARY, HLC, TIME
-from graphnet_icecube2nd.detector.pulse_map import NO_ICE
+from graphnet_icecube2nd.detector.pulse_map import NO_ICE, Scales
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.augmentation import (
     PLACELESS,
@@ -70,6 +70,7 @@ class EventReader:
         positions: Point from which positions count: `detector` or `charge_centre`.
         published_features: Compute efficiency and ice features with the errors of the
             competition's code.
+        scales: Units of the features; default: those of the store's detector.
 
     Raises:
         ValueError: The selection is unknown, a label cannot be made of the store's
@@ -87,6 +88,7 @@ class EventReader:
         augmentations: Sequence[Augmentation] = (),
         positions: str = DETECTOR,
         published_features: bool = False,
+        scales: Scales | None = None,
     ) -> None:
         check_one_of("positions", positions, POSITIONS)
         check_selection(selection, 1 if max_pulses is None else max_pulses)
@@ -122,6 +124,8 @@ class EventReader:
         detector = store.detector
         if published_features:
             detector = replace(detector, pulses=detector.pulses.as_published())
+        if scales is not None:
+            detector = replace(detector, scales=scales)
         self._features = FeatureBuilder(detector)
 
     def batch(self, events: NDArray[np.int64], epoch: int = 0) -> PackedBatch:

@@ -48,6 +48,8 @@ class DeepIceConfig:
         extra_waves: Factor on each extra feature before its Fourier features; default:
             that of positions, 4096.
         interval_speed: Speed of light in units of the features (`Scales`).
+        embedding_width: Width of the hidden layer of the embedding; default: that of
+            its inputs, which grows with `extra_features`.
 
     Raises:
         ValueError: A size is not allowed; the message gives its name and what is.
@@ -63,6 +65,7 @@ class DeepIceConfig:
     extra_features: Sequence[str] = ()
     extra_waves: Sequence[float] = ()
     interval_speed: float = INTERVAL_SPEED
+    embedding_width: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.extra_features, str):
@@ -85,7 +88,9 @@ class DeepIceConfig:
             raise ValueError(
                 f"extra_features has {', '.join(twice)}, which is a feature already"
             )
-        for name in ("dim", "dim_base", "depth", "head_size", "depth_rel", "n_rel"):
+        sizes = ["dim", "dim_base", "depth", "head_size", "depth_rel", "n_rel"]
+        sizes += ["embedding_width"] * (self.embedding_width is not None)
+        for name in sizes:
             if not isinstance(getattr(self, name), int):
                 raise ValueError(
                     f"{name} must be a whole number, got {getattr(self, name)!r}"
@@ -138,6 +143,7 @@ class DeepIce(Model):
             scaled=self.is_hybrid,
             extra_features=config.extra_features,
             extra_waves=config.extra_waves,
+            width=config.embedding_width,
         )
         self.interval = SpaceTimeInterval(config.head_size, config.interval_speed)
         # Frozen if no block uses it; otherwise distributed training would wait for it.
@@ -195,15 +201,41 @@ class DeepIce(Model):
         self.head, self._tasks = nn.Identity(), {}
         return self
 
-    def pulse_latents(self, batch: PackedBatch) -> Tensor:
-        """Return each pulse's latent vector after the last block, (T, D)."""
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """Return the names of the modules of each layer, the lowest first."""
+        first = ("embedding", "interval", *(["graph"] if self.is_hybrid else []))
+        local = [(f"local.{number}",) for number in range(len(self.local))]
+        encoder = [(f"encoder.{number}",) for number in range(len(self.encoder))]
+        encoder[0] = ("class_token", *encoder[0])
+        return (first, *local, *encoder)
+
+    def columns_of(self, extra_features: Sequence[str]) -> dict[str, Tensor]:
+        """Return how weights of a model of fewer extra features fit into this one.
+
+        The result has the columns that they are in this model, by name of the weights.
+        """
+        known = self.embedding.extra_features
+        if not set(extra_features) <= set(known):
+            return {}
+        return {"embedding.project.0.weight": self.embedding.columns_of(extra_features)}
+
+    def latents(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Return the latent vectors after the last block of events and of pulses.
+
+        They are (B, D) and (T, D).
+        """
         latent_TD, packing = self._related_pulses(batch)
         latent_SD = packing.prepend(self.class_token[0], latent_TD)
         with_token = packing.with_class_token()
         for block in self.encoder:
             latent_SD = self._run(block, latent_SD, with_token)
         slot_T = torch.arange(len(latent_TD), device=latent_TD.device)
-        return latent_SD.index_select(0, slot_T + packing.event_T + 1)
+        pulses_TD = latent_SD.index_select(0, slot_T + packing.event_T + 1)
+        return latent_SD.index_select(0, with_token.offsets[:-1]), pulses_TD
+
+    def pulse_latents(self, batch: PackedBatch) -> Tensor:
+        """Return each pulse's latent vector after the last block, (T, D)."""
+        return self.latents(batch)[1]
 
     def embed_events(
         self, batch: PackedBatch, shared: BatchCache | None = None
@@ -263,7 +295,11 @@ class DeepIce(Model):
     def kwargs(self) -> dict[str, Any]:
         """Return the arguments that build this model; default values are left out."""
         arguments = asdict(self.config)
-        for name, usual in (("extra_waves", ()), ("interval_speed", INTERVAL_SPEED)):
+        for name, usual in (
+            ("extra_waves", ()),
+            ("interval_speed", INTERVAL_SPEED),
+            ("embedding_width", None),
+        ):
             if arguments[name] == usual:
                 del arguments[name]  # as in files of 0.1.0
         return arguments

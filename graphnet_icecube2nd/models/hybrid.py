@@ -9,6 +9,7 @@ efficiency and ice. Shape letters: T pulses in the batch, D width, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +85,15 @@ class DeepIceGNN(DeepIce):
             knn_features=self.config.knn_features,
         )
         start_as_published(self.graph)
+
+    def columns_of(self, extra_features: Sequence[str]) -> dict[str, Tensor]:
+        """Return how weights of a model of fewer extra features fit into this one."""
+        columns = super().columns_of(extra_features)
+        if columns:
+            names = (*NODE_FEATURES, *extra_features)
+            of_graph = self.graph.columns_of([*map(self.node_features.index, names)])
+            columns |= {f"graph.{name}": value for name, value in of_graph.items()}
+        return columns
 
     def embed_pulses(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Return each pulse's latent vector, the embedding and graph halves, (T, D)."""

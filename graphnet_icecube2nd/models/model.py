@@ -23,6 +23,7 @@ from graphnet_icecube2nd.tasks.task import Task
 
 FIXED, LEARNED = "fixed", "learned"
 WEIGHTINGS = (FIXED, LEARNED)
+BACKBONE = "backbone."  # prefix of the backbone's weights in a `TaskModel`
 LARGEST_LOG_VARIANCE = 2.0  # of a learned weight; limits the effect of negative losses
 
 
@@ -279,6 +280,70 @@ class TaskModel(Model):
             },
             "weighting": self.weighting,
         }
+
+
+def backbone_of(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the backbone of a model, and the prefix of its weights' names.
+
+    A model with a last layer of its own is its own backbone.
+    """
+    return (model.backbone, BACKBONE) if isinstance(model, TaskModel) else (model, "")
+
+
+def weights_of(model: nn.Module, name: str) -> list[str]:
+    """Return the names of the parameters of a module, or of one parameter.
+
+    `name` may also begin at the backbone, and `backbone` is everything but the last
+    layers, whether or not the model has a module of this name. Raises ValueError if
+    there is no such module.
+    """
+    known = [name for name, _ in model.named_parameters()]
+    _, prefix = backbone_of(model)
+    begin = name.rstrip(".") + "."
+    if not prefix and begin == BACKBONE:
+        return [n for n in known if not n.startswith("head.")]
+    begin = begin if prefix else begin.removeprefix(BACKBONE)
+    for start in (begin, f"{prefix}{begin}"):
+        if found := [n for n in known if f"{n}.".startswith(start)]:
+            return found
+    parts = [n.removeprefix(prefix).split(".") for n in known]
+    rooms = dict.fromkeys(
+        ".".join(p[: 2 if p[1:2] and p[1].isdecimal() else 1]) for p in parts
+    )
+    raise ValueError(
+        f"must name modules of the model ({BACKBONE[:-1]}, {', '.join(rooms)}), found "
+        f"{name!r}"
+    )
+
+
+def layers_of(model: nn.Module) -> list[list[str]]:
+    """Return the names of the parameters of each layer, the lowest first.
+
+    The last layers of tasks, and all that is not in the backbone, are the highest.
+
+    Raises:
+        ValueError: The backbone does not name its layers, or not all of them.
+    """
+    backbone, prefix = backbone_of(model)
+    give = getattr(backbone, "layers", None)
+    if give is None:
+        raise ValueError(
+            f"{type(backbone).__name__} does not name its layers; a backbone needs "
+            "`layers()`, which returns the names of its modules, the lowest layer first"
+        )
+    layers = [
+        [found for name in names for found in weights_of(backbone, name)]
+        for names in give()
+    ]
+    known = {name for layer in layers for name in layer}
+    rest = [n for n, _ in backbone.named_parameters() if n not in known]
+    if left := [n for n in rest if prefix or not n.startswith("head.")]:
+        raise ValueError(
+            f"{type(backbone).__name__}.layers() leaves out {', '.join(left)}"
+        )
+    within = [[f"{prefix}{name}" for name in layer] for layer in layers]
+    known = {name for layer in within for name in layer}
+    return [*within, [n for n, _ in model.named_parameters() if n not in known]]
 
 
 def mean_loss(

@@ -110,27 +110,32 @@ def find_model(
     file from `save_model`. With `weights`, a file of any origin, it is a model's
     (`b_d32`).
     """
-    path = Path(name)
     if weights is not None:
         return build_model(str(name), weights=weights)
+    if str(name) in list_models() and not Path(name).exists():
+        raise ValueError(
+            f"{name} is a model without weights: give a file of weights (--weights, "
+            f"weights=...), or choose from {', '.join(list_pretrained())}"
+        )
+    # Weights are used in float32 whatever type they are stored in. So a copy of the
+    # package's file gives the same answers.
+    return load_model(model_file(name)).to(torch.float32)
+
+
+def model_file(name: str | os.PathLike[str]) -> Path:
+    """Return the file of a trained model; arguments and errors as in `find_model`."""
+    path = Path(name)
     if str(name) in list_pretrained():
-        return load_pretrained(str(name))
+        return FOLDER / f"{name}.safetensors"
     if (path / RUN_MODEL).is_file():
-        return load_model(path / RUN_MODEL)
+        return path / RUN_MODEL
     if path.is_dir():
         raise ValueError(
             f"{path} holds no {RUN_MODEL}: it is not a run, or its training has not "
             "finished"
         )
     if path.is_file():
-        # Weights are used in float32 whatever type they are stored in. So a copy of the
-        # package's file gives the same answers.
-        return load_model(path).to(torch.float32)
-    if str(name) in list_models():
-        raise ValueError(
-            f"{name} is a model without weights: give a file of weights (--weights, "
-            f"weights=...), or choose from {', '.join(list_pretrained())}"
-        )
+        return path
     raise ValueError(
         f"no model {str(name)!r}: it is neither a run, a file nor weights of the "
         f"package ({', '.join(list_pretrained())})"

@@ -35,7 +35,7 @@ from graphnet_icecube2nd.events.input_config import InputConfig
 from graphnet_icecube2nd.files import parse_json, write_whole
 from graphnet_icecube2nd.models.deepice import DeepIce
 from graphnet_icecube2nd.models.hybrid import DeepIceGNN
-from graphnet_icecube2nd.models.model import Model, TaskModel
+from graphnet_icecube2nd.models.model import BACKBONE, Model, TaskModel, backbone_of
 from graphnet_icecube2nd.models.registry import CLASSES, MODELS, model_of
 
 Source = str | os.PathLike[str] | Mapping[str, Tensor]
@@ -46,7 +46,6 @@ RUN_MODEL = "model.safetensors"  # in a run's folder
 # weights in a run's checkpoint, GraphNeT's `StandardModel`.
 PARALLEL, MODULE, AVERAGE = "module.", "model.", "average.model."
 GRAPHNET = "backbone.model."
-BACKBONE = "backbone."  # in a `TaskModel`
 LAST = ("head.", "tasks.")  # last layers of a DeepIce and of a `TaskModel`
 OF_TASK = re.compile(r"(?:tasks|log_variance)\.(\w+)")  # a name of weights of a task
 # Name of DeepIce's last layer if the direction is one of several tasks.
@@ -244,12 +243,14 @@ class LoadReport:
     missing: tuple[str, ...] = ()  # names in the model that keep their random weights
     unused: tuple[str, ...] = ()  # names in the file that the model does not have
     misshapen: tuple[str, ...] = ()  # names in both, of different shapes; not loaded
+    # Names in the model with columns of 0 for features that the file does not know.
+    grown: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """Summary in words, with every name that was not loaded."""
         lines = [f"{len(self.loaded)} weights loaded from {self.origin} ({self.kind})"]
-        for what in ("missing", "misshapen", "unused"):
+        for what in ("grown", "missing", "misshapen", "unused"):
             names = getattr(self, what)
             if names:
                 lines.append(f"  {what}: {len(names)}: {', '.join(names)}")
@@ -267,7 +268,9 @@ def load_weights(
             checkpoint of Lightning or torch; no code from it is run. It may have more
             tasks than the model.
         partial: Whether weights that fit by name and shape are loaded, and the others
-            reported.
+            reported. Weights that read the features grow by columns of 0 if the model
+            has more extra features, and the same `embedding_width`: its answers are
+            then those of the file.
 
     Returns:
         A report of the weights that were and were not loaded.
@@ -295,6 +298,8 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
     if not partial:
         check_fit(targets, _of_its_tasks(targets, state))
     shared = [name for name in targets if name in state]
+    grown = _grown(model, path, targets, state) if partial else {}
+    state.update(grown)
     fitting = [n for n in shared if state[n].shape == targets[n].shape]
     if not fitting:
         raise CheckpointError(
@@ -313,7 +318,32 @@ def _fill(model: nn.Module, path: Path, partial: bool) -> LoadReport:
         missing=tuple(n for n in targets if n not in state),
         unused=tuple(n for n in state if n not in targets),
         misshapen=tuple(n for n in shared if n not in fitting),
+        grown=tuple(grown),
     )
+
+
+def _grown(
+    model: nn.Module,
+    path: Path,
+    targets: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Return weights with columns of 0 for extra features that the file lacks."""
+    is_ours = path.suffix == ".safetensors"
+    described = (read_description(path) if is_ours else None) or {"kwargs": {}}
+    known = described["kwargs"].get("extra_features", ())
+    backbone, prefix = backbone_of(model)
+    give = getattr(backbone, "columns_of", None)
+    grown = {}
+    for name, columns in ({} if give is None else give(known)).items():
+        name = f"{prefix}{name}"
+        ours, theirs = targets[name], state.get(name)
+        if theirs is None or theirs.shape != (len(ours), len(columns)):
+            continue
+        if ours.shape != theirs.shape:
+            grown[name] = torch.zeros_like(ours, dtype=theirs.dtype)
+            grown[name][:, columns] = theirs
+    return grown
 
 
 def _of_its_tasks(

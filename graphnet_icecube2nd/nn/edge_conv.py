@@ -13,6 +13,7 @@ features, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -197,6 +198,22 @@ class DynamicEdgeBranch(nn.Module):
         self.readout = nn.Sequential(
             nn.Linear(dim, self.DIM_READOUT), nn.LayerNorm(self.DIM_READOUT)
         ).requires_grad_(False)
+
+    def columns_of(self, features: Sequence[int]) -> dict[str, Tensor]:
+        """Return the inputs that a branch of only these features has.
+
+        The result has the columns of the weights that read nodes, by name of the
+        weights.
+        """
+        dim_all = self.combine[0].in_features
+        dim_nodes = self.convolutions[0].mlp[0].in_features // 2
+        num = (dim_nodes - 5) // 2
+        of_means = [num + place for place in features]
+        nodes = torch.tensor([*features, *of_means, *range(2 * num, dim_nodes)])
+        return {
+            "convolutions.0.mlp.0.weight": torch.cat([nodes, dim_nodes + nodes]),
+            "combine.0.weight": torch.cat([nodes, torch.arange(dim_nodes, dim_all)]),
+        }
 
     def forward(self, nodes_TF: Tensor, n_pulses_B: Tensor, packing: Packing) -> Tensor:
         """Map scaled features (T, F), with x, y, z, time first, to (T, dim).

@@ -92,7 +92,8 @@ class PulseEmbedding(nn.Module):
     selection. `scaled` gives each quantity a learned amplitude, as in the hybrids. Each
     of `extra_features`, additional columns of the batch (PMT direction, time over
     threshold, ...), has its own sinusoid; it is first multiplied by its `extra_waves`,
-    or by the factor of positions.
+    or by the factor of positions. `width` is that of the hidden layer; default: that of
+    all sinusoids.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class PulseEmbedding(nn.Module):
         scaled: bool = False,
         extra_features: Sequence[str] = (),
         extra_waves: Sequence[float] = (),
+        width: int | None = None,
     ) -> None:
         super().__init__()
+        self.dim_base = dim_base
         self.extra_features = tuple(extra_features)
         self.extra_waves = tuple(extra_waves)
         self.position = FourierFeatures(dim_base, scaled=scaled)
@@ -115,12 +118,20 @@ class PulseEmbedding(nn.Module):
         if self.extra_features:
             self.extra = FourierFeatures(dim_base, scaled=scaled)
         dim_joined = (6 + len(self.extra_features)) * dim_base
+        width = width or dim_joined
         self.project = nn.Sequential(
-            nn.Linear(dim_joined, dim_joined),
-            nn.LayerNorm(dim_joined),
+            nn.Linear(dim_joined, width),
+            nn.LayerNorm(width),
             nn.GELU(),
-            nn.Linear(dim_joined, dim),
+            nn.Linear(width, dim),
         )
+
+    def columns_of(self, extra_features: Sequence[str]) -> Tensor:
+        """Return the inputs of `project` that an embedding of fewer features has."""
+        places = [self.extra_features.index(name) for name in extra_features]
+        parts = [*range(6), *(6 + place for place in places)]
+        first = torch.tensor(parts)[:, None] * self.dim_base
+        return (first + torch.arange(self.dim_base)).flatten()
 
     def forward(self, batch: PackedBatch, packing: Packing) -> Tensor:
         """Embed all pulses of a batch, (T, D)."""

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Recipe": "recipe",
         "Stage": "recipe",
         "TrainerConfig": "trainer",
+        "finetune": "transfer",
         "find_recipe": "recipes",
         "list_recipes": "recipes",
         "register_recipe": "recipes",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import signature
 from typing import Any
 
@@ -17,7 +17,12 @@ from torch import Tensor, nn
 
 from graphnet_icecube2nd.errors import NonFiniteError
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.models.model import Model, is_labelled
+from graphnet_icecube2nd.models.model import (
+    Model,
+    is_labelled,
+    layers_of,
+    weights_of,
+)
 from graphnet_icecube2nd.training.balance import Balance
 from graphnet_icecube2nd.training.history import RAW, column_of
 from graphnet_icecube2nd.training.optimisation import WeightAverage, make_adamw
@@ -30,6 +35,7 @@ except ImportError:  # the recipe and its parts work without Lightning
     LightningModule = object
 
 RANDOM_STATE = "random_state"  # key in checkpoints
+FACTOR = "factor"  # on the learning rate of a group of parameters
 
 
 class TrainingModule(LightningModule):  # type: ignore[misc]
@@ -59,7 +65,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         # DDP collects the parameters that need a gradient after this.
-        freeze(model, stage.freeze)
+        self._frozen = frozen_modules(model, freeze(model, stage.freeze))
         self.model, self.stage = model, stage
         self.event_weight, self.balance = event_weight, balance
         self.average = WeightAverage(model, stage.ema_decay) if stage.ema else None
@@ -72,6 +78,14 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         self.validation: dict[str, float] = {}  # values of the last validation
         # Events with non-finite validation values, and all events, for each batch.
         self._nonfinite: list[tuple[Tensor, Tensor | None]] = []
+        self.train()
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Set the mode; frozen modules stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     @property
     def result(self) -> Model:
@@ -151,7 +165,8 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
         """Set the learning rate and momentum of this step."""
         share = self.trainer.global_step / self.trainer.estimated_stepping_batches
         for group in optimizer.param_groups:
-            group["lr"] = self.schedule.learning_rate_at(share)
+            rate = self.schedule.learning_rate_at(share)
+            group["lr"] = rate * group.get(FACTOR, 1.0)
             group["betas"] = (self.schedule.momentum_at(share), group["betas"][1])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -165,7 +180,7 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW for the parameters that are not frozen."""
         return make_adamw(
-            self.model.parameters(),
+            layer_groups(self.model, self.stage.layer_decay),
             learning_rate=self.schedule.learning_rate_at(0),
             weight_decay=self.stage.weight_decay,
             eps=self.stage.eps,
@@ -272,24 +287,43 @@ class TrainingModule(LightningModule):  # type: ignore[misc]
 def freeze(model: nn.Module, prefixes: tuple[str, ...]) -> list[str]:
     """Freeze parameters whose names begin with a prefix, and return their names.
 
-    A prefix ends at a dot of the name, such as `embedding` or `local.0`. Raises
-    ValueError if no parameter has a prefix.
+    A prefix ends at a dot of the name, such as `embedding` or `local.0`; `backbone` is
+    everything but the last layers. Raises ValueError if no parameter has a prefix.
     """
     frozen = []
     for prefix in prefixes:
-        known = [name for name, _ in model.named_parameters()]
-        begin = prefix.rstrip(".") + "."
-        names = [name for name in known if f"{name}.".startswith(begin)]
-        if not names:
-            rooms = dict.fromkeys(name.split(".")[0] for name in known)
-            raise ValueError(
-                f"freeze must name parameters of the model ({', '.join(rooms)}), found "
-                f"{prefix!r}"
-            )
+        try:
+            names = weights_of(model, prefix)
+        except ValueError as error:
+            raise ValueError(f"freeze {error}") from None
         for name in names:
             model.get_parameter(name).requires_grad_(False)
         frozen += names
     return frozen
+
+
+def frozen_modules(model: nn.Module, frozen: Collection[str]) -> list[nn.Module]:
+    """Return the modules all of whose parameters are among the frozen ones."""
+    modules = []
+    for prefix, module in model.named_modules():
+        names = [f"{prefix}.{name}".lstrip(".") for name, _ in module.named_parameters()]
+        if names and set(names) <= set(frozen):
+            modules.append(module)
+    return modules
+
+
+def layer_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Return groups of parameters for `make_adamw`, with factors on the learning rate.
+
+    The last layers have 1; each layer of the backbone has `decay` times the factor of
+    the layer above it. The highest layer is the first group.
+    """
+    if decay == 1:
+        return [{"params": list(model.parameters())}]
+    return [
+        {"params": [model.get_parameter(n) for n in names], FACTOR: decay**depth}
+        for depth, names in enumerate(reversed(layers_of(model)))
+    ]
 
 
 class ValidationMetrics:

@@ -105,7 +105,7 @@ class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
 
 
 def make_adamw(
-    parameters: Iterable[Tensor],
+    parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
     *,
     learning_rate: float,
     weight_decay: float = 0.05,
@@ -114,6 +114,9 @@ def make_adamw(
 ) -> torch.optim.AdamW:
     """Return AdamW for the parameters that need a gradient, all with weight decay.
 
+    `parameters` are tensors, or groups of them under `params`, with other entries that
+    the optimiser keeps.
+
     The step is fused (one pass over parameter, gradient and both moments) if all
     parameters are floating-point numbers on a CPU or CUDA device; otherwise PyTorch
     chooses. With a gradient scaler `fused` must be False, because a fused step removes
@@ -121,14 +124,18 @@ def make_adamw(
     default eps, because its wrapper ignores the requested 1e-7
     (github.com/DrHB/icecube-2nd-place, src/utils.py).
     """
-    trained = [p for p in parameters if p.requires_grad]
+    given = list(parameters)
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
+    groups = [group for group in groups if group["params"]]
+    trained = [p for group in groups for p in group["params"]]
     if not trained:
         raise ValueError("AdamW needs a parameter with requires_grad, found none")
     fused = fused and all(
         p.device.type in FUSED_DEVICES and p.is_floating_point() for p in trained
     )
     return torch.optim.AdamW(
-        trained,
+        groups,
         lr=learning_rate,
         weight_decay=weight_decay,
         eps=eps,

@@ -26,6 +26,7 @@ from graphnet_icecube2nd.config import (
     to_plain,
 )
 from graphnet_icecube2nd.conventions import LENGTH_CLASSES
+from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.errors import check_one_of, check_positive, check_whole, naming
 from graphnet_icecube2nd.events.augmentation import augmentation_from_dict
 from graphnet_icecube2nd.events.features import DETECTOR, POSITIONS
@@ -78,10 +79,15 @@ class Stage:
         gradient_clip: Maximum norm of the gradient.
         weight_decay: AdamW's weight decay, on every parameter.
         eps: AdamW's eps.
-        freeze: Prefixes of the names of parameters that are not trained.
+        layer_decay: Learning rate of a layer of the backbone divided by that of the
+            layer above it. The last layers of the tasks have the full learning rate,
+            the embedding the lowest; 1: all have the same.
+        freeze: Modules, or prefixes of the names of parameters, that are not trained,
+            such as `backbone`, `embedding` or `encoder.0`. Frozen modules are in
+            evaluation mode.
         weights: File of the initial weights; None: the previous stage's, or random.
         partial: Load the matching part of `weights` and list the rest; otherwise all
-            must match.
+            must match (see `load_weights`).
         next_from: Initial weights of the next stage: `best` or `last`.
         patience: Sub-epochs without a better validation after which the stage ends;
             None: all sub-epochs are trained.
@@ -108,6 +114,7 @@ class Stage:
     gradient_clip: float = 3.0
     weight_decay: float = 0.05
     eps: float = 1e-8
+    layer_decay: float = 1.0
     freeze: tuple[str, ...] = ()
     weights: str | None = None
     partial: bool = False
@@ -126,6 +133,10 @@ class Stage:
             check_whole("patience", self.patience, 1)
         if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
             raise ValueError(f"weight_decay must be >= 0, found {self.weight_decay}")
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(
+                f"layer_decay must be above 0 and up to 1, found {self.layer_decay}"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be from 0 to 1, found {self.ema_decay}")
         check_one_of("loss", self.loss, LOSSES)
@@ -163,6 +174,8 @@ class DataConfig:
         positions: Point from which positions count: `detector`, its centre, or
             `charge_centre`, that of each event, for models that shall not know where in
             the detector an event is.
+        scales: Units of the features; default: those of the store's detector. A model
+            that was trained on another detector needs its own.
         augmentations: Augmentations of training events, each a `kind` with its
             arguments, such as `{kind: time_jitter, sigma: 2.0}`.
         validation_fraction: Share of validation events, if the store does not have the
@@ -187,6 +200,7 @@ class DataConfig:
     validation_max_pulses: int | None = None
     features: str = "store"
     positions: str = DETECTOR
+    scales: Scales | None = None
     augmentations: tuple[Mapping[str, Any], ...] = ()
     validation_fraction: float = 0.1
     split_seed: int = 0

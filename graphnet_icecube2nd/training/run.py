@@ -44,7 +44,7 @@ from graphnet_icecube2nd.tasks.label import LABELS, make_label
 from graphnet_icecube2nd.tasks.task import FEWEST
 from graphnet_icecube2nd.training.balance import Balance
 from graphnet_icecube2nd.training.history import Row
-from graphnet_icecube2nd.training.module import TrainingModule, freeze
+from graphnet_icecube2nd.training.module import TrainingModule, freeze, layer_groups
 from graphnet_icecube2nd.training.recipe import Recipe
 from graphnet_icecube2nd.training.recipes import find_recipe
 from graphnet_icecube2nd.training.run_folder import (
@@ -56,6 +56,7 @@ from graphnet_icecube2nd.training.run_folder import (
     RECIPE,
     RESUME,
     begun_stages,
+    detector_of,
     discard_unbegun,
     finished_stage,
     model_input,
@@ -138,8 +139,25 @@ def train(
             gradient these are all events of the step.
         ImportError: Lightning is not installed.
     """
+    recipe = find_recipe(recipe, overrides)
+    return run_recipe(
+        recipe, data, out, resume=resume, machine=machine, on_row=on_row, note={}
+    )
+
+
+def run_recipe(
+    recipe: Recipe,
+    data: EventStore | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    resume: bool,
+    machine: TrainerConfig | None,
+    on_row: Callable[[list[Row]], None] | None,
+    note: Mapping[str, Any],
+) -> TrainedRun:
+    """Train a recipe as `train` does; `run.json` of a new run gets `note`."""
     print_notices()
-    recipe = with_absolute_paths(find_recipe(recipe, overrides))
+    recipe = with_absolute_paths(recipe)
     run = Path(out)
     check_model(recipe, begun_stages(run))
     store = data if isinstance(data, EventStore) else EventStore(data)
@@ -147,7 +165,7 @@ def train(
     with locked_folder(run, "a run") if is_first else nullcontext():
         is_new = is_first and not (run / RECIPE).is_file()
         if is_first:
-            open_run(run, recipe, store, resume)
+            open_run(run, recipe, store, resume, note)
         try:
             for number in range(len(recipe.stages)):
                 if not (run / f"stage_{number}" / FINISHED).is_file():
@@ -184,8 +202,13 @@ def check_model(recipe: Recipe, begun: int = 0) -> None:
                         f"{nearest(name, known)}"
                     ) from None
             raise ValueError(f"model_kwargs: {error}") from error
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
     for number, stage in enumerate(recipe.stages):
-        freeze(model, stage.freeze)
+        if trained <= set(freeze(model, stage.freeze)):
+            raise ValueError(
+                f"stages.{number}.freeze leaves nothing to train: {list(stage.freeze)}"
+            )
+        layer_groups(model, stage.layer_decay)  # raises if there are no layers
         if number < begun or stage.weights is None:
             continue
         if not Path(stage.weights).exists():
@@ -246,6 +269,7 @@ def make_data(
     labels = [task.truth for task in tasks.values()]
     truth = [name for group in labels for name in group]
     truth += options.pop("balance")
+    del options["scales"]
     if recipe.event_weight is not None:
         truth.append(recipe.event_weight)
     return kind(
@@ -258,6 +282,7 @@ def make_data(
         labels=labels,
         seed=recipe.seed + number,
         num_workers=num_workers,
+        scales=recipe.data.scales,
         **options,  # all others have the data module's names
     )
 
@@ -442,7 +467,7 @@ class StageRun:
         """
         described = run_description(self.run)
         # Models of runs of release 0.1.0 depend only on the recipe.
-        detector = store.detector if INPUT in described else None
+        detector = detector_of(self.recipe, store) if INPUT in described else None
         model = first_model(self.recipe, self.number, detector)
         stage, report = self.stage, None
         if (self.folder / RESUME).is_file():

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd.config import WORDS, to_plain
 from graphnet_icecube2nd.conventions import CHARGE, SENSOR_ID, TIME, X, Y, Z
+from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.errors import naming
 from graphnet_icecube2nd.events.events import Events
 from graphnet_icecube2nd.events.input_config import InputConfig
@@ -52,9 +54,16 @@ KNOWN = {"data": str, "num_events": int, "num_pulses": int, TRAINED_WITH: list}
 NUM_EVENTS, NUM_SHARDS, QUANTILES = 2000, 50, (0.001, 0.999)
 
 
-def open_run(run: Path, recipe: Recipe, store: EventStore, resume: bool) -> None:
+def open_run(
+    run: Path,
+    recipe: Recipe,
+    store: EventStore,
+    resume: bool,
+    note: Mapping[str, Any],
+) -> None:
     """Check that the folder is new or holds this run, and describe the run in it."""
-    described = {
+    described: dict[str, Any] = {
+        **note,
         "data": str(store.path.resolve()),
         "num_events": len(store),
         "num_pulses": store.manifest.num_pulses,
@@ -187,11 +196,17 @@ def _check_same_run(run: Path, recipe: Recipe, described: dict[str, Any]) -> Non
             )
 
 
+def detector_of(recipe: Recipe, store: EventStore) -> Detector:
+    """Return the detector of a store with the units of a recipe's features."""
+    scales = recipe.data.scales
+    return store.detector if scales is None else replace(store.detector, scales=scales)
+
+
 def model_input(recipe: Recipe, store: EventStore) -> InputConfig:
     """Return a recipe's input configuration for a store, with its input ranges."""
     options = recipe.data
     config = InputConfig.of(
-        store.detector,
+        detector_of(recipe, store),
         max_pulses=options.validation_max_pulses or recipe.stages[-1].max_pulses,
         selection=options.selection,
         positions=options.positions,

@@ -126,7 +126,9 @@ def make_adamw(
     """
     given = list(parameters)
     groups = given if given and isinstance(given[0], dict) else [{"params": given}]
-    groups = [{**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups]
+    groups = [
+        {**g, "params": [p for p in g["params"] if p.requires_grad]} for g in groups
+    ]
     groups = [group for group in groups if group["params"]]
     trained = [p for group in groups for p in group["params"]]
     if not trained:

@@ -158,7 +158,9 @@ def test_frozen_modules_stay_in_evaluation_mode(pool: str) -> None:
         assert [part.training for part in layer.layer] == [True, False, True]
         module.eval()
         module.train()
-    whole = TrainingModule(new_model(pool, tasks=TWO), replace(STAGE, freeze=("layer",)))
+    whole = TrainingModule(
+        new_model(pool, tasks=TWO), replace(STAGE, freeze=("layer",))
+    )
     assert not any(part.training for part in whole.model.backbone.modules())  # type: ignore[operator, union-attr]
     assert whole.model.tasks.training  # type: ignore[union-attr]
 
@@ -319,9 +321,7 @@ def test_the_first_answers_are_those_of_the_model(
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method: str, source: Path, sea_store: EventStore) -> None:
     model = load_model(source)
-    recipe = finetune_recipe(
-        model, source, sea_store, method=method, scales="store"
-    )
+    recipe = finetune_recipe(model, source, sea_store, method=method, scales="store")
     assert set(recipe.tasks) == {"direction", "track"}
     assert recipe.data.scales is None
     assert recipe.stages[0].max_pulses == 20
@@ -349,7 +349,11 @@ def test_methods(method: str, source: Path, sea_store: EventStore) -> None:
     ],
 )
 def test_what_cannot_be_is_refused(
-    given: dict[str, Any], words: str, source: Path, sea_store: EventStore, tmp_path: Path
+    given: dict[str, Any],
+    words: str,
+    source: Path,
+    sea_store: EventStore,
+    tmp_path: Path,
 ) -> None:
     with pytest.raises(ValueError, match=words):
         finetune(source, sea_store, tmp_path / "run", **given)

@@ -96,6 +96,7 @@ _add(
     store.prepare,
     "prepare events.db store/",
     "prepare icecube-neutrinos/ store/ --batches 1-5",
+    "prepare orca115/ masked/ --only-strings orca6",
 )
 _add("Events", store.inspect, "inspect store/", "inspect store/ --event 17 --verify")
 _add("Events", store.export, "export store/ events.db")

@@ -141,7 +141,7 @@ Accelerator = Annotated[str, machine_option("Accelerator: auto, cpu, gpu, cuda, 
 
 FORMAT_HELP = (
     "Format of the files: kaggle, graphnet-sqlite, graphnet-lmdb, graphnet-parquet, "
-    "parquet, nested-parquet, hdf5, km3net. Default: recognised."
+    "parquet, nested-parquet, hdf5, km3net, store. Default: recognised."
 )
 
 
@@ -309,13 +309,23 @@ def parse_batches(text: str) -> list[int] | str:
     """
     if text == "present":
         return text
+    if (numbers := _numbers(text)) is None:
+        raise ValueError(f"--batches must be like 1,2,5-9 or present, found {text!r}")
+    return numbers
+
+
+def parse_strings(text: str | None) -> list[int] | str | None:
+    """Return the numbers of a text such as `1-6,9`, or a detector's name unchanged."""
+    return text if text is None else _numbers(text) or text
+
+
+def _numbers(text: str) -> list[int] | None:
+    """Return the numbers of a text such as `1,2,5-9`; None if it has another form."""
     numbers: list[int] = []
     for piece in text.split(","):
         ends = piece.strip().split("-")
         if len(ends) > 2 or not all(end.isdigit() for end in ends):
-            raise ValueError(
-                f"--batches must be like 1,2,5-9 or present, found {text!r}"
-            )
+            return None
         numbers.extend(range(int(ends[0]), int(ends[-1]) + 1))
     return numbers
 

@@ -11,6 +11,7 @@ from graphnet_icecube2nd.commands.options import (
     FORMAT_HELP,
     file_option,
     option,
+    parse_strings,
     reads_files,
 )
 from graphnet_icecube2nd.commands.show import (
@@ -45,14 +46,22 @@ def prepare(
             "map's."
         ),
     ] = None,
+    only_strings: Annotated[
+        str | None,
+        file_option(
+            "Strings whose pulses are read: numbers, such as 1-6,9, or the name of a "
+            "smaller detector with such strings, such as orca6. IN may then be a store."
+        ),
+    ] = None,
     sort_pulses: Annotated[bool, option("Sort the pulses of an event by time.")] = True,
     shard_pulses: Annotated[int, option("Maximum pulses per shard.")] = 2**23,
 ) -> None:
     """Convert files of events into an event store.
 
     It reads the competition's data, GraphNeT's SQLite, parquet and LMDB, other parquet
-    files, HDF5 and KM3NeT's offline ROOT files. An interrupted conversion
-    resumes when the command is run again.
+    files, HDF5 and KM3NeT's offline ROOT files, and with --only-strings or
+    --event-list a store. An interrupted conversion resumes when the command is run
+    again.
     """
     if len(paths) < 2:
         raise typer.BadParameter("give files or a folder, then the folder of the store")
@@ -70,6 +79,7 @@ def prepare(
             sort_pulses=sort_pulses,
             on_progress=on_progress,
             on_source=on_source,
+            only_strings=parse_strings(only_strings),
             **reading,
         )
     say_report(report)

@@ -210,7 +210,7 @@ def finetune(
     method: Annotated[
         str,
         option(
-            "Trained weights: `full`, all; `frozen`, only the last layers of the tasks; "
+            "Trained weights: `full`, all; `frozen`, only the tasks' last layers; "
             "`layer-wise`, all, with smaller learning rates in lower layers; `staged`, "
             "first the last layers, then the upper half of the backbone, too, then all."
         ),

@@ -359,6 +359,70 @@ class DetectorGeometry(Shared):
         return grid.nearest(position_T3.to(self.position_S3)).to(position_T3.device)
 
 
+def strings_like(
+    geometry: DetectorGeometry, other: DetectorGeometry, within: float
+) -> list[int]:
+    """Return the strings that stand as those of another, smaller detector.
+
+    Detectors of one telescope may have other zeros and spacings, as KM3NeT/ORCA in its
+    simulation, whose strings stand 1.15 times as close as in the sea. So the other
+    detector is moved, and this one is scaled by 0.8 to 1.25, until all strings fit
+    best.
+
+    Args:
+        geometry: Modules of the detector.
+        other: Modules of the smaller detector.
+        within: Maximum distance of two strings after that, m.
+
+    Raises:
+        ValueError: Some string is further away.
+    """
+    number_N, place_N2 = _lines(geometry)
+    _, other_M2 = _lines(other)
+    best = (np.inf, np.array([], np.int64))
+    theirs_M2 = other_M2 - other_M2.mean(0)
+    for factor in np.linspace(0.8, 1.25, 10):
+        # The first of the other strings is moved to each of these, in turn.
+        moved_NM2 = (other_M2 - other_M2[0]) / factor + place_N2[:, None]
+        for nearest_M in _nearest(moved_NM2, place_N2):
+            if len(np.unique(nearest_M)) < len(nearest_M):
+                continue
+            ours_M2 = place_N2[nearest_M] - place_N2[nearest_M].mean(0)
+            fitted = (ours_M2 * theirs_M2).sum() / max((ours_M2**2).sum(), 1e-9)
+            off_M2 = theirs_M2 - np.clip(fitted, 0.8, 1.25) * ours_M2
+            off = float(np.hypot(*off_M2.T).max())
+            if off < best[0] - 1e-6:
+                best = off, nearest_M
+    if best[0] > within:
+        found = (
+            "it has fewer strings" if np.isinf(best[0]) else f"found {best[0]:.1f} m"
+        )
+        raise ValueError(
+            f"strings of {geometry.name} must stand within {within:g} m of those of "
+            f"{other.name} after both were moved and scaled, but {found}: raise "
+            "`within`, or name the strings by number"
+        )
+    return sorted(number_N[best[1]].tolist())
+
+
+def _nearest(
+    point_NM2: NDArray[np.float64], place_N2: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return the row of the place that is nearest to each point, (N, M)."""
+    square_N = (place_N2**2).sum(1) / 2
+    nearest: NDArray[np.int64] = (square_N - point_NM2 @ place_N2.T).argmin(2)
+    return nearest
+
+
+def _lines(geometry: DetectorGeometry) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the numbers of the strings, (N,), and their mean x and y, (N, 2) m."""
+    number_N, string_S = np.unique(geometry.string_S.numpy(), return_inverse=True)
+    count_N = np.bincount(string_S)
+    xy_S2 = geometry.position_S3.numpy()[:, :2]
+    sums = [np.bincount(string_S, column) / count_N for column in xy_S2.T]
+    return number_N, np.stack(sums, 1)
+
+
 @lru_cache(maxsize=16)
 def _cell_grid(geometry: DetectorGeometry, tolerance: float) -> CellGrid:
     return CellGrid(geometry.position_S3, tolerance)

@@ -24,6 +24,7 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -44,7 +45,9 @@ from graphnet_icecube2nd.conventions import (
     Z,
     wrap_azimuth,
 )
-from graphnet_icecube2nd.detector.detector import Detector
+from graphnet_icecube2nd.detector.detector import ICECUBE, SWAY, Detector
+from graphnet_icecube2nd.detector.geometry import DetectorGeometry, strings_like
+from graphnet_icecube2nd.detector.presets import build_detector
 from graphnet_icecube2nd.errors import check_one_of
 from graphnet_icecube2nd.events.events import (
     Events,
@@ -57,6 +60,7 @@ from graphnet_icecube2nd.events.events import (
     time_order,
     with_columns,
 )
+from graphnet_icecube2nd.events.features import QE_TOLERANCE
 from graphnet_icecube2nd.events.random_numbers import (
     SELECTION_STREAM,
     RandomKey,
@@ -175,7 +179,7 @@ class ChargeScale:
 
 @dataclass(frozen=True, kw_only=True)
 class _Drop:
-    """Removes all pulses of some DOMs or strings."""
+    """Removes all pulses of some strings, DOMs or PMTs."""
 
     kind: ClassVar[str]
     unit: ClassVar[str]
@@ -192,8 +196,10 @@ class _Drop:
 class DropDoms(_Drop):
     """Remove all pulses of some DOMs, with other DOMs in every event.
 
-    A DOM is identified by its `sensor_id`, else by its x, y, z. An event that would
-    lose all pulses is not changed. `n_pulses` decreases with the pulses.
+    A DOM is identified by its `sensor_id`, else by its x, y, z; in water, where the
+    current moves modules with several PMTs, it is the nearest one of the geometry. An
+    event that would lose all pulses is not changed. `n_pulses` decreases with the
+    pulses.
 
     Args:
         probability: Probability to remove a DOM, 0 to 1, 1 excluded.
@@ -214,6 +220,101 @@ class DropStrings(_Drop):
     """
 
     kind, unit = "drop_strings", "string"
+
+
+class DropPmts(_Drop):
+    """Remove all pulses of some PMTs, with other PMTs in every event.
+
+    A PMT is identified by its DOM, as in `DropDoms`, and by its direction, so the
+    detector must have one. An event that would lose all pulses is not changed.
+    `n_pulses` decreases with the pulses.
+
+    Args:
+        probability: Probability to remove a PMT, 0 to 1, 1 excluded.
+    """
+
+    kind, unit = "drop_pmts", "pmt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskTo:
+    """Keep only the pulses on some strings, such as those of a smaller detector.
+
+    An event without a pulse on them keeps all pulses, because a batch needs some, but
+    loses its labels: it is not trained on. `n_pulses` decreases with the pulses. The
+    strings are those of the detector's geometry. All pulses of an event are read, and
+    the selection cuts what is left.
+
+    Args:
+        detector: Name of the detector whose strings are kept, by their positions (see
+            `geometry.strings_like`).
+        strings: Numbers of the strings, instead of `detector`.
+        within: Maximum distance of a string from that of `detector`, m.
+    """
+
+    kind: ClassVar[str] = "mask_to"
+    needs_all_pulses: ClassVar[bool] = True
+    detector: str = ""
+    strings: tuple[int, ...] = ()
+    within: float = 10.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strings", tuple(self.strings))  # YAML has lists
+        _check_number(self, "within", least=None, above=0.0)
+        if bool(self.detector) == bool(self.strings):
+            raise ValueError(
+                f"{self.kind} needs either `detector`, a name, or `strings`, numbers; "
+                f"got detector={self.detector!r}, strings={list(self.strings)}"
+            )
+        if self.detector:
+            build_detector(self.detector)  # raises if there is none
+
+    def __call__(self, events: Events, key: RandomKey, detector: Detector) -> Events:
+        """Return the events with fewer pulses, and without labels if none is left."""
+        keep_T = self.keeps(events.columns, detector)
+        lost_B = ~np.logical_or.reduceat(keep_T, events.offsets.numpy()[:-1])
+        kept = keep_pulses(events, keep_T)
+        if not lost_B.any():
+            return kept
+        lost = torch.from_numpy(lost_B)
+        truth = {
+            name: torch.where(lost.view(-1, *[1] * (value.ndim - 1)), torch.nan, value)
+            if value.is_floating_point()
+            else value
+            for name, value in kept.truth.items()
+        }
+        return replace(kept, truth=truth)
+
+    def keeps(
+        self, columns: Mapping[str, Tensor], detector: Detector
+    ) -> NDArray[np.bool_]:
+        """Return which pulses, columns (T,) by quantity, are on the strings, (T,)."""
+        geometry = need_modules(self.kind, columns, detector)
+        dom_T = modules_of(self.kind, columns, detector)
+        string_S = torch.isin(geometry.string_S, torch.tensor(self.numbers(detector)))
+        keep_T: NDArray[np.bool_] = string_S[dom_T].numpy()
+        return keep_T
+
+    def numbers(self, detector: Detector) -> list[int]:
+        """Return the numbers of the kept strings of a detector."""
+        geometry = detector.modules_or_icecube86
+        if not self.strings:
+            return _strings_like(geometry, self.detector, self.within)
+        known = set(geometry.string_S.tolist())
+        if unknown := [number for number in self.strings if number not in known]:
+            raise ValueError(
+                f"{self.kind}: {detector.name} has no string {unknown[0]}; it has "
+                f"{min(known)} to {max(known)}"
+            )
+        return list(self.strings)
+
+
+@lru_cache(maxsize=16)
+def _strings_like(geometry: DetectorGeometry, name: str, within: float) -> list[int]:
+    other = build_detector(name).modules
+    if other is None:
+        raise ValueError(f"{MaskTo.kind}: the modules of {name} are not known")
+    return strings_like(geometry, other, within)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -511,7 +612,7 @@ class SwitchOff:
 # may be anywhere.
 PLACELESS = (
     *(TimeJitter, TimeOffset, TimeShift, FirstPulseAt, ChargeScale, ChargeFactor),
-    *(DropDoms, DropStrings, SwitchOff, RotateAboutZ),
+    *(DropDoms, DropStrings, DropPmts, MaskTo, SwitchOff, RotateAboutZ),
 )
 
 # Training augmentations, which recipes can name.
@@ -519,7 +620,7 @@ _KINDS: dict[str, Any] = {
     augmentation.kind: augmentation
     for augmentation in (
         *(TimeJitter, TimeOffset, ChargeScale),
-        *(DropDoms, DropStrings, AddNoise, RotateAboutZ),
+        *(DropDoms, DropStrings, DropPmts, MaskTo, AddNoise, RotateAboutZ),
     )
 }
 
@@ -665,13 +766,19 @@ def _unit_keys(
     *,
     to_mm: bool = False,
 ) -> NDArray[np.uint64]:
-    """Return keys (T,) that are equal for pulses of one event and one DOM or string.
+    """Return keys (T,) that are equal for pulses of one event and one unit.
 
-    Without `sensor_id` the position identifies them, exactly or to the millimetre.
+    A unit is a `string`, a `dom` or a `pmt`. Without `sensor_id` the position
+    identifies DOMs, exactly or to the millimetre, unless they move.
     """
     key_T = per_pulse(events, key.of_events(events.event_id.numpy()))
-    if SENSOR_ID in events.columns:
-        unit_T = events.columns[SENSOR_ID].long()
+    if unit == "pmt":
+        for name in _pmt_direction(events, kind, detector):
+            number_T = (events.columns[name].double() * 1e3).round().long()
+            key_T = combine(key_T, number_T.numpy())
+    moves = bool(detector.vectors) and detector.medium != "ice"
+    if SENSOR_ID in events.columns or (moves and detector.modules is not None):
+        unit_T = modules_of(kind, events.columns, detector)
         if unit == "string":
             unit_T = detector.modules_or_icecube86.string_S[unit_T]
         return combine(key_T, unit_T.numpy())
@@ -684,6 +791,54 @@ def _unit_keys(
             number_T = (place_T + 0.0).view(torch.int64)  # -0 becomes 0 first
         key_T = combine(key_T, number_T.numpy())
     return key_T
+
+
+def _pmt_direction(events: Events, kind: str, detector: Detector) -> Sequence[str]:
+    """Return the columns of the direction of PMTs; ValueError if there are none."""
+    for vector in detector.vectors:
+        if set(vector) <= events.columns.keys():
+            return vector
+    raise ValueError(
+        f"{kind} needs the directions of PMTs, which detector {detector.name!r} does "
+        f"not have; the events have {', '.join(events.columns)}"
+    )
+
+
+def need_modules(
+    kind: str, columns: Mapping[str, Tensor], detector: Detector
+) -> DetectorGeometry:
+    """Return the modules on which pulses are; ValueError if they are not known."""
+    is_icecube = detector.telescope == ICECUBE or SENSOR_ID in columns
+    if detector.modules is None and not is_icecube:
+        raise ValueError(
+            f"{kind} needs the modules of detector {detector.name!r}, which are not "
+            "known: prepare the store with --detector or --geometry"
+        )
+    return detector.modules_or_icecube86
+
+
+def modules_of(kind: str, columns: Mapping[str, Tensor], detector: Detector) -> Tensor:
+    """Return the row in the geometry of the module of each pulse, (T,).
+
+    It is the `sensor_id`, or else the module nearest to x, y, z. Raises ValueError if
+    there is none nearby.
+    """
+    if SENSOR_ID in columns:
+        return columns[SENSOR_ID].long()
+    geometry = need_modules(kind, columns, detector)
+    place_T3 = torch.stack([columns[axis].double() for axis in AXES], 1)
+    place_T3 = place_T3 - torch.tensor(detector.pulses.origin)
+    reach = SWAY if detector.medium != "ice" else QE_TOLERANCE
+    dom_T = geometry.nearest_dom(place_T3, reach)
+    if len(far := (dom_T < 0).nonzero()):
+        place = ", ".join(f"{value:.1f}" for value in place_T3[far[0, 0]].tolist())
+        raise ValueError(
+            f"{kind}: pulses must be within {reach:g} m of a module of "
+            f"{detector.name!r}, found one at {place} m from its centre "
+            f"({len(far):,} of {len(dom_T):,} are further away): prepare the store with "
+            "the geometry of its events"
+        )
+    return dom_T
 
 
 def _with_places(events: Events, kind: str, detector: Detector) -> dict[str, Tensor]:

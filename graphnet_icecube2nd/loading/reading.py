@@ -232,6 +232,8 @@ class EventReader:
         """Return the index of each kept pulse in its event, (T,), and the offsets."""
         longest = int(block.length_B.max())
         limit = longest if self.max_pulses is None else self.max_pulses
+        if any(getattr(a, "needs_all_pulses", False) for a in self.augmentations):
+            limit = longest
         kept_B = np.minimum(block.length_B, limit)
         offsets = np.zeros(len(kept_B) + 1, np.int64)
         np.cumsum(kept_B, out=offsets[1:])

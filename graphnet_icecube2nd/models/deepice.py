@@ -203,11 +203,10 @@ class DeepIce(Model):
 
     def layers(self) -> tuple[tuple[str, ...], ...]:
         """Return the names of the modules of each layer, the lowest first."""
-        first = ("embedding", "interval", *(["graph"] if self.is_hybrid else []))
+        first = ("embedding", "interval", "graph")[: 3 if self.is_hybrid else 2]
         local = [(f"local.{number}",) for number in range(len(self.local))]
-        encoder = [(f"encoder.{number}",) for number in range(len(self.encoder))]
-        encoder[0] = ("class_token", *encoder[0])
-        return (first, *local, *encoder)
+        encoder = [(f"encoder.{number}",) for number in range(1, len(self.encoder))]
+        return (first, *local, ("class_token", "encoder.0"), *encoder)
 
     def columns_of(self, extra_features: Sequence[str]) -> dict[str, Tensor]:
         """Return how weights of a model of fewer extra features fit into this one.

@@ -205,8 +205,9 @@ class DynamicEdgeBranch(nn.Module):
         The result has the columns of the weights that read nodes, by name of the
         weights.
         """
-        dim_all = self.combine[0].in_features
-        dim_nodes = self.convolutions[0].mlp[0].in_features // 2
+        weights = dict(self.named_parameters())
+        dim_all = weights["combine.0.weight"].shape[1]
+        dim_nodes = weights["convolutions.0.mlp.0.weight"].shape[1] // 2
         num = (dim_nodes - 5) // 2
         of_means = [num + place for place in features]
         nodes = torch.tensor([*features, *of_means, *range(2 * num, dim_nodes)])

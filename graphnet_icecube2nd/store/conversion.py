@@ -170,6 +170,7 @@ def _plan(
         "tables": [table_digest(table) for table in (source.geometry, source.ice)],
         **({} if source.detector is None else {"detector": source.detector.to_dict()}),
         **({} if source.photons is None else {"photons": to_plain(source.photons)}),
+        **({} if source.mask is None else {"mask": to_plain(source.mask)}),
         **(
             {}
             if source.event_list is None

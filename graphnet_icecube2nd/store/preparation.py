@@ -30,6 +30,7 @@ from graphnet_icecube2nd.store.angle_check import settle_angles
 from graphnet_icecube2nd.store.conversion import SHARD_PULSES, convert
 from graphnet_icecube2nd.store.event_store import EventStore, length_quantiles
 from graphnet_icecube2nd.store.manifest import MANIFEST, Manifest
+from graphnet_icecube2nd.store.masking import StringMask
 from graphnet_icecube2nd.store.photons import PhotonResponse
 from graphnet_icecube2nd.store.readers.columns import find_event_column
 from graphnet_icecube2nd.store.readers.parquet import graphnet_tables, is_nested
@@ -88,6 +89,7 @@ FORMATS = {
         "km3net_source",
         {"geometry": "geometry", "triggered": "triggered_hits"},
     ),
+    "store": Format("store", "store_source", {}, True),
 }
 
 
@@ -143,6 +145,7 @@ def prepare(
     which: str | None = None,
     duplicates: str = "error",
     event_list: PathLike | None = None,
+    only_strings: str | Sequence[int] | None = None,
     photons: Mapping[str, Any] | None = None,
     triggered_hits: bool = False,
     geometry: PathLike | DetectorGeometry | None = None,
@@ -160,7 +163,8 @@ def prepare(
     An interrupted conversion resumes when it is called again with the same arguments.
 
     Args:
-        inputs: A file or folder, or several files of one format.
+        inputs: A file or folder, or several files of one format; a store with
+            `event_list` or `only_strings`, for a store of a part of it.
         out: Folder of the store, new or empty.
         format: Format of the files, one of `FORMATS`; default: recognised.
         detector: A `Detector`, or its name (see `list_detectors`). It gives the meaning
@@ -193,6 +197,9 @@ def prepare(
         event_list: Parquet file of the numbers of the events to read, such as a
             selection of NuBench; default: all events. It cannot be used with
             `duplicates="renumber"`.
+        only_strings: Strings whose pulses are read: numbers, or the name of a smaller
+            detector with such strings, as `MaskTo` finds them. An event may lose all
+            pulses; it then is in the store as an event without pulses.
         photons: Options of the response of modules to single photons, such as
             `{"acceptance": 0.2, "time_spread": 2.0, "merge_time": 5.0, "seed": 1}` (see
             `PhotonResponse`). Default: every photon is a pulse.
@@ -235,6 +242,9 @@ def prepare(
     paths = _paths(inputs)
     if (Path(out) / MANIFEST).exists():
         raise ValueError(f"{out} is already an event store; choose another folder")
+    is_part = event_list is not None or only_strings is not None
+    if format is None and is_part and (paths[0] / MANIFEST).is_file():
+        format = "store"
     source = open_source(
         paths,
         format=format,
@@ -261,6 +271,8 @@ def prepare(
         source = replace(source, event_list=chosen)
     if photons is not None:
         source = PhotonResponse.of(source, photons)
+    if only_strings is not None:
+        source = StringMask.of(source, only_strings)
     if on_source is not None:
         on_source(source)
     manifest = convert(
@@ -392,7 +404,9 @@ def recognise(paths: Sequence[Path]) -> str:
     if path.is_dir():
         if (path / MANIFEST).exists():
             raise ValueError(
-                f"{path} is already an event store; `icecube2nd inspect` shows it"
+                f"{path} is already an event store; `icecube2nd inspect` shows it, and "
+                "`prepare` with --only-strings (only_strings) or --event-list "
+                "(event_list) takes a part of it"
             )
         if next(chain(path.glob(LMDB_FILE), path.glob(f"*/{LMDB_FILE}")), None):
             return "graphnet-lmdb"
@@ -442,7 +456,7 @@ def _settled(
         source = replace(source, pulse_map=pulse_map)
     if isinstance(geometry, str | os.PathLike):
         geometry = Path(geometry)
-    modules = geometry or source.geometry
+    modules, named = geometry or source.geometry, named or source.detector
     if named is not None:
         if modules is None and named.telescope != ICECUBE:
             modules = named.modules

@@ -306,10 +306,9 @@ def frozen_modules(model: nn.Module, frozen: Collection[str]) -> list[nn.Module]
     """Return the modules all of whose parameters are among the frozen ones."""
     modules = []
     for prefix, module in model.named_modules():
-        names = [
-            f"{prefix}.{name}".lstrip(".") for name, _ in module.named_parameters()
-        ]
-        if names and set(names) <= set(frozen):
+        begin = f"{prefix}." if prefix else ""
+        names = {f"{begin}{name}" for name, _ in module.named_parameters()}
+        if names and names <= set(frozen):
             modules.append(module)
     return modules
 

@@ -105,7 +105,7 @@ class OneCycleScheduler(torch.optim.lr_scheduler.LRScheduler):
 
 
 def make_adamw(
-    parameters: Iterable[Tensor] | Iterable[dict[str, Any]],
+    parameters: Iterable[Any],
     *,
     learning_rate: float,
     weight_decay: float = 0.05,

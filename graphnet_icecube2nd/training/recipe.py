@@ -177,7 +177,8 @@ class DataConfig:
         scales: Units of the features; default: those of the store's detector. A model
             that was trained on another detector needs its own.
         augmentations: Augmentations of training events, each a `kind` with its
-            arguments, such as `{kind: time_jitter, sigma: 2.0}`.
+            arguments, such as `{kind: time_jitter, sigma: 2.0}` or `{kind: mask_to,
+            detector: orca6}`.
         validation_fraction: Share of validation events, if the store does not have the
             competition's validation batches.
         split_seed: Random seed of that split.

@@ -110,6 +110,7 @@ class Source:
         event_list: Event numbers to read, ascending; None for all.
         photons: Function that makes pulses of the photons of a chunk, or None (see
             `PhotonResponse`).
+        mask: Function that removes pulses of a chunk, or None (see `StringMask`).
     """
 
     kind: str
@@ -124,12 +125,15 @@ class Source:
     detector: Detector | None = None
     event_list: NDArray[np.int64] | None = None
     photons: Callable[[EventChunk, PulseMap], EventChunk] | None = None
+    mask: Callable[[EventChunk, Source], EventChunk] | None = None
 
     def chunk_to_convert(self, chunk: EventChunk) -> EventChunk:
-        """Return the wanted events of a chunk, with pulses instead of photons."""
+        """Return the wanted events and pulses of a chunk, pulses instead of photons."""
         if self.event_list is not None:
             chunk = _kept_events(chunk, np.isin(chunk.event_id, self.event_list))
-        return chunk if self.photons is None else self.photons(chunk, self.pulse_map)
+        if self.photons is not None:
+            chunk = self.photons(chunk, self.pulse_map)
+        return chunk if self.mask is None else self.mask(chunk, self)
 
     def modules(self) -> DetectorGeometry:
         """Return the DOMs of the user's table, or those of IceCube-86."""

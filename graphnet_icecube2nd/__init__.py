@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from graphnet_icecube2nd.tasks.task import Task, register_task
     from graphnet_icecube2nd.training.recipe import Recipe
     from graphnet_icecube2nd.training.run import train
-    from graphnet_icecube2nd.training.transfer import finetune
+    from graphnet_icecube2nd.training.transfer import finetune, pretrain
 
 _MODULES = {
     "AngularDistanceLoss": "tasks.direction.losses",
@@ -83,6 +83,7 @@ _MODULES = {
     "load_competition_weights": "models.weights",
     "load_model": "models.weights",
     "prepare": "store.preparation",
+    "pretrain": "training.transfer",
     "reconstruct": "inference.reconstruction",
     "register_detector": "detector.detector",
     "register_model": "models.registry",
@@ -99,7 +100,7 @@ __all__ += ["AngularDistanceLoss", "CombinedDirectionLoss", "VonMisesFisherLoss"
 __all__ += ["DeepIce", "DeepIceGNN", "build_model", "list_models", "register_model"]
 __all__ += ["load_competition_weights", "load_model", "save_model"]
 __all__ += ["EventDataModule", "EventStore", "prepare", "simulate"]
-__all__ += ["Recipe", "finetune", "train"]
+__all__ += ["Recipe", "finetune", "pretrain", "train"]
 __all__ += ["EventTable", "PulseReconstructor", "calibrate", "evaluate", "reconstruct"]
 
 __getattr__, __dir__, _ = lazy_names(__name__, _MODULES)

@@ -114,6 +114,12 @@ _add(
 )
 _add(
     "Models",
+    training.pretrain,
+    "pretrain data/ runs/pretrained",
+    "pretrain data/ runs/pretrained --model t_d32 --set stages.0.epochs=3",
+)
+_add(
+    "Models",
     training.finetune,
     "finetune t_sim.simulated store/ runs/second --tasks direction,energy",
     "finetune runs/orca115 orca6/ runs/orca6 --method layer-wise",

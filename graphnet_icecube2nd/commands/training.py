@@ -1,4 +1,4 @@
-"""Commands that train: train, finetune, recipes, tune."""
+"""Commands that train: train, pretrain, finetune, recipes, tune."""
 
 from __future__ import annotations
 
@@ -178,6 +178,55 @@ def train(
             strategy=strategy,
             num_nodes=num_nodes,
             num_workers=num_workers,
+            loggers=logger,
+            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_steps=checkpoint_steps,
+            progress=progress,
+            plot=plot,
+        ),
+    )
+    _say_result(result)
+
+
+def pretrain(
+    store: Annotated[Path, typer.Argument(help="Event store.", show_default=False)],
+    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    model: Annotated[
+        str, option("Model whose backbone is trained (see `icecube2nd models`).")
+    ] = "t_sim",
+    set: options.Replacements = None,
+    resume: Resume = False,
+    accelerator: options.Accelerator = "auto",
+    devices: Devices = "auto",
+    strategy: Strategy = "auto",
+    num_nodes: NumNodes = 1,
+    workers: Workers = None,
+    logger: Loggers = None,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
+    checkpoint_steps: CheckpointSteps = None,
+    progress: ShowProgress = True,
+    plot: Plot = True,
+) -> None:
+    """Train a model on events without truth, such as data, for `finetune`.
+
+    A quarter of the pulses is masked, and the model learns to predict their position,
+    or their time and charge. RUN has no answers; `finetune RUN STORE NEW --tasks ...`
+    trains the tasks.
+    """
+    from graphnet_icecube2nd.training.transfer import pretrain as train_first
+
+    result = train_first(
+        store,
+        run,
+        model=model,
+        overrides=set or (),
+        resume=resume,
+        machine=_machine(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            num_nodes=num_nodes,
+            num_workers=workers,
             loggers=logger,
             checkpoint_minutes=checkpoint_minutes,
             checkpoint_steps=checkpoint_steps,

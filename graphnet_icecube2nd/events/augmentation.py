@@ -290,8 +290,8 @@ class MaskTo:
     ) -> NDArray[np.bool_]:
         """Return which pulses, columns (T,) by quantity, are on the strings, (T,)."""
         geometry = need_modules(self.kind, columns, detector)
-        dom_T = modules_of(self.kind, columns, detector)
         string_S = torch.isin(geometry.string_S, torch.tensor(self.numbers(detector)))
+        dom_T = modules_of(self.kind, columns, detector)
         keep_T: NDArray[np.bool_] = string_S[dom_T].numpy()
         return keep_T
 

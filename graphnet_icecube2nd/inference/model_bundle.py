@@ -238,6 +238,11 @@ def load_bundle(
         options = described.options
     else:
         called, model = Path(name).name or str(name), find_model(name, weights)
+        if not any(task.columns for task in model.task_map.values()):
+            raise ValueError(
+                f"{name} was trained without truth and has no answers: fine-tune it "
+                "first (icecube2nd finetune, finetune())"
+            )
         options = InferenceConfig.of(model.input_config)
         if model.input_config is None:
             options = _options_of_run(place)

@@ -162,7 +162,8 @@ class TaskModel(Model):
         model_kwargs: Arguments with which the backbone was built.
 
     Raises:
-        ValueError: The weighting is unknown, or the backbone has no `dim`.
+        ValueError: The weighting is unknown, or the backbone has no `dim`, or no
+            `pulse_latents` for a task that needs them.
     """
 
     def __init__(
@@ -176,6 +177,12 @@ class TaskModel(Model):
         model_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        of_pulses = [name for name, task in tasks.items() if task.uses_pulses]
+        if of_pulses and not hasattr(backbone, "pulse_latents"):
+            raise ValueError(
+                f"task {of_pulses[0]!r} needs a backbone with latent vectors of pulses "
+                f"(pulse_latents), which {type(backbone).__name__} does not have"
+            )
         dim = getattr(backbone, "dim", None)
         if not isinstance(dim, int):
             raise ValueError(
@@ -211,9 +218,13 @@ class TaskModel(Model):
         """
         takes_cache = getattr(self.backbone, "takes_cache", False)
         cache = (shared,) if takes_cache else ()
-        latent_BD = self.backbone(batch, *cache)
         outputs: dict[str, Tensor] = {}
+        if not all(task.uses_pulses for task in self.task_map.values()):
+            latent_BD = self.backbone(batch, *cache)
         for name, task in self.task_map.items():
+            if task.uses_pulses:
+                outputs[name] = task.forward_pulses(self.latents, batch)  # type: ignore[operator]
+                continue
             light = (first_light(batch, shared),) if task.uses_first_light else ()
             outputs[name] = task(latent_BD, *light)
         return outputs
@@ -266,6 +277,14 @@ class TaskModel(Model):
             )
         latent_TD: Tensor = give(batch)
         return latent_TD
+
+    def latents(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Return the latent vectors of events, (B, D), and of pulses, (T, D)."""
+        give = getattr(self.backbone, "latents", None)
+        if give is None:  # the backbone computes both one after the other
+            return self.backbone(batch), self.pulse_latents(batch)
+        latent_BD, latent_TD = give(batch)
+        return latent_BD, latent_TD
 
     def describe(self) -> dict[str, Any]:
         """Return name and arguments of the backbone and of the tasks."""

@@ -14,8 +14,9 @@ from graphnet_icecube2nd.tasks.label import (
     TOPOLOGY,
     VERTEX_TIME_COLUMNS,
 )
+from graphnet_icecube2nd.tasks.masked_pulses import MaskedPulses
 from graphnet_icecube2nd.tasks.neutrino import Neutrino
-from graphnet_icecube2nd.tasks.task import TASKS, Task
+from graphnet_icecube2nd.tasks.task import TASKS, Task, register_task
 from graphnet_icecube2nd.tasks.topology import Topology
 from graphnet_icecube2nd.tasks.track import Track
 from graphnet_icecube2nd.tasks.vertex import Vertex
@@ -25,6 +26,7 @@ OWN = (
     *(Direction, Energy, VisibleEnergy, Inelasticity, VisibleInelasticity),
     *(Vertex, Topology, Track, Neutrino),
 )
+register_task(MaskedPulses)
 # Columns of all results, for any task; event_no is event_id in SQLite.
 STATUS = "status"
 RESERVED = ("event_id", "event_no", "n_pulses", STATUS, "calibrated")
@@ -53,8 +55,11 @@ def build_task(name: str, **kwargs: Any) -> Task:
 
 
 def list_tasks(pattern: str = "*") -> list[str]:
-    """Return the names of the matching tasks; `*` and `?` work as in a shell."""
-    return TASKS.names(pattern)
+    """Return the names of the matching tasks; `*` and `?` work as in a shell.
+
+    They are those that answer; `masked_pulses` is only for pre-training.
+    """
+    return [name for name in TASKS.names(pattern) if TASKS.get(name).columns]  # type: ignore[attr-defined]
 
 
 def are_results(columns: Collection[str]) -> bool:

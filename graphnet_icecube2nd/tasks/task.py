@@ -157,6 +157,8 @@ class Task(nn.Module):
         calibration_class: Class that `calibrate` returns and files are read with.
         uses_first_light: Whether `forward` takes the first light of the events as its
             second argument, (B, 4), see `nn.first_light`.
+        uses_pulses: Whether the task has `forward_pulses` in place of `forward`, which
+            takes a function for the latent vectors of events and pulses, and the batch.
         options: Constructor arguments of this task.
     """
 
@@ -168,6 +170,7 @@ class Task(nn.Module):
     default_weight: ClassVar[float] = 1.0
     calibration_class: ClassVar[type[Calibration] | None] = None
     uses_first_light: ClassVar[bool] = False
+    uses_pulses: ClassVar[bool] = False
 
     head: nn.Linear | None
 

@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "finetune": "transfer",
         "find_recipe": "recipes",
         "list_recipes": "recipes",
+        "pretrain": "transfer",
         "register_recipe": "recipes",
         "train": "run",
     },

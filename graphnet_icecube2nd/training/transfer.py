@@ -1,6 +1,7 @@
-"""Fine-tuning: a training that begins with the weights of a trained model.
+"""Pre-training without truth, and fine-tuning of a trained model.
 
-The model may be of another detector, and have fewer features and other tasks.
+A fine-tuning begins with the weights of a model, which may be of another detector, and
+have fewer features and other tasks.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from graphnet_icecube2nd.conventions import CHARGE
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.pulse_map import Scales
 from graphnet_icecube2nd.errors import check_one_of
@@ -23,6 +25,7 @@ from graphnet_icecube2nd.nn.embedding import POSITION_WAVES
 from graphnet_icecube2nd.notices import print_notices
 from graphnet_icecube2nd.store.event_store import EventStore
 from graphnet_icecube2nd.tasks.catalogue import distinct_tasks
+from graphnet_icecube2nd.tasks.masked_pulses import MaskedPulses
 from graphnet_icecube2nd.training.history import Row
 from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage, overridden
 from graphnet_icecube2nd.training.run import (
@@ -30,6 +33,7 @@ from graphnet_icecube2nd.training.run import (
     first_model,
     is_first_process,
     run_recipe,
+    train,
 )
 from graphnet_icecube2nd.training.run_folder import begun_stages, detector_of
 from graphnet_icecube2nd.training.trainer import TrainerConfig
@@ -38,7 +42,64 @@ LOGGER = logging.getLogger(__name__)
 METHODS = ("full", "frozen", "layer-wise", "staged")
 OF_MODEL, OF_STORE = "model", "store"  # whose scales the features have
 FINETUNED = "finetuned_from"  # key in run.json
+FIRST = Stage(lr_max=3e-4, epochs=10.0, pct_start=0.1, accumulate_events=64)
 OF_STAGES = ("loss", "normalisation")  # options of the direction that stages set
+
+
+def pretrain(
+    data: EventStore | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    model: str = "t_sim",
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    resume: bool = False,
+    machine: TrainerConfig | None = None,
+    on_row: Callable[[list[Row]], None] | None = None,
+) -> TrainedRun:
+    """Train the backbone of a model on events without truth.
+
+    Part of the pulses is masked, and the model learns to predict their position, or
+    time and light, see `MaskedPulses`. `finetune` then takes the run for its tasks.
+
+    Args:
+        data: Store, with or without truth, or its path.
+        out: Folder of the run.
+        model: Name of a model, one of `list_models()`, with `pulse_latents`.
+        overrides: Values of the recipe to replace, as in `train`, such as
+            `tasks.masked_pulses.share=0.4`.
+        resume: Resume the run in `out`; start a run if there is none.
+        machine: Devices, loggers and checkpoints.
+        on_row: Function that is called with all measurements after each sub-epoch.
+
+    Raises:
+        ValueError: The model has no latent vectors of pulses, or a value is not
+            allowed as in `train`.
+    """
+    store = data if isinstance(data, EventStore) else EventStore(data)
+    return train(
+        pretrain_recipe(model, store),
+        store,
+        out,
+        overrides=overrides,
+        resume=resume,
+        machine=machine,
+        on_row=on_row,
+    )
+
+
+def pretrain_recipe(model: str, store: EventStore) -> Recipe:
+    """Return the recipe of a pre-training; arguments as for `pretrain`."""
+    pulses, vectors = store.pulse_map, store.detector.vectors
+    light = [CHARGE] if CHARGE not in pulses.absent else []
+    light += [n for n in pulses.extra if not any(n in vector for vector in vectors)]
+    stage = replace(FIRST, lr_max=1e-3, max_pulses=96)
+    return Recipe(
+        name="pretrain",
+        model=model,
+        stages=(stage,),
+        tasks={MaskedPulses.name: {"light": light[0] if light else ""}},
+        data=DataConfig(num_sub_epochs=1),
+    )
 
 
 def finetune(
@@ -127,11 +188,8 @@ def finetune_recipe(
     check_one_of("scales", scales, (OF_MODEL, OF_STORE))
     config = model.input_config or InputConfig()
     own_scales = scales == OF_STORE or config.scales == store.detector.scales
-    first = Stage(
-        lr_max=3e-4,
-        epochs=10.0,
-        pct_start=0.1,
-        accumulate_events=64,
+    first = replace(
+        FIRST,
         max_pulses=config.max_pulses,
         weights=os.path.abspath(weights),
         partial=True,

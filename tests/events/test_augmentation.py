@@ -27,7 +27,9 @@ from graphnet_icecube2nd.events.augmentation import (
     Augmentation,
     ChargeScale,
     DropDoms,
+    DropPmts,
     DropStrings,
+    MaskTo,
     RotateAboutZ,
     TimeJitter,
     TimeOffset,
@@ -329,6 +331,102 @@ class TestDrop:
             apply(events, DropDoms(probability=0.5))
 
 
+ORCA = build_detector("orca115")
+PMTS = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0.5], [0, 1, 0], [0, 1, 2]]))
+
+
+def sea_events(lengths: list[int], strings: list[int]) -> tuple[Events, Tensor, Tensor]:
+    """Hits on a few modules of some strings, and their module and PMT, (T,) each.
+
+    Modules are up to 3 m from their place, in the coordinates of the files.
+    """
+    generator = torch.Generator().manual_seed(7)
+    events, modules = make_events(lengths), ORCA.modules_or_icecube86
+    num = sum(lengths)
+    rows = torch.isin(modules.string_S, torch.tensor(strings)).nonzero()[:, 0]
+    dom_T = rows[torch.randint(len(rows), (num,), generator=generator)]
+    pmt_T = torch.randint(len(PMTS), (num,), generator=generator)
+    sway_S3 = 1.5 * torch.rand(len(modules), 3, generator=generator)
+    place_T3 = (modules.position_S3 + sway_S3)[dom_T] + torch.tensor(ORCA.pulses.origin)
+    columns = {
+        "time": events.columns["time"],
+        **dict(zip("xyz", place_T3.float().unbind(1), strict=True)),
+        **dict(zip(ORCA.vectors[0], PMTS[pmt_T].unbind(1), strict=True)),
+        "place": torch.arange(num),
+    }
+    return replace(events, columns=columns), dom_T, pmt_T
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("kind", [DropDoms, DropStrings, DropPmts])
+    def test_whole_units_and_nothing_else(self, kind: Any) -> None:
+        events, dom_T, pmt_T = sea_events([600] * 30, [1, 2, 5])
+        unit_T = {
+            "drop_doms": dom_T,
+            "drop_strings": ORCA.modules_or_icecube86.string_S[dom_T],
+            "drop_pmts": 10 * dom_T + pmt_T,
+        }[kind.kind]
+        kept = apply_augmentations(events, [kind(probability=0.4)], seed=1, detector=ORCA)
+        keep_T = torch.isin(events.columns["place"], kept.columns["place"])
+        dropped = set()
+        for event in range(30):
+            inside = slice(600 * event, 600 * (event + 1))
+            left, gone = (
+                set(unit_T[inside][which].tolist())
+                for which in (keep_T[inside], ~keep_T[inside])
+            )
+            assert left
+            assert not left & gone
+            dropped.add(tuple(sorted(gone)))
+        assert len(dropped) > 3
+        assert float(keep_T.double().mean()) == pytest.approx(0.6, abs=0.15)
+
+    @pytest.mark.parametrize(
+        ("mask", "numbers"),
+        [
+            (MaskTo(strings=(2, 3)), {2, 3}),
+            (MaskTo(detector="orca10"), {1, 2, 3, 4, 5, 6, 7, 9, 11, 16}),
+        ],
+    )
+    def test_only_some_strings(self, mask: MaskTo, numbers: set[int]) -> None:
+        events, dom_T, _ = sea_events([200, 1], [2, 16, 50, 60, 90])
+        last = ORCA.modules_or_icecube86.position_S3[-1] + torch.tensor(ORCA.pulses.origin)
+        for axis, value in zip("xyz", last.tolist(), strict=True):
+            events.columns[axis][-1] = value  # string 115
+        truth = {**events.truth, "pid": torch.tensor([12, 14])}
+        events = replace(events, truth=truth)
+        kept = apply_augmentations(events, [mask], seed=1, detector=ORCA)
+        string_T = ORCA.modules_or_icecube86.string_S[dom_T[:200]]
+        wanted = torch.isin(string_T, torch.tensor(sorted(numbers)))
+        assert kept.columns["place"].tolist() == [*wanted.nonzero()[:, 0].tolist(), 200]
+        assert kept.n_pulses.tolist() == [int(wanted.sum()), 1]
+        for name in ("direction", "azimuth", "energy"):
+            assert torch.equal(kept.truth[name][0], events.truth[name][0])
+            assert kept.truth[name][1].isnan().all()
+        assert kept.truth["pid"].tolist() == [12, 14]
+
+    @pytest.mark.parametrize(
+        ("augmentation", "name", "words"),
+        [
+            (DropPmts(probability=0.1), "icecube86", "drop_pmts .*icecube86"),
+            (MaskTo(strings=(1, 116)), "orca115", "orca115 .*116.* 1 to 115"),
+            (MaskTo(detector="orca10"), "orca6", "km3net_orca6.*fewer"),
+            (MaskTo(detector="orca6"), "prometheus", "prometheus.*--geometry"),
+            (MaskTo(strings=(1,)), "arca115", "8 m .*arca115"),
+        ],
+    )
+    def test_what_is_not_there(
+        self, augmentation: Augmentation, name: str, words: str
+    ) -> None:
+        events, _, _ = sea_events([20], [1])
+        if name == "icecube86":
+            events = make_events([20])
+        with pytest.raises(ValueError, match=words):
+            apply_augmentations(
+                events, [augmentation], seed=1, detector=build_detector(name)
+            )
+
+
 class TestAddNoise:
     def test_how_many(self) -> None:
         events = make_events([2] * 4000)
@@ -566,6 +664,10 @@ class TestPlainValues:
             ({"kind": "time_jitter", "width": 1}, "time_jitter .* width; .* sigma"),
             ({"kind": "time_jitter"}, "time_jitter needs sigma"),
             ({"kind": "drop_doms", "probability": 1.0}, "from 0, below 1; got 1.0"),
+            ({"kind": "mask_to"}, "mask_to needs either"),
+            ({"kind": "mask_to", "detector": "orca6", "strings": [1]}, "needs either"),
+            ({"kind": "mask_to", "detector": "orca7"}, "'orca7'.*orca6"),
+            ({"kind": "mask_to", "strings": [1], "within": 0.0}, "within .*above 0"),
         ],
     )
     def test_errors(self, values: dict[str, Any], message: str) -> None:

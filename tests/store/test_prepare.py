@@ -26,6 +26,24 @@ from graphnet_icecube2nd.store.preparation import recognise
 
 MakeFolder = Callable[..., Path]
 
+
+def pulses_of(store: EventStore) -> dict[str, Any]:
+    """The pulses of a store by column, with event_id and times of the file."""
+    shards = [
+        {
+            **{name: shard.pulses.column(name) for name in store.pulse_columns},
+            **{
+                name: np.repeat(shard.events.column(name), shard.events.column("n_pulses"))
+                for name in ("event_id", "time_origin")
+                if name in store.manifest.event_columns
+            },
+        }
+        for shard in store.shards
+    ]
+    columns = {name: np.concatenate([s[name] for s in shards]) for name in shards[0]}
+    return {**columns, "time": columns["time"] + columns.pop("time_origin", 0)}
+
+
 SQLITE, PARQUET = "graphnet/data/{}/sqlite/{}", "graphnet/data/{}/parquet/{}"
 OSC, UPGRADE = "oscNext_genie_level7_v02", "upgrade_genie_step4_140028_000998"
 FILES = {
@@ -205,6 +223,39 @@ class TestFormats:
             recognise([tmp_path / "s"])
         with pytest.raises(ValueError, match="already an event store; choose another"):
             prepare(tmp_path / "in", tmp_path / "s", workers=1)
+
+    @pytest.mark.parametrize("clock", [None, "first_pulse"])
+    def test_a_part_of_a_store(
+        self, clock: str | None, tmp_path: Path, make_kaggle_folder: MakeFolder
+    ) -> None:
+        make_kaggle_folder(tmp_path / "in", {1: [30, 1, 40, 1, 1, 1], 2: [50, 9]})
+        prepare(tmp_path / "in", tmp_path / "s", workers=1, clock=clock)
+        whole = EventStore(tmp_path / "s")
+        strings = list(range(1, 44))
+        chosen = {"only_strings": strings, "workers": 1}
+        report = prepare(tmp_path / "s", tmp_path / "m", **chosen)
+        part = EventStore(tmp_path / "m")
+        assert any("43 strings of" in note for note in report.notes)
+        assert part.detector.to_dict() == whole.detector.to_dict()
+        assert part.shard_batches == whole.shard_batches
+        all_T, left_T = pulses_of(whole), pulses_of(part)
+        keep_T = whole.geometry.string_S.numpy()[all_T["sensor_id"]] <= 43
+        for name, values in all_T.items():
+            assert np.array_equal(values[keep_T], left_T[name]), name
+        for name in ("event_id", "azimuth", "zenith"):
+            ours, theirs = (s.whole_event_column(name) for s in (part, whole))
+            assert np.array_equal(ours, theirs)
+        kept = np.unique(left_T["event_id"])
+        assert report.num_empty == len(whole) - len(kept)
+        assert 0 < report.num_empty < len(whole)
+        for wrong, words in (
+            ({"only_strings": [87]}, "string 87"),
+            ({"only_strings": "orca7"}, "orca7"),
+            ({"only_strings": [1], "detector": "icecube86"}, "pulse_map"),
+        ):
+            with pytest.raises(ValueError, match=words):
+                prepare(tmp_path / "s", tmp_path / "n", **wrong)
+        assert not (tmp_path / "n").exists()
 
     def test_pulse_map_as_a_file(
         self, tmp_path: Path, make_kaggle_folder: MakeFolder

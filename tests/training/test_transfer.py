@@ -1,4 +1,4 @@
-"""Fine-tuning: layers, frozen modules, new features, and what a run takes over."""
+"""Pre-training and fine-tuning: layers, frozen modules, new features, what is kept."""
 
 from __future__ import annotations
 
@@ -25,16 +25,24 @@ from graphnet_icecube2nd import (
     PackedBatch,
     finetune,
     load_model,
+    pretrain,
     register_model,
     save_model,
 )
 from graphnet_icecube2nd.detector.detector import Detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap, Scales
+from graphnet_icecube2nd.inference.model_bundle import load_bundle
 from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.models.model import Model, layers_of
 from graphnet_icecube2nd.models.registry import MODELS, new_model
 from graphnet_icecube2nd.models.weights import load_weights
 from graphnet_icecube2nd.store import prepare_frames
+from graphnet_icecube2nd.tasks.masked_pulses import (
+    MASKED,
+    OF_PLACE,
+    TIME_UNIT,
+    MaskedPulses,
+)
 from graphnet_icecube2nd.training import Recipe, Stage, TrainerConfig, train
 from graphnet_icecube2nd.training.module import TrainingModule, freeze, layer_groups
 from graphnet_icecube2nd.training.run import check_model
@@ -366,6 +374,90 @@ def test_a_store_without_a_column_of_the_model(
     save_model(small(extra_features=("tot",)), tmp_path / "tot.safetensors")
     with pytest.raises(ValueError, match="tot"):
         finetune(tmp_path / "tot.safetensors", simulated, tmp_path / "run")
+
+
+def test_pretraining_without_truth(
+    tiny: Recipe,
+    quiet: TrainerConfig,
+    make_store: Callable[..., EventStore],
+    sea_store: EventStore,
+    tmp_path: Path,
+    make_batch: Callable[..., PackedBatch],
+) -> None:
+    """Its loss falls; its weights are what a fine-tuning begins with."""
+    store = make_store({1: [12, 30, 1] * 40}, with_truth=False)
+    assert not store.has_directions
+    sizes = {f"model_kwargs.{name}": value for name, value in SIZES.items()}
+    stage = {"epochs": 6.0, "lr_max": 5e-3, "max_pulses": 20, "accumulate_events": 32}
+    values = {**sizes, **{f"stages.0.{name}": v for name, v in stage.items()}}
+    run = pretrain(store, tmp_path / "first", overrides=values, machine=quiet)
+    losses = [row["validation_loss"] for row in run.rows]
+    assert min(losses) < losses[0] - 0.1
+    assert {"distance", "time_error", "light_error"} <= {
+        name.partition("/")[2] for name in run.rows[0]
+    }
+    model = run.model
+    batch = make_batch([7, 2, 1])
+    assert torch.equal(
+        model.outputs(batch)["masked_pulses"], model.outputs(batch)["masked_pulses"]
+    )
+    with pytest.raises(ValueError, match="without truth.*finetune"):
+        load_bundle(tmp_path / "first")
+    with pytest.raises(ValueError, match="without truth.*--tasks"):
+        finetune(tmp_path / "first", sea_store, tmp_path / "second")
+    second = finetune(
+        tmp_path / "first",
+        sea_store,
+        tmp_path / "second",
+        tasks=["energy"],
+        method="frozen",
+        overrides={"stages.0.epochs": 1.0},
+        machine=quiet,
+    )
+    after, before = second.model.state_dict(), model.state_dict()
+    name = "backbone.encoder.0.attention.fn.qkv.weight"
+    assert torch.equal(after[name], before[name])
+    assert "tasks.energy.head.weight" in after
+
+
+def test_masked_pulses() -> None:
+    """Only what is masked changes, of some pulses the place, of others the light."""
+    generator = torch.Generator().manual_seed(1)
+    features_TF = torch.rand(3000, 10, generator=generator)
+    features_TF[:, 4].round_()
+    batch = PackedBatch.from_events(
+        features_TF.split([1499, 1500, 1]), names=(*FEATURE_NAMES, "tot")
+    )
+    task = MaskedPulses(share=0.3, light="tot").eval()
+    masked = task.mask(batch)
+    columns = {name: masked.batch.column(name) for name in batch.names}
+    hidden = {name: value == MASKED for name, value in columns.items()}
+    for names in (("x", "y", "z"), ("time", "charge")):
+        assert all(torch.equal(hidden[name], hidden[names[0]]) for name in names)
+    place, light, either = hidden["x"], hidden["time"], hidden["tot"]
+    assert not (place & light).any()
+    assert torch.equal(place | light, either)
+    assert float(either.double().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(place.sum() / either.sum()) == pytest.approx(0.5, abs=0.06)
+    assert not either[-1]  # the event has no other pulse
+    assert torch.equal(either.nonzero()[:, 0], masked.index)
+    assert torch.equal(columns["auxiliary"], batch.column("auxiliary"))
+    for name, value in columns.items():
+        changed = hidden[name] | (place if name in OF_PLACE else False)
+        assert torch.equal(value[~changed], batch.column(name)[~changed])
+    visible = ~either[:1499]
+    mean = batch.column("time")[:1499][visible].mean()
+    row = int(masked.index[0])
+    expected = (batch.column("time")[row] - mean) / TIME_UNIT
+    torch.testing.assert_close(masked.target[0, 3], expected, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(task.train().mask(batch).index, task.mask(batch).index)
+    with pytest.raises(ValueError, match="'charges'"):
+        MaskedPulses(light="charges").mask(batch)
+
+
+def test_a_backbone_without_latents_of_pulses(pool: str) -> None:
+    with pytest.raises(ValueError, match=r"masked_pulses.*pulse_latents.*Pool"):
+        new_model(pool, tasks=["masked_pulses"])
 
 
 def test_layers_are_all_weights() -> None:

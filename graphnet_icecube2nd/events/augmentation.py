@@ -835,8 +835,8 @@ def modules_of(kind: str, columns: Mapping[str, Tensor], detector: Detector) -> 
         raise ValueError(
             f"{kind}: pulses must be within {reach:g} m of a module of "
             f"{detector.name!r}, found one at {place} m from its centre "
-            f"({len(far):,} of {len(dom_T):,} are further away): prepare the store with "
-            "the geometry of its events"
+            f"({len(far):,} of {len(dom_T):,} are further away): prepare the store "
+            "with the geometry of its events"
         )
     return dom_T
 

@@ -115,7 +115,8 @@ class MaskedPulses(Task):
                 pulses, (T, D), of a batch.
             batch: Batch of events.
         """
-        assert self.head is not None and self.decode is not None
+        assert self.head is not None
+        assert self.decode is not None
         masked = self.mask(batch)
         latent_BD, latent_TD = latents(masked.batch)
         dtype = self.head.weight.dtype
@@ -218,7 +219,9 @@ class MaskedPulses(Task):
             student_nll(residual, scale_M3[:, part])
             for part, residual in enumerate(residuals)
         ]
-        return [loss * used for loss, used in zip(losses, self._used(masked), strict=True)]
+        return [
+            loss * used for loss, used in zip(losses, self._used(masked), strict=True)
+        ]
 
     def _errors(self, predicted_M8: Tensor, masked: MaskedBatch) -> list[Tensor]:
         """Return the errors of position, time and light, 0 where not masked, (M,)."""
@@ -231,7 +234,9 @@ class MaskedPulses(Task):
             off_M5[:, 3].abs() * (TIME_UNIT * time),
             off_M5[:, 4].abs() * LIGHT_UNIT,
         )
-        return [error * used for error, used in zip(errors, self._used(masked), strict=True)]
+        return [
+            error * used for error, used in zip(errors, self._used(masked), strict=True)
+        ]
 
     def _used(self, masked: MaskedBatch) -> tuple[Tensor, Tensor, Tensor]:
         place = masked.is_place.float()
@@ -255,7 +260,7 @@ class MaskedPulses(Task):
         return output[:, :6].sum(1)
 
     def metrics(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return the mean errors, (B,): `distance` [m], `time_error` [ns], and light."""
+        """Return the mean errors, (B,): of position [m], time [ns] and light."""
         names = ("distance", "time_error", *(["light_error"] if self.light else []))
         return {name: output[:, 6 + number] for number, name in enumerate(names)}
 

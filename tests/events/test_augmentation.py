@@ -332,7 +332,9 @@ class TestDrop:
 
 
 ORCA = build_detector("orca115")
-PMTS = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0.5], [0, 1, 0], [0, 1, 2]]))
+PMTS = torch.nn.functional.normalize(
+    torch.tensor([[1.0, 0, 0.5], [0, 1, 0], [0, 1, 2]])
+)
 
 
 def sea_events(lengths: list[int], strings: list[int]) -> tuple[Events, Tensor, Tensor]:
@@ -366,7 +368,9 @@ class TestGeometry:
             "drop_strings": ORCA.modules_or_icecube86.string_S[dom_T],
             "drop_pmts": 10 * dom_T + pmt_T,
         }[kind.kind]
-        kept = apply_augmentations(events, [kind(probability=0.4)], seed=1, detector=ORCA)
+        kept = apply_augmentations(
+            events, [kind(probability=0.4)], seed=1, detector=ORCA
+        )
         keep_T = torch.isin(events.columns["place"], kept.columns["place"])
         dropped = set()
         for event in range(30):
@@ -390,7 +394,9 @@ class TestGeometry:
     )
     def test_only_some_strings(self, mask: MaskTo, numbers: set[int]) -> None:
         events, dom_T, _ = sea_events([200, 1], [2, 16, 50, 60, 90])
-        last = ORCA.modules_or_icecube86.position_S3[-1] + torch.tensor(ORCA.pulses.origin)
+        last = ORCA.modules_or_icecube86.position_S3[-1] + torch.tensor(
+            ORCA.pulses.origin
+        )
         for axis, value in zip("xyz", last.tolist(), strict=True):
             events.columns[axis][-1] = value  # string 115
         truth = {**events.truth, "pid": torch.tensor([12, 14])}

@@ -33,7 +33,9 @@ def pulses_of(store: EventStore) -> dict[str, Any]:
         {
             **{name: shard.pulses.column(name) for name in store.pulse_columns},
             **{
-                name: np.repeat(shard.events.column(name), shard.events.column("n_pulses"))
+                name: np.repeat(
+                    shard.events.column(name), shard.events.column("n_pulses")
+                )
                 for name in ("event_id", "time_origin")
                 if name in store.manifest.event_columns
             },

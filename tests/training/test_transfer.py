@@ -401,9 +401,9 @@ def test_pretraining_without_truth(
     assert torch.equal(
         model.outputs(batch)["masked_pulses"], model.outputs(batch)["masked_pulses"]
     )
-    with pytest.raises(ValueError, match="without truth.*finetune"):
+    with pytest.raises(ValueError, match=r"without truth.*finetune"):
         load_bundle(tmp_path / "first")
-    with pytest.raises(ValueError, match="without truth.*--tasks"):
+    with pytest.raises(ValueError, match=r"without truth.*--tasks"):
         finetune(tmp_path / "first", sea_store, tmp_path / "second")
     second = finetune(
         tmp_path / "first",

@@ -25,6 +25,7 @@ LIBRARIES = {  # what a page's scripts need beside the core
     "reports.md": ("pyarrow", "scipy", "matplotlib"),
     "simulation.md": ("pyarrow", "scipy"),
     "training.md": ("pyarrow", "pytorch_lightning", "scipy"),
+    "transfer.md": ("pyarrow", "pytorch_lightning", "scipy"),
 }
 
 

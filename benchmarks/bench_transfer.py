@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from graphnet_icecube2nd import (
     EventStore,
-    build_detector,
     finetune,
     load_model,
     pretrain,
@@ -98,10 +97,10 @@ class Sizes:
 TOY = Sizes(
     source=400,
     test=200,
-    training=(100, 200),
-    epochs=(2.0, 1.0),
+    training=(100,),
+    epochs=(1.0,),
     source_epochs=1.0,
-    seeds=(1, 2),
+    seeds=(1,),
     max_pulses=24,
     model={"dim": 32, "dim_base": 8, "depth": 1, "head_size": 16, "depth_rel": 1},
 )
@@ -149,8 +148,11 @@ def make_store(work: Path, detector: str, kind: str, sizes: Sizes) -> EventStore
     num = sizes.test if kind != "train" else max(sizes.training)
     num = sizes.source if detector == SOURCE and kind == "train" else num
     seed = {"train": SEED, "test": TEST_SEED, "noisy": NOISY_SEED}[kind]
-    config = SimulationConfig.of(build_detector(detector))
+    config = None  # the detector's
     if kind == "noisy":
+        usual = make_store(work, detector, "test", sizes)
+        (said,) = (n for n in usual.manifest.notes if n.startswith("simulated with"))
+        config = SimulationConfig.from_dict(json.loads(said.partition(": ")[2]))
         config = replace(config, noise_rate=2 * config.noise_rate)
     if not (path / "manifest.json").is_file():
         simulate(path, num_events=num, seed=seed, config=config, detector=detector)
@@ -288,7 +290,9 @@ def figure_of(task: str, answers: Mapping[str, Array], rows: Any) -> float:
     values = values[np.isfinite(values)]
     if not len(values):
         return math.nan
-    return float(np.degrees(np.median(values)) if task == "direction" else values.mean())
+    return float(
+        np.degrees(np.median(values)) if task == "direction" else values.mean()
+    )
 
 
 def with_interval(
@@ -330,7 +334,9 @@ def result_of(work: Path, sizes: Sizes, done: list[dict[str, Any]]) -> dict[str,
                 ]
                 if not rows:
                     continue
-                clean, noisy = ([load(k, kind) for k in rows] for kind in ("test", "noisy"))
+                clean, noisy = (
+                    [load(k, kind) for k in rows] for kind in ("test", "noisy")
+                )
                 for task in METRICS:
                     if task not in clean[0]:
                         continue
@@ -434,7 +440,11 @@ def as_text(result: dict[str, Any]) -> str:
             f"{row['seeds']} | {shown(row['value'])} | {shown(row['doubled_noise'])} | "
             f"{by} |"
         )
-    lines += ["", "Tracks on a geometry that the model never saw, median in degrees:", ""]
+    lines += [
+        "",
+        "Tracks on a geometry that the model never saw, median in degrees:",
+        "",
+    ]
     for target, row in result["unseen"].items():
         lines.append(
             f"- {target}, {row['tracks']:,} tracks: mixed geometries "
@@ -478,7 +488,9 @@ def study(work: Path, sizes: Sizes, most: float) -> list[dict[str, Any]]:
     for target in TARGETS:
         store = tests[target, "test"]
         path = work / ANSWERS
-        keep(path / f"{target}_modules.npz", lambda s=store: {"modules": modules_hit(s)})
+        keep(
+            path / f"{target}_modules.npz", lambda s=store: {"modules": modules_hit(s)}
+        )
         keep(path / f"{target}_line.npz", lambda s=store: line_answers(s))
     begun = time.monotonic()
     for job in jobs_of(sizes):

@@ -39,8 +39,10 @@ class StringMask:
             ValueError: The detector of the source has no such strings, or its modules
                 are not known.
         """
-        named = isinstance(strings, str)
-        mask = MaskTo(detector=strings) if named else MaskTo(strings=tuple(strings))
+        if isinstance(strings, str):
+            mask = MaskTo(detector=strings)
+        else:
+            mask = MaskTo(strings=tuple(strings))
         detector = _detector_of(source)
         known = dict.fromkeys(source.pulse_map.columns().values(), torch.empty(0))
         need_modules(mask.kind, known, detector)

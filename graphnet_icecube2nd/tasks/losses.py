@@ -87,7 +87,7 @@ WIDTH_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def _square(residual: Tensor) -> tuple[Tensor, int]:
     """Return the squared length, (B,), and the number of components."""
-    residual_BD = residual.reshape(len(residual), -1)
+    residual_BD = residual.reshape(len(residual), *residual.shape[1:] or (1,))
     return residual_BD.square().sum(dim=1), residual_BD.shape[1]
 
 

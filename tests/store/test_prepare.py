@@ -43,7 +43,8 @@ def pulses_of(store: EventStore) -> dict[str, Any]:
         for shard in store.shards
     ]
     columns = {name: np.concatenate([s[name] for s in shards]) for name in shards[0]}
-    return {**columns, "time": columns["time"] + columns.pop("time_origin", 0)}
+    columns["time"] = columns["time"] + columns.pop("time_origin", 0)
+    return columns
 
 
 SQLITE, PARQUET = "graphnet/data/{}/sqlite/{}", "graphnet/data/{}/parquet/{}"

@@ -424,7 +424,7 @@ def test_masked_pulses() -> None:
     """Only what is masked changes, of some pulses the place, of others the light."""
     generator = torch.Generator().manual_seed(1)
     features_TF = torch.rand(3000, 10, generator=generator)
-    features_TF[:, 4].round_()
+    features_TF[:, 5].round_()
     batch = PackedBatch.from_events(
         features_TF.split([1499, 1500, 1]), names=(*FEATURE_NAMES, "tot")
     )

@@ -38,7 +38,7 @@ def store_source(path: PathLike, *, truth: bool = True, **options: Any) -> Sourc
     if given := [name for name, value in options.items() if value]:
         raise ValueError(
             f"{path} is a store, which knows its detector and the meaning of its "
-            f"columns: leave {', '.join(given)} out"
+            f"columns: leave {', '.join(given)} out (--detector, --pulse-map, --column)"
         )
     store = EventStore(path)
     parts = [
@@ -97,8 +97,10 @@ class StorePart(Part):
             if TIME_ORIGIN in store.event_columns:  # the clock may begin elsewhere
                 zero_B = shard.events.column(TIME_ORIGIN)[events]
                 length_B = shard.events.column(N_PULSES)[events]
-                zero_T = np.repeat(zero_B, length_B)
-                columns[time] = columns[time].astype(np.float64) + zero_T
+                times = columns[time].astype(np.float64)
+                if zero_B.dtype.kind == "i":  # ns since 1970 need integers
+                    times = np.rint(times).astype(np.int64)
+                columns[time] = times + np.repeat(zero_B, length_B)
             yield EventChunk(
                 columns=columns,
                 offsets=offsets[events.start : events.stop + 1] - first,

@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,7 @@ def jobs_of(sizes: Sizes) -> Iterator[Job]:
 
 
 def make_store(work: Path, detector: str, kind: str, sizes: Sizes) -> EventStore:
-    """Return a store of simulated events: `train`, `test`, or `noisy` with more noise."""
+    """Return a store of simulated events: `train`, `test`, or `noisy`."""
     path = work / f"{detector}_{kind}"
     num = sizes.test if kind != "train" else max(sizes.training)
     num = sizes.source if detector == SOURCE and kind == "train" else num
@@ -322,7 +323,7 @@ def result_of(work: Path, sizes: Sizes, done: list[dict[str, Any]]) -> dict[str,
         every = np.flatnonzero(hit_B > 0)
         bins = [
             (low, np.flatnonzero((hit_B >= low) & (hit_B < high)))
-            for low, high in zip(MODULES, MODULES[1:], strict=False)
+            for low, high in pairwise(MODULES)
         ]
         for method in (*METHODS, *TO_ENERGY):
             for events in sizes.training:
@@ -427,10 +428,11 @@ def as_text(result: dict[str, Any]) -> str:
         "",
         context.table(result["context"]),
         "",
-        f"Events with a triggered module; means over seeds. {'; '.join(METRICS.values())}.",
+        "Events with a triggered module; means over seeds. "
+        f"Values: {'; '.join(METRICS.values())}.",
         "",
-        "| target | task | training events | method | seeds | value (95%) | with doubled "
-        "noise, all events | by triggered modules, from |",
+        "| target | task | training events | method | seeds | value (95%) | all events, "
+        "doubled noise | by triggered modules, from |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["table"]:

@@ -431,8 +431,8 @@ def as_text(result: dict[str, Any]) -> str:
         "Events with a triggered module; means over seeds. "
         f"Values: {'; '.join(METRICS.values())}.",
         "",
-        "| target | task | training events | method | seeds | value (95%) | all events, "
-        "doubled noise | by triggered modules, from |",
+        "| target | task | training events | method | seeds | value (95%) | with "
+        "doubled noise, all events | by triggered modules, from |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["table"]:

@@ -438,9 +438,9 @@ def as_text(result: dict[str, Any]) -> str:
     for row in result["table"]:
         by = ", ".join(f"{low}: {v[0]:.3f}" for low, v in row["by_modules"].items())
         lines.append(
-            f"| {row['target']} | {row['task']} | {row['events']:,} | {row['method']} | "
-            f"{row['seeds']} | {shown(row['value'])} | {shown(row['doubled_noise'])} | "
-            f"{by} |"
+            f"| {row['target']} | {row['task']} | {row['events']:,} | {row['method']} "
+            f"| {row['seeds']} | {shown(row['value'])} | {shown(row['doubled_noise'])} "
+            f"| {by} |"
         )
     lines += [
         "",

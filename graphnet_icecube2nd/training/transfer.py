@@ -181,7 +181,7 @@ def finetune_recipe(
         weights: Its file.
         store: Store of the events.
         tasks: Names of the tasks.
-        method: Which weights are trained.
+        method: Choice of the trained weights.
         scales: Units of the features.
     """
     check_one_of("method", method, METHODS)

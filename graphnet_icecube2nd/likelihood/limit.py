@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd.conventions import SPEED_OF_LIGHT, angles_to_unit_vector
+from graphnet_icecube2nd.detector.ice import ICE
 from graphnet_icecube2nd.detector.module import ICECUBE_DOM, Module
 from graphnet_icecube2nd.detector.presets import build_detector, list_detectors
 from graphnet_icecube2nd.errors import check_one_of
@@ -131,6 +132,15 @@ def limit_events(
             f"{store.path} has modules with several PMTs "
             f"({store.detector.name}), which the likelihood does not know; simulate "
             "modules with one PMT"
+        )
+    module = _module_of(store)
+    if store.detector.medium != ICE and not any(
+        f"modules {module.name!r}" in note for note in store.manifest.notes
+    ):
+        raise ValueError(
+            f"{store.path} was simulated in water by another release, or with modules "
+            f"that are not those of {store.detector.name!r} here ({module.name}); "
+            "simulate it again"
         )
     numbers = np.arange(len(store)) if events is None else np.asarray(events, np.int64)
     workers = min(workers or available_cores(), max(1, len(numbers)))
@@ -252,7 +262,7 @@ def _limit(
 
 
 def _module_of(store: EventStore) -> Module:
-    """Return the module with which a store was simulated."""
+    """Return the module of a store's detector; IceCube's if it is not known."""
     name = store.detector.name
     return build_detector(name).module if name in list_detectors() else ICECUBE_DOM
 

@@ -78,7 +78,9 @@ TRUTH_NUMBERS = (
 # Approximate share of events that trigger, by topology; sets how many are drawn.
 _ACCEPTANCE = np.array([0.19, 0.53, 0.31, 0.95, 0.51])
 _LARGEST_DRAW = 512
-_MOST_DRAWS = 2000
+# Rounds of draws, or events drawn over those of the first round; and the largest round
+# over one with the approximate share.
+_MOST_DRAWS, _LARGEST_ROUND = 2000, 100
 
 
 # Trigger of DeepCore, arXiv:1612.05093; without strings around DeepCore.
@@ -225,12 +227,17 @@ def _triggered(
     most = max(8, int(_LARGEST_DRAW / brightness**0.75))
     open_B = topology_B.copy()  # topology still needed at each index; -1 if none
     draws: list[_Draw] = []
-    acceptance = _ACCEPTANCE
+    acceptance, total, first = _ACCEPTANCE, 0.0, 0.0
     for _ in range(_MOST_DRAWS):
         wanted = np.bincount(open_B[open_B >= 0], minlength=len(TOPOLOGIES))
         if not wanted.any():
             return draws
         number = np.ceil(1.15 * wanted / acceptance) + 2 * (wanted > 0)
+        usual = np.ceil(1.15 * wanted / _ACCEPTANCE) + 2 * (wanted > 0)
+        number = np.minimum(number, _LARGEST_ROUND * usual)
+        total, first = total + number.sum(), first or usual.sum()
+        if total > _MOST_DRAWS * first:
+            break
         drawn = np.repeat(np.arange(len(TOPOLOGIES)), number.astype(np.int64))
         for start in range(0, len(drawn), most):
             draw = _draw(drawn[start : start + most], open_B, config, detector, rng)

@@ -34,7 +34,7 @@ def time_over_threshold(charge_T: Array, span_T: Array | float = 0.0) -> Array:
     """Return the time over threshold of pulses, (T,) ns.
 
     It grows as the logarithm of the charge up to 1 p.e., then by 7 ns per p.e., and
-    saturates at 210 ns: 10 ns for 0.33 p.e., 25 for 1, 32 for 2, 79 for 9.
+    saturates at 210 ns: 10 ns for 0.33 p.e., 25 for 1, 32 for 2, 76 for 9.
     Photoelectrons that follow each other lengthen it by the time between the first and
     the last.
 
@@ -126,8 +126,7 @@ def draw_coincidences(
     """Draw pulses of decays of potassium-40 that several PMTs of a module see.
 
     A decay is near the module, so that its photoelectrons come from one side, at one
-    time but for the PMTs' jitter. Two of them in one PMT are no coincidence, so some
-    more are drawn than the rates say.
+    time but for the PMTs' jitter, and in different PMTs.
 
     Args:
         events: Events B' with noise.

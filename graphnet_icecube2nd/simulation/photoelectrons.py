@@ -295,7 +295,9 @@ def _source(
     groups = detector.groups
     # Light that fades over a longer distance reaches farther.
     if optics is not NOMINAL:
-        longer_B = np.sqrt(np.maximum(optics.scattering * optics.absorption, 1.0))
+        is_clear = detector.medium.is_clear
+        other = optics.absorption if is_clear else optics.scattering
+        longer_B = np.sqrt(np.maximum(other * optics.absorption, 1.0))
         limit_BR *= longer_B[:, None]
     limit_BR *= _single(groups.reach_R)
     np.maximum(limit_BR, NEAREST, out=limit_BR)

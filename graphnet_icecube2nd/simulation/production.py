@@ -30,11 +30,12 @@ from graphnet_icecube2nd.conventions import (
 )
 from graphnet_icecube2nd.detector.detector import ICECUBE, Detector
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
-from graphnet_icecube2nd.detector.ice import ICE, IceModel
+from graphnet_icecube2nd.detector.ice import ICE, SUBSTANCES, IceModel
+from graphnet_icecube2nd.detector.module import ICECUBE_DOM
 from graphnet_icecube2nd.detector.presets import as_detector
 from graphnet_icecube2nd.detector.pulse_map import PulseMap
 from graphnet_icecube2nd.events.batch import PackedBatch
-from graphnet_icecube2nd.events.events import auxiliary_of, relative_times
+from graphnet_icecube2nd.events.events import auxiliary_of, clock_zeros
 from graphnet_icecube2nd.events.features import FeatureBuilder
 from graphnet_icecube2nd.events.selection import check_selection, select_pulses
 from graphnet_icecube2nd.files import only_writer
@@ -60,6 +61,8 @@ OUTPUTS = (STORE, GRAPHNET, *FORMATS)
 # to keep all cores busy. The number of cores has no effect, or stores would differ.
 MOST_BLOCKS, PARTS = 64, 16
 VERSION = 2  # increases if the same seed gives other events
+_PLACE = ("position_x", "position_y", "position_z")  # of a vertex
+_WHEN = "vertex_time"
 
 
 def simulate(
@@ -165,13 +168,19 @@ class SimulatedPart(Part):
 
     def fingerprint(self) -> dict[str, Any]:
         """Return all values on which the events depend."""
-        return {
+        found = {
             "version": VERSION,
             "config": self.config.to_dict(),
             "seed": self.seed,
             "events": [self.first_block, self.num_events],
             "tables": list(self.tables),
         }
+        detector = self.detector
+        parts = detector.substance, detector.module
+        if parts != (SUBSTANCES[ICE], ICECUBE_DOM):
+            lengths = detector.ice.scattering_length_N, detector.ice.absorption_length_N
+            found["medium"] = [repr(parts), *(n.tolist() for n in lengths)]
+        return found
 
     def chunks(self, max_pulses: int) -> Iterator[SimulatedEvents]:
         """Simulate one block per chunk, with any number of pulses."""
@@ -207,8 +216,8 @@ def simulated_source(
     else:
         detector = as_detector(detector, geometry)
         simulated = SimulatedDetector.of(detector)
-        is_icecube = detector.telescope == ICECUBE and detector.name != "deepcore"
-        if geometry is not None or not is_icecube:
+        own = detector.telescope == ICECUBE and simulated.geometry.name == ICECUBE
+        if geometry is not None or not own:
             modules = detector.modules
         detector = written_as(detector)
         pulses = detector.pulses
@@ -220,11 +229,12 @@ def simulated_source(
     ]
     medium = simulated.ice if table is None else IceModel.from_file(table)
     if detector is not None and detector.medium != ICE:
+        pmts = simulated.module.pmts
         notes.append(
             f"light crosses {detector.medium} of "
             f"{float(medium.scattering_length_N[0]):g} m scattering and "
             f"{float(medium.absorption_length_N[0]):g} m absorption length to "
-            f"modules {simulated.module.name!r} of {simulated.module.pmts} PMT"
+            f"modules {simulated.module.name!r}, each with {pmts} PMT{'s' * (pmts > 1)}"
         )
     places = simulated.geometry
     if detector is None and modules is not None:
@@ -299,7 +309,8 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             no end.
         rank: Index of this process among `world_size`, which share the blocks.
         world_size: Number of processes that train together.
-        truth: Names of the truth besides `direction`.
+        truth: Names of the truth besides `direction`. Positions of vertices count from
+            the detector's centre and their times as those of the pulses.
 
     Raises:
         ValueError: An argument is out of range.
@@ -382,9 +393,16 @@ class SimulatedStream(IterableDataset[PackedBatch]):
         }
         if HLC in columns:  # with arithmetic, which booleans lack
             columns[HLC] = columns[HLC].to(torch.uint8)
+        truth = {name: torch.from_numpy(events.truth[name]) for name in self.truth}
+        for name, axis in zip(_PLACE, self.pulse_map.origin, strict=True):
+            if name in truth:
+                truth[name] = truth[name] - axis
         if self.pulse_map.is_relative:
             clock = self.pulse_map.time_reference
-            columns[TIME] = relative_times(columns, offsets, clock)[0]
+            zero_B = torch.from_numpy(clock_zeros(columns, events.offsets, clock)[0])
+            columns[TIME] = columns[TIME] - zero_B.repeat_interleave(offsets.diff())
+            if _WHEN in truth:
+                truth[_WHEN] = truth[_WHEN] - zero_B
         kept_T, kept_offsets = select_pulses(
             offsets,
             self.max_pulses,
@@ -394,7 +412,6 @@ class SimulatedStream(IterableDataset[PackedBatch]):
             seed=self.seed,
         )
         direction = angles_to_unit_vector(events.truth[ZENITH], events.truth[AZIMUTH])
-        truth = {name: torch.from_numpy(events.truth[name]) for name in self.truth}
         return PackedBatch.unchecked(
             features=self._features({n: c[kept_T] for n, c in columns.items()}),
             offsets=kept_offsets,

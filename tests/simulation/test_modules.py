@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from graphnet_icecube2nd import (
+    Detector,
     EventStore,
     build_detector,
     list_detectors,
@@ -20,6 +23,7 @@ from graphnet_icecube2nd import (
 )
 from graphnet_icecube2nd.conventions import angles_to_unit_vector
 from graphnet_icecube2nd.detector.detx import read_detector_file
+from graphnet_icecube2nd.detector.ice import IceModel
 from graphnet_icecube2nd.detector.module import ORCA_DOM
 from graphnet_icecube2nd.events.augmentation import RotateAboutZ, apply_augmentations
 from graphnet_icecube2nd.events.events import Events
@@ -29,6 +33,7 @@ from graphnet_icecube2nd.simulation import (
     SimulatedDetector,
     SimulatedStream,
     SimulationConfig,
+    events,
 )
 from graphnet_icecube2nd.simulation.events import draw_noise, simulate_block
 from graphnet_icecube2nd.simulation.modules import (
@@ -40,6 +45,7 @@ from graphnet_icecube2nd.simulation.modules import (
     time_over_threshold,
 )
 from graphnet_icecube2nd.simulation.photoelectrons import Photoelectrons
+from graphnet_icecube2nd.simulation.production import simulated_source
 
 ORCA = SimulatedDetector.of("orca6")
 PMTS = 31
@@ -182,13 +188,27 @@ def test_a_store_has_the_columns_of_files(store: EventStore) -> None:
 
 def test_stream_of_km3net(store: EventStore) -> None:
     config = SimulationConfig.of(build_detector("orca6"))
-    stream = SimulatedStream(batch_size=60, seed=3, detector=ORCA, num_blocks=1)
+    place = ("position_x", "position_y", "position_z")
+    stream = SimulatedStream(
+        batch_size=60,
+        seed=3,
+        detector=ORCA,
+        num_blocks=1,
+        truth=(*place, "vertex_time"),
+    )
     assert stream.config == config
     batch = next(iter(stream))
     assert batch.names == store.pulse_map.feature_names
     assert torch.isfinite(batch.features).all()
     time_T = batch.features[:, batch.names.index("time")]
     assert float(time_T.min()) == 0.0
+    # Vertices count as the pulses do: from the centre, from the first pulse.
+    pick = {n: store.whole_event_column(n) for n in (*place, "vertex_time")}
+    pick["vertex_time"] = pick["vertex_time"] - store.whole_event_column("time_origin")
+    for name, origin in zip(place, store.pulse_map.origin, strict=True):
+        pick[name] = pick[name] - origin
+    for name, expected in pick.items():
+        np.testing.assert_allclose(batch.truth[name].numpy(), expected, atol=0.01)
 
 
 def test_a_geometry_is_moved_as_in_prepare(tmp_path: Path) -> None:
@@ -316,3 +336,49 @@ def test_pulses_beside_km3nets_own_simulation(topology: str, tmp_path: Path) -> 
 def test_the_likelihood_does_not_know_pmts(store: EventStore) -> None:
     with pytest.raises(ValueError, match=r"orca6.*several PMTs"):
         limit_events(store)
+
+
+def test_the_likelihood_needs_the_modules_of_the_simulation(tmp_path: Path) -> None:
+    gvd = build_detector("gvd")
+    other = replace(gvd, module=replace(gvd.module, name="other"))
+    simulate(tmp_path / "gvd", num_events=1, seed=1, detector=other, workers=1)
+    with pytest.raises(ValueError, match=r"modules that are not those of 'gvd'"):
+        limit_events(EventStore(tmp_path / "gvd"))
+
+
+def test_modules_and_medium_are_part_of_the_fingerprint() -> None:
+    """An unfinished conversion goes on with the same ones only."""
+    gvd = build_detector("gvd")
+    config = SimulationConfig.of(gvd)
+
+    def fingerprint(detector: Detector | None) -> str:
+        part = simulated_source(2, 1, config, detector=detector).parts[0]
+        return json.dumps(part.fingerprint(), allow_nan=False)
+
+    found = {
+        fingerprint(gvd),
+        fingerprint(replace(gvd, module=replace(gvd.module, area=0.002))),
+        fingerprint(replace(gvd, medium="water")),
+        fingerprint(replace(gvd, optics=IceModel.water())),
+    }
+    assert len(found) == 4
+    assert "medium" not in json.loads(fingerprint(None))  # as in earlier releases
+
+
+def test_hopeless_draws_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Muons of 1 GeV from outside never trigger; rounds of draws must not explode."""
+    monkeypatch.setattr(events, "_MOST_DRAWS", 6)
+    drawn = []
+
+    def draw(topology: NDArray[np.int64], *others: Any) -> Any:
+        drawn.append(len(topology))
+        assert sum(drawn) < 20_000
+        return real(topology, *others)
+
+    real = events._draw
+    monkeypatch.setattr(events, "_draw", draw)
+    config = SimulationConfig(
+        fractions={"through_going_track": 1.0}, energy_range=(1.0, 1.1)
+    )
+    with pytest.raises(ValueError, match=r"through_going_track.*orca6"):
+        simulate_block(config, ORCA, 1, 0)

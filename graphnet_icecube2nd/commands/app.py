@@ -115,14 +115,14 @@ _add(
 _add(
     "Models",
     training.pretrain,
-    "pretrain data/ runs/pretrained",
-    "pretrain data/ runs/pretrained --model t_d32 --set stages.0.epochs=3",
+    "pretrain data/ --out runs/pretrained",
+    "pretrain data/ --out runs/pretrained --model t_d32 --set stages.0.epochs=3",
 )
 _add(
     "Models",
     training.finetune,
-    "finetune t_sim.simulated store/ runs/second --tasks direction,energy",
-    "finetune runs/orca115 orca6/ runs/orca6 --method layer-wise",
+    "finetune t_sim.simulated store/ --out runs/second --tasks direction,energy",
+    "finetune runs/orca115 orca6/ --out runs/orca6 --method layer-wise",
 )
 _add(
     "Models",

@@ -190,7 +190,7 @@ def train(
 
 def pretrain(
     store: Annotated[Path, typer.Argument(help="Event store.", show_default=False)],
-    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    out: Annotated[Path, option("Folder of the run.")],
     model: Annotated[
         str, option("Model whose backbone is trained (see `icecube2nd models`).")
     ] = "t_sim",
@@ -210,14 +210,14 @@ def pretrain(
     """Train a model on events without truth, such as data, for `finetune`.
 
     A quarter of the pulses is masked, and the model learns to predict their position,
-    or their time and charge. RUN has no answers; `finetune RUN STORE NEW --tasks ...`
+    or their time and charge. OUT has no answers; `finetune OUT STORE --tasks ...`
     trains the tasks.
     """
     from graphnet_icecube2nd.training.transfer import pretrain as train_first
 
     result = train_first(
         store,
-        run,
+        out,
         model=model,
         overrides=set or (),
         resume=resume,
@@ -247,7 +247,7 @@ def finetune(
         ),
     ],
     store: Annotated[Path, typer.Argument(help="Event store.", show_default=False)],
-    run: Annotated[Path, typer.Argument(help="Folder of the run.", show_default=False)],
+    out: Annotated[Path, option("Folder of the run.")],
     tasks: Annotated[
         str | None,
         option(
@@ -288,7 +288,7 @@ def finetune(
 
     The backbone of MODEL is taken over, and the last layers of tasks that it has. Its
     answers at the start are those of MODEL, also if STORE has columns that MODEL does
-    not know, such as PMT directions. RUN gets what `train` writes; its recipe.yaml
+    not know, such as PMT directions. OUT gets what `train` writes; its recipe.yaml
     shows the stages of the method, and --set replaces their values.
     """
     from graphnet_icecube2nd.training.transfer import finetune as tune_further
@@ -297,7 +297,7 @@ def finetune(
     result = tune_further(
         model,
         store,
-        run,
+        out,
         tasks=names,
         method=method,
         scales=scales,

@@ -395,7 +395,7 @@ def draw(result: dict[str, Any]) -> Any:
                     x * 1.06 ** (number - 2),
                     y,
                     [np.maximum(y - low, 0), np.maximum(high - y, 0)],
-                    color=style.colour,
+                    color="#888888" if method in TO_ENERGY else style.colour,
                     ls=style.line,
                     marker=style.marker,
                     ms=4,
@@ -468,7 +468,7 @@ def keep(path: Path, make: Callable[[], dict[str, Array]]) -> None:
 def line_answers(store: EventStore) -> dict[str, Array]:
     """Return the errors of the line fit, and which events are tracks, (B,)."""
     truth = EventTruth.of(store, np.arange(len(store)))
-    columns = line_fit_events(store).columns()
+    columns = line_fit_events(store).columns
     fitted_B3 = np.stack([columns[f"direction_{axis}"] for axis in "xyz"], 1)
     angle_B = opening_angle(
         torch.from_numpy(fitted_B3), torch.from_numpy(np.array(truth.direction_B3))

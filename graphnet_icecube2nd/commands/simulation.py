@@ -70,20 +70,21 @@ def simulate(
         float | None,
         _physics(
             "Spectral index g of the energy spectrum, which is E^-g. Default: 2.15; "
-            "for ORCA 1.4."
+            "in water 1.4."
         ),
     ] = None,
     noise_rate: Annotated[
         float | None,
         _physics(
             "Noise rate of a DOM with rde 1, or of each PMT if a DOM has several, Hz. "
-            "Default: 440; for KM3NeT 7000."
+            "Default: that of the modules, 440 for IceCube, 7000 for KM3NeT."
         ),
     ] = None,
     time_jitter: Annotated[
         float | None,
         _physics(
-            "Standard deviation of a pulse's time jitter, ns. Default: 3; for KM3NeT 2."
+            "Standard deviation of a pulse's time jitter, ns. Default: 3; for modules "
+            "of several PMTs 2."
         ),
     ] = None,
     dom_efficiency: Annotated[

@@ -484,12 +484,7 @@ def main() -> None:
     else:
         results = measure(arguments)
         name, text = "loading", as_markdown(results, about)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"{name}.md").write_text(text, encoding="utf-8")
-        content = json.dumps({"context": about, **results}, indent=1)
-        (arguments.out / f"{name}.json").write_text(content + "\n", encoding="utf-8")
+    context.write(arguments.out, name, text, {"context": about, **results})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ and kappa, and writes them with their event ids as parquet.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Iterable
@@ -147,12 +146,8 @@ def main() -> None:
         toy=arguments.toy,
     )
     text = f"# From a store\n\n{context.table(about)}\n\n{table(results)}\n"
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "pipeline.md").write_text(text, encoding="utf-8")
-        stored = json.dumps({"context": about, "results": results}, indent=1)
-        (arguments.out / "pipeline.json").write_text(stored, encoding="utf-8")
+    stored = {"context": about, "results": results}
+    context.write(arguments.out, "pipeline", text, stored)
 
 
 if __name__ == "__main__":

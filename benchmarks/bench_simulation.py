@@ -10,7 +10,6 @@ event are compared with published ones of the competition's data.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -102,13 +101,7 @@ def main() -> None:
     if arguments.toy:
         arguments.blocks, arguments.rounds = 1, 1
     result = measure(arguments.blocks, arguments.rounds)
-    text = markdown(result)
-    print(text)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "simulation.md").write_text(text, encoding="utf-8")
-        content = json.dumps(result, indent=1) + "\n"
-        (arguments.out / "simulation.json").write_text(content, encoding="utf-8")
+    context.write(arguments.out, "simulation", markdown(result), result)
 
 
 if __name__ == "__main__":

@@ -213,12 +213,7 @@ def main() -> None:
         name, title, text = "training", "Switches of a training", switch_table(result)
         text = f"{SWITCHES_NOTE}\n{text}"
     page = f"# {title}\n\n{context.table(about)}\n\n{text}\n"
-    print(page)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / f"{name}.md").write_text(page, encoding="utf-8")
-        content = json.dumps({"context": about, "results": result}, indent=1) + "\n"
-        (arguments.out / f"{name}.json").write_text(content, encoding="utf-8")
+    context.write(arguments.out, name, page, {"context": about, "results": result})
 
 
 if __name__ == "__main__":

@@ -46,6 +46,7 @@ from graphnet_icecube2nd.loading.reading import EventReader
 from graphnet_icecube2nd.plots import TableStyle, new_figure, save_figure
 from graphnet_icecube2nd.results.truth import EventTruth
 from graphnet_icecube2nd.simulation import SimulationConfig
+from graphnet_icecube2nd.statistics import roc_area, roc_curve
 from graphnet_icecube2nd.training import TrainerConfig
 from graphnet_icecube2nd.training.recipe import DataConfig, Recipe, Stage
 
@@ -272,15 +273,12 @@ def modules_hit(store: EventStore) -> Array:
 
 
 def auroc(score_B: Array, is_yes_B: Array) -> float:
-    """Return the area under the ROC curve, from ranks."""
+    """Return the area under the ROC curve; NaN if there is one class only."""
     good_B = np.isfinite(score_B) & np.isfinite(is_yes_B)
-    order = np.argsort(score_B[good_B], kind="stable")
-    yes = is_yes_B[good_B][order] > 0.5
-    num_yes, num_no = int(yes.sum()), int((~yes).sum())
-    if not num_yes or not num_no:
+    is_yes_B = is_yes_B[good_B] > 0.5
+    if is_yes_B.all() or not is_yes_B.any():
         return math.nan
-    rank_sum = float((np.flatnonzero(yes) + 1).sum())
-    return (rank_sum - num_yes * (num_yes + 1) / 2) / (num_yes * num_no)
+    return roc_area(*roc_curve(score_B[good_B], is_yes_B))
 
 
 def figure_of(task: str, answers: Mapping[str, Array], rows: Any) -> float:

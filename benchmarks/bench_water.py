@@ -12,7 +12,6 @@ both stores are counted by the same code. `--out` also draws docs/images/water.p
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -339,13 +338,8 @@ def main() -> None:
         arguments.events, names = 60, names[:1]
     with tempfile.TemporaryDirectory() as folder:
         result, both = measure(arguments.events, names, Path(folder))
-    text = markdown(result)
-    print(text)
+    context.write(arguments.out, "water", markdown(result), result)
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "water.md").write_text(text, encoding="utf-8")
-        content = json.dumps(result, indent=1) + "\n"
-        (arguments.out / "water.json").write_text(content, encoding="utf-8")
         draw(both, PICTURE)
 
 

@@ -267,9 +267,26 @@ def reads_files(command: Callable[..., None]) -> Any:
     `reading` is a dictionary of the given options, with the names of
     `inference.input_store.READING`, except for options that the command declares.
     """
+    return with_options(command, _file_options, "reading", _reading)
+
+
+def with_options(
+    command: Callable[..., None],
+    declared: Callable[..., None],
+    name: str,
+    gather: Callable[[dict[str, Any]], Any],
+) -> Any:
+    """Add the options of `declared` to a command, which gets them as one argument.
+
+    Args:
+        command: The command; options that it declares itself are not added.
+        declared: Function whose arguments are the options.
+        name: Name of the command's argument.
+        gather: Function that makes the argument of the given options.
+    """
     own = inspect.signature(command, eval_str=True)
-    parameters = [p for p in own.parameters.values() if p.name != "reading"]
-    options = inspect.signature(_file_options, eval_str=True).parameters.values()
+    parameters = [p for p in own.parameters.values() if p.name != name]
+    options = inspect.signature(declared, eval_str=True).parameters.values()
     shared = [
         option.replace(kind=option.KEYWORD_ONLY)
         for option in options
@@ -279,8 +296,8 @@ def reads_files(command: Callable[..., None]) -> Any:
 
     @wraps(command)
     def run(*given: Any, **values: Any) -> None:
-        read = {o.name: values.pop(o.name) for o in shared if o.name in values}
-        command(*given, reading=_reading(read), **values)
+        some = {o.name: values.pop(o.name) for o in shared if o.name in values}
+        command(*given, **{name: gather(some)}, **values)
 
     run.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,43 +28,77 @@ Resume = Annotated[
         "--resume",
     ),
 ]
-Devices = Annotated[
-    str, machine_option("Devices: auto, a count, or a list such as 0,2.")
-]
-Strategy = Annotated[
-    str,
-    machine_option(
-        "Lightning strategy: auto, ddp, or ddp_find_unused_parameters_true for models "
-        "that do not use all their parameters."
-    ),
-]
-NumNodes = Annotated[int, machine_option("Number of machines of a distributed run.")]
+
 Workers = Annotated[
     int | None,
     machine_option("Processes that read events. Default: the main process."),
 ]
-Loggers = Annotated[
-    list[str] | None,
-    machine_option(
-        "Logger used besides metrics.csv: tensorboard or wandb. Repeat the option for "
-        "both."
-    ),
-]
-CheckpointMinutes = Annotated[
-    float, machine_option("Minutes between checkpoints within a sub-epoch.")
-]
-CheckpointSteps = Annotated[
-    int | None,
-    machine_option("Optimiser steps between checkpoints within a sub-epoch."),
-]
-ShowProgress = Annotated[
-    bool, machine_option("Show a progress bar.", "--progress/--no-progress")
-]
-Plot = Annotated[
-    bool, machine_option("Draw the curves in OUT/curves.png.", "--plot/--no-plot")
-]
 
 
+def _machine_options(
+    accelerator: options.Accelerator = "auto",
+    devices: Annotated[
+        str, machine_option("Devices: auto, a count, or a list such as 0,2.")
+    ] = "auto",
+    strategy: Annotated[
+        str,
+        machine_option(
+            "Lightning strategy: auto, ddp, or ddp_find_unused_parameters_true for "
+            "models that do not use all their parameters."
+        ),
+    ] = "auto",
+    num_nodes: Annotated[
+        int, machine_option("Number of machines of a distributed run.")
+    ] = 1,
+    workers: Workers = None,
+    logger: Annotated[
+        list[str] | None,
+        machine_option(
+            "Logger used besides metrics.csv: tensorboard or wandb. Repeat the option "
+            "for both."
+        ),
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, machine_option("Minutes between checkpoints within a sub-epoch.")
+    ] = 5.0,
+    checkpoint_steps: Annotated[
+        int | None,
+        machine_option("Optimiser steps between checkpoints within a sub-epoch."),
+    ] = None,
+    progress: Annotated[
+        bool, machine_option("Show a progress bar.", "--progress/--no-progress")
+    ] = True,
+    plot: Annotated[
+        bool,
+        machine_option("Draw the curves in OUT/curves.png.", "--plot/--no-plot"),
+    ] = True,
+) -> None:
+    """Declare the options of the machine; see `trains`."""
+
+
+def _machine(values: Mapping[str, Any]) -> TrainerConfig:
+    """Return the machine for the given options."""
+    from graphnet_icecube2nd.training.trainer import TrainerConfig
+
+    given = dict(values)
+    if "devices" in given:
+        given["devices"] = _devices(given["devices"])
+    return TrainerConfig(
+        num_workers=given.pop("workers", None) or 0,
+        loggers=tuple(given.pop("logger", None) or ()),
+        **given,
+    )
+
+
+def trains(command: Callable[..., None]) -> Any:
+    """Add the options of the machine to a command, which gets them as `machine`.
+
+    `machine` is a `TrainerConfig`.
+    """
+    return options.with_options(command, _machine_options, "machine", _machine)
+
+
+@trains
 def train(
     recipe: Annotated[
         str | None,
@@ -108,16 +143,9 @@ def train(
             show_default=False,
         ),
     ] = None,
-    accelerator: options.Accelerator = "auto",
-    devices: Devices = "auto",
-    strategy: Strategy = "auto",
-    num_nodes: NumNodes = 1,
     workers: Workers = None,
-    logger: Loggers = None,
-    checkpoint_minutes: CheckpointMinutes = 5.0,
-    checkpoint_steps: CheckpointSteps = None,
-    progress: ShowProgress = True,
-    plot: Plot = True,
+    *,
+    machine: Any,
 ) -> None:
     """Train a model with a recipe: stages, each with a one-cycle learning rate.
 
@@ -135,13 +163,12 @@ def train(
     from graphnet_icecube2nd.training.run import is_first_process
     from graphnet_icecube2nd.training.run import train as run
 
-    num_workers = workers
     if config is not None:
         if recipe is not None:
             raise ValueError("give either --recipe or --config, found both")
         asked = read_published_config(config, overrides or ())
         made, data, out = asked.recipe, data or asked.data, out or asked.out
-        num_workers = asked.num_workers if workers is None else workers
+        workers = asked.num_workers if workers is None else workers
     else:
         if overrides:
             raise ValueError(
@@ -172,22 +199,12 @@ def train(
         out,
         overrides=set or (),
         resume=resume,
-        machine=_machine(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            num_workers=num_workers,
-            loggers=logger,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-            progress=progress,
-            plot=plot,
-        ),
+        machine=replace(machine, num_workers=workers or 0),
     )
     _say_result(result)
 
 
+@trains
 def pretrain(
     store: Annotated[Path, typer.Argument(help="Event store.", show_default=False)],
     out: Annotated[Path, option("Folder of the run.")],
@@ -196,16 +213,8 @@ def pretrain(
     ] = "t_sim",
     set: options.Replacements = None,
     resume: Resume = False,
-    accelerator: options.Accelerator = "auto",
-    devices: Devices = "auto",
-    strategy: Strategy = "auto",
-    num_nodes: NumNodes = 1,
-    workers: Workers = None,
-    logger: Loggers = None,
-    checkpoint_minutes: CheckpointMinutes = 5.0,
-    checkpoint_steps: CheckpointSteps = None,
-    progress: ShowProgress = True,
-    plot: Plot = True,
+    *,
+    machine: Any,
 ) -> None:
     """Train a model on events without truth, such as data, for `finetune`.
 
@@ -221,22 +230,12 @@ def pretrain(
         model=model,
         overrides=set or (),
         resume=resume,
-        machine=_machine(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            num_workers=workers,
-            loggers=logger,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-            progress=progress,
-            plot=plot,
-        ),
+        machine=machine,
     )
     _say_result(result)
 
 
+@trains
 def finetune(
     model: Annotated[
         str,
@@ -273,16 +272,8 @@ def finetune(
     ] = "model",
     set: options.Replacements = None,
     resume: Resume = False,
-    accelerator: options.Accelerator = "auto",
-    devices: Devices = "auto",
-    strategy: Strategy = "auto",
-    num_nodes: NumNodes = 1,
-    workers: Workers = None,
-    logger: Loggers = None,
-    checkpoint_minutes: CheckpointMinutes = 5.0,
-    checkpoint_steps: CheckpointSteps = None,
-    progress: ShowProgress = True,
-    plot: Plot = True,
+    *,
+    machine: Any,
 ) -> None:
     """Train a model further: on other events, tasks, columns, or another detector.
 
@@ -303,18 +294,7 @@ def finetune(
         scales=scales,
         overrides=set or (),
         resume=resume,
-        machine=_machine(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=strategy,
-            num_nodes=num_nodes,
-            num_workers=workers,
-            loggers=logger,
-            checkpoint_minutes=checkpoint_minutes,
-            checkpoint_steps=checkpoint_steps,
-            progress=progress,
-            plot=plot,
-        ),
+        machine=machine,
     )
     _say_result(result)
 
@@ -401,20 +381,6 @@ def tune(
     for name, value in result.values.items():
         print(f"  {name} = {value}")
     print(f"its recipe: {result.recipe_path}")
-
-
-def _machine(
-    devices: str, num_workers: int | None, loggers: list[str] | None, **given: Any
-) -> TrainerConfig:
-    """Return the devices, loggers and checkpoints of the options."""
-    from graphnet_icecube2nd.training.trainer import TrainerConfig
-
-    return TrainerConfig(
-        devices=_devices(devices),
-        num_workers=num_workers or 0,
-        loggers=tuple(loggers or ()),
-        **given,
-    )
 
 
 def _say_result(result: TrainedRun) -> None:

@@ -40,6 +40,7 @@ from graphnet_icecube2nd.detector.module import (
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
     PMT_DIRECTIONS,
+    TOT,
     PulseMap,
     Scales,
 )
@@ -287,7 +288,7 @@ def _km3net(name: str, modules: DetectorGeometry, source: str = KM3NET) -> Detec
         name=name,
         pulses=PulseMap.km3net(
             name=name,
-            extra=("tot", *PMT_DIRECTIONS[1]),
+            extra=(TOT, *PMT_DIRECTIONS[1]),
             extra_scale=(255.0, 1.0, 1.0, 1.0),
             origin=centre,
         ),

@@ -52,6 +52,7 @@ PMT_DIRECTIONS = (
 )
 # KM3NeT's bit mask of the triggers of a hit: any value but 0 is a trigger.
 TRIGGER_MASK = "trig"
+TOT = "tot"  # KM3NeT's time over threshold, ns
 _QUANTITIES = (X, Y, Z, TIME, CHARGE, AUXILIARY, HLC, RDE, SENSOR_ID)
 
 
@@ -272,7 +273,7 @@ class PulseMap:
         columns = {
             "time": "t",
             "hlc": "trig",
-            "extra": ("tot",),
+            "extra": (TOT,),
             "extra_scale": (255.0,),
             "azimuth": "azimuth_source",
             "zenith": "zenith_source",

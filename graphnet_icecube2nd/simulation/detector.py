@@ -20,6 +20,7 @@ from graphnet_icecube2nd.detector.presets import DIRECTION_WAVES, as_detector
 from graphnet_icecube2nd.detector.pulse_map import (
     NO_ICE,
     PMT_DIRECTIONS,
+    TOT,
     LabelColumns,
     PulseMap,
 )
@@ -34,7 +35,6 @@ GROUP_LENGTH = 60.0  # m; the strings of DeepCore have gaps
 READOUT_BEFORE = 4000.0  # ns, IceCube's readout before the trigger begins
 READOUT_AFTER = 6000.0  # ns, readout after the trigger ends
 GOLDEN_ANGLE = np.pi * (3.0 - 5.0**0.5)  # rad
-TOT = "tot"
 
 
 def written_as(detector: Detector) -> Detector:

@@ -28,14 +28,14 @@ from graphnet_icecube2nd.conventions import (
     unit_vector_to_angles,
 )
 from graphnet_icecube2nd.detector.module import Trigger
-from graphnet_icecube2nd.detector.pulse_map import PMT_DIRECTIONS, TRIGGER_MASK
+from graphnet_icecube2nd.detector.pulse_map import PMT_DIRECTIONS, TOT, TRIGGER_MASK
 from graphnet_icecube2nd.events.events import event_order
 from graphnet_icecube2nd.simulation.configuration import (
     BLOCK_EVENTS,
     TOPOLOGIES,
     SimulationConfig,
 )
-from graphnet_icecube2nd.simulation.detector import TOT, SimulatedDetector
+from graphnet_icecube2nd.simulation.detector import SimulatedDetector
 from graphnet_icecube2nd.simulation.interactions import (
     astrophysical_flux,
     atmospheric_flux,
@@ -232,8 +232,10 @@ def _triggered(
         wanted = np.bincount(open_B[open_B >= 0], minlength=len(TOPOLOGIES))
         if not wanted.any():
             return draws
-        number = np.ceil(1.15 * wanted / acceptance) + 2 * (wanted > 0)
-        usual = np.ceil(1.15 * wanted / _ACCEPTANCE) + 2 * (wanted > 0)
+        number, usual = (
+            np.ceil(1.15 * wanted / share) + 2 * (wanted > 0)
+            for share in (acceptance, _ACCEPTANCE)
+        )
         number = np.minimum(number, _LARGEST_ROUND * usual)
         total, first = total + number.sum(), first or usual.sum()
         if total > _MOST_DRAWS * first:

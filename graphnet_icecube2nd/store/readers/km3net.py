@@ -31,6 +31,7 @@ from graphnet_icecube2nd.detector.detx import DetectorFile, read_detector_file
 from graphnet_icecube2nd.detector.geometry import DetectorGeometry
 from graphnet_icecube2nd.detector.pulse_map import (
     PMT_DIRECTIONS,
+    TOT,
     TRIGGER_MASK,
     LabelColumns,
     PulseMap,
@@ -77,7 +78,7 @@ DOM, CHANNEL = "dom_id", "channel_id"
 HITS: dict[str, tuple[str, Any]] = {
     **dict(zip((X, Y, Z), ((name, np.float64) for name in POSITIONS), strict=True)),
     "t": ("t", np.float64),  # ns
-    "tot": ("tot", np.int32),  # ns
+    TOT: (TOT, np.int32),  # ns
     **{name: (name, np.float64) for name in DIRECTIONS},
     TRIGGER_MASK: ("trig", np.bool_),
     DOM: (DOM, np.int32),
@@ -87,7 +88,7 @@ HITS: dict[str, tuple[str, Any]] = {
 }
 KEPT = (DOM, CHANNEL)  # columns that are kept besides those of the pulse map
 PULSE_MAP = PulseMap.km3net(
-    extra=("tot", *DIRECTIONS), extra_scale=(255.0, 1.0, 1.0, 1.0)
+    extra=(TOT, *DIRECTIONS), extra_scale=(255.0, 1.0, 1.0, 1.0)
 )
 # Branch of each column of an event that is not truth.
 EVENTS = {
